@@ -82,11 +82,11 @@ class StoreAddress(NamedTuple):
         """False for a file that is not there; a server is not asked."""
         return self.file is None or self.file.is_file()
 
-    def open(self, max_dead_letters: int) -> SqlStore:
+    def open(self) -> SqlStore:
         """The store, migrated. Raises as `trustwatch.scoring.store.sql_store.open_store`."""
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-        return open_store(self.url, max_dead_letters, password=reveal(self.password) or None)
+        return open_store(self.url, password=reveal(self.password) or None)
 
     def open_reading(self) -> SqlStore:
         """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`."""
@@ -245,7 +245,7 @@ def open_service_store_reading(settings: Settings) -> SqlStore:
 
 def open_service_store(settings: Settings) -> SqlStore:
     """The store, migrated, under the identity key of the deployment. Raises ConfigError or Unavailable."""
-    store = store_address(settings).open(settings.dead_letters.max_rows)
+    store = store_address(settings).open()
     try:
         changed = store.use_identities(open_service_identities(settings, create=not store.has_identity_key()))
     except BaseException:
@@ -341,6 +341,9 @@ def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:
 
 SPOOL_FOLDER = "vectors-spool"
 
+SPOOL_MB = 1_024
+"""Room for vectors that wait to become files; what comes beyond is dropped and counted, MiB."""
+
 MAX_ROLL_S = 60.0
 
 
@@ -355,7 +358,7 @@ def open_spool(settings: Settings) -> VectorSpoolWriter | None:
         return None
     return VectorSpoolWriter(
         spool_directory(settings),
-        settings.archive.spool_mb << 20,
+        SPOOL_MB << 20,
         clock.monotonic,
         roll_s=min(settings.archive.interval_s, MAX_ROLL_S),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.log.log_group_source import LogGroupSource
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.source import GroupSource
@@ -44,7 +44,7 @@ def event_log_name(settings: Settings) -> str:
 
 def make_duplicate_window(settings: Settings) -> DuplicateWindow:
     """A window that recognises repeated events of one partition as the workers do."""
-    return DuplicateWindow(settings.brokers.duplicate_window) if settings.distributed else DuplicateWindow()
+    return DuplicateWindow(PARTITION_WINDOW) if settings.distributed else DuplicateWindow()
 
 
 def load_erased_from_log(settings: Settings) -> ErasedFilter:

@@ -81,7 +81,7 @@ def ours(folder: Path, *more: object) -> UvicornServer:
         callers=(CallerSettings(name="as", client_id=CLIENT, tenants=(TENANT,), issuers=(ISSUER,)),),
     )
     rules = settings.verification
-    jwks = JwksCache([issuer], rules, time.time)
+    jwks = JwksCache([issuer], time.time)
     callers = CallerDirectory(settings.callers, [LOCAL_ISSUER])
     view, status = RiskView(), PipelineStatus()
     view.apply(summaries())
@@ -91,7 +91,7 @@ def ours(folder: Path, *more: object) -> UvicornServer:
     verifier = TokenVerifier([issuer], jwks, callers.resolve, rules, time.time)
     policy = LivePolicy(PolicyBook())
     guard = make_decision_point(settings, log, store, view, policy, status, lambda _: None)
-    connections = ConnectionGuard(settings.listen, time.monotonic)
+    connections = ConnectionGuard(time.monotonic)
     services = Runtime(
         settings,
         verifier,

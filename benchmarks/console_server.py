@@ -49,10 +49,10 @@ def application(port: int, folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
     view.apply(store.agents.iterate())
     status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}, risk_offset=1), int(time.time() * 1000))
     log = GroupCommit(EventLog(folder / "log"))
-    jwks = JwksCache((), settings.verification, time.time)
+    jwks = JwksCache((), time.time)
     callers = CallerDirectory((), [])
     guard = make_decision_point(settings, log, store, view, policy, status, lambda _: None)
-    connections = ConnectionGuard(settings.listen, time.monotonic)
+    connections = ConnectionGuard(time.monotonic)
     services = Runtime(
         settings,
         TokenVerifier((), jwks, callers.resolve, settings.verification, time.time),

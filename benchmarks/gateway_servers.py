@@ -68,7 +68,7 @@ def ours(folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
         issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json", tenant=TENANT
     )
     settings = Settings(data_dir=folder, gateway=GatewaySettings(issuers=(issuer,), risk_header="X-Risk-Level"))
-    jwks = JwksCache([], settings.verification, time.time)
+    jwks = JwksCache([], time.time)
     callers = CallerDirectory([], [])
     view, status = RiskView(), PipelineStatus()
     view.apply(summaries())
@@ -78,7 +78,7 @@ def ours(folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
     verifier = TokenVerifier([], jwks, callers.resolve, settings.verification, time.time)
     policy = LivePolicy(PolicyBook(default_mode="enforce"))
     guard = make_decision_point(settings, log, store, view, policy, status, lambda _: None)
-    connections = ConnectionGuard(settings.listen, time.monotonic)
+    connections = ConnectionGuard(time.monotonic)
     services = Runtime(
         settings,
         verifier,

@@ -19,6 +19,10 @@ DEFAULT_WINDOW = 262_144
 """Offsets of one generation. At 1,000 events per second, retries are recognised for at least 4 minutes."""
 
 
+PARTITION_WINDOW = 65_536
+"""The same for each of several partitions: a worker holds some of each that it has."""
+
+
 def _mark_seen_rows(
     hashes: Any, offsets: Any, tables: Any, generation: int, window: int, multiplier: Any, shift: Any, seen: Any
 ) -> int:

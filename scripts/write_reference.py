@@ -36,8 +36,7 @@ def settings_page() -> str:
 Members marked **[reload]**, with all below them, come into force by SIGHUP to `trustwatch serve`; all others need a
 restart. It reads the file, secrets in files included, and hands the signal on to the processes beside it. A file that
 is wrong changes nothing: the log says what is wrong, `trustwatch_settings_reloads_total{{outcome="wrong"}}` counts it.
-Members that differ and need a restart are named in the log and by `/readyz` on this machine, and counted by
-`trustwatch_settings_restart_needed`.
+Members that differ and need a restart are named in the log and by `/readyz` on this machine.
 
 - Variables of the environment stay those of the start.
 - `callers`: tokens are bound anew. Where one that changed has a `certificate` or `silence_s`, or `shared_signals` is
@@ -224,7 +223,7 @@ SIGNALS_THAT_ARE_BOUNDED = (
     "**A token on two networks.** A use is work (`api.call`, `tool.call`, `a2a.message`, `approval`, `admin`,",
     "`other`) that succeeded and that a token vouches for, with `credential.token_id` and a network: `client.asn`,",
     "else the /24 or /48 of `client.ip`. Of each agent the last eight uses are kept, one for each token and network.",
-    "The signal fires if two uses of one token lie within `risk.token_networks_s`, whichever came first, and one",
+    "The signal fires if two uses of one token lie within 300 s, whichever came first, and one",
     "network was new: the agent had not learned it, and had taught at least 100 events for each network that it knew.",
     "A release accepts the networks that are kept. An honest agent that moves to a new network with its token also",
     "becomes *high*, once; a second gateway that sees other addresses of all agents has the same effect, so set it to",

@@ -27,8 +27,7 @@ from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.store.containment_store import InterventionStore
 
 from ..events.audit_sink import AuditSink, order_event
-from ..http.line_limit import LineLimit
-from ..http.order_lines import OrderLines
+from ..http.line_limit import LineLimit, OrderLines
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import Attribution
 from ..http.store_executor import StoreExecutor

@@ -278,7 +278,7 @@ class CallEvaluator:
         """The score of a call, or why there is none."""
         live = self._live_scorer
         if live is None:
-            return None, "this service asks no model about calls (`risk.call_model`)"
+            return None, "this process asks no model about calls"
         if live.scorer is None:
             return None, live.missing_because
         try:

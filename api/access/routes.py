@@ -10,8 +10,8 @@ from trustwatch.scoring.records.containment import InterventionStatus
 from trustwatch.scoring.store.blast_radius import MAX_DEPTH
 
 from ..http.agent_lookup import AgentSelector
+from ..http.agent_paths import AGENT_PATH, PRINCIPAL_PATH
 from ..http.dependencies import AdministratorDep, AgentDep, ReaderDep, ReviewerDep, provided
-from ..http.names_in_paths import AGENT_PATH, PRINCIPAL_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,

@@ -150,11 +150,11 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
         "trustwatch_call_verdicts_total": {} if calls is None else {labels: n for labels, n in calls.counts.items()},
         "trustwatch_verdict_failures_total": {labels: count for labels, count in decision_point.failure_counts.items()},
         "trustwatch_audit_events_total": {("written",): audit.written, ("dropped",): audit.dropped},
-        "trustwatch_audit_events_waiting": {(): len(audit)},
-        "trustwatch_policy_reloads_total": {(): policy.reloads},
         "trustwatch_policy_errors_total": {(): policy.errors},
-        "trustwatch_approvals_unasked_total": {(): decision_point.approval_workflow.failed_requests},
-        "trustwatch_approvals_unspent_total": {(): decision_point.approval_workflow.unspent_approvals},
+        "trustwatch_approvals_failed_total": {
+            ("unasked",): decision_point.approval_workflow.failed_requests,
+            ("unspent",): decision_point.approval_workflow.unspent_approvals,
+        },
     }
     reports = services.find(ProofReports)
     if reports is not None:

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from trustwatch.scoring.store.agent_store import AgentOrder
 
 from ..http.agent_lookup import AgentSelector
+from ..http.agent_paths import AGENT_PATH
 from ..http.dependencies import AgentDep, ReaderDep, ReviewerDep, provided
-from ..http.names_in_paths import AGENT_PATH
 from ..http.problems import ProblemDetails
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,

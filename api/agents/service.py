@@ -20,7 +20,7 @@ from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
-from ..http.order_lines import OrderLines
+from ..http.line_limit import OrderLines
 from ..http.problems import ProblemDetails, problem_of
 from ..http.reasons import check_reason
 from ..http.refused_callers import BEYOND_CALLER, RefusedCallers

@@ -12,23 +12,13 @@ from ..child_process import SupervisedProcess
 
 
 class ArchiveWorkerReport(msgspec.Struct, array_like=True):
-    """One archiving process, of events or of vectors. Counts are since it started.
+    """One archiving process, of events or of vectors.
 
     Attributes:
-        rows: events or vectors that are in files.
-        files: files that were written.
-        merged: small files that went into larger ones.
-        behind: records of the log that are not archived; -1 = not known.
-        lag_s: age of the oldest of them; 0 = none waits.
-        waiting_bytes: of the spool, where it is one of vectors.
+        lag_s: age of the oldest record of the log that is not archived; 0 = none waits.
     """
 
-    rows: int = 0
-    files: int = 0
-    merged: int = 0
-    behind: int = 0
     lag_s: float = 0.0
-    waiting_bytes: int = 0
 
 
 class ArchiveStatus:

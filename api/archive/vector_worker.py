@@ -8,7 +8,6 @@ import gc
 
 import msgspec
 
-from trustwatch.ingest.archive.vector_spool import waiting_spool_bytes
 from trustwatch.scoring.records.agents import RiskLevel
 
 from .. import clock
@@ -39,13 +38,7 @@ def run_vector_archive(child: ChildRuntime) -> None:
             busy = upkeep.step() or busy
         if clock.monotonic() - reported_at >= REPORT_EVERY_S:
             reported_at = clock.monotonic()
-            report = ArchiveWorkerReport(
-                rows=archive.rows_written,
-                files=archive.files_written,
-                merged=upkeep.merged,
-                waiting_bytes=waiting_spool_bytes(spool),
-            )
-            child.send(msgspec.msgpack.encode(report))
+            child.send(msgspec.msgpack.encode(ArchiveWorkerReport()))
         if not busy:
             clock.sleep(POLL_S)
 

@@ -16,7 +16,7 @@ import structlog
 
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.duplicate_window import DuplicateWindow
-from trustwatch.ingest.errors import MalformedEvent, Unavailable
+from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.source import GroupSource, RecordBatch, RecordKind
@@ -99,7 +99,6 @@ class EventArchiver:
         self._positions: dict[int, int] = {}
         self.partitions: dict[int, PartitionArchiver] = {}
         self._erased_filter = ErasedFilter()
-        self.rows = self.files = 0
         self.maintenance = ArchiveMaintenance(directory, "events", settings.archive)
 
     def start(self) -> None:
@@ -166,9 +165,7 @@ class EventArchiver:
 
     def _flush(self, archiver: PartitionArchiver) -> None:
         if archiver.pending_records:
-            files = self._archive.write(archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition)
-            self.files += files
-            self.rows += len(archiver.events)
+            self._archive.write(archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition)
             self._positions[archiver.partition] = archiver.next_offset
             archiver.mark_written()
 
@@ -181,11 +178,7 @@ class EventArchiver:
         """Report of progress for the service."""
         waiting = [archiver.oldest_ms for archiver in self.partitions.values() if archiver.pending_records]
         lag_s = max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
-        try:
-            behind = sum(self.source.end_offset(at) - archiver.base_offset for at, archiver in self.partitions.items())
-        except Unavailable:
-            behind = -1
-        return ArchiveWorkerReport(self.rows, self.files, self.maintenance.merged, behind, lag_s)
+        return ArchiveWorkerReport(lag_s)
 
     def note_position(self) -> None:
         """Tell tools that show lag how far the files go."""

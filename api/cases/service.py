@@ -22,6 +22,7 @@ from trustwatch.scoring.records.cases import (
     CaseStatus,
 )
 from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.store.case_settings import DEFAULT_CASES
 from trustwatch.scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
 from trustwatch.scoring.store.database import Page
 
@@ -361,12 +362,10 @@ class CaseService:
         return (await self._in_hand(caller, into)).case
 
     def _check_room(self, source: CaseInHand, target: CaseInHand) -> None:
-        room = self._runtime.settings.cases.max_agents
+        room = DEFAULT_CASES.max_agents
         together = {case_agent.agent.key for case_agent in (*source.agents, *target.agents)}
         if len(together) > room:
-            raise invalid_value_error(
-                "into", f"would have {len(together)} agents, and may have {room} (`cases.max_agents`)"
-            )
+            raise invalid_value_error("into", f"would have {len(together)} agents, and may have {room}")
 
     async def split(
         self,

@@ -35,6 +35,8 @@ from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.console_settings import ConsoleOidcSettings
 from .console_sessions import PendingSignIn
 
+PROVIDER_TIMEOUT_S = 5.0
+"""Time budget of one request to the provider: a person waits for it."""
 METADATA_VALID_S = 3600.0
 FAILURE_REMEMBERED_S = 2.0
 """A provider that failed is asked again after so long, s: who waits to sign in does not wait for everybody before."""
@@ -243,9 +245,9 @@ class OpenIdProvider:
                 algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
-            jwks = JwksCache((issuer,), self._rules, self._clock, self._monotonic, self._ca_file)
+            jwks = JwksCache((issuer,), self._clock, self._monotonic, self._ca_file)
             self._jwks = metadata.jwks_uri, issuer, jwks
-            await jwks.start(self.settings.timeout_s)
+            await jwks.start(PROVIDER_TIMEOUT_S)
         return self._jwks[1], self._jwks[2]
 
     async def _merge_userinfo(
@@ -270,7 +272,7 @@ class OpenIdProvider:
         if self._http is None:
             self._http = make_http_client(self._ca_file)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
-        timeout_s = self.settings.timeout_s
+        timeout_s = PROVIDER_TIMEOUT_S
         body = bytearray()
         try:
             with anyio.fail_after(timeout_s):

@@ -13,10 +13,10 @@ from fastapi.responses import StreamingResponse
 from trustwatch.scoring.records.decisions import Decision
 
 from ..http.agent_lookup import AgentSelector
+from ..http.agent_paths import AGENT_PATH
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided
 from ..http.filtered_pages import FilteredPage
-from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -113,7 +113,7 @@ async def stream_decisions(
     """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
 
     A reader that does not keep up is cut off, and so is one whose token has expired, and everybody where `callers` are
-    reloaded; `GET /v1/decisions` has what it missed. A caller may have `listen.streams_per_caller` of them open.
+    reloaded; `GET /v1/decisions` has what it missed. A caller may have 20 of them open.
     """
     bindings = runtime.verifier.bindings
 

@@ -36,6 +36,8 @@ MAX_NEIGHBOURS = 200
 
 INDICATOR_PAGE_SIZE = 100
 """Decisions that are read at a time if an indicator is looked for: most of them do not have it."""
+MAX_STREAMS_PER_CALLER = 20
+"""Streams of decisions that one caller may have open: each takes a connection."""
 
 STREAM_RETRY_S = "5"
 """Seconds after which a caller with too many streams may try again, as a header says it."""
@@ -252,9 +254,9 @@ class DecisionService:
     @contextmanager
     def counted_stream(self, caller: AuthenticatedCaller) -> Iterator[None]:
         """Count one more stream of *caller* while this lasts. Raises ProblemError (429) where it has too many."""
-        who, most = (caller.issuer, caller.client_id, caller.subject), self._runtime.settings.listen.streams_per_caller
+        who, most = (caller.issuer, caller.client_id, caller.subject), MAX_STREAMS_PER_CALLER
         if self._open_streams[who] >= most:
-            detail = f"this caller has {most} streams open already (listen.streams_per_caller); close one first"
+            detail = f"this caller has {most} streams open already, as many as it may; close one first"
             raise ProblemError(
                 ProblemDetails(429, "too_many_streams", "Too many streams", detail, {"Retry-After": STREAM_RETRY_S})
             )

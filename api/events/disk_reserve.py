@@ -8,8 +8,11 @@ from pathlib import Path
 
 from ..settings.root import Settings
 
+DISK_RESERVE_MB = 512
+"""Free room that is kept, MiB: for orders of people, and for the database to write what they order."""
+
 MAX_SHARE = 0.1
-"""Share of the disk that the reserve takes at most, however large it is set."""
+"""Share of the disk that the reserve takes at most, for disks of less than 5 GiB."""
 
 LOOK_EVERY_S = 0.25
 
@@ -49,5 +52,5 @@ class DiskReserve:
 
 def disk_reserve(settings: Settings, monotonic: Callable[[], float]) -> DiskReserve:
     """The reserve of a service: on the disk of its event log, where that is a local one."""
-    reserve_mb = 0 if settings.distributed else settings.pipeline.disk_reserve_mb
+    reserve_mb = 0 if settings.distributed else DISK_RESERVE_MB
     return DiskReserve(settings.data_dir, reserve_mb * 1024 * 1024, monotonic)

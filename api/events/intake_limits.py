@@ -21,6 +21,9 @@ from ..http.auth.callers import SourceBinding
 from .disk_reserve import DiskReserve
 from .source_fairness import SourceFairness
 
+MAX_LAG_BYTES = 256 * 1024 * 1024
+"""Events not yet applied before senders get 429: some ten minutes of work for one pipeline."""
+
 
 class BodyTooLarge(TrustwatchError):
     """More bytes or more events than one request may hold."""

@@ -18,6 +18,8 @@ from ..settings.root import Settings
 from ..settings.storage_settings import PrivacySettings
 
 DAY_S = 86_400
+ORIGIN_KEY_DAYS = 90
+"""Time for which a key holds: hashes of two periods cannot be compared, so a client relearns each quarter."""
 MAX_VALIDITY_S = 3_600
 """A client asks again after so long at most: an order to change the keys reaches it within that time."""
 
@@ -51,7 +53,7 @@ class OriginKeyIssuer:
 
     Args:
         open_secret: reads the key of pseudonyms; called when the first key is asked for.
-        settings: how long a period lasts, and the generation of the keys.
+        settings: the generation of the keys.
         clock: seconds since 1970.
     """
 
@@ -59,7 +61,7 @@ class OriginKeyIssuer:
         self, open_secret: Callable[[], PrivacyKey], settings: PrivacySettings, clock: Callable[[], float]
     ) -> None:
         self._open_secret = open_secret
-        self._period_s = settings.origin_key_days * DAY_S
+        self._period_s = ORIGIN_KEY_DAYS * DAY_S
         self._generation = settings.origin_key_generation
         self._clock = clock
         self._secret: PrivacyKey | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..http.problems import ProblemDetails
-from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
+from ..http.prometheus_metrics import MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import LifespanService, Slice
@@ -19,7 +19,7 @@ from .disk_reserve import disk_reserve
 from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
-from .intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
+from .intake_limits import MAX_LAG_BYTES, BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
 from .origin_keys import OriginKeyIssuer, open_shared_secret
 from .routes import (
     DIRECT_EVENTS_ROUTE,
@@ -40,7 +40,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     settings = runtime.settings
     limits = IntakeLimits(
         runtime.log_lag or (lambda: 0),
-        settings.pipeline.max_lag_bytes,
+        MAX_LAG_BYTES,
         runtime.monotonic,
         reserve=disk_reserve(settings, runtime.monotonic),
         fairness=SourceFairness(partial(_backlog, runtime), runtime.monotonic),
@@ -76,10 +76,8 @@ def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
 
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
-    runtime, intake, status = services.get(Runtime), services.find(EventIntake), services.find(IngestStatus)
-    values: dict[str, dict[tuple[str, ...], float]] = {
-        "trustwatch_body_bytes": {(): 0 if intake is None else intake.limits.reserved_bytes}
-    }
+    intake, status = services.find(EventIntake), services.find(IngestStatus)
+    values: dict[str, dict[tuple[str, ...], float]] = {}
     reserve = None if intake is None else intake.limits.disk_reserve
     if reserve is not None:
         values["trustwatch_disk_reserve_reached"] = {(): float(reserve.is_reached())}
@@ -87,17 +85,12 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     if status is not None:
         silence += status.report.silence
         values |= _ingest_values(status)
-    now_ms = runtime.now_ms()
-    return values | {
-        "trustwatch_source_silent": {(source.name,): float(source.silent) for source in silence},
-        "trustwatch_source_last_seen_seconds": {(source.name,): age_s(source.last_ms, now_ms) for source in silence},
-    }
+    return values | {"trustwatch_source_silent": {(source.name,): float(source.silent) for source in silence}}
 
 
 def _ingest_values(ingest: IngestStatus) -> dict[str, dict[tuple[str, ...], float]]:
     sources = ingest.report.sources
     return {
-        "trustwatch_ingest_alive": {} if ingest.alive is None else {(): float(ingest.alive)},
         "trustwatch_ingest_records_total": {
             (source.name, outcome): getattr(source, outcome)
             for source in sources
@@ -105,7 +98,6 @@ def _ingest_values(ingest: IngestStatus) -> dict[str, dict[tuple[str, ...], floa
         },
         "trustwatch_ingest_lag": {(source.name,): source.lag for source in sources},
         "trustwatch_ingest_reading": {(source.name,): float(source.reading) for source in sources},
-        "trustwatch_ingest_limited_seconds_total": {(source.name,): source.limited_s for source in sources},
     }
 
 

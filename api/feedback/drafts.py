@@ -16,7 +16,11 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackVerdict, RuleScopeKind
 
 from ..http.problems import ProblemDetails, ProblemError
-from ..settings.learning_settings import FeedbackSettings
+
+MAX_RULE_DAYS = 90
+"""Longest time that a rule may hold: after a quarter somebody looks again."""
+MAX_BROAD_RULE_HOURS = 24
+"""Longest time of a rule that names neither features nor a resource: under it everything of an agent is learned."""
 
 _FIRST_SEEN_PREFIX = "first_seen_"
 
@@ -63,7 +67,7 @@ def resolve_feature_names(words: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names), key=FEATURE_NAMES.index))
 
 
-def check_draft(draft: FeedbackDraft, decision: Decision, settings: FeedbackSettings) -> FeedbackDraft:
+def check_draft(draft: FeedbackDraft, decision: Decision) -> FeedbackDraft:
     """The draft with features in the order of the table. Raises ProblemError where it is refused."""
     if not draft.reason.strip():
         raise draft_refused_error("say why: `reason` is empty")
@@ -76,7 +80,7 @@ def check_draft(draft: FeedbackDraft, decision: Decision, settings: FeedbackSett
     features = None if draft.features is None else resolve_feature_names(draft.features)
     resolved = msgspec.structs.replace(draft, features=features)
     _check_scope(resolved, decision)
-    _check_time(resolved, settings)
+    _check_time(resolved)
     return resolved
 
 
@@ -95,16 +99,16 @@ def _check_scope(draft: FeedbackDraft, decision: Decision) -> None:
         raise draft_refused_error("a rule for a whole peer group has to name features, a resource, or both")
 
 
-def _check_time(draft: FeedbackDraft, settings: FeedbackSettings) -> None:
+def _check_time(draft: FeedbackDraft) -> None:
     if draft.expires_in_s <= 0:
         raise draft_refused_error("a false positive needs an end: `expires_in_s` must be above 0")
-    if draft.expires_in_s > settings.max_days * DAY_S:
-        raise draft_refused_error(f"no rule holds longer than {settings.max_days:g} days (`feedback.max_days`)")
+    if draft.expires_in_s > MAX_RULE_DAYS * DAY_S:
+        raise draft_refused_error(f"no rule holds longer than {MAX_RULE_DAYS} days")
     broad = draft.features is None and draft.resource is None
-    if broad and draft.expires_in_s > settings.broad_max_hours * HOUR_S:
+    if broad and draft.expires_in_s > MAX_BROAD_RULE_HOURS * HOUR_S:
         raise draft_refused_error(
-            f"a rule that names neither features nor a resource holds at most {settings.broad_max_hours:g} hours "
-            "(`feedback.broad_max_hours`): name what was wrong, or choose a shorter time"
+            f"a rule that names neither features nor a resource holds at most {MAX_BROAD_RULE_HOURS} hours: "
+            "name what was wrong, or choose a shorter time"
         )
 
 

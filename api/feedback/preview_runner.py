@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +22,13 @@ from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackRule
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.problems import ProblemDetails, ProblemError
-from ..settings.learning_settings import FeedbackSettings
+
+PREVIEW_DAYS = 7
+"""A preview counts what happened in the last so many days: as far as the embedded log reaches."""
+PREVIEW_MAX_S = 600.0
+"""A preview that takes longer is given up: it runs at the lowest priority, and a person waits for it."""
+PREVIEWS_WAITING = 4
+"""Previews of a tenant that may wait beside one that runs."""
 
 
 class FairQueue:
@@ -92,7 +97,6 @@ class PreviewRunner:
     """Starts previews and knows how they fare. For one event loop; the store is called in threads.
 
     Args:
-        settings: bounds.
         store: keeps them, so that every replica answers about them and adoption outlives a restart.
         run: runs one.
         now_ms: UTC milliseconds.
@@ -101,26 +105,17 @@ class PreviewRunner:
 
     def __init__(
         self,
-        settings: FeedbackSettings,
         store: SqlStore,
         run: PreviewFunction,
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
-        self.ended_counts: Counter[str] = Counter()
-        """Previews that came to an end here, by how."""
-        self._settings = settings
         self._store = store
         self._run = run
         self._now_ms = now_ms
         self._new_id = new_id
         self._queue = FairQueue()
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
-
-    @property
-    def running_count(self) -> int:
-        """Previews that run or wait here."""
-        return len(self._tasks)
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
         """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
@@ -142,7 +137,7 @@ class PreviewRunner:
         marked = MarkedDecision(
             decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
         )
-        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * DAY_MS), now_ms)
+        job = PreviewJob(rule, marked, now_ms - int(PREVIEW_DAYS * DAY_MS), now_ms)
         await self._store_row(row)
         task = asyncio.create_task(self._run_to_end(row, job))
         self._tasks[task] = row
@@ -152,12 +147,11 @@ class PreviewRunner:
     def _check_room(self, tenant: str) -> None:
         """Refuse a preview if the tenant has too many; those of other tenants neither count nor are mentioned."""
         mine = sum(row.tenant == tenant for row in self._tasks.values())
-        most = self._settings.previews_waiting + 1
+        most = PREVIEWS_WAITING + 1
         if mine >= most:
-            self.ended_counts["refused"] += 1
             detail = (
-                f"of this tenant {mine} previews run or wait, and there may be {most} (one and "
-                "`feedback.previews_waiting`): come again when one of them is done"
+                f"of this tenant {mine} previews run or wait, and there may be {most}: "
+                "come again when one of them is done"
             )
             headers = {"Retry-After": str(RETRY_AFTER_S)}
             raise ProblemError(ProblemDetails(429, "too_many_previews", "Too many requests", detail, headers))
@@ -184,15 +178,11 @@ class PreviewRunner:
     async def _run_to_end(self, row: FeedbackPreview, job: PreviewJob) -> None:
         try:
             end = await self._run_in_turn(row, job)
-        except asyncio.CancelledError:
-            self.ended_counts["stopped"] += 1
-            raise
         except PreviewFailed as error:
             end = self._updated(row, status="failed", error=str(error))
         except Exception as error:
             _log.error("preview_failed", preview_id=row.preview_id, error=repr(error)[:500])
             end = self._updated(row, status="failed", error="a fault of ours; the log has more")
-        self.ended_counts[end.status] += 1
         with contextlib.suppress(Unavailable):
             await self._store_row(end)
 
@@ -215,13 +205,10 @@ class PreviewRunner:
 
         try:
             await tell(0.0)
-            async with asyncio.timeout(self._settings.preview_max_s):
+            async with asyncio.timeout(PREVIEW_MAX_S):
                 result = await self._run(job, tell)
         except TimeoutError:
-            most = self._settings.preview_max_s
-            raise PreviewFailed(
-                f"it took longer than {most:g} s (`feedback.preview_max_s`); choose a narrower scope"
-            ) from None
+            raise PreviewFailed(f"it took longer than {PREVIEW_MAX_S:g} s; choose a narrower scope") from None
         finally:
             self._queue.release()
         return self._updated(row, status="done", progress=1.0, result=result)

@@ -57,6 +57,10 @@ MAX_RULES_READ = 200
 _log = structlog.get_logger(__name__)
 
 
+MAX_RULES = 100
+"""Rules of one tenant at a time: each is looked at for every event of an agent that it may concern."""
+
+
 class FeedbackStatus(NamedTuple):
     """Feedback with what became of it.
 
@@ -78,7 +82,7 @@ class FeedbackService:
     """Takes feedback. Its methods belong to one event loop.
 
     Args:
-        settings: bounds, and the actuators' names of agents.
+        settings: the actuators' names of agents.
         store: of feedback and decisions.
         log: where control records become durable.
         audit: where every step is noted as an event.
@@ -120,7 +124,7 @@ class FeedbackService:
         """Begin a preview; it runs by itself. Raises ProblemError (403, 404, 422, 429), Unavailable."""
         reviewer = reviewer_of(caller)
         decision = await self._find_decision(decision_id, reviewer)
-        draft = check_draft(draft, decision, self._settings.feedback)
+        draft = check_draft(draft, decision)
         await self._check_reviewer(draft, decision, reviewer)
         if draft.verdict == "true_positive":
             raise draft_refused_error("a true positive changes nothing in scoring: there is nothing to preview")
@@ -138,7 +142,7 @@ class FeedbackService:
         """Write feedback down and, where a rule follows, put it in force. Raises ProblemError, Unavailable."""
         reviewer = reviewer_of(caller)
         decision = await self._find_decision(decision_id, reviewer)
-        draft = check_draft(draft, decision, self._settings.feedback)
+        draft = check_draft(draft, decision)
         await self._check_reviewer(draft, decision, reviewer)
         unseen = draft.verdict == "false_positive" and await self._check_preview(draft, decision)
         feedback = await self._add(draft, decision, reviewer, unseen=unseen)
@@ -293,10 +297,10 @@ class FeedbackService:
 
     async def _check_room(self, tenant: str) -> None:
         rules = await self._executor(self._store.feedback.list_open, (tenant,))
-        most = self._settings.feedback.max_rules
+        most = MAX_RULES
         if len(rules) >= most:
             raise draft_refused_error(
-                f"{len(rules)} rules are in force for this tenant, and there may be {most} (`feedback.max_rules`): "
+                f"{len(rules)} rules are in force for this tenant, and there may be {most}: "
                 "revoke one that is no longer needed",
                 "too_many_rules",
                 409,

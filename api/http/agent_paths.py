@@ -1,15 +1,39 @@
-"""Naming an agent in the path and query of a request that is answered before FastAPI."""
+"""Names of agents and principals in paths: percent-encoded once, with whatever character they hold."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote_to_bytes
+
+from starlette.convertors import Convertor, register_url_convertor
 
 from .problems import ProblemDetails, ProblemError
 
 
+class NameConvertor(Convertor[str]):
+    """Any text, with slashes and line feeds. Starlette's own `path` ends at a line feed."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The name as it came."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The name as it is."""
+        return value
+
+
+register_url_convertor("name", NameConvertor())
+
+AGENT_PATH: Final = "/v1/agents/{agent_id:name}"
+PRINCIPAL_PATH: Final = "/v1/principals/{principal_id:name}"
+
+
 def decode_agent_id(raw: bytes) -> str:
-    """An agent id out of a path, percent-decoded once: ids that are URLs come as `https%3A%2F%2F…`, or as they are.
+    """An agent id out of a path, for what is answered before FastAPI. Percent-decoded once.
+
+    Ids that are URLs come as `https%3A%2F%2F…`, or as they are.
 
     Raises:
         ProblemError: 400, it is empty or not UTF-8.

@@ -17,10 +17,24 @@ from typing import NamedTuple
 
 import structlog
 
-from ..settings.service_settings import ListenSettings
 from .problems import ProblemDetails, encode_http_problem
 
 _log = structlog.get_logger(__name__)
+
+MAX_CONNECTIONS = 4_096
+"""Connections at one time: each takes an open file and some 10 kB; for a further one those go that waited longest."""
+
+MAX_UNAUTHENTICATED_BYTES = 16 * 1024 * 1024
+"""Bytes of requests without a known caller that are held at one time: room for 256 of the largest heads."""
+
+HEAD_TIMEOUT_S = 10.0
+"""Time in which the headers of a request must arrive: clients send them in one go."""
+
+BODY_TIMEOUT_S = 60.0
+"""Time in which the body behind them must arrive: the largest one in a minute asks for 1 MB/s."""
+
+SEND_TIMEOUT_S = 30.0
+"""A connection whose client takes no bytes of its answer for so long is closed: answers wait in memory."""
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request line with its headers."""
@@ -161,24 +175,21 @@ class ConnectionGuard:
     """All connections of one server. For one event loop.
 
     Args:
-        listen: bounds.
         monotonic: seconds on a clock that never goes back.
-        max_connections: bound of connections; None = as the settings say.
+        max_connections: bound of connections; None = `MAX_CONNECTIONS`.
     """
 
-    def __init__(
-        self, listen: ListenSettings, monotonic: Callable[[], float], max_connections: int | None = None
-    ) -> None:
-        self._max_connections = listen.max_connections if max_connections is None else max_connections
-        self._max_held_bytes = listen.max_unauthenticated_bytes
-        self._send_timeout_s = listen.send_timeout_s
+    def __init__(self, monotonic: Callable[[], float], max_connections: int | None = None) -> None:
+        self._max_connections = MAX_CONNECTIONS if max_connections is None else max_connections
+        self._max_held_bytes = MAX_UNAUTHENTICATED_BYTES
+        self._send_timeout_s = SEND_TIMEOUT_S
         self._time_limits = {
-            IDLE: (IDLE_S + listen.head_timeout_s, IDLE_TIMEOUT),
-            HEAD: (listen.head_timeout_s, HEAD_TIMEOUT),
-            BODY: (listen.body_timeout_s, BODY_TIMEOUT),
+            IDLE: (IDLE_S + HEAD_TIMEOUT_S, IDLE_TIMEOUT),
+            HEAD: (HEAD_TIMEOUT_S, HEAD_TIMEOUT),
+            BODY: (BODY_TIMEOUT_S, BODY_TIMEOUT),
             LINGERING: (LINGER_S, UNREAD_BODY),
         }
-        self._look_interval_s = min(1.0, listen.head_timeout_s / 4, listen.body_timeout_s / 4)
+        self._look_interval_s = min(1.0, HEAD_TIMEOUT_S / 4, BODY_TIMEOUT_S / 4)
         self.monotonic = monotonic
         self._connections: dict[object, GuardedConnection] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -303,8 +314,6 @@ class ConnectionGuard:
     def metric_values(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
         """Values of the metrics of connections."""
         return {
-            "trustwatch_connections": {(): len(self)},
-            "trustwatch_unauthenticated_bytes": {(): self.held_bytes},
             "trustwatch_connections_closed_total": {
                 (reason.name,): self.closed[reason.name] for reason in CLOSING_REASONS
             },
@@ -315,10 +324,10 @@ RESERVED_FILES = 256
 """Files that the process opens beside its connections: database, log, keys, pipes of its children."""
 
 
-def affordable_connections(configured: int) -> int:
-    """As many of *configured* connections as this process may open files for; raises its soft limit where it can."""
+def affordable_connections(wanted: int = MAX_CONNECTIONS) -> int:
+    """As many of *wanted* connections as this process may open files for; raises its soft limit where it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = configured + RESERVED_FILES
+    needed = wanted + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with suppress(ValueError, OSError):
@@ -327,9 +336,10 @@ def affordable_connections(configured: int) -> int:
         if soft < needed:
             affordable = max(soft - RESERVED_FILES, 16)
             _log.warning(
-                "fewer connections than listen.max_connections fit into the limit of open files; raise it (ulimit -n)",
+                "fewer connections than planned fit into the limit of open files; raise it (ulimit -n)",
                 limit=soft,
+                planned=wanted,
                 connections=affordable,
             )
             return affordable
-    return configured
+    return wanted

@@ -32,18 +32,11 @@ METRICS: Final = (
         ("outcome",),
     ),
     MetricDefinition(
-        "trustwatch_settings_restart_needed",
-        "observed gauge",
-        "members",
-        "members of the settings that differ from those in force since the latest reload, and need a restart",
-    ),
-    MetricDefinition(
         "trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")
     ),
     MetricDefinition(
         "trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)
     ),
-    MetricDefinition("trustwatch_connections", "observed gauge", "connections", "open connections of the API"),
     MetricDefinition(
         "trustwatch_connections_closed_total",
         "observed counter",
@@ -52,12 +45,6 @@ METRICS: Final = (
         "trailers_too_large, idle_timeout (bytes that begin no request), body_timeout, send_timeout (its client takes "
         "no answer), unread_body (of a request that was answered already), max_connections, unauthenticated_bytes",
         ("cause",),
-    ),
-    MetricDefinition(
-        "trustwatch_unauthenticated_bytes",
-        "observed gauge",
-        "bytes",
-        "bytes of requests whose caller is not known yet that are held in memory",
     ),
     MetricDefinition(
         "trustwatch_events_total",
@@ -80,21 +67,11 @@ METRICS: Final = (
         "0 or 1",
         "1 while the disk holds only what orders of people need, so events are refused",
     ),
-    MetricDefinition("trustwatch_log_waiting_bytes", "observed gauge", "bytes", "events that wait for the disk"),
     MetricDefinition(
         "trustwatch_log_next_offset", "observed gauge", "records", "offset that the next logged record gets"
     ),
     MetricDefinition(
         "trustwatch_log_failed", "observed gauge", "0 or 1", "whether the disk refused and the log is not reopened"
-    ),
-    MetricDefinition(
-        "trustwatch_log_writers_replaced_total",
-        "observed counter",
-        "producers",
-        "with Kafka: producers of events that were given up, because records failed or had no outcome, and opened anew",
-    ),
-    MetricDefinition(
-        "trustwatch_body_bytes", "observed gauge", "bytes", "request bodies with events that are held in memory"
     ),
     MetricDefinition("trustwatch_pipeline_alive", "observed gauge", "0 or 1", "whether the pipeline process runs"),
     MetricDefinition(
@@ -116,39 +93,10 @@ METRICS: Final = (
         "trustwatch_pipeline_behind", "observed gauge", "records", "records that waited at the last report"
     ),
     MetricDefinition(
-        "trustwatch_archive_alive",
-        "observed gauge",
-        "0 or 1",
-        "whether the process that archives runs, by kind: events or vectors; only where it is to run",
-        ("kind",),
-    ),
-    MetricDefinition(
-        "trustwatch_archive_behind",
-        "observed gauge",
-        "records",
-        "records of the log that are not archived; -1 is unknown",
-    ),
-    MetricDefinition(
         "trustwatch_archive_lag_seconds",
         "observed gauge",
         "s",
         "age of the oldest record that waits for its file; normal is up to archive.interval_s",
-    ),
-    MetricDefinition(
-        "trustwatch_archive_rows_total", "observed counter", "rows", "rows that were archived, by kind", ("kind",)
-    ),
-    MetricDefinition(
-        "trustwatch_archive_files_total", "observed counter", "files", "files that were written, by kind", ("kind",)
-    ),
-    MetricDefinition(
-        "trustwatch_archive_merged_files_total",
-        "observed counter",
-        "files",
-        "small files that went into larger ones, by kind",
-        ("kind",),
-    ),
-    MetricDefinition(
-        "trustwatch_archive_spool_bytes", "observed gauge", "bytes", "feature vectors that wait to become files"
     ),
     MetricDefinition(
         "trustwatch_partition_age_seconds",
@@ -165,6 +113,7 @@ METRICS: Final = (
         "what the pipeline did since its start, by what: events, duplicates, dead_letters, late_events, "
         "out_of_order_events (late by more than a minute: no evidence of pace and order), "
         "unordered_events (no evidence of order: late by so much, or their agent's events come out of order), "
+        "checkpoints and snapshots with what became of them, feedback_matched (a rule of feedback counted), "
         "old_events (a day old at their arrival), known_events (old, and not newer than the model's history), "
         "hasty_events (while most agents send days of their work within an hour), decisions, identity_conflicts; "
         "where vectors are archived, vectors_dropped; "
@@ -173,40 +122,11 @@ METRICS: Final = (
         ("what",),
     ),
     MetricDefinition(
-        "trustwatch_agents_without_order",
-        "observed gauge",
-        "agents",
-        "agents in the memory of the pipeline more than a tenth of whose recent work came out of order: the order of "
-        "what they do is not judged in the sessions that came so; `trustwatch explain` and the console say of which",
-    ),
-    MetricDefinition(
         "trustwatch_partitions_waiting",
         "observed gauge",
         "partitions",
         "partitions of the worker beside this process that wait for their checkpoints: nothing of them is applied, and "
         "answers about their agents are stale; other than 0 for long: the place of checkpoints does not answer",
-    ),
-    MetricDefinition(
-        "trustwatch_checkpoints_total",
-        "observed counter",
-        "files",
-        "files of checkpoints with states of agents: written; postponed, because their place did not take them: rows "
-        "are written instead; not_removed, because it refused: tried again with the next ones and by erasures",
-        ("result",),
-    ),
-    MetricDefinition(
-        "trustwatch_checkpoint_bytes_total", "observed counter", "bytes", "size of the checkpoints that were written"
-    ),
-    MetricDefinition(
-        "trustwatch_snapshots_total",
-        "observed counter",
-        "files",
-        "files with copies of agents' rows, which a take-over reads instead: written; failed: looks for what to copy "
-        "that came to no end, tried again a minute later or more: rows that have no copy are read",
-        ("result",),
-    ),
-    MetricDefinition(
-        "trustwatch_snapshot_bytes_total", "observed counter", "bytes", "size of the snapshots that were written"
     ),
     MetricDefinition(
         "trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage", ("stage",)
@@ -240,15 +160,6 @@ METRICS: Final = (
         ("outcome",),
     ),
     MetricDefinition(
-        "trustwatch_security_events_waiting", "observed gauge", "tokens", "security event tokens that wait in streams"
-    ),
-    MetricDefinition(
-        "trustwatch_security_events_oldest_seconds",
-        "observed gauge",
-        "s",
-        "age of the oldest token that waits; 0 where none does",
-    ),
-    MetricDefinition(
         "trustwatch_cases",
         "observed gauge",
         "cases",
@@ -280,14 +191,6 @@ METRICS: Final = (
         ("level",),
     ),
     MetricDefinition(
-        "trustwatch_event_streams",
-        "observed gauge",
-        "streams",
-        "streams of security event tokens by status: enabled, paused or disabled",
-        ("status",),
-    ),
-    MetricDefinition("trustwatch_event_stream_polls", "observed gauge", "polls", "long polls that wait for tokens"),
-    MetricDefinition(
         "trustwatch_received_signals_total",
         "observed counter",
         "tokens",
@@ -296,13 +199,6 @@ METRICS: Final = (
         "speak for), no_agent, stream, verified (a verification that was asked for), unknown_type, rejected; "
         "or refused, by the error of RFC 8935 and SSF 1.0 (invalid_state: a verification that was not)",
         ("transmitter", "outcome"),
-    ),
-    MetricDefinition(
-        "trustwatch_received_signals_remembered",
-        "observed gauge",
-        "tokens",
-        "tokens of a transmitter that are remembered, so that none counts twice",
-        ("transmitter",),
     ),
     MetricDefinition(
         "trustwatch_issuer_keys",
@@ -417,101 +313,25 @@ METRICS: Final = (
         ("outcome",),
     ),
     MetricDefinition(
-        "trustwatch_audit_events_waiting", "observed gauge", "events", "own audit events that wait for the log"
-    ),
-    MetricDefinition(
-        "trustwatch_feedback_rules",
-        "observed gauge",
-        "rules",
-        "rules of feedback in force, by scope: agent or peer_group",
-        ("scope",),
-    ),
-    MetricDefinition(
-        "trustwatch_feedback_matched_total",
-        "observed counter",
-        "events",
-        "events in which a rule of feedback counted, since the start of the pipeline",
-    ),
-    MetricDefinition(
-        "trustwatch_feedback_previews_total",
-        "observed counter",
-        "previews",
-        "previews of feedback that came to an "
-        "end in this process, by outcome: done, failed, refused (too many waited) or stopped",
-        ("outcome",),
-    ),
-    MetricDefinition(
-        "trustwatch_feedback_previews_waiting",
-        "observed gauge",
-        "previews",
-        "previews of feedback that run or wait in this process",
-    ),
-    MetricDefinition(
-        "trustwatch_erasures_total",
-        "observed counter",
-        "erasures",
-        "erasures that came to an end in this process, by outcome: done or failed",
-        ("outcome",),
-    ),
-    MetricDefinition(
-        "trustwatch_policy_reloads_total",
-        "observed counter",
-        "reloads",
-        "token policy files taken over since the start",
-    ),
-    MetricDefinition(
         "trustwatch_policy_errors_total",
         "observed counter",
         "reloads",
         "token policy files that were wrong and did not come into force: the last good one holds",
     ),
     MetricDefinition(
-        "trustwatch_approvals_unasked_total",
+        "trustwatch_approvals_failed_total",
         "observed counter",
         "approvals",
-        "approvals that no person could be asked for: the store took none, or too many waited",
+        "approvals that failed, by what: unasked (the store took none, or too many waited, so nobody could be asked) "
+        "or unspent (one for one use that gave no permit, since the store did not answer)",
+        ("what",),
     ),
-    MetricDefinition(
-        "trustwatch_approvals_unspent_total",
-        "observed counter",
-        "approvals",
-        "approvals for one use that gave no permit, since the store did not answer when they were to be spent",
-    ),
-    MetricDefinition(
-        "trustwatch_model_in_force",
-        "observed gauge",
-        "1",
-        "the version of the model that events are judged by, as a label",
-        ("version",),
-    ),
-    MetricDefinition(
-        "trustwatch_model_shadow_agent_days",
-        "observed gauge",
-        "agent-days",
-        "agent-days that a challenger has run in shadow",
-        ("version",),
-    ),
-    MetricDefinition("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
-    MetricDefinition("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
     MetricDefinition(
         "trustwatch_source_silent",
         "observed gauge",
         "0 or 1",
         "whether a source (caller or foreign topic) with `silence_s` has sent nothing for so long to this process",
         ("source",),
-    ),
-    MetricDefinition(
-        "trustwatch_source_last_seen_seconds",
-        "observed gauge",
-        "s",
-        "time since such a source was last heard; -1 is not since the start",
-        ("source",),
-    ),
-    MetricDefinition(
-        "trustwatch_ingest_alive",
-        "observed gauge",
-        "0 or 1",
-        "whether the process runs that reads foreign topics; absent where none is to run",
     ),
     MetricDefinition(
         "trustwatch_ingest_records_total",
@@ -531,12 +351,5 @@ METRICS: Final = (
     ),
     MetricDefinition(
         "trustwatch_ingest_reading", "observed gauge", "0 or 1", "whether a foreign topic can be read", ("source",)
-    ),
-    MetricDefinition(
-        "trustwatch_ingest_limited_seconds_total",
-        "observed counter",
-        "s",
-        "time for which `events_per_s` held a foreign topic back",
-        ("source",),
     ),
 )

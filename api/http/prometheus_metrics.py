@@ -19,7 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from trustwatch.scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
+from trustwatch.scoring.pipeline.pipeline_status import PARTITIONS_WAITING
 from trustwatch.scoring.records.agents import RiskLevel
 
 from .metric_table import METRICS, MetricDefinition
@@ -28,26 +28,8 @@ from .runtime import Runtime
 LabelledValues = Mapping[tuple[str, ...], float]
 MetricValues = Mapping[str, LabelledValues]
 """Values of `observed` metrics, by name of the metric and labels."""
-_CHECKPOINT_RESULTS = {
-    "written": "checkpoints",
-    "postponed": "checkpoints_postponed",
-    "not_removed": "checkpoints_not_removed",
-}
-_CHECKPOINT_BYTES = "checkpoint_bytes"
-_SNAPSHOT_RESULTS = {"written": "snapshots", "failed": "snapshots_failed"}
-_SNAPSHOT_BYTES = "snapshot_bytes"
-_OF_OTHER_METRICS = frozenset(
-    {
-        "feedback_matched",
-        ORDER_DOUBTED_AGENTS,
-        PARTITIONS_WAITING,
-        _CHECKPOINT_BYTES,
-        *_CHECKPOINT_RESULTS.values(),
-        _SNAPSHOT_BYTES,
-        *_SNAPSHOT_RESULTS.values(),
-    }
-)
-"""Counts of the pipeline that metrics of their own show."""
+_NO_RECORDS = frozenset({PARTITIONS_WAITING, "checkpoint_bytes", "snapshot_bytes"})
+"""Numbers that the pipeline reports with its counts and that go down again, or are sizes."""
 
 
 class RuntimeCollector(Collector):
@@ -94,11 +76,8 @@ def _process_values(services: Runtime) -> dict[str, LabelledValues]:
             ("applied",): services.settings_reloads.reloads,
             ("wrong",): services.settings_reloads.errors,
         },
-        "trustwatch_settings_restart_needed": {(): len(services.settings_reloads.restart_needed)},
-        "trustwatch_log_waiting_bytes": {(): services.event_log.waiting_bytes},
         "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},
         "trustwatch_log_failed": {(): float(services.event_log.log.failed)},
-        "trustwatch_log_writers_replaced_total": {(): services.event_log.log.replaced_writers},
         "trustwatch_agents": {(): len(services.risk_view)},
         "trustwatch_deliveries_total": {labels: count for labels, count in services.delivery_counts.items()},
         "trustwatch_actuations_total": {
@@ -108,9 +87,6 @@ def _process_values(services: Runtime) -> dict[str, LabelledValues]:
         "trustwatch_issuer_keys_skipped_total": {
             (issuer.issuer,): issuer.skipped_keys for issuer in services.issuer_key_status()
         },
-        "trustwatch_model_in_force": {(services.scoring_version,): 1.0},
-        "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
-        "trustwatch_watchers": {(): len(services.pipeline_status.subscribers)},
     }
 
 
@@ -137,18 +113,9 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
         "trustwatch_pipeline_offset": {(): status.offset},
         "trustwatch_pipeline_behind": {(): status.records_behind},
         "trustwatch_pipeline_records_total": {
-            (name,): count for name, count in status.work_counts.items() if name not in _OF_OTHER_METRICS
+            (name,): count for name, count in status.work_counts.items() if name not in _NO_RECORDS
         },
-        "trustwatch_agents_without_order": {(): status.work_counts.get(ORDER_DOUBTED_AGENTS, 0)},
         "trustwatch_partitions_waiting": {(): status.work_counts.get(PARTITIONS_WAITING, 0)},
-        "trustwatch_checkpoints_total": {
-            (result,): status.work_counts.get(count, 0) for result, count in _CHECKPOINT_RESULTS.items()
-        },
-        "trustwatch_checkpoint_bytes_total": {(): status.work_counts.get(_CHECKPOINT_BYTES, 0)},
-        "trustwatch_snapshots_total": {
-            (result,): status.work_counts.get(count, 0) for result, count in _SNAPSHOT_RESULTS.items()
-        },
-        "trustwatch_snapshot_bytes_total": {(): status.work_counts.get(_SNAPSHOT_BYTES, 0)},
         "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.stage_seconds.items()},
         "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
         "trustwatch_decisions_total": {

@@ -125,7 +125,6 @@ class ModelService:
 
     Attributes:
         version: in force, as far as is known; of several partitions, where the newest switch was.
-        challengers: agent-days in shadow of each version that may take its place.
         learning: how much history there is while no trained model is in force; None = one is.
     """
 
@@ -151,7 +150,6 @@ class ModelService:
         self._records = VersionRecords(store, registry, now_ms, new_id)
         self._figures = VersionFigures(store, registry, now_ms)
         self.version = registry.installed_model().version
-        self.challengers: dict[str, int] = {}
         self.learning: LearningProgress | None = None
         self._measure_at_ms = 0
 
@@ -356,8 +354,6 @@ class ModelService:
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
         self._note_learning(installed)
-        challengers = self._store.models.page("challenger").items
-        self.challengers = {model.version: int(model.figures.get("agent_days", 0)) for model in challengers}
 
     def _note_learning(self, installed: RegisteredModel) -> None:
         """Measure how much there is to learn from, now and then."""

@@ -29,6 +29,9 @@ MAX_RESIDENT_AGENTS = 20_000
 """Agents in memory per model; the others are kept as bytes."""
 MIN_RESIDENT_AGENTS = 1_000
 """Least number of agents in memory for one partition."""
+FOLLOW_DAYS = 2
+"""What arrived so long before a start is read again to bring models in shadow up to date."""
+
 PROMOTION_RETRY_S = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -114,7 +117,7 @@ class ShadowScorer:
         return None
 
     def _restart(self, chosen: ModelChoice, challenger: ModelVersion | None) -> None:
-        self._since_ms = clock.now_ms() - int(self._settings.lifecycle.follow_days * DAY_MS)
+        self._since_ms = clock.now_ms() - int(FOLLOW_DAYS * DAY_MS)
         if challenger is not None:
             self._since_ms = min(self._since_ms, challenger.created_ms - DAY_MS)
         firsts = self._record_stream.rewind(self._since_ms)
@@ -221,7 +224,6 @@ class ShadowScorer:
             if day.drift.get("judged"):
                 self._judged_days[key[1:]] = day
                 if day.drift["drifted"]:
-                    again = self._settings.lifecycle.drift.again_days
-                    alerts.append(drift_alert_row(day, again, clock.now_ms(), service_url(self._settings)))
+                    alerts.append(drift_alert_row(day, clock.now_ms(), service_url(self._settings)))
         if days:
             self._store.models.save_days(days, alerts)

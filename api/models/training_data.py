@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from trustwatch.ingest.archive.archive_files import read_positions
-from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.log_segments import segment_bases
 from trustwatch.ingest.source import PartitionOffsets, Record, RecordKind
@@ -123,7 +123,7 @@ class TopicTrainingData:
             event_filter = _TrainingEventFilter(
                 {partition: end for partition, (_, end) in ranges.items()},
                 since_ms,
-                self._settings.brokers.duplicate_window,
+                PARTITION_WINDOW,
             )
             for line in topic_event_lines(
                 reader, topic, event_filter, check, load_erased_filter(self._settings, topic)

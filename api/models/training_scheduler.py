@@ -49,6 +49,12 @@ from .training_state import (
     encode_training_state,
 )
 
+MOST_EVENTS = 500_000
+"""The newest events that a training reads: some 2 GB of memory."""
+
+KEPT_VERSIONS = 10
+"""Versions kept beside champion and challenger; older ones leave the disk, not the history."""
+
 CHALLENGER_GRACE_PERIODS = 4
 """A challenger that is short of agent-days is given so many periods before another one takes its place."""
 MAX_PAGES = 40
@@ -127,7 +133,7 @@ class TrainingScheduler:
             self._fail_training(
                 work,
                 f"the keeper died {work.tries} times in this training: has it the memory? "
-                "`lifecycle.most_events` bounds it",
+                f"the newest {MOST_EVENTS:,} events are read",
             )
             return
         begun = msgspec.structs.replace(work, tries=work.tries + 1)
@@ -167,7 +173,7 @@ class TrainingScheduler:
         since_ms = now_ms - int(self._settings.lifecycle.history_days * DAY_MS)
         # What arrived long ago is old, but what is old by its own word may have arrived today: replayed days count.
         encoder = ColumnEncoder(champion.salt, self._settings.domains())
-        history = TrainingHistory(encoder, self._settings.lifecycle.most_events, 0)
+        history = TrainingHistory(encoder, MOST_EVENTS, 0)
         learned = self._training_data.read_into(history, since_ms, self._check)
         columns = history.columns()
         if columns is None:
@@ -245,7 +251,7 @@ class TrainingScheduler:
     def _remove_old_versions(self) -> None:
         """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
         needed = {self._registry.installed_model().version, *versions_in_use(self._store.models.list_switches())}
-        kept = self._settings.lifecycle.keep_versions
+        kept = KEPT_VERSIONS
         for number, model in enumerate(self._store.models.page(limit=MAX_PAGE).items):
             if number >= kept and model.version not in needed and model.status not in ("champion", "challenger"):
                 self._registry.remove(model.version)

@@ -225,7 +225,7 @@ def make_feedback_service(
     def partitions() -> int:
         return log.log.partitions if isinstance(log.log, TopicCommitLog) else 1
 
-    previews = PreviewRunner(settings.feedback, store, PreviewProcess(settings_file), clock.now_ms, new_id)
+    previews = PreviewRunner(store, PreviewProcess(settings_file), clock.now_ms, new_id)
     return FeedbackService(settings, store, log, audit, previews, agents, executor, clock.now_ms, partitions)
 
 

@@ -301,7 +301,7 @@ def renew(
         typer.confirm("Is every process of this deployment stopped?", abort=True, err=True)
     path = identity_key_path(configured)
     new_key_path = path.with_name(f"{path.name}.new")
-    with contextlib.closing(store_address(configured).open(configured.dead_letters.max_rows)) as store:
+    with contextlib.closing(store_address(configured).open()) as store:
         require_no_checkpoints(store, "renewing the identity key")
         changed = store.use_identities(open_identity_key(new_key_path, create=True), renew=True)
     _install_key(new_key_path, path)

@@ -21,7 +21,7 @@ from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
-from trustwatch.scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
+from trustwatch.scoring.pipeline.pipeline_status import PARTITIONS_WAITING
 from trustwatch.scoring.pipeline.processor import Processor, VectorCollector
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
 from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
@@ -169,9 +169,7 @@ class EmbeddedPipelineWorker:
             if self._spool is not None:
                 self._spool.roll_if_due()
             self._policy.refresh()
-            counts = self.pipeline.stages.counts
-            counts[ORDER_DOUBTED_AGENTS] = self.pipeline.order_doubted_agents
-            counts[PARTITIONS_WAITING] = self.pipeline.partitions_waiting
+            self.pipeline.stages.counts[PARTITIONS_WAITING] = self.pipeline.partitions_waiting
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
             offset, risk_offset = self.pipeline.position.offset, self.pipeline.risk_offset

@@ -16,7 +16,7 @@ import structlog
 
 from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.retry import retry_until_available
 from trustwatch.ingest.source import Record, RecordKind
@@ -27,7 +27,7 @@ from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline, Pa
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
-from trustwatch.scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
+from trustwatch.scoring.pipeline.pipeline_status import PARTITIONS_WAITING
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
@@ -141,7 +141,7 @@ class GroupPipelineWorker:
         processor = Processor(
             engine,
             self._encoder,
-            DuplicateWindow(settings.brokers.duplicate_window),
+            DuplicateWindow(PARTITION_WINDOW),
             self._policy,
             edges=EdgeCollector(),
             models=self._models,
@@ -195,7 +195,6 @@ class GroupPipelineWorker:
         stages = self.pipeline.stages
         counts = {
             **stages.counts,
-            ORDER_DOUBTED_AGENTS: self.pipeline.order_doubted_agents,
             PARTITIONS_WAITING: self.pipeline.partitions_waiting,
             "published": self.publisher.sent,
             "unchanged": self.publisher.unchanged,
@@ -210,7 +209,7 @@ class GroupPipelineWorker:
     def _tell_backlog(self, behind: int) -> None:
         """Say now and then how much waits, while it is more than the next batch takes."""
         now = clock.monotonic()
-        if behind > self._settings.pipeline.batch_size and now - self._backlog_logged_at >= BACKLOG_LOGGED_EVERY_S:
+        if behind > DEFAULT_TUNING.batch_size and now - self._backlog_logged_at >= BACKLOG_LOGGED_EVERY_S:
             self._backlog_logged_at = now
             _log.info("records wait to be applied", records=behind)
 

@@ -285,7 +285,7 @@ class RunningService:
         channels, policy = self._channels(self._webhooks, settings), _dispatch_policy(settings)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         outbox = self._parts.backend.store.outbox
-        return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery, settings.cases)
+        return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery)
 
     def _alert_signer(self) -> AlertSigner | None:
         """Signs alerts for targets that want that, by the keys of the transmitter; None where there are none."""

@@ -104,7 +104,7 @@ def make_service_parts(
         interventions_changed: called with agents whose pins or approvals changed.
     """
     log, store = backend.log, backend.store
-    jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
+    jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
     policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
     agents = AgentResolver(view, store, executor)
     decision_point = make_decision_point(
@@ -119,7 +119,7 @@ def make_service_parts(
         policy=policy,
         jwks=jwks,
         verifier=_make_verifier(settings, jwks),
-        connections=_make_connection_guard(settings),
+        connections=ConnectionGuard(clock.monotonic, affordable_connections()),
         ingest=IngestStatus(),
         archive=ArchiveStatus(alone=not (roles.api or roles.workers)),
         silence=_make_silence_alerter(settings, backend, wake_dispatcher),
@@ -145,7 +145,7 @@ def _make_transmitter_context(settings: Settings) -> TransmitterContext | None:
 
 
 def _make_call_scorer(settings: Settings, roles: ServiceRoles) -> LiveCallScorer | None:
-    if not (roles.api and settings.risk.call_model):
+    if not roles.api:
         return None
     return LiveCallScorer(
         open_model_registry(settings), settings.risk.challenge_budget, settings.domains(), compiled_elsewhere=True
@@ -160,11 +160,6 @@ def caller_directory(settings: Settings) -> CallerDirectory:
 def _make_verifier(settings: Settings, jwks: JwksCache) -> TokenVerifier[AuthenticatedCaller]:
     directory = caller_directory(settings)
     return TokenVerifier(settings.issuers, jwks, directory.resolve, settings.verification, clock.now_s)
-
-
-def _make_connection_guard(settings: Settings) -> ConnectionGuard:
-    most = affordable_connections(settings.listen.max_connections)
-    return ConnectionGuard(settings.listen, clock.monotonic, most)
 
 
 def _make_silence_alerter(

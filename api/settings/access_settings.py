@@ -166,20 +166,9 @@ LOOPBACK_NETWORKS: Final = ("127.0.0.0/8", "::1/128")
 class ProofSettings(SettingsPart, frozen=True):
     """Proofs that tokens bound to a key (DPoP) or to a certificate (mTLS) are shown by their owner."""
 
-    max_age_s: Annotated[float, setting("age at which a DPoP proof is no longer taken, s", gt=0, le=3600)] = 60.0
     nonce: Annotated[bool, setting("ask for a nonce of ours in each DPoP proof, so that none can be made ahead")] = (
         False
     )
-    nonce_s: Annotated[float, setting("a nonce is taken for so long, up to twice, s", ge=10, le=86_400)] = 300.0
-    max_remembered: Annotated[
-        int,
-        setting(
-            "proofs that a process remembers, so that none counts twice there, at most a tenth of them of one holder "
-            "of tokens; beyond, those as old as the oldest, of that holder or of all, are refused",
-            ge=1_000,
-            le=10_000_000,
-        ),
-    ] = 200_000
     certificate_header: Annotated[
         CertificateHeader | None,
         setting(
@@ -214,27 +203,7 @@ class ProofSettings(SettingsPart, frozen=True):
 
 
 class VerificationSettings(SettingsPart, frozen=True):
-    """Verification of tokens, and caching of keys."""
+    """Verification of tokens."""
 
     leeway_s: Annotated[float, setting("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
-    cached_tokens: Annotated[int, setting("verified tokens remembered until `exp`", ge=1, le=1_000_000)] = 16_384
-    refused_tokens: Annotated[
-        int, setting("refused tokens remembered, apart from the verified", ge=1, le=1_000_000)
-    ] = 4_096
-    refused_s: Annotated[float, setting("how long a refusal is remembered, s", ge=0, le=60)] = 5.0
-    unknown_key_wait_s: Annotated[
-        float, setting("how long a token with an unknown key may wait for a refresh, s", ge=0, le=5)
-    ] = 0.5
-    refresh_s: Annotated[float, setting("keys are fetched again after, s", ge=1)] = 300.0
-    refresh_min_s: Annotated[
-        float, setting("least time between two fetches of one issuer, whatever tokens arrive, s", ge=0.1)
-    ] = 10.0
-    keys_max_age_s: Annotated[
-        float, setting("keys of an issuer that no longer answers are trusted this long, s", ge=1)
-    ] = 86_400.0
-    fetch_timeout_s: Annotated[float, setting("time budget of one fetch of keys, s", gt=0, le=60)] = 5.0
     proofs: Annotated[ProofSettings, setting("tokens that are bound to a key or a certificate")] = ProofSettings()
-
-    def __post_init__(self) -> None:
-        if self.keys_max_age_s < self.refresh_s:
-            raise ValueError("`keys_max_age_s` may not be less than `refresh_s`")

@@ -57,7 +57,6 @@ class ConsoleOidcSettings(SettingsPart, frozen=True, kw_only=True):
     sign_out_there: Annotated[
         bool, setting("whether signing out here also goes to the provider's `end_session_endpoint`")
     ] = False
-    timeout_s: Annotated[float, setting("time budget of one request to the provider, s", gt=0, le=60)] = 5.0
 
     def __post_init__(self) -> None:
         check_url(self.issuer, "`issuer`", loopback_http=True)

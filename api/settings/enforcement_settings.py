@@ -59,7 +59,6 @@ class HookSettings(SettingsPart, frozen=True):
         Literal["deny", "minimum"],
         setting("`okta`: what becomes of tokens that may not live for the 300 s that Okta wants at least"),
     ] = "deny"
-    tolerance_s: Annotated[float, setting("`zitadel`: how old a signature may be, s", gt=0, le=3600)] = 300.0
 
     def __post_init__(self) -> None:
         if self.kind == "authzen":
@@ -99,8 +98,6 @@ class IntrospectionServerSettings(SettingsPart, frozen=True):
         Literal["opaque", "all"],
         setting("what is asked about there: only tokens that are no JWT, or also JWTs, which are verified first"),
     ] = "opaque"
-    cache_s: Annotated[float, setting("how long an answer is kept, s", ge=0, le=5)] = 2.0
-    timeout_s: Annotated[float, setting("time budget of one question, s", gt=0, le=30)] = 2.0
 
     def __post_init__(self) -> None:
         check_url(self.url, "`url`", loopback_http=True)
@@ -210,7 +207,6 @@ class GatewaySettings(SettingsPart, frozen=True):
     tell_approval: Annotated[
         bool, setting("step-up refusals carry `X-Approval-Id`, by which the agent's owner finds what waits")
     ] = False
-    realm: Annotated[str, msgspec.Meta(pattern=r"^[ !#-\[\]-~]{1,128}\Z"), setting("`realm` of challenges")] = "agents"
     resource_metadata: Annotated[
         str | None, setting("URL of the resource's metadata (RFC 9728), told in challenges: https (http to loopback)")
     ] = None

@@ -19,10 +19,6 @@ class KafkaSettings(KafkaClientSettings, frozen=True):
         int, setting("partitions of topics that `trustwatch topics create` makes", after="names", ge=1, le=1024)
     ] = 8
     replication: Annotated[int, setting("copies of each of these partitions", after="partitions", ge=1, le=16)] = 3
-    duplicate_window: Annotated[
-        int,
-        setting("records per partition in which a repeated event is recognised, at least", ge=1024, le=4_194_304),
-    ] = 65_536
     topics: Annotated[
         tuple[ForeignTopicSettings, ...], setting("foreign topics to take events from; see docs/ingest-topics.md")
     ] = ()

@@ -18,24 +18,122 @@ class RemovedSetting(NamedTuple):
 
     Attributes:
         default: that it had, as a settings file would hold it; of a part, a mapping of the defaults of its members.
-        line: names the replacement; CHANGELOG.md has it word for word.
+        line: names the replacement; CHANGELOG.md has it word for word. Several settings may share one.
     """
 
     default: Any
     line: str
 
 
+_DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
+    "people act once they are signed in": {"webhooks[].slack_app": None},
+    "use the standard variables of OpenTelemetry (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER` and others) "
+    "for spans of requests, and the metrics of the pipeline and of deliveries for other work": {
+        "traces": {"endpoint": None, "sample_ratio": 0.1, "headers": {}, "service_name": "trustwatch"},
+    },
+    "limits of connections and streams are constants now, and the defaults hold": {
+        "listen.max_connections": 4_096,
+        "listen.max_unauthenticated_bytes": 16_777_216,
+        "listen.head_timeout_s": 10.0,
+        "listen.body_timeout_s": 60.0,
+        "listen.send_timeout_s": 30.0,
+        "listen.streams_per_caller": 20,
+    },
+    "how tokens, keys and proofs are remembered and fetched is constant now, and the defaults hold": {
+        "verification.cached_tokens": 16_384,
+        "verification.refused_tokens": 4_096,
+        "verification.refused_s": 5.0,
+        "verification.unknown_key_wait_s": 0.5,
+        "verification.refresh_s": 300.0,
+        "verification.refresh_min_s": 10.0,
+        "verification.keys_max_age_s": 86_400.0,
+        "verification.fetch_timeout_s": 5.0,
+        "verification.proofs.max_age_s": 60.0,
+        "verification.proofs.nonce_s": 300.0,
+        "verification.proofs.max_remembered": 200_000,
+    },
+    "alerts, actuators, gateways, hooks and sign-in wait for other servers as long as by default; the times are "
+    "constants now": {
+        "webhooks[].timeout_s": 10.0,
+        "actuators[].timeout_s": 10.0,
+        "hooks[].tolerance_s": 300.0,
+        "gateway.issuers[].introspection.cache_s": 2.0,
+        "gateway.issuers[].introspection.timeout_s": 2.0,
+        "console.oidc.timeout_s": 5.0,
+    },
+    "a case takes rises of a day and 200 agents": {"cases": {"window_s": 86_400, "max_agents": 200}},
+    "challenges of gateways have the realm `agents`": {
+        "gateway.realm": "agents",
+    },
+    "limits of feedback rules and their previews are constants now, and the defaults hold": {
+        "feedback": {
+            "max_days": 90.0,
+            "broad_max_hours": 24.0,
+            "max_rules": 100,
+            "preview_days": 7.0,
+            "preview_max_s": 600.0,
+            "previews_waiting": 4,
+        },
+    },
+    "limits and times of shared signals are constants now, and the defaults hold": {
+        "shared_signals.key_days": 90,
+        "shared_signals.principal": "USER",
+        "shared_signals.max_streams": 10,
+        "shared_signals.max_subjects": 10000,
+        "shared_signals.max_waiting": 10000,
+        "shared_signals.max_polls": 200,
+        "shared_signals.poll_wait_s": 30.0,
+        "shared_signals.push_timeout_s": 10.0,
+        "shared_signals.push_retry_cap_s": 300.0,
+        "shared_signals.push_give_up_s": 86400.0,
+        "shared_signals.answer_s": 300,
+        "shared_signals.transmitters[].poll_timeout_s": 120.0,
+        "shared_signals.transmitters[].poll_interval_s": 5.0,
+        "shared_signals.transmitters[].max_age_s": 259200.0,
+        "shared_signals.transmitters[].max_remembered": 100000,
+    },
+    "bounds of training, shadow models and drift are constants now, and the defaults hold; "
+    "`lifecycle.history_days` says how much is read": {
+        "lifecycle.most_events": 500000,
+        "lifecycle.follow_days": 2.0,
+        "lifecycle.keep_versions": 10,
+        "lifecycle.drift.min_events": 500,
+        "lifecycle.drift.again_days": 7,
+    },
+    "sizes of queues, batches and windows are constants now, and the defaults hold": {
+        "archive.spool_mb": 1024,
+        "kafka.duplicate_window": 65536,
+        "pipeline.batch_size": 1000,
+        "pipeline.commit_share": 0.005,
+        "pipeline.max_lag_bytes": 268435456,
+        "pipeline.disk_reserve_mb": 512,
+        "dead_letters": {"max_rows": 100000},
+    },
+    "these rows are kept for `retention_days`": {
+        "retention.deliveries": None,
+        "retention.dead_letters": None,
+        "retention.interventions": None,
+        "retention.actuations": None,
+        "retention.edges": None,
+        "retention.feedback": None,
+    },
+    "it is 300 s; put `token_on_two_networks` into `risk.disabled_signals` to switch the signal off": {
+        "risk.token_networks_s": 300.0,
+    },
+    "a model judges calls if there is one; a `risk.challenge_budget` of 0 makes none of them wait": {
+        "risk.call_model": True,
+    },
+    "keys of argument origins change every 90 days; raise `privacy.origin_key_generation` to change them at once": {
+        "privacy.origin_key_days": 90,
+    },
+}
+"""Defaults of removed settings by the line that they share."""
+
 REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = {
-    "webhooks[].slack_app": RemovedSetting(
-        None,
-        "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
-        "people act once they are signed in",
-    ),
-    "traces": RemovedSetting(
-        {"endpoint": None, "sample_ratio": 0.1, "headers": {}, "service_name": "trustwatch"},
-        "use the standard variables of OpenTelemetry (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER` and others) "
-        "for spans of requests, and the metrics of the pipeline and of deliveries for other work",
-    ),
+    path: RemovedSetting(default, line)
+    for line, defaults in _DEFAULTS_BY_LINE.items()
+    for path, default in defaults.items()
 }
 """Removed settings by path, as `reference/settings.md` would write it: `kafka.topics[].name`, `tenants.NAME.mode`. If
 all of a part was removed, the part has the row."""
@@ -50,7 +148,7 @@ def is_removed(place: str) -> bool:
 
 
 def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list[str]:
-    """Take removed settings out of what a file and variables hold; returns a warning for each.
+    """Take removed settings out of what a file and variables hold; returns a warning for those that share a line.
 
     Args:
         raw: changed in place.
@@ -59,16 +157,16 @@ def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list
     Raises:
         ConfigError: one does not hold its old default.
     """
-    warnings = []
+    kept: dict[tuple[str, str], list[str]] = {}
     for path, removed in REMOVED_SETTINGS.items():
         for part, place in _parts_with(raw, path.replace("[]", ".[]").split(".")):
-            is_default = _is_default(part.pop(path.rpartition(".")[2]), removed.default)
-            what = "delete this setting, which was removed" if is_default else "this setting was removed"
-            message = f"{what}: {removed.line} - at `${place}`"
-            if not is_default:
+            message = f"this setting was removed: {removed.line} - at `${place}`"
+            if not _is_default(part.pop(path.rpartition(".")[2]), removed.default):
                 raise ConfigError(f"{origin(message)}: {message}")
-            warnings.append(f"{origin(message)}: {message}")
-    return warnings
+            kept.setdefault((origin(message), removed.line), []).append(f"`${place}`")
+    return [
+        f"{where}: delete what was removed: {line} - at {', '.join(places)}" for (where, line), places in kept.items()
+    ]
 
 
 def _parts_with(held: Any, steps: Sequence[str], place: str = "") -> Iterator[tuple[dict[str, Any], str]]:

@@ -18,10 +18,6 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
             "answers say `stale` when the pipeline is dead or behind for longer, s", after="confidence_minimum", gt=0
         ),
     ] = 300.0
-    call_model: Annotated[
-        bool,
-        setting("judge calls by the model, too, which processes that answer then hold in memory; else by the level"),
-    ] = True
     cool_down_s: Annotated[float, setting("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
 
 

@@ -11,9 +11,9 @@ import msgspec
 from trustwatch.ingest.settings import Name, SettingsPart, is_loopback, setting
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
+from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.declared_boundary import OutsideBoundary
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
-from trustwatch.scoring.store.case_settings import CaseSettings
 from trustwatch.scoring.store.retention_settings import RetentionSettings
 
 from .access_settings import (
@@ -28,14 +28,12 @@ from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
 from .event_source_settings import SELF
 from .kafka_settings import KafkaSettings
-from .learning_settings import FeedbackSettings, LifecycleSettings
+from .learning_settings import LifecycleSettings
 from .risk_settings import ServiceRiskSettings, TokenPolicySettings
 from .service_settings import (
-    DeadLetterSettings,
     ListenSettings,
     LogSettings,
     OutgoingSettings,
-    ServicePipelineSettings,
     TenantSettings,
 )
 from .shared_signals_settings import SharedSignalsSettings
@@ -78,10 +76,8 @@ class Settings(SettingsPart, frozen=True):
         setting("globs of the actions that a granted scope covers beside declared capabilities; else it covers none"),
     ] = {}
     webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
-    cases: Annotated[CaseSettings, setting("which rises of risk belong to one case")] = CaseSettings()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
-    feedback: Annotated[FeedbackSettings, setting("what people say of decisions")] = FeedbackSettings()
     actuators: Annotated[
         tuple[ActuatorSettings, ...], setting("authorization servers whose clients are lowered and restored")
     ] = ()
@@ -93,8 +89,7 @@ class Settings(SettingsPart, frozen=True):
     console: Annotated[ConsoleSettings, setting("pages for people, at `/console`")] = ConsoleSettings()
     lifecycle: Annotated[LifecycleSettings, setting("retraining, shadow, promotion, drift")] = LifecycleSettings()
     kafka: Annotated[KafkaSettings, setting("Apache Kafka, where one machine is not enough")] = KafkaSettings()
-    pipeline: Annotated[ServicePipelineSettings, setting("from events to risk")] = ServicePipelineSettings()
-    dead_letters: Annotated[DeadLetterSettings, setting("refused records")] = DeadLetterSettings()
+    pipeline: Annotated[PipelineSettings, setting("from events to risk")] = PipelineSettings()
     risk: Annotated[ServiceRiskSettings, setting("from evidence to levels")] = ServiceRiskSettings()
     token_policy: Annotated[TokenPolicySettings, setting("what a level means for tokens")] = TokenPolicySettings()
     token_policy_file: Annotated[

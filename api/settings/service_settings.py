@@ -8,7 +8,6 @@ from typing import Annotated, Final, Literal
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Name, SettingsPart, check_url, setting
-from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import EnforcementMode
 
 
@@ -27,21 +26,6 @@ class ListenSettings(SettingsPart, frozen=True):
             "of this machine itself may be named anyway"
         ),
     ] = ()
-    max_connections: Annotated[
-        int, setting("connections at one time; for a further one those go that have waited for longest", ge=16)
-    ] = 4_096
-    max_unauthenticated_bytes: Annotated[
-        int,
-        setting(
-            "bytes of requests without a known caller that are held at one time, over all connections", ge=1_048_576
-        ),
-    ] = 16 * 1024 * 1024
-    head_timeout_s: Annotated[float, setting("time in which the headers of a request must arrive, s", gt=0)] = 10.0
-    body_timeout_s: Annotated[float, setting("time in which the body behind them must arrive, s", gt=0)] = 60.0
-    send_timeout_s: Annotated[
-        float, setting("time after which a connection is closed whose client takes no bytes of its answer, s", gt=0)
-    ] = 30.0
-    streams_per_caller: Annotated[int, setting("streams of decisions that one caller may have open", ge=1)] = 20
 
     def __post_init__(self) -> None:
         if self.public_url is not None:
@@ -97,29 +81,3 @@ class TenantSettings(SettingsPart, frozen=True):
 
     domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
     mode: Annotated[EnforcementMode, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
-
-
-class ServicePipelineSettings(PipelineSettings, frozen=True):
-    """The pipeline's settings, and how far it may lag behind senders."""
-
-    max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
-        256 * 1024 * 1024
-    )
-    disk_reserve_mb: Annotated[
-        int,
-        setting(
-            "free room on the disk of `data_dir` that events may not take, so that orders of people go through, MiB; "
-            "a tenth of the disk at most",
-            ge=0,
-            le=1_048_576,
-        ),
-    ] = 512
-
-
-class DeadLetterSettings(SettingsPart, frozen=True):
-    """Records that are no audit events."""
-
-    max_rows: Annotated[
-        int,
-        setting("dead letters kept; then replayed ones make way, oldest first, and new ones are only counted", ge=1),
-    ] = 100_000

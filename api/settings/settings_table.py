@@ -24,11 +24,23 @@ _TYPE_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Pa
 _TEXT_MAPPING = "mapping of text"
 
 
-def settings_table(root: type = Settings) -> str:
-    """Markdown table of every member of *root*: path, type, default, meaning."""
+TableRow = tuple[str, str, str, str]
+"""Path, type, default, meaning."""
+
+_OWN_PAGES = {"token_policy": "[policy](../docs/policy.md)", "mapping": "[mappings](mappings.md)"}
+"""Parts whose members another page describes, by their last name."""
+
+
+def settings_table(root: type = Settings, *, whole: bool = False) -> str:
+    """Markdown table of the members of *root*: path, type, default, meaning.
+
+    Args:
+        whole: also what another page or an earlier row says.
+    """
+    told = list(table_rows(root))
     rows = [
         f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path) if root is Settings else ''} |"
-        for path, kind, default, text in table_rows(root)
+        for path, kind, default, text in (told if whole else _said_once(told))
     ]
     return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
@@ -40,6 +52,29 @@ RELOAD_MARK = " **[reload]**"
 def _reload_mark(path: str) -> str:
     plain = path.replace("[]", "")
     return RELOAD_MARK if any(plain == name or plain.startswith(f"{name}.") for name in RELOADABLE) else ""
+
+
+def _said_once(rows: list[TableRow]) -> Iterator[TableRow]:
+    """*rows* without those that repeat one of another part, or that another page has: the row of their part says so."""
+    first: dict[tuple[str, ...], str] = {}
+    kept: dict[str, TableRow] = {}
+    repeated: dict[str, dict[str, list[str]]] = {}
+    for path, *told in rows:
+        part, _, name = path.rpartition(".")
+        if {step.removesuffix("[]") for step in part.split(".")} & {*_OWN_PAGES}:
+            continue
+        place = first.setdefault((name, *told), part)
+        if place != part:
+            repeated.setdefault(part, {}).setdefault(place, []).append(f"`{name}`")
+        else:
+            kept[path] = (path, *told)  # type: ignore[assignment] # a row has four cells
+    for path, kind, default, text in kept.values():
+        page = _OWN_PAGES.get(path.rpartition(".")[2])
+        more = [f"members: {page}"] if page else []
+        for suffix in ("", "[]", ".NAME"):
+            for place, names in repeated.get(path + suffix, {}).items():
+                more.append(f"also {', '.join(names)} as of `{place}`")
+        yield path, kind, default, "; ".join([text, *more])
 
 
 def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tuple[str, str, str, str]]:

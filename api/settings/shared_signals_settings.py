@@ -48,9 +48,6 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
             "first use"
         ),
     ] = None
-    key_days: Annotated[
-        int, setting("a key is replaced after so long, days; the old one stays published, or is read, for a week", ge=2)
-    ] = 90
     audiences: Annotated[
         Mapping[Name, Name], setting("`aud` of a receiver's tokens, by name of the caller; default is its `client_id`")
     ] = {}
@@ -85,30 +82,9 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
     default_subjects: Annotated[
         Literal["ALL", "NONE"], setting("agents that a stream is about before its receiver adds or removes any")
     ] = "ALL"
-    principal: Annotated[Name, setting("`principal` of `risk-level-change`: what kind of entity an agent is")] = "USER"
     reason_texts: Annotated[
         bool, setting("tell reasons in sentences, which may name resources and people, not by their codes alone")
     ] = False
-    max_streams: Annotated[int, setting("streams of one receiver", ge=1, le=1_000)] = 10
-    max_subjects: Annotated[int, setting("subjects that one stream may name", ge=1, le=1_000_000)] = 10_000
-    max_waiting: Annotated[
-        int, setting("tokens that wait in one stream; beyond, it is disabled and what waits is dropped", ge=10)
-    ] = 10_000
-    max_polls: Annotated[
-        int, setting("long polls that wait in one process; a further one is answered at once", ge=1, le=100_000)
-    ] = 200
-    poll_wait_s: Annotated[float, setting("longest wait of a long poll, s", gt=0, le=300)] = 30.0
-    push_timeout_s: Annotated[float, setting("time budget of one push, s", gt=0, le=60)] = 10.0
-    push_retry_cap_s: Annotated[float, setting("longest wait between two pushes to a failing receiver, s", gt=0)] = (
-        300.0
-    )
-    push_give_up_s: Annotated[
-        float, setting("a stream whose receiver takes nothing for so long is paused, s", gt=0)
-    ] = 86_400.0
-    answer_s: Annotated[
-        int,
-        setting("answers that are signed on request (`Accept: application/jwt`) hold for so long, s", ge=10, le=86_400),
-    ] = 300
     min_verification_s: Annotated[
         int, setting("least time between two verifications that a receiver asks for, s; 0 is any", ge=0)
     ] = 0

@@ -106,22 +106,6 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         ActuatorAuthSettings | None,
         setting("how we prove ourselves where we poll and keep our stream; null sends no credentials"),
     ] = None
-    poll_timeout_s: Annotated[float, setting("a poll without an answer for so long is given up, s", gt=0, le=600)] = (
-        120.0
-    )
-    poll_interval_s: Annotated[
-        float, setting("pause after a poll that came back at once with nothing, or failed, s", gt=0, le=3600)
-    ] = 5.0
-    max_age_s: Annotated[
-        float,
-        setting(
-            "a token that is older counts for nothing, and is on record alone; so long identifiers are remembered, s",
-            ge=60,
-        ),
-    ] = 259_200.0
-    max_remembered: Annotated[
-        int, setting("tokens of it that are remembered; beyond, it has to wait", ge=100, le=10_000_000)
-    ] = 100_000
 
     def __post_init__(self) -> None:
         self.as_issuer()

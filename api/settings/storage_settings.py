@@ -82,9 +82,6 @@ class ArchiveSettings(SettingsPart, frozen=True):
             "where feature vectors and scores of events are kept, a folder beside that of the events; null keeps none"
         ),
     ] = None
-    spool_mb: Annotated[
-        int, setting("room for vectors that wait to become files; what comes beyond is dropped and counted, MiB", ge=16)
-    ] = 1024
 
 
 class PrivacySettings(SettingsPart, frozen=True):
@@ -97,16 +94,6 @@ class PrivacySettings(SettingsPart, frozen=True):
         Path | None,
         setting("key of pseudonyms, the same for all replicas; null is `privacy-key` in `data_dir`, made on first use"),
     ] = None
-    origin_key_days: Annotated[
-        int,
-        setting(
-            "clients hash the arguments of calls under a key that changes after so long, days, a multiple of 90; "
-            "hashes of two periods can not be compared",
-            ge=90,
-            le=3_600,
-            multiple_of=90,
-        ),
-    ] = 90
     origin_key_generation: Annotated[
         int, setting("raise it to change all keys of arguments at once, as when one is known to others", ge=0)
     ] = 0

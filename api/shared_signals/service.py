@@ -40,10 +40,18 @@ from .stream_requests import (
     bad_request,
     read_subject,
 )
-from .transmitter_context import TransmitterContext
+from .transmitter_context import MAX_WAITING, TransmitterContext
 
 CHANGE_ATTEMPTS: Final = 5
 """A change is made to what was read; where another one came between, it is read anew."""
+MAX_STREAMS: Final = 10
+"""Streams of one receiver: one for each product of it."""
+MAX_SUBJECTS: Final = 10_000
+"""Subjects that one stream may name: all of them are looked at for each event."""
+MAX_POLLS: Final = 200
+"""Long polls that wait in one process, each on a connection; a further one is answered at once."""
+POLL_WAIT_S: Final = 30.0
+"""Longest wait of a long poll: proxies close connections that are silent for a minute."""
 POLL_SHARE: Final = 10
 """Part of the long polls that one receiver may have waiting: one of so many, and one for each of its streams."""
 MAX_LOGGED_CODES: Final = 10
@@ -144,9 +152,9 @@ class SharedSignalsService:
             authorization=authorization,
             description=(asked.description or "")[:MAX_TEXT],
         )
-        most = self._context.settings.max_streams
+        most = MAX_STREAMS
         if not await self._executor.write(self._store.add_stream, stream, most):
-            detail = f"this receiver has {most} streams already; delete one (`shared_signals.max_streams`)"
+            detail = f"this receiver has {most} streams already; delete one"
             raise ProblemError(ProblemDetails(409, "too_many_streams", "Too many streams", detail))
         return self._document(stream)
 
@@ -216,10 +224,10 @@ class SharedSignalsService:
         """
         subject = read_subject(asked.subject)
         stream = await self._own_stream(caller, asked.stream_id)
-        said, most = StreamSubject(subject, wanted, self._now_ms()), self._context.settings.max_subjects
+        said, most = StreamSubject(subject, wanted, self._now_ms()), MAX_SUBJECTS
         if not await self._executor.write(self._store.put_subject, stream, said, most):
             detail = (
-                f"this stream names {most} subjects already (`shared_signals.max_subjects`), or "
+                f"this stream names {most} subjects already, or "
                 f"{MAX_COMPOUND_SUBJECTS} that are `complex` or `aliases`; remove some, or make another stream"
             )
             raise ProblemError(ProblemDetails(429, "too_many_subjects", "Too many subjects", detail))
@@ -233,7 +241,7 @@ class SharedSignalsService:
         if stream.status == "disabled":
             return
         event = self._context.deriver.verification(stream, secrets.token_hex(16), asked.state, self._now_ms())
-        least_s, most = self._context.settings.min_verification_s, self._context.settings.max_waiting
+        least_s, most = self._context.settings.min_verification_s, MAX_WAITING
         if not await self._executor.write(self._store.add_verification, event, least_s * 1000, most):
             detail = f"verifications may be {least_s} s apart (`min_verification_interval`); take first what waits"
             headers = {"Retry-After": str(max(1, least_s))}
@@ -258,7 +266,7 @@ class SharedSignalsService:
         stream = await self._polled_stream(caller, stream_id)
         await self._settle(stream, asked)
         most = min(DEFAULT_POLLED if asked.max_events is None else asked.max_events, MAX_POLLED)
-        ends_at = self._monotonic() + self._context.settings.poll_wait_s
+        ends_at = self._monotonic() + POLL_WAIT_S
         at_once = bool(asked.return_immediately) or most == 0 or self._is_busy(stream.owner)
         while True:
             events = await self._read_waiting(stream, caller, most + 1)
@@ -271,9 +279,8 @@ class SharedSignalsService:
             stream = await self._polled_stream(caller, stream_id)
 
     def _is_busy(self, owner: str) -> bool:
-        part = self._context.settings
-        share = min(part.max_polls, max(part.max_streams, part.max_polls // POLL_SHARE))
-        return self._context.waiting_polls >= part.max_polls or self._context.waiting_polls_of(owner) >= share
+        share = min(MAX_POLLS, max(MAX_STREAMS, MAX_POLLS // POLL_SHARE))
+        return self._context.waiting_polls >= MAX_POLLS or self._context.waiting_polls_of(owner) >= share
 
     async def _settle(self, stream: EventStream, asked: PollRequest) -> None:
         if asked.ack:

@@ -27,6 +27,10 @@ JOB: Final = "signal poller"
 MAX_POLLED: Final = 100
 """SETs that are asked for at a time."""
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+POLL_TIMEOUT_S: Final = 120.0
+"""A poll without an answer for so long is given up: transmitters may hold one for a minute."""
+POLL_INTERVAL_S: Final = 5.0
+"""Pause after a poll that came back at once with nothing, or failed."""
 QUICK_S: Final = 1.0
 """A poll that brings nothing new within this time did not wait: the next one is asked after a pause."""
 LEAST_PAUSE_S: Final = 0.05
@@ -139,7 +143,7 @@ class TransmitterPoll:
             headers["content-language"] = "en"
         headers |= await self._authenticator.headers()
         try:
-            async with asyncio.timeout(self.transmitter.settings.poll_timeout_s):
+            async with asyncio.timeout(POLL_TIMEOUT_S):
                 return await self._post(msgspec.json.encode(body), headers)
         except TimeoutError:
             raise PollFailed("no answer in time") from None
@@ -235,7 +239,7 @@ class SignalPoller:
             await asyncio.sleep(LOOK_FOR_LEAD_S)
 
     async def _poll_always(self, poll: TransmitterPoll) -> None:
-        name, pause_s = poll.transmitter.name, poll.transmitter.settings.poll_interval_s
+        name, pause_s = poll.transmitter.name, POLL_INTERVAL_S
         if not poll.url:
             poll.url = await self._keep(name)
         while True:

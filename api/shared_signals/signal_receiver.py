@@ -34,7 +34,7 @@ from trustwatch.scoring.store.received_signal_store import ReceivedSignalStore, 
 
 from ..events.intake import EventIntake
 from ..http.auth.callers import SourceBinding
-from ..http.auth.jwks import JwksCache
+from ..http.auth.jwks import FETCH_TIMEOUT_S, JwksCache
 from ..http.auth.set_decryption import SetDecryption, is_encrypted
 from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
 from ..http.line_limit import LineLimit
@@ -49,6 +49,10 @@ UPKEEP_EVERY_S: Final = 60.0
 """Interval at which old identifiers are removed and counted."""
 ROTATE_EVERY_S: Final = 3_600.0
 MAX_LOGGED_CHARS: Final = 200
+MAX_AGE_S: Final = 259_200.0
+"""A token that is older counts for nothing, and is on record alone; so long identifiers are remembered: a weekend."""
+MAX_REMEMBERED: Final = 100_000
+"""Tokens of one transmitter that are remembered; beyond, it has to wait."""
 KEYS_AGAIN_S: Final = 1.0
 """Least time between two fetches of the keys of a transmitter for its SETs. It has proved who it is, so it asks itself:
 one wrong SET must not have the next one put off for as long as strangers are."""
@@ -123,7 +127,7 @@ class SignalTransmitter:
     def has_room_for(self, received: ReceivedSet) -> bool:
         """False where a SET has to wait since so many are remembered. Nobody shuts a compromise out by noise: those of
         a hard signal wait at twice as many alone."""
-        most = self.settings.max_remembered * (2 if received.outcome == "hard" else 1)
+        most = MAX_REMEMBERED * (2 if received.outcome == "hard" else 1)
         return self.remembered < most or received.event is None
 
     def subject_of(self, subject: SignalSubject) -> SignalSubject | None:
@@ -172,7 +176,7 @@ class SignalReceiver:
     ) -> None:
         self.transmitters = {settings.name: SignalTransmitter(settings) for settings in transmitters}
         issuers = [transmitter.issuer for transmitter in self.transmitters.values()]
-        self.jwks = JwksCache(issuers, rules, clock, monotonic, ca_file)
+        self.jwks = JwksCache(issuers, clock, monotonic, ca_file)
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self._rules = rules
         self._intake = intake
@@ -267,8 +271,7 @@ class SignalReceiver:
         text = await self._opened(transmitter, text)
         claims = await self._verified_by(transmitter, text, since)
         if VERIFICATION in claims["events"]:
-            max_age_s = transmitter.settings.max_age_s
-            await asyncio.to_thread(self._states.check, claims, transmitter.name, max_age_s)
+            await asyncio.to_thread(self._states.check, claims, transmitter.name, MAX_AGE_S)
         return claims
 
     async def _opened(self, transmitter: SignalTransmitter, text: str) -> str:
@@ -291,7 +294,7 @@ class SignalReceiver:
                 raise
             fetch = self.jwks.refresh_soon(issuer, KEYS_AGAIN_S)
             if fetch is not None:
-                await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
+                await asyncio.wait([fetch], timeout=FETCH_TIMEOUT_S)
             if not self.jwks.is_fetched_since(issuer, since):
                 raise KeysMissing(transmitter.name) from None
         return self._verify_now(transmitter, text)
@@ -359,7 +362,7 @@ class SignalReceiver:
         if subject is None or not transmitter.settings.may_speak_of(event_type):
             return ReceivedSet(claims, digest, "not_covered")
         now = self._clock()
-        stale = claims["iat"] < now - transmitter.settings.max_age_s
+        stale = claims["iat"] < now - MAX_AGE_S
         treatment: Treatment = "note" if stale else believed or rule.treatment
         event = build_signal_event(claims, rule, subject, treatment, transmitter.source, now, stale=stale)
         try:
@@ -449,9 +452,8 @@ class SignalReceiver:
 
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""
-        longest_s = max((transmitter.settings.max_age_s for transmitter in self.transmitters.values()), default=0.0)
         now_s = self._clock()
-        before_ms = int((now_s - longest_s - self._rules.leeway_s) * 1000)
+        before_ms = int((now_s - MAX_AGE_S - self._rules.leeway_s) * 1000)
         await self._executor.write(self._store.forget, before_ms, int(now_s * 1000) - DAY_MS)
         counts = await self._executor(self._store.count_taken)
         for name, transmitter in self.transmitters.items():

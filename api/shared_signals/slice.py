@@ -13,7 +13,7 @@ from ..composition import service_url
 from ..events.intake import EventIntake
 from ..http.auth.set_decryption import SetDecryption
 from ..http.auth.signing import assertion_signer
-from ..http.prometheus_metrics import LabelledValues, MetricValues, age_s
+from ..http.prometheus_metrics import LabelledValues, MetricValues
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
@@ -24,7 +24,7 @@ from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .signal_poller import SignalPoller, TransmitterPoll
 from .signal_receiver import SignalReceiver
-from .transmitter_context import TransmitterContext, key_folder
+from .transmitter_context import KEY_DAYS, TransmitterContext, key_folder
 from .verification_states import VerificationStates
 
 
@@ -62,7 +62,7 @@ def _make_decryption(runtime: Runtime) -> SetDecryption | None:
     if not encrypting:
         return None
     needed_by = f"`encrypted` of `shared_signals.transmitters` ({', '.join(encrypting)}) takes encrypted tokens"
-    folder, rotation_s = key_folder(runtime.settings), part.key_days * DAY_S
+    folder, rotation_s = key_folder(runtime.settings), KEY_DAYS * DAY_S
     return SetDecryption(folder, rotation_s, runtime.clock, runtime.monotonic, needed_by)
 
 
@@ -123,29 +123,14 @@ def _received_values(services: ServiceRegistry) -> dict[str, LabelledValues]:
     receiver = services.find(SignalReceiver)
     if receiver is None:
         return {}
-    return {
-        "trustwatch_received_signals_total": {labels: count for labels, count in receiver.outcomes.items()},
-        "trustwatch_received_signals_remembered": {
-            (name,): transmitter.remembered for name, transmitter in receiver.transmitters.items()
-        },
-    }
+    return {"trustwatch_received_signals_total": {labels: count for labels, count in receiver.outcomes.items()}}
 
 
 def _transmitted_values(services: ServiceRegistry) -> dict[str, LabelledValues]:
     context = services.find(TransmitterContext)
     if context is None:
         return {}
-    values: dict[str, LabelledValues] = {
-        "trustwatch_security_events_total": {(outcome,): count for outcome, count in context.outcomes.items()},
-        "trustwatch_event_stream_polls": {(): context.waiting_polls},
-    }
-    figures = context.figures
-    if figures is not None:
-        now_ms = services.get(Runtime).now_ms()
-        values["trustwatch_event_streams"] = {(status,): count for status, count in figures.streams.items()}
-        values["trustwatch_security_events_waiting"] = {(): figures.waiting}
-        values["trustwatch_security_events_oldest_seconds"] = {(): max(0.0, age_s(figures.oldest_ms, now_ms))}
-    return values
+    return {"trustwatch_security_events_total": {(outcome,): count for outcome, count in context.outcomes.items()}}
 
 
 SLICE = Slice(

@@ -32,12 +32,18 @@ from trustwatch.scoring.store.database import LeaderLock
 from trustwatch.scoring.store.security_event_store import PendingOutboxRow
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from .transmitter_context import TransmitterContext
+from .transmitter_context import MAX_WAITING, TransmitterContext
 
 JOB = "transmitter"
 LOOK_EVERY_S = 0.5
 CHECK_LEADERSHIP_EVERY_S = 5.0
 ROTATE_EVERY_S = 3_600.0
+PUSH_TIMEOUT_S = 10.0
+"""Time budget of one push."""
+PUSH_RETRY_CAP_S = 300.0
+"""Longest wait between two pushes to a failing receiver: it hears of a compromise soon after it is back."""
+PUSH_GIVE_UP_S = 86_400.0
+"""A stream whose receiver takes nothing for so long is paused."""
 DERIVE_BATCH = 100
 """Rows of the outbox in one transaction, so that the pipeline's commits get between."""
 WITHDRAW_BATCH = 100
@@ -74,10 +80,7 @@ class SharedSignalsTransmitter:
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._random = random_source
-        part = context.settings
-        self._dispatch_policy = DispatchPolicy(
-            backoff_cap_s=part.push_retry_cap_s, retry_after_cap_s=part.push_retry_cap_s
-        )
+        self._dispatch_policy = DispatchPolicy(backoff_cap_s=PUSH_RETRY_CAP_S, retry_after_cap_s=PUSH_RETRY_CAP_S)
         self._client: httpx2.AsyncClient | None = None
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -149,7 +152,7 @@ class SharedSignalsTransmitter:
             return
 
     async def _leads(self) -> bool:
-        """True if this process transmits; now and then the lock, figures and keys are looked after."""
+        """True if this process transmits; now and then the lock and keys are looked after."""
         now = self._monotonic()
         if now - self._checked_at < CHECK_LEADERSHIP_EVERY_S:
             return self._leader_lock is not None
@@ -165,7 +168,6 @@ class SharedSignalsTransmitter:
                 await asyncio.to_thread(lost.release)
             if isinstance(error, Unavailable):
                 raise
-        self._context.figures = await asyncio.to_thread(self._events.figures)
         if self._leader_lock is not None and now - self._rotated_at >= ROTATE_EVERY_S:
             self._rotated_at = now
             await asyncio.to_thread(self._context.keys.rotate)
@@ -189,7 +191,7 @@ class SharedSignalsTransmitter:
         queued, stopped = self._events.add_derived(
             self._derive(rows, now),
             now,
-            self._context.settings.max_waiting,
+            MAX_WAITING,
             lambda stream: deriver.stream_updated(stream, now),
         )
         self._context.outcomes["queued"] += queued
@@ -316,17 +318,16 @@ class SharedSignalsTransmitter:
         return True
 
     async def _push(self, stream: EventStream, event: SecurityEvent) -> DeliveryResult:
-        part = self._context.settings
-        if not part.may_push_to(stream.endpoint_url):
+        if not self._context.settings.may_push_to(stream.endpoint_url):
             return DeliveryResult("gone", "`shared_signals.push_hosts` no longer names the receiver's host")
         if self._client is None:
             self._client = make_webhook_client(self._context.ca_file)
         try:
             token, authorization = await asyncio.to_thread(self._sign, stream, event)
-            async with asyncio.timeout(part.push_timeout_s):
+            async with asyncio.timeout(PUSH_TIMEOUT_S):
                 return await push_set(self._client, stream.endpoint_url, authorization, token, self._now_ms())
         except TimeoutError:
-            return DeliveryResult("retry", f"no answer within {part.push_timeout_s:g} s")
+            return DeliveryResult("retry", f"no answer within {PUSH_TIMEOUT_S:g} s")
         except ConfigError as error:  # a key that can not be used: the operator reads it in the log
             _log.error("push_not_signed", stream=stream.stream_id, error=str(error))
             return DeliveryResult("retry", "the transmitter's keys can not be used")
@@ -345,10 +346,10 @@ class SharedSignalsTransmitter:
 
     async def _put_off(self, stream: EventStream, result: DeliveryResult) -> None:
         """Try again later; a receiver that takes nothing for too long has its stream paused, and is told once."""
-        now, part = self._now_ms(), self._context.settings
+        now = self._now_ms()
         self._context.outcomes["retry"] += 1
         since = stream.failing_since_ms or now
-        if result.outcome == "gone" or now - since >= part.push_give_up_s * 1000:
+        if result.outcome == "gone" or now - since >= PUSH_GIVE_UP_S * 1000:
             await self._pause(stream, f"pushes failed: {result.error}")
             return
         wait_s = retry_delay_s(self._dispatch_policy, stream.failures + 1, result.retry_after_s, self._random)

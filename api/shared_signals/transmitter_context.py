@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from trustwatch.ingest.extras import require_extra
 from trustwatch.scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
 from trustwatch.scoring.delivery.shared_signals.event_types import EventWording
-from trustwatch.scoring.store.security_event_store import StreamFigures
 
 from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
 KEY_FOLDER = "shared-signals"
 METADATA_PATH = "/.well-known/ssf-configuration"
 SECONDS_PER_DAY = 86_400
+KEY_DAYS = 90
+"""A key is replaced after so long; the old one stays published, or is read, for a week."""
+ANSWER_S = 300
+"""Answers that are signed on request hold for so long: as long as what they say of risk is worth anything."""
+MAX_WAITING = 10_000
+"""Tokens that wait in one stream; beyond, it is disabled and what waits is dropped."""
 
 
 class TransmitterContext:
@@ -41,7 +46,6 @@ class TransmitterContext:
         takes_certificates: whether a receiver may show a client certificate in place of a token.
         encryption: encrypts the tokens of some receivers; None = of none.
         outcomes: what became of SETs in this process, by outcome.
-        figures: what the store said last of all streams; None = not asked yet, or not by this process.
         closing: whether the service ends, so that nobody may wait any more.
     """
 
@@ -51,11 +55,11 @@ class TransmitterContext:
         self.ca_file = settings.outgoing.ca_file
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
-        self.keys = SecurityEventKeys(key_folder(settings), part.key_days * SECONDS_PER_DAY, now_s, monotonic)
-        wording = EventWording(part.principal, part.reason_texts)
+        self.keys = SecurityEventKeys(key_folder(settings), KEY_DAYS * SECONDS_PER_DAY, now_s, monotonic)
+        wording = EventWording(with_texts=part.reason_texts)
         by_default, without_wise = part.default_subjects == "ALL", frozenset(part.without_wise)
         rules = TransmitterRules(self.issuer, part.subject, by_default, wording, without_wise)
-        self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
+        self.answers = AnswerSigner(self.keys, self.issuer, ANSWER_S, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
         self.deriver = EventDeriver(rules, self._tenants)
@@ -63,7 +67,6 @@ class TransmitterContext:
         self.takes_certificates = any(caller.certificate is not None for caller in settings.callers)
         self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
         self.outcomes: Counter[str] = Counter()
-        self.figures: StreamFigures | None = None
         self.closing = False
         self._waiting: dict[asyncio.Event, str] = {}
 
@@ -142,4 +145,4 @@ def _make_encryption(
     from ..http.auth.set_encryption import SetEncryption  # an extra of its own
 
     issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
-    return SetEncryption(issuers, settings.verification, now_s, monotonic, settings.outgoing.ca_file)
+    return SetEncryption(issuers, now_s, monotonic, settings.outgoing.ca_file)

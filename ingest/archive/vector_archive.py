@@ -82,7 +82,6 @@ class VectorArchive:
         self.directory = directory
         self.spool = spool
         self.rows_written = 0
-        self.files_written = 0
         self._levels = np.array(levels, np.object_)
         self._named = named
 
@@ -122,7 +121,6 @@ class VectorArchive:
             target = self.directory / folder / name
             write_archive_file(target, lambda file, table=table: _write_table(table, file))  # type: ignore[misc]
             self.rows_written += table.num_rows
-            self.files_written += 1
 
     def _table(self, frame_rows: Sequence[_FrameRows], features: Sequence[str]) -> pa.Table:
         events = [event for rows in frame_rows for event in rows.who]

@@ -174,11 +174,6 @@ class EventLog:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     @property
-    def replaced_writers(self) -> int:
-        """See `CommitLog`."""
-        return 0
-
-    @property
     def next_offset(self) -> int:
         """Offset that the next record gets."""
         return self._next

@@ -44,10 +44,6 @@ class CommitLog(Protocol):
         """Name of the log in messages."""
 
     @property
-    def replaced_writers(self) -> int:
-        """Number of times that the writer to a topic was given up and opened anew; 0 on a disk."""
-
-    @property
     def next_offset(self) -> int:
         """Offset that the next record will get."""
 

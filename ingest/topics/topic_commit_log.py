@@ -42,11 +42,6 @@ class TopicCommitLog:
         self._deadline = 0.0
 
     @property
-    def replaced_writers(self) -> int:
-        """See `CommitLog`."""
-        return self.writer.replaced
-
-    @property
     def partitions(self) -> int:
         """Partitions of the topic. Raises Unavailable."""
         return self.writer.partitions(self.topic)

@@ -55,7 +55,8 @@ def retry_delay_s(
 
 ALL_LEVELS = frozenset(RiskLevel)
 MAX_NAME_LENGTH = 64
-MAX_TIMEOUT_S = 60
+ATTEMPT_TIMEOUT_S = 10.0
+"""Total time of one attempt, from name resolution to the end of the answer: a lane waits no longer for its receiver."""
 
 DeliveryOutcome = Literal["delivered", "retry", "failed", "gone", "skipped"]
 
@@ -66,10 +67,6 @@ class DeliveryTarget(Protocol):
     @property
     def name(self) -> str:
         """Unique; what delivery states and logs show. At most `MAX_NAME_LENGTH` characters."""
-
-    @property
-    def timeout_s(self) -> float:
-        """Total time of one attempt, from name resolution to the end of the answer; at most `MAX_TIMEOUT_S`."""
 
     @property
     def levels_taken(self) -> frozenset[RiskLevel]:

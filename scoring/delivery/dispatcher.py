@@ -18,9 +18,9 @@ import structlog
 from trustwatch.ingest.errors import ConfigError, Unavailable
 
 from ..records.commits import LeasedDelivery
-from ..store.case_settings import CaseSettings
-from ..store.outbox_store import DEFAULT_CASES, DeliveryRoute, DeliverySettlement, OutboxStore
-from .delivery_target import DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
+from ..store.case_settings import DEFAULT_CASES, CaseSettings
+from ..store.outbox_store import DeliveryRoute, DeliverySettlement, OutboxStore
+from .delivery_target import ATTEMPT_TIMEOUT_S, DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
 LEASE_MARGIN_S = 10.0
 """A lease outlives the attempt's own time budget by this much, for writing its end down."""
@@ -187,7 +187,7 @@ class _TargetWorker:
         if now < self._paused_until_ms or await self._is_stopped():
             return 0
         turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
-        lease_ms = int((self._target.timeout_s * turns + LEASE_MARGIN_S) * 1000)
+        lease_ms = int((ATTEMPT_TIMEOUT_S * turns + LEASE_MARGIN_S) * 1000)
         lease = partial(self._outbox.lease, in_case_order=self._target.ordered)
         rows = await asyncio.to_thread(lease, name, now, self._policy.concurrency, lease_ms)
         results = await self._attempt_all(rows)
@@ -218,10 +218,10 @@ class _TargetWorker:
 
     async def _attempt(self, row: LeasedDelivery) -> DeliveryResult:
         try:
-            async with asyncio.timeout(self._target.timeout_s):
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
                 result = await self._notifier.deliver(row, self._target)
         except TimeoutError:
-            result = DeliveryResult("retry", f"no answer within {self._target.timeout_s:g} s")
+            result = DeliveryResult("retry", f"no answer within {ATTEMPT_TIMEOUT_S:g} s")
         except Exception as error:  # a notifier's fault must not end the lane: the row is tried again, and is seen
             # No traceback: a renderer that shows local variables would show secrets.
             _log.error("notifier_failed", target=self._target.name, key=row.row.key, error=repr(error)[:200])

@@ -82,7 +82,7 @@ class Engine:
             self.agents, model, self.thresholds, self.risk_parameters, store, partition, self.identities
         )
         self.builder = self.agent_states.builder
-        self.signal_rules = HardSignalRules(settings.risk.disabled_signals, settings.risk.token_networks_s)
+        self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
         self.explainer = self._new_explainer()
         self._ask_model()
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values(), self.identities)

@@ -168,7 +168,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         20.0,
         "token",
         "one token is in use from two networks, one of them new to it",
-        "one token was used from two networks within `risk.token_networks_s`, one of them new to the agent, and rare "
+        "one token was used from two networks within 300 s, one of them new to the agent, and rare "
         "by its history; raises to *high* at most",
         TOKEN_ON_TWO_NETWORKS,
         network_of,
@@ -251,15 +251,18 @@ def hard_signal_codes() -> tuple[str, ...]:
     return tuple(signal.code for signal in HARD_SIGNALS)
 
 
+MOST_TOKEN_GAP_MS = 300_000.0
+"""Most time between two uses of one token from two networks: within it, one client can hardly have moved."""
+
+
 class HardSignalRules:
     """The enabled part of the table.
 
     Args:
         disabled: codes that are switched off. Raises ValueError for a code that is not in the table.
-        token_networks_s: most time between the uses of one token from two networks; 0 switches the rule off.
     """
 
-    def __init__(self, disabled: Collection[str] = (), token_networks_s: float = 300.0) -> None:
+    def __init__(self, disabled: Collection[str] = ()) -> None:
         unknown = set(disabled) - set(hard_signal_codes())
         if unknown:
             codes = ", ".join(hard_signal_codes())
@@ -271,7 +274,6 @@ class HardSignalRules:
             self._weights[signal.rule], self._counts[signal.rule] = signal.weight, signal.counts
             self._of_ignored_events[signal.rule] = signal.of_ignored_events
         self._fired = np.zeros(1, np.uint32)
-        self._most_gap_ms = token_networks_s * 1000.0 if token_networks_s > 0.0 else -1.0
 
     def write_evidence(
         self,
@@ -282,7 +284,7 @@ class HardSignalRules:
         out: Matrix,
     ) -> None:
         """Write the summed weights of each row's signals into *out* (n, COUNTS); our own denials have none."""
-        seen = SignalInput.of(columns, matrix, observations, self._most_gap_ms)
+        seen = SignalInput.of(columns, matrix, observations, MOST_TOKEN_GAP_MS)
         _write_fired(rows, seen, self._weights, self._counts, self._of_ignored_events, out, self._fired)
 
     def fired_signals(

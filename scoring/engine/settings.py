@@ -68,14 +68,6 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
     confidence_minimum: Annotated[float, setting("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3
     disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()
-    token_networks_s: Annotated[
-        float,
-        setting(
-            "time between uses of one token from two networks, one of them new to its agent, that is a hard signal, s; "
-            "0 is none",
-            ge=0,
-        ),
-    ] = 300.0
     sensitive_types: Annotated[
         tuple[Name, ...],
         setting("types of resources (`resource.type`) whose answers are sensitive; in force from the next training on"),

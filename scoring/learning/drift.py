@@ -41,6 +41,10 @@ EVIDENCE_BINS = len(EVIDENCE_EDGES) + 1
 P_VALUE_BINS = 10
 MAX_REPORTED_FEATURES = 8
 """Most features that are reported, the largest first."""
+MIN_GROUP_EVENTS = 500
+"""Events of a group on one day from which it is judged: fewer fill no histogram."""
+ALERT_AGAIN_DAYS = 7
+"""A drift that goes on is told again after so many days."""
 MIN_AGENT_DAYS = 10
 """Agents of a day from which its index means anything."""
 SCORES_KEY = "scores"
@@ -306,7 +310,7 @@ class PeerGroupMonitor:
 
     def _measure_day(self, group_day: tuple[int, PeerGroup], counts: _PeerGroupDayCounts) -> dict[str, Any]:
         (day, group), sketch, bounds = group_day, counts.sketch.sketch, self._settings
-        if sketch.blocks < MIN_AGENT_DAYS or counts.sketch.events < bounds.min_events:
+        if sketch.blocks < MIN_AGENT_DAYS or counts.sketch.events < MIN_GROUP_EVENTS:
             return {}
         usual = self._references.setdefault(group, {})
         if day in usual or len(usual) < bounds.reference_days:
@@ -343,15 +347,14 @@ def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGrou
     return msgspec.structs.replace(day, drift={**day.drift, "since": since})
 
 
-def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str) -> OutboxRow:
+def drift_alert_row(day: PeerGroupDay, now_ms: int, source: str) -> OutboxRow:
     """The outbox row that tells of a drift. Its key is that of the drift and of how often it was told: it is told once.
 
     Args:
         day: judged, with `since`; see `with_drift_start`.
-        again_days: one that goes on is told again after so many days.
         source: URI of this service.
     """
-    since, repetition = int(day.drift["since"]), (day.day - int(day.drift["since"])) // again_days
+    since, repetition = int(day.drift["since"]), (day.day - int(day.drift["since"])) // ALERT_AGAIN_DAYS
     key = f"drift-{day.version}-{day.tenant}-{day.agent_type}-{since}-{repetition}"
     group = f"{day.tenant or '(no tenant)'}/{day.agent_type or '(no type)'}"
     data = {

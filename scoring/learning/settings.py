@@ -17,8 +17,6 @@ class DriftSettings(SettingsPart, frozen=True):
         float,
         setting("population stability index of p-values from which they have drifted", gt=0, le=10),
     ] = 0.2
-    min_events: Annotated[int, setting("events of a group on one day from which it is judged", ge=100)] = 500
     reference_days: Annotated[
         int, setting("first days of a group under a model, which later days are measured against", ge=1, le=90)
     ] = 7
-    again_days: Annotated[int, setting("a drift that goes on is told again after, days", ge=1, le=365)] = 7

@@ -234,7 +234,7 @@ class ConsumerGroupPipeline:
 
     def _apply(self, timeout_s: float) -> int:
         with self.stages.timed("poll"):
-            batch = self._source.poll(self._context.settings.batch_size, timeout_s)
+            batch = self._source.poll(self._context.tuning.batch_size, timeout_s)
         if batch is None:
             return 0
         pipeline = self._partitions.get(batch.partition)
@@ -321,11 +321,6 @@ class ConsumerGroupPipeline:
         self._commits.close()
         self._checkpoints.close()
         self._preloader.close()
-
-    @property
-    def order_doubted_agents(self) -> int:
-        """See `PartitionPipeline`; of all partitions."""
-        return sum(pipeline.order_doubted_agents for pipeline in self._partitions.values())
 
     @property
     def partitions_waiting(self) -> int:

@@ -82,11 +82,6 @@ class PartitionPipeline:
         return self._processor.engine.agent_states
 
     @property
-    def order_doubted_agents(self) -> int:
-        """Those of them some of whose sessions have no evidence of order."""
-        return self._processor.engine.builder.order_doubted_agents
-
-    @property
     def partition(self) -> int:
         """Its number."""
         return self.position.partition
@@ -140,7 +135,7 @@ class PartitionPipeline:
         if self.checkpoints:
             self.retry_until_available(lambda: self._context.store.partitions.check_owner(position))
             self._resume_checkpoints(read(), published)
-        furthest = position.offset + MAX_UNCOMMITTED_RECORDS + 2 * self._context.settings.batch_size
+        furthest = position.offset + MAX_UNCOMMITTED_RECORDS + 2 * self._context.tuning.batch_size
         self.risk.take_over(position, min(self._claimed_end, furthest), published)
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
@@ -224,7 +219,7 @@ class PartitionPipeline:
         with self._context.stages.timed("apply"):
             applied = self._processor.apply(batch)
         self._context.stages.counts["feedback_matched"] += feedback.matched - matched
-        full = len(batch.records) >= self._context.settings.batch_size
+        full = len(batch.records) >= self._context.tuning.batch_size
         self.commits.note_applied(applied, batch.next_offset, batch_full=full)
         self.risk.note_applied(
             batch.next_offset, batch.records[-1].received_ms, batch_full=full, level_changed=bool(applied.decisions)

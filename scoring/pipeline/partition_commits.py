@@ -274,15 +274,15 @@ class PartitionCommits:
         of models is to be durable before decisions by the new one are, and an erasure has somebody who waits for it.
         There is less room while batches are full: more waits than is read at a time.
         """
-        processor, settings = self._processor, self._context.settings
+        processor, share = self._processor, self._context.tuning.commit_share
         if processor.model_switcher.pending_switches or processor.control_records.erasures:
             return 0.0
-        longest_s = settings.commit_interval_s
+        longest_s = self._context.settings.commit_interval_s
         if self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
             longest_s = min(longest_s, MAX_AWAITED_S)
-        if self.backlogged or settings.commit_share == 0.0 or not self._rows_due:
+        if self.backlogged or share == 0.0 or not self._rows_due:
             return longest_s
-        return min(longest_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
+        return min(longest_s, max(self._commit_took_s / share, MIN_COMMIT_INTERVAL_S))
 
     def _decision_interval_s(self) -> float:
         """Least time between two commits of decisions: none, so that an alert leaves at once.

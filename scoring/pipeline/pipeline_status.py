@@ -16,11 +16,8 @@ MAX_PROGRESS_MARKS = 4096
 MAX_QUEUED_CHANGES = 1000
 """Most changes that wait for one slow watcher; beyond, it is cut off and has to subscribe again."""
 
-ORDER_DOUBTED_AGENTS = "order_doubted_agents"
-"""Key among `PipelineStatus.work_counts` of a number that goes down, too: agents without evidence of order."""
-
 PARTITIONS_WAITING = "partitions_waiting"
-"""The same of partitions that wait for their checkpoints."""
+"""Key among `PipelineStatus.work_counts` of a number that goes down: partitions that wait for checkpoints."""
 
 LevelChangeQueue = asyncio.Queue[LevelChange | None]
 

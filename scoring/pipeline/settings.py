@@ -13,7 +13,6 @@ class PipelineSettings(SettingsPart, frozen=True):
     When commits are made depends on time, what they make durable does not: state is a function of the records alone.
     """
 
-    batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
     commit_interval_s: Annotated[
         float,
         setting(
@@ -22,10 +21,6 @@ class PipelineSettings(SettingsPart, frozen=True):
             le=60,
         ),
     ] = 60.0
-    commit_share: Annotated[
-        float,
-        setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
-    ] = 0.005
     checkpoint_agents: Annotated[
         int,
         setting(
@@ -46,6 +41,8 @@ class PipelineTuning(NamedTuple):
     # at once, and the database of one machine has no other writer meanwhile
     max_checkpointed: int = 100_000  # agents in its checkpoints, an agent in several counted several times
     rows_interval_s: float = 600.0  # time from which on rows are due
+    batch_size: int = 1_000  # events per kernel batch: larger ones are no faster, and hold answers to feedback up
+    commit_share: float = 0.005  # part of the pipeline's time that earlier commits may take; 0 = none are made earlier
     retry_s: float = 0.5
     poll_s: float = 0.2
 

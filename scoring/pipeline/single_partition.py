@@ -67,7 +67,7 @@ class SinglePartitionPipeline:
         acts_at_every_level: bool = False,
     ) -> None:
         self._source = source
-        self._batch_size, self._poll_s, self._monotonic = settings.batch_size, tuning.poll_s, monotonic
+        self._batch_size, self._poll_s, self._monotonic = tuning.batch_size, tuning.poll_s, monotonic
         self.stages = StageMetrics(monotonic)
         context = PipelineContext(
             source,
@@ -104,11 +104,6 @@ class SinglePartitionPipeline:
     def risk_offset(self) -> int:
         """Offset before which all records are part of the published risk."""
         return self._partition.risk.offset
-
-    @property
-    def order_doubted_agents(self) -> int:
-        """See `PartitionPipeline`."""
-        return self._partition.order_doubted_agents
 
     def start(self) -> None:
         """Take the partition over; one that has checkpoints goes on in `step`, once they were read.

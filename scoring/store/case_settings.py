@@ -1,24 +1,21 @@
-"""Settings of cases."""
+"""The rule that says which rises of risk belong to one case."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from trustwatch.ingest.settings import SettingsPart, setting
+from typing import NamedTuple
 
 
-class CaseSettings(SettingsPart, frozen=True):
-    """Settings that say which rises belong to one case."""
+class CaseSettings(NamedTuple):
+    """Bounds of cases. No operator sets them: a day is how far apart people look for one cause.
 
-    window_s: Annotated[
-        int,
-        setting(
-            "a rise joins the case of an agent that it delegates to or was delegated by, or that had the same new "
-            "target, key or network, if that agent rose within this time, s",
-            ge=60,
-            le=2_592_000,
-        ),
-    ] = 86_400
-    max_agents: Annotated[int, setting("agents of one case; further ones open a case of their own", ge=1, le=1_000)] = (
-        200
-    )
+    Attributes:
+        window_s: a rise joins the case of an agent that it delegates to or was delegated by, or that had the same new
+            target, key or network, if that agent rose within this time.
+        max_agents: agents of one case; further ones open another: nobody reads a longer list.
+    """
+
+    window_s: int = 86_400
+    max_agents: int = 200
+
+
+DEFAULT_CASES = CaseSettings()

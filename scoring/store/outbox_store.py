@@ -19,7 +19,7 @@ from ..records.cases import CaseOfAlert
 from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, OutboxRow
 from . import codec
 from .case_assignment import assign_cases
-from .case_settings import CaseSettings
+from .case_settings import DEFAULT_CASES, CaseSettings
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
 from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
@@ -35,7 +35,6 @@ COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of th
 SNOOZE_REASON = "snoozed: a person wants to be told of a higher level alone until {until}"
 """Reason of deliveries about a case that is snoozed."""
 
-DEFAULT_CASES = CaseSettings()
 LAST_HEARD_PREFIX = "source.heard_ms."
 """Prefix of the name of a source in `counters`."""
 

@@ -29,20 +29,15 @@ class RetentionCutoffs(NamedTuple):
 
 
 class RetentionSettings(SettingsPart, frozen=True):
-    """Retention of rows and log segments, days; null is `retention_days`. Archives: `archive.retention_days`."""
+    """Retention of rows and log segments, days; null is `retention_days`, as for all other rows.
+
+    Archives: `archive.retention_days`.
+    """
 
     decisions: Annotated[Days | None, setting("decisions, except an agent's current one")] = None
-    deliveries: Annotated[Days | None, setting("alerts and orders without a pending delivery")] = None
-    dead_letters: Annotated[Days | None, setting("dead letters that were replayed")] = None
     waiting_dead_letters: Annotated[
         Days | None, setting("dead letters that nobody replayed; null keeps them, bounded by their number")
     ] = None
-    interventions: Annotated[Days | None, setting("pins and approvals that ended")] = None
-    actuations: Annotated[Days | None, setting("what was done at authorization servers and is undone")] = None
-    edges: Annotated[Days | None, setting("who had to do with whom, since it was last seen")] = None
-    feedback: Annotated[Days | None, setting("previews of feedback, and what partitions held of rules that ended")] = (
-        None
-    )
     labels: Annotated[
         Days | None,
         setting(
@@ -66,16 +61,17 @@ class RetentionSettings(SettingsPart, frozen=True):
         def cutoff(days: int | None, default: int = default_days) -> int:
             return now_ms - (default if days is None else days) * DAY_MS
 
+        others_ms = cutoff(None)
         return RetentionCutoffs(
             decisions_ms=cutoff(self.decisions),
             agents_ms=cutoff(agents_days),
-            deliveries_ms=cutoff(self.deliveries),
-            dead_letters_ms=cutoff(self.dead_letters),
+            deliveries_ms=others_ms,
+            dead_letters_ms=others_ms,
             waiting_dead_letters_ms=0 if self.waiting_dead_letters is None else cutoff(self.waiting_dead_letters),
-            interventions_ms=cutoff(self.interventions),
-            actuations_ms=cutoff(self.actuations),
-            edges_ms=cutoff(self.edges),
-            feedback_ms=cutoff(self.feedback),
+            interventions_ms=others_ms,
+            actuations_ms=others_ms,
+            edges_ms=others_ms,
+            feedback_ms=others_ms,
             labels_ms=cutoff(self.labels, events_days),
             cases_ms=cutoff(self.cases),
         )

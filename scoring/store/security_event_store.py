@@ -256,7 +256,7 @@ class SecurityEventStore:
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
     def figures(self) -> StreamFigures:
-        """Figures of all streams, for metrics."""
+        """Figures of all streams."""
         by_status = select(EVENT_STREAMS.c.status, func.count()).group_by(EVENT_STREAMS.c.status)
         waiting = select(func.count(), func.min(SECURITY_EVENTS.c.queued_ms)).select_from(SECURITY_EVENTS)
         with self._database.read() as connection:

@@ -40,7 +40,7 @@ from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
 from trustwatch.api.settings.reloading import ReloadStatus
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.service_settings import ServicePipelineSettings, TenantSettings
+from trustwatch.api.settings.service_settings import TenantSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.identities import IdentityHasher
@@ -138,9 +138,9 @@ class ApiService:
 
     def _services(self) -> Runtime:
         rules = self.settings.verification
-        jwks = JwksCache(self.settings.issuers, rules, self.clock)
+        jwks = JwksCache(self.settings.issuers, self.clock)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
-        self.connections = ConnectionGuard(self.settings.listen, time.monotonic)
+        self.connections = ConnectionGuard(time.monotonic)
         self.log = GroupCommit(self.event_log)
         policy = self.policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         executor = StoreExecutor()
@@ -161,7 +161,6 @@ class ApiService:
             announce = ControlRecordWriter(self.log, now_ms)
             self.desk = ModelService(self.settings, self.store, shelf, announce, executor, now_ms, services_id)
         previews = PreviewRunner(
-            self.settings.feedback,
             self.store,
             lambda job, tell: self.preview(job, tell),  # noqa: PLW0108 - set later
             lambda: int(self.clock() * 1000),
@@ -358,7 +357,7 @@ def new_site(tmp_path: Path, database: Path, stopped: list[ApiService]) -> Itera
 
 @pytest.fixture
 def site(new_site: Callable[..., ApiService]) -> ApiService:
-    return new_site(pipeline=ServicePipelineSettings(max_lag_bytes=100_000_000))
+    return new_site()
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ def peer(authority: CertificateAuthority) -> Iterator[Peer]:
 
 async def _jwks(peer: Peer, ca_file: Path | None) -> str:
     issuer = IssuerSettings(issuer=peer.url, audiences=("us",), jwks_uri=f"{peer.url}/jwks")
-    cache = JwksCache((issuer,), RULES, time.time, time.monotonic, ca_file)
+    cache = JwksCache((issuer,), time.time, time.monotonic, ca_file)
     try:
         await cache.start(10.0)
         (status,) = cache.status()
@@ -150,7 +150,7 @@ async def _jwks(peer: Peer, ca_file: Path | None) -> str:
 
 
 async def _introspection(peer: Peer, ca_file: Path | None) -> str:
-    introspection = IntrospectionServerSettings(f"{peer.url}/introspect", timeout_s=10.0)
+    introspection = IntrospectionServerSettings(f"{peer.url}/introspect")
     issuer = GatewayIssuerSettings(
         issuer=peer.url,
         audiences=("api",),

@@ -263,7 +263,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 class Bench:
     """Rows delivered to one target. What a row asks is what holds, unless `holds` says otherwise."""
 
-    TARGET = ActuatorSettings("as", "hydra", "https://as", ("*",), timeout_s=20.0)
+    TARGET = ActuatorSettings("as", "hydra", "https://as", ("*",))
 
     def __init__(self, store: SqlStore, actuator: Actuator, actuations: ActuationStore | None = None) -> None:
         self.store = store

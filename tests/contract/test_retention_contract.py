@@ -76,22 +76,24 @@ def test_containment_has_its_own_times(store: SqlStore) -> None:
 
 def test_what_is_not_said_is_retention_days() -> None:
     """Defaults keep what was so before there were settings by table."""
-    cutoffs = retention_cutoffs(Settings(retention_days=30, retention=RetentionSettings(edges=7)), LATE)
+    cutoffs = retention_cutoffs(Settings(retention_days=30, retention=RetentionSettings(cases=7)), LATE)
 
-    assert set(cutoffs._replace(agents_ms=0, waiting_dead_letters_ms=0, edges_ms=0)) == {0, LATE - 30 * DAY_MS}
-    assert cutoffs.edges_ms == LATE - 7 * DAY_MS
+    assert set(cutoffs._replace(agents_ms=0, waiting_dead_letters_ms=0, cases_ms=0)) == {0, LATE - 30 * DAY_MS}
+    assert cutoffs.cases_ms == LATE - 7 * DAY_MS
 
 
-@pytest.mark.parametrize("kind", RetentionCutoffs._fields)
-def test_each_kind_of_row_has_its_own_days(kind: str) -> None:
-    """No setting stands for another; dead letters that wait are kept where nobody says days."""
-    member = kind.removesuffix("_ms")
+OWN_DAYS = ("agents", "decisions", "waiting_dead_letters", "labels", "cases")
+
+
+@pytest.mark.parametrize("member", OWN_DAYS)
+def test_kinds_of_row_that_have_days_of_their_own(member: str) -> None:
+    """No setting stands for another; dead letters that wait are kept if no days are given."""
     settings = Settings(store=StoreSettings(agents_days=3))
     if member != "agents":
         settings = Settings(retention=RetentionSettings(**{member: 3}))
     usual = retention_cutoffs(Settings(), LATE)
 
-    assert retention_cutoffs(settings, LATE) == usual._replace(**{kind: LATE - 3 * DAY_MS})
+    assert retention_cutoffs(settings, LATE) == usual._replace(**{f"{member}_ms": LATE - 3 * DAY_MS})
     assert (usual.waiting_dead_letters_ms, usual.agents_ms) == (0, LATE - 365 * DAY_MS)
 
 

@@ -61,10 +61,10 @@ def command_tree() -> Any:
 
 
 def settings_markdown() -> str:
-    """The table of all settings as reference/settings.md has it."""
+    """The table of all settings, in the form of reference/settings.md."""
     from trustwatch.api.settings.settings_table import settings_table
 
-    return settings_table()
+    return settings_table(whole=True)
 
 
 def settings_type() -> type:

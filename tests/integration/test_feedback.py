@@ -60,7 +60,6 @@ def test_flagged_told_calm_and_back(make_service: Any, world: Any) -> None:
     service.start()
     calm = agent.act("after-restart.example")
     assert calm["risk_level"] == "low"
-    service.wait(lambda: service.metric('trustwatch_feedback_rules{scope="agent"}') == 1.0)
 
     for number in range(3):  # a key is no supplier: a hard signal, and a surprise of its own
         login = {"credential": {"method": "private_key_jwt", "thumbprint": f"stolen-{number}"}}

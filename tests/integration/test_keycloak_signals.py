@@ -33,7 +33,6 @@ shared_signals:
       tenants: [acme-corp]
       jwks_uri: {jwks}
       stream: {{events: [{events}], metadata_url: {metadata}}}
-      poll_interval_s: 0.5
       auth: {{client_id: {client}, client_secret: {secret}, token_url: {token}, scope: "ssf.manage ssf.read"}}
 """
 

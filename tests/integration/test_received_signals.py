@@ -33,7 +33,6 @@ shared_signals:
       jwks_file: {jwks}
       push_secret: {secret}
       poll_url: {poll}
-      poll_interval_s: 0.05
 """
 EVIDENCE, HARD = 2.0, 20.0
 

@@ -156,7 +156,7 @@ def test_killed_service_starts_while_the_place_of_checkpoints_is_away(
         return bool(service.get("/v1/agents/p-0/risk").json()["stale"])
 
     sent.send(0)
-    service.wait(lambda: service.metric('trustwatch_checkpoints_total{result="written"}'))
+    service.wait(lambda: 'trustwatch_pipeline_records_total{what="checkpoints"}' in service.client.get("/metrics").text)
     service.settle()
     service.kill_all()
     s3_gateway.kill()

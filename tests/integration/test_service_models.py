@@ -35,7 +35,7 @@ from ..support.service_checks import Models, child_pid, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-MORE = "lifecycle: {enabled: true, every_h: 0, follow_days: 2, min_agent_days: 10}\n"
+MORE = "lifecycle: {enabled: true, every_h: 0, min_agent_days: 10}\n"
 
 
 def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]]]:

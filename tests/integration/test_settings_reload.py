@@ -60,18 +60,17 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
     received_under(SECRET)
 
     (service.folder / "key").write_text(OTHER)
-    changed = whole + "token_policy: {unknown: {max_token_lifetime_s: 77}}\ndead_letters: {max_rows: 77}\n"
+    changed = whole + "token_policy: {unknown: {max_token_lifetime_s: 77}}\nretention: {decisions: 77}\n"
     reload(changed)
     assert lifetime() == 77
     received_under(OTHER)
-    assert metric("trustwatch_settings_restart_needed") == 1
-    assert service.client.get("/readyz").json()["restart_needed"] == ["dead_letters.max_rows"]
+    assert service.client.get("/readyz").json()["restart_needed"] == ["retention.decisions"]
 
     reload(changed + "risk: {cool_down_s: never}\n", "wrong")
     assert lifetime() == 77
     log = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
     assert any("cool_down_s" in line.get("error", "") for line in log)
-    assert any(line.get("members") == ["dead_letters.max_rows"] for line in log)
+    assert any(line.get("members") == ["retention.decisions"] for line in log)
 
     reload(whole.replace("callers:", "callers:\n  - {name: fresh, client_id: fresh, tenants: [acme-corp]}", 1))
     seen = service.client.get("/v1/agents", params={"tenant": "acme-corp"}, headers=service.auth("fresh"))

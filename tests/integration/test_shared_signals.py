@@ -15,7 +15,7 @@ from ..support.shared_signals import Receiver, SetReceiver
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-SETTINGS = "shared_signals: {enabled: true, push_hosts: [127.0.0.1], push_retry_cap_s: 0.5, poll_wait_s: 1.0}\n"
+SETTINGS = "shared_signals: {enabled: true, push_hosts: [127.0.0.1]}\n"
 KILLS = size(each_push=1, nightly=4)
 REFUSALS = 3
 TOLD = ("medium", "high", "critical")

@@ -61,18 +61,18 @@ class PublishingPartition:
         self.risk = PublishedRisk()
         self.committed: list[int] = []
 
-    def context(self, on_risk: RiskListener, **settings: Any) -> PipelineContext:
+    def context(self, on_risk: RiskListener, commit_share: float = 0.005, **settings: Any) -> PipelineContext:
         return PipelineContext(
             self,  # type: ignore[arg-type]
             self.store,
             POLICY,
-            PipelineSettings(**{"batch_size": 40, "checkpoint_agents": 2, **settings}),
+            PipelineSettings(**{"checkpoint_agents": 2, **settings}),
             lambda: self.now,
             self._sleep,
             lambda done: self.committed.append(done.position.offset),
             StageMetrics(lambda: self.now),
             on_risk=on_risk,
-            tuning=PipelineTuning(max_unwritten=100, rows_interval_s=2.0),
+            tuning=PipelineTuning(max_unwritten=100, rows_interval_s=2.0, batch_size=40, commit_share=commit_share),
             checkpoints=self.checkpoints,
         )
 

@@ -145,6 +145,12 @@ def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]
 MAX_INTROSPECTION_BYTES = 64 * 1024
 MAX_CONCURRENT_INTROSPECTIONS = 64
 """Questions to one authorization server at a time; a further one fails as if the server could not be reached."""
+ANSWERS_KEPT_S = 2.0
+"""Time for which an introspection answer is kept: a revoked token passes no longer than that."""
+
+INTROSPECTION_TIMEOUT_S = 2.0
+"""Time budget of one introspection: the agent's call waits for it."""
+
 HTTP_TIMEOUT_S = 30.0
 """Time limit of any request; each use has a shorter one of its own."""
 MAX_CACHED_INTROSPECTIONS = 4096
@@ -187,7 +193,7 @@ class IntrospectionClient:
         self._http = http
         self._clock = clock
         self._cache: TokenCache[ClaimMembers] = TokenCache(
-            MAX_CACHED_INTROSPECTIONS, MAX_CACHED_INTROSPECTIONS, settings.cache_s
+            MAX_CACHED_INTROSPECTIONS, MAX_CACHED_INTROSPECTIONS, ANSWERS_KEPT_S
         )
         self._in_flight: dict[bytes, asyncio.Task[ClaimMembers]] = {}
         self._failing = False
@@ -221,7 +227,7 @@ class IntrospectionClient:
     async def _introspect_once(self, token: bytes, digest: bytes) -> ClaimMembers:
         asked_at = self._clock()
         try:
-            async with asyncio.timeout(self.settings.timeout_s):
+            async with asyncio.timeout(INTROSPECTION_TIMEOUT_S):
                 members = await self._fetch(token.decode("ascii"))
         except (TimeoutError, httpx2.HTTPError, IntrospectionUnreachable) as error:
             if not self._failing:
@@ -236,7 +242,7 @@ class IntrospectionClient:
         except InvalidToken as error:
             self._cache.refuse(digest, error, asked_at)
             raise
-        self._cache.accept(digest, members, asked_at + self.settings.cache_s, self.issuer)
+        self._cache.accept(digest, members, asked_at + ANSWERS_KEPT_S, self.issuer)
         return members
 
     async def _fetch(self, token: str) -> ClaimMembers:
@@ -304,7 +310,7 @@ class GatewayIssuers:
             for issuer_settings in settings.issuers
         }
         self.holder_factory = TokenHolderFactory(settings.issuers)
-        self.jwks = JwksCache(settings.issuers, rules, clock, monotonic, ca_file)
+        self.jwks = JwksCache(settings.issuers, clock, monotonic, ca_file)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
             settings.issuers, self.jwks, self.holder_factory.from_claims, rules, clock
         )

@@ -161,6 +161,8 @@ NO_STORE_HEADER: RawHeader = (b"cache-control", b"no-store")
 JSON_HEADER: RawHeader = (b"content-type", b"application/json")
 EMPTY_BODY_HEADER: RawHeader = (b"content-length", b"0")
 
+REALM = "agents"
+"""Of challenges."""
 STEP_UP_ERROR = "insufficient_user_authentication"
 STEP_UP_SENTENCE = "a person must approve this first; try again later"
 
@@ -216,7 +218,7 @@ class GatewayResponses:
 
     def unproven(self, request_id: str, refused: ProofRefused) -> GatewayResponse:
         """A bound token came without its proof (RFC 9449, RFC 8705)."""
-        more = [(b"www-authenticate", proof_challenge(refused, self._settings.realm).encode())]
+        more = [(b"www-authenticate", proof_challenge(refused, REALM).encode())]
         if refused.nonce:
             more.append((b"dpop-nonce", refused.nonce.encode()))
         return _refusal_response(401, refused.error, request_id, refused.error, *more)
@@ -224,7 +226,7 @@ class GatewayResponses:
     def challenge(self, error: str = "", sentence: str = "") -> bytes:
         """`WWW-Authenticate` (RFC 6750, RFC 9728)."""
         given = {
-            "realm": self._settings.realm,
+            "realm": REALM,
             "error": error,
             "error_description": sentence,
             "resource_metadata": self._settings.resource_metadata,

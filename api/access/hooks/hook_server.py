@@ -44,6 +44,8 @@ from .zitadel_hook import ZitadelHook
 AUTHORIZATION_HEADER = b"authorization"
 SIGNATURE_HEADER = b"zitadel-signature"
 MAX_SIGNATURES = 8
+SIGNATURE_TOLERANCE_S = 300.0
+"""Age at which a signature of ZITADEL is no longer taken: what its own libraries allow."""
 """Signatures that one header may hold: two while a key is changed."""
 
 
@@ -71,9 +73,7 @@ def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> H
     secret = settings.secret
     assert secret is not None
     if settings.kind == "zitadel":
-        return HookAuthentication(
-            lambda request: has_valid_signature(request, secret, clock(), settings.tolerance_s), True, b""
-        )
+        return HookAuthentication(lambda request: has_valid_signature(request, secret, clock()), True, b"")
     match settings.proof:
         case "header":
             name = settings.header.lower().encode()
@@ -90,14 +90,14 @@ def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> H
             )
 
 
-def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tolerance_s: float) -> bool:
+def has_valid_signature(request: HookRequest, secret: Secret, now_s: float) -> bool:
     """True if `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
     parts = [part.strip().partition(b"=") for part in (request.header(SIGNATURE_HEADER) or b"").split(b",")]
     times = [value for name, _, value in parts if name == b"t"]
     given = [value for name, _, value in parts if name == b"v1"]
     if len(times) != 1 or not times[0].isdigit() or len(times[0]) > 12 or not 0 < len(given) <= MAX_SIGNATURES:
         return False
-    if abs(now_s - int(times[0])) > tolerance_s:
+    if abs(now_s - int(times[0])) > SIGNATURE_TOLERANCE_S:
         return False
     key = secret.reveal().encode()
     expected = hmac.new(key, times[0] + b"." + request.body, hashlib.sha256).hexdigest().encode()

@@ -17,7 +17,8 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackState, FeedbackVerdict
 
 from ...decisions.service import DecisionService
-from ...feedback.drafts import FeedbackDraft
+from ...feedback.drafts import MAX_BROAD_RULE_HOURS, FeedbackDraft
+from ...feedback.preview_runner import PREVIEW_DAYS
 from ...feedback.service import FeedbackService, FeedbackStatus
 from ...http.auth.callers import SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
@@ -83,7 +84,7 @@ async def show_feedback_form(decision_id: str, visit: PageReviewerDep, verdict: 
 async def _feedback_form_page(
     visit: PageRequest, decision_id: str, verdict: str, trouble: str = "", status: int = 200
 ) -> Response:
-    decisions, bounds = visit.get(DecisionService), visit.runtime.settings.feedback
+    decisions = visit.get(DecisionService)
     decision = await decisions.get(visit.caller, decision_id)
     rise = await decisions.escalation(visit.caller, decision)
     return visit.render(
@@ -96,8 +97,9 @@ async def _feedback_form_page(
         signals=read_evidence(decision.evidence)["signals"],
         verdict=verdict,
         trouble=trouble,
-        bounds=bounds,
-        periods=[(seconds, words) for seconds, words in PERIODS if seconds <= bounds.max_days * DAY_S],
+        broad_hours=MAX_BROAD_RULE_HOURS,
+        preview_days=PREVIEW_DAYS,
+        periods=PERIODS,
     )
 
 

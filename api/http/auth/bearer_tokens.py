@@ -26,6 +26,18 @@ from .token_verification import (
     verify_token,
 )
 
+CACHED_TOKENS = 16_384
+"""Verified tokens that are remembered until `exp`."""
+
+REFUSED_TOKENS = 4_096
+"""Refused tokens that are remembered, apart from the verified."""
+
+REFUSED_S = 5.0
+"""Time for which a refusal is remembered: short, since a key may arrive that makes the token good."""
+
+UNKNOWN_KEY_WAIT_S = 0.5
+"""Time for which a token with an unknown key may wait for a fetch of keys."""
+
 CachedCaller = TypeVar("CachedCaller")
 
 
@@ -168,7 +180,7 @@ class TokenVerifier(Generic[BoundCaller]):
         """Checks the proof that a bound token comes with; None = bound tokens are refused."""
         self.caller_without_token: CallerWithoutToken[BoundCaller] | None = None
         """Finds callers by their client certificates; None = all have tokens."""
-        self.cache: TokenCache[BoundCaller] = TokenCache(rules.cached_tokens, rules.refused_tokens, rules.refused_s)
+        self.cache: TokenCache[BoundCaller] = TokenCache(CACHED_TOKENS, REFUSED_TOKENS, REFUSED_S)
         jwks.on_change(self.cache.forget_issuer)
 
     def use(self, bind: Callable[[TokenClaims], BoundCaller]) -> None:
@@ -192,7 +204,7 @@ class TokenVerifier(Generic[BoundCaller]):
         return cached if cached is not None else self._verify_and_cache(token, digest, now)
 
     async def verify(self, token: bytes) -> BoundCaller:
-        """As `verify_now`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.
+        """As `verify_now`, but a token whose key is not held waits up to `UNKNOWN_KEY_WAIT_S` for a fetch.
 
         Raises:
             InvalidToken: as `verified`.
@@ -203,7 +215,7 @@ class TokenVerifier(Generic[BoundCaller]):
             fetch = self._jwks.refresh_soon(unknown.issuer)
             if fetch is None:
                 raise
-            await asyncio.wait([fetch], timeout=self._rules.unknown_key_wait_s)
+            await asyncio.wait([fetch], timeout=UNKNOWN_KEY_WAIT_S)
         return self.verify_now(token)
 
     def _verify_and_cache(self, token: bytes, digest: bytes, now: float) -> BoundCaller:

@@ -1,9 +1,9 @@
 """Keys of issuers: fetched in the background, kept when an issuer fails, never waited for by those whose key is known.
 
-- Every issuer is fetched each `refresh_s`; what is held is used meanwhile (stale while revalidate).
+- Every issuer is fetched each `REFRESH_S`; what is held is used meanwhile (stale while revalidate).
 - A token with an unknown key asks for a fetch; at most one runs per issuer, and at most one starts each
-  `refresh_min_s`, so random key ids can not make a storm of fetches.
-- Keys outlive failing fetches up to `keys_max_age_s`; then the issuer is no longer trusted (fail closed).
+  `REFRESH_MIN_S`, so random key ids can not make a storm of fetches.
+- Keys outlive failing fetches up to `KEYS_MAX_AGE_S`; then the issuer is no longer trusted (fail closed).
 """
 
 from __future__ import annotations
@@ -21,11 +21,23 @@ import structlog
 
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
 
-from ...settings.access_settings import IssuerSettings, VerificationSettings
+from ...settings.access_settings import IssuerSettings
 from .token_verification import KeySet, parse_keys
 
 MAX_DOCUMENT = 512 * 1024
 """Bytes in a JWKS document."""
+
+REFRESH_S = 300.0
+"""Age at which keys are fetched again: issuers publish a new key at least that long before they use it."""
+
+REFRESH_MIN_S = 10.0
+"""Least time between two fetches of one issuer, whatever tokens arrive."""
+
+KEYS_MAX_AGE_S = 86_400.0
+"""Keys of an issuer that no longer answers are trusted this long: a day to notice, and no withdrawn key for longer."""
+
+FETCH_TIMEOUT_S = 5.0
+"""Time budget of one fetch; nobody with a known key waits for it."""
 
 EpochClock = Callable[[], float]
 """Seconds since 1970."""
@@ -88,7 +100,6 @@ class PublishedKeyCache(Generic[Keys]):
 
     Args:
         issuers: whose keys to hold.
-        rules: intervals and budgets.
         clock: seconds since 1970, for what is told.
         parse: makes the usable keys of an issuer's document; raises ValueError where it is none.
         monotonic: seconds on a clock that never goes back: ages and intervals are measured by it.
@@ -98,7 +109,6 @@ class PublishedKeyCache(Generic[Keys]):
     def __init__(
         self,
         issuers: Iterable[IssuerSettings],
-        rules: VerificationSettings,
         clock: EpochClock,
         parse: Callable[[bytes, IssuerSettings], Keys],
         monotonic: Callable[[], float] = time.monotonic,
@@ -107,7 +117,6 @@ class PublishedKeyCache(Generic[Keys]):
         self._parse = parse
         self._ca_file = ca_file
         self._issuers: dict[str, _IssuerKeys[Keys]] = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
-        self._rules = rules
         self._clock = clock
         self._monotonic = monotonic
         self._on_change: list[Callable[[str], None]] = []
@@ -121,7 +130,7 @@ class PublishedKeyCache(Generic[Keys]):
     def keys(self, issuer: str) -> Keys | None:
         """Keys of *issuer* now; None where it is unknown, never answered, or has been silent for too long."""
         issuer_keys = self._issuers.get(issuer)
-        if issuer_keys is None or self._age_s(issuer_keys) >= self._rules.keys_max_age_s:
+        if issuer_keys is None or self._age_s(issuer_keys) >= KEYS_MAX_AGE_S:
             return None
         return issuer_keys.keys
 
@@ -138,7 +147,7 @@ class PublishedKeyCache(Generic[Keys]):
 
     def usable_until(self, issuer: str) -> float:
         """Time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
-        return self._clock() + self._rules.keys_max_age_s - self._age_s(self._issuers[issuer])
+        return self._clock() + KEYS_MAX_AGE_S - self._age_s(self._issuers[issuer])
 
     def status(self) -> list[JwksStatus]:
         """State of all issuers' keys, for readiness and metrics, in the order of the settings."""
@@ -186,7 +195,7 @@ class PublishedKeyCache(Generic[Keys]):
         if issuer_keys.task is not None and not issuer_keys.task.done():
             return issuer_keys.task
         now = self._monotonic()
-        least_s = self._rules.refresh_min_s if again_after_s is None else min(again_after_s, self._rules.refresh_min_s)
+        least_s = REFRESH_MIN_S if again_after_s is None else min(again_after_s, REFRESH_MIN_S)
         if issuer_keys.tried is not None and now - issuer_keys.tried < least_s:
             return None
         issuer_keys.tried = now
@@ -194,18 +203,18 @@ class PublishedKeyCache(Generic[Keys]):
         return issuer_keys.task
 
     async def _refresh_periodically(self) -> None:
-        """Refresh whoever is due. A failed fetch is due again at once, which means after `refresh_min_s`."""
+        """Refresh whoever is due. A failed fetch is due again at once, which means after `REFRESH_MIN_S`."""
         while True:
-            await asyncio.sleep(min(self._rules.refresh_s, self._rules.refresh_min_s))
+            await asyncio.sleep(min(REFRESH_S, REFRESH_MIN_S))
             for issuer, issuer_keys in self._issuers.items():
-                if issuer_keys.last_error or self._age_s(issuer_keys) >= self._rules.refresh_s:
+                if issuer_keys.last_error or self._age_s(issuer_keys) >= REFRESH_S:
                     self.refresh_soon(issuer)
 
     async def _refresh(self, issuer_keys: _IssuerKeys[Keys]) -> None:
         issuer_keys.fetches += 1
         begun = self._monotonic()
         try:
-            async with asyncio.timeout(self._rules.fetch_timeout_s):
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
                 document = await self._fetch_document(issuer_keys.settings)
             keys = self._parse(document, issuer_keys.settings)
         except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -232,7 +241,7 @@ class PublishedKeyCache(Generic[Keys]):
             return await asyncio.to_thread(_read_file, issuer.jwks_file)
         if self._client is None:
             self._client = make_http_client(self._ca_file)
-        timeout = httpx2.Timeout(self._rules.fetch_timeout_s)
+        timeout = httpx2.Timeout(FETCH_TIMEOUT_S)
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
         async with self._client.stream("GET", str(issuer.jwks_uri), timeout=timeout, headers=headers) as response:
             if response.status_code != httpx2.codes.OK:
@@ -246,12 +255,11 @@ class JwksCache(PublishedKeyCache[KeySet]):
     def __init__(
         self,
         issuers: Iterable[IssuerSettings],
-        rules: VerificationSettings,
         clock: EpochClock,
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
-        super().__init__(issuers, rules, clock, _verification_keys, monotonic, ca_file)
+        super().__init__(issuers, clock, _verification_keys, monotonic, ca_file)
 
 
 def _verification_keys(document: bytes, issuer: IssuerSettings) -> KeySet:

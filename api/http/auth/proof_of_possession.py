@@ -35,6 +35,13 @@ _EXPONENT_LENGTH: Final = math.ceil(32 / 6)
 FUTURE_S: Final = 5.0
 """Lead of a client's clock that is forgiven, s."""
 
+PROOF_MAX_AGE_S: Final = 60.0
+"""Age at which a DPoP proof is no longer taken: clients make one for each request."""
+NONCE_S: Final = 300.0
+"""A nonce is taken for so long, up to twice."""
+MAX_REMEMBERED_PROOFS: Final = 200_000
+"""Proofs that a process remembers, so that none counts twice there: 3,000 a second for their 60 s."""
+
 Report = Literal["", "evidence", "proof"]
 """Meaning of a failure for the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
 
@@ -168,10 +175,9 @@ class ProofVerifier:
     """
 
     def __init__(self, settings: ProofSettings, clock: Callable[[], float], nonce_key: bytes) -> None:
-        self._settings = settings
         self._clock = clock
-        self._nonces = NonceIssuer(nonce_key, settings.nonce_s) if settings.nonce else None
-        self.window = ProofWindow(settings.max_age_s, settings.max_remembered, clock())
+        self._nonces = NonceIssuer(nonce_key, NONCE_S) if settings.nonce else None
+        self.window = ProofWindow(PROOF_MAX_AGE_S, MAX_REMEMBERED_PROOFS, clock())
         self._certificates = ForwardedCertificates(settings)
 
     def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
@@ -228,7 +234,7 @@ class ProofVerifier:
             raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", proof.thumbprint)
         if isinstance(iat, bool) or not isinstance(iat, int | float) or not -1e12 < iat < 1e12:
             raise ProofRefused("proof-malformed", "evidence", "the proof says no time (iat)", proof.thumbprint)
-        if not now - self._settings.max_age_s <= iat <= now + FUTURE_S:
+        if not now - PROOF_MAX_AGE_S <= iat <= now + FUTURE_S:
             raise ProofRefused("proof-expired", "", "the proof is too old, or of the future (iat)", proof.thumbprint)
 
     def _check_first_use(self, proof: _Proof, holder: bytes) -> None:

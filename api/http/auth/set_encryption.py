@@ -18,7 +18,7 @@ from joserfc import jwe, jwk
 
 from trustwatch.ingest.errors import Unavailable
 
-from ...settings.access_settings import IssuerSettings, VerificationSettings
+from ...settings.access_settings import IssuerSettings
 from .jwks import EpochClock, PublishedKeyCache
 from .token_verification import MAX_KEY_ID_LENGTH, MIN_RSA_BITS, read_jwks_members
 
@@ -158,7 +158,6 @@ class SetEncryption:
     def __init__(
         self,
         receivers: Iterable[IssuerSettings],
-        rules: VerificationSettings,
         clock: EpochClock,
         monotonic: Callable[[], float],
         ca_file: Path | None = None,
@@ -166,7 +165,7 @@ class SetEncryption:
         known = tuple(receivers)
         self._names = frozenset(receiver.issuer for receiver in known)
         self._cache = PublishedKeyCache(
-            known, rules, clock, lambda document, _: parse_encryption_keys(document), monotonic, ca_file
+            known, clock, lambda document, _: parse_encryption_keys(document), monotonic, ca_file
         )
         self._started = False
 

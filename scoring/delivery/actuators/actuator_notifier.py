@@ -16,7 +16,7 @@ from ...records.agents import AgentIdentity
 from ...records.commits import LeasedDelivery
 from ...records.containment import Actuation, ActuationStatus
 from ...store.containment_store import ActuationStore
-from ..delivery_target import DeliveryResult
+from ..delivery_target import ATTEMPT_TIMEOUT_S, DeliveryResult
 from .actuator import ActuationResult, Actuator, ActuatorError, UnknownClient
 from .actuator_settings import ActuatorSettings
 from .desired_state import DesiredState, UnreadableAction, decode_desired_state, encode_desired_state
@@ -164,7 +164,7 @@ class ActuatorNotifier:
     ) -> _ActuationAttempt:
         current_row = row
         try:
-            async with asyncio.timeout(target.timeout_s * SERVER_TIME_SHARE):
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S * SERVER_TIME_SHARE):
                 client = target.client_of(desired.agent_id)
                 if not desired.restores and not row.original:
                     original = await self._actuator.capture(client)
@@ -177,7 +177,7 @@ class ActuatorNotifier:
             result = DeliveryResult("retry", str(error), error.retry_after_s)
             return _ActuationAttempt(self._updated_actuation(current_row, "wanted", str(error)), result, "retry")
         except TimeoutError:
-            error_text = f"no answer of the server within {target.timeout_s * SERVER_TIME_SHARE:g} s"
+            error_text = f"no answer of the server within {ATTEMPT_TIMEOUT_S * SERVER_TIME_SHARE:g} s"
             return _ActuationAttempt(
                 self._updated_actuation(current_row, "wanted", error_text), DeliveryResult("retry", error_text), "retry"
             )

@@ -10,7 +10,7 @@ import msgspec
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
 
 from ...records.agents import RiskLevel
-from ..delivery_target import ALL_LEVELS, MAX_NAME_LENGTH, MAX_TIMEOUT_S
+from ..delivery_target import ALL_LEVELS, MAX_NAME_LENGTH
 from ..notifiers.webhook_target import check_signed_url
 
 ANY_NAME = "*"
@@ -80,7 +80,6 @@ class ActuatorSettings(SettingsPart, frozen=True):
             "agent is changed, and looked at every hour"
         ),
     ] = False
-    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=MAX_TIMEOUT_S)] = 10.0
     allow_http: Annotated[bool, setting("accept http URLs; only to loopback")] = False
 
     def __post_init__(self) -> None:

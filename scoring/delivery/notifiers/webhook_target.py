@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, reveal, setting
 
 from ...records.agents import LevelName, RiskLevel
-from ..delivery_target import MAX_NAME_LENGTH, MAX_TIMEOUT_S
+from ..delivery_target import MAX_NAME_LENGTH
 from .alert_formats import SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
@@ -46,7 +46,6 @@ class WebhookTarget(SettingsPart, frozen=True):
         tuple[LevelName, ...],
         setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
     ] = ("medium", "high", "critical")
-    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=MAX_TIMEOUT_S)] = 10.0
     allow_http: Annotated[bool, setting("accept an http `url`; only to loopback")] = False
     signed: Annotated[
         bool,

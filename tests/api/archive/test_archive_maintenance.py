@@ -90,7 +90,7 @@ def test_reports_and_what_is_known_of_them() -> None:
     assert status.is_ready()
     status.expect("events")
     assert not status.is_ready()
-    report = ArchiveWorkerReport(10, 2, 3, 4, 5.5, 6)
+    report = ArchiveWorkerReport(5.5)
     status.note("events", msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=ArchiveWorkerReport))
     assert status.is_ready() and status.reports["events"] == report
     status.ended("events")

@@ -200,7 +200,7 @@ class ConsoleService:
         self.browser.get("/healthz").raise_for_status()
 
     def _services(self) -> Runtime:
-        jwks = JwksCache((), self.settings.verification, self.clock)
+        jwks = JwksCache((), self.clock)
         callers = CallerDirectory((), [])
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))

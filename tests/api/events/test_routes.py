@@ -14,8 +14,8 @@ import httpx2
 import msgspec
 import pytest
 
+from trustwatch.api.events import slice as events_slice
 from trustwatch.api.events.intake import EventIntake
-from trustwatch.api.settings.service_settings import ServicePipelineSettings
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 from trustwatch_client.events import MAX_EVENT_BYTES
@@ -348,9 +348,12 @@ def test_a_full_queue_is_429(site: Any, event: Any) -> None:
     assert site.event_log.next_offset == 0
 
 
-def test_a_pipeline_that_does_not_keep_up_slows_senders(new_site: Any, event: Any) -> None:
-    """429 once more bytes wait to be applied than `max_lag_bytes`, whether or not it still reports."""
-    site = new_site(pipeline=ServicePipelineSettings(max_lag_bytes=65_536))
+def test_a_pipeline_that_does_not_keep_up_slows_senders(
+    new_site: Any, event: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """429 once more bytes wait to be applied than `MAX_LAG_BYTES`, whether or not it still reports."""
+    monkeypatch.setattr(events_slice, "MAX_LAG_BYTES", 65_536)
+    site = new_site()
     accepted = site.send([event(number, attributes={"x": "y" * 1000}) for number in range(200)])
     waits = site.send(event(1000))
     site.report(offset=200)

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from trustwatch.api.feedback import preview_runner
+from trustwatch.api.feedback import service as feedback_service
 from trustwatch.api.feedback.preview_runner import LOST_AFTER_MS
-from trustwatch.api.settings.learning_settings import FeedbackSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
@@ -101,8 +102,8 @@ def test_what_could_not_be_previewed_is_adopted_by_saying_so(person: Person) -> 
     ("more", "words"),
     [
         ({"expires_in_s": 0}, ("needs an end",)),
-        ({"expires_in_s": 91 * DAY_S}, ("90 days", "feedback.max_days")),
-        ({"scope": {"features": None}, "expires_in_s": 2 * DAY_S}, ("24 hours", "feedback.broad_max_hours")),
+        ({"expires_in_s": 91 * DAY_S}, ("90 days",)),
+        ({"scope": {"features": None}, "expires_in_s": 2 * DAY_S}, ("24 hours",)),
         ({"scope": {"kind": "peer_group", "features": None}}, ("peer group", "features")),
         ({"scope": {"features": []}}, ("at least one",)),
         ({"scope": {"resource": " "}}, ("`resource` is empty",)),
@@ -225,12 +226,13 @@ def test_a_true_positive_is_a_label_and_changes_nothing(person: Person) -> None:
     assert person.revoke(told["feedback_id"]).json()["status"] == "revoked"
 
 
-def test_rules_are_bounded_in_number(new_site: Callable[..., Any]) -> None:
+def test_rules_are_bounded_in_number(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant that has as many as it may have revokes one first; other tenants are not held up."""
-    person = Person(new_site(feedback=FeedbackSettings(max_rules=1)))
+    monkeypatch.setattr(feedback_service, "MAX_RULES", 1)
+    person = Person(new_site())
     first = person.adopt(person.previewed(person.draft())).json()
     second = person.previewed(person.draft("hour_surprise"))
-    problem(person.adopt(second), 409, "feedback.max_rules", "revoke one")
+    problem(person.adopt(second), 409, "there may be 1", "revoke one")
     other = person.previewed(person.draft(), "D0003", "globex")
     assert person.adopt(other, "D0003", "globex").status_code == 201
 
@@ -238,14 +240,15 @@ def test_rules_are_bounded_in_number(new_site: Callable[..., Any]) -> None:
     assert person.adopt(second).status_code == 201
 
 
-def test_previews_run_one_at_a_time_and_few_wait(new_site: Callable[..., Any]) -> None:
+def test_previews_run_one_at_a_time_and_few_wait(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One more than may wait is told to come again."""
-    person = Person(new_site(feedback=FeedbackSettings(previews_waiting=1)))
+    monkeypatch.setattr(preview_runner, "PREVIEWS_WAITING", 1)
+    person = Person(new_site())
     person.runs.held = True
     first, second = (person.start(person.draft()).json() for _ in range(2))
     refused = person.start(person.draft())
     assert (first["status"], second["status"]) == ("running", "waiting")
-    problem(refused, 429, "feedback.previews_waiting", "of this tenant 2 previews run or wait")
+    problem(refused, 429, "of this tenant 2 previews run or wait")
     assert refused.headers["retry-after"] == "10"
     assert len(person.runs.jobs) == 1
 
@@ -254,9 +257,12 @@ def test_previews_run_one_at_a_time_and_few_wait(new_site: Callable[..., Any]) -
     assert len(person.runs.jobs) == 2
 
 
-def test_one_tenants_previews_keep_no_other_waiting(new_site: Callable[..., Any]) -> None:
+def test_one_tenants_previews_keep_no_other_waiting(
+    new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its places are its own, and its turn comes before the second of whoever was there first."""
-    person = Person(new_site(feedback=FeedbackSettings(previews_waiting=1)))
+    monkeypatch.setattr(preview_runner, "PREVIEWS_WAITING", 1)
+    person = Person(new_site())
     person.runs.held = True
     mine = [person.start(person.draft()).json() for _ in range(2)]
     problem(person.start(person.draft()), 429, "of this tenant 2")
@@ -269,13 +275,14 @@ def test_one_tenants_previews_keep_no_other_waiting(new_site: Callable[..., Any]
     assert [job.rule.tenant for job in person.runs.jobs] == ["acme", "globex", "acme"]
 
 
-def test_a_preview_ends_in_time(new_site: Callable[..., Any]) -> None:
+def test_a_preview_ends_in_time(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes too long is given up, and says so."""
-    person = Person(new_site(feedback=FeedbackSettings(preview_max_s=0.05)))
+    monkeypatch.setattr(preview_runner, "PREVIEW_MAX_S", 0.05)
+    person = Person(new_site())
     person.runs.held = True
     ended = person.ended(person.start(person.draft()).json()["preview_id"])
     assert ended["status"] == "failed"
-    assert "feedback.preview_max_s" in ended["error"]
+    assert "longer than 0.05 s" in ended["error"]
 
 
 def test_a_preview_whose_process_is_gone_has_failed(person: Person) -> None:

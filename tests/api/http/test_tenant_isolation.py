@@ -119,7 +119,7 @@ ROUTES = [route for route in all_routes() if route.path not in PUBLIC | STREAMS]
 @pytest.fixture
 def service(new_site: Callable[..., Any], summary: Callable[..., Any]) -> Any:
     """A service with everything of two tenants in its store."""
-    return filled(new_site(shared_signals=SharedSignalsSettings(enabled=True, poll_wait_s=0.1)), summary)
+    return filled(new_site(shared_signals=SharedSignalsSettings(enabled=True)), summary)
 
 
 def filled(site: Any, summary: Callable[..., Any]) -> Any:

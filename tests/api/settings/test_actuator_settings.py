@@ -62,8 +62,6 @@ def settings(tmp_path: Path, *actuators: str, more: str = "") -> Settings:
             "needs its `key_id`",
         ),
         ("name: a, kind: hydra, url: 'https://h', issuers: [i], default_lifetime_s: 0", ">= 1"),
-        ("name: a, kind: hydra, url: 'https://h', issuers: [i], timeout_s: 0", "> 0"),
-        ("name: a, kind: hydra, url: 'https://h', issuers: [i], timeout_s: 61", "<= 60"),
         (f"name: {'a' * 65}, kind: hydra, url: 'https://h', issuers: [i]", "at most 64 characters"),
     ],
 )
@@ -113,7 +111,7 @@ def test_actuators_become_channels(tmp_path: Path) -> None:
         tmp_path,
         "name: plain, kind: hydra, url: 'https://h', issuers: [i, j], tenants: [acme], clients: {bot: c7}",
         "name: bearer, kind: hydra, url: 'https://h', issuers: [i], auth: {bearer: ory_pat}",
-        f"name: signed, kind: keycloak, url: 'https://k', realm: r, issuers: [i], timeout_s: 3, {key}",
+        f"name: signed, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {key}",
         f"name: secret, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {AUTH}",
         f"name: hook, kind: webhook, url: 'https://w', issuers: [i], {SIGNED}, confirm_url: 'https://w/c'",
     )
@@ -125,7 +123,7 @@ def test_actuators_become_channels(tmp_path: Path) -> None:
     ]
     plain = channels[0].target
     assert (plain.serves("acme", "j"), plain.serves("globex", "j"), plain.serves("acme", "k")) == (True, False, False)
-    assert (plain.client_of("bot"), plain.client_of("other"), channels[2].target.timeout_s) == ("c7", "other", 3.0)
+    assert (plain.client_of("bot"), plain.client_of("other")) == ("c7", "other")
     assert all(one.policy is not None and one.policy.backoff_cap_s <= 15 for one in channels)
 
 

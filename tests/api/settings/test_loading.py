@@ -136,7 +136,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("listen: {port: 70000}", ["`int` <= 65535", "`$.listen.port`", "TCP port"]),
         ("listen: {port: '8420'}", ["Expected `int`, got `str`", "`$.listen.port`"]),
         ("lisen: {}", ["unknown field `lisen`", "`listen`"]),
-        ("pipeline: {batch: 3}", ["unknown field `batch`", "`$.pipeline`", "`batch_size`"]),
+        ("pipeline: {batch: 3}", ["unknown field `batch`", "`$.pipeline`", "`resident_agents`"]),
         ("tenants: {acme: {mode: on-fire}}", ["`$.tenants[...].mode`", "shadow, enforce"]),
         ("risk: {disabled_signals: [typo]}", ["no such hard signal: typo", "deep_delegation", "`$.risk`"]),
         ("- 1", ["must be a mapping", "`$`"]),
@@ -178,7 +178,6 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("risk: {alert_budget: {critical: 30}}", ["critical <= high <= medium", "`$.risk.alert_budget`"]),
         ("token_policy: {low: {max_token_lifetime_s: 0}}", ["only where `allow` is false", "`$.token_policy.low`"]),
         ("token_policy: {severe: {}}", ["unknown field `severe`", "`critical`"]),
-        ("verification: {keys_max_age_s: 1}", ["`refresh_s`", "`$.verification`"]),
     ],
 )
 def test_an_error_names_the_file_the_member_and_what_it_may_be(tmp_path: Path, text: str, parts: list[str]) -> None:

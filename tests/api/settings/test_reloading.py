@@ -37,7 +37,7 @@ def settings(folder: Path, text: str) -> Settings:
         ("tenants: {acme: {mode: enforce}}", ("tenants",), ()),
         ("tenants: {acme: {mode: shadow, domains: [a.example]}}", ("tenants",), ("tenants",)),
         ("token_policy: {low: {max_token_lifetime_s: 60}}", ("token_policy.low.max_token_lifetime_s",), ()),
-        ("pipeline: {batch_size: 5}\nlogs: {format: json}", ("logs.format",), ("pipeline.batch_size",)),
+        ("pipeline: {resident_agents: 5}\nlogs: {format: json}", ("logs.format",), ("pipeline.resident_agents",)),
         ("listen: {port: 9}", (), ("listen.port",)),
         (CALLER, ("callers",), ()),
         (CALLER.replace("name: g", "silence_s: 600, name: g"), (), ("callers",)),

@@ -12,6 +12,7 @@ import pytest
 
 from trustwatch.api.settings.service_settings import ListenSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
+from trustwatch.api.shared_signals import service, transmitter, transmitter_context
 from trustwatch.api.shared_signals.transmitter import SharedSignalsTransmitter
 from trustwatch.api.shared_signals.transmitter_context import TransmitterContext
 from trustwatch.scoring.records.commits import OutboxRow
@@ -55,12 +56,17 @@ class Transmitter:
 
 
 @pytest.fixture
-def transmit(new_site: Callable[..., Any]) -> Iterator[Callable[..., Transmitter]]:
-    """Makes a transmitter with further settings."""
+def transmit(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Transmitter]]:
+    """Makes a transmitter with further settings; names in capitals are constants of its modules."""
     made: list[Transmitter] = []
 
     def make(issuer: str | None = None, hooks: Any = (), **settings: Any) -> Transmitter:
-        given = {"push_hosts": ("127.0.0.1",), "poll_wait_s": 2.0, **settings}
+        constants = {"POLL_WAIT_S": 2.0} | {name: settings.pop(name) for name in list(settings) if name.isupper()}
+        for name, value in constants.items():
+            for module in (service, transmitter, transmitter_context):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, value)
+        given = {"push_hosts": ("127.0.0.1",), **settings}
         part = SharedSignalsSettings(enabled=True, issuer=issuer, **given)
         made.append(Transmitter(new_site(shared_signals=part, listen=ListenSettings(public_url=PUBLIC), hooks=hooks)))
         return made[-1]

@@ -48,7 +48,7 @@ EXPECTED = {
 def transmitter(request: pytest.FixtureRequest, transmit: Callable[..., Any], tmp_path: Path) -> Any:
     """One that encrypts for `gateway`, by a JWKS that is not there yet, where a test asks for it."""
     keys = EncryptionSettings(jwks_file=tmp_path / "receiver-jwks.json")
-    return transmit(poll_wait_s=1.0, encryption={"gateway": keys} if hasattr(request, "param") else {})
+    return transmit(POLL_WAIT_S=1.0, encryption={"gateway": keys} if hasattr(request, "param") else {})
 
 
 @pytest.fixture
@@ -68,7 +68,6 @@ def receive(transmitter: Any, tmp_path: Path, database: Path) -> Iterator[Callab
             tenants=("acme",),
             issuers=("https://as.example",),
             jwks_uri=f"{transmitter.site.url}/ssf/jwks.json",
-            poll_interval_s=0.05,
             **given,
         )
         made.append(type(transmitter.site)(folder, copy, shared_signals=SharedSignalsSettings(transmitters=(entry,))))
@@ -132,9 +131,7 @@ def test_by_poll(transmitter: Any, receive: Callable[..., Any], until: Until) ->
     bearer = transmitter.site.token("gateway", "ssf.manage.poll")
     path = stream["delivery"]["endpoint_url"].removeprefix(ISSUER)
     transmitter.commit(announced())
-    site = receive(
-        poll_url=f"{transmitter.site.url}{path}", auth=ActuatorAuthSettings(bearer=Secret(bearer)), poll_timeout_s=10.0
-    )
+    site = receive(poll_url=f"{transmitter.site.url}{path}", auth=ActuatorAuthSettings(bearer=Secret(bearer)))
     (kept,) = transmitter.site.store.security_events.list_all_streams()
     until(lambda: not transmitter.site.store.security_events.waiting(kept, 10))
 
@@ -171,7 +168,7 @@ def test_a_stream_that_is_made_at_start_and_polled(transmitter: Any, receive: Ca
     """Found by the issuer alone, verified; what comes by it is taken."""
     auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
     events = tuple(EVENTS_SUPPORTED)
-    site = receive(stream=ManagedStreamSettings(events=events), auth=auth, poll_timeout_s=10.0)
+    site = receive(stream=ManagedStreamSettings(events=events), auth=auth)
     (kept,) = until(transmitter.site.store.security_events.list_all_streams)
     assert (kept.description[:11] + kept.description[19:], kept.method) == ("trustwatch  (trust)", POLL_METHOD)
     assert set(kept.events_requested) == set(EVENTS_SUPPORTED)
@@ -227,7 +224,7 @@ def test_a_stream_is_managed_from_afar(transmitter: Any, receive: Callable[..., 
     """Verified again, paused, without one agent and with it, replaced: each does there what it says."""
     auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
     stream = ManagedStreamSettings(events=(WORKLOAD_COMPROMISED,))
-    site = receive(stream=stream, auth=auth, poll_timeout_s=10.0)
+    site = receive(stream=stream, auth=auth)
     until(lambda: outcomes(site)["verified"])
     managed(transmitter, site, lambda one: one.verify())
     until(lambda: outcomes(site)["verified"] == 2)
@@ -256,7 +253,7 @@ def test_a_stream_that_goes_away_is_made_again(
     """Deleted by somebody there while it is polled: 404, and it is kept as at start."""
     monkeypatch.setattr(signal_poller, "KEEP_AGAIN_S", 0.05)
     auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
-    site = receive(stream=ManagedStreamSettings(events=(WORKLOAD_COMPROMISED,)), auth=auth, poll_timeout_s=10.0)
+    site = receive(stream=ManagedStreamSettings(events=(WORKLOAD_COMPROMISED,)), auth=auth)
     until(lambda: outcomes(site)["verified"])
     store = transmitter.site.store.security_events
     (first,) = store.list_all_streams()
@@ -285,7 +282,7 @@ def test_no_secret_of_a_stream_survives(
     bearer = transmitter.site.token("gateway", "ssf.manage")
     stream = ManagedStreamSettings(delivery=delivery, receive_url=receiver_of_pushes.url)
     auth = ActuatorAuthSettings(bearer=Secret(bearer))
-    site = receive(stream=stream, auth=auth, push_secret=Secret(SECRET), poll_timeout_s=10.0)
+    site = receive(stream=stream, auth=auth, push_secret=Secret(SECRET))
     until(lambda: transmitter.context.outcomes["queued"])
     transmitter.commit(announced())
     until(lambda: site.events() if delivery == "poll" else len(receiver_of_pushes.got) > 1)
@@ -311,7 +308,7 @@ def test_encrypted_to_the_key_that_the_other_side_publishes(
         path = receiver.create()["delivery"]["endpoint_url"].removeprefix(ISSUER)
         bearer = Secret(transmitter.site.token("gateway", "ssf.manage.poll"))
         given = {"poll_url": f"{transmitter.site.url}{path}", "auth": ActuatorAuthSettings(bearer=bearer)}
-    site = receive(encrypted="require", poll_timeout_s=10.0, **given)
+    site = receive(encrypted="require", **given)
     if delivery == "push":
         receiver.create_push(f"{site.url}/ssf/receive/trust", f"Bearer {SECRET}")
     transmitter.commit(announced())

@@ -181,7 +181,7 @@ def test_a_dead_receiver_is_paused_and_loses_nothing_when_it_comes_back(
     transmit: Transmit, receiver_of_pushes: SetReceiver
 ) -> None:
     """It is told, if it hears that; the status says why; enabled again it gets what waited."""
-    transmitter = transmit(push_give_up_s=100.0)
+    transmitter = transmit(PUSH_GIVE_UP_S=100.0)
     receiver = transmitter.receiver()
     stream = receiver.create_push(receiver_of_pushes.url, events=(RISK_LEVEL_CHANGE,))
     receiver_of_pushes.answers += [(500, b"")] * 2
@@ -239,7 +239,7 @@ def test_a_slow_receiver_holds_up_nobody_else(
     transmit: Transmit, receiver_of_pushes: SetReceiver, second_receiver: SetReceiver, until: Until
 ) -> None:
     """A lane for each stream; the attempt that takes too long is ended and comes again."""
-    transmitter = transmit(push_timeout_s=4.0)  # the quick one has to answer within it on a busy machine
+    transmitter = transmit(PUSH_TIMEOUT_S=4.0)  # the quick one has to answer within it on a busy machine
     slow, quick = transmitter.receiver(), transmitter.receiver("trusted")
     slow.create_push(receiver_of_pushes.url, events=(RISK_LEVEL_CHANGE,))
     quick.create_push(second_receiver.url, events=(RISK_LEVEL_CHANGE,))
@@ -259,7 +259,7 @@ def test_a_slow_receiver_holds_up_nobody_else(
 
 def test_a_full_queue_of_a_dead_receiver_is_dropped(transmit: Transmit, receiver_of_pushes: SetReceiver) -> None:
     """Bounded though nobody takes anything; disabled, and the receiver is told once, if it hears that."""
-    transmitter = transmit(max_waiting=10)
+    transmitter = transmit(MAX_WAITING=10)
     receiver = transmitter.receiver()
     stream = receiver.create_push(receiver_of_pushes.url, events=(RISK_LEVEL_CHANGE,))
     receiver_of_pushes.answers.append((503, b""))

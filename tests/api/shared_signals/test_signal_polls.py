@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import msgspec
 import pytest
 
 from trustwatch.api.http.auth.set_verification import SetRefused
@@ -31,8 +30,13 @@ SETTINGS = SignalTransmitterSettings(
     tenants=("acme",),
     jwks_file=Path("/jwks.json"),
     poll_url=URL,
-    poll_timeout_s=0.2,
 )
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll without an answer is given up soon."""
+    monkeypatch.setattr(signal_poller, "POLL_TIMEOUT_S", 0.2)
 
 
 class Peer:
@@ -219,9 +223,9 @@ def test_what_was_settled_is_no_news(peer: Peer) -> None:
     assert peer.run(once, once, once, once) == [True, False, False, True]
 
 
-def test_no_answer_makes_polls_without_a_pause(peer: Peer) -> None:
+def test_no_answer_makes_polls_without_a_pause(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is answered at once: nothing, nothing and more, what was taken before, or something new each time."""
-    settings = msgspec.structs.replace(SETTINGS, poll_interval_s=0.1)
+    monkeypatch.setattr(signal_poller, "POLL_INTERVAL_S", 0.1)
     numbers = count()
     for answer in (
         lambda: {"sets": {}},
@@ -231,7 +235,7 @@ def test_no_answer_makes_polls_without_a_pause(peer: Peer) -> None:
     ):
         peer.asked.clear()
         peer.answers = [answer() for _ in range(100)]
-        asyncio.run(poll_for(peer, settings, 0.3))
+        asyncio.run(poll_for(peer, SETTINGS, 0.3))
         assert 2 <= len(peer.asked) <= 7
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from trustwatch.api.http.line_limit import LINES_PER_S
+from trustwatch.api.shared_signals import signal_receiver
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.formats.security_event_types import CAEP, SSF, WISE
 from trustwatch.ingest.formats.token_ids import token_id_digest
@@ -174,7 +175,7 @@ def test_wrong_secrets_are_counted_and_told(reception: Reception, capsys: pytest
 
 def test_a_transmitter_that_is_only_polled_may_not_push(receive: Callable[..., Reception]) -> None:
     """Whatever it shows: access_denied."""
-    reception = receive(push_secret=None, poll_url="http://127.0.0.1:9/poll", poll_interval_s=3600.0)
+    reception = receive(push_secret=None, poll_url="http://127.0.0.1:9/poll")
     assert refused(reception.push(reception.transmitter.sign(reception.claims()))) == "access_denied"
 
 
@@ -261,15 +262,17 @@ def test_evidence_that_comes_at_the_same_time_counts_once(reception: Reception) 
 
 
 def test_old_signals_are_on_record_alone(reception: Reception) -> None:
-    """A SET that is older than `max_age_s` restricts nobody: identifiers are remembered no longer than that."""
+    """A SET that is older than `MAX_AGE_S` restricts nobody: identifiers are remembered no longer than that."""
     old = int(reception.site.clock.now) - 3 * DAY_S - 1
     assert reception.send(iat=old).status_code == 202
     assert (reception.types(), reception.outcomes) == (["signal.note"], {"stale": 1})
 
 
-def test_memory_is_bounded(receive: Callable[..., Reception]) -> None:
+def test_memory_is_bounded(receive: Callable[..., Reception], monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has said so much has to wait (429), but for compromises; what is too old is forgotten, and there is room."""
-    reception = receive(max_remembered=100, max_age_s=60.0)
+    monkeypatch.setattr(signal_receiver, "MAX_REMEMBERED", 100)
+    monkeypatch.setattr(signal_receiver, "MAX_AGE_S", 60.0)
+    reception = receive()
     for number in range(100):
         assert reception.send(CAEP + "session-established", number).status_code == 202
     answer = reception.send(REVOKED, number=900)
@@ -285,9 +288,10 @@ def test_memory_is_bounded(receive: Callable[..., Reception]) -> None:
     assert reception.site.store.received_signals.count_taken() == {"idp": 1}
 
 
-def test_noise_fills_no_memory(receive: Callable[..., Reception]) -> None:
+def test_noise_fills_no_memory(receive: Callable[..., Reception], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is about nobody here, of no known type or not covered is not remembered: a repeat has no effect either."""
-    reception = receive(max_remembered=100)
+    monkeypatch.setattr(signal_receiver, "MAX_REMEMBERED", 100)
+    reception = receive()
     email = {"format": "email", "email": "ann@acme.example"}
     for number in range(60):
         assert reception.send(CAEP + "session-established", number, sub_id=email).status_code == 202

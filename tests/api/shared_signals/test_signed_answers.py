@@ -31,7 +31,7 @@ PUBLIC = "https://trust.example"
 
 @pytest.fixture
 def transmitter(transmit: Callable[..., Any]) -> Any:
-    return transmit(answer_s=120)
+    return transmit(ANSWER_S=120)
 
 
 def verified(transmitter: Any, token: str | bytes, kind: str, audience: str = "gateway") -> Any:

@@ -282,7 +282,7 @@ def test_a_client_without_tenants_gets_no_stream(transmitter: Any) -> None:
 
 def test_so_many_streams_and_subjects(transmit: Transmit) -> None:
     """409 and 429 beyond what the operator allows; of another receiver nothing is counted."""
-    transmitter = transmit(max_streams=2, max_subjects=2)
+    transmitter = transmit(MAX_STREAMS=2, MAX_SUBJECTS=2)
     receiver, other = transmitter.receiver(), transmitter.receiver("trusted")
     stream, _ = receiver.create(), receiver.create()
     assert receiver.ask("POST", "configuration_endpoint", {}).status_code == 409

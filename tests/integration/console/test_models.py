@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
-KEEPER = "lifecycle: {enabled: true, every_h: 0, follow_days: 2, min_agent_days: 10}\n"
+KEEPER = "lifecycle: {enabled: true, every_h: 0, min_agent_days: 10}\n"
 WHY = "seen in shadow for a day, CHG-9"
 
 

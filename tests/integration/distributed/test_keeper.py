@@ -14,7 +14,7 @@ from ...support.service_checks import Models, child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-LIFECYCLE = "lifecycle: {enabled: true, every_h: 0, follow_days: 1, min_agent_days: 10}\n"
+LIFECYCLE = "lifecycle: {enabled: true, every_h: 0, min_agent_days: 10}\n"
 KEEPING, WAITING, TRAINING = "keeping models", "another process keeps models", "training"
 CLONES = 3
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from standardwebhooks import Webhook
 
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.delivery import dispatcher
 from trustwatch.scoring.delivery.delivery_target import (
     ALL_LEVELS,
     DeliveryChannel,
@@ -251,12 +252,15 @@ def test_gone_stops_the_target(store: SqlStore, clock: Clock, receiver: Receiver
     assert {one.status for one in states(store).values()} == {"delivered"}
 
 
-def test_hanging_target_delays_no_other(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
+def test_hanging_target_delays_no_other(
+    store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A target that never answers uses up its own time budget; meanwhile another one gets all of its alerts."""
+    monkeypatch.setattr(dispatcher, "ATTEMPT_TIMEOUT_S", 0.5)
     receiver.go.clear()
     put(store, *(alert(number, clock) for number in range(6)))
 
-    seen = dispatch(store, clock, [target(receiver, "hangs", timeout_s=0.5), target(other, "fine")])
+    seen = dispatch(store, clock, [target(receiver, "hangs"), target(other, "fine")])
 
     assert seen[:6] == [("fine", "delivered")] * 6  # all of them before the first time-out of the other one
     found = states(store)

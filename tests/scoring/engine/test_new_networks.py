@@ -130,11 +130,11 @@ def test_both_networks_are_known(kit: Any, make: Any) -> None:
         assert not any(fired(engine.score(kit.columns(events))))
 
 
-def test_the_setting(story: Any) -> None:
-    """Another interval, and none."""
-    part = ((0, HOME, {}), (1_000, ELSEWHERE, {}))
-    assert fired(story(token_networks_s=1_000.0).score(*part)) == [False, True]
-    assert not any(fired(story(token_networks_s=0.0).score((0, HOME, {}), (0, ELSEWHERE, {}))))
+def test_it_can_be_switched_off(story: Any) -> None:
+    """As every hard signal."""
+    part = ((0, HOME, {}), (300, ELSEWHERE, {}))
+    assert fired(story().score(*part)) == [False, True]
+    assert not any(fired(story(disabled_signals=("token_on_two_networks",)).score(*part)))
 
 
 def test_a_release_accepts_the_networks_of_tokens(story: Any) -> None:

@@ -19,6 +19,7 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.learning import drift
 from trustwatch.scoring.learning.drift import (
     EVIDENCE_BINS,
     DistributionSketch,
@@ -36,8 +37,14 @@ from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
-BOUNDS = DriftSettings(features=0.5, scores=0.2, min_events=300, reference_days=2)
+BOUNDS = DriftSettings(features=0.5, scores=0.2, reference_days=2)
 SALT = b"salt of drift"
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days of the simulation are judged, small as they are."""
+    monkeypatch.setattr(drift, "MIN_GROUP_EVENTS", 300)
 
 
 class ModelAndLaterDays(NamedTuple):
@@ -188,7 +195,7 @@ def test_a_drift_is_told_once_and_again_after_a_week() -> None:
         day = with_drift_start(drifted(number, what=[] if number in calm else None), before)
         before = day
         if day.drift["drifted"]:
-            keys.append((number, drift_alert_row(day, 7, 0, "https://tw.example").key))
+            keys.append((number, drift_alert_row(day, 0, "https://tw.example").key))
 
     told = [number for number, group in itertools.groupby(keys, key=lambda one: one[1]) for number in [next(group)[0]]]
     assert told == [100, 107, 114]
@@ -196,7 +203,7 @@ def test_a_drift_is_told_once_and_again_after_a_week() -> None:
 
 def test_an_alert_says_what_has_drifted() -> None:
     """As a CloudEvent like all others, for the tenant alone."""
-    row = drift_alert_row(with_drift_start(drifted(20_000), None), 7, 1_764_000_000_000, "https://tw.example")
+    row = drift_alert_row(with_drift_start(drifted(20_000), None), 1_764_000_000_000, "https://tw.example")
     event = msgspec.json.decode(row.payload)
     assert (row.kind, row.tenant, row.level) == ("alert", "acme", 2)
     assert event["type"] == "io.trustwatch.alert.model-drift.v1"

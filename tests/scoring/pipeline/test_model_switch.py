@@ -103,7 +103,7 @@ class SwitchingPipelines:
             models=models,
         )
         self.readers.append(LogReader(self.folder / "log"))
-        settings = PipelineSettings(batch_size=batch, commit_interval_s=0.0)
+        settings = PipelineSettings(commit_interval_s=0.0)
         pipeline = SinglePartitionPipeline(
             self.readers[-1],
             processor,
@@ -113,7 +113,7 @@ class SwitchingPipelines:
             time.monotonic,
             time.sleep,
             lambda _: None,
-            tuning=PipelineTuning(poll_s=0.0, retry_s=0.01),
+            tuning=PipelineTuning(batch_size=batch, poll_s=0.0, retry_s=0.01),
         )
         pipeline.start()
         return pipeline

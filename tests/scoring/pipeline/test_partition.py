@@ -62,7 +62,8 @@ class PartitionTestbed:
     ) -> None:
         self.kit, self.clock, self.source = kit, Clock(), FixedSource(records)
         self.store: SqlStore = open_store(sqlite_url(path))
-        self.settings, self.tuning = PipelineSettings(**{"batch_size": 10, **settings}), tuning
+        chosen = {"batch_size": 10} | {name: settings.pop(name) for name in PipelineTuning._fields if name in settings}
+        self.settings, self.tuning = PipelineSettings(**settings), tuning._replace(**chosen)
         self.commits: list[int] = []
         self.sleep: Callable[[float], None] = lambda _seconds: None
 

@@ -57,7 +57,12 @@ class RestartedPipelines:
         self.log.sync()
 
     def pipeline(
-        self, capacity: int = 100, store: Any = None, max_uncommitted: int = 20_000, **settings: Any
+        self,
+        capacity: int = 100,
+        store: Any = None,
+        max_uncommitted: int = 20_000,
+        batch_size: int = 1_000,
+        **settings: Any,
     ) -> SinglePartitionPipeline:
         store = store or self.store
         source = LogReader(self.folder / "log")
@@ -73,7 +78,7 @@ class RestartedPipelines:
             self.pause,
             self.committed.append,
             on_risk=lambda _, agents, erased: self.told.extend(agents),
-            tuning=PipelineTuning(max_uncommitted, retry_s=0.01, poll_s=0.0),
+            tuning=PipelineTuning(max_uncommitted, batch_size=batch_size, retry_s=0.01, poll_s=0.0),
         )
 
     def pause(self, seconds: float) -> None:

@@ -155,11 +155,11 @@ def run(folder: Path, data: Path, batch: int, checkpoints: CheckpointFiles | Non
         processor,
         store,
         POLICY,
-        PipelineSettings(batch_size=batch, commit_interval_s=0.02, checkpoint_agents=2),
+        PipelineSettings(commit_interval_s=0.02, checkpoint_agents=2),
         time.monotonic,
         time.sleep,
         lambda done: None,
-        tuning=PipelineTuning(poll_s=0.0, rows_interval_s=0.5),
+        tuning=PipelineTuning(batch_size=batch, poll_s=0.0, rows_interval_s=0.5),
         checkpoints=checkpoints,
     )
     pipeline.start()

@@ -154,7 +154,7 @@ def test_a_gateway_may_have_so_many_persons_asked(desk: Any, monkeypatch: pytest
         assert told(desk.envoy(desk.issuer.token(f"bot-{number}", scope=BOTH), "POST")) == STEP_UP
 
     assert len(desk.waiting()) == 2
-    assert "trustwatch_approvals_unasked_total 2.0" in desk.metrics()
+    assert 'trustwatch_approvals_failed_total{what="unasked"} 2.0' in desk.metrics()
 
 
 def test_nothing_is_refused_in_shadow_mode(new_desk: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from trustwatch.api.settings.access_settings import VerificationSettings
+from trustwatch.api.http.auth.jwks import KEYS_MAX_AGE_S, REFRESH_MIN_S
 from trustwatch.scoring.records.agents import RiskLevel
 
 WAYS = ("envoy", "forward")
@@ -130,9 +130,9 @@ def test_two_authorization_headers_are_none(desk: Any) -> None:
 def test_challenges_name_the_metadata_where_configured(new_desk: Callable[..., Any]) -> None:
     """RFC 9728: by it a client finds where to get a token."""
     url = "https://api.example/.well-known/oauth-protected-resource"
-    desk = new_desk(resource_metadata=url, realm="payments")
+    desk = new_desk(resource_metadata=url)
 
-    assert desk.envoy().headers["www-authenticate"] == f'Bearer realm="payments", resource_metadata="{url}"'
+    assert desk.envoy().headers["www-authenticate"] == f'Bearer realm="agents", resource_metadata="{url}"'
     assert f'resource_metadata="{url}"' in desk.envoy("bad").headers["www-authenticate"]
 
 
@@ -295,7 +295,7 @@ def test_new_keys_are_taken_over_while_a_call_waits(new_desk: Callable[..., Any]
     desk = new_desk()
     old = issuer.token()
     assert desk.envoy(old).status_code == 200
-    desk.now += VerificationSettings().refresh_min_s + 1
+    desk.now += REFRESH_MIN_S + 1
     issuer.key = ec.generate_private_key(ec.SECP256R1())
     issuer.publish("k2")
 
@@ -322,17 +322,17 @@ def test_without_keys_nobody_passes(new_desk: Callable[..., Any], issuer: Any) -
     assert f'trustwatch_issuer_keys{{issuer="{issuer.settings().issuer}"}} 0.0' in desk.metrics()
 
     issuer.publish("k1")
-    desk.now += VerificationSettings().refresh_min_s + 1
+    desk.now += REFRESH_MIN_S + 1
     assert desk.envoy(issuer.token()).status_code == 200
 
 
 def test_keys_are_kept_while_their_issuer_is_silent(desk: Any) -> None:
-    """Up to `keys_max_age_s`; then its tokens count no more, the remembered ones neither."""
+    """Up to `KEYS_MAX_AGE_S`; then its tokens count no more, the remembered ones neither."""
     desk.issuer.file.unlink()
     token = desk.issuer.token(exp=int(desk.now) + 10 * 86_400)
     assert desk.envoy(token).status_code == 200
 
-    desk.now += VerificationSettings().keys_max_age_s - 1
+    desk.now += KEYS_MAX_AGE_S - 1
     assert desk.envoy(token).status_code == 200
     desk.now += 2
     assert desk.envoy(token).status_code == 403

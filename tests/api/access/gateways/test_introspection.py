@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, quote
 import msgspec
 import pytest
 
+from trustwatch.api.access.gateways import gateway_issuers
 from trustwatch.api.access.gateways.gateway_issuers import GatewayIssuers
 from trustwatch.api.settings.enforcement_settings import GatewayClientSettings, IntrospectionServerSettings
 from trustwatch.ingest.settings import Secret
@@ -259,7 +260,7 @@ def test_opaque_tokens_are_asked_about(new_desk: Callable[..., Any], issuer: Any
 
 def test_answers_are_kept_for_seconds(new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer) -> None:
     """Active and inactive ones; then the server is asked anew."""
-    desk = new_desk(issuer.settings(**asked(server, cache_s=2.0)))
+    desk = new_desk(issuer.settings(**asked(server)))
     server.tokens["opaque-1"] = {"client_id": "bot"}
     for token, active in (("opaque-1", True), ("opaque-2", False)):
         server.asked.clear()
@@ -333,10 +334,17 @@ def test_the_issuer_is_asked_about_its_jwts_where_configured(
 @pytest.mark.parametrize(("setting", "expected"), [("error", 503), ("inactive", 200)])
 @pytest.mark.parametrize("fault", ["down", "slow", "500", "401", "no JSON", "no answer", "too much"])
 def test_while_its_server_can_not_be_asked(
-    new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer, fault: str, setting: str, expected: int
+    new_desk: Callable[..., Any],
+    issuer: Any,
+    server: OpaqueServer,
+    fault: str,
+    setting: str,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """503 or inactive, as set; a JWT that is verified here does not need it. Nothing of it is remembered."""
-    desk = new_desk(issuer.settings(**asked(server, timeout_s=0.3)), on_unreachable=setting)
+    monkeypatch.setattr(gateway_issuers, "INTROSPECTION_TIMEOUT_S", 0.3)
+    desk = new_desk(issuer.settings(**asked(server)), on_unreachable=setting)
     server.tokens["opaque-1"] = {"client_id": "bot"}
     faults: dict[str, Callable[[], Any]] = {
         "down": server.close,

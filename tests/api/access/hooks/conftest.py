@@ -84,7 +84,7 @@ class HookTestbed:
 
     async def _open(self) -> None:
         rules = self.settings.verification
-        self.jwks = JwksCache(self.settings.issuers, rules, lambda: self.now)
+        self.jwks = JwksCache(self.settings.issuers, lambda: self.now)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         log = GroupCommit(self.event_log)
         self.guard = make_decision_point(

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from trustwatch.api.http.auth import bearer_tokens, jwks
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
@@ -117,14 +118,14 @@ def jwks_of(*keys: SigningKey | dict[str, Any]) -> bytes:
 class IssuerTestbed:
     """One issuer, its server, a clock, and what the service makes of them."""
 
-    def __init__(self, server: JwksServer, **rules: Any) -> None:
+    def __init__(self, server: JwksServer) -> None:
         self.server = server
         self.clock = FakeClock()
-        self.rules = VerificationSettings(**{"unknown_key_wait_s": 2.0, "refresh_s": 1000.0, **rules})
+        self.rules = VerificationSettings()
         self.issuer = IssuerSettings(issuer=ISSUER, audiences=(AUDIENCE,), jwks_uri=server.url)
         self.ahead = 0.0
         """Seconds by which the clock was set forward; no time has passed in them."""
-        self.jwks = JwksCache([self.issuer], self.rules, self.clock, lambda: self.clock.now - self.ahead)
+        self.jwks = JwksCache([self.issuer], self.clock, lambda: self.clock.now - self.ahead)
         callers = CallerDirectory(
             [CallerSettings(name="gateway", client_id="gateway-1", tenants=("acme-corp",))], [ISSUER]
         )
@@ -178,8 +179,16 @@ def server() -> Iterator[JwksServer]:
 
 
 @pytest.fixture
-def new_world(server: JwksServer) -> Callable[..., IssuerTestbed]:
-    return lambda **rules: IssuerTestbed(server, **rules)
+def new_world(server: JwksServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., IssuerTestbed]:
+    """Makes one, under other values of constants of its modules."""
+
+    def make(**constants: float) -> IssuerTestbed:
+        for name, value in {"UNKNOWN_KEY_WAIT_S": 2.0, "REFRESH_S": 1000.0, **constants}.items():
+            module = jwks if hasattr(jwks, name) else bearer_tokens
+            monkeypatch.setattr(module, name, value)
+        return IssuerTestbed(server)
+
+    return make
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_remembered_token_still_expires(world: Any, es: Any) -> None:
 
 def test_the_cache_is_bounded_and_garbage_pushes_out_garbage_alone(new_world: Any, es: Any) -> None:
     """A flood of refused tokens leaves verified ones remembered; both sides keep to their size."""
-    world = new_world(cached_tokens=4, refused_tokens=8)
+    world = new_world(CACHED_TOKENS=4, REFUSED_TOKENS=8)
     world.server.publish(es)
 
     async def scene() -> None:
@@ -145,7 +145,7 @@ def test_the_sync_way_refuses_now_and_asks_for_the_key(world: Any, es: Any, new_
 
 
 def test_a_flood_of_key_ids_makes_one_fetch(world: Any, es: Any) -> None:
-    """500 tokens with random key ids, sync and async, cost one fetch per `refresh_min_s`, and no memory."""
+    """500 tokens with random key ids, sync and async, cost one fetch per `REFRESH_MIN_S`, and no memory."""
     world.server.publish(es)
 
     async def scene() -> None:
@@ -169,7 +169,7 @@ def test_a_flood_of_key_ids_makes_one_fetch(world: Any, es: Any) -> None:
 
 def test_a_hanging_issuer_delays_nobody_whose_key_is_known(new_world: Any, es: Any) -> None:
     """While the issuer hangs, known keys answer without yielding; an unknown key waits its bound and no longer."""
-    world = new_world(unknown_key_wait_s=0.05)
+    world = new_world(UNKNOWN_KEY_WAIT_S=0.05)
     world.server.publish(es)
 
     async def scene() -> None:
@@ -201,8 +201,8 @@ def test_a_hanging_issuer_delays_nobody_whose_key_is_known(new_world: Any, es: A
 def test_keys_outlive_a_failing_issuer_up_to_a_bound(
     change: dict[str, Any], error: str, new_world: Any, es: Any
 ) -> None:
-    """Errors, redirects, pages and floods leave the keys as they are; after `keys_max_age_s` they are gone."""
-    world = new_world(keys_max_age_s=5000.0)
+    """Errors, redirects, pages and floods leave the keys as they are; after `KEYS_MAX_AGE_S` they are gone."""
+    world = new_world(KEYS_MAX_AGE_S=5000.0)
     world.server.publish(es)
 
     async def scene() -> None:
@@ -242,7 +242,7 @@ def test_an_emptied_key_set_is_the_issuers_word(world: Any, es: Any) -> None:
 
 def test_a_clock_that_ran_ahead_keeps_no_withdrawn_key(new_world: Any, es: Any, new_key: Any) -> None:
     """After it is set back, keys are fetched as before: a withdrawn one went on working until time caught up."""
-    world = new_world(refresh_s=1.0, refresh_min_s=0.1, keys_max_age_s=5000.0)
+    world = new_world(REFRESH_S=1.0, REFRESH_MIN_S=0.1, KEYS_MAX_AGE_S=5000.0)
     world.server.publish(es)
     arrived = asyncio.Event()
 
@@ -322,8 +322,8 @@ def test_a_dead_issuer_at_start_stops_nothing(world: Any, es: Any) -> None:
 
 
 def test_keys_are_kept_fresh_in_the_background(new_world: Any, es: Any, new_key: Any) -> None:
-    """Without any request, keys older than `refresh_s` are fetched again."""
-    world = new_world(refresh_s=1.0, refresh_min_s=0.1, keys_max_age_s=5000.0)
+    """Without any request, keys older than `REFRESH_S` are fetched again."""
+    world = new_world(REFRESH_S=1.0, REFRESH_MIN_S=0.1, KEYS_MAX_AGE_S=5000.0)
     world.server.publish(es)
     fresh = new_key("ES256", "es-2")
     arrived = asyncio.Event()
@@ -344,7 +344,7 @@ def test_keys_from_a_file(tmp_path: Path, world: Any, es: Any, new_key: Any) -> 
     file.write_bytes(msgspec.json.encode({"keys": [es.jwk()]}))
     issuer = IssuerSettings(issuer="https://as.example", audiences=("https://trust.example",), jwks_file=file)
     rules = VerificationSettings()
-    world.jwks = JwksCache([issuer], rules, world.clock, world.clock)
+    world.jwks = JwksCache([issuer], world.clock, world.clock)
     verifier: TokenVerifier[str] = TokenVerifier(
         [issuer], world.jwks, lambda claims: claims.subject, rules, world.clock
     )

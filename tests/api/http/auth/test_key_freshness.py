@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from trustwatch.api.http.auth.jwks import JwksCache
-from trustwatch.api.settings.access_settings import IssuerSettings, VerificationSettings
+from trustwatch.api.settings.access_settings import IssuerSettings
 
 ISSUER = "https://idp.example"
 
@@ -29,12 +29,12 @@ def test_a_fetch_counts_from_its_beginning(tmp_path: Path) -> None:
     now = [100.0]
 
     async def go() -> list[bool]:
-        cache = SlowCache([issuer], VerificationSettings(refresh_min_s=1.0), lambda: now[0], lambda: now[0])
+        cache = SlowCache([issuer], lambda: now[0], lambda: now[0])
         said = [cache.is_fetched_since(ISSUER, 0.0)]
         fetch = cache.refresh_soon(ISSUER)
         assert fetch is not None
         await asyncio.sleep(0)
-        now[0] = came = 103.0
+        now[0] = came = 113.0
         assert cache.refresh_soon(ISSUER) is fetch
         await fetch
         said += [cache.is_fetched_since(ISSUER, 100.0), cache.is_fetched_since(ISSUER, came)]

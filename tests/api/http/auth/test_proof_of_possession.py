@@ -15,6 +15,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from trustwatch.api.http.auth import proof_of_possession
 from trustwatch.api.http.auth.proof_of_possession import (
+    NONCE_S,
     UNBOUND,
     ProofRefused,
     ProofVerifier,
@@ -117,7 +118,7 @@ def test_the_time_of_a_proof(bench: Bench) -> None:
 
 def test_nonces(bench: Bench) -> None:
     """Asked for, a proof has that of this period or the last one; the refusal says which."""
-    bench = Bench(nonce=True, nonce_s=100.0)
+    bench = Bench(nonce=True)
     assert bench.show(bench.proof()) == "proof-without-nonce"
     assert bench.refused is not None
     assert (bench.refused.code, bench.refused.error) == ("use_dpop_nonce", "use_dpop_nonce")
@@ -125,12 +126,12 @@ def test_nonces(bench: Bench) -> None:
     assert bench.show(bench.proof(nonce=nonce)) == ""
     for wrong in ("x", 7, nonce[:-1], nonce + "x", "\ud800"):
         assert bench.show(bench.proof(nonce=wrong)) == "proof-without-nonce", wrong
-    bench.now += 100.0
+    bench.now += NONCE_S
     assert bench.show(bench.proof(nonce=nonce)) == ""
-    bench.now += 100.0
+    bench.now += NONCE_S
     assert bench.show(bench.proof(nonce=nonce)) == "proof-without-nonce"
     assert bench.show(bench.proof(STRANGER)) == "proof-of-another-key proof"
-    assert bench.refused.nonce == Bench(nonce=True, nonce_s=100.0).verifier._nonces.current(bench.now)  # type: ignore[union-attr]
+    assert bench.refused.nonce == Bench(nonce=True).verifier._nonces.current(bench.now)  # type: ignore[union-attr]
 
 
 def test_what_is_no_proof(bench: Bench) -> None:
@@ -231,10 +232,11 @@ def test_proofs_from_before_the_process_began_are_refused(bench: Bench) -> None:
     assert later.show(bench.proof()) == ""
 
 
-def test_who_shows_too_many_locks_out_nobody_else() -> None:
+def test_who_shows_too_many_locks_out_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder has a tenth of the memory, whatever keys its tokens are bound to: beyond, its own proofs of that second
     are refused, and counted by a name of their own. Others go on."""
-    bench = Bench(max_remembered=1000)
+    monkeypatch.setattr(proof_of_possession, "MAX_REMEMBERED_PROOFS", 1000)
+    bench = Bench()
     failures = Counter(bench.show(bench.proof(), holder="loud") for _ in range(150))
     assert failures == {"": 101, "proof-forgotten": 49}
     other_key = bench.proof(STRANGER)

@@ -30,7 +30,7 @@ def verify(token: bytes, *issuers: IssuerSettings) -> TokenClaims:
     rules = VerificationSettings()
 
     async def play() -> TokenClaims:
-        jwks = JwksCache(issuers, rules, lambda: NOW)
+        jwks = JwksCache(issuers, lambda: NOW)
         await jwks.start()
         try:
             verifier: TokenVerifier[TokenClaims] = TokenVerifier(

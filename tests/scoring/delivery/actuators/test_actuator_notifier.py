@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from trustwatch.scoring.delivery.actuators import actuator_notifier
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
@@ -165,10 +166,11 @@ class Hanging(MemoryActuator):
         await asyncio.sleep(60)
 
 
-def test_a_server_that_hangs_is_told_at_the_actuation(store: SqlStore) -> None:
+def test_a_server_that_hangs_is_told_at_the_actuation(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the dispatcher's time is over, so that the operator sees why."""
+    monkeypatch.setattr(actuator_notifier, "ATTEMPT_TIMEOUT_S", 0.2)
     world = MemoryServer()
-    desk = NotifierAtServer(store, Hanging(world, True), timeout_s=0.2)
+    desk = NotifierAtServer(store, Hanging(world, True))
 
     assert desk.send(1, wish("bot", "high")).outcome == "retry"
 
