@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Integer, cast, func, or_, select
 
@@ -13,13 +13,15 @@ from ..records.agents import AgentName, RiskLevel
 from ..records.decisions import Decision
 from ..records.models import DailyAlertCount
 from . import codec
-from .database import Database, Page, Tenants, visible
+from .database import Database, Page, Tenants, between, visible
 from .decision_chain import DIGESTED_COLUMNS, ChainHead, ChainLink
-from .dialects.statements import MAX_IN_LIST, chunked, leading_code
+from .dialects.statements import leading_code
 from .sql_schema import CHAINS, DECISIONS
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
+
+    from .codec import AnyRow
 
 MAX_CLOCK_SKEW_MS = 600_000
 """A decision is made when its event arrives, at most some minutes before a clock that is ahead says that it happens."""
@@ -61,13 +63,9 @@ class DecisionStore:
 
     def get_many(self, decision_ids: Collection[str], tenants: Tenants = None) -> dict[str, Decision]:
         """Decisions by id; those that are not there, or may not be seen, are left out."""
-        decisions: dict[str, Decision] = {}
-        with self._database.read() as connection:
-            for part in chunked(sorted(set(decision_ids)), MAX_IN_LIST):
-                query = select(DECISIONS).where(DECISIONS.c.decision_id.in_(part), IS_READABLE)
-                for row in connection.execute(visible(query, DECISIONS.c.tenant, tenants)):
-                    decisions[row.decision_id] = codec.to_decision(row)
-        return decisions
+        query = visible(select(DECISIONS).where(IS_READABLE), DECISIONS.c.tenant, tenants)
+        found = self._database.fetch_among(query, DECISIONS.c.decision_id, set(decision_ids), codec.to_decision)
+        return {decision.decision_id: decision for decision in found}
 
     def page(
         self,
@@ -81,10 +79,7 @@ class DecisionStore:
     ) -> Page[Decision]:
         """Decisions, newest first; those decided since and before given times, 0 = no bound. Raises BadCursor."""
         query = visible(select(DECISIONS).where(IS_READABLE), DECISIONS.c.tenant, tenants)
-        if since_ms:
-            query = query.where(DECISIONS.c.decided_ms >= since_ms)
-        if until_ms:
-            query = query.where(DECISIONS.c.decided_ms < until_ms)
+        query = between(query, DECISIONS.c.decided_ms, since_ms, until_ms)
         if agent is not None:
             query = query.where(codec.is_about(DECISIONS, agent))
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
@@ -121,8 +116,7 @@ class DecisionStore:
         kinds = (DECISIONS.c.previous_level, DECISIONS.c.level, code)
         within = (DECISIONS.c.decided_ms >= since_ms, DECISIONS.c.decided_ms < until_ms, IS_READABLE)
         query = visible(select(*kinds, func.count()).where(*within), DECISIONS.c.tenant, tenants).group_by(*kinds)
-        with self._database.read() as connection:
-            return [CountedChanges(*row) for row in connection.execute(query)]
+        return self._database.fetch_all(query, lambda row: CountedChanges(*row))
 
     def last_before(self, until_ms: int, tenants: Tenants = None) -> int:
         """Time of the newest decision before another time, UTC ms; 0 = there is none."""
@@ -132,16 +126,12 @@ class DecisionStore:
 
     def chain_heads(self) -> list[ChainHead]:
         """Ends of the chains, by partition."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(CHAINS).order_by(CHAINS.c.partition))
-            return [ChainHead(**row._mapping) for row in rows]
+        return self._database.fetch_all(select(CHAINS).order_by(CHAINS.c.partition), lambda row: ChainHead(*row))
 
     def chain_links(self, partition: int, after: int, limit: int = 500) -> list[ChainLink]:
         """Decisions of a chain behind a sequence number, in order; what an erasure left of them included."""
         query = select(DECISIONS).where(DECISIONS.c.partition == partition, DECISIONS.c.chain_sequence > after)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(DECISIONS.c.chain_sequence).limit(limit)).all()
-        return [_to_link(row._mapping) for row in rows]
+        return self._database.fetch_all(query.order_by(DECISIONS.c.chain_sequence).limit(limit), _to_link)
 
     def count_unchained(self) -> int:
         """Number of decisions that were written before there was a chain."""
@@ -154,7 +144,8 @@ def _count_escalations(level: RiskLevel) -> ColumnElement[int]:
     return func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
 
 
-def _to_link(row: Mapping[Any, Any]) -> ChainLink:
+def _to_link(stored: AnyRow) -> ChainLink:
+    row = stored._mapping
     sequence, salt, content, previous, digest, erasure_id, redacted = (row[column.name] for column in _LINK_COLUMNS)
     values = {name: row[name] for name in DIGESTED_COLUMNS}
     return ChainLink(row["partition"], sequence, salt, content, previous, digest, erasure_id, redacted, values)

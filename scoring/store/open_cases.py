@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
@@ -18,16 +18,15 @@ from trustwatch.ingest.timestamps import HOUR_MS
 from ..records.agents import AgentName
 from ..records.cases import BY_SERVICE, CaseAction, CaseAgent
 from . import codec
+from .codec import RowCodec
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
 from .level_changes import AlertedLevelChange
 from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, EDGES
 
-if TYPE_CHECKING:
-    from .codec import AnyRow
-
 _EDGE_SLACK_MS: Final = HOUR_MS
 """By which a delegation may be newer than its row says."""
 
+CASE_AGENT_ROWS: Final = RowCodec(CaseAgent, CASE_AGENTS)
 _UPSERT_AGENT = upsert(CASE_AGENTS, ("case_id", "agent_key"))
 _UPSERT_TIE = upsert(CASE_TIES, ("digest", "case_id", "agent_key"))
 _INSERT_DECISION = insert_or_skip(CASE_DECISIONS, "decision_id")
@@ -196,11 +195,10 @@ class OpenCases:
             return
         connection = self._connection
         _write_cases(connection, changed)
-        agents = [case_agent_params(case.agents[key]) for case in changed for key in sorted(case.changed_agents)]
-        connection.execute(_UPSERT_AGENT.for_connection(connection), agents)
-        if self._new_ties:
-            connection.execute(_UPSERT_TIE.for_connection(connection), list(self._new_ties.values()))
-        connection.execute(_INSERT_DECISION.for_connection(connection), self._new_decisions)
+        agents = [CASE_AGENT_ROWS.params(case.agents[key]) for case in changed for key in sorted(case.changed_agents)]
+        _UPSERT_AGENT.execute(connection, agents)
+        _UPSERT_TIE.execute(connection, list(self._new_ties.values()))
+        _INSERT_DECISION.execute(connection, self._new_decisions)
 
     # Reading.
 
@@ -261,7 +259,7 @@ class OpenCases:
             self._cases[row.case_id] = OpenCase(dict(row._mapping), {})
         mine = CASE_AGENTS.c.case_id.in_([case_id for case_id in ids if case_id in self._cases])
         for row in self._connection.execute(select(CASE_AGENTS).where(mine)):
-            agent = to_case_agent(row)
+            agent = CASE_AGENT_ROWS.read(row)
             case = self._cases[agent.case_id]
             case.agents[agent.agent.key] = agent
             self._cases_of_agent.setdefault(agent.agent.key, []).append(case)
@@ -276,8 +274,7 @@ def _write_cases(connection: Connection, cases: Sequence[OpenCase]) -> None:
     for case in cases:
         case.row["revision"] += 1
     new, stored = [case for case in cases if case.is_new], [case for case in cases if not case.is_new]
-    if new:
-        connection.execute(_INSERT_CASE.for_connection(connection), [case.row for case in new])
+    _INSERT_CASE.execute(connection, [case.row for case in new])
     if stored:
         connection.execute(_UPDATE_CASE, [{"id_of_case": case.case_id, **case.row} for case in stored])
     numbers = last_entries(connection, [case.case_id for case in cases if case.entries])
@@ -298,22 +295,3 @@ def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, i
         rows = connection.execute(query.where(CASE_ENTRIES.c.case_id.in_(part)))
         numbers.update({case_id: last for case_id, last in rows})
     return numbers
-
-
-def to_case_agent(row: AnyRow) -> CaseAgent:
-    """An agent of a case, from its row."""
-    values = row._mapping
-    plain = {name: values[name] for name in CaseAgent.__struct_fields__ if name != "agent"}
-    return CaseAgent(agent=codec.to_agent_name(values), **plain)
-
-
-def case_agent_params(agent: CaseAgent) -> dict[str, Any]:
-    """Parameters of an upsert into `case_agents`."""
-    name = agent.agent
-    values = {field: getattr(agent, field) for field in CaseAgent.__struct_fields__ if field != "agent"}
-    return values | {
-        "agent_key": codec.to_signed(name.key),
-        "tenant": name.tenant,
-        "issuer": name.issuer,
-        "agent_id": name.agent_id,
-    }

@@ -144,7 +144,7 @@ def check_owner(connection: Connection, owner: Position) -> None:
 
 def _insert_partition(connection: Connection, partition: int) -> None:
     row = {"partition": partition, "epoch": 0, "offset": 0}
-    connection.execute(_INSERT_PARTITION.for_connection(connection), row)
+    _INSERT_PARTITION.execute(connection, row)
 
 
 def _forget_later_offsets(connection: Connection, partition: int, offset: int) -> None:

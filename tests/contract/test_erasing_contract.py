@@ -53,7 +53,24 @@ def agent(who: AgentName, told: str = "calm") -> AgentRow:
     reasons = msgspec.json.encode([RiskReason("code", "feature", told, "", 1.0, f"because of {told}")])
     came_with = encode_indicators([Indicator("software", f"bot of {told}", "new", "2026-11-24T22:23:14.130Z")])
     return AgentRow(
-        who, "X", 1, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", reasons, told, b"f", b"r", "v", indicators=came_with
+        who,
+        "X",
+        1,
+        0.2,
+        0.5,
+        0.1,
+        NOW,
+        NOW,
+        NOW,
+        0,
+        3,
+        "",
+        reasons,
+        told,
+        features=b"f",
+        risk=b"r",
+        state_version="v",
+        indicators=came_with,
     )
 
 

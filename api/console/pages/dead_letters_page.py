@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 from ...events.intake import Receipt
 from ...http.auth.callers import SCOPE_ADMIN
@@ -93,7 +93,7 @@ def _dead_letter_page(
     request: Request,
     console: ConsoleContext,
     visit: PageRequest,
-    stored: StoredDeadLetter,
+    letter: DeadLetter,
     *,
     trouble: str = "",
     receipt: Receipt | None = None,
@@ -106,10 +106,9 @@ def _dead_letter_page(
         "dead_letter.html",
         visit,
         status,
-        stored=stored,
-        letter=stored.letter,
-        raw=display_bytes(stored.letter.raw),
+        letter=letter,
+        raw=display_bytes(letter.raw),
         trouble=trouble,
         receipt=receipt,
-        sender_known=stored.letter.source in senders,
+        sender_known=letter.source in senders,
     )

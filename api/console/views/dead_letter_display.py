@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 
 class DeadLetterGroup(NamedTuple):
@@ -23,29 +23,27 @@ class DeadLetterGroup(NamedTuple):
     newest_ms: int
 
 
-def group_dead_letters(letters: Sequence[StoredDeadLetter]) -> list[DeadLetterGroup]:
+def group_dead_letters(letters: Sequence[DeadLetter]) -> list[DeadLetterGroup]:
     """*letters* by source and reason, the largest group first."""
-    by_cause: dict[tuple[str, str], list[StoredDeadLetter]] = {}
+    by_cause: dict[tuple[str, str], list[DeadLetter]] = {}
     for stored in letters:
-        by_cause.setdefault((stored.letter.source, stored.letter.reason), []).append(stored)
+        by_cause.setdefault((stored.source, stored.reason), []).append(stored)
     groups = [
         DeadLetterGroup(
             source,
             reason,
             len(letters_of_cause),
             sum(not entry.replayed_ms for entry in letters_of_cause),
-            max(entry.letter.received_ms for entry in letters_of_cause),
+            max(entry.received_ms for entry in letters_of_cause),
         )
         for (source, reason), letters_of_cause in by_cause.items()
     ]
     return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 
 
-def filter_dead_letters(letters: Sequence[StoredDeadLetter], source: str, reason: str) -> list[StoredDeadLetter]:
+def filter_dead_letters(letters: Sequence[DeadLetter], source: str, reason: str) -> list[DeadLetter]:
     """Dead letters of that source and reason; "" = any."""
-    return [
-        stored for stored in letters if source in ("", stored.letter.source) and reason in ("", stored.letter.reason)
-    ]
+    return [stored for stored in letters if source in ("", stored.source) and reason in ("", stored.reason)]
 
 
 # Bytes of a foreign sender are shown as text where they are text, else as a hex dump. They are never interpreted.

@@ -18,8 +18,7 @@ from sqlalchemy.types import Float, Integer, LargeBinary, SmallInteger, Text
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
-from ..codec import AGENT_NAME_COLUMNS
-from ..sql_schema import AGENTS, escape_nul, unescape_nul
+from ..sql_schema import AGENT_NAME_COLUMNS, AGENTS, escape_nul, unescape_nul
 from .statements import chunked
 
 _COLUMNS = [column.name for column in AGENTS.columns]

@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-from ...records.agent_pages import AgentColumns, AgentPage, StateFormat, split_rows, state_matrix
+from ...records.agent_pages import (
+    KEPT_MEMBERS,
+    NAME_MEMBERS,
+    AgentColumns,
+    AgentPage,
+    StateFormat,
+    split_rows,
+    state_matrix,
+)
 from ...records.agents import AgentRow
 from ...records.snapshots import AgentVersions
 from .. import codec
 from ..sql_schema import MARK, unescape_nul
 from .postgresql_copy import fetch_agents, fetch_rows, sqlalchemy_errors
 
-_COLUMNS = (
-    "key",
-    *("tenant", "issuer", "agent_id", "agent_type", "decision_id", "reasons", "counterfactual", "indicators"),
-    *("announced_paths", "capabilities", "features", "risk", "state_version"),
-)
+_COLUMNS = ("key", *NAME_MEMBERS, *KEPT_MEMBERS, "features", "risk", "state_version")
 _COLUMN_LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
 _FETCH_COLUMNS = (
     f"SELECT {_COLUMN_LIST} FROM agents WHERE partition = %s AND key BETWEEN %s AND %s ORDER BY key LIMIT %s"  # noqa: S608 (our names)
@@ -99,32 +103,26 @@ def _to_page(
 
 
 def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -> AgentColumns:
-    keys, tenants, issuers, agent_ids, agent_types, *rest = zip(*fetched, strict=True)
-    decision_ids, reasons, counterfactuals, indicators, announced_paths, capabilities, features, risk, _ = rest
-    return AgentColumns(
-        np.array(keys, np.int64).view(np.uint64),
-        _shared(_unescaped(tenants)),
-        _shared(_unescaped(issuers)),
-        _unescaped(agent_ids),
-        _shared(_unescaped(agent_types)),
-        _unescaped(decision_ids),
-        _shared(reasons),
-        _shared(_unescaped(counterfactuals)),
-        _shared(indicators),
-        _shared(announced_paths),
-        _shared(capabilities),
-        state_matrix(b"".join(features), state_format.features_bytes),
-        state_matrix(b"".join(risk), state_format.risk_bytes),
+    keys, *words, features, risk, _ = zip(*fetched, strict=True)
+    return AgentColumns._make(
+        [
+            np.array(keys, np.int64).view(np.uint64),
+            *map(_to_column, _COLUMNS[1:], words),
+            state_matrix(b"".join(features), state_format.features_bytes),
+            state_matrix(b"".join(risk), state_format.risk_bytes),
+        ]
     )
 
 
-def _unescaped(texts: Sequence[str]) -> list[str]:
-    """Texts without the escapes of the database, which hardly any has."""
-    return list(map(unescape_nul, texts)) if MARK in "".join(texts) else list(texts)
+def _to_column(name: str, values: Sequence[Any]) -> list[Any]:
+    """Values of a column; texts without the escapes of the database, which hardly any has.
 
-
-def _shared(values: Sequence[Any]) -> list[Any]:
-    """The same values; equal ones are one object, since most agents have the same."""
+    Equal ones are one object, since most agents have the same, but for ids.
+    """
+    if isinstance(values[0], str) and MARK in "".join(values):
+        values = list(map(unescape_nul, values))
+    if name in ("agent_id", "decision_id"):
+        return list(values)
     first: dict[Any, Any] = {}
     keep: Callable[[Any, Any], Any] = first.setdefault
     return list(map(keep, values, values))
