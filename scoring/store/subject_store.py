@@ -97,30 +97,9 @@ _CREATION_COLUMNS = (
 _BINARY_STATE_COLUMNS = frozenset({"features", "risk", "p_values", "drift"})
 _COLUMNS_WITHOUT_NAMES = frozenset(
     {
-        "tenant",
-        "issuer",
-        "agent_id",
-        "kind",
-        "status",
-        "mode",
-        "cause",
-        "target",
-        "decision_id",
-        "state_version",
-        "model_version",
-        "baseline_version",
-        "policy_version",
-        "erasure_id",
-        "redacted",
-        "fingerprint",
-        "version",
-        "digest",
-        "installed",
-        "act",
-        "verdict",
-        "tie",
-        "action",
-        "page",
+        *("tenant", "issuer", "agent_id", "kind", "status", "mode", "cause", "target", "decision_id", "state_version"),
+        *("model_version", "baseline_version", "policy_version", "erasure_id", "redacted", "fingerprint", "version"),
+        *("digest", "installed", "act", "verdict", "tie", "action", "page"),
     }
 )
 """Columns with words of ours, or with the agent that a row is about, which is not the erased one."""

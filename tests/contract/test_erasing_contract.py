@@ -23,7 +23,7 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
 from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent, StreamSubject
-from trustwatch.scoring.store.chain_verification import verify_chains
+from trustwatch.scoring.store.decision_store import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.saved_view_store import SavedView
 from trustwatch.scoring.store.sql_schema import DECISIONS, METADATA, TEXT

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import AgentEdge, RiskLevel
-from trustwatch.scoring.store.agent_graph import AgentGraph, GraphAgent, layers_of
+from trustwatch.scoring.store.blast_radius import AgentGraph, GraphAgent, layers_of
 
 from ..rendering import LEVEL_SYMBOLS, agent_url, format_share, tie_search_url
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from trustwatch.api.console.views.agent_graph_drawing import MAX_DRAWN_AGENTS, AskedRange, draw_agent_graph, shown_edges
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
-from trustwatch.scoring.store.agent_graph import AgentGraph, GraphAgent
+from trustwatch.scoring.store.blast_radius import AgentGraph, GraphAgent
 
 NOW_MS = 1_764_000_000_000
 
