@@ -147,9 +147,9 @@ class Filling:
             "",
             b"[]",
             "",
-            STATE,
-            STATE[:400],
-            "t",
+            features=STATE,
+            risk=STATE[:400],
+            state_version="t",
         )
 
     def _edge(self, number: int) -> AgentEdge:

@@ -26,10 +26,9 @@ from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store import codec
-from trustwatch.scoring.store.codec import AGENT_NAME_COLUMNS
 from trustwatch.scoring.store.dialects import postgresql, postgresql_copy
 from trustwatch.scoring.store.dialects.statements import UPSERT_AGENT
-from trustwatch.scoring.store.sql_schema import AGENTS
+from trustwatch.scoring.store.sql_schema import AGENT_NAME_COLUMNS, AGENTS
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from .embedded_logs import CELLS, Cell, file_system, make_records, measure_logs
@@ -74,9 +73,9 @@ def agent(number: int, turn: int) -> AgentRow:
         "01KAV9FT0001KAV9FT00ABCDEF",
         b"[]",
         "",
-        features,
-        NOISE[: risk_levels.ROW.itemsize],
-        "abcdefabcdef:abcdefabcdef",
+        features=features,
+        risk=NOISE[: risk_levels.ROW.itemsize],
+        state_version="abcdefabcdef:abcdefabcdef",
     )
 
 

@@ -18,7 +18,7 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import CALL_DIGEST_DIGITS
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.scoring.delivery.notifiers.alert_events import build_approval_row
-from trustwatch.scoring.delivery.shared_signals.announced_pin import build_pin_row
+from trustwatch.scoring.delivery.shared_signals.announced_decision import build_pin_row
 from trustwatch.scoring.policy.access_evaluation import ALL_SCOPES
 from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.records.agents import AgentIdentity, AgentName, RiskLevel

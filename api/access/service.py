@@ -10,8 +10,14 @@ import msgspec
 
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from trustwatch.scoring.records.containment import Actuation, Intervention, InterventionKind
-from trustwatch.scoring.store.agent_graph import AgentGraph, find_agent_graph
-from trustwatch.scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
+from trustwatch.scoring.store.blast_radius import (
+    ACTS_FOR,
+    MAX_DEPTH,
+    AgentGraph,
+    BlastRadius,
+    find_agent_graph,
+    find_blast_radius,
+)
 from trustwatch.scoring.store.database import Page
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
-from trustwatch.scoring.records.dead_letters import DeadLetter, StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.database import Page
 from trustwatch.scoring.store.dead_letter_store import DeadLetterCounts
 
@@ -49,7 +49,7 @@ class DeadLetterService:
 
     async def list(
         self, caller: AuthenticatedCaller, replayed: bool | None = None, limit: int = 50, cursor: str | None = None
-    ) -> Page[StoredDeadLetter]:
+    ) -> Page[DeadLetter]:
         """Letters, newest first; where *replayed* is given, those that were, or were not, sent in again.
 
         Raises:
@@ -64,7 +64,7 @@ class DeadLetterService:
         """Letters that *caller* sees and, for callers of all tenants, those that found no room. Raises Unavailable."""
         return await self._executor(self._runtime.store.dead_letters.count, _visible_sources(caller))
 
-    async def get(self, caller: AuthenticatedCaller, letter_id: str) -> StoredDeadLetter:
+    async def get(self, caller: AuthenticatedCaller, letter_id: str) -> DeadLetter:
         """One letter. Raises ProblemError (404), Unavailable."""
         stored = await self._executor(self._runtime.store.dead_letters.get, letter_id, _visible_sources(caller))
         if stored is None:
@@ -84,7 +84,7 @@ class DeadLetterService:
             ProblemError: 400, there is no such format, or every record is refused again; 404, there is no such letter.
             Overloaded, LogFailed, Unavailable: nothing was done.
         """
-        letter = (await self.get(caller, letter_id)).letter
+        letter = await self.get(caller, letter_id)
         sender = self._sender_of(letter)
         source_binding = self._binding_of(sender) if as_sender and sender is not None else caller.binding
         records, binding = self._read(letter, sender, source_binding, record_format)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 from ..http.schemas import TimeText, format_rfc3339_or_none
 from .origin_keys import IssuedOriginKey
@@ -92,9 +92,8 @@ def origin_key_out(tenant: str, issued: IssuedOriginKey) -> OriginKeyOut:
     return OriginKeyOut(tenant=tenant, key=issued.key, epoch=issued.epoch, expires_at=expires_at)
 
 
-def dead_letter_out(stored: StoredDeadLetter, *, with_raw: bool) -> DeadLetterOut:
+def dead_letter_out(letter: DeadLetter, *, with_raw: bool) -> DeadLetterOut:
     """A dead letter; its bytes only where they are asked for."""
-    letter = stored.letter
     return DeadLetterOut(
         letter_id=letter.letter_id,
         received_at=format_rfc3339(letter.received_ms),
@@ -102,6 +101,6 @@ def dead_letter_out(stored: StoredDeadLetter, *, with_raw: bool) -> DeadLetterOu
         reason=letter.reason,
         path=letter.path,
         size=len(letter.raw),
-        replayed_at=format_rfc3339_or_none(stored.replayed_ms),
+        replayed_at=format_rfc3339_or_none(letter.replayed_ms),
         raw=base64.b64encode(letter.raw).decode() if with_raw else None,
     )

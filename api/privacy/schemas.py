@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.erasures import Erasure
-from trustwatch.scoring.store.chain_verification import ChainVerification
+from trustwatch.scoring.store.decision_store import ChainVerification
 
 from ..http.schemas import NameText, TimeText, format_rfc3339_or_none
 from .service import ErasureRequest, ProofCheck

@@ -26,8 +26,8 @@ from trustwatch.scoring.records.decisions import DECISION_CAUSES, Decision
 from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
 from trustwatch.scoring.records.feedback import FeedbackRule
 from trustwatch.scoring.records.indicators import Indicator
-from trustwatch.scoring.store.chain_verification import ChainVerification, verify_chains
 from trustwatch.scoring.store.database import LeaderLock, Page
+from trustwatch.scoring.store.decision_store import ChainVerification, verify_chains
 from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
 
 from .. import clock

@@ -19,9 +19,13 @@ from trustwatch.ingest.errors import ConfigError, Fenced, TrustwatchError, Unava
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
 from trustwatch.scoring.delivery.notifiers import alert_events
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
-from trustwatch.scoring.delivery.shared_signals import announced_pin
-from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
-from trustwatch.scoring.delivery.shared_signals.announced_pin import pin_as_decision, read_announced_pin
+from trustwatch.scoring.delivery.shared_signals import announced_decision
+from trustwatch.scoring.delivery.shared_signals.announced_decision import (
+    AnnouncedDecision,
+    pin_as_decision,
+    read_announced_decision,
+    read_announced_pin,
+)
 from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import simple_subjects
 from trustwatch.scoring.pipeline.desired_state_resolver import PRINCIPAL_WINDOW_MS
@@ -237,7 +241,7 @@ class SharedSignalsTransmitter:
                 change = read_announced_decision(pending.row.payload)
                 if change is not None and (change.tenant, change.issuer, change.agent_id) in pins:
                     change = change._replace(overruled=True)
-            case announced_pin.PIN_ROW_KIND:
+            case announced_decision.PIN_ROW_KIND:
                 change = self._pinned_change(pending.row.payload, pins)
             case _:
                 return None

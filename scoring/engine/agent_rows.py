@@ -204,27 +204,10 @@ class AgentRows:
         wide, narrow = layout.STATE_ROW.itemsize, risk_levels.ROW.itemsize
         return [
             AgentRow(
-                summary.name,
-                summary.agent_type,
-                summary.level,
-                summary.risk_score,
-                summary.confidence,
-                summary.anomaly_score,
-                summary.first_seen_ms,
-                summary.last_seen_ms,
-                summary.evaluated_ms,
-                summary.due_ms,
-                summary.events,
-                summary.decision_id,
-                summary.reasons,
-                summary.counterfactual,
-                features[at * wide : (at + 1) * wide],
-                risks[at * narrow : (at + 1) * narrow],
-                self.state_version,
-                summary.concern,
-                summary.indicators,
-                summary.announced_paths,
-                summary.capabilities,
+                *msgspec.structs.astuple(summary),
+                features=features[at * wide : (at + 1) * wide],
+                risk=risks[at * narrow : (at + 1) * narrow],
+                state_version=self.state_version,
             )
             for at, summary in enumerate(self.summaries(named))
         ]
@@ -284,7 +267,7 @@ def _put(target: list[T], at: SlotIndices | slice, values: Sequence[T]) -> None:
         target[slot] = value
 
 
-def explanation_of(row: AgentRow | AgentSummary) -> AgentExplanation:
+def explanation_of(row: AgentSummary) -> AgentExplanation:
     """Explanation that a row or a summary carries."""
     return AgentExplanation(row.decision_id, row.reasons, row.counterfactual, row.indicators)
 

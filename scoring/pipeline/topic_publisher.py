@@ -25,8 +25,7 @@ from trustwatch.ingest.source import TopicWriter
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 
-from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event
-from ..delivery.notifiers.alert_links import with_console_link
+from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event, with_console_link
 from ..policy.book import LivePolicy
 from ..records.agents import AgentIdentity, AgentName, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position

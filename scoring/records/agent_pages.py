@@ -24,6 +24,13 @@ class StateFormat(NamedTuple):
         return (row.state_version, len(row.features), len(row.risk)) == self
 
 
+NAME_MEMBERS = ("tenant", "issuer", "agent_id")
+KEPT_MEMBERS = (
+    *("agent_type", "decision_id", "reasons", "counterfactual", "indicators", "announced_paths", "capabilities"),
+)
+"""Members of `AgentRow` that the states do not have, in the order of `AgentColumns`."""
+
+
 class AgentColumns(NamedTuple):
     """Stored agents of one state format; place i of every column is of agent i. For names see `AgentRow`."""
 
@@ -46,20 +53,15 @@ class AgentColumns(NamedTuple):
     @staticmethod
     def of_rows(rows: list[AgentRow], state_format: StateFormat) -> AgentColumns:
         """Columns of rows that all have the format."""
-        return AgentColumns(
-            np.array([row.name.key for row in rows], np.uint64),
-            [row.name.tenant for row in rows],
-            [row.name.issuer for row in rows],
-            [row.name.agent_id for row in rows],
-            [row.agent_type for row in rows],
-            [row.decision_id for row in rows],
-            [row.reasons for row in rows],
-            [row.counterfactual for row in rows],
-            [row.indicators for row in rows],
-            [row.announced_paths for row in rows],
-            [row.capabilities for row in rows],
-            state_matrix(b"".join(row.features for row in rows), state_format.features_bytes),
-            state_matrix(b"".join(row.risk for row in rows), state_format.risk_bytes),
+        names = [row.name for row in rows]
+        return AgentColumns._make(
+            [
+                np.array([name.key for name in names], np.uint64),
+                *([getattr(name, part) for name in names] for part in NAME_MEMBERS),
+                *([getattr(row, member) for row in rows] for member in KEPT_MEMBERS),
+                state_matrix(b"".join(row.features for row in rows), state_format.features_bytes),
+                state_matrix(b"".join(row.risk for row in rows), state_format.risk_bytes),
+            ]
         )
 
     @staticmethod

@@ -63,8 +63,8 @@ class IdentityConflict(NamedTuple):
     noticed_ms: int
 
 
-class AgentRow(msgspec.Struct, frozen=True):
-    """All that is stored of one agent: what the API lists, and the opaque state that the pipeline resumes from."""
+class AgentSummary(msgspec.Struct, frozen=True):
+    """An agent as lists show it and the risk view holds it."""
 
     name: AgentName
     agent_type: str
@@ -80,41 +80,23 @@ class AgentRow(msgspec.Struct, frozen=True):
     decision_id: str  # the decision that set the current level; "" = none yet
     reasons: bytes  # JSON list of RiskReason
     counterfactual: str  # "" = none
-    features: bytes  # state of the feature builder
-    risk: bytes  # state of the risk kernel
-    state_version: str  # layout + hash salt of `features` and `risk`
     concern: str = ""  # that the level is about, from medium on (`models.concerns.CONCERNS`); "" = none
     indicators: bytes = NO_INDICATORS  # JSON list of Indicator
     announced_paths: bytes = b""  # see `engine.announced_paths`
     capabilities: bytes = b""  # declared, see `ingest.capabilities.encode_capabilities`; empty = none were
 
 
-class AgentSummary(msgspec.Struct, frozen=True):
-    """`AgentRow` without the state of the pipeline: what lists show and what the risk view holds."""
+class AgentRow(AgentSummary, frozen=True, kw_only=True):
+    """All that is stored of one agent: what the API lists, and the opaque state that the pipeline resumes from."""
 
-    name: AgentName
-    agent_type: str
-    level: int
-    risk_score: float
-    confidence: float
-    anomaly_score: float
-    first_seen_ms: int
-    last_seen_ms: int
-    evaluated_ms: int
-    due_ms: int
-    events: int
-    decision_id: str
-    reasons: bytes
-    counterfactual: str
-    concern: str = ""
-    indicators: bytes = NO_INDICATORS
-    announced_paths: bytes = b""
-    capabilities: bytes = b""
+    features: bytes  # state of the feature builder
+    risk: bytes  # state of the risk kernel
+    state_version: str  # layout + hash salt of `features` and `risk`
 
 
 def agent_summary(row: AgentRow) -> AgentSummary:
     """A row without the state that only the pipeline needs."""
-    return AgentSummary(*(getattr(row, field) for field in AgentSummary.__struct_fields__))
+    return AgentSummary(*msgspec.structs.astuple(row)[: len(AgentSummary.__struct_fields__)])
 
 
 EdgeKind = Literal["delegated", "called", "acts_for"]

@@ -68,10 +68,4 @@ class DeadLetter(msgspec.Struct, frozen=True):
     raw: bytes
     partition: int
     offset: int
-
-
-class StoredDeadLetter(msgspec.Struct, frozen=True):
-    """A dead letter and what became of it."""
-
-    letter: DeadLetter
-    replayed_ms: int  # 0 = waits
+    replayed_ms: int = 0  # when a person sent it again; 0 = it waits

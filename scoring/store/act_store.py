@@ -12,17 +12,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, literal_column, select, tuple_
+from sqlalchemy import Connection, Table, and_, literal_column, select, tuple_
 
 from ..records.acts import Act, ActKind
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import BY_SERVICE
 from ..records.decisions import RiskReason
 from . import codec
-from .codec import AGENT_NAME_COLUMNS
-from .database import MAX_PAGE, Database, Page, Tenants, from_cursor, to_cursor, visible
+from .database import MAX_PAGE, Database, Page, Tenants, between, from_cursor, to_cursor, visible, with_values
 from .decision_store import IS_READABLE
 from .sql_schema import (
+    AGENT_NAME_COLUMNS,
     CASE_AGENTS,
     CASE_ENTRIES,
     DECISIONS,
@@ -85,9 +85,9 @@ class _Source(NamedTuple):
     by: Column[str]
     order: Sequence[Column[Any]]
     make: Callable[[Mapping[Any, Any]], Act]
-    about: Callable[[AgentName, Tenants], ColumnElement[bool]] | None = None
-    tenant: Column[str] | None = None
-    service: Sequence[str] = (BY_SERVICE,)
+    about: Callable[[AgentName, Tenants], ColumnElement[bool]] | None
+    tenant: Column[str] | None
+    service: Sequence[str]
 
 
 class ActStore:
@@ -133,11 +133,10 @@ def _newest(
     query = source.query.where(source.by.not_in(("", *source.service)))
     if source.tenant is not None:
         query = visible(query, source.tenant, tenants)
-    if filters.by is not None:
-        query = query.where(source.by == filters.by)
+    query = with_values(query, {source.by: filters.by})
     if filters.agent is not None and source.about is not None:
         query = query.where(source.about(filters.agent, tenants))
-    query = _between(query, source.at, filters)
+    query = between(query, source.at, filters.since_ms, filters.until_ms)
     if before is not None:
         query = query.where(_is_before(source.name, source.at, source.order, before))
     for row in connection.execute(
@@ -147,12 +146,6 @@ def _newest(
         act = source.make(values)
         number = values[source.order[1].name] if len(source.order) > 1 else 0
         yield (act.at_ms, source.name, values[source.order[0].name], number), act
-
-
-def _between(query: AnySelect, at: Any, filters: ActFilters) -> AnySelect:
-    if filters.since_ms:
-        query = query.where(at >= filters.since_ms)
-    return query.where(at < filters.until_ms) if filters.until_ms else query
 
 
 def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> ColumnElement[bool]:
@@ -174,7 +167,7 @@ def _releases(
     order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
     columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))
     query = visible(select(*order, *columns).where(_IS_RELEASE, IS_READABLE), DECISIONS.c.tenant, tenants)
-    query = _between(query, DECISIONS.c.decided_ms, filters)
+    query = between(query, DECISIONS.c.decided_ms, filters.since_ms, filters.until_ms)
     if filters.agent is not None:
         query = query.where(codec.is_about(DECISIONS, filters.agent))
     query = query.order_by(*(column.desc() for column in order)).limit(RELEASES_READ)
@@ -202,10 +195,6 @@ def _release_act(values: Mapping[Any, Any]) -> Act | None:
 
 
 # The other sources, one for each kind of time and name in a table.
-
-
-def _about(table: Any) -> Callable[[AgentName, Tenants], ColumnElement[bool]]:
-    return lambda agent, _: codec.is_about(table, agent)
 
 
 def _pinned(values: Mapping[Any, Any]) -> Act:
@@ -265,101 +254,40 @@ def _entries_about(agent: AgentName, tenants: Tenants) -> ColumnElement[bool]:
     return CASE_ENTRIES.c.case_id.in_(visible(mine, CASE_AGENTS.c.tenant, tenants))
 
 
+def _source(
+    name: str,
+    kind: ActKind,
+    table: Table,
+    columns: tuple[str, ...],
+    make: Callable[[Mapping[Any, Any]], Act],
+    *conditions: ColumnElement[bool],
+    about: Callable[[AgentName, Tenants], ColumnElement[bool]] | None = None,
+    service: Sequence[str] = (BY_SERVICE,),
+) -> _Source:
+    """A source whose *columns* are when, who, and what orders acts of the same time."""
+    at, by, *order = (table.c[column] for column in columns)
+    if "agent_key" in table.c:
+        about = lambda agent, _: codec.is_about(table, agent)  # noqa: E731
+    return _Source(
+        name, kind, select(table).where(*conditions), at, by, order, make, about, table.c.get("tenant"), service
+    )
+
+
+_PINNED, _DECIDED = ("asked_ms", "asked_by", "intervention_id"), ("decided_ms", "decided_by", "intervention_id")
+_IS_PIN = INTERVENTIONS.c.kind == "pin"
+_IS_DECIDED = and_(INTERVENTIONS.c.kind == "approval", INTERVENTIONS.c.decided_ms > 0)
+_SAID, _REVOKED = ("created_ms", "author", "feedback_id"), ("revoked_ms", "revoked_by", "feedback_id")
+_ENTERED, _ASKED = ("at_ms", "by", "case_id", "sequence"), ("asked_ms", "asked_by", "erasure_id")
+_MADE, _WRITTEN = ("created_ms", "owner", "stream_id"), ("at_ms", "by", "entry_id")
 _SOURCES: Final = (
-    _Source(
-        "pin",
-        "pin",
-        select(INTERVENTIONS).where(INTERVENTIONS.c.kind == "pin"),
-        INTERVENTIONS.c.asked_ms,
-        INTERVENTIONS.c.asked_by,
-        (INTERVENTIONS.c.intervention_id,),
-        _pinned,
-        _about(INTERVENTIONS),
-        INTERVENTIONS.c.tenant,
-    ),
-    _Source(  # of other pins their maker stands as who decided
-        "unpin",
-        "pin",
-        select(INTERVENTIONS).where(INTERVENTIONS.c.kind == "pin", INTERVENTIONS.c.status == "ended"),
-        INTERVENTIONS.c.decided_ms,
-        INTERVENTIONS.c.decided_by,
-        (INTERVENTIONS.c.intervention_id,),
-        _unpinned,
-        _about(INTERVENTIONS),
-        INTERVENTIONS.c.tenant,
-    ),
-    _Source(
-        "approval",
-        "approval",
-        select(INTERVENTIONS).where(INTERVENTIONS.c.kind == "approval", INTERVENTIONS.c.decided_ms > 0),
-        INTERVENTIONS.c.decided_ms,
-        INTERVENTIONS.c.decided_by,
-        (INTERVENTIONS.c.intervention_id,),
-        _decided,
-        _about(INTERVENTIONS),
-        INTERVENTIONS.c.tenant,
-    ),
-    _Source(
-        "case",
-        "case",
-        select(CASE_ENTRIES),
-        CASE_ENTRIES.c.at_ms,
-        CASE_ENTRIES.c.by,
-        (CASE_ENTRIES.c.case_id, CASE_ENTRIES.c.sequence),
-        _done_to_case,
-        _entries_about,
-        CASE_ENTRIES.c.tenant,
-    ),
-    _Source(
-        "judged",
-        "feedback",
-        select(FEEDBACK),
-        FEEDBACK.c.created_ms,
-        FEEDBACK.c.author,
-        (FEEDBACK.c.feedback_id,),
-        _judged,
-        _about(FEEDBACK),
-        FEEDBACK.c.tenant,
-    ),
-    _Source(
-        "revoked",
-        "feedback",
-        select(FEEDBACK).where(FEEDBACK.c.revoked_ms > 0),
-        FEEDBACK.c.revoked_ms,
-        FEEDBACK.c.revoked_by,
-        (FEEDBACK.c.feedback_id,),
-        _revoked,
-        _about(FEEDBACK),
-        FEEDBACK.c.tenant,
-    ),
-    _Source(
-        "erasure",
-        "erasure",
-        select(ERASURES),
-        ERASURES.c.asked_ms,
-        ERASURES.c.asked_by,
-        (ERASURES.c.erasure_id,),
-        _asked_to_erase,
-        None,
-        ERASURES.c.tenant,
-    ),
-    _Source(
-        "model",
-        "model",
-        select(MODEL_HISTORY),
-        MODEL_HISTORY.c.at_ms,
-        MODEL_HISTORY.c.by,
-        (MODEL_HISTORY.c.entry_id,),
-        _ordered_of_model,
-        service=MODEL_NAMES_OF_SERVICE,
-    ),
-    _Source(
-        "stream",
-        "stream",
-        select(EVENT_STREAMS),
-        EVENT_STREAMS.c.created_ms,
-        EVENT_STREAMS.c.owner,
-        (EVENT_STREAMS.c.stream_id,),
-        _made_stream,
-    ),
+    _source("pin", "pin", INTERVENTIONS, _PINNED, _pinned, _IS_PIN),
+    # Of other pins their maker stands as who decided.
+    _source("unpin", "pin", INTERVENTIONS, _DECIDED, _unpinned, _IS_PIN, INTERVENTIONS.c.status == "ended"),
+    _source("approval", "approval", INTERVENTIONS, _DECIDED, _decided, _IS_DECIDED),
+    _source("case", "case", CASE_ENTRIES, _ENTERED, _done_to_case, about=_entries_about),
+    _source("judged", "feedback", FEEDBACK, _SAID, _judged),
+    _source("revoked", "feedback", FEEDBACK, _REVOKED, _revoked, FEEDBACK.c.revoked_ms > 0),
+    _source("erasure", "erasure", ERASURES, _ASKED, _asked_to_erase),
+    _source("model", "model", MODEL_HISTORY, _WRITTEN, _ordered_of_model, service=MODEL_NAMES_OF_SERVICE),
+    _source("stream", "stream", EVENT_STREAMS, _MADE, _made_stream),
 )

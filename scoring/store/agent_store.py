@@ -21,7 +21,17 @@ from ..records.indicators import encode_indicators
 from ..records.models import AgentLifespans
 from ..records.snapshots import AgentVersions
 from . import codec
-from .database import MAX_PAGE, Database, Page, Tenants, from_cursor, iterate_pages, to_cursor, visible
+from .database import (
+    MAX_PAGE,
+    Database,
+    Page,
+    Tenants,
+    from_cursor,
+    iterate_pages,
+    to_cursor,
+    visible,
+    with_values,
+)
 from .decision_store import IS_READABLE
 from .dialects.statements import MAX_IN_LIST, chunked, starts_with
 from .partition_store import check_owner
@@ -154,8 +164,7 @@ class AgentStore:
         if after is not None:
             query = query.where(tuple_(AGENTS.c.due_ms, AGENTS.c.key) > (after.due_ms, codec.to_signed(after.key)))
         query = query.order_by(AGENTS.c.due_ms, AGENTS.c.key).limit(limit)
-        with self._database.read() as connection:
-            return [DueAgent(due_ms, codec.to_unsigned(key)) for due_ms, key in connection.execute(query)]
+        return self._database.fetch_all(query, lambda row: DueAgent(row.due_ms, codec.to_unsigned(row.key)))
 
     def get(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
         """One agent by its full name."""
@@ -167,16 +176,14 @@ class AgentStore:
         """Agents of that id at any issuer of the tenants."""
         query = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, tenants)
         query = query.where(AGENTS.c.agent_id == agent_id).order_by(AGENTS.c.tenant, AGENTS.c.issuer).limit(limit)
-        with self._database.read() as connection:
-            return [codec.to_summary(row) for row in connection.execute(query)]
+        return self._database.fetch_all(query, codec.to_summary)
 
     def page(self, query: AgentQuery) -> Page[AgentSummary]:
         """One page of agents. Raises BadCursor."""
         statement = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, query.tenants)
         if query.levels is not None:
             statement = statement.where(AGENTS.c.level.in_(sorted(query.levels)))
-        if query.agent_type is not None:
-            statement = statement.where(AGENTS.c.agent_type == query.agent_type)
+        statement = with_values(statement, {AGENTS.c.agent_type: query.agent_type})
         if query.prefix:
             statement = statement.where(starts_with(AGENTS.c.agent_id, query.prefix))
         if query.order == "risk":
@@ -271,7 +278,7 @@ class AgentStore:
             newest = {row.agent_key: row for query in ahead for row in connection.execute(query)}
             summaries = _read_summaries(connection, [codec.to_unsigned(key) for key in newest], tenants)
         stored = {summary.name.key: summary for summary in summaries}
-        decided = ((row.epoch, codec.to_decision(row)) for row in newest.values())
+        decided = ((row.epoch, codec.to_decision(row[1:])) for row in newest.values())
         return [
             VersionedAgent(_after_decision(decision, stored.get(decision.agent.key)), epoch, decision.offset + 1)
             for epoch, decision in decided
@@ -284,9 +291,7 @@ class AgentStore:
         )
         group = (AGENTS.c.tenant, AGENTS.c.agent_type, first, last)
         query = select(*group, func.count()).where(AGENTS.c.last_seen_ms >= from_day * DAY_MS).group_by(*group)
-        with self._database.read() as connection:
-            rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
-        return [AgentLifespans(*row) for row in rows]
+        return self._database.fetch_all(visible(query, AGENTS.c.tenant, tenants), lambda row: AgentLifespans(*row))
 
 
 def _is_behind(level: int, score: float, *name: str) -> ColumnElement[bool]:
@@ -331,23 +336,21 @@ def _read_summaries(connection: Connection, keys: Collection[int], tenants: Tena
 def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummary:
     """An agent as *decision* left it. When its level falls by time is not known: the pipeline says so."""
     seen_ms = decision.event_time_ms
-    return AgentSummary(
-        decision.agent,
-        decision.agent_type,
-        decision.level,
-        decision.risk_score,
-        decision.confidence,
-        decision.anomaly_score,
-        first_seen_ms=seen_ms if row is None else row.first_seen_ms,
-        last_seen_ms=seen_ms if row is None else row.last_seen_ms,
-        evaluated_ms=seen_ms if row is None else max(seen_ms, row.evaluated_ms),
+    new = AgentSummary(decision.agent, "", 0, 0.0, 0.0, 0.0, seen_ms, seen_ms, seen_ms, 0, 1, "", b"", "")
+    before = new if row is None else row
+    return msgspec.structs.replace(
+        before,
+        name=decision.agent,
+        agent_type=decision.agent_type,
+        level=decision.level,
+        risk_score=decision.risk_score,
+        confidence=decision.confidence,
+        anomaly_score=decision.anomaly_score,
+        evaluated_ms=max(seen_ms, before.evaluated_ms),
         due_ms=0,
-        events=1 if row is None else row.events,
         decision_id=decision.decision_id,
         reasons=msgspec.json.encode(decision.reasons),
         counterfactual=decision.counterfactual,
         concern=decision.concern,
         indicators=encode_indicators(decision.indicators),
-        announced_paths=b"" if row is None else row.announced_paths,
-        capabilities=b"" if row is None else row.capabilities,
     )

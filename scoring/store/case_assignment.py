@@ -21,8 +21,7 @@ from sqlalchemy import Connection
 from ..records.agents import RiskLevel
 from ..records.cases import CaseAgent, CaseOfAlert, CaseStatus, CaseTie
 from .case_settings import CaseSettings
-from .level_changes import AlertedLevelChange, read_level_change
-from .open_cases import OpenCase, OpenCases, tie_digest
+from .open_cases import AlertedLevelChange, OpenCase, OpenCases, read_level_change, tie_digest
 
 if TYPE_CHECKING:
     from .codec import AnyRow

@@ -25,9 +25,9 @@ from ..records.cases import (
 )
 from ..records.commits import OutboxRow
 from . import codec
-from .database import Database, Page, Tenants, visible
-from .dialects.statements import MAX_IN_LIST, chunked
-from .open_cases import case_agent_params, last_entries, to_case_agent
+from .codec import RowCodec
+from .database import Database, Page, Tenants, between, visible, with_values
+from .open_cases import CASE_AGENT_ROWS, last_entries
 from .outbox_store import insert_outbox_rows
 from .sql_schema import AGENTS, CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
 
@@ -40,8 +40,8 @@ MAX_LISTED_AGENTS = 3
 MAX_ENTRIES = 1_000
 """Entries of a case that are read: every act and every page reads them, and anybody with words may add one."""
 
-_CASE_COLUMNS: Final = tuple(CASES.c[name] for name in Case.__struct_fields__)
-"""In the order of a `Case`: a row of them is its values."""
+_ROWS: Final = RowCodec(Case, CASES)
+_ENTRY_ROWS: Final = RowCodec(CaseEntry, CASE_ENTRIES)
 
 
 class CaseFilters(NamedTuple):
@@ -71,29 +71,25 @@ class CaseStore:
 
     def get(self, case_id: str, tenants: Tenants = None) -> Case | None:
         """One case."""
-        query = select(*_CASE_COLUMNS).where(CASES.c.case_id == case_id)
-        return self._database.fetch_one(visible(query, CASES.c.tenant, tenants), _to_case)
+        query = select(CASES).where(CASES.c.case_id == case_id)
+        return self._database.fetch_one(visible(query, CASES.c.tenant, tenants), _ROWS.read)
 
     def page(
         self, tenants: Tenants = None, filters: CaseFilters | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Case]:
         """Cases, last changed first. Raises BadCursor."""
         given = filters or CaseFilters()
-        query = visible(select(*_CASE_COLUMNS), CASES.c.tenant, tenants)
+        query = visible(select(CASES), CASES.c.tenant, tenants)
         if given.statuses:
             query = query.where(CASES.c.status.in_(sorted(given.statuses)))
-        if given.owner is not None:
-            query = query.where(CASES.c.owner == given.owner)
         if given.level:
             query = query.where(CASES.c.level >= given.level)
-        if given.since_ms:
-            query = query.where(CASES.c.updated_ms >= given.since_ms)
-        if given.until_ms:
-            query = query.where(CASES.c.updated_ms < given.until_ms)
+        query = with_values(query, {CASES.c.owner: given.owner})
+        query = between(query, CASES.c.updated_ms, given.since_ms, given.until_ms)
         if given.agent is not None:
             mine = select(CASE_AGENTS.c.case_id).where(codec.is_about(CASE_AGENTS, given.agent))
             query = query.where(CASES.c.case_id.in_(mine))
-        return self._database.newest(query, (CASES.c.updated_ms, CASES.c.case_id), limit, cursor, _to_case)
+        return self._database.newest(query, (CASES.c.updated_ms, CASES.c.case_id), limit, cursor, _ROWS.read)
 
     def count_by_status(self, tenants: Tenants = None) -> dict[str, int]:
         """Number of cases that are not closed, by status."""
@@ -106,8 +102,7 @@ class CaseStore:
         kinds = (CASES.c.status, CASES.c.level)
         query = select(*kinds, func.count(), func.min(CASES.c.opened_ms)).where(CASES.c.status != "closed")
         grouped = visible(query, CASES.c.tenant, tenants).group_by(*kinds).order_by(*kinds)
-        with self._database.read() as connection:
-            return [WaitingCases(*row) for row in connection.execute(grouped)]
+        return self._database.fetch_all(grouped, lambda row: WaitingCases(*row))
 
     def statistics(self, since_ms: int, tenants: Tenants = None) -> CaseStatistics:
         """Outcomes of the cases that were opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""
@@ -147,18 +142,15 @@ class CaseStore:
     def agents(self, case_id: str, tenants: Tenants = None) -> list[CaseAgent]:
         """Agents of a case in the order in which they joined."""
         query = select(CASE_AGENTS).where(CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)
-        with self._database.read() as connection:
-            return [to_case_agent(row) for row in connection.execute(visible(query, CASE_AGENTS.c.tenant, tenants))]
+        return self._database.fetch_all(visible(query, CASE_AGENTS.c.tenant, tenants), CASE_AGENT_ROWS.read)
 
     def first_agents(self, case_ids: Collection[str], tenants: Tenants = None) -> dict[str, list[CaseAgent]]:
         """The first agents of each case, at most `MAX_LISTED_AGENTS`."""
+        query = select(CASE_AGENTS).where(CASE_AGENTS.c.ordinal <= MAX_LISTED_AGENTS)
+        query = visible(query, CASE_AGENTS.c.tenant, tenants).order_by(CASE_AGENTS.c.case_id, CASE_AGENTS.c.ordinal)
         agents_by_case: dict[str, list[CaseAgent]] = {}
-        with self._database.read() as connection:
-            for part in chunked(sorted(case_ids), MAX_IN_LIST):
-                mine = and_(CASE_AGENTS.c.case_id.in_(part), CASE_AGENTS.c.ordinal <= MAX_LISTED_AGENTS)
-                query = visible(select(CASE_AGENTS).where(mine), CASE_AGENTS.c.tenant, tenants)
-                for row in connection.execute(query.order_by(CASE_AGENTS.c.case_id, CASE_AGENTS.c.ordinal)):
-                    agents_by_case.setdefault(row.case_id, []).append(to_case_agent(row))
+        for agent in self._database.fetch_among(query, CASE_AGENTS.c.case_id, case_ids, CASE_AGENT_ROWS.read):
+            agents_by_case.setdefault(agent.case_id, []).append(agent)
         return agents_by_case
 
     def shared_indicators(self, case_id: str, tenants: Tenants = None) -> list[SharedIndicator]:
@@ -167,8 +159,7 @@ class CaseStore:
         query = select(CASE_TIES.c.kind, CASE_TIES.c.value, agents, last).where(CASE_TIES.c.case_id == case_id)
         grouped = visible(query, CASE_TIES.c.tenant, tenants).group_by(CASE_TIES.c.kind, CASE_TIES.c.value)
         ordered = grouped.order_by(agents.desc(), last.desc(), CASE_TIES.c.kind, CASE_TIES.c.value)
-        with self._database.read() as connection:
-            return [SharedIndicator(*row) for row in connection.execute(ordered)]
+        return self._database.fetch_all(ordered, lambda row: SharedIndicator(*row))
 
     def decision_ids(self, case_id: str, tenants: Tenants = None, limit: int = 500) -> list[str]:
         """Decisions of a case, newest first."""
@@ -188,8 +179,7 @@ class CaseStore:
         """Entries of a case: what was done to it, in order; of more than *limit* the newest."""
         newest = select(CASE_ENTRIES).where(CASE_ENTRIES.c.case_id == case_id).order_by(CASE_ENTRIES.c.sequence.desc())
         query = visible(newest, CASE_ENTRIES.c.tenant, tenants).limit(limit)
-        with self._database.read() as connection:
-            return [_to_entry(row) for row in connection.execute(query)][::-1]
+        return self._database.fetch_all(query, _ENTRY_ROWS.read)[::-1]
 
     # What people do. Each act names the revision that it was decided upon, so that none undoes another unseen.
 
@@ -234,7 +224,7 @@ class CaseStore:
             if len(moved) != len(keys):
                 return False
             _update_case(connection, remaining.case)
-            connection.execute(insert(CASES), msgspec.structs.asdict(opened.case))
+            connection.execute(insert(CASES), _ROWS.params(opened.case))
             for changed in (remaining, opened):
                 _add_entry(connection, changed.entry, changed.case.tenant)
             _move_agents(connection, source, target, moved, tied_by=opened.entry.by, tie="split")
@@ -254,11 +244,7 @@ def _renew_levels(connection: Connection, case_id: str) -> None:
     """Give the agents of a case that was closed the levels that they are at: falls were not kept meanwhile."""
     for case_agent in _agents_of(connection, case_id):
         name = case_agent.agent
-        now = select(AGENTS.c.level).where(
-            AGENTS.c.key == codec.to_signed(name.key),
-            *(AGENTS.c[column] == getattr(name, column) for column in codec.AGENT_NAME_COLUMNS),
-        )
-        level = connection.scalar(now)
+        level = connection.scalar(select(AGENTS.c.level).where(codec.is_about(AGENTS, name)))
         mine = (CASE_AGENTS.c.case_id == case_id, CASE_AGENTS.c.agent_key == codec.to_signed(name.key))
         connection.execute(update(CASE_AGENTS).where(*mine).values(level=level or 0))
 
@@ -272,21 +258,20 @@ def _are_current(connection: Connection, cases: Sequence[Case]) -> bool:
 
 
 def _update_case(connection: Connection, case: Case) -> bool:
-    values = msgspec.structs.asdict(case) | {"revision": case.revision + 1}
-    del values["case_id"]
+    values = _ROWS.params(case) | {"revision": case.revision + 1}
     mine = (CASES.c.case_id == case.case_id, CASES.c.revision == case.revision)
     return connection.execute(update(CASES).where(*mine).values(values)).rowcount == 1
 
 
 def _add_entry(connection: Connection, entry: CaseEntry, tenant: str) -> None:
     sequence = last_entries(connection, [entry.case_id]).get(entry.case_id, 0) + 1
-    values = msgspec.structs.asdict(entry) | {"sequence": sequence, "tenant": tenant}
+    values = _ENTRY_ROWS.params(entry) | {"sequence": sequence, "tenant": tenant}
     connection.execute(insert(CASE_ENTRIES), values)
 
 
 def _agents_of(connection: Connection, case_id: str) -> list[CaseAgent]:
     query = select(CASE_AGENTS).where(CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)
-    return [to_case_agent(row) for row in connection.execute(query)]
+    return [CASE_AGENT_ROWS.read(row) for row in connection.execute(query)]
 
 
 def _move_agents(
@@ -306,7 +291,7 @@ def _move_agents(
         if twin is None:
             ordinal += 1
             moved = msgspec.structs.replace(agent, case_id=target, ordinal=ordinal, tie=tie, tied_by=tied_by)
-            connection.execute(insert(CASE_AGENTS), case_agent_params(moved))
+            connection.execute(insert(CASE_AGENTS), CASE_AGENT_ROWS.params(moved))
         else:
             connection.execute(
                 update(CASE_AGENTS)
@@ -402,11 +387,3 @@ def new_case(case_id: str, like: Case, at_ms: int) -> Case:
         "revision": 0,
     }
     return msgspec.structs.replace(like, **fresh)
-
-
-def _to_case(row: Any) -> Case:
-    return Case(*row)
-
-
-def _to_entry(row: Any) -> CaseEntry:
-    return CaseEntry(**{name: row._mapping[name] for name in CaseEntry.__struct_fields__})

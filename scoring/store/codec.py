@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_
+from sqlalchemy import Column, ColumnElement, LargeBinary, Table, and_
 
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 
 from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
 from ..records.commits import OutboxRow, Position
-from ..records.dead_letters import DeadLetter, StoredDeadLetter
-from ..records.decisions import Decision, RiskReason
-from . import sql_schema
+from ..records.decisions import Decision
+from .sql_schema import AGENT_NAME_COLUMNS, AGENTS, DECISIONS, EDGES, OUTBOX, Member, stored_members
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -25,26 +24,12 @@ if TYPE_CHECKING:
     # SQLAlchemy 2.1 types a row by all of its columns; ours are looked at by name.
     AnyRow = Row[*tuple[Any, ...]]
 
-AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
-"""Columns of an agent's name, which never changes (its key is a hash of it)."""
+T = TypeVar("T", bound=msgspec.Struct)
+Convert = Callable[[Any], Any]
+
 _HALF = 1 << 63
 _FULL = 1 << 64
-_encode = msgspec.json.Encoder().encode
-_reasons_decoder = msgspec.json.Decoder(tuple[RiskReason, ...])
-_floats_decoder = msgspec.json.Decoder(dict[str, float])
-_object_decoder = msgspec.json.Decoder(dict[str, Any])
-_SUMMARY_FIELDS = tuple(f for f in AgentSummary.__struct_fields__ if f != "name")
-_STATE_FIELDS = ("features", "risk", "state_version")
-_DECISION_PLAIN = tuple(
-    f for f in Decision.__struct_fields__ if f not in ("agent", "reasons", "feature_vector", "evidence")
-)
-_plain_of_decision = attrgetter(*_DECISION_PLAIN)
-_AGENT_COLUMN_NAMES = tuple(column.name for column in sql_schema.AGENTS.columns)
-DEAD_LETTER_FIELDS = DeadLetter.__struct_fields__
-
-SUMMARY_COLUMNS = tuple(sql_schema.AGENTS.c[name] for name in ("key", *AGENT_NAME_COLUMNS, *_SUMMARY_FIELDS))
-VERSION_COLUMNS = (sql_schema.AGENTS.c.version_epoch, sql_schema.AGENTS.c.version_offset)
-AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(sql_schema.AGENTS.c[name] for name in _STATE_FIELDS))
+_encode_json = msgspec.json.Encoder().encode
 
 
 def to_signed(key: int) -> int:
@@ -81,38 +66,88 @@ def to_agent_name(values: Mapping[Any, Any]) -> AgentName:
     return AgentName(to_unsigned(values["agent_key"]), *(values[name] for name in AGENT_NAME_COLUMNS))
 
 
+class RowCodec(Generic[T]):
+    """Conversion between a struct and the columns that `sql_schema.struct_table` makes of its members.
+
+    Both directions run for every agent of every commit, so each is an expression that is compiled once.
+
+    Args:
+        struct: of `scoring/records`.
+        tables: that have its columns; of two with the same one the first counts.
+        agent_key: column of an agent's key.
+        without: members that have no column; they are None in what is read.
+    """
+
+    values: Callable[[T], tuple[Any, ...]]
+    """Makes the values of `columns` that an item has."""
+
+    def __init__(
+        self, struct: type[T], *tables: Table, agent_key: str = "agent_key", without: Collection[str] = ()
+    ) -> None:
+        table_columns = {column.name: column for table in reversed(tables) for column in table.columns}
+        by_name_alone = [name for name, it in signature(struct).parameters.items() if it.kind is it.KEYWORD_ONLY]
+        used: dict[str, Any] = {"to_signed": to_signed, "to_unsigned": to_unsigned, "Name": AgentName, "struct": struct}
+        names: list[str] = []
+        written: list[str] = []
+        read: list[str] = []
+        for member in stored_members(struct):
+            name, value, kept = member.name, f"item.{member.name}", member.name
+            if member.type is AgentName:
+                names += (agent_key, *AGENT_NAME_COLUMNS)
+                written += (f"to_signed({value}.key)", *(f"{value}.{part}" for part in AGENT_NAME_COLUMNS))
+                kept = f"Name(to_unsigned({agent_key}), {', '.join(AGENT_NAME_COLUMNS)})"
+            elif name in without:
+                kept = "None"
+            else:
+                names.append(name)
+                if (converters := _converters(member)) is not None:
+                    used[f"encode_{name}"], used[f"decode_{name}"] = converters
+                    value, kept = f"encode_{name}({value})", f"decode_{name}({kept})"
+                written.append(value)
+            read.append(f"{name}={kept}" if name in by_name_alone else kept)
+        self.columns: Final = tuple(table_columns[name] for name in names)
+        """Columns of the members, in their order."""
+        self._names = names
+        self.values = eval(f"lambda item: ({', '.join(written)},)", used)  # noqa: S307 (names of ours)
+        self._make = eval(f"lambda {', '.join(names)}: struct({', '.join(read)})", used)  # noqa: S307
+
+    def params(self, item: T) -> dict[str, Any]:
+        """Values by name of their columns: parameters of a statement."""
+        return dict(zip(self._names, self.values(item), strict=True))
+
+    def read(self, row: Sequence[Any]) -> T:
+        """The item in a row that begins with `columns`, as those of its table do."""
+        made: T = self._make(*row[: len(self.columns)])
+        return made
+
+
+def _converters(member: Member) -> tuple[Convert, Convert] | None:
+    """What makes the value of a column, and what makes the member's again; None = they are the same."""
+    if member.name == "agent_key":
+        return to_signed, to_unsigned
+    if member.type is bool:
+        return int, bool
+    if member.column_type is not LargeBinary or member.type is bytes:
+        return None
+    return _encode_json, msgspec.json.Decoder(member.type).decode
+
+
+AGENT_ROWS: Final = RowCodec(AgentRow, AGENTS, agent_key="key")
+AGENT_SUMMARIES: Final = RowCodec(AgentSummary, AGENTS, agent_key="key")
+DECISION_ROWS: Final = RowCodec(Decision, DECISIONS)
+OUTBOX_ROWS: Final = RowCodec(OutboxRow, OUTBOX)
+EDGE_ROWS: Final = RowCodec(AgentEdge, EDGES)
+
+AGENT_COLUMNS, SUMMARY_COLUMNS = AGENT_ROWS.columns, AGENT_SUMMARIES.columns
+to_agent, to_summary = AGENT_ROWS.read, AGENT_SUMMARIES.read
+to_decision, to_outbox = DECISION_ROWS.read, OUTBOX_ROWS.read
+VERSION_COLUMNS = (AGENTS.c.version_epoch, AGENTS.c.version_offset)
+_AGENT_COLUMN_NAMES = tuple(column.name for column in AGENTS.columns)
+
+
 def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
-    """Values of a row of `agents` in the order of its columns; spelt out: it runs for every agent of every commit."""
-    name = row.name
-    return (
-        to_signed(name.key),
-        name.tenant,
-        name.issuer,
-        name.agent_id,
-        row.agent_type,
-        row.level,
-        row.risk_score,
-        row.confidence,
-        row.anomaly_score,
-        row.first_seen_ms,
-        row.last_seen_ms,
-        row.evaluated_ms,
-        row.due_ms,
-        row.events,
-        row.decision_id,
-        row.counterfactual,
-        row.state_version,
-        row.reasons,
-        row.features,
-        row.risk,
-        version.partition,
-        version.epoch,
-        version.offset,
-        row.concern,
-        row.indicators,
-        row.announced_paths,
-        row.capabilities,
-    )
+    """Values of a row of `agents` in the order of its columns."""
+    return (*AGENT_ROWS.values(row), version.partition, version.epoch, version.offset)
 
 
 def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
@@ -128,13 +163,12 @@ def agent_of(subject: ErasureSubject, identities: IdentityHasher) -> AgentName:
 def is_about(table: Table, agent: AgentName) -> ColumnElement[bool]:
     """Condition that a row of *table* is about *agent*: by its key, which an index has, and by its full name."""
     names = (table.c[name] == getattr(agent, name) for name in AGENT_NAME_COLUMNS)
-    return and_(table.c.agent_key == to_signed(agent.key), *names)
+    return and_(key_column(table) == to_signed(agent.key), *names)
 
 
-def to_summary(row: Sequence[Any]) -> AgentSummary:
-    """Summary from `SUMMARY_COLUMNS`."""
-    key, tenant, issuer, agent_id, *rest = row
-    return AgentSummary(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
+def key_column(table: Table) -> Column[int]:
+    """Column of a table that names its agents with their keys."""
+    return table.c.key if table is AGENTS else table.c.agent_key
 
 
 def to_versioned(row: AnyRow) -> VersionedAgent:
@@ -143,69 +177,11 @@ def to_versioned(row: AnyRow) -> VersionedAgent:
     return VersionedAgent(to_summary(summary), epoch, offset)
 
 
-def to_agent(row: Sequence[Any]) -> AgentRow:
-    """Agent from `AGENT_COLUMNS`."""
-    key, tenant, issuer, agent_id, *summary, concern, indicators, paths, declared, features, risk, state_version = row
-    rest = [*summary, features, risk, state_version, concern, indicators, paths, declared]
-    return AgentRow(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
-
-
 def decision_params(decision: Decision) -> dict[str, Any]:
     """Parameters of an insert into `decisions`. Raises ValueError on a feature that is not finite: JSON has no such
     number, and the record could not be replayed."""
-    vector, agent = decision.feature_vector, decision.agent
+    vector = decision.feature_vector
     if not all(map(math.isfinite, vector.values())):
         name, value = next((name, value) for name, value in vector.items() if not math.isfinite(value))
         raise ValueError(f"decision {decision.decision_id}: feature {name!r} is {value}")
-    params: dict[str, Any] = dict(zip(_DECISION_PLAIN, _plain_of_decision(decision), strict=True))
-    params.update(
-        agent_key=to_signed(agent.key),
-        tenant=agent.tenant,
-        issuer=agent.issuer,
-        agent_id=agent.agent_id,
-        reasons=_encode(decision.reasons),
-        feature_vector=_encode(vector),
-        evidence=_encode(decision.evidence),
-    )
-    return params
-
-
-def to_decision(row: AnyRow) -> Decision:
-    """Decision from a full row of `decisions`."""
-    values = row._mapping
-    return Decision(
-        agent=to_agent_name(values),
-        reasons=_reasons_decoder.decode(values["reasons"]),
-        feature_vector=_floats_decoder.decode(values["feature_vector"]),
-        evidence=_object_decoder.decode(values["evidence"]),
-        **{name: values[name] for name in _DECISION_PLAIN},
-    )
-
-
-def dead_letter_params(letter: DeadLetter) -> dict[str, Any]:
-    """Parameters of an insert into `dead_letters`."""
-    return {name: getattr(letter, name) for name in DEAD_LETTER_FIELDS} | {"replayed_ms": 0}
-
-
-def to_dead_letter(row: AnyRow) -> StoredDeadLetter:
-    """Dead letter from a full row of `dead_letters`."""
-    values = row._mapping
-    return StoredDeadLetter(DeadLetter(**{name: values[name] for name in DEAD_LETTER_FIELDS}), values["replayed_ms"])
-
-
-def outbox_params(row: OutboxRow) -> dict[str, Any]:
-    """Parameters of an insert into `outbox`."""
-    params = msgspec.structs.asdict(row)
-    return params | {"agent_key": to_signed(row.agent_key), "routed_ms": 0}
-
-
-def to_outbox(row: AnyRow) -> OutboxRow:
-    """Outbox row from a row that has its columns."""
-    values = row._mapping
-    fields = {name: values[name] for name in OutboxRow.__struct_fields__}
-    return OutboxRow(**fields | {"agent_key": to_unsigned(values["agent_key"])})
-
-
-def to_edge(row: AnyRow, **changed: Any) -> AgentEdge:
-    """Edge from a full row of `edges`."""
-    return AgentEdge(**{name: row._mapping[name] for name in AgentEdge.__struct_fields__} | changed)
+    return DECISION_ROWS.params(decision)

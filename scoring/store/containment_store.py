@@ -30,8 +30,8 @@ from ..records.agents import EDGE_RISK_STEP_MS, EDGE_RISK_STEPS, AgentEdge, Agen
 from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
 from . import codec
-from .codec import AGENT_NAME_COLUMNS
-from .database import Database, Page, Tenants, visible
+from .codec import RowCodec
+from .database import Database, Page, Tenants, visible, with_values
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_merge, insert_or_skip
 from .outbox_store import insert_outbox_rows
 from .sql_schema import ACTUATIONS, EDGES, INTERVENTIONS
@@ -68,9 +68,8 @@ def _risk_rank(edge: Any) -> tuple[ColumnElement[Any], ...]:
 
 _MERGE_EDGES = insert_or_merge(EDGES, ("edge_id",), _merged_edge)
 _encode = msgspec.json.Encoder().encode
-_scopes_decoder = msgspec.json.Decoder(tuple[str, ...])
-_INTERVENTION_PLAIN = tuple(name for name in Intervention.__struct_fields__ if name not in ("agent", "scopes"))
-_ACTUATION_PLAIN = tuple(name for name in Actuation.__struct_fields__ if name != "agent")
+_INTERVENTION_ROWS = RowCodec(Intervention, INTERVENTIONS)
+_ACTUATION_ROWS = RowCodec(Actuation, ACTUATIONS)
 
 
 class InterventionStore:
@@ -82,9 +81,7 @@ class InterventionStore:
     def add(self, intervention: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
         """Write a new intervention together with its outbox rows; False = its id is known, and nothing is written."""
         with self._database.write() as connection:
-            add = _INSERT_INTERVENTION.for_connection(connection).returning(INTERVENTIONS.c.intervention_id)
-            added = connection.execute(add, _intervention_params(intervention)).first()
-            if added is None:  # asked by RETURNING: not every driver has a row count of an insert
+            if not _INSERT_INTERVENTION.adds(connection, _INTERVENTION_ROWS.params(intervention)):
                 return False
             insert_outbox_rows(connection, outbox)
         return True
@@ -92,8 +89,7 @@ class InterventionStore:
     def update(self, intervention: Intervention, was: str, outbox: Sequence[OutboxRow] = ()) -> bool:
         """Overwrite an intervention whose status still is *was*, together with its outbox rows; True = it was."""
         mine = (INTERVENTIONS.c.intervention_id == intervention.intervention_id, INTERVENTIONS.c.status == was)
-        values = _intervention_params(intervention)
-        del values["intervention_id"]
+        values = _INTERVENTION_ROWS.params(intervention)
         with self._database.write() as connection:
             if connection.execute(update(INTERVENTIONS).where(*mine).values(values)).rowcount == 0:
                 return False
@@ -103,19 +99,17 @@ class InterventionStore:
     def get(self, intervention_id: str, tenants: Tenants = None) -> Intervention | None:
         """One intervention."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.intervention_id == intervention_id)
-        return self._database.fetch_one(visible(query, INTERVENTIONS.c.tenant, tenants), _to_intervention)
+        return self._database.fetch_one(visible(query, INTERVENTIONS.c.tenant, tenants), _INTERVENTION_ROWS.read)
 
     def list_open(self) -> list[Intervention]:
         """Interventions that have an effect or wait for a person."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)))
-        with self._database.read() as connection:
-            return [_to_intervention(row) for row in connection.execute(query)]
+        return self._database.fetch_all(query, _INTERVENTION_ROWS.read)
 
     def changed_since(self, updated_ms: int) -> list[Intervention]:
         """Interventions changed at *updated_ms* or later, oldest change first."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.updated_ms >= updated_ms)
-        with self._database.read() as connection:
-            return [_to_intervention(row) for row in connection.execute(query.order_by(INTERVENTIONS.c.updated_ms))]
+        return self._database.fetch_all(query.order_by(INTERVENTIONS.c.updated_ms), _INTERVENTION_ROWS.read)
 
     def page(
         self,
@@ -128,13 +122,11 @@ class InterventionStore:
     ) -> Page[Intervention]:
         """Interventions, newest first. Raises BadCursor."""
         query = visible(select(INTERVENTIONS), INTERVENTIONS.c.tenant, tenants)
-        for column, value in ((INTERVENTIONS.c.kind, kind), (INTERVENTIONS.c.status, status)):
-            if value is not None:
-                query = query.where(column == value)
+        query = with_values(query, {INTERVENTIONS.c.kind: kind, INTERVENTIONS.c.status: status})
         if agent is not None:
             query = query.where(codec.is_about(INTERVENTIONS, agent))
         order = (INTERVENTIONS.c.asked_ms, INTERVENTIONS.c.intervention_id)
-        return self._database.newest(query, order, limit, cursor, _to_intervention)
+        return self._database.newest(query, order, limit, cursor, _INTERVENTION_ROWS.read)
 
 
 class ActuationStore:
@@ -148,21 +140,21 @@ class ActuationStore:
 
         What was there before anything was lowered (`original`) stays; returns the row as it is then.
         """
-        values = _actuation_params(actuation)
+        values = _ACTUATION_ROWS.params(actuation)
         mine = _actuation_of(actuation.target, actuation.agent)
         with self._database.write() as connection:
-            connection.execute(_INSERT_ACTUATION.for_connection(connection), values | {"version": -1})
+            _INSERT_ACTUATION.execute(connection, values | {"version": -1})
             fixed = ("target", "agent_key", "original", "tenant", "issuer", "agent_id")
             changed = {name: value for name, value in values.items() if name not in fixed}
             older = (*mine, ACTUATIONS.c.version <= actuation.version)
             if connection.execute(update(ACTUATIONS).where(*older).values(changed)).rowcount == 0:
                 return None
-            return _to_actuation(connection.execute(select(ACTUATIONS).where(*mine)).one())
+            return _ACTUATION_ROWS.read(connection.execute(select(ACTUATIONS).where(*mine)).one())
 
     def get(self, target: str, agent: AgentName) -> Actuation | None:
         """Actuation of one agent at one target."""
         query = select(ACTUATIONS).where(*_actuation_of(target, agent))
-        return self._database.fetch_one(query, _to_actuation)
+        return self._database.fetch_one(query, _ACTUATION_ROWS.read)
 
     def keep_original(self, target: str, agent: AgentName, original: bytes) -> bytes:
         """Keep what the server had, unless something is kept already; returns what is kept."""
@@ -194,10 +186,9 @@ class ActuationStore:
         query = visible(select(ACTUATIONS), ACTUATIONS.c.tenant, tenants)
         if agent is not None:
             query = query.where(codec.is_about(ACTUATIONS, agent))
-        if target is not None:
-            query = query.where(ACTUATIONS.c.target == target)
+        query = with_values(query, {ACTUATIONS.c.target: target})
         order = (ACTUATIONS.c.updated_ms, ACTUATIONS.c.target, ACTUATIONS.c.agent_key)
-        return self._database.newest(query, order, limit, cursor, _to_actuation, tuple[int, str, int])
+        return self._database.newest(query, order, limit, cursor, _ACTUATION_ROWS.read, tuple[int, str, int])
 
     def targets_with_original(self, subject: ErasureSubject) -> list[str]:
         """Targets at whose server an agent is lowered: its original state is kept here alone."""
@@ -251,7 +242,7 @@ class EdgeStore:
                 if until_ms:
                     query = query.where(EDGES.c.first_ms < until_ms)
                 rows = connection.execute(query.order_by(EDGES.c.last_ms.desc()).limit(limit - len(edges)))
-                edges += map(codec.to_edge, rows)
+                edges += map(codec.EDGE_ROWS.read, rows)
                 if len(edges) >= limit:
                     break
         # A key is a hash: edges of other nodes with that key are left out.
@@ -290,7 +281,7 @@ def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
     # As a JSON array: no name can run into another one.
     full_name = _encode((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target))
     return {
-        **msgspec.structs.asdict(edge),
+        **codec.EDGE_ROWS.params(edge),
         "edge_id": hashlib.sha256(full_name).hexdigest()[:40],
         "source_key": codec.to_signed(node_key(edge, identities, source=True)),
         "target_key": codec.to_signed(node_key(edge, identities, source=False)),
@@ -299,30 +290,3 @@ def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
 
 def _actuation_of(target: str, agent: AgentName) -> tuple[Any, Any]:
     return ACTUATIONS.c.target == target, codec.is_about(ACTUATIONS, agent)
-
-
-def _agent_columns(agent: AgentName) -> dict[str, Any]:
-    return {"agent_key": codec.to_signed(agent.key), **{name: getattr(agent, name) for name in AGENT_NAME_COLUMNS}}
-
-
-def _intervention_params(intervention: Intervention) -> dict[str, Any]:
-    values = {name: getattr(intervention, name) for name in _INTERVENTION_PLAIN}
-    return values | _agent_columns(intervention.agent) | {"scopes": msgspec.json.encode(intervention.scopes)}
-
-
-def _to_intervention(row: Any) -> Intervention:
-    values = row._mapping
-    return Intervention(
-        agent=codec.to_agent_name(values),
-        scopes=_scopes_decoder.decode(values["scopes"]),
-        **{name: values[name] for name in _INTERVENTION_PLAIN},
-    )
-
-
-def _actuation_params(actuation: Actuation) -> dict[str, Any]:
-    return {name: getattr(actuation, name) for name in _ACTUATION_PLAIN} | _agent_columns(actuation.agent)
-
-
-def _to_actuation(row: Any) -> Actuation:
-    values = row._mapping
-    return Actuation(agent=codec.to_agent_name(values), **{name: values[name] for name in _ACTUATION_PLAIN})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,11 +19,12 @@ from trustwatch.ingest.identities import IdentityHasher
 
 from .dialects import advice_on, dialect_of, is_damaged, is_transient
 from .dialects.job_locks import JobLock
+from .dialects.statements import MAX_IN_LIST, chunked
 from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope
 from .sql_schema import META
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import Column, ColumnElement, Select
 
     from .codec import AnyRow
 
@@ -123,6 +124,21 @@ class Database:
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _make(make, row)
+
+    def fetch_all(self, query: AnySelect, make: Callable[[AnyRow], T]) -> list[T]:
+        """The items in the rows of a query."""
+        with self.read() as connection:
+            rows = connection.execute(query).all()
+        return [_make(make, row) for row in rows]
+
+    def fetch_among(
+        self, query: AnySelect, column: Column[Any], values: Collection[Any], make: Callable[[AnyRow], T]
+    ) -> list[T]:
+        """The items in the rows of a query that have one of many values in a column, a part of the values at a time."""
+        with self.read() as connection:
+            parts = (query.where(column.in_(part)) for part in chunked(sorted(values), MAX_IN_LIST))
+            rows = [row for part in parts for row in connection.execute(part)]
+        return [_make(make, row) for row in rows]
 
     def newest(
         self,
@@ -276,6 +292,18 @@ def _make(make: Callable[[AnyRow], T], row: AnyRow) -> T:
 def visible(query: AnySelect, column: Any, allowed: Collection[str] | None) -> AnySelect:
     """Restrict *query* to rows whose *column* is among the tenants; None = no restriction."""
     return query if allowed is None else query.where(column.in_(sorted(allowed)))
+
+
+def with_values(query: AnySelect, values: Mapping[Column[Any], Any]) -> AnySelect:
+    """Restrict *query* to rows with some values; None = any."""
+    return query.where(*(column == value for column, value in values.items() if value is not None))
+
+
+def between(query: AnySelect, column: Column[int], since_ms: int, until_ms: int) -> AnySelect:
+    """Restrict *query* to times since and before given ones; 0 = no bound."""
+    if since_ms:
+        query = query.where(column >= since_ms)
+    return query.where(column < until_ms) if until_ms else query
 
 
 def iterate_pages(read_page: Callable[[str | None], Page[T]]) -> Iterator[T]:

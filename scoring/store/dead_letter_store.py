@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from ..records.dead_letters import DeadLetter, StoredDeadLetter
-from . import codec
+from ..records.dead_letters import DeadLetter
+from .codec import RowCodec
 from .database import Database, Page, visible
 from .dialects.statements import INSERT_COUNTER, MAX_IN_LIST, chunked, insert_or_skip
 from .sql_schema import COUNTERS, DEAD_LETTERS
 
 DROPPED_DEAD_LETTERS = "dead_letters.dropped"
 _INSERT_DEAD_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
+_ROWS = RowCodec(DeadLetter, DEAD_LETTERS)
 
 
 class DeadLetterCounts(NamedTuple):
@@ -33,10 +34,10 @@ class DeadLetterStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def get(self, letter_id: str, sources: Collection[str] | None = None) -> StoredDeadLetter | None:
+    def get(self, letter_id: str, sources: Collection[str] | None = None) -> DeadLetter | None:
         """One dead letter."""
         query = select(DEAD_LETTERS).where(DEAD_LETTERS.c.letter_id == letter_id)
-        return self._database.fetch_one(visible(query, DEAD_LETTERS.c.source, sources), codec.to_dead_letter)
+        return self._database.fetch_one(visible(query, DEAD_LETTERS.c.source, sources), _ROWS.read)
 
     def page(
         self,
@@ -44,13 +45,13 @@ class DeadLetterStore:
         replayed: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[StoredDeadLetter]:
+    ) -> Page[DeadLetter]:
         """Dead letters, newest first. Raises BadCursor."""
         query = visible(select(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
         if replayed is not None:
             query = query.where(DEAD_LETTERS.c.replayed_ms > 0 if replayed else DEAD_LETTERS.c.replayed_ms == 0)
         order = (DEAD_LETTERS.c.received_ms, DEAD_LETTERS.c.letter_id)
-        return self._database.newest(query, order, limit, cursor, codec.to_dead_letter)
+        return self._database.newest(query, order, limit, cursor, _ROWS.read)
 
     def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
         """Note that those letters were sent in again; returns how many had not been."""
@@ -88,12 +89,10 @@ def write_dead_letters(connection: Connection, letters: Sequence[DeadLetter], ca
         stored.update(connection.scalars(select(DEAD_LETTERS.c.letter_id).where(DEAD_LETTERS.c.letter_id.in_(ids))))
     fresh = [letter for letter in letters if letter.letter_id not in stored]
     kept = fresh[: _make_room(connection, len(fresh), capacity)]
-    if kept:
-        rows = [codec.dead_letter_params(letter) for letter in kept]
-        connection.execute(_INSERT_DEAD_LETTER.for_connection(connection), rows)
+    _INSERT_DEAD_LETTER.execute(connection, list(map(_ROWS.params, kept)))
     dropped = len(fresh) - len(kept)
     if dropped:
-        connection.execute(INSERT_COUNTER.for_connection(connection), {"name": DROPPED_DEAD_LETTERS, "value": 0})
+        INSERT_COUNTER.execute(connection, {"name": DROPPED_DEAD_LETTERS, "value": 0})
         mine = COUNTERS.c.name == DROPPED_DEAD_LETTERS
         connection.execute(update(COUNTERS).where(mine).values(value=COUNTERS.c.value + dropped))
     return dropped

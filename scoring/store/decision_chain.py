@@ -27,9 +27,9 @@ from sqlalchemy import Connection, select, update
 
 from trustwatch.ingest.identities import unkeyed_agent_key
 
-from .codec import AGENT_NAME_COLUMNS, to_signed
+from .codec import to_signed
 from .dialects.statements import find_stored, insert_or_skip, upsert
-from .sql_schema import CHAINS, DECISIONS
+from .sql_schema import AGENT_NAME_COLUMNS, CHAINS, DECISIONS
 
 GENESIS_DIGEST = ""
 """Digest that stands before the first decision of a chain."""
@@ -189,7 +189,7 @@ def _append_to_chain(
             redacted="",
         )
     new_head = ChainHead(partition, sequence, digest)  # the statement leaves the anchor as it is
-    connection.execute(_UPSERT_CHAIN_HEAD.for_connection(connection), new_head._asdict())
+    _UPSERT_CHAIN_HEAD.execute(connection, new_head._asdict())
 
 
 def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
@@ -197,7 +197,7 @@ def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
     query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
-        connection.execute(_INSERT_CHAIN.for_connection(connection), ChainHead(partition)._asdict())
+        _INSERT_CHAIN.execute(connection, ChainHead(partition)._asdict())
         row = connection.execute(query).one()
     return ChainHead(**row._mapping)
 

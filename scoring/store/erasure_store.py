@@ -7,7 +7,6 @@ row of the erasure keeps the identifier until the topic has none of its records;
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
@@ -16,6 +15,7 @@ from trustwatch.ingest.record_erasure import ErasedSubject
 
 from ..records.commits import Commit
 from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
+from .codec import RowCodec
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import insert_or_skip, starts_with
 from .metadata_store import UPSERT_META
@@ -26,8 +26,7 @@ FEW_ERASURES = 20
 """Erasures whose positions are looked up one by one; those of more are read all at once."""
 _INSERT_ERASURE = insert_or_skip(ERASURES, "erasure_id")
 _INSERT_MARK = insert_or_skip(FORGOTTEN, "mark")
-_ERASURE_FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("counts",))
-_counts_decoder = msgspec.json.Decoder(dict[str, Any])
+_ROWS = RowCodec(Erasure, ERASURES)
 
 
 class ForgetRecordPosition(msgspec.Struct, frozen=True):
@@ -50,12 +49,11 @@ class ErasureStore:
     def add(self, erasure: Erasure) -> bool:
         """Write a new erasure; False = its id is known, and nothing is written."""
         with self._database.write() as connection:
-            add = _INSERT_ERASURE.for_connection(connection).returning(ERASURES.c.erasure_id)
-            return connection.execute(add, _erasure_params(erasure)).first() is not None
+            return _INSERT_ERASURE.adds(connection, _ROWS.params(erasure))
 
     def update(self, was: Erasure, erasure: Erasure) -> bool:
         """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
-        values = _erasure_params(erasure) | {"updated_ms": max(erasure.updated_ms, was.updated_ms + 1)}
+        values = _ROWS.params(erasure) | {"updated_ms": max(erasure.updated_ms, was.updated_ms + 1)}
         with self._database.write() as connection:
             return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
 
@@ -70,24 +68,22 @@ class ErasureStore:
     def get(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
         """One erasure."""
         query = select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)
-        return self._database.fetch_one(visible(query, ERASURES.c.tenant, tenants), _to_erasure)
+        return self._database.fetch_one(visible(query, ERASURES.c.tenant, tenants), _ROWS.read)
 
     def list_open(self) -> list[Erasure]:
         """Erasures that are not done, oldest first."""
         query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES)))
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            return [_to_erasure(row) for row in rows]
+        return self._database.fetch_all(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id), _ROWS.read)
 
     def page(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
         """Erasures, newest first. Raises BadCursor."""
         query = visible(select(ERASURES), ERASURES.c.tenant, tenants)
-        return self._database.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, _to_erasure)
+        return self._database.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, _ROWS.read)
 
     def add_mark(self, mark: str, at_ms: int) -> None:
         """Remember the keyed mark of an agent that must not come back from a model's history."""
         with self._database.write() as connection:
-            connection.execute(_INSERT_MARK.for_connection(connection), {"mark": mark, "at_ms": at_ms})
+            _INSERT_MARK.execute(connection, {"mark": mark, "at_ms": at_ms})
 
     def list_marks(self) -> list[str]:
         """Marks of all agents that must not come back."""
@@ -116,7 +112,7 @@ class ErasureStore:
             rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(offsets)))).all()
         return [
             ErasedSubject(erasure.erasure_subject, {partition: offsets[erasure.erasure_id]})
-            for erasure in map(_to_erasure, rows)
+            for erasure in map(_ROWS.read, rows)
             if erasure.subject
         ]
 
@@ -142,7 +138,7 @@ class ErasureStore:
         query = select(ERASURES).where(ERASURES.c.subject != "", recent)
         with self._database.read() as connection:
             ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            erasures = [_to_erasure(row) for row in ordered]
+            erasures = [_ROWS.read(row) for row in ordered]
             positions = _positions_by_erasure(connection, [erasure.erasure_id for erasure in erasures])
         return [(erasure, positions[erasure.erasure_id]) for erasure in erasures if erasure.erasure_id in positions]
 
@@ -171,17 +167,6 @@ def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
     return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
 
 
-def _erasure_params(erasure: Erasure) -> dict[str, Any]:
-    """Columns of an erasure."""
-    return {name: getattr(erasure, name) for name in _ERASURE_FIELDS} | {"counts": msgspec.json.encode(erasure.counts)}
-
-
-def _to_erasure(row: Any) -> Erasure:
-    """The erasure in a row."""
-    values = row._mapping
-    return Erasure(counts=_counts_decoder.decode(values["counts"]), **{name: values[name] for name in _ERASURE_FIELDS})
-
-
 def write_forget_positions(connection: Connection, commits: Sequence[Commit]) -> None:
     """Keep where orders were met. One that the database knows nothing of (it was put back) begins again.
 
@@ -193,8 +178,8 @@ def write_forget_positions(connection: Connection, commits: Sequence[Commit]) ->
         earlier = connection.scalar(select(META.c.value).where(META.c.key == key))
         at_ms = met.at_ms if earlier is None else max(met.at_ms, _position_decoder.decode(earlier).at_ms)
         value = msgspec.json.encode(ForgetRecordPosition(met.offset, at_ms, met.owns_agent)).decode()
-        connection.execute(UPSERT_META.for_connection(connection), {"key": key, "value": value})
-        connection.execute(_INSERT_ERASURE.for_connection(connection), _erasure_params(_rediscovered_erasure(met)))
+        UPSERT_META.execute(connection, {"key": key, "value": value})
+        _INSERT_ERASURE.execute(connection, _ROWS.params(_rediscovered_erasure(met)))
 
 
 def _rediscovered_erasure(met: PartitionErasure) -> Erasure:

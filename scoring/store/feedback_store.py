@@ -18,9 +18,9 @@ from ..records.feedback import (
     PartitionRule,
 )
 from . import codec
-from .codec import AGENT_NAME_COLUMNS
-from .database import Database, Page, Tenants, visible
-from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
+from .codec import RowCodec
+from .database import Database, Page, Tenants, visible, with_values
+from .dialects.statements import insert_or_skip, upsert
 from .sql_schema import FEEDBACK, FEEDBACK_HOLDINGS, FEEDBACK_PREVIEWS, FEEDBACK_STEPS
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ _INSERT_FEEDBACK = insert_or_skip(FEEDBACK, "feedback_id")
 _INSERT_STEP = insert_or_skip(FEEDBACK_STEPS, "feedback_id", "action")
 _UPSERT_PARTITION_RULE = upsert(FEEDBACK_HOLDINGS, ("rule_id", "partition"))
 _UPSERT_PREVIEW = upsert(FEEDBACK_PREVIEWS, ("preview_id",), keep=("created_ms",))
-_PLAIN_COLUMNS = tuple(
-    name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen")
-)
+_ROWS = RowCodec(Feedback, FEEDBACK, without=("features", "resource"))
+_STEP_ROWS = RowCodec(FeedbackStep, FEEDBACK_STEPS)
+_PREVIEW_ROWS = RowCodec(FeedbackPreview, FEEDBACK_PREVIEWS)
 _MUTABLE_COLUMNS = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
 """Columns of feedback that change in its life; the others are the judgement, and stay."""
 _encode = msgspec.json.Encoder().encode
@@ -50,10 +50,9 @@ class FeedbackStore:
     def add(self, feedback: Feedback, step: FeedbackStep) -> bool:
         """Write new feedback with its first step; False = its id is known, and nothing is written."""
         with self._database.write() as connection:
-            add = _INSERT_FEEDBACK.for_connection(connection).returning(FEEDBACK.c.feedback_id)
-            if connection.execute(add, _feedback_params(feedback)).first() is None:
+            if not _INSERT_FEEDBACK.adds(connection, _feedback_params(feedback)):
                 return False
-            connection.execute(_INSERT_STEP.for_connection(connection), msgspec.structs.asdict(step))
+            _INSERT_STEP.execute(connection, _STEP_ROWS.params(step))
         return True
 
     def update(self, feedback: Feedback, was: str, step: FeedbackStep | None = None) -> bool:
@@ -67,7 +66,7 @@ class FeedbackStore:
             if connection.execute(update(FEEDBACK).where(*mine).values(values)).rowcount == 0:
                 return False
             if step is not None:
-                connection.execute(_INSERT_STEP.for_connection(connection), msgspec.structs.asdict(step))
+                _INSERT_STEP.execute(connection, _STEP_ROWS.params(step))
         return True
 
     def get(self, feedback_id: str, tenants: Tenants = None) -> Feedback | None:
@@ -87,10 +86,9 @@ class FeedbackStore:
     ) -> Page[Feedback]:
         """Feedback, newest first. Raises BadCursor."""
         query = visible(select(FEEDBACK), FEEDBACK.c.tenant, tenants)
-        filters = ((FEEDBACK.c.status, status), (FEEDBACK.c.verdict, verdict), (FEEDBACK.c.decision_id, decision_id))
-        for column, value in filters:
-            if value is not None:
-                query = query.where(column == value)
+        query = with_values(
+            query, {FEEDBACK.c.status: status, FEEDBACK.c.verdict: verdict, FEEDBACK.c.decision_id: decision_id}
+        )
         if agent is not None:
             query = query.where(codec.is_about(FEEDBACK, agent))
         order = (FEEDBACK.c.created_ms, FEEDBACK.c.feedback_id)
@@ -100,55 +98,44 @@ class FeedbackStore:
         """Feedback whose rule is in force, or is on its way in or out; oldest first."""
         query = visible(select(FEEDBACK), FEEDBACK.c.tenant, tenants)
         query = query.where(FEEDBACK.c.status.in_(sorted(OPEN_FEEDBACK_STATES))).order_by(FEEDBACK.c.created_ms)
-        with self._database.read() as connection:
-            return [_to_feedback(row) for row in connection.execute(query)]
+        return self._database.fetch_all(query, _to_feedback)
 
     def list_steps(self, feedback_id: str, tenants: Tenants = None) -> list[FeedbackStep]:
         """Steps of one feedback, oldest first."""
         query = select(FEEDBACK_STEPS).where(FEEDBACK_STEPS.c.feedback_id == feedback_id)
         query = _visible_part(query, FEEDBACK_STEPS.c.feedback_id, tenants)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(FEEDBACK_STEPS.c.at_ms, FEEDBACK_STEPS.c.action)).all()
-        return [FeedbackStep(**{name: row._mapping[name] for name in FeedbackStep.__struct_fields__}) for row in rows]
+        return self._database.fetch_all(
+            query.order_by(FEEDBACK_STEPS.c.at_ms, FEEDBACK_STEPS.c.action), _STEP_ROWS.read
+        )
 
     def rules_of_partition(self, partition: int) -> list[PartitionRule]:
         """Rules of one partition as of its stored position, those that ended included."""
         table = FEEDBACK_HOLDINGS
         query = select(table).where(table.c.partition == partition).order_by(table.c.from_offset, table.c.rule_id)
-        with self._database.read() as connection:
-            return [_to_partition_rule(row) for row in connection.execute(query)]
+        return self._database.fetch_all(query, _to_partition_rule)
 
     def rules_of_feedback(self, feedback_ids: Collection[str], tenants: Tenants = None) -> list[PartitionRule]:
         """Rules that follow from those feedbacks, in every partition that took them over."""
         table = FEEDBACK_HOLDINGS
-        rules: list[PartitionRule] = []
-        with self._database.read() as connection:
-            for part in chunked(sorted(feedback_ids), MAX_IN_LIST):
-                query = select(table).where(table.c.rule_id.in_(part)).order_by(table.c.rule_id, table.c.partition)
-                query = _visible_part(query, table.c.rule_id, tenants)
-                rules += [_to_partition_rule(row) for row in connection.execute(query)]
-        return rules
+        query = _visible_part(select(table).order_by(table.c.rule_id, table.c.partition), table.c.rule_id, tenants)
+        return self._database.fetch_among(query, table.c.rule_id, feedback_ids, _to_partition_rule)
 
     def orphaned_rules(self) -> list[PartitionRule]:
         """Rules that hold in a partition although their feedback is gone (an erasure removes it)."""
         table = FEEDBACK_HOLDINGS
         query = select(table).where(table.c.until_offset < 0, table.c.rule_id.not_in(select(FEEDBACK.c.feedback_id)))
-        with self._database.read() as connection:
-            return [
-                _to_partition_rule(row)
-                for row in connection.execute(query.order_by(table.c.rule_id, table.c.partition))
-            ]
+        return self._database.fetch_all(query.order_by(table.c.rule_id, table.c.partition), _to_partition_rule)
 
     def save_preview(self, row: FeedbackPreview) -> None:
         """Write a preview, over an earlier one of the same id."""
         with self._database.write() as connection:
-            connection.execute(_UPSERT_PREVIEW.for_connection(connection), msgspec.structs.asdict(row))
+            _UPSERT_PREVIEW.execute(connection, _PREVIEW_ROWS.params(row))
 
     def get_preview(self, preview_id: str, tenants: Tenants = None) -> FeedbackPreview | None:
         """One preview."""
         table = FEEDBACK_PREVIEWS
         query = select(table).where(table.c.preview_id == preview_id)
-        return self._database.fetch_one(visible(query, table.c.tenant, tenants), _to_preview)
+        return self._database.fetch_one(visible(query, table.c.tenant, tenants), _PREVIEW_ROWS.read)
 
 
 def _visible_part(query: AnySelect, feedback_id: Column[str], tenants: Tenants) -> AnySelect:
@@ -174,7 +161,7 @@ def write_partition_rules(connection: Connection, rules: Sequence[PartitionRule]
         }
         for partition_rule in rules
     ]
-    connection.execute(_UPSERT_PARTITION_RULE.for_connection(connection), rows)
+    _UPSERT_PARTITION_RULE.execute(connection, rows)
 
 
 def copy_rules_to_partitions(connection: Connection, partitions: Sequence[int]) -> None:
@@ -190,40 +177,20 @@ def copy_rules_to_partitions(connection: Connection, partitions: Sequence[int]) 
         for partition in partitions
         if (rule.rule_id, partition) not in taken_over
     ]
-    if new:
-        write_partition_rules(connection, new)
+    write_partition_rules(connection, new)
 
 
 def _feedback_params(feedback: Feedback) -> dict[str, Any]:
-    plain = {name: getattr(feedback, name) for name in _PLAIN_COLUMNS}
-    names = {name: getattr(feedback.agent, name) for name in AGENT_NAME_COLUMNS}
-    scope = _encode({"features": feedback.features, "resource": feedback.resource})  # null and "" are different things
-    more = {
-        "agent_key": codec.to_signed(feedback.agent.key),
-        "resource": feedback.resource or "",
-        "unseen": int(feedback.unseen),
-    }
-    return {**plain, **names, **more, "scope": scope}
+    scope = _encode({"features": feedback.features, "resource": feedback.resource})
+    return _ROWS.params(feedback) | {"resource": feedback.resource or "", "scope": scope}
 
 
 def _to_feedback(row: AnyRow) -> Feedback:
-    values = row._mapping
-    scope = _scope_decoder.decode(values["scope"])
-    features = scope["features"]
-    return Feedback(
-        **{name: values[name] for name in _PLAIN_COLUMNS},
-        agent=codec.to_agent_name(values),
-        unseen=bool(values["unseen"]),
-        features=None if features is None else tuple(features),
-        resource=scope["resource"],
-    )
+    scope = _scope_decoder.decode(row.scope)
+    features = None if scope["features"] is None else tuple(scope["features"])
+    return msgspec.structs.replace(_ROWS.read(row), features=features, resource=scope["resource"])
 
 
 def _to_partition_rule(row: AnyRow) -> PartitionRule:
-    values = row._mapping
-    plain = ("partition", "epoch", "from_offset", "until_offset", "matched", "last_ms")
-    return PartitionRule(_rule_decoder.decode(values["rule"]), *(values[name] for name in plain))
-
-
-def _to_preview(row: AnyRow) -> FeedbackPreview:
-    return FeedbackPreview(**{name: row._mapping[name] for name in FeedbackPreview.__struct_fields__})
+    _, partition, epoch, from_offset, until_offset, matched, last_ms, _, rule = row
+    return PartitionRule(_rule_decoder.decode(rule), partition, epoch, from_offset, until_offset, matched, last_ms)

@@ -18,6 +18,7 @@ from .dialects.statements import insert_or_skip
 from .metadata_store import UPSERT_META
 from .sql_schema import (
     ACTUATIONS,
+    AGENT_NAME_COLUMNS,
     AGENTS,
     CASE_AGENTS,
     CASE_DECISIONS,
@@ -70,7 +71,7 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
     with database.write() as connection:
         proof = {"key": IDENTITY_PROOF, "value": identities.proof}
         # Two processes that begin at once: the second waits here, and then finds the first one's.
-        connection.execute(_INSERT_META.for_connection(connection), proof | {"value": ""})
+        _INSERT_META.execute(connection, proof | {"value": ""})
         stored = _stored_proof(connection)
         if stored == identities.proof:
             return 0
@@ -86,7 +87,7 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
                 "then run this again"
             )
         changed = _change_keys(connection, identities)
-        connection.execute(UPSERT_META.for_connection(connection), proof)
+        UPSERT_META.execute(connection, proof)
         return changed
 
 
@@ -130,14 +131,10 @@ def _change_keys(connection: Connection, identities: IdentityHasher) -> int:
     return changed + _change_edges(connection, identities)
 
 
-def _key_column(table: Table) -> Any:
-    return table.c.key if table is AGENTS else table.c.agent_key
-
-
 def _changes_of(connection: Connection, identities: IdentityHasher, table: Table) -> list[KeyChange]:
     """Changes of the keys in a table that names its agents; rows without a name (erased ones) keep theirs."""
-    names = [table.c[name] for name in codec.AGENT_NAME_COLUMNS]
-    rows = connection.execute(select(_key_column(table), *names).where(table.c.agent_id != "").distinct()).all()
+    names = [table.c[name] for name in AGENT_NAME_COLUMNS]
+    rows = connection.execute(select(codec.key_column(table), *names).where(table.c.agent_id != "").distinct()).all()
     changes: list[KeyChange] = []
     for old, *name in rows:
         new = codec.to_signed(identities.agent_key(*name))
@@ -147,8 +144,8 @@ def _changes_of(connection: Connection, identities: IdentityHasher, table: Table
 
 
 def _named_update(table: Table) -> Any:
-    column = _key_column(table)
-    names = (table.c[name] == bindparam(at) for name, at in zip(codec.AGENT_NAME_COLUMNS, "tia", strict=True))
+    column = codec.key_column(table)
+    names = (table.c[name] == bindparam(at) for name, at in zip(AGENT_NAME_COLUMNS, "tia", strict=True))
     return update(table).where(column == bindparam("o"), *names).values({column.name: bindparam("n", type_=BigInteger)})
 
 
@@ -195,7 +192,7 @@ def _change_edges(connection: Connection, identities: IdentityHasher) -> int:
     )
     changes: list[KeyChange] = []
     for row in connection.execute(select(EDGES)):
-        params = edge_params(codec.to_edge(row), identities)
+        params = edge_params(codec.EDGE_ROWS.read(row), identities)
         changes.append({"e": row.edge_id, **{f"n_{name}": params[name] for name in ("edge_id", *ends)}})
     return _update(connection, statement, changes)
 

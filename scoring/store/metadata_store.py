@@ -26,12 +26,12 @@ class MetadataStore:
     def put(self, key: str, value: str) -> None:
         """Set *key*."""
         with self._database.write() as connection:
-            connection.execute(UPSERT_META.for_connection(connection), {"key": key, "value": value})
+            UPSERT_META.execute(connection, {"key": key, "value": value})
 
     def put_default(self, key: str, value: str) -> str:
         """Set *key* unless it is set; returns what is set then. Two processes get the same answer."""
         with self._database.write() as connection:
-            connection.execute(_INSERT_META.for_connection(connection), {"key": key, "value": value})
+            _INSERT_META.execute(connection, {"key": key, "value": value})
             stored = _read_value(connection, key)
         return value if stored is None else stored
 

@@ -11,14 +11,16 @@ from sqlalchemy import Connection, func, select, update
 
 from ..records.commits import OutboxRow
 from ..records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
-from .database import MAX_PAGE, Database, Page, Tenants, visible
+from .codec import RowCodec
+from .database import MAX_PAGE, Database, Page, Tenants, visible, with_values
 from .dialects.statements import insert_or_skip, upsert
 from .outbox_store import insert_outbox_rows
 from .sql_schema import MODEL_DAYS, MODEL_HISTORY, MODEL_SWITCHES, MODEL_VERSIONS
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.decode
-_JSON_COLUMNS = frozenset({"trained", "figures", "detail", "alerts", "p_values", "drift"})
+_VERSION_ROWS = RowCodec(ModelVersion, MODEL_VERSIONS)
+_ENTRY_ROWS = RowCodec(ModelHistoryEntry, MODEL_HISTORY)
+_SWITCH_ROWS = RowCodec(ModelSwitch, MODEL_SWITCHES)
+_DAY_ROWS = RowCodec(PeerGroupDay, MODEL_DAYS)
 _INSERT_VERSION = insert_or_skip(MODEL_VERSIONS, "version")
 _INSERT_ENTRY = insert_or_skip(MODEL_HISTORY, "entry_id")
 _UPSERT_SWITCH = upsert(MODEL_SWITCHES, ("partition", "epoch", "offset"))
@@ -34,10 +36,9 @@ class ModelStore:
     def add(self, model: ModelVersion, entry: ModelHistoryEntry) -> bool:
         """Write a new version with the line of history that says so; False = known already, and nothing is written."""
         with self._database.write() as connection:
-            add = _INSERT_VERSION.for_connection(connection).returning(MODEL_VERSIONS.c.version)
-            added = connection.execute(add, _model_params(model)).first() is not None
+            added = _INSERT_VERSION.adds(connection, _VERSION_ROWS.params(model))
             if added:
-                connection.execute(_INSERT_ENTRY.for_connection(connection), _model_params(entry))
+                _INSERT_ENTRY.execute(connection, _ENTRY_ROWS.params(entry))
         return added
 
     def update(
@@ -50,61 +51,51 @@ class ModelStore:
         with self._database.write() as connection:
             for model in changed:
                 mine = MODEL_VERSIONS.c.version == model.version
-                connection.execute(update(MODEL_VERSIONS).where(mine).values(_model_params(model)))
-            if entries:
-                connection.execute(
-                    _INSERT_ENTRY.for_connection(connection), [_model_params(entry) for entry in entries]
-                )
+                connection.execute(update(MODEL_VERSIONS).where(mine).values(_VERSION_ROWS.params(model)))
+            _INSERT_ENTRY.execute(connection, list(map(_ENTRY_ROWS.params, entries)))
             insert_outbox_rows(connection, outbox)
 
     def save_shadow_metrics(self, version: str, figures: dict[str, Any], at_ms: int) -> None:
         """Overwrite the figures of a version in shadow."""
-        values = {"figures": _encode(figures), "changed_ms": at_ms}
+        values = {"figures": msgspec.json.encode(figures), "changed_ms": at_ms}
         with self._database.write() as connection:
             connection.execute(update(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version).values(values))
 
     def get(self, version: str) -> ModelVersion | None:
         """One version."""
         query = select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version)
-        return self._database.fetch_one(query, _to_model_version)
+        return self._database.fetch_one(query, _VERSION_ROWS.read)
 
     def page(self, status: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[ModelVersion]:
         """Versions, newest first. Raises BadCursor."""
-        query = select(MODEL_VERSIONS)
-        if status is not None:
-            query = query.where(MODEL_VERSIONS.c.status == status)
-        return self._database.newest(
-            query, (MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version), limit, cursor, _to_model_version
-        )
+        query = with_values(select(MODEL_VERSIONS), {MODEL_VERSIONS.c.status: status})
+        order = (MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version)
+        return self._database.newest(query, order, limit, cursor, _VERSION_ROWS.read)
 
     def history(
         self, version: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[ModelHistoryEntry]:
         """History of versions, newest entry first. Raises BadCursor."""
-        query = select(MODEL_HISTORY)
-        if version is not None:
-            query = query.where(MODEL_HISTORY.c.version == version)
+        query = with_values(select(MODEL_HISTORY), {MODEL_HISTORY.c.version: version})
         order = (MODEL_HISTORY.c.at_ms, MODEL_HISTORY.c.entry_id)
-        return self._database.newest(query, order, limit, cursor, lambda row: ModelHistoryEntry(**_model_values(row)))
+        return self._database.newest(query, order, limit, cursor, _ENTRY_ROWS.read)
 
     def current_switch(self, partition: int) -> ModelSwitch | None:
         """Switch to the version that is in force in *partition*; None = nothing was ever written of it."""
         order = (MODEL_SWITCHES.c.epoch, MODEL_SWITCHES.c.offset)
         query = select(MODEL_SWITCHES).where(MODEL_SWITCHES.c.partition == partition)
         query = query.order_by(*(column.desc() for column in order)).limit(1)
-        return self._database.fetch_one(query, lambda row: ModelSwitch(**row._mapping))
+        return self._database.fetch_one(query, _SWITCH_ROWS.read)
 
     def list_switches(self, limit: int = MAX_PAGE) -> list[ModelSwitch]:
         """Switches of all partitions, newest first."""
         query = select(MODEL_SWITCHES).order_by(MODEL_SWITCHES.c.at_ms.desc(), MODEL_SWITCHES.c.partition)
-        with self._database.read() as connection:
-            return [ModelSwitch(**row._mapping) for row in connection.execute(query.limit(limit))]
+        return self._database.fetch_all(query.limit(limit), _SWITCH_ROWS.read)
 
     def save_days(self, days: Sequence[PeerGroupDay], outbox: Sequence[OutboxRow] = ()) -> None:
         """Overwrite what groups did on days, and add what has to leave (rows whose key is there change nothing)."""
         with self._database.write() as connection:
-            if days:
-                connection.execute(_UPSERT_DAY.for_connection(connection), [_model_params(day) for day in days])
+            _UPSERT_DAY.execute(connection, list(map(_DAY_ROWS.params, days)))
             insert_outbox_rows(connection, outbox)
 
     def agent_days(self, from_day: int, tenants: Tenants = None) -> dict[int, int]:
@@ -121,33 +112,11 @@ class ModelStore:
     def list_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[PeerGroupDay]:
         """Days of peer groups since *from_day*, by day, tenant, type and version."""
         query = visible(select(MODEL_DAYS).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
-        if version is not None:
-            query = query.where(MODEL_DAYS.c.version == version)
+        query = with_values(query, {MODEL_DAYS.c.version: version})
         order = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type, MODEL_DAYS.c.version)
-        with self._database.read() as connection:
-            return [_to_group_day(row) for row in connection.execute(query.order_by(*order))]
+        return self._database.fetch_all(query.order_by(*order), _DAY_ROWS.read)
 
 
 def write_switches(connection: Connection, switches: Sequence[ModelSwitch]) -> None:
     """Models that a commit brings into force."""
-    connection.execute(
-        _UPSERT_SWITCH.for_connection(connection), [msgspec.structs.asdict(switch) for switch in switches]
-    )
-
-
-def _model_params(value: msgspec.Struct) -> dict[str, Any]:
-    values = msgspec.structs.asdict(value)
-    return {name: _encode(field) if name in _JSON_COLUMNS else field for name, field in values.items()}
-
-
-def _model_values(row: Any) -> dict[str, Any]:
-    return {name: _decode(value) if name in _JSON_COLUMNS else value for name, value in row._mapping.items()}
-
-
-def _to_model_version(row: Any) -> ModelVersion:
-    return ModelVersion(**_model_values(row))
-
-
-def _to_group_day(row: Any) -> PeerGroupDay:
-    values = _model_values(row)
-    return PeerGroupDay(**values | {"alerts": tuple(values["alerts"]), "p_values": tuple(values["p_values"])})
+    _UPSERT_SWITCH.execute(connection, list(map(_SWITCH_ROWS.params, switches)))

@@ -5,29 +5,37 @@ People may change a case meanwhile, so the rows are locked until the transaction
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
-from trustwatch.ingest.timestamps import HOUR_MS
-
-from ..records.agents import AgentName
-from ..records.cases import BY_SERVICE, CaseAction, CaseAgent
+from ..records.agents import AgentName, RiskLevel
+from ..records.cases import CaseTie
+from ..records.commits import ALERT_KEY_PREFIX
+from ..records.indicators import Indicator
 from . import codec
-from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
-from .level_changes import AlertedLevelChange
-from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, EDGES
 
 if TYPE_CHECKING:
     from .codec import AnyRow
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+
+from trustwatch.ingest.timestamps import HOUR_MS
+
+from ..records.cases import BY_SERVICE, CaseAction, CaseAgent
+from .codec import RowCodec
+from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
+from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, EDGES
+
 _EDGE_SLACK_MS: Final = HOUR_MS
 """By which a delegation may be newer than its row says."""
 
+CASE_AGENT_ROWS: Final = RowCodec(CaseAgent, CASE_AGENTS)
 _UPSERT_AGENT = upsert(CASE_AGENTS, ("case_id", "agent_key"))
 _UPSERT_TIE = upsert(CASE_TIES, ("digest", "case_id", "agent_key"))
 _INSERT_DECISION = insert_or_skip(CASE_DECISIONS, "decision_id")
@@ -196,11 +204,10 @@ class OpenCases:
             return
         connection = self._connection
         _write_cases(connection, changed)
-        agents = [case_agent_params(case.agents[key]) for case in changed for key in sorted(case.changed_agents)]
-        connection.execute(_UPSERT_AGENT.for_connection(connection), agents)
-        if self._new_ties:
-            connection.execute(_UPSERT_TIE.for_connection(connection), list(self._new_ties.values()))
-        connection.execute(_INSERT_DECISION.for_connection(connection), self._new_decisions)
+        agents = [CASE_AGENT_ROWS.params(case.agents[key]) for case in changed for key in sorted(case.changed_agents)]
+        _UPSERT_AGENT.execute(connection, agents)
+        _UPSERT_TIE.execute(connection, list(self._new_ties.values()))
+        _INSERT_DECISION.execute(connection, self._new_decisions)
 
     # Reading.
 
@@ -261,7 +268,7 @@ class OpenCases:
             self._cases[row.case_id] = OpenCase(dict(row._mapping), {})
         mine = CASE_AGENTS.c.case_id.in_([case_id for case_id in ids if case_id in self._cases])
         for row in self._connection.execute(select(CASE_AGENTS).where(mine)):
-            agent = to_case_agent(row)
+            agent = CASE_AGENT_ROWS.read(row)
             case = self._cases[agent.case_id]
             case.agents[agent.agent.key] = agent
             self._cases_of_agent.setdefault(agent.agent.key, []).append(case)
@@ -276,8 +283,7 @@ def _write_cases(connection: Connection, cases: Sequence[OpenCase]) -> None:
     for case in cases:
         case.row["revision"] += 1
     new, stored = [case for case in cases if case.is_new], [case for case in cases if not case.is_new]
-    if new:
-        connection.execute(_INSERT_CASE.for_connection(connection), [case.row for case in new])
+    _INSERT_CASE.execute(connection, [case.row for case in new])
     if stored:
         connection.execute(_UPDATE_CASE, [{"id_of_case": case.case_id, **case.row} for case in stored])
     numbers = last_entries(connection, [case.case_id for case in cases if case.entries])
@@ -300,20 +306,84 @@ def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, i
     return numbers
 
 
-def to_case_agent(row: AnyRow) -> CaseAgent:
-    """An agent of a case, from its row."""
-    values = row._mapping
-    plain = {name: values[name] for name in CaseAgent.__struct_fields__ if name != "agent"}
-    return CaseAgent(agent=codec.to_agent_name(values), **plain)
+# Changes of level, as the alerts of the outbox tell them.
 
 
-def case_agent_params(agent: CaseAgent) -> dict[str, Any]:
-    """Parameters of an upsert into `case_agents`."""
-    name = agent.agent
-    values = {field: getattr(agent, field) for field in CaseAgent.__struct_fields__ if field != "agent"}
-    return values | {
-        "agent_key": codec.to_signed(name.key),
-        "tenant": name.tenant,
-        "issuer": name.issuer,
-        "agent_id": name.agent_id,
-    }
+TYING_KINDS: Final[Mapping[str, CaseTie]] = {"target": "target", "key": "key", "network": "network"}
+"""Indicators that tie agents together where they are new; others are too common, or an agent's own."""
+_NEW: Final = frozenset({"new", "with_new"})
+MAX_TIES_OF_RISE: Final = 20
+"""New names of one rise that tie it: an agent chooses how many it has."""
+
+
+class _AlertData(msgspec.Struct):
+    """Members of an alert that tell of a change of level."""
+
+    decision_id: str
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_type: str
+    previous_level: str
+    risk_level: str
+    indicators: tuple[dict[str, Any], ...] = ()
+
+
+class _AlertPayload(msgspec.Struct):
+    data: _AlertData
+
+
+_payload_decoder = msgspec.json.Decoder(_AlertPayload)
+_LEVELS = {level.label: level for level in RiskLevel}
+
+
+class AlertedLevelChange(NamedTuple):
+    """A change of an agent's level.
+
+    Attributes:
+        seq: of its row in the outbox.
+        before: level before it.
+        ties: new names that its events came with, by which agents are tied together.
+    """
+
+    seq: int
+    at_ms: int
+    agent: AgentName
+    agent_type: str
+    decision_id: str
+    before: int
+    level: int
+    ties: tuple[tuple[CaseTie, str], ...]
+
+    @property
+    def rises(self) -> bool:
+        """True if people are to look at it."""
+        return self.level > self.before and self.level >= RiskLevel.MEDIUM
+
+
+def read_level_change(row: AnyRow) -> AlertedLevelChange | None:
+    """Read a change of level from an outbox row; None where it is about something else."""
+    if not row.key.startswith(ALERT_KEY_PREFIX):
+        return None
+    try:
+        data = _payload_decoder.decode(row.payload).data
+    except msgspec.DecodeError:
+        return None
+    agent = AgentName(codec.to_unsigned(row.agent_key), data.tenant, data.issuer, data.agent_id)
+    before, level = _LEVELS.get(data.previous_level), _LEVELS.get(data.risk_level)
+    if before is None or level is None:
+        return None
+    ties = tuple(dict.fromkeys(_ties(data.indicators)))[:MAX_TIES_OF_RISE]
+    return AlertedLevelChange(row.seq, row.created_ms, agent, data.agent_type, data.decision_id, before, level, ties)
+
+
+def _ties(indicators: Iterable[dict[str, Any]]) -> Iterable[tuple[CaseTie, str]]:
+    for members in indicators:
+        try:
+            indicator = msgspec.convert(members, Indicator)
+        except msgspec.ValidationError:
+            continue
+        kind = TYING_KINDS.get(indicator.kind)
+        is_new = indicator.status in _NEW if indicator.kind == "key" else indicator.status == "new"
+        if kind is not None and is_new and indicator.value:
+            yield kind, indicator.value

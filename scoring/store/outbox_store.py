@@ -20,7 +20,7 @@ from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, OutboxR
 from . import codec
 from .case_assignment import assign_cases
 from .case_settings import DEFAULT_CASES, CaseSettings
-from .database import Database, Page, Tenants, visible
+from .database import Database, Page, Tenants, visible, with_values
 from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
 from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
 
@@ -39,9 +39,7 @@ LAST_HEARD_PREFIX = "source.heard_ms."
 """Prefix of the name of a source in `counters`."""
 
 _INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
-_DELIVERY_COLUMNS = tuple(
-    (DELIVERIES if name in DELIVERIES.c else OUTBOX).c[name] for name in Delivery.__struct_fields__
-)
+_DELIVERY_ROWS = codec.RowCodec(Delivery, DELIVERIES, OUTBOX)
 _UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
 _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
 
@@ -287,52 +285,42 @@ class OutboxStore:
 
         *agent*: about that agent alone; *key*: of that outbox row alone; *case_id*: of that case alone.
         """
-        query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).where(DELIVERIES.c.seq == OUTBOX.c.seq)
+        query = select(*_DELIVERY_ROWS.columns, DELIVERIES.c.seq).where(DELIVERIES.c.seq == OUTBOX.c.seq)
         query = visible(query, OUTBOX.c.tenant, tenants)
-        if status is not None:
-            query = query.where(DELIVERIES.c.status == status)
-        if target is not None:
-            query = query.where(DELIVERIES.c.target == target)
         if agent is not None:
             mine = DELIVERIES.c.agent_key == codec.to_signed(agent.key)
             query = query.where(mine, OUTBOX.c.tenant == agent.tenant)
-        if key is not None:
-            query = query.where(OUTBOX.c.key == key)
-        if case_id is not None:
-            query = query.where(DELIVERIES.c.case_id == case_id)
-        return self._database.newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
+        wanted = {DELIVERIES.c.status: status, DELIVERIES.c.target: target, DELIVERIES.c.case_id: case_id}
+        query = with_values(query, {OUTBOX.c.key: key, **wanted})
+        order = (DELIVERIES.c.seq, DELIVERIES.c.target)
+        return self._database.newest(query, order, limit, cursor, _DELIVERY_ROWS.read)
 
     def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
         """Send nothing more to the target as long as its configuration has this *fingerprint*."""
         row = {"name": name, "fingerprint": fingerprint, "stopped_ms": at_ms, "reason": reason}
         with self._database.write() as connection:
-            connection.execute(_UPSERT_STOP.for_connection(connection), row)
+            _UPSERT_STOP.execute(connection, row)
 
     def stopped_targets(self) -> dict[str, str]:
         """Fingerprint that each stopped target had."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint))
-            return {name: fingerprint for name, fingerprint in rows}
+        rows = self._database.fetch_all(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint), tuple)
+        return dict(rows)
 
     def target_stops(self) -> list[TargetStop]:
         """Every target that was stopped, with when and why."""
         columns = (TARGET_STOPS.c[name] for name in TargetStop._fields)
-        with self._database.read() as connection:
-            rows = connection.execute(select(*columns).order_by(TARGET_STOPS.c.name))
-            return [TargetStop(*row) for row in rows]
+        return self._database.fetch_all(select(*columns).order_by(TARGET_STOPS.c.name), lambda row: TargetStop(*row))
 
     def record_last_heard(self, source: str, at_ms: int) -> None:
         """Note that something came from *source*; of what several processes note, the latest time counts."""
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self._database.write() as connection:
-            connection.execute(
-                INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": at_ms}
-            )
+            INSERT_COUNTER.execute(connection, {"name": LAST_HEARD_PREFIX + source, "value": at_ms})
             connection.execute(update(COUNTERS).where(mine, COUNTERS.c.value < at_ms).values(value=at_ms))
 
     def enqueue(self, rows: Sequence[OutboxRow]) -> None:
         """Add rows that no commit brings; one whose key is there already is left out."""
-        if rows:
+        if rows:  # an idle caller never takes the write lock
             with self._database.write() as connection:
                 insert_outbox_rows(connection, rows)
 
@@ -344,9 +332,7 @@ class OutboxStore:
         """
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self._database.write() as connection:
-            connection.execute(
-                INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": 0}
-            )
+            INSERT_COUNTER.execute(connection, {"name": LAST_HEARD_PREFIX + source, "value": 0})
             # Locked, so that it is not heard of in between.
             heard_ms = connection.execute(select(COUNTERS.c.value).where(mine).with_for_update()).scalar_one()
             if heard_ms > since_ms:
@@ -357,8 +343,7 @@ class OutboxStore:
 
 def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     """Add outbox rows in a transaction of the caller; rows whose key is there already change nothing."""
-    if rows:
-        connection.execute(_INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
+    _INSERT_OUTBOX.execute(connection, list(map(codec.OUTBOX_ROWS.params, rows)))
 
 
 def _route_row(
@@ -465,9 +450,3 @@ def _settlement_params(item: DeliverySettlement) -> dict[str, Any]:
         "error": item.error,
         "delivered": item.at_ms if item.status == DELIVERED else 0,
     }
-
-
-def _to_delivery(row: AnyRow) -> Delivery:
-    values = row._mapping
-    fields = {name: values[name] for name in Delivery.__struct_fields__}
-    return Delivery(**fields | {"agent_key": codec.to_unsigned(values["agent_key"])})

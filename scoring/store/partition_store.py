@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, select, update
+import structlog
+from sqlalchemy import Connection, bindparam, case, delete, insert, select, update
 
 from trustwatch.ingest.errors import ConfigError, Fenced
 
 from ..records.agents import AgentName
-from ..records.commits import Position
+from ..records.commits import Commit, EventIdRun, Position
 from . import codec
 from .database import Database
 from .dialects.statements import insert_or_skip
-from .event_id_store import forget_event_ids
 from .feedback_store import copy_rules_to_partitions
-from .sql_schema import AGENTS, CHECKPOINTS, DECISIONS, POSITIONS
+from .sql_schema import AGENTS, CHECKPOINTS, DECISIONS, EVENT_IDS, POSITIONS
 
 _INSERT_PARTITION = insert_or_skip(POSITIONS, "partition")
 _MOVE_AGENT = (
@@ -144,7 +144,7 @@ def check_owner(connection: Connection, owner: Position) -> None:
 
 def _insert_partition(connection: Connection, partition: int) -> None:
     row = {"partition": partition, "epoch": 0, "offset": 0}
-    connection.execute(_INSERT_PARTITION.for_connection(connection), row)
+    _INSERT_PARTITION.execute(connection, row)
 
 
 def _forget_later_offsets(connection: Connection, partition: int, offset: int) -> None:
@@ -168,3 +168,62 @@ def _moves(rows: Any, assign: Callable[[AgentName], int], published: dict[int, i
 def _published_offsets(connection: Connection) -> dict[int, int]:
     query = select(POSITIONS.c.partition, POSITIONS.c.published)
     return {partition: offset for partition, offset in connection.execute(query)}
+
+
+# Event ids of the last records of each partition, so that a new owner need not read the records again.
+
+
+_log = structlog.get_logger(__name__)
+
+
+class EventIdStore:
+    """Hashes of event ids as commits wrote them, a run of consecutive records each."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self, partition: int, start_offset: int, end_offset: int) -> EventIdRun:
+        """The newest hashes that are stored of the records from *start_offset* to *end_offset*, without a gap.
+
+        Commits store a run when it is long enough, so the last records may be missing; and the first, after a version
+        that stored none. A row whose length is not that of its offsets counts as missing, and is logged.
+        """
+        table = EVENT_IDS.c
+        query = select(table.first_offset, table.end_offset, table.hashes).where(
+            table.partition == partition, table.end_offset > start_offset, table.end_offset <= end_offset
+        )
+        runs: list[EventIdRun] = []
+        with self._database.read() as connection:
+            for row in connection.execute(query.order_by(table.first_offset.desc())):
+                run = EventIdRun(row.first_offset, row.hashes)
+                if not isinstance(run.hashes, bytes) or len(run.hashes) != 8 * (row.end_offset - row.first_offset):
+                    _log.warning(
+                        "stored event ids are damaged; the log is read", partition=partition, offset=row.first_offset
+                    )
+                    break
+                if runs and run.end_offset != runs[-1].first_offset:
+                    break
+                runs.append(run)
+        first = runs[-1].first_offset if runs else end_offset
+        spare = max(0, start_offset - first)
+        return EventIdRun(first + spare, b"".join(run.hashes for run in reversed(runs))[spare * 8 :])
+
+
+def write_event_ids(connection: Connection, commits: Sequence[Commit]) -> None:
+    """Add the runs of *commits*, and remove those that they replace or that are needed no more."""
+    for commit in commits:
+        partition, run = commit.position.partition, commit.event_ids
+        if run is not None:
+            # Whoever found damaged ones has read them from the log, and stores them anew.
+            again = (EVENT_IDS.c.partition == partition) & (EVENT_IDS.c.end_offset > run.first_offset)
+            connection.execute(delete(EVENT_IDS).where(again))
+            row = {"partition": partition, "first_offset": run.first_offset, "end_offset": run.end_offset}
+            connection.execute(insert(EVENT_IDS), {**row, "hashes": run.hashes})
+        if commit.event_ids_needed_from:
+            forget_event_ids(connection, partition, commit.event_ids_needed_from)
+
+
+def forget_event_ids(connection: Connection, partition: int, before_offset: int | None = None) -> None:
+    """Remove the runs of a partition that end at or before an offset; None = all."""
+    gone = delete(EVENT_IDS).where(EVENT_IDS.c.partition == partition)
+    connection.execute(gone if before_offset is None else gone.where(EVENT_IDS.c.end_offset <= before_offset))

@@ -62,7 +62,7 @@ class ReceivedSignalStore:
         said = SIGNAL_STATEMENTS.c.statement.in_({statement.statement for statement in ordered})
         digests = select(SIGNAL_STATEMENTS.c.digest).where(SIGNAL_STATEMENTS.c.transmitter == transmitter, said)
         with self._database.write() as connection:
-            connection.execute(_CLAIM.for_connection(connection), rows)
+            _CLAIM.execute(connection, rows)
             return {statement.digest for statement in ordered} & set(connection.scalars(digests))
 
     def add(self, transmitter: str, digests: Collection[str], at_ms: int) -> None:
@@ -70,7 +70,7 @@ class ReceivedSignalStore:
         rows = [{"transmitter": transmitter, "digest": digest, "received_ms": at_ms} for digest in digests]
         if rows:
             with self._database.write() as connection:
-                connection.execute(_INSERT.for_connection(connection), rows)
+                _INSERT.execute(connection, rows)
 
     def forget(self, before_ms: int, said_before_ms: int) -> int:
         """Remove what was taken before *before_ms*, and what was said before *said_before_ms*.

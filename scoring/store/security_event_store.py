@@ -15,7 +15,7 @@ from sqlalchemy import Connection, case, delete, exists, func, insert, or_, sele
 
 from ..records.commits import OutboxRow
 from ..records.security_events import PUSH_METHOD, EventStream, SecurityEvent, StreamStatus, StreamSubject
-from . import codec
+from .codec import RowCodec, to_outbox
 from .database import Database
 from .dialects.statements import insert_or_skip, upsert
 from .sql_schema import EVENT_STREAMS, OUTBOX, SECURITY_EVENTS, STREAM_SUBJECTS
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _INSERT_EVENT = insert_or_skip(SECURITY_EVENTS, "stream_id", "jti")
 _UPSERT_SUBJECT = upsert(STREAM_SUBJECTS, ("stream_id", "digest"))
-_STREAM_PLAIN = tuple(name for name in EventStream.__struct_fields__ if name != "events_requested")
-_types_decoder = msgspec.json.Decoder(tuple[str, ...])
+_STREAM_ROWS = RowCodec(EventStream, EVENT_STREAMS)
+_EVENT_ROWS = RowCodec(SecurityEvent, SECURITY_EVENTS)
 _subject_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -66,34 +66,33 @@ class SecurityEventStore:
         with self._database.write() as connection:
             if connection.execute(mine).scalar_one() >= most:
                 return False
-            connection.execute(insert(EVENT_STREAMS), [_stream_params(stream)])
+            connection.execute(insert(EVENT_STREAMS), _STREAM_ROWS.params(stream))
         return True
 
     def find_stream(self, owner: str, stream_id: str) -> EventStream | None:
         """The stream of *owner* with that id; None = it has none."""
         query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == owner, EVENT_STREAMS.c.stream_id == stream_id)
-        return self._database.fetch_one(query, _to_stream)
+        return self._database.fetch_one(query, _STREAM_ROWS.read)
 
     def get_stream(self, stream_id: str) -> EventStream | None:
         """A stream, whoever owns it; None = it is gone."""
-        return self._database.fetch_one(select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == stream_id), _to_stream)
+        query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == stream_id)
+        return self._database.fetch_one(query, _STREAM_ROWS.read)
 
     def list_streams(self, owner: str) -> list[EventStream]:
         """All streams of *owner*, oldest first."""
         query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == owner)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(EVENT_STREAMS.c.created_ms, EVENT_STREAMS.c.stream_id))
-            return [_to_stream(row) for row in rows]
+        ordered = query.order_by(EVENT_STREAMS.c.created_ms, EVENT_STREAMS.c.stream_id)
+        return self._database.fetch_all(ordered, _STREAM_ROWS.read)
 
     def list_all_streams(self) -> list[EventStream]:
         """Every stream of the deployment."""
-        with self._database.read() as connection:
-            return [_to_stream(row) for row in connection.execute(select(EVENT_STREAMS))]
+        return self._database.fetch_all(select(EVENT_STREAMS), _STREAM_ROWS.read)
 
     def change_configuration(self, stream: EventStream, unchanged_since: int | None = None) -> bool:
         """Overwrite what a receiver may say of its stream; False = the stream is gone, or was changed meanwhile."""
         names = ("events_requested", "method", "endpoint_url", "authorization", "description", "updated_ms")
-        parameters = _stream_params(stream)
+        parameters = _STREAM_ROWS.params(stream)
         values = {name: parameters[name] for name in names} | _NOT_FAILING
         return self._update_stream(stream.stream_id, values, unchanged_since)
 
@@ -132,7 +131,7 @@ class SecurityEventStore:
             if is_full and connection.execute(select(STREAM_SUBJECTS.c.digest).where(*mine)).first() is None:
                 return False
             row["changed_ms"] = max(said.changed_ms, said_ms + 1)  # of two words in one millisecond one is the last
-            connection.execute(_UPSERT_SUBJECT.for_connection(connection), row)
+            _UPSERT_SUBJECT.execute(connection, row)
         return True
 
     def list_subjects(
@@ -180,8 +179,7 @@ class SecurityEventStore:
     def list_underived(self, limit: int) -> list[PendingOutboxRow]:
         """Rows of the outbox, of every kind, that nobody has looked at yet, oldest first."""
         query = select(OUTBOX).where(OUTBOX.c.derived_ms == 0).order_by(OUTBOX.c.seq)
-        with self._database.read() as connection:
-            return [PendingOutboxRow(row.seq, codec.to_outbox(row)) for row in connection.execute(query.limit(limit))]
+        return self._database.fetch_all(query.limit(limit), lambda row: PendingOutboxRow(row.seq, to_outbox(row)))
 
     def add_derived(
         self, derived: Mapping[int, Sequence[SecurityEvent]], at_ms: int, most: int, announce: AnnounceStop
@@ -213,9 +211,7 @@ class SecurityEventStore:
         query = select(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == stream.stream_id)
         if stream.status != "enabled":
             query = query.where(SECURITY_EVENTS.c.announces_status == 1)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(SECURITY_EVENTS.c.seq).limit(limit))
-            return [_to_event(row) for row in rows]
+        return self._database.fetch_all(query.order_by(SECURITY_EVENTS.c.seq).limit(limit), _EVENT_ROWS.read)
 
     def settle(self, stream_id: str, jtis: Collection[str]) -> int:
         """Remove SETs that their receiver has, or will never take; returns how many of them were there."""
@@ -234,8 +230,7 @@ class SecurityEventStore:
             EVENT_STREAMS.c.next_push_ms <= now_ms,
             something,
         )
-        with self._database.read() as connection:
-            return [_to_stream(row) for row in connection.execute(select(EVENT_STREAMS).where(*due))]
+        return self._database.fetch_all(select(EVENT_STREAMS).where(*due), _STREAM_ROWS.read)
 
     def record_push_failure(self, stream: EventStream, at_ms: int, next_ms: int) -> bool:
         """Count a failed push and write when to try again; False = the receiver changed its stream meanwhile."""
@@ -276,8 +271,7 @@ _NOT_FAILING: dict[str, Any] = {"failures": 0, "failing_since_ms": 0, "next_push
 
 
 def _insert_events(connection: Connection, events: Sequence[SecurityEvent]) -> None:
-    if events:
-        connection.execute(_INSERT_EVENT.for_connection(connection), [_event_params(event) for event in events])
+    _INSERT_EVENT.execute(connection, list(map(_EVENT_ROWS.params, events)))
 
 
 def _full_streams(connection: Connection, stream_ids: Collection[str], most: int) -> Sequence[AnyRow]:
@@ -296,7 +290,7 @@ def _disable_full(connection: Connection, row: AnyRow, at_ms: int, most: int, an
     values = {"status": "disabled", "status_reason": reason, "updated_ms": at_ms}
     connection.execute(update(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == row.stream_id).values(values))
     connection.execute(delete(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == row.stream_id))
-    stream = msgspec.structs.replace(_to_stream(row), status="disabled", status_reason=reason, updated_ms=at_ms)
+    stream = msgspec.structs.replace(_STREAM_ROWS.read(row), status="disabled", status_reason=reason, updated_ms=at_ms)
     _insert_events(connection, [announce(stream)])
     return stream
 
@@ -320,34 +314,3 @@ def _encode(subject: Mapping[str, Any]) -> bytes:
 
 def _subject_digest(encoded: bytes) -> str:
     return hashlib.sha256(encoded).hexdigest()
-
-
-def _stream_params(stream: EventStream) -> dict[str, Any]:
-    plain = {name: getattr(stream, name) for name in _STREAM_PLAIN}
-    return plain | {"events_requested": msgspec.json.encode(stream.events_requested)}
-
-
-def _to_stream(row: AnyRow) -> EventStream:
-    values = row._mapping
-    plain = {name: values[name] for name in _STREAM_PLAIN}
-    return EventStream(events_requested=_types_decoder.decode(values["events_requested"]), **plain)
-
-
-def _event_params(event: SecurityEvent) -> dict[str, Any]:
-    params = msgspec.structs.asdict(event)
-    return params | {
-        "agent_key": codec.to_signed(event.agent_key),
-        "announces_status": int(event.announces_status),
-    }
-
-
-def _to_event(row: AnyRow) -> SecurityEvent:
-    return SecurityEvent(
-        row.stream_id,
-        row.jti,
-        row.claims,
-        row.queued_ms,
-        codec.to_unsigned(row.agent_key),
-        row.tenant,
-        bool(row.announces_status),
-    )

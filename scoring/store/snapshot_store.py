@@ -42,7 +42,7 @@ class SnapshotStore:
             value = connection.execute(query).scalar_one_or_none()
         if value is None:
             with self._database.write() as connection:
-                connection.execute(_INSERT_META.for_connection(connection), {"key": _GENERATION, "value": "0"})
+                _INSERT_META.execute(connection, {"key": _GENERATION, "value": "0"})
                 value = connection.execute(query).scalar_one()
         return int(value)
 
@@ -71,7 +71,7 @@ class SnapshotStore:
         What is being written now is not added, either.
         """
         with self._database.write() as connection:
-            connection.execute(_INSERT_META.for_connection(connection), {"key": _GENERATION, "value": "0"})
+            _INSERT_META.execute(connection, {"key": _GENERATION, "value": "0"})
             value = connection.execute(select(META.c.value).where(META.c.key == _GENERATION).with_for_update())
             raised = str(int(value.scalar_one()) + 1)
             connection.execute(update(META).where(META.c.key == _GENERATION).values(value=raised))

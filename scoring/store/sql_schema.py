@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -20,8 +24,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.types import TypeDecorator
+
+from ..records.agents import AgentEdge, AgentName, AgentRow
+from ..records.cases import Case, CaseAgent, CaseEntry
+from ..records.commits import OutboxRow
+from ..records.containment import Actuation, Intervention
+from ..records.dead_letters import DeadLetter
+from ..records.decisions import Decision
+from ..records.erasures import Erasure
+from ..records.feedback import Feedback, FeedbackPreview, FeedbackStep
+from ..records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
+from ..records.security_events import EventStream, SecurityEvent
 
 NUL, MARK = "\0", "\1"
 
@@ -76,40 +92,33 @@ TEXT = Text().with_variant(EscapedText(), "postgresql")
 METADATA = MetaData()
 
 
-class EmptyList(ColumnElement[bytes]):
-    """An empty JSON list in bytes: what stands in rows of before a column was added."""
+class BytesDefault(ColumnElement[bytes]):
+    """Bytes in rows from before a column was added; as a text they would be one in SQLite."""
 
     inherit_cache = True
 
-
-@compiles(EmptyList, "sqlite")
-def _in_sqlite(*_: Any, **__: Any) -> str:
-    return "x'5b5d'"
+    def __init__(self, value: bytes) -> None:
+        self.value = value
 
 
-@compiles(EmptyList, "postgresql")
-def _in_postgresql(*_: Any, **__: Any) -> str:
-    return "'[]'::bytea"
+@compiles(BytesDefault, "sqlite")
+def _in_sqlite(element: BytesDefault, *_: Any, **__: Any) -> str:
+    return f"x'{element.value.hex()}'"
 
 
-class NoBytes(ColumnElement[bytes]):
-    """No bytes at all, for the same rows; as a text they would be one in SQLite."""
-
-    inherit_cache = True
-
-
-@compiles(NoBytes, "sqlite")
-def _nothing_in_sqlite(*_: Any, **__: Any) -> str:
-    return "x''"
-
-
-@compiles(NoBytes, "postgresql")
-def _nothing_in_postgresql(*_: Any, **__: Any) -> str:
-    return "''::bytea"
+@compiles(BytesDefault, "postgresql")
+def _in_postgresql(element: BytesDefault, *_: Any, **__: Any) -> str:
+    return f"'{element.value.decode()}'::bytea"
 
 
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 """Only a column whose type is spelt INTEGER is SQLite's own row id and counts up by itself."""
+
+AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
+"""Columns of an agent's name, which never changes (its key is a hash of it)."""
+
+_SIXTEEN_BITS = frozenset({"level", "previous_level", "peak"})
+_THIRTY_TWO_BITS = frozenset({"partition", "day", "agents", "decisions", "revision", "ordinal", "sequence", "rounds"})
 
 
 def text_column(name: str, default: str | None = None) -> Column[str]:
@@ -122,9 +131,86 @@ def integer_column(name: str, default: str | None = None) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default=default)
 
 
-def float_column(name: str) -> Column[float]:
-    """A float of 64 bits."""
-    return Column(name, Float(53), nullable=False)
+def struct_table(
+    struct: type[msgspec.Struct],
+    name: str,
+    *more: SchemaItem,
+    key: Collection[str],
+    unique: str = "",
+    agent_key: str = "agent_key",
+    without: Collection[str] = (),
+    defaults: bool = False,
+) -> Table:
+    """A table with a column for each member of a struct, in their order; `codec.RowCodec` converts between the two.
+
+    A member of type `AgentName` has four columns, its key and its names. What is neither a number, a text nor bytes is
+    stored as JSON.
+
+    Args:
+        struct: of `scoring/records`.
+        name: of the table.
+        more: columns that the struct has no member of, which stand behind the others; indexes and constraints.
+        key: columns of the primary key.
+        unique: a column that differs in every row.
+        agent_key: column of the agent's key.
+        without: members that have no column.
+        defaults: True if rows from before a column was added have the default of its member.
+    """
+    columns: list[Column[Any]] = []
+    for member in stored_members(struct):
+        types = {member.name: member.column_type}
+        if member.type is AgentName:
+            types = {agent_key: BigInteger} | dict.fromkeys(AGENT_NAME_COLUMNS, TEXT)
+        default = _server_default(member.default) if defaults else None
+        for at, kind in {} if member.name in without else types.items():
+            options: dict[str, Any] = {"primary_key": at in key, "unique": at == unique, "server_default": default}
+            columns.append(Column(at, kind, nullable=False, autoincrement=False, **options))
+    return Table(name, METADATA, *columns, *more)
+
+
+class Member(NamedTuple):
+    """A member of a struct that is stored.
+
+    Attributes:
+        type: without annotations.
+        default: `msgspec.NODEFAULT` = it has none.
+        column_type: type of its column.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    column_type: Any
+
+
+def stored_members(struct: type[msgspec.Struct]) -> list[Member]:
+    """Members of a struct, in their order."""
+    members = []
+    for field in msgspec.structs.fields(struct):
+        kind = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
+        members.append(Member(field.name, kind, field.default, _column_type(field.name, kind)))
+    return members
+
+
+def _column_type(name: str, kind: Any) -> Any:
+    if _is_text(kind):
+        return TEXT
+    if kind is int:
+        return SmallInteger if name in _SIXTEEN_BITS else Integer if name in _THIRTY_TWO_BITS else BigInteger
+    return {bool: SmallInteger, float: Float(53)}.get(kind, LargeBinary)
+
+
+def _is_text(kind: Any) -> bool:
+    """True if values of a type are texts: `str`, or one of some words."""
+    if get_origin(kind) in (Union, UnionType):
+        return all(map(_is_text, get_args(kind)))
+    return kind is str or get_origin(kind) is Literal
+
+
+def _server_default(default: Any) -> Any:
+    if default is msgspec.NODEFAULT:
+        return None
+    return BytesDefault(default) if isinstance(default, bytes) else str(default)
 
 
 # Tables of the pipeline: positions, event ids for the duplicate window, checkpoints, agents, decisions and chains, dead
@@ -176,37 +262,12 @@ SNAPSHOTS = Table(
     integer_column("content_bytes"),
 )
 
-AGENTS = Table(
+AGENTS = struct_table(
+    AgentRow,
     "agents",
-    METADATA,
-    # No row id: keys are hashes, and new agents in their order would touch a page each (measured: three times slower).
-    Column("key", BigInteger, primary_key=True, autoincrement=False),
-    text_column("tenant"),
-    text_column("issuer"),
-    text_column("agent_id"),
-    text_column("agent_type"),
-    Column("level", SmallInteger, nullable=False),
-    float_column("risk_score"),
-    float_column("confidence"),
-    float_column("anomaly_score"),
-    integer_column("first_seen_ms"),
-    integer_column("last_seen_ms"),
-    integer_column("evaluated_ms"),
-    integer_column("due_ms"),
-    integer_column("events"),
-    text_column("decision_id"),
-    text_column("counterfactual"),
-    text_column("state_version"),
-    Column("reasons", LargeBinary, nullable=False),
-    Column("features", LargeBinary, nullable=False),
-    Column("risk", LargeBinary, nullable=False),
     Column("partition", Integer, nullable=False, server_default="0"),
     integer_column("version_epoch", "0"),
     integer_column("version_offset", "0"),
-    text_column("concern", ""),
-    Column("indicators", LargeBinary, nullable=False, server_default=EmptyList()),
-    Column("announced_paths", LargeBinary, nullable=False, server_default=NoBytes()),
-    Column("capabilities", LargeBinary, nullable=False, server_default=NoBytes()),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_partition", "partition", "key"),
@@ -220,37 +281,15 @@ AGENTS = Table(
         sqlite_where=text("due_ms > 0"),
         postgresql_where=text("due_ms > 0"),
     ),
+    # No row id: keys are hashes, and new agents in their order would touch a page each (measured: three times slower).
+    key=("key",),
+    agent_key="key",
+    defaults=True,
 )
 
-DECISIONS = Table(
+DECISIONS = struct_table(
+    Decision,
     "decisions",
-    METADATA,
-    Column("decision_id", TEXT, primary_key=True),
-    integer_column("agent_key"),
-    text_column("tenant"),
-    text_column("issuer"),
-    text_column("agent_id"),
-    text_column("agent_type"),
-    integer_column("decided_ms"),
-    text_column("event_id"),
-    integer_column("event_time_ms"),
-    Column("previous_level", SmallInteger, nullable=False),
-    Column("level", SmallInteger, nullable=False),
-    float_column("risk_score"),
-    float_column("confidence"),
-    float_column("anomaly_score"),
-    float_column("p_value"),
-    text_column("counterfactual"),
-    text_column("model_version"),
-    text_column("baseline_version"),
-    text_column("policy_version"),
-    text_column("mode"),
-    text_column("cause"),
-    Column("partition", Integer, nullable=False),
-    integer_column("offset"),
-    Column("reasons", LargeBinary, nullable=False),
-    Column("feature_vector", LargeBinary, nullable=False),
-    Column("evidence", LargeBinary, nullable=False),
     # Place in the chain of its partition (scoring/store/decision_chain.py); 0 = written before there was one.
     integer_column("chain_sequence", "0"),
     *(text_column(name, "") for name in ("chain_salt", "chain_content", "chain_previous", "chain_digest")),
@@ -270,6 +309,7 @@ DECISIONS = Table(
         sqlite_where=text("cause = 'release'"),
         postgresql_where=text("cause = 'release'"),
     ),
+    key=("decision_id",),
 )
 
 CHAINS = Table(
@@ -283,44 +323,30 @@ CHAINS = Table(
     text_column("anchor_digest"),
 )
 
-DEAD_LETTERS = Table(
+DEAD_LETTERS = struct_table(
+    DeadLetter,
     "dead_letters",
-    METADATA,
-    Column("letter_id", TEXT, primary_key=True),
-    integer_column("received_ms"),
-    text_column("source"),
-    text_column("reason"),
-    text_column("path"),
-    Column("partition", Integer, nullable=False),
-    integer_column("offset"),
-    Column("replayed_ms", BigInteger, nullable=False, server_default="0"),
-    Column("raw", LargeBinary, nullable=False),
     Index("ix_dead_letters_time", "received_ms", "letter_id"),
     Index("ix_dead_letters_replayed", "replayed_ms", "received_ms"),
+    key=("letter_id",),
+    defaults=True,
 )
 
 
 # Tables of delivery: the outbox, deliveries of its rows to each target, targets that were stopped.
 
 
-OUTBOX = Table(
+OUTBOX = struct_table(
+    OutboxRow,
     "outbox",
-    METADATA,
     Column("seq", ROW_ID, primary_key=True),
-    Column("key", TEXT, nullable=False, unique=True),
-    text_column("kind"),
-    text_column("target"),
-    text_column("tenant"),
-    integer_column("created_ms"),
-    integer_column("agent_key"),
-    text_column("group"),
-    Column("level", SmallInteger, nullable=False),
     Column("routed_ms", BigInteger, nullable=False, server_default="0"),
-    Column("payload", LargeBinary, nullable=False),
     # When security event tokens were derived from it; 0 = not yet, or there is no transmitter.
     integer_column("derived_ms", "0"),
     Index("ix_outbox_routed", "routed_ms", "seq"),
     Index("ix_outbox_derived", "derived_ms", "seq"),
+    key=(),
+    unique="key",
 )
 
 DELIVERIES = Table(
@@ -358,51 +384,17 @@ TARGET_STOPS = Table(
 # Tables of cases: rises that belong together, their agents, what ties these, their decisions, what people did.
 
 
-CASES = Table(
+CASES = struct_table(
+    Case,
     "cases",
-    METADATA,
-    Column("case_id", TEXT, primary_key=True),
-    text_column("tenant"),
-    text_column("status"),
-    text_column("verdict"),
-    Column("level", SmallInteger, nullable=False),
-    text_column("lead_decision_id"),
-    integer_column("opened_ms"),
-    integer_column("updated_ms"),
-    integer_column("risen_ms"),
-    integer_column("acknowledged_ms"),
-    integer_column("contained_ms"),
-    integer_column("closed_ms"),
-    integer_column("held_until_ms"),
-    text_column("owner"),
-    integer_column("snoozed_until_ms"),
-    text_column("merged_into"),
-    Column("agents", Integer, nullable=False),
-    Column("decisions", Integer, nullable=False),
-    Column("revision", Integer, nullable=False),
     Index("ix_cases_time", "updated_ms", "case_id"),
     Index("ix_cases_opened", "opened_ms"),
     Index("ix_cases_status", "status", "updated_ms", "case_id"),
+    key=("case_id",),
 )
 
-CASE_AGENTS = Table(
-    "case_agents",
-    METADATA,
-    Column("case_id", TEXT, primary_key=True),
-    Column("agent_key", BigInteger, primary_key=True, autoincrement=False),
-    text_column("tenant"),
-    text_column("issuer"),
-    text_column("agent_id"),
-    text_column("agent_type"),
-    Column("ordinal", Integer, nullable=False),
-    Column("level", SmallInteger, nullable=False),
-    Column("peak", SmallInteger, nullable=False),
-    integer_column("joined_ms"),
-    integer_column("last_ms"),
-    text_column("decision_id"),
-    text_column("tie"),
-    text_column("tied_by"),
-    Index("ix_case_agents_agent", "agent_key"),
+CASE_AGENTS = struct_table(
+    CaseAgent, "case_agents", Index("ix_case_agents_agent", "agent_key"), key=("case_id", "agent_key")
 )
 
 CASE_TIES = Table(
@@ -430,140 +422,61 @@ CASE_DECISIONS = Table(
     Index("ix_case_decisions_case", "case_id", "decided_ms"),
 )
 
-CASE_ENTRIES = Table(
-    "case_entries",
-    METADATA,
-    Column("case_id", TEXT, primary_key=True),
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
-    text_column("tenant"),
-    integer_column("at_ms"),
-    text_column("by"),
-    text_column("action"),
-    text_column("note"),
-    Column("detail", LargeBinary, nullable=False),
-)
+CASE_ENTRIES = struct_table(CaseEntry, "case_entries", text_column("tenant"), key=("case_id", "sequence"))
 
 
 # Tables of containment: interventions of people, actuations, ties between agents.
 
 
-INTERVENTIONS = Table(
+INTERVENTIONS = struct_table(
+    Intervention,
     "interventions",
-    METADATA,
-    Column("intervention_id", TEXT, primary_key=True),
-    text_column("kind"),
-    text_column("status"),
-    integer_column("agent_key"),
-    text_column("tenant"),
-    text_column("issuer"),
-    text_column("agent_id"),
-    Column("level", SmallInteger, nullable=False),
-    text_column("asked_why"),
-    text_column("asked_by"),
-    integer_column("asked_ms"),
-    text_column("decided_by"),
-    integer_column("decided_ms"),
-    text_column("why"),
-    integer_column("expires_ms"),
-    integer_column("updated_ms"),
-    Column("scopes", LargeBinary, nullable=False),
     Index("ix_interventions_updated", "updated_ms"),
     Index("ix_interventions_open", "status", "expires_ms"),
     Index("ix_interventions_agent", "agent_key", "kind", "status"),
     Index("ix_interventions_time", "asked_ms", "intervention_id"),
+    key=("intervention_id",),
 )
 
-ACTUATIONS = Table(
+ACTUATIONS = struct_table(
+    Actuation,
     "actuations",
-    METADATA,
-    Column("target", TEXT, primary_key=True),
-    Column("agent_key", BigInteger, primary_key=True, autoincrement=False),
-    text_column("tenant"),
-    text_column("issuer"),
-    text_column("agent_id"),
-    integer_column("version"),
-    text_column("status"),
-    integer_column("caused_ms"),
-    integer_column("wanted_ms"),
-    integer_column("confirmed_ms"),
-    integer_column("updated_ms"),
-    text_column("error"),
-    Column("desired", LargeBinary, nullable=False),
-    Column("original", LargeBinary, nullable=False),
     Index("ix_actuations_agent", "agent_key"),
     Index("ix_actuations_time", "updated_ms", "target", "agent_key"),
+    key=("target", "agent_key"),
 )
 
-EDGES = Table(
+EDGES = struct_table(
+    AgentEdge,
     "edges",
-    METADATA,
     # A hash of the names: as a key, five names of 2,048 characters are more than an index of PostgreSQL holds.
     Column("edge_id", TEXT, primary_key=True),
     integer_column("source_key"),
     integer_column("target_key"),
-    text_column("tenant"),
-    text_column("issuer"),
-    text_column("kind"),
-    text_column("source"),
-    text_column("target"),
-    integer_column("first_ms"),
-    integer_column("last_ms"),
-    float_column("risk"),
-    integer_column("risk_ms"),
     Index("ix_edges_source", "source_key", "kind"),
     Index("ix_edges_target", "target_key", "kind"),
+    key=(),
 )
 
 
 # Tables of feedback: judgements of people, step by step, the rules that partitions hold, previews.
 
 
-FEEDBACK = Table(
+FEEDBACK = struct_table(
+    Feedback,
     "feedback",
-    METADATA,
-    Column("feedback_id", TEXT, primary_key=True),
-    text_column("verdict"),
-    text_column("status"),
-    text_column("decision_id"),
-    integer_column("agent_key"),
-    text_column("tenant"),
-    text_column("issuer"),
-    text_column("agent_id"),
-    text_column("agent_type"),
-    text_column("kind"),
     text_column("resource"),
-    text_column("reason"),
-    text_column("author"),
-    integer_column("created_ms"),
-    integer_column("expires_ms"),
-    text_column("preview_id"),
-    Column("unseen", SmallInteger, nullable=False),
-    text_column("event_id"),
-    integer_column("event_time_ms"),
-    Column("level", SmallInteger, nullable=False),
-    integer_column("from_ms"),
-    integer_column("until_ms"),
-    float_column("withdraw"),
-    text_column("revoked_by"),
-    integer_column("revoked_ms"),
-    text_column("revoked_why"),
-    integer_column("updated_ms"),
+    # Features and resource as they were said: null and "" are different things.
     Column("scope", LargeBinary, nullable=False),
     Index("ix_feedback_time", "created_ms", "feedback_id"),
     Index("ix_feedback_status", "status", "expires_ms"),
     Index("ix_feedback_agent", "agent_key", "created_ms"),
     Index("ix_feedback_decision", "decision_id"),
+    key=("feedback_id",),
+    without=("features", "resource"),
 )
 
-FEEDBACK_STEPS = Table(
-    "feedback_steps",
-    METADATA,
-    Column("feedback_id", TEXT, primary_key=True),
-    Column("action", TEXT, primary_key=True),
-    integer_column("at_ms"),
-    text_column("by"),
-    text_column("why"),
-)
+FEEDBACK_STEPS = struct_table(FeedbackStep, "feedback_steps", key=("feedback_id", "action"))
 
 FEEDBACK_HOLDINGS = Table(
     "feedback_holdings",
@@ -580,116 +493,40 @@ FEEDBACK_HOLDINGS = Table(
     Index("ix_feedback_holdings_partition", "partition", "until_offset"),
 )
 
-FEEDBACK_PREVIEWS = Table(
+FEEDBACK_PREVIEWS = struct_table(
+    FeedbackPreview,
     "feedback_previews",
-    METADATA,
-    Column("preview_id", TEXT, primary_key=True),
-    text_column("decision_id"),
-    text_column("tenant"),
-    text_column("author"),
-    text_column("draft"),
-    text_column("status"),
-    float_column("progress"),
-    integer_column("created_ms"),
-    integer_column("updated_ms"),
-    text_column("error"),
-    Column("result", LargeBinary, nullable=False),
     Index("ix_feedback_previews_time", "created_ms", "preview_id"),
+    key=("preview_id",),
 )
 
 
 # Tables of models: versions, their history, switches, days of peer groups in shadow.
 
 
-MODEL_VERSIONS = Table(
+MODEL_VERSIONS = struct_table(
+    ModelVersion,
     "model_versions",
-    METADATA,
-    Column("version", TEXT, primary_key=True),
-    text_column("status"),
-    text_column("digest"),
-    integer_column("from_ms"),
-    integer_column("to_ms"),
-    integer_column("created_ms"),
-    integer_column("promoted_ms"),
-    integer_column("changed_ms"),
-    integer_column("counted_from"),
-    Column("trained", LargeBinary, nullable=False),
-    Column("figures", LargeBinary, nullable=False),
     Index("ix_model_versions_status", "status"),
     Index("ix_model_versions_time", "created_ms", "version"),
+    key=("version",),
 )
 
-MODEL_HISTORY = Table(
-    "model_history",
-    METADATA,
-    Column("entry_id", TEXT, primary_key=True),
-    integer_column("at_ms"),
-    text_column("version"),
-    text_column("act"),
-    text_column("by"),
-    text_column("why"),
-    Column("detail", LargeBinary, nullable=False),
-    Index("ix_model_history_time", "at_ms", "entry_id"),
+MODEL_HISTORY = struct_table(
+    ModelHistoryEntry, "model_history", Index("ix_model_history_time", "at_ms", "entry_id"), key=("entry_id",)
 )
 
-MODEL_SWITCHES = Table(
-    "model_switches",
-    METADATA,
-    Column("partition", Integer, primary_key=True, autoincrement=False),
-    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
-    Column("offset", BigInteger, primary_key=True, autoincrement=False),
-    text_column("version"),
-    text_column("digest"),
-    text_column("installed"),
-    integer_column("at_ms"),
-)
+MODEL_SWITCHES = struct_table(ModelSwitch, "model_switches", key=("partition", "epoch", "offset"))
 
-MODEL_DAYS = Table(
-    "model_days",
-    METADATA,
-    Column("version", TEXT, primary_key=True),
-    Column("day", Integer, primary_key=True, autoincrement=False),
-    Column("tenant", TEXT, primary_key=True),
-    Column("agent_type", TEXT, primary_key=True),
-    integer_column("events"),
-    integer_column("agent_days"),
-    Column("alerts", LargeBinary, nullable=False),
-    Column("p_values", LargeBinary, nullable=False),
-    Column("drift", LargeBinary, nullable=False),
-    Index("ix_model_days_day", "day"),
+MODEL_DAYS = struct_table(
+    PeerGroupDay, "model_days", Index("ix_model_days_day", "day"), key=("version", "day", "tenant", "agent_type")
 )
 
 
 # Tables of privacy: erasures, and marks of agents that must not come back.
 
 
-ERASURES = Table(
-    "erasures",
-    METADATA,
-    Column("erasure_id", TEXT, primary_key=True),
-    text_column("kind"),
-    text_column("status"),
-    text_column("tenant"),
-    text_column("issuer"),
-    # What is erased: here while the work goes on, empty once it is done.
-    text_column("subject"),
-    # Salted digest of it, in the words of the proof.
-    text_column("subject_salt"),
-    text_column("subject_digest"),
-    text_column("reason"),
-    text_column("asked_by"),
-    integer_column("asked_ms"),
-    # The record of the log that ended what was known: offset and arrival; -1 = not written yet.
-    integer_column("at_offset"),
-    integer_column("at_ms"),
-    Column("rounds", Integer, nullable=False),
-    text_column("error"),
-    integer_column("updated_ms"),
-    integer_column("done_ms"),
-    Column("counts", LargeBinary, nullable=False),
-    Column("proof", LargeBinary, nullable=False),
-    Index("ix_erasures_time", "asked_ms", "erasure_id"),
-)
+ERASURES = struct_table(Erasure, "erasures", Index("ix_erasures_time", "asked_ms", "erasure_id"), key=("erasure_id",))
 
 FORGOTTEN = Table(
     "forgotten",
@@ -703,27 +540,8 @@ FORGOTTEN = Table(
 # Tables of shared signals: streams of receivers, the subjects they named, security event tokens that wait.
 
 
-EVENT_STREAMS = Table(
-    "event_streams",
-    METADATA,
-    Column("stream_id", TEXT, primary_key=True),
-    text_column("owner"),
-    text_column("audience"),
-    integer_column("created_ms"),
-    integer_column("updated_ms"),
-    text_column("method"),
-    text_column("endpoint_url"),
-    # Sealed: the key lies outside of the database.
-    text_column("authorization"),
-    text_column("description"),
-    text_column("status"),
-    text_column("status_reason"),
-    integer_column("failures"),
-    integer_column("failing_since_ms"),
-    integer_column("next_push_ms"),
-    integer_column("verified_ms"),
-    Column("events_requested", LargeBinary, nullable=False),
-    Index("ix_event_streams_owner", "owner", "created_ms"),
+EVENT_STREAMS = struct_table(
+    EventStream, "event_streams", Index("ix_event_streams_owner", "owner", "created_ms"), key=("stream_id",)
 )
 
 STREAM_SUBJECTS = Table(
@@ -741,19 +559,14 @@ STREAM_SUBJECTS = Table(
     Index("ix_stream_subjects_compound", "stream_id", "compound"),
 )
 
-SECURITY_EVENTS = Table(
+SECURITY_EVENTS = struct_table(
+    SecurityEvent,
     "security_events",
-    METADATA,
     Column("seq", ROW_ID, primary_key=True),
-    Column("stream_id", TEXT, ForeignKey("event_streams.stream_id", ondelete="CASCADE"), nullable=False),
-    text_column("jti"),
-    integer_column("queued_ms"),
-    integer_column("agent_key"),
-    text_column("tenant"),
-    Column("announces_status", SmallInteger, nullable=False),
-    Column("claims", LargeBinary, nullable=False),
+    ForeignKeyConstraint(["stream_id"], ["event_streams.stream_id"], ondelete="CASCADE"),
     Index("ix_security_events_jti", "stream_id", "jti", unique=True),
     Index("ix_security_events_order", "stream_id", "seq"),
+    key=(),
 )
 
 RECEIVED_SIGNALS = Table(

@@ -94,30 +94,9 @@ _CREATION_COLUMNS = (
 _BINARY_STATE_COLUMNS = frozenset({"features", "risk", "p_values", "drift"})
 _COLUMNS_WITHOUT_NAMES = frozenset(
     {
-        "tenant",
-        "issuer",
-        "agent_id",
-        "kind",
-        "status",
-        "mode",
-        "cause",
-        "target",
-        "decision_id",
-        "state_version",
-        "model_version",
-        "baseline_version",
-        "policy_version",
-        "erasure_id",
-        "redacted",
-        "fingerprint",
-        "version",
-        "digest",
-        "installed",
-        "act",
-        "verdict",
-        "tie",
-        "action",
-        "page",
+        *("tenant", "issuer", "agent_id", "kind", "status", "mode", "cause", "target", "decision_id", "state_version"),
+        *("model_version", "baseline_version", "policy_version", "erasure_id", "redacted", "fingerprint", "version"),
+        *("digest", "installed", "act", "verdict", "tie", "action", "page"),
     }
 )
 """Columns with words of ours, or with the agent that a row is about, which is not the erased one."""
@@ -207,7 +186,7 @@ class SubjectStore:
         for table in METADATA.sorted_tables:
             if "agent_key" in table.c:
                 yield from self._iterate_rows(table, _is_own_row(table, agent), hidden)
-        yield from self._iterate_rows(AGENTS, and_(AGENTS.c.key == key, *_has_name(AGENTS, subject)), hidden)
+        yield from self._iterate_rows(AGENTS, codec.is_about(AGENTS, agent), hidden)
         ends = [and_(EDGES.c[f"{end}_key"] == key, EDGES.c[end] == subject.name) for end in _ENDS]
         of_tenant = and_(EDGES.c.tenant == subject.tenant, EDGES.c.issuer == subject.issuer)
         yield from self._iterate_rows(EDGES, and_(of_tenant, or_(*ends)), hidden - {"target"})
@@ -225,11 +204,6 @@ class SubjectStore:
         for row in self._database.iterate(select(table).where(where), keys, _EXPORT_PAGE):
             values = {name: value for name, value in row._mapping.items() if name not in hidden}
             yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
-
-
-def _has_name(table: Table, subject: ErasureSubject) -> list[ColumnElement[bool]]:
-    values = zip(codec.AGENT_NAME_COLUMNS, (subject.tenant, subject.issuer, subject.name), strict=True)
-    return [table.c[name] == value for name, value in values]
 
 
 def _is_own_row(table: Table, agent: AgentName) -> ColumnElement[bool]:
@@ -272,11 +246,7 @@ class _SubjectErasure:
             and_(AGENTS.c.partition == at, AGENTS.c.version_offset <= offset)
             for at, offset in self._scope.up_to.items()
         ]
-        old = (
-            AGENTS.c.key == codec.to_signed(self._agent.key),
-            *_has_name(AGENTS, self._subject),
-            or_(false(), *early),
-        )
+        old = (codec.is_about(AGENTS, self._agent), or_(false(), *early))
         with self._database.read() as connection:
             return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
 
@@ -311,7 +281,7 @@ class _SubjectErasure:
 
     def _remove_edge(self, connection: Connection, row: Any) -> bool:
         if self._subject.kind == "principal":
-            renamed = codec.to_edge(row, target=self._subject.pseudonym)
+            renamed = msgspec.structs.replace(codec.EDGE_ROWS.read(row), target=self._subject.pseudonym)
             write_edges(connection, [renamed], self._database.identities)
         return self._remove(connection, EDGES, row)
 

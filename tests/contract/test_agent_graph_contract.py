@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.stored_rows import NOW, commit, name
 from trustwatch.scoring.records.agents import AgentEdge, RiskLevel
-from trustwatch.scoring.store import agent_graph
-from trustwatch.scoring.store.agent_graph import AgentGraph, find_agent_graph
+from trustwatch.scoring.store import blast_radius
+from trustwatch.scoring.store.blast_radius import AgentGraph, find_agent_graph
 from trustwatch.scoring.store.sql_store import SqlStore
 
 HOUR_MS = 3_600_000
@@ -71,7 +71,7 @@ def test_the_graph_is_of_a_time(store: SqlStore) -> None:
 
 def test_newer_ties_do_not_hide_those_of_the_time(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked about is found, however much has happened since."""
-    monkeypatch.setattr(agent_graph, "MAX_GRAPH_AGENTS", 3)
+    monkeypatch.setattr(blast_radius, "MAX_GRAPH_AGENTS", 3)
     commit(store, edges=[tie("called", "hub", f"new-{number}") for number in range(9)])
     commit(store, edges=[tie("called", "hub", "old-1", first=NOW - 9 * HOUR_MS, last=NOW - 8 * HOUR_MS)])
 
@@ -84,7 +84,7 @@ def test_bounds_are_told(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> No
     """So many layers, so many agents: what is left out is said to be."""
     assert not around(store, layers=1).complete
     assert set(layers(around(store, layers=1)).values()) == {-1, 0, 1}
-    monkeypatch.setattr(agent_graph, "MAX_GRAPH_AGENTS", 2)
+    monkeypatch.setattr(blast_radius, "MAX_GRAPH_AGENTS", 2)
     graph = around(store)
     assert not graph.complete
     assert len(graph.agents) <= 5

@@ -42,7 +42,9 @@ def stored_rows(draw: Any) -> list[AgentRow]:
         name = AgentName(key, tenant, issuer, f"{draw(TEXTS)}{key}")
         numbers = (1, 0.5, 0.25, 0.125, 1, 2, 3, 4, 5)
         texts = decision_id, draw(BYTES), counterfactual
-        rows.append(AgentRow(name, agent_type, *numbers, *texts, features, risk, version, "", draw(BYTES), draw(BYTES)))
+        seen = ("", draw(BYTES), draw(BYTES))
+        state = {"features": features, "risk": risk, "state_version": version}
+        rows.append(AgentRow(name, agent_type, *numbers, *texts, *seen, **state))
     return rows
 
 
@@ -124,7 +126,25 @@ def signed(key: int) -> int:
 def test_pages_are_of_ones_own_partition(store: SqlStore) -> None:
     """Whoever lost it reads nothing."""
     name = AgentName(7, "acme", "https://as", "a")
-    row = AgentRow(name, "X", 1, 0.5, 0.5, 0.5, 1, 2, 3, 0, 5, "", b"[]", "", b"12345", b"123", FORMAT.state_version)
+    row = AgentRow(
+        name,
+        "X",
+        1,
+        0.5,
+        0.5,
+        0.5,
+        1,
+        2,
+        3,
+        0,
+        5,
+        "",
+        b"[]",
+        "",
+        features=b"12345",
+        risk=b"123",
+        state_version=FORMAT.state_version,
+    )
     position = write(store, [row])
     assert read(store, write(store, []), 2) == [AgentPage(None, [], None)]
     (page,) = read(store, position, 2)
@@ -143,7 +163,10 @@ def test_a_text_that_others_wrote(postgres_store_url: str) -> None:
         rows = [
             AgentRow(
                 AgentName(key, "acme", "https://as", f"a{key}"),
-                *("X", 1, 0.5, 0.5, 0.5, 1, 2, 3, 0, 5, "", b"[]", "", b"12345", b"123", FORMAT.state_version),
+                *("X", 1, 0.5, 0.5, 0.5, 1, 2, 3, 0, 5, "", b"[]", ""),
+                features=b"12345",
+                risk=b"123",
+                state_version=FORMAT.state_version,
             )
             for key in (1, 2, 3)
         ]

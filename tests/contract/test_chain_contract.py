@@ -13,7 +13,7 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.chain_verification import ChainVerification, verify_chains
+from trustwatch.scoring.store.decision_store import ChainVerification, verify_chains
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import DECISIONS
 from trustwatch.scoring.store.sql_store import SqlStore

@@ -23,7 +23,7 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
 from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent, StreamSubject
-from trustwatch.scoring.store.chain_verification import verify_chains
+from trustwatch.scoring.store.decision_store import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_schema import DECISIONS, METADATA, TEXT
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
@@ -52,7 +52,24 @@ def agent(who: AgentName, told: str = "calm") -> AgentRow:
     reasons = msgspec.json.encode([RiskReason("code", "feature", told, "", 1.0, f"because of {told}")])
     came_with = encode_indicators([Indicator("software", f"bot of {told}", "new", "2026-11-24T22:23:14.130Z")])
     return AgentRow(
-        who, "X", 1, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", reasons, told, b"f", b"r", "v", indicators=came_with
+        who,
+        "X",
+        1,
+        0.2,
+        0.5,
+        0.1,
+        NOW,
+        NOW,
+        NOW,
+        0,
+        3,
+        "",
+        reasons,
+        told,
+        features=b"f",
+        risk=b"r",
+        state_version="v",
+        indicators=came_with,
     )
 
 

@@ -17,7 +17,7 @@ from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent
 from trustwatch.scoring.store import identity_keys
-from trustwatch.scoring.store.chain_verification import verify_chains
+from trustwatch.scoring.store.decision_store import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_schema import ACTUATIONS, AGENTS, OUTBOX
 from trustwatch.scoring.store.sql_store import SqlStore

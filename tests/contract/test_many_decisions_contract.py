@@ -14,8 +14,8 @@ from trustwatch.ingest.timestamps import HOUR_MS
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.codec import decision_params
+from trustwatch.scoring.store.decision_store import verify_chains
 from trustwatch.scoring.store.sql_schema import DECISIONS
 from trustwatch.scoring.store.sql_store import SqlStore
 

@@ -59,9 +59,9 @@ def agent(name: str, tenant: str, first: int, last: int) -> AgentRow:
         "",
         b"[]",
         "",
-        b"",
-        b"",
-        "v1",
+        features=b"",
+        risk=b"",
+        state_version="v1",
     )
 
 

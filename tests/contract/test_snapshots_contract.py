@@ -23,7 +23,8 @@ KEYS = [1, 7, 2**63 - 1, 2**63, 2**64 - 2]
 def row(key: int, state_version: str = "v2:r2", partition_of: str = "acme") -> AgentRow:
     name = AgentName(key, partition_of, "https://as", f"agent-{key}")
     numbers = (1, 0.5, 0.25, 0.125, 1, 2, 3, 0, 5)
-    return AgentRow(name, "X", *numbers, "", b"[]", "", b"12345", b"678", state_version)
+    texts = ("", b"[]", "")
+    return AgentRow(name, "X", *numbers, *texts, features=b"12345", risk=b"678", state_version=state_version)
 
 
 def commit(store: SqlStore, rows: list[AgentRow], partition: int = 0, **more: Any) -> Position:

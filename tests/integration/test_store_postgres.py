@@ -73,9 +73,9 @@ def agent(key: int, events: int = 0, **values: object) -> AgentRow:
         fields["decision_id"],
         b"[]",
         "",  # type: ignore[arg-type]
-        fields["features"],
-        b"",
-        "v",  # type: ignore[arg-type]
+        features=fields["features"],
+        risk=b"",
+        state_version="v",  # type: ignore[arg-type]
     )
 
 

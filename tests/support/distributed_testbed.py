@@ -45,7 +45,7 @@ from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary
-from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -187,7 +187,7 @@ class State(NamedTuple):
     decisions: dict[str, Decision]
     alerts: dict[str, str]  # outbox key -> payload
     actions: dict[str, str]  # the same, of what actuators are to bring about
-    letters: dict[str, StoredDeadLetter]
+    letters: dict[str, DeadLetter]
     edges: dict[str, str]  # id -> row as JSON
 
 
@@ -427,7 +427,7 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
         {one.decision_id: one for one in decisions},
         leaving["alert"],
         leaving[ACTION_ROW_KIND],
-        {one.letter.letter_id: one for one in letters},
+        {one.letter_id: one for one in letters},
         dict(line.split("|", 1) for line in edges.splitlines()),
     )
 

@@ -18,7 +18,9 @@ NOW = 1_764_000_000_000
 
 def agent(name: AgentName, level: int) -> AgentRow:
     """Row of an agent."""
-    return AgentRow(name, "X", level, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", b"[]", "", b"f", b"r", "v")
+    return AgentRow(
+        name, "X", level, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", b"[]", "", features=b"f", risk=b"r", state_version="v"
+    )
 
 
 def decision(number: int, name: AgentName) -> Decision:

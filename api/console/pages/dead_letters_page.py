@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 from ...events.dead_letter_service import DeadLetterService
 from ...events.intake import Receipt
@@ -69,7 +69,7 @@ async def replay_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Res
 
 def _dead_letter_page(
     visit: PageRequest,
-    stored: StoredDeadLetter,
+    letter: DeadLetter,
     *,
     trouble: str = "",
     receipt: Receipt | None = None,
@@ -80,12 +80,11 @@ def _dead_letter_page(
     return visit.render(
         "dead_letter.html",
         status,
-        stored=stored,
-        letter=stored.letter,
-        raw=display_bytes(stored.letter.raw),
+        letter=letter,
+        raw=display_bytes(letter.raw),
         trouble=trouble,
         receipt=receipt,
-        sender_known=stored.letter.source in senders,
+        sender_known=letter.source in senders,
     )
 
 
@@ -99,25 +98,23 @@ class DeadLetterGroup(NamedTuple):
     newest_ms: int
 
 
-def group_dead_letters(letters: Sequence[StoredDeadLetter]) -> list[DeadLetterGroup]:
+def group_dead_letters(letters: Sequence[DeadLetter]) -> list[DeadLetterGroup]:
     """*letters* by source and reason, the largest group first."""
-    by_cause: dict[tuple[str, str], list[StoredDeadLetter]] = {}
+    by_cause: dict[tuple[str, str], list[DeadLetter]] = {}
     for stored in letters:
-        by_cause.setdefault((stored.letter.source, stored.letter.reason), []).append(stored)
+        by_cause.setdefault((stored.source, stored.reason), []).append(stored)
     groups = [
         DeadLetterGroup(
-            *cause, len(some), sum(not one.replayed_ms for one in some), max(one.letter.received_ms for one in some)
+            *cause, len(some), sum(not one.replayed_ms for one in some), max(one.received_ms for one in some)
         )
         for cause, some in by_cause.items()
     ]
     return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 
 
-def filter_dead_letters(letters: Sequence[StoredDeadLetter], source: str, reason: str) -> list[StoredDeadLetter]:
+def filter_dead_letters(letters: Sequence[DeadLetter], source: str, reason: str) -> list[DeadLetter]:
     """Dead letters of that source and reason; "" = any."""
-    return [
-        stored for stored in letters if source in ("", stored.letter.source) and reason in ("", stored.letter.reason)
-    ]
+    return [stored for stored in letters if source in ("", stored.source) and reason in ("", stored.reason)]
 
 
 class ReadableBytes(NamedTuple):

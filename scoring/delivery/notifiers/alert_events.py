@@ -85,6 +85,12 @@ def _cloud_event(
     }
 
 
+def _row(event: Mapping[str, Any], at_ms: int, level: int, tenant: str, **more: Any) -> OutboxRow:
+    """The outbox row of an event for every alert target; its key is the event's id."""
+    row = OutboxRow(event["id"], ALERT_ROW_KIND, "", _encode(event), at_ms, level=level, tenant=tenant)
+    return msgspec.structs.replace(row, **more)
+
+
 class SilentSource(NamedTuple):
     """A source that sends nothing."""
 
@@ -118,15 +124,7 @@ def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
     }
     event = _cloud_event(key, SILENCE_TYPE, source, silence.source, silence.noticed_ms, data)
     only = silence.tenants[0] if len(silence.tenants) == 1 and "*" not in silence.tenants else ""
-    return OutboxRow(
-        key=key,
-        kind=ALERT_ROW_KIND,
-        target="",
-        payload=_encode(event),
-        created_ms=silence.noticed_ms,
-        level=RiskLevel.HIGH,
-        tenant=only,
-    )
+    return _row(event, silence.noticed_ms, RiskLevel.HIGH, only)
 
 
 def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> OutboxRow:
@@ -152,15 +150,7 @@ def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> Outb
         "suppressed_before": 0,
     }
     event = _cloud_event(key, IDENTITY_CONFLICT_TYPE, source, conflict.agent_id, conflict.noticed_ms, data)
-    return OutboxRow(
-        key=key,
-        kind=ALERT_ROW_KIND,
-        target="",
-        payload=_encode(event),
-        created_ms=conflict.noticed_ms,
-        level=RiskLevel.HIGH,
-        tenant=conflict.tenant,
-    )
+    return _row(event, conflict.noticed_ms, RiskLevel.HIGH, conflict.tenant)
 
 
 def build_test_alert_row(
@@ -187,15 +177,7 @@ def build_test_alert_row(
         "suppressed_before": 0,
     }
     event = _cloud_event(key, TEST_TYPE, source, target, at_ms, data)
-    return OutboxRow(
-        key=key,
-        kind=ALERT_ROW_KIND,
-        target=target,
-        payload=_encode(event),
-        created_ms=at_ms,
-        level=level,
-        tenant=tenant,
-    )
+    return _row(event, at_ms, level, tenant, target=target)
 
 
 def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -271,15 +253,7 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
         "links": {"case": f"{source.rstrip('/')}/v1/cases/{quote(case.case_id, safe='')}"},
     }
     event = _cloud_event(key, CASE_TYPE, source, case.case_id, entry.at_ms, data)
-    return OutboxRow(
-        key=key,
-        kind=ALERT_ROW_KIND,
-        target="",
-        payload=_encode(event),
-        created_ms=entry.at_ms,
-        level=case.level,
-        tenant=case.tenant,
-    )
+    return _row(event, entry.at_ms, case.level, case.tenant)
 
 
 def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
@@ -297,16 +271,8 @@ def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
         asked.asked_ms,
         _approval_data(asked, source.rstrip("/")),
     )
-    return OutboxRow(
-        key=f"approval-{asked.intervention_id}",
-        kind=ALERT_ROW_KIND,
-        target="",
-        payload=msgspec.json.encode(event),
-        created_ms=asked.asked_ms,
-        agent_key=asked.agent.key,
-        level=max(asked.level, RiskLevel.MEDIUM),
-        tenant=asked.agent.tenant,
-    )
+    level, tenant = max(asked.level, RiskLevel.MEDIUM), asked.agent.tenant
+    return _row(event, asked.asked_ms, level, tenant, agent_key=asked.agent.key)
 
 
 def _approval_data(asked: Intervention, base: str) -> dict[str, Any]:
@@ -329,3 +295,47 @@ def _approval_data(asked: Intervention, base: str) -> dict[str, Any]:
             "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
         },
     }
+
+
+# Links from alerts to the pages of the console where a person goes on: those of the API need a token.
+
+
+_PAGES = {
+    APPROVAL_TYPE: "approvals",
+    DRIFT_ALERT_TYPE: "models",
+    IDENTITY_CONFLICT_TYPE: "dead-letters",
+    TEST_TYPE: "alerts",
+}
+"""Pages by type of alert; others are about what the overview shows."""
+
+
+def with_console_link(event: dict[str, Any], console: str) -> dict[str, Any]:
+    """*event* (an alert's CloudEvent) with its page of the console as the first link.
+
+    Args:
+        event: members that are not what they should be stay as they are.
+        console: URL of the console, without a slash at its end; "" = there is none.
+    """
+    data = event.get("data")
+    if not console or not isinstance(data, dict):
+        return event
+    links = data.get("links")
+    more = links if isinstance(links, dict) else {}
+    return {**event, "data": {**data, "links": {"console": f"{console}/{_page(event, data)}", **more}}}
+
+
+def _page(event: dict[str, Any], data: dict[str, Any]) -> str:
+    case_id = _case_id(event, data)
+    if case_id:
+        return f"cases/{quote(case_id, safe='')}"
+    decision_id = data.get("decision_id")
+    if event.get("type") == ALERT_TYPE and isinstance(decision_id, str) and decision_id:
+        return f"decisions/{quote(decision_id, safe='')}"
+    return _PAGES.get(str(event.get("type")), "")
+
+
+def _case_id(event: dict[str, Any], data: dict[str, Any]) -> str:
+    """The case that an alert is about or belongs to; "" = none."""
+    within = data if event.get("type") == CASE_TYPE else data.get("case")
+    case_id = within.get("case_id") if isinstance(within, dict) else None
+    return case_id if isinstance(case_id, str) else ""

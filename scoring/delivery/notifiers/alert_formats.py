@@ -11,8 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 
 from .alert_content import AlertContent, parse_alert
-from .alert_events import CLOUDEVENTS_CONTENT_TYPE
-from .alert_links import with_console_link
+from .alert_events import CLOUDEVENTS_CONTENT_TYPE, with_console_link
 from .ocsf import render_ocsf
 from .pagerduty import render_pagerduty
 from .slack import render_slack

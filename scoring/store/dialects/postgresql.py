@@ -26,9 +26,9 @@ from .. import codec
 from .job_locks import acquire_job_lock
 from .postgresql_copy import copy_agents
 from .postgresql_copy import fetch_agents as read_agents
-from .postgresql_pages import fetch_page as read_page
-from .postgresql_pages import fetch_page_of as read_page_of
-from .postgresql_pages import fetch_versions as read_versions
+from .postgresql_copy import fetch_page as read_page
+from .postgresql_copy import fetch_page_of as read_page_of
+from .postgresql_copy import fetch_versions as read_versions
 from .statements import UPSERT_AGENT
 from .weekly_tables import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
 

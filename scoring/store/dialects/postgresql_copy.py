@@ -7,19 +7,29 @@ which PostgreSQL gives to everybody unless it was taken away.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import Float, Integer, LargeBinary, SmallInteger, Text
 
+from ...records.agent_pages import (
+    KEPT_MEMBERS,
+    NAME_MEMBERS,
+    AgentColumns,
+    AgentPage,
+    StateFormat,
+    split_rows,
+    state_matrix,
+)
 from ...records.agents import AgentRow
 from ...records.commits import Position
+from ...records.snapshots import AgentVersions
 from .. import codec
-from ..codec import AGENT_NAME_COLUMNS
-from ..sql_schema import AGENTS, escape_nul, unescape_nul
+from ..sql_schema import AGENT_NAME_COLUMNS, AGENTS, MARK, escape_nul, unescape_nul
 from .statements import chunked
 
 _COLUMNS = [column.name for column in AGENTS.columns]
@@ -111,3 +121,109 @@ def sqlalchemy_errors(connection: Connection) -> Iterator[None]:
         yield
     except base as error:
         raise DBAPIError.instance(None, None, error, base, dialect=connection.dialect) from error
+
+
+# Pages of agents, column by column: a worker that takes a partition over reads all of its agents. Rows come as they
+# stand in the table, without the numbers that the state has, too, and are turned over at once. Agents whose state has
+# another format than the one that is asked for come as rows.
+
+
+_PAGE_COLUMNS = ("key", *NAME_MEMBERS, *KEPT_MEMBERS, "features", "risk", "state_version")
+_PAGE_COLUMN_LIST = ", ".join(f'"{name}"' for name in _PAGE_COLUMNS)
+_FETCH_COLUMNS = (
+    f"SELECT {_PAGE_COLUMN_LIST} FROM agents WHERE partition = %s AND key BETWEEN %s AND %s ORDER BY key LIMIT %s"  # noqa: S608 (our names)
+)
+
+
+_FETCH_OF_KEYS = f"SELECT {_PAGE_COLUMN_LIST} FROM agents WHERE key = ANY(%s) AND partition = %s ORDER BY key"  # noqa: S608
+_FETCH_VERSIONS = (
+    "SELECT coalesce(string_agg(int8send(key) || int8send(version_epoch) || int8send(version_offset), ''), '') "
+    "FROM agents WHERE partition = %s"
+)
+"""One value: a row of the answer for each agent would take us longer than the database."""
+
+
+def fetch_page(
+    connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
+) -> AgentPage:
+    """Agents of a partition in the order of their keys as signed numbers. Raises DBAPIError.
+
+    Args:
+        keys: least and greatest key, as signed numbers.
+        state_format: whose agents come as columns; None = all come as rows.
+    """
+    if state_format is None:
+        return split_rows(fetch_rows(connection, partition, keys, limit), limit, None)
+    fetched = _fetch(connection, _FETCH_COLUMNS, [partition, *keys, limit])
+    last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
+    return _to_page(connection, fetched, state_format, last_key)
+
+
+def fetch_page_of(connection: Connection, partition: int, keys: Sequence[int], state_format: StateFormat) -> AgentPage:
+    """Those agents of a partition that have one of some keys (signed numbers), in their order. Raises DBAPIError."""
+    fetched = _fetch(connection, _FETCH_OF_KEYS, [list(keys), partition])
+    return _to_page(connection, fetched, state_format, None)
+
+
+def fetch_versions(connection: Connection, partition: int, keys: Sequence[int] | None) -> AgentVersions:
+    """Versions of the rows of a partition, in the order of their keys. Raises DBAPIError.
+
+    Args:
+        keys: of those alone, as signed numbers; None = of all.
+    """
+    query = _FETCH_VERSIONS
+    values: list[Any] = [partition]
+    if keys is not None:
+        query, values = f"{_FETCH_VERSIONS} AND key = ANY(%s)", [partition, list(keys)]
+    ((numbers,),) = _fetch(connection, query, values)
+    key_column, epochs, offsets = np.frombuffer(numbers, ">i8").reshape(-1, 3).T.astype(np.int64, order="C")
+    return AgentVersions(key_column.view(np.uint64), epochs, offsets).sorted()
+
+
+def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    driver: Any = connection.connection.driver_connection
+    with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
+        cursor.execute(query, values)
+        fetched: list[tuple[Any, ...]] = cursor.fetchall()
+    return fetched
+
+
+def _to_page(
+    connection: Connection, fetched: list[tuple[Any, ...]], state_format: StateFormat, last_key: int | None
+) -> AgentPage:
+    """A page of rows that were read as columns; those of other formats are read again as rows."""
+    fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
+    rows: list[AgentRow] = []
+    if len(fitting) < len(fetched):
+        others = {row[0] for row in fetched}.difference(row[0] for row in fitting)
+        rows = sorted(
+            fetch_agents(connection, [codec.to_unsigned(key) for key in others]),
+            key=lambda row: codec.to_signed(row.name.key),
+        )
+    return AgentPage(_to_columns(fitting, state_format) if fitting else None, rows, last_key)
+
+
+def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -> AgentColumns:
+    keys, *words, features, risk, _ = zip(*fetched, strict=True)
+    return AgentColumns._make(
+        [
+            np.array(keys, np.int64).view(np.uint64),
+            *map(_to_column, _PAGE_COLUMNS[1:], words),
+            state_matrix(b"".join(features), state_format.features_bytes),
+            state_matrix(b"".join(risk), state_format.risk_bytes),
+        ]
+    )
+
+
+def _to_column(name: str, values: Sequence[Any]) -> list[Any]:
+    """Values of a column; texts without the escapes of the database, which hardly any has.
+
+    Equal ones are one object, since most agents have the same, but for ids.
+    """
+    if isinstance(values[0], str) and MARK in "".join(values):
+        values = list(map(unescape_nul, values))
+    if name in ("agent_id", "decision_id"):
+        return list(values)
+    first: dict[Any, Any] = {}
+    keep: Callable[[Any, Any], Any] = first.setdefault
+    return list(map(keep, values, values))

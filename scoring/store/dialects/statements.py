@@ -29,8 +29,7 @@ from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
-from ..codec import AGENT_NAME_COLUMNS
-from ..sql_schema import AGENTS, COUNTERS, escape_nul
+from ..sql_schema import AGENT_NAME_COLUMNS, AGENTS, COUNTERS, escape_nul
 
 
 class DialectInsert(NamedTuple):
@@ -42,16 +41,25 @@ class DialectInsert(NamedTuple):
         """The statement for the database of *connection*."""
         return self.by_database[connection.dialect.name]
 
+    def execute(self, connection: Connection, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        """Write a row, or some; none where there are none."""
+        if rows:
+            connection.execute(self.for_connection(connection), rows)
+
+    def adds(self, connection: Connection, row: Mapping[str, Any]) -> bool:
+        """Write a row; False = it was there."""
+        statement = self.for_connection(connection)
+        # Asked by RETURNING: not every driver has a row count of an insert.
+        return connection.execute(statement.returning(*statement.table.primary_key), row).first() is not None
+
+
+def _worded(table: Table, word: Callable[[Any], Insert]) -> DialectInsert:
+    return DialectInsert({"sqlite": word(sqlite.insert(table)), "postgresql": word(postgresql.insert(table))})
+
 
 def insert_or_skip(table: Table, *columns: str) -> DialectInsert:
     """INSERT that leaves an existing row with the same *columns* as it is; without them: the same primary key."""
-    on = list(columns) or None
-    return DialectInsert(
-        {
-            "sqlite": sqlite.insert(table).on_conflict_do_nothing(index_elements=on),
-            "postgresql": postgresql.insert(table).on_conflict_do_nothing(index_elements=on),
-        }
-    )
+    return _worded(table, lambda insert: insert.on_conflict_do_nothing(index_elements=list(columns) or None))
 
 
 def upsert(
@@ -61,21 +69,13 @@ def upsert(
 
     Where the columns *same* differ, the existing row stays as it is.
     """
-    changed = [c.name for c in table.columns if c.name not in keys + keep]
-    sqlite_insert, postgresql_insert = sqlite.insert(table), postgresql.insert(table)
-    return DialectInsert(
-        {
-            "sqlite": sqlite_insert.on_conflict_do_update(
-                index_elements=list(keys),
-                set_={name: sqlite_insert.excluded[name] for name in changed},
-                where=_columns_equal(table, sqlite_insert.excluded, same),
-            ),
-            "postgresql": postgresql_insert.on_conflict_do_update(
-                index_elements=list(keys),
-                set_={name: postgresql_insert.excluded[name] for name in changed},
-                where=_columns_equal(table, postgresql_insert.excluded, same),
-            ),
-        }
+    return _worded(
+        table,
+        lambda insert: insert.on_conflict_do_update(
+            index_elements=list(keys),
+            set_={column.name: insert.excluded[column.name] for column in table.c if column.name not in keys + keep},
+            where=and_(*(table.c[name] == insert.excluded[name] for name in same)) if same else None,
+        ),
     )
 
 
@@ -84,17 +84,14 @@ def insert_or_succeed(table: Table, keys: tuple[str, ...], column: str, least: i
 
     Of several at a time that would write the same row, one does.
     """
-    changed = [c.name for c in table.columns if c.name not in keys]
-
-    def succeed(insert: Any) -> Insert:
-        statement: Insert = insert.on_conflict_do_update(
+    return _worded(
+        table,
+        lambda insert: insert.on_conflict_do_update(
             index_elements=list(keys),
-            set_={name: insert.excluded[name] for name in changed},
+            set_={changed.name: insert.excluded[changed.name] for changed in table.c if changed.name not in keys},
             where=table.c[column] <= insert.excluded[column] - least,
-        )
-        return statement
-
-    return DialectInsert({"sqlite": succeed(sqlite.insert(table)), "postgresql": succeed(postgresql.insert(table))})
+        ),
+    )
 
 
 class RowsInsert(NamedTuple):
@@ -179,10 +176,6 @@ def _type_in_json(written: Column[Any]) -> TypeEngine[Any]:
 
 def _from_json(given: ColumnElement[Any], written: Column[Any]) -> ColumnElement[Any]:
     return func.decode(given, "base64") if isinstance(written.type, LargeBinary) else given
-
-
-def _columns_equal(table: Table, excluded: Any, names: tuple[str, ...]) -> ColumnElement[bool] | None:
-    return and_(*(table.c[name] == excluded[name] for name in names)) if names else None
 
 
 def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:

@@ -127,7 +127,9 @@ def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any
     """It reaches the agents of the caller's tenants that are, or ought to be, lowered."""
     at = lowering.store.partitions.claim(0)
     rows = [
-        AgentRow(who, "Payer", 3, 0.9, 0.9, 0.9, 1, NOW, NOW, 0, 3, "D", b"[]", "", b"", b"", "v")
+        AgentRow(
+            who, "Payer", 3, 0.9, 0.9, 0.9, 1, NOW, NOW, 0, 3, "D", b"[]", "", features=b"", risk=b"", state_version="v"
+        )
         for who in (name("high"), name("theirs", "globex"))
     ]
     lowering.store.commit(Commit(at, Position(0, at.epoch, 1), rows, [], [], []))

@@ -223,7 +223,9 @@ def now_ms(site: Any) -> Callable[[], int]:
 def store_level(site: Any, agent_id: str, level: int) -> None:
     """Store an agent as a commit does."""
     name = AgentName(IdentityHasher().agent_key("acme", AS, agent_id), "acme", AS, agent_id)
-    row = AgentRow(name, "Payer", level, 0.9, 0.9, 0.9, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
+    row = AgentRow(
+        name, "Payer", level, 0.9, 0.9, 0.9, 1, 1, 1, 0, 9, "", b"[]", "", features=b"", risk=b"", state_version="v"
+    )
     place = site.store.partitions.claim(0)
     site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [row], [], [], []))
 

@@ -175,7 +175,25 @@ def test_nobody_adopts_a_rule_for_its_own_group(new_site: Callable[..., Any], cl
     )
     at = store.partitions.position(0)
     told = [decision(8, agent=theirs), decision(9, agent=theirs, agent_type="Clerk")]
-    row = AgentRow(mine, "PaymentProcessor", 1, 0.1, 0.9, 0.1, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
+    row = AgentRow(
+        mine,
+        "PaymentProcessor",
+        1,
+        0.1,
+        0.9,
+        0.1,
+        1,
+        1,
+        1,
+        0,
+        9,
+        "",
+        b"[]",
+        "",
+        features=b"",
+        risk=b"",
+        state_version="v",
+    )
     store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [row], told, [], []))
     body = person.draft(scope={"kind": "peer_group"})
 

@@ -120,7 +120,9 @@ def rule(kind: Any = "agent") -> FeedbackRule:
 def agent(name: str, agent_type: str = "Payer") -> AgentRow:
     """An agent as it is stored."""
     full = AgentName(IdentityHasher().agent_key("acme", AS, name), "acme", AS, name)
-    return AgentRow(full, agent_type, 1, 0.0, 0.5, 0.5, 1, 1, 1, 0, 1, "", b"[]", "", b"", b"", "v")
+    return AgentRow(
+        full, agent_type, 1, 0.0, 0.5, 0.5, 1, 1, 1, 0, 1, "", b"[]", "", features=b"", risk=b"", state_version="v"
+    )
 
 
 def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,23 @@ def name_of(agent_id: str, tenant: str = "acme", issuer: str = AS) -> AgentName:
 
 def row(agent_id: str, tenant: str = "acme", level: int = 1, kind: str = "Payer", issuer: str = AS) -> AgentRow:
     return AgentRow(
-        name_of(agent_id, tenant, issuer), kind, level, 0.25, 0.5, 0.125, 1, 2, 3, 0, 7, "", b"[]", "", b"", b"", "v"
+        name_of(agent_id, tenant, issuer),
+        kind,
+        level,
+        0.25,
+        0.5,
+        0.125,
+        1,
+        2,
+        3,
+        0,
+        7,
+        "",
+        b"[]",
+        "",
+        features=b"",
+        risk=b"",
+        state_version="v",
     )
 
 

@@ -50,7 +50,23 @@ class Site:
         """An agent has shown so many events."""
         who = AgentName(IdentityHasher().agent_key("acme", "i", agent_id), "acme", "i", agent_id)
         row = AgentRow(
-            who, "X", 0, 0.0, 0.5, 0.0, first_ms, last_ms, last_ms, 0, events, "", b"[]", "", b"f", b"r", "v"
+            who,
+            "X",
+            0,
+            0.0,
+            0.5,
+            0.0,
+            first_ms,
+            last_ms,
+            last_ms,
+            0,
+            events,
+            "",
+            b"[]",
+            "",
+            features=b"f",
+            risk=b"r",
+            state_version="v",
         )
         at = self.store.partitions.position(0)
         at = self.store.partitions.claim(0) if at.epoch == 0 else at

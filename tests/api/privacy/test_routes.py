@@ -35,7 +35,9 @@ WISH = {"agent": "bot", "tenant": "acme", "issuer": AS, "reason": "bot was retir
 
 
 def row(name: AgentName) -> AgentRow:
-    return AgentRow(name, "X", 1, 0.2, 0.5, 0.1, 1, 1, 1, 0, 3, "", b"[]", "", b"features", b"risk", "v")
+    return AgentRow(
+        name, "X", 1, 0.2, 0.5, 0.1, 1, 1, 1, 0, 3, "", b"[]", "", features=b"features", risk=b"risk", state_version="v"
+    )
 
 
 def decision(number: int, name: AgentName, told: str) -> Decision:

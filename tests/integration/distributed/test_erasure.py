@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from trustwatch.ingest.record_keys import agent_partition_key
-from trustwatch.scoring.store.chain_verification import verify_chains
+from trustwatch.scoring.store.decision_store import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ...support.distributed_testbed import (

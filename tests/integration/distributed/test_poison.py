@@ -132,7 +132,7 @@ def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
     producer.close()
     rig.settle()
     state = rig.check_end(sent)
-    letters = {(one.letter.partition, one.letter.offset): one.letter for one in state.letters.values()}
+    letters = {(one.partition, one.offset): one for one in state.letters.values()}
     assert letters.keys() == expected.keys()
     for place, letter in letters.items():
         assert letter.raw == (expected[place].value or b"")[:MAX_EVENT_BYTES]

@@ -30,8 +30,8 @@ from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
 from trustwatch.scoring.records.commits import Commit, EventIdRun, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.feedback import FeedbackRule, PartitionRule
-from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.decision_store import verify_chains
 
 
 @pytest.fixture

@@ -68,9 +68,9 @@ class WishesInStore:
                 f"D-{who.agent_id}-{level.label}",
                 b"[]",
                 "",
-                b"",
-                b"",
-                "v",
+                features=b"",
+                risk=b"",
+                state_version="v",
             )
             for who, level in agents
         ]

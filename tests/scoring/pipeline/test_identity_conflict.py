@@ -157,7 +157,7 @@ def test_a_restart_knows_whose_key_it_is(kit: Any, make: Any, tmp_path: Path) ->
                 run_to_the_end(kit, store, reader)
 
         assert [(agent.name.agent_id, agent.events) for agent in store.agents.iterate()] == [(FIRST, 5)]
-        assert [letter.letter.offset for letter in store.dead_letters.page().items] == [10, 9, 8, 7, 6, 5]
+        assert [letter.offset for letter in store.dead_letters.page().items] == [10, 9, 8, 7, 6, 5]
 
 
 def run_to_the_end(kit: Any, store: SqlStore, reader: LogReader) -> None:

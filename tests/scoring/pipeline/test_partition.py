@@ -30,7 +30,7 @@ from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackRule
-from trustwatch.scoring.store.event_id_store import forget_event_ids
+from trustwatch.scoring.store.partition_store import forget_event_ids
 from trustwatch.scoring.store.sql_schema import EVENT_IDS
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 

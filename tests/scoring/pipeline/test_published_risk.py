@@ -33,7 +33,7 @@ from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.erasures import PartitionErasure
 from trustwatch.scoring.records.models import ModelSwitch
-from trustwatch.scoring.store.chain_verification import verify_chains
+from trustwatch.scoring.store.decision_store import verify_chains
 from trustwatch.scoring.store.sql_store import CommitResult
 
 

@@ -121,9 +121,9 @@ def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:
         "",
         b"[]",
         "",
-        b"state",
-        b"risk",
-        "v1",
+        features=b"state",
+        risk=b"risk",
+        state_version="v1",
     )
     return msgspec.structs.replace(row, **more)
 

@@ -42,7 +42,9 @@ class Writer:
 
 
 def row(events: int) -> AgentRow:
-    return AgentRow(NAME, "X", 1, 0.2, 0.5, 0.1, 1, 1, 1, 0, events, "", b"[]", "", b"f", b"r", "v")
+    return AgentRow(
+        NAME, "X", 1, 0.2, 0.5, 0.1, 1, 1, 1, 0, events, "", b"[]", "", features=b"f", risk=b"r", state_version="v"
+    )
 
 
 @pytest.fixture

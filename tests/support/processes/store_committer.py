@@ -12,7 +12,9 @@ from trustwatch.scoring.store.sql_store import open_store
 def agent(key: int, offset: int) -> AgentRow:
     name = AgentName(key, "t", "i", str(key))
     features = offset.to_bytes(8, "little")
-    return AgentRow(name, "X", 0, 0.0, 0.0, 0.0, 0, 0, 0, 0, offset, "", b"[]", "", features, b"", "v")
+    return AgentRow(
+        name, "X", 0, 0.0, 0.0, 0.0, 0, 0, 0, 0, offset, "", b"[]", "", features=features, risk=b"", state_version="v"
+    )
 
 
 def main() -> None:

@@ -5,28 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from trustwatch.scoring.store.migrations.columns import blob, integer_key, long, small, text, text_key
+
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
-
-_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-
-
-def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, _TEXT, nullable=False)
-
-
-def _long(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False)
-
-
-def _blob(name: str) -> sa.Column[bytes]:
-    return sa.Column(name, sa.LargeBinary, nullable=False)
-
-
-def _key(name: str) -> sa.Column[str]:
-    return sa.Column(name, _TEXT, primary_key=True)
 
 
 def upgrade() -> None:
@@ -35,18 +17,18 @@ def upgrade() -> None:
     _actuations()
     op.create_table(
         "edges",
-        _key("edge_id"),
-        _long("source_key"),
-        _long("target_key"),
-        _text("tenant"),
-        _text("issuer"),
-        _text("kind"),
-        _text("source"),
-        _text("target"),
-        _long("first_ms"),
-        _long("last_ms"),
+        text_key("edge_id"),
+        long("source_key"),
+        long("target_key"),
+        text("tenant"),
+        text("issuer"),
+        text("kind"),
+        text("source"),
+        text("target"),
+        long("first_ms"),
+        long("last_ms"),
         sa.Column("risk", sa.Float(53), nullable=False),
-        _long("risk_ms"),
+        long("risk_ms"),
     )
     op.create_index("ix_edges_source", "edges", ["source_key", "kind"])
     op.create_index("ix_edges_target", "edges", ["target_key", "kind"])
@@ -56,23 +38,23 @@ def upgrade() -> None:
 def _interventions() -> None:
     op.create_table(
         "interventions",
-        _key("intervention_id"),
-        _text("kind"),
-        _text("status"),
-        _long("agent_key"),
-        _text("tenant"),
-        _text("issuer"),
-        _text("agent_id"),
-        sa.Column("level", sa.SmallInteger, nullable=False),
-        _text("asked_why"),
-        _text("asked_by"),
-        _long("asked_ms"),
-        _text("decided_by"),
-        _long("decided_ms"),
-        _text("why"),
-        _long("expires_ms"),
-        _long("updated_ms"),
-        _blob("scopes"),
+        text_key("intervention_id"),
+        text("kind"),
+        text("status"),
+        long("agent_key"),
+        text("tenant"),
+        text("issuer"),
+        text("agent_id"),
+        small("level"),
+        text("asked_why"),
+        text("asked_by"),
+        long("asked_ms"),
+        text("decided_by"),
+        long("decided_ms"),
+        text("why"),
+        long("expires_ms"),
+        long("updated_ms"),
+        blob("scopes"),
     )
     op.create_index("ix_interventions_updated", "interventions", ["updated_ms"])
     op.create_index("ix_interventions_open", "interventions", ["status", "expires_ms"])
@@ -83,20 +65,20 @@ def _interventions() -> None:
 def _actuations() -> None:
     op.create_table(
         "actuations",
-        _key("target"),
-        sa.Column("agent_key", sa.BigInteger, primary_key=True, autoincrement=False),
-        _text("tenant"),
-        _text("issuer"),
-        _text("agent_id"),
-        _long("version"),
-        _text("status"),
-        _long("caused_ms"),
-        _long("wanted_ms"),
-        _long("confirmed_ms"),
-        _long("updated_ms"),
-        _text("error"),
-        _blob("desired"),
-        _blob("original"),
+        text_key("target"),
+        integer_key("agent_key"),
+        text("tenant"),
+        text("issuer"),
+        text("agent_id"),
+        long("version"),
+        text("status"),
+        long("caused_ms"),
+        long("wanted_ms"),
+        long("confirmed_ms"),
+        long("updated_ms"),
+        text("error"),
+        blob("desired"),
+        blob("original"),
     )
     op.create_index("ix_actuations_agent", "actuations", ["agent_key"])
     op.create_index("ix_actuations_time", "actuations", ["updated_ms", "target", "agent_key"])

@@ -5,68 +5,44 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from trustwatch.scoring.store.migrations.columns import blob, integer_key, long, real, small, text, text_key
+
 revision = "0004"
 down_revision = "0003"
-branch_labels = None
-depends_on = None
-
-_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-
-
-def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, _TEXT, nullable=False)
-
-
-def _long(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False)
-
-
-def _small(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.SmallInteger, nullable=False)
-
-
-def _real(name: str) -> sa.Column[float]:
-    return sa.Column(name, sa.Float(53), nullable=False)
-
-
-def _blob(name: str) -> sa.Column[bytes]:
-    return sa.Column(name, sa.LargeBinary, nullable=False)
-
-
-def _key(name: str) -> sa.Column[str]:
-    return sa.Column(name, _TEXT, primary_key=True)
 
 
 def upgrade() -> None:
     """Create the tables."""
     _feedback()
-    op.create_table("feedback_steps", _key("feedback_id"), _key("action"), _long("at_ms"), _text("by"), _text("why"))
+    op.create_table(
+        "feedback_steps", text_key("feedback_id"), text_key("action"), long("at_ms"), text("by"), text("why")
+    )
     op.create_table(
         "feedback_holdings",
-        _key("rule_id"),
-        sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
-        _long("epoch"),
-        _long("from_offset"),
-        _long("until_offset"),
-        _long("matched"),
-        _long("last_ms"),
-        _long("expires_ms"),
-        _blob("rule"),
+        text_key("rule_id"),
+        integer_key("partition", sa.Integer),
+        long("epoch"),
+        long("from_offset"),
+        long("until_offset"),
+        long("matched"),
+        long("last_ms"),
+        long("expires_ms"),
+        blob("rule"),
     )
     op.create_index("ix_feedback_holdings_partition", "feedback_holdings", ["partition", "until_offset"])
     op.create_table(
         "feedback_previews",
-        _key("preview_id"),
-        _text("decision_id"),
-        _text("tenant"),
-        _text("author"),
-        _text("draft"),
-        _text("status"),
-        _real("progress"),
-        _long("created_ms"),
-        _long("updated_ms"),
-        _text("error"),
-        _blob("result"),
+        text_key("preview_id"),
+        text("decision_id"),
+        text("tenant"),
+        text("author"),
+        text("draft"),
+        text("status"),
+        real("progress"),
+        long("created_ms"),
+        long("updated_ms"),
+        text("error"),
+        blob("result"),
     )
     op.create_index("ix_feedback_previews_time", "feedback_previews", ["created_ms", "preview_id"])
 
@@ -74,34 +50,34 @@ def upgrade() -> None:
 def _feedback() -> None:
     op.create_table(
         "feedback",
-        _key("feedback_id"),
-        _text("verdict"),
-        _text("status"),
-        _text("decision_id"),
-        _long("agent_key"),
-        _text("tenant"),
-        _text("issuer"),
-        _text("agent_id"),
-        _text("agent_type"),
-        _text("kind"),
-        _text("resource"),
-        _text("reason"),
-        _text("author"),
-        _long("created_ms"),
-        _long("expires_ms"),
-        _text("preview_id"),
-        _small("unseen"),
-        _text("event_id"),
-        _long("event_time_ms"),
-        _small("level"),
-        _long("from_ms"),
-        _long("until_ms"),
-        _real("withdraw"),
-        _text("revoked_by"),
-        _long("revoked_ms"),
-        _text("revoked_why"),
-        _long("updated_ms"),
-        _blob("scope"),
+        text_key("feedback_id"),
+        text("verdict"),
+        text("status"),
+        text("decision_id"),
+        long("agent_key"),
+        text("tenant"),
+        text("issuer"),
+        text("agent_id"),
+        text("agent_type"),
+        text("kind"),
+        text("resource"),
+        text("reason"),
+        text("author"),
+        long("created_ms"),
+        long("expires_ms"),
+        text("preview_id"),
+        small("unseen"),
+        text("event_id"),
+        long("event_time_ms"),
+        small("level"),
+        long("from_ms"),
+        long("until_ms"),
+        real("withdraw"),
+        text("revoked_by"),
+        long("revoked_ms"),
+        text("revoked_why"),
+        long("updated_ms"),
+        blob("scope"),
     )
     op.create_index("ix_feedback_time", "feedback", ["created_ms", "feedback_id"])
     op.create_index("ix_feedback_status", "feedback", ["status", "expires_ms"])

@@ -5,18 +5,18 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from trustwatch.scoring.store.migrations.columns import blob, integer_key, long
+
 revision = "0013"
 down_revision = "0012"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     """Create the table. Until it has what a window needs, the rest is read from the log."""
     op.create_table(
         "event_ids",
-        sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("first_offset", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("end_offset", sa.BigInteger, nullable=False),
-        sa.Column("hashes", sa.LargeBinary, nullable=False),
+        integer_key("partition", sa.Integer),
+        integer_key("first_offset"),
+        long("end_offset"),
+        blob("hashes"),
     )

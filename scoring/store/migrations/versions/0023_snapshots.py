@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
+
+from trustwatch.scoring.store.migrations.columns import blob, integer, long, text_key
 
 revision = "0023"
 down_revision = "0022"
-branch_labels = None
-depends_on = None
-
-
-_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     """Create the table; nobody has snapshots yet."""
     op.create_table(
         "snapshots",
-        sa.Column("name", _TEXT, primary_key=True),
-        sa.Column("partition", sa.Integer, nullable=False),
-        sa.Column("secret", sa.LargeBinary, nullable=False),
-        sa.Column("generation", sa.BigInteger, nullable=False),
-        sa.Column("agents", sa.BigInteger, nullable=False),
-        sa.Column("content_bytes", sa.BigInteger, nullable=False),
+        text_key("name"),
+        integer("partition"),
+        blob("secret"),
+        long("generation"),
+        long("agents"),
+        long("content_bytes"),
     )

@@ -39,7 +39,7 @@ from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Delivery
 from trustwatch.scoring.records.containment import Actuation
-from trustwatch.scoring.records.dead_letters import DeadLetter, StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.feedback import FeedbackPreview
 from trustwatch.scoring.records.models import PeerGroupDay
@@ -112,8 +112,8 @@ def delivery(target: str, status: str, **changed: Any) -> Delivery:
     return msgspec.structs.replace(made, **changed)
 
 
-def letter(number: int, source: str, reason: str, replayed_ms: int = 0) -> StoredDeadLetter:
-    return StoredDeadLetter(DeadLetter(f"l{number}", 1_000 + number, source, reason, "$", b"x", 0, number), replayed_ms)
+def letter(number: int, source: str, reason: str, replayed_ms: int = 0) -> DeadLetter:
+    return DeadLetter(f"l{number}", 1_000 + number, source, reason, "$", b"x", 0, number, replayed_ms)
 
 
 def test_a_decision_is_told_with_its_shares_and_thresholds() -> None:
@@ -216,7 +216,7 @@ def test_letters_are_grouped_by_source_and_reason() -> None:
         ("gw", "no agent", 2, 1),
         ("kc", "not JSON", 1, 1),
     ]
-    assert [one.letter.letter_id for one in filter_dead_letters(letters, "kc", "")] == ["l3"]
+    assert [one.letter_id for one in filter_dead_letters(letters, "kc", "")] == ["l3"]
     assert len(filter_dead_letters(letters, "", "no agent")) == 2
 
 
