@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
+from .described import member
 from .errors import MalformedEvent
 
 MAX_ID_LENGTH = 2048
@@ -85,78 +86,67 @@ HexHash = Annotated[str, msgspec.Meta(pattern=HASH_PATTERN)]
 class Agent(msgspec.Struct, gc=False):
     """The agent that acted: the software that holds the token."""
 
-    id: Id
-    issuer: Text | None = None
-    type: Text | None = None
-    version: Text | None = None
-    instance: Text | None = None
-    capabilities: Names | None = None
-    self_asserted: bool = False
+    id: Annotated[Id, member("id of the agent, as its issuer knows it", "agent-payment-processor-v2.1")]
+    issuer: Annotated[Text | None, member("authorization server that knows the agent", "https://as.example")] = None
+    type: Annotated[Text | None, member("peer group, from trusted callers or the registry", "PaymentProcessor")] = None
+    version: Annotated[Text | None, member("version of the agent's software", "2.1")] = None
+    instance: Annotated[Text | None, member("instance of it", "pod-7")] = None
+    capabilities: Annotated[Names | None, member("actions that it is meant for", ["process_payment"])] = None
+    self_asserted: Annotated[bool, member("no token attests the id: it can only raise risk", False)] = False
 
 
 class Principal(msgspec.Struct, gc=False):
     """Person or service on whose behalf the agent acts."""
 
-    id: Text | None = None
-    type: Text | None = None
+    id: Annotated[Text | None, member("id of the person or service", "john.doe@company.com")] = None
+    type: Annotated[Text | None, member("person, service or other", "user")] = None
 
 
 class Resource(msgspec.Struct, gc=False):
     """The object of the action; `target` is the canonical destination (host, mail address, account)."""
 
-    type: Text | None = None
-    id: Text | None = None
-    target: Text | None = None
-    external: bool | None = None
-    audience: Text | None = None
-    provenance: Provenance | None = None
+    type: Annotated[Text | None, member("type of the resource", "account")] = None
+    id: Annotated[Text | None, member("id of the resource", "acct-42")] = None
+    target: Annotated[Text | None, member("destination of the action; default: from `id`", "acct-42")] = None
+    external: Annotated[bool | None, member("whether it is outside of the tenant", False)] = None
+    audience: Annotated[Text | None, member("audience of the token that was used", "https://payments.example")] = None
+    provenance: Annotated[Provenance | None, member("where the name of the resource came from")] = None
 
 
 class Scopes(msgspec.Struct, gc=False):
     """OAuth scopes asked for and given."""
 
-    requested: Names | None = None
-    granted: Names | None = None
+    requested: Annotated[Names | None, member("scopes that were requested", ["payments:write"])] = None
+    granted: Annotated[Names | None, member("scopes that were granted", ["payments:write"])] = None
 
 
 class Client(msgspec.Struct, gc=False):
     """Network origin and software of the caller."""
 
-    ip: Text | None = None
-    asn: int | None = None
-    user_agent: Text | None = None
+    ip: Annotated[Text | None, member("address", "198.51.100.7")] = None
+    asn: Annotated[int | None, member("number of its network", 64500)] = None
+    user_agent: Annotated[Text | None, member("what it calls itself", "payer/2.1")] = None
 
 
 class Credential(msgspec.Struct, gc=False):
     """Authentication of the agent; never the secret itself."""
 
-    method: Text | None = None
-    thumbprint: Text | None = None
-    token_id: Text | None = None
-    token_lifetime_s: NonNegative | None = None
+    method: Annotated[Text | None, member("how the client authenticated", "private_key_jwt")] = None
+    thumbprint: Annotated[Text | None, member("thumbprint of its key", "x5t")] = None
+    token_id: Annotated[Text | None, member("hash of the token's id", "sha256:1f")] = None
+    token_lifetime_s: Annotated[NonNegative | None, member("lifetime of the token, s", 300)] = None
 
 
 class Argument(msgspec.Struct, gc=False, rename={"from_call": "from"}):
-    """Origin of one argument of a call, computed where the content is; the content itself is never sent.
+    """Origin of one argument of a call, computed where the content is; the content itself is never sent."""
 
-    Attributes:
-        name: of the argument; `~` at its end: the value was found inside its text.
-        origin: where the agent had the value from; `unseen` = nothing before the call held it.
-        hash: keyed hash of the value; None = the sender tells whence it came, and not which value it is.
-        from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
-        from_action: action of that call.
-        part: true for a text that is mostly copied from there.
-        untrusted: of `tool`: whether others may have written that result, which the sender knows; None = what is
-            remembered of the session says.
-    """
-
-    name: Label
-    origin: Origin
-    hash: HexHash | None = None
-    from_call: CallIndex | None = None
-    from_action: Label | None = None
-    part: bool = False
-    untrusted: bool | None = None
+    name: Annotated[Label, member("parameter; `~` at its end: found inside its text", "recipient")]
+    origin: Annotated[Origin, member("where the value came from; `unseen`: nothing before the call held it", "tool")]
+    hash: Annotated[HexHash | None, member("keyed hash of the value; null: unknown", "3bfecd2242bc")] = None
+    from_call: Annotated[CallIndex | None, member("of `tool`: the earlier call of the session, from 0", 2)] = None
+    from_action: Annotated[Label | None, member("of `tool`: action of that call", "read_mail")] = None
+    part: Annotated[bool, member("true for a text that is mostly copied from there", False)] = False
+    untrusted: Annotated[bool | None, member("of `tool`: whether others may have written it", True)] = None
 
 
 Arguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS)]
@@ -165,37 +155,39 @@ Arguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS)]
 class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
 
-    time: datetime
-    agent: Agent
-    type: EventType
-    action: Id
-    outcome: Outcome
-    id: Text | None = None
-    source: Text | None = None
-    tenant: Text | None = None
-    principal: Principal | None = None
-    delegation: Names | None = None
-    task: Text | None = None
-    effect: Effect | None = None
-    resource: Resource | None = None
-    peer: Text | None = None
-    scopes: Scopes | None = None
-    status: int | None = None
-    error: Text | None = None
-    caused_by: CausedBy | None = None
-    unauthorized: Names | None = None
-    bytes_in: NonNegative | None = None
-    bytes_out: NonNegative | None = None
-    duration_ms: NonNegative | None = None
-    count: Annotated[float, msgspec.Meta(ge=1)] | None = None
-    client: Client | None = None
-    credential: Credential | None = None
-    session: Text | None = None
-    trace_id: Text | None = None
-    txn: Text | None = None
-    arguments: Arguments | None = None
-    untrusted_result: bool | None = None
-    attributes: dict[str, Any] | None = None
+    time: Annotated[datetime, member("when it happened, RFC 3339 with offset", "2026-11-24T22:23:14.123Z")]
+    agent: Annotated[Agent, member("who acted")]
+    type: Annotated[EventType, member("what kind of event it is", "tool.call")]
+    action: Annotated[Id, member("what was done, by name", "process_payment")]
+    outcome: Annotated[Outcome, member("how it ended", "success")]
+    id: Annotated[Text | None, member("unique within tenant and source; default: the record's bytes", "evt-0193")] = (
+        None
+    )
+    source: Annotated[Text | None, member("who reports it, a URI; without one the caller", "urn:gateway:eu-1")] = None
+    tenant: Annotated[Text | None, member("organization; default: the caller's only one", "acme-corp")] = None
+    principal: Annotated[Principal | None, member("on whose behalf the agent acted")] = None
+    delegation: Annotated[Names | None, member("actors, the current one first (RFC 8693)", ["agent-ledger"])] = None
+    task: Annotated[Text | None, member("purpose that the token is bound to", "pay-approved-invoices")] = None
+    effect: Annotated[Effect | None, member("what the action does to its resource", "write")] = None
+    resource: Annotated[Resource | None, member("what was acted on")] = None
+    peer: Annotated[Text | None, member("agent that was called", "agent-ledger")] = None
+    scopes: Annotated[Scopes | None, member("scopes requested and granted")] = None
+    status: Annotated[int | None, member("status of HTTP, or the tool's own", 200)] = None
+    error: Annotated[Text | None, member("code of the error", "timeout")] = None
+    caused_by: Annotated[CausedBy | None, member("`trustwatch`: caused by us, not counted as behavior")] = None
+    unauthorized: Annotated[Names | None, member("agents the source may not act for; set by Trustwatch")] = None
+    bytes_in: Annotated[NonNegative | None, member("bytes that the agent sent", 512)] = None
+    bytes_out: Annotated[NonNegative | None, member("bytes that it received", 2048)] = None
+    duration_ms: Annotated[NonNegative | None, member("how long it took, ms", 31.0)] = None
+    count: Annotated[Annotated[float, msgspec.Meta(ge=1)] | None, member("calls that this record represents", 1)] = None
+    client: Annotated[Client | None, member("where the request came from")] = None
+    credential: Annotated[Credential | None, member("credential of the agent; never a secret")] = None
+    session: Annotated[Text | None, member("conversation or run", "conv-81")] = None
+    trace_id: Annotated[Text | None, member("trace that it belongs to (W3C)", "4bf92f3577b34da6a3ce")] = None
+    txn: Annotated[Text | None, member("transaction that it belongs to", "txn-771")] = None
+    arguments: Annotated[Arguments | None, member("origin of the arguments, with keyed hashes of values")] = None
+    untrusted_result: Annotated[bool | None, member("whether the answer may hold what others wrote", False)] = None
+    attributes: Annotated[dict[str, Any] | None, member("other members, not judged", {"region": "eu-1"})] = None
 
 
 DecodedT = TypeVar("DecodedT")

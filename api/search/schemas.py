@@ -1,37 +1,51 @@
 """Bodies of the search."""
 # No postponed annotations here: pydantic reads them.
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from trustwatch.ingest.described import (
+    INDICATORS,
+    REASONS,
+    AgentId,
+    DecisionId,
+    EventId,
+    IssuerName,
+    PrincipalId,
+    RiskScore,
+    TenantName,
+)
 from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import LevelName
+from trustwatch.scoring.records.cases import CaseId
 from trustwatch.scoring.store.search_store import SeenPrincipal
 
-from ..agents.schemas import AgentOut, agent_out
+from ..agents.routes import AgentOut, agent_out
 from ..cases.case_reports import ListedCase
 from ..events.event_origin import origin_of
-from ..http.schemas import IndicatorOut, Level, ReasonOut, TimeText, level_word
+from ..http.schemas import IndicatorOut, ReasonOut
+from ..http.wire import TimeText, Wire, level_word
 from .query import SearchQuery
 from .service import EventsFound, EventWithDecision, Found, FoundDecision, SearchResult
 
 
-class SearchTermOut(BaseModel):
+class SearchTermOut(Wire):
     """One thing that had to hold."""
 
-    field: str | None
-    value: str
+    field: str | None = Field(description="null = a word that is searched in every name", examples=["address"])
+    value: str = Field(description="value of the field, or the word", examples=["203.0.113.0/24"])
 
 
-class SearchExtentOut(BaseModel):
+class SearchExtentOut(Wire):
     """Extent of the look for one kind."""
 
     looked_at: int | None = Field(description="how many were looked at; null = all there are")
     complete: bool = Field(description="whether nothing else fits")
 
 
-class EventExtentOut(BaseModel):
+class EventExtentOut(Wire):
     """Extent of the look for events."""
 
     logged: int | None = Field(description="records of the log that were looked at; null = there is no log here")
@@ -40,85 +54,85 @@ class EventExtentOut(BaseModel):
     trouble: str | None = Field(description="why the archive was not looked at, or not whole")
 
 
-class FoundPersonOut(BaseModel):
+class FoundPersonOut(Wire):
     """A person or service that agents act for."""
 
-    principal_id: str
-    tenant: str
-    issuer: str
+    principal_id: PrincipalId
+    tenant: TenantName
+    issuer: IssuerName
     agents: int = Field(description="agents that act for it")
     last_seen_at: TimeText = Field(description="when one did last; may be an hour old")
 
 
-class FoundCaseOut(BaseModel):
+class FoundCaseOut(Wire):
     """A case that fits; `GET /v1/cases/{case_id}` has all of it."""
 
-    case_id: str
-    tenant: str
-    status: str
-    verdict: str | None
-    highest_level: Level
-    owner: str | None
+    case_id: CaseId
+    tenant: TenantName
+    status: str = Field(description="open, acknowledged, contained or closed", examples=["open"])
+    verdict: str | None = Field(description="verdict of a closed case; null = it is not closed", examples=["true"])
+    highest_level: LevelName = Field(description="highest level that was reached", examples=["critical"])
+    owner: str | None = Field(description="the person who works on it; null = none", examples=["ann@example.com"])
     agents: int = Field(description="how many")
     opened_at: TimeText
     updated_at: TimeText
 
 
-class FoundDecisionOut(BaseModel):
+class FoundDecisionOut(Wire):
     """A decision that fits; `GET /v1/decisions/{decision_id}` has all of it."""
 
-    decision_id: str
-    case_id: str | None
-    agent_id: str
-    tenant: str
-    issuer: str
+    decision_id: DecisionId
+    case_id: CaseId | None
+    agent_id: AgentId
+    tenant: TenantName
+    issuer: IssuerName
     decided_at: TimeText
-    event_id: str | None
-    previous_level: Level
-    level: Level
-    risk_score: float
-    reasons: list[ReasonOut]
-    indicators: list[IndicatorOut]
+    event_id: EventId | None
+    previous_level: LevelName = Field(description="level before the decision", examples=["medium"])
+    level: LevelName = Field(description="risk level", examples=["high"])
+    risk_score: RiskScore
+    reasons: Annotated[list[ReasonOut], REASONS]
+    indicators: Annotated[list[IndicatorOut], INDICATORS]
 
 
-class FoundEventOut(BaseModel):
+class FoundEventOut(Wire):
     """An event that fits."""
 
-    event_id: str | None
+    event_id: EventId | None
     time: TimeText
-    tenant: str | None
-    issuer: str | None
-    agent_id: str
-    principal_id: str | None
-    type: str
-    action: str
-    resource: str | None
-    target: str | None
-    outcome: str
-    error: str | None
-    network: str | None
-    address: str | None
-    software: str | None
-    credential: str | None
-    key: str | None
-    instance: str | None
-    session: str | None
+    tenant: TenantName | None
+    issuer: IssuerName | None
+    agent_id: AgentId
+    principal_id: PrincipalId | None
+    type: str = Field(description="type of the event", examples=["tool.call"])
+    action: str = Field(description="what the agent did", examples=["read_file"])
+    resource: str | None = Field(description="id of what it acted on, else its type", examples=["ledger"])
+    target: str | None = Field(description="destination", examples=["files.example.net"])
+    outcome: str = Field(description="success, denied or error", examples=["success"])
+    error: str | None = Field(description="why it did not succeed", examples=["insufficient_scope"])
+    network: str | None = Field(description="autonomous system, else the network of the address", examples=["AS65537"])
+    address: str | None = Field(description="IP address that it came from", examples=["203.0.113.7"])
+    software: str | None = Field(description="user agent", examples=["curl/8.9.1"])
+    credential: str | None = Field(description="method of the credential", examples=["private_key_jwt"])
+    key: str | None = Field(description="thumbprint of the credential's key", examples=["NzbLsXh8uDCcd-6MNwXF4W"])
+    instance: str | None = Field(description="instance of the agent", examples=["pod-7"])
+    session: str | None = Field(description="session", examples=["s-19"])
     decision_id: str | None = Field(description="the decision that it brought")
-    level: Level | None = Field(description="which it brought the agent to")
+    level: LevelName | None = Field(description="which it brought the agent to")
 
 
-class SearchOut(BaseModel):
+class SearchOut(Wire):
     """Results by kind; null = that kind was not looked for, or can not have what the query asks for."""
 
     terms: list[SearchTermOut] = Field(description="what had to hold")
     since: TimeText | None = Field(description="from when on was looked; null = no bound")
     until: TimeText | None = Field(description="before when; null = no bound")
     not_fields: list[str] = Field(description="beginnings of words that look like a field and are none")
-    agents: list[AgentOut] | None
+    agents: list[AgentOut] | None = Field(description="the riskiest first")
     people: list[FoundPersonOut] | None = Field(description="last seen first")
     cases: list[FoundCaseOut] | None = Field(description="last changed first")
     decisions: list[FoundDecisionOut] | None = Field(description="newest first")
-    events: list[FoundEventOut] | None
+    events: list[FoundEventOut] | None = Field(description="newest first")
     extents: dict[str, SearchExtentOut] = Field(description="by kind; events have `event_extent`")
     event_extent: EventExtentOut | None = Field(description="null = events were not looked for")
 

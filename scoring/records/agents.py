@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
+from trustwatch.ingest import described
+from trustwatch.ingest.described import member
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
 from .indicators import NO_INDICATORS
@@ -44,9 +46,9 @@ class AgentName(msgspec.Struct, frozen=True, gc=False):  # a million are in memo
     """Identity of an agent in words; `key` is `IdentityHasher.agent_key` of it in its deployment (unsigned 64 bits)."""
 
     key: int
-    tenant: str
-    issuer: str
-    agent_id: str
+    tenant: described.TenantName
+    issuer: described.IssuerName
+    agent_id: described.AgentId
 
     @property
     def identity(self) -> AgentIdentity:
@@ -93,21 +95,21 @@ class AgentSummary(msgspec.Struct, frozen=True):
     """`AgentRow` without the state of the pipeline: what lists show and what the risk view holds."""
 
     name: AgentName
-    agent_type: str
-    level: int
-    risk_score: float
-    confidence: float
-    anomaly_score: float
-    first_seen_ms: int
-    last_seen_ms: int
-    evaluated_ms: int
+    agent_type: described.AgentType
+    level: described.Level
+    risk_score: described.RiskScore
+    confidence: described.Confidence
+    anomaly_score: described.AnomalyScore
+    first_seen_ms: Annotated[int, member("time of the first event; null = never", null=True)]
+    last_seen_ms: Annotated[int, member("time of the last event; null = never", null=True)]
+    evaluated_ms: Annotated[int, member("when risk was last computed; null = never", null=True)]
     due_ms: int
-    events: int
-    decision_id: str
-    reasons: bytes
-    counterfactual: str
-    concern: str = ""
-    indicators: bytes = NO_INDICATORS
+    events: Annotated[int, member("number of events", 4210)]
+    decision_id: Annotated[described.DecisionId, described.NULL]
+    reasons: Annotated[bytes, described.REASONS]
+    counterfactual: described.Counterfactual
+    concern: Annotated[str, described.CONCERN] = ""
+    indicators: Annotated[bytes, described.INDICATORS] = NO_INDICATORS
     announced_paths: bytes = b""
     capabilities: bytes = b""
 
