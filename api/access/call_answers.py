@@ -34,7 +34,7 @@ _decode = msgspec.json.Decoder(CallQuestion).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class CallThresholdMember(msgspec.Struct, frozen=True):
+class CallThreshold(msgspec.Struct, frozen=True):
     """Score above which a call waits for a person."""
 
     anomaly_score: AnomalyScore
@@ -57,7 +57,7 @@ class CallAnswer(msgspec.Struct, frozen=True):
     risk_level: Annotated[str, member("level of the agent that was acted on", "high")]
     p_value: Annotated[float | None, member("share of honest calls at least as anomalous; null without model", 0.0004)]
     anomaly_score: AnomalyScore | None
-    threshold: Annotated[CallThresholdMember | None, member("score above which a call waits; null without model")]
+    threshold: Annotated[CallThreshold | None, member("score above which a call waits; null without model")]
     basis: Annotated[str, member("what the decision is based on", "model")]
     basis_detail: Annotated[str | None, member("why no model was used; null if one was, or the level decided")]
     approval_id: Annotated[
@@ -145,11 +145,11 @@ class CallAnswers:
             evaluation.outside,
         )
 
-    def _threshold_member(self, evaluation: CallEvaluation) -> CallThresholdMember:
+    def _threshold_member(self, evaluation: CallEvaluation) -> CallThreshold:
         score = evaluation.score
         assert score is not None and score.threshold is not None
         per_1000 = self._budget.of_effect(score.effect)
-        return CallThresholdMember(score.threshold.anomaly_score, score.threshold.effect, per_1000)
+        return CallThreshold(score.threshold.anomaly_score, score.threshold.effect, per_1000)
 
 
 def read_call_question(body: bytes) -> CallQuestion:

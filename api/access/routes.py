@@ -33,7 +33,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.wire import TimeText, Wire, level_word
-from .call_answers import CallAnswer, CallAnswers, CallThresholdMember
+from .call_answers import CallAnswer, CallAnswers
 from .service import (
     DEFAULT_VALID_S,
     MAX_VALID_S,
@@ -44,30 +44,12 @@ from .service import (
 )
 
 _SEEN: Final = {"first_ms": "first_seen_at", "last_ms": "last_seen_at"}
-CALL_QUESTION_CONTENT: dict[str, Any] = {
-    "schema": {"$ref": "#/components/schemas/CallQuestion"},
-    "example": {
-        "action": "send_money",
-        "effect": "write",
-        "task": "pay-approved-invoices",
-        "resource": {"type": "account", "id": "acct-42"},
-        "arguments": [
-            {
-                "name": "to",
-                "origin": "tool",
-                "from": 2,
-                "from_action": "read_mail",
-                "untrusted": True,
-                "hash": "3bfecd22",
-            }
-        ],
-    },
-}
-"""Body of a question about a call, as OpenAPI shows it."""
-
+_CALL_QUESTION: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/CallQuestion"}}}
+_FORBIDDEN = ConfigDict(extra="forbid")
 
 ReasonText = Annotated[
-    str, Field(min_length=1, max_length=MAX_REASON_LENGTH, description="why; kept, and part of the audit event")
+    str,
+    Field(min_length=1, max_length=MAX_REASON_LENGTH, description="why; kept, and audited", examples=["CHG-1234"]),
 ]
 ValidityPeriod = Annotated[float, Field(ge=MIN_VALID_S, le=MAX_VALID_S, description="how long it holds, s")]
 
@@ -75,14 +57,12 @@ ValidityPeriod = Annotated[float, Field(ge=MIN_VALID_S, le=MAX_VALID_S, descript
 class ApprovalIn(BaseModel):
     """A person lets the scopes pass for a while."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"why": "planned migration, CHG-1234"}})
+    model_config = _FORBIDDEN
 
     why: ReasonText
     valid_s: ValidityPeriod = DEFAULT_VALID_S
     trust_path: bool = Field(
-        False,
-        description="of an unusual call with a scope `path:…`: its access path (network, credential, delegation "
-        "chain) counts as known for as long, also in other calls of the agent",
+        False, description="of a scope `path:…`: the access path of the call counts as known for as long"
     )
     one_use: bool = Field(False, description="spent by the first permit that rests on it")
 
@@ -90,7 +70,7 @@ class ApprovalIn(BaseModel):
 class JustificationIn(BaseModel):
     """Reason why something is rejected or ended."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"why": "nobody knows of this"}})
+    model_config = _FORBIDDEN
 
     why: ReasonText
 
@@ -98,9 +78,7 @@ class JustificationIn(BaseModel):
 class PinIn(BaseModel):
     """A person fixes the level that policy acts on."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"level": "critical", "why": "key leaked", "valid_s": 86400}}
-    )
+    model_config = _FORBIDDEN
 
     level: Literal["low", "medium", "high", "critical"] = Field(description="level that policy acts on")
     why: ReasonText
@@ -109,10 +87,6 @@ class PinIn(BaseModel):
 
 class InterventionOut(Wire, of=Intervention):
     """A pin or an approval."""
-
-
-class CallThresholdOut(Wire, of=CallThresholdMember):
-    """Score above which a call waits for a person."""
 
 
 class CallVerdictOut(Wire, of=CallAnswer):
@@ -333,7 +307,7 @@ async def unpin_agent(
     AGENT_PATH + "/calls/evaluate",
     response_model=CallVerdictOut,
     responses=AMBIGUOUS_AGENT_RESPONSES,
-    openapi_extra={"requestBody": {"required": True, "content": {"application/json": CALL_QUESTION_CONTENT}}},
+    openapi_extra={"requestBody": {"required": True, "content": _CALL_QUESTION}},
     summary="Verdict on a call before it is made",
 )
 async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswersDep, request: Request) -> Response:

@@ -42,9 +42,11 @@ class DeliveryOut(Wire, of=Delivery, rename={"group": "reason"}):
 class AlertTestIn(BaseModel):
     """Target to which a test alert is sent."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"target": "soc"}})
+    model_config = ConfigDict(extra="forbid")
 
-    target: str | None = Field(None, max_length=2048, description="its name in the settings; null is all")
+    target: str | None = Field(
+        None, max_length=2048, description="its name in the settings; null is all", examples=["soc"]
+    )
 
 
 class SentAlertTestOut(Wire, of=OutboxRow, only=("key", "target")):
