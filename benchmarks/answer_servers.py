@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from trustwatch.api.agents.schemas import RISK_EXAMPLE, RiskOut
+from trustwatch.api.agents.routes import RiskOut
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import CallerDirectory
@@ -43,6 +43,64 @@ from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 AUDIENCE, CLIENT, TENANT, ISSUER = "trustwatch", "as", "acme-corp", "https://as.example"
 AGENTS = 10_000
+
+RISK_EXAMPLE: dict[str, Any] = {
+    "agent_id": "agent-payment-processor-v2.1",
+    "tenant": "acme-corp",
+    "issuer": "https://as.example",
+    "risk_level": "high",
+    "risk_score": 0.87,
+    "concern": "compromise",
+    "confidence": 0.94,
+    "evaluated_at": "2026-11-24T22:23:14.130Z",
+    "reasons": [
+        {
+            "code": "first_seen_resource",
+            "feature": "resource_surprise",
+            "observed": "acct-9001",
+            "usual": "42 known resources of this agent",
+            "contribution": 0.41,
+            "text": "new resource acct-9001 (very unusual); 42 known resources of this agent",
+        }
+    ],
+    "indicators": [
+        {"kind": "network", "value": "AS65537", "status": "new", "at": "2026-11-24T22:21:40.000Z"},
+        {"kind": "address", "value": "203.0.113.7", "status": "with_new", "at": "2026-11-24T22:21:40.000Z"},
+        {"kind": "software", "value": "curl/8.9.1", "status": "with_new", "at": "2026-11-24T22:21:40.000Z"},
+    ],
+    "counterfactual": "medium had the resource been usual",
+    "pin": {
+        "level": "high",
+        "by": "analyst",
+        "why": "its key may have leaked",
+        "expires_at": "2026-11-25T08:00:00.000Z",
+    },
+    "critical_ancestor": "agent-orchestrator",
+    "token_policy": {
+        "allow": True,
+        "max_token_lifetime_s": 60,
+        "allowed_scopes": ["payments:read"],
+        "refresh_allowed": False,
+        "step_up": True,
+        "revoke": False,
+        "step_up_scopes": ["*"],
+    },
+    "holds_at": [
+        {
+            "by": "actuator",
+            "name": "hydra-eu",
+            "kind": "hydra",
+            "max_token_lifetime_s": 60,
+            "text": "shortens new tokens of the client to at most 60 s, unless they were shorter",
+        },
+    ],
+    "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
+    "model_version": "2026-11-24.1",
+    "policy_version": "3",
+    "mode": "enforce",
+    "expires_at": "2026-11-24T22:28:14.130Z",
+    "stale": False,
+}
 
 
 def summaries() -> list[AgentSummary]:

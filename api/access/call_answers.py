@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from trustwatch.ingest.described import (
+    MODE,
+    AgentId,
+    AnomalyScore,
+    IssuerName,
+    ModelVersionName,
+    PolicyVersion,
+    TenantName,
+    member,
+)
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.records.decisions import RiskReason
@@ -24,39 +34,41 @@ _decode = msgspec.json.Decoder(CallQuestion).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class CallThresholdMember(msgspec.Struct, frozen=True):
-    """Member `threshold` of an answer."""
+class CallThreshold(msgspec.Struct, frozen=True):
+    """Score above which a call waits for a person."""
 
-    anomaly_score: float
-    effect: str
-    calls_per_1000: float
+    anomaly_score: AnomalyScore
+    effect: Annotated[str, member("effect of the calls that it comes from; `all` if those were too few", "write")]
+    calls_per_1000: Annotated[float, member("honest calls of the effect that may wait, `risk.challenge_budget`", 1.0)]
 
 
 class CallAnswer(msgspec.Struct, frozen=True):
-    """An answer; `api/access/schemas.py:CallVerdictOut` describes its members."""
+    """The answer about one call before it is made."""
 
-    agent_id: str
-    tenant: str | None
-    issuer: str | None
-    decision: str
-    allow: bool
-    would_allow: bool
-    mode: str
-    reason: str
-    reasons: tuple[RiskReason, ...]
-    risk_level: str
-    p_value: float | None
-    anomaly_score: float | None
-    threshold: CallThresholdMember | None
-    basis: str
-    basis_detail: str | None
-    approval_id: str | None
-    call: str
-    stale: bool
-    evaluated_at: str
-    model_version: str | None
-    policy_version: str
-    outside_boundary: bool
+    agent_id: AgentId
+    tenant: TenantName | None
+    issuer: IssuerName | None
+    decision: Annotated[str, member("policy's decision about the call, whatever the mode", "allow")]
+    allow: Annotated[bool, member("what to do; always true in shadow mode", True)]
+    would_allow: Annotated[bool, member("true if nothing speaks against the call, whatever the mode", True)]
+    mode: Annotated[str, MODE]
+    reason: Annotated[str, member("code of the decision", "unusual_call")]
+    reasons: Annotated[tuple[RiskReason, ...], member("what is anomalous about the call, the strongest first")]
+    risk_level: Annotated[str, member("level of the agent that was acted on", "high")]
+    p_value: Annotated[float | None, member("share of honest calls at least as anomalous; null without model", 0.0004)]
+    anomaly_score: AnomalyScore | None
+    threshold: Annotated[CallThreshold | None, member("score above which a call waits; null without model")]
+    basis: Annotated[str, member("what the decision is based on", "model")]
+    basis_detail: Annotated[str | None, member("why no model was used; null if one was, or the level decided")]
+    approval_id: Annotated[
+        str | None, member("approval of this call that waits for a person", "01KAW4CD1JQ4V1S0Z3Y8M4C2QK")
+    ]
+    call: Annotated[str, member("digest of the members that an approval is bound to")]
+    stale: Annotated[bool, member("the answer does not take recent events into account", False)]
+    evaluated_at: Annotated[str, member("when it was computed", "2026-11-24T22:23:14.130Z")]
+    model_version: ModelVersionName | None
+    policy_version: PolicyVersion
+    outside_boundary: Annotated[bool, member("true if none of the agent's declared capabilities covers the action")]
 
 
 class CallAnswers:
@@ -133,11 +145,11 @@ class CallAnswers:
             evaluation.outside,
         )
 
-    def _threshold_member(self, evaluation: CallEvaluation) -> CallThresholdMember:
+    def _threshold_member(self, evaluation: CallEvaluation) -> CallThreshold:
         score = evaluation.score
         assert score is not None and score.threshold is not None
         per_1000 = self._budget.of_effect(score.effect)
-        return CallThresholdMember(score.threshold.anomaly_score, score.threshold.effect, per_1000)
+        return CallThreshold(score.threshold.anomaly_score, score.threshold.effect, per_1000)
 
 
 def read_call_question(body: bytes) -> CallQuestion:

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from trustwatch.ingest.access_path import AccessPath
+from trustwatch.ingest.described import member
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
 from trustwatch.scoring.engine.announced_paths import NO_PATHS
@@ -78,21 +79,26 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             values are not among them.
     """
 
-    action: EventId
-    type: CallType = "tool.call"
-    agent_type: EventText | None = None
-    effect: Effect | None = None
-    resource: Resource | None = None
-    arguments: EventArguments | None = None
-    arguments_hash: EventHash | None = None
-    principal: Principal | None = None
-    delegation: EventNames | None = None
-    task: EventText | None = None
-    peer: EventText | None = None
-    scopes: Scopes | None = None
-    client: Client | None = None
-    credential: Credential | None = None
-    bytes_in: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    action: Annotated[EventId, member("what is to be done, by name", "process_payment")]
+    type: Annotated[CallType, member("kind of the call", "tool.call")] = "tool.call"
+    agent_type: Annotated[EventText | None, member("type of an agent that was never seen", "PaymentProcessor")] = None
+    effect: Annotated[Effect | None, member("what the action does to its resource", "write")] = None
+    resource: Annotated[Resource | None, member("what is acted on")] = None
+    arguments: Annotated[EventArguments | None, member("origin of the arguments, with keyed hashes of values")] = None
+    arguments_hash: Annotated[
+        EventHash | None,
+        member("keyed hash of all arguments; an approval holds for these", "3bfecd2242bc"),
+    ] = None
+    principal: Annotated[Principal | None, member("on whose behalf the agent acts")] = None
+    delegation: Annotated[EventNames | None, member("actors, the current one first (RFC 8693)", ["agent-ledger"])] = (
+        None
+    )
+    task: Annotated[EventText | None, member("purpose that the token is bound to", "pay-approved-invoices")] = None
+    peer: Annotated[EventText | None, member("agent that is called", "agent-ledger")] = None
+    scopes: Annotated[Scopes | None, member("scopes requested and granted")] = None
+    client: Annotated[Client | None, member("where the request comes from")] = None
+    credential: Annotated[Credential | None, member("credential of the agent; never a secret")] = None
+    bytes_in: Annotated[Annotated[float, msgspec.Meta(ge=0)] | None, member("bytes that the agent sends", 512)] = None
 
     def __post_init__(self) -> None:
         if any(argument.hash is None for argument in self.arguments or ()):

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from contextlib import suppress
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from trustwatch.scoring.records.containment import InterventionStatus
-from trustwatch.scoring.store.blast_radius import MAX_DEPTH
+from trustwatch.ingest.described import DecisionId, IssuerName, PrincipalId, RiskScore, TenantName, member
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
+from trustwatch.scoring.records.agents import AgentEdge, LevelName
+from trustwatch.scoring.records.containment import Actuation, Intervention, InterventionStatus
+from trustwatch.scoring.store.blast_radius import MAX_DEPTH, ReachedAgent
+from trustwatch.scoring.store.database import Page
 
 from ..http.agent_lookup import AgentSelector
 from ..http.agent_paths import AGENT_PATH, PRINCIPAL_PATH
 from ..http.dependencies import AdministratorDep, AgentDep, ReaderDep, ReviewerDep, provided
+from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
     UNKNOWN_AGENT_RESPONSES,
+    AgentParam,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -23,25 +32,161 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
-from .call_answers import CallAnswers
-from .schemas import (
-    CALL_QUESTION_CONTENT,
-    ActuationOut,
-    ApprovalIn,
-    BlastRadiusOut,
-    CallVerdictOut,
-    InterventionOut,
-    JustificationIn,
-    PinIn,
-    PrincipalRiskOut,
-    ReconciliationOut,
-    actuation_out,
-    blast_radius_out,
-    intervention_out,
-    interventions_out,
-    principal_risk_out,
+from ..http.wire import TimeText, Wire, level_word
+from .call_answers import CallAnswer, CallAnswers
+from .service import (
+    DEFAULT_VALID_S,
+    MAX_VALID_S,
+    MIN_VALID_S,
+    ActingAgent,
+    BlastRadiusReport,
+    ContainmentService,
 )
-from .service import ContainmentService
+
+_SEEN: Final = {"first_ms": "first_seen_at", "last_ms": "last_seen_at"}
+_CALL_QUESTION: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/CallQuestion"}}}
+_FORBIDDEN = ConfigDict(extra="forbid")
+
+ReasonText = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_REASON_LENGTH, description="why; kept, and audited", examples=["CHG-1234"]),
+]
+ValidityPeriod = Annotated[float, Field(ge=MIN_VALID_S, le=MAX_VALID_S, description="how long it holds, s")]
+
+
+class ApprovalIn(BaseModel):
+    """A person lets the scopes pass for a while."""
+
+    model_config = _FORBIDDEN
+
+    why: ReasonText
+    valid_s: ValidityPeriod = DEFAULT_VALID_S
+    trust_path: bool = Field(
+        False, description="of a scope `path:…`: the access path of the call counts as known for as long"
+    )
+    one_use: bool = Field(False, description="spent by the first permit that rests on it")
+
+
+class JustificationIn(BaseModel):
+    """Reason why something is rejected or ended."""
+
+    model_config = _FORBIDDEN
+
+    why: ReasonText
+
+
+class PinIn(BaseModel):
+    """A person fixes the level that policy acts on."""
+
+    model_config = _FORBIDDEN
+
+    level: Literal["low", "medium", "high", "critical"] = Field(description="level that policy acts on")
+    why: ReasonText
+    valid_s: ValidityPeriod = DEFAULT_VALID_S
+
+
+class InterventionOut(Wire, of=Intervention):
+    """A pin or an approval."""
+
+
+class CallVerdictOut(Wire, of=CallAnswer):
+    """The answer about one call before it is made."""
+
+    decision: Literal["allow", "step_up", "deny"]
+    mode: Literal["shadow", "enforce"]
+    risk_level: LevelName
+    basis: Literal["model", "level"]
+
+
+class ReachedAgentOut(
+    Wire,
+    of=ReachedAgent,
+    omit=("name.tenant", "name.issuer"),
+    rename={**_SEEN, "level": "risk_level", "risk": "edge_risk_score"},
+):
+    """One agent that was reached."""
+
+    kind: Literal["delegated", "called"]
+
+
+class ReachedPrincipalOut(
+    Wire,
+    of=AgentEdge,
+    only=("target", "first_ms", "last_ms", "risk"),
+    rename={**_SEEN, "target": "principal_id", "risk": "pair_risk_score"},
+):
+    """A principal on whose behalf the agent acted."""
+
+    principal_id: PrincipalId
+    first_seen_at: TimeText
+    last_seen_at: TimeText
+    pair_risk_score: Annotated[RiskScore, member("risk while it acted for this principal, decayed")]
+
+
+class BlastRadiusOut(
+    Wire, of=BlastRadiusReport, rename={"level": "risk_level", "descendants_level": "descendants_policy"}
+):
+    """Agents and principals that an agent reached."""
+
+
+class ActingAgentOut(
+    Wire,
+    of=ActingAgent,
+    rename={"level": "risk_level", "last_ms": "last_seen_at", "pair_risk": "pair_risk_score"},
+):
+    """One agent that acts for a principal."""
+
+
+class PrincipalRiskOut(Wire):
+    """Risk of a principal: that of the riskiest agent that acted for it."""
+
+    principal_id: PrincipalId
+    tenant: TenantName
+    issuer: IssuerName
+    risk_level: Annotated[LevelName, member("level of the riskiest agent", "high")]
+    risk_score: RiskScore
+    agents: list[ActingAgentOut] = Field(description="agents, the riskiest first")
+
+
+class DesiredStateOut(Wire, of=DesiredState, rename={"level": "risk_level"}):
+    """State to bring about for the agent's client at an authorization server."""
+
+    risk_level: LevelName
+
+
+class ActuationOut(Wire, of=Actuation):
+    """One agent at one actuator."""
+
+    desired: DesiredStateOut | None = Field(description="null = written by another version of the service")
+    original: Any
+    decision_id: DecisionId | None
+
+
+class ReconciliationOut(BaseModel):
+    """Number of agents that a reconciliation looks at."""
+
+    agents: int = Field(description="number of agents that are looked at", examples=[12])
+
+
+def interventions_out(page: Page[Intervention]) -> PageOut[InterventionOut]:
+    """A page of pins and approvals as it is answered."""
+    return PageOut(items=[InterventionOut.of(one) for one in page.items], next_cursor=page.next_cursor)
+
+
+def actuation_out(actuation: Actuation) -> ActuationOut:
+    """An actuation as it is answered; what another version wrote is null."""
+    desired, original = None, None
+    with suppress(UnreadableAction):
+        desired = decode_desired_state(actuation.desired)
+    with suppress(msgspec.DecodeError):
+        original = msgspec.json.decode(actuation.original) if actuation.original else None
+    return ActuationOut.of(
+        actuation,
+        desired=None if desired is None else DesiredStateOut.of(desired),
+        original=original,
+        decision_id=None if desired is None else desired.decision_id or None,
+    )
+
 
 ENDED_RESPONSES = problem_responses({404: "no such intervention", 409: "somebody decided already, or its time is over"})
 
@@ -49,6 +194,8 @@ router = APIRouter(tags=["containment"], responses=COMMON_PROBLEMS)
 
 CallAnswersDep = Annotated[CallAnswers, Depends(provided(CallAnswers))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
+InterventionId = Annotated[str, Path(description="id of the approval")]
+StatusParam = Annotated[InterventionStatus | None, Query(description="only those of that status")]
 DaysParam = Annotated[float, Query(ge=0.04, le=3650, description="edges seen in the last so many days")]
 
 
@@ -56,9 +203,9 @@ DaysParam = Annotated[float, Query(ge=0.04, le=3650, description="edges seen in 
 async def list_interventions(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
-    kind: Literal["pin", "approval"] | None = None,
-    status: InterventionStatus | None = None,
-    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    kind: Annotated[Literal["pin", "approval"] | None, Query(description="only those of that kind")] = None,
+    status: StatusParam = None,
+    agent_id: AgentParam = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
     limit: LimitParam = 50,
@@ -73,7 +220,7 @@ async def list_interventions(
 async def list_approvals(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
-    status: InterventionStatus | None = None,
+    status: StatusParam = None,
     tenant: TenantParam = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
@@ -85,18 +232,20 @@ async def list_approvals(
 @router.get(
     "/v1/approvals/{intervention_id}", responses=problem_responses({404: "no such approval"}), summary="One approval"
 )
-async def get_approval(intervention_id: str, caller: ReaderDep, containment: ContainmentServiceDep) -> InterventionOut:
+async def get_approval(
+    intervention_id: InterventionId, caller: ReaderDep, containment: ContainmentServiceDep
+) -> InterventionOut:
     """Scope `trust.score:read`."""
-    return intervention_out(await containment.get(caller, intervention_id))
+    return InterventionOut.of(await containment.get(caller, intervention_id))
 
 
 @router.post("/v1/approvals/{intervention_id}/approve", responses=ENDED_RESPONSES, summary="Approve")
 async def approve_request(
-    intervention_id: str, caller: ReviewerDep, containment: ContainmentServiceDep, approval: ApprovalIn
+    intervention_id: InterventionId, caller: ReviewerDep, containment: ContainmentServiceDep, approval: ApprovalIn
 ) -> InterventionOut:
     """The scopes pass from now on, for this agent alone and until `valid_s` is over, or one permit before with
     `one_use`. Scope `trust.feedback`."""
-    return intervention_out(
+    return InterventionOut.of(
         await containment.approve(
             caller,
             intervention_id,
@@ -110,18 +259,24 @@ async def approve_request(
 
 @router.post("/v1/approvals/{intervention_id}/reject", responses=ENDED_RESPONSES, summary="Reject")
 async def reject_request(
-    intervention_id: str, caller: ReviewerDep, containment: ContainmentServiceDep, justification: JustificationIn
+    intervention_id: InterventionId,
+    caller: ReviewerDep,
+    containment: ContainmentServiceDep,
+    justification: JustificationIn,
 ) -> InterventionOut:
     """The next request that needs a person asks anew. Scope `trust.feedback`."""
-    return intervention_out(await containment.reject(caller, intervention_id, justification.why))
+    return InterventionOut.of(await containment.reject(caller, intervention_id, justification.why))
 
 
 @router.post("/v1/approvals/{intervention_id}/withdraw", responses=ENDED_RESPONSES, summary="Withdraw an approval")
 async def withdraw_approval(
-    intervention_id: str, caller: ReviewerDep, containment: ContainmentServiceDep, justification: JustificationIn
+    intervention_id: InterventionId,
+    caller: ReviewerDep,
+    containment: ContainmentServiceDep,
+    justification: JustificationIn,
 ) -> InterventionOut:
     """End an approval before its time. Scope `trust.feedback`."""
-    return intervention_out(await containment.withdraw(caller, intervention_id, justification.why))
+    return InterventionOut.of(await containment.withdraw(caller, intervention_id, justification.why))
 
 
 @router.post(
@@ -137,7 +292,7 @@ async def pin_agent(
 
     Also for an agent that was never seen, where tenant and issuer are named. Scope `trust.feedback`.
     """
-    return intervention_out(await containment.pin(caller, agent, pin.level, pin.why, pin.valid_s))
+    return InterventionOut.of(await containment.pin(caller, agent, pin.level, pin.why, pin.valid_s))
 
 
 @router.post(AGENT_PATH + "/unpin", responses={**AMBIGUOUS_AGENT_RESPONSES, **ENDED_RESPONSES}, summary="End a pin")
@@ -145,14 +300,14 @@ async def unpin_agent(
     agent: AgentDep, caller: ReviewerDep, containment: ContainmentServiceDep, justification: JustificationIn
 ) -> InterventionOut:
     """The measured level is acted on again. Scope `trust.feedback`."""
-    return intervention_out(await containment.unpin(caller, agent, justification.why))
+    return InterventionOut.of(await containment.unpin(caller, agent, justification.why))
 
 
 @router.post(
     AGENT_PATH + "/calls/evaluate",
     response_model=CallVerdictOut,
     responses=AMBIGUOUS_AGENT_RESPONSES,
-    openapi_extra={"requestBody": {"required": True, "content": {"application/json": CALL_QUESTION_CONTENT}}},
+    openapi_extra={"requestBody": {"required": True, "content": _CALL_QUESTION}},
     summary="Verdict on a call before it is made",
 )
 async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswersDep, request: Request) -> Response:
@@ -175,10 +330,10 @@ async def get_blast_radius(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
     days: DaysParam = 7.0,
-    depth: Annotated[int, Query(ge=1, le=MAX_DEPTH)] = MAX_DEPTH,
+    depth: Annotated[int, Query(ge=1, le=MAX_DEPTH, description="most steps from the agent")] = MAX_DEPTH,
 ) -> BlastRadiusOut:
     """Agents it delegated to or called, and theirs, with their own risk. Scope `trust.score:read`."""
-    return blast_radius_out(await containment.blast_radius(caller, agent, days, depth))
+    return BlastRadiusOut.of(await containment.blast_radius(caller, agent, days, depth))
 
 
 @router.get(
@@ -187,16 +342,20 @@ async def get_blast_radius(
     summary="Risk of a principal",
 )
 async def get_principal_risk(
-    principal_id: str,
+    principal_id: Annotated[str, Path(description="id of the principal, percent-encoded once")],
     caller: ReaderDep,
     containment: ContainmentServiceDep,
-    tenant: str,
-    issuer: str,
+    tenant: Annotated[str, Query(description="tenant of the principal; one of the caller's own")],
+    issuer: Annotated[str, Query(description="issuer under which the principal's agents are known")],
     days: DaysParam = 7.0,
 ) -> PrincipalRiskOut:
     """Risk of a principal: that of its riskiest agent, and of each that acted for it. Scope `trust.score:read`."""
     agents = await containment.principal_risk(caller, principal_id, tenant, issuer, days)
-    return principal_risk_out(principal_id, tenant, issuer, agents)
+    acting = [ActingAgentOut.of(agent) for agent in agents]
+    level, score = level_word(agents[0].level), agents[0].risk_score
+    return PrincipalRiskOut(
+        principal_id=principal_id, tenant=tenant, issuer=issuer, risk_level=level, risk_score=score, agents=acting
+    )
 
 
 actuations_router = APIRouter(tags=["actuations"], responses=COMMON_PROBLEMS)
@@ -211,7 +370,7 @@ async def list_actuations(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
     target: Annotated[str | None, Query(max_length=64, description="name of the actuator")] = None,
-    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    agent_id: AgentParam = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
     limit: LimitParam = 50,
@@ -233,7 +392,10 @@ async def list_actuations(
     summary="Look at a server anew",
 )
 async def reconcile_actuator(
-    target: str, caller: AdministratorDep, containment: ContainmentServiceDep, tenant: TenantParam = None
+    target: Annotated[str, Path(description="name of the authorization server in the settings")],
+    caller: AdministratorDep,
+    containment: ContainmentServiceDep,
+    tenant: TenantParam = None,
 ) -> ReconciliationOut:
     """Compare every agent that is, or ought to be, lowered with the server, and put right what differs.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
+from trustwatch.ingest.described import FLAT, AgentId, RiskScore, member
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from trustwatch.scoring.records.containment import Actuation, Intervention, InterventionKind
 from trustwatch.scoring.store.blast_radius import (
@@ -43,29 +44,24 @@ PINNABLE_LEVELS = {level.label: level for level in RiskLevel if level > RiskLeve
 
 
 class BlastRadiusReport(NamedTuple):
-    """Agents and principals that an agent reached.
-
-    Attributes:
-        name: the agent.
-        level: the one that policy acts on.
-        descendants_level: descendants of a critical agent are treated as at least at this.
-        radius: agents and principals; the risk of each pair has decayed until now.
-    """
+    """Agents and principals that an agent reached."""
 
     name: AgentName
-    level: RiskLevel
-    descendants_level: RiskLevel
-    radius: BlastRadius
+    level: Annotated[RiskLevel, member("level that policy acts on", "high", level=True)]
+    descendants_level: Annotated[
+        RiskLevel, member("descendants of a `critical` agent have at least it", "medium", level=True)
+    ]
+    radius: Annotated[BlastRadius, FLAT]
 
 
 class ActingAgent(NamedTuple):
     """One agent that acts for a principal. `pair_risk` is its risk while it did, decayed until now."""
 
-    agent_id: str
-    level: RiskLevel
-    risk_score: float
-    last_ms: int
-    pair_risk: float
+    agent_id: AgentId
+    level: Annotated[RiskLevel, member("its own level", "high", level=True)]
+    risk_score: RiskScore
+    last_ms: Annotated[int, member("when it last did")]
+    pair_risk: Annotated[RiskScore, member("risk while it acted for this principal, decayed")]
 
 
 class ContainmentTimes(NamedTuple):

@@ -22,9 +22,9 @@ from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
 from .call_answers import CallAnswers
-from .call_evaluation import CallEvaluator
+from .call_evaluation import CallEvaluator, CallQuestion
 from .decision_point import PolicyDecisionPoint
-from .described_paths import DESCRIBED_PATHS
+from .documented_routes import gateways, hooks
 from .fast_call_route import FastCallRoute
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
@@ -179,5 +179,6 @@ SLICE = Slice(
     lifespans=_lifespans,
     fast_routes=_fast_routes,
     metrics=_metric_values,
-    described=DESCRIBED_PATHS,
+    documented=(hooks, gateways),
+    documented_records=(CallQuestion,),
 )

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 
-from trustwatch.scoring.records.acts import ActKind
+from trustwatch.scoring.records.acts import Act, ActKind
 
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, provided
@@ -15,14 +16,29 @@ from ..http.problems import invalid_value_error
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    AgentParam,
     CursorParam,
     IssuerParam,
     LimitParam,
     PageOut,
     TenantParam,
 )
-from .schemas import ActOut, act_out
+from ..http.wire import Wire
 from .service import ActSearch, ActService
+
+
+class ActOut(Wire, of=Act):
+    """One thing that a person did."""
+
+    agent_id: str | None = Field(description="null = it is about no single agent", examples=["agent-ledger"])
+    issuer: str | None = Field(description="of the agent", examples=["https://as.example"])
+
+
+def act_out(act: Act) -> ActOut:
+    """An act as it is answered."""
+    _, issuer, agent_id = (None, None, None) if act.agent is None else act.agent.identity
+    return ActOut.of(act, agent_id=agent_id, issuer=issuer)
+
 
 router = APIRouter(tags=["acts"], responses=COMMON_PROBLEMS)
 
@@ -34,8 +50,8 @@ async def list_acts(
     caller: AdministratorDep,
     acts: ActServiceDep,
     by: Annotated[str | None, Query(max_length=2048, description="who did it, in full")] = None,
-    kind: ActKind | None = None,
-    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    kind: Annotated[ActKind | None, Query(description="only those of that kind")] = None,
+    agent_id: AgentParam = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
     since: Annotated[datetime | None, Query(description="at this time or later; UTC where it says no zone")] = None,

@@ -7,8 +7,9 @@ lately, the recent events say.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.earlier_layout import read_state_rows
 from trustwatch.ingest.features.feature_table import ITEMS, QUANTITIES
@@ -36,28 +37,35 @@ _ADVICE = "where only your own programs write that source, a mapping can say so 
 class UsualRange(NamedTuple):
     """A quantity: its mean and the band of one standard deviation."""
 
-    name: str
-    unit: str
-    mean: float
-    low: float
-    high: float
+    name: Annotated[str, member("the figure", "time between events")]
+    unit: Annotated[str, member("its unit; empty if it has none", "s")]
+    mean: Annotated[float, member("its mean", 20.0)]
+    low: Annotated[float, member("one standard deviation below the mean", 12.0)]
+    high: Annotated[float, member("one standard deviation above the mean", 33.0)]
 
 
 class DistinctCount(NamedTuple):
     """Different names of a kind that an agent has learned; *complete* is false where there may be more."""
 
-    name: str
-    number: int
-    complete: bool
+    name: Annotated[str, member("kind of name", "destinations")]
+    number: Annotated[int, member("different ones that are known", 12)]
+    complete: Annotated[bool, member("false: there may be more than are counted")]
 
 
 class BaselineProfile(NamedTuple):
     """Usual behaviour of an agent, read from its state; *notes* say in sentences what is not judged or learned."""
 
-    learned: int
-    distinct_counts: list[DistinctCount]
-    usual: list[UsualRange]
-    notes: list[str]
+    learned: Annotated[
+        int,
+        member(
+            "events that were learned, with those of the model's history; null: nothing is stored yet, or another "
+            "version of Trustwatch wrote it",
+            4210,
+        ),
+    ]
+    distinct_counts: Annotated[list[DistinctCount], member("kinds of names of which the agent has learned some")]
+    usual: Annotated[list[UsualRange], member("figures that the agent has shown")]
+    notes: Annotated[list[str], member("what is not judged or learned of it, and why", ["order is not judged"])]
 
 
 def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:

@@ -11,13 +11,17 @@ while the pipeline lives and keeps up; all turn stale when it is dead or falls b
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
+from trustwatch.ingest import described
+from trustwatch.ingest.described import member
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
-from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
+from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 
@@ -33,33 +37,36 @@ MIN_RISK_WITH_REASONS = 0.05
 class RiskAnswerPin(msgspec.Struct, frozen=True):
     """A level that a person has fixed for policy to act on."""
 
-    level: str
-    by: str
-    why: str
-    expires_at: str
+    level: Annotated[str, member("level that policy acts on", "high")]
+    by: Annotated[str, member("who fixed it", "analyst")]
+    why: Annotated[str, member("the reason given", "its key may have leaked")]
+    expires_at: Annotated[str, member("until when it holds", "2026-11-25T08:00:00.000Z")]
 
 
 class RiskAnswerHead(msgspec.Struct, frozen=True):
     """The part of an answer that changes with the agent."""
 
-    agent_id: str
-    tenant: str | None
-    issuer: str | None
-    risk_level: str
-    risk_score: float
-    concern: str | None
-    confidence: float
-    evaluated_at: str
-    reasons: msgspec.Raw
-    indicators: msgspec.Raw
-    counterfactual: str | None
-    pin: RiskAnswerPin | None
-    critical_ancestor: str | None
-    token_policy: LevelTokenPolicy
-    holds_at: list[EnforcementPoint]
-    decision_id: str | None
-    policy_version: str
-    mode: str
+    agent_id: described.AgentId
+    tenant: described.TenantName | None
+    issuer: described.IssuerName | None
+    risk_level: Annotated[str, member("level that was measured", "high")]
+    risk_score: described.RiskScore
+    concern: Annotated[str | None, described.CONCERN]
+    confidence: described.Confidence
+    evaluated_at: Annotated[str, member("when risk was last computed", "2026-11-24T22:23:14.130Z")]
+    reasons: Annotated[msgspec.Raw, described.REASONS]
+    indicators: Annotated[msgspec.Raw, described.INDICATORS]
+    counterfactual: described.Counterfactual | None
+    pin: Annotated[RiskAnswerPin | None, member("a person's order about the level that `token_policy` follows")]
+    critical_ancestor: Annotated[
+        str | None,
+        member("a `critical` agent that delegated to this one", "agent-orchestrator"),
+    ]
+    token_policy: Annotated[LevelTokenPolicy, member("what the level means for tokens")]
+    holds_at: Annotated[list[EnforcementPoint], member("servers that apply the policy, as far as each can")]
+    decision_id: described.DecisionId | None
+    policy_version: described.PolicyVersion
+    mode: Annotated[Literal["shadow", "enforce"], described.MODE]
 
 
 _encode_json = msgspec.json.Encoder().encode
@@ -95,10 +102,16 @@ class RiskAnswerCache:
         entry = find_agent_entry(self._view, caller, agent_id, tenant, issuer)
         now_ms = self._now_ms()
         if entry is None:
-            head = self._encode_unknown_head(caller, agent_id, tenant, issuer, now_ms)
+            name = AgentName(
+                0,
+                (tenant if tenant is not None else caller.binding.default_tenant) or "",
+                (issuer if issuer is not None else caller.binding.default_issuer) or "",
+                agent_id,
+            )
+            head = self._encode_head(_unknown_agent(name, now_ms), self._policy.book, self._active_pin(name, now_ms))
         elif entry.cached_answer is None or entry.cached_answer_book is not self._policy.book:
             pin = self._active_pin(entry.summary.name, now_ms)
-            head = self._encode_head(entry, self._policy.book, pin)
+            head = self._encode_head(entry.summary, self._policy.book, pin)
             if pin is None:  # one that is pinned changes when the pin ends
                 entry.cached_answer, entry.cached_answer_book = head, self._policy.book
         else:
@@ -123,8 +136,7 @@ class RiskAnswerCache:
         self._tails[tail_key] = expires_ms, stale, model, tail
         return tail
 
-    def _encode_head(self, entry: RiskViewEntry, book: PolicyBook, pin: Intervention | None) -> bytes:
-        summary: AgentSummary = entry.summary
+    def _encode_head(self, summary: AgentSummary, book: PolicyBook, pin: Intervention | None) -> bytes:
         name = summary.name
         effective_policy = book.effective_policy(
             name.tenant, name.issuer, name.agent_id, summary.agent_type, summary.concern
@@ -163,40 +175,10 @@ class RiskAnswerCache:
         """The critical agent above this one, where the policy minds."""
         return self._policy_evaluator.critical_ancestor(AccessRequest(tenant, issuer, agent_id), book)
 
-    def _encode_unknown_head(
-        self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, now_ms: int
-    ) -> bytes:
-        tenant = tenant if tenant is not None else caller.binding.default_tenant
-        issuer = issuer if issuer is not None else caller.binding.default_issuer
-        book = self._policy.book
-        effective_policy = book.effective_policy(tenant or "", issuer or "", agent_id, "")
-        pin = self._interventions.active_pin((tenant or "", issuer or "", agent_id), now_ms)
-        ancestor = self._critical_ancestor(tenant or "", issuer or "", agent_id, book)
-        level = _effective_level(RiskLevel.UNKNOWN, pin, ancestor, book)
-        policy = effective_policy.table[level]
-        head = RiskAnswerHead(
-            agent_id=agent_id,
-            tenant=tenant or None,
-            issuer=issuer or None,
-            risk_level=RiskLevel.UNKNOWN.label,
-            risk_score=0.0,
-            concern=None,
-            confidence=0.0,
-            evaluated_at=format_rfc3339(now_ms),
-            reasons=_NOTHING,
-            indicators=_NOTHING,
-            counterfactual=None,
-            pin=_pin_member(pin),
-            critical_ancestor=ancestor or None,
-            token_policy=policy,
-            holds_at=self._enforcement_points.of_agent(
-                tenant or "", issuer or "", level, policy, enforced=effective_policy.enforced
-            ),
-            decision_id=None,
-            policy_version=book.version,
-            mode=effective_policy.mode,
-        )
-        return _encode_json(head)[:-1]
+
+def _unknown_agent(name: AgentName, now_ms: int) -> AgentSummary:
+    """An agent that was never seen, as of now."""
+    return AgentSummary(name, "", RiskLevel.UNKNOWN, 0.0, 0.0, 0.0, 0, 0, now_ms, 0, 0, "", b"", "")
 
 
 def _pin_member(pin: Intervention | None) -> RiskAnswerPin | None:

@@ -6,38 +6,125 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from trustwatch.ingest.described import AgentId, IssuerName, ModelVersionName, TenantName
+from trustwatch.scoring.records.agents import AgentSummary, ConcernName, LevelName
 from trustwatch.scoring.store.agent_store import AgentOrder
 
 from ..http.agent_lookup import AgentSelector
 from ..http.agent_paths import AGENT_PATH
 from ..http.dependencies import AgentDep, ReaderDep, ReviewerDep, provided
 from ..http.problems import ProblemDetails
+from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
     UNKNOWN_AGENT_RESPONSES,
+    AgentIdText,
     CursorParam,
-    Level,
+    IndicatorOut,
     LimitParam,
+    NameText,
     PageOut,
+    ProblemOut,
+    ReasonOut,
     TenantParam,
 )
 from ..http.signed_responses import SIGNED_RESPONSES, signed_response
-from .schemas import (
-    AgentOut,
-    BaselineOut,
-    ReleaseIn,
-    ReleaseOut,
-    RiskAnswersOut,
-    RiskOut,
-    RiskQueryIn,
-    agent_out,
-    baseline_out,
-)
-from .service import AgentFilters, AgentService
+from ..http.wire import TimeText, Wire
+from .baseline_profile import BaselineProfile
+from .risk_answer_cache import RiskAnswerHead, RiskAnswerPin, shows_reasons
+from .service import AgentFilters, AgentService, ReleasedAgent
 
 RISK_QUERY_PATH = "/v1/risk/query"
+MAX_QUESTIONS = 1000
+
+
+class PinOut(Wire, of=RiskAnswerPin):
+    """A person's order about the level that policy acts on, until it expires."""
+
+    level: LevelName
+
+
+class RiskOut(Wire, of=RiskAnswerHead):
+    """The risk of one agent, as of `evaluated_at`."""
+
+    risk_level: LevelName
+    concern: ConcernName | None
+    reasons: list[ReasonOut]
+    indicators: list[IndicatorOut]
+    model_version: ModelVersionName
+    expires_at: TimeText = Field(description="until when it holds")
+    stale: bool = Field(description="it is past `expires_at`: recent events are not in it", examples=[False])
+
+
+class RiskQuestionIn(BaseModel):
+    """Name of the agent whose risk is queried."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agent_id: AgentIdText
+    tenant: NameText | None = Field(None, description="tenant of the agent", examples=["acme-corp"])
+    issuer: NameText | None = Field(None, description="issuer of the agent", examples=["https://as.example"])
+
+
+class RiskQueryIn(BaseModel):
+    """Questions about several agents."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agents: list[RiskQuestionIn] = Field(max_length=MAX_QUESTIONS, description="agents to ask about")
+
+
+class RiskFailureOut(Wire):
+    """One question of several that has no answer."""
+
+    agent_id: AgentId
+    problem: ProblemOut = Field(description="why there is no answer")
+
+
+class RiskAnswersOut(Wire):
+    """Answers in the order of the questions."""
+
+    answers: list[RiskOut | RiskFailureOut] = Field(description="one for each question, in their order")
+
+
+class AgentOut(Wire, of=AgentSummary, rename={"level": "risk_level"}):
+    """One agent in a list."""
+
+    concern: ConcernName | None
+    reasons: list[ReasonOut]
+    indicators: list[IndicatorOut]
+
+
+class BaselineOut(Wire, of=BaselineProfile, rename={"distinct_counts": "known"}):
+    """Usual behavior of an agent, as it was stored with the last commit that moved it."""
+
+    agent_id: AgentId
+    tenant: TenantName
+    issuer: IssuerName
+    learned: int | None
+
+
+class ReleaseIn(BaseModel):
+    """A person vouches for an agent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: str = Field(
+        "", max_length=MAX_REASON_LENGTH, description="why; kept with the decision", examples=["new accounts"]
+    )
+
+
+class ReleaseOut(Wire, of=ReleasedAgent):
+    """The release is logged; the decision follows as soon as the pipeline has read it."""
+
+
+def agent_out(summary: AgentSummary) -> AgentOut:
+    """An agent for a list."""
+    return AgentOut.of(summary, **({} if shows_reasons(summary) else {"reasons": [], "indicators": []}))
+
 
 router = APIRouter(tags=["agents"], responses=COMMON_PROBLEMS)
 
@@ -91,8 +178,10 @@ async def list_agents(
     caller: ReaderDep,
     agents: AgentServiceDep,
     tenant: TenantParam = None,
-    level: Annotated[list[Level] | None, Query(description="repeat it for several levels")] = None,
-    agent_type: Annotated[str | None, Query(alias="type", max_length=2048)] = None,
+    level: Annotated[list[LevelName] | None, Query(description="repeat it for several levels")] = None,
+    agent_type: Annotated[
+        str | None, Query(alias="type", max_length=2048, description="only agents of that type")
+    ] = None,
     prefix: Annotated[str, Query(max_length=2048, description="beginning of the agent id")] = "",
     text: Annotated[str, Query(max_length=2048, description="part of the id or the type, in upper or lower case")] = "",
     order: Annotated[AgentOrder, Query(description="`risk`: by level, above low by score; the rest by name")] = "name",
@@ -119,7 +208,11 @@ async def get_baseline(agent: AgentDep, caller: ReaderDep, agents: AgentServiceD
     The state keeps how many names are known, not which.
     """
     name = (await agents.get(caller, agent)).name
-    return baseline_out(name, await agents.baseline(caller, name))
+    profile = await agents.baseline(caller, name)
+    identity = {"agent_id": name.agent_id, "tenant": name.tenant, "issuer": name.issuer}
+    if profile is None:
+        return BaselineOut.model_validate(identity | {"learned": None, "known": [], "usual": [], "notes": []})
+    return BaselineOut.of(profile, **identity)
 
 
 @router.post(
@@ -135,6 +228,4 @@ async def release_agent(
 
     202 as soon as the release is durable.
     """
-    released = await agents.release(caller, agent, release.note)
-    name = released.name
-    return ReleaseOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, by=released.by)
+    return ReleaseOut.of(await agents.release(caller, agent, release.note))

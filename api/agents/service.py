@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
@@ -56,7 +57,7 @@ class ReleasedAgent(NamedTuple):
     """An agent that a person vouched for, and who did."""
 
     name: AgentName
-    by: str
+    by: Annotated[str, member("who released it", "analyst")]
 
 
 class AgentService:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.cases import CaseAgent, SharedIndicator
 from trustwatch.scoring.store.case_assignment import tie_words
 
-from ..http.signed_responses import encode_model
 from .case_reports import CaseReport
-from .schemas import case_out, timeline_out
 from .timeline import TimelineItem
 
 _ZERO_WIDTH_SPACE = "\u200b"
@@ -69,13 +65,6 @@ def _agent_line(case_agent: CaseAgent) -> str:
 def _indicator_line(indicator: SharedIndicator) -> str:
     plural = "" if indicator.agents == 1 else "s"
     return f"- {indicator.kind} {_plain(indicator.value)}: {indicator.agents} agent{plural}"
-
-
-def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
-    """A case with its timeline as one JSON document, with the members of the API."""
-    case, story = case_out(report), timeline_out(report.case.case_id, timeline)
-    document = msgspec.json.decode(encode_model(case)) | {"timeline": msgspec.json.decode(encode_model(story))["items"]}
-    return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 
 def _lead_lines(report: CaseReport) -> list[str]:

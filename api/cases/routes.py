@@ -2,53 +2,206 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from trustwatch.ingest.timestamps import format_day
+from trustwatch.scoring.records.cases import CaseAgent, CaseEntry, CaseId, CaseStatistics, CaseVerdict, SharedIndicator
 
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
+from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    AgentIdText,
+    AgentParam,
     CursorParam,
     IssuerParam,
     LimitParam,
+    NameText,
     PageOut,
     TenantParam,
     problem_responses,
 )
-from .case_reports import CaseSearch
+from ..http.signed_responses import encode_model
+from ..http.wire import Wire
+from .case_reports import CaseReport, CaseSearch, ListedCase
+from .case_requests import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S
 from .report import render_markdown
-from .schemas import (
-    CaseAcknowledgementIn,
-    CaseAssignmentIn,
-    CaseClosureIn,
-    CaseContainmentIn,
-    CaseMergerIn,
-    CaseNoteIn,
-    CaseOut,
-    CaseSnoozeIn,
-    CaseSplitIn,
-    CaseStatisticsOut,
-    CaseSummaryOut,
-    TimelineOut,
-    case_out,
-    case_statistics_out,
-    case_summary_out,
-    selectors,
-    timeline_out,
-)
 from .service import CaseService
 from .story import CaseStory
+from .timeline import TimelineItem
 
 ENTRIES_AFTER_ACT: Final = 20
 """Entries in the answer to an act, the newest: it is no reason to read all that a case ever had."""
 
+NoteText = Annotated[str, Field(max_length=MAX_REASON_LENGTH)]
+
+
+class _CaseAct(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+RevisionSeen = Annotated[
+    int | None,
+    Field(ge=0, description="`revision` that this is decided upon; 409 where the case has changed; null = any"),
+]
+
+
+class CaseAcknowledgementIn(_CaseAct):
+    """Somebody looks at a case."""
+
+    note: NoteText = Field("", description="kept with the case")
+
+
+class CaseAssignmentIn(_CaseAct):
+    """The person who is to work on a case."""
+
+    owner: Annotated[str, Field(max_length=MAX_OWNER_LENGTH)] = Field(description="a person; empty takes it from all")
+    note: NoteText = Field("", description="kept with the case")
+
+
+class CaseNoteIn(_CaseAct):
+    """Words of a person."""
+
+    note: NoteText = Field(description="kept with the case")
+
+
+class CaseSnoozeIn(_CaseAct):
+    """For how long nobody is told of a case."""
+
+    for_s: float = Field(description="from 60 s to 30 days; 0 ends it", ge=0, le=MAX_SNOOZE_S)
+    note: NoteText = Field(description="why; kept with the case")
+
+
+class CaseContainmentIn(_CaseAct):
+    """Containment of a case."""
+
+    note: NoteText = Field(description="why; kept with the case and with each pin")
+    pin: bool = Field(True, description="act on every agent of it as critical")
+    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=MIN_HOLD_S, le=MAX_HOLD_S)
+    revision: RevisionSeen = None
+
+
+class CaseClosureIn(_CaseAct):
+    """Verdict on a case, as a person closes it."""
+
+    verdict: CaseVerdict = Field(description="`true`: trouble; `false`: none; `expected`: something that was planned")
+    note: NoteText = Field(description="why; kept with the case")
+    release: bool = Field(False, description="drop the evidence against its agents and end fixed levels")
+    revision: RevisionSeen = None
+
+
+class CaseMergerIn(_CaseAct):
+    """The case that takes all of this one."""
+
+    into: str = Field(min_length=1, max_length=100, description="id of an open case; `revision` is of that one")
+    note: NoteText = Field("", description="kept with both")
+    revision: RevisionSeen = None
+
+
+class CaseAgentIn(_CaseAct):
+    """An agent of a case."""
+
+    agent_id: AgentIdText
+    issuer: NameText | None = Field(None, description="where its id is not unique in the case")
+
+
+class CaseSplitIn(_CaseAct):
+    """Agents that become a case of their own."""
+
+    agents: list[CaseAgentIn] = Field(min_length=1, max_length=200, description="agents that leave the case")
+    note: NoteText = Field(description="why; kept with both")
+    revision: RevisionSeen = None
+
+
+class CaseAgentOut(
+    Wire, of=CaseAgent, omit=("agent.tenant",), rename={"peak": "highest_level", "last_ms": "last_risen_at"}
+):
+    """An agent of a case."""
+
+
+class CaseEntryOut(Wire, of=CaseEntry):
+    """One thing that was done to a case."""
+
+    detail: dict[str, Any]
+
+
+class SharedIndicatorOut(Wire, of=SharedIndicator, rename={"agents": "agents_count", "last_ms": "last_seen_at"}):
+    """A new target, key or network of agents of a case."""
+
+
+_CASE_NAMES: Final = {
+    "case.level": "highest_level",
+    "case.lead_decision_id": "decision_id",
+    "case.risen_ms": "last_risen_at",
+    "case.agents": "agents_count",
+    "case.decisions": "decisions_count",
+}
+
+
+class CaseSummaryOut(Wire, of=ListedCase, rename=_CASE_NAMES):
+    """A case in a list."""
+
+
+class CaseOut(Wire, of=CaseReport, rename=_CASE_NAMES):
+    """A case with all that is kept of it."""
+
+    entries_before: int
+
+
+class TimelineItemOut(Wire, of=TimelineItem):
+    """One thing that happened in a case."""
+
+
+class TimelineOut(Wire):
+    """The story of a case."""
+
+    case_id: CaseId
+    items: list[TimelineItemOut] = Field(description="oldest first")
+
+
+class CaseDayOut(BaseModel):
+    """Cases of one day."""
+
+    day: str = Field(description="UTC", examples=["2026-11-24"])
+    opened: int = Field(description="cases that were opened")
+
+
+class CaseStatisticsOut(Wire, of=CaseStatistics):
+    """Outcomes of the cases of some days."""
+
+    days: int = Field(description="days that were looked at")
+    by_day: list[CaseDayOut] = Field(description="days on which any was opened, oldest first")
+
+
+def case_out(report: CaseReport) -> CaseOut:
+    """A case as it is answered."""
+    return CaseOut.of(report, entries_before=report.entries_before or 0)
+
+
+def timeline_out(case_id: str, items: Sequence[TimelineItem]) -> TimelineOut:
+    """A timeline as it is answered."""
+    return TimelineOut(case_id=case_id, items=[TimelineItemOut.of(item) for item in items])
+
+
+def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
+    """A case with its timeline as one JSON document, with the members of the API."""
+    case, story = case_out(report), timeline_out(report.case.case_id, timeline)
+    document = msgspec.json.decode(encode_model(case)) | {"timeline": msgspec.json.decode(encode_model(story))["items"]}
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
 router = APIRouter(tags=["cases"], responses=COMMON_PROBLEMS)
 
+CaseIdParam = Annotated[str, Path(description="id of the case")]
 CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
 CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]
 CaseStatusParam = Annotated[
@@ -69,11 +222,11 @@ async def list_cases(
     caller: ReaderDep,
     cases: CaseServiceDep,
     status: CaseStatusParam = None,
-    owner: Annotated[str | None, Query(max_length=256)] = None,
+    owner: Annotated[str | None, Query(max_length=256, description="the person who works on it")] = None,
     level: Annotated[
         Literal["medium", "high", "critical"] | None, Query(description="those that reached at least this")
     ] = None,
-    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    agent_id: AgentParam = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
     limit: LimitParam = 50,
@@ -83,7 +236,7 @@ async def list_cases(
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     search = CaseSearch(status or "", owner or "", level or "", agent, tenant or "")
     page = await cases.search(caller, search, limit, cursor)
-    return PageOut(items=[case_summary_out(listed) for listed in page.items], next_cursor=page.next_cursor)
+    return PageOut(items=[CaseSummaryOut.of(listed) for listed in page.items], next_cursor=page.next_cursor)
 
 
 @router.get("/v1/cases/statistics", summary="How cases went")
@@ -93,17 +246,19 @@ async def get_case_statistics(
     days: Annotated[int, Query(ge=1, le=366, description="opened in the last so many days")] = 30,
 ) -> CaseStatisticsOut:
     """Cases that were opened, by what they turned out to be, and how soon people looked. Scope `trust.score:read`."""
-    return case_statistics_out(days, await cases.statistics(caller, days))
+    counted = await cases.statistics(caller, days)
+    by_day = [{"day": format_day(day), "opened": opened} for day, opened in sorted(counted.by_day.items())]
+    return CaseStatisticsOut.of(counted, days=days, by_day=by_day)
 
 
 @router.get("/v1/cases/{case_id}", responses=UNKNOWN_CASE, summary="One case")
-async def get_case(case_id: str, caller: ReaderDep, cases: CaseServiceDep) -> CaseOut:
+async def get_case(case_id: CaseIdParam, caller: ReaderDep, cases: CaseServiceDep) -> CaseOut:
     """Its agents, what ties them, and what people did. Scope `trust.score:read`."""
     return case_out(await cases.get(caller, case_id))
 
 
 @router.get("/v1/cases/{case_id}/timeline", responses=UNKNOWN_CASE, summary="The story of a case")
-async def get_case_timeline(case_id: str, caller: ReaderDep, story: CaseStoryDep) -> TimelineOut:
+async def get_case_timeline(case_id: CaseIdParam, caller: ReaderDep, story: CaseStoryDep) -> TimelineOut:
     """Events around each rise, decisions, tokens, approvals, actuations, what people did, in one order.
 
     Messages to people are among it with the scope `trust.admin`. Scope `trust.score:read`.
@@ -117,7 +272,7 @@ async def get_case_timeline(case_id: str, caller: ReaderDep, story: CaseStoryDep
     response_class=PlainTextResponse,
     summary="A case as a document",
 )
-async def get_case_report(case_id: str, caller: ReaderDep, story: CaseStoryDep) -> PlainTextResponse:
+async def get_case_report(case_id: CaseIdParam, caller: ReaderDep, story: CaseStoryDep) -> PlainTextResponse:
     """The case and its story as Markdown, for a ticket. Scope `trust.score:read`."""
     text = await story.tell(caller, case_id, render_markdown)
     return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
@@ -130,7 +285,7 @@ async def _after_act(cases: CaseService, caller: AuthenticatedCaller, case_id: s
 
 @router.post("/v1/cases/{case_id}/acknowledge", responses=ACT_RESPONSES, summary="Acknowledge a case")
 async def acknowledge_case(
-    case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseAcknowledgementIn
+    case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseAcknowledgementIn
 ) -> CaseOut:
     """Somebody looks at it: the caller owns it, unless somebody does. Scope `trust.feedback`."""
     await cases.acknowledge(caller, case_id, act.note)
@@ -138,56 +293,61 @@ async def acknowledge_case(
 
 
 @router.post("/v1/cases/{case_id}/assign", responses=ACT_RESPONSES, summary="Assign a case")
-async def assign_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseAssignmentIn) -> CaseOut:
+async def assign_case(
+    case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseAssignmentIn
+) -> CaseOut:
     """Somebody is to work on it. Scope `trust.feedback`."""
     await cases.assign(caller, case_id, act.owner, act.note)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/notes", status_code=201, responses=ACT_RESPONSES, summary="Add a note to a case")
-async def add_case_note(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
+async def add_case_note(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
     """Words of a person; also with a case that is closed. Scope `trust.feedback`."""
     await cases.note(caller, case_id, act.note)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/snooze", responses=ACT_RESPONSES, summary="Snooze a case")
-async def snooze_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSnoozeIn) -> CaseOut:
+async def snooze_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSnoozeIn) -> CaseOut:
     """Until that is over, alert targets hear of it at a higher level alone. Scope `trust.feedback`."""
     await cases.snooze(caller, case_id, act.for_s, act.note)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/contain", responses=ACT_RESPONSES, summary="Contain a case")
-async def contain_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseContainmentIn) -> CaseOut:
+async def contain_case(
+    case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseContainmentIn
+) -> CaseOut:
     """Policy acts on every agent of it as critical, until the pins expire or are ended. Scope `trust.feedback`."""
     await cases.contain(caller, case_id, act.note, pin=act.pin, valid_s=act.valid_s, revision=act.revision)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/close", responses=ACT_RESPONSES, summary="Close a case")
-async def close_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseClosureIn) -> CaseOut:
+async def close_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseClosureIn) -> CaseOut:
     """Say what it was. The windows of one that was true are kept out of future training. Scope `trust.feedback`."""
     await cases.close(caller, case_id, act.verdict, act.note, release=act.release, revision=act.revision)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/reopen", responses=ACT_RESPONSES, summary="Reopen a case")
-async def reopen_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
+async def reopen_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
     """Look at a closed case again. Scope `trust.feedback`."""
     await cases.reopen(caller, case_id, act.note)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/merge", responses=ACT_RESPONSES, summary="Merge a case into another")
-async def merge_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseMergerIn) -> CaseOut:
+async def merge_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseMergerIn) -> CaseOut:
     """The other takes all agents, decisions and messages; answers with the other. Scope `trust.feedback`."""
     await cases.merge(caller, case_id, act.into, act.note, revision=act.revision)
     return await _after_act(cases, caller, act.into)
 
 
 @router.post("/v1/cases/{case_id}/split", status_code=201, responses=ACT_RESPONSES, summary="Split a case")
-async def split_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSplitIn) -> CaseOut:
+async def split_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSplitIn) -> CaseOut:
     """Some agents become a case of their own; answers with the new one. Scope `trust.feedback`."""
-    fresh = await cases.split(caller, case_id, selectors(act.agents), act.note, revision=act.revision)
+    leaving = [AgentSelector(agent.agent_id, None, agent.issuer) for agent in act.agents]
+    fresh = await cases.split(caller, case_id, leaving, act.note, revision=act.revision)
     return await _after_act(cases, caller, fresh.case_id)

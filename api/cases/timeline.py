@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
+from trustwatch.ingest.described import NULL, DecisionId, member
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.scoring.records.agents import RiskLevel
@@ -49,22 +50,14 @@ _ACTION_WORDS: Final[Mapping[str, str]] = {
 
 
 class TimelineItem(NamedTuple):
-    """One thing that happened.
+    """One thing that happened."""
 
-    Attributes:
-        at_ms: UTC milliseconds.
-        agent_id: whom it is about; "" = the case as a whole.
-        text: a sentence.
-        indicators: (kind, value) of what an event came with.
-        decision_id: the decision that it is; "" = none.
-    """
-
-    at_ms: int
-    kind: TimelineKind
-    agent_id: str
-    text: str
-    indicators: tuple[tuple[str, str], ...] = ()
-    decision_id: str = ""
+    at_ms: Annotated[int, member("when it happened")]
+    kind: Annotated[TimelineKind, member("what it is", "decision")]
+    agent_id: Annotated[str, member("agent that it is about; null = the whole case", "agent-ledger", null=True)]
+    text: Annotated[str, member("a sentence", "Risk went from low to high: new network 203.0.113.0/24")]
+    indicators: Annotated[tuple[tuple[str, str], ...], member("kinds and values", [["network", "AS65537"]])] = ()
+    decision_id: Annotated[DecisionId, NULL] = ""
 
 
 class UntoldEvents(NamedTuple):

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from trustwatch.scoring.pipeline.ipc import LevelChange
+from trustwatch.scoring.records.agents import ConcernName
 from trustwatch.scoring.records.decisions import Decision
 
 from ..http.agent_lookup import AgentSelector
@@ -20,6 +21,7 @@ from ..http.filtered_pages import FilteredPage
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    AgentParam,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -30,7 +32,7 @@ from ..http.schemas import (
 from ..http.server_sent_events import CountedEventStream, encode_comment, encode_event
 from ..http.signed_responses import SIGNED_RESPONSES, encode_model, signed_response
 from ..http.time_range import parse_time_range
-from .schemas import DecisionOut, decision_out, level_change_out
+from ..http.wire import Wire
 from .service import DecisionFilters, DecisionService, LevelChangeSubscription, SubscriptionEnded
 
 KEEP_ALIVE_S = 15.0
@@ -39,6 +41,24 @@ KEEP_ALIVE_S = 15.0
 _LIST_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {**AMBIGUOUS_AGENT_RESPONSES, **SIGNED_RESPONSES}
 
 router = APIRouter(tags=["decisions"], responses=COMMON_PROBLEMS)
+
+
+class DecisionOut(Wire, of=Decision, rename={"event_time_ms": "event_time"}):
+    """A change of level, with everything that led to it."""
+
+    cause: Literal["event", "tick", "release", "feedback"]
+    concern: ConcernName | None
+
+
+class LevelChangeOut(Wire, of=LevelChange, rename={"event_time_ms": "event_time"}):
+    """A change of level in the stream."""
+
+
+def decision_out(decision: Decision) -> DecisionOut:
+    """A decision with all that it keeps."""
+    evidence = {name: value for name, value in decision.evidence.items() if name != "indicators"}
+    return DecisionOut.of(decision, evidence=evidence)
+
 
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
 
@@ -49,7 +69,7 @@ async def list_decisions(
     caller: ReaderDep,
     decisions: DecisionServiceDep,
     runtime: RuntimeDep,
-    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    agent_id: AgentParam = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
     indicator: Annotated[
@@ -139,7 +159,7 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
             if change is None:
                 yield encode_comment("still here")
             else:
-                body = msgspec.json.encode(level_change_out(change)).decode()
+                body = LevelChangeOut.of(change, risk_score=round(change.risk_score, 4)).model_dump_json()
                 yield encode_event("decision", body, change.decision_id)
 
 
@@ -151,7 +171,10 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
     summary="One decision",
 )
 async def get_decision(
-    request: Request, decision_id: str, caller: ReaderDep, decisions: DecisionServiceDep
+    request: Request,
+    decision_id: Annotated[str, Path(description="id of the decision")],
+    caller: ReaderDep,
+    decisions: DecisionServiceDep,
 ) -> DecisionOut | Response:
     """A decision with its feature vector and the snapshots that led to it; signed with `Accept: application/jwt`.
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from typing import Annotated
 
 import msgspec
 import structlog
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.history.time_order import record_time_order
@@ -76,21 +78,21 @@ _log = structlog.get_logger(__name__)
 class Rejection(msgspec.Struct, frozen=True):
     """One record that was refused. `dead_letter_id` is "" where nothing was kept."""
 
-    index: int
-    path: str
-    reason: str
-    dead_letter_id: str
+    index: Annotated[int, member("place in the body, from 0; skipped records do not count")]
+    path: Annotated[str, member("JSON path of what is wrong", "$.agent.id")]
+    reason: Annotated[str, member("what is wrong there", "Object missing required field `time`")]
+    dead_letter_id: Annotated[str, member("id under which the refused record is kept", "01KAW4ED1JQ4V1S0Z3Y8M4C2QK")]
 
 
 class Receipt(msgspec.Struct):
     """The outcome of a body: counts of its records, and the reasons of those that were refused."""
 
-    accepted: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    rejections: list[Rejection] = []
-    rejections_omitted: int = 0
+    accepted: Annotated[int, member("records that are in the log now", 25)] = 0
+    duplicate: Annotated[int, member("records that were there already", 0)] = 0
+    rejected: Annotated[int, member("records that were refused", 1)] = 0
+    skipped: Annotated[int, member("records that are not audit events by design; of foreign formats alone", 0)] = 0
+    rejections: Annotated[list[Rejection], member("refused records, the first ones")] = []
+    rejections_omitted: Annotated[int, member("refused records that are not listed", 0)] = 0
 
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection, and list it while there is room."""

@@ -6,10 +6,11 @@ Whoever has the key of pseudonyms of this installation can derive every one of t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import structlog
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.pseudonyms import PrivacyKey
 
@@ -43,8 +44,8 @@ def open_shared_secret(settings: Settings) -> PrivacyKey:
 class IssuedOriginKey(NamedTuple):
     """Key of a tenant: `key` in hexadecimal, the number of its period, and when to ask again (s since 1970)."""
 
-    key: str
-    epoch: int
+    key: Annotated[str, member("secret, 64 hexadecimal digits, for HMAC-SHA-256", "9f86d081884c7d65")]
+    epoch: Annotated[int, member("number of the period, which begins and ends with the clock", 4)]
     expires_at: float
 
 

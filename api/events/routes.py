@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import Field
 from starlette.routing import Route
 
+from trustwatch.ingest.described import TenantName
 from trustwatch.ingest.extras import install_line
 from trustwatch.ingest.formats import otlp
 from trustwatch.ingest.formats.otlp import OtlpSignal
 from trustwatch.ingest.formats.raw_records import ParsedRecords
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, TenantParam, problem_responses
+from ..http.wire import TimeText, Wire
 from .dead_letter_service import DeadLetterService, parser_named
 from .event_bodies import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
@@ -31,13 +37,13 @@ from .event_bodies import (
 )
 from .intake import Receipt
 from .intake_limits import UnsupportedBody
-from .origin_keys import OriginKeyIssuer
-from .schemas import EVENT_EXAMPLE, DeadLetterOut, OriginKeyOut, ReceiptOut, dead_letter_out, origin_key_out
+from .origin_keys import IssuedOriginKey, OriginKeyIssuer
 from .service import BodySplitter, EventService, check_not_all_rejected
 
 EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
 ORIGIN_KEY_PATH = "/v1/origin-key"
 
+LetterIdParam = Annotated[str, Path(description="id of the dead letter")]
 EventServiceDep = Annotated[EventService, Depends(provided(EventService))]
 DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
 OriginKeyIssuerDep = Annotated[OriginKeyIssuer, Depends(provided(OriginKeyIssuer))]
@@ -45,6 +51,17 @@ FormatParam = Annotated[
     str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
 ]
 
+EVENT_EXAMPLE: dict[str, Any] = {
+    "id": "evt-0193",
+    "time": "2026-11-24T22:23:14.123Z",
+    "type": "tool.call",
+    "tenant": "acme-corp",
+    "agent": {"id": "agent-payment-processor-v2.1", "issuer": "https://as.example"},
+    "action": "process_payment",
+    "effect": "write",
+    "resource": {"type": "account", "id": "acct-42"},
+    "outcome": "success",
+}
 _EVENT_SCHEMA = {"$ref": "#/components/schemas/AuditEvent"}
 _CLOUDEVENT_EXAMPLE = {
     "specversion": "1.0",
@@ -77,6 +94,31 @@ _EVENT_PROBLEMS = problem_responses(
     }
 )
 _UNKNOWN_LETTER_RESPONSES = problem_responses({404: "no such dead letter"})
+
+
+class ReceiptOut(Wire, of=Receipt):
+    """Outcome of a body: everything counted here is durable."""
+
+
+class DeadLetterOut(Wire, of=DeadLetter):
+    """A record that was refused."""
+
+    size: int = Field(description="bytes of the record", examples=[412])
+    raw: str | None = Field(None, description="base64; only if one dead letter is requested")
+
+
+class OriginKeyOut(Wire, of=IssuedOriginKey):
+    """Key of a tenant for keyed hashes of values."""
+
+    tenant: TenantName
+    expires_at: TimeText = Field(description="ask again then: within the hour, and when the period ends")
+
+
+def dead_letter_out(stored: DeadLetter, *, with_raw: bool) -> DeadLetterOut:
+    """A dead letter; its bytes only if they are requested."""
+    raw = stored.raw
+    return DeadLetterOut.of(stored, size=len(raw), raw=base64.b64encode(raw).decode() if with_raw else None)
+
 
 router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
 dead_letters_router = APIRouter(tags=["dead letters"], responses=COMMON_PROBLEMS)
@@ -159,7 +201,8 @@ async def get_origin_key(
     """
     response.headers["Cache-Control"] = "no-store"
     named = caller.require_tenant(tenant)
-    return origin_key_out(named, await asyncio.to_thread(issuer.issue, named))
+    issued = await asyncio.to_thread(issuer.issue, named)
+    return OriginKeyOut.of(issued, tenant=named, expires_at=format_rfc3339(int(issued.expires_at * 1000)))
 
 
 @dead_letters_router.get("/v1/dead-letters", summary="List refused records")
@@ -179,7 +222,7 @@ async def list_dead_letters(
     "/v1/dead-letters/{letter_id}", responses=_UNKNOWN_LETTER_RESPONSES, summary="One refused record"
 )
 async def get_dead_letter(
-    letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
+    letter_id: LetterIdParam, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
 ) -> DeadLetterOut:
     """One dead letter with its bytes, in base64. Scope `trust.admin`."""
     return dead_letter_out(await dead_letters.get(caller, letter_id), with_raw=True)
@@ -193,7 +236,10 @@ async def get_dead_letter(
     summary="Send a refused record in again",
 )
 async def replay_dead_letter(
-    letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep, record_format: FormatParam = None
+    letter_id: LetterIdParam,
+    caller: AdministratorDep,
+    dead_letters: DeadLetterServiceDep,
+    record_format: FormatParam = None,
 ) -> Response:
     """Through the same intake, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
 

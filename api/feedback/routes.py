@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
 
-from trustwatch.scoring.records.feedback import FeedbackState, FeedbackVerdict
+from trustwatch.ingest.described import AgentId, EventId, IssuerName, TenantName
+from trustwatch.scoring.records.agents import LevelName
+from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackState, FeedbackVerdict
 
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    AgentParam,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -20,19 +25,134 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
-from .schemas import (
-    FeedbackIn,
-    FeedbackOut,
-    PreviewOut,
-    PreviewStartedOut,
-    draft_from_body,
-    feedback_out,
-    preview_out,
-)
-from .service import FeedbackService
+from ..http.wire import TimeText, Wire
+from .drafts import FeedbackDraft
+from .service import FeedbackService, FeedbackStatus
+
+FeedbackText = Annotated[str, Field(max_length=1000)]
+
+
+class FeedbackScopeIn(BaseModel):
+    """Scope of a rule: agents and features that it is about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["agent", "peer_group"] = Field("agent", description="the decision's agent, or all of its type")
+    features: list[Annotated[str, Field(max_length=100)]] | None = Field(
+        None, max_length=60, description="features or codes of reasons; null = all but hard signals"
+    )
+    resource: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="target or resource id of events; null = any"
+    )
+
+
+class FeedbackIn(BaseModel):
+    """Verdict of a person on a decision."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: FeedbackVerdict = Field(description="whether the decision was right", examples=["false_positive"])
+    scope: FeedbackScopeIn = Field(FeedbackScopeIn(), description="agents and features that the rule is about")  # type: ignore[call-arg]  # pydantic's defaults
+    reason: FeedbackText = Field(description="why; kept, and part of the audit event")
+    expires_in_s: int = Field(0, ge=0, le=31_622_400, description="of a false positive: how long its rule holds, s")
+    preview_id: str | None = Field(None, max_length=100, description="of the finished preview of the same draft")
+    accept_unseen: bool = Field(False, description="adopt although there was no history to preview it on")
+
+
+class FeedbackScopeOut(Wire, of=Feedback, only=("kind", "agent", "agent_type", "features", "resource")):
+    """Scope of a rule: agents and features that it is about."""
+
+
+class FeedbackOut(
+    Wire,
+    of=FeedbackStatus,
+    omit=[f"feedback.{name}" for name in ("kind", "agent", "agent_type", "features", "resource")],
+    rename={
+        "feedback.from_ms": "label_from",
+        "feedback.until_ms": "label_until",
+        "matched": "events_matched",
+        "last_ms": "last_matched_at",
+    },
+):
+    """Feedback, and what became of it."""
+
+    scope: FeedbackScopeOut = Field(description="agents and features that the rule is about")
+
+
+class PreviewStartedOut(Wire, of=FeedbackPreview, only=("preview_id", "status")):
+    """A preview that has begun."""
+
+
+class PreviewWindowOut(Wire):
+    """Events that a preview replayed."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: TimeText = Field(alias="from", serialization_alias="from", description="time of the first")
+    to: TimeText = Field(description="time of the last")
+    events: int = Field(description="number of events")
+    source: str = Field(description="log, archive and log, or kafka")
+
+
+class PreviewAlertOut(Wire):
+    """A rise of an agent's level in the replay."""
+
+    agent_id: AgentId
+    tenant: TenantName
+    issuer: IssuerName
+    time: TimeText
+    event_id: EventId
+    level: LevelName = Field(description="level without the rule", examples=["high"])
+    level_with_rule: LevelName = Field(description="level that it would have reached under the rule", examples=["low"])
+    reasons: list[str] = Field(description="why, the strongest first")
+    marked: bool = Field(description="it is the decision that the feedback is about")
+    same_rise: bool = Field(False, description="a step of the rise that led to that decision")
+
+
+class LostDetectionOut(PreviewAlertOut):
+    """A detection that would be lost."""
+
+    why: Literal["confirmed", "level"] = Field(description="a person confirmed this attack, or its level was high")
+    feedback_id: str | None = Field(None, description="feedback that confirmed it")
+
+
+class RemainingAnomalyOut(Wire):
+    """A feature that the rule does not name and that makes events odd which it touches."""
+
+    feature: str = Field(description="name of the feature", examples=["rate_deviation"])
+    events: int = Field(description="number of events")
+
+
+class PreviewOut(Wire, of=FeedbackPreview):
+    """A preview. What it found is null until it is done."""
+
+    window: PreviewWindowOut | None = Field(None, description="events that were replayed")
+    events_matched: int | None = Field(None, description="events in which the rule counted", examples=[14])
+    alerts_before: int | None = Field(None, description="alerts without the rule", examples=[9])
+    alerts_after: int | None = Field(None, description="alerts with the rule", examples=[2])
+    alerts_removed: list[PreviewAlertOut] | None = Field(None, description="at most 200")
+    alerts_removed_count: int | None = Field(None, description="alerts that the rule removes", examples=[7])
+    detections_lost: list[LostDetectionOut] | None = Field(None, description="at most 200, confirmed attacks first")
+    detections_lost_count: int | None = Field(None, description="detections that the rule would lose", examples=[0])
+    agents_affected: int | None = Field(None, description="agents whose risk it changes", examples=[3])
+    still_odd: list[RemainingAnomalyOut] | None = Field(None, description="what else is anomalous in those events")
+    unseen: str | None = Field(None, description="why there was no history to preview it on; empty where there was")
+
+
+def feedback_out(status: FeedbackStatus) -> FeedbackOut:
+    """Feedback as it is answered."""
+    return FeedbackOut.of(status, scope=FeedbackScopeOut.of(status.feedback))
+
+
+def draft_from_body(body: FeedbackIn) -> FeedbackDraft:
+    """Draft that a body asks for."""
+    return msgspec.convert(body.model_dump(exclude={"scope"}) | body.scope.model_dump(), FeedbackDraft)
+
 
 router = APIRouter(tags=["feedback"], responses=COMMON_PROBLEMS)
 
+FeedbackIdParam = Annotated[str, Path(description="id of the feedback")]
+DecisionIdParam = Annotated[str, Path(description="id of the decision")]
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 ADOPTION_RESPONSES = problem_responses(
     {404: "no such decision", 409: "no finished preview of this draft, or too many rules"}
@@ -44,7 +164,7 @@ PREVIEW_RESPONSES = problem_responses({404: "no such decision", 429: "too many p
     "/v1/decisions/{decision_id}/feedback", status_code=201, responses=ADOPTION_RESPONSES, summary="Give feedback"
 )
 async def adopt_feedback(
-    decision_id: str, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
+    decision_id: DecisionIdParam, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
 ) -> FeedbackOut:
     """A false positive needs the finished preview of the same draft, acts at once, in its scope alone, and expires.
 
@@ -60,29 +180,32 @@ async def adopt_feedback(
     summary="Preview feedback",
 )
 async def start_feedback_preview(
-    decision_id: str, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
+    decision_id: DecisionIdParam, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
 ) -> PreviewStartedOut:
     """Replay the last days without the rule and with it, in the background. Scope `trust.feedback`."""
     preview = await feedback.start_preview(caller, decision_id, draft_from_body(draft))
-    return PreviewStartedOut(preview_id=preview.preview_id, status=preview.status)
+    return PreviewStartedOut.of(preview)
 
 
 @router.get(
     "/v1/feedback/previews/{preview_id}", responses=problem_responses({404: "no such preview"}), summary="One preview"
 )
-async def get_feedback_preview(preview_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> PreviewOut:
+async def get_feedback_preview(
+    preview_id: Annotated[str, Path(description="id of the preview")], caller: ReaderDep, feedback: FeedbackServiceDep
+) -> PreviewOut:
     """Progress and result of a preview. Scope `trust.score:read`."""
-    return preview_out(await feedback.get_preview(caller, preview_id))
+    preview = await feedback.get_preview(caller, preview_id)
+    return PreviewOut.of(preview, **(msgspec.json.decode(preview.result) if preview.result else {}))
 
 
 @router.get("/v1/feedback", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List feedback")
 async def list_feedback(
     caller: ReaderDep,
     feedback: FeedbackServiceDep,
-    status: FeedbackState | None = None,
-    verdict: FeedbackVerdict | None = None,
-    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
-    decision_id: Annotated[str | None, Query(max_length=100)] = None,
+    status: Annotated[FeedbackState | None, Query(description="only those of that status")] = None,
+    verdict: Annotated[FeedbackVerdict | None, Query(description="only those of that verdict")] = None,
+    agent_id: AgentParam = None,
+    decision_id: Annotated[str | None, Query(max_length=100, description="id of the decision")] = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
     limit: LimitParam = 50,
@@ -97,7 +220,7 @@ async def list_feedback(
 @router.get(
     "/v1/feedback/{feedback_id}", responses=problem_responses({404: "no such feedback"}), summary="One feedback"
 )
-async def get_feedback(feedback_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> FeedbackOut:
+async def get_feedback(feedback_id: FeedbackIdParam, caller: ReaderDep, feedback: FeedbackServiceDep) -> FeedbackOut:
     """One feedback with every step of its life. Scope `trust.score:read`."""
     return feedback_out(await feedback.get(caller, feedback_id))
 
@@ -108,7 +231,7 @@ async def get_feedback(feedback_id: str, caller: ReaderDep, feedback: FeedbackSe
     summary="Revoke feedback",
 )
 async def revoke_feedback(
-    feedback_id: str,
+    feedback_id: FeedbackIdParam,
     caller: ReviewerDep,
     feedback: FeedbackServiceDep,
     reason: Annotated[str, Query(min_length=1, max_length=1000, description="why; kept with it")],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import structlog
 
+from trustwatch.ingest.described import FLAT, member
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.record_keys import record_id
@@ -62,20 +63,13 @@ MAX_RULES = 100
 
 
 class FeedbackStatus(NamedTuple):
-    """Feedback with what became of it.
+    """Feedback with what became of it."""
 
-    Attributes:
-        matched: events in which its rule counted, as of the last commits.
-        last_ms: event time of the last of them; 0 = none.
-        partitions: event logs that hold to the rule now.
-        steps: its life so far; empty in lists.
-    """
-
-    feedback: Feedback
-    matched: int
-    last_ms: int
-    partitions: int
-    steps: Sequence[FeedbackStep] = ()
+    feedback: Annotated[Feedback, FLAT]
+    matched: Annotated[int, member("events in which the rule counted, as of the last commits", 14)]
+    last_ms: Annotated[int, member("time of the last event in which the rule counted; null = none", null=True)]
+    partitions: Annotated[int, member("event logs that apply the rule now", 1)]
+    steps: Annotated[Sequence[FeedbackStep], member("its life so far; empty in lists")] = ()
 
 
 class FeedbackService:

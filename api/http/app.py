@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from starlette.responses import RedirectResponse, Response
 
@@ -75,8 +76,17 @@ class DocumentedApp(FastAPI):
         with self._documenting:
             if self._document is None:
                 scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
-                described = [part.described for part in self._slices]
-                self._document = complete_document(super().openapi(), described, {**SCOPE_WORDS, **scopes})
+                records = [record for part in self._slices for record in part.documented_records]
+                routers = [router for part in self._slices for router in part.documented]
+                document = get_openapi(
+                    title=self.title,
+                    version=self.version,
+                    summary=self.summary,
+                    description=self.description,
+                    license_info=self.license_info,
+                    routes=[*self.routes, *(route for router in routers for route in router.routes)],
+                )
+                self._document = complete_document(document, records, {**SCOPE_WORDS, **scopes})
             return self._document
 
 

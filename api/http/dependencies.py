@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Path, Request, Security
 from fastapi.security import OAuth2
 from starlette.types import Scope
 
@@ -126,7 +126,10 @@ ReviewerDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_FEEDBAC
 AdministratorDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_ADMIN))]
 
 
-def agent_of_path(agent_id: str, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:
+AgentIdParam = Annotated[str, Path(description="id of the agent, percent-encoded once")]
+
+
+def agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:
     """The agent that the path of a request names, and its query more closely."""
     return AgentSelector(agent_id, tenant, issuer)
 

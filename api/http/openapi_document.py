@@ -8,68 +8,76 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter
 
 from trustwatch.ingest.events import event_schema_components
-
-from .openapi_words import MEMBERS, PARAMETERS, TAGS
 
 Document = dict[str, Any]
 SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
 OAUTH_SCHEME: Final = "oauth2"
 _PAGE_SUFFIX: Final = "PageOut"
 _PAGE_NAME = re.compile(r"PageOut_(\w+)Out_")
+_NOT_VALIDATED: Final = "FastAPI does not read the request"
 _METHODS: Final = ("get", "put", "post", "delete", "patch", "head", "options")
 
 
-class DescribedPaths(NamedTuple):
-    """Part of the document that a slice writes itself, for what is answered before FastAPI.
+TAGS: Final[Mapping[str, str]] = {
+    "service": "The service about itself: health, readiness, metrics, schema of events, token policy.",
+    "events": "Audit events in: native events and CloudEvents, traces and logs of OpenTelemetry.",
+    "dead letters": "Records that could not be taken in, and another try at them.",
+    "agents": "Risk of agents, from memory; a person vouches for one.",
+    "decisions": "Changes of level: history, single records, a live stream.",
+    "containment": "Calls judged before they are made; approvals, pins, and what an agent reached.",
+    "hooks": "Questions of authorization servers while a token is issued, in the shape of each product.",
+    "gateways": "Questions of gateways and resource servers about each call.",
+    "actuations": "What was changed at authorization servers.",
+    "alerts": "Deliveries of alerts, and test alerts.",
+    "cases": "Rises of risk that belong together, and what people do with them.",
+    "acts": "What people did, whatever it was about.",
+    "feedback": "A person says that a decision was right or wrong; previews of the rule that follows.",
+    "models": "Versions, shadow, promotion, drift and the budget of alerts.",
+    "search": "Agents, people, cases, decisions and events that fit a query.",
+    "privacy": "Erasures with signed proofs, exports, the chain of decisions.",
+    "shared signals": "Transmitter of security event tokens (OpenID SSF 1.0).",
+}
+"""Descriptions of the groups of operations."""
 
-    Attributes:
-        paths: path items.
-        schemas: schemas that they name.
-        security_schemes: proofs that they ask for.
-    """
 
-    paths: Mapping[str, Any] = {}
-    schemas: Mapping[str, Any] = {}
-    security_schemes: Mapping[str, Any] = {}
+class DocumentedRouter(APIRouter):
+    """Routes that the document alone has, and something in front of FastAPI serves."""
+
+    def __init__(self, tag: str) -> None:
+        no_validation: dict[int | str, Any] = {422: {"description": _NOT_VALIDATED}}
+        super().__init__(tags=[tag], responses=no_validation, generate_unique_id_function=lambda route: route.name)
 
 
-def complete_document(document: Document, described: Sequence[DescribedPaths], scopes: Mapping[str, str]) -> Document:
+def complete_document(document: Document, records: Sequence[type], scopes: Mapping[str, str]) -> Document:
     """Complete FastAPI's document; returns it.
 
     Args:
         document: as FastAPI makes it; changed in place, but for names of schemas.
-        described: parts that slices write themselves.
+        records: bodies that routes name without FastAPI's knowledge.
         scopes: what each scope lets a token do.
     """
     document = _with_readable_names(document)
     components = document["components"]
     _, event_parts = event_schema_components(SCHEMA_REF_PREFIX)
     components["schemas"].update(event_parts)
-    for part in described:
-        document["paths"].update(part.paths)
-        components["schemas"].update(part.schemas)
-        components["securitySchemes"].update(part.security_schemes)
+    components["schemas"].update(msgspec.json.schema_components(records, ref_template=SCHEMA_REF_PREFIX + "{name}")[1])
     components["securitySchemes"][OAUTH_SCHEME]["flows"]["clientCredentials"]["scopes"] = dict(scopes)
     document["servers"] = [{"url": "/", "description": "where this document came from"}]
     for operation in operations_of(document):
+        if operation["responses"].get("422", {}).get("description") == _NOT_VALIDATED:
+            del operation["responses"]["422"]
         operation["security"] = _alternatives(operation.get("security", []))
-        _describe_parameters(operation)
     used = {tag for operation in operations_of(document) for tag in operation.get("tags", ())}
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
     for name, schema in components["schemas"].items():
-        _describe_members(name, schema)
         if name.endswith(_PAGE_SUFFIX):
             schema.setdefault("description", "A page of items, and where the next ones are.")
-    for name, section in (("paths", document), ("schemas", components)):
-        section[name] = _with_members_in_place(section[name], document)
-    for operation in operations_of(document):
-        for content in operation.get("requestBody", {}).get("content", {}).values():
-            schema = content.get("schema", {})
-            _describe_members(schema.get("title", ""), schema)
-    for schema in components["schemas"].values():
         _give_example(schema, document)
     return document
 
@@ -97,18 +105,6 @@ def _readable(name: str) -> str:
     return _PAGE_NAME.sub(r"\1PageOut", name)
 
 
-def _with_members_in_place(value: Any, document: Document) -> Any:
-    """A reference to a member of a schema is that member: generators of clients follow schemas alone."""
-    if isinstance(value, list):
-        return [_with_members_in_place(below, document) for below in value]
-    if not isinstance(value, dict):
-        return value
-    reference = value.get("$ref", "")
-    if isinstance(reference, str) and "/properties/" in reference:
-        return _resolved(reference, document) | {name: below for name, below in value.items() if name != "$ref"}
-    return {name: _with_members_in_place(below, document) for name, below in value.items()}
-
-
 def _alternatives(security: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
     """One requirement for each scope: a token has to have one of them, never several."""
     return [
@@ -117,26 +113,6 @@ def _alternatives(security: list[dict[str, list[str]]]) -> list[dict[str, list[s
         for scheme, scopes in requirement.items()
         for scope in scopes or [""]
     ]
-
-
-def _describe_parameters(operation: Document) -> None:
-    for parameter in operation.get("parameters", ()):
-        name = parameter["name"]
-        if "description" not in parameter and (text := PARAMETERS.get(name) or _member_text(name)):
-            parameter["description"] = text
-
-
-def _member_text(name: str) -> str | None:
-    return MEMBERS[name].text if name in MEMBERS else None
-
-
-def _describe_members(schema_name: str, schema: Document) -> None:
-    for name, member in schema.get("properties", {}).items():
-        words = MEMBERS.get(f"{schema_name}.{name}") or MEMBERS.get(name)
-        if words is not None:
-            member.setdefault("description", words.text)
-            if words.example is not None and "example" not in member:
-                member.setdefault("examples", [words.example])
 
 
 def _give_example(schema: Document, document: Document) -> None:

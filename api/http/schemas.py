@@ -4,71 +4,43 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-import msgspec
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.scoring.policy.book import PolicyBook
-from trustwatch.scoring.records.agents import LevelName, RiskLevel
-from trustwatch.scoring.records.indicators import IndicatorKind, IndicatorStatus
+from trustwatch.ingest.described import PolicyVersion
+from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import RiskReason
+from trustwatch.scoring.records.indicators import Indicator
 from trustwatch.scoring.store.database import MAX_PAGE
 
-
-def format_rfc3339_or_none(at_ms: int) -> str | None:
-    """As `format_rfc3339`; None for 0, which stands for never."""
-    return format_rfc3339(at_ms) if at_ms else None
-
+from .wire import Wire
 
 T = TypeVar("T")
 
-Level = LevelName
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
-TimeText = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examples=["2026-11-24T22:23:14.130Z"])]
-AgentId = Annotated[str, Field(min_length=1, max_length=2048)]
+AgentIdText = Annotated[
+    str, Field(min_length=1, max_length=2048, description="id of the agent", examples=["agent-payment-processor-v2.1"])
+]
 NameText = Annotated[str, Field(max_length=2048)]
 
 
-class ReasonOut(BaseModel):
+class ReasonOut(Wire, of=RiskReason):
     """A reason why risk moved."""
 
-    code: str
-    feature: str
-    observed: str
-    usual: str
-    contribution: float
-    text: str
 
-
-class IndicatorOut(BaseModel):
+class IndicatorOut(Wire, of=Indicator):
     """One thing that the events came with which raised an agent's risk."""
 
-    kind: IndicatorKind
-    value: str
-    status: IndicatorStatus = Field(
-        description="`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` where "
-        "the event came with a new network or credential, else `not_tracked`"
-    )
-    at: TimeText = Field(description="when it was first met since the agent was calm, or new within the day before")
 
-
-class TokenPolicyOut(BaseModel):
+class TokenPolicyOut(Wire, of=LevelTokenPolicy):
     """Token policy of a level."""
 
-    allow: bool
-    max_token_lifetime_s: int
-    allowed_scopes: list[str] | None = Field(description="scopes or patterns with `*`; null where none is restricted")
-    refresh_allowed: bool
-    step_up: bool
-    revoke: bool
-    step_up_scopes: list[str] = Field(description="patterns of the scopes that a person must approve")
 
-
-class TokenPoliciesOut(BaseModel):
+class TokenPoliciesOut(Wire):
     """The token policy of every level."""
 
-    version: str
-    levels: dict[str, TokenPolicyOut]
+    version: PolicyVersion
+    levels: dict[str, TokenPolicyOut] = Field(description="token policy by level")
 
 
 class ProblemOut(BaseModel):
@@ -76,11 +48,11 @@ class ProblemOut(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(examples=["urn:trustwatch:problem:invalid_token"])
-    title: str
-    status: int
-    detail: str
-    code: str
+    type: str = Field(description="URN of the problem", examples=["urn:trustwatch:problem:invalid_token"])
+    title: str = Field(description="the problem in a few words", examples=["Invalid token"])
+    status: int = Field(description="status of the answer", examples=[401])
+    detail: str = Field(description="what is wrong, where, and what to do", examples=["the token has expired"])
+    code: str = Field(description="stable code of the problem, for programs", examples=["invalid_token"])
 
 
 def problem_responses(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
@@ -106,18 +78,18 @@ COMMON_PROBLEMS = problem_responses(
 class LivenessOut(BaseModel):
     """The process answers."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"] = Field(default="ok", description="the process answers")
 
 
 class ReadinessOut(BaseModel):
     """Readiness of the service, by component."""
 
-    ready: bool
-    components: dict[str, Literal["ok", "not ok"]]
-    reason: str | None = Field(None, description="why a service that starts is not ready yet")
-    learning: bool | None = Field(
-        None, description="true while no trained model is in force, and every agent is unknown; else left out"
+    ready: bool = Field(description="true if every component is `ok`")
+    components: dict[str, Literal["ok", "not ok"]] = Field(
+        description="state by component", examples=[{"store": "ok", "pipeline": "ok"}]
     )
+    reason: str | None = Field(None, description="why a service that starts is not ready yet")
+    learning: bool | None = Field(None, description="true while no trained model is active; else left out")
     waiting_for: str | None = Field(None, description="what a worker that is ready has not got yet; else left out")
     restart_needed: list[str] | None = Field(
         None,
@@ -126,26 +98,21 @@ class ReadinessOut(BaseModel):
     )
 
 
+NEXT_CURSOR: Any = Field(
+    description="pass as `cursor`; null = these were the last ones", examples=["WzE3NjQwMDAwMDAsIkQxIl0"]
+)
+
+
 class PageOut(BaseModel, Generic[T]):
-    """Some items, and where the next ones are."""
+    """A page of items, and where the next ones are."""
 
-    items: list[T]
-    next_cursor: str | None = Field(description="pass as `cursor`; null = these were the last ones")
-
-
-def level_word(level: int) -> Any:
-    """The word of a level; Any because pydantic, not the type checker, knows the words."""
-    return RiskLevel(level).label
-
-
-def concern_or_none(concern: str) -> Any:
-    """A concern, or None for ""; Any because pydantic, not the type checker, knows the words."""
-    return concern or None
+    items: list[T] = Field(description="the items of this page")
+    next_cursor: str | None = NEXT_CURSOR
 
 
 def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
     """The token policy of every level as it is answered."""
-    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
+    levels = {level.label: TokenPolicyOut.of(book.table[level]) for level in RiskLevel}
     return TokenPoliciesOut(version=book.version, levels=levels)
 
 
@@ -159,6 +126,8 @@ IssuerParam = Annotated[
     str | None, Query(max_length=2048, description="issuer of the agent, where its id is not unique")
 ]
 
-LimitParam = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+LimitParam = Annotated[int, Query(ge=1, le=MAX_PAGE, description="most items of a page")]
+
+AgentParam = Annotated[str | None, Query(max_length=2048, description="id of the agent, as its issuer knows it")]
 
 CursorParam = Annotated[str | None, Query(max_length=8192, description="`next_cursor` of the page before")]

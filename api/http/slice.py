@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from trustwatch.ingest.errors import TrustwatchError
 
-from .openapi_document import DescribedPaths
+from .openapi_document import DocumentedRouter
 from .problems import ProblemMaker
 from .prometheus_metrics import MetricValues
 from .service_registry import ServiceRegistry
@@ -94,7 +94,8 @@ class Slice(NamedTuple):
         fast_routes: answered before FastAPI.
         metrics: values of observed metrics, read when somebody asks; also where the process answers no questions.
         applications: mounted beside the routes.
-        described: its part of the OpenAPI document for what is answered before FastAPI.
+        documented: routes of the OpenAPI document that are answered before FastAPI.
+        documented_records: bodies that the document names without FastAPI's knowledge.
         scopes: scopes of its own, with what each lets a token do.
     """
 
@@ -109,5 +110,6 @@ class Slice(NamedTuple):
     fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = no_fast_routes
     metrics: Callable[[ServiceRegistry], MetricValues] = no_metrics
     applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = no_applications
-    described: DescribedPaths = DescribedPaths()
+    documented: Sequence[DocumentedRouter] = ()
+    documented_records: Sequence[type] = ()
     scopes: Mapping[str, str] = {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from trustwatch.ingest.described import FLAT, member
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.model_directory import read_manifest
@@ -66,28 +67,22 @@ class PromotionRefused(ProblemError):
 
 
 class ModelVersionView(NamedTuple):
-    """One version with everything that is known of it and may be shown.
+    """One version with everything that is known of it and may be shown."""
 
-    Attributes:
-        curves: score to p-value of agents that the version does not know; empty where its directory is gone.
-        observed: what share of events in shadow had p-values up to each edge; empty before that.
-        history: the newest lines about it; empty for callers that are not of all tenants.
-        switches: where it came into force.
-        on_disk: whether its directory is there.
-        known_agent_curves: the same curves of agents that the version knows from its history; empty where it was not
-            rehearsed, and they are judged by `curves`, too.
-        judgement: whether its figures allow a promotion; None for callers that are not of all tenants.
-    """
-
-    model: ModelVersion
-    in_force: bool
-    on_disk: bool
-    curves: list[CalibrationCurve]
-    observed: list[ObservedShare]
-    history: list[ModelHistoryEntry]
-    switches: list[ModelSwitch]
-    known_agent_curves: Sequence[CalibrationCurve] = ()
-    judgement: PromotionAssessment | None = None
+    model: Annotated[ModelVersion, FLAT]
+    in_force: Annotated[bool, member("whether events are judged by it now")]
+    on_disk: Annotated[bool, member("whether its directory exists")]
+    curves: Annotated[list[CalibrationCurve], member("calibration for agents that are not in its history")]
+    observed: Annotated[list[ObservedShare], member("share of events in shadow by p-value; empty before that")]
+    history: Annotated[list[ModelHistoryEntry], member("newest entries; empty for callers not of all tenants")]
+    switches: Annotated[list[ModelSwitch], member("when it became active, by partition")]
+    known_agent_curves: Annotated[
+        Sequence[CalibrationCurve],
+        member(
+            "calibration for those that it knows; empty if it was not validated, and `calibration` judges them, too"
+        ),
+    ] = ()
+    judgement: Annotated[PromotionAssessment | None, member("of a challenger: whether it may be promoted")] = None
 
 
 class DriftReport(NamedTuple):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field, model_validator
+
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.decision_chain import ChainHead
+from trustwatch.scoring.store.decision_store import ChainBreak, ChainVerification
 
 from ..http.agent_paths import AGENT_PATH
 from ..http.dependencies import AdministratorDep, AgentDep, provided
@@ -15,24 +20,79 @@ from ..http.schemas import (
     UNKNOWN_AGENT_RESPONSES,
     CursorParam,
     LimitParam,
+    NameText,
     PageOut,
     problem_responses,
 )
-from .schemas import (
-    ChainOut,
-    ErasureIn,
-    ErasureOut,
-    ProofCheckIn,
-    ProofCheckOut,
-    chain_out,
-    erasure_out,
-    erasure_request_from_body,
-    proof_check_out,
-)
-from .service import ErasureService
+from ..http.wire import Wire
+from .service import ErasureRequest, ErasureService, ProofCheck
+
+SubjectIdentifier = Annotated[str, Field(min_length=2, max_length=2048)]
+
+
+class ErasureIn(BaseModel):
+    """Subject to erase: an agent or a principal."""
+
+    agent: SubjectIdentifier | None = Field(None, description="agent id")
+    principal: SubjectIdentifier | None = Field(None, description="person or service that agents act for")
+    tenant: NameText | None = Field(None, description="default: the caller's only one")
+    issuer: NameText | None = Field(None, description="of an agent; default: the caller's only one")
+    as_named: bool = Field(False, description="with pseudonyms on: erase the identifier itself, logged before")
+    reason: Annotated[str, Field(min_length=1, max_length=1000, description="why; it becomes part of the proof")]
+
+    @model_validator(mode="after")
+    def _check_one_subject(self) -> ErasureIn:
+        if (self.agent is None) == (self.principal is None):
+            raise ValueError("name `agent` or `principal`, one of them")
+        return self
+
+
+class ErasureOut(Wire, of=Erasure, rename={"error": "detail"}):
+    """Progress of an erasure. The identifier is shown while the work continues, and is not kept afterwards."""
+
+    counts: dict[str, int] = Field(description="what was removed or changed, by place")
+    proof: str | None = Field(
+        description="compact JWS (ES256) of the local key", examples=["eyJhbGciOiJFUzI1NiJ9.e30.c2ln"]
+    )
+    document: dict[str, Any] | None = Field(description="what the proof says")
+
+
+class ProofCheckIn(BaseModel):
+    """A proof, and the identifier that it is about: the service does not know it any more."""
+
+    proof: Annotated[str, Field(max_length=200_000)] = Field(
+        description="the signed proof, a JWT", examples=["eyJhbGciOiJFUzI1NiJ9.e30.c2ln"]
+    )
+    subject: SubjectIdentifier = Field(description="who is said to be erased", examples=["john.doe@company.com"])
+
+
+class ProofCheckOut(Wire, of=ProofCheck):
+    """Result of another check of everything that is kept."""
+
+
+class ChainHeadOut(Wire, of=ChainHead, rename={"anchor_sequence": "complete_after"}):
+    """End of the chain of a partition; all entries behind the sequence number `complete_after` must be there."""
+
+
+class ChainBreakOut(Wire, of=ChainBreak, rename={"problem": "what"}):
+    """A place where a chain does not hold."""
+
+
+class ChainOut(Wire, of=ChainVerification, rename={"before": "before_chain"}):
+    """Result of the check that decisions are as they were written."""
+
+
+def erasure_out(erasure: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
+    """An erasure as it is answered."""
+    more: dict[str, Any] = {"subject": None} if erasure.status == "done" else {}
+    counts = {target: count for target, count in erasure.counts.items() if isinstance(count, int)}
+    proof = None if brief else erasure.proof.decode() or None
+    return ErasureOut.of(erasure, counts=counts, proof=proof, document=document, **more)
+
 
 router = APIRouter(tags=["privacy"], responses=COMMON_PROBLEMS)
 
+ErasureId = Annotated[str, Path(description="id of the erasure")]
 ErasureServiceDep = Annotated[ErasureService, Depends(provided(ErasureService))]
 REFUSED_ERASURE_RESPONSES = problem_responses(
     {409: "it can not be erased as things are; `detail` says why and what to do"}
@@ -42,7 +102,7 @@ REFUSED_ERASURE_RESPONSES = problem_responses(
 @router.get("/v1/decisions/verify", summary="Verify the chain of decisions")
 async def verify_decision_chain(caller: AdministratorDep, erasures: ErasureServiceDep) -> ChainOut:
     """Walk over all tenants' decisions; takes some 30 µs for each. Scope `trust.admin`, of all tenants."""
-    return chain_out(await erasures.verify_decision_chain(caller))
+    return ChainOut.of(await erasures.verify_decision_chain(caller))
 
 
 @router.post(
@@ -56,7 +116,11 @@ async def order_erasure(caller: AdministratorDep, erasures: ErasureServiceDep, o
 
     Scope `trust.admin`, of all tenants: refused records, for one, belong to nobody, and are searched for the name.
     """
-    return erasure_out(await erasures.request_erasure(caller, erasure_request_from_body(order), order.reason), None)
+    if order.agent is not None:
+        request = ErasureRequest("agent", order.agent, order.tenant, order.issuer)
+    else:
+        request = ErasureRequest("principal", order.principal or "", order.tenant, None, order.as_named)
+    return erasure_out(await erasures.request_erasure(caller, request, order.reason), None)
 
 
 @router.get("/v1/privacy/erasures", summary="List erasures")
@@ -73,7 +137,7 @@ async def list_erasures(
 @router.get(
     "/v1/privacy/erasures/{erasure_id}", responses=problem_responses({404: "no such erasure"}), summary="One erasure"
 )
-async def get_erasure(erasure_id: str, caller: AdministratorDep, erasures: ErasureServiceDep) -> ErasureOut:
+async def get_erasure(erasure_id: ErasureId, caller: AdministratorDep, erasures: ErasureServiceDep) -> ErasureOut:
     """Progress of an erasure; once it is done, with its proof. Scope `trust.admin`."""
     erasure = await erasures.get(caller, erasure_id)
     return erasure_out(erasure, erasures.document(erasure))
@@ -85,10 +149,10 @@ async def get_erasure(erasure_id: str, caller: AdministratorDep, erasures: Erasu
     summary="Verify a proof",
 )
 async def verify_proof(
-    erasure_id: str, caller: AdministratorDep, erasures: ErasureServiceDep, claim: ProofCheckIn
+    erasure_id: ErasureId, caller: AdministratorDep, erasures: ErasureServiceDep, claim: ProofCheckIn
 ) -> ProofCheckOut:
     """Look through everything that it covered once more. Scope `trust.admin`."""
-    return proof_check_out(await erasures.verify(caller, erasure_id, claim.proof, claim.subject))
+    return ProofCheckOut.of(await erasures.verify(caller, erasure_id, claim.proof, claim.subject))
 
 
 @router.get(

@@ -7,11 +7,12 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 import structlog
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import Fenced, TrustwatchError, Unavailable
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
@@ -85,13 +86,13 @@ class ErasureRequest(NamedTuple):
 class ProofCheck(NamedTuple):
     """The result of a check of a proof. `left` is empty where nothing of the subject is left, as far as was looked."""
 
-    signed: bool
-    same_subject: bool
-    left: dict[str, int]
-    not_looked_at: Sequence[str] = ()
+    signed: Annotated[bool, member("the proof is of this service")]
+    same_subject: Annotated[bool, member("the proof is about that identifier, and of this erasure")]
+    left: Annotated[dict[str, int], member("where something was found, and how often")]
+    not_looked_at: Annotated[Sequence[str], member("what this process does not reach: other archives, topics")] = ()
 
     @property
-    def nothing_left(self) -> bool:
+    def nothing_left(self) -> Annotated[bool, member("nothing was found in what was looked at")]:
         """True if everything was looked at for the subject, and nothing was there."""
         return self.signed and self.same_subject and not self.left
 

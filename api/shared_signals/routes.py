@@ -9,7 +9,7 @@ import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi import APIRouter, Depends, Path, Query, Request, Security
 from starlette.responses import Response
 
 from trustwatch.scoring.store.read_scope import restrict_reads
@@ -103,7 +103,10 @@ def _body_of(kind: Any) -> dict[str, Any]:
     described = {
         "type": "object",
         "title": kind.__name__,
-        "properties": {name: {} for name in schema.get("properties", {})},
+        "properties": {
+            name: {key: value for key, value in member.items() if key in ("description", "examples")}
+            for name, member in schema.get("properties", {}).items()
+        },
     }
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": described}}}}
 
@@ -264,7 +267,12 @@ async def request_verification(request: Request, caller: ManagerDep, transmitter
 @streams.post(
     "/ssf/poll/{stream_id}", openapi_extra=_body_of(PollRequest), summary="Poll a stream", response_class=Response
 )
-async def poll_stream(stream_id: str, request: Request, caller: PollerDep, transmitter: TransmitterDep) -> Response:
+async def poll_stream(
+    stream_id: Annotated[str, Path(description="id of the stream")],
+    request: Request,
+    caller: PollerDep,
+    transmitter: TransmitterDep,
+) -> Response:
     """RFC 8936: acknowledge, report errors, and get what waits or wait for it. Scope `ssf.manage` or
     `ssf.manage.poll`."""
     return _json(

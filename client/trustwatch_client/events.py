@@ -147,6 +147,11 @@ HASH_PATTERN = r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$"
 EventHash = Annotated[str, msgspec.Meta(pattern=HASH_PATTERN)]
 
 
+def member(description: str, example: Any = None) -> msgspec.Meta:
+    """Describe a member for the service's API document; *example* is a value that it may have."""
+    return msgspec.Meta(description=description, examples=None if example is None else [example])
+
+
 class EventPart(msgspec.Struct, omit_defaults=True, gc=False):
     """Base of the parts of an event; members without a value are not sent."""
 
@@ -154,78 +159,73 @@ class EventPart(msgspec.Struct, omit_defaults=True, gc=False):
 class Agent(EventPart):
     """The agent that acted: the software that holds the token."""
 
-    id: EventId
-    issuer: EventText | None = None
-    type: EventText | None = None
-    version: EventText | None = None
-    instance: EventText | None = None
-    capabilities: EventNames | None = None
-    self_asserted: bool = False
+    id: Annotated[EventId, member("id of the agent, as its issuer knows it", "agent-payment-processor-v2.1")]
+    issuer: Annotated[EventText | None, member("authorization server that knows the agent", "https://as.example")] = (
+        None
+    )
+    type: Annotated[
+        EventText | None, member("peer group, from trusted callers or the registry", "PaymentProcessor")
+    ] = None
+    version: Annotated[EventText | None, member("version of the agent's software", "2.1")] = None
+    instance: Annotated[EventText | None, member("instance of it", "pod-7")] = None
+    capabilities: Annotated[EventNames | None, member("actions that it is meant for", ["process_payment"])] = None
+    self_asserted: Annotated[bool, member("no token attests the id: it can only raise risk", False)] = False
 
 
 class Principal(EventPart):
     """Person or service on whose behalf the agent acts."""
 
-    id: EventText | None = None
-    type: EventText | None = None
+    id: Annotated[EventText | None, member("id of the person or service", "john.doe@company.com")] = None
+    type: Annotated[EventText | None, member("person, service or other", "user")] = None
 
 
 class Resource(EventPart):
     """The object of the action; `target` is the canonical destination (host, mail address, account)."""
 
-    type: EventText | None = None
-    id: EventText | None = None
-    target: EventText | None = None
-    external: bool | None = None
-    audience: EventText | None = None
-    provenance: Provenance | None = None
+    type: Annotated[EventText | None, member("type of the resource", "account")] = None
+    id: Annotated[EventText | None, member("id of the resource", "acct-42")] = None
+    target: Annotated[EventText | None, member("destination of the action; default: from `id`", "acct-42")] = None
+    external: Annotated[bool | None, member("whether it is outside of the tenant", False)] = None
+    audience: Annotated[EventText | None, member("audience of the token that was used", "https://payments.example")] = (
+        None
+    )
+    provenance: Annotated[Provenance | None, member("where the name of the resource came from")] = None
 
 
 class Scopes(EventPart):
     """OAuth scopes asked for and given."""
 
-    requested: EventNames | None = None
-    granted: EventNames | None = None
+    requested: Annotated[EventNames | None, member("scopes that were requested", ["payments:write"])] = None
+    granted: Annotated[EventNames | None, member("scopes that were granted", ["payments:write"])] = None
 
 
 class Client(EventPart):
     """Network origin and software of the caller."""
 
-    ip: EventText | None = None
-    asn: int | None = None
-    user_agent: EventText | None = None
+    ip: Annotated[EventText | None, member("address", "198.51.100.7")] = None
+    asn: Annotated[int | None, member("number of its network", 64500)] = None
+    user_agent: Annotated[EventText | None, member("what it calls itself", "payer/2.1")] = None
 
 
 class Credential(EventPart):
     """Authentication of the agent; never the secret itself."""
 
-    method: EventText | None = None
-    thumbprint: EventText | None = None
-    token_id: EventText | None = None
-    token_lifetime_s: NonNegative | None = None
+    method: Annotated[EventText | None, member("how the client authenticated", "private_key_jwt")] = None
+    thumbprint: Annotated[EventText | None, member("thumbprint of its key", "x5t")] = None
+    token_id: Annotated[EventText | None, member("hash of the token's id", "sha256:1f")] = None
+    token_lifetime_s: Annotated[NonNegative | None, member("lifetime of the token, s", 300)] = None
 
 
 class Argument(EventPart, rename={"from_call": "from"}):
-    """Origin of one argument of a call, computed where the content is; the content itself is never sent.
+    """Origin of one argument of a call, computed where the content is; the content itself is never sent."""
 
-    Attributes:
-        name: of the argument; `~` at its end: the value was found inside its text.
-        origin: where the agent had the value from; `unseen` = nothing before the call held it.
-        hash: keyed hash of the value; None = the sender tells whence it came, and not which value it is.
-        from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
-        from_action: action of that call.
-        part: true for a text that is mostly copied from there.
-        untrusted: of `tool`: whether others may have written that result, which the sender knows; None = what is
-            remembered of the session says.
-    """
-
-    name: EventLabel
-    origin: Origin
-    hash: EventHash | None = None
-    from_call: EventCallIndex | None = None
-    from_action: EventLabel | None = None
-    part: bool = False
-    untrusted: bool | None = None
+    name: Annotated[EventLabel, member("parameter; `~` at its end: found inside its text", "recipient")]
+    origin: Annotated[Origin, member("where the value came from; `unseen`: nothing before the call held it", "tool")]
+    hash: Annotated[EventHash | None, member("keyed hash of the value; null: unknown", "3bfecd2242bc")] = None
+    from_call: Annotated[EventCallIndex | None, member("of `tool`: the earlier call of the session, from 0", 2)] = None
+    from_action: Annotated[EventLabel | None, member("of `tool`: action of that call", "read_mail")] = None
+    part: Annotated[bool, member("true for a text that is mostly copied from there", False)] = False
+    untrusted: Annotated[bool | None, member("of `tool`: whether others may have written it", True)] = None
 
 
 EventArguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS)]
@@ -234,17 +234,19 @@ EventArguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS
 class CallDetails(EventPart, kw_only=True):
     """Members that are known before a call is made, and that its event has, too."""
 
-    principal: Principal | None = None
-    delegation: EventNames | None = None
-    task: EventText | None = None
-    effect: Effect | None = None
-    resource: Resource | None = None
-    peer: EventText | None = None
-    scopes: Scopes | None = None
-    bytes_in: NonNegative | None = None
-    client: Client | None = None
-    credential: Credential | None = None
-    arguments: EventArguments | None = None
+    principal: Annotated[Principal | None, member("on whose behalf the agent acted")] = None
+    delegation: Annotated[EventNames | None, member("actors, the current one first (RFC 8693)", ["agent-ledger"])] = (
+        None
+    )
+    task: Annotated[EventText | None, member("purpose that the token is bound to", "pay-approved-invoices")] = None
+    effect: Annotated[Effect | None, member("what the action does to its resource", "write")] = None
+    resource: Annotated[Resource | None, member("what was acted on")] = None
+    peer: Annotated[EventText | None, member("agent that was called", "agent-ledger")] = None
+    scopes: Annotated[Scopes | None, member("scopes requested and granted")] = None
+    bytes_in: Annotated[NonNegative | None, member("bytes that the agent sent", 512)] = None
+    client: Annotated[Client | None, member("where the request came from")] = None
+    credential: Annotated[Credential | None, member("credential of the agent; never a secret")] = None
+    arguments: Annotated[EventArguments | None, member("origin of the arguments, with keyed hashes of values")] = None
 
 
 class Call(CallDetails, kw_only=True):
@@ -257,26 +259,30 @@ class Call(CallDetails, kw_only=True):
 class AuditEvent(CallDetails, kw_only=True):
     """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
 
-    time: datetime
-    agent: Agent
-    type: EventType
-    action: EventId
-    outcome: Outcome
-    id: EventText | None = None
-    source: EventText | None = None
-    tenant: EventText | None = None
-    status: int | None = None
-    error: EventText | None = None
-    caused_by: CausedBy | None = None
-    unauthorized: EventNames | None = None
-    bytes_out: NonNegative | None = None
-    duration_ms: NonNegative | None = None
-    count: Annotated[float, msgspec.Meta(ge=1)] | None = None
-    session: EventText | None = None
-    trace_id: EventText | None = None
-    txn: EventText | None = None
-    untrusted_result: bool | None = None
-    attributes: dict[str, Any] | None = None
+    time: Annotated[datetime, member("when it happened, RFC 3339 with offset", "2026-11-24T22:23:14.123Z")]
+    agent: Annotated[Agent, member("who acted")]
+    type: Annotated[EventType, member("what kind of event it is", "tool.call")]
+    action: Annotated[EventId, member("what was done, by name", "process_payment")]
+    outcome: Annotated[Outcome, member("how it ended", "success")]
+    id: Annotated[
+        EventText | None, member("unique within tenant and source; default: the record's bytes", "evt-0193")
+    ] = None
+    source: Annotated[EventText | None, member("who reports it, a URI; without one the caller", "urn:gateway:eu-1")] = (
+        None
+    )
+    tenant: Annotated[EventText | None, member("organization; default: the caller's only one", "acme-corp")] = None
+    status: Annotated[int | None, member("status of HTTP, or the tool's own", 200)] = None
+    error: Annotated[EventText | None, member("code of the error", "timeout")] = None
+    caused_by: Annotated[CausedBy | None, member("`trustwatch`: caused by us, not counted as behavior")] = None
+    unauthorized: Annotated[EventNames | None, member("agents the source may not act for; set by Trustwatch")] = None
+    bytes_out: Annotated[NonNegative | None, member("bytes that it received", 2048)] = None
+    duration_ms: Annotated[NonNegative | None, member("how long it took, ms", 31.0)] = None
+    count: Annotated[Annotated[float, msgspec.Meta(ge=1)] | None, member("calls that this record represents", 1)] = None
+    session: Annotated[EventText | None, member("conversation or run", "conv-81")] = None
+    trace_id: Annotated[EventText | None, member("trace that it belongs to (W3C)", "4bf92f3577b34da6a3ce")] = None
+    txn: Annotated[EventText | None, member("transaction that it belongs to", "txn-771")] = None
+    untrusted_result: Annotated[bool | None, member("whether the answer may hold what others wrote", False)] = None
+    attributes: Annotated[dict[str, Any] | None, member("other members, not judged", {"region": "eu-1"})] = None
 
     def as_call(self) -> Call:
         """The call that this event reports."""

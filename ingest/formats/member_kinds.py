@@ -42,10 +42,10 @@ def _member_kinds(struct: inspect.Type, prefix: str = "") -> dict[str, MemberKin
     kinds: dict[str, MemberKind] = {}
     for field in struct.fields:
         kind = field.type
-        if isinstance(kind, inspect.UnionType):
-            kind = next(part for part in kind.types if not isinstance(part, inspect.NoneType))
         if isinstance(kind, inspect.Metadata):
             kind = kind.type
+        if isinstance(kind, inspect.UnionType):
+            kind = next(part for part in kind.types if not isinstance(part, inspect.NoneType))
         if isinstance(kind, inspect.StructType):
             kinds |= _member_kinds(kind, f"{prefix}{field.name}.")
         elif isinstance(kind, inspect.ListType) and isinstance(kind.item_type, inspect.StructType):

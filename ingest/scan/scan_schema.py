@@ -96,7 +96,9 @@ def _schema_members() -> Iterator[SchemaMember]:
 
 
 def _without_none(field_type: mi.Type) -> tuple[mi.Type, bool]:
-    """A type without its `None`, and whether it had one."""
+    """A type without its description and `None`, and whether it had one."""
+    if isinstance(field_type, mi.Metadata):
+        return _without_none(field_type.type)
     if not isinstance(field_type, mi.UnionType):
         return field_type, False
     (kept,) = (part for part in field_type.types if not isinstance(part, mi.NoneType))

@@ -13,7 +13,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from trustwatch.ingest.described import AgentType, TenantName, member
 
 from ..records.models import FLEET_PEER_GROUP, AgentLifespans, DailyAlertCount, PeerGroup, PeerGroupDay
 
@@ -37,20 +39,20 @@ class BudgetDay(NamedTuple):
     """One peer group on one day, at one level. `limit` is the most alerts that do not stand out."""
 
     day: int
-    tenant: str
-    agent_type: str
-    agent_days: int
-    estimated: bool  # agent-days are estimated from when agents were seen first and last
-    expected: float
-    observed: int
-    false_positive: int
-    true_positive: int
-    unmarked: int
-    limit: int
-    run_observed: int  # of the last seven days, true positives left out
-    run_limit: int
-    beyond: bool
-    run_beyond: bool
+    tenant: TenantName
+    agent_type: AgentType
+    agent_days: Annotated[int, member("days on which agents of the group acted", 120)]
+    estimated: Annotated[bool, member("agent-days are estimated from when agents were seen first and last")]
+    expected: Annotated[float, member("alerts that the budget leaves room for", 1.2)]
+    observed: Annotated[int, member("alerts of the day", 2)]
+    false_positive: Annotated[int, member("alerts that a person marked as wrong", 1)]
+    true_positive: Annotated[int, member("alerts that a person marked as right", 0)]
+    unmarked: Annotated[int, member("alerts that no person has judged", 1)]
+    limit: Annotated[int, member("the most alerts that do not stand out", 6)]
+    run_observed: Annotated[int, member("alerts of the last seven days, without true positives", 9)]
+    run_limit: Annotated[int, member("the most alerts of seven days that do not stand out", 14)]
+    beyond: Annotated[bool, member("whether the day is over its limit", False)]
+    run_beyond: Annotated[bool, member("whether the seven days are over their limit", False)]
 
 
 def upper_control_limit(mean: float, beyond: float = LIMIT_PROBABILITY) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from trustwatch.ingest.described import AgentType, PValue, TenantName, member
 from trustwatch.models.calibration import FLEET_GROUP, Calibration, group_index
 
 from ..records.models import FLEET_PEER_GROUP, P_VALUE_EDGES, PeerGroup, PeerGroupDay
@@ -18,8 +19,8 @@ CURVE_POINTS = 40
 class CalibrationPoint(NamedTuple):
     """Of normal behaviour a share of *p_value* has a score of at least *score*."""
 
-    score: float
-    p_value: float
+    score: Annotated[float, member("anomaly score", 0.62)]
+    p_value: PValue
 
 
 class CalibrationCurve(NamedTuple):
@@ -30,19 +31,19 @@ class CalibrationCurve(NamedTuple):
         own: whether they are the group's own; if not, they are the fleet's.
     """
 
-    tenant: str
-    agent_type: str
-    events: int
+    tenant: TenantName
+    agent_type: AgentType
+    events: Annotated[int, member("held-out events that it is based on", 4210)]
     own: bool
-    points: tuple[CalibrationPoint, ...]
+    points: Annotated[tuple[CalibrationPoint, ...], member("points of the curve, by score")]
 
 
 class ObservedShare(NamedTuple):
     """Of the events in shadow, *share* had a p-value of at most *p_value*; calibration holds where the two agree."""
 
-    p_value: float
-    share: float
-    events: int
+    p_value: PValue
+    share: Annotated[float, member("share of the events", 0.011)]
+    events: Annotated[int, member("number of events", 4210)]
 
 
 def calibration_curves(calibration: Calibration, groups: Mapping[PeerGroup, int]) -> list[CalibrationCurve]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.printable_text import number_text
 
 from ..records.agents import ALERTING_LEVELS
@@ -80,8 +81,8 @@ MAX_CHANCE = 0.05
 class PromotionAssessment(NamedTuple):
     """`reasons` say why it may not be promoted, empty = it may; `gains` say what is better."""
 
-    gains: list[str]
-    reasons: list[str]
+    gains: Annotated[list[str], member("what it does better than the champion", ["fewer false alerts"])]
+    reasons: Annotated[list[str], member("what speaks against a promotion", ["too few days in shadow"])]
 
 
 def assess_promotion(

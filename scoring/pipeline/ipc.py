@@ -9,9 +9,11 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+
+from trustwatch.ingest.described import AgentId, DecisionId, Level, RiskScore, TenantName, member
 
 from ..records.agents import AgentName, AgentSummary
 from ..records.decisions import Decision
@@ -31,15 +33,15 @@ NOT_MEASURED = -1
 class LevelChange(msgspec.Struct, array_like=True):
     """A change of level, for whoever watches."""
 
-    decision_id: str
-    tenant: str
-    agent_id: str
-    previous_level: int
-    level: int
-    risk_score: float
-    text: str
-    event_time_ms: int
-    decided_ms: int
+    decision_id: DecisionId
+    tenant: TenantName
+    agent_id: AgentId
+    previous_level: Level
+    level: Level
+    risk_score: RiskScore
+    text: Annotated[str, member("the leading reason")]
+    event_time_ms: Annotated[int, member("time of the event")]
+    decided_ms: Annotated[int, member("when it was decided")]
 
 
 class AgentErased(msgspec.Struct, array_like=True, frozen=True):

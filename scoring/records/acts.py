@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
+
+from trustwatch.ingest.described import member
 
 from .agents import AgentName
 
@@ -13,24 +15,21 @@ ACT_KINDS: tuple[ActKind, ...] = get_args(ActKind)
 
 
 class Act(msgspec.Struct, frozen=True):
-    """One thing that a person (or a program in a person's place) ordered, decided or said.
+    """One thing that a person (or a program in a person's place) ordered, decided or said."""
 
-    Attributes:
-        kind: what it is about; with *action*, what was done.
-        subject_id: of the pin, approval, case, feedback, erasure or stream; the version of a model; of a release the
-            decision that came of it.
-        why: in the person's words; "" = nothing was said.
-        detail: what makes the act (a level, scopes, a verdict), in short; "" = nothing more.
-        tenant: None = it is about the deployment.
-        agent: None = it is about no single agent.
-    """
-
-    at_ms: int
-    by: str
-    kind: ActKind
-    action: str
-    subject_id: str
-    why: str
-    detail: str
-    tenant: str | None
+    at_ms: Annotated[int, member("when it happened")]
+    by: Annotated[str, member("who did it; people of the console as `console:NAME`", "analyst")]
+    kind: Annotated[ActKind, member("what it was about")]
+    action: Annotated[str, member("what was done, by kind", "approve")]
+    subject_id: Annotated[
+        str,
+        member(
+            "id of the pin, approval, case, feedback, erasure or stream; version of a model; of a release the decision "
+            "that followed",
+            "01KAW4CD1JQ4V1S0Z3Y8M4C2QK",
+        ),
+    ]
+    why: Annotated[str, member("in the person's words; null = none", "key leaked, INC-77", null=True)]
+    detail: Annotated[str, member("level, scopes or verdict, in short; null = nothing more", "as critical", null=True)]
+    tenant: Annotated[str | None, member("null = it is about the whole deployment", "acme-corp")]
     agent: AgentName | None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
+from trustwatch.ingest import described
+from trustwatch.ingest.described import member
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
 from .indicators import NO_INDICATORS
@@ -44,9 +46,9 @@ class AgentName(msgspec.Struct, frozen=True, gc=False):  # a million are in memo
     """Identity of an agent in words; `key` is `IdentityHasher.agent_key` of it in its deployment (unsigned 64 bits)."""
 
     key: int
-    tenant: str
-    issuer: str
-    agent_id: str
+    tenant: described.TenantName
+    issuer: described.IssuerName
+    agent_id: described.AgentId
 
     @property
     def identity(self) -> AgentIdentity:
@@ -67,21 +69,21 @@ class AgentSummary(msgspec.Struct, frozen=True):
     """An agent as lists show it and the risk view holds it."""
 
     name: AgentName
-    agent_type: str
-    level: int
-    risk_score: float
-    confidence: float
-    anomaly_score: float
-    first_seen_ms: int
-    last_seen_ms: int
-    evaluated_ms: int
+    agent_type: described.AgentType
+    level: described.Level
+    risk_score: described.RiskScore
+    confidence: described.Confidence
+    anomaly_score: described.AnomalyScore
+    first_seen_ms: Annotated[int, member("time of the first event; null = never", null=True)]
+    last_seen_ms: Annotated[int, member("time of the last event; null = never", null=True)]
+    evaluated_ms: Annotated[int, member("when risk was last computed; null = never", null=True)]
     due_ms: int  # when the level next changes without events; 0 = never
-    events: int
-    decision_id: str  # the decision that set the current level; "" = none yet
-    reasons: bytes  # JSON list of RiskReason
-    counterfactual: str  # "" = none
-    concern: str = ""  # that the level is about, from medium on (`models.concerns.CONCERNS`); "" = none
-    indicators: bytes = NO_INDICATORS  # JSON list of Indicator
+    events: Annotated[int, member("number of events", 4210)]
+    decision_id: Annotated[described.DecisionId, described.NULL]
+    reasons: Annotated[bytes, described.REASONS]  # JSON list of RiskReason
+    counterfactual: described.Counterfactual
+    concern: Annotated[str, described.CONCERN] = ""  # of `models.concerns.CONCERNS`; "" below medium
+    indicators: Annotated[bytes, described.INDICATORS] = NO_INDICATORS  # JSON list of Indicator
     announced_paths: bytes = b""  # see `engine.announced_paths`
     capabilities: bytes = b""  # declared, see `ingest.capabilities.encode_capabilities`; empty = none were
 

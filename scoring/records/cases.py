@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from trustwatch.ingest.described import AgentType, DecisionId, Level, TenantName, member
 
 from .agents import AgentName
 
@@ -29,47 +31,36 @@ CaseAction = Literal[
     "split",
 ]
 
+CaseId = Annotated[str, member("id of the case", "case-01KAW43D1JQ4V1S0Z3Y8M4C2QK")]
+
 BY_SERVICE = "trustwatch"
 """Author of entries that no person made."""
 
 
 class Case(msgspec.Struct, frozen=True):
-    """Rises of agents that belong together.
+    """Rises of agents that belong together."""
 
-    Attributes:
-        verdict: of a closed case; "" = it is not closed, or was merged into another.
-        level: the highest that an agent of it reached.
-        lead_decision_id: the decision that brought it to that level.
-        risen_ms: when an agent of it rose last.
-        acknowledged_ms, contained_ms: when a person first did so; 0 = not.
-        closed_ms: when it was closed; 0 = it is open.
-        held_until_ms: of a contained one, until when the levels of its agents are fixed; 0 = they were not.
-        owner: who works on it; "" = nobody.
-        snoozed_until_ms: nothing is told until then, but of a higher level; 0 = it is not snoozed.
-        merged_into: the case that has all of it now; "" = none.
-        agents, decisions: how many.
-        revision: rises with every change.
-    """
-
-    case_id: str
-    tenant: str
-    status: CaseStatus
-    verdict: CaseVerdict | Literal[""]
-    level: int
-    lead_decision_id: str
-    opened_ms: int
-    updated_ms: int
-    risen_ms: int
-    acknowledged_ms: int
-    contained_ms: int
-    closed_ms: int
-    held_until_ms: int
-    owner: str
-    snoozed_until_ms: int
-    merged_into: str
-    agents: int
-    decisions: int
-    revision: int
+    case_id: CaseId
+    tenant: TenantName
+    status: Annotated[CaseStatus, member("status of the case", "open")]
+    verdict: Annotated[
+        CaseVerdict | Literal[""], member("verdict; null = it is not closed, or merged", "false", null=True)
+    ]
+    level: Annotated[Level, member("highest level that an agent of it reached", "critical")]
+    lead_decision_id: Annotated[DecisionId, member("the decision that brought it to its highest level")]
+    opened_ms: Annotated[int, member("when it was opened")]
+    updated_ms: Annotated[int, member("time of the last change")]
+    risen_ms: Annotated[int, member("when an agent of it rose last")]
+    acknowledged_ms: Annotated[int, member("when a person first looked at it; null = not yet", null=True)]
+    contained_ms: Annotated[int, member("when a person contained it; null = not yet", null=True)]
+    closed_ms: Annotated[int, member("when a person closed it; null = it is open", null=True)]
+    held_until_ms: Annotated[int, member("until when levels of its agents are fixed; null = they are not", null=True)]
+    owner: Annotated[str, member("the person who works on it; null = none", "ann@example.com", null=True)]
+    snoozed_until_ms: Annotated[int, member("until when only a higher level alerts; null = not snoozed", null=True)]
+    merged_into: Annotated[str, member("the case that has all of it now; null = it was not merged", null=True)]
+    agents: Annotated[int, member("number of agents", 3)]
+    decisions: Annotated[int, member("number of decisions", 7)]
+    revision: Annotated[int, member("rises with every change")]
 
 
 class CaseAgent(msgspec.Struct, frozen=True):
@@ -85,15 +76,15 @@ class CaseAgent(msgspec.Struct, frozen=True):
 
     case_id: str
     agent: AgentName
-    agent_type: str
+    agent_type: AgentType
     ordinal: int
-    level: int
-    peak: int
-    joined_ms: int
-    last_ms: int
-    decision_id: str
-    tie: CaseTie
-    tied_by: str
+    level: Annotated[Level, member("level after the last decision about it", "high")]
+    peak: Annotated[Level, member("highest level since it joined", "critical")]
+    joined_ms: Annotated[int, member("when it joined the case")]
+    last_ms: Annotated[int, member("time of the last rise")]
+    decision_id: Annotated[DecisionId, member("the decision that brought it to its highest level")]
+    tie: Annotated[CaseTie, member("what put it into the case", "network")]
+    tied_by: Annotated[str, member("the value that it shares, the agent, or the person", "203.0.113.0/24")]
 
 
 class CaseEntry(msgspec.Struct, frozen=True):
@@ -101,20 +92,20 @@ class CaseEntry(msgspec.Struct, frozen=True):
 
     case_id: str
     sequence: int
-    at_ms: int
-    by: str
-    action: CaseAction
-    note: str
-    detail: bytes = b"{}"
+    at_ms: Annotated[int, member("when it happened")]
+    by: Annotated[str, member("the person; `trustwatch` is the service itself", "analyst")]
+    action: Annotated[CaseAction, member("what was done", "acknowledged")]
+    note: Annotated[str, member("the person's words; null = none", "checked with the team", null=True)]
+    detail: Annotated[bytes, member("what changed, by action")] = b"{}"
 
 
 class SharedIndicator(msgspec.Struct, frozen=True):
     """A new target, key or network that agents of a case had, and how many of them."""
 
-    kind: CaseTie
-    value: str
-    agents: int
-    last_ms: int
+    kind: Annotated[CaseTie, member("target, key or network", "network")]
+    value: Annotated[str, member("the target, key or network itself", "203.0.113.0/24")]
+    agents: Annotated[int, member("number of agents", 3)]
+    last_ms: Annotated[int, member("time of the last event with it")]
 
 
 class CaseStatistics(msgspec.Struct, frozen=True):
@@ -128,12 +119,12 @@ class CaseStatistics(msgspec.Struct, frozen=True):
         by_day: opened by day of UTC since 1970.
     """
 
-    opened: int
-    closed: dict[str, int]
-    acknowledged: int
-    contained: int
-    acknowledge_p50_s: float | None
-    contain_p50_s: float | None
+    opened: Annotated[int, member("cases that were opened; merged ones are not counted")]
+    closed: Annotated[dict[str, int], member("closed ones by what they turned out to be; merged ones are not counted")]
+    acknowledged: Annotated[int, member("cases that a person looked at")]
+    contained: Annotated[int, member("cases that a person contained")]
+    acknowledge_p50_s: Annotated[float | None, member("half were looked at within this time, s; null = none was")]
+    contain_p50_s: Annotated[float | None, member("half were contained within this time, s; null = none was")]
     by_day: dict[int, int]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+
+from trustwatch.ingest.described import Level, TenantName, member
 
 from .agents import AgentEdge, AgentRow
 from .dead_letters import DeadLetter
@@ -40,20 +42,20 @@ class OutboxRow(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """Delivery of one outbox row to one target."""
 
-    key: str
-    target: str
-    kind: str
-    tenant: str
+    key: Annotated[str, member("key of the delivery, the same at every attempt", "alert-01KAW43D1JQ4V1S0Z3Y8M4C2QK")]
+    target: Annotated[str, member("name of the receiver in the settings", "soc")]
+    kind: Annotated[str, member("kind of the message", "alert")]
+    tenant: TenantName
     agent_key: int
-    level: int
-    group: str
-    created_ms: int
-    status: str  # pending | delivered | failed | suppressed | dead
-    attempts: int
+    level: Annotated[Level, member("level that it announces", "high")]
+    group: Annotated[str, member("what cool-down counts per agent", "first_seen_resource")]
+    created_ms: Annotated[int, member("when it was decided")]
+    status: Annotated[str, member("status of the delivery")]
+    attempts: Annotated[int, member("attempts so far", 1)]
     next_attempt_ms: int  # earliest time of the next attempt; only while pending
     last_error: str  # why it is not delivered, suppressed ones included; "" = no reason is known
-    delivered_ms: int  # 0 = not (yet) delivered
-    suppressed_before: int  # alerts cooled down between the previous alert and this one
+    delivered_ms: Annotated[int, member("when the receiver took it; null = not yet", null=True)]
+    suppressed_before: Annotated[int, member("alerts that cool-down held back before this one", 0)]
     payload: bytes = b""  # of the outbox row
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from trustwatch.ingest.described import Level, member
 
 from .agents import AgentName
 
@@ -20,30 +22,21 @@ class Intervention(msgspec.Struct, frozen=True):
     A *pin* (active, then ended or expired) fixes the level that policy acts on. An *approval* (pending, then approved
     or rejected, or expired from either) lets scopes pass that need a person. An approval for one use is
     `approved_once`, and `used` before the one permit that it gives leaves.
-
-    Attributes:
-        level: of a pin: the level to act on; of an approval: the agent's level when it was asked for.
-        scopes: of an approval: scope patterns; `*` is all.
-        asked_why: why it is asked for, a reason code of the verdict or a person's words.
-        asked_by: caller that made it; for an approval the way it was asked (`hydra`, `ext_authz`, …).
-        decided_by, decided_ms, why: the person that approved, rejected or ended it; "" and 0 = nobody yet.
-        expires_ms: it ends by itself then.
-        updated_ms: rises with every change; followers ask for what changed since.
     """
 
-    intervention_id: str
-    kind: InterventionKind
-    status: InterventionStatus
+    intervention_id: Annotated[str, member("id of the pin or approval", "01KAW4CD1JQ4V1S0Z3Y8M4C2QK")]
+    kind: Annotated[InterventionKind, member("pin or approval")]
+    status: Annotated[InterventionStatus, member("status of the pin or approval")]
     agent: AgentName
-    level: int
-    scopes: tuple[str, ...]
-    asked_why: str
-    asked_by: str
-    asked_ms: int
-    decided_by: str
-    decided_ms: int
-    why: str
-    expires_ms: int
+    level: Annotated[Level, member("level that policy acts on; of an approval: when it was requested", "high")]
+    scopes: Annotated[tuple[str, ...], member("of an approval: scope patterns; `*` is all")]
+    asked_why: Annotated[str, member("reason code of the verdict, or a person's words", "unusual_call")]
+    asked_by: Annotated[str, member("caller; of an approval `hydra`, `ext_authz`, …", "ext_authz")]
+    asked_ms: Annotated[int, member("when it was requested")]
+    decided_by: Annotated[str, member("who approved, rejected or ended it; null = not yet", "analyst", null=True)]
+    decided_ms: Annotated[int, member("when it was decided; null = not yet", null=True)]
+    why: Annotated[str, member("the reason given; null = not decided yet", "planned migration, CHG-1234", null=True)]
+    expires_ms: Annotated[int, member("when it ends automatically")]
     updated_ms: int
 
 
@@ -63,14 +56,14 @@ class Actuation(msgspec.Struct, frozen=True):
         error: of the last attempt; "" = none.
     """
 
-    target: str
+    target: Annotated[str, member("name of the authorization server in the settings", "hydra-eu")]
     agent: AgentName
-    version: int
+    version: Annotated[int, member("version of what is wanted; higher ones replace lower ones", 3)]
     desired: bytes
-    original: bytes
-    status: ActuationStatus
-    caused_ms: int
-    wanted_ms: int
-    confirmed_ms: int
-    updated_ms: int
-    error: str
+    original: Annotated[bytes, member("what the server had before; null = nothing is lowered", null=True)]
+    status: Annotated[ActuationStatus, member("status; `applied`: accepted by a receiver that cannot be queried")]
+    caused_ms: Annotated[int, member("time of the event that led to it; null = time or a person did", null=True)]
+    wanted_ms: Annotated[int, member("when it was decided")]
+    confirmed_ms: Annotated[int, member("when the server confirmed it; null = not yet", null=True)]
+    updated_ms: Annotated[int, member("time of the last change")]
+    error: Annotated[str, member("error of the last attempt; null = none", "the server answered 503", null=True)]

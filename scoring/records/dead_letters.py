@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from typing import Annotated
 
 import msgspec
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import Record
@@ -60,12 +62,12 @@ def dead_letter_of_refused_input(partition: int, offset: int, record: Record) ->
 class DeadLetter(msgspec.Struct, frozen=True):
     """A record that could not become an audit event; the raw bytes are kept so that nothing is lost."""
 
-    letter_id: str
-    received_ms: int
-    source: str
-    reason: str
-    path: str
+    letter_id: Annotated[str, member("id of the dead letter", "01KAW4ED1JQ4V1S0Z3Y8M4C2QK")]
+    received_ms: Annotated[int, member("when the record arrived")]
+    source: Annotated[str, member("caller or topic that sent it", "caller:gateway")]
+    reason: Annotated[str, member("what was wrong there", "Object missing required field `time`")]
+    path: Annotated[str, member("JSON path of what was wrong", "$.time")]
     raw: bytes
     partition: int
     offset: int
-    replayed_ms: int = 0  # when a person sent it again; 0 = it waits
+    replayed_ms: Annotated[int, member("when it was accepted after all; null = it waits", null=True)] = 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+from trustwatch.ingest import described
+from trustwatch.ingest.described import member
 
 from .agents import AgentName
 from .indicators import Indicator, indicators_of_plain
@@ -16,12 +19,12 @@ DECISION_CAUSES = ("event", "tick", "release", "feedback")
 class RiskReason(msgspec.Struct, frozen=True):
     """Reason of a change of risk: one feature or hard signal, with what was seen and what is usual."""
 
-    code: str
-    feature: str
-    observed: str
-    usual: str
-    contribution: float
-    text: str
+    code: Annotated[str, member("code of the reason", "first_seen_resource")]
+    feature: Annotated[str, member("feature that it is about", "resource_surprise")]
+    observed: Annotated[str, member("what was seen", "acct-9001")]
+    usual: Annotated[str, member("what is usual", "42 known resources of this agent")]
+    contribution: Annotated[float, member("share of the evidence", 0.41)]
+    text: Annotated[str, member("the reason as a sentence", "new resource acct-9001 (very unusual)")]
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -36,37 +39,37 @@ class Decision(msgspec.Struct, frozen=True):
     about.
     """
 
-    decision_id: str
+    decision_id: described.DecisionId
     agent: AgentName
-    agent_type: str
-    decided_ms: int
-    event_id: str  # "" when time alone changed the level
-    event_time_ms: int
-    previous_level: int
-    level: int
-    risk_score: float
-    confidence: float
-    anomaly_score: float
-    p_value: float
-    reasons: tuple[RiskReason, ...]
-    counterfactual: str
-    feature_vector: dict[str, float]
-    evidence: dict[str, Any]  # inputs of the risk kernel, see below
-    model_version: str
-    baseline_version: str
-    policy_version: str
-    mode: str  # shadow | enforce
-    cause: str  # of DECISION_CAUSES
-    partition: int
-    offset: int
+    agent_type: described.AgentType
+    decided_ms: Annotated[int, member("when it was decided")]
+    event_id: Annotated[described.EventId, described.NULL]
+    event_time_ms: Annotated[int, member("time of the event, or of the change of level without one")]
+    previous_level: Annotated[described.Level, member("level before the decision", "medium")]
+    level: described.Level
+    risk_score: described.RiskScore
+    confidence: described.Confidence
+    anomaly_score: described.AnomalyScore
+    p_value: described.PValue
+    reasons: Annotated[tuple[RiskReason, ...], described.REASONS]
+    counterfactual: described.Counterfactual
+    feature_vector: Annotated[dict[str, float], member("measured features of the event by name", {"pace": 7.1})]
+    evidence: Annotated[dict[str, Any], member("inputs of the risk kernel", {"compromise": 9.2})]
+    model_version: described.ModelVersionName
+    baseline_version: Annotated[str, member("version of the layout of baselines", "7")]
+    policy_version: described.PolicyVersion
+    mode: Annotated[str, described.MODE]
+    cause: Annotated[str, member("what moved the level: an event, time, or a person", "event")]
+    partition: Annotated[int, member("partition of the event log", 0)]
+    offset: Annotated[int, member("offset in the partition", 154000)]
 
     @property
-    def concern(self) -> str:
+    def concern(self) -> Annotated[str, described.CONCERN]:
         """Concern that the level is about, or was; "" for levels below medium, and decisions of before concerns."""
         concern = self.evidence.get("concern")
         return concern if isinstance(concern, str) else ""
 
     @property
-    def indicators(self) -> tuple[Indicator, ...]:
+    def indicators(self) -> Annotated[tuple[Indicator, ...], described.INDICATORS]:
         """Indicators of the events that raised the agent; none where it did not rise."""
         return indicators_of_plain(self.evidence.get("indicators"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from trustwatch.ingest.described import NULL, IssuerName, TenantName, member
 from trustwatch.ingest.record_erasure import ErasureSubject
 
 OPEN_ERASURE_STATUSES = frozenset({"queued", "waiting", "erasing", "checking", "compacting"})
@@ -26,23 +27,23 @@ class Erasure(msgspec.Struct, frozen=True):
         proof: signed JSON (compact JWS); b"" = not done.
     """
 
-    erasure_id: str
-    kind: str
-    status: str
-    tenant: str
-    issuer: str
-    subject: str
+    erasure_id: Annotated[str, member("id of the erasure", "01KAW4DD1JQ4V1S0Z3Y8M4C2QK")]
+    kind: Annotated[str, member("an agent or a principal", "principal")]
+    status: Annotated[str, member("queued, waiting, erasing, checking, compacting, done, failed", "done")]
+    tenant: TenantName
+    issuer: Annotated[IssuerName, NULL]
+    subject: Annotated[str, member("who is erased; null once it is done", "john.doe@company.com", null=True)]
     subject_salt: str
     subject_digest: str
-    reason: str
-    asked_by: str
-    asked_ms: int
+    reason: Annotated[str, member("why", "a request of the person")]
+    asked_by: Annotated[str, member("who requested it", "analyst")]
+    asked_ms: Annotated[int, member("when it was requested")]
     at_offset: int = -1
     at_ms: int = 0
     rounds: int = 0
-    error: str = ""
+    error: Annotated[str, member("what it waits for, or why it failed; null = nothing", null=True)] = ""
     updated_ms: int = 0
-    done_ms: int = 0
+    done_ms: Annotated[int, member("when it was finished; null = not yet", null=True)] = 0
     counts: dict[str, Any] = {}
     proof: bytes = b""
 

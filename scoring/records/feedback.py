@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from trustwatch.ingest.described import AgentType, DecisionId, Level, member
 
 from .agents import AgentIdentity, AgentName
 from .wire_integer import WireInteger
@@ -17,6 +19,9 @@ FeedbackState = Literal["adopting", "active", "noted", "revoking", "revoked", "e
 
 OPEN_FEEDBACK_STATES: frozenset[str] = frozenset({"adopting", "active", "revoking"})
 """States that someone still has to do something about."""
+
+
+FeedbackId = Annotated[str, member("id of the feedback", "01KAW4AD1JQ4V1S0Z3Y8M4C2QK")]
 
 
 class FeedbackRule(msgspec.Struct, frozen=True):
@@ -106,30 +111,30 @@ class Feedback(msgspec.Struct, frozen=True):
         updated_ms: rises with every change.
     """
 
-    feedback_id: str
-    verdict: FeedbackVerdict
-    status: FeedbackState
-    decision_id: str
+    feedback_id: FeedbackId
+    verdict: Annotated[FeedbackVerdict, member("whether the decision was right", "false_positive")]
+    status: Annotated[FeedbackState, member("`noted`: a label without a rule; `adopting`, `revoking`: on its way")]
+    decision_id: DecisionId
     agent: AgentName
-    agent_type: str
-    kind: RuleScopeKind
-    features: tuple[str, ...] | None
-    resource: str | None
-    reason: str
-    author: str
-    created_ms: int
-    expires_ms: int
-    preview_id: str
-    unseen: bool
+    agent_type: AgentType
+    kind: Annotated[RuleScopeKind, member("scope of the rule: the decision's agent, or all of its type", "agent")]
+    features: Annotated[tuple[str, ...] | None, member("features; null = all but hard signals", ["resource_surprise"])]
+    resource: Annotated[str | None, member("target or resource id of events; null = any", "acct-9001")]
+    reason: Annotated[str, member("why, as its author said", "a new supplier")]
+    author: Annotated[str, member("who gave it", "analyst")]
+    created_ms: Annotated[int, member("when it was given")]
+    expires_ms: Annotated[int, member("end of the rule; null = a label, which holds until it is revoked", null=True)]
+    preview_id: Annotated[str, member("preview that was seen; null = none", "01KAW4BD1JQ4V1S0Z3Y8M4C2QK", null=True)]
+    unseen: Annotated[bool, member("adopted although there was no history to preview it on")]
     event_id: str
     event_time_ms: int
-    level: int
-    from_ms: int
-    until_ms: int
+    level: Annotated[Level, member("level of the decision", "high")]
+    from_ms: Annotated[int, member("the label is about events of the agent from then")]
+    until_ms: Annotated[int, member("the label is about events of the agent until then")]
     withdraw: float
-    revoked_by: str
-    revoked_ms: int
-    revoked_why: str
+    revoked_by: Annotated[str, member("who revoked it; null = it was not", "analyst", null=True)]
+    revoked_ms: Annotated[int, member("when it was revoked; null = it was not", null=True)]
+    revoked_why: Annotated[str, member("why it was revoked; null = it was not", "the supplier was a fraud", null=True)]
     updated_ms: int
 
     @property
@@ -154,10 +159,10 @@ class FeedbackStep(msgspec.Struct, frozen=True):
     """One step in the life of feedback; written once, never changed."""
 
     feedback_id: str
-    action: FeedbackAction
-    at_ms: int
-    by: str
-    why: str
+    action: Annotated[FeedbackAction, member("what happened", "adopted")]
+    at_ms: Annotated[int, member("when it happened")]
+    by: Annotated[str, member("who did it", "analyst")]
+    why: Annotated[str, member("the reason given", "a new supplier")]
 
 
 PreviewStatus = Literal["waiting", "running", "done", "failed"]
@@ -173,14 +178,14 @@ class FeedbackPreview(msgspec.Struct, frozen=True):
         result: JSON; b"" until it is done.
     """
 
-    preview_id: str
-    decision_id: str
+    preview_id: Annotated[str, member("id of the preview", "01KAW4BD1JQ4V1S0Z3Y8M4C2QK")]
+    decision_id: DecisionId
     tenant: str
     author: str
     draft: str
-    status: PreviewStatus
-    progress: float
+    status: Annotated[PreviewStatus, member("whether it waits, runs, or how it ended")]
+    progress: Annotated[float, member("share that is done, 0 to 1", 1.0)]
     created_ms: int
     updated_ms: int
-    error: str
+    error: Annotated[str, member("why the preview failed; null = it did not", "the log begins later", null=True)]
     result: bytes

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from trustwatch.ingest.described import member
 
 IndicatorKind = Literal["network", "address", "software", "credential", "key", "instance", "session", "target"]
 IndicatorStatus = Literal["new", "known", "not_remembered", "with_new", "not_tracked"]
@@ -14,20 +16,18 @@ NEW_STATUSES: frozenset[IndicatorStatus] = frozenset({"new", "not_remembered", "
 
 
 class Indicator(msgspec.Struct, frozen=True):
-    """One thing that an event of the agent came with.
+    """One thing that an event of the agent came with."""
 
-    Attributes:
-        kind: `target` is a destination outside; `credential` is a method with its key, `key` that key's thumbprint.
-        value: as the event has it, cleaned and of bounded length.
-        status: `new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new`, where the
-            event came with a new network or credential, else `not_tracked`.
-        at: when it was first met since the agent was calm, or new within the day before, RFC 3339.
-    """
-
-    kind: IndicatorKind
-    value: str
-    status: IndicatorStatus
-    at: str
+    kind: Annotated[IndicatorKind, member("`target`: a destination outside; `key`: a thumbprint")]
+    value: Annotated[str, member("the network, address or other thing itself, cleaned of what is secret", "AS65537")]
+    status: Annotated[
+        IndicatorStatus,
+        member(
+            "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event "
+            "came with a new network or credential, else `not_tracked`"
+        ),
+    ]
+    at: Annotated[str, member("when it was first met since the agent was quiet", "2026-11-24T22:23:14.130Z")]
 
 
 STATUS_WORDS = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from trustwatch.ingest.described import AgentType, ModelVersionName, TenantName, member
 
 PeerGroup = tuple[str, str]
 """Tenant and agent type."""
@@ -21,29 +23,29 @@ class ModelVersion(msgspec.Struct, frozen=True):
     events, agents, sessions, how much was left out and why); `figures` how it fared in shadow, empty before that.
     """
 
-    version: str
-    status: ModelStatus
-    digest: str
+    version: ModelVersionName
+    status: Annotated[ModelStatus, member("status of the version")]
+    digest: Annotated[str, member("SHA-256 of its manifest, which holds that of every file")]
     from_ms: int
     to_ms: int
-    created_ms: int
-    promoted_ms: int = 0  # when it last came into force; 0 = never
-    changed_ms: int = 0
+    created_ms: Annotated[int, member("when it was trained")]
+    promoted_ms: Annotated[int, member("when it last became active; null = never", null=True)] = 0
+    changed_ms: Annotated[int, member("when its status last changed; null = never", null=True)] = 0
     counted_from: int = 0  # offset of the log from which shadow counts
-    trained: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
+    trained: Annotated[dict[str, Any], member("what it learned from, and what was left out; of all tenants")] = {}
+    figures: Annotated[dict[str, Any], member("how it performs in shadow against the champion; of all tenants")] = {}
 
 
 class ModelHistoryEntry(msgspec.Struct, frozen=True):
     """One line of the history, which is only ever added to."""
 
     entry_id: str
-    at_ms: int
-    version: str
-    act: ModelAction
-    by: str
-    why: str
-    detail: dict[str, Any] = {}
+    at_ms: Annotated[int, member("when it happened")]
+    version: ModelVersionName
+    act: Annotated[ModelAction, member("what was done to the version", "promoted")]
+    by: Annotated[str, member("who did it", "analyst")]
+    why: Annotated[str, member("the reason given", "a better curve")]
+    detail: Annotated[dict[str, Any], member("figures and facts of the act", {"from": "2026-11-17.1"})] = {}
 
 
 class ModelSwitch(msgspec.Struct, frozen=True):
@@ -52,13 +54,13 @@ class ModelSwitch(msgspec.Struct, frozen=True):
     `installed` is the digest of the model in `model_dir` at that time: a later change of it outweighs the switch.
     """
 
-    partition: int
-    epoch: int
-    offset: int
-    version: str
+    partition: Annotated[int, member("partition of the event log", 0)]
+    epoch: Annotated[int, member("generation of the partition's owner", 4)]
+    offset: Annotated[int, member("offset in the partition", 154000)]
+    version: ModelVersionName
     digest: str
     installed: str
-    at_ms: int
+    at_ms: Annotated[int, member("when it happened")]
 
 
 class PeerGroupDay(msgspec.Struct, frozen=True):
@@ -67,11 +69,11 @@ class PeerGroupDay(msgspec.Struct, frozen=True):
     `drift` holds what was measured: see `drift.py`. `p_values` counts p-values up to each of `P_VALUE_EDGES`.
     """
 
-    version: str
+    version: ModelVersionName
     day: int
-    tenant: str
-    agent_type: str
-    events: int
+    tenant: TenantName
+    agent_type: AgentType
+    events: Annotated[int, member("number of events", 4210)]
     agent_days: int
     alerts: tuple[int, int, int]  # rises to medium, high, critical or above
     p_values: tuple[int, ...]

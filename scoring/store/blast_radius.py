@@ -6,8 +6,9 @@ Walks the stored edges breadth first, a level at a time. What is not reached any
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
+from trustwatch.ingest.described import RiskScore, member
 from trustwatch.ingest.timestamps import WEEK_MS
 
 from ..records.agents import AgentEdge, AgentIdentity, AgentName, RiskLevel
@@ -21,32 +22,25 @@ EdgeKinds = tuple[str, ...]
 
 
 class ReachedAgent(NamedTuple):
-    """One agent in the blast radius.
-
-    Attributes:
-        depth: steps from the agent that was asked about.
-        kind: `delegated` where every step to it was a delegation, else `called`.
-        via: the agent before it on the shortest way.
-        level: its own level; None = never seen.
-    """
+    """One agent in the blast radius."""
 
     name: AgentName
-    depth: int
-    kind: str
-    via: str
-    first_ms: int
-    last_ms: int
-    level: RiskLevel | None
-    risk: float  # of who acted over the last step to it, as of `risk_ms`
+    depth: Annotated[int, member("steps from the agent that was asked about", 1)]
+    kind: Annotated[str, member("`delegated` if every step to it was a delegation, else `called`", "delegated")]
+    via: Annotated[str, member("the agent before it on the shortest way", "agent-orchestrator")]
+    first_ms: Annotated[int, member("when it was first reached")]
+    last_ms: Annotated[int, member("when it was last reached; at most an hour old while it continues")]
+    level: Annotated[RiskLevel | None, member("its own level; null = never seen", "high", level=True)]
+    risk: Annotated[RiskScore, member("risk of who acted over the last step to it, decayed until now")]
     risk_ms: int
 
 
 class BlastRadius(NamedTuple):
     """Agents that an agent reached. `complete` is false where there are more than these."""
 
-    agents: list[ReachedAgent]
-    principals: list[AgentEdge]  # on whose behalf the agent acted
-    complete: bool
+    agents: Annotated[list[ReachedAgent], member("agents that were reached")]
+    principals: Annotated[list[AgentEdge], member("principals on whose behalf the agent acted")]
+    complete: Annotated[bool, member("false if more agents were found than shown")]
 
 
 def find_blast_radius(

@@ -16,7 +16,7 @@ from trustwatch.ingest.record_erasure import ErasureSubject
 from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
 from ..records.commits import OutboxRow, Position
 from ..records.decisions import Decision
-from .sql_schema import AGENT_NAME_COLUMNS, AGENTS, DECISIONS, EDGES, OUTBOX, Member, stored_members
+from .sql_schema import AGENT_NAME_COLUMNS, AGENTS, DECISIONS, EDGES, OUTBOX, StoredMember, stored_members
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -121,7 +121,7 @@ class RowCodec(Generic[T]):
         return made
 
 
-def _converters(member: Member) -> tuple[Convert, Convert] | None:
+def _converters(member: StoredMember) -> tuple[Convert, Convert] | None:
     """What makes the value of a column, and what makes the member's again; None = they are the same."""
     if member.name == "agent_key":
         return to_signed, to_unsigned

@@ -19,12 +19,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
 from sqlalchemy import Connection, select, update
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.identities import unkeyed_agent_key
 
 from .codec import to_signed
@@ -78,10 +79,10 @@ class ChainHead(NamedTuple):
     themselves.
     """
 
-    partition: int
-    sequence: int = 0
-    digest: str = GENESIS_DIGEST
-    anchor_sequence: int = 0
+    partition: Annotated[int, member("partition of the event log", 0)]
+    sequence: Annotated[int, member("place in the chain", 1204)] = 0
+    digest: Annotated[str, member("SHA-256, hexadecimal", "9f86d081884c7d65")] = GENESIS_DIGEST
+    anchor_sequence: Annotated[int, member("decisions up to it were purged", 0)] = 0
     anchor_digest: str = GENESIS_DIGEST
 
 

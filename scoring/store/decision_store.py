@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from sqlalchemy import Integer, cast, func, or_, select
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.timestamps import DAY_MS
 
 from ..records.agents import AgentName, RiskLevel
@@ -152,34 +153,24 @@ MAX_BREAKS = 20
 class ChainBreak(NamedTuple):
     """Break of a chain: a link that does not hold."""
 
-    partition: int
-    sequence: int
-    problem: str
+    partition: Annotated[int, member("partition of the event log", 0)]
+    sequence: Annotated[int, member("place in the chain", 1204)]
+    problem: Annotated[str, member("how it is broken", "digest differs")]
 
 
 class ChainVerification(NamedTuple):
-    """Result of a verification.
+    """Result of a verification."""
 
-    Attributes:
-        heads: ends of the chains when it began.
-        checked: decisions whose content fits their digest.
-        erased: tombstones of decisions.
-        redacted: decisions that an erasure changed, and that are as it left them.
-        before: decisions from before there was a chain; nothing is known of them.
-        breaks: where it does not hold, at most `MAX_BREAKS`.
-        broken: number of breaks.
-    """
-
-    heads: tuple[ChainHead, ...]
-    checked: int
-    erased: int
-    redacted: int
-    before: int
-    breaks: tuple[ChainBreak, ...]
-    broken: int
+    heads: Annotated[tuple[ChainHead, ...], member("end of the chain of each partition")]
+    checked: Annotated[int, member("decisions whose content fits their digest")]
+    erased: Annotated[int, member("tombstones")]
+    redacted: Annotated[int, member("decisions that an erasure took a name out of, and that are as it left them")]
+    before: Annotated[int, member("decisions older than the chain; nothing is known of them")]
+    breaks: Annotated[tuple[ChainBreak, ...], member("breaks of the chains, at most 20")]
+    broken: Annotated[int, member("number of breaks", 0)]
 
     @property
-    def intact(self) -> bool:
+    def intact(self) -> Annotated[bool, member("whether every chain holds", True)]:
         """True if every chain holds."""
         return self.broken == 0
 

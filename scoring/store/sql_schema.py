@@ -168,7 +168,7 @@ def struct_table(
     return Table(name, METADATA, *columns, *more)
 
 
-class Member(NamedTuple):
+class StoredMember(NamedTuple):
     """A member of a struct that is stored.
 
     Attributes:
@@ -183,12 +183,12 @@ class Member(NamedTuple):
     column_type: Any
 
 
-def stored_members(struct: type[msgspec.Struct]) -> list[Member]:
+def stored_members(struct: type[msgspec.Struct]) -> list[StoredMember]:
     """Members of a struct, in their order."""
     members = []
     for field in msgspec.structs.fields(struct):
         kind = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
-        members.append(Member(field.name, kind, field.default, _column_type(field.name, kind)))
+        members.append(StoredMember(field.name, kind, field.default, _column_type(field.name, kind)))
     return members
 
 

@@ -14,7 +14,7 @@ MOST = 14
 NAMES_KAFKA = {
     "api/brokers.py": "opens what reads and writes topics: the choice of the log",
     "api/cli/history_input.py": "`kafka:` names a history on the command line",
-    "api/feedback/schemas.py": "`kafka` is a source of a preview in the API",
+    "api/feedback/routes.py": "`kafka` is a source of a preview in the API",
     "api/feedback/worker.py": "the same",
     "api/http/metric_table.py": "texts of metrics that only brokers have",
     "api/service/commands.py": "`trustwatch topics` makes and shows Kafka's topics",

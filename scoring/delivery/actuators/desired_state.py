@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import TrustwatchError
 
 from ...policy.access_evaluation import DENIED_BY_LEVEL, AccessRequest, Verdict, evaluate_policy
@@ -36,11 +39,11 @@ class DesiredState(msgspec.Struct, frozen=True):
     issuer: str
     agent_id: str
     agent_key: int
-    level: str
-    allow: bool
-    max_token_lifetime_s: int | None
-    refresh_allowed: bool
-    revoke: bool
+    level: Annotated[str, member("level that is acted on", "high")]
+    allow: Annotated[bool, member("whether new tokens are issued at all")]
+    max_token_lifetime_s: Annotated[int | None, member("ceiling of a new token's lifetime, s; null = none", 60)]
+    refresh_allowed: Annotated[bool, member("whether refresh tokens may be issued and used")]
+    revoke: Annotated[bool, member("whether tokens already issued are revoked")]
     decision_id: str
     caused_ms: int
     decided_ms: int
