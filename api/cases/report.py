@@ -3,15 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from pydantic import Field
 
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.scoring.records.cases import CaseAgent, SharedIndicator
+from trustwatch.scoring.records.cases import CaseAgent, CaseEntry, CaseId, SharedIndicator
 from trustwatch.scoring.store.case_assignment import tie_words
 
+from ..http.signed_responses import encode_model
+from ..http.wire import Wire
 from .case_reports import CaseReport
 from .timeline import TimelineItem
+
+
+class CaseAgentOut(
+    Wire, of=CaseAgent, omit=("agent.tenant",), rename={"peak": "highest_level", "last_ms": "last_risen_at"}
+):
+    """An agent of a case."""
+
+
+class CaseEntryOut(Wire, of=CaseEntry):
+    """One thing that was done to a case."""
+
+    detail: dict[str, Any]
+
+
+class SharedIndicatorOut(Wire, of=SharedIndicator, rename={"agents": "agents_count", "last_ms": "last_seen_at"}):
+    """A new target, key or network of agents of a case."""
+
+
+CASE_NAMES: Final = {
+    "case.level": "highest_level",
+    "case.lead_decision_id": "decision_id",
+    "case.risen_ms": "last_risen_at",
+    "case.agents": "agents_count",
+    "case.decisions": "decisions_count",
+}
+
+
+class CaseOut(Wire, of=CaseReport, rename=CASE_NAMES):
+    """A case with all that is kept of it."""
+
+    entries_before: int
+
+
+class TimelineItemOut(Wire, of=TimelineItem):
+    """One thing that happened in a case."""
+
+
+class TimelineOut(Wire):
+    """The story of a case."""
+
+    case_id: CaseId
+    items: list[TimelineItemOut] = Field(description="oldest first")
+
+
+def case_out(report: CaseReport) -> CaseOut:
+    """A case as it is answered."""
+    return CaseOut.of(report, entries_before=report.entries_before or 0)
+
+
+def timeline_out(case_id: str, items: Sequence[TimelineItem]) -> TimelineOut:
+    """A timeline as it is answered."""
+    return TimelineOut(case_id=case_id, items=[TimelineItemOut.of(item) for item in items])
+
+
+def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
+    """A case with its timeline as one JSON document, with the members of the API."""
+    case, story = case_out(report), timeline_out(report.case.case_id, timeline)
+    document = msgspec.json.decode(encode_model(case)) | {"timeline": msgspec.json.decode(encode_model(story))["items"]}
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
 
 _ZERO_WIDTH_SPACE = "\u200b"
 _MARKUP = str.maketrans({char: "\\" + char for char in r"\`*_{}[]()<>#+!|~"})

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-import msgspec
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from trustwatch.ingest.timestamps import format_day
-from trustwatch.scoring.records.cases import CaseAgent, CaseEntry, CaseId, CaseStatistics, CaseVerdict, SharedIndicator
+from trustwatch.scoring.records.cases import CaseStatistics, CaseVerdict
 
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
@@ -30,14 +28,12 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
-from ..http.signed_responses import encode_model
 from ..http.wire import Wire
-from .case_reports import CaseReport, CaseSearch, ListedCase
+from .case_reports import CaseSearch, ListedCase
 from .case_requests import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S
-from .report import render_markdown
+from .report import CASE_NAMES, CaseOut, TimelineOut, case_out, render_markdown, timeline_out
 from .service import CaseService
 from .story import CaseStory
-from .timeline import TimelineItem
 
 ENTRIES_AFTER_ACT: Final = 20
 """Entries in the answer to an act, the newest: it is no reason to read all that a case ever had."""
@@ -122,50 +118,8 @@ class CaseSplitIn(_CaseAct):
     revision: RevisionSeen = None
 
 
-class CaseAgentOut(
-    Wire, of=CaseAgent, omit=("agent.tenant",), rename={"peak": "highest_level", "last_ms": "last_risen_at"}
-):
-    """An agent of a case."""
-
-
-class CaseEntryOut(Wire, of=CaseEntry):
-    """One thing that was done to a case."""
-
-    detail: dict[str, Any]
-
-
-class SharedIndicatorOut(Wire, of=SharedIndicator, rename={"agents": "agents_count", "last_ms": "last_seen_at"}):
-    """A new target, key or network of agents of a case."""
-
-
-_CASE_NAMES: Final = {
-    "case.level": "highest_level",
-    "case.lead_decision_id": "decision_id",
-    "case.risen_ms": "last_risen_at",
-    "case.agents": "agents_count",
-    "case.decisions": "decisions_count",
-}
-
-
-class CaseSummaryOut(Wire, of=ListedCase, rename=_CASE_NAMES):
+class CaseSummaryOut(Wire, of=ListedCase, rename=CASE_NAMES):
     """A case in a list."""
-
-
-class CaseOut(Wire, of=CaseReport, rename=_CASE_NAMES):
-    """A case with all that is kept of it."""
-
-    entries_before: int
-
-
-class TimelineItemOut(Wire, of=TimelineItem):
-    """One thing that happened in a case."""
-
-
-class TimelineOut(Wire):
-    """The story of a case."""
-
-    case_id: CaseId
-    items: list[TimelineItemOut] = Field(description="oldest first")
 
 
 class CaseDayOut(BaseModel):
@@ -180,23 +134,6 @@ class CaseStatisticsOut(Wire, of=CaseStatistics):
 
     days: int = Field(description="days that were looked at")
     by_day: list[CaseDayOut] = Field(description="days on which any was opened, oldest first")
-
-
-def case_out(report: CaseReport) -> CaseOut:
-    """A case as it is answered."""
-    return CaseOut.of(report, entries_before=report.entries_before or 0)
-
-
-def timeline_out(case_id: str, items: Sequence[TimelineItem]) -> TimelineOut:
-    """A timeline as it is answered."""
-    return TimelineOut(case_id=case_id, items=[TimelineItemOut.of(item) for item in items])
-
-
-def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
-    """A case with its timeline as one JSON document, with the members of the API."""
-    case, story = case_out(report), timeline_out(report.case.case_id, timeline)
-    document = msgspec.json.decode(encode_model(case)) | {"timeline": msgspec.json.decode(encode_model(story))["items"]}
-    return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 
 router = APIRouter(tags=["cases"], responses=COMMON_PROBLEMS)

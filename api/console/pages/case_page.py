@@ -21,7 +21,7 @@ from ...access.service import ContainmentService
 from ...cases.case_reports import CaseReport, CaseSearch, ListedCase
 from ...cases.case_requests import OPEN_STATUSES
 from ...cases.consequences import VERDICT_CHOICES, case_title, containment_effects
-from ...cases.routes import render_json
+from ...cases.report import render_json
 from ...cases.service import CaseService
 from ...cases.story import CaseStory
 from ...cases.timeline import TIMELINE_KINDS, TimelineItem
