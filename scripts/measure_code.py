@@ -1,11 +1,13 @@
 """Figures of the product's code: its size, import cycles, and class names that are used twice.
 
-`python -m scripts.measure_code` prints the table of `reference/code.md`.
+`python -m scripts.measure_code` prints the figures, `python -m scripts.measure_code budgets` the weight of each room of
+`reference/code.md`.
 """
 
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -17,8 +19,43 @@ import grimp
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.settings_table import table_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("trustwatch", "ingest", "models", "scoring", "api", "client", "lab", "simulator")
+ROOMS = (
+    "ingest/features",
+    "ingest/formats, ingest/history",
+    "ingest/kafka, ingest/topics",
+    "ingest/scan",
+    "ingest/archive",
+    "ingest",
+    "models",
+    "scoring/engine",
+    "scoring/store",
+    "scoring/pipeline",
+    "scoring/delivery",
+    "scoring/backtest, scoring/learning",
+    "scoring",
+    "api/http",
+    "api/console",
+    "api/access",
+    "api/service, api/cli",
+    "api/events",
+    "api/cases, api/feedback",
+    "api/shared_signals",
+    "api/models, api/backtest",
+    "api/privacy",
+    "api/settings",
+    "api",
+    "client",
+    "lab",
+    "simulator",
+    "trustwatch",
+)
+"""Folders of the product that share a budget. A folder within another room counts where it has a room itself."""
 
 
 class CodeFigures(NamedTuple):
@@ -36,8 +73,7 @@ class CodeFigures(NamedTuple):
 
 def measure() -> CodeFigures:
     """Figures of the checkout."""
-    paths = [path for folder in PRODUCT for path in sorted((ROOT / folder).rglob("*.py"))]
-    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in _modules()}
     trees = {path: ast.parse(text) for path, text in texts.items()}
     lengths = [len(text.splitlines()) for text in texts.values()]
     functions = [(length, f"{path}:{name}") for path, tree in trees.items() for name, length in functions_of(tree)]
@@ -52,6 +88,36 @@ def measure() -> CodeFigures:
         sorted(name for name, count in classes.items() if count > 1),
         sum(text.count("# fmt: skip") for text in texts.values()),
     )
+
+
+def lines_of_rooms() -> dict[str, int]:
+    """Lines of Python by room."""
+    rooms = {folder: room for room in ROOMS for folder in room.split(", ")}
+    lines = dict.fromkeys(ROOMS, 0)
+    for path in _modules():
+        place = path.relative_to(ROOT)
+        folder = next(parent.as_posix() for parent in place.parents if parent.as_posix() in rooms)
+        lines[rooms[folder]] += len(path.read_text(encoding="utf-8").splitlines())
+    return lines
+
+
+def totals() -> dict[str, int]:
+    """What else has a budget: figures of the whole product."""
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    pages = [page for page in map(ROOT.joinpath, listed.splitlines()) if page.is_file()]
+    return {
+        "lines of the product": sum(lines_of_rooms().values()),
+        "modules of the product": len(_modules()),
+        "settings": sum(1 for _, kind, *_ in table_rows(Settings) if not kind.split(" or ")[0].endswith("part")),
+        "metrics": len(METRICS),
+        "words of Markdown": sum(len(page.read_text(encoding="utf-8").split()) for page in pages),
+    }
+
+
+def _modules() -> list[Path]:
+    """Links of `trustwatch/` lead to folders that are counted themselves, so they are left out."""
+    paths = [path for folder in PRODUCT for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in paths if path.resolve() == path]
 
 
 def functions_of(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -94,7 +160,11 @@ def groups_of_cycles(imports: Mapping[str, Set[str]]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the figures, or what `reference/code.md` gives a budget."""
+    if sys.argv[1:] == ["budgets"]:
+        for name, count in {**lines_of_rooms(), **totals()}.items():
+            print(f"| {name} | {count:,} |")
+        return
     figures = measure()
     rows = {
         "lines of the product": figures.lines,
