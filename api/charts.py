@@ -95,7 +95,13 @@ def chart(
         "bars": bars,
         "marks": marks,
         "series": [
-            {"name": line.name, "style": line.style, "steps": line.steps, "fill": line.fill, "band": bool(line.band)}
+            {
+                "name": shown_controls(line.name),
+                "style": line.style,
+                "steps": line.steps,
+                "fill": line.fill,
+                "band": bool(line.band),
+            }
             for line in drawn
         ],
         "columns": [places, *(column for _, column in columns[: sum(3 if line.band else 1 for line in drawn)])],
@@ -143,8 +149,9 @@ def chart_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]],
 def chart_assets() -> tuple[str, str]:
     """Style sheet and script of charts, for a document that has to hold all that it needs."""
     static = files("trustwatch.api") / "console" / "static"
-    read = [(static / path).read_text() for path in ("vendor/uplot/uPlot.min.css", "vendor/uplot/uPlot.iife.min.js")]
-    return read[0], f"{read[1]}\n{(static / 'charts.js').read_text()}"
+    paths = ("vendor/uplot/uPlot.min.css", "vendor/uplot/uPlot.iife.min.js", "charts.js")
+    style, *scripts = ((static / path).read_text(encoding="utf-8") for path in paths)
+    return style, "\n".join(scripts)
 
 
 def _full_number(value: float) -> str:
@@ -170,8 +177,8 @@ _environment = jinja2.Environment(
     finalize=lambda value: shown_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
 )
 _FIGURE: Final = _environment.from_string(
-    '<figure><figcaption>{{ title }}</figcaption><div class="chart" data-figure="{{ data }}" data-height="{{ height }}"'
-    ' role="img" aria-label="{{ title }}; the table below has its numbers"></div><ul class="legend">'
+    '<figure><figcaption>{{ title }}</figcaption><div class="chart" data-figure="{{ data | e }}"'
+    ' data-height="{{ height }}" role="img" aria-label="{{ title }}; the table below has its numbers"></div><ul class="legend">'
     '{% for line in series %}<li><span class="key {{ line.style }}"></span>{{ line.name }}</li>{% endfor %}</ul>'
     "{{ table }}</figure>"
 )

@@ -117,7 +117,7 @@ def train_model(
 def budget_report(model: LabModel) -> pd.DataFrame:
     """Alerts promised and observed per 1,000 agent-days on held-out history, of a model trained in this session."""
     if model.budget_report is None:
-        raise LabError("a promise is measured while a model is trained: train one (`frames.train_model`)")
+        raise LabError("a promise is measured while a model is trained: train one (`replays.train_model`)")
     frame = pd.DataFrame(model.budget_report.levels).rename(columns={"enough_data": "enough_history"})
     return typed(frame.assign(agent_days=model.budget_report.agent_days))
 

@@ -115,7 +115,7 @@ class LabSession:
         if not is_model(path):
             raise LabError(
                 f"{path}: no model. Learn one from normal history: `trustwatch train FILES --model {path}`, or "
-                "`frames.train_model(session, frames.events(session), directory=…)`"
+                "`replays.train_model(session, frames.events(session), directory=…)`"
             )
         return LabModel(path, load_trained_model(path))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..http.prometheus_metrics import MetricValues
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import Slice
@@ -13,7 +15,9 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     if archive is None:
         return {}
     report = archive.reports.get("events")
-    return {"trustwatch_archive_lag_seconds": {} if report is None else {(): report.lag_s}}
+    if report is None:
+        return {"trustwatch_archive_lag_seconds": {}}
+    return {"trustwatch_archive_lag_seconds": {(): report.lag_s if archive.alive.get("events") else math.inf}}
 
 
 SLICE = Slice("archive", metrics=_metric_values)

@@ -218,7 +218,7 @@ def _print_pages(pages: Iterator[dict[str, Any]], columns: list[str], *, as_json
 
 
 def _cell(value: Any) -> Any:
-    """A member in a table: objects are named by their first member."""
+    """A member in a table: agents are named by their id, other objects by their first member."""
     if isinstance(value, list):
-        return [next(iter(item.values())) if isinstance(item, dict) else item for item in value]
+        return [item.get("agent_id", next(iter(item.values()))) if isinstance(item, dict) else item for item in value]
     return value

@@ -28,7 +28,7 @@ _environment = jinja2.Environment(
 
 
 _rendering = threading.Lock()
-_STYLE = (Path(__file__).parent / "templates" / "api.css").read_text()
+_STYLE = (Path(__file__).parent / "templates" / "api.css").read_text(encoding="utf-8")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'sha256-"
     f"{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; frame-ancestors 'none'",

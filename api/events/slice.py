@@ -97,7 +97,9 @@ def _ingest_values(ingest: IngestStatus) -> dict[str, dict[tuple[str, ...], floa
             for outcome in ("accepted", "rejected", "skipped")
         },
         "trustwatch_ingest_lag": {(source.name,): source.lag for source in sources},
-        "trustwatch_ingest_reading": {(source.name,): float(source.reading) for source in sources},
+        "trustwatch_ingest_reading": {
+            (source.name,): float(source.reading and ingest.alive is True) for source in sources
+        },
     }
 
 

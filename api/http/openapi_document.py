@@ -39,7 +39,6 @@ TAGS: Final[Mapping[str, str]] = {
     "acts": "What people did, whatever it was about.",
     "feedback": "A person says that a decision was right or wrong; previews of the rule that follows.",
     "models": "Versions, shadow, promotion, drift and the budget of alerts.",
-    "search": "Agents, people, cases, decisions and events that fit a query.",
     "privacy": "Erasures with signed proofs, exports, the chain of decisions.",
     "shared signals": "Transmitter of security event tokens (OpenID SSF 1.0).",
 }

@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 def trace_requests(app: FastPath) -> ASGIApp:
     """The application with a span around each request; as it is if the environment names no collector."""
-    if not any(map(os.environ.get, _ENDPOINTS)):
+    if not any(map(os.environ.get, _ENDPOINTS)) or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return app
     if missing_packages("traces"):
         _log.warning("requests_not_traced", variables=_ENDPOINTS, needs=install_line("traces"))
@@ -55,6 +55,8 @@ class _TracedRequests:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+        if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+            os.environ.setdefault("OTEL_SERVICE_NAME", "trustwatch")
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # names of the current conventions
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -64,6 +66,9 @@ class _TracedRequests:
             default_span_details=lambda shown: (shown["method"], {}),
             tracer_provider=provider,
             exclude_spans=["receive", "send"],
+            http_capture_headers_server_response=[
+                "content-type"
+            ],  # an empty list would be replaced by the environment's
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

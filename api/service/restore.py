@@ -8,6 +8,7 @@ killed leaves `.restoring` behind, next to which nothing is opened and no key is
 from __future__ import annotations
 
 import json
+import posixpath
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def _extract(source: Path, staging: Path) -> dict[str, str]:
         lines = (staging / DIGESTS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise BadBackup(f"{error.filename}: is missing: {source} is not a backup of ours, or not a whole one") from None
-    except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+    except (tarfile.TarError, EOFError, ValueError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         raise BadBackup(f"{source}: {error}: this is not a backup of ours, or a damaged one") from None
     (staging / DIGESTS_FILE).unlink()
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -138,7 +139,7 @@ def _take_member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
     """Refuse what is not a plain file, or leads elsewhere; a secret key is readable for its owner alone."""
     if not member.isreg() or member.issparse():
         raise BadBackup(f"{member.name}: is not a regular file; {_TAKE_ANOTHER}")
-    mode = 0o600 if is_secret(member.name) else None  # None: as the umask says
+    mode = 0o600 if is_secret(posixpath.normpath(member.name)) else None  # None: as the umask says
     return tarfile.data_filter(member, folder).replace(mode=mode, deep=False)  # type: ignore[arg-type]
 
 

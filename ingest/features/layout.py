@@ -193,7 +193,7 @@ class AgentState(NamedTuple):
 
     times: Array  # int64 (slots, TIMES)
     numbers: Array  # float32 (slots, NUMBERS)
-    table: Array  # uint32 (slots, TABLE): 22 bits of fingerprint, 10 bits of count
+    table: Array  # uint32 (slots, TABLE_SIZE): 22 bits of fingerprint, 10 bits of count
     known: Array  # uint8 (slots, KINDS): different items learned while the kind's region had room, or UNCOUNTED
     session_id: Array  # uint64 (slots, SESSIONS)
     session_last: Array  # int64 (slots, SESSIONS)

@@ -70,6 +70,9 @@ def test_names_from_outside_stay_text() -> None:
     evil = "\"'><script>alert(1)</script>\u202e"
     made = chart(evil, ChartAxis(evil), ChartAxis(evil), [ChartSeries(evil, [(0, 1)], "first")])
     assert "<script" not in made and made.count("&lt;script&gt;") >= 8 and "\u202e" not in made
+    (series,) = figure_of(made)["series"]
+    assert "\u202e" not in series["name"]
+    assert figure_of(chart("t", ChartAxis("x"), ChartAxis("y"), [ChartSeries("a\x7fb\x85", [(0, 1)], "first")]))
     assert "<time>" in chart_table("t", ["a"], [[Markup("<time>")]])
 
 

@@ -61,7 +61,6 @@ async def _models_page(
         versions=(await models.versions(caller, 50)).items,
         in_force=models.version,
         level=level,
-        days=days,
         chart=budget_chart(days, level) if days else None,
         beyond=days_beyond_budget(budget.days)[:30],
         accepted=budget.accepted,

@@ -18,8 +18,6 @@ from ...http.problems import ProblemError
 from ..page_dependencies import PageReaderDep
 from ..rendering import agent_url, url_with_query
 
-MENU_ENTRY = None
-
 router = APIRouter()
 
 
@@ -52,5 +50,5 @@ async def _find(get: Callable[..., Awaitable[Any]], caller: AuthenticatedCaller,
     """What there is of that id; None = nothing, or several that it does not tell apart."""
     try:
         return await get(caller, *asked)
-    except ProblemError:
-        return None
+    except ProblemError as error:
+        return error.problem.code == "decision_pending"  # its page explains that it comes soon

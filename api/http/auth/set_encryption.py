@@ -149,7 +149,6 @@ class SetEncryption:
 
     Args:
         receivers: by name of the caller, where its keys are: as issuers, whose names they have.
-        rules: of fetching keys.
         clock: seconds since 1970.
         monotonic: seconds on a clock that never goes back.
         ca_file: as of `make_http_client`.

@@ -43,7 +43,7 @@ def test_a_target_of_each_format(tmp_path: Path) -> None:
 
     assert {target.format for target in targets.values()} == set(ALERT_FORMATS)
     soc = targets["soc"]
-    assert (soc.url.reveal(), soc.secrets, soc.timeout_s) == ("https://soc.example/hook", (SECRET,), 10.0)
+    assert (soc.url.reveal(), soc.secrets) == ("https://soc.example/hook", (SECRET,))
     assert soc.levels_taken == {RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL}
     assert (targets["chat"].url.reveal(), targets["chat"].secrets) == (CHAT, ())
     assert targets["pager"].url.reveal() == "https://events.pagerduty.example/v2/enqueue"

@@ -46,7 +46,7 @@ def test_a_pause_is_kept_and_the_batch_sent_again(
     pause_s: float,
 ) -> None:
     """`Retry-After` may be a number or a date; what says nothing of use is a second."""
-    monkeypatch.setattr(commands.clock, "now_ms", lambda: NOW_MS)
+    monkeypatch.setattr(commands.clock, "now_s", lambda: NOW_MS / 1000)
     service.retry_after = header
 
     result = CliRunner().invoke(make_app(), ["ingest", str(two_events), "--url", service.url, "--json"])
