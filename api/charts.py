@@ -90,8 +90,8 @@ def chart(
         table = chart_table(title, [x.label, *(name for name, _ in columns)], list(rows))
     drawn = [line for line in series if line.drawn]
     figure = {
-        "x": x,
-        "y": y,
+        "x": msgspec.structs.replace(x, label=shown_controls(x.label)),
+        "y": msgspec.structs.replace(y, label=shown_controls(y.label)),
         "bars": bars,
         "marks": marks,
         "series": [
@@ -178,7 +178,8 @@ _environment = jinja2.Environment(
 )
 _FIGURE: Final = _environment.from_string(
     '<figure><figcaption>{{ title }}</figcaption><div class="chart" data-figure="{{ data | e }}"'
-    ' data-height="{{ height }}" role="img" aria-label="{{ title }}; the table below has its numbers"></div><ul class="legend">'
+    ' data-height="{{ height }}" role="img" aria-label="{{ title }}; the table below has its numbers">'
+    '</div><ul class="legend">'
     '{% for line in series %}<li><span class="key {{ line.style }}"></span>{{ line.name }}</li>{% endfor %}</ul>'
     "{{ table }}</figure>"
 )

@@ -60,7 +60,8 @@ def _member(document: dict[str, Any], name: str, place: str, declared: dict[str,
         schema = {**schema, **_resolve(document, choices[0])}
     items = _resolve(document, schema.get("items", {}))
     many = schema.get("type") == "array" and items.get("type") == "string"
-    kind = "string" if many else schema.get("type", "any")
+    words = all(isinstance(choice, str) for choice in schema.get("enum", [None]))
+    kind = "string" if many or words else schema.get("type", "any")
     member = {
         "name": name,
         "place": place,

@@ -60,7 +60,10 @@ COMMANDS = (
         "explain",
         CommandPanel.AGENTS,
         ServiceCommand(
-            "get_risk", parts={"baseline": "get_baseline", "decisions": "list_agent_decisions"}, main="risk"
+            "get_risk",
+            parts={"baseline": "get_baseline", "decisions": "list_agent_decisions"},
+            main="risk",
+            if_empty={"holds_at": "no hook, gateway, or actuator serves its issuer, so no server applies the policy"},
         ),
     ),
     GeneratedCommand(

@@ -56,6 +56,7 @@ class ServiceCommand(NamedTuple):
         parts: operations whose answers are added to the first one's, by the member that they become.
         main: member under which the first answer is printed; "" prints its members.
         holds: member of the answer that is true; else the command ends with status 1.
+        if_empty: what is said of a member of the first answer that has nothing.
     """
 
     operation: str
@@ -65,3 +66,4 @@ class ServiceCommand(NamedTuple):
     parts: Mapping[str, str] = {}
     main: str = ""
     holds: str = ""
+    if_empty: Mapping[str, str] = {}

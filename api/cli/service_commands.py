@@ -104,6 +104,9 @@ def _run(service: ServiceClient, command: ServiceCommand, sent: dict[str, Any], 
         write_json(shown)
     else:
         write_members(shown, brief=operation.method != "GET")
+        for name, text in command.if_empty.items():
+            if not answer[name]:
+                write_line(f"{heading(name)}: {text}")
     if command.holds and not answer[command.holds]:
         raise typer.Exit(1)
 
@@ -128,7 +131,7 @@ def call(
     if known is None:
         raise typer.BadParameter(f"no operation is called {operation}; `trustwatch call` lists them")
     sent = _given_members(known, members or ())
-    content = None if not body else sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
+    content = _read_body(body) if body else None
     with closing(ServiceClient(url, token)) as service:
         if out is not None:
             service.download(operation, sent, out)
@@ -139,8 +142,17 @@ def call(
             if response.headers.get("content-type", "").startswith("text/"):
                 for line in response.text.splitlines():
                     write_line(line)
-            elif response.content:
+            elif response.headers.get("content-type", "").endswith("json"):
                 write_json(response.json())
+            elif response.content:
+                raise typer.BadParameter("the answer is a file: give --out FILE")
+
+
+def _read_body(path: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"--body {path}: {error.strerror}") from None
 
 
 def _given_members(operation: Operation, texts: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -151,11 +163,17 @@ def _given_members(operation: Operation, texts: tuple[str, ...] | list[str]) -> 
         name, given, value = text.partition("=")
         if not given or name not in takes:
             raise typer.BadParameter(f"{text!r} is not NAME=VALUE of this operation. {_usage(operation)}")
-        is_text = takes[name].kind == "string" and not takes[name].many
+        member = takes[name]
+        is_text = member.kind == "string" and not member.many
         try:
-            sent[name] = value if is_text or takes[name].place != "body" else msgspec.json.decode(value)
-        except msgspec.DecodeError as error:
-            raise typer.BadParameter(f"{name} must be JSON: {error}") from None
+            if member.many and member.place == "query":
+                sent[name] = [*sent.get(name, ()), value]
+            elif name == "limit":
+                sent[name] = int(value)
+            else:
+                sent[name] = value if is_text or member.place != "body" else msgspec.json.decode(value)
+        except ValueError as error:  # of JSON, too
+            raise typer.BadParameter(f"{name} must be {'a number' if name == 'limit' else 'JSON'}: {error}") from None
     missing = [name for name, member in takes.items() if member.place == "path" and name not in sent]
     if missing:
         raise typer.BadParameter(f"{', '.join(missing)} missing. {_usage(operation)}")

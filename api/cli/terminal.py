@@ -162,6 +162,10 @@ def write_members(value: dict[str, Any], *, brief: bool = False, indent: str = "
                 write_members(member, indent=indent + "  ")
 
 
+_OF_DECISIONS = ("decided_at", "previous_level", "level", "concern", "mode", "reason", "decision_id")
+"""Columns of decisions: of all members a table would be wider than a screen, and reasons are what people look for."""
+
+
 def _write_items(items: list[dict[str, Any]], indent: str) -> None:
     """Objects of a list: their texts, or a table of what is no object itself."""
     if "text" in items[0]:
@@ -174,6 +178,9 @@ def _write_items(items: list[dict[str, Any]], indent: str) -> None:
         for item in items
     ]
     columns = dict.fromkeys(name for item in flat for name in item if not isinstance(item[name], list))
+    if any("reasons" in item for item in flat):
+        flat = [{**item, "reason": item["reasons"][0]["text"] if item.get("reasons") else ""} for item in flat]
+        columns = dict.fromkeys(name for name in _OF_DECISIONS if any(name in item for item in flat))
     write_table(flat, {name: heading(name) for name in columns}, prose=tuple(columns)[1:])
 
 

@@ -121,7 +121,8 @@ def _members(
             continue
         hint, notes = _unwrapped(annotation)
         if hint is AgentName or _extra(notes, "flat"):
-            for below, one in _members(hint, (), _below(omit, name), _below(rename, name)):
+            inner = _members(hint, (), _below(omit, name), _below(rename, name))
+            for below, one in sorted(inner, key=lambda named: named[0] != "agent_id"):  # an agent's id comes first
                 yield below, one._replace(path=f"{name}.{one.path}")
         elif (info := _info(notes)) or name in only:
             yield rename.get(name) or _wire_name(name, hint), _member(name, hint, notes, info)

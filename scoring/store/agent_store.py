@@ -196,7 +196,8 @@ class AgentStore:
         after = None if query.cursor is None else from_cursor(query.cursor, tuple[int, float, str, str, str])
         limit, items = min(max(query.limit, 1), MAX_PAGE), list[AgentSummary]()
         for levels in _RISK_PARTS:
-            if after is not None and after[0] < levels[0]:
+            is_behind = after is not None and after[0] < levels[0]
+            if is_behind or (query.levels is not None and not {*levels} & {*query.levels}):
                 continue
             part = statement.where(AGENTS.c.level.in_(levels) if len(levels) > 1 else AGENTS.c.level == levels[0])
             if after is not None and after[0] in levels:
