@@ -136,9 +136,13 @@ class Postgres:
 
     def kill(self) -> None:
         """kill -9 of the server and of all its sessions at once, as when the machine fails."""
-        for child in self._children():
+        self._process.signal(signal.SIGSTOP)  # a server that sees its sessions killed would start others
+        children = self._children()
+        for child in children:
             child.signal(signal.SIGKILL)
         self._process.kill()
+        for child in children:  # as long as one is left, the next server finds the shared memory in use
+            child.kill()
 
     def restart(self) -> None:
         """`stop` and `start`."""
