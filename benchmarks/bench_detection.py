@@ -1,10 +1,10 @@
 """Detection: ours beside other detectors, what each part is worth, and what attacks get through.
 
 `make bench-detection` prints all tables; the first two, `concerns` and `left_out`, are of data that nothing was chosen
-on. `ARGS=--write` also puts them into reference/detection.md, and their short form, with the date, into
-docs/detection.md; `ARGS="--only NAME"` runs one part. Labels are read by the
-evaluation, and in the first two by the choice of settings on other data. The whole takes an hour on one core, half of
-it `left_out`; without the parts that train several models, minutes. `--quick` takes two.
+on. `ARGS=--write` also writes them into benchmarks/figures, and their short form into docs/detection.md;
+`ARGS="--only NAME"` runs one part. Labels are read by the evaluation, and in the first two by the choice of settings on
+other data. The whole takes an hour on one core, half of it `left_out`; without the parts that train several models,
+minutes. `--quick` takes two.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from .detection import (
 )
 from .detection.fitted_trace import FittedTrace
 from .detection.page_tables import NOT_ON_THE_PAGE, for_page
-from .detection.report import FigureTable, markdown, replace_marked_part
+from .detection.report import FigureTable, markdown, replace_marked_part, write_csv
 from .harness import finish, machine, options
 
 PAGE = traces.ROOT / "docs" / "detection.md"
-FIGURES = traces.ROOT / "reference" / "detection.md"
+FIGURES = traces.ROOT / "benchmarks" / "figures"
 
 
 class DetectionBenchmark:
@@ -208,16 +208,18 @@ def arguments() -> Namespace:
         metavar="N",
         help="trainings of each history in concerns, left_out and trainings (10; quick: 2)",
     )
-    parser.add_argument("--write", action="store_true", help="put the tables into the documents")
+    parser.add_argument(
+        "--write", action="store_true", help="write the tables into benchmarks/figures and docs/detection.md"
+    )
     return parser.parse_args()
 
 
 def write_part(part: str, tables: list[FigureTable], *, page: Path = PAGE, figures: Path = FIGURES) -> None:
-    """Put the whole tables among the figures, and what the page shows of them there, with today's date."""
-    measured = f"\n\nMeasured on {time.strftime('%Y-%m-%d')}."
-    replace_marked_part(figures, part, markdown(tables) + measured)
+    """Write the whole tables into files of figures, and their short form into the page, with today's date."""
+    measured = f"Measured on {time.strftime('%Y-%m-%d')}."
+    write_csv(figures, part, tables, measured)
     if part not in NOT_ON_THE_PAGE:
-        replace_marked_part(page, part, markdown(for_page(part, tables)) + measured)
+        replace_marked_part(page, part, f"{markdown(for_page(part, tables))}\n\n{measured}")
 
 
 def main() -> int:

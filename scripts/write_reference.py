@@ -1,7 +1,6 @@
 """Write `reference/` from the declarations: `python -m scripts.write_reference`.
 
-People look these up and do not read them through: settings, metrics, features, topics. The last page,
-`reference/detection.md`, is written by `make bench-detection ARGS=--write`.
+People look these up and do not read them through: settings, metrics, features, topics.
 """
 
 from __future__ import annotations

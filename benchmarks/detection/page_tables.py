@@ -1,6 +1,6 @@
 """Tables of docs/detection.md: a short form of the tables that a part of the benchmark gives.
 
-All tables stand in reference/detection.md. The page has what a reader decides by: fewer rows, fewer columns.
+All tables are in benchmarks/figures. The page has what a reader decides by: fewer rows, fewer columns.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import textwrap
 from pathlib import Path
@@ -26,6 +27,18 @@ class FigureTable(NamedTuple):
 def markdown(tables: list[FigureTable]) -> str:
     """The tables as Markdown, ready for a document."""
     return "\n\n".join(_one(table) for table in tables)
+
+
+def write_csv(folder: Path, part: str, tables: list[FigureTable], measured: str) -> None:
+    """Write each table of *part* into a file of its own, `PART-1.csv` and so on; title, note and date are comments."""
+    for old in folder.glob(f"{part}-*.csv"):
+        old.unlink()
+    for number, table in enumerate(tables, 1):
+        with (folder / f"{part}-{number}.csv").open("w", newline="") as file:
+            file.writelines(f"# {line}\n" for line in (table.title, table.note, measured) if line)
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(table.columns)
+            writer.writerows([_cell(value) for value in row] for row in table.rows)
 
 
 def _one(table: FigureTable) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -140,21 +142,27 @@ def test_bad_sessions_are_mixed_into_the_history_in_order_of_time() -> None:
 
 def test_the_page_and_the_figures_have_a_place_for_every_part() -> None:
     """`--write` would end with an error at the first part without marks."""
-    for document, parts in ((FIGURES, set(PARTS)), (PAGE, set(PARTS) - set(NOT_ON_THE_PAGE))):
-        assert set(re.findall(r"<!-- begin (\w+) -->", document.read_text())) == parts
+    parts = set(re.findall(r"<!-- begin (\w+) -->", PAGE.read_text()))
+    assert parts == set(PARTS) - set(NOT_ON_THE_PAGE)
+    assert {path.stem.rpartition("-")[0] for path in FIGURES.glob("*.csv")} == set(PARTS)
 
 
 def test_the_page_has_a_short_form_and_the_figures_all(tmp_path: Path) -> None:
-    page, figures = tmp_path / "page.md", tmp_path / "figures.md"
-    for document in (page, figures):
-        document.write_text("<!-- begin attacks -->\n<!-- end attacks -->\n")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin attacks -->\n<!-- end attacks -->\n")
+    (tmp_path / "attacks-3.csv").write_text("of an earlier run")
     names = ("attack", "what happens", "noticed", "malicious events until noticed", "of")
-    tables = [FigureTable(title, names, [("burst", "hundreds of actions", "4 of 4", "8", "788")]) for title in "AB"]
+    row = ("burst", "hundreds of actions, at once", 0.5, "8", "788")
+    tables = [FigureTable(title, names, [row], "A note.") for title in "AB"]
 
-    write_part("attacks", tables, page=page, figures=figures)
+    write_part("attacks", tables, page=page, figures=tmp_path)
 
-    assert "hundreds of actions" in figures.read_text() and "**B**" in figures.read_text()
-    assert "| burst | 4 of 4 | 8 | 788 |" in page.read_text() and "**B**" not in page.read_text()
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"attacks-1.csv", "attacks-2.csv"}
+    text = (tmp_path / "attacks-2.csv").read_text()
+    assert text.startswith("# B\n# A note.\n# Measured on ")
+    read = pandas.read_csv(io.StringIO(text), comment="#").iloc[0]
+    assert (read["what happens"], read["noticed"], read["of"]) == ("hundreds of actions, at once", 0.5, 788)
+    assert "| burst | 0.500 | 8 | 788 |" in page.read_text() and "**B**" not in page.read_text()
 
 
 def test_one_table_compares_scores_over_the_sets() -> None:
