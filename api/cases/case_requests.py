@@ -14,8 +14,7 @@ from ..http.reasons import check_reason
 
 MAX_OWNER_LENGTH: Final = 256
 MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
-MIN_HOLD_S, MAX_HOLD_S = 60.0, 30 * 86_400.0
-"""For how long the pins of a contained case may hold, s."""
+MIN_HOLD_S, MAX_HOLD_S = 60.0, 30 * 86_400.0  # For how long the pins of a contained case may hold, s
 VERDICTS: Final[tuple[CaseVerdict, ...]] = get_args(CaseVerdict)
 OPEN_STATUSES: Final[tuple[CaseStatus, ...]] = ("open", "acknowledged", "contained")
 

@@ -33,13 +33,7 @@ def case_title(case: Case, agents: Sequence[CaseAgent]) -> str:
 def containment_effects(
     agents: Sequence[CaseAgent], book: PolicyBook, told_to: Callable[[AgentName], Sequence[str]]
 ) -> list[ContainmentEffect]:
-    """Effects of acting on each agent as critical, at that agent's server.
-
-    Args:
-        agents: of a case.
-        book: policies in force.
-        told_to: actuators that serve an agent.
-    """
+    """Effects of acting on each agent as critical, at that agent's server."""
     return [ContainmentEffect(one, _effect(one, book, told_to(one.agent))) for one in agents]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import anyio
@@ -27,14 +28,10 @@ from .case_reports import CaseReport
 from .service import CaseService
 from .timeline import CaseRecords, TimelineItem, UntoldEvents, build_timeline
 
-MAX_AGENTS_IN_STORY: Final = 50
-"""Agents whose approvals, pins, actuations and feedback a timeline has."""
-MAX_AGENTS_WITH_EVENTS: Final = 5
-"""Agents whose events a timeline has: each takes a look through the log."""
+MAX_AGENTS_IN_STORY: Final = 50  # Agents whose approvals, pins, actuations and feedback a timeline has
+MAX_AGENTS_WITH_EVENTS: Final = 5  # Agents whose events a timeline has: each takes a look through the log
 MAX_DECISIONS_IN_STORY: Final = 500
-LEAD_MS: Final = 3_600_000
-"""Time before the first event of a case: what ended within it belongs to the story."""
-
+LEAD_MS: Final = 3_600_000  # Time before the first event of a case: what ended within it belongs to the story
 T = TypeVar("T")
 
 MAX_STORIES_AT_ONCE, MAX_STORIES_WAITING, MAX_STORIES_OF_CALLER = 2, 8, 4
@@ -44,29 +41,24 @@ those of one caller among both. A further one is refused, and may be asked for a
 PLACES_FOR_OTHERS: Final = 2
 """The last places are for callers of tenants of which no story is asked for: no tenant takes them all."""
 
-STORY_WITHIN_S: Final = 30.0
-"""Longest time for reading what a story is made of: it holds a place."""
+STORY_WITHIN_S: Final = 30.0  # Longest time for reading what a story is made of: it holds a place
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class CaseStory:
     """Timelines of cases that a caller may see. For one event loop.
 
     A long one takes a while: it is put together in threads of its own, which nothing else waits for.
-
-    Args:
-        runtime: store.
-        executor: the way into the store.
-        cases: reads a case.
-        agents: finds events of agents.
     """
 
-    def __init__(self, runtime: Runtime, executor: StoreExecutor, cases: CaseService, agents: AgentService) -> None:
-        self._runtime = runtime
-        self._executor = executor
-        self._agents = agents
-        self._cases = cases
+    runtime: Runtime
+    executor: StoreExecutor
+    cases: CaseService
+    agents: AgentService
+
+    def __post_init__(self) -> None:
         self._asked: Counter[tuple[str, str]] = Counter()
         self._asked_by_tenants: Counter[frozenset[str]] = Counter()
         self._places = anyio.Semaphore(MAX_STORIES_AT_ONCE)
@@ -83,16 +75,12 @@ class CaseStory:
         """All that happened in a case, as *write* tells it in a thread: events around what raised its agents too.
 
         Of `MAX_AGENTS_IN_STORY` agents, those that joined first; messages to people only with the scope `trust.admin`.
-        Events that can not be read are left out.
-
-        Raises:
-            ProblemError: 404, there is no such case; 503, too many stories are asked for.
-            Unavailable: the store does not answer.
+        Events that can not be read are left out. Raises ProblemError (404, 503), Unavailable.
         """
         async with self._place(caller):
             try:
                 with anyio.fail_after(STORY_WITHIN_S):
-                    report = await self._cases.get(caller, case_id)
+                    report = await self.cases.get(caller, case_id)
                     records = await self._gather(caller, report)
             except TimeoutError:
                 raise Unavailable("the store does not answer in time") from None
@@ -122,7 +110,7 @@ class CaseStory:
             self._asked, self._asked_by_tenants = +self._asked, +self._asked_by_tenants
 
     async def _gather(self, caller: AuthenticatedCaller, report: CaseReport) -> CaseRecords:
-        records = await self._executor(
+        records = await self.executor(
             self._records, report, visible_tenants(caller, None), with_alerts=SCOPE_ADMIN in caller.scopes
         )
         events: list[NativeEvent] = []
@@ -141,14 +129,14 @@ class CaseStory:
         moment = DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
         nothing = UntoldEvents(decision.agent.agent_id, decision.event_time_ms, ())
         try:
-            history = await self._agents.recent_events(caller, decision.agent, moment)
+            history = await self.agents.recent_events(caller, decision.agent, moment)
         except TrustwatchError as error:
             _log.info("case_without_events", agent=decision.agent.agent_id, error=str(error))
             return (), nothing
         return history.around, nothing._replace(actions=history.left_out)
 
     def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
-        store, case_id = self._runtime.store, report.case.case_id
+        store, case_id = self.runtime.store, report.case.case_id
         ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_IN_STORY)
         decisions = list(store.decisions.get_many(ids, tenants).values())
         names = [case_agent.agent for case_agent in report.agents[:MAX_AGENTS_IN_STORY]]

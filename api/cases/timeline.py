@@ -21,10 +21,7 @@ from ..events.event_origin import delegated_by, event_sizes, origin_of
 
 TimelineKind = Literal["event", "token", "decision", "case", "approval", "pin", "actuation", "message", "feedback"]
 TIMELINE_KINDS: Final[tuple[TimelineKind, ...]] = get_args(TimelineKind)
-
-MAX_UNTOLD_ACTIONS: Final = 6
-"""Actions that are named of events which a story does not tell one by one."""
-
+MAX_UNTOLD_ACTIONS: Final = 6  # Actions that are named of events which a story does not tell one by one
 _TOKEN_TYPES: Final = ("token.request", "token.exchange", "token.refresh", "token.revoke", "token.introspect")
 _DELIVERY_WORDS: Final[Mapping[str, str]] = {
     "pending": "waits for its next attempt",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -58,17 +59,17 @@ def content_security_policy(form_targets: Collection[str] = ()) -> str:
     )
 
 
+@dataclass(eq=False, repr=False)
 class SecurityHeadersMiddleware:
     """The console with its headers; *form_targets* is called for each answer, see `content_security_policy`."""
 
-    def __init__(self, app: ASGIApp, form_targets: Callable[[], Collection[str]]) -> None:
-        self._app = app
-        self._form_targets = form_targets
+    app: ASGIApp
+    form_targets: Callable[[], Collection[str]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with the headers added."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
 
         async def headed(message: Message) -> None:
@@ -76,25 +77,28 @@ class SecurityHeadersMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                headers["Content-Security-Policy"] = content_security_policy(self._form_targets())
+                headers["Content-Security-Policy"] = content_security_policy(self.form_targets())
                 headers.setdefault("Cache-Control", "no-store")
                 for cookie in scope.get("state", {}).get(COOKIES_STATE_KEY, ()):
                     headers.append("Set-Cookie", cookie)
             await send(message)
 
-        await self._app(scope, receive, headed)
+        await self.app(scope, receive, headed)
 
 
 CONSOLE_ROOT: Final = "/console"
 
 
+@dataclass(eq=False, repr=False)
 class ConsoleApplication:
     """The console of an application, and what runs beside its pages. Raises ConfigError: its key can not be read."""
 
+    services: ServiceRegistry
+
     path = CONSOLE_ROOT
 
-    def __init__(self, services: ServiceRegistry) -> None:
-        self._console = build_console(services)
+    def __post_init__(self) -> None:
+        self._console = build_console(self.services)
         self._tasks: list[asyncio.Task[None]] = []
         self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
 

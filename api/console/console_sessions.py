@@ -12,6 +12,7 @@ import hmac
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -37,38 +38,24 @@ from ..settings.event_source_settings import EventSourceSettings
 
 T = TypeVar("T")
 KEY_FILE: Final = "console-key"
-SIGN_IN_TIMEOUT_S: Final = 600
-"""Time that a person may take at the provider, s."""
-
-RENEW_AFTER_S: Final = 30.0
-"""A cookie is written anew when it is so old, s: idle time is known to this grain."""
-
-MAX_COOKIE_BYTES = 3_800
-"""Bytes of a cookie; browsers drop those above 4,096."""
+SIGN_IN_TIMEOUT_S: Final = 600  # Time that a person may take at the provider, s
+RENEW_AFTER_S: Final = 30.0  # A cookie is written anew when it is so old, s: idle time is known to this grain
+MAX_COOKIE_BYTES = 3_800  # Bytes of a cookie; browsers drop those above 4,096
 
 SessionState = Literal["lasts", "idle", "over"]
 """`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: too old."""
 
 
 class ConsoleSession(msgspec.Struct, frozen=True):
-    """One person that is signed in. Times are seconds since 1970.
-
-    Attributes:
-        subject: `sub` at the provider.
-        name: what records call the person.
-        shown: what the page calls the person.
-        grant: name of the grant in the settings; "" = development login.
-        began_s: when the person signed in.
-        used_s: when a page was asked for last.
-    """
+    """One person that is signed in. Times are seconds since 1970."""
 
     session_id: str
-    subject: str
-    name: str
-    shown: str
-    grant: str
-    began_s: float
-    used_s: float
+    subject: str  # `sub` at the provider
+    name: str  # what records call the person
+    shown: str  # what the page calls the person
+    grant: str  # name of the grant in the settings; "" = development login
+    began_s: float  # when the person signed in
+    used_s: float  # when a page was asked for last
 
 
 class PendingSignIn(msgspec.Struct, frozen=True):
@@ -142,11 +129,7 @@ def _derive_key(key: bytes, use: bytes) -> bytes:
 
 
 def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
-    """The key of the settings, else that of *data_dir*, which is made on first use (mode 0600).
-
-    Raises:
-        ConfigError: the file can not be read or written, or others may read it.
-    """
+    """The key of the settings, else that of *data_dir*, which is made on first use (mode 0600). Raises ConfigError."""
     if settings.session_key is not None:
         return settings.session_key.reveal().encode()
     path = data_dir / KEY_FILE
@@ -243,42 +226,45 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
 # Over https the names of cookies begin `__Host-`: a sister domain can neither read nor plant them.
 
 
+@dataclass(eq=False, repr=False)
 class SessionCookies:
     """Reads and writes the cookies of sessions and sign-ins.
 
     *secure*: the console is reached over https. Else *port* is in their names: browsers share cookies between ports.
     """
 
-    def __init__(self, sessions: ConsoleSessions, *, secure: bool, port: int) -> None:
-        self._sessions = sessions
-        self._secure = secure
-        self.session_name = "__Host-trustwatch" if secure else f"trustwatch-{port}"
-        self.sign_in_name = "__Host-trustwatch-sign-in" if secure else f"trustwatch-sign-in-{port}"
+    sessions: ConsoleSessions
+    _: KW_ONLY
+    secure: bool
+    port: int
+
+    def __post_init__(self) -> None:
+        self.session_name = "__Host-trustwatch" if self.secure else f"trustwatch-{self.port}"
+        self.sign_in_name = "__Host-trustwatch-sign-in" if self.secure else f"trustwatch-sign-in-{self.port}"
 
     def read(self, request: Request) -> ConsoleSession | None:
         """The session of a request, if it has one that lasts."""
-        return self._sessions.open(request.cookies.get(self.session_name, ""))
+        return self.sessions.open(request.cookies.get(self.session_name, ""))
 
     def write(self, request: Request, session: ConsoleSession | None) -> None:
         """Have the answer to *request* set the session; None removes it."""
-        sealed = "" if session is None else self._sessions.seal(session)
+        sealed = "" if session is None else self.sessions.seal(session)
         self._set(request, self.session_name, sealed, 0 if session is None else None)
 
     def read_sign_in(self, request: Request) -> PendingSignIn | None:
         """The sign-in that the browser of *request* has under way."""
-        return self._sessions.open_sign_in(request.cookies.get(self.sign_in_name, ""))
+        return self.sessions.open_sign_in(request.cookies.get(self.sign_in_name, ""))
 
     def write_sign_in(self, request: Request, under_way: PendingSignIn | None) -> None:
         """Have the answer to *request* remember a sign-in; None forgets it."""
-        sealed = "" if under_way is None else self._sessions.seal_sign_in(under_way)
+        sealed = "" if under_way is None else self.sessions.seal_sign_in(under_way)
         self._set(request, self.sign_in_name, sealed, 0 if under_way is None else SIGN_IN_TIMEOUT_S)
 
     def _set(self, request: Request, name: str, value: str, lasts_s: int | None) -> None:
         parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
-        parts += ["Secure"] if self._secure else []
+        parts += ["Secure"] if self.secure else []
         parts += [] if lasts_s is None else [f"Max-Age={lasts_s}"]
         request.scope.setdefault("state", {}).setdefault(COOKIES_STATE_KEY, []).append("; ".join(parts))
 
 
-COOKIES_STATE_KEY = "trustwatch_cookies"
-"""Member of a request's state: values of `Set-Cookie` that its answer gets."""
+COOKIES_STATE_KEY = "trustwatch_cookies"  # Member of a request's state: values of `Set-Cookie` that its answer gets

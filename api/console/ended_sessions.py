@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -28,9 +29,7 @@ LOOK_UP_THREADS, LOOK_UP_S = 2, 3.0
 GRACE_S: Final = 300.0
 """While the database is away, sessions go on of which it knew no end so long ago, s; others are told to wait."""
 
-AWAY_S: Final = 5.0
-"""The database is not asked again so soon after it did not answer: else each page would wait for it."""
-
+AWAY_S: Final = 5.0  # The database is not asked again so soon after it did not answer: else each page would wait for it
 SAVE_EVERY_S: Final = 5.0
 MAX_REMEMBERED: Final = 10_000
 
@@ -41,22 +40,19 @@ class DatabaseAway(Unavailable):
     """Raised where the database does not say whether a session was ended."""
 
 
+@dataclass(eq=False, repr=False)
 class EndedSessions:
-    """Ends of sessions, in the database and, so that some requests need none, in memory. For one event loop.
+    """Ends of sessions, in the database and, so that some requests need none, in memory. For one event loop."""
 
-    Args:
-        metadata: where ends are kept: as digests of session ids, by the day on which nobody needs them any more.
-        clock: seconds since 1970.
-    """
+    metadata: MetadataStore
+    clock: Callable[[], float]
 
-    def __init__(self, metadata: MetadataStore, clock: Callable[[], float]) -> None:
-        self._metadata = metadata
-        self._clock = clock
+    def __post_init__(self) -> None:
         self._executor = StoreExecutor(LOOK_UP_THREADS, LOOK_UP_S)
         self._places = asyncio.Semaphore(LOOK_UP_THREADS)
         self._away_until_s = 0.0
         self._ended: FIFOCache[str, None] = FIFOCache(MAX_REMEMBERED)
-        self._lasted: TTLCache[str, None] = TTLCache(MAX_REMEMBERED, GRACE_S, clock)
+        self._lasted: TTLCache[str, None] = TTLCache(MAX_REMEMBERED, GRACE_S, self.clock)
         self._unsaved: dict[str, None] = {}
         self._saving: set[asyncio.Task[None]] = set()
 
@@ -109,27 +105,27 @@ class EndedSessions:
 
     async def _save(self, key: str) -> None:
         try:
-            await self._executor.write(self._metadata.put_default, key, "")
+            await self._executor.write(self.metadata.put_default, key, "")
         except Unavailable as error:
             _log.warning("a sign-out waits for the database", code="console_end_not_saved", error=str(error))
             return
         self._unsaved.pop(key, None)
         try:
-            await self._executor.write(self._metadata.delete_range, KEY_PREFIX, KEY_PREFIX + _moment(self._clock()))
+            await self._executor.write(self.metadata.delete_range, KEY_PREFIX, KEY_PREFIX + _moment(self.clock()))
         except Unavailable as error:  # the next sign-out removes them
             _log.info("old ends of sessions stay for now", error=str(error))
 
     async def _look_up(self, key: str) -> bool:
-        if self._clock() < self._away_until_s:
+        if self.clock() < self._away_until_s:
             raise DatabaseAway("the database did not answer just now")
         try:
             await asyncio.wait_for(self._places.acquire(), LOOK_UP_S)
         except TimeoutError:  # no fault of the database: who asks that much buys no ended session more time
             raise Unavailable("too many sessions are looked up") from None
         try:
-            return await self._executor(self._metadata.get, key) is not None
+            return await self._executor(self.metadata.get, key) is not None
         except Unavailable as error:
-            self._away_until_s = self._clock() + AWAY_S
+            self._away_until_s = self.clock() + AWAY_S
             raise DatabaseAway(str(error)) from error
         finally:
             self._places.release()

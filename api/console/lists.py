@@ -13,19 +13,12 @@ MAX_FILTER_LENGTH: Final = 2048
 
 
 class ListColumns(NamedTuple):
-    """Columns of a list.
+    """Columns of a list."""
 
-    Attributes:
-        headings: by the name of the column, in order.
-        leading: the column that is always shown: it leads to what a row is about.
-        shown: names of those that the address asks for (`column`, repeated; none = all).
-        order: the column that orders the rows (`sort`), `-` before it if the last come first; "" = as they come.
-    """
-
-    headings: Mapping[str, str]
-    leading: str
-    shown: Sequence[str]
-    order: str
+    headings: Mapping[str, str]  # by the name of the column, in order
+    leading: str  # the column that is always shown: it leads to what a row is about
+    shown: Sequence[str]  # names of those that the address asks for (`column`, repeated; none = all)
+    order: str  # the column that orders the rows (`sort`), `-` before it if the last come first; "" = as they come
 
     def links(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters of links to other rows of the list: its filters, columns and order."""
@@ -42,12 +35,7 @@ def list_columns(request: Request, headings: Mapping[str, str], leading: str) ->
 
 
 def text_filters(*names: str, **defaults: str) -> Callable[[Request], dict[str, str]]:
-    """A dependency: the filters of a list as its address says them, "" = not given.
-
-    Args:
-        names: of the filters.
-        defaults: filters that have a value if the address does not name them.
-    """
+    """A dependency: the filters of a list as its address says them, "" = not given."""
 
     def asked(request: Request) -> dict[str, str]:
         given = {name: request.query_params.get(name, defaults.get(name, "")).strip() for name in (*defaults, *names)}

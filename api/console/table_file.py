@@ -17,10 +17,8 @@ from trustwatch.ingest.timestamps import format_rfc3339
 
 from ..http.problems import invalid_value_error
 
-MAX_ROWS, MAX_PAGES_READ = 10_000, 400
-"""Rows of one file, and pages that are read for it."""
-GATHERING_S = 5.0
-"""Seconds after which no more pages are read for a file."""
+MAX_ROWS, MAX_PAGES_READ = 10_000, 400  # Rows of one file, and pages that are read for it
+GATHERING_S = 5.0  # Seconds after which no more pages are read for a file
 FORMS: Final = ("csv", "json")
 _FORMULA_SIGNS: Final = frozenset("=+-@\u2212")
 """Those that begin a formula, and the minus sign of the locales that write one."""
@@ -39,15 +37,7 @@ async def list_file(
 ) -> Response:
     """A file of the first `MAX_ROWS` rows of a list, for a browser to keep; its name says if there are more.
 
-    Args:
-        form: one of `FORMS`.
-        name: of the file, and of the member with the rows.
-        page_at: the page (`items`, `next_cursor`) at a cursor; what it raises is raised.
-        row_of: a row, with the same members as all others; what else an item has is not kept.
-        monotonic: seconds; after `GATHERING_S` no more pages are read.
-
-    Raises:
-        ProblemError: 422, files do not have that form.
+    Raises ProblemError (422).
     """
     if form not in FORMS:
         raise invalid_value_error("form", "must be csv or json")

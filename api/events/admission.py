@@ -6,6 +6,7 @@ import base64
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,16 +34,15 @@ MAX_CACHED_NAME_LENGTH = 500
 """Characters of a name worth remembering: long ids, which senders choose, must not make the memory large."""
 
 
+@dataclass(eq=False, repr=False)
 class AgentRegistry:
-    """Finds the entry of an agent; the first that fits wins.
+    """Finds the entry of an agent; the first that fits wins."""
 
-    Args:
-        entries: `registry` of the settings, in order.
-    """
+    entries: Iterable[RegisteredAgent]
 
-    def __init__(self, entries: Iterable[RegisteredAgent]) -> None:
+    def __post_init__(self) -> None:
         self._entries: dict[tuple[str, str], list[tuple[re.Pattern[str], RegisteredAgent]]] = {}
-        for entry in entries:
+        for entry in self.entries:
             pattern = re.compile(fnmatch.translate(entry.agent))
             self._entries.setdefault((entry.tenant, entry.issuer), []).append((pattern, entry))
         self._cache: dict[tuple[str, str, str], RegisteredAgent | None] = {}
@@ -76,57 +76,34 @@ class AgentRegistry:
 MAX_CLOCK_AHEAD_S = 300
 """Tolerated lead of an event's time, s: clocks differ, but a date of next year would freeze an agent's time."""
 
-CLAIMED_ERROR_PREFIX = "claimed:"
-"""Stands before an `error` of the log that its source had no right to."""
+CLAIMED_ERROR_PREFIX = "claimed:"  # Stands before an `error` of the log that its source had no right to
 
 PrincipalAlias = Callable[[str, str], str]
 
 _member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+@dataclass(eq=False, repr=False)
 class Admission:
     """Turns records as received into log records.
 
     An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
     them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is
     changed is changed in the JSON itself: every other member stays as it was sent.
-
-    Args:
-        registry: what the operator knows.
-        alias: what is logged in place of a principal's identifier, given tenant and identifier; None = as it is.
-        identities: of the deployment, for the hashes of event ids.
-        scope_actions: capabilities that granted scopes add to declared ones.
     """
 
-    def __init__(
-        self,
-        registry: AgentRegistry,
-        alias: PrincipalAlias | None = None,
-        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
-        scope_actions: Mapping[str, tuple[str, ...]] = {},
-    ) -> None:
-        self.identities = identities
-        self.scope_actions = scope_actions
-        self._registry = registry
-        self._alias = alias
+    registry: AgentRegistry
+    alias: PrincipalAlias | None = None
+    identities: IdentityHasher = field(default_factory=IdentityHasher)
+    scope_actions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def replaces_principals(self) -> bool:
         """True if something else is logged in place of principals' identifiers."""
-        return self._alias is not None
+        return self.alias is not None
 
     def admit(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
-        """The record to log.
-
-        Args:
-            raw_record: as received.
-            binding: what its sender may speak for.
-            now_ms: arrival, UTC milliseconds.
-
-        Raises:
-            MalformedEvent: it is no audit event; the path is one in what was sent.
-            SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
-        """
+        """The record to log. Raises MalformedEvent, SourceNotAllowed."""
         raw = raw_record.raw if raw_record.to_native is None else raw_record.to_native()
         return self.admit_native(raw, binding, now_ms, raw_record.path_prefix)
 
@@ -170,8 +147,8 @@ class Admission:
         if tenant and tenant != event.tenant:
             filled["tenant"] = tenant
         principal: dict[str, Any] = {}
-        if self._alias is not None and event.principal is not None and event.principal.id:
-            principal["id"] = self._alias(tenant, event.principal.id)
+        if self.alias is not None and event.principal is not None and event.principal.id:
+            principal["id"] = self.alias(tenant, event.principal.id)
         if not changed and not filled and not principal:
             return raw
         try:
@@ -185,7 +162,7 @@ class Admission:
     def _registered_members(self, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> dict[str, Any]:
         """Members of `agent` that differ from what counts; None = to be removed."""
         agent = event.agent
-        entry = self._registry.find(tenant, issuer, agent.id)
+        entry = self.registry.find(tenant, issuer, agent.id)
         kind, capabilities = (agent.type, agent.capabilities) if trusted else (None, None)
         if entry is not None:
             kind = entry.type
@@ -273,16 +250,7 @@ MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
 
 
 def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
-    """The log record of a refused input.
-
-    Args:
-        letter_id: id of the dead letter it becomes.
-        now_ms: arrival, UTC milliseconds.
-        source: name of the caller.
-        reason: why it is refused.
-        path: JSON path of the wrong member.
-        raw: as received; cut at MAX_DEAD_LETTER_BYTES, which the reason then says.
-    """
+    """The log record of a refused input."""
     if len(raw) > MAX_DEAD_LETTER_BYTES:
         reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"
         raw = raw[:MAX_DEAD_LETTER_BYTES]

@@ -27,24 +27,17 @@ from trustwatch.ingest.source import Record, RecordKind
 from ..http.auth.callers import SourceBinding
 from .admission import MAX_CLOCK_AHEAD_S, Admission, is_text
 
-MAX_SENDERS = 1024
-"""Bindings whose number is remembered; numbers are never used again."""
+MAX_SENDERS = 1024  # Bindings whose number is remembered; numbers are never used again
 
 AdmissionOutcome = Record | MalformedEvent | SourceNotAllowed
 
 
 class BatchOutcome(NamedTuple):
-    """Outcomes of a batch.
+    """Outcomes of a batch."""
 
-    Attributes:
-        outcomes: in the batch's order.
-        all_admitted: all of them are records.
-        slow_path_records: how many the compiled path left to the slow path.
-    """
-
-    outcomes: list[AdmissionOutcome]
-    all_admitted: bool
-    slow_path_records: int
+    outcomes: list[AdmissionOutcome]  # in the batch's order
+    all_admitted: bool  # all of them are records
+    slow_path_records: int  # how many the compiled path left to the slow path
 
 
 class BatchAdmission:
@@ -54,12 +47,6 @@ class BatchAdmission:
     issuer, source and agent; if the sender is authorized for some agents only, also the others that the event names.
     Where `Admission` once took a record with that claim as it was sent, it would take every other one too, so those are
     not decoded. What is refused, changed or unusual is judged by `Admission` every time.
-
-    Args:
-        admission: the reference.
-        salt: 1 to 64 bytes that no sender knows.
-        claim_slots: of the memory of claims.
-        compiled_elsewhere: whether `Admission` judges all records until another process has compiled the kernel.
     """
 
     def __init__(
@@ -74,13 +61,7 @@ class BatchAdmission:
             self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled or loaded now, in no request
 
     def admit(self, raw_records: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
-        """Judge records of one body.
-
-        Args:
-            raw_records: as received.
-            binding: what their sender may speak for.
-            now_ms: arrival, UTC milliseconds.
-        """
+        """Judge records of one body."""
         if len(raw_records) == 1:  # the compiled path begins to pay at two
             return self._admit_one(raw_records[0], binding, now_ms)
         payloads, wrong = _native_payloads(raw_records)

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .source_silence import SilenceAlerter, SilenceDetector
 
 SILENCE_CHECK_INTERVAL_S = 1.0
 
 
+@dataclass(eq=False, repr=False)
 class CallerSilenceWatch:
-    """Checks every second which callers are silent, and has people alerted.
+    """Checks every second which callers are silent, and has people alerted."""
 
-    Args:
-        detector: hears of everything that callers send.
-        alerter: gets the reports of each check; None = silence is in logs and metrics alone.
-        monotonic: seconds, as the detector's.
-    """
+    detector: SilenceDetector
+    alerter: SilenceAlerter | None  # gets the reports of each check; None = silence is in logs and metrics alone
+    monotonic: Callable[[], float]
 
-    def __init__(
-        self, detector: SilenceDetector, alerter: SilenceAlerter | None, monotonic: Callable[[], float]
-    ) -> None:
-        self._detector = detector
-        self._alerter = alerter
-        self._monotonic = monotonic
+    def __post_init__(self) -> None:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -39,6 +34,6 @@ class CallerSilenceWatch:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(SILENCE_CHECK_INTERVAL_S)
-            self._detector.check(self._monotonic())
-            if self._alerter is not None:
-                await self._alerter.report_silence("caller", list(self._detector))
+            self.detector.check(self.monotonic())
+            if self.alerter is not None:
+                await self.alerter.report_silence("caller", list(self.detector))

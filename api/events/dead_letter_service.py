@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from trustwatch.ingest.errors import ConfigError
@@ -29,19 +30,13 @@ class _ReadLetter(NamedTuple):
     binding: SourceBinding
 
 
+@dataclass(eq=False, repr=False)
 class DeadLetterService:
-    """Dead letters that a caller may see. For one event loop.
+    """Dead letters that a caller may see. For one event loop."""
 
-    Args:
-        runtime: store and settings.
-        executor: the way into the store.
-        events: takes a letter in again.
-    """
-
-    def __init__(self, runtime: Runtime, executor: StoreExecutor, events: EventService) -> None:
-        self._runtime = runtime
-        self._executor = executor
-        self._events = events
+    runtime: Runtime
+    executor: StoreExecutor
+    events: EventService
 
     def sees_all(self, caller: AuthenticatedCaller) -> bool:
         """True if *caller* sees the letters of every sender; else it sees those that it sent itself."""
@@ -52,21 +47,19 @@ class DeadLetterService:
     ) -> Page[DeadLetter]:
         """Letters, newest first; where *replayed* is given, those that were, or were not, sent in again.
 
-        Raises:
-            ProblemError: 400, the cursor is none of ours.
-            Unavailable: the store does not answer.
+        Raises ProblemError (400), Unavailable.
         """
-        return await self._executor(
-            self._runtime.store.dead_letters.page, _visible_sources(caller), replayed, limit, cursor
+        return await self.executor(
+            self.runtime.store.dead_letters.page, _visible_sources(caller), replayed, limit, cursor
         )
 
     async def counts(self, caller: AuthenticatedCaller) -> DeadLetterCounts:
         """Letters that *caller* sees and, for callers of all tenants, those that found no room. Raises Unavailable."""
-        return await self._executor(self._runtime.store.dead_letters.count, _visible_sources(caller))
+        return await self.executor(self.runtime.store.dead_letters.count, _visible_sources(caller))
 
     async def get(self, caller: AuthenticatedCaller, letter_id: str) -> DeadLetter:
         """One letter. Raises ProblemError (404), Unavailable."""
-        stored = await self._executor(self._runtime.store.dead_letters.get, letter_id, _visible_sources(caller))
+        stored = await self.executor(self.runtime.store.dead_letters.get, letter_id, _visible_sources(caller))
         if stored is None:
             raise not_found_error("dead letter")
         return stored
@@ -77,28 +70,25 @@ class DeadLetterService:
         """Send a letter in again, and mark it as replayed.
 
         Records of a foreign topic are read as its mapping says now, and speak for what that topic may; those in a
-        format of their sender, for what the sender may. All others are the word of *caller*, or, where *as_sender*,
-        of whoever sent them, as far as the settings still know it.
-
-        Raises:
-            ProblemError: 400, there is no such format, or every record is refused again; 404, there is no such letter.
-            Overloaded, LogFailed, Unavailable: nothing was done.
+        format of their sender, for what the sender may. All others are the word of *caller*, or, where *as_sender*, of
+        whoever sent them, as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed,
+        Unavailable.
         """
         letter = await self.get(caller, letter_id)
         sender = self._sender_of(letter)
         source_binding = self._binding_of(sender) if as_sender and sender is not None else caller.binding
         records, binding = self._read(letter, sender, source_binding, record_format)
-        receipt = await self._events.receive_again(records, binding)
+        receipt = await self.events.receive_again(records, binding)
         check_not_all_rejected(receipt)
-        await self._executor.write(self._runtime.store.dead_letters.mark_replayed, [letter_id], self._runtime.now_ms())
+        await self.executor.write(self.runtime.store.dead_letters.mark_replayed, [letter_id], self.runtime.now_ms())
         return receipt
 
     def _sender_of(self, letter: DeadLetter) -> CallerSettings | None:
-        callers = self._runtime.settings.callers
+        callers = self.runtime.settings.callers
         return next((caller for caller in callers if caller.name == letter.source), None)
 
     def _binding_of(self, sender: CallerSettings) -> SourceBinding:
-        issuers = [issuer.issuer for issuer in self._runtime.settings.issuers]
+        issuers = [issuer.issuer for issuer in self.runtime.settings.issuers]
         return binding_of_caller(sender, token_issuer(sender, issuers))
 
     def _read(
@@ -109,7 +99,7 @@ class DeadLetterService:
         record_format: str | None,
     ) -> _ReadLetter:
         """Letters of topics are seen by callers of all tenants alone."""
-        topics = self._runtime.settings.brokers.topics
+        topics = self.runtime.settings.brokers.topics
         topic = next((topic for topic in topics if topic.name == letter.source), None)
         if topic is not None:
             return _ReadLetter(parse_foreign_dead_letter(letter.raw, topic.parser()), SourceBinding(topic))

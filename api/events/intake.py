@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
 import msgspec
@@ -33,15 +34,13 @@ IDS_PER_GENERATION = 131_072
 """Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
 
 
+@dataclass(eq=False, repr=False)
 class RecentEventIds:
-    """A bounded set that forgets the oldest half at once.
+    """A bounded set that forgets the oldest half at once."""
 
-    Args:
-        generation: ids that are remembered at least.
-    """
+    generation: int = IDS_PER_GENERATION
 
-    def __init__(self, generation: int = IDS_PER_GENERATION) -> None:
-        self._generation = generation
+    def __post_init__(self) -> None:
         self._young: set[int] = set()
         self._old: set[int] = set()
 
@@ -58,7 +57,7 @@ class RecentEventIds:
     def add(self, id_hashes: Iterable[int]) -> None:
         """Remember ids whose events are durable."""
         self._young.update(id_hashes)
-        if len(self._young) >= self._generation:
+        if len(self._young) >= self.generation:
             self._old, self._young = self._young, set()
 
 
@@ -69,8 +68,7 @@ in each turn of the event loop, so that answers keep their speed."""
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
 """Payload of one commit; a larger body is committed in parts, and answered after the last."""
 
-MAX_LISTED_REJECTIONS = 100
-"""Rejections that a receipt lists."""
+MAX_LISTED_REJECTIONS = 100  # Rejections that a receipt lists
 
 _log = structlog.get_logger(__name__)
 
@@ -103,17 +101,23 @@ class Receipt(msgspec.Struct):
             self.rejections_omitted += 1
 
 
+@dataclass(eq=False, repr=False)
 class _IncomingBody:
     """A body on its way in. *nonce*: of the ids of its dead letters; "" = refused records are not kept."""
 
-    def __init__(self, binding: SourceBinding, now_ms: int, nonce: str) -> None:
-        self.binding, self.now_ms = binding, now_ms
+    binding: SourceBinding
+    now_ms: int
+    nonce: str
+
+    def __post_init__(self) -> None:
         self.receipt = Receipt()
         self.records: list[Record] = []
         self.id_hashes: set[int] = set()
         self._refused = (
-            RefusedRecords(now_ms, binding.name, lambda index: record_id(now_ms, "edge", f"{nonce}:{index}"))
-            if nonce
+            RefusedRecords(
+                self.now_ms, self.binding.name, lambda index: record_id(self.now_ms, "edge", f"{self.nonce}:{index}")
+            )
+            if self.nonce
             else None
         )
 
@@ -127,33 +131,22 @@ class _IncomingBody:
         return [] if self._refused is None else [letter.record for letter in self._refused.letters()]
 
 
+@dataclass(eq=False, repr=False)
 class EventIntake:
-    """Takes events in. For one event loop.
+    """Takes events in. For one event loop."""
 
-    Args:
-        log: where they become durable.
-        admission: decides on records.
-        limits: learns sizes and rates.
-        clock: seconds since 1970.
-        new_id: text that never repeats, for ids of dead letters.
-        compiled_elsewhere: see `BatchAdmission`.
-    """
+    log: GroupCommit
+    admission: Admission
+    limits: IntakeLimits
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    _: KW_ONLY
+    compiled_elsewhere: bool = False
 
-    def __init__(
-        self,
-        log: GroupCommit,
-        admission: Admission,
-        limits: IntakeLimits,
-        clock: Callable[[], float],
-        new_id: Callable[[], str],
-        *,
-        compiled_elsewhere: bool = False,
-    ) -> None:
-        self.limits = limits
-        self._log = log
-        self._admission = BatchAdmission(admission, new_id().encode(), compiled_elsewhere=compiled_elsewhere)
-        self._clock = clock
-        self._new_id = new_id
+    def __post_init__(self) -> None:
+        self._admission = BatchAdmission(
+            self.admission, self.new_id().encode(), compiled_elsewhere=self.compiled_elsewhere
+        )
         self._recent_ids = RecentEventIds()
         self._slice_lock = asyncio.Lock()
 
@@ -165,21 +158,8 @@ class EventIntake:
         keep_refused: bool = True,
         in_time_order: bool = False,
     ) -> Receipt:
-        """Judge records and make what is taken, and what is refused, durable.
-
-        Args:
-            raw_records: records of one body, in order.
-            binding: what its sender may speak for.
-            keep_refused: whether refused records become dead letters.
-            in_time_order: whether what is taken becomes durable in the order of its times: a delivery of another
-                program's log is often shuffled, and order is evidence.
-
-        Raises:
-            Overloaded: the disk does not keep up; nothing was acknowledged.
-            LogFailed: the disk refuses; nothing was acknowledged, and what of it was written is dropped as a duplicate
-                when it is sent again.
-        """
-        body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id() if keep_refused else "")
+        """Judge records and make what is taken, and what is refused, durable. Raises Overloaded, LogFailed."""
+        body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id() if keep_refused else "")
         if len(raw_records) <= FIRST_SLICE_RECORDS:
             self._admit_slice(raw_records, 0, body)
         else:
@@ -230,7 +210,7 @@ class EventIntake:
 
     async def reject_body(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
         """Keep a body that could not be taken apart; counts as one rejected record. Raises as `receive`."""
-        body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id())
+        body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id())
         body.reject(RawRecord(raw), error, 0)
         await self._commit(body.dead_letters())
         return body.receipt
@@ -245,7 +225,7 @@ class EventIntake:
     async def _commit(self, records: list[Record]) -> None:
         for part, size in _commit_parts(records):
             try:
-                await self._log.commit(part)
+                await self.log.commit(part)
             except Backpressure as error:
                 raise Overloaded("disk", "more waits for the disk than may wait", error.retry_after_s) from error
             except CorruptLog as error:
@@ -255,7 +235,7 @@ class EventIntake:
 
     async def write_control_record(self, payload: bytes, partition_key: bytes) -> None:
         """Log an operator's command about the agent of *partition_key*. Raises as `receive`."""
-        await self._commit([Record(RecordKind.CONTROL, 0, int(self._clock() * 1000), payload, partition_key)])
+        await self._commit([Record(RecordKind.CONTROL, 0, int(self.clock() * 1000), payload, partition_key)])
 
 
 def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -38,14 +39,7 @@ class UnsupportedBody(TrustwatchError):
 
 
 class Overloaded(Unavailable):
-    """The sender, or all senders together, are faster than their events are taken.
-
-    Args:
-        cause: `rate`, `quota`, `share`, `fairness`, `memory`, `lag`, `bulk`, `disk` or `reserve`: a label for
-            metrics.
-        reason: what is too much, in words.
-        retry_after_s: when another attempt makes sense.
-    """
+    """The sender, or all senders together, are faster than their events are taken."""
 
     code = "too_many_requests"
 
@@ -55,15 +49,9 @@ class Overloaded(Unavailable):
         self.retry_after_s = retry_after_s
 
 
-MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024
-"""Bytes of bodies that are held at one time, over all sources."""
-
-MAX_SOURCE_SHARE = 0.5
-"""Part of it that one source may take, so that the others always find room."""
-
-BURST_S = 1.0
-"""A source may be ahead of its rate by what it is granted in this time."""
-
+MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024  # Bytes of bodies that are held at one time, over all sources
+MAX_SOURCE_SHARE = 0.5  # Part of it that one source may take, so that the others always find room
+BURST_S = 1.0  # A source may be ahead of its rate by what it is granted in this time
 DAY_S = 86_400.0
 RESERVE_RETRY_S = 30.0
 LAG_RETRY_S = 5.0
@@ -73,13 +61,7 @@ _MEAN_WINDOW_RECORDS = 10_000
 
 
 class TokenBucket:
-    """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time.
-
-    Args:
-        rate: events, or bytes, per second.
-        now: seconds on the clock that later calls use.
-        burst_s: what is granted in this time may be sent at once.
-    """
+    """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time."""
 
     def __init__(self, rate: float, now: float, burst_s: float = BURST_S) -> None:
         self._rate = rate
@@ -99,16 +81,7 @@ class TokenBucket:
 
 
 class IntakeLimits:
-    """Decides before a body is taken apart whether its sender has to wait.
-
-    Args:
-        pending_records: records that are logged and not yet applied.
-        max_lag_bytes: bound of the same in bytes (estimated from the mean size of logged records).
-        monotonic: seconds on a clock that never goes back.
-        total_bytes: bound of the bodies held in memory.
-        reserve: of the disk, for orders; None = none is kept.
-        fairness: between sources while records wait; None = who is first is served first.
-    """
+    """Decides before a body is taken apart whether its sender has to wait."""
 
     def __init__(
         self,
@@ -196,23 +169,25 @@ class IntakeLimits:
         return quota
 
 
+@dataclass(eq=False, repr=False)
 class BodyReservation:
     """Bytes of one body in memory."""
 
-    def __init__(self, reserved: dict[str, int], source: str, total: int) -> None:
-        self._reserved = reserved
-        self._source = source
-        self._max_total_bytes = total
+    reserved: dict[str, int]
+    source: str
+    total: int
+
+    def __post_init__(self) -> None:
         self._own_bytes = 0
 
     def grow(self, more: int) -> None:
         """Take room for more bytes; raises Overloaded where there is none."""
-        own = self._reserved.get(self._source, 0) + more
-        if self._own_bytes != own - more and own > self._max_total_bytes * MAX_SOURCE_SHARE:
+        own = self.reserved.get(self.source, 0) + more
+        if self._own_bytes != own - more and own > self.total * MAX_SOURCE_SHARE:
             raise Overloaded("share", "this source has too much on its way at one time", MEMORY_RETRY_S)
-        if sum(self._reserved.values()) + more > self._max_total_bytes:
+        if sum(self.reserved.values()) + more > self.total:
             raise Overloaded("memory", "too much is on its way at one time", MEMORY_RETRY_S)
-        self._reserved[self._source] = own
+        self.reserved[self.source] = own
         self._own_bytes += more
 
     def __enter__(self) -> Self:
@@ -221,8 +196,8 @@ class BodyReservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = self._reserved.get(self._source, 0) - self._own_bytes
+        left = self.reserved.get(self.source, 0) - self._own_bytes
         if left > 0:
-            self._reserved[self._source] = left
+            self.reserved[self.source] = left
         else:
-            self._reserved.pop(self._source, None)
+            self.reserved.pop(self.source, None)

@@ -13,8 +13,7 @@ from trustwatch.ingest.formats.mapping_trial import RecordTrial, try_records
 from trustwatch.ingest.formats.record_mapping import MultiKindParser, RecordMapping
 from trustwatch.ingest.history.conversion import FormattedFile
 
-MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70
-"""Characters of a value, and of an expression."""
+MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70  # Characters of a value, and of an expression
 
 
 def mapping_trials(formatted: FormattedFile) -> Iterator[RecordTrial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
@@ -13,23 +14,14 @@ from .admission import MAX_DEAD_LETTER_BYTES, dead_letter_record
 
 
 class RefusedLetter(NamedTuple):
-    """A dead letter that is complete.
+    """A dead letter that is complete."""
 
-    Attributes:
-        record: for the log.
-        letter_id: its id.
-        raw: what was refused, whole.
-        reason: why, of the first record in it.
-        path: likewise.
-        records: how many were refused.
-    """
-
-    record: Record
-    letter_id: str
-    raw: bytes
-    reason: str
-    path: str
-    records: int
+    record: Record  # for the log
+    letter_id: str  # its id
+    raw: bytes  # what was refused, whole
+    reason: str  # why, of the first record in it
+    path: str  # likewise
+    records: int  # how many were refused
 
 
 class _OpenLetter:
@@ -67,17 +59,15 @@ def _length(record: RawRecord) -> int:
     return len(record.raw) + (0 if record.enclosure is None else len(record.enclosure.before + record.enclosure.after))
 
 
+@dataclass(eq=False, repr=False)
 class RefusedRecords:
-    """Collects them. Records that came in one enclosing record, or in the same surroundings, share letters.
+    """Collects them. Records that came in one enclosing record, or in the same surroundings, share letters."""
 
-    Args:
-        now_ms: arrival, UTC milliseconds.
-        source: name of the caller.
-        letter_id: id of the letter whose first record is at a place of the body.
-    """
+    now_ms: int
+    source: str
+    letter_id: Callable[[int], str]  # id of the letter whose first record is at a place of the body
 
-    def __init__(self, now_ms: int, source: str, letter_id: Callable[[int], str]) -> None:
-        self._now_ms, self._source, self._letter_id = now_ms, source, letter_id
+    def __post_init__(self) -> None:
         self._letters: list[_OpenLetter] = []
         self._open: dict[int, _OpenLetter] = {}  # by identity of what is shared, which the letter holds
 
@@ -87,7 +77,7 @@ class RefusedRecords:
         letter = self._open.get(shared)
         if letter is None or not letter.take(raw_record):
             repeated = letter is not None
-            letter_id = self._letter_id(index)
+            letter_id = self.letter_id(index)
             letter = _OpenLetter(raw_record, letter_id, error.reason, error.path, repeated=repeated)
             self._open[shared] = letter
             self._letters.append(letter)
@@ -95,4 +85,4 @@ class RefusedRecords:
 
     def letters(self) -> list[RefusedLetter]:
         """The letters, in the order of their first records."""
-        return [letter.close(self._now_ms, self._source) for letter in self._letters]
+        return [letter.close(self.now_ms, self.source) for letter in self._letters]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -27,44 +28,31 @@ from .source_silence import SilenceDetector
 PACKED_BULK_BYTES = 1024
 """Bytes from which unpacking would hold up other requests: they may become a thousand times as many."""
 
-FOREIGN_BULK_BYTES = 4 * 1024
-"""Bytes from which mapping foreign records would: about ten of them."""
-
-PARSER_PAUSE_S = 0.0005
-"""Sleep of a parser in a thread between two slices: the event loop runs meanwhile."""
+FOREIGN_BULK_BYTES = 4 * 1024  # Bytes from which mapping foreign records would: about ten of them
+PARSER_PAUSE_S = 0.0005  # Sleep of a parser in a thread between two slices: the event loop runs meanwhile
 
 
 class BodySplitter(NamedTuple):
-    """A way to take a body apart.
+    """A way to take a body apart."""
 
-    Attributes:
-        parse: makes its records; calls its last argument every few records.
-        is_foreign: they are another program's. To map them costs more than to cut a body, so large ones are done in a
-            thread, one body of a tenant at a time; and deliveries of logs are shuffled, so what is taken becomes
-            durable in the order of its times.
-    """
-
+    # makes its records; calls its last argument every few records
     parse: Callable[[Mapping[str, str], bytes, Callable[[], None]], ParsedRecords]
+    # they are another program's. To map them costs more than to cut a body, so large ones are done in a thread,
+    # one body of a tenant at a time; and deliveries of logs are shuffled, so what is taken becomes durable in the
+    # order of its times
     is_foreign: bool = False
 
 
+@dataclass(eq=False, repr=False)
 class EventService:
-    """Takes events in from callers. For one event loop.
+    """Takes events in from callers. For one event loop."""
 
-    Args:
-        runtime: clocks.
-        intake: judges records and makes them durable.
-        silence: hears of everything that callers send.
-        metrics: count what became of it.
-    """
+    runtime: Runtime
+    intake: EventIntake
+    silence: SilenceDetector
+    metrics: ServiceMetrics
 
-    def __init__(
-        self, runtime: Runtime, intake: EventIntake, silence: SilenceDetector, metrics: ServiceMetrics
-    ) -> None:
-        self._runtime = runtime
-        self._intake = intake
-        self._silence = silence
-        self._metrics = metrics
+    def __post_init__(self) -> None:
         self._turns = BulkTurns()
 
     async def receive(
@@ -76,16 +64,7 @@ class EventService:
     ) -> Receipt:
         """The receipt for the events in a body.
 
-        Args:
-            caller: whose word they are.
-            headers: of the request, names in lower case.
-            chunks: the body as it arrives.
-            split: takes it apart.
-
-        Raises:
-            TenantNotAllowed: the caller speaks for nobody.
-            BodyTooLarge, UnsupportedBody, Overloaded: nothing of it was kept.
-            LogFailed: the disk refuses.
+        Raises TenantNotAllowed, BodyTooLarge, UnsupportedBody, Overloaded, LogFailed.
         """
         binding = caller.binding
         if not binding.tenants:
@@ -93,22 +72,22 @@ class EventService:
         try:
             receipt = await self._receive_within_limits(binding, headers, chunks, split)
         except Overloaded as error:
-            self._metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
+            self.metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
             raise
         self._count(binding, receipt)
-        self._silence.note_received(binding.name, self._runtime.monotonic(), self._runtime.now_ms())
+        self.silence.note_received(binding.name, self.runtime.monotonic(), self.runtime.now_ms())
         return receipt
 
     async def receive_again(self, records: Sequence[RawRecord], binding: SourceBinding) -> Receipt:
         """The receipt for records of a dead letter. What is refused again is no second letter. Raises as `receive`."""
-        receipt = await self._intake.receive(records, binding, keep_refused=False)
+        receipt = await self.intake.receive(records, binding, keep_refused=False)
         self._count(binding, receipt)
         return receipt
 
     async def _receive_within_limits(
         self, binding: SourceBinding, headers: Mapping[str, str], chunks: AsyncIterator[bytes], split: BodySplitter
     ) -> Receipt:
-        limits = self._intake.limits
+        limits = self.intake.limits
         limits.check(binding)
         try:
             declared = headers.get("content-length", "")
@@ -123,9 +102,9 @@ class EventService:
                         records, skipped = await _parsed(headers, body, split)
                 except MalformedEvent as error:
                     limits.count_events(binding, 1)
-                    return await self._intake.reject_body(body, binding, error)
+                    return await self.intake.reject_body(body, binding, error)
                 limits.count_events(binding, len(records) + skipped)
-                receipt = await self._intake.receive(records, binding, in_time_order=split.is_foreign)
+                receipt = await self.intake.receive(records, binding, in_time_order=split.is_foreign)
         except TooMuchBulkWork as error:
             raise Overloaded("bulk", str(error), error.retry_after_s) from None
         receipt.skipped = skipped
@@ -141,7 +120,7 @@ class EventService:
         for outcome in ("accepted", "duplicate", "rejected", "skipped"):
             number = getattr(receipt, outcome)
             if number:
-                self._metrics.counter("trustwatch_events_total", binding.name, outcome).inc(number)
+                self.metrics.counter("trustwatch_events_total", binding.name, outcome).inc(number)
 
 
 async def _read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], reservation: BodyReservation) -> bytes:

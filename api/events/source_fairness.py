@@ -5,23 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
-LAG_S = 5.0
-"""Sources are slowed once applying what waits would take longer than this."""
-
-PACE_S = 10.0
-"""Paces are means over about this time: of sources, and of the pipeline."""
-
-LEAST_PACE_S = 1.5
-"""Least time for which the pipeline's pace is watched before a source is slowed."""
-
-STANDSTILL_S = 4.0
-"""A pipeline that reports no progress for so long stands still."""
-
-GRANTED = 0.9
-"""Part of the pipeline's pace that is given to senders while events wait, so that what waits becomes less."""
-
+LAG_S = 5.0  # Sources are slowed once applying what waits would take longer than this
+PACE_S = 10.0  # Paces are means over about this time: of sources, and of the pipeline
+LEAST_PACE_S = 1.5  # Least time for which the pipeline's pace is watched before a source is slowed
+STANDSTILL_S = 4.0  # A pipeline that reports no progress for so long stands still
+GRANTED = 0.9  # Part of the pipeline's pace that is given to senders while events wait, so that what waits becomes less
 MAX_RETRY_S = 30.0
 _SAMPLE_S = 0.25
 _FORGET_BELOW = 1e-9  # records: what is left of one after 200 s
@@ -41,30 +32,26 @@ class _Sample(NamedTuple):
     ours: int  # records that came through this process, ever
 
 
-ELSEWHERE = ""
-"""Name under which other processes count, all of them as one source: replicas, topics."""
-
+ELSEWHERE = ""  # Name under which other processes count, all of them as one source: replicas, topics
 _NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records, and what is on its way to the log
 
 
+@dataclass(eq=False, repr=False)
 class SourceFairness:
     """Slows the fastest senders where the pipeline falls behind, down to equal shares of its pace (max-min fairness).
 
     What comes from elsewhere counts as one source more, and is not slowed here. Only where another source has sent
     within minutes: one that is alone keeps nobody waiting but itself. A pipeline that stands still, or catches up with
     senders slower than itself, slows nobody.
-
-    Args:
-        backlog: of the whole log, whoever wrote it.
-        monotonic: seconds on a clock that never goes back.
     """
 
-    def __init__(self, backlog: Callable[[], Backlog], monotonic: Callable[[], float]) -> None:
-        self._backlog = backlog
-        self._monotonic = monotonic
+    backlog: Callable[[], Backlog]  # of the whole log, whoever wrote it
+    monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._samples: deque[_Sample] = deque()
         self._sent: dict[str, float] = {}  # records of each source, of which a part is forgotten each moment
-        self._sent_at_s = self._sampled_at_s = monotonic()
+        self._sent_at_s = self._sampled_at_s = self.monotonic()
         self._ours = 0
 
     def count(self, source: str, records: int) -> None:
@@ -87,17 +74,17 @@ class SourceFairness:
         return min(PACE_S * math.log(pace / share), MAX_RETRY_S) if pace > share else 0.0
 
     def _age_counts(self) -> None:
-        now = self._monotonic()
+        now = self.monotonic()
         kept = math.exp((self._sent_at_s - now) / PACE_S)
         self._sent_at_s = now
         self._sent = {name: left for name, sent in self._sent.items() if (left := sent * kept) > _FORGET_BELOW}
 
     def _take_sample(self) -> None:
         """Note the pipeline's progress, now and then. While nothing waits, or it stands still, it shows no pace."""
-        now = self._monotonic()
+        now = self.monotonic()
         if self._samples and now - self._sampled_at_s < _SAMPLE_S:
             return
-        self._sampled_at_s, backlog = now, self._backlog()
+        self._sampled_at_s, backlog = now, self.backlog()
         newest = self._samples[-1] if self._samples else None
         if newest is not None and backlog.applied == newest.applied and now - newest.at_s < STANDSTILL_S:
             return  # no news yet: it reports in steps

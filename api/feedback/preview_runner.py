@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,12 +24,10 @@ from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.problems import ProblemDetails, ProblemError
 
-PREVIEW_DAYS = 7
-"""A preview counts what happened in the last so many days: as far as the embedded log reaches."""
+PREVIEW_DAYS = 7  # A preview counts what happened in the last so many days: as far as the embedded log reaches
 PREVIEW_MAX_S = 600.0
 """A preview that takes longer is given up: it runs at the lowest priority, and a person waits for it."""
-PREVIEWS_WAITING = 4
-"""Previews of a tenant that may wait beside one that runs."""
+PREVIEWS_WAITING = 4  # Previews of a tenant that may wait beside one that runs
 
 
 class FairQueue:
@@ -75,8 +74,7 @@ class FairQueue:
 # Each preview runs in a process of its own at low priority, one at a time, tenants in turn.
 
 PREVIEW_VALID_MS = DAY_MS
-LOST_AFTER_MS = MINUTE_MS
-"""A preview that gave no sign of life for so long is over: the process that ran it has ended."""
+LOST_AFTER_MS = MINUTE_MS  # A preview that gave no sign of life for so long is over: the process that ran it has ended
 RETRY_AFTER_S = 10
 _PROGRESS_INTERVAL_S = 1.0
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -93,36 +91,25 @@ class PreviewFailed(Exception):
     """A preview that came to no end; says why."""
 
 
+@dataclass(eq=False, repr=False)
 class PreviewRunner:
-    """Starts previews and knows how they fare. For one event loop; the store is called in threads.
+    """Starts previews and knows how they fare. For one event loop; the store is called in threads."""
 
-    Args:
-        store: keeps them, so that every replica answers about them and adoption outlives a restart.
-        run: runs one.
-        now_ms: UTC milliseconds.
-        new_id: text that never repeats.
-    """
+    store: SqlStore  # keeps them, so that every replica answers about them and adoption outlives a restart
+    run: PreviewFunction
+    now_ms: Callable[[], int]
+    new_id: Callable[[], str]
 
-    def __init__(
-        self,
-        store: SqlStore,
-        run: PreviewFunction,
-        now_ms: Callable[[], int],
-        new_id: Callable[[], str],
-    ) -> None:
-        self._store = store
-        self._run = run
-        self._now_ms = now_ms
-        self._new_id = new_id
+    def __post_init__(self) -> None:
         self._queue = FairQueue()
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
         """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         row = FeedbackPreview(
-            record_id(now_ms, "preview", self._new_id()),
+            record_id(now_ms, "preview", self.new_id()),
             decision.decision_id,
             decision.agent.tenant,
             author,
@@ -158,10 +145,10 @@ class PreviewRunner:
 
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
-        row = await asyncio.to_thread(self._store.feedback.get_preview, preview_id, tenants)
+        row = await asyncio.to_thread(self.store.feedback.get_preview, preview_id, tenants)
         if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
             return row
-        if self._now_ms() - row.updated_ms < LOST_AFTER_MS:
+        if self.now_ms() - row.updated_ms < LOST_AFTER_MS:
             return row
         gone = "the process that ran it has ended; start another one"
         return msgspec.structs.replace(row, status="failed", error=gone)
@@ -206,7 +193,7 @@ class PreviewRunner:
         try:
             await tell(0.0)
             async with asyncio.timeout(PREVIEW_MAX_S):
-                result = await self._run(job, tell)
+                result = await self.run(job, tell)
         except TimeoutError:
             raise PreviewFailed(f"it took longer than {PREVIEW_MAX_S:g} s; choose a narrower scope") from None
         finally:
@@ -221,27 +208,23 @@ class PreviewRunner:
                 await self._store_row(self._updated(row))
 
     def _updated(self, row: FeedbackPreview, **changed: object) -> FeedbackPreview:
-        return msgspec.structs.replace(row, **changed, updated_ms=self._now_ms())
+        return msgspec.structs.replace(row, **changed, updated_ms=self.now_ms())
 
     async def _store_row(self, row: FeedbackPreview) -> None:
-        await asyncio.to_thread(self._store.feedback.save_preview, row)
+        await asyncio.to_thread(self.store.feedback.save_preview, row)
 
 
+@dataclass(eq=False, repr=False)
 class PreviewProcess:
-    """Runs jobs as `python -m trustwatch.api.feedback.worker`, which lowers its own priority.
+    """Runs jobs as `python -m trustwatch.api.feedback.worker`, which lowers its own priority."""
 
-    Args:
-        settings_file: passed on; None where there is none.
-    """
-
-    def __init__(self, settings_file: Path | None) -> None:
-        self._settings_file = settings_file
+    settings_file: Path | None  # passed on; None where there is none
 
     async def __call__(self, job: PreviewJob, tell: ProgressCallback) -> bytes:
         """Run one job; whoever cancels it ends the process."""
         command = [sys.executable, "-m", "trustwatch.api.feedback.worker"]
-        if self._settings_file is not None:
-            command += ["--settings", str(self._settings_file)]
+        if self.settings_file is not None:
+            command += ["--settings", str(self.settings_file)]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_MAX_LINE_BYTES)
         try:

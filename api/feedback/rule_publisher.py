@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -68,59 +69,45 @@ def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_
 # the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next call of
 # `synchronise` sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
 
-RESEND_AFTER_MS = 5_000
-"""Age at which a rule that was written and not sent is sent by any process that notices it, ms."""
+RESEND_AFTER_MS = 5_000  # Age at which a rule that was written and not sent is sent by any process that notices it, ms
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class FeedbackRulePublisher:
-    """Sees that every event log that a rule concerns hears of it. For one event loop.
+    """Sees that every event log that a rule concerns hears of it. For one event loop."""
 
-    Args:
-        store: of feedback.
-        log: where control records become durable.
-        audit: where every step is noted as an event.
-        now_ms: UTC milliseconds.
-        partitions: event logs there are.
-    """
+    store: SqlStore
+    log: GroupCommit
+    audit: AuditSink
+    now_ms: Callable[[], int]
+    partitions: Callable[[], int]
 
-    def __init__(
-        self,
-        store: SqlStore,
-        log: GroupCommit,
-        audit: AuditSink,
-        now_ms: Callable[[], int],
-        partitions: Callable[[], int],
-    ) -> None:
+    def __post_init__(self) -> None:
         self.active_counts: Counter[str] = Counter()
         """Rules in force by kind of scope, as of the last look."""
-        self._store = store
-        self._log = log
-        self._audit_sink = audit
-        self._now_ms = now_ms
-        self._partitions = partitions
         self._orphans_checked_ms = 0
 
     async def publish(self, feedback: Feedback) -> Feedback:
         """Tell every event log that is concerned; where one does not answer, `synchronise` tries again."""
         try:
-            await self._log.commit(rule_control_records(feedback, self._partitions(), self._now_ms()))
+            await self.log.commit(rule_control_records(feedback, self.partitions(), self.now_ms()))
         except TrustwatchError as error:
             _log.warning("feedback waits for the log", feedback_id=feedback.feedback_id, error=str(error))
             return feedback
         done: FeedbackState = "active" if feedback.status == "adopting" else "revoked"
-        sent = msgspec.structs.replace(feedback, status=done, updated_ms=max(self._now_ms(), feedback.updated_ms + 1))
+        sent = msgspec.structs.replace(feedback, status=done, updated_ms=max(self.now_ms(), feedback.updated_ms + 1))
         with contextlib.suppress(Unavailable):
-            if await asyncio.to_thread(self._store.feedback.update, sent, feedback.status):
+            if await asyncio.to_thread(self.store.feedback.update, sent, feedback.status):
                 return sent
         return feedback
 
     async def synchronise(self) -> None:
         """Send what was not sent, write down what has expired, count what is in force. Raises Unavailable."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         count: Counter[str] = Counter()
-        for feedback in await asyncio.to_thread(self._store.feedback.list_open):
+        for feedback in await asyncio.to_thread(self.store.feedback.list_open):
             if feedback.status == "active" and feedback.expires_ms <= now_ms:
                 await self._expire(feedback, now_ms)
                 continue
@@ -135,15 +122,15 @@ class FeedbackRulePublisher:
         why = "its time is over"
         over = msgspec.structs.replace(feedback, status="expired", updated_ms=max(now_ms, feedback.updated_ms + 1))
         step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
-        if await asyncio.to_thread(self._store.feedback.update, over, feedback.status, step):
-            self._audit_sink.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self._now_ms()))
+        if await asyncio.to_thread(self.store.feedback.update, over, feedback.status, step):
+            self.audit.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self.now_ms()))
 
     async def _revoke_orphans(self, now_ms: int) -> None:
         """A rule whose feedback was erased with its agent would hold unseen, and nobody could revoke it: it ends."""
         if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
             return
-        self._orphans_checked_ms, count = now_ms, self._partitions()
-        orphans = await asyncio.to_thread(self._store.feedback.orphaned_rules)
+        self._orphans_checked_ms, count = now_ms, self.partitions()
+        orphans = await asyncio.to_thread(self.store.feedback.orphaned_rules)
         if orphans:
             records = [
                 Record(
@@ -155,4 +142,4 @@ class FeedbackRulePublisher:
                 )
                 for orphan in orphans
             ]
-            await self._log.commit(records)
+            await self.log.commit(records)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 import structlog
@@ -48,18 +49,15 @@ from .preview_runner import PREVIEW_VALID_MS, PreviewRunner
 from .rule_publisher import FeedbackRulePublisher, feedback_audit_event
 
 SYNCHRONISE_INTERVAL_S = 2.0
-KNOWN_CODE = "feedback_known"
-"""Code of the problem that somebody said the same a moment ago."""
+KNOWN_CODE = "feedback_known"  # Code of the problem that somebody said the same a moment ago
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
-MAX_RULES_READ = 200
-"""Rules in force of a tenant among which those about one agent are looked for."""
+MAX_RULES_READ = 200  # Rules in force of a tenant among which those about one agent are looked for
 
 _log = structlog.get_logger(__name__)
 
 
-MAX_RULES = 100
-"""Rules of one tenant at a time: each is looked at for every event of an agent that it may concern."""
+MAX_RULES = 100  # Rules of one tenant at a time: each is looked at for every event of an agent that it may concern
 
 
 class FeedbackStatus(NamedTuple):
@@ -72,44 +70,25 @@ class FeedbackStatus(NamedTuple):
     steps: Annotated[Sequence[FeedbackStep], member("its life so far; empty in lists")] = ()
 
 
+@dataclass(eq=False, repr=False)
 class FeedbackService:
-    """Takes feedback. Its methods belong to one event loop.
+    """Takes feedback. Its methods belong to one event loop."""
 
-    Args:
-        settings: the actuators' names of agents.
-        store: of feedback and decisions.
-        log: where control records become durable.
-        audit: where every step is noted as an event.
-        previews: runs them.
-        agents: finds the agent that a request means.
-        executor: the way into the store.
-        now_ms: UTC milliseconds.
-        partitions: event logs there are.
-    """
+    settings: Settings
+    store: SqlStore
+    log: GroupCommit
+    audit: AuditSink
+    previews: PreviewRunner
+    agents: AgentResolver
+    executor: StoreExecutor
+    now_ms: Callable[[], int]
+    partitions: Callable[[], int] = lambda: 1
 
-    MISSING_DETAIL: Final = "this process takes no feedback"
+    MISSING_DETAIL: ClassVar = "this process takes no feedback"
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: SqlStore,
-        log: GroupCommit,
-        audit: AuditSink,
-        previews: PreviewRunner,
-        agents: AgentResolver,
-        executor: StoreExecutor,
-        now_ms: Callable[[], int],
-        partitions: Callable[[], int] = lambda: 1,
-    ) -> None:
-        self.preview_runner = previews
-        self.rule_publisher = FeedbackRulePublisher(store, log, audit, now_ms, partitions)
+    def __post_init__(self) -> None:
+        self.rule_publisher = FeedbackRulePublisher(self.store, self.log, self.audit, self.now_ms, self.partitions)
         """Rules that follow from feedback, from adoption to their end."""
-        self._settings = settings
-        self._store = store
-        self._audit_sink = audit
-        self._agents = agents
-        self._executor = executor
-        self._now_ms = now_ms
         self._adoption_lock = asyncio.Lock()
 
     async def start_preview(
@@ -123,11 +102,11 @@ class FeedbackService:
         if draft.verdict == "true_positive":
             raise draft_refused_error("a true positive changes nothing in scoring: there is nothing to preview")
         rule = self._new_feedback(draft, decision, reviewer, preview_id="").rule
-        return await self.preview_runner.start(decision, rule, draft_digest(draft, decision_id), reviewer.name)
+        return await self.previews.start(decision, rule, draft_digest(draft, decision_id), reviewer.name)
 
     async def get_preview(self, caller: AuthenticatedCaller, preview_id: str) -> FeedbackPreview:
         """Progress and result of a preview. Raises ProblemError (404), Unavailable."""
-        preview = await self.preview_runner.find(preview_id, visible_tenants(caller, None))
+        preview = await self.previews.find(preview_id, visible_tenants(caller, None))
         if preview is None:
             raise not_found_error("preview")
         return preview
@@ -152,10 +131,10 @@ class FeedbackService:
                 await self._check_room(feedback.agent.tenant)
             action: FeedbackAction = "noted" if feedback.status == "noted" else "adopted"
             step = FeedbackStep(feedback.feedback_id, action, feedback.created_ms, reviewer.name, feedback.reason)
-            if not await self._executor.write(self._store.feedback.add, feedback, step):
+            if not await self.executor.write(self.store.feedback.add, feedback, step):
                 raise ProblemError(ProblemDetails(409, KNOWN_CODE, "Known already", "the same was said a moment ago"))
-        self._audit_sink.enqueue(
-            feedback_audit_event(feedback, f"feedback.{action}", reviewer.name, feedback.reason, self._now_ms())
+        self.audit.enqueue(
+            feedback_audit_event(feedback, f"feedback.{action}", reviewer.name, feedback.reason, self.now_ms())
         )
         return feedback
 
@@ -172,40 +151,33 @@ class FeedbackService:
     ) -> Page[FeedbackStatus]:
         """Feedback, newest first; about one agent, where *agent* is given. About an unknown one there is none.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError (400, 409), Unavailable.
         """
         tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
-            name = await self._agents.find_name(caller, agent)
+            name = await self.agents.find_name(caller, agent)
             if name is None:
                 return Page([], None)
-        page = await self._executor(
-            self._store.feedback.page, tenants, status, verdict, name, decision_id, limit, cursor
-        )
-        rules = await self._executor(
-            self._store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items], tenants
+        page = await self.executor(self.store.feedback.page, tenants, status, verdict, name, decision_id, limit, cursor)
+        rules = await self.executor(
+            self.store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items], tenants
         )
         return Page([_feedback_status(feedback, rules) for feedback in page.items], page.next_cursor)
 
     async def active_rules_of(self, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
         """Rules in force that make something of an agent count as usual: its own, and those for its peer group.
 
-        Raises:
-            TenantNotAllowed: the agent is of a tenant that the caller is not bound to.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, Unavailable.
         """
         tenants = visible_tenants(caller, summary.name.tenant)
-        page = await self._executor(
-            self._store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES_READ
+        page = await self.executor(
+            self.store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES_READ
         )
         return [feedback for feedback in page.items if _covers(feedback, summary)]
 
     async def get(self, caller: AuthenticatedCaller, feedback_id: str) -> FeedbackStatus:
         """One, with its steps. Raises ProblemError (404), Unavailable."""
-        feedback = await self._executor(self._store.feedback.get, feedback_id, visible_tenants(caller, None))
+        feedback = await self.executor(self.store.feedback.get, feedback_id, visible_tenants(caller, None))
         if feedback is None:
             raise not_found_error("feedback")
         return await self._status_of(feedback)
@@ -215,10 +187,10 @@ class FeedbackService:
         if not reason.strip():
             raise draft_refused_error("say why: `reason` is empty")
         before, reviewer = (await self.get(caller, feedback_id)).feedback, reviewer_of(caller)
-        check_not_own_agent(before.agent, reviewer, self._settings.actuators)
+        check_not_own_agent(before.agent, reviewer, self.settings.actuators)
         if before.status in ("revoking", "revoked"):
             raise _not_open_error(before)
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         in_force = before.status in ("adopting", "active")
         after = msgspec.structs.replace(
             before,
@@ -229,9 +201,9 @@ class FeedbackService:
             updated_ms=max(now_ms, before.updated_ms + 1),
         )
         step = FeedbackStep(feedback_id, "revoked", now_ms, reviewer.name, reason)
-        if not await self._executor.write(self._store.feedback.update, after, before.status, step):
+        if not await self.executor.write(self.store.feedback.update, after, before.status, step):
             raise _not_open_error(before)
-        self._audit_sink.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self._now_ms()))
+        self.audit.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self.now_ms()))
         return await self._status_of(await self.rule_publisher.publish(after) if in_force else after)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -247,21 +219,21 @@ class FeedbackService:
                 failing = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), SYNCHRONISE_INTERVAL_S)
-        await self.preview_runner.close()
+        await self.previews.close()
 
     async def _find_decision(self, decision_id: str, reviewer: Reviewer) -> Decision:
-        decision = await self._executor(self._store.decisions.get, decision_id, reviewer.tenants)
+        decision = await self.executor(self.store.decisions.get, decision_id, reviewer.tenants)
         if decision is None:
             raise not_found_error("decision")
         return decision
 
     async def _check_reviewer(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer) -> None:
         """Refuse a caller that judges its own agent, or wants a rule that covers it. Raises ProblemError (403)."""
-        agent, actuators = decision.agent, self._settings.actuators
+        agent, actuators = decision.agent, self.settings.actuators
         check_not_own_agent(agent, reviewer, actuators)
         if draft.kind == "peer_group":
             own = {
-                agent_id: await self._executor(self._store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
+                agent_id: await self.executor(self.store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
                 for agent_id in sorted(agents_operated_by(reviewer, actuators))
             }
             serving = [
@@ -273,7 +245,7 @@ class FeedbackService:
         """Return true if it is adopted unseen. Raises ProblemError (409) unless this draft was previewed to the end."""
         preview = None
         if draft.preview_id:
-            preview = await self.preview_runner.find(draft.preview_id, (decision.agent.tenant,))
+            preview = await self.previews.find(draft.preview_id, (decision.agent.tenant,))
         if preview is None:
             raise _preview_needed_error("look first: start a preview of this draft, and name it in `preview_id`")
         if preview.draft != draft_digest(draft, decision.decision_id):
@@ -282,7 +254,7 @@ class FeedbackService:
             )
         if preview.status != "done":
             raise _preview_needed_error(f"that preview is {preview.status}: {preview.error or 'wait until it is done'}")
-        if self._now_ms() - preview.updated_ms > PREVIEW_VALID_MS:
+        if self.now_ms() - preview.updated_ms > PREVIEW_VALID_MS:
             raise _preview_needed_error("that preview is more than a day old; start another one")
         unseen = bool(msgspec.json.decode(preview.result).get("unseen"))
         if unseen and not draft.accept_unseen:
@@ -290,7 +262,7 @@ class FeedbackService:
         return unseen
 
     async def _check_room(self, tenant: str) -> None:
-        rules = await self._executor(self._store.feedback.list_open, (tenant,))
+        rules = await self.executor(self.store.feedback.list_open, (tenant,))
         most = MAX_RULES
         if len(rules) >= most:
             raise draft_refused_error(
@@ -302,11 +274,9 @@ class FeedbackService:
 
     async def _window_end(self, decision: Decision) -> int:
         """Event time when the agent was calm again after a decision; now, where it is not."""
-        cursor, calm_ms = None, self._now_ms()
+        cursor, calm_ms = None, self.now_ms()
         for _ in range(_MAX_DECISION_PAGES):
-            page = await self._executor(
-                self._store.decisions.page, (decision.agent.tenant,), decision.agent, 500, cursor
-            )
+            page = await self.executor(self.store.decisions.page, (decision.agent.tenant,), decision.agent, 500, cursor)
             for later in page.items:
                 if later.decided_ms <= decision.decided_ms:
                     return calm_ms
@@ -318,7 +288,7 @@ class FeedbackService:
         return calm_ms
 
     def _new_feedback(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer, preview_id: str) -> Feedback:
-        now_ms, positive = self._now_ms(), draft.verdict == "true_positive"
+        now_ms, positive = self.now_ms(), draft.verdict == "true_positive"
         at_ms = decision.event_time_ms
         return Feedback(
             feedback_id=record_id(now_ms, "feedback", decision.decision_id, reviewer.name, draft_digest(draft, "")),
@@ -350,8 +320,8 @@ class FeedbackService:
 
     async def _status_of(self, feedback: Feedback) -> FeedbackStatus:
         tenants = (feedback.agent.tenant,)
-        rules = await self._executor(self._store.feedback.rules_of_feedback, [feedback.feedback_id], tenants)
-        steps = await self._executor(self._store.feedback.list_steps, feedback.feedback_id, tenants)
+        rules = await self.executor(self.store.feedback.rules_of_feedback, [feedback.feedback_id], tenants)
+        steps = await self.executor(self.store.feedback.list_steps, feedback.feedback_id, tenants)
         return _feedback_status(feedback, rules)._replace(steps=steps)
 
 

@@ -46,8 +46,7 @@ from ..table_file import list_file, optional_time
 
 MAX_MERGE_CHOICES = 50
 MAX_REVISION_DIGITS = 18
-DAYS_COUNTED = 30
-"""Days whose cases the list counts."""
+DAYS_COUNTED = 30  # Days whose cases the list counts
 ANY_STATUS = "any"
 """Status of cases whatever theirs is, in addresses: links leave out what is empty, and then the open ones are meant."""
 STATUS_CHOICES: Final = (

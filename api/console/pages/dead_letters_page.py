@@ -19,10 +19,8 @@ from ...events.intake import Receipt
 from ..lists import text_filters
 from ..page_dependencies import Cursor, PageAdministratorDep, PageRequest
 
-MAX_GROUPED: Final = 500
-"""Letters that are grouped; older ones are reached page by page."""
-MAX_DISPLAYED_BYTES: Final = 16_384
-"""Bytes of one record that a page shows; the API gives all of them."""
+MAX_GROUPED: Final = 500  # Letters that are grouped; older ones are reached page by page
+MAX_DISPLAYED_BYTES: Final = 16_384  # Bytes of one record that a page shows; the API gives all of them
 HEX_LINE_BYTES: Final = 16
 _HIDDEN_RATIO: Final = 0.05
 
@@ -118,19 +116,12 @@ def filter_dead_letters(letters: Sequence[DeadLetter], source: str, reason: str)
 
 
 class ReadableBytes(NamedTuple):
-    """Bytes made readable.
+    """Bytes made readable."""
 
-    Attributes:
-        kind: `text` or `hex`.
-        lines: without line ends; nothing in them moves or hides other text.
-        size: bytes there are.
-        omitted: bytes that are not shown.
-    """
-
-    kind: str
-    lines: tuple[str, ...]
-    size: int
-    omitted: int
+    kind: str  # `text` or `hex`
+    lines: tuple[str, ...]  # without line ends; nothing in them moves or hides other text
+    size: int  # bytes there are
+    omitted: int  # bytes that are not shown
 
 
 def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:
