@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from trustwatch.ingest.errors import Unavailable
@@ -22,32 +23,25 @@ class CheckpointsNotErased(Unavailable):
     code = "checkpoints_not_erased"
 
 
+@dataclass(eq=False, repr=False)
 class CheckpointErasure:
     """Removes files of checkpoints that were written before an order, those of crashes and of lost partitions included.
 
     A worker that came past the order has written the rows of all agents, and ended its checkpoints. It removes their
     files then, but nobody waits for that, and it does not know of files that no commit named.
-
-    Args:
-        places: where checkpoints may lie, by folder or URL.
-        store: says which of them partitions go on from.
-        unreached: a place that this process does not look at; "" = there is none.
     """
 
-    def __init__(self, places: Mapping[str, CheckpointFiles], store: SqlStore, unreached: str = "") -> None:
-        self._places = places
-        self._store = store
-        self._unreached = unreached
+    places: Mapping[str, CheckpointFiles]
+    store: SqlStore
+    unreached: str = ""  # a place that this process does not look at; "" = there is none
 
     def erase(self, offsets: Mapping[int, int]) -> dict[str, int]:
         """Remove files of before the order, which lies at *offsets* by partition; counts of them.
 
-        Raises:
-            CheckpointsNotErased: some can not be removed now, or are needed.
-            Unavailable: the database does not answer.
+        Raises CheckpointsNotErased, Unavailable.
         """
-        count = sum(self._erase_at(place, files, offsets) for place, files in self._places.items())
-        return {FILES_COUNT: count} if self._places else {}
+        count = sum(self._erase_at(place, files, offsets) for place, files in self.places.items())
+        return {FILES_COUNT: count} if self.places else {}
 
     def _erase_at(self, place: str, files: CheckpointFiles, offsets: Mapping[int, int]) -> int:
         names, needed = self._names_before(place, files, offsets)
@@ -71,7 +65,7 @@ class CheckpointErasure:
     def remaining(self, offsets: Mapping[int, int]) -> dict[str, int]:
         """Counts of files of before the order that are still there. Raises CheckpointsNotErased, Unavailable."""
         counts = {FILES_COUNT: 0, UNFINISHED_COUNT: 0}
-        for place, files in self._places.items():
+        for place, files in self.places.items():
             names, needed = self._names_before(place, files, offsets)
             counts[FILES_COUNT] += len(names) + len(needed)
             try:
@@ -93,15 +87,15 @@ class CheckpointErasure:
             listed = files.list_files()
         except Unavailable as error:
             raise _not_erased(place, error) from error
-        epochs = {position.partition: position.epoch for position in self._store.partitions.list_positions()}
-        named = {checkpoint.name for checkpoint in self._store.checkpoints.list_all()}
+        epochs = {position.partition: position.epoch for position in self.store.partitions.list_positions()}
+        named = {checkpoint.name for checkpoint in self.store.checkpoints.list_all()}
         before = {name for name, position in listed.items() if position.offset <= offsets.get(position.partition, -1)}
         left = {name for name, position in listed.items() if position.epoch < epochs.get(position.partition, 0)}
         return sorted((before | left) - named), sorted(before & named)
 
     def not_checked(self) -> list[str]:
         """Places that this process does not look at, in words."""
-        return [f"files of checkpoints at {self._unreached}, which workers reach"] if self._unreached else []
+        return [f"files of checkpoints at {self.unreached}, which workers reach"] if self.unreached else []
 
     def remains(self) -> list[tuple[str, str, str]]:
         """Things that stay after files were removed, why, and until when."""
@@ -111,7 +105,7 @@ class CheckpointErasure:
                 "the bucket was asked to remove the files; what it keeps besides, its own rules say",
                 "its rules end them",
             )
-            for place in self._places
+            for place in self.places
             if place.partition("://")[0] in CLOUD_SCHEMES
         ]
 
