@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -22,53 +20,13 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackRule
 from trustwatch.scoring.store.sql_store import SqlStore
 
+from ..http.bulk_turns import BulkTurns
 from ..http.problems import ProblemDetails, ProblemError
 
 PREVIEW_DAYS = 7  # A preview counts what happened in the last so many days: as far as the embedded log reaches
 PREVIEW_MAX_S = 600.0
 """A preview that takes longer is given up: it runs at the lowest priority, and a person waits for it."""
 PREVIEWS_WAITING = 4  # Previews of a tenant that may wait beside one that runs
-
-
-class FairQueue:
-    """Gives the turn to one task at a time; of the tenants that wait, to the one that had it longest ago.
-
-    Within a tenant the first to come is the first. For one event loop.
-    """
-
-    def __init__(self) -> None:
-        self._busy = False
-        self._turns = itertools.count()
-        self._last_turns: dict[str, int] = {}
-        """Number of the turn that each tenant had last; kept only while somebody has a turn."""
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
-
-    async def acquire(self, tenant: str) -> None:
-        """Wait for the turn; whoever has it gives it back with `release`."""
-        if not self._busy:
-            self._busy, self._last_turns[tenant] = True, next(self._turns)
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tenant, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove((tenant, turn))
-            else:
-                self.release()  # it came in the moment in which nobody wanted it any more
-            raise
-
-    def release(self) -> None:
-        """Give the turn to the next, if anybody waits."""
-        if not self._waiting:
-            self._busy = False
-            self._last_turns.clear()
-            return
-        tenant, turn = min(self._waiting, key=lambda waiting: self._last_turns.get(waiting[0], -1))
-        self._waiting.remove((tenant, turn))
-        self._last_turns[tenant] = next(self._turns)
-        turn.set_result(None)
 
 
 # Each preview runs in a process of its own at low priority, one at a time, tenants in turn.
@@ -79,7 +37,6 @@ RETRY_AFTER_S = 10
 _PROGRESS_INTERVAL_S = 1.0
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 
-T = TypeVar("T")
 ProgressCallback = Callable[[float], Awaitable[None]]
 PreviewFunction = Callable[[PreviewJob, ProgressCallback], Awaitable[bytes]]
 """Runs a job: reports progress from 0 to 1, returns the result as JSON. Raises PreviewFailed."""
@@ -101,7 +58,7 @@ class PreviewRunner:
     new_id: Callable[[], str]
 
     def __post_init__(self) -> None:
-        self._queue = FairQueue()
+        self._turns = BulkTurns(at_once=1)
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
@@ -174,14 +131,18 @@ class PreviewRunner:
             await self._store_row(end)
 
     async def _run_in_turn(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
-        """Wait for its turn, run it, and write how far it is now and then."""
-        loop = asyncio.get_running_loop()
+        """Wait for its turn, and run it."""
         beating = asyncio.create_task(self._send_heartbeats(row))
         try:
-            await self._queue.acquire(row.tenant)
+            async with self._turns.turn(row.tenant, 0):
+                beating.cancel()
+                return await self._run_now(row, job)
         finally:
             beating.cancel()
-        reported_at = float("-inf")
+
+    async def _run_now(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
+        """Run it, and write how far it is now and then."""
+        loop, reported_at = asyncio.get_running_loop(), float("-inf")
 
         async def tell(progress: float) -> None:
             nonlocal reported_at
@@ -190,14 +151,12 @@ class PreviewRunner:
                 with contextlib.suppress(Unavailable):
                     await self._store_row(self._updated(row, status="running", progress=min(max(progress, 0.0), 1.0)))
 
+        await tell(0.0)
         try:
-            await tell(0.0)
             async with asyncio.timeout(PREVIEW_MAX_S):
                 result = await self.run(job, tell)
         except TimeoutError:
             raise PreviewFailed(f"it took longer than {PREVIEW_MAX_S:g} s; choose a narrower scope") from None
-        finally:
-            self._queue.release()
         return self._updated(row, status="done", progress=1.0, result=result)
 
     async def _send_heartbeats(self, row: FeedbackPreview) -> None:
