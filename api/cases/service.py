@@ -14,14 +14,7 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
 from trustwatch.scoring.delivery.notifiers.alert_events import build_case_row
-from trustwatch.scoring.records.cases import (
-    Case,
-    CaseAction,
-    CaseAgent,
-    CaseEntry,
-    CaseStatistics,
-    CaseStatus,
-)
+from trustwatch.scoring.records.cases import Case, CaseAction, CaseAgent, CaseEntry, CaseStatistics, CaseStatus
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.case_settings import DEFAULT_CASES
 from trustwatch.scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
@@ -35,14 +28,17 @@ from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
 from .agent_acts import CaseAgentActs, describe_failures
-from .case_reports import CaseInHand, CaseReport, CaseSearch, ListedCase
-from .case_requests import (
+from .case_reports import (
     MAX_HOLD_S,
     MAX_OWNER_LENGTH,
     MAX_SNOOZE_S,
     MIN_HOLD_S,
     MIN_SNOOZE_S,
     VERDICTS,
+    CaseInHand,
+    CaseReport,
+    CaseSearch,
+    ListedCase,
     changed_error,
     check_note,
     chosen_agents,
@@ -77,11 +73,7 @@ class CaseService:
     # Lists and look-ups.
 
     async def search(
-        self,
-        caller: AuthenticatedCaller,
-        search: CaseSearch | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
+        self, caller: AuthenticatedCaller, search: CaseSearch | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[ListedCase]:
         """Cases, last changed first. Raises TenantNotAllowed, ProblemError (400, 409, 422), Unavailable."""
         search = search or CaseSearch()

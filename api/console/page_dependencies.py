@@ -24,8 +24,7 @@ from ..http.refused_callers import CALLER_OF_REQUEST
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from .activity import ActivitySampler
-from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
-from .ended_sessions import EndedSessions
+from .console_sessions import ConsoleSession, ConsoleSessions, EndedSessions, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
 from .rendering import PageRenderer
 

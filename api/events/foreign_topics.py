@@ -17,14 +17,14 @@ from trustwatch.ingest.retry import retry_until_available
 from trustwatch.ingest.source import Record, TopicWriter
 from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
 from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, headers_for
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from ..http.auth.callers import SourceBinding
 from ..settings.topic_settings import ForeignTopicSettings
-from .admission import MAX_CLOCK_AHEAD_S, Admission
+from .admission import MAX_CLOCK_AHEAD_S, Admission, RefusedLetter, RefusedRecords
 from .event_bodies import MEDIA_TYPE_FORMATS
 from .ingest_status import ForeignTopicReport, IngestReport
 from .intake_limits import TokenBucket
-from .refused_records import RefusedLetter, RefusedRecords
 from .source_silence import SilenceDetector
 
 POLL_RECORDS = 100  # Records of one poll
@@ -239,20 +239,13 @@ MAX_DEAD_LETTER_VALUE_BYTES = 900 * 1024
 """Bytes of a refused record that its copy on the dead-letter topic holds: what a topic takes by default."""
 
 
-class IngestOutputTopics(NamedTuple):
-    """Names of the topics that are written."""
-
-    events: str
-    dead_letters: str
-
-
 @dataclass(eq=False, repr=False)
 class TopicIngest:
     """Reads all foreign topics in turns."""
 
     sources: Sequence[ForeignTopicReader]
     open_writer: Callable[[], TopicWriter]  # makes the writer to our topics; called again after a failure
-    outputs: IngestOutputTopics
+    outputs: TopicNames
     monotonic: Callable[[], float]
     now_ms: Callable[[], int]
     sleep: Callable[[float], None]  # waits; raises once the process was told to end

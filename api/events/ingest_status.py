@@ -36,18 +36,8 @@ class IngestReport(msgspec.Struct, array_like=True):
     silence: list[SilenceReport]
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(IngestReport).decode
-
-
-def encode_ingest_report(report: IngestReport) -> bytes:
-    """A report as the body of a frame."""
-    return _encode(report)
-
-
-def decode_ingest_report(frame: bytes) -> IngestReport:
-    """The report in the body of a frame."""
-    return _decode(frame)
+encode_ingest_report = msgspec.msgpack.Encoder().encode
+decode_ingest_report = msgspec.msgpack.Decoder(IngestReport).decode
 
 
 class IngestStatus:

@@ -38,8 +38,7 @@ from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.store_executor import StoreExecutor
 from .agent_export import ExportSources, export_agent
-from .checkpoint_erasure import CheckpointsNotErased
-from .embedded_targets import ErasureTargets
+from .embedded_targets import CheckpointsNotErased, ErasureTargets
 from .erasure_steps import PROOF_TYPE, ErasureSteps, ProofSigner
 
 STEP_EVERY_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
@@ -120,10 +119,6 @@ class ErasureService:
         self._names_released_at = float("-inf")
         self._compaction_due = False
         self._forgotten_at_ms: dict[str, int] | None = None
-        self.done_count = 0
-        """Erasures that were finished by this process."""
-        self.failed_count = 0
-        """Erasures that this process gave up."""
 
     async def request_erasure(self, caller: AuthenticatedCaller, request: ErasureRequest, reason: str) -> Erasure:
         """Take an order, durably; one that is under way for the same subject is returned instead.
@@ -368,8 +363,6 @@ class ErasureService:
                 "a step of an erasure was given up: another process has changed it", erasure_id=erasure.erasure_id
             )
             return False
-        self.done_count += after.status == "done"
-        self.failed_count += after.status == "failed"
         _log.info("erasure", erasure_id=after.erasure_id, status=after.status, error=after.error or None)
         return True
 

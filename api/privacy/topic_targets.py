@@ -139,10 +139,7 @@ def _correction_of(
     if (reasons, indicators) == before and counterfactual == risk_record.counterfactual:
         return None
     changed = msgspec.structs.replace(
-        risk_record,
-        reasons=msgspec.Raw(reasons),
-        counterfactual=counterfactual,
-        indicators=msgspec.Raw(indicators),
+        risk_record, reasons=msgspec.Raw(reasons), counterfactual=counterfactual, indicators=msgspec.Raw(indicators)
     )
     return RiskTopicCorrection(record_key[0], record_key[1], msgspec.json.encode(changed), [])
 

@@ -44,7 +44,7 @@ from ..composition import (
 )
 from ..events.admission import Admission, AgentRegistry
 from ..events.audit_sink import AuditSink
-from ..events.disk_reserve import disk_reserve
+from ..events.intake_limits import disk_reserve
 from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
@@ -53,8 +53,7 @@ from ..http.store_executor import StoreExecutor
 from ..models.control_record_writer import ControlRecordWriter
 from ..models.service import ModelService
 from ..privacy.agent_export import ExportSources
-from ..privacy.checkpoint_erasure import CheckpointErasure
-from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
+from ..privacy.embedded_targets import CheckpointErasure, EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner
 from ..privacy.local_archives import LocalArchives
 from ..privacy.service import ErasureService

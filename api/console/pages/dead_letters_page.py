@@ -14,8 +14,8 @@ from starlette.responses import Response
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.records.dead_letters import DeadLetter
 
-from ...events.dead_letter_service import DeadLetterService
 from ...events.intake import Receipt
+from ...events.service import DeadLetterService
 from ..lists import text_filters
 from ..page_dependencies import Cursor, PageAdministratorDep, PageRequest
 
@@ -66,12 +66,7 @@ async def replay_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Res
 
 
 def _dead_letter_page(
-    visit: PageRequest,
-    letter: DeadLetter,
-    *,
-    trouble: str = "",
-    receipt: Receipt | None = None,
-    status: int = 200,
+    visit: PageRequest, letter: DeadLetter, *, trouble: str = "", receipt: Receipt | None = None, status: int = 200
 ) -> Response:
     settings = visit.runtime.settings
     senders = {caller.name for caller in settings.callers} | {topic.name for topic in settings.brokers.topics}

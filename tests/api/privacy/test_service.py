@@ -14,8 +14,7 @@ import pytest
 from trustwatch.api.http.agent_lookup import AgentResolver
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.store_executor import StoreExecutor
-from trustwatch.api.privacy.checkpoint_erasure import CheckpointErasure
-from trustwatch.api.privacy.embedded_targets import ErasureSummary
+from trustwatch.api.privacy.embedded_targets import CheckpointErasure, ErasureSummary
 from trustwatch.api.privacy.erasure_steps import ProofSigner
 from trustwatch.api.privacy.local_archives import LocalArchives
 from trustwatch.api.privacy.service import ErasureRequest, ErasureService
@@ -127,7 +126,6 @@ def test_what_is_open_waits_for_no_chore(store: SqlStore, what: str) -> None:
     looks(made)
 
     assert getattr(store.erasures.get(asked.erasure_id), "status", "") == "done"
-    assert made.done_count == 1
 
 
 def test_an_erasure_says_why_it_does_not_go_on(store: SqlStore) -> None:
@@ -181,7 +179,6 @@ def test_a_leader_that_slept_overwrites_no_proof(store: SqlStore) -> None:
     assert (proved.status, proved.proof) == ("done", b"a.b.c")
     assert not asyncio.run(slow._advance(asked))
     assert store.erasures.get(asked.erasure_id) == proved
-    assert slow.done_count == 0
 
 
 def test_an_order_that_is_met_again_is_marked_again(store: SqlStore) -> None:
