@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -24,10 +25,8 @@ from ..http.reasons import MAX_REASON_LENGTH
 
 ACT_WITHIN_S: Final = 30.0
 """Time that one act on a case may take for all of its agents: what comes later is told as not done."""
-MAX_FAILURES_IN_A_ROW: Final = 3
-"""Agents in a row of which store or log fail, behind which the others are not tried."""
-MAX_NAMED: Final = 10
-"""Agents that are named where something was not done; of more their number is told."""
+MAX_FAILURES_IN_A_ROW: Final = 3  # Agents in a row of which store or log fail, behind which the others are not tried
+MAX_NAMED: Final = 10  # Agents that are named where something was not done; of more their number is told
 MAX_NAME_LENGTH, MAX_WHY_LENGTH = 40, 100
 """Characters of an agent's id, and of a reason, that are told: an id may have thousands, and all have to be told of."""
 
@@ -36,44 +35,28 @@ _TIME_IS_OVER: Final = f"the {ACT_WITHIN_S:g} s of one act were over"
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class CaseAgentActs:
     """Acts on each agent of a case, through the services that anybody else uses.
 
     A store or a log that does not answer holds nobody up for long, however many agents a case has: each act ends within
     `ACT_WITHIN_S`, and says of whom it was not done.
-
-    Args:
-        agents: releases agents.
-        containment: pins agents.
-        feedback: takes labels; None = this process takes none.
-        now_ms: UTC milliseconds.
-        monotonic: seconds on a clock that never goes back.
-        held_at: level at which a person fixed an agent, as memory knows; None = nobody did.
-        level_of: level of an agent in memory; None = it is not there.
     """
 
-    def __init__(
-        self,
-        agents: AgentService,
-        containment: ContainmentService,
-        feedback: FeedbackService | None,
-        now_ms: Callable[[], int],
-        monotonic: Callable[[], float],
-        held_at: Callable[[AgentName], int | None],
-        level_of: Callable[[AgentName], int | None],
-    ) -> None:
-        self._agents = agents
-        self._containment = containment
-        self._feedback = feedback
-        self._now_ms = now_ms
-        self._monotonic = monotonic
-        self._held_at = held_at
-        self._level_of = level_of
+    agents: AgentService
+    containment: ContainmentService
+    feedback: FeedbackService | None  # takes labels; None = this process takes none
+    now_ms: Callable[[], int]
+    monotonic: Callable[[], float]
+    held_at: Callable[[AgentName], int | None]
+    level_of: Callable[[AgentName], int | None]  # level of an agent in memory; None = it is not there
+
+    def __post_init__(self) -> None:
         self._at_work: set[asyncio.Task[None]] = set()
 
     def deadline(self) -> float:
         """Moment of `monotonic` until which an act that begins now may continue, whatever its parts are."""
-        return self._monotonic() + ACT_WITHIN_S
+        return self.monotonic() + ACT_WITHIN_S
 
     async def pin(
         self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, valid_s: float, by: float
@@ -87,15 +70,15 @@ class CaseAgentActs:
             if not await self._is_pinned(caller, case_agent.agent, valid_s):
                 self._check_time(by)
                 selector = _selector(case_agent.agent)
-                await self._containment.pin(caller, selector, RiskLevel.CRITICAL.label, note, valid_s)
+                await self.containment.pin(caller, selector, RiskLevel.CRITICAL.label, note, valid_s)
 
-        loose_first = sorted(agents, key=lambda one: self._held_at(one.agent) == RiskLevel.CRITICAL)
+        loose_first = sorted(agents, key=lambda one: self.held_at(one.agent) == RiskLevel.CRITICAL)
         return await self._failures(loose_first, pin_one, by)
 
     async def _is_pinned(self, caller: AuthenticatedCaller, agent: AgentName, valid_s: float) -> bool:
         """True if a person fixed the level at critical for longer already: that is not made shorter."""
-        pins = (await self._containment.list(caller, "pin", "active", _selector(agent))).items
-        until_ms = self._now_ms() + int(valid_s * 1000)
+        pins = (await self.containment.list(caller, "pin", "active", _selector(agent))).items
+        until_ms = self.now_ms() + int(valid_s * 1000)
         return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in pins)
 
     async def label(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: float) -> list[str]:
@@ -103,9 +86,9 @@ class CaseAgentActs:
 
         Returns the agents whose decision could not be labelled, and why.
         """
-        if self._feedback is None:
+        if self.feedback is None:
             return []
-        draft, feedback = FeedbackDraft("true_positive", reason=note), self._feedback
+        draft, feedback = FeedbackDraft("true_positive", reason=note), self.feedback
 
         async def label_one(case_agent: CaseAgent) -> None:
             try:
@@ -126,26 +109,26 @@ class CaseAgentActs:
 
         async def release_one(case_agent: CaseAgent) -> None:
             selector = _selector(case_agent.agent)
-            pinned = (await self._containment.list(caller, "pin", "active", selector)).items
+            pinned = (await self.containment.list(caller, "pin", "active", selector)).items
             self._check_time(by)
             if pinned:
-                await self._containment.unpin(caller, selector, note)
+                await self.containment.unpin(caller, selector, note)
                 self._check_time(by)
             try:
-                await self._agents.release(caller, selector, note, note_required=True)
+                await self.agents.release(caller, selector, note, note_required=True)
             except ProblemError as error:
                 if error.problem.status != 404:  # no state, no evidence: it was forgotten meanwhile
                     raise
 
         def weight(case_agent: CaseAgent) -> tuple[bool, int]:
-            return self._held_at(case_agent.agent) is not None, self._level_of(case_agent.agent) or 0
+            return self.held_at(case_agent.agent) is not None, self.level_of(case_agent.agent) or 0
 
         worst_first = sorted(agents, key=weight, reverse=True)
         return await self._failures(worst_first, release_one, by)
 
     def _check_time(self, by: float) -> None:
         """Go no further behind the deadline: somebody may have done something newer since. Raises Unavailable."""
-        if self._monotonic() >= by:
+        if self.monotonic() >= by:
             raise Unavailable(_TIME_IS_OVER)
 
     async def _failures(
@@ -161,7 +144,7 @@ class CaseAgentActs:
         for at, case_agent in enumerate(agents):
             if in_a_row >= MAX_FAILURES_IN_A_ROW:
                 return _summary(failed, agents[at:], f"the {in_a_row} before failed in a row")
-            if self._monotonic() >= by:
+            if self.monotonic() >= by:
                 return _summary(failed, agents[at:], _TIME_IS_OVER)
             try:
                 await self._within(act(case_agent), case_agent.agent, by)
@@ -180,7 +163,7 @@ class CaseAgentActs:
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         try:
-            await asyncio.wait((task,), timeout=by - self._monotonic())
+            await asyncio.wait((task,), timeout=by - self.monotonic())
         except asyncio.CancelledError:
             task.cancel()
             raise

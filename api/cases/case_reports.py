@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple, get_args
 
 from trustwatch.ingest.described import FLAT, REASONS, member
-from trustwatch.scoring.records.cases import Case, CaseAgent, CaseEntry, SharedIndicator
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.cases import Case, CaseAgent, CaseEntry, CaseStatus, CaseVerdict, SharedIndicator
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 
 from ..http.agent_lookup import AgentSelector
+from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.reasons import check_reason
 
 
 class CaseSearch(NamedTuple):
@@ -63,3 +66,67 @@ class CaseReport(NamedTuple):
     def reasons(self) -> Annotated[Sequence[RiskReason], REASONS]:
         """Reasons of `lead`."""
         return () if self.lead is None else self.lead.reasons
+
+
+# Checks of what people ask of cases, and the answers where it does not do.
+
+MAX_OWNER_LENGTH: Final = 256
+MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
+MIN_HOLD_S, MAX_HOLD_S = 60.0, 30 * 86_400.0  # For how long the pins of a contained case may hold, s
+VERDICTS: Final[tuple[CaseVerdict, ...]] = get_args(CaseVerdict)
+OPEN_STATUSES: Final[tuple[CaseStatus, ...]] = ("open", "acknowledged", "contained")
+
+
+def statuses(word: str) -> tuple[CaseStatus, ...]:
+    """Statuses that a filter means; () = all. Raises ProblemError (422)."""
+    if word == "unresolved":
+        return OPEN_STATUSES
+    every: tuple[CaseStatus, ...] = (*OPEN_STATUSES, "closed")
+    if word and word not in every:
+        raise invalid_value_error("status", f"must be unresolved, {', '.join(every)}")
+    return tuple(status for status in every if status == word)
+
+
+def least_level(word: str) -> int:
+    """Level that a filter means; 0 = any. Raises ProblemError (422)."""
+    if not word:
+        return 0
+    level = RiskLevel.__members__.get(word.upper())
+    if level is None or level < RiskLevel.MEDIUM:
+        raise invalid_value_error("level", "must be medium, high or critical: nothing lower opens a case")
+    return int(level)
+
+
+def chosen_agents(case_agents: Sequence[CaseAgent], selectors: Sequence[AgentSelector]) -> list[AgentName]:
+    """Agents of a case that are to leave it. Raises ProblemError (422): not in it, or all of it."""
+    chosen: dict[int, AgentName] = {}
+    for selector in selectors:
+        fitting = [
+            case_agent.agent
+            for case_agent in case_agents
+            if case_agent.agent.agent_id == selector.agent_id and selector.issuer in (None, case_agent.agent.issuer)
+        ]
+        if len(fitting) != 1:
+            count = "no agent" if not fitting else "several agents, name the issuer,"
+            raise invalid_value_error("agents", f"{count} of the case with the id {selector.agent_id!r}")
+        chosen[fitting[0].key] = fitting[0]
+    if not chosen:
+        raise invalid_value_error("agents", "is empty: name who is to leave the case")
+    if len(chosen) == len(case_agents):
+        raise invalid_value_error("agents", "are all agents of the case: nothing would be left of it")
+    return list(chosen.values())
+
+
+def check_note(note: str, *, required: bool) -> None:
+    """Raise ProblemError (422) for a note that is too long, or missing where one is required."""
+    check_reason("note", note, required=required, kept_with="the case")
+
+
+def conflict_error(code: str, detail: str) -> ProblemError:
+    """409: the case, as it is now, does not allow it."""
+    return ProblemError(ProblemDetails(409, code, "Not possible now", detail))
+
+
+def changed_error(case_id: str) -> ProblemError:
+    """409: somebody else was faster."""
+    return conflict_error("case_changed", f"case {case_id} was changed meanwhile: look at it again, nothing was done")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -23,19 +24,16 @@ RESPONSE_METRIC: Final = "trustwatch_case_response_seconds"
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class CaseFigures:
-    """Cases that are not closed, as the store had them last, and times of acts of this process. For one event loop.
+    """Cases that are not closed, as the store had them last, and times of acts of this process. For one event loop."""
 
-    Args:
-        runtime: store and clock.
-        executor: the way into the store.
-        metrics: take the times that people needed.
-    """
+    runtime: Runtime
+    executor: StoreExecutor
+    metrics: ServiceMetrics
 
-    def __init__(self, runtime: Runtime, executor: StoreExecutor, metrics: ServiceMetrics) -> None:
-        self._runtime = runtime
-        self._executor = executor
-        self._times = {act: metrics.histogram(RESPONSE_METRIC, act) for act in ("acknowledge", "contain")}
+    def __post_init__(self) -> None:
+        self._times = {act: self.metrics.histogram(RESPONSE_METRIC, act) for act in ("acknowledge", "contain")}
         self._waiting: Sequence[WaitingCases] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -52,7 +50,7 @@ class CaseFigures:
 
     async def look(self) -> None:
         """Read the cases that wait. Raises Unavailable."""
-        self._waiting = await self._executor(self._runtime.store.cases.waiting)
+        self._waiting = await self.executor(self.runtime.store.cases.waiting)
 
     def note_act(self, before: Case, after: Case) -> None:
         """Note how soon a case was acknowledged, or contained, for the first time."""
@@ -67,7 +65,7 @@ class CaseFigures:
         """Values of the observed metrics; none before the first look."""
         if self._waiting is None:
             return {}
-        now_ms, oldest = self._runtime.now_ms(), dict[str, int]()
+        now_ms, oldest = self.runtime.now_ms(), dict[str, int]()
         for one in self._waiting:
             oldest[one.status] = min(one.oldest_ms, oldest.get(one.status, one.oldest_ms))
         return {

@@ -84,12 +84,7 @@ _MARKUP = str.maketrans({char: "\\" + char for char in r"\`*_{}[]()<>#+!|~"})
 
 
 def render_markdown(report: CaseReport, timeline: Sequence[TimelineItem]) -> str:
-    """A case with its timeline as Markdown. No name in it formats anything.
-
-    Args:
-        report: of the case.
-        timeline: oldest first.
-    """
+    """A case with its timeline as Markdown. No name in it formats anything."""
     case = report.case
     lines = [
         f"# Case {_plain(case.case_id)}",

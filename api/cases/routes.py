@@ -29,11 +29,10 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.wire import Wire
-from .case_reports import CaseSearch, ListedCase
-from .case_requests import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S
+from .case_reports import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S, CaseSearch, ListedCase
 from .report import CASE_NAMES, CaseOut, TimelineOut, case_out, render_markdown, timeline_out
 from .service import CaseService
-from .story import CaseStory
+from .timeline import CaseStory
 
 ENTRIES_AFTER_ACT: Final = 20
 """Entries in the answer to an act, the newest: it is no reason to read all that a case ever had."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -13,14 +14,7 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
 from trustwatch.scoring.delivery.notifiers.alert_events import build_case_row
-from trustwatch.scoring.records.cases import (
-    Case,
-    CaseAction,
-    CaseAgent,
-    CaseEntry,
-    CaseStatistics,
-    CaseStatus,
-)
+from trustwatch.scoring.records.cases import Case, CaseAction, CaseAgent, CaseEntry, CaseStatistics, CaseStatus
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.case_settings import DEFAULT_CASES
 from trustwatch.scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
@@ -34,14 +28,17 @@ from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
 from .agent_acts import CaseAgentActs, describe_failures
-from .case_reports import CaseInHand, CaseReport, CaseSearch, ListedCase
-from .case_requests import (
+from .case_reports import (
     MAX_HOLD_S,
     MAX_OWNER_LENGTH,
     MAX_SNOOZE_S,
     MIN_HOLD_S,
     MIN_SNOOZE_S,
     VERDICTS,
+    CaseInHand,
+    CaseReport,
+    CaseSearch,
+    ListedCase,
     changed_error,
     check_note,
     chosen_agents,
@@ -54,61 +51,35 @@ from .figures import CaseFigures
 ALERTED_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """Acts that alert targets hear of; the rest is for those who look at the case."""
 
-NOTE_WITHIN_S: Final = 5.0
-"""Longest wait for the note that says what an act could not do."""
+NOTE_WITHIN_S: Final = 5.0  # Longest wait for the note that says what an act could not do
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class CaseService:
-    """Cases of the tenants that a caller may see. For one event loop.
+    """Cases of the tenants that a caller may see. For one event loop."""
 
-    Args:
-        runtime: store, settings and clock.
-        executor: the way into the store.
-        agent_acts: what is done to the agents of a case.
-        audit: where every act is noted as an event.
-        resolver: finds the agent that a request means.
-        figures: take how soon people act.
-    """
+    runtime: Runtime
+    executor: StoreExecutor
+    agent_acts: CaseAgentActs
+    audit: AuditSink
+    resolver: AgentResolver
+    figures: CaseFigures
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        executor: StoreExecutor,
-        agent_acts: CaseAgentActs,
-        audit: AuditSink,
-        resolver: AgentResolver,
-        figures: CaseFigures,
-    ) -> None:
-        self._runtime = runtime
-        self._executor = executor
-        self._agent_acts = agent_acts
+    def __post_init__(self) -> None:
         self._noting: set[asyncio.Task[None]] = set()
-        self._audit_sink = audit
-        self._resolver = resolver
-        self._figures = figures
 
     # Lists and look-ups.
 
     async def search(
-        self,
-        caller: AuthenticatedCaller,
-        search: CaseSearch | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
+        self, caller: AuthenticatedCaller, search: CaseSearch | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[ListedCase]:
-        """Cases, last changed first.
-
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant; 422, no such status or level.
-            Unavailable: the store does not answer.
-        """
+        """Cases, last changed first. Raises TenantNotAllowed, ProblemError (400, 409, 422), Unavailable."""
         search = search or CaseSearch()
         tenants, name = visible_tenants(caller, search.tenant or None), None
         if search.agent is not None:
-            name = await self._resolver.find_name(caller, search.agent)
+            name = await self.resolver.find_name(caller, search.agent)
             if name is None:
                 return Page([], None)
         filters = CaseFilters(
@@ -119,41 +90,41 @@ class CaseService:
             search.since_ms,
             search.until_ms,
         )
-        page = await self._executor(self._runtime.store.cases.page, tenants, filters, limit, cursor)
-        return Page(await self._executor(self._listed, page.items, tenants), page.next_cursor)
+        page = await self.executor(self.runtime.store.cases.page, tenants, filters, limit, cursor)
+        return Page(await self.executor(self._listed, page.items, tenants), page.next_cursor)
 
     def _listed(self, cases: Sequence[Case], tenants: Collection[str] | None) -> list[ListedCase]:
-        store = self._runtime.store
+        store = self.runtime.store
         agents = store.cases.first_agents([case.case_id for case in cases], tenants)
         leads = store.decisions.get_many([case.lead_decision_id for case in cases], tenants)
         return [ListedCase(case, agents.get(case.case_id, ()), leads.get(case.lead_decision_id)) for case in cases]
 
     async def count_open(self, caller: AuthenticatedCaller) -> dict[str, int]:
         """Number of cases that are not closed, by status. Raises Unavailable."""
-        return await self._executor(self._runtime.store.cases.count_by_status, visible_tenants(caller, None))
+        return await self.executor(self.runtime.store.cases.count_by_status, visible_tenants(caller, None))
 
     async def statistics(self, caller: AuthenticatedCaller, days: float = 30) -> CaseStatistics:
         """Outcomes of the cases of the last days. Raises Unavailable."""
         since_ms = self._now() - int(days * DAY_MS)
-        return await self._executor(self._runtime.store.cases.statistics, since_ms, visible_tenants(caller, None))
+        return await self.executor(self.runtime.store.cases.statistics, since_ms, visible_tenants(caller, None))
 
     async def closed_by_day(self, caller: AuthenticatedCaller, days: float = 30) -> dict[int, int]:
         """Cases that people closed in the last days, by day of UTC since 1970. Raises Unavailable."""
         since_ms = self._now() - int(days * DAY_MS)
-        return await self._executor(self._runtime.store.cases.closed_by_day, since_ms, visible_tenants(caller, None))
+        return await self.executor(self.runtime.store.cases.closed_by_day, since_ms, visible_tenants(caller, None))
 
     async def get(self, caller: AuthenticatedCaller, case_id: str, entries: int = MAX_ENTRIES) -> CaseReport:
         """One case with all that is kept of it, but of its entries the newest. Raises ProblemError (404), Unavailable.
 
         Who shows few entries, or none, asks for no more: anybody with words may add to them.
         """
-        report = await self._executor(self._read, case_id, visible_tenants(caller, None), entries)
+        report = await self.executor(self._read, case_id, visible_tenants(caller, None), entries)
         if report is None:
             raise not_found_error("case")
         return report
 
     def _read(self, case_id: str, tenants: Collection[str] | None, entries: int) -> CaseReport | None:
-        store = self._runtime.store
+        store = self.runtime.store
         case = store.cases.get(case_id, tenants)
         if case is None:
             return None
@@ -170,20 +141,20 @@ class CaseService:
 
     async def _in_hand(self, caller: AuthenticatedCaller, case_id: str) -> CaseInHand:
         """A case to act on. Raises ProblemError (404), Unavailable."""
-        taken = await self._executor(self._take, case_id, visible_tenants(caller, None))
+        taken = await self.executor(self._take, case_id, visible_tenants(caller, None))
         if taken is None:
             raise not_found_error("case")
         return taken
 
     def _take(self, case_id: str, tenants: Collection[str] | None) -> CaseInHand | None:
-        cases = self._runtime.store.cases
+        cases = self.runtime.store.cases
         case = cases.get(case_id, tenants)
         return None if case is None else CaseInHand(case, cases.agents(case_id, tenants))
 
     async def case_of_decision(self, caller: AuthenticatedCaller, decision_id: str) -> str | None:
         """Id of the case that a decision belongs to; None = none. Raises Unavailable."""
-        return await self._executor(
-            self._runtime.store.cases.case_of_decision, decision_id, visible_tenants(caller, None)
+        return await self.executor(
+            self.runtime.store.cases.case_of_decision, decision_id, visible_tenants(caller, None)
         )
 
     # What people do. Each may raise TenantNotAllowed, Unavailable, and ProblemError: 403, nobody decides about itself;
@@ -256,8 +227,8 @@ class CaseService:
             contained_ms=taken.case.contained_ms or now_ms,
             held_until_ms=max(held_until_ms, taken.case.held_until_ms) if pin else 0,
         )
-        within = self._agent_acts.deadline()
-        if pin and (failed := await self._agent_acts.pin(caller, taken.agents, note, valid_s, within)):
+        within = self.agent_acts.deadline()
+        if pin and (failed := await self.agent_acts.pin(caller, taken.agents, note, valid_s, within)):
             await self._tell_partly(
                 caller, case_id, "contained", describe_failures("the level could not be fixed", failed)
             )
@@ -309,10 +280,10 @@ class CaseService:
             snoozed_until_ms=0,
             held_until_ms=0,
         )
-        words, within = [], self._agent_acts.deadline()
-        if verdict == "true" and (failed := await self._agent_acts.label(caller, taken.agents, note, within)):
+        words, within = [], self.agent_acts.deadline()
+        if verdict == "true" and (failed := await self.agent_acts.label(caller, taken.agents, note, within)):
             words.append(describe_failures("the decision could not be labelled", failed))
-        if release and (failed := await self._agent_acts.release(caller, taken.agents, note, within)):
+        if release and (failed := await self.agent_acts.release(caller, taken.agents, note, within)):
             words.append(describe_failures("the evidence could not be dropped", failed))
         if words:
             await self._tell_partly(caller, case_id, "closed", "; ".join(words))
@@ -333,16 +304,7 @@ class CaseService:
     async def merge(
         self, caller: AuthenticatedCaller, case_id: str, into: str, note: str = "", *, revision: int | None = None
     ) -> Case:
-        """Move all of one case into another of the same tenant; returns the other.
-
-        Args:
-            caller: who says so.
-            case_id: what is moved.
-            into: what takes it. Where that one was contained, or is snoozed at a lower level, it waits for a person
-                again.
-            note: why.
-            revision: of the other, as the caller saw it; None = whatever it is.
-        """
+        """Move all of one case into another of the same tenant; returns the other."""
         if case_id == into:
             raise invalid_value_error("into", "is the case itself")
         source = await self._decidable(caller, case_id, note)
@@ -356,7 +318,7 @@ class CaseService:
         grown = self._update(
             caller, target, "merged", note, {"from": case_id}, alert=False, **_after_merge(source.case, target.case)
         )
-        if not await self._executor.write(self._runtime.store.cases.merge, merged, grown):
+        if not await self.executor.write(self.runtime.store.cases.merge, merged, grown):
             raise changed_error(case_id)
         self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
         return (await self._in_hand(caller, into)).case
@@ -379,7 +341,7 @@ class CaseService:
         """Make a case of its own of some agents; returns the new one."""
         taken = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
         chosen = chosen_agents(taken.agents, agents)
-        now_ms, names, source = self._now(), [name.agent_id for name in chosen], self._runtime.settings.listen.url()
+        now_ms, names, source = self._now(), [name.agent_id for name in chosen], self.runtime.settings.listen.url()
         fresh_id = "case-" + record_id(now_ms, "case", case_id, *sorted(names))
         leaving = [case_agent for case_agent in taken.agents if case_agent.agent in chosen]
         staying = taken._replace(agents=[case_agent for case_agent in taken.agents if case_agent.agent not in chosen])
@@ -389,7 +351,7 @@ class CaseService:
         entry = _entry(fresh_id, caller, "split", note, now_ms, {"from": case_id, "agents": names})
         alert = build_case_row(fresh, msgspec.structs.replace(entry, action="opened"), leaving, source)
         opened = CaseUpdate(fresh, entry, (alert,))
-        if not await self._executor.write(self._runtime.store.cases.split, remaining, opened, chosen):
+        if not await self.executor.write(self.runtime.store.cases.split, remaining, opened, chosen):
             raise changed_error(case_id)
         self._note_in_audit_trail(caller, taken, "split", note, {"into": fresh_id})
         return (await self._in_hand(caller, fresh_id)).case
@@ -416,7 +378,7 @@ class CaseService:
     def _check_not_own(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent]) -> None:
         reviewer = reviewer_of(caller)
         for case_agent in agents:
-            check_not_own_agent(case_agent.agent, reviewer, self._runtime.settings.actuators)
+            check_not_own_agent(case_agent.agent, reviewer, self.runtime.settings.actuators)
 
     async def _change(
         self,
@@ -430,9 +392,9 @@ class CaseService:
         **values: Any,
     ) -> Case:
         update = self._update(caller, taken, action, note, detail, alert=alert, **values)
-        if not await self._executor.write(self._runtime.store.cases.update, update):
+        if not await self.executor.write(self.runtime.store.cases.update, update):
             raise changed_error(taken.case.case_id)
-        self._figures.note_act(taken.case, update.case)
+        self.figures.note_act(taken.case, update.case)
         self._note_in_audit_trail(caller, taken, action, note, detail)
         return msgspec.structs.replace(update.case, revision=update.case.revision + 1)
 
@@ -452,7 +414,7 @@ class CaseService:
         entry = _entry(case.case_id, caller, action, note, now_ms, detail)
         outbox: tuple[OutboxRow, ...] = ()
         if alert and action in ALERTED_ACTIONS:
-            outbox = (build_case_row(changed, entry, taken.agents, self._runtime.settings.listen.url()),)
+            outbox = (build_case_row(changed, entry, taken.agents, self.runtime.settings.listen.url()),)
         return CaseUpdate(changed, entry, outbox)
 
     def _note_in_audit_trail(
@@ -464,10 +426,10 @@ class CaseService:
             return
         attributes = {"case": taken.case.case_id, "why": note, **(detail or {})}
         event = order_event("case", worst.agent, f"case.{action}", caller.recorded_name, self._now(), attributes)
-        self._audit_sink.enqueue(event)
+        self.audit.enqueue(event)
 
     def _now(self) -> int:
-        return self._runtime.now_ms()
+        return self.runtime.now_ms()
 
 
 def _entry(

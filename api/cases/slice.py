@@ -23,7 +23,7 @@ from .agent_acts import CaseAgentActs
 from .figures import CaseFigures
 from .routes import router
 from .service import CaseService
-from .story import CaseStory
+from .timeline import CaseStory
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
@@ -71,10 +71,4 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     return values
 
 
-SLICE = Slice(
-    "cases",
-    routers=(router,),
-    services=_make_services,
-    lifespans=_lifespans,
-    metrics=_metric_values,
-)
+SLICE = Slice("cases", routers=(router,), services=_make_services, lifespans=_lifespans, metrics=_metric_values)

@@ -10,6 +10,7 @@ import asyncio
 from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from trustwatch.scoring.policy.risk_view import RiskViewEntry
@@ -18,18 +19,13 @@ from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from ..http.runtime import Runtime, component_states
 
 MAX_SERIES = 5_000
-MAX_POINTS = 256
-"""Points of one agent; 12 bytes each, so all trails together have 16 MB at most."""
+MAX_POINTS = 256  # Points of one agent; 12 bytes each, so all trails together have 16 MB at most
 MIN_RISK_STEP = 0.01
-MAX_POINT_INTERVAL_MS = 600_000
-"""A point is noted when risk has moved by `MIN_RISK_STEP`, or after so long."""
-MIN_RECORDED_RISK = 0.02
-"""Agents that never had more risk than this leave no trail."""
+MAX_POINT_INTERVAL_MS = 600_000  # A point is noted when risk has moved by `MIN_RISK_STEP`, or after so long
+MIN_RECORDED_RISK = 0.02  # Agents that never had more risk than this leave no trail
 SAMPLE_INTERVAL_S = 5.0
-MAX_SAMPLES = 720
-"""An hour of samples."""
-LEVEL_COUNTS_VALID_S = 1.0
-"""Counts of levels are good for so long, s: many pages ask at once when something changes."""
+MAX_SAMPLES = 720  # An hour of samples
+LEVEL_COUNTS_VALID_S = 1.0  # Counts of levels are good for so long, s: many pages ask at once when something changes
 
 
 class RiskPoint(NamedTuple):
@@ -39,11 +35,13 @@ class RiskPoint(NamedTuple):
     risk: float
 
 
+@dataclass(eq=False, repr=False)
 class RiskSeries:
     """Risk over time of the agents, *max_agents* at most, whose risk changed last. For one event loop."""
 
-    def __init__(self, max_agents: int = MAX_SERIES) -> None:
-        self._max_agents = max_agents
+    max_agents: int = MAX_SERIES
+
+    def __post_init__(self) -> None:
         # Not one of cachetools: only a new point counts as use, and one is looked for at every update of the risk view.
         self._series: OrderedDict[int, tuple[array[int], array[float]]] = OrderedDict()
 
@@ -55,7 +53,7 @@ class RiskSeries:
             if risk < MIN_RECORDED_RISK:
                 return
             track = self._series[key] = array("q"), array("f")
-            if len(self._series) > self._max_agents:
+            if len(self._series) > self.max_agents:
                 self._series.popitem(last=False)
         elif abs(risk - track[1][-1]) < MIN_RISK_STEP and at_ms - track[0][-1] < MAX_POINT_INTERVAL_MS:
             return
@@ -82,18 +80,20 @@ class PipelineSample(NamedTuple):
     events: int
 
 
+@dataclass(eq=False, repr=False)
 class ActivitySampler:
     """Samples of the pipeline, agents by level, and how their risk moved. For one event loop."""
 
-    def __init__(self, services: Runtime) -> None:
-        self._services = services
+    services: Runtime
+
+    def __post_init__(self) -> None:
         self._samples: deque[PipelineSample] = deque(maxlen=MAX_SAMPLES)
         self._cached_counts: tuple[float, Counter[tuple[str, int]]] | None = None
         self._count_lock = asyncio.Lock()
         self.risk_series = RiskSeries()
         self.component_changes: dict[str, tuple[bool, int]] = {}
         """Parts of the service: whether each can do its work, and since when that is known here, UTC ms."""
-        services.risk_view.on_update = self.risk_series.record
+        self.services.risk_view.on_update = self.risk_series.record
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -104,15 +104,15 @@ class ActivitySampler:
 
     def sample(self) -> None:
         """Take a sample now."""
-        done = self._services.pipeline_status.work_counts.get("events", 0)
-        self._samples.append(PipelineSample(self._services.now_ms(), done))
+        done = self.services.pipeline_status.work_counts.get("events", 0)
+        self._samples.append(PipelineSample(self.services.now_ms(), done))
 
     def note_components(self) -> dict[str, tuple[bool, int]]:
         """Look at the parts of the service; those that did not change keep their time."""
-        states = component_states(self._services)
+        states = component_states(self.services)
         for name, fine in states.items():
             if self.component_changes.get(name, (None, 0))[0] != fine:
-                self.component_changes[name] = fine, self._services.now_ms()
+                self.component_changes[name] = fine, self.services.now_ms()
         return {name: self.component_changes[name] for name in states}
 
     def throughput_series(self) -> list[tuple[int, float]]:
@@ -139,11 +139,11 @@ class ActivitySampler:
         async with self._count_lock:
             if (
                 self._cached_counts is None
-                or self._services.monotonic() - self._cached_counts[0] >= LEVEL_COUNTS_VALID_S
+                or self.services.monotonic() - self._cached_counts[0] >= LEVEL_COUNTS_VALID_S
             ):
-                entries = self._services.risk_view.entries()
+                entries = self.services.risk_view.entries()
                 counts = await asyncio.to_thread(_count_levels, entries)
-                self._cached_counts = self._services.monotonic(), counts
+                self._cached_counts = self.services.monotonic(), counts
             counts = self._cached_counts[1]
         by_level = dict.fromkeys((level.label for level in RiskLevel), 0)
         for (tenant, level), count in counts.items():

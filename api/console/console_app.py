@@ -3,30 +3,129 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import traceback
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import Final
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
 
-from fastapi import FastAPI
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+
 from ..http.line_limit import LineLimit
+from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
+from ..http.refused_callers import RefusedCallers
 from ..http.request_traces import FASTAPI_TELEMETRY_OFF
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in
 from .activity import ActivitySampler
-from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, SessionCookies, session_key
-from .ended_sessions import EndedSessions
-from .error_pages import install_error_pages
-from .openid_provider import OpenIdProvider
-from .page_dependencies import ConsoleContext
+from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, EndedSessions, SessionCookies, session_key
+from .openid_provider import OpenIdProvider, ProviderUnavailable, SignInRefused
+from .page_dependencies import ConsoleContext, PageRequest, SignInNeeded, page_request_of
 from .pages import MENU, page_routers
 from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets
+from .sign_in import SIGN_IN_PATH
+
+_log = structlog.get_logger(__name__)
+
+ErrorPageHandler = Callable[[ConsoleContext, Request, Any], Awaitable[Response]]
+
+
+async def _sign_in_needed(console: ConsoleContext, request: Request, _: SignInNeeded) -> Response:
+    part, stream = "hx-request" in request.headers, "text/event-stream" in request.headers.get("accept", "")
+    if request.method == "GET" and not part and not stream:
+        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{SIGN_IN_PATH}?{urlencode({'next': back})}", 303)
+    problem = ProblemDetails(401, SignInNeeded.code, "Signed out", "Your session has ended. Sign in and repeat this.")
+    answer = await _problem_page(console, request, problem)
+    if part:
+        answer.headers["HX-Redirect"] = SIGN_IN_PATH
+    return answer
+
+
+async def _sign_in_refused(console: ConsoleContext, request: Request, error: SignInRefused) -> Response:
+    problem = ProblemDetails(403, error.code, "Sign-in failed", _as_sentence(str(error)))
+    return await _problem_page(console, request, problem)
+
+
+async def _provider_unavailable(console: ConsoleContext, request: Request, error: ProviderUnavailable) -> Response:
+    members = {"code": error.code, "error": str(error)}
+    console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
+    detail = f"{_as_sentence(str(error))} Nobody can sign in until it does; who is signed in stays so."
+    return await _problem_page(console, request, ProblemDetails(503, error.code, "Sign-in is not possible now", detail))
+
+
+async def _known_error(console: ConsoleContext, request: Request, error: TrustwatchError) -> Response:
+    problem = console.services.get(ProblemTable).problem_of(error)
+    console.services.get(RefusedCallers).tell_of(request.scope, problem.code, problem.detail)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return await _unexpected(console, request, error)
+    return await _problem_page(console, request, problem)
+
+
+async def _invalid_request(console: ConsoleContext, request: Request, error: RequestValidationError) -> Response:
+    return await _problem_page(console, request, invalid_request(error))
+
+
+async def _http_error(console: ConsoleContext, request: Request, error: HTTPException) -> Response:
+    title, detail = HTTPStatus(error.status_code).phrase, str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        title = "There is no such page"
+        detail = "What you followed may be old, or what it was about is no longer kept."
+    problem = ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
+    return await _problem_page(console, request, problem)
+
+
+async def _unexpected(console: ConsoleContext, request: Request, error: Exception) -> Response:
+    error_id = console.runtime.new_id()
+    trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
+    _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
+    return await _problem_page(console, request, internal_problem(error_id))
+
+
+_HANDLERS: dict[type[Exception], ErrorPageHandler] = {
+    SignInNeeded: _sign_in_needed,
+    SignInRefused: _sign_in_refused,
+    ProviderUnavailable: _provider_unavailable,
+    TrustwatchError: _known_error,
+    RequestValidationError: _invalid_request,
+    HTTPException: _http_error,
+    Exception: _unexpected,
+}
+
+
+def install_error_pages(app: FastAPI, console: ConsoleContext) -> None:
+    """Have every failure of *app* answered for people."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, partial(handler, console))
+
+
+async def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
+    visit: PageRequest | None = getattr(request.state, "visit", None)
+    if visit is None:  # of a page that there is not: the way on stays for who is signed in
+        with suppress(SignInNeeded, Unavailable):
+            visit = await page_request_of(request, quiet=True)
+    answer = console.render_page(request, "problem.html", visit, problem.status, problem=problem)
+    for name, value in problem.headers.items():
+        if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
+            answer.headers[name] = value
+    return answer
+
+
+def _as_sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -58,17 +157,17 @@ def content_security_policy(form_targets: Collection[str] = ()) -> str:
     )
 
 
+@dataclass(eq=False, repr=False)
 class SecurityHeadersMiddleware:
     """The console with its headers; *form_targets* is called for each answer, see `content_security_policy`."""
 
-    def __init__(self, app: ASGIApp, form_targets: Callable[[], Collection[str]]) -> None:
-        self._app = app
-        self._form_targets = form_targets
+    app: ASGIApp
+    form_targets: Callable[[], Collection[str]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with the headers added."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
 
         async def headed(message: Message) -> None:
@@ -76,25 +175,28 @@ class SecurityHeadersMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                headers["Content-Security-Policy"] = content_security_policy(self._form_targets())
+                headers["Content-Security-Policy"] = content_security_policy(self.form_targets())
                 headers.setdefault("Cache-Control", "no-store")
                 for cookie in scope.get("state", {}).get(COOKIES_STATE_KEY, ()):
                     headers.append("Set-Cookie", cookie)
             await send(message)
 
-        await self._app(scope, receive, headed)
+        await self.app(scope, receive, headed)
 
 
 CONSOLE_ROOT: Final = "/console"
 
 
+@dataclass(eq=False, repr=False)
 class ConsoleApplication:
     """The console of an application, and what runs beside its pages. Raises ConfigError: its key can not be read."""
 
+    services: ServiceRegistry
+
     path = CONSOLE_ROOT
 
-    def __init__(self, services: ServiceRegistry) -> None:
-        self._console = build_console(services)
+    def __post_init__(self) -> None:
+        self._console = build_console(self.services)
         self._tasks: list[asyncio.Task[None]] = []
         self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
 

@@ -1,28 +1,33 @@
 """Console sessions: sealed into a cookie, so that every replica that has the key knows them.
 
 A cookie holds who signed in and by which grant, encrypted and authenticated (Fernet); what the grant allows, and
-whether somebody signed out (`ended_sessions`), is looked up at every request.
+whether somebody signed out (`EndedSessions`), is looked up at every request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
+import structlog
+from cachetools import FIFOCache, TTLCache
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from starlette.requests import Request
 
 from trustwatch.ingest.durable_files import create_secret_file
-from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.scoring.store.metadata_store import MetadataStore
 
 from ..http.auth.callers import (
     CONSOLE_NAME_PREFIX,
@@ -32,43 +37,30 @@ from ..http.auth.callers import (
     AuthenticatedCaller,
     SourceBinding,
 )
-from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
+from ..http.store_executor import StoreExecutor
+from ..settings.console_settings import MAX_SESSION_S, ConsoleGrantSettings, ConsoleSettings
 from ..settings.event_source_settings import EventSourceSettings
 
 T = TypeVar("T")
 KEY_FILE: Final = "console-key"
-SIGN_IN_TIMEOUT_S: Final = 600
-"""Time that a person may take at the provider, s."""
-
-RENEW_AFTER_S: Final = 30.0
-"""A cookie is written anew when it is so old, s: idle time is known to this grain."""
-
-MAX_COOKIE_BYTES = 3_800
-"""Bytes of a cookie; browsers drop those above 4,096."""
+SIGN_IN_TIMEOUT_S: Final = 600  # Time that a person may take at the provider, s
+RENEW_AFTER_S: Final = 30.0  # A cookie is written anew when it is so old, s: idle time is known to this grain
+MAX_COOKIE_BYTES = 3_800  # Bytes of a cookie; browsers drop those above 4,096
 
 SessionState = Literal["lasts", "idle", "over"]
 """`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: too old."""
 
 
 class ConsoleSession(msgspec.Struct, frozen=True):
-    """One person that is signed in. Times are seconds since 1970.
-
-    Attributes:
-        subject: `sub` at the provider.
-        name: what records call the person.
-        shown: what the page calls the person.
-        grant: name of the grant in the settings; "" = development login.
-        began_s: when the person signed in.
-        used_s: when a page was asked for last.
-    """
+    """One person that is signed in. Times are seconds since 1970."""
 
     session_id: str
-    subject: str
-    name: str
-    shown: str
-    grant: str
-    began_s: float
-    used_s: float
+    subject: str  # `sub` at the provider
+    name: str  # what records call the person
+    shown: str  # what the page calls the person
+    grant: str  # name of the grant in the settings; "" = development login
+    began_s: float  # when the person signed in
+    used_s: float  # when a page was asked for last
 
 
 class PendingSignIn(msgspec.Struct, frozen=True):
@@ -142,11 +134,7 @@ def _derive_key(key: bytes, use: bytes) -> bytes:
 
 
 def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
-    """The key of the settings, else that of *data_dir*, which is made on first use (mode 0600).
-
-    Raises:
-        ConfigError: the file can not be read or written, or others may read it.
-    """
+    """The key of the settings, else that of *data_dir*, which is made on first use (mode 0600). Raises ConfigError."""
     if settings.session_key is not None:
         return settings.session_key.reveal().encode()
     path = data_dir / KEY_FILE
@@ -243,42 +231,170 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
 # Over https the names of cookies begin `__Host-`: a sister domain can neither read nor plant them.
 
 
+@dataclass(eq=False, repr=False)
 class SessionCookies:
     """Reads and writes the cookies of sessions and sign-ins.
 
     *secure*: the console is reached over https. Else *port* is in their names: browsers share cookies between ports.
     """
 
-    def __init__(self, sessions: ConsoleSessions, *, secure: bool, port: int) -> None:
-        self._sessions = sessions
-        self._secure = secure
-        self.session_name = "__Host-trustwatch" if secure else f"trustwatch-{port}"
-        self.sign_in_name = "__Host-trustwatch-sign-in" if secure else f"trustwatch-sign-in-{port}"
+    sessions: ConsoleSessions
+    _: KW_ONLY
+    secure: bool
+    port: int
+
+    def __post_init__(self) -> None:
+        self.session_name = "__Host-trustwatch" if self.secure else f"trustwatch-{self.port}"
+        self.sign_in_name = "__Host-trustwatch-sign-in" if self.secure else f"trustwatch-sign-in-{self.port}"
 
     def read(self, request: Request) -> ConsoleSession | None:
         """The session of a request, if it has one that lasts."""
-        return self._sessions.open(request.cookies.get(self.session_name, ""))
+        return self.sessions.open(request.cookies.get(self.session_name, ""))
 
     def write(self, request: Request, session: ConsoleSession | None) -> None:
         """Have the answer to *request* set the session; None removes it."""
-        sealed = "" if session is None else self._sessions.seal(session)
+        sealed = "" if session is None else self.sessions.seal(session)
         self._set(request, self.session_name, sealed, 0 if session is None else None)
 
     def read_sign_in(self, request: Request) -> PendingSignIn | None:
         """The sign-in that the browser of *request* has under way."""
-        return self._sessions.open_sign_in(request.cookies.get(self.sign_in_name, ""))
+        return self.sessions.open_sign_in(request.cookies.get(self.sign_in_name, ""))
 
     def write_sign_in(self, request: Request, under_way: PendingSignIn | None) -> None:
         """Have the answer to *request* remember a sign-in; None forgets it."""
-        sealed = "" if under_way is None else self._sessions.seal_sign_in(under_way)
+        sealed = "" if under_way is None else self.sessions.seal_sign_in(under_way)
         self._set(request, self.sign_in_name, sealed, 0 if under_way is None else SIGN_IN_TIMEOUT_S)
 
     def _set(self, request: Request, name: str, value: str, lasts_s: int | None) -> None:
         parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
-        parts += ["Secure"] if self._secure else []
+        parts += ["Secure"] if self.secure else []
         parts += [] if lasts_s is None else [f"Max-Age={lasts_s}"]
         request.scope.setdefault("state", {}).setdefault(COOKIES_STATE_KEY, []).append("; ".join(parts))
 
 
-COOKIES_STATE_KEY = "trustwatch_cookies"
-"""Member of a request's state: values of `Set-Cookie` that its answer gets."""
+COOKIES_STATE_KEY = "trustwatch_cookies"  # Member of a request's state: values of `Set-Cookie` that its answer gets
+
+
+# Console sessions that people ended: known to every process, and after a restart, by the database.
+#
+# A cookie is sealed and says by itself who signed in: a copy of it, had somebody stolen one, opens pages until the
+# session is too old. So a sign-out is kept until then, and each request asks for it.
+
+KEY_PREFIX: Final = "console-ended/"
+LOOK_UP_THREADS, LOOK_UP_S = 2, 3.0
+"""Threads that look sessions up, and the longest time that a page waits for one: it waits behind no list."""
+
+GRACE_S: Final = 300.0
+"""While the database is away, sessions go on of which it knew no end so long ago, s; others are told to wait."""
+
+AWAY_S: Final = 5.0  # The database is not asked again so soon after it did not answer: else each page would wait for it
+SAVE_EVERY_S: Final = 5.0
+MAX_REMEMBERED: Final = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+class DatabaseAway(Unavailable):
+    """Raised where the database does not say whether a session was ended."""
+
+
+@dataclass(eq=False, repr=False)
+class EndedSessions:
+    """Ends of sessions, in the database and, so that some requests need none, in memory. For one event loop."""
+
+    metadata: MetadataStore
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._executor = StoreExecutor(LOOK_UP_THREADS, LOOK_UP_S)
+        self._places = asyncio.Semaphore(LOOK_UP_THREADS)
+        self._away_until_s = 0.0
+        self._ended: FIFOCache[str, None] = FIFOCache(MAX_REMEMBERED)
+        self._lasted: TTLCache[str, None] = TTLCache(MAX_REMEMBERED, GRACE_S, self.clock)
+        self._unsaved: dict[str, None] = {}
+        self._saving: set[asyncio.Task[None]] = set()
+
+    def note_begun(self, session: ConsoleSession) -> None:
+        """A session begins: nobody can have ended it."""
+        self._lasted[session.session_id] = None
+
+    async def end(self, session: ConsoleSession) -> bool:
+        """Open no copy of a session any more, anywhere; False = so far in this process alone.
+
+        Then it is written as soon as the database answers, unless the process ends before.
+        """
+        key = _key(session)
+        self._ended[session.session_id] = self._unsaved[key] = None
+        saving = asyncio.create_task(self._save(key))
+        self._saving.add(saving)
+        saving.add_done_callback(self._saving.discard)
+        await asyncio.wait((saving,), timeout=LOOK_UP_S)  # it goes on where a store hangs
+        return key not in self._unsaved
+
+    async def has_ended(self, session: ConsoleSession) -> bool:
+        """True if somebody signed out of a session.
+
+        Raises Unavailable: the database does not say, or so many ask that this one does not get to it.
+        """
+        key = _key(session)
+        if session.session_id in self._ended or key in self._unsaved:
+            return True
+        try:
+            ended = await self._look_up(key)
+        except DatabaseAway:
+            if session.session_id in self._lasted:  # fail open, for a while: people look at what is wrong
+                return False
+            raise
+        (self._ended if ended else self._lasted)[session.session_id] = None
+        return ended
+
+    async def run(self) -> None:
+        """Write ends that the database did not take, until cancelled."""
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            await self.save_waiting()
+
+    async def save_waiting(self) -> None:
+        """Write the ends that the database did not take so far."""
+        for key in list(self._unsaved):
+            await self._save(key)
+            if key in self._unsaved:
+                return
+
+    async def _save(self, key: str) -> None:
+        try:
+            await self._executor.write(self.metadata.put_default, key, "")
+        except Unavailable as error:
+            _log.warning("a sign-out waits for the database", code="console_end_not_saved", error=str(error))
+            return
+        self._unsaved.pop(key, None)
+        try:
+            await self._executor.write(self.metadata.delete_range, KEY_PREFIX, KEY_PREFIX + _moment(self.clock()))
+        except Unavailable as error:  # the next sign-out removes them
+            _log.info("old ends of sessions stay for now", error=str(error))
+
+    async def _look_up(self, key: str) -> bool:
+        if self.clock() < self._away_until_s:
+            raise DatabaseAway("the database did not answer just now")
+        try:
+            await asyncio.wait_for(self._places.acquire(), LOOK_UP_S)
+        except TimeoutError:  # no fault of the database: who asks that much buys no ended session more time
+            raise Unavailable("too many sessions are looked up") from None
+        try:
+            return await self._executor(self.metadata.get, key) is not None
+        except Unavailable as error:
+            self._away_until_s = self.clock() + AWAY_S
+            raise DatabaseAway(str(error)) from error
+        finally:
+            self._places.release()
+
+
+def _key(session: ConsoleSession) -> str:
+    """Key of a session's end. It begins with when the session is too old, whatever the settings will say by then."""
+    digest = hashlib.sha256(session.session_id.encode()).hexdigest()[:32]
+    return f"{KEY_PREFIX}{_moment(session.began_s + MAX_SESSION_S)}/{digest}"
+
+
+def _moment(at_s: float) -> str:
+    """UTC milliseconds as text that sorts by time."""
+    return f"{int(at_s * 1000):015d}"

@@ -9,9 +9,7 @@ from trustwatch.ingest.timestamps import HOUR_MS
 from trustwatch.scoring.records.decisions import Decision
 
 T = TypeVar("T")
-
-MAX_STEP_INTERVAL_MS: Final = HOUR_MS
-"""Longest time between two steps of one climb."""
+MAX_STEP_INTERVAL_MS: Final = HOUR_MS  # Longest time between two steps of one climb
 
 
 class LevelStep(NamedTuple):

@@ -32,12 +32,8 @@ from .page_dependencies import ConsoleContext, ConsoleDep, SignInNeeded, require
 from .rendering import LEVEL_SYMBOLS, agent_url
 
 TICK_INTERVAL_S = 5.0
-RETRY_AFTER_MS = 2_000
-"""A page that lost its stream opens the next one after so long."""
-
-GATHER_CHANGES_S = 0.3
-"""Changes within this time are sent as one event, even a storm of them."""
-
+RETRY_AFTER_MS = 2_000  # A page that lost its stream opens the next one after so long
+GATHER_CHANGES_S = 0.3  # Changes within this time are sent as one event, even a storm of them
 MAX_NAMED_AGENTS = 50
 MAX_OPEN_STREAMS, MAX_STREAMS_OF_PERSON = 500, 50
 """Open streams of this process, and of one person; a further one is refused, and comes again. No person's pages keep

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -35,8 +36,7 @@ from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.console_settings import ConsoleOidcSettings
 from .console_sessions import PendingSignIn
 
-PROVIDER_TIMEOUT_S = 5.0
-"""Time budget of one request to the provider: a person waits for it."""
+PROVIDER_TIMEOUT_S = 5.0  # Time budget of one request to the provider: a person waits for it
 METADATA_VALID_S = 3600.0
 FAILURE_REMEMBERED_S = 2.0
 """A provider that failed is asked again after so long, s: who waits to sign in does not wait for everybody before."""
@@ -75,33 +75,31 @@ class _ProviderTokens(msgspec.Struct, frozen=True):
     access_token: str = ""
 
 
+@dataclass(eq=False, repr=False)
 class OpenIdProvider:
     """The OpenID provider of the settings, which sends people back to *redirect_uri*.
 
     Raises ConfigError: the client key is none.
     """
 
-    def __init__(
-        self,
-        settings: ConsoleOidcSettings,
-        rules: VerificationSettings,
-        redirect_uri: str,
-        clock: Callable[[], float],
-        new_id: Callable[[], str],
-        monotonic: Callable[[], float],
-        ca_file: Path | None = None,
-    ) -> None:
-        self.settings, self._rules, self._redirect_uri = settings, rules, redirect_uri
-        self._clock, self._monotonic, self._ca_file = clock, monotonic, ca_file
+    settings: ConsoleOidcSettings
+    rules: VerificationSettings
+    redirect_uri: str
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    monotonic: Callable[[], float]
+    ca_file: Path | None = None
+
+    def __post_init__(self) -> None:
         self._http: httpx2.AsyncClient | None = None
         self._metadata: tuple[ProviderMetadata, float] | None = None
         self._failed: tuple[ProviderUnavailable, float] | None = None
         self._jwks: tuple[str, IssuerSettings, JwksCache] | None = None
         self._lock = anyio.Lock()
         self._sign = None
-        if settings.client_key is not None:
-            key, key_id = settings.client_key.reveal(), settings.client_key_id or ""
-            self._sign = assertion_signer(key, key_id, settings.client_key_algorithm, clock, new_id)
+        if self.settings.client_key is not None:
+            key, key_id = self.settings.client_key.reveal(), self.settings.client_key_id or ""
+            self._sign = assertion_signer(key, key_id, self.settings.client_key_algorithm, self.clock, self.new_id)
 
     async def close(self) -> None:
         """Close connections."""
@@ -114,7 +112,7 @@ class OpenIdProvider:
     async def metadata(self) -> ProviderMetadata:
         """Metadata of the provider, read again every hour. Raises ProviderUnavailable."""
         async with self._lock:
-            now = self._clock()
+            now = self.clock()
             if self._metadata is not None and now - self._metadata[1] < METADATA_VALID_S:
                 return self._metadata[0]
             if self._failed is not None and 0 <= now - self._failed[1] < FAILURE_REMEMBERED_S:
@@ -123,9 +121,9 @@ class OpenIdProvider:
                 found = await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
                 metadata = self._check_metadata(found)
             except ProviderUnavailable as error:
-                self._failed = error, self._clock()
+                self._failed = error, self.clock()
                 raise
-            self._metadata, self._failed = (metadata, self._clock()), None
+            self._metadata, self._failed = (metadata, self.clock()), None
             return metadata
 
     def form_targets(self) -> list[str]:
@@ -153,13 +151,13 @@ class OpenIdProvider:
         """Return the URL for the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
         metadata = await self.metadata()
         under_way = PendingSignIn(
-            secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self._clock()
+            secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self.clock()
         )
         digest = hashlib.sha256(under_way.verifier.encode()).digest()
         query = {
             "response_type": "code",
             "client_id": self.settings.client_id,
-            "redirect_uri": self._redirect_uri,
+            "redirect_uri": self.redirect_uri,
             "scope": " ".join(self.settings.scopes),
             "state": under_way.state,
             "nonce": under_way.nonce,
@@ -171,9 +169,7 @@ class OpenIdProvider:
     async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
         """Claims of the person that the provider sent back with the parameters *answer*.
 
-        Raises:
-            SignInRefused: it is no answer to our own request, the provider refused, or its token is wrong.
-            ProviderUnavailable: it does not answer.
+        Raises SignInRefused, ProviderUnavailable.
         """
         state = answer.get("state", "")
         if under_way is None or not hmac.compare_digest(state.encode(errors="replace"), under_way.state.encode()):
@@ -201,7 +197,7 @@ class OpenIdProvider:
         form = {
             "grant_type": "authorization_code",
             "code": code,
-            "redirect_uri": self._redirect_uri,
+            "redirect_uri": self.redirect_uri,
             "code_verifier": verifier,
             "client_id": self.settings.client_id,
         }
@@ -225,7 +221,7 @@ class OpenIdProvider:
             try:
                 if keys is None:
                     raise UnknownKey(issuer.issuer)
-                return verify_id_token(id_token, issuer, keys, nonce, self._clock(), self._rules.leeway_s)
+                return verify_id_token(id_token, issuer, keys, nonce, self.clock(), self.rules.leeway_s)
             except UnknownKey:
                 fetch = jwks.refresh_soon(issuer.issuer) if attempt == 1 else None
                 if fetch is None:
@@ -245,7 +241,7 @@ class OpenIdProvider:
                 algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
-            jwks = JwksCache((issuer,), self._clock, self._monotonic, self._ca_file)
+            jwks = JwksCache((issuer,), self.clock, self.monotonic, self.ca_file)
             self._jwks = metadata.jwks_uri, issuer, jwks
             await jwks.start(PROVIDER_TIMEOUT_S)
         return self._jwks[1], self._jwks[2]
@@ -270,7 +266,7 @@ class OpenIdProvider:
     async def _fetch(self, method: str, url: str, **request: Any) -> bytes:
         """The body of a 200. Raises SignInRefused for a 400, else ProviderUnavailable."""
         if self._http is None:
-            self._http = make_http_client(self._ca_file)
+            self._http = make_http_client(self.ca_file)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
         timeout_s = PROVIDER_TIMEOUT_S
         body = bytearray()

@@ -24,16 +24,14 @@ from ..http.refused_callers import CALLER_OF_REQUEST
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from .activity import ActivitySampler
-from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
-from .ended_sessions import EndedSessions
+from .console_sessions import ConsoleSession, ConsoleSessions, EndedSessions, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
 from .rendering import PageRenderer
 
 T = TypeVar("T")
 Cursor = Annotated[str, Query(max_length=8192)]
 Text = Annotated[str, Query(max_length=2048)]
-TimeText = Annotated[str, Query(max_length=64)]
-"""Parameters of pages."""
+TimeText = Annotated[str, Query(max_length=64)]  # Parameters of pages
 
 FORM_TOKEN: Final = "csrf_token"  # noqa: S105 - the name of a field
 FORM_HEADER: Final = "x-csrf-token"
@@ -53,12 +51,7 @@ class SignInNeeded(TrustwatchError):
 
 @dataclass(frozen=True)
 class ConsoleContext:
-    """Dependencies of pages; in `app.state.console`.
-
-    Attributes:
-        failed_sign_ins: bound on their lines in the log: whoever may open the page can fail at will.
-        streams: open streams of changes, and whose they are.
-    """
+    """Dependencies of pages; in `app.state.console`."""
 
     services: ServiceRegistry
     sessions: ConsoleSessions
@@ -67,8 +60,8 @@ class ConsoleContext:
     provider: OpenIdProvider | None
     renderer: PageRenderer
     activity: ActivitySampler
-    failed_sign_ins: LineLimit
-    streams: dict[object, str] = field(default_factory=dict)
+    failed_sign_ins: LineLimit  # bound on their lines in the log: whoever may open the page can fail at will
+    streams: dict[object, str] = field(default_factory=dict)  # open streams of changes, and whose they are
 
     @property
     def runtime(self) -> Runtime:
@@ -129,8 +122,7 @@ def console_of(request: Request) -> ConsoleContext:
 async def read_form(request: Request) -> Mapping[str, str]:
     """The form in the body of a request, read once; of a field that comes twice the first counts.
 
-    Raises:
-        ProblemError: 413 or 400, it is too large or no form.
+    Raises ProblemError (413).
     """
     parsed: Mapping[str, str] | None = getattr(request.state, "form", None)
     if parsed is not None:
@@ -164,9 +156,7 @@ def number_of_form(form: Mapping[str, str], name: str, default: str = "") -> flo
 async def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
     """The visit of the person who is signed in, whatever it may do; *quiet* is none that a person made.
 
-    Raises:
-        SignInNeeded: nobody is signed in.
-        Unavailable: the database does not say whether the person signed out.
+    Raises SignInNeeded, Unavailable.
     """
     console = console_of(request)
     session = console.cookies.read(request)

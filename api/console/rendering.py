@@ -7,6 +7,7 @@ import math
 import mimetypes
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
@@ -73,12 +74,15 @@ LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium
 """A shape for each level: colour alone says nothing to those who do not see it."""
 
 
+@dataclass(eq=False, repr=False)
 class PageRenderer:
     """Renders the templates of pages, which escape everything that comes from outside; *navigation* is the menu."""
 
-    def __init__(self, assets: StaticAssets, navigation: tuple[Any, ...], now_ms: Callable[[], int]) -> None:
-        self._navigation = navigation
-        self._now_ms = now_ms
+    assets: StaticAssets
+    navigation: tuple[Any, ...]
+    now_ms: Callable[[], int]
+
+    def __post_init__(self) -> None:
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader(__package__, "templates"),
             autoescape=True,
@@ -88,7 +92,7 @@ class PageRenderer:
             lstrip_blocks=True,
         )
         environment.globals.update(
-            asset=assets.url,
+            asset=self.assets.url,
             agent_url=agent_url,
             levels=[level.label for level in RiskLevel],
             lead_reason=lead_reason,
@@ -114,9 +118,9 @@ class PageRenderer:
         """A template as an answer; *visit* is who looks, None = nobody is signed in."""
         given = {
             "visit": visit,
-            "navigation": self._navigation,
+            "navigation": self.navigation,
             "path": request.url.path,
-            "now_ms": self._now_ms(),
+            "now_ms": self.now_ms(),
             "partial": "hx-request" in request.headers,
             **values,
         }
@@ -126,7 +130,7 @@ class PageRenderer:
         """A time as UTC with its age, for people and machines; 0 is never."""
         if not at_ms:
             return Markup("never")
-        age = relative_age((self._now_ms() - at_ms) / 1000)
+        age = relative_age((self.now_ms() - at_ms) / 1000)
         return Markup('{} <span class="age" data-age="{}">{}</span>').format(
             exact_time(at_ms), format_rfc3339(at_ms), age
         )

@@ -6,14 +6,15 @@ import base64
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from trustwatch.ingest.capabilities import scope_capabilities
 from trustwatch.ingest.columns import OWN_ERRORS, is_caused_by_us
-from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.identities import IdentityHasher
@@ -33,16 +34,15 @@ MAX_CACHED_NAME_LENGTH = 500
 """Characters of a name worth remembering: long ids, which senders choose, must not make the memory large."""
 
 
+@dataclass(eq=False, repr=False)
 class AgentRegistry:
-    """Finds the entry of an agent; the first that fits wins.
+    """Finds the entry of an agent; the first that fits wins."""
 
-    Args:
-        entries: `registry` of the settings, in order.
-    """
+    entries: Iterable[RegisteredAgent]
 
-    def __init__(self, entries: Iterable[RegisteredAgent]) -> None:
+    def __post_init__(self) -> None:
         self._entries: dict[tuple[str, str], list[tuple[re.Pattern[str], RegisteredAgent]]] = {}
-        for entry in entries:
+        for entry in self.entries:
             pattern = re.compile(fnmatch.translate(entry.agent))
             self._entries.setdefault((entry.tenant, entry.issuer), []).append((pattern, entry))
         self._cache: dict[tuple[str, str, str], RegisteredAgent | None] = {}
@@ -76,57 +76,34 @@ class AgentRegistry:
 MAX_CLOCK_AHEAD_S = 300
 """Tolerated lead of an event's time, s: clocks differ, but a date of next year would freeze an agent's time."""
 
-CLAIMED_ERROR_PREFIX = "claimed:"
-"""Stands before an `error` of the log that its source had no right to."""
+CLAIMED_ERROR_PREFIX = "claimed:"  # Stands before an `error` of the log that its source had no right to
 
 PrincipalAlias = Callable[[str, str], str]
 
 _member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+@dataclass(eq=False, repr=False)
 class Admission:
     """Turns records as received into log records.
 
     An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
     them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is
     changed is changed in the JSON itself: every other member stays as it was sent.
-
-    Args:
-        registry: what the operator knows.
-        alias: what is logged in place of a principal's identifier, given tenant and identifier; None = as it is.
-        identities: of the deployment, for the hashes of event ids.
-        scope_actions: capabilities that granted scopes add to declared ones.
     """
 
-    def __init__(
-        self,
-        registry: AgentRegistry,
-        alias: PrincipalAlias | None = None,
-        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
-        scope_actions: Mapping[str, tuple[str, ...]] = {},
-    ) -> None:
-        self.identities = identities
-        self.scope_actions = scope_actions
-        self._registry = registry
-        self._alias = alias
+    registry: AgentRegistry
+    alias: PrincipalAlias | None = None
+    identities: IdentityHasher = field(default_factory=IdentityHasher)
+    scope_actions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def replaces_principals(self) -> bool:
         """True if something else is logged in place of principals' identifiers."""
-        return self._alias is not None
+        return self.alias is not None
 
     def admit(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
-        """The record to log.
-
-        Args:
-            raw_record: as received.
-            binding: what its sender may speak for.
-            now_ms: arrival, UTC milliseconds.
-
-        Raises:
-            MalformedEvent: it is no audit event; the path is one in what was sent.
-            SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
-        """
+        """The record to log. Raises MalformedEvent, SourceNotAllowed."""
         raw = raw_record.raw if raw_record.to_native is None else raw_record.to_native()
         return self.admit_native(raw, binding, now_ms, raw_record.path_prefix)
 
@@ -170,8 +147,8 @@ class Admission:
         if tenant and tenant != event.tenant:
             filled["tenant"] = tenant
         principal: dict[str, Any] = {}
-        if self._alias is not None and event.principal is not None and event.principal.id:
-            principal["id"] = self._alias(tenant, event.principal.id)
+        if self.alias is not None and event.principal is not None and event.principal.id:
+            principal["id"] = self.alias(tenant, event.principal.id)
         if not changed and not filled and not principal:
             return raw
         try:
@@ -185,7 +162,7 @@ class Admission:
     def _registered_members(self, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> dict[str, Any]:
         """Members of `agent` that differ from what counts; None = to be removed."""
         agent = event.agent
-        entry = self._registry.find(tenant, issuer, agent.id)
+        entry = self.registry.find(tenant, issuer, agent.id)
         kind, capabilities = (agent.type, agent.capabilities) if trusted else (None, None)
         if entry is not None:
             kind = entry.type
@@ -273,18 +250,87 @@ MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
 
 
 def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
-    """The log record of a refused input.
-
-    Args:
-        letter_id: id of the dead letter it becomes.
-        now_ms: arrival, UTC milliseconds.
-        source: name of the caller.
-        reason: why it is refused.
-        path: JSON path of the wrong member.
-        raw: as received; cut at MAX_DEAD_LETTER_BYTES, which the reason then says.
-    """
+    """The log record of a refused input."""
     if len(raw) > MAX_DEAD_LETTER_BYTES:
         reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"
         raw = raw[:MAX_DEAD_LETTER_BYTES]
     letter = RefusedInput(letter_id, now_ms, source, reason, path, base64.b64encode(raw).decode())
     return Record(RecordKind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())
+
+
+# Refused records of a body, as dead letters: what surrounds several of them is kept once.
+
+
+class RefusedLetter(NamedTuple):
+    """A dead letter that is complete."""
+
+    record: Record  # for the log
+    letter_id: str  # its id
+    raw: bytes  # what was refused, whole
+    reason: str  # why, of the first record in it
+    path: str  # likewise
+    records: int  # how many were refused
+
+
+class _OpenLetter:
+    """A letter that may take further records with the same surroundings."""
+
+    def __init__(self, first: RawRecord, letter_id: str, reason: str, path: str, *, repeated: bool) -> None:
+        self.letter_id, self._reason, self._path = letter_id, reason, path
+        self._surroundings = first.enclosure and first.enclosure.surroundings
+        self._held, self._refused, self._bytes, self._short = [first], 1, _length(first), repeated
+        if self._surroundings is not None:
+            self._short = repeated or self._surroundings.length(short=False) > MAX_DEAD_LETTER_BYTES // 2
+            self._bytes += self._surroundings.length(short=self._short)
+
+    def take(self, raw_record: RawRecord) -> bool:
+        """Add a record; returns False if it finds no room."""
+        if raw_record.raw is not self._held[-1].raw:
+            self._bytes += 1 + _length(raw_record)
+            if self._bytes > MAX_DEAD_LETTER_BYTES:
+                return False
+            self._held.append(raw_record)
+        self._refused += 1
+        return True
+
+    def close(self, now_ms: int, source: str) -> RefusedLetter:
+        """Return the letter as it is logged."""
+        reason, path, around = self._reason, self._path, self._surroundings
+        raw = self._held[0].raw if around is None else around.enclose(self._held, short=self._short)
+        if self._refused > 1:
+            reason = f"{reason} (the first of {self._refused} refused records in this letter)"
+        record = dead_letter_record(self.letter_id, now_ms, source, reason, path, raw)
+        return RefusedLetter(record, self.letter_id, raw, reason, path, self._refused)
+
+
+def _length(record: RawRecord) -> int:
+    return len(record.raw) + (0 if record.enclosure is None else len(record.enclosure.before + record.enclosure.after))
+
+
+@dataclass(eq=False, repr=False)
+class RefusedRecords:
+    """Collects them. Records that came in one enclosing record, or in the same surroundings, share letters."""
+
+    now_ms: int
+    source: str
+    letter_id: Callable[[int], str]  # id of the letter whose first record is at a place of the body
+
+    def __post_init__(self) -> None:
+        self._letters: list[_OpenLetter] = []
+        self._open: dict[int, _OpenLetter] = {}  # by identity of what is shared, which the letter holds
+
+    def add(self, raw_record: RawRecord, error: MalformedEvent | SourceNotAllowed, index: int) -> str:
+        """Keep a record; returns the id of the letter that holds it."""
+        shared = id(raw_record.raw if raw_record.enclosure is None else raw_record.enclosure.surroundings)
+        letter = self._open.get(shared)
+        if letter is None or not letter.take(raw_record):
+            repeated = letter is not None
+            letter_id = self.letter_id(index)
+            letter = _OpenLetter(raw_record, letter_id, error.reason, error.path, repeated=repeated)
+            self._open[shared] = letter
+            self._letters.append(letter)
+        return letter.letter_id
+
+    def letters(self) -> list[RefusedLetter]:
+        """The letters, in the order of their first records."""
+        return [letter.close(self.now_ms, self.source) for letter in self._letters]

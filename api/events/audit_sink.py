@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -28,9 +29,7 @@ from ..http.auth.callers import OWN_SOURCE_PREFIX, SourceBinding
 from ..settings.event_source_settings import ANY_NAME, EventSourceSettings
 from .admission import Admission
 
-ORDER_TYPE = "approval"
-"""Type of the events of what people order: those are written while the disk has any room."""
-
+ORDER_TYPE = "approval"  # Type of the events of what people order: those are written while the disk has any room
 MAX_QUEUED_EVENTS = 100_000
 MAX_COMMIT_RECORDS = 500
 MAX_AUDIT_COMMIT_BYTES = 4 * 1024 * 1024
@@ -42,16 +41,7 @@ _log = structlog.get_logger(__name__)
 def order_event(
     subject: str, agent: AgentName, action: str, by: str, at_ms: int, attributes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Event of what a person ordered about an agent: it is on record, and no behaviour of the agent.
-
-    Args:
-        subject: what the order is about, the end of the event's source.
-        agent: whom it is about.
-        action: name of the order.
-        by: the person.
-        at_ms: UTC milliseconds.
-        attributes: of the event.
-    """
+    """Event of what a person ordered about an agent: it is on record, and no behaviour of the agent."""
     return {
         "time": format_rfc3339(at_ms),
         "source": OWN_SOURCE_PREFIX + subject,
@@ -67,36 +57,24 @@ def order_event(
     }
 
 
+@dataclass(eq=False, repr=False)
 class AuditSink:
     """Writes events in the background.
-
-    Args:
-        log: where events become durable.
-        admission: fills in what the operator knows of agents.
-        now_ms: UTC milliseconds.
-        new_id: text that never repeats.
-        is_full: tells when only orders of people may be written.
 
     Attributes:
         written: events made durable.
         dropped: events that found no room, or were no events (a fault of ours, logged).
     """
 
-    def __init__(
-        self,
-        log: GroupCommit,
-        admission: Admission,
-        now_ms: Callable[[], int],
-        new_id: Callable[[], str],
-        is_full: Callable[[], bool] = lambda: False,
-    ) -> None:
+    log: GroupCommit
+    admission: Admission
+    now_ms: Callable[[], int]
+    new_id: Callable[[], str]
+    is_full: Callable[[], bool] = lambda: False  # tells when only orders of people may be written
+
+    def __post_init__(self) -> None:
         self.written = 0
         self.dropped = 0
-        self._log = log
-        self._admission = admission
-        self._now_ms = now_ms
-        self._new_id = new_id
-        self._is_full = is_full
         self._binding = SourceBinding(
             EventSourceSettings("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), enforces=True),
             ours=True,
@@ -112,12 +90,12 @@ class AuditSink:
     def enqueue(self, event: dict[str, Any]) -> str:
         """Queue a native event; `id` is filled in. Never waits; returns the id, "" where it found no room."""
         is_order = event.get("type") == ORDER_TYPE
-        if len(self._queue) >= MAX_QUEUED_EVENTS or (not is_order and self._is_full()):
+        if len(self._queue) >= MAX_QUEUED_EVENTS or (not is_order and self.is_full()):
             self.dropped += 1
             return ""
-        event_id = event.setdefault("id", self._new_id())
+        event_id = event.setdefault("id", self.new_id())
         try:
-            record = self._admission.admit(RawRecord(msgspec.json.encode(event)), self._binding, self._now_ms())
+            record = self.admission.admit(RawRecord(msgspec.json.encode(event)), self._binding, self.now_ms())
         except (MalformedEvent, SourceNotAllowed) as error:
             self.dropped += 1
             _log.error("own audit event is wrong", error=str(error), type=event.get("type"))
@@ -158,7 +136,7 @@ class AuditSink:
     async def _commit_next(self) -> None:
         records = self._next_commit()
         try:
-            await self._log.commit(records)
+            await self.log.commit(records)
         except Unavailable as error:
             _log.warning("audit events wait for the log", error=str(error), waiting=len(self._queue))
             await asyncio.sleep(AUDIT_RETRY_S)

@@ -31,12 +31,8 @@ from trustwatch.ingest.formats.record_mapping import RecordMapping
 
 from .intake_limits import BodyTooLarge, UnsupportedBody
 
-MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of one body, before and after decompression."""
-
-MAX_BODY_EVENTS: Final = 10_000
-"""Events in one body."""
-
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # Bytes of one body, before and after decompression
+MAX_BODY_EVENTS: Final = 10_000  # Events in one body
 JSON_MEDIA_TYPE: Final = "application/json"
 NDJSON_MEDIA_TYPES: Final = (
     "application/x-ndjson",
@@ -47,12 +43,8 @@ NDJSON_MEDIA_TYPES: Final = (
 CLOUDEVENT_MEDIA_TYPE: Final = "application/cloudevents+json"
 CLOUDEVENT_BATCH_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
 EVENT_MEDIA_TYPES: Final = (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, CLOUDEVENT_MEDIA_TYPE, CLOUDEVENT_BATCH_MEDIA_TYPE)
-TEXT_MEDIA_TYPE: Final = "text/plain"
-"""Lines of a log; only of formats that have such."""
-
-MEDIA_TYPE_FORMATS: Final = ("native", "ndjson", "cloudevents")
-"""Formats that are recognised by their media type."""
-
+TEXT_MEDIA_TYPE: Final = "text/plain"  # Lines of a log; only of formats that have such
+MEDIA_TYPE_FORMATS: Final = ("native", "ndjson", "cloudevents")  # Formats that are recognised by their media type
 CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
 
 _GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
@@ -64,10 +56,7 @@ would take minutes."""
 def decompress_body(body: bytes, coding: str) -> bytes:
     """The body without its Content-Encoding; stops at `MAX_BODY_BYTES`, so that a small bomb stays small.
 
-    Raises:
-        UnsupportedBody: a coding other than gzip.
-        BodyTooLarge: more than `MAX_BODY_BYTES` inside.
-        MalformedEvent: damaged or incomplete gzip.
+    Raises UnsupportedBody, BodyTooLarge, MalformedEvent.
     """
     coding = coding.strip().lower() or "identity"
     if coding not in CONTENT_CODINGS:
@@ -92,18 +81,7 @@ def decompress_body(body: bytes, coding: str) -> bytes:
 
 
 def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
-    """Records of a body, in order.
-
-    Args:
-        content_type: value of the header.
-        headers: names in small letters; `ce-*` make it a CloudEvent in binary mode.
-        body: without content coding.
-
-    Raises:
-        UnsupportedBody: media type or character set.
-        MalformedEvent: the body as a whole can not be taken apart.
-        BodyTooLarge: more than MAX_BODY_EVENTS records.
-    """
+    """Records of a body, in order. Raises UnsupportedBody, MalformedEvent, BodyTooLarge."""
     kind = _media_type(content_type, EVENT_MEDIA_TYPES)
     raw_records = _split_body(kind, headers, body)
     _check_count(len(raw_records))
@@ -115,14 +93,7 @@ def parse_foreign_body(
 ) -> ParsedRecords:
     """Records of a body in a gateway's or authorization server's own format, in order.
 
-    Args:
-        content_type: value of the header; JSON is one value, NDJSON and text are one a line.
-        body: without content coding.
-        parser: of the format.
-        pause: called every few records, so that others can run.
-
-    Raises:
-        UnsupportedBody, MalformedEvent, BodyTooLarge: as `parse_body`.
+    Raises UnsupportedBody, MalformedEvent, BodyTooLarge.
     """
     kind = _media_type(content_type, (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, TEXT_MEDIA_TYPE))
     values = [body] if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)

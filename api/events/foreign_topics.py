@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -16,22 +17,18 @@ from trustwatch.ingest.retry import retry_until_available
 from trustwatch.ingest.source import Record, TopicWriter
 from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
 from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, headers_for
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from ..http.auth.callers import SourceBinding
 from ..settings.topic_settings import ForeignTopicSettings
-from .admission import MAX_CLOCK_AHEAD_S, Admission
+from .admission import MAX_CLOCK_AHEAD_S, Admission, RefusedLetter, RefusedRecords
 from .event_bodies import MEDIA_TYPE_FORMATS
 from .ingest_status import ForeignTopicReport, IngestReport
 from .intake_limits import TokenBucket
-from .refused_records import RefusedLetter, RefusedRecords
 from .source_silence import SilenceDetector
 
-POLL_RECORDS = 100
-"""Records of one poll."""
-
-POLL_TIMEOUT_S = 0.005
-"""Wait for a topic without records. Not 0: kafka-python gets nowhere in joining its group then."""
-
+POLL_RECORDS = 100  # Records of one poll
+POLL_TIMEOUT_S = 0.005  # Wait for a topic without records. Not 0: kafka-python gets nowhere in joining its group then
 MAX_TURN_S = 0.05
 MAX_TURN_RECORDS = 1000
 MAX_TURN_BYTES = 4 * 1024 * 1024
@@ -54,38 +51,25 @@ class RejectedTopicRecord(NamedTuple):
     events: int
 
 
+@dataclass(eq=False, repr=False)
 class ForeignTopicReader:
-    """One source. Everything it hands out must be durable before `commit`.
+    """One source. Everything it hands out must be durable before `commit`."""
 
-    Args:
-        settings: of the topic.
-        open_reader: makes its reader; called again after a failure.
-        admission: judges events.
-        monotonic: seconds on a clock that never goes back.
-        now_ms: UTC milliseconds.
-    """
+    settings: ForeignTopicSettings
+    open_reader: Callable[[], TopicReader]
+    admission: Admission
+    monotonic: Callable[[], float]
+    now_ms: Callable[[], int]
 
-    def __init__(
-        self,
-        settings: ForeignTopicSettings,
-        open_reader: Callable[[], TopicReader],
-        admission: Admission,
-        monotonic: Callable[[], float],
-        now_ms: Callable[[], int],
-    ) -> None:
-        self.settings = settings
-        self.report = ForeignTopicReport(settings.name)
+    def __post_init__(self) -> None:
+        self.report = ForeignTopicReport(self.settings.name)
         self.uncommitted = False
         self.received_records = False
-        self._open = open_reader
         self._reader: TopicReader | None = None
-        self._admission = admission
-        self._monotonic = monotonic
-        self._now_ms = now_ms
-        self._parse = settings.parser()
-        self._binding = SourceBinding(settings)
-        rate = settings.events_per_s
-        self._bucket = None if rate is None else TokenBucket(rate, monotonic())
+        self._parse = self.settings.parser()
+        self._binding = SourceBinding(self.settings)
+        rate = self.settings.events_per_s
+        self._bucket = None if rate is None else TokenBucket(rate, self.monotonic())
         self._poll_records = POLL_RECORDS if rate is None else max(1, min(POLL_RECORDS, int(rate)))
         self._paused_until = 0.0
         self._last_error = ""
@@ -93,7 +77,7 @@ class ForeignTopicReader:
     @property
     def paused_s(self) -> float:
         """Seconds until its next turn."""
-        return max(0.0, self._paused_until - self._monotonic())
+        return max(0.0, self._paused_until - self.monotonic())
 
     def read_turn(self) -> list[Record | RejectedTopicRecord]:
         """Read on until nothing is there or the turn is over. What other programs wrote is given in order of time."""
@@ -101,12 +85,9 @@ class ForeignTopicReader:
         out: list[Record | RejectedTopicRecord] = []
         if self.paused_s:
             return out
-        end, size, read = self._monotonic() + MAX_TURN_S, 0, 0
+        end, size, read = self.monotonic() + MAX_TURN_S, 0, 0
         while (
-            self._monotonic() < end
-            and size < MAX_TURN_BYTES
-            and read < MAX_TURN_RECORDS
-            and not self._is_rate_limited()
+            self.monotonic() < end and size < MAX_TURN_BYTES and read < MAX_TURN_RECORDS and not self._is_rate_limited()
         ):
             fetched = self._poll()
             if not fetched:
@@ -132,16 +113,16 @@ class ForeignTopicReader:
     def _is_rate_limited(self) -> bool:
         if self._bucket is None:
             return False
-        wait_s = self._bucket.wait_s(self._monotonic())
+        wait_s = self._bucket.wait_s(self.monotonic())
         if wait_s > 0:
-            self._paused_until = self._monotonic() + wait_s
+            self._paused_until = self.monotonic() + wait_s
             self.report.limited_s += wait_s
         return wait_s > 0
 
     def _poll(self) -> list[FetchedRecords]:
         try:
             if self._reader is None:
-                self._reader = self._open()
+                self._reader = self.open_reader()
             fetched = self._reader.poll(POLL_TIMEOUT_S, self._poll_records)
         except (Unavailable, ConfigError, CorruptLog) as error:
             self._pause_after_failure(error)
@@ -152,7 +133,7 @@ class ForeignTopicReader:
     def _pause_after_failure(self, error: Unavailable | ConfigError | CorruptLog) -> None:
         """Try again later; the other topics go on. Said once, not at every try."""
         wrong = not isinstance(error, Unavailable)
-        self._paused_until = self._monotonic() + (MISCONFIGURED_RETRY_S if wrong else READ_RETRY_S)
+        self._paused_until = self.monotonic() + (MISCONFIGURED_RETRY_S if wrong else READ_RETRY_S)
         self.report.reading, self.report.lag = False, -1
         if str(error) != self._last_error:
             self._last_error = str(error)
@@ -186,7 +167,7 @@ class ForeignTopicReader:
 
     def _admit_record(self, partition: int, record: TopicRecord) -> Iterator[Record | RejectedTopicRecord]:
         """Events of a record, and what of it is refused. Never raises: no record stops the ones behind it."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         if record.value is None:
             self.report.skipped += 1  # a tombstone
             return
@@ -199,7 +180,7 @@ class ForeignTopicReader:
         self.report.skipped += skipped
         for index, raw_record in enumerate(raw_records):
             try:
-                yield self._admission.admit(raw_record, self._binding, now_ms)
+                yield self.admission.admit(raw_record, self._binding, now_ms)
             except Exception as error:
                 refused.add(raw_record, self._refusal(partition, record, error), index)
         for letter in refused.letters():
@@ -258,42 +239,21 @@ MAX_DEAD_LETTER_VALUE_BYTES = 900 * 1024
 """Bytes of a refused record that its copy on the dead-letter topic holds: what a topic takes by default."""
 
 
-class IngestOutputTopics(NamedTuple):
-    """Names of the topics that are written."""
-
-    events: str
-    dead_letters: str
-
-
+@dataclass(eq=False, repr=False)
 class TopicIngest:
-    """Reads all foreign topics in turns.
+    """Reads all foreign topics in turns."""
 
-    Args:
-        sources: the topics.
-        open_writer: makes the writer to our topics; called again after a failure.
-        outputs: their names.
-        monotonic: seconds on a clock that never goes back.
-        now_ms: UTC milliseconds.
-        sleep: waits; raises once the process was told to end.
-    """
+    sources: Sequence[ForeignTopicReader]
+    open_writer: Callable[[], TopicWriter]  # makes the writer to our topics; called again after a failure
+    outputs: TopicNames
+    monotonic: Callable[[], float]
+    now_ms: Callable[[], int]
+    sleep: Callable[[float], None]  # waits; raises once the process was told to end
 
-    def __init__(
-        self,
-        sources: Sequence[ForeignTopicReader],
-        open_writer: Callable[[], TopicWriter],
-        outputs: IngestOutputTopics,
-        monotonic: Callable[[], float],
-        now_ms: Callable[[], int],
-        sleep: Callable[[float], None],
-    ) -> None:
-        self._sources = list(sources)
-        self._open_writer = open_writer
+    def __post_init__(self) -> None:
+        self._sources = list(self.sources)
         self._writer: TopicWriter | None = None
-        self._outputs = outputs
-        self._monotonic = monotonic
-        self._now_ms = now_ms
-        self._sleep = sleep
-        self._silence = SilenceDetector([source.settings for source in sources], monotonic())
+        self._silence = SilenceDetector([source.settings for source in self.sources], self.monotonic())
 
     def run_round(self) -> bool:
         """Read one turn of each topic, and make it durable and committed; true if anything was read."""
@@ -307,22 +267,22 @@ class TopicIngest:
             self._write_until_acknowledged(out)
         for source in self._sources:
             source.commit()
-        self._silence.check(self._monotonic())
+        self._silence.check(self.monotonic())
         return read
 
     def run(self, ending: Callable[[], bool], report: Callable[[IngestReport], None], every_s: float) -> None:
         """Work until *ending*; *report* what is done every so many seconds."""
-        next_report = next_look = self._monotonic()
+        next_report = next_look = self.monotonic()
         while not ending():
             read = self.run_round()
-            if self._monotonic() >= next_look:
+            if self.monotonic() >= next_look:
                 self.observe_lag()
-                next_look = self._monotonic() + OBSERVE_LAG_EVERY_S
-            if self._monotonic() >= next_report:
+                next_look = self.monotonic() + OBSERVE_LAG_EVERY_S
+            if self.monotonic() >= next_report:
                 report(self.report())
-                next_report = self._monotonic() + every_s
+                next_report = self.monotonic() + every_s
             if not read:
-                self._sleep(IDLE_S)
+                self.sleep(IDLE_S)
 
     def observe_lag(self) -> None:
         """Learn how much waits in each topic."""
@@ -347,9 +307,9 @@ class TopicIngest:
     def _note_silence(self, source: ForeignTopicReader) -> None:
         name, report = source.settings.name, source.report
         if source.received_records:
-            self._silence.note_received(name, self._monotonic(), self._now_ms())
+            self._silence.note_received(name, self.monotonic(), self.now_ms())
         elif source.paused_s or not report.reading or report.lag < 0:
-            self._silence.note_unreadable(name, self._monotonic())
+            self._silence.note_unreadable(name, self.monotonic())
 
     def _write_until_acknowledged(self, out: Sequence[Record | RejectedTopicRecord]) -> None:
         """Write until everything is acknowledged; after a failure all of it is sent again, in the same order.
@@ -359,7 +319,7 @@ class TopicIngest:
         failed = False
 
         def write_all() -> None:
-            self._writer = self._writer or self._open_writer()
+            self._writer = self._writer or self.open_writer()
             for record in out:
                 self._write_record(self._writer, record)
             self._writer.flush(FLUSH_TIMEOUT_S)
@@ -370,7 +330,7 @@ class TopicIngest:
                 _log.error("events wait for brokers", records=len(out), error=str(error))
             failed = True
             self._close_writer()
-            self._sleep(WRITE_RETRY_S)
+            self.sleep(WRITE_RETRY_S)
 
         retry_until_available(write_all, start_over)
 
@@ -380,7 +340,7 @@ class TopicIngest:
             if len(raw) > MAX_DEAD_LETTER_VALUE_BYTES:
                 headers, raw = [*headers, ("bytes", str(len(raw)).encode())], raw[:MAX_DEAD_LETTER_VALUE_BYTES]
             writer.send(
-                self._outputs.dead_letters,
+                self.outputs.dead_letters,
                 outcome.dead_letter.key,
                 raw,
                 headers=headers,
@@ -388,7 +348,7 @@ class TopicIngest:
             )
         record = outcome.dead_letter if isinstance(outcome, RejectedTopicRecord) else outcome
         writer.send(
-            self._outputs.events,
+            self.outputs.events,
             record.key,
             record.payload,
             headers=headers_for(record),

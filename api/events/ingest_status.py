@@ -10,24 +10,15 @@ from ..child_process import SupervisedProcess
 
 
 class ForeignTopicReport(msgspec.Struct, array_like=True):
-    """One foreign topic. Counts are since the process started.
-
-    Attributes:
-        accepted: events that are durable on our topic.
-        rejected: records that became dead letters.
-        skipped: records that are no audit events by their mapping.
-        limited_s: seconds for which its limit held it back.
-        lag: records that wait in topics; -1 = not known, or none of its partitions is read here.
-        reading: whether it is read.
-    """
+    """One foreign topic. Counts are since the process started."""
 
     name: str
-    accepted: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    limited_s: float = 0.0
-    lag: int = -1
-    reading: bool = False
+    accepted: int = 0  # events that are durable on our topic
+    rejected: int = 0  # records that became dead letters
+    skipped: int = 0  # records that are no audit events by their mapping
+    limited_s: float = 0.0  # seconds for which its limit held it back
+    lag: int = -1  # records that wait in topics; -1 = not known, or none of its partitions is read here
+    reading: bool = False  # whether it is read
 
 
 class SilenceReport(msgspec.Struct, array_like=True):
@@ -45,18 +36,8 @@ class IngestReport(msgspec.Struct, array_like=True):
     silence: list[SilenceReport]
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(IngestReport).decode
-
-
-def encode_ingest_report(report: IngestReport) -> bytes:
-    """A report as the body of a frame."""
-    return _encode(report)
-
-
-def decode_ingest_report(frame: bytes) -> IngestReport:
-    """The report in the body of a frame."""
-    return _decode(frame)
+encode_ingest_report = msgspec.msgpack.Encoder().encode
+decode_ingest_report = msgspec.msgpack.Decoder(IngestReport).decode
 
 
 class IngestStatus:
@@ -82,12 +63,7 @@ class IngestStatus:
 
 
 class IngestWorkerProcess(SupervisedProcess):
-    """Keeps the ingest process running, and what it reports at hand.
-
-    Args:
-        settings_file: passed on; None where there is none.
-        status: receives what it reports.
-    """
+    """Keeps the ingest process running, and what it reports at hand."""
 
     def __init__(self, settings_file: Path | None, status: IngestStatus) -> None:
         super().__init__("trustwatch.api.events.worker", settings_file, lambda _update: None, status.ended)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from typing import Annotated
+from dataclasses import KW_ONLY, dataclass
+from itertools import count, repeat
+from typing import Annotated, NamedTuple
 
 import msgspec
+import numpy as np
 import structlog
 
+from trustwatch.ingest.compilation import KernelGate
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.raw_records import RawRecord
@@ -21,27 +25,155 @@ from trustwatch.ingest.history.time_order import record_time_order
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.log.group_commit import Backpressure, GroupCommit
 from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.scan.claim_reader import (
+    CLAIM_KNOWN,
+    CLAIM_NEW,
+    CLAIM_SLOTS,
+    CLAIM_UNREADABLE,
+    BatchClaims,
+    BatchSender,
+    ClaimReader,
+    read_claims,
+    unread_claims,
+)
 from trustwatch.ingest.source import Record, RecordKind
 
 from ..http.auth.callers import SourceBinding
-from .admission import Admission
-from .batch_admission import AdmissionOutcome, BatchAdmission
+from .admission import MAX_CLOCK_AHEAD_S, Admission, RefusedRecords, is_text
 from .intake_limits import IntakeLimits, Overloaded
-from .refused_records import RefusedRecords
+
+MAX_SENDERS = 1024  # Bindings whose number is remembered; numbers are never used again
+
+AdmissionOutcome = Record | MalformedEvent | SourceNotAllowed
+
+
+class BatchOutcome(NamedTuple):
+    """Outcomes of a batch."""
+
+    outcomes: list[AdmissionOutcome]  # in the batch's order
+    all_admitted: bool  # all of them are records
+    slow_path_records: int  # how many the compiled path left to the slow path
+
+
+class BatchAdmission:
+    """Admits records with the outcomes that `Admission.admit` has for each. For one thread.
+
+    What decides about a plain record, besides its time, is its claim: the sender, and what the event says of tenant,
+    issuer, source and agent; if the sender is authorized for some agents only, also the others that the event names.
+    Where `Admission` once took a record with that claim as it was sent, it would take every other one too, so those are
+    not decoded. What is refused, changed or unusual is judged by `Admission` every time.
+    """
+
+    def __init__(
+        self, admission: Admission, salt: bytes, claim_slots: int = CLAIM_SLOTS, *, compiled_elsewhere: bool = False
+    ) -> None:
+        self._admission = admission
+        self._reader = ClaimReader(salt, admission.identities, claim_slots)
+        self._senders: dict[SourceBinding, BatchSender] = {}
+        self._next_sender_number = count()
+        self._gate = KernelGate(read_claims, compiled_elsewhere=compiled_elsewhere)
+        if self._gate.is_open():
+            self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled or loaded now, in no request
+
+    def admit(self, raw_records: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
+        """Judge records of one body."""
+        if len(raw_records) == 1:  # the compiled path begins to pay at two
+            return self._admit_one(raw_records[0], binding, now_ms)
+        payloads, wrong = _native_payloads(raw_records)
+        latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
+        claims = self._read_claims(payloads, binding, latest_ms)
+        # The kernel passes over what it does not know, which may be no text at all: `Admission` refuses it.
+        claims.state[[at for at, payload in enumerate(payloads) if not is_text(payload)]] = CLAIM_UNREADABLE
+        outcomes = self._fast_path_records(payloads, claims, now_ms)
+        slow_positions = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
+        all_admitted = True
+        for position in slow_positions:
+            outcome = wrong.get(position) or self._admit_on_slow_path(
+                payloads[position], raw_records[position].path_prefix, binding, now_ms, claims, position
+            )
+            outcomes[position] = outcome
+            all_admitted = all_admitted and isinstance(outcome, Record)
+        return BatchOutcome(outcomes, all_admitted, len(slow_positions))
+
+    def _read_claims(self, payloads: list[bytes], binding: SourceBinding, latest_ms: int) -> BatchClaims:
+        if not self._gate.is_open():
+            return unread_claims(len(payloads))
+        return self._reader.read(
+            payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
+        )
+
+    def _admit_one(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
+        try:
+            return BatchOutcome(
+                [self._admission.admit(raw_record, binding, now_ms)], all_admitted=True, slow_path_records=1
+            )
+        except (MalformedEvent, SourceNotAllowed) as error:
+            return BatchOutcome([error], all_admitted=False, slow_path_records=1)
+
+    def _sender_of(self, binding: SourceBinding) -> BatchSender:
+        sender = self._senders.get(binding)
+        if sender is None:
+            if len(self._senders) >= MAX_SENDERS:
+                self._senders.clear()
+            number, caller = next(self._next_sender_number), binding.source_without_name
+            sender = self._senders[binding] = BatchSender(number, caller, binding.is_bounded)
+        return sender
+
+    def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
+        """Records of all that is known; at the positions of the others stands what is to be replaced."""
+        is_known = claims.state == CLAIM_KNOWN
+        if not is_known.any():
+            return [_PLACEHOLDER] * len(payloads)
+        key_numbers = np.where(is_known, claims.key_numbers, 0).tolist()
+        partition_keys = map(self._reader.partition_keys.__getitem__, key_numbers)
+        return list(
+            map(
+                Record._make,
+                zip(repeat(RecordKind.EVENT), claims.ids.tolist(), repeat(now_ms), payloads, partition_keys),
+            )
+        )
+
+    def _admit_on_slow_path(
+        self, payload: bytes, prefix: str, binding: SourceBinding, now_ms: int, claims: BatchClaims, position: int
+    ) -> AdmissionOutcome:
+        try:
+            record = self._admission.admit_native(payload, binding, now_ms, prefix)
+        except (MalformedEvent, SourceNotAllowed) as error:
+            return error
+        by_scopes = bool(self._admission.scope_actions) and b'"capabilities"' in payload
+        if claims.state[position] == CLAIM_NEW and record.payload is payload and not by_scopes:
+            self._reader.remember(claims.fingerprints[position], record.key)
+        return record
+
+
+_PLACEHOLDER = Record(RecordKind.EVENT, 0, 0, b"")
+
+
+def _native_payloads(raw_records: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
+    """Native JSON of each record, and what is wrong with those of which none can be made, by position."""
+    payloads: list[bytes] = []
+    wrong: dict[int, MalformedEvent] = {}
+    for position, (raw, native, *_) in enumerate(raw_records):
+        if native is not None:
+            try:
+                raw = native()
+            except MalformedEvent as error:
+                wrong[position], raw = error, b""
+        payloads.append(raw)
+    return payloads, wrong
+
 
 IDS_PER_GENERATION = 131_072
 """Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
 
 
+@dataclass(eq=False, repr=False)
 class RecentEventIds:
-    """A bounded set that forgets the oldest half at once.
+    """A bounded set that forgets the oldest half at once."""
 
-    Args:
-        generation: ids that are remembered at least.
-    """
+    generation: int = IDS_PER_GENERATION
 
-    def __init__(self, generation: int = IDS_PER_GENERATION) -> None:
-        self._generation = generation
+    def __post_init__(self) -> None:
         self._young: set[int] = set()
         self._old: set[int] = set()
 
@@ -58,7 +190,7 @@ class RecentEventIds:
     def add(self, id_hashes: Iterable[int]) -> None:
         """Remember ids whose events are durable."""
         self._young.update(id_hashes)
-        if len(self._young) >= self._generation:
+        if len(self._young) >= self.generation:
             self._old, self._young = self._young, set()
 
 
@@ -69,8 +201,7 @@ in each turn of the event loop, so that answers keep their speed."""
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
 """Payload of one commit; a larger body is committed in parts, and answered after the last."""
 
-MAX_LISTED_REJECTIONS = 100
-"""Rejections that a receipt lists."""
+MAX_LISTED_REJECTIONS = 100  # Rejections that a receipt lists
 
 _log = structlog.get_logger(__name__)
 
@@ -103,17 +234,23 @@ class Receipt(msgspec.Struct):
             self.rejections_omitted += 1
 
 
+@dataclass(eq=False, repr=False)
 class _IncomingBody:
     """A body on its way in. *nonce*: of the ids of its dead letters; "" = refused records are not kept."""
 
-    def __init__(self, binding: SourceBinding, now_ms: int, nonce: str) -> None:
-        self.binding, self.now_ms = binding, now_ms
+    binding: SourceBinding
+    now_ms: int
+    nonce: str
+
+    def __post_init__(self) -> None:
         self.receipt = Receipt()
         self.records: list[Record] = []
         self.id_hashes: set[int] = set()
         self._refused = (
-            RefusedRecords(now_ms, binding.name, lambda index: record_id(now_ms, "edge", f"{nonce}:{index}"))
-            if nonce
+            RefusedRecords(
+                self.now_ms, self.binding.name, lambda index: record_id(self.now_ms, "edge", f"{self.nonce}:{index}")
+            )
+            if self.nonce
             else None
         )
 
@@ -127,33 +264,22 @@ class _IncomingBody:
         return [] if self._refused is None else [letter.record for letter in self._refused.letters()]
 
 
+@dataclass(eq=False, repr=False)
 class EventIntake:
-    """Takes events in. For one event loop.
+    """Takes events in. For one event loop."""
 
-    Args:
-        log: where they become durable.
-        admission: decides on records.
-        limits: learns sizes and rates.
-        clock: seconds since 1970.
-        new_id: text that never repeats, for ids of dead letters.
-        compiled_elsewhere: see `BatchAdmission`.
-    """
+    log: GroupCommit
+    admission: Admission
+    limits: IntakeLimits
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    _: KW_ONLY
+    compiled_elsewhere: bool = False
 
-    def __init__(
-        self,
-        log: GroupCommit,
-        admission: Admission,
-        limits: IntakeLimits,
-        clock: Callable[[], float],
-        new_id: Callable[[], str],
-        *,
-        compiled_elsewhere: bool = False,
-    ) -> None:
-        self.limits = limits
-        self._log = log
-        self._admission = BatchAdmission(admission, new_id().encode(), compiled_elsewhere=compiled_elsewhere)
-        self._clock = clock
-        self._new_id = new_id
+    def __post_init__(self) -> None:
+        self._admission = BatchAdmission(
+            self.admission, self.new_id().encode(), compiled_elsewhere=self.compiled_elsewhere
+        )
         self._recent_ids = RecentEventIds()
         self._slice_lock = asyncio.Lock()
 
@@ -165,21 +291,8 @@ class EventIntake:
         keep_refused: bool = True,
         in_time_order: bool = False,
     ) -> Receipt:
-        """Judge records and make what is taken, and what is refused, durable.
-
-        Args:
-            raw_records: records of one body, in order.
-            binding: what its sender may speak for.
-            keep_refused: whether refused records become dead letters.
-            in_time_order: whether what is taken becomes durable in the order of its times: a delivery of another
-                program's log is often shuffled, and order is evidence.
-
-        Raises:
-            Overloaded: the disk does not keep up; nothing was acknowledged.
-            LogFailed: the disk refuses; nothing was acknowledged, and what of it was written is dropped as a duplicate
-                when it is sent again.
-        """
-        body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id() if keep_refused else "")
+        """Judge records and make what is taken, and what is refused, durable. Raises Overloaded, LogFailed."""
+        body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id() if keep_refused else "")
         if len(raw_records) <= FIRST_SLICE_RECORDS:
             self._admit_slice(raw_records, 0, body)
         else:
@@ -230,7 +343,7 @@ class EventIntake:
 
     async def reject_body(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
         """Keep a body that could not be taken apart; counts as one rejected record. Raises as `receive`."""
-        body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id())
+        body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id())
         body.reject(RawRecord(raw), error, 0)
         await self._commit(body.dead_letters())
         return body.receipt
@@ -245,7 +358,7 @@ class EventIntake:
     async def _commit(self, records: list[Record]) -> None:
         for part, size in _commit_parts(records):
             try:
-                await self._log.commit(part)
+                await self.log.commit(part)
             except Backpressure as error:
                 raise Overloaded("disk", "more waits for the disk than may wait", error.retry_after_s) from error
             except CorruptLog as error:
@@ -255,7 +368,7 @@ class EventIntake:
 
     async def write_control_record(self, payload: bytes, partition_key: bytes) -> None:
         """Log an operator's command about the agent of *partition_key*. Raises as `receive`."""
-        await self._commit([Record(RecordKind.CONTROL, 0, int(self._clock() * 1000), payload, partition_key)])
+        await self._commit([Record(RecordKind.CONTROL, 0, int(self.clock() * 1000), payload, partition_key)])
 
 
 def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:

@@ -11,15 +11,190 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import shutil
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
 
 from ..http.auth.callers import SourceBinding
-from .disk_reserve import DiskReserve
-from .source_fairness import SourceFairness
+from ..settings.root import Settings
+
+LAG_S = 5.0  # Sources are slowed once applying what waits would take longer than this
+PACE_S = 10.0  # Paces are means over about this time: of sources, and of the pipeline
+LEAST_PACE_S = 1.5  # Least time for which the pipeline's pace is watched before a source is slowed
+STANDSTILL_S = 4.0  # A pipeline that reports no progress for so long stands still
+GRANTED = 0.9  # Part of the pipeline's pace that is given to senders while events wait, so that what waits becomes less
+MAX_RETRY_S = 30.0
+_SAMPLE_S = 0.25
+_FORGET_BELOW = 1e-9  # records: what is left of one after 200 s
+
+
+class Backlog(NamedTuple):
+    """Progress of the pipeline: records that it applied, ever, and records that wait."""
+
+    applied: int
+    waiting: int
+
+
+class _Sample(NamedTuple):
+    at_s: float
+    applied: int
+    waiting: int
+    ours: int  # records that came through this process, ever
+
+
+ELSEWHERE = ""  # Name under which other processes count, all of them as one source: replicas, topics
+_NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records, and what is on its way to the log
+
+
+@dataclass(eq=False, repr=False)
+class SourceFairness:
+    """Slows the fastest senders where the pipeline falls behind, down to equal shares of its pace (max-min fairness).
+
+    What comes from elsewhere counts as one source more, and is not slowed here. Only where another source has sent
+    within minutes: one that is alone keeps nobody waiting but itself. A pipeline that stands still, or catches up with
+    senders slower than itself, slows nobody.
+    """
+
+    backlog: Callable[[], Backlog]  # of the whole log, whoever wrote it
+    monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._samples: deque[_Sample] = deque()
+        self._sent: dict[str, float] = {}  # records of each source, of which a part is forgotten each moment
+        self._sent_at_s = self._sampled_at_s = self.monotonic()
+        self._ours = 0
+
+    def count(self, source: str, records: int) -> None:
+        """Count records of a source that were logged."""
+        self._age_counts()
+        self._sent[source] = self._sent.get(source, 0.0) + records
+        self._ours += records
+
+    def wait_s(self, source: str) -> float:
+        """Seconds until that source may send again; 0 = now."""
+        self._take_sample()
+        capacity = self._granted_pace()
+        if capacity == math.inf:
+            return 0.0
+        self._age_counts()
+        paces = {name: sent / PACE_S for name, sent in self._sent.items()} | self._pace_elsewhere(capacity)
+        if len(paces) < 2:
+            return 0.0
+        pace, share = paces.get(source, 0.0), fair_share(paces, capacity)
+        return min(PACE_S * math.log(pace / share), MAX_RETRY_S) if pace > share else 0.0
+
+    def _age_counts(self) -> None:
+        now = self.monotonic()
+        kept = math.exp((self._sent_at_s - now) / PACE_S)
+        self._sent_at_s = now
+        self._sent = {name: left for name, sent in self._sent.items() if (left := sent * kept) > _FORGET_BELOW}
+
+    def _take_sample(self) -> None:
+        """Note the pipeline's progress, now and then. While nothing waits, or it stands still, it shows no pace."""
+        now = self.monotonic()
+        if self._samples and now - self._sampled_at_s < _SAMPLE_S:
+            return
+        self._sampled_at_s, backlog = now, self.backlog()
+        newest = self._samples[-1] if self._samples else None
+        if newest is not None and backlog.applied == newest.applied and now - newest.at_s < STANDSTILL_S:
+            return  # no news yet: it reports in steps
+        if newest is not None and backlog.applied <= newest.applied:
+            self._samples.clear()
+        if backlog.waiting == 0:
+            self._samples.clear()
+            return
+        self._samples.append(_Sample(now, *backlog, self._ours))
+        while now - self._samples[0].at_s > PACE_S:
+            self._samples.popleft()
+
+    def _granted_pace(self) -> float:
+        """Records per second that all sources may have together; infinite where nobody is slowed."""
+        if len(self._samples) < 3:
+            return math.inf
+        second, last = self._samples[1], self._samples[-1]
+        if last.at_s - second.at_s < LEAST_PACE_S:  # before the second, it may have stood still
+            return math.inf
+        # The best of the last seconds: reports come in steps.
+        pace = max(
+            (last.applied - before.applied) / seconds
+            for before in self._samples
+            if (seconds := last.at_s - before.at_s) >= LEAST_PACE_S
+        )
+        if pace <= 0 or last.waiting <= LAG_S * pace:
+            return math.inf
+        return GRANTED * pace
+
+    def _pace_elsewhere(self, capacity: float) -> dict[str, float]:
+        """Pace of what did not come through this process, where it is more than noise."""
+        first, last = self._samples[0], self._samples[-1]
+        logged = last.applied + last.waiting - first.applied - first.waiting
+        others = (logged - (last.ours - first.ours)) / (last.at_s - first.at_s)
+        return {ELSEWHERE: others} if others > _NOISE * capacity else {}
+
+
+def fair_share(paces: Mapping[str, float], capacity: float) -> float:
+    """The most that one source may have, so that all have *capacity* together and who wants less has all it wants.
+
+    >>> fair_share({"noisy": 900.0, "quiet": 10.0}, 100.0), fair_share({"a": 30.0, "b": 40.0}, 100.0)
+    (90.0, inf)
+    """
+    left, above = capacity, len(paces)
+    for pace in sorted(paces.values()):
+        if pace * above > left:
+            return left / above
+        left -= pace
+        above -= 1
+    return math.inf
+
+
+DISK_RESERVE_MB = 512
+"""Free room that is kept, MiB: for orders of people, and for the database to write what they order."""
+
+MAX_SHARE = 0.1  # Share of the disk that the reserve takes at most, for disks of less than 5 GiB
+LOOK_EVERY_S = 0.25
+
+
+@dataclass(eq=False, repr=False)
+class DiskReserve:
+    """Tells when the free room on a disk has come down to the reserve."""
+
+    folder: Path
+    reserve_bytes: int
+    monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._looked_at: float | None = None
+        self._is_reached = False
+
+    def is_reached(self) -> bool:
+        """True if only orders of people may be written. The disk is looked at a few times a second at most."""
+        now = self.monotonic()
+        if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = now
+            self._look()
+        return self._is_reached
+
+    def _look(self) -> None:
+        try:
+            usage = shutil.disk_usage(self.folder)
+        except OSError:  # the log itself says what is wrong with the disk
+            self._is_reached = False
+            return
+        self._is_reached = usage.free < min(self.reserve_bytes, int(usage.total * MAX_SHARE))
+
+
+def disk_reserve(settings: Settings, monotonic: Callable[[], float]) -> DiskReserve:
+    """The reserve of a service: on the disk of its event log, where that is a local one."""
+    reserve_mb = 0 if settings.distributed else DISK_RESERVE_MB
+    return DiskReserve(settings.data_dir, reserve_mb * 1024 * 1024, monotonic)
+
 
 MAX_LAG_BYTES = 256 * 1024 * 1024
 """Events not yet applied before senders get 429: some ten minutes of work for one pipeline."""
@@ -38,14 +213,7 @@ class UnsupportedBody(TrustwatchError):
 
 
 class Overloaded(Unavailable):
-    """The sender, or all senders together, are faster than their events are taken.
-
-    Args:
-        cause: `rate`, `quota`, `share`, `fairness`, `memory`, `lag`, `bulk`, `disk` or `reserve`: a label for
-            metrics.
-        reason: what is too much, in words.
-        retry_after_s: when another attempt makes sense.
-    """
+    """The sender, or all senders together, are faster than their events are taken."""
 
     code = "too_many_requests"
 
@@ -55,15 +223,9 @@ class Overloaded(Unavailable):
         self.retry_after_s = retry_after_s
 
 
-MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024
-"""Bytes of bodies that are held at one time, over all sources."""
-
-MAX_SOURCE_SHARE = 0.5
-"""Part of it that one source may take, so that the others always find room."""
-
-BURST_S = 1.0
-"""A source may be ahead of its rate by what it is granted in this time."""
-
+MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024  # Bytes of bodies that are held at one time, over all sources
+MAX_SOURCE_SHARE = 0.5  # Part of it that one source may take, so that the others always find room
+BURST_S = 1.0  # A source may be ahead of its rate by what it is granted in this time
 DAY_S = 86_400.0
 RESERVE_RETRY_S = 30.0
 LAG_RETRY_S = 5.0
@@ -73,13 +235,7 @@ _MEAN_WINDOW_RECORDS = 10_000
 
 
 class TokenBucket:
-    """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time.
-
-    Args:
-        rate: events, or bytes, per second.
-        now: seconds on the clock that later calls use.
-        burst_s: what is granted in this time may be sent at once.
-    """
+    """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time."""
 
     def __init__(self, rate: float, now: float, burst_s: float = BURST_S) -> None:
         self._rate = rate
@@ -98,33 +254,18 @@ class TokenBucket:
         self._tokens -= amount
 
 
+@dataclass(eq=False, repr=False)
 class IntakeLimits:
-    """Decides before a body is taken apart whether its sender has to wait.
+    """Decides before a body is taken apart whether its sender has to wait."""
 
-    Args:
-        pending_records: records that are logged and not yet applied.
-        max_lag_bytes: bound of the same in bytes (estimated from the mean size of logged records).
-        monotonic: seconds on a clock that never goes back.
-        total_bytes: bound of the bodies held in memory.
-        reserve: of the disk, for orders; None = none is kept.
-        fairness: between sources while records wait; None = who is first is served first.
-    """
+    pending_records: Callable[[], int]  # records that are logged and not yet applied
+    max_lag_bytes: int  # bound of the same in bytes, estimated from the mean size of logged records
+    monotonic: Callable[[], float]
+    max_total_bytes: int = MAX_TOTAL_BODY_BYTES  # bound of the bodies held in memory
+    disk_reserve: DiskReserve | None = None  # of the disk, for orders; None = none is kept
+    fairness: SourceFairness | None = None  # None = who is first is served first
 
-    def __init__(
-        self,
-        pending_records: Callable[[], int],
-        max_lag_bytes: int,
-        monotonic: Callable[[], float],
-        total_bytes: int = MAX_TOTAL_BODY_BYTES,
-        reserve: DiskReserve | None = None,
-        fairness: SourceFairness | None = None,
-    ) -> None:
-        self.disk_reserve = reserve
-        self._fairness = fairness
-        self._pending_records = pending_records
-        self._max_lag_bytes = max_lag_bytes
-        self._monotonic = monotonic
-        self._max_total_bytes = total_bytes
+    def __post_init__(self) -> None:
         self._reserved: dict[str, int] = {}
         self._buckets: dict[str, TokenBucket] = {}
         self._quotas: dict[str, TokenBucket] = {}
@@ -137,19 +278,19 @@ class IntakeLimits:
 
     def check(self, binding: SourceBinding) -> None:
         """Raise Overloaded where a request of that source has to wait."""
-        if self._pending_records() * self._mean_record_bytes > self._max_lag_bytes:
+        if self.pending_records() * self._mean_record_bytes > self.max_lag_bytes:
             raise Overloaded("lag", "the pipeline is behind; events wait to be applied", LAG_RETRY_S)
-        wait = self._fairness.wait_s(binding.name) if self._fairness else 0.0
+        wait = self.fairness.wait_s(binding.name) if self.fairness else 0.0
         if wait > 0:
             raise Overloaded(
                 "fairness", "events wait to be applied, and this source sends more than its share of them", wait
             )
         bucket = self._bucket(binding)
-        wait = bucket.wait_s(self._monotonic()) if bucket else 0.0
+        wait = bucket.wait_s(self.monotonic()) if bucket else 0.0
         if wait > 0:
             raise Overloaded("rate", f"this source may send {binding.source.events_per_s:g} events per second", wait)
         quota = self._quota(binding)
-        wait = quota.wait_s(self._monotonic()) if quota else 0.0
+        wait = quota.wait_s(self.monotonic()) if quota else 0.0
         if wait > 0:
             raise Overloaded("quota", f"this source may send {binding.bytes_per_day} bytes a day", wait)
         if self.disk_reserve is not None and self.disk_reserve.is_reached():
@@ -157,8 +298,8 @@ class IntakeLimits:
 
     def count_events(self, binding: SourceBinding, events: int) -> None:
         """Count events against the rate of their source, and against its share."""
-        if self._fairness is not None:
-            self._fairness.count(binding.name, events)
+        if self.fairness is not None:
+            self.fairness.count(binding.name, events)
         bucket = self._bucket(binding)
         if bucket is not None:
             bucket.consume(events)
@@ -176,14 +317,14 @@ class IntakeLimits:
 
     def reserve(self, binding: SourceBinding) -> BodyReservation:
         """Room for one body; grows as the body arrives and is given back on leaving the block."""
-        return BodyReservation(self._reserved, binding.name, self._max_total_bytes)
+        return BodyReservation(self._reserved, binding.name, self.max_total_bytes)
 
     def _bucket(self, binding: SourceBinding) -> TokenBucket | None:
         if binding.source.events_per_s is None:
             return None
         bucket = self._buckets.get(binding.name)
         if bucket is None:
-            bucket = self._buckets[binding.name] = TokenBucket(binding.source.events_per_s, self._monotonic())
+            bucket = self._buckets[binding.name] = TokenBucket(binding.source.events_per_s, self.monotonic())
         return bucket
 
     def _quota(self, binding: SourceBinding) -> TokenBucket | None:
@@ -192,27 +333,29 @@ class IntakeLimits:
         quota = self._quotas.get(binding.name)
         if quota is None:
             rate = binding.bytes_per_day / DAY_S
-            quota = self._quotas[binding.name] = TokenBucket(rate, self._monotonic(), DAY_S)
+            quota = self._quotas[binding.name] = TokenBucket(rate, self.monotonic(), DAY_S)
         return quota
 
 
+@dataclass(eq=False, repr=False)
 class BodyReservation:
     """Bytes of one body in memory."""
 
-    def __init__(self, reserved: dict[str, int], source: str, total: int) -> None:
-        self._reserved = reserved
-        self._source = source
-        self._max_total_bytes = total
+    reserved: dict[str, int]
+    source: str
+    total: int
+
+    def __post_init__(self) -> None:
         self._own_bytes = 0
 
     def grow(self, more: int) -> None:
         """Take room for more bytes; raises Overloaded where there is none."""
-        own = self._reserved.get(self._source, 0) + more
-        if self._own_bytes != own - more and own > self._max_total_bytes * MAX_SOURCE_SHARE:
+        own = self.reserved.get(self.source, 0) + more
+        if self._own_bytes != own - more and own > self.total * MAX_SOURCE_SHARE:
             raise Overloaded("share", "this source has too much on its way at one time", MEMORY_RETRY_S)
-        if sum(self._reserved.values()) + more > self._max_total_bytes:
+        if sum(self.reserved.values()) + more > self.total:
             raise Overloaded("memory", "too much is on its way at one time", MEMORY_RETRY_S)
-        self._reserved[self._source] = own
+        self.reserved[self.source] = own
         self._own_bytes += more
 
     def __enter__(self) -> Self:
@@ -221,8 +364,8 @@ class BodyReservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = self._reserved.get(self._source, 0) - self._own_bytes
+        left = self.reserved.get(self.source, 0) - self._own_bytes
         if left > 0:
-            self._reserved[self._source] = left
+            self.reserved[self.source] = left
         else:
-            self._reserved.pop(self._source, None)
+            self.reserved.pop(self.source, None)

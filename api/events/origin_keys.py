@@ -6,6 +6,7 @@ Whoever has the key of pseudonyms of this installation can derive every one of t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import structlog
@@ -28,11 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 def open_shared_secret(settings: Settings) -> PrivacyKey:
-    """The key of pseudonyms, where all processes of the deployment have the same one.
-
-    Raises:
-        ConfigError: it can not be read or written, or each process would make one of its own.
-    """
+    """The key of pseudonyms, where all processes of the deployment have the same one. Raises ConfigError."""
     if settings.distributed and settings.privacy.key_file is None:
         raise ConfigError(
             "privacy.key_file is not set: with brokers each process would derive other keys of origins, and hashes of "
@@ -49,37 +46,28 @@ class IssuedOriginKey(NamedTuple):
     expires_at: float
 
 
+@dataclass(eq=False, repr=False)
 class OriginKeyIssuer:
-    """Issues the key of a tenant that holds now.
+    """Issues the key of a tenant that holds now."""
 
-    Args:
-        open_secret: reads the key of pseudonyms; called when the first key is asked for.
-        settings: the generation of the keys.
-        clock: seconds since 1970.
-    """
+    open_secret: Callable[[], PrivacyKey]  # reads the key of pseudonyms; called when the first key is asked for
+    settings: PrivacySettings
+    clock: Callable[[], float]
 
-    def __init__(
-        self, open_secret: Callable[[], PrivacyKey], settings: PrivacySettings, clock: Callable[[], float]
-    ) -> None:
-        self._open_secret = open_secret
+    def __post_init__(self) -> None:
         self._period_s = ORIGIN_KEY_DAYS * DAY_S
-        self._generation = settings.origin_key_generation
-        self._clock = clock
+        self._generation = self.settings.origin_key_generation
         self._secret: PrivacyKey | None = None
 
     def issue(self, tenant: str) -> IssuedOriginKey:
-        """The key of *tenant*; blocks for as long as a small file takes to read.
-
-        Raises:
-            Unavailable: the key of pseudonyms can not be read; the log says why.
-        """
+        """The key of *tenant*; blocks for as long as a small file takes to read. Raises Unavailable."""
         if self._secret is None:
             try:
-                self._secret = self._open_secret()
+                self._secret = self.open_secret()
             except ConfigError as error:
                 _log.error("no keys of origins are issued", reason=str(error))
                 raise Unavailable("the key of pseudonyms can not be read") from None
-        now = self._clock()
+        now = self.clock()
         epoch = int(now // self._period_s)
         ends = min((epoch + 1) * self._period_s, now + MAX_VALIDITY_S)
         return IssuedOriginKey(self._secret.origin_key(tenant, epoch, self._generation), epoch, ends)

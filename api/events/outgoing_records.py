@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 from pathlib import Path
@@ -36,14 +37,12 @@ from ..cli.history_input import STDIN_NAME, copied_to_file, is_disordered, repor
 from ..cli.terminal import byte_progress, print_message
 
 INGEST_BATCH_RECORDS = 500
-INGEST_BATCH_BYTES = 8 * 1024 * 1024
-"""Bytes of one request, unless one record alone has more."""
+INGEST_BATCH_BYTES = 8 * 1024 * 1024  # Bytes of one request, unless one record alone has more
 
 HISTORY_AGE = timedelta(days=1)
 """Age of a first event from which a file is a history: what gateways write reaches us within hours."""
 
-MAX_LOOKED_AT = 20
-"""Records of the first batch that are looked at for a time."""
+MAX_LOOKED_AT = 20  # Records of the first batch that are looked at for a time
 
 
 class RecordPlace(NamedTuple):
@@ -54,16 +53,11 @@ class RecordPlace(NamedTuple):
 
 
 class OutgoingBatch(NamedTuple):
-    """Records of one request.
+    """Records of one request."""
 
-    Attributes:
-        lines: the records.
-        record_format: in which the service is to take them; None: as the caller's.
-        places: of the records, where they were brought into the order of time; None: as they stand in the files.
-    """
-
-    lines: list[bytes]
-    record_format: str | None
+    lines: list[bytes]  # the records
+    record_format: str | None  # in which the service is to take them; None: as the caller's
+    # of the records, where they were brought into the order of time; None: as they stand in the files
     places: list[RecordPlace] | None = None
 
 
@@ -92,6 +86,7 @@ def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
             continue  # the service says what is wrong with it
 
 
+@dataclass(eq=False, repr=False)
 class OutgoingRecords:
     """Records of files, as they are sent.
 
@@ -99,8 +94,9 @@ class OutgoingRecords:
     knows (a mapping file, the columns of a table) is applied here, and native events are sent.
     """
 
-    def __init__(self, converter: HistoryConverter) -> None:
-        self.converter = converter
+    converter: HistoryConverter
+
+    def __post_init__(self) -> None:
         self.unknown: UnknownFormat | None = None
         """Error of a file whose format is not known; None = there is none."""
 

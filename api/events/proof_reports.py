@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cachetools import FIFOCache
@@ -23,33 +24,27 @@ MAX_REMEMBERED: Final = 10_000
 _EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
 
 
+@dataclass(eq=False, repr=False)
 class ProofReports:
     """Tells of failed proofs.
-
-    Args:
-        enqueue: takes an audit event; never waits.
-        now_ms: UTC milliseconds.
 
     Attributes:
         counts: failed proofs, by way and failure.
     """
 
-    def __init__(self, enqueue: Callable[[dict[str, Any]], object], now_ms: Callable[[], int]) -> None:
+    enqueue: Callable[[dict[str, Any]], object]  # takes an audit event; never waits
+    now_ms: Callable[[], int]
+
+    def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
-        self._enqueue = enqueue
-        self._now_ms = now_ms
         self._reported_at: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
 
     def report(self, via: str, tenant: str, issuer: str, agent_id: str, refused: ProofRefused) -> None:
-        """Count a failure, and write what it says of the agent; "" as *tenant* = whose agent it is is not known.
-
-        Args:
-            via: the way on which it was shown; the event's source is `urn:trustwatch:` + via.
-        """
+        """Count a failure, and write what it says of the agent; "" as *tenant* = whose agent it is is not known."""
         self.counts[via, refused.action] += 1
         if not refused.report or not tenant:
             return
-        key, now = (tenant, issuer, agent_id, refused.action), self._now_ms()
+        key, now = (tenant, issuer, agent_id, refused.action), self.now_ms()
         if now - self._reported_at.get(key, -DAY_MS) < QUIET_MS[refused.report]:
             return
         self._reported_at[key] = now
@@ -64,4 +59,4 @@ class ProofReports:
         }
         if refused.thumbprint:
             event["credential"] = {"thumbprint": refused.thumbprint}
-        self._enqueue(event)
+        self.enqueue(event)

@@ -24,7 +24,6 @@ from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, TenantParam, problem_responses
 from ..http.wire import TimeText, Wire
-from .dead_letter_service import DeadLetterService, parser_named
 from .event_bodies import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
     CLOUDEVENT_MEDIA_TYPE,
@@ -38,7 +37,7 @@ from .event_bodies import (
 from .intake import Receipt
 from .intake_limits import UnsupportedBody
 from .origin_keys import IssuedOriginKey, OriginKeyIssuer
-from .service import BodySplitter, EventService, check_not_all_rejected
+from .service import BodySplitter, DeadLetterService, EventService, check_not_all_rejected, parser_named
 
 EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
 ORIGIN_KEY_PATH = "/v1/origin-key"
@@ -160,11 +159,7 @@ async def _receive_events(
     request: Request, caller: AuthenticatedCaller, events: EventService, record_format: str | None
 ) -> Response:
     split = _body_splitter(caller, record_format)
-    return _receipt_response(await events.receive(caller, _lower_case_headers(request), request.stream(), split))
-
-
-def _lower_case_headers(request: Request) -> dict[str, str]:
-    return {name.lower(): value for name, value in request.headers.items()}
+    return _receipt_response(await events.receive(caller, dict(request.headers), request.stream(), split))
 
 
 def _receipt_response(receipt: Receipt) -> Response:
@@ -309,7 +304,7 @@ async def _receive_export(
         )
 
     split = BodySplitter(parsed, is_foreign=True)
-    receipt = await events.receive(caller, _lower_case_headers(request), request.stream(), split)
+    receipt = await events.receive(caller, dict(request.headers), request.stream(), split)
     check_not_all_rejected(receipt)
     return _otlp_protobuf_response(receipt, signal) if binary else _otlp_json_response(receipt, signal)
 
@@ -323,8 +318,7 @@ def _otlp_json_response(receipt: Receipt, signal: OtlpSignal) -> Response:
 
 def _otlp_protobuf_response(receipt: Receipt, signal: OtlpSignal) -> Response:
     return Response(
-        otlp.protobuf_response(signal, receipt.rejected, _first_rejection(receipt)),
-        media_type=PROTOBUF_MEDIA_TYPES[0],
+        otlp.protobuf_response(signal, receipt.rejected, _first_rejection(receipt)), media_type=PROTOBUF_MEDIA_TYPES[0]
     )
 
 

@@ -13,26 +13,23 @@ from ..http.service_registry import ServiceRegistry
 from ..http.slice import LifespanService, Slice
 from ..http.store_executor import StoreExecutor
 from .admission import Admission, AgentRegistry
-from .caller_silence_watch import CallerSilenceWatch
-from .dead_letter_service import DeadLetterService
-from .disk_reserve import disk_reserve
 from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
-from .intake_limits import MAX_LAG_BYTES, BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
-from .origin_keys import OriginKeyIssuer, open_shared_secret
-from .routes import (
-    DIRECT_EVENTS_ROUTE,
-    EVENTS_PATH,
-    LOGS_PATH,
-    TRACES_PATH,
-    dead_letters_router,
-    otlp_router,
-    router,
+from .intake_limits import (
+    MAX_LAG_BYTES,
+    Backlog,
+    BodyTooLarge,
+    IntakeLimits,
+    Overloaded,
+    SourceFairness,
+    UnsupportedBody,
+    disk_reserve,
 )
-from .service import EventService
-from .source_fairness import Backlog, SourceFairness
-from .source_silence import SilenceAlerter, SilenceDetector
+from .origin_keys import OriginKeyIssuer, open_shared_secret
+from .routes import DIRECT_EVENTS_ROUTE, EVENTS_PATH, LOGS_PATH, TRACES_PATH, dead_letters_router, otlp_router, router
+from .service import DeadLetterService, EventService
+from .source_silence import CallerSilenceWatch, SilenceAlerter, SilenceDetector
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
@@ -42,7 +39,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.log_lag or (lambda: 0),
         MAX_LAG_BYTES,
         runtime.monotonic,
-        reserve=disk_reserve(settings, runtime.monotonic),
+        disk_reserve=disk_reserve(settings, runtime.monotonic),
         fairness=SourceFairness(partial(_backlog, runtime), runtime.monotonic),
     )
     admission = Admission(

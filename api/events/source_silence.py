@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -20,21 +21,16 @@ from .ingest_status import SilenceReport
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False)
 class _SourceSilence:
-    def __init__(self, silence_s: float, now: float) -> None:
-        self.silence_s = silence_s
-        self.quiet_since = now
-        self.last_ms = 0
-        self.silent = False
+    silence_s: float
+    quiet_since: float
+    last_ms: int = 0
+    silent: bool = False
 
 
 class SilenceDetector:
-    """Watches the sources that have a bound. After the start each has that long to be heard.
-
-    Args:
-        sources: those without a bound are left out.
-        now: seconds on the clock that later calls use; one that never goes back.
-    """
+    """Watches the sources that have a bound. After the start each has that long to be heard."""
 
     def __init__(self, sources: Iterable[EventSourceSettings], now: float) -> None:
         self._sources = {
@@ -85,8 +81,7 @@ RECHECK_EVERY_MS = MINUTE_MS
 """Interval after which a reported silence is checked again: another process may have heard the source, and ended."""
 
 
-SourceKey = tuple[str, str]
-"""Kind (`topic`, `caller`) and name of a source."""
+SourceKey = tuple[str, str]  # Kind (`topic`, `caller`) and name of a source
 
 
 def silence_watched_sources(settings: Settings) -> dict[SourceKey, EventSourceSettings]:
@@ -100,30 +95,17 @@ def silence_watched_sources(settings: Settings) -> dict[SourceKey, EventSourceSe
     }
 
 
+@dataclass(eq=False, repr=False)
 class SilenceAlerter:
-    """Notes what this process hears, and enqueues an alert for each silence.
+    """Notes what this process hears, and enqueues an alert for each silence."""
 
-    Args:
-        store: shared by all processes.
-        sources: see `silence_watched_sources`.
-        service: URI of this service, for alerts.
-        now_ms: UTC milliseconds.
-        on_enqueued: called after something was enqueued.
-    """
+    store: OutboxStore
+    sources: Mapping[SourceKey, EventSourceSettings]
+    service: str
+    now_ms: Callable[[], int]
+    on_enqueued: Callable[[], None]  # called after something was enqueued
 
-    def __init__(
-        self,
-        store: OutboxStore,
-        sources: Mapping[SourceKey, EventSourceSettings],
-        service: str,
-        now_ms: Callable[[], int],
-        on_enqueued: Callable[[], None],
-    ) -> None:
-        self._store = store
-        self._sources = sources
-        self._service = service
-        self._now_ms = now_ms
-        self._on_enqueued = on_enqueued
+    def __post_init__(self) -> None:
         self._stored: dict[SourceKey, tuple[int, int]] = {}
         self._recheck_at: dict[SourceKey, int] = {}
         self._store_failing = False
@@ -132,7 +114,7 @@ class SilenceAlerter:
         """Take over what the watch of one kind of sources says. What the store does not take is tried at the next."""
         try:
             for report in reports:
-                if (kind, report.name) in self._sources:
+                if (kind, report.name) in self.sources:
                     await self._process_report((kind, report.name), report)
             self._store_failing = False
         except Unavailable as error:
@@ -143,23 +125,56 @@ class SilenceAlerter:
     async def _process_report(self, name: SourceKey, report: SilenceReport) -> None:
         key = ".".join(name)
         noted_ms, note_at_ms = self._stored.get(name, (0, 0))
-        if report.last_ms > noted_ms and self._now_ms() >= note_at_ms:
-            await asyncio.to_thread(self._store.record_last_heard, key, report.last_ms)
-            self._stored[name] = report.last_ms, self._now_ms() + STORE_EVERY_MS
+        if report.last_ms > noted_ms and self.now_ms() >= note_at_ms:
+            await asyncio.to_thread(self.store.record_last_heard, key, report.last_ms)
+            self._stored[name] = report.last_ms, self.now_ms() + STORE_EVERY_MS
         if not report.silent:
             self._recheck_at.pop(name, None)
-        elif self._now_ms() >= self._recheck_at.get(name, 0):
+        elif self.now_ms() >= self._recheck_at.get(name, 0):
             await self._enqueue_alert(name, key)
 
     async def _enqueue_alert(self, name: SourceKey, key: str) -> None:
-        kind, source, now_ms = name[0], self._sources[name], self._now_ms()
+        kind, source, now_ms = name[0], self.sources[name], self.now_ms()
         since_ms = now_ms - int(source.max_silence_s * 1000)
 
         def row(heard_ms: int) -> OutboxRow:
             silence = SilentSource(source.name, kind, source.max_silence_s, source.tenants, heard_ms, now_ms)
-            return build_silence_row(silence, self._service)
+            return build_silence_row(silence, self.service)
 
-        silent = await asyncio.to_thread(self._store.enqueue_silence, key, since_ms, row)
+        silent = await asyncio.to_thread(self.store.enqueue_silence, key, since_ms, row)
         self._recheck_at[name] = now_ms + (RECHECK_EVERY_MS if silent else STORE_EVERY_MS)
         if silent:
-            self._on_enqueued()
+            self.on_enqueued()
+
+
+# Checks which callers are silent, for as long as the application answers.
+
+SILENCE_CHECK_INTERVAL_S = 1.0
+
+
+@dataclass(eq=False, repr=False)
+class CallerSilenceWatch:
+    """Checks every second which callers are silent, and has people alerted."""
+
+    detector: SilenceDetector
+    alerter: SilenceAlerter | None  # gets the reports of each check; None = silence is in logs and metrics alone
+    monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start watching."""
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """End the watch."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(SILENCE_CHECK_INTERVAL_S)
+            self.detector.check(self.monotonic())
+            if self.alerter is not None:
+                await self.alerter.report_silence("caller", list(self.detector))

@@ -17,8 +17,8 @@ from ..composition import open_service_identities, principal_alias
 from ..settings.root import Settings
 from ..settings.topic_settings import ForeignTopicSettings
 from .admission import Admission, AgentRegistry
-from .foreign_topics import ForeignTopicReader, IngestOutputTopics, TopicIngest
-from .ingest_status import IngestReport, encode_ingest_report
+from .foreign_topics import ForeignTopicReader, TopicIngest
+from .ingest_status import encode_ingest_report
 
 REPORT_EVERY_S = 0.5
 
@@ -28,7 +28,7 @@ def run_ingest_worker(child: ChildRuntime) -> None:
     role = make_topic_ingest(child.settings, child)
     try:
         gc.freeze()
-        role.run(lambda: child.should_stop, lambda report: _send_report(child, report), REPORT_EVERY_S)
+        role.run(lambda: child.should_stop, lambda report: child.send(encode_ingest_report(report)), REPORT_EVERY_S)
     finally:
         role.close()
 
@@ -46,17 +46,12 @@ def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
         ForeignTopicReader(topic, _reader_factory(brokers, topic), admission, clock.monotonic, clock.now_ms)
         for topic in settings.brokers.topics
     ]
-    outputs = IngestOutputTopics(brokers.names.events, brokers.names.dead_letters)
-    return TopicIngest(sources, lambda: open_writer(brokers), outputs, clock.monotonic, clock.now_ms, child.sleep)
+    return TopicIngest(sources, lambda: open_writer(brokers), brokers.names, clock.monotonic, clock.now_ms, child.sleep)
 
 
 def _reader_factory(brokers: BrokerSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
     """A group of its own for each topic: where one is read from is no other's business."""
     return lambda: open_reader(brokers, [topic.topic], f"{brokers.group_id}.ingest.{topic.name}", topic.start)
-
-
-def _send_report(child: ChildRuntime, report: IngestReport) -> None:
-    child.send(encode_ingest_report(report))
 
 
 if __name__ == "__main__":

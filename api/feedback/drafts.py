@@ -17,8 +17,7 @@ from trustwatch.scoring.records.feedback import FeedbackVerdict, RuleScopeKind
 
 from ..http.problems import ProblemDetails, ProblemError
 
-MAX_RULE_DAYS = 90
-"""Longest time that a rule may hold: after a quarter somebody looks again."""
+MAX_RULE_DAYS = 90  # Longest time that a rule may hold: after a quarter somebody looks again
 MAX_BROAD_RULE_HOURS = 24
 """Longest time of a rule that names neither features nor a resource: under it everything of an agent is learned."""
 
@@ -26,23 +25,17 @@ _FIRST_SEEN_PREFIX = "first_seen_"
 
 
 class FeedbackDraft(msgspec.Struct, frozen=True):
-    """Feedback as a person asks for it; see `docs/feedback.md`.
-
-    Attributes:
-        features: names of features or codes of reasons; None = all but those of hard signals.
-        expires_in_s: of a false positive: how long the rule is to hold.
-        preview_id: of the preview that was seen.
-        accept_unseen: adopt although there is no history to preview it on.
-    """
+    """Feedback as a person asks for it; see `docs/feedback.md`."""
 
     verdict: FeedbackVerdict
     kind: RuleScopeKind = "agent"
+    # names of features or codes of reasons; None = all but those of hard signals
     features: tuple[str, ...] | None = None
     resource: str | None = None
     reason: str = ""
-    expires_in_s: int = 0
-    preview_id: str | None = None
-    accept_unseen: bool = False
+    expires_in_s: int = 0  # of a false positive: how long the rule is to hold
+    preview_id: str | None = None  # of the preview that was seen
+    accept_unseen: bool = False  # adopt although there is no history to preview it on
 
 
 def draft_refused_error(detail: str, code: str = "feedback_refused", status: int = 422) -> ProblemError:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import sys
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -21,67 +20,23 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackRule
 from trustwatch.scoring.store.sql_store import SqlStore
 
+from ..http.bulk_turns import BulkTurns
 from ..http.problems import ProblemDetails, ProblemError
 
-PREVIEW_DAYS = 7
-"""A preview counts what happened in the last so many days: as far as the embedded log reaches."""
+PREVIEW_DAYS = 7  # A preview counts what happened in the last so many days: as far as the embedded log reaches
 PREVIEW_MAX_S = 600.0
 """A preview that takes longer is given up: it runs at the lowest priority, and a person waits for it."""
-PREVIEWS_WAITING = 4
-"""Previews of a tenant that may wait beside one that runs."""
-
-
-class FairQueue:
-    """Gives the turn to one task at a time; of the tenants that wait, to the one that had it longest ago.
-
-    Within a tenant the first to come is the first. For one event loop.
-    """
-
-    def __init__(self) -> None:
-        self._busy = False
-        self._turns = itertools.count()
-        self._last_turns: dict[str, int] = {}
-        """Number of the turn that each tenant had last; kept only while somebody has a turn."""
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
-
-    async def acquire(self, tenant: str) -> None:
-        """Wait for the turn; whoever has it gives it back with `release`."""
-        if not self._busy:
-            self._busy, self._last_turns[tenant] = True, next(self._turns)
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tenant, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove((tenant, turn))
-            else:
-                self.release()  # it came in the moment in which nobody wanted it any more
-            raise
-
-    def release(self) -> None:
-        """Give the turn to the next, if anybody waits."""
-        if not self._waiting:
-            self._busy = False
-            self._last_turns.clear()
-            return
-        tenant, turn = min(self._waiting, key=lambda waiting: self._last_turns.get(waiting[0], -1))
-        self._waiting.remove((tenant, turn))
-        self._last_turns[tenant] = next(self._turns)
-        turn.set_result(None)
+PREVIEWS_WAITING = 4  # Previews of a tenant that may wait beside one that runs
 
 
 # Each preview runs in a process of its own at low priority, one at a time, tenants in turn.
 
 PREVIEW_VALID_MS = DAY_MS
-LOST_AFTER_MS = MINUTE_MS
-"""A preview that gave no sign of life for so long is over: the process that ran it has ended."""
+LOST_AFTER_MS = MINUTE_MS  # A preview that gave no sign of life for so long is over: the process that ran it has ended
 RETRY_AFTER_S = 10
 _PROGRESS_INTERVAL_S = 1.0
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 
-T = TypeVar("T")
 ProgressCallback = Callable[[float], Awaitable[None]]
 PreviewFunction = Callable[[PreviewJob, ProgressCallback], Awaitable[bytes]]
 """Runs a job: reports progress from 0 to 1, returns the result as JSON. Raises PreviewFailed."""
@@ -93,36 +48,25 @@ class PreviewFailed(Exception):
     """A preview that came to no end; says why."""
 
 
+@dataclass(eq=False, repr=False)
 class PreviewRunner:
-    """Starts previews and knows how they fare. For one event loop; the store is called in threads.
+    """Starts previews and knows how they fare. For one event loop; the store is called in threads."""
 
-    Args:
-        store: keeps them, so that every replica answers about them and adoption outlives a restart.
-        run: runs one.
-        now_ms: UTC milliseconds.
-        new_id: text that never repeats.
-    """
+    store: SqlStore  # keeps them, so that every replica answers about them and adoption outlives a restart
+    run: PreviewFunction
+    now_ms: Callable[[], int]
+    new_id: Callable[[], str]
 
-    def __init__(
-        self,
-        store: SqlStore,
-        run: PreviewFunction,
-        now_ms: Callable[[], int],
-        new_id: Callable[[], str],
-    ) -> None:
-        self._store = store
-        self._run = run
-        self._now_ms = now_ms
-        self._new_id = new_id
-        self._queue = FairQueue()
+    def __post_init__(self) -> None:
+        self._turns = BulkTurns(at_once=1)
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
         """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         row = FeedbackPreview(
-            record_id(now_ms, "preview", self._new_id()),
+            record_id(now_ms, "preview", self.new_id()),
             decision.decision_id,
             decision.agent.tenant,
             author,
@@ -158,10 +102,10 @@ class PreviewRunner:
 
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
-        row = await asyncio.to_thread(self._store.feedback.get_preview, preview_id, tenants)
+        row = await asyncio.to_thread(self.store.feedback.get_preview, preview_id, tenants)
         if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
             return row
-        if self._now_ms() - row.updated_ms < LOST_AFTER_MS:
+        if self.now_ms() - row.updated_ms < LOST_AFTER_MS:
             return row
         gone = "the process that ran it has ended; start another one"
         return msgspec.structs.replace(row, status="failed", error=gone)
@@ -187,14 +131,18 @@ class PreviewRunner:
             await self._store_row(end)
 
     async def _run_in_turn(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
-        """Wait for its turn, run it, and write how far it is now and then."""
-        loop = asyncio.get_running_loop()
+        """Wait for its turn, and run it."""
         beating = asyncio.create_task(self._send_heartbeats(row))
         try:
-            await self._queue.acquire(row.tenant)
+            async with self._turns.turn(row.tenant, 0):
+                beating.cancel()
+                return await self._run_now(row, job)
         finally:
             beating.cancel()
-        reported_at = float("-inf")
+
+    async def _run_now(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
+        """Run it, and write how far it is now and then."""
+        loop, reported_at = asyncio.get_running_loop(), float("-inf")
 
         async def tell(progress: float) -> None:
             nonlocal reported_at
@@ -203,14 +151,12 @@ class PreviewRunner:
                 with contextlib.suppress(Unavailable):
                     await self._store_row(self._updated(row, status="running", progress=min(max(progress, 0.0), 1.0)))
 
+        await tell(0.0)
         try:
-            await tell(0.0)
             async with asyncio.timeout(PREVIEW_MAX_S):
-                result = await self._run(job, tell)
+                result = await self.run(job, tell)
         except TimeoutError:
             raise PreviewFailed(f"it took longer than {PREVIEW_MAX_S:g} s; choose a narrower scope") from None
-        finally:
-            self._queue.release()
         return self._updated(row, status="done", progress=1.0, result=result)
 
     async def _send_heartbeats(self, row: FeedbackPreview) -> None:
@@ -221,27 +167,23 @@ class PreviewRunner:
                 await self._store_row(self._updated(row))
 
     def _updated(self, row: FeedbackPreview, **changed: object) -> FeedbackPreview:
-        return msgspec.structs.replace(row, **changed, updated_ms=self._now_ms())
+        return msgspec.structs.replace(row, **changed, updated_ms=self.now_ms())
 
     async def _store_row(self, row: FeedbackPreview) -> None:
-        await asyncio.to_thread(self._store.feedback.save_preview, row)
+        await asyncio.to_thread(self.store.feedback.save_preview, row)
 
 
+@dataclass(eq=False, repr=False)
 class PreviewProcess:
-    """Runs jobs as `python -m trustwatch.api.feedback.worker`, which lowers its own priority.
+    """Runs jobs as `python -m trustwatch.api.feedback.worker`, which lowers its own priority."""
 
-    Args:
-        settings_file: passed on; None where there is none.
-    """
-
-    def __init__(self, settings_file: Path | None) -> None:
-        self._settings_file = settings_file
+    settings_file: Path | None  # passed on; None where there is none
 
     async def __call__(self, job: PreviewJob, tell: ProgressCallback) -> bytes:
         """Run one job; whoever cancels it ends the process."""
         command = [sys.executable, "-m", "trustwatch.api.feedback.worker"]
-        if self._settings_file is not None:
-            command += ["--settings", str(self._settings_file)]
+        if self.settings_file is not None:
+            command += ["--settings", str(self.settings_file)]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_MAX_LINE_BYTES)
         try:

@@ -1,23 +1,26 @@
-"""Feedback: checked, previewed and written down; `rule_publisher.py` sees that event logs hear of it."""
+"""Feedback: checked, previewed and written down; event logs hear of its rules by control records."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 import structlog
 
 from trustwatch.ingest.described import FLAT, member
-from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
 from trustwatch.ingest.log.group_commit import GroupCommit
-from trustwatch.ingest.record_keys import record_id
-from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.ingest.record_keys import agent_partition_key, key_for_partition, partition_of, record_id
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import HOUR_MS, format_rfc3339
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import (
+    AdoptFeedbackRule,
     Feedback,
     FeedbackAction,
     FeedbackPreview,
@@ -25,11 +28,12 @@ from trustwatch.scoring.records.feedback import (
     FeedbackStep,
     FeedbackVerdict,
     PartitionRule,
+    RevokeFeedbackRule,
 )
 from trustwatch.scoring.store.database import Page
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ..events.audit_sink import AuditSink
+from ..events.audit_sink import AuditSink, order_event
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
@@ -45,21 +49,127 @@ from ..settings.event_source_settings import ANY_NAME
 from ..settings.root import Settings
 from .drafts import FeedbackDraft, check_draft, draft_digest, draft_refused_error, withdrawable_evidence
 from .preview_runner import PREVIEW_VALID_MS, PreviewRunner
-from .rule_publisher import FeedbackRulePublisher, feedback_audit_event
+
+
+def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Sequence[Record]:
+    """One record for each partition: that of the agent, or all where it is about a peer group."""
+    agent = feedback.agent
+    own = agent_partition_key(agent.tenant, agent.issuer, agent.agent_id)
+    home = partition_of(own, partitions)
+    targets: Sequence[int] = [home] if feedback.kind == "agent" else range(partitions)
+    records = []
+    for partition in targets:
+        if feedback.status == "revoking":
+            command: AdoptFeedbackRule | RevokeFeedbackRule = RevokeFeedbackRule(
+                feedback.rule, feedback.revoked_by, feedback.revoked_why
+            )
+        else:
+            taken = feedback.withdraw if partition == home else 0.0
+            command = AdoptFeedbackRule(feedback.rule, feedback.author, feedback.reason, taken, feedback.decision_id)
+        payload = msgspec.json.encode(command)
+        route = own if partition == home else key_for_partition(partition, partitions)
+        records.append(Record(RecordKind.CONTROL, 0, now_ms, payload, route))
+    return records
+
+
+def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_ms: int) -> dict[str, Any]:
+    """An audit event of what was said: durable, in order, and no behaviour of the agent."""
+    attributes = {
+        "feedback_id": feedback.feedback_id,
+        "decision_id": feedback.decision_id,
+        "verdict": feedback.verdict,
+        "scope": feedback.kind,
+        "features": None if feedback.features is None else list(feedback.features),
+        "resource": feedback.resource,
+        "why": why,
+        "expires_at": format_rfc3339(feedback.expires_ms),
+    }
+    return order_event("feedback", feedback.agent, action, by, at_ms, attributes)
+
+
+# Feedback is written first, with the state `adopting`; then a control record goes into the log of each partition that
+# the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next call of
+# `synchronise` sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
+
+RESEND_AFTER_MS = 5_000  # Age at which a rule that was written and not sent is sent by any process that notices it, ms
+
+
+@dataclass(eq=False, repr=False)
+class FeedbackRulePublisher:
+    """Sees that every event log that a rule concerns hears of it. For one event loop."""
+
+    store: SqlStore
+    log: GroupCommit
+    audit: AuditSink
+    now_ms: Callable[[], int]
+    partitions: Callable[[], int]
+
+    def __post_init__(self) -> None:
+        self._orphans_checked_ms = 0
+
+    async def publish(self, feedback: Feedback) -> Feedback:
+        """Tell every event log that is concerned; where one does not answer, `synchronise` tries again."""
+        try:
+            await self.log.commit(rule_control_records(feedback, self.partitions(), self.now_ms()))
+        except TrustwatchError as error:
+            _log.warning("feedback waits for the log", feedback_id=feedback.feedback_id, error=str(error))
+            return feedback
+        done: FeedbackState = "active" if feedback.status == "adopting" else "revoked"
+        sent = msgspec.structs.replace(feedback, status=done, updated_ms=max(self.now_ms(), feedback.updated_ms + 1))
+        with contextlib.suppress(Unavailable):
+            if await asyncio.to_thread(self.store.feedback.update, sent, feedback.status):
+                return sent
+        return feedback
+
+    async def synchronise(self) -> None:
+        """Send what was not sent, write down what has expired. Raises Unavailable."""
+        now_ms = self.now_ms()
+        for feedback in await asyncio.to_thread(self.store.feedback.list_open):
+            if feedback.status == "active" and feedback.expires_ms <= now_ms:
+                await self._expire(feedback, now_ms)
+                continue
+            if feedback.status != "active" and now_ms - feedback.updated_ms >= RESEND_AFTER_MS:
+                await self.publish(feedback)
+        await self._revoke_orphans(now_ms)
+
+    async def _expire(self, feedback: Feedback, now_ms: int) -> None:
+        """Write down that its time is over; partitions see that by themselves."""
+        why = "its time is over"
+        over = msgspec.structs.replace(feedback, status="expired", updated_ms=max(now_ms, feedback.updated_ms + 1))
+        step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
+        if await asyncio.to_thread(self.store.feedback.update, over, feedback.status, step):
+            self.audit.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self.now_ms()))
+
+    async def _revoke_orphans(self, now_ms: int) -> None:
+        """A rule whose feedback was erased with its agent would hold unseen, and nobody could revoke it: it ends."""
+        if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
+            return
+        self._orphans_checked_ms, count = now_ms, self.partitions()
+        orphans = await asyncio.to_thread(self.store.feedback.orphaned_rules)
+        if orphans:
+            records = [
+                Record(
+                    RecordKind.CONTROL,
+                    0,
+                    now_ms,
+                    msgspec.json.encode(RevokeFeedbackRule(orphan.rule, "trustwatch", "it was erased")),
+                    key_for_partition(orphan.partition, count),
+                )
+                for orphan in orphans
+            ]
+            await self.log.commit(records)
+
 
 SYNCHRONISE_INTERVAL_S = 2.0
-KNOWN_CODE = "feedback_known"
-"""Code of the problem that somebody said the same a moment ago."""
+KNOWN_CODE = "feedback_known"  # Code of the problem that somebody said the same a moment ago
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
-MAX_RULES_READ = 200
-"""Rules in force of a tenant among which those about one agent are looked for."""
+MAX_RULES_READ = 200  # Rules in force of a tenant among which those about one agent are looked for
 
 _log = structlog.get_logger(__name__)
 
 
-MAX_RULES = 100
-"""Rules of one tenant at a time: each is looked at for every event of an agent that it may concern."""
+MAX_RULES = 100  # Rules of one tenant at a time: each is looked at for every event of an agent that it may concern
 
 
 class FeedbackStatus(NamedTuple):
@@ -72,44 +182,25 @@ class FeedbackStatus(NamedTuple):
     steps: Annotated[Sequence[FeedbackStep], member("its life so far; empty in lists")] = ()
 
 
+@dataclass(eq=False, repr=False)
 class FeedbackService:
-    """Takes feedback. Its methods belong to one event loop.
+    """Takes feedback. Its methods belong to one event loop."""
 
-    Args:
-        settings: the actuators' names of agents.
-        store: of feedback and decisions.
-        log: where control records become durable.
-        audit: where every step is noted as an event.
-        previews: runs them.
-        agents: finds the agent that a request means.
-        executor: the way into the store.
-        now_ms: UTC milliseconds.
-        partitions: event logs there are.
-    """
+    settings: Settings
+    store: SqlStore
+    log: GroupCommit
+    audit: AuditSink
+    previews: PreviewRunner
+    agents: AgentResolver
+    executor: StoreExecutor
+    now_ms: Callable[[], int]
+    partitions: Callable[[], int] = lambda: 1
 
-    MISSING_DETAIL: Final = "this process takes no feedback"
+    MISSING_DETAIL: ClassVar = "this process takes no feedback"
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: SqlStore,
-        log: GroupCommit,
-        audit: AuditSink,
-        previews: PreviewRunner,
-        agents: AgentResolver,
-        executor: StoreExecutor,
-        now_ms: Callable[[], int],
-        partitions: Callable[[], int] = lambda: 1,
-    ) -> None:
-        self.preview_runner = previews
-        self.rule_publisher = FeedbackRulePublisher(store, log, audit, now_ms, partitions)
+    def __post_init__(self) -> None:
+        self.rule_publisher = FeedbackRulePublisher(self.store, self.log, self.audit, self.now_ms, self.partitions)
         """Rules that follow from feedback, from adoption to their end."""
-        self._settings = settings
-        self._store = store
-        self._audit_sink = audit
-        self._agents = agents
-        self._executor = executor
-        self._now_ms = now_ms
         self._adoption_lock = asyncio.Lock()
 
     async def start_preview(
@@ -123,11 +214,11 @@ class FeedbackService:
         if draft.verdict == "true_positive":
             raise draft_refused_error("a true positive changes nothing in scoring: there is nothing to preview")
         rule = self._new_feedback(draft, decision, reviewer, preview_id="").rule
-        return await self.preview_runner.start(decision, rule, draft_digest(draft, decision_id), reviewer.name)
+        return await self.previews.start(decision, rule, draft_digest(draft, decision_id), reviewer.name)
 
     async def get_preview(self, caller: AuthenticatedCaller, preview_id: str) -> FeedbackPreview:
         """Progress and result of a preview. Raises ProblemError (404), Unavailable."""
-        preview = await self.preview_runner.find(preview_id, visible_tenants(caller, None))
+        preview = await self.previews.find(preview_id, visible_tenants(caller, None))
         if preview is None:
             raise not_found_error("preview")
         return preview
@@ -152,10 +243,10 @@ class FeedbackService:
                 await self._check_room(feedback.agent.tenant)
             action: FeedbackAction = "noted" if feedback.status == "noted" else "adopted"
             step = FeedbackStep(feedback.feedback_id, action, feedback.created_ms, reviewer.name, feedback.reason)
-            if not await self._executor.write(self._store.feedback.add, feedback, step):
+            if not await self.executor.write(self.store.feedback.add, feedback, step):
                 raise ProblemError(ProblemDetails(409, KNOWN_CODE, "Known already", "the same was said a moment ago"))
-        self._audit_sink.enqueue(
-            feedback_audit_event(feedback, f"feedback.{action}", reviewer.name, feedback.reason, self._now_ms())
+        self.audit.enqueue(
+            feedback_audit_event(feedback, f"feedback.{action}", reviewer.name, feedback.reason, self.now_ms())
         )
         return feedback
 
@@ -172,40 +263,33 @@ class FeedbackService:
     ) -> Page[FeedbackStatus]:
         """Feedback, newest first; about one agent, where *agent* is given. About an unknown one there is none.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError (400, 409), Unavailable.
         """
         tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
-            name = await self._agents.find_name(caller, agent)
+            name = await self.agents.find_name(caller, agent)
             if name is None:
                 return Page([], None)
-        page = await self._executor(
-            self._store.feedback.page, tenants, status, verdict, name, decision_id, limit, cursor
-        )
-        rules = await self._executor(
-            self._store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items], tenants
+        page = await self.executor(self.store.feedback.page, tenants, status, verdict, name, decision_id, limit, cursor)
+        rules = await self.executor(
+            self.store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items], tenants
         )
         return Page([_feedback_status(feedback, rules) for feedback in page.items], page.next_cursor)
 
     async def active_rules_of(self, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
         """Rules in force that make something of an agent count as usual: its own, and those for its peer group.
 
-        Raises:
-            TenantNotAllowed: the agent is of a tenant that the caller is not bound to.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, Unavailable.
         """
         tenants = visible_tenants(caller, summary.name.tenant)
-        page = await self._executor(
-            self._store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES_READ
+        page = await self.executor(
+            self.store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES_READ
         )
         return [feedback for feedback in page.items if _covers(feedback, summary)]
 
     async def get(self, caller: AuthenticatedCaller, feedback_id: str) -> FeedbackStatus:
         """One, with its steps. Raises ProblemError (404), Unavailable."""
-        feedback = await self._executor(self._store.feedback.get, feedback_id, visible_tenants(caller, None))
+        feedback = await self.executor(self.store.feedback.get, feedback_id, visible_tenants(caller, None))
         if feedback is None:
             raise not_found_error("feedback")
         return await self._status_of(feedback)
@@ -215,10 +299,10 @@ class FeedbackService:
         if not reason.strip():
             raise draft_refused_error("say why: `reason` is empty")
         before, reviewer = (await self.get(caller, feedback_id)).feedback, reviewer_of(caller)
-        check_not_own_agent(before.agent, reviewer, self._settings.actuators)
+        check_not_own_agent(before.agent, reviewer, self.settings.actuators)
         if before.status in ("revoking", "revoked"):
             raise _not_open_error(before)
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         in_force = before.status in ("adopting", "active")
         after = msgspec.structs.replace(
             before,
@@ -229,9 +313,9 @@ class FeedbackService:
             updated_ms=max(now_ms, before.updated_ms + 1),
         )
         step = FeedbackStep(feedback_id, "revoked", now_ms, reviewer.name, reason)
-        if not await self._executor.write(self._store.feedback.update, after, before.status, step):
+        if not await self.executor.write(self.store.feedback.update, after, before.status, step):
             raise _not_open_error(before)
-        self._audit_sink.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self._now_ms()))
+        self.audit.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self.now_ms()))
         return await self._status_of(await self.rule_publisher.publish(after) if in_force else after)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -247,21 +331,21 @@ class FeedbackService:
                 failing = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), SYNCHRONISE_INTERVAL_S)
-        await self.preview_runner.close()
+        await self.previews.close()
 
     async def _find_decision(self, decision_id: str, reviewer: Reviewer) -> Decision:
-        decision = await self._executor(self._store.decisions.get, decision_id, reviewer.tenants)
+        decision = await self.executor(self.store.decisions.get, decision_id, reviewer.tenants)
         if decision is None:
             raise not_found_error("decision")
         return decision
 
     async def _check_reviewer(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer) -> None:
         """Refuse a caller that judges its own agent, or wants a rule that covers it. Raises ProblemError (403)."""
-        agent, actuators = decision.agent, self._settings.actuators
+        agent, actuators = decision.agent, self.settings.actuators
         check_not_own_agent(agent, reviewer, actuators)
         if draft.kind == "peer_group":
             own = {
-                agent_id: await self._executor(self._store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
+                agent_id: await self.executor(self.store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
                 for agent_id in sorted(agents_operated_by(reviewer, actuators))
             }
             serving = [
@@ -273,7 +357,7 @@ class FeedbackService:
         """Return true if it is adopted unseen. Raises ProblemError (409) unless this draft was previewed to the end."""
         preview = None
         if draft.preview_id:
-            preview = await self.preview_runner.find(draft.preview_id, (decision.agent.tenant,))
+            preview = await self.previews.find(draft.preview_id, (decision.agent.tenant,))
         if preview is None:
             raise _preview_needed_error("look first: start a preview of this draft, and name it in `preview_id`")
         if preview.draft != draft_digest(draft, decision.decision_id):
@@ -282,7 +366,7 @@ class FeedbackService:
             )
         if preview.status != "done":
             raise _preview_needed_error(f"that preview is {preview.status}: {preview.error or 'wait until it is done'}")
-        if self._now_ms() - preview.updated_ms > PREVIEW_VALID_MS:
+        if self.now_ms() - preview.updated_ms > PREVIEW_VALID_MS:
             raise _preview_needed_error("that preview is more than a day old; start another one")
         unseen = bool(msgspec.json.decode(preview.result).get("unseen"))
         if unseen and not draft.accept_unseen:
@@ -290,7 +374,7 @@ class FeedbackService:
         return unseen
 
     async def _check_room(self, tenant: str) -> None:
-        rules = await self._executor(self._store.feedback.list_open, (tenant,))
+        rules = await self.executor(self.store.feedback.list_open, (tenant,))
         most = MAX_RULES
         if len(rules) >= most:
             raise draft_refused_error(
@@ -302,11 +386,9 @@ class FeedbackService:
 
     async def _window_end(self, decision: Decision) -> int:
         """Event time when the agent was calm again after a decision; now, where it is not."""
-        cursor, calm_ms = None, self._now_ms()
+        cursor, calm_ms = None, self.now_ms()
         for _ in range(_MAX_DECISION_PAGES):
-            page = await self._executor(
-                self._store.decisions.page, (decision.agent.tenant,), decision.agent, 500, cursor
-            )
+            page = await self.executor(self.store.decisions.page, (decision.agent.tenant,), decision.agent, 500, cursor)
             for later in page.items:
                 if later.decided_ms <= decision.decided_ms:
                     return calm_ms
@@ -318,7 +400,7 @@ class FeedbackService:
         return calm_ms
 
     def _new_feedback(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer, preview_id: str) -> Feedback:
-        now_ms, positive = self._now_ms(), draft.verdict == "true_positive"
+        now_ms, positive = self.now_ms(), draft.verdict == "true_positive"
         at_ms = decision.event_time_ms
         return Feedback(
             feedback_id=record_id(now_ms, "feedback", decision.decision_id, reviewer.name, draft_digest(draft, "")),
@@ -350,8 +432,8 @@ class FeedbackService:
 
     async def _status_of(self, feedback: Feedback) -> FeedbackStatus:
         tenants = (feedback.agent.tenant,)
-        rules = await self._executor(self._store.feedback.rules_of_feedback, [feedback.feedback_id], tenants)
-        steps = await self._executor(self._store.feedback.list_steps, feedback.feedback_id, tenants)
+        rules = await self.executor(self.store.feedback.rules_of_feedback, [feedback.feedback_id], tenants)
+        steps = await self.executor(self.store.feedback.list_steps, feedback.feedback_id, tenants)
         return _feedback_status(feedback, rules)._replace(steps=steps)
 
 

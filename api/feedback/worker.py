@@ -55,8 +55,7 @@ from ..structured_logs import configure_structured_logs
 
 RECORDS_PER_PART = 2_000
 TICK_INTERVAL_MS = MINUTE_MS
-WARM_UP_DAYS = 7
-"""Days of an archive that are read before the window, so that levels are then what they had become."""
+WARM_UP_DAYS = 7  # Days of an archive that are read before the window, so that levels are then what they had become
 _POLL_S = 5.0
 
 

@@ -29,19 +29,12 @@ POLL_RECORDS = 1_000
 
 
 class ExportSources(NamedTuple):
-    """Sources of an export.
+    """Sources of an export."""
 
-    Attributes:
-        store: database.
-        log: directory of the embedded log; None = events are on a topic, and not exported.
-        archive: archive of events; None = there is none.
-        profile: what an agent's state says, in words; None = nothing is known.
-    """
-
-    store: SqlStore
-    log: Path | None
-    archive: Path | None
-    profile: Callable[[AgentRow], Any]
+    store: SqlStore  # database
+    log: Path | None  # directory of the embedded log; None = events are on a topic, and not exported
+    archive: Path | None  # archive of events; None = there is none
+    profile: Callable[[AgentRow], Any]  # what an agent's state says, in words; None = nothing is known
 
 
 def export_agent(
@@ -49,15 +42,7 @@ def export_agent(
 ) -> Iterator[bytes]:
     """The ZIP, piece by piece. Blocks; memory is bounded by a page of rows or a file of the archive.
 
-    Args:
-        sources: what is read.
-        subject: an agent.
-        dead_letters_of: callers whose dead letters may be seen; None = all, and what tells about the deployment.
-        now_ms: UTC milliseconds.
-        by: who asked, for the manifest.
-
-    Raises:
-        CorruptLog: the log let go of records while they were read: what was sent so far is no whole ZIP; ask again.
+    Raises CorruptLog.
     """
     sink = _ZipBuffer()
     entries: dict[str, dict[str, Any]] = {}

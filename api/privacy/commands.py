@@ -15,8 +15,7 @@ from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
 from ..cli.terminal import JsonOption, fail, print_message, readable, write_json, write_line
 
 POLL_EVERY_S = 0.5
-ERASURE_TIMEOUT_S = 600.0
-"""For answers that may look through everything that is kept."""
+ERASURE_TIMEOUT_S = 600.0  # For answers that may look through everything that is kept
 END_STATUSES = ("done", "failed")
 
 

@@ -5,125 +5,219 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
-from trustwatch.ingest.archive.archive_files import read_position
+from trustwatch.ingest.archive.archive_files import ArchiveFileKind, read_position
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
+from trustwatch.ingest.objects.object_store import CLOUD_SCHEMES
 from trustwatch.ingest.record_erasure import RecordEraser
 from trustwatch.ingest.source import Record
 from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 from trustwatch.scoring.store.sql_store import SqlStore
 from trustwatch.scoring.store.subject_store import ErasureScope
 
-from .checkpoint_erasure import CheckpointErasure
-from .local_archives import waiting_spool_files
+from .local_archives import erase_archive, waiting_spool_files
+
+FILES_COUNT: Final = "checkpoints.files"
+UNFINISHED_COUNT: Final = "checkpoints.unfinished_files"
+WRITTEN_WITHIN_S: Final = 60.0
+"""Age from which a file without its name is one that a crash left: a writer that is slower writes it once more."""
+
+
+class CheckpointsNotErased(Unavailable):
+    """Files of checkpoints that hold states of before an order can not be removed, or looked for, now."""
+
+    code = "checkpoints_not_erased"
+
+
+@dataclass(eq=False, repr=False)
+class CheckpointErasure:
+    """Removes files of checkpoints that were written before an order, those of crashes and of lost partitions included.
+
+    A worker that came past the order has written the rows of all agents, and ended its checkpoints. It removes their
+    files then, but nobody waits for that, and it does not know of files that no commit named.
+    """
+
+    places: Mapping[str, CheckpointFiles]
+    store: SqlStore
+    unreached: str = ""  # a place that this process does not look at; "" = there is none
+
+    def erase(self, offsets: Mapping[int, int]) -> dict[str, int]:
+        """Remove files of before the order, which lies at *offsets* by partition; counts of them.
+
+        Raises CheckpointsNotErased, Unavailable.
+        """
+        count = sum(self._erase_at(place, files, offsets) for place, files in self.places.items())
+        return {FILES_COUNT: count} if self.places else {}
+
+    def _erase_at(self, place: str, files: CheckpointFiles, offsets: Mapping[int, int]) -> int:
+        names, needed = self._names_before(place, files, offsets)
+        if needed:
+            raise CheckpointsNotErased(
+                f"checkpoints at {place}: {needed[0]} is of before the order, and its partition still goes on from it: "
+                "the worker has to write the rows of all agents first; start it, or stop it cleanly"
+            )
+        try:
+            files.remove(names)
+            files.remove_unfinished(WRITTEN_WITHIN_S)
+            unfinished = files.count_unfinished(0.0)
+        except Unavailable as error:
+            raise _not_erased(place, error) from error
+        if unfinished:
+            raise CheckpointsNotErased(
+                f"checkpoints at {place}: a file is being written, or a crash left it; it goes once it is a minute old"
+            )
+        return len(names)
+
+    def remaining(self, offsets: Mapping[int, int]) -> dict[str, int]:
+        """Counts of files of before the order that are still there. Raises CheckpointsNotErased, Unavailable."""
+        counts = {FILES_COUNT: 0, UNFINISHED_COUNT: 0}
+        for place, files in self.places.items():
+            names, needed = self._names_before(place, files, offsets)
+            counts[FILES_COUNT] += len(names) + len(needed)
+            try:
+                counts[UNFINISHED_COUNT] += files.count_unfinished(WRITTEN_WITHIN_S)
+            except Unavailable as error:
+                raise _not_erased(place, error) from error
+        return {name: count for name, count in counts.items() if count}
+
+    def _names_before(
+        self, place: str, files: CheckpointFiles, offsets: Mapping[int, int]
+    ) -> tuple[list[str], list[str]]:
+        """Files of before the order that nobody needs, and those that partitions go on from.
+
+        A file of an earlier epoch than that of its partition's owner is one that a worker left, whatever its offset:
+        where the events topic was made again, offsets began again. The files are listed first, so that one which a
+        commit names meanwhile is known to be named, or has the owner's epoch.
+        """
+        try:
+            listed = files.list_files()
+        except Unavailable as error:
+            raise _not_erased(place, error) from error
+        epochs = {position.partition: position.epoch for position in self.store.partitions.list_positions()}
+        named = {checkpoint.name for checkpoint in self.store.checkpoints.list_all()}
+        before = {name for name, position in listed.items() if position.offset <= offsets.get(position.partition, -1)}
+        left = {name for name, position in listed.items() if position.epoch < epochs.get(position.partition, 0)}
+        return sorted((before | left) - named), sorted(before & named)
+
+    def not_checked(self) -> list[str]:
+        """Places that this process does not look at, in words."""
+        return [f"files of checkpoints at {self.unreached}, which workers reach"] if self.unreached else []
+
+    def remains(self) -> list[tuple[str, str, str]]:
+        """Things that stay after files were removed, why, and until when."""
+        return [
+            (
+                f"earlier versions and copies of removed checkpoint files, where {place} keeps such",
+                "the bucket was asked to remove the files; what it keeps besides, its own rules say",
+                "its rules end them",
+            )
+            for place in self.places
+            if place.partition("://")[0] in CLOUD_SCHEMES
+        ]
+
+
+def _not_erased(place: str, error: Unavailable) -> CheckpointsNotErased:
+    return CheckpointsNotErased(f"checkpoints at {place} can not be removed: {error}; tried again every few seconds")
 
 
 class ErasureSummary(NamedTuple):
-    """Facts about an erasure for its proof.
+    """Facts about an erasure for its proof."""
 
-    Attributes:
-        covers: up to where records were looked at.
-        counts: of archives that erased by themselves.
-        topics: what was done about each topic, and until when the rest lives.
-        remains: what, why and until when, beside what always does.
-    """
-
-    covers: dict[str, Any]
-    counts: Mapping[str, int] = {}
-    topics: Sequence[dict[str, Any]] = ()
-    remains: Sequence[tuple[str, str, str]] = ()
+    covers: dict[str, Any]  # up to where records were looked at
+    counts: Mapping[str, int] = {}  # of archives that erased by themselves
+    topics: Sequence[dict[str, Any]] = ()  # what was done about each topic, and until when the rest lives
+    remains: Sequence[tuple[str, str, str]] = ()  # what, why and until when, beside what always does
 
 
-class ErasureTargets(Protocol):
+@dataclass(eq=False, repr=False)
+class ErasureTargets:
     """All places of a deployment, as the erasure service works with them."""
 
-    @property
-    def store(self) -> SqlStore:
-        """The deployment's database."""
+    store: SqlStore
+    log: GroupCommit
+    checkpoints: CheckpointErasure
 
-    @property
-    def keeps_name(self) -> bool:
-        """True if the identifier is needed after the end, to keep records from being read that can not be erased."""
+    keeps_name: ClassVar = False  # the identifier is needed after the end: records stay that can not be erased
 
     async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
         """Log the order to forget; returns the erasure with where it lies. Raises LogFailed, Backpressure."""
+        raise NotImplementedError
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
         """Components that are waited for, in words; "" = all have come past the order."""
+        raise NotImplementedError
 
     async def acknowledged(self, erasure: Erasure) -> Erasure:
         """The erasure with what is known of its order once all processes have come past it."""
+        return erasure
 
     async def erase(self, erasure: Erasure) -> dict[str, int]:
         """Erase everywhere; counts of records and rows by place. May be called again at any time."""
+        offsets, scope = self._places_of(erasure)
+        counts = Counter(await asyncio.to_thread(self.checkpoints.erase, offsets))
+        counts.update(_of_database(await asyncio.to_thread(self.store.subjects.erase, scope)))
+        counts.update(await self._erase_elsewhere(erasure, scope))
+        return dict(counts)
 
     async def remaining(self, erasure: Erasure) -> dict[str, int]:
         """Counts of what is still there, by place; empty = nothing."""
+        offsets, scope = self._places_of(erasure)
+        counts = Counter(_of_database(await asyncio.to_thread(self.store.subjects.erase, scope, dry=True)))
+        counts.update(await asyncio.to_thread(self.checkpoints.remaining, offsets))
+        counts.update(await asyncio.to_thread(self._count_elsewhere, erasure, scope))
+        return {target: count for target, count in counts.items() if count}
 
-    async def not_checked(self, now_ms: int) -> list[str]:
+    async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (one process reaches all)
         """Places that `remaining` does not reach from this process, in words."""
+        return self.checkpoints.not_checked()
 
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
         """Facts for the proof."""
+        raise NotImplementedError
 
-    async def assist(self, now_ms: int) -> list[Erasure]:
+    async def assist(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (one process has nothing to assist)
         """Do the part of every process of the service; return the erasures that all workers have come past."""
+        return []
 
-    async def release_names(self, now_ms: int) -> list[Erasure]:
+    async def release_names(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (no name is kept)
         """Remove the identifier of finished erasures where it is needed no longer; returns those."""
+        return []
+
+    def _places_of(self, erasure: Erasure) -> tuple[Mapping[int, int], ErasureScope]:
+        """Offset of the order by partition, and the scope of the erasure in the store."""
+        raise NotImplementedError
+
+    async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:
+        """Erase in places other than database and checkpoints."""
+        raise NotImplementedError
+
+    def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:
+        """Count what is left in those places; blocks."""
+        raise NotImplementedError
 
 
-class PipelineProgress(Protocol):
-    """The part of the pipeline's state that is waited for."""
+@dataclass(eq=False, repr=False)
+class EmbeddedErasureTargets(ErasureTargets):
+    """Every place of one embedded service."""
 
-    @property
-    def offset(self) -> int:
-        """Next record that it will apply, and all before is in the view."""
+    status: PipelineStatus
+    archives: Mapping[ArchiveFileKind, Path]
+    spool: Path
 
-
-class EmbeddedErasureTargets:
-    """Every place of one embedded service.
-
-    Args:
-        store: database.
-        log: the embedded event log.
-        status: how far the pipeline is.
-        events: archive of events, None = there is none.
-        vectors: archive of feature vectors, None = there is none.
-        spool: folder between the pipeline and the archive of vectors.
-        checkpoints: files with states of agents.
-    """
-
-    def __init__(
-        self,
-        store: SqlStore,
-        log: GroupCommit,
-        status: PipelineProgress,
-        events: Path | None,
-        vectors: Path | None,
-        spool: Path,
-        checkpoints: CheckpointErasure,
-    ) -> None:
-        self.store = store
-        self._checkpoints = checkpoints
-        self.log = log
-        self._status = status
-        self._archives: dict[str, Path] = {}
-        if events is not None:
-            self._archives["events"] = events
-        if vectors is not None:
-            self._archives["vectors"] = vectors
-        self._spool = spool
+    def __post_init__(self) -> None:
         self._spool_files_by_erasure: dict[str, list[str]] = {}
-        self.keeps_name = False
 
     @property
     def directory(self) -> Path:
@@ -133,24 +227,23 @@ class EmbeddedErasureTargets:
         return log.directory
 
     async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
-        """See `ErasureTargets.write_order`."""
+        """Log the order once."""
         return msgspec.structs.replace(erasure, at_offset=await self.log.commit([record]))
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:  # noqa: ARG002 (nobody is expected to report)
-        """See `ErasureTargets.waiting_for`."""
+        """The pipeline, then each archive."""
         who = await self._waiting_component(erasure)
         return f"waits for {who} to come past offset {erasure.at_offset} of the log" if who else ""
 
     async def _waiting_component(self, erasure: Erasure) -> str:
         offset = erasure.at_offset
-        position = await asyncio.to_thread(self.committed_offset)
-        if position <= offset or self._status.offset <= offset:
+        committed = (await asyncio.to_thread(self.store.partitions.position, ONLY_PARTITION)).offset
+        if committed <= offset or self.status.offset <= offset:
             return "the pipeline"
-        waiting = self._spool_files_by_erasure.setdefault(
-            erasure.erasure_id, self.spool_files()
-        )  # when the pipeline had come past it
-        if "events" in self._archives:
-            archived = await asyncio.to_thread(read_position, self._archives["events"])
+        # Files that waited when the pipeline had come past it.
+        waiting = self._spool_files_by_erasure.setdefault(erasure.erasure_id, self.spool_files())
+        if "events" in self.archives:
+            archived = await asyncio.to_thread(read_position, self.archives["events"])
             if (archived or 0) <= offset:
                 return "the archive"
         if set(waiting) & set(self.spool_files()):
@@ -158,60 +251,27 @@ class EmbeddedErasureTargets:
         del self._spool_files_by_erasure[erasure.erasure_id]
         return ""
 
-    async def acknowledged(self, erasure: Erasure) -> Erasure:
-        """See `ErasureTargets.acknowledged`."""
-        return erasure
-
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:  # noqa: ARG002 (nothing of it ages here)
-        """See `ErasureTargets.summary`."""
+        """Facts for the proof: the log is rewritten up to the order."""
         return ErasureSummary(
             {"log_up_to_offset": erasure.at_offset, "log_up_to": format_rfc3339(erasure.at_ms)},
-            remains=[_REMAINS_IN_LOG, *self._checkpoints.remains()],
+            remains=[_REMAINS_IN_LOG, *self.checkpoints.remains()],
         )
-
-    async def assist(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (there is one process)
-        """See `ErasureTargets.assist`."""
-        return []
-
-    async def release_names(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (no name is kept)
-        """See `ErasureTargets.release_names`."""
-        return []
-
-    def committed_offset(self) -> int:
-        """Offset up to which the pipeline has committed."""
-        return self.store.partitions.position(ONLY_PARTITION).offset
 
     def spool_files(self) -> list[str]:
         """Numbers of the files that wait between the pipeline and the archive of vectors."""
-        if "vectors" not in self._archives:
-            return []
-        return waiting_spool_files(self._spool)
+        return waiting_spool_files(self.spool) if "vectors" in self.archives else []
 
-    async def erase(self, erasure: Erasure) -> dict[str, int]:
-        """See `ErasureTargets.erase`."""
-        scope = erasure_scope(erasure)
-        counts = Counter(await asyncio.to_thread(self._checkpoints.erase, {ONLY_PARTITION: scope.at_offset}))
-        counts.update(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
-        counts.update(await self._erase_log(scope))
-        for kind in self._archives:
-            counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, False))
-        return dict(counts)
+    def _places_of(self, erasure: Erasure) -> tuple[Mapping[int, int], ErasureScope]:
+        return {ONLY_PARTITION: erasure.at_offset}, erasure_scope(erasure)
 
-    async def remaining(self, erasure: Erasure) -> dict[str, int]:
-        """See `ErasureTargets.remaining`."""
-        scope = erasure_scope(erasure)
-        counts = Counter(
-            prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
-        )
-        counts.update(await asyncio.to_thread(self._checkpoints.remaining, {ONLY_PARTITION: scope.at_offset}))
-        counts.update(await asyncio.to_thread(self._count_log, scope))
-        for kind in self._archives:
-            counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, True))
-        return {target: count for target, count in counts.items() if count}
+    async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
+        counts = Counter(await self._erase_log(scope))
+        counts.update(await asyncio.to_thread(self._erase_archives, scope, dry=False))
+        return counts
 
-    async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (there is one process)
-        """See `ErasureTargets.not_checked`."""
-        return self._checkpoints.not_checked()
+    def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
+        return self._count_log(scope) + self._erase_archives(scope, dry=True)
 
     async def _erase_log(self, scope: ErasureScope) -> dict[str, int]:
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
@@ -223,20 +283,19 @@ class EmbeddedErasureTargets:
                 counts.update({"log.events": rewritten[1].removed, "log.events.changed": rewritten[1].changed})
         return dict(counts)
 
-    def _count_log(self, scope: ErasureScope) -> dict[str, int]:
+    def _count_log(self, scope: ErasureScope) -> Counter[str]:
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
         for base in closed_segments(self.directory, end):
             segment_counts = count_changes(self.directory, base, end, change)
             counts.update({"log.events": segment_counts.removed, "log.events.changed": segment_counts.changed})
-        return dict(counts)
+        return counts
 
-    def _erase_archive(self, kind: Any, scope: ErasureScope, dry: bool) -> dict[str, int]:
-        from trustwatch.ingest.archive.archive_erasure import (
-            erase_files,  # needs the extra `archive`, which is there where one is kept
-        )
-
-        erased = erase_files(self._archives[kind], kind, scope.subject, {0: scope.at_offset + 1}, dry=dry)
-        return {f"archive.{kind}": erased.removed, f"archive.{kind}.changed": erased.changed}
+    def _erase_archives(self, scope: ErasureScope, *, dry: bool) -> Counter[str]:
+        counts = Counter[str]()
+        for kind, folder in self.archives.items():
+            removed, changed = erase_archive(folder, kind, scope.subject, {ONLY_PARTITION: scope.at_offset}, dry=dry)
+            counts.update({f"archive.{kind}": removed, f"archive.{kind}.changed": changed})
+        return counts
 
 
 _REMAINS_IN_LOG = (
@@ -255,6 +314,5 @@ def _segment_replacement(base: int, fresh: Path) -> Callable[[EventLog], bool]:
     return lambda log: log.replace_segment(base, fresh)
 
 
-def prefixed_counts(target: str, counts: dict[str, int]) -> dict[str, int]:
-    """Counts of one target under its name."""
-    return {f"{target}.{name}": count for name, count in counts.items()}
+def _of_database(counts: Mapping[str, int]) -> dict[str, int]:
+    return {f"database.{name}": count for name, count in counts.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -70,29 +71,17 @@ _REMAINS_BY_KIND = {
 
 
 class ProofSigner(NamedTuple):
-    """Signs proofs, and reads them.
+    """Signs proofs, and reads them."""
 
-    Attributes:
-        sign: (document, type) → compact JWS.
-        read: (compact JWS, type) → document; raises ValueError where it is none of ours.
-    """
-
-    sign: Callable[[dict[str, Any], str], str]
+    sign: Callable[[dict[str, Any], str], str]  # (document, type) → compact JWS
+    # (compact JWS, type) → document; raises ValueError where it is none of ours
     read: Callable[[str, str], dict[str, Any]]
 
 
 def proof_document(
     erasure: Erasure, done_ms: int, after: list[ChainHead], summary: ErasureSummary, *, on_server: bool
 ) -> dict[str, Any]:
-    """The document of an erasure that is done.
-
-    Args:
-        erasure: with what was counted.
-        done_ms: UTC milliseconds.
-        after: heads of the chains now.
-        summary: what the places say.
-        on_server: whether the database is a server, whose own files are not ours.
-    """
+    """The document of an erasure that is done."""
     counts = {name: count for name, count in erasure.counts.items() if isinstance(count, int)}
     remains = [*summary.remains, *_remaining_entries(erasure, on_server)]
     return {
@@ -144,47 +133,29 @@ def _remaining_entries(erasure: Erasure, on_server: bool) -> list[tuple[str, str
 MAX_ROUNDS = 3
 
 
+@dataclass(eq=False, repr=False)
 class ErasureSteps:
-    """Steps of an erasure, one for each status. The caller knows if this process may take them.
+    """Steps of an erasure, one for each status. The caller knows if this process may take them."""
 
-    Args:
-        targets: where it is erased.
-        key: of marks.
-        signer: of proofs.
-        forgotten: called with an agent's subject and when the order arrived (UTC ms), once the pipeline forgot it.
-        now_ms: UTC milliseconds.
-        on_server: whether the database is a server.
-    """
-
-    def __init__(
-        self,
-        targets: ErasureTargets,
-        key: Callable[[], PrivacyKey],
-        signer: Callable[[], ProofSigner],
-        forgotten: Callable[[ErasureSubject, int], Awaitable[None]],
-        now_ms: Callable[[], int],
-        *,
-        on_server: bool,
-    ) -> None:
-        self._targets = targets
-        self._key = key
-        self._signer = signer
-        self._on_forgotten = forgotten
-        self._now_ms = now_ms
-        self._on_server = on_server
+    targets: ErasureTargets
+    key: Callable[[], PrivacyKey]
+    signer: Callable[[], ProofSigner]
+    forgotten: Callable[[ErasureSubject, int], Awaitable[None]]
+    now_ms: Callable[[], int]
+    _: KW_ONLY
+    on_server: bool
 
     async def advance(self, erasure: Erasure) -> Erasure | None:
         """Do what its status asks for; the erasure as it is then, for the caller to write. None = it has to wait.
 
-        Raises:
-            TrustwatchError, OSError: a place does not answer, or refuses; the step is to be done again.
+        Raises TrustwatchError, OSError.
         """
         return await _STEPS[erasure.status](self, erasure)
 
     async def _queued(self, erasure: Erasure) -> Erasure:
-        targets, subject = self._targets, erasure.erasure_subject
+        targets, subject = self.targets, erasure.erasure_subject
         await self._store_forgotten_mark(erasure)
-        now = max(self._now_ms(), erasure.at_ms + 1)  # a round is known by its time, whatever the clock says
+        now = max(self.now_ms(), erasure.at_ms + 1)  # a round is known by its time, whatever the clock says
         order = EraseCommand(erasure.erasure_id, *subject)
         if "chain" not in erasure.counts:
             heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
@@ -205,31 +176,31 @@ class ErasureSteps:
         """Keep an agent from going on from a model's history."""
         if erasure.kind == "agent":
             await asyncio.to_thread(
-                self._targets.store.erasures.add_mark,
-                self._key().erasure_mark(unkeyed_agent_key(*erasure.erasure_subject.agent_identity)),
-                self._now_ms(),
+                self.targets.store.erasures.add_mark,
+                self.key().erasure_mark(unkeyed_agent_key(*erasure.erasure_subject.agent_identity)),
+                self.now_ms(),
             )
 
     async def _waiting(self, erasure: Erasure) -> Erasure | None:
         if not erasure.subject_digest:
             return await self._complete_rediscovered(erasure)
-        awaited = await self._targets.waiting_for(erasure, self._now_ms())
+        awaited = await self.targets.waiting_for(erasure, self.now_ms())
         if awaited:
             return None if erasure.error == awaited else msgspec.structs.replace(erasure, error=awaited)
-        return msgspec.structs.replace(await self._targets.acknowledged(erasure), status="erasing", error="")
+        return msgspec.structs.replace(await self.targets.acknowledged(erasure), status="erasing", error="")
 
     async def _erasing(self, erasure: Erasure) -> Erasure:
-        erased = await self._targets.erase(erasure)
-        await self._on_forgotten(erasure.erasure_subject, erasure.at_ms)
+        erased = await self.targets.erase(erasure)
+        await self.forgotten(erasure.erasure_subject, erasure.at_ms)
         counts = dict(erasure.counts)
         for target, count in erased.items():
             counts[target] = counts.get(target, 0) + count
         return msgspec.structs.replace(erasure, status="checking", counts=counts)
 
     async def _checking(self, erasure: Erasure) -> Erasure:
-        remaining = await self._targets.remaining(erasure)
+        remaining = await self.targets.remaining(erasure)
         if not remaining:
-            subject = erasure.subject if self._targets.keeps_name else ""
+            subject = erasure.subject if self.targets.keeps_name else ""
             return msgspec.structs.replace(erasure, status="compacting", subject=subject, error="")
         problem = "still found: " + ", ".join(f"{target} {count}" for target, count in sorted(remaining.items()))
         if erasure.rounds < MAX_ROUNDS:
@@ -237,14 +208,14 @@ class ErasureSteps:
         return msgspec.structs.replace(erasure, status="failed", error=problem)
 
     async def _compacting(self, erasure: Erasure) -> Erasure | None:
-        targets = self._targets
+        targets = self.targets
         if not await asyncio.to_thread(targets.store.database.compact):
             return self._compaction_blocked(erasure)
         heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
-        now = self._now_ms()
+        now = self.now_ms()
         summary = await targets.summary(erasure, now)
         erasure = msgspec.structs.replace(erasure, counts={**erasure.counts, **summary.counts})
-        proof = self._signer().sign(proof_document(erasure, now, heads, summary, on_server=self._on_server), PROOF_TYPE)
+        proof = self.signer().sign(proof_document(erasure, now, heads, summary, on_server=self.on_server), PROOF_TYPE)
         return msgspec.structs.replace(erasure, status="done", done_ms=now, proof=proof.encode(), error="")
 
     def _compaction_blocked(self, erasure: Erasure) -> Erasure | None:

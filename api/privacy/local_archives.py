@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import structlog
 from trustwatch.ingest.archive.archive_files import ArchiveFileKind, read_positions
 from trustwatch.ingest.durable_files import create_file_once
 from trustwatch.ingest.errors import ConfigError, CorruptLog
+from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.sql_store import SqlStore
@@ -28,10 +30,8 @@ from .. import clock
 ID_FILE = "_archive-id"
 ARCHIVE_KEY_PREFIX, ACKNOWLEDGEMENT_KEY_PREFIX = "archive.", "erased."
 REGISTER_EVERY_MS = MINUTE_MS
-REGISTERED_WITHIN_MS = HOUR_MS
-"""An archive whose process was not seen for so long does not hold an erasure up."""
-RETRY_S = 30.0
-"""Pause before an archive that could not be erased is tried again, s."""
+REGISTERED_WITHIN_MS = HOUR_MS  # An archive whose process was not seen for so long does not hold an erasure up
+RETRY_S = 30.0  # Pause before an archive that could not be erased is tried again, s
 SPOOL_PATTERNS = ("*.open", "*.frames")
 
 
@@ -72,36 +72,19 @@ _registration_decoder, _acknowledgement_decoder = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class LocalArchives:
-    """Archives of this process.
+    """Archives of this process."""
 
-    Args:
-        store: of the deployment.
-        folders: by kind.
-        topic: whose records the archive of events is made of.
-        spool: folder between the worker of this process and its archive of vectors.
-        host: name of this machine, for people.
-        latest_report: an object that is another one after each report of the worker beside this process.
-        kept_ms: files are kept so long: an archive that is not seen longer has none left of its time.
-    """
+    store: SqlStore
+    folders: Mapping[ArchiveFileKind, Path]
+    topic: str
+    spool: Path
+    host: str
+    latest_report: Callable[[], object]
+    kept_ms: int
 
-    def __init__(
-        self,
-        store: SqlStore,
-        folders: Mapping[ArchiveFileKind, Path],
-        topic: str,
-        spool: Path,
-        host: str,
-        latest_report: Callable[[], object],
-        kept_ms: int,
-    ) -> None:
-        self._store = store
-        self._folders = dict(folders)
-        self._topic = topic
-        self._spool = spool
-        self._host = host
-        self._last_worker_report = latest_report
-        self._retention_ms = kept_ms
+    def __post_init__(self) -> None:
         self._ids: dict[ArchiveFileKind, str] = {}
         self._registered_ms = -REGISTER_EVERY_MS
         self._handovers: dict[tuple[str, int], _SpoolHandover] = {}
@@ -112,13 +95,13 @@ class LocalArchives:
         """Say that the archives are there; blocks. Raises OSError, Unavailable."""
         if now_ms - self._registered_ms < REGISTER_EVERY_MS:
             return
-        for kind, folder in self._folders.items():
+        for kind, folder in self.folders.items():
             if kind not in self._ids:
                 self._ids[kind] = self._archive_id(kind, folder)
             registration = msgspec.json.encode(
-                ArchiveRegistration(kind, self._host, str(folder.resolve()), now_ms)
+                ArchiveRegistration(kind, self.host, str(folder.resolve()), now_ms)
             ).decode()
-            self._store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], registration)
+            self.store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], registration)
         self._registered_ms = now_ms
 
     def _archive_id(self, kind: ArchiveFileKind, folder: Path) -> str:
@@ -126,19 +109,19 @@ class LocalArchives:
         archive_id = _read_archive_id(folder)
         if kind != "vectors":
             return archive_id
-        self._store.metadata.delete_prefix(
+        self.store.metadata.delete_prefix(
             ARCHIVE_KEY_PREFIX + archive_id
         )  # as it was called when one answered for all spools
-        return f"{_read_archive_id(self._spool)}-{archive_id}"
+        return f"{_read_archive_id(self.spool)}-{archive_id}"
 
     def erasure_progress(self, erasure: Erasure, now_ms: int) -> ArchiveErasureProgress:
         """Progress of an erasure in all archives of the deployment; blocks."""
         acks = {
             key.rpartition(".")[2]: _acknowledgement_decoder.decode(text)
-            for key, text in self._store.metadata.find(_acknowledgement_prefix(erasure)).items()
+            for key, text in self.store.metadata.find(_acknowledgement_prefix(erasure)).items()
         }
         progress = ArchiveErasureProgress({}, {}, {}, {})
-        for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items():
+        for key, text in self.store.metadata.find(ARCHIVE_KEY_PREFIX).items():
             archive_id, registration = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
             ack = acks.get(archive_id)
             if ack is not None and ack.at_ms == erasure.at_ms:
@@ -148,7 +131,7 @@ class LocalArchives:
                 progress.errors[archive_id] = ack.error
             if now_ms - registration.seen_ms <= REGISTERED_WITHIN_MS:
                 progress.awaited[archive_id] = registration
-            elif now_ms - registration.seen_ms <= self._retention_ms:
+            elif now_ms - registration.seen_ms <= self.kept_ms:
                 progress.missing[archive_id] = registration
         return progress
 
@@ -164,7 +147,7 @@ class LocalArchives:
         key = _acknowledgement_prefix(erasure) + archive_id
         if self._acknowledged_ms.get(key) == erasure.at_ms:
             return True
-        encoded = await asyncio.to_thread(self._store.metadata.get, key)
+        encoded = await asyncio.to_thread(self.store.metadata.get, key)
         done = stored = ArchiveAcknowledgement(0) if encoded is None else _acknowledgement_decoder.decode(encoded)
         if stored.at_ms != erasure.at_ms:
             if clock.monotonic() < self._retry_at.get(key, 0.0):
@@ -173,7 +156,7 @@ class LocalArchives:
                 return False
             done = await asyncio.to_thread(self._try_erase, kind, erasure, up_to)
             if done != stored:
-                await asyncio.to_thread(self._store.metadata.put, key, msgspec.json.encode(done).decode())
+                await asyncio.to_thread(self.store.metadata.put, key, msgspec.json.encode(done).decode())
         if done.error:
             self._retry_at[key] = clock.monotonic() + RETRY_S
             return False
@@ -184,7 +167,7 @@ class LocalArchives:
 
     def _try_erase(self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int]) -> ArchiveAcknowledgement:
         try:
-            removed, changed = self._erase_files(kind, erasure, up_to)
+            removed, changed = erase_archive(self.folders[kind], kind, erasure.erasure_subject, up_to)
         except (ConfigError, OSError) as error:
             _log.warning("an archive could not be erased", kind=kind, erasure_id=erasure.erasure_id, error=str(error))
             return ArchiveAcknowledgement(0, error=str(error))
@@ -192,7 +175,11 @@ class LocalArchives:
 
     def remaining(self, erasure: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
         """Counts of what the archives of this process still hold; blocks."""
-        counts = {f"archive.{kind}": sum(self._erase_files(kind, erasure, up_to, dry=True)) for kind in self._folders}
+        subject = erasure.erasure_subject
+        counts = {
+            f"archive.{kind}": sum(erase_archive(folder, kind, subject, up_to, dry=True))
+            for kind, folder in self.folders.items()
+        }
         return {target: count for target, count in counts.items() if count}
 
     def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
@@ -200,36 +187,25 @@ class LocalArchives:
         ours = {_folder_id(archive_id) for archive_id in self._ids.values()}
         registrations = {
             key.removeprefix(ARCHIVE_KEY_PREFIX): _registration_decoder.decode(text)
-            for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items()
+            for key, text in self.store.metadata.find(ARCHIVE_KEY_PREFIX).items()
         }
         return [
             registration
             for archive_id, registration in registrations.items()
-            if _folder_id(archive_id) not in ours and now_ms - registration.seen_ms <= self._retention_ms
+            if _folder_id(archive_id) not in ours and now_ms - registration.seen_ms <= self.kept_ms
         ]
 
     def drop_acknowledgements(self, erasure: Erasure) -> None:
         """The erasure is over: nobody asks any more what archives did for it; blocks."""
-        self._store.metadata.delete_prefix(_acknowledgement_prefix(erasure))
+        self.store.metadata.delete_prefix(_acknowledgement_prefix(erasure))
         for archive_id in self._ids.values():
             self._acknowledged_ms.pop(_acknowledgement_prefix(erasure) + archive_id, None)
-
-    def _erase_files(
-        self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int], *, dry: bool = False
-    ) -> tuple[int, int]:
-        from trustwatch.ingest.archive.archive_erasure import (
-            erase_files,  # needs the extra `archive`, which is there where one is kept
-        )
-
-        ends = {partition: offset + 1 for partition, offset in up_to.items()}
-        erased = erase_files(self._folders[kind], kind, erasure.erasure_subject, ends, dry=dry)
-        return erased.removed, erased.changed
 
     def _is_past(self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
         if kind == "vectors":
             return self._is_spool_drained((erasure.erasure_id, erasure.at_ms))
         try:
-            positions = read_positions(self._folders[kind], self._topic) or {}
+            positions = read_positions(self.folders[kind], self.topic) or {}
         except CorruptLog:
             return False  # the archiver says what is wrong with it
         return all(positions.get(partition, 0) > offset for partition, offset in up_to.items())
@@ -237,7 +213,7 @@ class LocalArchives:
     def _is_spool_drained(self, order: tuple[str, int]) -> bool:
         """True if what the worker beside us computed before the order is in files."""
         handover = self._handovers.setdefault(order, _SpoolHandover())
-        return handover.is_complete(self._last_worker_report(), self._spool)
+        return handover.is_complete(self.latest_report(), self.spool)
 
 
 class _SpoolHandover:
@@ -259,6 +235,17 @@ class _SpoolHandover:
         if self._files is None:
             self._files = set(waiting_spool_files(spool))
         return not self._files & set(waiting_spool_files(spool))
+
+
+def erase_archive(
+    folder: Path, kind: ArchiveFileKind, subject: ErasureSubject, up_to: Mapping[int, int], *, dry: bool = False
+) -> tuple[int, int]:
+    """Erase in an archive what was logged up to offsets by partition; counts of removed and changed records. Blocks."""
+    from trustwatch.ingest.archive.archive_erasure import erase_files  # needs the extra `archive`
+
+    ends = {partition: offset + 1 for partition, offset in up_to.items()}
+    erased = erase_files(folder, kind, subject, ends, dry=dry)
+    return erased.removed, erased.changed
 
 
 def waiting_spool_files(folder: Path) -> list[str]:

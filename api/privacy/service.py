@@ -7,6 +7,7 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -37,13 +38,11 @@ from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.store_executor import StoreExecutor
 from .agent_export import ExportSources, export_agent
-from .checkpoint_erasure import CheckpointsNotErased
-from .embedded_targets import ErasureTargets
+from .embedded_targets import CheckpointsNotErased, ErasureTargets
 from .erasure_steps import PROOF_TYPE, ErasureSteps, ProofSigner
 
 STEP_EVERY_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
-FOLLOW_EVERY_S = 1.0
-"""Interval of looking at what other processes of a deployment do, s."""
+FOLLOW_EVERY_S = 1.0  # Interval of looking at what other processes of a deployment do, s
 RELEASE_NAMES_EVERY_S = 3600.0
 LEADER_LOCK_NAME = "erasures"
 
@@ -66,20 +65,13 @@ class ErasureRefused(ProblemError):
 
 
 class ErasureRequest(NamedTuple):
-    """An agent or a principal that somebody wants to be erased.
+    """An agent or a principal that somebody wants to be erased."""
 
-    Attributes:
-        kind: what it is.
-        name: its identifier.
-        tenant: None = the caller's only one.
-        issuer: of an agent; None = the caller's only one. Principals have none.
-        as_named: with pseudonyms on, erase the identifier of a principal itself, as it was logged before they were.
-    """
-
-    kind: Literal["agent", "principal"]
-    name: str
-    tenant: str | None = None
-    issuer: str | None = None
+    kind: Literal["agent", "principal"]  # what it is
+    name: str  # its identifier
+    tenant: str | None = None  # None = the caller's only one
+    issuer: str | None = None  # of an agent; None = the caller's only one. Principals have none
+    # with pseudonyms on, erase the identifier of a principal itself, as it was logged before they were
     as_named: bool = False
 
 
@@ -97,71 +89,42 @@ class ProofCheck(NamedTuple):
         return self.signed and self.same_subject and not self.left
 
 
+@dataclass(eq=False, repr=False)
 class ErasureService:
     """Erasures, their proofs, and exports. One per service, for one event loop.
 
     What people ask waits for the store as all requests do (`StoreExecutor`); the work itself takes as long as it takes,
     in threads that no request waits for.
-
-    Args:
-        targets: where it is erased.
-        export_sources: what an export reads.
-        agents: finds the agent that a request means.
-        executor: the way into the store.
-        principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
-        key: of marks.
-        signer: of proofs.
-        on_forgotten: called with an agent's subject and when the order arrived (UTC ms), once the pipeline forgot it.
-        now_ms: UTC milliseconds.
-        on_server: whether the database is a server.
-        leads: whether this process may carry erasures out, where no other one of the deployment does.
     """
 
-    def __init__(
-        self,
-        targets: ErasureTargets,
-        export_sources: ExportSources,
-        agents: AgentResolver,
-        executor: StoreExecutor,
-        principal_alias: Callable[[str, str], str] | None,
-        key: Callable[[], PrivacyKey],
-        signer: Callable[[], ProofSigner],
-        on_forgotten: Callable[[ErasureSubject, int], Awaitable[None]],
-        now_ms: Callable[[], int],
-        *,
-        on_server: bool,
-        leads: bool = True,
-    ) -> None:
-        self._targets = targets
-        self._export_sources = export_sources
-        self._agents = agents
-        self._executor = executor
-        self._principal_alias = principal_alias
-        self._signer = signer
-        self._on_forgotten = on_forgotten
-        self._now_ms = now_ms
-        self._may_lead = leads
-        self._steps = ErasureSteps(targets, key, signer, on_forgotten, now_ms, on_server=on_server)
+    targets: ErasureTargets
+    export_sources: ExportSources
+    agents: AgentResolver
+    executor: StoreExecutor
+    principal_alias: Callable[[str, str], str] | None
+    key: Callable[[], PrivacyKey]
+    signer: Callable[[], ProofSigner]
+    on_forgotten: Callable[[ErasureSubject, int], Awaitable[None]]
+    now_ms: Callable[[], int]
+    _: KW_ONLY
+    on_server: bool
+    leads: bool = True
+
+    def __post_init__(self) -> None:
+        self._steps = ErasureSteps(
+            self.targets, self.key, self.signer, self.on_forgotten, self.now_ms, on_server=self.on_server
+        )
         self._wake = asyncio.Event()
         self._leader_lock: LeaderLock | None = None
         self._names_released_at = float("-inf")
         self._compaction_due = False
         self._forgotten_at_ms: dict[str, int] | None = None
-        self.done_count = 0
-        """Erasures that were finished by this process."""
-        self.failed_count = 0
-        """Erasures that this process gave up."""
 
     async def request_erasure(self, caller: AuthenticatedCaller, request: ErasureRequest, reason: str) -> Erasure:
         """Take an order, durably; one that is under way for the same subject is returned instead.
 
-        Only for callers of all tenants: refused records belong to nobody, and are searched for the name.
-
-        Raises:
-            ProblemError: 403, the caller is not bound to all tenants.
-            TenantNotAllowed: it has to name a tenant.
-            ErasureRefused: an authorization server still has the agent lowered; or the name is a word of the schema.
-            Unavailable: the store does not answer.
+        Only for callers of all tenants: refused records belong to nobody, and are searched for the name. Raises
+        ProblemError (403), TenantNotAllowed, ErasureRefused, Unavailable.
         """
         require_all_tenants(caller)
         subject = self._subject_of(caller, request)
@@ -170,7 +133,7 @@ class ErasureService:
             if (erasure.kind, erasure.tenant, erasure.issuer, erasure.subject) == subject[:4]:
                 return erasure
         erasure = await asyncio.to_thread(self._new_erasure, subject, reason, caller.recorded_name)
-        await self._executor.write(self._targets.store.erasures.add, erasure)
+        await self.executor.write(self.targets.store.erasures.add, erasure)
         self._wake.set()
         return erasure
 
@@ -179,9 +142,9 @@ class ErasureService:
         if request.kind == "agent":
             issuer = request.issuer or caller.binding.default_issuer or ""
             return ErasureSubject("agent", tenant, issuer, request.name, "")
-        if self._principal_alias is None or request.as_named:
+        if self.principal_alias is None or request.as_named:
             return ErasureSubject("principal", tenant, "", request.name, "")
-        return ErasureSubject("principal", tenant, "", self._principal_alias(tenant, request.name), "")
+        return ErasureSubject("principal", tenant, "", self.principal_alias(tenant, request.name), "")
 
     async def _check_erasable(self, subject: ErasureSubject) -> None:
         """Raise ErasureRefused where it can not be erased as things are."""
@@ -192,7 +155,7 @@ class ErasureService:
             )
         if subject.kind != "agent":
             return
-        servers = await self._executor(self._targets.store.actuations.targets_with_original, subject)
+        servers = await self.executor(self.targets.store.actuations.targets_with_original, subject)
         if servers:
             raise ErasureRefused(
                 f"the agent is lowered at {', '.join(servers)}, and what it had before is known here alone: release it "
@@ -201,7 +164,7 @@ class ErasureService:
 
     def _new_erasure(self, subject: ErasureSubject, reason: str, by: str) -> Erasure:
         """The erasure as it is stored. Takes a while on purpose: its digest is an scrypt."""
-        now, salt = self._now_ms(), secrets.token_hex(16)
+        now, salt = self.now_ms(), secrets.token_hex(16)
         erasure_id = record_id(now, salt)
         digest = subject_digest(salt, *subject[:4])
         words = NameEraser(subject.name, erasure_pseudonym(erasure_id)).erase_in_text(reason)
@@ -223,35 +186,27 @@ class ErasureService:
     async def open_erasures(self) -> Sequence[Erasure]:
         """Erasures that are asked for and not done, oldest first: their subjects are not to be shown any more."""
         with reads_of(WHOLE_DEPLOYMENT):  # whoever looks on: nobody sees what is being erased
-            return await self._executor(self._targets.store.erasures.list_open)
+            return await self.executor(self.targets.store.erasures.list_open)
 
     async def list(self, caller: AuthenticatedCaller, limit: int, cursor: str | None) -> Page[Erasure]:
         """Erasures of the caller's tenants, newest first. Raises ProblemError (400), Unavailable."""
-        return await self._executor(self._targets.store.erasures.page, visible_tenants(caller, None), limit, cursor)
+        return await self.executor(self.targets.store.erasures.page, visible_tenants(caller, None), limit, cursor)
 
     async def get(self, caller: AuthenticatedCaller, erasure_id: str) -> Erasure:
         """One erasure. Raises ProblemError (404), Unavailable."""
-        erasure = await self._executor(self._targets.store.erasures.get, erasure_id, visible_tenants(caller, None))
+        erasure = await self.executor(self.targets.store.erasures.get, erasure_id, visible_tenants(caller, None))
         if erasure is None:
             raise not_found_error("erasure")
         return erasure
 
     def document(self, erasure: Erasure) -> dict[str, Any] | None:
         """Content of the proof; None = there is none yet."""
-        return self._signer().read(erasure.proof.decode(), PROOF_TYPE) if erasure.proof else None
+        return self.signer().read(erasure.proof.decode(), PROOF_TYPE) if erasure.proof else None
 
     async def verify(self, caller: AuthenticatedCaller, erasure_id: str, proof: str, name: str) -> ProofCheck:
         """Look again at everything that an erasure covered, for *name*, and at the proof's signature.
 
-        Args:
-            caller: who asks.
-            erasure_id: of the erasure that the proof names.
-            proof: compact JWS.
-            name: the identifier, which nothing here knows any more.
-
-        Raises:
-            ProblemError: 404, there is no such erasure; 409, it is not done.
-            Unavailable: the store does not answer.
+        Raises ProblemError (404, 409), Unavailable.
         """
         erasure = await self.get(caller, erasure_id)
         if erasure.status != "done":
@@ -261,7 +216,7 @@ class ErasureService:
 
     async def _check_proof(self, erasure: Erasure, proof: str, name: str) -> ProofCheck:
         try:
-            document = self._signer().read(proof, PROOF_TYPE)
+            document = self.signer().read(proof, PROOF_TYPE)
         except ValueError:
             return ProofCheck(False, False, {})
         asked = document["asked"]["subject"]
@@ -271,20 +226,17 @@ class ErasureService:
         if not same or document["erasure_id"] != erasure.erasure_id:
             return ProofCheck(True, False, {})
         with reads_of(WHOLE_DEPLOYMENT):  # the claim is that the name is nowhere; counts alone are told
-            left = await self._targets.remaining(msgspec.structs.replace(erasure, subject=name))
-        return ProofCheck(True, True, left, await self._targets.not_checked(self._now_ms()))
+            left = await self.targets.remaining(msgspec.structs.replace(erasure, subject=name))
+        return ProofCheck(True, True, left, await self.targets.not_checked(self.now_ms()))
 
     def export(self, caller: AuthenticatedCaller, agent: AgentSelector) -> Iterator[bytes]:
         """Everything about one agent as a ZIP, piece by piece, which blocks; see `agent_export.export_agent`.
 
         Of refused records a caller that is not bound to all tenants gets those that it sent itself, and nothing that
         tells about the deployment: places in the log, names of targets and their errors, heads of the chain, version.
-
-        Raises:
-            TenantNotAllowed: it is not bound to that tenant, or has to name one.
-            ProblemError: 409, several agents are meant.
+        Raises TenantNotAllowed, ProblemError (409).
         """
-        entry = self._agents.entry(caller, agent)
+        entry = self.agents.entry(caller, agent)
         if entry is not None:
             name = entry.summary.name
             subject = ErasureSubject("agent", name.tenant, name.issuer, name.agent_id, "")
@@ -292,12 +244,12 @@ class ErasureService:
             issuer = agent.issuer if agent.issuer is not None else caller.binding.default_issuer or ""
             subject = ErasureSubject("agent", caller.require_tenant(agent.tenant), issuer, agent.agent_id, "")
         senders = None if visible_tenants(caller, None) is None else [caller.name]
-        return export_agent(self._export_sources, subject, senders, self._now_ms(), caller.recorded_name)
+        return export_agent(self.export_sources, subject, senders, self.now_ms(), caller.recorded_name)
 
     async def verify_decision_chain(self, caller: AuthenticatedCaller) -> ChainVerification:
         """Walk over all tenants' decisions, however long it takes. Raises ProblemError (403), Unavailable."""
         require_all_tenants(caller)
-        return await asyncio.to_thread(verify_chains, self._targets.store.decisions, self._targets.store.erasures)
+        return await asyncio.to_thread(verify_chains, self.targets.store.decisions, self.targets.store.erasures)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Carry out open erasures, from the beginning of the process on, until *stop*."""
@@ -320,7 +272,7 @@ class ErasureService:
         try:
             if not await self._is_leading():
                 return RETRY_S if failing else FOLLOW_EVERY_S
-            waiting = await asyncio.to_thread(self._targets.store.erasures.list_open)
+            waiting = await asyncio.to_thread(self.targets.store.erasures.list_open)
         except (TrustwatchError, OSError) as error:
             _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
@@ -333,7 +285,7 @@ class ErasureService:
                 failing = True
                 await self._note_error(erasure, error)
         if not waiting:
-            return FOLLOW_EVERY_S if self._targets.keeps_name else IDLE_S
+            return FOLLOW_EVERY_S if self.targets.keeps_name else IDLE_S
         return 0.0 if moved else RETRY_S if failing else STEP_EVERY_S
 
     async def _note_error(self, erasure: Erasure, error: Exception) -> None:
@@ -341,7 +293,7 @@ class ErasureService:
         if isinstance(error, Unavailable | Fenced) and not isinstance(error, CheckpointsNotErased):
             return
         with suppress(TrustwatchError):
-            await asyncio.to_thread(self._targets.store.erasures.record_error, erasure, str(error))
+            await asyncio.to_thread(self.targets.store.erasures.record_error, erasure, str(error))
 
     async def _try_assist(self) -> bool:
         """False = what this process does for all could not be done now; what it leads goes on all the same."""
@@ -354,24 +306,24 @@ class ErasureService:
 
     async def _assist(self) -> None:
         """Do this process's part of erasures that any process carries out: its archives, and what it remembers."""
-        passed = {erasure.erasure_id: erasure for erasure in await self._targets.assist(self._now_ms())}
+        passed = {erasure.erasure_id: erasure for erasure in await self.targets.assist(self.now_ms())}
         if self._forgotten_at_ms is None:  # what was over before this process began, it has never known
             self._forgotten_at_ms = {
                 name: erasure.at_ms for name, erasure in passed.items() if erasure.status == "done"
             }
         for name, erasure in passed.items():
             if self._forgotten_at_ms.get(name) != erasure.at_ms:
-                await self._on_forgotten(erasure.erasure_subject, erasure.at_ms)
+                await self.on_forgotten(erasure.erasure_subject, erasure.at_ms)
                 self._forgotten_at_ms[name] = erasure.at_ms
 
     async def _is_leading(self) -> bool:
         """True if this process is the one that carries erasures out. Raises Unavailable."""
-        if not self._may_lead:
+        if not self.leads:
             return False
         try:
             if self._leader_lock is None:
                 self._leader_lock = await asyncio.to_thread(
-                    self._targets.store.database.acquire_leader_lock, LEADER_LOCK_NAME
+                    self.targets.store.database.acquire_leader_lock, LEADER_LOCK_NAME
                 )
             if self._leader_lock is None:
                 return False
@@ -386,14 +338,14 @@ class ErasureService:
 
     async def _release_names(self) -> None:
         """Look after what is done, now and then. Nothing that is open waits for it."""
-        if not self._targets.keeps_name or clock.monotonic() - self._names_released_at < RELEASE_NAMES_EVERY_S:
+        if not self.targets.keeps_name or clock.monotonic() - self._names_released_at < RELEASE_NAMES_EVERY_S:
             return
         try:
-            for erasure in await self._targets.release_names(self._now_ms()):
+            for erasure in await self.targets.release_names(self.now_ms()):
                 _log.info("an erased name is not kept any more", erasure_id=erasure.erasure_id)
                 self._compaction_due = True
             if self._compaction_due:
-                self._compaction_due = not await asyncio.to_thread(self._targets.store.database.compact)
+                self._compaction_due = not await asyncio.to_thread(self.targets.store.database.compact)
         except (TrustwatchError, OSError) as error:
             _log.warning("finished erasures could not be looked after", error=str(error))
         self._names_released_at = clock.monotonic()
@@ -404,15 +356,13 @@ class ErasureService:
         after = await self._steps.advance(erasure)
         if after is None:
             return False
-        after = msgspec.structs.replace(after, updated_ms=self._now_ms())
+        after = msgspec.structs.replace(after, updated_ms=self.now_ms())
         await self._check_leadership()
-        if not await asyncio.to_thread(self._targets.store.erasures.update, erasure, after):
+        if not await asyncio.to_thread(self.targets.store.erasures.update, erasure, after):
             _log.warning(
                 "a step of an erasure was given up: another process has changed it", erasure_id=erasure.erasure_id
             )
             return False
-        self.done_count += after.status == "done"
-        self.failed_count += after.status == "failed"
         _log.info("erasure", erasure_id=after.erasure_id, status=after.status, error=after.error or None)
         return True
 

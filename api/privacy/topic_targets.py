@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
-from typing import Any, NamedTuple
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import structlog
 
 from trustwatch.ingest.errors import ConfigError, TrustwatchError
-from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.ingest.record_keys import key_for_partition
 from trustwatch.ingest.source import Record, TopicWriter
@@ -23,50 +23,35 @@ from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicD
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.erasure_store import ForgetRecordPosition
-from trustwatch.scoring.store.sql_store import SqlStore
+from trustwatch.scoring.store.subject_store import ErasureScope
 
-from .checkpoint_erasure import CheckpointErasure
-from .embedded_targets import ErasureSummary, erasure_scope, prefixed_counts
+from .embedded_targets import ErasureSummary, ErasureTargets, erasure_scope
 from .local_archives import ArchiveErasureProgress, LocalArchives
 
 POLL_S = 0.5
 FLUSH_TIMEOUT_S = 20.0
 BROKER_DELAY_MS = 15 * MINUTE_MS
 """Brokers look for what is too old every few minutes, and remove its file a minute later."""
-FOREVER_MS = 10 * 366 * DAY_MS
-"""Kafka's own words for `never` are numbers in the thousands of years."""
+FOREVER_MS = 10 * 366 * DAY_MS  # Kafka's own words for `never` are numbers in the thousands of years
 _risk_decoder = msgspec.json.Decoder(RiskRecord)
 
 
-class TopicErasureSummary(NamedTuple):
-    """Erasure in a topic, and the time until which it may hold records of the subject.
-
-    `gone_by_ms` is UTC milliseconds, as its settings are now; None = nothing ends it.
-    """
-
-    topic: str
-    holds: str
-    done: str
-    gone_by_ms: int | None
-
-    def document(self) -> dict[str, Any]:
-        """Member of a proof about the topic."""
-        gone_by = None if self.gone_by_ms is None else format_rfc3339(self.gone_by_ms)
-        return {"topic": self.topic, "holds": self.holds, "done": self.done, "gone_by": gone_by}
-
-
-def summarise_topics(admin: TopicAdmin, topics: TopicNames, now_ms: int) -> list[TopicErasureSummary]:
-    """Summary of the erasure in each of our topics. Raises Unavailable."""
+def summarise_topics(admin: TopicAdmin, topics: TopicNames, now_ms: int) -> list[dict[str, Any]]:
+    """What a proof says of each of our topics; `gone_by`: until when it may hold records. Raises Unavailable."""
     return [_summarise_topic(admin, definition, definition.name(topics), now_ms) for definition in TOPIC_DEFINITIONS]
 
 
-def _summarise_topic(admin: TopicAdmin, definition: TopicDefinition, name: str, now_ms: int) -> TopicErasureSummary:
-    try:
-        description = admin.describe(name)
-    except ConfigError:
-        description = None  # we may not ask
-    gone_by = None if description is None else gone_by_ms(description, now_ms)
-    return TopicErasureSummary(name, definition.holds, _ACTION_BY_ROLE[definition.role], gone_by)
+def _summarise_topic(admin: TopicAdmin, definition: TopicDefinition, name: str, now_ms: int) -> dict[str, Any]:
+    gone_by = None
+    with suppress(ConfigError):  # we may not ask
+        if (description := admin.describe(name)) is not None:
+            gone_by = gone_by_ms(description, now_ms)
+    return {
+        "topic": name,
+        "holds": definition.holds,
+        "done": _ACTION_BY_ROLE[definition.role],
+        "gone_by": None if gone_by is None else format_rfc3339(gone_by),
+    }
 
 
 _ACTION_BY_ROLE = {
@@ -154,10 +139,7 @@ def _correction_of(
     if (reasons, indicators) == before and counterfactual == risk_record.counterfactual:
         return None
     changed = msgspec.structs.replace(
-        risk_record,
-        reasons=msgspec.Raw(reasons),
-        counterfactual=counterfactual,
-        indicators=msgspec.Raw(indicators),
+        risk_record, reasons=msgspec.Raw(reasons), counterfactual=counterfactual, indicators=msgspec.Raw(indicators)
     )
     return RiskTopicCorrection(record_key[0], record_key[1], msgspec.json.encode(changed), [])
 
@@ -182,66 +164,43 @@ RECHECK_DONE_WITHIN_MS = 2 * HOUR_MS
 
 
 class BrokerClients(NamedTuple):
-    """Access to topics.
+    """Access to topics."""
 
-    Attributes:
-        topics: their names.
-        reader: opens a reader of topics from their beginning.
-        admin: opens the admin client.
-    """
-
-    topics: TopicNames
-    reader: Callable[[str], TopicReader]
-    admin: Callable[[], TopicAdmin]
+    topics: TopicNames  # their names
+    reader: Callable[[str], TopicReader]  # opens a reader of topics from their beginning
+    admin: Callable[[], TopicAdmin]  # opens the admin client
 
 
-class TopicErasureTargets:
-    """Implements `ErasureTargets`.
+@dataclass(eq=False, repr=False)
+class TopicErasureTargets(ErasureTargets):
+    """Every place of a deployment with brokers, as one process of it sees them."""
 
-    Args:
-        store: that all processes share.
-        log: of the events topic.
-        brokers: of the other topics.
-        archives: of this process.
-        expected: kinds of archives that the settings ask for.
-        checkpoints: files with states of agents.
-    """
+    brokers: BrokerClients
+    archives: LocalArchives
+    expected: frozenset[str]
 
-    def __init__(
-        self,
-        store: SqlStore,
-        log: GroupCommit,
-        brokers: BrokerClients,
-        archives: LocalArchives,
-        expected: frozenset[str],
-        checkpoints: CheckpointErasure,
-    ) -> None:
-        self.store = store
-        self._checkpoints = checkpoints
-        self.keeps_name = True
-        self._log = log
-        self._brokers = brokers
-        self._archives = archives
-        self._expected = expected
+    keeps_name: ClassVar = True
+
+    def __post_init__(self) -> None:
         self._since_ms = 0
         self._unfinished: set[str] = set()
 
     async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
-        """See `ErasureTargets.write_order`: once in each partition, all acknowledged or none."""
-        count = await self._log.run_between_rounds(_partition_count)
-        await self._log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
+        """Log the order once in each partition, all acknowledged or none."""
+        count = await self.log.run_between_rounds(_partition_count)
+        await self.log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
         return msgspec.structs.replace(
             erasure, at_offset=0, counts={**erasure.counts, TOPIC_MEMBER: {"partitions": count}}
         )
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
-        """See `ErasureTargets.waiting_for`: the workers, then every archive that is there."""
+        """The workers, then every archive that is there."""
         met, missing = await self._acknowledged_offsets(erasure)
         if missing:
             listed = ", ".join(map(str, missing))
-            return f"waits for the workers to come to the order in partitions {listed} of {self._brokers.topics.events}"
-        await self._archives.erase(erasure, met)
-        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+            return f"waits for the workers to come to the order in partitions {listed} of {self.brokers.topics.events}"
+        await self.archives.erase(erasure, met)
+        progress = await asyncio.to_thread(self.archives.erasure_progress, erasure, now_ms)
         if progress.awaited:
             listed = ", ".join(
                 f"{registration.kind} on {registration.host} ({registration.path})"
@@ -252,12 +211,12 @@ class TopicErasureTargets:
         kinds = {registration.kind for registration, _ in progress.done.values()} | {
             registration.kind for registration in progress.missing.values()
         }
-        if unknown := self._expected - kinds:
+        if unknown := self.expected - kinds:
             return f"waits for a process that keeps the archive of {' and '.join(sorted(unknown))}: none has reported"
         return ""
 
     async def acknowledged(self, erasure: Erasure) -> Erasure:
-        """See `ErasureTargets.acknowledged`."""
+        """The erasure with the offset of its order in each partition."""
         met, _ = await self._acknowledged_offsets(erasure)
         topic_counts = {
             **erasure.counts.get(TOPIC_MEMBER, {}),
@@ -273,84 +232,78 @@ class TopicErasureTargets:
 
     async def _ordered_partitions(self, erasure: Erasure) -> int:
         """Partitions that the order was logged in; an erasure that was found in the topic again does not know."""
-        return int(erasure.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self._log.run_between_rounds(
+        return int(erasure.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self.log.run_between_rounds(
             _partition_count
         )
 
-    async def erase(self, erasure: Erasure) -> dict[str, int]:
-        """See `ErasureTargets.erase`: checkpoints, the database, and what the risk topic says."""
+    def _places_of(self, erasure: Erasure) -> tuple[Mapping[int, int], ErasureScope]:
         up_to = order_offsets(erasure)
-        scope = erasure_scope(erasure, up_to)
-        counts = Counter(await asyncio.to_thread(self._checkpoints.erase, up_to))
-        counts.update(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
-        if ended := await self._correct_risk_topic(erasure, up_to):
-            counts["topic.risk"] = ended
-        return dict(counts)
+        return up_to, erasure_scope(erasure, up_to)
+
+    async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
+        ended = await self._correct_risk_topic(erasure, order_offsets(erasure))
+        return {"topic.risk": ended} if ended else {}
+
+    def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
+        """Count in the risk topic, and in archives of this process."""
+        up_to = order_offsets(erasure)
+        named = len(self._find_corrections(erasure, up_to))
+        return {"topic.risk": named, **self.archives.remaining(erasure, up_to)}
 
     async def _correct_risk_topic(self, erasure: Erasure, up_to: Mapping[int, int]) -> int:
         """End what the risk topic still says of the subject; returns how many records did."""
         corrections = await asyncio.to_thread(self._find_corrections, erasure, up_to)
         if corrections:
-            await self._log.run_between_rounds(
-                lambda log: send_corrections(log.writer, self._brokers.topics.risk, corrections)
+            await self.log.run_between_rounds(
+                lambda log: send_corrections(log.writer, self.brokers.topics.risk, corrections)
             )
         return len(corrections)
 
-    async def remaining(self, erasure: Erasure) -> dict[str, int]:
-        """See `ErasureTargets.remaining`: database, checkpoints, the risk topic, and archives of this process."""
-        up_to = order_offsets(erasure)
-        scope = erasure_scope(erasure, up_to)
-        counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
-        counts |= await asyncio.to_thread(self._checkpoints.remaining, up_to)
-        counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, erasure, up_to))
-        counts |= await asyncio.to_thread(self._archives.remaining, erasure, up_to)
-        return {target: count for target, count in counts.items() if count}
-
     async def not_checked(self, now_ms: int) -> list[str]:
-        """See `ErasureTargets.not_checked`: topics that nobody rewrites, and archives of other processes."""
-        away = await asyncio.to_thread(self._archives.other_archives, now_ms)
+        """Topics that nobody rewrites, and archives of other processes."""
+        away = await asyncio.to_thread(self.archives.other_archives, now_ms)
         archives = sorted({f"the archive of {archive.kind} on {archive.host} ({archive.path})" for archive in away})
-        topics = self._brokers.topics
+        topics = self.brokers.topics
         unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
         return [
             *archives,
-            *self._checkpoints.not_checked(),
+            *self.checkpoints.not_checked(),
             *(f"the topic {name}, whose records stay until its retention removes them" for name in unread),
         ]
 
     def _find_corrections(self, erasure: Erasure, up_to: Mapping[int, int]) -> list[RiskTopicCorrection]:
-        with closing(self._brokers.reader(self._brokers.topics.risk)) as reader:
+        with closing(self.brokers.reader(self.brokers.topics.risk)) as reader:
             return find_corrections(reader, erasure.erasure_subject, up_to)
 
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
-        """See `ErasureTargets.summary`."""
+        """Facts for the proof."""
         topics = await asyncio.to_thread(self._summarise_topics, now_ms)
-        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+        progress = await asyncio.to_thread(self.archives.erasure_progress, erasure, now_ms)
         covers = {
-            "topic": self._brokers.topics.events,
+            "topic": self.brokers.topics.events,
             "up_to": format_rfc3339(erasure.at_ms),
             "offsets": {str(at): offset for at, offset in sorted(order_offsets(erasure).items())},
         }
         return ErasureSummary(
             covers,
             _archive_counts(progress),
-            [topic.document() for topic in topics],
+            topics,
             [
                 *map(_remaining_in_topic, topics),
                 _REMAINS_NAME,
                 *_REMAINS_COPIES,
                 *_unreached_archives(progress),
-                *self._checkpoints.remains(),
+                *self.checkpoints.remains(),
             ],
         )
 
-    def _summarise_topics(self, now_ms: int) -> list[TopicErasureSummary]:
-        with closing(self._brokers.admin()) as admin:
-            return summarise_topics(admin, self._brokers.topics, now_ms)
+    def _summarise_topics(self, now_ms: int) -> list[dict[str, Any]]:
+        with closing(self.brokers.admin()) as admin:
+            return summarise_topics(admin, self.brokers.topics, now_ms)
 
     async def assist(self, now_ms: int) -> list[Erasure]:
-        """See `ErasureTargets.assist`: show the archives of this process, and erase in them."""
-        await asyncio.to_thread(self._archives.register, now_ms)
+        """Show the archives of this process, and erase in them."""
+        await asyncio.to_thread(self.archives.register, now_ms)
         if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
             self._since_ms = 0
         passed = []
@@ -360,7 +313,7 @@ class TopicErasureTargets:
             met, over = acknowledged_offsets(erasure, positions), False
             try:
                 if erasure.at_ms and len(met) >= await self._ordered_partitions(erasure):
-                    over = await self._archives.erase(erasure, met)
+                    over = await self.archives.erase(erasure, met)
                     passed.append(erasure)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("archives have to wait to be erased", erasure_id=erasure.erasure_id, error=str(error))
@@ -369,7 +322,7 @@ class TopicErasureTargets:
         return passed
 
     async def release_names(self, now_ms: int) -> list[Erasure]:
-        """See `ErasureTargets.release_names`: end late records of a stalled worker, and see if the topic has any."""
+        """End late records of a stalled worker, and see if the topic has any."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
         for erasure, positions in await asyncio.to_thread(self.store.erasures.list_with_positions):
@@ -395,25 +348,25 @@ class TopicErasureTargets:
 
         A worker that had lost its partition may have written a checkpoint since.
         """
-        await asyncio.to_thread(self._checkpoints.erase, order_offsets(erasure))
+        await asyncio.to_thread(self.checkpoints.erase, order_offsets(erasure))
         if gone or now_ms - erasure.done_ms < RECHECK_DONE_WITHIN_MS:  # it reads all of the risk topic
             await self._correct_risk_topic(erasure, order_offsets(erasure))
         if not gone:
             return False
-        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+        progress = await asyncio.to_thread(self.archives.erasure_progress, erasure, now_ms)
         if progress.awaited or progress.missing:
             return False
         nameless = msgspec.structs.replace(erasure, subject="", error="")
         if not await asyncio.to_thread(self.store.erasures.update, erasure, nameless):
             return False
         await asyncio.to_thread(self.store.erasures.delete_positions, erasure.erasure_id)
-        await asyncio.to_thread(self._archives.drop_acknowledgements, erasure)
+        await asyncio.to_thread(self.archives.drop_acknowledgements, erasure)
         self._unfinished.discard(erasure.erasure_id)
         return True
 
     def _first_offsets(self) -> dict[int, int]:
         """Offset of the first record that the topic still has, by partition."""
-        with closing(self._brokers.reader(self._brokers.topics.events)) as reader:
+        with closing(self.brokers.reader(self.brokers.topics.events)) as reader:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
 
 
@@ -448,11 +401,12 @@ def _archive_counts(progress: ArchiveErasureProgress) -> dict[str, int]:
     return dict(counts)
 
 
-def _remaining_in_topic(topic: TopicErasureSummary) -> tuple[str, str, str]:
+def _remaining_in_topic(topic: Mapping[str, Any]) -> tuple[str, str, str]:
     until = "nobody ends it: its settings keep records for ever, or could not be read"
-    if topic.gone_by_ms is not None:
-        until = f"{format_rfc3339(topic.gone_by_ms)} at the latest, as the topic is set now"
-    return f"records of the topic {topic.topic} ({topic.holds})", f"a topic is never rewritten; {topic.done}", until
+    if topic["gone_by"] is not None:
+        until = f"{topic['gone_by']} at the latest, as the topic is set now"
+    what = f"records of the topic {topic['topic']} ({topic['holds']})"
+    return what, f"a topic is never rewritten; {topic['done']}", until
 
 
 _REMAINS_NAME = (

@@ -44,7 +44,7 @@ from ..composition import (
 )
 from ..events.admission import Admission, AgentRegistry
 from ..events.audit_sink import AuditSink
-from ..events.disk_reserve import disk_reserve
+from ..events.intake_limits import disk_reserve
 from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
@@ -53,8 +53,7 @@ from ..http.store_executor import StoreExecutor
 from ..models.control_record_writer import ControlRecordWriter
 from ..models.service import ModelService
 from ..privacy.agent_export import ExportSources
-from ..privacy.checkpoint_erasure import CheckpointErasure
-from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
+from ..privacy.embedded_targets import CheckpointErasure, EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner
 from ..privacy.local_archives import LocalArchives
 from ..privacy.service import ErasureService
@@ -274,18 +273,22 @@ def make_erasure_service(
 def _embedded_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, _roles: ServiceRoles
 ) -> ErasureTargets:
-    archive, checkpoints = settings.archive, CheckpointErasure(open_checkpoints_to_erase(settings), store)
-    return EmbeddedErasureTargets(
-        store, log, status, archive.directory, archive.vectors, spool_directory(settings), checkpoints
-    )
+    checkpoints, folders = CheckpointErasure(open_checkpoints_to_erase(settings), store), _archive_folders(settings)
+    return EmbeddedErasureTargets(store, log, checkpoints, status, folders, spool_directory(settings))
+
+
+def _archive_folders(settings: Settings) -> dict[ArchiveKind, Path]:
+    folders: dict[ArchiveKind, Path | None] = {
+        "events": settings.archive.directory,
+        "vectors": settings.archive.vectors,
+    }
+    return {kind: folder for kind, folder in folders.items() if folder is not None}
 
 
 def _topic_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
 ) -> ErasureTargets:
-    broker_settings, archive = settings.brokers, settings.archive
-    kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
-    folders = {kind: folder for kind, folder in kinds.items() if folder is not None}
+    broker_settings, folders = settings.brokers, _archive_folders(settings)
     ours = {"events": roles.archiver, "vectors": roles.workers}
     archives = LocalArchives(
         store,
@@ -294,7 +297,7 @@ def _topic_targets(
         spool_directory(settings),
         socket.gethostname(),
         lambda: status.work_counts,
-        archive.retention_days * DAY_MS,
+        settings.archive.retention_days * DAY_MS,
     )
     brokers = BrokerClients(
         broker_settings.names, lambda topic: open_reader(broker_settings, (topic,)), lambda: open_admin(broker_settings)
@@ -303,7 +306,7 @@ def _topic_targets(
         checkpoints = CheckpointErasure(open_checkpoints_to_erase(settings), store)
     else:  # the folder may be on another host
         checkpoints = CheckpointErasure({}, store, checkpoint_place(settings) or "")
-    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders), checkpoints)
+    return TopicErasureTargets(store, log, checkpoints, brokers, archives, frozenset(folders))
 
 
 async def forget_in_memory(

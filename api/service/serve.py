@@ -31,9 +31,8 @@ from trustwatch.scoring.records.agents import AgentName
 from .. import clock
 from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs, service_url, store_address
 from ..data_at_rest import close_existing_data
-from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
 from ..events.ingest_status import IngestStatus
-from ..events.source_silence import SilenceAlerter
+from ..events.source_silence import SILENCE_CHECK_INTERVAL_S, SilenceAlerter
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
 from ..models.learning_start import begin_learning

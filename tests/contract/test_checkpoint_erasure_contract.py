@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trustwatch.api.privacy.checkpoint_erasure import WRITTEN_WITHIN_S, CheckpointErasure, CheckpointsNotErased
+from trustwatch.api.privacy.embedded_targets import WRITTEN_WITHIN_S, CheckpointErasure, CheckpointsNotErased
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.scoring.records.commits import Checkpoint, Commit, Position
 from trustwatch.scoring.store.checkpoint_files import CheckpointFiles

@@ -13,9 +13,8 @@ from trustwatch.scoring.store.agent_store import AgentOrder
 from ...agents.service import AgentFilters, AgentService
 from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
-from ..lists import list_columns, text_filters
+from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import PageReaderDep
-from ..table_file import list_file, optional_time
 
 COLUMNS = {
     "level": "Level",

@@ -65,11 +65,7 @@ async def show_agent(
     values = await _page_values(visit, summary) | await _graph_values(visit, summary, since, until)
     reached = await visit.get(ContainmentService).blast_radius(visit.caller, _selector_of(summary), depth=1)
     return visit.render(
-        "agent.html",
-        said=CONFIRMATIONS.get(said, ""),
-        principals=reached.radius.principals,
-        choices=CHOICES,
-        **values,
+        "agent.html", said=CONFIRMATIONS.get(said, ""), principals=reached.radius.principals, choices=CHOICES, **values
     )
 
 

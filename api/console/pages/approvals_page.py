@@ -19,13 +19,7 @@ from ...http.problems import ProblemDetails, ProblemError
 from ..page_dependencies import Cursor, FormDep, PageReaderDep, PageRequest, PageReviewerDep, number_of_form
 from ..rendering import url_with_query
 
-PERIODS: Final = (
-    (900, "15 minutes"),
-    (3_600, "1 hour"),
-    (14_400, "4 hours"),
-    (86_400, "1 day"),
-    (604_800, "7 days"),
-)
+PERIODS: Final = ((900, "15 minutes"), (3_600, "1 hour"), (14_400, "4 hours"), (86_400, "1 day"), (604_800, "7 days"))
 DEFAULT_PERIOD_S: Final = 3_600
 
 router = APIRouter()

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.scoring.records.cases import Case
+from trustwatch.scoring.policy.book import SHADOW, PolicyBook
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.cases import Case, CaseAgent
 from trustwatch.scoring.store.case_assignment import tie_words
 from trustwatch.scoring.store.database import MAX_PAGE, Page
 
 from ...access.service import ContainmentService
-from ...cases.case_reports import CaseReport, CaseSearch, ListedCase
-from ...cases.case_requests import OPEN_STATUSES
-from ...cases.consequences import VERDICT_CHOICES, case_title, containment_effects
+from ...cases.case_reports import OPEN_STATUSES, CaseReport, CaseSearch, ListedCase
 from ...cases.report import render_json
 from ...cases.service import CaseService
-from ...cases.story import CaseStory
-from ...cases.timeline import TIMELINE_KINDS, TimelineItem
+from ...cases.timeline import TIMELINE_KINDS, CaseStory, TimelineItem
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
 from ...http.time_range import CHOICES, TimeRange, parse_time_range
-from ..lists import list_columns, text_filters
+from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import (
     BACKGROUND_HEADER,
     Cursor,
@@ -42,12 +40,53 @@ from ..page_dependencies import (
     number_of_form,
 )
 from ..rendering import lead_reason, url_with_query
-from ..table_file import list_file, optional_time
+
+VERDICT_CHOICES: Final = (
+    ("true", "True: there was trouble", "Its windows are kept out of training."),
+    ("false", "False: there was none", "Give feedback on its decisions, too, so that it does not come again."),
+    ("expected", "Expected: it was planned", "A drill, a migration, a test."),
+)
+
+
+class ContainmentEffect(NamedTuple):
+    """Effect of acting on an agent as critical, in words."""
+
+    agent: CaseAgent
+    words: str
+
+
+def case_title(case: Case, agents: Sequence[CaseAgent]) -> str:
+    """Title of a case: its first agents, and how many more."""
+    named = [one.agent.agent_id for one in agents[:2]]
+    more = case.agents - len(named)
+    return (", ".join(named) or "no agent") + (f" and {more} more" if more > 0 else "")
+
+
+def containment_effects(
+    agents: Sequence[CaseAgent], book: PolicyBook, told_to: Callable[[AgentName], Sequence[str]]
+) -> list[ContainmentEffect]:
+    """Effects of acting on each agent as critical, at that agent's server."""
+    return [ContainmentEffect(one, _effect(one, book, told_to(one.agent))) for one in agents]
+
+
+def _effect(one: CaseAgent, book: PolicyBook, servers: Sequence[str]) -> str:
+    name = one.agent
+    effective = book.effective_policy(*name.identity, one.agent_type)
+    policy = effective.table[RiskLevel.CRITICAL]
+    if effective.mode == SHADOW:
+        return "is recorded and not acted on: its tenant is in shadow mode. Stop it at its authorization server."
+    tokens = "no new tokens" if not policy.allow else f"new tokens of at most {policy.max_token_lifetime_s} s"
+    revoked = ", and those it has are revoked" if policy.revoke else ""
+    if not servers:
+        where = "where hooks and gateways ask; no actuator serves its issuer, so its server is not told"
+    else:
+        where = f"at {', '.join(servers)}, and where hooks and gateways ask"
+    return f"gets {tokens}{revoked}: {where}."
+
 
 MAX_MERGE_CHOICES = 50
 MAX_REVISION_DIGITS = 18
-DAYS_COUNTED = 30
-"""Days whose cases the list counts."""
+DAYS_COUNTED = 30  # Days whose cases the list counts
 ANY_STATUS = "any"
 """Status of cases whatever theirs is, in addresses: links leave out what is empty, and then the open ones are meant."""
 STATUS_CHOICES: Final = (

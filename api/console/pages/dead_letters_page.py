@@ -14,15 +14,13 @@ from starlette.responses import Response
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.records.dead_letters import DeadLetter
 
-from ...events.dead_letter_service import DeadLetterService
 from ...events.intake import Receipt
+from ...events.service import DeadLetterService
 from ..lists import text_filters
 from ..page_dependencies import Cursor, PageAdministratorDep, PageRequest
 
-MAX_GROUPED: Final = 500
-"""Letters that are grouped; older ones are reached page by page."""
-MAX_DISPLAYED_BYTES: Final = 16_384
-"""Bytes of one record that a page shows; the API gives all of them."""
+MAX_GROUPED: Final = 500  # Letters that are grouped; older ones are reached page by page
+MAX_DISPLAYED_BYTES: Final = 16_384  # Bytes of one record that a page shows; the API gives all of them
 HEX_LINE_BYTES: Final = 16
 _HIDDEN_RATIO: Final = 0.05
 
@@ -68,12 +66,7 @@ async def replay_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Res
 
 
 def _dead_letter_page(
-    visit: PageRequest,
-    letter: DeadLetter,
-    *,
-    trouble: str = "",
-    receipt: Receipt | None = None,
-    status: int = 200,
+    visit: PageRequest, letter: DeadLetter, *, trouble: str = "", receipt: Receipt | None = None, status: int = 200
 ) -> Response:
     settings = visit.runtime.settings
     senders = {caller.name for caller in settings.callers} | {topic.name for topic in settings.brokers.topics}
@@ -118,19 +111,12 @@ def filter_dead_letters(letters: Sequence[DeadLetter], source: str, reason: str)
 
 
 class ReadableBytes(NamedTuple):
-    """Bytes made readable.
+    """Bytes made readable."""
 
-    Attributes:
-        kind: `text` or `hex`.
-        lines: without line ends; nothing in them moves or hides other text.
-        size: bytes there are.
-        omitted: bytes that are not shown.
-    """
-
-    kind: str
-    lines: tuple[str, ...]
-    size: int
-    omitted: int
+    kind: str  # `text` or `hex`
+    lines: tuple[str, ...]  # without line ends; nothing in them moves or hides other text
+    size: int  # bytes there are
+    omitted: int  # bytes that are not shown
 
 
 def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:

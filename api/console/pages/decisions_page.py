@@ -24,9 +24,8 @@ from ...http.auth.callers import SCOPE_ADMIN
 from ...http.filtered_pages import FilteredPage
 from ...http.problems import ProblemError
 from ...http.time_range import CHOICES, parse_time_range
-from ..lists import list_columns, text_filters
+from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import Cursor, PageReaderDep
-from ..table_file import list_file, optional_time
 from .alerts_page import delivery_words
 
 COLUMNS: Final = {
@@ -53,8 +52,7 @@ _FEATURES: Final[Mapping[str, Feature]] = {feature.name: feature for feature in 
 router = APIRouter()
 
 AskedDep = Annotated[
-    dict[str, str],
-    Depends(text_filters("tenant", "agent", "level", "change", "issuer", "since", "until", "indicator")),
+    dict[str, str], Depends(text_filters("tenant", "agent", "level", "change", "issuer", "since", "until", "indicator"))
 ]
 
 

@@ -28,8 +28,7 @@ from .decisions_page import read_evidence
 
 OPEN_STATUSES: Final[tuple[FeedbackState, ...]] = ("adopting", "active", "revoking")
 PERIODS: Final = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
-FEATURE_FIELD_PREFIX: Final = "feature."
-"""Prefix in the names of the features' check boxes; the feature's name follows."""
+FEATURE_FIELD_PREFIX: Final = "feature."  # Prefix in the names of the features' check boxes; the feature's name follows
 _LABELS: Final = {feature.name: label_of(feature) for feature in FEATURES}
 
 router = APIRouter()
@@ -187,8 +186,7 @@ def describe_scope(feedback: Feedback) -> str:
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
     """Draft that the form asks for, not checked yet: the service says what is wrong with it.
 
-    Raises:
-        ProblemError: 422, no verdict was chosen: none is taken for granted.
+    Raises ProblemError (422).
     """
     verdict = form.get("verdict", "")
     if verdict not in get_args(FeedbackVerdict):

@@ -153,8 +153,7 @@ class BudgetTotal(NamedTuple):
     true_positive: int
 
 
-DrawnCurve = tuple[str, CalibrationCurve]
-"""A calibration curve, and what its legend says."""
+DrawnCurve = tuple[str, CalibrationCurve]  # A calibration curve, and what its legend says
 
 
 class Drift(NamedTuple):

@@ -33,8 +33,7 @@ from .health_page import silence_reports
 MAX_SHOWN = 12
 RISKIEST = AgentFilters(levels=("medium", "high", "critical"), order="risk")
 RATE_TITLE = "Events per second"
-MAX_DECISIONS_READ = 4 * MAX_SHOWN
-"""Newest decisions; those of one climb are shown as one change."""
+MAX_DECISIONS_READ = 4 * MAX_SHOWN  # Newest decisions; those of one climb are shown as one change
 
 router = APIRouter()
 

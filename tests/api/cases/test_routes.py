@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from trustwatch.api.agents.service import AgentService
-from trustwatch.api.cases import agent_acts, routes, story
-from trustwatch.api.cases.story import CaseStory
+from trustwatch.api.cases import agent_acts, routes, timeline
+from trustwatch.api.cases.timeline import CaseStory
 from trustwatch.api.feedback.service import FeedbackService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.ingest.errors import Unavailable
@@ -308,7 +308,7 @@ def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: p
     async def ident() -> int:
         return threading.get_ident()
 
-    monkeypatch.setattr(story, "build_timeline", noting(story.build_timeline))
+    monkeypatch.setattr(timeline, "build_timeline", noting(timeline.build_timeline))
     monkeypatch.setattr(routes, "render_markdown", noting(routes.render_markdown))
     assert triage.get(f"/{CASE}/timeline")["items"]
     path = f"/v1/cases/{CASE}/report"
@@ -325,8 +325,8 @@ class Asking:
         self.triage = triage
         self.go = threading.Event()
         self.pool = ThreadPoolExecutor(10)
-        build = story.build_timeline
-        monkeypatch.setattr(story, "build_timeline", lambda records: self.go.wait(60) and build(records))
+        build = timeline.build_timeline
+        monkeypatch.setattr(timeline, "build_timeline", lambda records: self.go.wait(60) and build(records))
 
     def ask(self, client: str = "gateway", case: str = CASE) -> Any:
         """The answer to one who asks."""
@@ -369,7 +369,7 @@ def test_who_asks_for_too_many_stories_is_told_to_come_again(asking: Asking) -> 
 
 def test_no_tenant_takes_all_places_for_stories(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last two are for callers of tenants of which none is asked for; more than ten are asked for by nobody."""
-    monkeypatch.setattr(story, "MAX_STORIES_OF_CALLER", 20)
+    monkeypatch.setattr(timeline, "MAX_STORIES_OF_CALLER", 20)
     waiting = asking.ask_at_once(8)
     assert asking.ask().status_code == 503
     others = asking.ask_at_once(1, "two")

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.console import ended_sessions
-from trustwatch.api.console.console_sessions import ConsoleSession, ConsoleSessions, new_session, session_key
-from trustwatch.api.console.ended_sessions import GRACE_S, KEY_PREFIX, EndedSessions
+from trustwatch.api.console import console_sessions
+from trustwatch.api.console.console_sessions import (
+    GRACE_S,
+    KEY_PREFIX,
+    ConsoleSession,
+    ConsoleSessions,
+    EndedSessions,
+    new_session,
+    session_key,
+)
 from trustwatch.api.settings.console_settings import MAX_SESSION_S
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.store.metadata_store import MetadataStore
@@ -58,7 +65,7 @@ def test_a_sign_out_counts_in_every_process_and_behind_a_restart(site: Any, ende
 
 def test_no_number_of_ends_has_one_forgotten(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory spares look-ups alone."""
-    monkeypatch.setattr(ended_sessions, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(console_sessions, "MAX_REMEMBERED", 2)
     ended, many = EndedSessions(site.store.metadata, site.clock), sessions(site, 7)
     for one in many:
         site.wait(ended.end(one))
@@ -102,7 +109,7 @@ def test_without_the_database_only_sessions_that_just_lasted_go_on(site: Any, mo
 
 def test_who_asks_much_buys_no_ended_session_time(site: Any, ended: EndedSessions, monkeypatch: Any) -> None:
     """Waiting for a thread is no fault of the database: then nobody is let in without an answer."""
-    monkeypatch.setattr(ended_sessions, "LOOK_UP_S", 0.05)
+    monkeypatch.setattr(console_sessions, "LOOK_UP_S", 0.05)
     go, (one, *others) = threading.Event(), sessions(site, 3)
     for session in (one, *others):
         ended.note_begun(session)

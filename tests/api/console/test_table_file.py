@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from trustwatch.api.console.table_file import rows_as_csv
+from trustwatch.api.console.lists import rows_as_csv
 
 
 def cell(value: object) -> str:

@@ -38,7 +38,7 @@ def written(folder: Path, events: list[dict[str, Any]], break_at: int = -1) -> A
 
     async def run() -> AuditSink:
         made = sink(folder)
-        commit = made._log.commit
+        commit = made.log.commit
         calls = 0
 
         async def faulty(records: Any) -> int:
@@ -48,15 +48,15 @@ def written(folder: Path, events: list[dict[str, Any]], break_at: int = -1) -> A
                 raise ValueError("a fault of ours")
             return await commit(records)
 
-        made._log.commit = faulty  # type: ignore[method-assign]
+        made.log.commit = faulty  # type: ignore[method-assign]
         task = asyncio.create_task(made.run())
         for one in events:
             made.enqueue(one)
         assert await made.flush(20.0)
         assert not task.done()
         task.cancel()
-        await made._log.close()
-        made._log.log.close()  # type: ignore[attr-defined]
+        await made.log.close()
+        made.log.log.close()  # type: ignore[attr-defined]
         return made
 
     return asyncio.run(run())

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustwatch.api.events.admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry
-from trustwatch.api.events.batch_admission import AdmissionOutcome, BatchAdmission
+from trustwatch.api.events.intake import AdmissionOutcome, BatchAdmission
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.access_settings import RegisteredAgent
 from trustwatch.api.settings.event_source_settings import EventSourceSettings

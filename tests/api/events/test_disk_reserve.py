@@ -13,8 +13,7 @@ import pytest
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.audit_sink import AuditSink
-from trustwatch.api.events.disk_reserve import DiskReserve, disk_reserve
-from trustwatch.api.events.intake_limits import IntakeLimits, Overloaded
+from trustwatch.api.events.intake_limits import DiskReserve, IntakeLimits, Overloaded, disk_reserve
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings

@@ -15,7 +15,6 @@ from trustwatch.api.events.foreign_topics import (
     MAX_DEAD_LETTER_VALUE_BYTES,
     MAX_TURN_RECORDS,
     ForeignTopicReader,
-    IngestOutputTopics,
     TopicIngest,
 )
 from trustwatch.api.settings.topic_settings import ForeignTopicSettings
@@ -25,6 +24,7 @@ from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import RecordKind
 from trustwatch.ingest.topics.protocols import FetchedRecords
 from trustwatch.ingest.topics.record_codec import TopicRecord
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 NOW_MS = 1_770_000_000_000
 NOW = "2026-02-02T02:40:00Z"
@@ -148,7 +148,7 @@ def ingest(world: ScriptedBroker, *pairs: tuple[ForeignTopicSettings, Reader | C
         )
         for topic, reader in pairs
     ]
-    outputs = IngestOutputTopics("events", "dlq")
+    outputs = TopicNames(events="events", dead_letters="dlq")
     return TopicIngest(sources, lambda: Writer(world), outputs, world.monotonic, lambda: NOW_MS, world.sleep)
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-from trustwatch.api.events.intake_limits import IntakeLimits, Overloaded
-from trustwatch.api.events.source_fairness import GRANTED, LAG_S, Backlog, SourceFairness
+from trustwatch.api.events.intake_limits import GRANTED, LAG_S, Backlog, IntakeLimits, Overloaded, SourceFairness
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.event_source_settings import EventSourceSettings
 

@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trustwatch.api.http.bulk_turns import (
     AT_ONCE,
@@ -82,3 +84,69 @@ def test_what_a_tenant_has_waiting_is_bounded() -> None:
         True,
     ]
     assert not turns._tenants
+
+
+async def _order(tenants: str) -> str:
+    """Tenants in the order in which they had their turn, one at a time; all but the first waited for it."""
+    turns, had = BulkTurns(at_once=1), []
+
+    async def work(tenant: str) -> None:
+        async with turns.turn(tenant, 0):
+            had.append(tenant)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*map(work, tenants))
+    return "".join(had)
+
+
+def test_tenants_take_turns() -> None:
+    """Who came with four waits after each of the others' first."""
+    assert asyncio.run(_order("aaaabbc")) == "abcabaa"
+    assert asyncio.run(_order("")) == ""
+
+
+@given(st.text("abc", max_size=12))
+def test_every_piece_has_a_turn_and_no_tenant_has_two_before_another_one(tenants: str) -> None:
+    """Between two turns of a tenant each other that waits has one."""
+    had = asyncio.run(_order(tenants))
+
+    assert sorted(had) == sorted(tenants)
+    for at, tenant in enumerate(had):
+        again = had.find(tenant, at + 1)
+        between = had[at + 1 : again] if again > 0 else ""
+        assert len(set(between)) == len(between)
+        if again > 0:
+            assert set(had[again:]) - {tenant} <= set(between)
+
+
+@pytest.mark.parametrize("given_first", [False, True], ids=["while it waits", "as its turn comes"])
+def test_who_leaves_holds_up_nothing(given_first: bool) -> None:
+    """The turn goes on to the next, also where it had just been given."""
+
+    async def leave() -> None:
+        turns, had, ending = BulkTurns(at_once=1), [], asyncio.Event()
+
+        async def hold() -> None:
+            async with turns.turn("a", 0):
+                await ending.wait()
+
+        async def work(tenant: str) -> None:
+            async with turns.turn(tenant, 0):
+                had.append(tenant)
+
+        holder = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        tasks = [asyncio.create_task(work(tenant)) for tenant in "bc"]
+        await asyncio.sleep(0)
+        if given_first:
+            ending.set()
+            await asyncio.sleep(0)  # the holder ends, and the next is about to run
+        tasks[0].cancel()
+        if not given_first:
+            await asyncio.sleep(0)
+            ending.set()
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert had == ["c"]
+        await asyncio.wait_for(asyncio.gather(holder, work("d")), 5)
+
+    asyncio.run(leave())

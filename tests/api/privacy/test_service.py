@@ -14,8 +14,7 @@ import pytest
 from trustwatch.api.http.agent_lookup import AgentResolver
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.store_executor import StoreExecutor
-from trustwatch.api.privacy.checkpoint_erasure import CheckpointErasure
-from trustwatch.api.privacy.embedded_targets import ErasureSummary
+from trustwatch.api.privacy.embedded_targets import CheckpointErasure, ErasureSummary
 from trustwatch.api.privacy.erasure_steps import ProofSigner
 from trustwatch.api.privacy.local_archives import LocalArchives
 from trustwatch.api.privacy.service import ErasureRequest, ErasureService
@@ -127,7 +126,6 @@ def test_what_is_open_waits_for_no_chore(store: SqlStore, what: str) -> None:
     looks(made)
 
     assert getattr(store.erasures.get(asked.erasure_id), "status", "") == "done"
-    assert made.done_count == 1
 
 
 def test_an_erasure_says_why_it_does_not_go_on(store: SqlStore) -> None:
@@ -181,7 +179,6 @@ def test_a_leader_that_slept_overwrites_no_proof(store: SqlStore) -> None:
     assert (proved.status, proved.proof) == ("done", b"a.b.c")
     assert not asyncio.run(slow._advance(asked))
     assert store.erasures.get(asked.erasure_id) == proved
-    assert slow.done_count == 0
 
 
 def test_an_order_that_is_met_again_is_marked_again(store: SqlStore) -> None:
@@ -228,7 +225,7 @@ def on_topic(store: SqlStore, local: LocalArchives, first: int = 100) -> TopicEr
     log: Any = Log()
     brokers: Any = BrokerClients(TopicNames(), lambda topic: Reader(first), lambda: None)  # type: ignore[arg-type, return-value]
     checkpoints = CheckpointErasure({}, store)
-    return TopicErasureTargets(store, log, brokers, local, frozenset({"events"}), checkpoints)
+    return TopicErasureTargets(store, log, checkpoints, brokers, local, frozenset({"events"}))
 
 
 def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(
@@ -299,7 +296,7 @@ def test_an_order_that_two_leaders_logged_is_one(store: SqlStore, tmp_path: Path
     ever, and the name is kept until the topic is past both."""
     local = LocalArchives(store, {}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
     places, at = on_topic(store, local, first=15), store.partitions.claim(0)
-    places._expected = frozenset()
+    places.expected = frozenset()
     store.erasures.add(Erasure("E1", "agent", "waiting", "acme", AS, "one", "s", "d", "why", "who", 1, at_ms=times[0]))
 
     def meet(offset: int, at_ms: int) -> None:
@@ -319,7 +316,7 @@ def test_an_order_that_two_leaders_logged_is_one(store: SqlStore, tmp_path: Path
     done = msgspec.structs.replace(asyncio.run(places.acknowledged(made)), status="done")
     assert store.erasures.update(made, done)
     assert asyncio.run(places.release_names(1 << 40)) == []  # the second order, which names it, is in the topic still
-    places._brokers = places._brokers._replace(reader=lambda _: Reader(21))  # type: ignore[arg-type, return-value]
+    places.brokers = places.brokers._replace(reader=lambda _: Reader(21))  # type: ignore[arg-type, return-value]
     assert [one.erasure_id for one in asyncio.run(places.release_names(1 << 40))] == ["E1"]
     assert store.erasures.erased_in_topic() == []
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trustwatch.api.events.admission import Admission, AgentRegistry
-from trustwatch.api.events.refused_records import RefusedRecords
+from trustwatch.api.events.admission import Admission, AgentRegistry, RefusedRecords
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
