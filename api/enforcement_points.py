@@ -36,11 +36,7 @@ class EnforcementPoint(msgspec.Struct, frozen=True):
 
 
 class EnforcementPoints:
-    """Tells where the policy of an agent holds. For any number of threads.
-
-    Args:
-        settings: with hooks, actuators and gateways.
-    """
+    """Tells where the policy of an agent holds. For any number of threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

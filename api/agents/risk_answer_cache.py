@@ -74,11 +74,7 @@ _NOTHING = msgspec.Raw(b"[]")
 
 
 class RiskAnswerCache:
-    """Answers risk questions from memory.
-
-    Args:
-        services: of the application.
-    """
+    """Answers risk questions from memory."""
 
     def __init__(self, services: Runtime) -> None:
         self._view: RiskView = services.risk_view

@@ -55,11 +55,7 @@ _ALLOWED = CallVerdict("allow", allow=True)
 
 
 class _CallQuestions:
-    """Questions, answers, and what holds without one: the same for threads and for asyncio.
-
-    Args:
-        url, insecure_http, fail_mode: as for `CallVerdicts`.
-    """
+    """Questions, answers, and what holds without one: the same for threads and for asyncio."""
 
     def __init__(self, url: str, fail_mode: Literal["open", "closed"], *, insecure_http: bool) -> None:
         if fail_mode not in ("open", "closed"):

@@ -39,14 +39,7 @@ class _Entry(NamedTuple):
 
 
 class CertificateCallers:
-    """Finds the caller of a request without a token.
-
-    Args:
-        callers: entries of the settings; those without certificates are left out.
-        issuers: configured issuers, of the callers that have tokens, too.
-        verification: header, proxies and the clock difference that is forgiven.
-        clock: seconds since 1970.
-    """
+    """Finds the caller of a request without a token."""
 
     def __init__(
         self,

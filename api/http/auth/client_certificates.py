@@ -41,23 +41,14 @@ NO_CERTIFICATE: Final = ShownCertificate()
 
 
 class ForwardedCertificates:
-    """Reads the header of the settings, from the proxies of the settings alone.
-
-    Args:
-        settings: name of the header, networks of the proxies.
-    """
+    """Reads the header of the settings, from the proxies of the settings alone."""
 
     def __init__(self, settings: ProofSettings) -> None:
         self._header = (settings.certificate_header or "").lower().encode()
         self._proxies = [ipaddress.ip_network(network) for network in settings.proxies]
 
     def shown(self, headers: list[tuple[bytes, bytes]], peer: str) -> ShownCertificate:
-        """The client's certificate, as the proxy in front of us tells it; none where that can not be trusted.
-
-        Args:
-            headers: of the request.
-            peer: address from which the request came.
-        """
+        """The client's certificate, as the proxy in front of us tells it; none where that can not be trusted."""
         if not self._header:
             return NO_CERTIFICATE
         values = [value for name, value in headers if name == self._header]

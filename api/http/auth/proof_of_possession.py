@@ -134,12 +134,7 @@ class ShownProof(NamedTuple):
 
 
 class NonceIssuer:
-    """Nonces that any process with the same key takes, and that are stored nowhere.
-
-    Args:
-        key: of the deployment, or of this process.
-        lifetime_s: how long a nonce is taken at least.
-    """
+    """Nonces that any process with the same key takes, and that are stored nowhere."""
 
     _TIME = struct.Struct(">Q")
     _MAC_BYTES = 16
@@ -166,13 +161,7 @@ class NonceIssuer:
 
 
 class ProofVerifier:
-    """Checks what bound tokens are shown with. For one event loop.
-
-    Args:
-        settings: windows, nonces, certificates.
-        clock: seconds since 1970.
-        nonce_key: of nonces.
-    """
+    """Checks what bound tokens are shown with. For one event loop."""
 
     def __init__(self, settings: ProofSettings, clock: Callable[[], float], nonce_key: bytes) -> None:
         self._clock = clock
@@ -181,13 +170,7 @@ class ProofVerifier:
         self._certificates = ForwardedCertificates(settings)
 
     def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
-        """Raise InvalidToken, mostly a ProofRefused, unless a request shows everything that its token is bound to.
-
-        Args:
-            binding, token: what it shows them for.
-            shown: beside the token.
-            holder: names of whom the token was issued to: its proofs are counted together, whatever keys they have.
-        """
+        """Raise InvalidToken, mostly a ProofRefused, unless a request shows everything that its token is bound to."""
         if binding.is_unchecked:
             sentence = "the token is bound in a way that is not checked here: its cnf may have jkt and x5t#S256 alone"
             raise InvalidToken(sentence, lasting=False)
@@ -248,12 +231,7 @@ class ProofVerifier:
             raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", proof.thumbprint)
 
     def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
-        """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted.
-
-        Args:
-            headers: of the request.
-            peer: address from which the request came.
-        """
+        """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted."""
         return self._certificates.shown(headers, peer).thumbprint
 
 

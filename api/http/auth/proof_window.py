@@ -15,11 +15,6 @@ class ProofWindow:
     Bounded: a holder who shows too many has its own oldest forgotten; where all together are too many, the oldest of
     all are. Proofs as old as those are refused from then on, of that holder or of all. So no proof is ever taken twice;
     under that load clients have less time to show theirs. Nothing is known of proofs from before the process began.
-
-    Args:
-        max_age_s: for how long a proof may be shown.
-        most: identifiers that are remembered.
-        began: when the process began, seconds since 1970, as are all times here.
     """
 
     def __init__(self, max_age_s: float, most: int, began: float) -> None:

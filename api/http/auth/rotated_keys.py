@@ -49,16 +49,7 @@ class RotatedKey(NamedTuple):
 
 
 class RotatedKeys:
-    """Keys of one purpose. It may be used from several threads.
-
-    Args:
-        folder: of the keys, made with the first of them on first use.
-        prefix: of their files, one for each purpose.
-        rotation_s: age at which a key is followed by another.
-        kept_s: how long a key stays after the next one was made.
-        now_s: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
-    """
+    """Keys of one purpose. It may be used from several threads."""
 
     def __init__(
         self,

@@ -37,11 +37,7 @@ ASSERTION_LIFETIME_S: Final = 60
 
 
 class LocalSigningKey:
-    """An ES256 key of this machine. `kid` is its RFC 7638 thumbprint.
-
-    Args:
-        key: the private key.
-    """
+    """An ES256 key of this machine. `kid` is its RFC 7638 thumbprint."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self._key = key
@@ -86,17 +82,7 @@ class LocalSigningKey:
         now: float,
         token_id: str,
     ) -> str:
-        """An access token of issuer `urn:trustwatch:local` as RFC 9068 has it.
-
-        Args:
-            subject: `sub`.
-            client_id: `client_id`.
-            scopes: joined to `scope` in the order given.
-            audience: `aud`.
-            lifetime_s: seconds until `exp`.
-            now: seconds since 1970.
-            token_id: `jti`, unique among tokens.
-        """
+        """An access token of issuer `urn:trustwatch:local` as RFC 9068 has it."""
         claims = {
             "iss": LOCAL_ISSUER,
             "sub": subject,
@@ -131,16 +117,6 @@ def assertion_signer(
     key: str, key_id: str, algorithm: str, now_s: Callable[[], float], new_id: Callable[[], str]
 ) -> Callable[[str, str], str]:
     """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523).
-
-    Args:
-        key: private key, PEM.
-        key_id: `kid`, as the server knows it.
-        algorithm: JWS algorithm that fits the key.
-        now_s: seconds since 1970.
-        new_id: text that never repeats.
-
-    Returns:
-        A function of (client id, audience) that returns an assertion for one use within `ASSERTION_LIFETIME_S`.
 
     Raises:
         ConfigError: the key is none, or does not fit the algorithm.

@@ -45,12 +45,7 @@ class BadAuthorization(AuthenticationFailed):
 
 
 class InvalidToken(AuthenticationFailed):
-    """The token is refused.
-
-    Args:
-        reason: a sentence for `error_description`, in the characters that RFC 6750 allows there.
-        lasting: whether the same token will be refused a moment later too, so that the refusal may be remembered.
-    """
+    """The token is refused."""
 
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
         super().__init__(reason)
@@ -212,13 +207,6 @@ def unverified_issuer(token: str) -> str:
 def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, leeway_s: float) -> TokenClaims:
     """Everything that must hold of an access token, in one call.
 
-    Args:
-        token: compact JWS.
-        issuer: what is accepted of the issuer that the token names.
-        keys: current keys of that issuer.
-        now: seconds since 1970.
-        leeway_s: clock difference that is forgiven.
-
     Raises:
         UnknownKey: no key fits the header.
         InvalidToken: anything else is wrong; the message holds nothing of the token.
@@ -230,10 +218,6 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, l
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
     """Claims of a token whose header, signature, issuer and audience are right; what they say is yet to be judged.
-
-    Args:
-        token, issuer, keys: as of `verify_token`.
-        typed: whether the header must say its `typ`; ID tokens often do not.
 
     Raises:
         InvalidToken: as `verify_token`.
@@ -336,14 +320,6 @@ def verify_id_token(
     token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float, leeway_s: float
 ) -> Mapping[str, Any]:
     """Claims of an ID token that answers our own request, all in one call.
-
-    Args:
-        token: compact JWS, from the token endpoint.
-        issuer: the provider; its one audience is our client id.
-        keys: of the provider.
-        nonce: that our request had.
-        now: seconds since 1970.
-        leeway_s: clock difference that is forgiven.
 
     Raises:
         UnknownKey: no key fits the header.
