@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 
-class MetricDefinition(NamedTuple):
+class MetricDefinition(msgspec.Struct, frozen=True):
     """One metric. *kind* `counter` and `histogram` are counted as things happen, `observed …` read when asked."""
 
     name: str
@@ -18,13 +20,5 @@ class MetricDefinition(NamedTuple):
     buckets: tuple[float, ...] = ()  # of a histogram; none = those of all durations
 
 
-def _read_table() -> tuple[MetricDefinition, ...]:
-    table = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text("utf-8"))
-    lists = ("labels", "buckets")
-    return tuple(
-        MetricDefinition(name, **{key: tuple(value) if key in lists else value for key, value in metric.items()})
-        for name, metric in table.items()
-    )
-
-
-METRICS: Final = _read_table()
+_table = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text("utf-8"))
+METRICS: Final = msgspec.convert([{"name": name, **metric} for name, metric in _table.items()], list[MetricDefinition])
