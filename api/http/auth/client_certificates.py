@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ...settings.access_settings import ProofSettings
+from .token_verification import base64url
 
 MAX_CERTIFICATE_BYTES: Final = 32 * 1024
 
@@ -141,8 +142,3 @@ def _escaped_certificate(pem: bytes) -> x509.Certificate:
 def _shown(certificate: x509.Certificate) -> ShownCertificate:
     der = certificate.public_bytes(Encoding.DER)
     return ShownCertificate(base64url(hashlib.sha256(der).digest()), certificate)
-
-
-def base64url(raw: bytes) -> str:
-    """Text of bytes, without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

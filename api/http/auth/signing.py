@@ -6,8 +6,6 @@ The only module that imports PyJWT for signing.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,6 +26,7 @@ from trustwatch.ingest.durable_files import create_secret_file, write_file_atomi
 from trustwatch.ingest.errors import ConfigError
 
 from ... import clock
+from .token_verification import key_thumbprint
 
 LOCAL_ISSUER: Final = "urn:trustwatch:local"
 LOCAL_KEY_FILE: Final = "local-key.pem"
@@ -42,7 +41,7 @@ class LocalSigningKey:
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self._key = key
         public = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
-        self.kid = _thumbprint(public)
+        self.kid = key_thumbprint(public)
         self.jwk = {**public, "kid": self.kid, "alg": "ES256", "use": "sig"}
 
     def __repr__(self) -> str:
@@ -139,12 +138,6 @@ def assertion_signer(
     except (jwt.PyJWTError, TypeError, ValueError, NotImplementedError):
         raise ConfigError(f"the key {key_id!r} is no private key in PEM for {algorithm}") from None
     return sign
-
-
-def _thumbprint(jwk: dict[str, str]) -> str:
-    required = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
-    digest = hashlib.sha256(msgspec.json.encode(required, order="sorted")).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _create_key(path: Path) -> None:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import math
@@ -186,6 +187,24 @@ def usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.P
     names = [alg for alg in fitting if alg in algorithms and named in (None, alg)]
     usable = [(alg, jwt.PyJWK(member, alg)) for alg in names]
     return [(alg, key) for alg, key in usable if member["kty"] != "RSA" or key.key.key_size >= MIN_RSA_BITS]
+
+
+_THUMBPRINT_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "EC": ("crv", "kty", "x", "y"),
+    "RSA": ("e", "kty", "n"),
+    "OKP": ("crv", "kty", "x"),
+}
+
+
+def key_thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
+    members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
+    return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
+
+
+def base64url(raw: bytes) -> str:
+    """Text of bytes, without padding."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def unverified_issuer(token: str) -> str:
