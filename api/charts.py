@@ -73,16 +73,7 @@ def chart(
     height: int = 250,
     table: Markup | None = None,
 ) -> Markup:
-    """A figure with its legend and table.
-
-    Args:
-        title: of the figure; unique on its page.
-        series: what is drawn, and what is in the table alone.
-        bars: draw stacked bars instead of lines.
-        marks: shapes of risk levels: each `x`, `y` and `level`.
-        height: of the drawing, px.
-        table: of `chart_table`; None = all numbers.
-    """
+    """A figure with its legend and table."""
     places, columns = _aligned(series)
     if table is None:
         cells = [["–" if value is None else _full_number(value) for value in column] for _, column in columns]
@@ -130,14 +121,7 @@ def _aligned(series: Sequence[ChartSeries]) -> tuple[list[float], list[tuple[str
 
 
 def chart_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, sampled: str = "") -> Markup:
-    """Numbers of a chart as a table that opens on request, which keys and screen readers reach.
-
-    Args:
-        title: of the chart; unique on its page, since live pages keep open what is open by it.
-        heads: of the columns; the first names the place, the others are numbers.
-        rows: as many cells each; `Markup` stays as it is.
-        sampled: words for what a row stands for, if it is not a point of the chart.
-    """
+    """Numbers of a chart as a table that opens on request, which keys and screen readers reach."""
     step = max(1, math.ceil(len(rows) / MAX_TABLE_ROWS))
     shown = [*rows[::step], *(rows[-1:] if (len(rows) - 1) % step else [])] if rows else []
     thinned = f"{len(shown)} of {len(rows):,} points, evenly chosen, and the last." if step > 1 else ""

@@ -44,12 +44,7 @@ class StopRequested(Exception):
 
 
 class ChildRuntime:
-    """One process of the service.
-
-    Args:
-        settings: of the service.
-        connection: end of the update socket.
-    """
+    """One process of the service."""
 
     def __init__(self, settings: Settings, connection: socket.socket) -> None:
         self.settings = settings
@@ -161,14 +156,7 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 
 class SupervisedProcess:
-    """Keeps one process beside the answering one running and its updates applied.
-
-    Args:
-        module: dotted name of what it runs.
-        settings_file: passed on; None where there is none.
-        apply: called with each update; one is small enough not to delay answers.
-        on_exit: called whenever the process has ended, before it is started again.
-    """
+    """Keeps one process beside the answering one running and its updates applied."""
 
     def __init__(
         self,

@@ -135,12 +135,7 @@ def _own_checkpoint_folder(settings: Settings) -> Path:
 
 
 def open_checkpoint_files(settings: Settings, *, check: bool = True) -> CheckpointFiles | None:
-    """Open what `checkpoint_place` names; None = nowhere. Raises ConfigError, Unavailable.
-
-    Args:
-        settings: of the service.
-        check: False = no object is written to see if it works.
-    """
+    """Open what `checkpoint_place` names; None = nowhere. Raises ConfigError, Unavailable."""
     if (place := checkpoint_place(settings)) is None:
         return None
     objects = _open_checkpoint_objects(place)
@@ -303,10 +298,6 @@ def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
 
 def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
     """The list of the erased, as it is now: of the shared database, or of the file of a service on this machine.
-
-    Args:
-        settings: of the service.
-        topic: that is read; of others nothing is known.
 
     Raises:
         ConfigError: the database is none of ours; or there is none, and nothing says to read without the list.

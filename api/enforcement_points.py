@@ -7,14 +7,13 @@ nobody trusts a lifetime that no token has.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
 
 import msgspec
 
-from trustwatch.ingest.described import member
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch_client.risk_answers import EnforcementPoint
 
 from .settings.enforcement_settings import HookSettings
 from .settings.root import Settings
@@ -25,22 +24,8 @@ OKTA_SHORTEST_S = 300
 _PRODUCTS = {"hydra": "Ory Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "ZITADEL", "keycloak": "Keycloak"}
 
 
-class EnforcementPoint(msgspec.Struct, frozen=True):
-    """One server. *max_token_lifetime_s* is what it holds new tokens to; None: nothing but its own lifetime."""
-
-    by: Annotated[Literal["hook", "actuator", "gateway"], member("who queries this service, or is told", "actuator")]
-    name: Annotated[str, member("name of the hook or actuator in the settings; of a gateway the issuer", "hydra-eu")]
-    kind: Annotated[str, member("the product", "hydra")]
-    max_token_lifetime_s: Annotated[int | None, member("longest lifetime of new tokens, s; null: the server's own", 60)]
-    text: Annotated[str, member("the same as text", "shortens new tokens of the client to at most 60 s")]
-
-
 class EnforcementPoints:
-    """Tells where the policy of an agent holds. For any number of threads.
-
-    Args:
-        settings: with hooks, actuators and gateways.
-    """
+    """Tells where the policy of an agent holds. For any number of threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

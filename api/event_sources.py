@@ -21,12 +21,6 @@ from .settings.root import Settings
 def open_event_source(settings: Settings, *, suffix: str, member: str) -> GroupSource:
     """All partitions of the log for one follower, apart from the workers.
 
-    Args:
-        settings: of the service.
-        suffix: ends the name of the follower's group, which begins with that of the workers.
-        member: the group's one member by a name that stays the same, so that after a restart, or where another process
-            takes over, nobody waits for the end of the one before. A second one puts the first out (Fenced).
-
     Raises:
         ConfigError: brokers refuse us, or their client is not installed.
         Unavailable: no broker answers.

@@ -15,12 +15,7 @@ LogFormat = Literal["auto", "text", "json"]
 
 
 def configure_structured_logs(level: LogLevel = "info", form: LogFormat = "auto") -> None:
-    """Send everything that this process logs to stderr.
-
-    Args:
-        level: lines below it are left out.
-        form: `text` for people, `json` for programs; `auto` is text on a terminal.
-    """
+    """Send everything that this process logs to stderr."""
     renderer: structlog.types.Processor
     shown: list[structlog.types.Processor] = []
     if form == "text" or (form == "auto" and sys.stderr.isatty()):

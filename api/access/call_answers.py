@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from trustwatch.ingest.described import (
-    MODE,
-    AgentId,
-    AnomalyScore,
-    IssuerName,
-    ModelVersionName,
-    PolicyVersion,
-    TenantName,
-    member,
-)
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
-from trustwatch.scoring.records.decisions import RiskReason
+from trustwatch_client.risk_answers import CallThreshold, CallVerdict
 
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
@@ -32,43 +22,6 @@ VIA_API = "calls"
 
 _decode = msgspec.json.Decoder(CallQuestion).decode
 _encode = msgspec.json.Encoder().encode
-
-
-class CallThreshold(msgspec.Struct, frozen=True):
-    """Score above which a call waits for a person."""
-
-    anomaly_score: AnomalyScore
-    effect: Annotated[str, member("effect of the calls that it comes from; `all` if those were too few", "write")]
-    calls_per_1000: Annotated[float, member("honest calls of the effect that may wait, `risk.challenge_budget`", 1.0)]
-
-
-class CallAnswer(msgspec.Struct, frozen=True):
-    """The answer about one call before it is made."""
-
-    agent_id: AgentId
-    tenant: TenantName | None
-    issuer: IssuerName | None
-    decision: Annotated[str, member("policy's decision about the call, whatever the mode", "allow")]
-    allow: Annotated[bool, member("what to do; always true in shadow mode", True)]
-    would_allow: Annotated[bool, member("true if nothing speaks against the call, whatever the mode", True)]
-    mode: Annotated[str, MODE]
-    reason: Annotated[str, member("code of the decision", "unusual_call")]
-    reasons: Annotated[tuple[RiskReason, ...], member("what is anomalous about the call, the strongest first")]
-    risk_level: Annotated[str, member("level of the agent that was acted on", "high")]
-    p_value: Annotated[float | None, member("share of honest calls at least as anomalous; null without model", 0.0004)]
-    anomaly_score: AnomalyScore | None
-    threshold: Annotated[CallThreshold | None, member("score above which a call waits; null without model")]
-    basis: Annotated[str, member("what the decision is based on", "model")]
-    basis_detail: Annotated[str | None, member("why no model was used; null if one was, or the level decided")]
-    approval_id: Annotated[
-        str | None, member("approval of this call that waits for a person", "01KAW4CD1JQ4V1S0Z3Y8M4C2QK")
-    ]
-    call: Annotated[str, member("digest of the members that an approval is bound to")]
-    stale: Annotated[bool, member("the answer does not take recent events into account", False)]
-    evaluated_at: Annotated[str, member("when it was computed", "2026-11-24T22:23:14.130Z")]
-    model_version: ModelVersionName | None
-    policy_version: PolicyVersion
-    outside_boundary: Annotated[bool, member("true if none of the agent's declared capabilities covers the action")]
 
 
 class CallAnswers:
@@ -118,31 +71,31 @@ class CallAnswers:
             access = await self._evaluator.spend_needed(access, call)
         return _encode(self._member_values(access, self._evaluator.evaluate(access, call, VIA_API)))
 
-    def _member_values(self, access: AccessRequest, evaluation: CallEvaluation) -> CallAnswer:
+    def _member_values(self, access: AccessRequest, evaluation: CallEvaluation) -> CallVerdict:
         score, by_level = evaluation.score, evaluation.by_level
-        return CallAnswer(
-            access.agent_id,
-            access.tenant or None,
-            access.issuer or None,
-            evaluation.decision,
-            evaluation.allow,
-            evaluation.would_allow,
-            "enforce" if by_level.enforced else "shadow",
-            evaluation.reason,
-            evaluation.reasons,
-            by_level.level.label,
-            None if score is None else score.p_value,
-            None if score is None else score.anomaly_score,
-            None if score is None or score.threshold is None else self._threshold_member(evaluation),
-            evaluation.basis,
-            evaluation.detail or None,
-            evaluation.approval_id or None,
-            evaluation.call,
-            by_level.stale,
-            format_rfc3339(self._runtime.now_ms()),
-            None if score is None else self._runtime.scoring_version,
-            by_level.policy_version,
-            evaluation.outside,
+        return CallVerdict(
+            agent_id=access.agent_id,
+            tenant=access.tenant or None,
+            issuer=access.issuer or None,
+            decision=evaluation.decision,
+            allow=evaluation.allow,
+            would_allow=evaluation.would_allow,
+            mode="enforce" if by_level.enforced else "shadow",
+            reason=evaluation.reason,
+            reasons=evaluation.reasons,
+            risk_level=by_level.level.label,
+            p_value=None if score is None else score.p_value,
+            anomaly_score=None if score is None else score.anomaly_score,
+            threshold=None if score is None or score.threshold is None else self._threshold_member(evaluation),
+            basis=evaluation.basis,
+            basis_detail=evaluation.detail or None,
+            approval_id=evaluation.approval_id or None,
+            call=evaluation.call,
+            stale=by_level.stale,
+            evaluated_at=format_rfc3339(self._runtime.now_ms()),
+            model_version=None if score is None else self._runtime.scoring_version,
+            policy_version=by_level.policy_version,
+            outside_boundary=evaluation.outside,
         )
 
     def _threshold_member(self, evaluation: CallEvaluation) -> CallThreshold:

@@ -38,17 +38,11 @@ from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch_client.events import (
     Agent,
-    Client,
-    Credential,
-    Effect,
-    EventArguments,
+    Call,
     EventHash,
-    EventId,
-    EventNames,
     EventText,
     Principal,
     Resource,
-    Scopes,
 )
 
 from .approval_workflow import (
@@ -71,7 +65,7 @@ CALL_DECISIONS: tuple[CallDecision, ...] = ("deny", "step_up", "allow")
 _log = structlog.get_logger(__name__)
 
 
-class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class CallQuestion(Call, kw_only=True, omit_defaults=False):
     """A call that an agent is about to make: the members of an event that are known before it.
 
     Attributes:
@@ -79,26 +73,11 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             values are not among them.
     """
 
-    action: Annotated[EventId, member("what is to be done, by name", "process_payment")]
-    type: Annotated[CallType, member("kind of the call", "tool.call")] = "tool.call"
     agent_type: Annotated[EventText | None, member("type of an agent that was never seen", "PaymentProcessor")] = None
-    effect: Annotated[Effect | None, member("what the action does to its resource", "write")] = None
-    resource: Annotated[Resource | None, member("what is acted on")] = None
-    arguments: Annotated[EventArguments | None, member("origin of the arguments, with keyed hashes of values")] = None
     arguments_hash: Annotated[
         EventHash | None,
         member("keyed hash of all arguments; an approval holds for these", "3bfecd2242bc"),
     ] = None
-    principal: Annotated[Principal | None, member("on whose behalf the agent acts")] = None
-    delegation: Annotated[EventNames | None, member("actors, the current one first (RFC 8693)", ["agent-ledger"])] = (
-        None
-    )
-    task: Annotated[EventText | None, member("purpose that the token is bound to", "pay-approved-invoices")] = None
-    peer: Annotated[EventText | None, member("agent that is called", "agent-ledger")] = None
-    scopes: Annotated[Scopes | None, member("scopes requested and granted")] = None
-    client: Annotated[Client | None, member("where the request comes from")] = None
-    credential: Annotated[Credential | None, member("credential of the agent; never a secret")] = None
-    bytes_in: Annotated[Annotated[float, msgspec.Meta(ge=0)] | None, member("bytes that the agent sends", 512)] = None
 
     def __post_init__(self) -> None:
         if any(argument.hash is None for argument in self.arguments or ()):

@@ -15,6 +15,7 @@ from trustwatch.scoring.records.agents import AgentEdge, LevelName
 from trustwatch.scoring.records.containment import Actuation, Intervention, InterventionStatus
 from trustwatch.scoring.store.blast_radius import MAX_DEPTH, ReachedAgent
 from trustwatch.scoring.store.database import Page
+from trustwatch_client.risk_answers import CallVerdict
 
 from ..http.agent_lookup import AgentSelector
 from ..http.agent_paths import AGENT_PATH, PRINCIPAL_PATH
@@ -33,7 +34,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.wire import TimeText, Wire, level_word
-from .call_answers import CallAnswer, CallAnswers
+from .call_answers import CallAnswers
 from .service import (
     DEFAULT_VALID_S,
     MAX_VALID_S,
@@ -89,10 +90,10 @@ class InterventionOut(Wire, of=Intervention):
     """A pin or an approval."""
 
 
-class CallVerdictOut(Wire, of=CallAnswer):
+class CallVerdictOut(Wire, of=CallVerdict):
     """The answer about one call before it is made."""
 
-    decision: Literal["allow", "step_up", "deny"]
+    would_allow: bool
     mode: Literal["shadow", "enforce"]
     risk_level: LevelName
     basis: Literal["model", "level"]

@@ -28,17 +28,7 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 class FastRiskRoute:
-    """Answers risk questions from memory.
-
-    Args:
-        answers: risk answers.
-        verifier: judges bearer tokens.
-        metrics: counts every answer.
-        monotonic: seconds, for durations.
-        new_id: text that never repeats, for ids of errors.
-        refused_callers: told of those that reach beyond their entry of the settings.
-        signer: signs answers to those who want that; None = there are no keys.
-    """
+    """Answers risk questions from memory."""
 
     def __init__(
         self,

@@ -182,12 +182,6 @@ def load_event_history(
 ) -> AgentEventHistory:
     """Events of an agent, of both places. Blocks. Those of a subject are not shown once its erasure is asked for.
 
-    Args:
-        locations: where to look.
-        name: of the agent.
-        moment: of the decision whose events are wanted, too.
-        erasures: those that are asked for and not done.
-
     Raises:
         OSError: the log can not be read.
     """

@@ -11,21 +11,20 @@ while the pipeline lives and keeps up; all turn stale when it is dead or falls b
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any
 
 import msgspec
 
-from trustwatch.ingest import described
-from trustwatch.ingest.described import member
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
-from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
+from trustwatch_client.risk_answers import Answer, Pin
 
-from ..enforcement_points import EnforcementPoint, EnforcementPoints
+from ..enforcement_points import EnforcementPoints
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
@@ -34,51 +33,18 @@ MIN_RISK_WITH_REASONS = 0.05
 """Risk below which reasons are history and no longer shown."""
 
 
-class RiskAnswerPin(msgspec.Struct, frozen=True):
-    """A level that a person has fixed for policy to act on."""
-
-    level: Annotated[str, member("level that policy acts on", "high")]
-    by: Annotated[str, member("who fixed it", "analyst")]
-    why: Annotated[str, member("the reason given", "its key may have leaked")]
-    expires_at: Annotated[str, member("until when it holds", "2026-11-25T08:00:00.000Z")]
-
-
-class RiskAnswerHead(msgspec.Struct, frozen=True):
-    """The part of an answer that changes with the agent."""
-
-    agent_id: described.AgentId
-    tenant: described.TenantName | None
-    issuer: described.IssuerName | None
-    risk_level: Annotated[str, member("level that was measured", "high")]
-    risk_score: described.RiskScore
-    concern: Annotated[str | None, described.CONCERN]
-    confidence: described.Confidence
-    evaluated_at: Annotated[str, member("when risk was last computed", "2026-11-24T22:23:14.130Z")]
-    reasons: Annotated[msgspec.Raw, described.REASONS]
-    indicators: Annotated[msgspec.Raw, described.INDICATORS]
-    counterfactual: described.Counterfactual | None
-    pin: Annotated[RiskAnswerPin | None, member("a person's order about the level that `token_policy` follows")]
-    critical_ancestor: Annotated[
-        str | None,
-        member("a `critical` agent that delegated to this one", "agent-orchestrator"),
-    ]
-    token_policy: Annotated[LevelTokenPolicy, member("what the level means for tokens")]
-    holds_at: Annotated[list[EnforcementPoint], member("servers that apply the policy, as far as each can")]
-    decision_id: described.DecisionId | None
-    policy_version: described.PolicyVersion
-    mode: Annotated[Literal["shadow", "enforce"], described.MODE]
-
+_TAIL = ("expires_at", "stale", "model_version", "source", "age_s")
+RiskAnswerHead: Any = msgspec.defstruct(
+    "RiskAnswerHead", [(name, Any) for name in Answer.__struct_fields__ if name not in _TAIL], frozen=True
+)
+"""The part of an answer that changes with the agent, with values as JSON has them."""
 
 _encode_json = msgspec.json.Encoder().encode
 _NOTHING = msgspec.Raw(b"[]")
 
 
 class RiskAnswerCache:
-    """Answers risk questions from memory.
-
-    Args:
-        services: of the application.
-    """
+    """Answers risk questions from memory."""
 
     def __init__(self, services: Runtime) -> None:
         self._view: RiskView = services.risk_view
@@ -181,10 +147,10 @@ def _unknown_agent(name: AgentName, now_ms: int) -> AgentSummary:
     return AgentSummary(name, "", RiskLevel.UNKNOWN, 0.0, 0.0, 0.0, 0, 0, now_ms, 0, 0, "", b"", "")
 
 
-def _pin_member(pin: Intervention | None) -> RiskAnswerPin | None:
+def _pin_member(pin: Intervention | None) -> Pin | None:
     if pin is None:
         return None
-    return RiskAnswerPin(RiskLevel(pin.level).label, pin.decided_by, pin.why, format_rfc3339(pin.expires_ms))
+    return Pin(RiskLevel(pin.level).label, pin.decided_by, pin.why, format_rfc3339(pin.expires_ms))
 
 
 def _effective_level(measured: RiskLevel, pin: Intervention | None, ancestor: str, book: PolicyBook) -> RiskLevel:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from trustwatch.ingest.described import AgentId, IssuerName, ModelVersionName, TenantName
+from trustwatch.ingest.described import AgentId, IssuerName, ModelVersionName, PolicyVersion, TenantName
 from trustwatch.scoring.records.agents import AgentSummary, ConcernName, LevelName
 from trustwatch.scoring.store.agent_store import AgentOrder
+from trustwatch_client.risk_answers import Answer, EnforcementPoint, Pin
 
 from ..http.agent_lookup import AgentSelector
 from ..http.agent_paths import AGENT_PATH
@@ -30,33 +31,40 @@ from ..http.schemas import (
     ProblemOut,
     ReasonOut,
     TenantParam,
+    TokenPolicyOut,
 )
 from ..http.signed_responses import SIGNED_RESPONSES, signed_response
 from ..http.wire import TimeText, Wire
 from .baseline_profile import BaselineProfile
-from .risk_answer_cache import RiskAnswerHead, RiskAnswerPin, shows_reasons
+from .risk_answer_cache import shows_reasons
 from .service import AgentFilters, AgentService, ReleasedAgent
 
 RISK_QUERY_PATH = "/v1/risk/query"
 MAX_QUESTIONS = 1000
 
 
-class PinOut(Wire, of=RiskAnswerPin):
+class PinOut(Wire, of=Pin):
     """A person's order about the level that policy acts on, until it expires."""
 
     level: LevelName
 
 
-class RiskOut(Wire, of=RiskAnswerHead):
+class EnforcementPointOut(Wire, of=EnforcementPoint):
+    """One server. *max_token_lifetime_s* is what it holds new tokens to; None: nothing but its own lifetime."""
+
+    by: Literal["hook", "actuator", "gateway"]
+
+
+class RiskOut(Wire, of=Answer, omit=("source", "age_s")):
     """The risk of one agent, as of `evaluated_at`."""
 
     risk_level: LevelName
+    evaluated_at: str
     concern: ConcernName | None
-    reasons: list[ReasonOut]
-    indicators: list[IndicatorOut]
+    token_policy: TokenPolicyOut
+    policy_version: PolicyVersion
     model_version: ModelVersionName
     expires_at: TimeText = Field(description="until when it holds")
-    stale: bool = Field(description="it is past `expires_at`: recent events are not in it", examples=[False])
 
 
 class RiskQuestionIn(BaseModel):

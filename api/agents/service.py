@@ -61,17 +61,7 @@ class ReleasedAgent(NamedTuple):
 
 
 class AgentService:
-    """Risk, lists and history of agents, and their release. For one event loop.
-
-    Args:
-        runtime: store, risk of agents and settings.
-        answers: risk answers from memory.
-        agents: finds the agent that a request means.
-        executor: the way into the store.
-        intake: where a release becomes durable.
-        open_erasures: those that are asked for and not done: what they are about is not shown.
-        refused_callers: told of those that reach beyond their entry of the settings.
-    """
+    """Risk, lists and history of agents, and their release. For one event loop."""
 
     def __init__(
         self,
@@ -128,12 +118,6 @@ class AgentService:
         self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int | None = None, cursor: str | None = None
     ) -> FilteredPage[AgentSummary]:
         """Agents as of the last commit; with checkpoints, times and scores of calm ones are older.
-
-        Args:
-            caller: whose tenants are listed.
-            filters: what is listed. A text is looked for in a bounded number of agents.
-            limit: most agents; None = about as many as a page of the console shows.
-            cursor: where the page before ended.
 
         Raises:
             TenantNotAllowed: see `visible_tenants`.

@@ -32,13 +32,7 @@ class DeliveryFilters(NamedTuple):
 
 
 class AlertService:
-    """Deliveries of the tenants that a caller may see, and the targets of alerts. For one event loop.
-
-    Args:
-        runtime: store and settings.
-        agents: finds the agent that a request means.
-        executor: the way into the store.
-    """
+    """Deliveries of the tenants that a caller may see, and the targets of alerts. For one event loop."""
 
     def __init__(self, runtime: Runtime, agents: AgentResolver, executor: StoreExecutor) -> None:
         self._runtime = runtime

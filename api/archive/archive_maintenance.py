@@ -35,13 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ArchiveMaintenance:
-    """Keeps one archive small and its files large.
-
-    Args:
-        directory: of the archive, or of the vectors.
-        kind: of its files.
-        settings: of archives.
-    """
+    """Keeps one archive small and its files large."""
 
     def __init__(self, directory: Path, kind: ArchiveFileKind, settings: ArchiveSettings) -> None:
         self.merged = 0

@@ -59,13 +59,7 @@ def archived_offset(directory: Path) -> int:
 
 
 class ArchiveWorkerProcess(SupervisedProcess):
-    """Keeps an archiving process running, and what it reports at hand.
-
-    Args:
-        kind: `events` or `vectors`.
-        settings_file: passed on; None where there is none.
-        status: receives what it reports.
-    """
+    """Keeps an archiving process running, and what it reports at hand."""
 
     def __init__(self, kind: str, settings_file: Path | None, status: ArchiveStatus) -> None:
         module = {"events": "trustwatch.api.archive.worker", "vectors": "trustwatch.api.archive.vector_worker"}[kind]

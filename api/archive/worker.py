@@ -39,13 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionArchiver:
-    """Records of one partition that are read and not yet in files.
-
-    Args:
-        partition: its number.
-        base_offset: offset up to which it is archived.
-        window: knows what was repeated.
-    """
+    """Records of one partition that are read and not yet in files."""
 
     def __init__(self, partition: int, base_offset: int, window: DuplicateWindow) -> None:
         self.partition = partition
@@ -84,11 +78,7 @@ class PartitionArchiver:
 
 
 class EventArchiver:
-    """Implements `PartitionOwner` over all partitions of the log of events.
-
-    Args:
-        settings: of the service; `archive.directory` is set.
-    """
+    """Implements `PartitionOwner` over all partitions of the log of events."""
 
     def __init__(self, settings: Settings) -> None:
         directory = settings.archive.directory

@@ -96,12 +96,7 @@ class SubscriptionEnded(Exception):
 
 
 class LevelChangeSubscription:
-    """Changes of level from now on, of some tenants alone. A context manager, for one event loop.
-
-    Args:
-        status: whose changes are watched.
-        tenants: those whose changes are passed on; None = all.
-    """
+    """Changes of level from now on, of some tenants alone. A context manager, for one event loop."""
 
     def __init__(self, status: PipelineStatus, tenants: Collection[str] | None) -> None:
         self._status = status
@@ -154,13 +149,7 @@ class LevelChangeSubscription:
 
 
 class DecisionService:
-    """Decisions of the tenants that a caller may see. For one event loop.
-
-    Args:
-        runtime: store and pipeline.
-        agents: finds the agent that a request means.
-        executor: the way into the store.
-    """
+    """Decisions of the tenants that a caller may see. For one event loop."""
 
     def __init__(self, runtime: Runtime, agents: AgentResolver, executor: StoreExecutor) -> None:
         self._runtime = runtime
@@ -176,12 +165,6 @@ class DecisionService:
         cursor: str | None = None,
     ) -> FilteredPage[Decision]:
         """Changes of level, newest first. An unknown agent has none.
-
-        Args:
-            caller: whose tenants are listed.
-            filters: what is listed. Levels, directions and indicators are looked for in a bounded number of decisions.
-            limit: most decisions; None = about as many as a page of the console shows.
-            cursor: where the page before ended.
 
         Raises:
             TenantNotAllowed: see `visible_tenants`.
@@ -330,10 +313,6 @@ def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Deci
     """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
 
     A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
-
-    Args:
-        marked: the last step.
-        decisions: of the agent, newest first.
     """
     rise = [marked]
     ids = [decision.decision_id for decision in decisions]

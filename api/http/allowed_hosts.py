@@ -23,11 +23,7 @@ UNCHECKED_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 class AllowedHosts:
-    """Check of the `Host` of requests without a valid token.
-
-    Args:
-        listen: where the service listens, and what it is called.
-    """
+    """Check of the `Host` of requests without a valid token."""
 
     def __init__(self, listen: ListenSettings) -> None:
         public = urlsplit(listen.public_url).hostname if listen.public_url is not None else None

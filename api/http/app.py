@@ -37,12 +37,7 @@ problem documents (RFC 9457). Identifiers may be URLs: in a path they are percen
 
 
 class DocumentedApp(FastAPI):
-    """FastAPI whose OpenAPI document is complete.
-
-    Args:
-        slices: in the order of their routes.
-        lifespan: what starts and ends with the application; None = nothing.
-    """
+    """FastAPI whose OpenAPI document is complete."""
 
     def __init__(
         self,
@@ -97,14 +92,7 @@ def create_app(
     *,
     only_service: bool = False,
 ) -> FastPath:
-    """The ASGI application that a server runs.
-
-    Args:
-        runtime: everything it uses.
-        slices: in the order of their routes.
-        registry: where its metrics are registered; by default one of its own.
-        only_service: a worker's: health, readiness, metrics, and no questions or events.
-    """
+    """The ASGI application that a server runs."""
     services = ServiceRegistry((runtime, *runtime.services))
     guard = services.find(ConnectionGuard)
     observed: list[Callable[[], MetricValues]] = [partial(part.metrics, services) for part in slices]

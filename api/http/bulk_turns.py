@@ -42,11 +42,7 @@ class _TenantWork:
 
 
 class BulkTurns:
-    """Gives turns, to tenants and within each tenant in the order in which they came. For one event loop.
-
-    Args:
-        at_once: pieces of work at a time.
-    """
+    """Gives turns, to tenants and within each tenant in the order in which they came. For one event loop."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
         self._places = asyncio.Semaphore(at_once)
@@ -61,10 +57,6 @@ class BulkTurns:
     @asynccontextmanager
     async def turn(self, tenant: str, size: int) -> AsyncIterator[None]:
         """Wait for a turn, and hold it within the block.
-
-        Args:
-            tenant: whose work it is.
-            size: bytes that wait with it.
 
         Raises:
             TooMuchBulkWork: the tenant has too much waiting.

@@ -19,13 +19,7 @@ ReportProof = Callable[[AuthenticatedCaller, ProofRefused], None]
 
 
 class CallerProofs:
-    """Checks what bound tokens of callers come with.
-
-    Args:
-        proofs: judges.
-        listen: what the service is called.
-        report: told of what is refused.
-    """
+    """Checks what bound tokens of callers come with."""
 
     def __init__(self, proofs: ProofVerifier, listen: ListenSettings, report: ReportProof) -> None:
         self._proofs = proofs

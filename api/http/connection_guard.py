@@ -172,12 +172,7 @@ class GuardedConnection:
 
 
 class ConnectionGuard:
-    """All connections of one server. For one event loop.
-
-    Args:
-        monotonic: seconds on a clock that never goes back.
-        max_connections: bound of connections; None = `MAX_CONNECTIONS`.
-    """
+    """All connections of one server. For one event loop."""
 
     def __init__(self, monotonic: Callable[[], float], max_connections: int | None = None) -> None:
         self._max_connections = MAX_CONNECTIONS if max_connections is None else max_connections

@@ -37,15 +37,7 @@ BODILESS_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class RequestAdmission:
-    """Decides which requests FastAPI may read and answer.
-
-    Args:
-        verifier: judges bearer tokens.
-        hosts: names by which requests without a valid token may come.
-        body_limits: bytes of a body by path, where they are not `MAX_REQUEST_BYTES`.
-        own_sign_in: paths of applications that know their callers by other means, and read no body before.
-        guard: told of callers that are known; None = a server without one.
-    """
+    """Decides which requests FastAPI may read and answer."""
 
     def __init__(
         self,
@@ -92,18 +84,7 @@ class RequestAdmission:
 
 
 class FastPath:
-    """The application that the server runs.
-
-    Args:
-        app: FastAPI, behind.
-        routes: asked in order, before it.
-        streamed_paths: paths whose routes know their caller before they read, bound the body themselves, and take room
-            in memory as it arrives.
-        admission: decides what goes to *app*.
-        metrics: counts every request that goes to *app*; routes count theirs.
-        monotonic: seconds, for durations.
-        new_id: text that never repeats: ids of requests that bring none.
-    """
+    """The application that the server runs."""
 
     def __init__(
         self,

@@ -15,12 +15,7 @@ LINES_PER_S: Final = 20
 
 
 class LineLimit:
-    """Lets some lines of one kind through each second. For one event loop.
-
-    Args:
-        monotonic: seconds on a clock that never goes back.
-        per_s: lines of one second.
-    """
+    """Lets some lines of one kind through each second. For one event loop."""
 
     def __init__(self, monotonic: Callable[[], float], per_s: int = LINES_PER_S) -> None:
         self._monotonic = monotonic
@@ -49,11 +44,7 @@ _CAUSED_BY_AGENTS = (".request", ".expire")
 
 
 class OrderLines:
-    """Writes them, some each second: what agents bring about hides no order of a person. For one event loop.
-
-    Args:
-        monotonic: seconds on a clock that never goes back.
-    """
+    """Writes them, some each second: what agents bring about hides no order of a person. For one event loop."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._of_people, self._of_agents = LineLimit(monotonic), LineLimit(monotonic)

@@ -54,13 +54,7 @@ class DocumentedRouter(APIRouter):
 
 
 def complete_document(document: Document, records: Sequence[type], scopes: Mapping[str, str]) -> Document:
-    """Complete FastAPI's document; returns it.
-
-    Args:
-        document: as FastAPI makes it; changed in place, but for names of schemas.
-        records: bodies that routes name without FastAPI's knowledge.
-        scopes: what each scope lets a token do.
-    """
+    """Complete FastAPI's document; returns it."""
     document = _with_readable_names(document)
     components = document["components"]
     _, event_parts = event_schema_components(SCHEMA_REF_PREFIX)

@@ -77,11 +77,7 @@ ProblemMaker = Callable[[Any], ProblemDetails]
 
 
 class ProblemTable:
-    """The answers to all errors: those of slices first, then those that every part of the service knows.
-
-    Args:
-        makers: by type of error; a type includes those below it.
-    """
+    """The answers to all errors: those of slices first, then those that every part of the service knows."""
 
     def __init__(self, makers: Mapping[type[TrustwatchError], ProblemMaker] = MappingProxyType({})) -> None:
         self._makers = makers
@@ -95,15 +91,7 @@ class ProblemTable:
 
 
 def problem_body(status: int, code: str, title: str, detail: str, **members: Any) -> bytes:
-    """A problem document as JSON bytes, to be sent as `application/problem+json`.
-
-    Args:
-        status: HTTP status code.
-        code: stable machine-readable word; `type` is `urn:trustwatch:problem:` and this.
-        title: the same for every problem of that code.
-        detail: what happened this time, in words the caller can act on.
-        members: extension members.
-    """
+    """A problem document as JSON bytes, to be sent as `application/problem+json`."""
     fixed = {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": detail, "code": code}
     return msgspec.json.encode({**members, **fixed})
 
@@ -223,14 +211,7 @@ def encode_http_problem(problem: ProblemDetails) -> bytes:
 def install_problem_handlers(
     app: Starlette, problems: ProblemTable, new_error_id: Callable[[], str], refused_callers: RefusedCallers
 ) -> None:
-    """Have every failure of *app* answered with a problem document.
-
-    Args:
-        app: a FastAPI or Starlette application.
-        problems: the answers to our own errors.
-        new_error_id: an id for each unexpected failure, written to the log and to the answer.
-        refused_callers: told of those that reach beyond their entry of the settings.
-    """
+    """Have every failure of *app* answered with a problem document."""
 
     def failed(error: Exception) -> ProblemDetails:
         error_id = new_error_id()

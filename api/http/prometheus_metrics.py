@@ -33,12 +33,7 @@ _NO_RECORDS = frozenset({PARTITIONS_WAITING, "checkpoint_bytes", "snapshot_bytes
 
 
 class RuntimeCollector(Collector):
-    """All `observed` metrics of one application.
-
-    Args:
-        services: of the application.
-        slice_values: read what the slices observe. Of two that know the same metric and labels, the first counts.
-    """
+    """All `observed` metrics of one application."""
 
     def __init__(self, services: Runtime, slice_values: Sequence[Callable[[], MetricValues]]) -> None:
         self._runtime = services
@@ -151,13 +146,7 @@ DURATION_BUCKETS: Final = (
 
 
 class ServiceMetrics:
-    """The metrics of one application.
-
-    Args:
-        services: read when metrics are asked for.
-        registry: where they are registered; one application each.
-        slice_values: read what the slices observe.
-    """
+    """The metrics of one application."""
 
     def __init__(
         self,

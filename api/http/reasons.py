@@ -10,14 +10,7 @@ MAX_REASON_LENGTH: Final = 2_048
 
 
 def check_reason(member: str, reason: str, *, required: bool = True, kept_with: str = "the decision") -> None:
-    """Raise ProblemError (422) for a reason that is too long, or missing where one is required.
-
-    Args:
-        member: of the request, that holds it.
-        reason: as it was given.
-        required: whether it may not be empty.
-        kept_with: of what it becomes a part.
-    """
+    """Raise ProblemError (422) for a reason that is too long, or missing where one is required."""
     if required and not reason.strip():
         raise invalid_value_error(member, f"is empty; say why: it is kept with {kept_with}")
     if len(reason) > MAX_REASON_LENGTH:

@@ -63,9 +63,6 @@ class KnownCaller(Protocol):
 class RefusedCallers:
     """Counts and tells of them. For one event loop.
 
-    Args:
-        monotonic: seconds on a clock that never goes back.
-
     Attributes:
         counts: refusals by (name of the caller, code); all persons of the console are one caller here.
     """
@@ -82,11 +79,6 @@ class RefusedCallers:
     def tell_of(self, scope: Scope, code: str, detail: str) -> None:
         """Tell of a request that is refused with a problem, where its token is not accepted, or its caller is known and
         reached beyond its entry.
-
-        Args:
-            scope: of the request.
-            code: of the problem.
-            detail: of the problem.
         """
         if code == INVALID_TOKEN:
             self.tell_of_token("api", detail)
@@ -97,12 +89,7 @@ class RefusedCallers:
             self.tell(caller, code, why=detail, method=scope["method"], tenant=tenant, agent_id=_agent_of(scope))
 
     def tell_of_token(self, via: str, why: str) -> None:
-        """Tell that a token was not accepted.
-
-        Args:
-            via: who was asked with it: `api`, or the way of a gateway's check.
-            why: the check that failed, in the words of the answer, which hold nothing of the token.
-        """
+        """Tell that a token was not accepted."""
         self._tokens.write(_log.warning, "a token is not accepted", code=INVALID_TOKEN, via=via, why=why)
 
     def tell(self, caller: KnownCaller, code: str, **members: Any) -> None:

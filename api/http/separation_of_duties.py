@@ -54,12 +54,6 @@ def check_not_own_group(
 ) -> None:
     """Refuse feedback for a peer group that the author is of: such a rule would cover it.
 
-    Args:
-        agent_type: of the group.
-        own: what is known of each agent that the author may be, in the group's tenant; empty: never seen there.
-        author: who speaks.
-        actuators: of the group's tenant; their settings name the clients of agents.
-
     Raises:
         ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
     """

@@ -15,11 +15,7 @@ class MissingService(Unavailable):
 
 
 class ServiceRegistry:
-    """Services by type. Filled by the composition root and by the slices, before the first request.
-
-    Args:
-        services: added at once.
-    """
+    """Services by type. Filled by the composition root and by the slices, before the first request."""
 
     def __init__(self, services: Iterable[object] = ()) -> None:
         self._services: dict[type, object] = {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # else loaded at the first use: the service reads the declara
     from .access_tokens import ClientCredentials, ClientSecret
     from .argument_origins import ArgumentOrigins, OriginLimits, TracedCall
     from .asgi import TrustMiddleware
-    from .call_verdicts import AsyncCallVerdicts, CallVerdict, CallVerdicts
+    from .call_verdicts import AsyncCallVerdicts, CallVerdicts
     from .caller import Caller, caller_from_claims
     from .event_sender import AsyncEventSender, EventSender
     from .events import AuditEvent, Call, EventArgument, fingerprint
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # else loaded at the first use: the service reads the declara
     from .origin_keys import OriginKeys
     from .origin_tracker import OriginTracker
     from .refusal import Challenge
-    from .risk_answers import Answer, Indicator, Question, Reason, TokenPolicy
+    from .risk_answers import Answer, CallVerdict, Indicator, Question, Reason, TokenPolicy
     from .settings import RiskSettings, SenderSettings
     from .step_up_approvals import Approvals, shown_by_token
     from .trust_client import AsyncTrustClient, TrustClient

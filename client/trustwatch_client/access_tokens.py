@@ -138,15 +138,7 @@ AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
 
 
 class AccessTokens:
-    """Tokens for the requests of one connection: one caller fetches, the others wait for it.
-
-    Args:
-        source: of the tokens.
-        clock: for their life.
-        request: makes one HTTP request.
-        fetching: lock of the one that fetches.
-        waits: true lets a callable be async.
-    """
+    """Tokens for the requests of one connection: one caller fetches, the others wait for it."""
 
     def __init__(
         self,

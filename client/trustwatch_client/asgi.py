@@ -308,12 +308,7 @@ def _header(scope: Mapping[str, Any], name: bytes) -> str:
 
 
 class RequestTrace:
-    """Reads a request before the app does, and its answer before the agent does.
-
-    Args:
-        scope, receive: of the request.
-        trace: of the call; where it is off nothing is read.
-    """
+    """Reads a request before the app does, and its answer before the agent does."""
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, trace: CallTrace) -> None:
         self._scope = scope

@@ -11,11 +11,7 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Key, Value]):
-    """At most so many entries; the least recently used one makes room. Safe from any thread.
-
-    Args:
-        size: most entries that are kept; 0 = none.
-    """
+    """At most so many entries; the least recently used one makes room. Safe from any thread."""
 
     def __init__(self, size: int) -> None:
         self._size = size

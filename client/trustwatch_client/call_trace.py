@@ -17,12 +17,7 @@ MAX_TEXT_IN_LOOP = 16_384
 
 
 class CallTrace:
-    """Origins of one call.
-
-    Args:
-        origins: None traces nothing.
-        caller: whose conversation it is; None = nobody's, and nothing is traced.
-    """
+    """Origins of one call."""
 
     def __init__(self, origins: OriginTracker | None, caller: Caller | None) -> None:
         self._origins = origins

@@ -16,7 +16,7 @@ from .access_tokens import AsyncTokenSource, TokenSource
 from .caller import Caller
 from .counters import Counted, Counters
 from .events import AuditEvent, Call
-from .risk_answers import AnswerMode, Reason, classify_refusal
+from .risk_answers import CallVerdict, classify_refusal
 from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection, completed
 from .settings import validate_url
 from .timing import Clock, SystemClock
@@ -25,41 +25,13 @@ from .trust_errors import FailureCause, TrustUnavailable
 BUDGET_S = 0.25
 
 
-class CallVerdict(msgspec.Struct, frozen=True):
-    """Answer about one call.
-
-    Attributes:
-        decision: what policy says of the call, whatever the mode.
-        allow: what to do; always true in shadow mode.
-        reason: code of the decision.
-        approval_id: approval of this very call that waits for a person; None = none does.
-        would_allow: what `allow` is in mode `enforce`; None = the service did not answer.
-        mode: None = the service did not answer.
-        reasons: what is unusual about the call, the strongest first.
-        p_value: share of honest calls of that effect at least as unusual; None = no model judged the call.
-    """
-
-    decision: Literal["allow", "step_up", "deny"]
-    allow: bool
-    reason: str = ""
-    approval_id: str | None = None
-    would_allow: bool | None = None
-    mode: AnswerMode | None = None
-    reasons: tuple[Reason, ...] = ()
-    p_value: float | None = None
-
-
 _log = logging.getLogger("trustwatch_client")
 
 _ALLOWED = CallVerdict("allow", allow=True)
 
 
 class _CallQuestions:
-    """Questions, answers, and what holds without one: the same for threads and for asyncio.
-
-    Args:
-        url, insecure_http, fail_mode: as for `CallVerdicts`.
-    """
+    """Questions, answers, and what holds without one: the same for threads and for asyncio."""
 
     def __init__(self, url: str, fail_mode: Literal["open", "closed"], *, insecure_http: bool) -> None:
         if fail_mode not in ("open", "closed"):

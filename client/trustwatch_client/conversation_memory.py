@@ -47,11 +47,7 @@ class SeenText(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class ConversationMemory:
-    """Texts in normal form, and an index from words to texts.
-
-    Args:
-        characters: most of all texts; the oldest results, then the oldest prompts, make room.
-    """
+    """Texts in normal form, and an index from words to texts."""
 
     def __init__(self, characters: int) -> None:
         self._most = {"tool": int(characters * TOOL_SHARE), "told": characters - int(characters * TOOL_SHARE)}

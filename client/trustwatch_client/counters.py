@@ -8,11 +8,7 @@ from collections.abc import Mapping
 
 
 class Counters:
-    """Counts by name, from any thread; they start at 0 and never fall.
-
-    Args:
-        names: those shown even when they are 0.
-    """
+    """Counts by name, from any thread; they start at 0 and never fall."""
 
     def __init__(self, *names: str) -> None:
         self._lock = threading.Lock()

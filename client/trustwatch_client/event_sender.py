@@ -58,12 +58,7 @@ class _IngestReceipt(msgspec.Struct, frozen=True):
 
 
 class EventQueue:
-    """Events that wait to be sent.
-
-    Args:
-        settings: bounds.
-        clock: both clocks.
-    """
+    """Events that wait to be sent."""
 
     def __init__(self, settings: SenderSettings, clock: Clock) -> None:
         self.settings = settings
@@ -124,14 +119,7 @@ class EventQueue:
     def handle_reply(
         self, batch: EventBatch, attempt: int, status: int | None, headers: Mapping[str, str], body: bytes
     ) -> float | None:
-        """Count the results in a reply, or plan another attempt; *status* None = there was no reply.
-
-        Args:
-            attempt: attempts so far for this batch, from 1.
-
-        Returns:
-            Seconds to wait before the same batch is sent again; None: it is done.
-        """
+        """Count the results in a reply, or plan another attempt; *status* None = there was no reply."""
         if status in (200, 202, *_PERMANENT_ERROR_STATUSES):
             self._count_results(batch, status or 0, body)
             return None

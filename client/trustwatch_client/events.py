@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from .described import member
 from .trust_errors import ContentRefused
 
 MAX_ATTRIBUTE_CHARACTERS = 512
@@ -147,11 +148,6 @@ HASH_PATTERN = r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$"
 EventHash = Annotated[str, msgspec.Meta(pattern=HASH_PATTERN)]
 
 
-def member(description: str, example: Any = None) -> msgspec.Meta:
-    """Describe a member for the service's API document; *example* is a value that it may have."""
-    return msgspec.Meta(description=description, examples=None if example is None else [example])
-
-
 class EventPart(msgspec.Struct, omit_defaults=True, gc=False):
     """Base of the parts of an event; members without a value are not sent."""
 
@@ -252,8 +248,8 @@ class CallDetails(EventPart, kw_only=True):
 class Call(CallDetails, kw_only=True):
     """A call before it is made, which `CallVerdicts.evaluate` asks about."""
 
-    action: EventId
-    type: CallType = "tool.call"
+    action: Annotated[EventId, member("what is to be done, by name", "process_payment")]
+    type: Annotated[CallType, member("kind of the call", "tool.call")] = "tool.call"
 
 
 class AuditEvent(CallDetails, kw_only=True):

@@ -7,12 +7,11 @@ from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
-from .call_verdicts import CallVerdict
 from .caller import Caller
 from .counters import Counted, Counters
 from .events import CAUSED_BY_TRUST, DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Call, CausedBy, Effect, Outcome
 from .refusal import GuardAction
-from .risk_answers import Answer
+from .risk_answers import Answer, CallVerdict
 from .step_up_approvals import ApprovalSource, read_approved_scopes
 from .trust_errors import TrustUnavailable
 

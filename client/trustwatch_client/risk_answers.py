@@ -1,12 +1,29 @@
-"""The risk answer (docs/api.md), and where the client got it from."""
+"""Answers about agents and calls (docs/api.md), which client and service share."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from .described import (
+    CONCERN,
+    INDICATORS,
+    MODE,
+    REASONS,
+    AgentId,
+    AnomalyScore,
+    Confidence,
+    Counterfactual,
+    DecisionId,
+    IssuerName,
+    ModelVersionName,
+    PolicyVersion,
+    RiskScore,
+    TenantName,
+    member,
+)
 from .trust_errors import FailureCause
 
 AnswerLevel = Literal["unknown", "low", "medium", "high", "critical"]
@@ -23,23 +40,31 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Reason for a change of risk."""
+    """Reason of a change of risk: one feature or hard signal, with what was seen and what is usual."""
 
-    code: str
-    feature: str = ""
-    observed: str = ""
-    usual: str = ""
-    contribution: float = 0.0
-    text: str = ""
+    code: Annotated[str, member("code of the reason", "first_seen_resource")]
+    feature: Annotated[str, member("feature that it is about", "resource_surprise")] = ""
+    observed: Annotated[str, member("what was seen", "acct-9001")] = ""
+    usual: Annotated[str, member("what is usual", "42 known resources of this agent")] = ""
+    contribution: Annotated[float, member("share of the evidence", 0.41)] = 0.0
+    text: Annotated[str, member("the reason as a sentence", "new resource acct-9001 (very unusual)")] = ""
 
 
 class Indicator(msgspec.Struct, frozen=True):
     """One thing that the events came with which raised the risk, such as a network; see docs/risk.md."""
 
-    kind: str
-    value: str = ""
-    status: str = ""
-    at: str = ""
+    kind: Annotated[str, member("`target`: a destination outside; `key`: a thumbprint")]
+    value: Annotated[
+        str, member("the network, address or other thing itself, cleaned of what is secret", "AS65537")
+    ] = ""
+    status: Annotated[
+        str,
+        member(
+            "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event "
+            "came with a new network or credential, else `not_tracked`"
+        ),
+    ] = ""
+    at: Annotated[str, member("when it was first met since the agent was quiet", "2026-11-24T22:23:14.130Z")] = ""
 
 
 class TokenPolicy(msgspec.Struct, frozen=True):
@@ -58,6 +83,25 @@ UNKNOWN_POLICY = TokenPolicy(True, 300, None, True, False, False)
 """The service's default policy of *unknown* (docs/risk.md); settings of the client may name another."""
 
 
+class Pin(msgspec.Struct, frozen=True):
+    """A level that a person has fixed for policy to act on."""
+
+    level: Annotated[str, member("level that policy acts on", "high")]
+    by: Annotated[str, member("who fixed it", "analyst")]
+    why: Annotated[str, member("the reason given", "its key may have leaked")]
+    expires_at: Annotated[str, member("until when it holds", "2026-11-25T08:00:00.000Z")]
+
+
+class EnforcementPoint(msgspec.Struct, frozen=True):
+    """A server that applies the policy. *max_token_lifetime_s* is None if it keeps its own lifetime."""
+
+    by: Annotated[str, member("who queries this service, or is told", "actuator")]
+    name: Annotated[str, member("name of the hook or actuator in the settings; of a gateway the issuer", "hydra-eu")]
+    kind: Annotated[str, member("the product", "hydra")]
+    max_token_lifetime_s: Annotated[int | None, member("longest lifetime of new tokens, s; null: the server's own", 60)]
+    text: Annotated[str, member("the same as text", "shortens new tokens of the client to at most 60 s")]
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The risk of one agent.
 
@@ -71,26 +115,82 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         age_s: seconds since the service gave it.
     """
 
-    agent_id: str
-    tenant: str | None = None
-    issuer: str | None = None
-    risk_level: AnswerLevel
-    risk_score: float
-    confidence: float
-    token_policy: TokenPolicy
-    evaluated_at: datetime | None = None
-    expires_at: datetime | None = None
-    stale: bool = False
-    reasons: tuple[Reason, ...] = ()
-    indicators: tuple[Indicator, ...] = ()
-    counterfactual: str | None = None
-    concern: str | None = None
-    decision_id: str | None = None
-    model_version: str = ""
-    policy_version: str = ""
-    mode: AnswerMode = "enforce"
+    agent_id: AgentId
+    tenant: TenantName | None = None
+    issuer: IssuerName | None = None
+    risk_level: Annotated[AnswerLevel, member("level that was measured", "high")]
+    risk_score: RiskScore
+    concern: Annotated[str | None, CONCERN] = None
+    confidence: Confidence
+    evaluated_at: Annotated[datetime | None, member("when risk was last computed", "2026-11-24T22:23:14.130Z")] = None
+    reasons: Annotated[tuple[Reason, ...], REASONS] = ()
+    indicators: Annotated[tuple[Indicator, ...], INDICATORS] = ()
+    counterfactual: Counterfactual | None = None
+    pin: Annotated[Pin | None, member("a person's order about the level that `token_policy` follows")] = None
+    critical_ancestor: Annotated[
+        str | None, member("a `critical` agent that delegated to this one", "agent-orchestrator")
+    ] = None
+    token_policy: Annotated[TokenPolicy, member("what the level means for tokens")]
+    holds_at: Annotated[tuple[EnforcementPoint, ...], member("servers that apply the policy, as far as each can")] = ()
+    decision_id: DecisionId | None = None
+    policy_version: PolicyVersion = ""
+    mode: Annotated[AnswerMode, MODE] = "enforce"
+    expires_at: Annotated[datetime | None, member("until when it holds", "2026-11-24T22:23:14.130Z")] = None
+    stale: Annotated[bool, member("it is past `expires_at`: recent events are not in it", False)] = False
+    model_version: ModelVersionName = ""
     source: AnswerSource = msgspec.field(default="service", name="_source")
     age_s: float = msgspec.field(default=0.0, name="_age_s")
+
+
+class CallThreshold(msgspec.Struct, frozen=True):
+    """Score above which a call waits for a person."""
+
+    anomaly_score: AnomalyScore
+    effect: Annotated[str, member("effect of the calls that it comes from; `all` if those were too few", "write")]
+    calls_per_1000: Annotated[float, member("honest calls of the effect that may wait, `risk.challenge_budget`", 1.0)]
+
+
+class CallVerdict(msgspec.Struct, frozen=True):
+    """Answer about one call before it is made. What has no default is in every answer; the rest is the service's.
+
+    Attributes:
+        reason: code of the decision.
+        would_allow: what `allow` is in mode `enforce`; None = the service did not answer.
+        mode: None = the service did not answer.
+    """
+
+    decision: Annotated[
+        Literal["allow", "step_up", "deny"], member("policy's decision about the call, whatever the mode", "allow")
+    ]
+    allow: Annotated[bool, member("what to do; always true in shadow mode", True)]
+    reason: Annotated[str, member("code of the decision", "unusual_call")] = ""
+    approval_id: Annotated[
+        str | None, member("approval of this call that waits for a person", "01KAW4CD1JQ4V1S0Z3Y8M4C2QK")
+    ] = None
+    would_allow: Annotated[bool | None, member("true if nothing speaks against the call, whatever the mode", True)] = (
+        None
+    )
+    mode: Annotated[AnswerMode | None, MODE] = None
+    reasons: Annotated[tuple[Reason, ...], member("what is anomalous about the call, the strongest first")] = ()
+    p_value: Annotated[
+        float | None, member("share of honest calls at least as anomalous; null without model", 0.0004)
+    ] = None
+    agent_id: AgentId = ""
+    tenant: TenantName | None = None
+    issuer: IssuerName | None = None
+    risk_level: Annotated[str, member("level of the agent that was acted on", "high")] = ""
+    anomaly_score: AnomalyScore | None = None
+    threshold: Annotated[CallThreshold | None, member("score above which a call waits; null without model")] = None
+    basis: Annotated[str, member("what the decision is based on", "model")] = ""
+    basis_detail: Annotated[str | None, member("why no model was used; null if one was, or the level decided")] = None
+    call: Annotated[str, member("digest of the members that an approval is bound to")] = ""
+    stale: Annotated[bool, member("the answer does not take recent events into account", False)] = False
+    evaluated_at: Annotated[str, member("when it was computed", "2026-11-24T22:23:14.130Z")] = ""
+    model_version: ModelVersionName | None = None
+    policy_version: PolicyVersion = ""
+    outside_boundary: Annotated[bool, member("true if none of the agent's declared capabilities covers the action")] = (
+        False
+    )
 
 
 class ServiceProblem(msgspec.Struct, frozen=True):

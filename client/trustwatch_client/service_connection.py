@@ -23,12 +23,7 @@ _JSON_HEADERS = {"content-type": "application/json"}
 
 
 class Requests:
-    """Requests to the service, for threads and for asyncio.
-
-    Args:
-        request: makes one HTTP request; the one for threads blocks and waits for nothing else.
-        tokens: for them.
-    """
+    """Requests to the service, for threads and for asyncio."""
 
     def __init__(self, request: Callable[..., Awaitable[httpx2.Response]], tokens: AccessTokens) -> None:
         self._request = request
@@ -90,10 +85,6 @@ class _ThreadLock:
 
 class ServiceConnection:
     """Connections to the service, for threads. What `requests` has runs by `completed`.
-
-    Args:
-        token, http: as for `TrustClient`.
-        clock: for the life of tokens.
 
     Raises:
         TypeError: *http* is of another library.

@@ -56,9 +56,5 @@ def parse_retry_after(header: str | None, now_s: float) -> float | None:
 
 
 def backoff(attempt: int, first_s: float, most_s: float) -> float:
-    """Seconds to wait before the next attempt: at random up to a bound that doubles, so that many senders spread.
-
-    Args:
-        attempt: attempts that failed so far, from 1.
-    """
+    """Seconds to wait before the next attempt: at random up to a bound that doubles, so that many senders spread."""
     return _system_random.uniform(0.0, min(most_s, first_s * 2.0 ** min(attempt - 1, MAX_BACKOFF_EXPONENT)))

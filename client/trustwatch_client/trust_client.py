@@ -73,12 +73,7 @@ class _CachedAnswer(NamedTuple):
 
 
 class AnswerCache:
-    """Remembers answers, reads replies, and applies the fail mode. Safe from any thread.
-
-    Args:
-        settings: of look-ups.
-        clock: both clocks.
-    """
+    """Remembers answers, reads replies, and applies the fail mode. Safe from any thread."""
 
     def __init__(self, settings: RiskSettings, clock: Clock) -> None:
         self.settings = settings
@@ -110,15 +105,7 @@ class AnswerCache:
     def plan(
         self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]
     ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT], list[Question]]:
-        """Sort questions by the way to their answer, so that each agent is asked for once, whoever asks.
-
-        Args:
-            in_flight: the requests on their way, by question.
-
-        Returns:
-            Results that need no request, requests on their way that will bring others, and questions to ask now. During
-            a pause, and when too many requests are on their way, the last are answered by a failure instead.
-        """
+        """Sort questions by the way to their answer, so that each agent is asked for once, whoever asks."""
         results: dict[Question, LookupResult] = {}
         flights: dict[Question, FlightT] = {}
         new: list[Question] = []

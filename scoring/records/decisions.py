@@ -8,6 +8,7 @@ import msgspec
 
 from trustwatch.ingest import described
 from trustwatch.ingest.described import member
+from trustwatch_client.risk_answers import Reason
 
 from .agents import AgentName
 from .indicators import Indicator, indicators_of_plain
@@ -16,15 +17,7 @@ DECISION_CAUSES = ("event", "tick", "release", "feedback")
 """Causes of a change of level."""
 
 
-class RiskReason(msgspec.Struct, frozen=True):
-    """Reason of a change of risk: one feature or hard signal, with what was seen and what is usual."""
-
-    code: Annotated[str, member("code of the reason", "first_seen_resource")]
-    feature: Annotated[str, member("feature that it is about", "resource_surprise")]
-    observed: Annotated[str, member("what was seen", "acct-9001")]
-    usual: Annotated[str, member("what is usual", "42 known resources of this agent")]
-    contribution: Annotated[float, member("share of the evidence", 0.41)]
-    text: Annotated[str, member("the reason as a sentence", "new resource acct-9001 (very unusual)")]
+RiskReason = Reason
 
 
 class Decision(msgspec.Struct, frozen=True):

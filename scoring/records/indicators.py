@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from trustwatch.ingest.described import member
+from trustwatch_client.risk_answers import Indicator as Indicator
 
 IndicatorKind = Literal["network", "address", "software", "credential", "key", "instance", "session", "target"]
 IndicatorStatus = Literal["new", "known", "not_remembered", "with_new", "not_tracked"]
 NEW_STATUSES: frozenset[IndicatorStatus] = frozenset({"new", "not_remembered", "with_new"})
 """Statuses of what the agent is not known to have had before."""
-
-
-class Indicator(msgspec.Struct, frozen=True):
-    """One thing that an event of the agent came with."""
-
-    kind: Annotated[IndicatorKind, member("`target`: a destination outside; `key`: a thumbprint")]
-    value: Annotated[str, member("the network, address or other thing itself, cleaned of what is secret", "AS65537")]
-    status: Annotated[
-        IndicatorStatus,
-        member(
-            "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event "
-            "came with a new network or credential, else `not_tracked`"
-        ),
-    ]
-    at: Annotated[str, member("when it was first met since the agent was quiet", "2026-11-24T22:23:14.130Z")]
 
 
 STATUS_WORDS = {

@@ -16,7 +16,6 @@ NAMES_KAFKA = {
     "api/cli/history_input.py": "`kafka:` names a history on the command line",
     "api/feedback/routes.py": "`kafka` is a source of a preview in the API",
     "api/feedback/worker.py": "the same",
-    "api/http/metric_table.py": "texts of metrics that only brokers have",
     "api/service/commands.py": "`trustwatch topics` makes and shows Kafka's topics",
     "api/settings/environment.py": "the variable that names brokers, and the advice to set it",
     "api/settings/event_source_settings.py": "a text that refers to the setting `kafka.topics`",

@@ -13,7 +13,8 @@ from trustwatch.scoring.store.agent_store import AgentOrder
 from ...agents.service import AgentFilters, AgentService
 from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
-from ..lists import list_columns, list_file, optional_time, text_filters
+from ...http.wire import Wire
+from ..lists import list_columns, list_file, text_filters
 from ..page_dependencies import PageReaderDep
 
 COLUMNS = {
@@ -77,25 +78,15 @@ async def download_agents(form: str, visit: PageReaderDep, asked: AskedDep) -> R
         form,
         "agents",
         lambda cursor: agents.list(visit.caller, filters, cursor=cursor),
-        agent_row,
+        lambda agent: AgentFileRow.of(agent).model_dump(),
         visit.runtime.monotonic,
     )
 
 
-def agent_row(agent: AgentSummary) -> dict[str, Any]:
+class AgentFileRow(
+    Wire,
+    of=AgentSummary,
+    rename={"level": "risk_level"},
+    omit=("anomaly_score", "evaluated_ms", "reasons", "indicators", "counterfactual"),
+):
     """An agent as files have it: names as in the API."""
-    name = agent.name
-    return {
-        "agent_id": name.agent_id,
-        "tenant": name.tenant,
-        "issuer": name.issuer,
-        "agent_type": agent.agent_type,
-        "risk_level": RiskLevel(agent.level).label,
-        "concern": agent.concern or None,
-        "risk_score": agent.risk_score,
-        "confidence": agent.confidence,
-        "events": agent.events,
-        "first_seen_at": optional_time(agent.first_seen_ms),
-        "last_seen_at": optional_time(agent.last_seen_ms),
-        "decision_id": agent.decision_id or None,
-    }

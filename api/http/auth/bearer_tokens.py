@@ -46,11 +46,6 @@ class TokenCache(Generic[CachedCaller]):
 
     Of the accepted tokens the least recently used goes first, of the refused ones the oldest. The former is looked at
     for every answer, so it is a bare OrderedDict: one of cachetools would cost a few calls more.
-
-    Args:
-        verified: how many accepted tokens are kept.
-        refused: how many refused tokens are kept.
-        refused_s: how long a refusal counts.
     """
 
     def __init__(self, verified: int, refused: int, refused_s: float) -> None:
@@ -151,15 +146,7 @@ CallerWithoutToken = Callable[[MutableMapping[str, Any]], BoundCaller]
 
 
 class TokenVerifier(Generic[BoundCaller]):
-    """Judges bearer tokens. For one event loop; `verify_now` neither waits nor calls out.
-
-    Args:
-        issuers: issuers that are trusted, and what is accepted of each.
-        jwks: their keys.
-        bind: from verified claims to the caller they stand for (`CallerDirectory.caller`); called once per token.
-        rules: leeway, sizes, budgets.
-        clock: seconds since 1970.
-    """
+    """Judges bearer tokens. For one event loop; `verify_now` neither waits nor calls out."""
 
     def __init__(
         self,

@@ -71,15 +71,7 @@ class TenantNotAllowed(TrustwatchError):
 
 
 class SourceBinding:
-    """Claims that the events of one source may make.
-
-    Args:
-        source: its entry in the settings.
-        own_agent: agent id that `self` means in its `agents`.
-        own_issuers: issuers under which the source is known by that id.
-        bytes_per_day: its quota, None = none.
-        ours: whether it is this service itself, which alone may use its sources.
-    """
+    """Claims that the events of one source may make."""
 
     def __init__(
         self,
@@ -296,12 +288,7 @@ NO_BINDING: Final = SourceBinding(EventSourceSettings(""))
 
 
 class CallerDirectory:
-    """Finds the settings entry of a token: the one for client and subject, else for the client, else for the subject.
-
-    Args:
-        callers: entries of the settings.
-        issuers: configured issuers; an entry that names none belongs to the only one.
-    """
+    """Finds the settings entry of a token: that of client and subject, else of the client, else of the subject."""
 
     def __init__(self, callers: Iterable[CallerSettings], issuers: Iterable[str]) -> None:
         configured_issuers = tuple(issuers)

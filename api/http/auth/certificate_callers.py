@@ -6,7 +6,6 @@ certificates, so names are read from the certificate alone: Envoy's header does 
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -16,7 +15,7 @@ from cryptography import x509
 from ...settings.access_settings import CallerCertificateSettings, CallerSettings, VerificationSettings
 from .callers import AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
 from .client_certificates import ForwardedCertificates, ShownCertificate, certificate_names
-from .token_verification import InvalidToken, MissingToken
+from .token_verification import InvalidToken, MissingToken, base64url
 
 BROWSER_HEADERS: Final = (b"origin", b"sec-fetch-site")
 """Sent by browsers, which show a certificate for whatever page asks them to."""
@@ -39,14 +38,7 @@ class _Entry(NamedTuple):
 
 
 class CertificateCallers:
-    """Finds the caller of a request without a token.
-
-    Args:
-        callers: entries of the settings; those without certificates are left out.
-        issuers: configured issuers, of the callers that have tokens, too.
-        verification: header, proxies and the clock difference that is forgiven.
-        clock: seconds since 1970.
-    """
+    """Finds the caller of a request without a token."""
 
     def __init__(
         self,
@@ -67,7 +59,7 @@ class CertificateCallers:
     def _add(self, caller: CallerSettings, certificate: CallerCertificateSettings, issuer: str) -> None:
         entry = _Entry(caller, certificate, issuer, binding_of_caller(caller, issuer or None))
         for digest in certificate.digests():
-            self._by_thumbprint[base64.urlsafe_b64encode(digest).rstrip(b"=").decode()] = entry
+            self._by_thumbprint[base64url(digest)] = entry
         self._by_name |= dict.fromkeys(certificate.names, entry)
 
     def __len__(self) -> int:

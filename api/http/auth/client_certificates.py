@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ...settings.access_settings import ProofSettings
+from .token_verification import base64url
 
 MAX_CERTIFICATE_BYTES: Final = 32 * 1024
 
@@ -41,23 +42,14 @@ NO_CERTIFICATE: Final = ShownCertificate()
 
 
 class ForwardedCertificates:
-    """Reads the header of the settings, from the proxies of the settings alone.
-
-    Args:
-        settings: name of the header, networks of the proxies.
-    """
+    """Reads the header of the settings, from the proxies of the settings alone."""
 
     def __init__(self, settings: ProofSettings) -> None:
         self._header = (settings.certificate_header or "").lower().encode()
         self._proxies = [ipaddress.ip_network(network) for network in settings.proxies]
 
     def shown(self, headers: list[tuple[bytes, bytes]], peer: str) -> ShownCertificate:
-        """The client's certificate, as the proxy in front of us tells it; none where that can not be trusted.
-
-        Args:
-            headers: of the request.
-            peer: address from which the request came.
-        """
+        """The client's certificate, as the proxy in front of us tells it; none where that can not be trusted."""
         if not self._header:
             return NO_CERTIFICATE
         values = [value for name, value in headers if name == self._header]
@@ -150,8 +142,3 @@ def _escaped_certificate(pem: bytes) -> x509.Certificate:
 def _shown(certificate: x509.Certificate) -> ShownCertificate:
     der = certificate.public_bytes(Encoding.DER)
     return ShownCertificate(base64url(hashlib.sha256(der).digest()), certificate)
-
-
-def base64url(raw: bytes) -> str:
-    """Text of bytes, without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -97,13 +97,6 @@ class PublishedKeyCache(Generic[Keys]):
     """The keys of all configured issuers.
 
     Everything runs in one event loop; `keys` is synchronous and never waits.
-
-    Args:
-        issuers: whose keys to hold.
-        clock: seconds since 1970, for what is told.
-        parse: makes the usable keys of an issuer's document; raises ValueError where it is none.
-        monotonic: seconds on a clock that never goes back: ages and intervals are measured by it.
-        ca_file: as of `make_http_client`.
     """
 
     def __init__(
@@ -182,15 +175,7 @@ class PublishedKeyCache(Generic[Keys]):
         self._client = self._refresh_task = None
 
     def refresh_soon(self, issuer: str, again_after_s: float | None = None) -> asyncio.Task[None] | None:
-        """Start a fetch of the keys of *issuer*, or join the one that runs.
-
-        Args:
-            again_after_s: least time since the last fetch began, where it is the issuer itself that asks; None = as
-                the rules say, since anybody can send a token.
-
-        Returns:
-            The fetch, which never raises; None where the last one is too recent. Must be called in the event loop.
-        """
+        """Start a fetch of the keys of *issuer*, or join the one that runs."""
         issuer_keys = self._issuers[issuer]
         if issuer_keys.task is not None and not issuer_keys.task.done():
             return issuer_keys.task

@@ -11,17 +11,16 @@ import hmac
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import jwt
-import msgspec
 
 from ...settings.access_settings import ProofSettings
-from .client_certificates import ForwardedCertificates, base64url
-from .proof_window import ProofWindow
-from .token_verification import InvalidToken, usable_keys
+from .client_certificates import ForwardedCertificates
+from .token_verification import InvalidToken, base64url, key_thumbprint, usable_keys
 
 DPOP_TYPE: Final = "dpop+jwt"
 DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")
@@ -41,6 +40,9 @@ NONCE_S: Final = 300.0
 """A nonce is taken for so long, up to twice."""
 MAX_REMEMBERED_PROOFS: Final = 200_000
 """Proofs that a process remembers, so that none counts twice there: 3,000 a second for their 60 s."""
+
+SHARE: Final = 10
+"""Part of what is remembered that one holder of tokens may take up: one of so many."""
 
 Report = Literal["", "evidence", "proof"]
 """Meaning of a failure for the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
@@ -134,12 +136,7 @@ class ShownProof(NamedTuple):
 
 
 class NonceIssuer:
-    """Nonces that any process with the same key takes, and that are stored nowhere.
-
-    Args:
-        key: of the deployment, or of this process.
-        lifetime_s: how long a nonce is taken at least.
-    """
+    """Nonces that any process with the same key takes, and that are stored nowhere."""
 
     _TIME = struct.Struct(">Q")
     _MAC_BYTES = 16
@@ -165,14 +162,79 @@ class NonceIssuer:
         return base64url(packed + mac)
 
 
-class ProofVerifier:
-    """Checks what bound tokens are shown with. For one event loop.
+class ProofWindow:
+    """Proofs that were shown, by second and holder.
 
-    Args:
-        settings: windows, nonces, certificates.
-        clock: seconds since 1970.
-        nonce_key: of nonces.
+    Bounded: a holder who shows too many has its own oldest forgotten; where all together are too many, the oldest of
+    all are. Proofs as old as those are refused from then on, of that holder or of all. So no proof is ever taken twice;
+    under that load clients have less time to show theirs. Nothing is known of proofs from before the process began.
     """
+
+    def __init__(self, max_age_s: float, most: int, began: float) -> None:
+        self._max_age_s = max_age_s
+        self._most = most
+        self._most_of_one = max(1, most // SHARE)
+        self._by_second: dict[int, dict[bytes, set[bytes]]] = {}
+        self._count = 0
+        self._counts: Counter[bytes] = Counter()
+        self._floors: dict[bytes, int] = {}
+        self._floor = int(began) - 1
+        """Second of `iat` up to which every proof is refused; those beside it are of one holder each."""
+        self._forgotten = self._floor
+
+    def __len__(self) -> int:
+        return self._count
+
+    def remembers(self, holder: bytes, iat: float) -> bool:
+        """True if it would be known of a proof of *holder* with that `iat` whether it was shown before."""
+        floor = max(self._floor, self._floors.get(holder, self._floor))
+        return int(iat) > floor and int(iat) >= self._forgotten  # what is forgotten stays so where a clock is set back
+
+    def add(self, holder: bytes, digest: bytes, iat: float, now: float) -> bool:
+        """Remember a proof; False = it was shown before, or is as old as some that were forgotten."""
+        self._forget_before(int(now - self._max_age_s) - 1)
+        if not self.remembers(holder, iat):
+            return False
+        shown = self._by_second.setdefault(int(iat), {}).setdefault(holder, set())
+        if digest in shown:
+            return False
+        shown.add(digest)
+        self._count += 1
+        self._counts[holder] += 1
+        while self._counts[holder] > self._most_of_one:
+            self._floors[holder] = min(second for second, shown in self._by_second.items() if holder in shown)
+            self._drop(self._floors[holder], holder)
+        while self._count > self._most:
+            self._floor = min(self._by_second)
+            self._drop_all(self._floor)
+        return True
+
+    def _forget_before(self, second: int) -> None:
+        """Forget what is too old to be shown, once a second."""
+        if second <= self._forgotten:
+            return
+        self._forgotten = second
+        for old in [known for known in self._by_second if known < second]:
+            self._drop_all(old)
+        self._floors = {holder: floor for holder, floor in self._floors.items() if floor >= second}
+
+    def _drop_all(self, second: int) -> None:
+        for holder in list(self._by_second[second]):
+            self._drop(second, holder)
+
+    def _drop(self, second: int, holder: bytes) -> None:
+        shown = self._by_second[second]
+        dropped = len(shown.pop(holder))
+        self._count -= dropped
+        self._counts[holder] -= dropped
+        if not self._counts[holder]:
+            del self._counts[holder]
+        if not shown:
+            del self._by_second[second]
+
+
+class ProofVerifier:
+    """Checks what bound tokens are shown with. For one event loop."""
 
     def __init__(self, settings: ProofSettings, clock: Callable[[], float], nonce_key: bytes) -> None:
         self._clock = clock
@@ -181,13 +243,7 @@ class ProofVerifier:
         self._certificates = ForwardedCertificates(settings)
 
     def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
-        """Raise InvalidToken, mostly a ProofRefused, unless a request shows everything that its token is bound to.
-
-        Args:
-            binding, token: what it shows them for.
-            shown: beside the token.
-            holder: names of whom the token was issued to: its proofs are counted together, whatever keys they have.
-        """
+        """Raise InvalidToken, mostly a ProofRefused, unless a request shows everything that its token is bound to."""
         if binding.is_unchecked:
             sentence = "the token is bound in a way that is not checked here: its cnf may have jkt and x5t#S256 alone"
             raise InvalidToken(sentence, lasting=False)
@@ -248,12 +304,7 @@ class ProofVerifier:
             raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", proof.thumbprint)
 
     def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
-        """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted.
-
-        Args:
-            headers: of the request.
-            peer: address from which the request came.
-        """
+        """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted."""
         return self._certificates.shown(headers, peer).thumbprint
 
 
@@ -345,19 +396,6 @@ _PROOF_OPTIONS: Final[Any] = {
     "verify_sub": False,
     "verify_jti": False,
 }
-_THUMBPRINT_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "EC": ("crv", "kty", "x", "y"),
-    "RSA": ("e", "kty", "n"),
-    "OKP": ("crv", "kty", "x"),
-}
-
-
-def key_thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
-    members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
-    return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
-
-
 _PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -6,14 +6,11 @@ folder comes to the same answer.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -25,6 +22,8 @@ from jwt.algorithms import RSAAlgorithm
 
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
+
+from .token_verification import key_thumbprint
 
 KEY_BITS: Final = 2048
 REREAD_EVERY_S: Final = 60.0
@@ -49,16 +48,7 @@ class RotatedKey(NamedTuple):
 
 
 class RotatedKeys:
-    """Keys of one purpose. It may be used from several threads.
-
-    Args:
-        folder: of the keys, made with the first of them on first use.
-        prefix: of their files, one for each purpose.
-        rotation_s: age at which a key is followed by another.
-        kept_s: how long a key stays after the next one was made.
-        now_s: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
-    """
+    """Keys of one purpose. It may be used from several threads."""
 
     def __init__(
         self,
@@ -127,8 +117,7 @@ class RotatedKeys:
             raise ConfigError(f"{path}: expected an RSA key of {KEY_BITS} bits or more")
         public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
         members = {name: public[name] for name in ("kty", "n", "e")}
-        digest = hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest()
-        kid = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        kid = key_thumbprint(members)
         return RotatedKey(self._time_of_name(path), kid, key, {**members, "kid": kid}, path)
 
 

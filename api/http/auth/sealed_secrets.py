@@ -23,12 +23,7 @@ class BrokenSeal(Exception):
 
 
 class SecretSealer:
-    """Seals texts under the key of a folder, which is made on first use. It may be used from several threads.
-
-    Args:
-        folder: of the key.
-        purpose: what is sealed for one purpose is read for no other.
-    """
+    """Seals texts under the key of a folder, which is made on first use. It may be used from several threads."""
 
     def __init__(self, folder: Path, purpose: str = "") -> None:
         self.path = folder / SEALING_KEY_FILE

@@ -26,14 +26,7 @@ PUBLISHED_AFTER_S: Final = 7 * DAY_S
 
 
 class SecurityEventKeys:
-    """Signs SETs and publishes the keys; seals secrets of receivers. It may be used from several threads.
-
-    Args:
-        folder: of the keys, made with the first of them on first use.
-        rotation_s: age at which a key is followed by another.
-        now_s: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
-    """
+    """Signs SETs and publishes the keys; seals secrets of receivers. It may be used from several threads."""
 
     def __init__(
         self, folder: Path, rotation_s: float, now_s: Callable[[], float], monotonic: Callable[[], float]

@@ -39,13 +39,6 @@ def is_encrypted(token: str) -> bool:
 class SetDecryption:
     """Decrypts, and publishes the keys. It may be used from several threads.
 
-    Args:
-        folder: of all keys of shared signals.
-        rotation_s: age at which a key is followed by another.
-        now_s: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
-        needed_by: the setting that asks for it, as the beginning of a sentence.
-
     Raises:
         ConfigError: the extra is not installed.
     """

@@ -123,13 +123,7 @@ class NotDecrypted(Exception):
 
 
 class DecryptionKey:
-    """A key of ours, to which tokens are encrypted by one algorithm.
-
-    Args:
-        key: private.
-        algorithm: `alg`.
-        content_algorithms: `enc` that may be.
-    """
+    """A key of ours, to which tokens are encrypted by one algorithm."""
 
     def __init__(self, key: rsa.RSAPrivateKey, algorithm: str, content_algorithms: Sequence[str]) -> None:
         self._key = jwk.RSAKey.import_key(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -145,14 +139,7 @@ class DecryptionKey:
 
 
 class SetEncryption:
-    """Encrypts the tokens of those receivers whose settings ask for it. For one event loop; `encrypt` for any thread.
-
-    Args:
-        receivers: by name of the caller, where its keys are: as issuers, whose names they have.
-        clock: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
-        ca_file: as of `make_http_client`.
-    """
+    """Encrypts tokens of the receivers whose settings ask for it. For one event loop; `encrypt` for any thread."""
 
     def __init__(
         self,

@@ -62,13 +62,6 @@ def verify_security_event(
 ) -> dict[str, Any]:
     """Claims of a SET with exactly one event.
 
-    Args:
-        token: compact JWS.
-        transmitter: its issuer, audiences, and algorithms.
-        keys: of the transmitter, as they are now.
-        now: seconds since 1970.
-        leeway_s: clock difference that is forgiven.
-
     Raises:
         SetKeyUnknown: no key fits the header, or the one that does not the signature.
         SetEarly: its `iat` is ahead, by no more than `MAX_AHEAD_S`.

@@ -28,15 +28,7 @@ class SignedAnswersMissing(TrustwatchError):
 
 
 class AnswerSigner:
-    """Signs answers.
-
-    Args:
-        keys: of the transmitter.
-        issuer: `iss`, as in security event tokens.
-        lifetime_s: after which nobody should go by an answer.
-        now_s: seconds since 1970.
-        new_id: text that never repeats.
-    """
+    """Signs answers."""
 
     def __init__(
         self,
@@ -54,10 +46,6 @@ class AnswerSigner:
 
     def sign(self, kind: AnswerKind, audience: str, body: bytes, answer_id: str = "") -> bytes:
         """*body* (JSON) as the claim *kind* of a compact JWS.
-
-        Args:
-            audience: whom it is meant for: who asked.
-            answer_id: `jti`; "" = a new one.
 
         Raises:
             ConfigError: a key can not be read.
@@ -81,10 +69,6 @@ def answer_type(kind: AnswerKind) -> str:
 
 def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> bool:
     """Tell whether a request is to be answered by a signed JWT: where it accepts that, and likes JSON no better.
-
-    Args:
-        headers: of the request.
-        can_sign: whether the service has keys.
 
     Raises:
         SignedAnswersMissing: it accepts nothing else, and the service has none.

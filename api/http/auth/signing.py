@@ -6,8 +6,6 @@ The only module that imports PyJWT for signing.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,6 +26,7 @@ from trustwatch.ingest.durable_files import create_secret_file, write_file_atomi
 from trustwatch.ingest.errors import ConfigError
 
 from ... import clock
+from .token_verification import key_thumbprint
 
 LOCAL_ISSUER: Final = "urn:trustwatch:local"
 LOCAL_KEY_FILE: Final = "local-key.pem"
@@ -37,16 +36,12 @@ ASSERTION_LIFETIME_S: Final = 60
 
 
 class LocalSigningKey:
-    """An ES256 key of this machine. `kid` is its RFC 7638 thumbprint.
-
-    Args:
-        key: the private key.
-    """
+    """An ES256 key of this machine. `kid` is its RFC 7638 thumbprint."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self._key = key
         public = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
-        self.kid = _thumbprint(public)
+        self.kid = key_thumbprint(public)
         self.jwk = {**public, "kid": self.kid, "alg": "ES256", "use": "sig"}
 
     def __repr__(self) -> str:
@@ -86,17 +81,7 @@ class LocalSigningKey:
         now: float,
         token_id: str,
     ) -> str:
-        """An access token of issuer `urn:trustwatch:local` as RFC 9068 has it.
-
-        Args:
-            subject: `sub`.
-            client_id: `client_id`.
-            scopes: joined to `scope` in the order given.
-            audience: `aud`.
-            lifetime_s: seconds until `exp`.
-            now: seconds since 1970.
-            token_id: `jti`, unique among tokens.
-        """
+        """An access token of issuer `urn:trustwatch:local` as RFC 9068 has it."""
         claims = {
             "iss": LOCAL_ISSUER,
             "sub": subject,
@@ -132,16 +117,6 @@ def assertion_signer(
 ) -> Callable[[str, str], str]:
     """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523).
 
-    Args:
-        key: private key, PEM.
-        key_id: `kid`, as the server knows it.
-        algorithm: JWS algorithm that fits the key.
-        now_s: seconds since 1970.
-        new_id: text that never repeats.
-
-    Returns:
-        A function of (client id, audience) that returns an assertion for one use within `ASSERTION_LIFETIME_S`.
-
     Raises:
         ConfigError: the key is none, or does not fit the algorithm.
     """
@@ -163,12 +138,6 @@ def assertion_signer(
     except (jwt.PyJWTError, TypeError, ValueError, NotImplementedError):
         raise ConfigError(f"the key {key_id!r} is no private key in PEM for {algorithm}") from None
     return sign
-
-
-def _thumbprint(jwk: dict[str, str]) -> str:
-    required = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
-    digest = hashlib.sha256(msgspec.json.encode(required, order="sorted")).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _create_key(path: Path) -> None:

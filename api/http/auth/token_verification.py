@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import math
@@ -45,12 +46,7 @@ class BadAuthorization(AuthenticationFailed):
 
 
 class InvalidToken(AuthenticationFailed):
-    """The token is refused.
-
-    Args:
-        reason: a sentence for `error_description`, in the characters that RFC 6750 allows there.
-        lasting: whether the same token will be refused a moment later too, so that the refusal may be remembered.
-    """
+    """The token is refused."""
 
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
         super().__init__(reason)
@@ -193,6 +189,24 @@ def usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.P
     return [(alg, key) for alg, key in usable if member["kty"] != "RSA" or key.key.key_size >= MIN_RSA_BITS]
 
 
+_THUMBPRINT_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "EC": ("crv", "kty", "x", "y"),
+    "RSA": ("e", "kty", "n"),
+    "OKP": ("crv", "kty", "x"),
+}
+
+
+def key_thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
+    members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
+    return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
+
+
+def base64url(raw: bytes) -> str:
+    """Text of bytes, without padding."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
 def unverified_issuer(token: str) -> str:
     """The issuer that *token* claims, unverified: good for choosing keys and for nothing else.
 
@@ -212,13 +226,6 @@ def unverified_issuer(token: str) -> str:
 def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, leeway_s: float) -> TokenClaims:
     """Everything that must hold of an access token, in one call.
 
-    Args:
-        token: compact JWS.
-        issuer: what is accepted of the issuer that the token names.
-        keys: current keys of that issuer.
-        now: seconds since 1970.
-        leeway_s: clock difference that is forgiven.
-
     Raises:
         UnknownKey: no key fits the header.
         InvalidToken: anything else is wrong; the message holds nothing of the token.
@@ -230,10 +237,6 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, l
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
     """Claims of a token whose header, signature, issuer and audience are right; what they say is yet to be judged.
-
-    Args:
-        token, issuer, keys: as of `verify_token`.
-        typed: whether the header must say its `typ`; ID tokens often do not.
 
     Raises:
         InvalidToken: as `verify_token`.
@@ -336,14 +339,6 @@ def verify_id_token(
     token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float, leeway_s: float
 ) -> Mapping[str, Any]:
     """Claims of an ID token that answers our own request, all in one call.
-
-    Args:
-        token: compact JWS, from the token endpoint.
-        issuer: the provider; its one audience is our client id.
-        keys: of the provider.
-        nonce: that our request had.
-        now: seconds since 1970.
-        leeway_s: clock difference that is forgiven.
 
     Raises:
         UnknownKey: no key fits the header.

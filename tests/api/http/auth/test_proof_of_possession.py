@@ -21,11 +21,10 @@ from trustwatch.api.http.auth.proof_of_possession import (
     ProofVerifier,
     ShownProof,
     TokenBinding,
-    key_thumbprint,
     normal_url,
     read_binding,
 )
-from trustwatch.api.http.auth.token_verification import InvalidToken
+from trustwatch.api.http.auth.token_verification import InvalidToken, key_thumbprint
 from trustwatch.api.settings.access_settings import ProofSettings
 
 from ....support.proofs import DpopClient, base64url, make_certificate, x5t_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch.api.http.auth.proof_window import ProofWindow
+from trustwatch.api.http.auth.proof_of_possession import ProofWindow
 
 BOT, PAYER = b"bot", b"payer"
 

@@ -1,0 +1,99 @@
+"""A value is declared once: pairs of value classes that share most of their members are listed with a reason."""
+
+from __future__ import annotations
+
+import ast
+from itertools import combinations
+from typing import NamedTuple
+
+from ..support.checkout import ROOT
+
+FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
+LEAST_MEMBERS = 5
+SHARE = 0.6
+"""Of the members of the larger class."""
+
+REASONS = {
+    ("ActSearch", "ActFilters"): "a search is of one caller, filters are of the tenants that it may see",
+    ("AuthenticatedCaller", "TokenClaims"): "what a token claims, and whom the settings take it for",
+    ("BacktestAlert", "AlertReport"): "the second is a format of files",
+    ("BacktestAlert", "SimulatedRevocation"): "kinds of rows of one report",
+    ("BacktestCounts", "BacktestSide"): "counters, and the format of files that they end in",
+    ("CallEvaluation", "_JudgedCall"): "the second is remembered without what belongs to one question",
+    ("CaseSearch", "CaseFilters"): "a search is of one caller, filters are of the tenants that it may see",
+    ("CaseSearch", "DecisionFilters"): "what two lists are narrowed by",
+    ("ErasureSubject", "EraseCommand"): "the second is a format of the log",
+    ("EventLabel", "SimulatedLabel"): "the simulator writes what backtests read, by its own name",
+    ("FeedbackDraft", "FeedbackIn"): "a body of the API, and what is left when it was checked",
+    ("GatewayServerDependencies", "HookServerDependencies"): "two servers, each with what it needs",
+    ("LevelChange", "_DecisionRecordData"): "the second is a format of topics",
+    ("ModelManifest", "_ManifestDocument"): "the second is a format of files",
+    ("OutboxRow", "Delivery"): "what is to be sent, and what became of it",
+    ("RefusedInput", "DeadLetter"): "a draft, and the row that it becomes",
+    ("RevocationReport", "AlertReport"): "kinds of rows of one report",
+    ("RiskRecord", "AgentSummary"): "the first is a format of topics",
+    ("SimulatedLabel", "GroundTruth"): "the second is without what belongs to one event",
+    ("TokenPolicy", "LevelTokenPolicy"): "an answer takes members that it does not know, a setting refuses them",
+}
+"""Pairs of classes that share most of their members, and why they are two."""
+
+
+class ValueClass(NamedTuple):
+    """A class of values, with its own annotated members."""
+
+    name: str
+    members: frozenset[str]
+
+
+def value_classes(source: str) -> list[ValueClass]:
+    """Classes of a module that declare members."""
+    return [
+        ValueClass(
+            node.name,
+            frozenset(
+                line.target.id.strip("_")
+                for line in node.body
+                if isinstance(line, ast.AnnAssign)
+                and isinstance(line.target, ast.Name)
+                and "ClassVar" not in ast.unparse(line.annotation)
+            ),
+        )
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+    ]
+
+
+def similar_pairs(classes: list[ValueClass]) -> set[frozenset[str]]:
+    """Names of classes that share most of their members."""
+    large = [one for one in classes if len(one.members) >= LEAST_MEMBERS]
+    return {
+        frozenset((one.name, other.name))
+        for one, other in combinations(large, 2)
+        if len(shared := one.members & other.members) >= LEAST_MEMBERS
+        and len(shared) >= SHARE * max(len(one.members), len(other.members))
+    }
+
+
+def test_value_classes_that_share_most_members_have_a_reason() -> None:
+    """A new pair is declared once, or gets a reason; one that went leaves the list."""
+    classes = [
+        found
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for found in value_classes(path.read_text(encoding="utf-8"))
+    ]
+
+    found = {tuple(sorted(pair)) for pair in similar_pairs(classes)}
+
+    assert found == {tuple(sorted(pair)) for pair in REASONS}
+
+
+def test_a_second_declaration_is_found() -> None:
+    """Under another name, in another order, with one member more."""
+    first = "class Risk:\n    a: int\n    b: int\n    c: int\n    d: int\n    e: int\n"
+    second = "class RiskOut:\n    e: str\n    d: str\n    c: str\n    b: str\n    a: str\n    f: str\n"
+    third = "class Other:\n    a: int\n    b: int\n    x: int\n    y: int\n    z: int\n"
+
+    pairs = similar_pairs([one for text in (first, second, third) for one in value_classes(text)])
+
+    assert pairs == {frozenset(("Risk", "RiskOut"))}
