@@ -8,13 +8,7 @@ import msgspec
 
 
 def member(description: str, example: Any = None, **wire: Any) -> msgspec.Meta:
-    """Describe a member. One of a record with a description is shown in answers, see `api/http/wire.py`.
-
-    Args:
-        description: what it means.
-        example: a value that it may have, as answers show it; None where its schema gives one.
-        wire: `null=True` where 0 or "" is null in answers, `level=True` of the number of a risk level.
-    """
+    """Describe a member. One of a record with a description is shown in answers, see `api/http/wire.py`."""
     examples = None if example is None else [example]
     return msgspec.Meta(description=description, examples=examples, extra=wire or None)
 

@@ -105,11 +105,7 @@ CONFIGURABLE_FORMATS = [name for name in FORMATS if name not in ("native", "clou
 
 
 def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
-    """The parser of a format.
-
-    Raises:
-        ConfigError: there is no such format, or its mapping is wrong.
-    """
+    """The parser of a format. Raises ConfigError."""
     maker = FORMATS.get(name)
     if maker is None:
         raise ConfigError(f"no format `{name}`; one of {', '.join(FORMATS)}")

@@ -61,12 +61,7 @@ _decode = msgspec.json.Decoder().decode
 def unwrap_value(value: bytes, most: int | None = None) -> list[bytes]:
     """Elements of an array, or of the array in an object that wraps records; else the value itself.
 
-    Args:
-        value: JSON.
-        most: elements that are cut out; None = all. One more shows that there are more.
-
-    Raises:
-        MalformedEvent: it is no JSON.
+    Raises MalformedEvent.
     """
     text = value.strip()
     if text[:1] == b"[":
@@ -115,13 +110,7 @@ def names_nobody(_record: Record) -> bool:
 def unpack_audit_log(
     value: bytes, *, shows: SignReader, names_agent: SignReader = names_nobody
 ) -> Iterator[UnpackedRecord]:
-    """Records of an audit log, each without its envelope.
-
-    Args:
-        value: a record, an array, or an object that wraps records.
-        shows: whether a record shows the format.
-        names_agent: whether it names an agent. What does one of both is never opened: a text in it may be anybody's.
-    """
+    """Records of an audit log, each without its envelope."""
     for raw in unwrap_value(value, MAX_BODY_RECORDS):
         try:
             record = decode_object(raw)
@@ -139,12 +128,6 @@ def unpack_gateway_log(
     """Records of a gateway's log, or lines of it, each with what is in its envelope over what is around it.
 
     What a shipper adds stays to be read, such as the name of a pod.
-
-    Args:
-        value: a record, an array, an object that wraps records, or a line.
-        shows: as of `unpack_audit_log`.
-        names_agent: likewise.
-        logfmt: whether the gateway writes lines of `key=value` pairs.
     """
     for raw in unwrap_value(value, MAX_BODY_RECORDS) if value.lstrip()[:1] in (b"{", b"[") else (value,):
         text = raw.lstrip()

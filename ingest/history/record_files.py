@@ -78,15 +78,7 @@ class RecordFile(NamedTuple):
         return "RECORDS" if self.cutting == "values" else self.name
 
     def records(self, progress: ByteProgress | None = None) -> Iterator[CutRecord]:
-        """The records, in order.
-
-        Args:
-            progress: called with the bytes read so far, as stored on disk.
-
-        Raises:
-            UnreadableFile: damaged, cut off, or no JSON from some record on.
-            ConfigError: an extra is missing.
-        """
+        """The records, in order. Raises UnreadableFile or ConfigError."""
         if self.cutting == "parquet":
             yield from _parquet_records(self.path, self.name)
             return
@@ -103,17 +95,7 @@ class RecordFile(NamedTuple):
 
 
 def recognise_file(path: Path, name: str | None = None, wrapper: Wrapper | None = None) -> RecordFile:
-    """Look at the beginning of a file.
-
-    Args:
-        path: of the file.
-        name: as messages call it.
-        wrapper: as of `RecordFile`.
-
-    Raises:
-        UnreadableFile: it can not be read, or is nothing that holds records.
-        ConfigError: an extra is missing.
-    """
+    """Look at the beginning of a file. Raises UnreadableFile or ConfigError."""
     name = name or str(path)
     with _readable(name):
         with path.open("rb") as file:

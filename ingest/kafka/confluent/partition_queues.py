@@ -25,11 +25,7 @@ _RECORD_OVERHEAD_BYTES = 400
 
 
 class PendingRecords:
-    """Number of records that were sent within a time and have no outcome, and of those before them.
-
-    Args:
-        before: of the time before; None = there was none.
-    """
+    """Number of records that were sent within a time and have no outcome, and of those before them."""
 
     def __init__(self, before: PendingRecords | None = None) -> None:
         self.count = 0

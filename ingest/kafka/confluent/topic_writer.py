@@ -44,11 +44,8 @@ _WAIT_S = 0.05
 class ConfluentTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
-    A thread of its own serves outcomes while records wait for them, and hands these over.
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: an option is wrong.
+    A thread of its own serves outcomes while records wait for them, and hands these over. Raises Unavailable or
+    ConfigError.
     """
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:

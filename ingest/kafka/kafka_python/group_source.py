@@ -42,12 +42,7 @@ _READ_BACK_MS = 100
 class KafkaPythonGroupSource:
     """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
 
-    Args:
-        member: a name that stays the same over restarts; "" = a dynamic member.
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: the broker refuses our login.
+    Raises Unavailable or ConfigError.
     """
 
     def __init__(
@@ -92,9 +87,7 @@ class KafkaPythonGroupSource:
     def join(self, owner: PartitionOwner) -> None:
         """Become a member of the group; *owner* is called from within `poll` and `close`.
 
-        Raises:
-            ConfigError: there is no such topic.
-            Unavailable: no broker answers.
+        Raises ConfigError or Unavailable.
         """
         self._owner = owner
         self._partition_count = partition_count(self._consumer, self.topic)
@@ -107,13 +100,8 @@ class KafkaPythonGroupSource:
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
 
-        While no broker answers there are none: that is logged, and counted in `failed_polls`.
-
-        Raises:
-            CorruptLog: records that were not applied are gone (retention), or damaged; names partition and offset.
-            Fenced: another process has our `group_instance_id`.
-            ConfigError: the broker refuses our login or our rights.
-            Whatever the owner raises in a callback.
+        While no broker answers there are none: that is logged, and counted in `failed_polls`. Raises CorruptLog, Fenced
+        or ConfigError.
         """
         slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
         if slept:
@@ -223,13 +211,7 @@ class KafkaPythonGroupSource:
             self._consumer.resume(TopicPartition(self.topic, partition))
 
     def seek(self, partition: int, offset: int) -> None:
-        """Continue reading at *offset*, of a paused partition too.
-
-        Raises:
-            CorruptLog: that offset is no longer kept, or lies behind the end.
-            ValueError: the partition is not ours, or the offset negative.
-            Unavailable: no broker answers.
-        """
+        """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
         if partition not in self._owned or offset < 0:
             raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
         start, end = self._bounds(partition)
@@ -248,9 +230,7 @@ class KafkaPythonGroupSource:
     def end_offset(self, partition: int) -> int:
         """Offset that the next record will get; behind an open transaction nothing counts.
 
-        Raises:
-            Unavailable: no broker answered in `metadata_timeout_ms`.
-            ValueError: there is no such partition.
+        Raises Unavailable or ValueError.
         """
         return end_offset(
             self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
@@ -277,11 +257,7 @@ class KafkaPythonGroupSource:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
 
         0 stands for records that are no events, for gaps, and for records that retention removed (an event that old is
-        not repeated).
-
-        Raises:
-            CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
-            Unavailable: no broker answers.
+        not repeated). Raises CorruptLog or Unavailable.
         """
         hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
         if not len(hashes):

@@ -34,11 +34,7 @@ class _CallResult(NamedTuple):
 
 
 class PollThread(AsyncConsumerRebalanceListener):
-    """Runs calls on a thread of its own; `call` runs the rebalance callbacks that they cause.
-
-    Args:
-        serve: runs one callback on the thread that is in `call`. What it raises is the caller's, after the call.
-    """
+    """Runs calls on a thread of its own; `call` runs the rebalance callbacks that they cause."""
 
     def __init__(self, serve: Callable[[str, Collection[Any]], None]) -> None:
         self._serve = serve

@@ -41,11 +41,7 @@ class KafkaPythonTopicWriter:
     which kafka-python promises one. An idempotent producer of kafka-python may not go on then: after a record that the
     broker refuses it fails all others, and after one that expired on its way again it may fall silent for good. What
     had no outcome is not sent again from here, since it may have been written: `flush` raises, and whoever needs the
-    records sends them again (`TopicWriter.flush`).
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: the broker refuses our login.
+    records sends them again (`TopicWriter.flush`). Raises Unavailable or ConfigError.
     """
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
