@@ -17,7 +17,8 @@ from ..formats.format_registry import create_parser
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
 from ..formats.member_kinds import MEMBER_KINDS
 from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
-from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping
+from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, check_member_names
+from ..settings_reading import error_hint, read_yaml
 from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
@@ -330,3 +331,18 @@ def _add_progress(progress: ByteProgress, before: int, done: int) -> None:
 
 def _names(files: Sequence[FormattedFile]) -> str:
     return files[0].file.name if len(files) == 1 else f"{len(files)} files"
+
+
+def read_mapping(path: Path) -> MappingSpec:
+    """Read a mapping; its expressions are not compiled yet. Raises ConfigError, which names file and member."""
+    raw = read_yaml(path)
+    if set(raw) == {"mapping"}:
+        raw = raw["mapping"]
+    try:
+        spec = msgspec.convert(raw, MappingSpec)
+        check_member_names(spec)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}{error_hint(MappingSpec, str(error))}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return spec
