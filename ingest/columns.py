@@ -130,11 +130,7 @@ _MemoValue = TypeVar("_MemoValue")
 
 
 class MemoizedFunction(dict[_MemoKey, _MemoValue]):
-    """Cache of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
-
-    Args:
-        function: called with the parts of a key that is not remembered.
-    """
+    """Cache of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost."""
 
     _MOST = 1 << 16
     _LONGEST = 500
@@ -164,12 +160,7 @@ def _key_length(key: _MemoKey) -> int:
 
 
 class LazyEvents(Sequence[NativeEvent]):
-    """Events that are decoded on access: most are never needed as objects.
-
-    Args:
-        payloads: native JSON that `decode_event` accepts, except where the event is decoded already.
-        decoded: events that are decoded already, by position; it becomes this object's memory of what was asked for.
-    """
+    """Events that are decoded on access: most are never needed as objects."""
 
     def __init__(self, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]) -> None:
         self._payloads = payloads
@@ -250,13 +241,7 @@ def is_caused_by_us(event: NativeEvent) -> bool:
 
 
 class ColumnEncoder:
-    """Turns decoded events into columns.
-
-    Args:
-        salt: key of the name hashes (see `hashing`).
-        domains: the domains that lie inside each tenant, to tell external targets where the event does not say.
-        identities: of the deployment; None = none is there, and the salt is the key of identities, too.
-    """
+    """Turns decoded events into columns."""
 
     def __init__(
         self,

@@ -99,12 +99,7 @@ def _has_code(file: Any, processor: Any) -> bool:
 
 
 class KernelGate:
-    """Says when kernels may be called, for callers that can do without them until they are compiled.
-
-    Args:
-        kernels: of one kind of work.
-        compiled_elsewhere: true waits until another process has compiled them; false compiles them at the first call.
-    """
+    """Says when kernels may be called, for callers that can do without them until they are compiled."""
 
     def __init__(self, *kernels: Any, compiled_elsewhere: bool) -> None:
         self._kernels = kernels

@@ -59,13 +59,7 @@ _mark_seen = cast(Callable[..., int], njit(cache=True)(_mark_seen_rows))
 
 
 class DuplicateWindow:
-    """Recognises event ids that came before. Fixed memory: 8 MiB at the default window (32 bytes per offset of it).
-
-    Args:
-        window: offsets of one generation, 1 or more.
-        seed: odd 64-bit number that places hashes in the tables; it changes no answer. Pass a random one, so that a
-            sender cannot choose ids that all fall into one place.
-    """
+    """Recognises event ids that came before. Fixed memory: 8 MiB at the default window (32 bytes per offset of it)."""
 
     def __init__(self, window: int = DEFAULT_WINDOW, seed: int = 0x9E3779B97F4A7C15) -> None:
         if window < 1:
@@ -87,15 +81,14 @@ class DuplicateWindow:
     def mark(self, hashes: npt.NDArray[np.uint64], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Remember a batch and tell which of it was seen before, in the window or earlier in the batch.
 
+        Raises ValueError.
+
         Args:
             hashes: shape (n,), from `event_id_hash`; 0 = no event, never a duplicate.
             offsets: shape (n,), ascending, none below those of earlier calls.
 
         Returns:
             Shape (n,).
-
-        Raises:
-            ValueError: offsets go back; `restore` starts again elsewhere.
         """
         hashes = np.ascontiguousarray(hashes, np.uint64)
         offsets = np.ascontiguousarray(offsets, np.int64)
@@ -124,10 +117,7 @@ class DuplicateWindow:
     def take_recorded(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Hashes of the records from *start_offset* to before *end_offset*, 0 where `mark` got none; kept no longer.
 
-        Later ones stay.
-
-        Raises:
-            ValueError: there are earlier ones, which would get lost.
+        Later ones stay. Raises ValueError.
         """
         taken = np.zeros(end_offset - start_offset, np.uint64)
         left = []

@@ -36,15 +36,7 @@ def write_file_atomically(
     temporary: Path | None = None,
     mode: int = NEW_FILE_MODE,
 ) -> None:
-    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none.
-
-    Args:
-        path: of the file.
-        content: its bytes, or a function that writes them.
-        temporary: where the content is written first, in the same folder; a crash may leave it there. None = a hidden
-            name of this thread, so that several threads and processes may write one file.
-        mode: of a new file, less the umask.
-    """
+    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none."""
     temporary = temporary or _scratch_path(path)
     new_folders = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,16 +74,7 @@ def create_secret_file(path: Path, content: bytes) -> None:
 
 
 def lock_file(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
-    """Lock an open file against other processes, until it is closed or this process ends.
-
-    Args:
-        file: open for writing, or for reading where the lock is shared.
-        shared: with others that share it; else alone.
-        wait: until the others have let go.
-
-    Returns:
-        False, without *wait*, where another process holds it.
-    """
+    """Lock an open file against other processes, until it is closed or this process ends."""
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -30,12 +30,7 @@ MAX_REASON_LENGTH = 500
 
 
 class MalformedEvent(TrustwatchError):
-    """A record is no audit event, and never will be.
-
-    Args:
-        reason: what is wrong, in words a sender can act on.
-        path: JSON path of the wrong member, `$` for the whole record.
-    """
+    """A record is no audit event, and never will be."""
 
     code = "malformed_event"
 

@@ -44,11 +44,7 @@ _decoder = msgspec.json.Decoder(NativeEvent, strict=True)
 
 
 def decode_event(raw: bytes | memoryview) -> NativeEvent:
-    """Decode and check one native event.
-
-    Raises:
-        MalformedEvent: with the JSON path of the wrong member; the caller sends the record to the dead letter.
-    """
+    """Decode and check one native event. Raises MalformedEvent."""
     if len(raw) > MAX_EVENT_BYTES:
         raise MalformedEvent(f"record has {len(raw)} bytes, limit is {MAX_EVENT_BYTES}")
     try:

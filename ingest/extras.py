@@ -33,11 +33,7 @@ def missing_packages(extra: ExtraName) -> list[str]:
 
 
 def require_extra(extra: ExtraName, needed_by: str) -> None:
-    """Raise ConfigError where an extra is not installed.
-
-    Args:
-        needed_by: the setting, file or command, as the beginning of a sentence: "`store.url` names PostgreSQL".
-    """
+    """Raise ConfigError where an extra is not installed."""
     if missing := missing_packages(extra):
         raise ConfigError(extra_missing(extra, needed_by, missing))
 

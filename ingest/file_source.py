@@ -36,12 +36,6 @@ class FileSource:
     Each line that is not blank is one EVENT record; offsets count them over all files. gzip is recognised by its first
     bytes, not by the name; a byte order mark is skipped. A stream is read as it comes: `poll` waits for its first line
     whatever the time-out says.
-
-    Args:
-        inputs: paths, or one open binary stream, which the caller closes.
-        received_ms: arrival time that all records carry, UTC milliseconds.
-        progress: called with the bytes read so far, as stored on disk (of a stream: as received), to be held against
-            `total_bytes`.
     """
 
     def __init__(
@@ -72,11 +66,7 @@ class FileSource:
         return self._inputs if isinstance(self._inputs, Sequence) else ()
 
     def seek(self, partition: int, offset: int) -> None:
-        """Continue at *offset*; going back reads files again from their start.
-
-        Raises:
-            CorruptLog: the input ends before *offset*, or a stream would have to be read again.
-        """
+        """Continue at *offset*; going back reads files again from their start. Raises CorruptLog."""
         _require_partition_zero(partition)
         if offset < self._offset:
             if self._stream:
@@ -98,8 +88,7 @@ class FileSource:
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (files never wait)
         """The next records; of files always *max_records* while there are as many, of a stream what has come.
 
-        Raises:
-            UnreadableFile: a file cannot be read.
+        Raises UnreadableFile.
         """
         base, lines = self.take_lines(max_records)
         if not lines:
@@ -111,8 +100,7 @@ class FileSource:
     def take_lines(self, max_lines: int) -> tuple[int, list[bytes]]:
         """Poll for a reader that makes the records itself: the offset of the first line, and the lines.
 
-        Raises:
-            UnreadableFile: a file cannot be read.
+        Raises UnreadableFile.
         """
         while len(self._lines) < max_lines and not (self._stream and self._lines) and self._fill_more():
             pass

@@ -49,11 +49,7 @@ class AgentHash(NamedTuple):
 
 
 class IdentityHasher:
-    """Hashes of full names under one key.
-
-    Args:
-        key: up to 64 bytes. b"" is for tools without a deployment, whose event ids are compared with themselves alone.
-    """
+    """Hashes of full names under one key."""
 
     def __init__(self, key: bytes = b"") -> None:
         if len(key) > MAX_KEY_BYTES:
@@ -87,11 +83,7 @@ class IdentityHasher:
         return self._hash(_AGENT_PURPOSE, tenant, issuer, agent_id)
 
     def agent_hashes(self, names: EncodedTexts) -> npt.NDArray[np.uint64]:
-        """Identities of many agents, (n, 2): key and check of each `AgentHash`.
-
-        Args:
-            names: result of `encode_agent_names`.
-        """
+        """Identities of many agents, (n, 2): key and check of each `AgentHash`."""
         hashes = blake2b_pairs(names, self._agents_begun)
         hashes[hashes == 0] = 1
         return hashes
@@ -111,9 +103,6 @@ class IdentityHasher:
 
         An id is unique within its tenant and source, as CloudEvents says for `source` + `id`. Without an id the
         record's own bytes are its identity.
-
-        Args:
-            raw: the record as it is logged; read only where *event_id* is missing or empty.
         """
         if not self._key:
             return unkeyed_event_id_hash(tenant, source, event_id, raw)
@@ -181,14 +170,7 @@ def _joined_text(tenant: str, issuer: str, name: str) -> str:
 
 
 def open_identity_key(path: Path, *, create: bool) -> IdentityHasher:
-    """The hasher of a deployment, from a file (64 hexadecimal digits, mode 0600).
-
-    Args:
-        create: make the file where there is none; two processes that do get the same key.
-
-    Raises:
-        ConfigError: it can not be read or written, is no key, is missing, or others may read it.
-    """
+    """The hasher of a deployment, from a file (64 hexadecimal digits, mode 0600). Raises ConfigError."""
     try:
         if not path.exists():
             if not create:

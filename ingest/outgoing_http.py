@@ -21,25 +21,15 @@ _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE---
 
 
 def make_http_client(ca_file: Path | None, **options: Any) -> httpx2.AsyncClient:
-    """A client for requests to other services.
-
-    Args:
-        ca_file: `outgoing.ca_file` of the settings.
-        options: time-outs, limits and headers, as of httpx2.
-
-    Raises:
-        ConfigError: as `trusted_authorities`.
-    """
+    """A client for requests to other services. Raises ConfigError."""
     return httpx2.AsyncClient(verify=trusted_authorities(ca_file), trust_env=False, follow_redirects=False, **options)
 
 
 def trusted_authorities(ca_file: Path | None) -> ssl.SSLContext:
     """A new context that trusts the system's authorities, and those in *ca_file* as well.
 
-    The file is read once in the life of a process: a client that is made later trusts the same authorities.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds no certificates.
+    The file is read once in the life of a process: a client that is made later trusts the same authorities. Raises
+    ConfigError.
     """
     context = httpx2.create_ssl_context(trust_env=False)
     if ca_file is not None:

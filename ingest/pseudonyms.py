@@ -20,11 +20,7 @@ _PSEUDONYM = re.compile(r"p~[0-9a-f]{32}")
 
 
 class PrivacyKey:
-    """Keyed hashes (HMAC-SHA-256) of names. Without the key no name can be found from one.
-
-    Args:
-        key: at least 32 bytes.
-    """
+    """Keyed hashes (HMAC-SHA-256) of names. Without the key no name can be found from one."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) < PRIVACY_KEY_BYTES:
@@ -66,8 +62,7 @@ class PrivacyKey:
 def open_privacy_key(path: Path) -> PrivacyKey:
     """The key in a file (64 hexadecimal digits, mode 0600), made where there is none; two processes get the same one.
 
-    Raises:
-        ConfigError: it can not be read or written, is no key, or others may read it.
+    Raises ConfigError.
     """
     try:
         if not path.exists():

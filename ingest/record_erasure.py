@@ -57,12 +57,7 @@ class ErasureSubject(NamedTuple):
 
 
 class NameEraser:
-    """Replaces one identifier, as a whole word, in text, JSON and bytes.
-
-    Args:
-        name: the identifier, at least one character.
-        stand_in: replaces it.
-    """
+    """Replaces one identifier, as a whole word, in text, JSON and bytes."""
 
     def __init__(self, name: str, stand_in: str) -> None:
         if not name:
@@ -98,11 +93,6 @@ class NameEraser:
         """JSON without the name, written anew; the same object where the name does not stand there.
 
         Bytes that are no JSON are treated as text.
-
-        Args:
-            raw: the JSON.
-            keep_members: leave names of members as they are: of what we wrote ourselves they are no names of others,
-                and what has lost one can not be read again.
         """
         if not self.may_occur_in(raw):
             return raw
@@ -309,9 +299,6 @@ class MultiPatternSearch:
     """Finds candidates, which its callers check more closely.
 
     Of each name the part is looked up that the fewest others have, since names of one house begin or end alike.
-
-    Args:
-        needles: of each name, how JSON may write it.
     """
 
     def __init__(self, needles: Sequence[Collection[bytes]]) -> None:
@@ -365,9 +352,6 @@ class ErasedSubject(NamedTuple):
 class ErasedFilter:
     """Erases subjects from records that are read again: by a worker that begins anew or goes on from a back-up, an
     archive, a back-test, a preview, a notebook.
-
-    Args:
-        bygone: erased subjects, in the order of their erasures.
     """
 
     def __init__(self, bygone: Iterable[ErasedSubject] = ()) -> None:

@@ -11,13 +11,7 @@ Answer = TypeVar("Answer")
 
 
 def retry_until_available(call: Callable[[], Answer], on_unavailable: Callable[[Unavailable], None]) -> Answer:
-    """Result of *call*, which is repeated while a service does not answer.
-
-    Args:
-        call: may be made several times over.
-        on_unavailable: is given each failure, and waits before the next call; it raises to give up. The wait is the
-            caller's own, since it ends with the process, is counted, or keeps a lease alive meanwhile.
-    """
+    """Result of *call*, which is repeated while a service does not answer."""
     while True:
         try:
             return call()

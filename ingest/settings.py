@@ -21,12 +21,7 @@ BEFORE_KEY = "before"
 
 
 def setting(description: str, *, after: str = "", before: str = "", **limits: Any) -> msgspec.Meta:
-    """Meaning of a member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs.
-
-    Args:
-        after: an inherited member that this one stands behind in the docs; "" is the order of declaration.
-        before: an inherited member that this one stands before in the docs, likewise.
-    """
+    """Meaning of a member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs."""
     places = {key: member for key, member in ((AFTER_KEY, after), (BEFORE_KEY, before)) if member}
     return msgspec.Meta(description=description, extra=places or None, **limits)
 

@@ -43,16 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def decode_yaml(text: bytes | str, source: str) -> Any:
-    """Value of a YAML document, None of an empty one.
-
-    Args:
-        text: the document.
-        source: what messages call it.
-
-    Raises:
-        ConfigError: it is no YAML, or a mapping has a name twice, of which YAML's readers keep the last alone. Quotes
-            nothing of the text, which may hold a secret.
-    """
+    """Value of a YAML document, None of an empty one. Raises ConfigError."""
     try:
         loader = _Loader(text)
         try:

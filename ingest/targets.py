@@ -11,11 +11,7 @@ EXTERNAL_TARGET, INTERNAL_TARGET, UNKNOWN_SIDE = 1, 0, -1
 
 
 class TenantDomains:
-    """The domains that lie inside each tenant; a sub-domain counts with its parent.
-
-    Args:
-        domains: tenant to domain names, for example `{"acme-corp": ["acme.example"]}`.
-    """
+    """The domains that lie inside each tenant; a sub-domain counts with its parent."""
 
     def __init__(self, domains: Mapping[str, Sequence[str]]) -> None:
         self._domains = {tenant: tuple(d.lower().lstrip(".") for d in names) for tenant, names in domains.items()}

@@ -30,10 +30,10 @@ from trustwatch.ingest.history.conversion import (
     FormatChoice,
     FormattedFile,
     HistoryConverter,
+    read_mapping,
     total_bytes,
 )
-from trustwatch.ingest.history.mapping_file import read_mapping
-from trustwatch.ingest.history.piped_input import peek_line
+from trustwatch.ingest.history.record_files import peek_line
 from trustwatch.ingest.history.time_order import Disorder, in_time_order
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.log_segments import segment_bases

@@ -28,8 +28,7 @@ from trustwatch.ingest.history.conversion import (
 )
 from trustwatch.ingest.history.format_detection import most_common_format
 from trustwatch.ingest.history.json_cutting import NO_WRAPPER
-from trustwatch.ingest.history.piped_input import peek_line
-from trustwatch.ingest.history.record_files import is_lines, recognise_file, require_files
+from trustwatch.ingest.history.record_files import is_lines, peek_line, recognise_file, require_files
 from trustwatch.ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
 from trustwatch.ingest.topics.topic_history import as_one_line
 

@@ -31,16 +31,8 @@ def erase_files(
 ) -> FileErasureCount:
     """Take *subject* out of the files of its tenant, by partition up to the log's offset in *ends*.
 
-    What a crash left half written of ranges below them goes, too: whoever writes ranges is past that offset.
-
-    Args:
-        directory: of the archive, or of the vectors; one that does not exist holds nothing.
-        kind: of files.
-        dry: only count.
-
-    Raises:
-        OSError: the disk refuses; what was replaced stays replaced, and the next call goes on.
-        ConfigError: a file is damaged, so the subject may be in it; as above.
+    What a crash left half written of ranges below them goes, too: whoever writes ranges is past that offset. Raises
+    OSError or ConfigError.
     """
     if not directory.is_dir():
         return FileErasureCount()

@@ -111,14 +111,7 @@ def data_files(
     last_day: date | None = None,
     tenant: str | None = None,
 ) -> list[DataFile]:
-    """Files that count, by partition and first offset; also those not committed yet (see `read_positions`).
-
-    Args:
-        directory: of the archive, or of the vectors.
-        kind: of files.
-        first_day, last_day: UTC dates, both included; None = no bound.
-        tenant: only of this one; "" is events without a tenant, None = all.
-    """
+    """Files that count, by partition and first offset; also those not committed yet (see `read_positions`)."""
     of = "tenant=*" if tenant is None else tenant_folder(tenant)
     by_folder: dict[tuple[Path, int], list[DataFile]] = {}
     for day in directory.glob("date=*"):
@@ -150,12 +143,7 @@ def superseded_files(directory: Path, kind: ArchiveFileKind) -> list[Path]:
 
 
 def write_archive_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none.
-
-    Args:
-        path: of the file.
-        content: its bytes, or a function that writes them.
-    """
+    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none."""
     write_file_atomically(path, content, temporary=path.with_name(path.name + TEMPORARY_SUFFIX))
 
 
@@ -173,12 +161,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object] | None) -> None
 
 @contextmanager
 def rewrite_lock(directory: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the right to rewrite and remove files, in one process at a time; it ends with the process.
-
-    Args:
-        directory: of the archive, or of the vectors.
-        wait: until another process has done; else False is yielded where one is at it.
-    """
+    """Hold the right to rewrite and remove files, in one process at a time; it ends with the process."""
     with (directory / _REWRITE_LOCK).open("a+b") as file:
         yield lock_file(file, wait=wait)
 
@@ -186,8 +169,7 @@ def rewrite_lock(directory: Path, *, wait: bool = True) -> Iterator[bool]:
 def writer_lock(directory: Path) -> BinaryIO:
     """The right to add ranges to an archive; held until the returned file is closed. It ends with the process.
 
-    Raises:
-        ConfigError: another process has it.
+    Raises ConfigError.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = (directory / _WRITER_LOCK).open("a+b")
@@ -224,11 +206,6 @@ def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iter
     """Keep files from being rewritten or removed meanwhile, as far as the folder can be locked by us.
 
     Several may read at once; merging goes on later, erasing waits. So read on, and do not rest within.
-
-    Args:
-        directory: of the archive, or of the vectors.
-        make: the lock where there is none yet; for who writes the folder.
-        wait: until no other process rewrites files; without it BlockingIOError is raised if one does.
     """
     try:
         file = (directory / _REWRITE_LOCK).open("a+b" if make else "rb")
@@ -250,23 +227,14 @@ POSITION_FILE = "_position.json"
 def read_position(directory: Path) -> int | None:
     """Offset up to which the embedded log is archived; None before the first range, and in the archive of a topic.
 
-    Raises:
-        CorruptLog: the file is none of ours; nothing says then what is archived.
+    Raises CorruptLog.
     """
     of, offsets = _read_position_file(directory) or ("", {})
     return None if of else offsets.get(0)
 
 
 def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] | None:
-    """Offset by partition up to which the log is archived; None before the first range.
-
-    Args:
-        directory: of the archive.
-        topic: which the archive must be of: "" is the embedded log; None = whichever.
-
-    Raises:
-        CorruptLog: the file is none of ours, or the archive is one of another log.
-    """
+    """Offset by partition up to which the log is archived; None before the first range. Raises CorruptLog."""
     stored = _read_position_file(directory)
     if stored is None:
         return None

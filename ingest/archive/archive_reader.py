@@ -34,16 +34,8 @@ def raw_lines(
     """Archived events as they were logged, in the order of the log; ranges that are not committed are left out.
 
     Events of several partitions come in the order in which they arrived, those of one partition in the order of its
-    log. Held in memory are some rows of each file whose range overlaps the others': a date's tenants.
-
-    Args:
-        directory: of the archive.
-        since, until: event time, from the first on and before the second; None = no bound. Only their dates are read.
-        up_to: offset by partition before which it ends, for who reads the log from there on; None = all of it.
-        arrived: what was received before is left out, whenever it happened; None = no bound.
-
-    Raises:
-        ConfigError: no archive, or a file of it is damaged.
+    log. Held in memory are some rows of each file whose range overlaps the others': a date's tenants. Raises
+    ConfigError.
     """
     with read_lock(directory):
         partitions: dict[int, list[DataFile]] = {}
@@ -147,17 +139,7 @@ def agent_lines(
     """Events of an agent as they were logged, one line each, by partition in the order of its files; a row group is in
     memory.
 
-    Files are kept from being rewritten until the iterator ends: read on, and do not rest within.
-
-    Args:
-        directory: of the archive.
-        subject: an agent.
-        up_to: offset by partition before which it ends; who reads the log from there on has each event once, also
-            while the archive goes on. No more than what is archived.
-        since: offset by partition from which on it begins; partitions that are not named begin with the first.
-
-    Raises:
-        ConfigError: a file is damaged.
+    Files are kept from being rewritten until the iterator ends: read on, and do not rest within. Raises ConfigError.
     """
     with read_lock(directory):
         for file in data_files(directory, "events", tenant=subject.tenant):
@@ -211,11 +193,7 @@ class ArchiveContents(msgspec.Struct):
 
 
 def count_archive(events: Path, vectors: Path | None = None) -> ArchiveContents:
-    """Count the rows of every file that counts.
-
-    Raises:
-        ConfigError: no archive, or a file of it is damaged.
-    """
+    """Count the rows of every file that counts. Raises ConfigError."""
     positions = read_positions(events)
     if positions is None:
         raise ConfigError(f"{events}: no archive of ours")

@@ -54,8 +54,7 @@ ALL_ROWS = RowSelection()
 def event_batches(directory: Path, selection: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
     """Archived events, at most `BATCH_ROWS` in a batch, file by file; docs/archive.md lists the columns.
 
-    Raises:
-        ConfigError: no archive, no such column, or a file is damaged.
+    Raises ConfigError.
     """
     with read_lock(directory):
         yield from _scan_files(
@@ -78,12 +77,7 @@ def vector_batches(directory: Path, selection: RowSelection = ALL_ROWS) -> Itera
 
 
 def read_events(directory: Path, selection: RowSelection = ALL_ROWS, most_rows: int = MAX_ROWS) -> pa.Table:
-    """Archived events as one table, by file, in the order of the log within each.
-
-    Raises:
-        TooMany: there are more than *most_rows*.
-        ConfigError: as `event_batches`.
-    """
+    """Archived events as one table, by file, in the order of the log within each. Raises TooMany or ConfigError."""
     return _collect_table(event_batches(directory, selection), EVENT_SCHEMA, selection, most_rows)
 
 

@@ -115,12 +115,7 @@ class EventToArchive(NamedTuple):
 
 
 class EventArchive:
-    """Writer of one archive; exactly one process may write it.
-
-    Args:
-        directory: made where it does not exist.
-        topic: whose records it is made of; "" = the embedded log.
-    """
+    """Writer of one archive; exactly one process may write it."""
 
     def __init__(self, directory: Path, topic: str = "") -> None:
         self.directory = directory
@@ -131,9 +126,7 @@ class EventArchive:
     def start(self) -> dict[int, int] | None:
         """Remove what a crash left half done. Returns the positions by partition, None before the first range.
 
-        Raises:
-            ConfigError: another process writes this archive.
-            CorruptLog: it is one of another log, or does not say how far it goes.
+        Raises ConfigError or CorruptLog.
         """
         if self._lock is None:
             self._lock = writer_lock(self.directory)

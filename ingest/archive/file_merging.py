@@ -58,19 +58,7 @@ def merge_small_files(
     """Merge small files, one large file after the other; yields after each the number of small ones in it.
 
     A damaged file is left as it is, and never lies within the range of a merged one: that would hide it. Where one
-    shows only while it is merged, 0 is yielded; the next call merges those beside it.
-
-    Args:
-        directory: of the archive, or of the vectors.
-        kind: of files.
-        before: dates before this one are looked at.
-        counts: true for a file that may be touched (its range is committed).
-        target_bytes: about how large a file becomes.
-        damaged: files that are known to be; those that are found come to it. Each is logged when it is found.
-
-    Raises:
-        OSError: the disk refuses.
-        ConfigError: the rows can not be written as Parquet.
+    shows only while it is merged, 0 is yielded; the next call merges those beside it. Raises OSError or ConfigError.
     """
     damaged = set() if damaged is None else damaged
     with rewrite_lock(directory, wait=False) as ours:

@@ -92,17 +92,7 @@ def latest_events(
     """The newest archived events of an agent; None where nothing is archived yet. Blocks.
 
     Files go by date and then by place in the log, newest first: within a date, events that came late may stand
-    before or after others. It does not wait for files that are being rewritten.
-
-    Args:
-        directory: of the archive.
-        topic: whose records it holds; "" = the embedded log.
-        query: the agent, the bounds in time, and the number of events to return.
-        bounds: of the look-up.
-
-    Raises:
-        CorruptLog: the archive is one of another log, or does not say how far it goes.
-        BlockingIOError: files are being rewritten (merged, erased) at this moment.
+    before or after others. It does not wait for files that are being rewritten. Raises CorruptLog or BlockingIOError.
     """
     positions = read_positions(directory, topic)
     if positions is None:

@@ -69,14 +69,7 @@ class _FrameRows(NamedTuple):
 
 
 class VectorArchive:
-    """Turns closed files of a spool into Parquet. Repeated work gives the same files.
-
-    Args:
-        directory: of the vectors; made where it does not exist.
-        spool: folder that the pipeline writes.
-        levels: names of the risk levels, by number.
-        named: true if the log is a topic: file names hold the partition.
-    """
+    """Turns closed files of a spool into Parquet. Repeated work gives the same files."""
 
     def __init__(self, directory: Path, spool: Path, levels: Sequence[str], *, named: bool = False) -> None:
         self.directory = directory

@@ -121,14 +121,7 @@ def _checksum(body: bytes) -> int:
 
 
 class VectorSpoolWriter:
-    """The writing side; one process has it.
-
-    Args:
-        directory: made where it does not exist; what an earlier writer left open there is closed.
-        most_bytes: of all files that wait; what comes beyond is dropped.
-        monotonic: seconds on a clock that never goes back.
-        roll_bytes, roll_s: a file is closed, and so handed on, when it is so large or so old.
-    """
+    """The writing side; one process has it."""
 
     def __init__(
         self,

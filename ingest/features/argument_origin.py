@@ -28,10 +28,6 @@ def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> b
     """Tell whether others may have written the answer of an earlier call of a session.
 
     Of a call that is too old, if any answer of the session was untrusted; of one that was never seen, always.
-
-    Args:
-        untrusted: bits of the session's latest calls.
-        session: its numbers.
     """
     calls = np.int64(session[layout.S_CALLS])
     if source < 0:

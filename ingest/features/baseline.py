@@ -85,14 +85,7 @@ def _table_capacity(entries: int) -> int:
 def fit_baseline(
     columns: EventColumns, observations: RowObservations, keep: Array, sensitive_types: Array = NO_TYPES
 ) -> Baseline:
-    """Baseline of the rows of a history for which *keep* (bool, shape (n,)) is true.
-
-    Args:
-        sensitive_types: see `empty_baseline`; *observations* were made with them, too.
-
-    Raises:
-        ModelError: the history names more distinct things than a baseline may hold.
-    """
+    """Baseline of the rows of a history for which *keep* (bool, shape (n,)) is true. Raises ModelError."""
     rows = np.nonzero(keep & (observations.flags != IGNORED_EVENT))[0]
     scopes = np.zeros((len(columns), layout.SCOPES), np.uint64)
     _write_scope_keys(rows, columns.names, scopes)

@@ -119,20 +119,7 @@ def item_probability(
     context: np.uint64,
     totals: ScopeTotals,
 ) -> tuple[float, float, float, float]:
-    """Probability of an item at every level; 1 where no level knows anything.
-
-    Args:
-        rows, scopes: rows and keys of the event's scopes in the baseline, in the order FLEET, TENANT, PEERS, TASK.
-        table, numbers: the agent's rows.
-        share: of the agent's own counts that its peer group counts, too.
-        context: hash of the item that this one is conditional on, 0 for none.
-        totals: from `scope_totals` the item's kind and context.
-
-    Returns:
-        Probability over all levels, of the own history over the others', of peer group, tenant and fleet without the
-        agent's own part (`NO_PEERS` where the group has shown nothing but the agent itself), and how often the agent's
-        own history has the item.
-    """
+    """Probability of an item at every level; 1 where no level knows anything."""
     in_fleet, in_tenant, in_peers, in_task, total = totals
     distinct, own = float(numbers[layout.N_DISTINCT + kind]), 0.0
     if context != 0:

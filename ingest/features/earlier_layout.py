@@ -119,14 +119,7 @@ def converted(rows: Array) -> Array:
 
 
 def read_state_rows(stored: Sequence[bytes]) -> Array | None:
-    """State of agents, (n,) of dtype `layout.STATE_ROW`, as they are stored in this layout or an earlier one.
-
-    Args:
-        stored: all of one size.
-
-    Returns:
-        None where that is the size of no layout.
-    """
+    """State of agents, (n,) of dtype `layout.STATE_ROW`, as they are stored in this layout or an earlier one."""
     size, raw = len(stored[0]) if stored else 0, b"".join(stored)
     if size == layout.STATE_ROW.itemsize:
         return np.frombuffer(raw, layout.STATE_ROW)

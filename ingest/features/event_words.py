@@ -82,11 +82,7 @@ _SHOWN_ARGUMENTS = 3
 
 
 def foreign_arguments_of(event: NativeEvent, places: Collection[int]) -> str:
-    """Arguments at *places*, with the calls whose answers held them: the first ones by name.
-
-    Args:
-        places: among the event's arguments, as `collect_arguments` keeps them.
-    """
+    """Arguments at *places*, with the calls whose answers held them: the first ones by name."""
     kept = arguments_with_values(read_arguments(event) or ())
     foreign = [value for place, value in enumerate(kept) if place in places]
     said = list(dict.fromkeys(f"{value.name} out of {value.from_action or 'an earlier answer'}" for value in foreign))

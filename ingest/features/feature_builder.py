@@ -20,11 +20,7 @@ SlotIndices = npt.NDArray[np.int32]
 
 
 class AgentSlotTable:
-    """At most *capacity* resident agents.
-
-    Args:
-        capacity: slots; a batch may name at most that many different agents.
-    """
+    """At most *capacity* resident agents."""
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
@@ -135,13 +131,7 @@ class StateSpill(Protocol):
 
 
 class FeatureBuilder:
-    """Keeps the behaviour state of resident agents and turns events into feature vectors.
-
-    Args:
-        baseline: shared snapshot of what is normal in each scope.
-        capacity: resident agents; more are spilled, least recently active first.
-        spill: called for agents that leave memory and come back.
-    """
+    """Keeps the behaviour state of resident agents and turns events into feature vectors."""
 
     def __init__(self, baseline: Baseline, capacity: int, spill: StateSpill | None = None) -> None:
         self.baseline = baseline

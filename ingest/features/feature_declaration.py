@@ -160,12 +160,7 @@ def check(features: Sequence[Feature]) -> None:
 
 
 def check_kinds(regions: Sequence[int], arguments: int) -> None:
-    """Check the kinds of items that `layout` numbers. Raises BadFeature.
-
-    Args:
-        regions: of each kind; -1 = it stands in none.
-        arguments: the kind of arguments, which are counted apart from all below it.
-    """
+    """Check the kinds of items that `layout` numbers. Raises BadFeature."""
     homeless = next((kind for kind, region in enumerate(regions) if region < 0), None)
     if homeless is not None:
         raise BadFeature(f"layout.py: kind {homeless} has no region: name it in `_KINDS_OF_REGION`")

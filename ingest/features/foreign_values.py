@@ -29,14 +29,7 @@ def foreign_values(
     observations: RowObservations,
     vectors: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Novelty (n,) of the values of others that calls use, as values of `argument_origin`; 0 for other *rows*.
-
-    Args:
-        batch: n calls.
-        rows: those that are looked at.
-        baseline: what they were measured against.
-        observations, vectors: of them.
-    """
+    """Novelty (n,) of the values of others that calls use, as values of `argument_origin`; 0 for other *rows*."""
     out = np.zeros(len(batch))
     _write_foreign_values(
         rows,

@@ -153,15 +153,7 @@ def _compared_counts(
 def habits_of_others(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array, table: Array, session: Array
 ) -> float:
-    """Value of the feature of an event, whose session moves on.
-
-    Args:
-        rows, scopes: rows and keys of the event's scopes in the baseline.
-        agent: whose event it is, `columns.AGENT_DRAW`.
-        items: of the event, by kind.
-        table: of the agent.
-        session: numbers of the session.
-    """
+    """Value of the feature of an event, whose session moves on."""
     scope, bits, compared = own_scope(agent), 0.0, False
     for kind in COMPARED_KINDS:
         own, total, distinct, peers, peers_total, others = _compared_counts(
@@ -216,9 +208,6 @@ def count_own_items(
         groups: uint64 (n,), key of the scope of each row's peer group.
         items: uint64 (n, KINDS).
         used, room: places of the baseline that are taken, and those that there are.
-
-    Returns:
-        number of rows that were counted before the room ended.
     """
     agents = columns.names[:, event_columns.AGENT_DRAW]
     _, first = np.unique(mix_pairs(agents[rows], groups[rows]), return_index=True)

@@ -26,11 +26,6 @@ for the agent since."""
 def new_network_probability(new_kinds: np.uint32, numbers: Array, known: Array, age_days: float) -> float:
     """Share of days on which the agent's history expects a new network; 1 where that of the event is not new, or not
     rare.
-
-    Args:
-        new_kinds: of the event, see `RowObservations`.
-        numbers, known: the agent's rows.
-        age_days: days since its first event.
     """
     if (new_kinds >> np.uint32(layout.K_NETWORK)) & np.uint32(1) == 0:
         return 1.0
@@ -55,10 +50,6 @@ def note_token_use(state: AgentState, slot: int, names: Array, codes: Array, at_
     where one of both was new and rare; -1 where there was none.
 
     A use is work. The order of events does not matter: the honest agent may go on behind the thief.
-
-    Args:
-        names, codes: the event's rows of the columns; it succeeded, and a token vouches for its agent.
-        is_new: its network is new to the agent, and rare.
     """
     is_work = codes[columns.TYPE] >= columns.FIRST_WORK
     if (

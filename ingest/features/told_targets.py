@@ -27,14 +27,7 @@ _DERIVED, _NEW = (np.int64(code) for code in UNNAMED)
 
 @inlined
 def is_told_new(codes: Array, target: np.uint64, scopes: Array, rows: Array, baseline: Baseline, table: Array) -> bool:
-    """Tell whether an event of a task that no history shows has a target that no person named and nobody has used.
-
-    Args:
-        codes: the event's row of the columns.
-        target: its item, 0 for none.
-        scopes, rows: keys of its scopes, and their rows in the baseline, -1 for none.
-        table: the agent's own.
-    """
+    """Tell whether an event of a task that no history shows has a target that no person named and nobody has used."""
     told, peers = codes[columns.PROVENANCE], rows[layout.PEERS]
     if (told != _DERIVED and told != _NEW) or target == 0:
         return False

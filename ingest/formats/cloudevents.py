@@ -49,11 +49,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def decode_structured(raw: bytes) -> bytes:
-    """Native event JSON of one CloudEvent in JSON format (`application/cloudevents+json`).
-
-    Raises:
-        MalformedEvent: with the path in the envelope. Paths that `decode_event` reports later are relative to `data`.
-    """
+    """Native event JSON of one CloudEvent in JSON format (`application/cloudevents+json`). Raises MalformedEvent."""
     envelope = decode_json(_envelope.decode, raw)
     _check_envelope(envelope)
     return _native_event(envelope, _envelope_data(envelope))
@@ -62,8 +58,7 @@ def decode_structured(raw: bytes) -> bytes:
 def decode_http_binary(headers: Mapping[str, str], body: bytes) -> bytes:
     """Native event JSON of one CloudEvent in HTTP binary mode: attributes in `ce-*` headers, the event as body.
 
-    Raises:
-        MalformedEvent: with the path that the attribute has in JSON format (`ce-id` is `$.id`).
+    Raises MalformedEvent.
     """
     lowered = {name.lower(): value for name, value in headers.items()}
     values = {
@@ -73,11 +68,7 @@ def decode_http_binary(headers: Mapping[str, str], body: bytes) -> bytes:
 
 
 def decode_binary(attributes: Mapping[str, str], content_type: str | None, body: bytes) -> bytes:
-    """Native event JSON of one CloudEvent in binary mode, its attributes decoded already.
-
-    Raises:
-        MalformedEvent: as `decode_http_binary`.
-    """
+    """Native event JSON of one CloudEvent in binary mode, its attributes decoded already. Raises MalformedEvent."""
     values = {name: attributes[name] for name in CONTEXT_ATTRIBUTES if name in attributes}
     envelope = CloudEventEnvelope(datacontenttype=content_type, data=msgspec.Raw(body), **values)
     _check_envelope(envelope)
@@ -118,11 +109,7 @@ def binary_envelope(attributes: Mapping[str, str], body: bytes) -> bytes:
 
 
 def split_batch(raw: bytes, most: int | None = None) -> list[bytes]:
-    """Elements of a batch (`application/cloudevents-batch+json`), each for `decode_structured`.
-
-    Raises:
-        MalformedEvent: at `$`, when the body is no JSON array.
-    """
+    """Elements of a batch (`application/cloudevents-batch+json`), for `decode_structured`. Raises MalformedEvent."""
     return split_array(raw, "an array of CloudEvents", most)
 
 

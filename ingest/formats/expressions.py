@@ -90,14 +90,7 @@ _options = jmespath.Options(custom_functions=_LogFunctions())
 
 
 class JmesPathExpression:
-    """One compiled expression.
-
-    Args:
-        text: JMESPath.
-
-    Raises:
-        ConfigError: it is none, or calls a function that there is not.
-    """
+    """One compiled expression. Raises ConfigError."""
 
     def __init__(self, text: str) -> None:
         self.text = text

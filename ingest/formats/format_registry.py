@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from ..errors import ConfigError, MalformedEvent
-from . import agent_traces, cloudevents, google_audit, hydra_events, keycloak_events, okta_tables, otlp, record_mapping
+from . import cloudevents, hydra_events, keycloak_events, otlp, record_mapping
 from .expressions import JmesPathExpression
 from .format_presets import AUDIT_LOG_FORMATS, GATEWAY_FORMATS, read_preset
 from .format_signs import SIGNS, Record, SignReader
 from .raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
-from .wrapped_records import unpack_audit_log, unpack_gateway_log
+from .wrapped_records import (
+    unpack_audit_log,
+    unpack_gateway_log,
+    unpack_observations,
+    unpack_okta_log,
+    unpack_workspace_activities,
+)
 
 ParserFactory = Callable[[MappingSpec], FormatParser]
 """Makes a parser; given what the settings say under `mapping`."""
@@ -45,19 +51,14 @@ def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
     return make
 
 
-def _gateway_factory(name: str) -> ParserFactory:
+def _log_factory(name: str) -> ParserFactory:
     def make(spec: MappingSpec) -> FormatParser:
         merged = spec.merged_over(read_preset(name))
-        unpack = partial(unpack_gateway_log, shows=SIGNS[name], names_agent=_agent_reader(merged), logfmt=merged.logfmt)
-        return MultiKindParser(unpack, {"": merged})
-
-    return make
-
-
-def _audit_log_factory(name: str) -> ParserFactory:
-    def make(spec: MappingSpec) -> FormatParser:
-        merged = spec.merged_over(read_preset(name))
-        unpack = partial(unpack_audit_log, shows=SIGNS[name], names_agent=_agent_reader(merged))
+        shows, names_agent = SIGNS[name], _agent_reader(merged)
+        if name in GATEWAY_FORMATS:
+            unpack = partial(unpack_gateway_log, shows=shows, names_agent=names_agent, logfmt=merged.logfmt)
+        else:
+            unpack = partial(unpack_audit_log, shows=shows, names_agent=names_agent)
         return MultiKindParser(unpack, {"": merged})
 
     return make
@@ -90,11 +91,10 @@ FORMATS: Mapping[str, ParserFactory] = {
     "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
     "ndjson": _fixed_factory("ndjson", parse_ndjson),
     "mapping": record_mapping.RecordMapping,
-    **{name: _gateway_factory(name) for name in GATEWAY_FORMATS},
-    **{name: _audit_log_factory(name) for name in AUDIT_LOG_FORMATS},
-    "langfuse": _preset_factory("langfuse", agent_traces.unpack_observations),
-    "okta": _preset_factory("okta", okta_tables.unpack_okta_log),
-    "google-workspace": _preset_factory("google-workspace", google_audit.unpack_workspace_activities),
+    **{name: _log_factory(name) for name in (*GATEWAY_FORMATS, *AUDIT_LOG_FORMATS)},
+    "langfuse": _preset_factory("langfuse", unpack_observations),
+    "okta": _preset_factory("okta", unpack_okta_log),
+    "google-workspace": _preset_factory("google-workspace", unpack_workspace_activities),
     "keycloak": _multi_kind_factory(keycloak_events.unpack_keycloak_events, keycloak_events.KEYCLOAK_MAPPINGS),
     "hydra": _multi_kind_factory(hydra_events.unpack_hydra_log, {"log": hydra_events.HYDRA_LOG_MAPPING}),
     "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),
@@ -105,11 +105,7 @@ CONFIGURABLE_FORMATS = [name for name in FORMATS if name not in ("native", "clou
 
 
 def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
-    """The parser of a format.
-
-    Raises:
-        ConfigError: there is no such format, or its mapping is wrong.
-    """
+    """The parser of a format. Raises ConfigError."""
     maker = FORMATS.get(name)
     if maker is None:
         raise ConfigError(f"no format `{name}`; one of {', '.join(FORMATS)}")

@@ -60,14 +60,7 @@ def outcome_of_code(code: str) -> str:
 
 
 def decode_history_event(raw: bytes | memoryview) -> tuple[NativeEvent, bool]:
-    """Decode one record of a history file.
-
-    Returns:
-        The event, and whether its outcome had to be mended; the code is then kept in `error`, if that was empty.
-
-    Raises:
-        MalformedEvent: as `decode_event`, for everything but a foreign outcome.
-    """
+    """Decode one record of a history file. Raises MalformedEvent."""
     try:
         return decode_event(raw), False
     except MalformedEvent as error:
@@ -110,8 +103,7 @@ class RecordOwner(NamedTuple):
 def native_history_record(raw: bytes) -> tuple[bytes, bool]:
     """One record of a history file as the HTTP API would take it, and whether its outcome had to be mended.
 
-    Raises:
-        MalformedEvent: as `decode_history_event`.
+    Raises MalformedEvent.
     """
     _, mended = decode_history_event(raw)
     return (_with_known_outcome(raw) or raw) if mended else raw, mended

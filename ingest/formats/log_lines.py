@@ -21,11 +21,10 @@ _LOGFMT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\S+")
 def decode_logfmt(line: str) -> dict[str, str]:
     """Pairs of one line; the time in front, where there is one, is `time`. Unquoted values may hold spaces.
 
+    Raises MalformedEvent.
+
     >>> decode_logfmt("2025-07-10T18:10:46Z\\tinfo\\trequest\\thttp.status=403 error=no token found duration=0ms")
     {'http.status': '403', 'error': 'no token found', 'duration': '0ms', 'time': '2025-07-10T18:10:46Z'}
-
-    Raises:
-        MalformedEvent: it holds no pair.
     """
     pairs = {name: _unquoted(value.strip()) for name, value in _LOGFMT_PAIR.findall(line.rstrip())}
     if not pairs:
@@ -65,8 +64,7 @@ _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))
 def split_records(value: bytes) -> list[bytes]:
     """A JSON object, the elements of an array, or lines of text or JSON; at most one more than a body may have.
 
-    Raises:
-        MalformedEvent: a broken array.
+    Raises MalformedEvent.
     """
     text = value.lstrip()
     if text[:1] == b"{" and b"\n{" not in text.rstrip():

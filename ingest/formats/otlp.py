@@ -181,11 +181,7 @@ _log = msgspec.json.Decoder(_OtlpLogRecord)
 
 
 def unpack_export(value: bytes) -> Iterator[UnpackedRecord]:
-    """Spans, events on spans and log records of an export request.
-
-    Raises:
-        MalformedEvent: it is none.
-    """
+    """Spans, events on spans and log records of an export request. Raises MalformedEvent."""
     body = decode_json(_body.decode, value)
     if body.resourceSpans is None and body.resourceLogs is None:
         raise MalformedEvent("no OTLP/JSON: neither `resourceSpans` nor `resourceLogs`")
@@ -377,8 +373,7 @@ def protobuf_available() -> bool:
 def protobuf_to_json(signal: OtlpSignal, body: bytes, pause: Callable[[], None] = lambda: None) -> bytes:
     """An export request as OTLP/JSON, where ids are hexadecimal; *pause* is called every few records.
 
-    Raises:
-        MalformedEvent: it is no such message, or would become much longer.
+    Raises MalformedEvent.
     """
     decode_error = import_module("google.protobuf.message").DecodeError
     message = _new_message(signal, "Request")

@@ -19,13 +19,7 @@ MAX_REPEATED_BYTES = 64 * 1024
 
 
 class Surroundings:
-    """JSON around all records of a part of a body, such as the resource of spans: kept once, however many they are.
-
-    Args:
-        before: parts of the JSON before the records.
-        short: parts of a shorter form, with at most `MAX_REPEATED_BYTES`, for further copies.
-        after: the JSON after the records.
-    """
+    """JSON around all records of a part of a body, such as the resource of spans: kept once, however many they are."""
 
     def __init__(self, before: Sequence[bytes], short: Sequence[bytes], after: bytes) -> None:
         self._before, self._short, self.after = tuple(before), tuple(short), after
@@ -125,12 +119,7 @@ def _no_pause() -> None:
 
 
 class ParserBudget:
-    """Records and bytes that parsers may make of one body; counts across all values of the body.
-
-    Args:
-        most: records.
-        pause: called after each slice of records, so that a parser in a thread lets others run.
-    """
+    """Records and bytes that parsers may make of one body; counts across all values of the body."""
 
     def __init__(self, most: int = MAX_BODY_RECORDS, pause: Callable[[], None] = _no_pause) -> None:
         self.records = 0
@@ -196,11 +185,7 @@ _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_json(raw: bytes, most: int | None = None) -> list[bytes]:
-    """Records of a native JSON body: one object, or an array of objects.
-
-    Raises:
-        MalformedEvent: at `$`, when the body is neither, or the array as such is broken.
-    """
+    """Records of a native JSON body: one object, or an array of objects. Raises MalformedEvent."""
     body = raw.strip()
     if body.startswith(b"{"):
         return [body]
@@ -208,11 +193,7 @@ def split_json(raw: bytes, most: int | None = None) -> list[bytes]:
 
 
 def split_array(raw: bytes, expected: str = "an array of objects", most: int | None = None) -> list[bytes]:
-    """Elements of a JSON array, each as it stands, not checked to be an event.
-
-    Raises:
-        MalformedEvent: at `$`, when the body is no JSON array; *expected* is named.
-    """
+    """Elements of a JSON array, each as it stands, not checked to be an event. Raises MalformedEvent."""
     if not raw.lstrip().startswith(b"["):
         raise MalformedEvent(f"body must be {expected}")
     check_json_values(raw)

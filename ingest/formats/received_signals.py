@@ -249,13 +249,6 @@ def build_signal_event(
 
     Its time is now. When the SET was made and when it happened is told beside: risk decays, and levels fall due, from
     the time of an event, so that a compromise that is heard of late would restrict nobody.
-
-    Args:
-        claims: verified, with one event, of the type of *rule*.
-        treatment: as which it is believed; that of the rule, or a lesser one.
-        source: of the event; with `jti` it makes the event one of its kind.
-        now_s: seconds since 1970.
-        stale: whether it is too old to count, so that it revokes nothing either.
     """
     members = claims["events"][rule.event_type]
     event: dict[str, Any] = {

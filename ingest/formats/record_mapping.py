@@ -124,14 +124,7 @@ class MappedMember:
 
 
 class RecordMapping:
-    """A compiled mapping: a parser of foreign records.
-
-    Args:
-        spec: complete; see `MappingSpec.merged_over`.
-
-    Raises:
-        ConfigError: names the member, and what is wrong with it.
-    """
+    """A compiled mapping: a parser of foreign records. Raises ConfigError."""
 
     def __init__(self, spec: MappingSpec) -> None:
         self._spec = spec
@@ -173,10 +166,7 @@ class RecordMapping:
         """Native event JSON of one decoded record; None where it is none of ours.
 
         Without a member `id`, the event is identified by *raw*, the whole record: two records that differ only in what
-        is not mapped are two events. *name* gives another identity for it.
-
-        Raises:
-            MalformedEvent: names the mapping member and the path in the record.
+        is not mapped are two events. *name* gives another identity for it. Raises MalformedEvent.
         """
         if self.reason_to_skip(record) is not None:
             return None
@@ -348,15 +338,7 @@ class _RecordNames:
 
 
 class MultiKindParser:
-    """Parser for a format of several kinds: unpacks a value, and maps each record by its kind.
-
-    Args:
-        unpack: splits a value into records.
-        specs: complete mappings by kind; see `MappingSpec.merged_over`.
-
-    Raises:
-        ConfigError: a mapping is wrong.
-    """
+    """Parser for a format of several kinds: unpacks a value, and maps each record by its kind. Raises ConfigError."""
 
     def __init__(self, unpack: RecordUnpacker, specs: MappingType[str, MappingSpec]) -> None:
         self.unpack = unpack

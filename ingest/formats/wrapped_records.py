@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
-from .format_signs import Record, SignReader
+from .format_signs import SIGNS, Record, SignReader
 from .log_lines import AGENTGATEWAY_SIGN, TEXT_MEMBERS, decode_logfmt, decode_object, shipper_text
 from .raw_records import MAX_BODY_RECORDS, split_array
 from .record_mapping import UnpackedRecord
@@ -61,12 +62,7 @@ _decode = msgspec.json.Decoder().decode
 def unwrap_value(value: bytes, most: int | None = None) -> list[bytes]:
     """Elements of an array, or of the array in an object that wraps records; else the value itself.
 
-    Args:
-        value: JSON.
-        most: elements that are cut out; None = all. One more shows that there are more.
-
-    Raises:
-        MalformedEvent: it is no JSON.
+    Raises MalformedEvent.
     """
     text = value.strip()
     if text[:1] == b"[":
@@ -115,13 +111,7 @@ def names_nobody(_record: Record) -> bool:
 def unpack_audit_log(
     value: bytes, *, shows: SignReader, names_agent: SignReader = names_nobody
 ) -> Iterator[UnpackedRecord]:
-    """Records of an audit log, each without its envelope.
-
-    Args:
-        value: a record, an array, or an object that wraps records.
-        shows: whether a record shows the format.
-        names_agent: whether it names an agent. What does one of both is never opened: a text in it may be anybody's.
-    """
+    """Records of an audit log, each without its envelope."""
     for raw in unwrap_value(value, MAX_BODY_RECORDS):
         try:
             record = decode_object(raw)
@@ -139,12 +129,6 @@ def unpack_gateway_log(
     """Records of a gateway's log, or lines of it, each with what is in its envelope over what is around it.
 
     What a shipper adds stays to be read, such as the name of a pod.
-
-    Args:
-        value: a record, an array, an object that wraps records, or a line.
-        shows: as of `unpack_audit_log`.
-        names_agent: likewise.
-        logfmt: whether the gateway writes lines of `key=value` pairs.
     """
     for raw in unwrap_value(value, MAX_BODY_RECORDS) if value.lstrip()[:1] in (b"{", b"[") else (value,):
         text = raw.lstrip()
@@ -231,3 +215,79 @@ def _base64_text(data: str) -> str | None:
         return base64.b64decode(data, validate=True).decode()
     except (binascii.Error, ValueError):
         return None
+
+
+# Neither LangSmith nor Langfuse has a member for the agent: the author of a trace names it in its metadata, or the
+# project or trace is called like it. So ids are self-asserted, as those of OpenTelemetry spans.
+
+
+def unpack_observations(value: bytes) -> Iterator[UnpackedRecord]:
+    """Observations; those in a trace's page or download with what the trace alone says."""
+    for raw, record, kind, _ in unpack_audit_log(value, shows=SIGNS["langfuse"]):
+        observations = record.get("observations") if isinstance(record, dict) else None
+        if not isinstance(record, dict) or not isinstance(observations, list):
+            yield UnpackedRecord(raw, record, kind)
+            continue
+        of_trace = {
+            "traceName": record.get("name"),
+            "userId": record.get("userId"),
+            "sessionId": record.get("sessionId"),
+        }
+        for observation in observations:
+            named = observation if isinstance(observation, dict) else {}
+            yield UnpackedRecord(raw, {**of_trace, **named}, kind)
+
+
+def unpack_workspace_activities(value: bytes) -> Iterator[UnpackedRecord]:
+    """Events of activities: one of these may hold several, whose parameters are a list of names and values."""
+    for unpacked in unpack_audit_log(value, shows=SIGNS["google-workspace"]):
+        raw, record = unpacked.raw, unpacked.record
+        events = record.get("events") if isinstance(record, dict) else None
+        if not isinstance(record, dict) or not isinstance(events, list):
+            yield unpacked
+            continue
+        try:
+            check_surroundings(record, len(events))
+        except MalformedEvent as error:
+            yield UnpackedRecord(raw, error)
+            continue
+        if not events:
+            yield UnpackedRecord(raw, None)
+        for number, event in enumerate(events):
+            named = event if isinstance(event, dict) else {}
+            parameters = _parameter_values(named.get("parameters"))
+            yield UnpackedRecord(raw, {**record, "event": named, "number": str(number), "parameters": parameters})
+
+
+def _parameter_values(parameters: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for parameter in parameters if isinstance(parameters, list) else ():
+        if isinstance(parameter, dict) and isinstance(parameter.get("name"), str):
+            given = (parameter.get(member) for member in ("value", "intValue", "boolValue", "multiValue"))
+            values[parameter["name"]] = next((value for value in given if value is not None), None)
+    return values
+
+
+_UNDERSCORE = re.compile(r"_([a-z0-9])")
+_TARGET = re.compile(r"target(\d{1,3})")
+
+
+def unpack_okta_log(value: bytes) -> Iterator[UnpackedRecord]:
+    """Events of the log; rows of the table as events of the API."""
+    for raw, record, kind, _ in unpack_audit_log(value, shows=SIGNS["okta"]):
+        is_row = isinstance(record, dict) and "event_type" in record and "eventType" not in record
+        yield UnpackedRecord(raw, _event_of_row(record) if is_row and isinstance(record, dict) else record, kind)
+
+
+def _event_of_row(row: dict[str, Any]) -> dict[str, Any]:
+    event: dict[str, Any] = _renamed(row)
+    event.setdefault("published", event.get("timestamp"))
+    numbers = sorted(int(match[1]) for name in event if (match := _TARGET.fullmatch(name)))
+    targets = [event[f"target{number}"] for number in numbers]
+    return {**event, "target": [target for target in targets if isinstance(target, dict)]}
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_UNDERSCORE.sub(lambda match: match[1].upper(), name): _renamed(part) for name, part in value.items()}
+    return value

@@ -17,7 +17,8 @@ from ..formats.format_registry import create_parser
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
 from ..formats.member_kinds import MEMBER_KINDS
 from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
-from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping
+from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, check_member_names
+from ..settings_reading import error_hint, read_yaml
 from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
@@ -50,12 +51,7 @@ class FormatChoice(NamedTuple):
 
 
 class UnknownFormat(ConfigError):
-    """Records show no format that is known, and none was given.
-
-    Args:
-        seen: which file, and what its first record looks like.
-        advice: what the operator can do.
-    """
+    """Records show no format that is known, and none was given."""
 
     code = "unknown_format"
 
@@ -88,13 +84,7 @@ class FormattedFile(NamedTuple):
 
 
 def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
-    """Choose the format of a file. An empty one counts as native.
-
-    Raises:
-        UnknownFormat: the records show none.
-        ConfigError: there is no such format, or the mapping is wrong.
-        UnreadableFile: as `RecordFile.records`.
-    """
+    """Choose the format; an empty file counts as native. Raises UnknownFormat, ConfigError or UnreadableFile."""
     records = [record for record in islice(file.records(), DETECTION_RECORDS) if isinstance(record, bytes)]
     name, detected = choice.name, False
     if name is None and choice.mapping is not None and not _missing_members(choice.mapping):
@@ -175,12 +165,7 @@ class _NativeTableParser:
 
 
 class HistoryConverter:
-    """Turns files into native events, and counts what is none.
-
-    Args:
-        choice: what the operator says of the records.
-        tell: called with each message.
-    """
+    """Turns files into native events, and counts what is none."""
 
     def __init__(self, choice: FormatChoice, tell: Callable[[str], None]) -> None:
         self.choice = choice
@@ -203,10 +188,7 @@ class HistoryConverter:
     def find(self, path: Path, name: str | None = None) -> list[FormattedFile]:
         """The files that *path* stands for: itself, or what a folder holds.
 
-        In a folder, files of no known format are left out and told of: others write there, too.
-
-        Raises:
-            ConfigError: nothing there can be read as records of a known format.
+        In a folder, files of no known format are left out and told of: others write there, too. Raises ConfigError.
         """
         if not path.is_dir():
             return [self._find_file(path, name)]
@@ -230,10 +212,6 @@ class HistoryConverter:
     def choose(self, file: RecordFile, choice: FormatChoice | None = None) -> FormattedFile:
         """A file that is recognised already, with its format.
 
-        Args:
-            file: recognised.
-            choice: what is said of this file alone, in place of the operator's word on all.
-
         Raises as `choose_format`.
         """
         formatted = choose_format(file, choice or self.choice)
@@ -253,13 +231,7 @@ class HistoryConverter:
     def convert(self, files: Sequence[FormattedFile], progress: ByteProgress = lambda _: None) -> Iterator[bytes]:
         """Native events of the files, one a line, in the order of the records; told and counted is what is none.
 
-        Args:
-            files: found before.
-            progress: called with the bytes read so far, of `total_bytes(files)`.
-
-        Raises:
-            ConfigError: no record at all became an event.
-            UnreadableFile: as `RecordFile.records`.
+        Raises ConfigError or UnreadableFile.
         """
         before = self.events, self.skipped, self.malformed
         done = 0
@@ -359,3 +331,18 @@ def _add_progress(progress: ByteProgress, before: int, done: int) -> None:
 
 def _names(files: Sequence[FormattedFile]) -> str:
     return files[0].file.name if len(files) == 1 else f"{len(files)} files"
+
+
+def read_mapping(path: Path) -> MappingSpec:
+    """Read a mapping; its expressions are not compiled yet. Raises ConfigError, which names file and member."""
+    raw = read_yaml(path)
+    if set(raw) == {"mapping"}:
+        raw = raw["mapping"]
+    try:
+        spec = msgspec.convert(raw, MappingSpec)
+        check_member_names(spec)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}{error_hint(MappingSpec, str(error))}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return spec

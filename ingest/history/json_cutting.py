@@ -44,12 +44,7 @@ class BrokenJson(Exception):
 
 
 class JsonCutter:
-    """Cuts one stream.
-
-    Args:
-        stream: unpacked, without a byte order mark; has `read`.
-        wrapper: what an object of records is; None = as exports are.
-    """
+    """Cuts one stream."""
 
     def __init__(self, stream: Any, wrapper: Wrapper | None = None) -> None:
         self._stream = stream

@@ -15,8 +15,9 @@ import itertools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -30,7 +31,6 @@ from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableF
 from ..formats.wrapped_records import wrapped_array
 from ..log.log_segments import segment_bases
 from .json_cutting import BrokenJson, JsonCutter, Wrapper
-from .table_rows import column_delimiter, row_record
 
 HEAD_BYTES = 64 * 1024
 """Bytes by which a file is recognised."""
@@ -78,15 +78,7 @@ class RecordFile(NamedTuple):
         return "RECORDS" if self.cutting == "values" else self.name
 
     def records(self, progress: ByteProgress | None = None) -> Iterator[CutRecord]:
-        """The records, in order.
-
-        Args:
-            progress: called with the bytes read so far, as stored on disk.
-
-        Raises:
-            UnreadableFile: damaged, cut off, or no JSON from some record on.
-            ConfigError: an extra is missing.
-        """
+        """The records, in order. Raises UnreadableFile or ConfigError."""
         if self.cutting == "parquet":
             yield from _parquet_records(self.path, self.name)
             return
@@ -103,17 +95,7 @@ class RecordFile(NamedTuple):
 
 
 def recognise_file(path: Path, name: str | None = None, wrapper: Wrapper | None = None) -> RecordFile:
-    """Look at the beginning of a file.
-
-    Args:
-        path: of the file.
-        name: as messages call it.
-        wrapper: as of `RecordFile`.
-
-    Raises:
-        UnreadableFile: it can not be read, or is nothing that holds records.
-        ConfigError: an extra is missing.
-    """
+    """Look at the beginning of a file. Raises UnreadableFile or ConfigError."""
     name = name or str(path)
     with _readable(name):
         with path.open("rb") as file:
@@ -319,3 +301,102 @@ def require_files(folder: Path) -> list[Path]:
             " *.parquet, *.gz or *.zst"
         )
     return paths
+
+
+_DELIMITERS = ",;\t"
+_COLUMN_NAME = re.compile(r"[A-Za-z_@$][\w@$ .:/()\[\]-]*")
+_encoder = msgspec.json.Encoder(enc_hook=str)
+_decode = msgspec.json.Decoder().decode
+
+
+def column_delimiter(lines: Sequence[str]) -> str | None:
+    """The sign between columns if the first of *lines* is a header; None where it is none.
+
+    >>> column_delimiter(["time,who", "1,me"]), column_delimiter(["2025-01-01,a", "2025-01-02,b"])
+    (',', None)
+    """
+    for delimiter in _DELIMITERS:
+        try:
+            names, *rows = csv.reader(lines or [""], delimiter=delimiter)
+        except csv.Error:  # a cell beyond every bound
+            continue
+        names = [name.strip() for name in names]
+        if len(names) < 2 or len(set(names)) < len(names) or not all(map(_COLUMN_NAME.fullmatch, names)):
+            continue
+        if all(len(row) == len(names) for row in rows) or '"' in lines[-1]:  # a quoted cell may go on in the next line
+            return delimiter
+    return None
+
+
+def row_record(row: Mapping[str, Any]) -> bytes:
+    """A row as a JSON object: empty cells are left out, JSON in a cell is an object, times without an offset are UTC.
+
+    A column `a.b` is both the member of that name and `b` of the object `a`.
+
+    >>> row_record({"at": "1", "who.id": "me", "note": "", "more": '{"x": 1}'})
+    b'{"at":"1","who.id":"me","more":{"x":1},"who":{"id":"me"}}'
+    """
+    values = {name: _cell_value(value) for name, value in row.items()}
+    record = {name: value for name, value in values.items() if value is not None and value != ""}
+    for name, value in [*record.items()]:
+        if "." in name:
+            _set_nested(record, name.split("."), value)
+    return _encoder.encode(record)
+
+
+def _set_nested(record: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    for parent in parents:
+        record = record.setdefault(parent, {})
+        if not isinstance(record, dict):  # a column has that name
+            return
+    record.setdefault(last, value)
+
+
+def _cell_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return _decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return value
+    if isinstance(value, dict):
+        return {name: inner for name, part in value.items() if (inner := _cell_value(part)) is not None}
+    return value
+
+
+def peek_line(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
+    """Read a stream up to the end of its first line or 64 KiB; returns that, and the whole stream from its start."""
+    head = b""
+    while b"\n" not in head.lstrip() and len(head) < HEAD_BYTES:
+        block = _read_now(stream, HEAD_BYTES)
+        if not block:
+            break
+        head += block
+    return head, io.BufferedReader(_HeadAndRest(head, stream), HEAD_BYTES)
+
+
+def _read_now(stream: BinaryIO, size: int) -> bytes:
+    """Read what is there now, at most *size* bytes; empty at the end."""
+    read = getattr(stream, "read1", stream.read)
+    block: bytes = read(size)
+    return block
+
+
+class _HeadAndRest(io.RawIOBase):
+    """Bytes that were read already, then the stream, which stays open."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        super().__init__()
+        self._head = head
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._head[: len(buffer)] or _read_now(self._stream, len(buffer))
+        self._head = self._head[len(block) :]
+        buffer[: len(block)] = block
+        return len(block)

@@ -45,11 +45,7 @@ def native_microseconds(line: bytes) -> int | None:
 
 
 class Disorder:
-    """Counts events that stand behind later ones.
-
-    Args:
-        read_time: of a line. What names no time stands where the line before it does.
-    """
+    """Counts events that stand behind later ones."""
 
     def __init__(self, read_time: TimeReader = native_microseconds) -> None:
         self._read_time = read_time
@@ -86,13 +82,7 @@ class Disorder:
 def in_time_order(
     events: Iterable[bytes], run_bytes: int = RUN_BYTES, disorder: Disorder | None = None
 ) -> Iterator[bytes]:
-    """Events, one a line, by time; those of one time in the order in which they came.
-
-    Args:
-        events: native, or such as *disorder* can read.
-        run_bytes: sorted in memory at once; the rest lies on disk.
-        disorder: counts what was out of order.
-    """
+    """Events, one a line, by time; those of one time in the order in which they came."""
     with ExitStack() as stack:
         runs: list[IO[bytes]] = []
         waiting: list[tuple[int, bytes]] = []

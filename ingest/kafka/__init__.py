@@ -55,16 +55,7 @@ def open_group_source(
     member: str = "",
     identities: IdentityHasher = IdentityHasher(),  # noqa: B008
 ) -> GroupSource:
-    """The events topic as a member of the workers' group.
-
-    Args:
-        member: a name that stays the same over restarts makes a static member; "" = dynamic.
-        identities: of the deployment, for the hashes of ids of events that other programs wrote.
-
-    Raises:
-        ConfigError: the client is not installed, or the brokers refuse us.
-        Unavailable: no broker answers.
-    """
+    """The events topic as a member of the workers' group. Raises ConfigError or Unavailable."""
     source: GroupSource = _client_class(settings, "group_source", "GroupSource")(settings, tuning, member, identities)
     return source
 

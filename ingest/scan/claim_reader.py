@@ -111,13 +111,7 @@ class ClaimWorkspace(NamedTuple):
 
 
 class ClaimReader:
-    """Reads batches of native JSON events.
-
-    Args:
-        salt: 1 to 64 bytes that no sender knows.
-        identities: of the deployment, for the hashes of event ids.
-        places: of the memory; a power of two.
-    """
+    """Reads batches of native JSON events."""
 
     def __init__(self, salt: bytes, identities: IdentityHasher, places: int = CLAIM_SLOTS) -> None:
         keys = np.concatenate([salted_key(salt, b"tw-claims-1"), salted_key(salt, b"tw-claims-2")])
@@ -137,14 +131,7 @@ class ClaimReader:
         """Partition keys of the remembered claims, by number."""
 
     def read(self, payloads: Sequence[bytes], sender: BatchSender, latest_ms: int, *, aliased: bool) -> BatchClaims:
-        """Look at a batch.
-
-        Args:
-            payloads: as they would be logged.
-            sender: of all of them.
-            latest_ms: events of this UTC millisecond, and later ones, are left alone.
-            aliased: true leaves events that name a principal alone.
-        """
+        """Look at a batch."""
         n = len(payloads)
         starts = np.zeros(n + 1, np.int64)
         np.cumsum(np.fromiter(map(len, payloads), np.int64, n) + 1, out=starts[1:])

@@ -49,14 +49,7 @@ class EncodedBatch(NamedTuple):
 
 
 class RawEncoder:
-    """Gives the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding anything.
-
-    Args:
-        encoder: the reference path, for records that are unusual or name something for the first time.
-        decode: reads those. Whatever `decode_event` accepts it must read as the same event.
-        places: of the memory of agents, scope sets, and addresses; a power of two, 2,048 or more.
-        compiled_elsewhere: whether all records take the reference path until another process has compiled the kernel.
-    """
+    """Gives the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding anything."""
 
     def __init__(
         self,

@@ -78,12 +78,7 @@ def allocate_member_spans() -> MemberSpans:
 
 @allocation_free
 def read_record(data: Bytes, at: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read a record into *spans*.
-
-    Returns:
-        Position behind it and behind blanks; -1 where it is not plain. Whether required members are there is not looked
-        at.
-    """
+    """Read a record into *spans*."""
     spans.lengths[:] = ABSENT
     at, level, seen = skip_blanks(data, at), scan_schema.TOP_LEVEL, np.uint64(0)
     if data[at] != OPEN_OBJECT:

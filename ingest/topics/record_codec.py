@@ -110,11 +110,7 @@ def id_hash_in(headers: Iterable[tuple[str, bytes | None]]) -> int:
 
 
 def _foreign_record(raw: TopicRecord, origin: SourcePartition) -> Record:
-    """Convert a record that another program wrote to our topic.
-
-    Raises:
-        MalformedEvent: it is no event, or it is in the wrong partition.
-    """
+    """Convert a record that another program wrote to our topic. Raises MalformedEvent."""
     if raw.value is None:
         raise MalformedEvent("record has no value (a tombstone); events are not deleted from the topic")
     if raw.timestamp_ms < 0:

@@ -23,11 +23,6 @@ class TopicCommitLog:
 
     The records of one body spread over partitions. Where some fail, the whole call fails; the caller sends all of it
     again, and what had arrived is dropped as a duplicate by its id hash.
-
-    Args:
-        writer: used by nobody else while this object lives; stays open after `close`.
-        topic: every record that is appended has a key, which chooses the partition.
-        timeout_s: longest time from an `append` to the end of its `sync`.
     """
 
     def __init__(self, writer: TopicWriter, topic: str, timeout_s: float = 20.0) -> None:
@@ -47,15 +42,7 @@ class TopicCommitLog:
         return self.writer.partitions(self.topic)
 
     def append(self, records: Sequence[Record]) -> int:
-        """Queue records.
-
-        Returns:
-            A number of the first; ascending, and no offset in any partition.
-
-        Raises:
-            LogFailed: the queue is full, or an earlier call failed.
-            ValueError: a record has no key.
-        """
+        """Queue records. Raises LogFailed or ValueError."""
         self._refuse()
         if not all(record.key for record in records):
             raise ValueError(f"{self.directory}: every record needs a key, it chooses the partition")
@@ -77,11 +64,7 @@ class TopicCommitLog:
         return first
 
     def sync(self) -> None:
-        """Wait until what was appended is acknowledged by all in-sync replicas.
-
-        Raises:
-            LogFailed: it was not; some of it may be there all the same.
-        """
+        """Wait until what was appended is acknowledged by all in-sync replicas. Raises LogFailed."""
         self._refuse()
         try:
             self.writer.flush(max(_SHORTEST_FLUSH_S, self._deadline - time.monotonic()))

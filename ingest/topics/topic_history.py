@@ -42,11 +42,6 @@ def topic_parts(
     """All records from where *reader* stands up to the end of the topic as it was at its opening.
 
     None comes in between where nothing waited, so that whoever reads can give up.
-
-    Args:
-        reader: of *topic* alone, without a group; closed by whoever opened it.
-        erased: erases subjects from the records.
-        identities: of the deployment, for the hashes of ids of events that other programs wrote.
     """
     partitions = len(reader.end_offsets())
     while not reader.at_end():
@@ -69,15 +64,7 @@ def topic_event_lines(
 ) -> Iterator[bytes]:
     """Events as they were logged, one line each, up to the end of the topic at the time *reader* was opened.
 
-    Args:
-        reader: of *topic* alone, without a group; closed by whoever opened it.
-        is_wanted: chooses among events; records of other kinds are none.
-        check: called now and then; raises to give up.
-        erased: erases subjects from the events.
-
-    Raises:
-        CorruptLog: a record is damaged.
-        Unavailable: no broker answers.
+    Raises CorruptLog or Unavailable.
     """
     with ExitStack() as stack:
         parts: dict[int, IO[bytes]] = {}
@@ -99,13 +86,7 @@ def topic_event_lines(
 def written_records(reader: TopicReader, is_wanted: Callable[[int, TopicRecord], bool]) -> Iterator[TopicRecord]:
     """Records as programs wrote them, up to the end of the topic at the time *reader* was opened; no tombstones.
 
-    Args:
-        reader: of one topic, without a group; closed by whoever opened it.
-        is_wanted: chooses by partition and record. Asked in the order of each partition.
-
-    Raises:
-        CorruptLog: a record is damaged.
-        Unavailable: no broker answers.
+    Raises CorruptLog or Unavailable.
     """
     while not reader.at_end():
         for part in reader.poll(HISTORY_POLL_S):

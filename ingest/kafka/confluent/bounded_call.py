@@ -18,11 +18,7 @@ _LOOK_S = 0.1
 
 
 class BoundedCall:
-    """A call on a thread of its own; rebalance callbacks that it causes run on the thread that waits for it.
-
-    Args:
-        work: the call. While it runs, a callback may go through `call_back`.
-    """
+    """A call on a thread of its own; rebalance callbacks that it causes run on the thread that waits for it."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -34,9 +30,6 @@ class BoundedCall:
 
     def run(self, within_s: float) -> bool:
         """Make the call; the time that callbacks take does not count.
-
-        Returns:
-            False where *within_s* seconds were not enough: then the thread stays, and runs no callback any more.
 
         Raises whatever the call raises.
         """

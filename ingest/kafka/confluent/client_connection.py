@@ -91,12 +91,7 @@ def translate_error(what: str, error: KafkaError) -> ConfigError | Unavailable:
 
 @contextlib.contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Translate errors of librdkafka raised inside.
-
-    Raises:
-        ConfigError: the broker refuses our login or our rights, or an option is wrong.
-        Unavailable: anything else.
-    """
+    """Translate errors of librdkafka raised inside. Raises ConfigError or Unavailable."""
     try:
         yield
     except KafkaException as error:
@@ -115,12 +110,7 @@ def open_consumer(
 ) -> Consumer:
     """A consumer of committed records only, with no offset made up where ours is gone, and with bounded memory.
 
-    Args:
-        error_cb: called for lost connections, on the thread that polls.
-        more: further options, with `_` for `.` in their names.
-
-    Raises:
-        ConfigError: an option is wrong, such as a file that is missing.
+    Raises ConfigError.
     """
     options = {
         **connection_options(settings, tuning),
@@ -144,12 +134,7 @@ def open_consumer(
 
 
 def partition_count(consumer: Consumer, topic: str, timeout_ms: int) -> int:
-    """Number of partitions.
-
-    Raises:
-        ConfigError: there is no such topic, or we may not see it.
-        Unavailable: no broker answers.
-    """
+    """Number of partitions. Raises ConfigError or Unavailable."""
     with translated_errors(f"asking for topic {topic}"):
         metadata = consumer.list_topics(topic, timeout_ms / 1000).topics.get(topic)
     if metadata is None or not metadata.partitions:
@@ -158,11 +143,7 @@ def partition_count(consumer: Consumer, topic: str, timeout_ms: int) -> int:
 
 
 def offset_bounds(consumer: Consumer, partition: TopicPartition, timeout_ms: int) -> tuple[int, int]:
-    """First offset that is kept, and the one after the last.
-
-    Raises:
-        Unavailable: no broker answered in time.
-    """
+    """First offset that is kept, and the one after the last. Raises Unavailable."""
     with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
         start, end = consumer.get_watermark_offsets(partition, timeout_ms / 1000)
     return start, end

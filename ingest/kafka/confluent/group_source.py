@@ -39,12 +39,7 @@ _IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXC
 class ConfluentGroupSource:
     """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
 
-    Args:
-        member: a name that stays the same over restarts; "" = a dynamic member.
-
-    Raises:
-        ConfigError: an option is wrong.
-        Unavailable: no broker answers.
+    Raises ConfigError or Unavailable.
     """
 
     def __init__(
@@ -101,13 +96,8 @@ class ConfluentGroupSource:
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
 
-        While no broker answers there are none: that is logged, and counted in `failed_polls`.
-
-        Raises:
-            CorruptLog: records that were not applied are gone (retention), or damaged; names partition and offset.
-            Fenced: another process has our `group_instance_id`.
-            ConfigError: the broker refuses our login or our rights.
-            Whatever the owner raises in a callback.
+        While no broker answers there are none: that is logged, and counted in `failed_polls`. Raises CorruptLog, Fenced
+        or ConfigError.
         """
         slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
         # After a long pause, poll first: the buffer may hold records of partitions that are lost.
@@ -255,13 +245,7 @@ class ConfluentGroupSource:
             self._pending_error = self._pending_error or error
 
     def seek(self, partition: int, offset: int) -> None:
-        """Continue reading at *offset*, of a paused partition too.
-
-        Raises:
-            CorruptLog: that offset is no longer kept, or lies behind the end.
-            ValueError: the partition is not ours, or the offset negative.
-            Unavailable: no broker answers.
-        """
+        """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
         if partition not in self._owned or offset < 0:
             raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
         start, end = self._bounds(partition)
@@ -286,9 +270,7 @@ class ConfluentGroupSource:
     def end_offset(self, partition: int) -> int:
         """Offset that the next record will get; behind an open transaction nothing counts.
 
-        Raises:
-            Unavailable: no broker answered in `metadata_timeout_ms`.
-            ValueError: there is no such partition.
+        Raises Unavailable or ValueError.
         """
         return self._bounds(partition)[1]
 
@@ -316,11 +298,7 @@ class ConfluentGroupSource:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer outside the group.
 
         0 stands for records that are no events, for gaps, and for records that retention removed (an event that old is
-        not repeated).
-
-        Raises:
-            CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
-            Unavailable: no broker answers.
+        not repeated). Raises CorruptLog or Unavailable.
         """
         hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
         start, end = self._bounds(partition)

@@ -30,17 +30,7 @@ TopicPartitionKey: TypeAlias = tuple[str, int]
 
 
 class ConfluentTopicReader:
-    """See `TopicReader`.
-
-    Args:
-        topics: all of them exist.
-        group_id: "" = every partition, without a group. The partitions are those of the start.
-        start: where reading begins without a group, and where a new group does.
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: an option is wrong, or a topic does not exist.
-    """
+    """See `TopicReader`. Raises Unavailable or ConfigError."""
 
     def __init__(
         self,

@@ -48,8 +48,7 @@ def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> di
 def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
     """Open a consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
 
-    Raises:
-        ConfigError, Unavailable: as `translated_errors`.
+    Raises ConfigError or Unavailable.
     """
     clients: list[KafkaNetClient] = []
     client_class = options.pop("kafka_client", KafkaNetClient)
@@ -112,11 +111,7 @@ class KafkaTokenProvider(AbstractTokenProvider):
         self._lock = threading.Lock()
 
     def token(self) -> str:
-        """An access token.
-
-        Raises:
-            Unavailable: the token endpoint refused, or does not answer; no secret is in the message.
-        """
+        """An access token. Raises Unavailable."""
         security, url = self._security, self._security.token_url or ""
         form = {"grant_type": "client_credentials"} | ({"scope": security.scope} if security.scope else {})
         try:
@@ -136,12 +131,7 @@ class KafkaTokenProvider(AbstractTokenProvider):
 
 @contextlib.contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Translate errors of kafka-python raised inside; *what* was tried.
-
-    Raises:
-        ConfigError: the broker refuses our login or our rights; trying again does not help.
-        Unavailable: anything else.
-    """
+    """Translate errors of kafka-python raised inside; *what* was tried. Raises ConfigError or Unavailable."""
     try:
         yield
     except _REFUSED_ERRORS as error:
@@ -174,12 +164,7 @@ def to_kafka_record(record: ConsumerRecord) -> record_codec.TopicRecord:
 
 
 def partition_count(consumer: KafkaConsumer, topic: str) -> int:
-    """Number of partitions.
-
-    Raises:
-        ConfigError: there is no such topic, or we may not see it.
-        Unavailable: no broker answers.
-    """
+    """Number of partitions. Raises ConfigError or Unavailable."""
     with translated_errors(f"asking for topic {topic}"):
         count = len(consumer.partitions_for_topic(topic))
     if not count:
@@ -188,12 +173,7 @@ def partition_count(consumer: KafkaConsumer, topic: str) -> int:
 
 
 def offset_bounds(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: int) -> tuple[int, int]:
-    """First offset that is kept, and the one after the last.
-
-    Raises:
-        Unavailable: no broker answered in time.
-        ValueError: there is no such partition.
-    """
+    """First offset that is kept, and the one after the last. Raises Unavailable or ValueError."""
     end = end_offset(consumer, partition, timeout_ms)
     with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
         return consumer.beginning_offsets([partition], timeout_ms)[partition], end

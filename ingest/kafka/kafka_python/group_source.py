@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
+from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
@@ -30,7 +36,6 @@ from .client_connection import (
     to_kafka_record,
     translated_errors,
 )
-from .poll_thread import PollThread
 from .retained_join import retain_joins
 from .topic_reader import KafkaPythonTopicReader
 
@@ -42,12 +47,7 @@ _READ_BACK_MS = 100
 class KafkaPythonGroupSource:
     """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
 
-    Args:
-        member: a name that stays the same over restarts; "" = a dynamic member.
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: the broker refuses our login.
+    Raises Unavailable or ConfigError.
     """
 
     def __init__(
@@ -92,9 +92,7 @@ class KafkaPythonGroupSource:
     def join(self, owner: PartitionOwner) -> None:
         """Become a member of the group; *owner* is called from within `poll` and `close`.
 
-        Raises:
-            ConfigError: there is no such topic.
-            Unavailable: no broker answers.
+        Raises ConfigError or Unavailable.
         """
         self._owner = owner
         self._partition_count = partition_count(self._consumer, self.topic)
@@ -107,13 +105,8 @@ class KafkaPythonGroupSource:
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
 
-        While no broker answers there are none: that is logged, and counted in `failed_polls`.
-
-        Raises:
-            CorruptLog: records that were not applied are gone (retention), or damaged; names partition and offset.
-            Fenced: another process has our `group_instance_id`.
-            ConfigError: the broker refuses our login or our rights.
-            Whatever the owner raises in a callback.
+        While no broker answers there are none: that is logged, and counted in `failed_polls`. Raises CorruptLog, Fenced
+        or ConfigError.
         """
         slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
         if slept:
@@ -223,13 +216,7 @@ class KafkaPythonGroupSource:
             self._consumer.resume(TopicPartition(self.topic, partition))
 
     def seek(self, partition: int, offset: int) -> None:
-        """Continue reading at *offset*, of a paused partition too.
-
-        Raises:
-            CorruptLog: that offset is no longer kept, or lies behind the end.
-            ValueError: the partition is not ours, or the offset negative.
-            Unavailable: no broker answers.
-        """
+        """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
         if partition not in self._owned or offset < 0:
             raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
         start, end = self._bounds(partition)
@@ -248,9 +235,7 @@ class KafkaPythonGroupSource:
     def end_offset(self, partition: int) -> int:
         """Offset that the next record will get; behind an open transaction nothing counts.
 
-        Raises:
-            Unavailable: no broker answered in `metadata_timeout_ms`.
-            ValueError: there is no such partition.
+        Raises Unavailable or ValueError.
         """
         return end_offset(
             self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
@@ -277,11 +262,7 @@ class KafkaPythonGroupSource:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
 
         0 stands for records that are no events, for gaps, and for records that retention removed (an event that old is
-        not repeated).
-
-        Raises:
-            CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
-            Unavailable: no broker answers.
+        not repeated). Raises CorruptLog or Unavailable.
         """
         hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
         if not len(hashes):
@@ -344,3 +325,91 @@ class KafkaPythonGroupSource:
             self._poll_thread.close()
             if self._query_consumer is not None:
                 self._query_consumer.close(timeout_ms=_CLOSE_MS)
+
+
+# kafka-python runs rebalance listeners on its own I/O thread while `poll` waits for them. The owner of the partitions
+# works on the polling thread (a commit there must not meet a batch that is being applied), so that thread has to be
+# free: a helper thread calls kafka-python, and the polling thread waits for the result, or for a question of the
+# listener. Heartbeats go on while the owner answers: the listener is a coroutine.
+
+
+ResultT = TypeVar("ResultT")
+
+
+class RebalanceCall(NamedTuple):
+    """A rebalance callback to be run: `assigned`, `revoked` or `lost`, with kafka-python's TopicPartitions."""
+
+    name: str
+    partitions: Collection[Any]
+    answered: Future
+
+
+class _CallResult(NamedTuple):
+    value: Any
+    error: BaseException | None
+
+
+class PollThread(AsyncConsumerRebalanceListener):
+    """Runs calls on a thread of its own; `call` runs the rebalance callbacks that they cause."""
+
+    def __init__(self, serve: Callable[[str, Collection[Any]], None]) -> None:
+        self._serve = serve
+        self._work: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[RebalanceCall | _CallResult] = queue.SimpleQueue()
+        self._client: KafkaNetClient | None = None
+        self._thread = threading.Thread(target=self._run, name="kafka-poll", daemon=True)
+        self._thread.start()
+
+    def client(self, **config: Any) -> KafkaNetClient:
+        """Makes the consumer's network client (its option `kafka_client`): it wakes the I/O thread."""
+        self._client = KafkaNetClient(**config)
+        return self._client
+
+    def call(self, work: Callable[[], ResultT]) -> ResultT:
+        """Run *work* on the helper thread, and on this one whatever the listener asks for until it is done."""
+        self._work.put(work)
+        failed: BaseException | None = None
+        while isinstance(answer := self._results.get(), RebalanceCall):
+            try:
+                self._serve(answer.name, answer.partitions)
+            except Exception as error:  # the rebalance must end either way; the caller hears of it below
+                failed = failed or error
+            finally:
+                answer.answered.success(None)
+                assert self._client is not None
+                self._client.wakeup()
+        if failed or answer.error:
+            raise failed or answer.error  # type: ignore[misc] # one of them is set
+        result: ResultT = answer.value
+        return result
+
+    def close(self) -> None:
+        """End the thread."""
+        self._work.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                answer = _CallResult(work(), None)
+            except BaseException as error:  # raised again in the caller's thread
+                answer = _CallResult(None, error)
+            self._results.put(answer)
+
+    async def _request_callback(self, name: str, partitions: Collection[Any]) -> None:
+        if partitions:
+            question = RebalanceCall(name, partitions, Future())
+            self._results.put(question)
+            await question.answered
+
+    async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        """Called by kafka-python."""
+        await self._request_callback("assigned", assigned)
+
+    async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+        """Called by kafka-python."""
+        await self._request_callback("revoked", revoked)
+
+    async def on_partitions_lost(self, lost: Collection[Any]) -> None:
+        """Called by kafka-python."""
+        await self._request_callback("lost", lost)

@@ -15,12 +15,7 @@ from .client_connection import connection_options, open_client, translated_error
 
 
 class KafkaPythonAdmin:
-    """See `TopicAdmin`.
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: the broker refuses our login.
-    """
+    """See `TopicAdmin`. Raises Unavailable or ConfigError."""
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
         self._client = open_client(KafkaAdminClient, **connection_options(settings, tuning))

@@ -25,17 +25,7 @@ _CLOSE_MS = 5_000
 
 
 class KafkaPythonTopicReader:
-    """See `TopicReader`.
-
-    Args:
-        topics: all of them exist.
-        group_id: "" = every partition, without a group. The partitions are those of the start.
-        start: where reading begins without a group, and where a new group does.
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: the broker refuses our login, or a topic does not exist.
-    """
+    """See `TopicReader`. Raises Unavailable or ConfigError."""
 
     def __init__(
         self,

@@ -4,20 +4,66 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Collection
 from contextlib import closing
 
 import structlog
-from kafka import errors
+from kafka import KafkaProducer, errors
+from kafka.producer.future import FutureRecordMetadata
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
 from ..last_waits import LastWaits
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import connection_options, open_client, translated_errors
-from .replaceable_producer import ReplaceableProducer
 from .topic_admin import KafkaPythonAdmin
-from .unacknowledged_sends import UnacknowledgedSends
+
+
+class ReplaceableProducer(KafkaProducer):
+    """`close` of kafka-python flushes first, and raises where that takes too long: then thread and sockets stay."""
+
+    _given_up = False
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait for what was sent, unless this producer is given up."""
+        if not self._given_up:
+            super().flush(timeout)
+
+    def give_up(self) -> None:
+        """End thread and connections at once. Sends without an outcome fail; some may have been written."""
+        self._given_up = True
+        self.close(0)
+
+
+class UnacknowledgedSends:
+    """Knows the oldest send without an outcome, and whether one failed. Not thread-safe."""
+
+    _monotonic = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._open: deque[tuple[float, FutureRecordMetadata]] = deque()
+        self.failure: BaseException | None = None
+        """Reason of the first failure that was seen."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, sent: FutureRecordMetadata) -> None:
+        """Note a send."""
+        self._open.append((self._monotonic(), sent))
+
+    def settle(self) -> None:
+        """Forget the oldest sends as far as they have an outcome; a failure is kept in `failure`."""
+        while self._open and self._open[0][1].is_done:
+            _, sent = self._open.popleft()
+            if sent.failed():
+                self.failure = self.failure or sent.exception
+
+    def oldest_age_s(self) -> float:
+        """Time since the oldest send without an outcome; 0 where all have one."""
+        return self._monotonic() - self._open[0][0] if self._open else 0.0
+
 
 _log = structlog.get_logger(__name__)
 _BATCH_BYTES = 256 * 1024
@@ -41,11 +87,7 @@ class KafkaPythonTopicWriter:
     which kafka-python promises one. An idempotent producer of kafka-python may not go on then: after a record that the
     broker refuses it fails all others, and after one that expired on its way again it may fall silent for good. What
     had no outcome is not sent again from here, since it may have been written: `flush` raises, and whoever needs the
-    records sends them again (`TopicWriter.flush`).
-
-    Raises:
-        Unavailable: no broker answers.
-        ConfigError: the broker refuses our login.
+    records sends them again (`TopicWriter.flush`). Raises Unavailable or ConfigError.
     """
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:

@@ -14,9 +14,14 @@ import pytest
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.formats.history_decoding import RecordOwner
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
-from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, UnknownFormat, total_bytes
+from trustwatch.ingest.history.conversion import (
+    FormatChoice,
+    HistoryConverter,
+    UnknownFormat,
+    read_mapping,
+    total_bytes,
+)
 from trustwatch.ingest.history.format_detection import SIGNS, describe_record, most_common_format, record_format
-from trustwatch.ingest.history.mapping_file import read_mapping
 from trustwatch.ingest.history.time_order import in_time_order
 
 from ...support.format_samples import (

@@ -16,8 +16,7 @@ import pytest
 from trustwatch.ingest.archive.archive_files import POSITION_FILE
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.file_source import UnreadableFile
-from trustwatch.ingest.history.record_files import log_files, recognise_file, require_files
-from trustwatch.ingest.history.table_rows import row_record
+from trustwatch.ingest.history.record_files import log_files, recognise_file, require_files, row_record
 
 RECORDS = [{"a": 1, "b": "x"}, {"a": 2, "b": "y, z"}]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError
 
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.confluent import topic_writer
-from trustwatch.ingest.kafka.confluent.partition_queues import PendingRecords
+from trustwatch.ingest.kafka.confluent.topic_writer import PendingRecords
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 
 TUNING = KafkaTuning(delivery_timeout_ms=300)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from kafka import errors
 from kafka.future import Future
 
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.kafka.kafka_python import topic_writer, unacknowledged_sends
+from trustwatch.ingest.kafka.kafka_python import topic_writer
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 
 TUNING = KafkaTuning(delivery_timeout_ms=20_000)
@@ -57,7 +56,7 @@ class Opened:
         self.producers: list[Producer] = []
         self.now = 1_000.0
         monkeypatch.setattr(topic_writer, "open_client", self._open)
-        monkeypatch.setattr(unacknowledged_sends, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(topic_writer.UnacknowledgedSends, "_monotonic", lambda _: self.now)
         self.writer = topic_writer.KafkaPythonTopicWriter(KafkaClientSettings(bootstrap_servers=("b:1",)), TUNING)
 
     def _open(self, _: Any, **__: Any) -> Producer:
