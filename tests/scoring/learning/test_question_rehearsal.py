@@ -17,7 +17,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.models.call_challenges import HeldOutCalls
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.backtest.asked_calls import AskedCalls
+from trustwatch.scoring.backtest.challenge_counts import AskedCalls
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.learning import question_rehearsal
