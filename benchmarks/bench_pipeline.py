@@ -98,7 +98,8 @@ class TimedDetector:
 def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor:
     """The pipeline's processor, with a clock around its stages if one is given."""
     if clock is not None:
-        model = dataclasses.replace(model, detector=TimedDetector(model.detector, clock))
+        timed: Any = TimedDetector(model.detector, clock)
+        model = dataclasses.replace(model, detector=timed)
     decode = clock.timed("decode what is unusual or new", decode_event) if clock else decode_event
     engine = Engine(model, EngineSettings(capacity=2 * AGENTS), None)
     policy = LivePolicy(PolicyBook())

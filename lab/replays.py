@@ -29,8 +29,7 @@ from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.backtest import runner
-from trustwatch.scoring.backtest.known_history import history_end
-from trustwatch.scoring.backtest.plan import BacktestPlan, EventLabel, read_labels
+from trustwatch.scoring.backtest.plan import BacktestPlan, EventLabel, history_end, read_labels
 from trustwatch.scoring.backtest.result import BacktestSide, build_result
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.scored_batch import ScoredBatch

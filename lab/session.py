@@ -66,9 +66,7 @@ class LabModel:
     @property
     def detector(self) -> ForestDetector:
         """Detector of the model: vectors in, scores out."""
-        detector = self.trained.detector
-        assert isinstance(detector, ForestDetector)
-        return detector
+        return self.trained.detector
 
 
 class LabSession:

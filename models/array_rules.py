@@ -55,15 +55,6 @@ def check_forms(
 ) -> dict[str, int]:
     """Compare names, types and shapes with *rules*.
 
-    Args:
-        group: folder of the arrays in the model.
-        forms: by name.
-        rules: by name.
-        most: largest size by letter; a letter that is given exactly is in `exact`.
-
-    Returns:
-        Sizes by letter.
-
     Raises:
         ModelError: names the first array that does not fit.
     """

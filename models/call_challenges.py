@@ -252,9 +252,6 @@ class CallChallenges(msgspec.Struct, frozen=True):
 
         Where the effect has too few calls, or one neighbour alone made them enough, the calls of all effects decide,
         too. None where the history is too short for any, or nothing may wait.
-
-        Args:
-            tenant: see `tenant_key`; "" = one that the history does not show.
         """
         if per_1000 <= 0.0:
             return None
@@ -354,13 +351,7 @@ def score_calls(
     foreign: NDArray[np.float64],
     groups: NDArray[np.uint64],
 ) -> NDArray[np.float64]:
-    """Anomaly scores (n,) of compromise of calls that are asked about.
-
-    Args:
-        evidence: (n, F) of `as_asked` vectors, decades.
-        foreign: (n,), of values of others, in place of that of the features which are added.
-        groups: (n,), peer groups.
-    """
+    """Anomaly scores (n,) of compromise of calls that are asked about."""
     nothing = np.zeros(len(evidence))
     happened = np.zeros(len(evidence), np.bool_)  # before a call nobody knows that it will fail
     combined = CombinedEvidence(nothing, nothing, nothing, evidence, foreign, happened)  # p-values are not looked at
@@ -466,15 +457,7 @@ def fit_challenges(
     evidence: NDArray[np.float64],
     foreign: NDArray[np.float64],
 ) -> CallChallenges:
-    """Rates and scores of a history's calls, as if each had been asked about before it was made.
-
-    Args:
-        detector: fitted on these events.
-        columns: n events.
-        vectors: (n, F), against baselines that have not seen them.
-        evidence: (n, F), of detectors that have not seen them.
-        foreign: (n,), of `ingest.features.foreign_values`, against the same baselines.
-    """
+    """Rates and scores of a history's calls, as if each had been asked about before it was made."""
     parts, effects, keys = detector.parts, columns.codes[:, event_columns.EFFECT], action_keys(columns)
     asked = evidence.copy()
     known = weighted_evidence(parts.tails, parts.importance, as_asked(vectors, columns.codes))

@@ -143,7 +143,7 @@ def score_concerns(
     familiar: NDArray[np.bool_] | None = None,
     raising: NDArray[np.float64] | None = None,
 ) -> ConcernScores:
-    """Scores of rows by concern; arguments as for `fit_concerns`, *familiar* and *raising* as for `Detector.assess`."""
+    """Scores of rows by concern; arguments as for `fit_concerns` and `ForestDetector.assess`."""
     anomaly = _anomaly(model, scales, combined, groups, failed, raising)
     return _scores(model, anomaly, groups, familiar, combined.addable)
 

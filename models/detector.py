@@ -7,7 +7,7 @@ fits one, `model_persistence.py` writes and reads one; scoring needs neither sci
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,58 +48,6 @@ class Scores(NamedTuple):
     anomaly_score: NDArray[np.float64]
     p_value: NDArray[np.float64]
     feature_evidence: NDArray[np.float64]
-
-
-class Detector(Protocol):
-    """Interface of a detector, as the pipeline needs it. `tests/support/detector_checks.py` states its contract."""
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the F features, in the order of the columns."""
-
-    @property
-    def version(self) -> str:
-        """Version of the model, written into every decision."""
-
-    def score(
-        self, X: NDArray[np.float64], groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None = None
-    ) -> Scores:
-        """Score rows (n, F) of agents in peer groups (n,), *familiar* where the history shows them well.
-
-        Raises NotFinite, WrongShape.
-        """
-
-    @property
-    def budget_shares(self) -> tuple[float, float, float]:
-        """Part of the alert budget that each concern has, in the order of `CONCERNS`; one with none moves no level."""
-
-    @property
-    def asked_by_compromise(self) -> NDArray[np.bool_]:
-        """Features (F,) that are evidence of compromise; none where that moves no level."""
-
-    def assess(
-        self,
-        X: NDArray[np.float64],
-        groups: NDArray[np.uint64],
-        failed: NDArray[np.bool_],
-        familiar: NDArray[np.bool_] | None = None,
-        raising: NDArray[np.float64] | None = None,
-    ) -> tuple[Scores, ConcernScores]:
-        """Scores of rows (n, F), as `score`, and those by concern; *failed* (n,) are calls that did not happen,
-        *raising* (n,) is evidence of compromise that is no feature, decades.
-
-        Raises NotFinite, WrongShape.
-        """
-
-    def covers(self, group: int) -> bool:
-        """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
-
-    def explain(self, X: NDArray[np.float64], raising: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out; *raising*
-        (n, F), decades, is added to each feature's."""
-
-    def usual_values(self) -> NDArray[np.float64]:
-        """Value of each feature, (F,), whose evidence is that of half of all normal events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +128,8 @@ class UsualEvidence:
 class ForestDetector:
     """Tail evidence per feature, an isolation forest over it, and conformal calibration per peer group.
 
+    `tests/support/detector_checks.py` states the contract that another detector would have to keep.
+
     Attributes:
         parts: what turns rows into the statistic T.
         scales: T to anomaly score, per peer group.
@@ -245,7 +195,7 @@ class ForestDetector:
 
     @property
     def budget_shares(self) -> tuple[float, float, float]:
-        """Part of the alert budget that each concern has."""
+        """Part of the alert budget that each concern has, in the order of `CONCERNS`; one with none moves no level."""
         return self.settings.budget_shares
 
     @property

@@ -33,11 +33,7 @@ of a compromise raises a level, and lesser ones do in number."""
 
 
 def make_learning_model(salt: bytes) -> TrainedModel:
-    """The model that knows nothing.
-
-    Args:
-        salt: key of name hashes, 1 to 64 bytes; the first trained model has the same.
-    """
+    """The model that knows nothing."""
     detector, _ = fit_detector(
         np.zeros((_ROWS, FEATURE_COUNT)),
         np.zeros(_ROWS, np.uint64),
@@ -65,10 +61,5 @@ def make_learning_model(salt: bytes) -> TrainedModel:
 
 
 def save_learning_model(path: Path, created_ms: int) -> ModelManifest:
-    """Write the model that knows nothing to a model directory, under a salt of its own.
-
-    Args:
-        path: as of `model_directory.save_model`, whose errors it raises.
-        created_ms: UTC milliseconds.
-    """
+    """Write the model that knows nothing to a model directory, under a salt of its own."""
     return save_trained_model(path, make_learning_model(secrets.token_bytes(16)), DetectorSettings(), 0, created_ms)

@@ -14,11 +14,11 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -56,21 +56,23 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingWindow:
+_Text = Annotated[str, msgspec.Meta(max_length=200)]
+_Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
+
+class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Extent of the history that a model has seen: first and last event time (Unix milliseconds), numbers of events,
     agents and sessions."""
 
-    from_ms: int
-    to_ms: int
-    events: int
-    agents: int
-    sessions: int
+    from_ms: _Whole
+    to_ms: _Whole
+    events: _Whole
+    agents: _Whole
+    sessions: _Whole
 
 
-@dataclass(frozen=True, slots=True)
-class ModelManifest:
-    """Facts about a model, given by whoever trains it.
+class ModelManifest(msgspec.Struct, frozen=True):
+    """Facts about a model, given by the program that trains it.
 
     Attributes:
         model_version: name of the model, written into every decision.
@@ -83,14 +85,14 @@ class ModelManifest:
         libraries: versions of the libraries that made it.
     """
 
-    model_version: str
-    feature_names: tuple[str, ...]
-    feature_table_hash: str
+    model_version: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    feature_names: tuple[_Text, ...]
+    feature_table_hash: _Text
     window: TrainingWindow
-    settings: Mapping[str, Any]
-    salt_hex: str
-    created_ms: int
-    libraries: Mapping[str, str] = field(default_factory=library_versions)
+    settings: dict[_Text, Any]
+    salt_hex: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}){1,64}$")]
+    created_ms: _Whole
+    libraries: dict[_Text, _Text] = msgspec.field(default_factory=library_versions)
 
     @property
     def learns(self) -> bool:
@@ -100,8 +102,12 @@ class ModelManifest:
 
 def encode_manifest(manifest: ModelManifest, files: Mapping[str, ArrayFile]) -> bytes:
     """`manifest.json` of a model with these array files (path relative to the model, `/` between the parts)."""
-    content: dict[str, Any] = {"kind": MODEL_KIND, "format_version": MODEL_FORMAT_VERSION, **asdict(manifest)}
-    content["files"] = {path: asdict(file) for path, file in files.items()}
+    content: dict[str, Any] = {
+        "kind": MODEL_KIND,
+        "format_version": MODEL_FORMAT_VERSION,
+        **msgspec.to_builtins(manifest),
+    }
+    content["files"] = {path: msgspec.to_builtins(file) for path, file in files.items()}
     content = json.loads(json.dumps(content))
     content["digest"] = manifest_digest(content)
     return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
@@ -163,37 +169,17 @@ def _nesting(content: object) -> int:
     return depth
 
 
-_Text = Annotated[str, msgspec.Meta(max_length=200)]
-_Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-
-
 class _ManifestDocument(msgspec.Struct):
-    """The members of `manifest.json` that are read, with their types and bounds."""
+    """The members of `manifest.json` that an older program may not have written, but must have."""
 
-    model_version: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    feature_names: list[_Text]
-    feature_table_hash: _Text
-    window: dict[Literal["from_ms", "to_ms", "events", "agents", "sessions"], _Whole]
-    settings: dict[_Text, Any]
-    salt_hex: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}){1,64}$")]
-    created_ms: _Whole
     libraries: dict[_Text, _Text]
     files: dict[_Text, ArrayFile]
 
 
 def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]:
     try:
+        manifest = msgspec.convert(content, ModelManifest)
         document = msgspec.convert(content, _ManifestDocument)
-        manifest = ModelManifest(
-            model_version=document.model_version,
-            feature_names=tuple(document.feature_names),
-            feature_table_hash=document.feature_table_hash,
-            window=TrainingWindow(**document.window),
-            settings=document.settings,
-            salt_hex=document.salt_hex,
-            created_ms=document.created_ms,
-            libraries=document.libraries,
-        )
     except (TypeError, UnicodeError, msgspec.ValidationError) as error:
         raise ModelError(f"{where}: a member is missing or of the wrong type ({error}); retrain") from None
     for path, file in document.files.items():
@@ -230,22 +216,26 @@ class LoadedModel(NamedTuple):
 def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays], manifest: ModelManifest) -> None:
     """Write a model directory, replacing an older model there.
 
-    Args:
-        path: the directory; its parent is created.
-        detector_state: arrays of the detector, by name (lower-case letters, digits, underscores).
-        extras: further arrays, by group and name.
-        manifest: facts about the model.
-
     Raises:
         ModelError: *path* exists and is neither a Trustwatch model nor empty, or a name or array can not be stored.
     """
-    path = Path(path).absolute()
-    _refuse_foreign_directory(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _make_draft(path)
-    try:
+    with _draft_of(Path(path).absolute()) as draft:
         files = {name: _write_array(draft / name, array, name) for name, array in _named_arrays(detector_state, extras)}
         _write_bytes(draft / MANIFEST_FILE, encode_manifest(manifest, files))
+
+
+@contextmanager
+def _draft_of(path: Path) -> Iterator[Path]:
+    """A new directory beside *path* that replaces it once the caller has filled it; it is removed if that fails.
+
+    The draft is as open to others as the umask says: who may read it is no matter of models.
+    """
+    _refuse_foreign_directory(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(8)}")
+    draft.mkdir()
+    try:
+        yield draft
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
             sync_directory(folder)
         _replace_directory(draft, path)
@@ -262,13 +252,6 @@ def load_model(
     check_forms: Callable[[Mapping[str, Mapping[str, ArrayForm]]], None] = lambda _forms: None,
 ) -> LoadedModel:
     """Read and verify a model directory.
-
-    Args:
-        path: the directory.
-        feature_names: features of this program, in order.
-        feature_table_hash: digest of this program's feature table.
-        check_forms: raises ModelError for types and sizes, by folder and name, that are none of such a model's; nothing
-            was read or allocated then.
 
     Raises:
         ModelError: anything is missing, left over, damaged, edited, or does not fit this program. The message names the
@@ -329,21 +312,12 @@ def copy_model(source: Path, target: Path) -> None:
             meanwhile.
         OSError: a file of *source* is gone, or the disk is full or refuses.
     """
-    source, target = _current_directory(Path(source).absolute()), Path(target).absolute()
-    _refuse_foreign_directory(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = _make_draft(target)
-    try:
+    source = _current_directory(Path(source).absolute())
+    with _draft_of(Path(target).absolute()) as draft:
         raw = _read_manifest_bytes(source)
         for name, file in decode_manifest(raw, str(source / MANIFEST_FILE))[1].items():
             _copy_array(source / name, draft / name, file)
         _write_bytes(draft / MANIFEST_FILE, raw)
-        for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
-            sync_directory(folder)
-        _replace_directory(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def _copy_array(path: Path, copied: Path, expected: ArrayFile) -> None:
@@ -414,13 +388,6 @@ def _refuse_foreign_directory(path: Path) -> None:
         return
     if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
         raise ModelError(f"{path} exists and is not a Trustwatch model; nothing was written: give another directory")
-
-
-def _make_draft(path: Path) -> Path:
-    """A new directory beside *path*, as open to others as the umask says: who may read it is no matter of models."""
-    draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(8)}")
-    draft.mkdir()
-    return draft
 
 
 def _replace_directory(draft: Path, path: Path) -> None:

@@ -36,6 +36,8 @@ from .model_directory import LoadedModel, ModelManifest, TrainingWindow, load_mo
 from .model_training import baseline_digest
 from .trained_model import AgentSeeds, TrainedModel
 
+_Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+
 
 def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
     """The arrays to save; together with the settings and feature names of the manifest they are the detector."""
@@ -46,28 +48,32 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
         "forest_leaves": parts.forest.leaves,
         "forest_expected": parts.forest.expected,
         "forest_normaliser": np.array(parts.forest.normaliser),
-        **{f"tail_{name}": array for name, array in parts.tails._asdict().items()},
-        **{f"score_tail_{name}": array for name, array in parts.score_tail._asdict().items()},
-        **{f"scale_{name}": array for name, array in detector.scales._asdict().items()},
-        **{f"calibration_{name}": array for name, array in calibration._asdict().items()},
-        **{f"familiar_{name}": array for name, array in detector.familiar._asdict().items()},
+        **_named("tail", parts.tails),
+        **_named("score_tail", parts.score_tail),
+        **_named("scale", detector.scales),
+        **_named("calibration", calibration),
+        **_named("familiar", detector.familiar),
+        **_named("asked_compromise", concerns.compromise_scales),
+        **_named("asked_overreach", concerns.overreach_scales),
         **{
-            f"{concern}_{name}": array
-            for concern, by_group in zip(CONCERNS, concerns.calibrations, strict=True)
-            for name, array in by_group._asdict().items()
+            name: array
+            for of in zip(CONCERNS, concerns.calibrations, strict=True)
+            for name, array in _named(*of).items()
         },
         **{
-            f"familiar_{concern}_{name}": array
-            for concern, by_group in zip(CONCERNS, concerns.familiar, strict=True)
-            for name, array in by_group._asdict().items()
+            f"familiar_{name}": array
+            for of in zip(CONCERNS, concerns.familiar, strict=True)
+            for name, array in _named(*of).items()
         },
-        **{f"asked_compromise_{name}": array for name, array in concerns.compromise_scales._asdict().items()},
-        **{f"asked_overreach_{name}": array for name, array in concerns.overreach_scales._asdict().items()},
         "importance": parts.importance,
         **{f"role_{name}": flags.astype(np.uint8) for name, flags in concerns.roles._asdict().items()},
         "usual_median": detector.usual.median,
         "usual_upper": detector.usual.upper,
     }
+
+
+def _named(prefix: str, arrays: TailTables | PeerScales | Calibration) -> dict[str, NDArray[Any]]:
+    return {f"{prefix}_{name}": array for name, array in arrays._asdict().items()}
 
 
 def settings_document(settings: DetectorSettings) -> dict[str, Any]:
@@ -148,7 +154,6 @@ def save_trained_model(
         sessions: sessions in the history, for the manifest.
         created_ms: when it was trained, UTC milliseconds.
     """
-    assert isinstance(model.detector, ForestDetector)
     window = TrainingWindow(*model.window_ms, int(model.group_events[0]), len(model.seeds.keys), sessions)
     manifest = ModelManifest(
         model_version=model.version,
@@ -225,8 +230,8 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         alarms=_alarm_tails(loaded.extras["alarms"]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
-        sensitive_types=_sensitive_types(manifest.settings),
-        told_target_rate=_told_target_rate(manifest.settings),
+        sensitive_types=_setting(manifest.settings, "sensitive_types", tuple[str, ...], []),
+        told_target_rate=_setting(manifest.settings, "told_target_rate", _Rate, 1.0),
     )
 
 
@@ -247,20 +252,11 @@ def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
     return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 
 
-def _sensitive_types(settings: Mapping[str, Any]) -> tuple[str, ...]:
+def _setting(settings: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:
     try:
-        return msgspec.convert(settings.get("sensitive_types", []), tuple[str, ...])
+        return msgspec.convert(settings.get(name, default), kind)
     except msgspec.ValidationError as error:
-        raise ModelError(f"manifest.json: settings.sensitive_types is wrong ({error}); retrain") from None
-
-
-def _told_target_rate(settings: Mapping[str, Any]) -> float:
-    try:
-        return float(
-            msgspec.convert(settings.get("told_target_rate", 1.0), Annotated[float, msgspec.Meta(gt=0.0, le=1.0)])
-        )
-    except msgspec.ValidationError as error:
-        raise ModelError(f"manifest.json: settings.told_target_rate is wrong ({error}); retrain") from None
+        raise ModelError(f"manifest.json: settings.{name} is wrong ({error}); retrain") from None
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

@@ -30,12 +30,7 @@ class RegisteredModel(NamedTuple):
 
 
 class ModelRegistry:
-    """Versions below one directory.
-
-    Args:
-        root: holds one directory per version; made when something is put there.
-        installed_model: the operator's model directory (`model_dir`).
-    """
+    """Versions below one directory."""
 
     def __init__(self, root: Path, installed_model: Path) -> None:
         self.root = root

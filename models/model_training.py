@@ -81,12 +81,6 @@ def cross_fit_detector(
 ) -> tuple[ForestDetector, HeldOutScores, CallChallenges]:
     """A detector on cross-fitted vectors, the held-out scores of the history, and what verdicts on calls rest on.
 
-    Args:
-        observations: what the kernel found in the history, for the baselines.
-        sessions: (n,), number of each event's session.
-        progress: told the number of folds done, up to `TURNS * settings.folds`.
-        sensitive_types: see `empty_baseline`.
-
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
@@ -168,13 +162,7 @@ def _rate_of_lonely(
     used: npt.NDArray[np.uint64],
     asked: npt.NDArray[np.bool_],
 ) -> float:
-    """Rate of events with an argument that is *used* (m,) and *remembered* (m,) of no other task of the peer group.
-
-    Args:
-        start: of `ArgumentColumns`, or of other lists of what the events have.
-        remembered, used: items of the arguments, 0 for none.
-        asked: bool (n,), events that are counted if they declare a task in a peer group with another one.
-    """
+    """Rate of events with an argument that is *used* (m,) and *remembered* (m,) of no other task of the peer group."""
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
     _, first = np.unique(mix_pairs(groups, tasks)[tasks != 0], return_index=True)
     group_of, tasks_of = np.unique(groups[tasks != 0][first], return_counts=True)
@@ -402,11 +390,7 @@ def _events_per_active_day(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.
 
 
 def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
-    """State of the agents of a history at its end, as *builder* has it.
-
-    Args:
-        columns: of an encoder without a deployment: agents stand in a model under the model's salt.
-    """
+    """State of the agents of a history at its end, as *builder* has it."""
     agents = columns.names[:, event_columns.AGENT]
     keys, first, events = np.unique(agents, return_index=True, return_counts=True)
     rows = builder.pack(builder.slots.find(keys))

@@ -84,11 +84,7 @@ class BoundedScores(NamedTuple):
 
 
 def bounded_scores(calls: RankedCalls, ranks: NDArray[np.int64], own: int | None = None) -> BoundedScores:
-    """Scores at *ranks* (k,), ascending from 1, of which so many calls less one lie above, as far as they count.
-
-    Args:
-        own: number of the tenant that is judged, whose calls all count; None = one that has none.
-    """
+    """Scores at *ranks* (k,), ascending from 1, of which so many calls less one lie above, as far as they count."""
     shares = calls.calls / max(1, len(calls.scores))
     parts = bounded_part(shares)
     kept_free = 0.0

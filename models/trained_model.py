@@ -18,7 +18,7 @@ from .betting import AlarmTail
 from .calibration import group_index
 from .call_challenges import CallChallenges
 from .concerns import ByConcern
-from .detector import Detector
+from .detector import ForestDetector
 
 ODD_SHAPE = (2, 4)
 """Concerns and levels of oddness by which odd events of an agent are counted: `scoring.engine.usual_oddness`."""
@@ -104,7 +104,7 @@ class TrainedModel:
             (`ingest.features.told_targets`); 1, and so no evidence, where nobody tells, and in models of before.
     """
 
-    detector: Detector
+    detector: ForestDetector
     baseline: Baseline
     seeds: AgentSeeds
     salt: bytes

@@ -19,8 +19,14 @@ from trustwatch.ingest.printable_text import number_text
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.backtest.challenge_report import CallChallengeReport
-from trustwatch.scoring.backtest.known_history import first_applied, history_end, overlap_warning
-from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
+from trustwatch.scoring.backtest.plan import (
+    BacktestPlan,
+    default_budgets,
+    first_applied,
+    history_end,
+    overlap_warning,
+    read_labels,
+)
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.settings import AlertBudget

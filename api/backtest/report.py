@@ -25,12 +25,7 @@ MAX_SHOWN_AGENTS = 200
 
 
 def render_report(outcome: BacktestResult, created_at: datetime) -> str:
-    """One HTML document that needs nothing else.
-
-    Args:
-        outcome: result to render.
-        created_at: when, UTC.
-    """
+    """One HTML document that needs nothing else."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
         autoescape=True,

@@ -24,7 +24,6 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import MINUTE_MS
 from trustwatch.ingest.topics.topic_history import topic_parts
 from trustwatch.scoring.learning.feedback_preview import (
-    FeedbackLabel,
     PreviewContext,
     PreviewJob,
     RecordFilter,
@@ -33,7 +32,7 @@ from trustwatch.scoring.learning.feedback_preview import (
     preview_result,
 )
 from trustwatch.scoring.records.commits import ONLY_PARTITION
-from trustwatch.scoring.records.feedback import FeedbackRule
+from trustwatch.scoring.records.feedback import Feedback, FeedbackRule
 from trustwatch.scoring.store.agent_store import AgentQuery
 from trustwatch.scoring.store.database import iterate_pages
 from trustwatch.scoring.store.sql_store import SqlStore
@@ -200,7 +199,7 @@ def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
     return keys
 
 
-def confirmed_attacks(store: SqlStore, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[FeedbackLabel]:
+def confirmed_attacks(store: SqlStore, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[Feedback]:
     """The newest confirmed attacks by these agents."""
     attacks = []
     for label in feedback_labels(store.feedback, (rule.tenant,), since_ms):
@@ -233,7 +232,7 @@ def run_preview(settings: Settings, job: PreviewJob) -> dict[str, object]:
 
 
 def _compare_parts(
-    job: PreviewJob, around: PreviewContext, labels: list[FeedbackLabel], sieve: RecordFilter, history: PreviewHistory
+    job: PreviewJob, around: PreviewContext, labels: list[Feedback], sieve: RecordFilter, history: PreviewHistory
 ) -> list[RuleComparison]:
     parts: dict[int, RuleComparison] = {}
     reported_at = clock.monotonic()

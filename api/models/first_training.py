@@ -4,21 +4,105 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 
 from trustwatch.ingest.errors import ModelError
-from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
 from trustwatch.scoring.engine.settings import AlertBudget
-from trustwatch.scoring.learning.learning_progress import LearningProgress, learning_progress
+from trustwatch.scoring.records.agents import HistoryExtent
 from trustwatch.scoring.records.models import ModelVersion
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
 from ..settings.learning_settings import LifecycleSettings
-from .training_state import LAST_TRAINING_KEY
+
+
+class LearningProgress(NamedTuple):
+    """History that there is, and that is needed.
+
+    Attributes:
+        events: that counted for agents, ever.
+        days: between the first and the last of them, by their own time, without a twentieth at each end.
+        needed_events, needed_days: both are needed.
+        over_budget: version that was trained and breaks the alert budget on its own history; "" = there is none.
+        held: a person went back to learning, so that nothing is trained before somebody orders it.
+    """
+
+    events: int
+    days: float
+    needed_events: int
+    needed_days: float
+    over_budget: str = ""
+    held: bool = False
+
+    @property
+    def is_enough(self) -> bool:
+        """True if a first model can be trained."""
+        return self.events >= self.needed_events and self.days >= self.needed_days
+
+    def describe(self) -> str:
+        """Two sentences for people."""
+        if self.held:
+            return "Somebody went back to learning. Promote a version, or train another one, to end that."
+        if self.over_budget:
+            return (
+                f"The service learns: it trained {self.over_budget}, which breaks the alert budget on its own history. "
+                "It trains again with more history, or a person promotes that one."
+            )
+        has = f"{self.events:,} of {self.needed_events:,} events, and {self.days:.1f} of {self.needed_days:g} days"
+        then = (
+            "The first model is trained now, or next" if self.is_enough else "Until it has both, every agent is unknown"
+        )
+        return f"The service learns: it has {has}. {then}."
+
+
+def learning_progress(
+    extent: HistoryExtent, needed_events: int, needed_days: float, over_budget: str = "", *, held: bool = False
+) -> LearningProgress:
+    """Progress of a store with this *extent*; the rest as in `LearningProgress`."""
+    days = max(extent.last_ms - extent.first_ms, 0) / DAY_MS
+    return LearningProgress(extent.events, days, needed_events, needed_days, over_budget, held)
+
+
+TRAINING_REQUEST_KEY = "lifecycle.train"
+"""Written by who orders: the newest request as JSON (`id`, `by`, `why`, `at_ms`)."""
+LAST_TRAINING_KEY = "lifecycle.trained_ms"
+"""Written by the model worker: when a training was begun last, UTC milliseconds."""
+TRAINING_STATE_KEY = "lifecycle.training"
+"""Written by the model worker: `TrainingState` as JSON."""
+
+
+class TrainingState(msgspec.Struct, frozen=True):
+    """The training that goes on, or the last one.
+
+    A model worker that finds it not ended goes on with it: the one before died.
+
+    `request` is the last one that was taken on, as it was written; one that reads otherwise is a new one. It is stored
+    as `wish`, its name in stores that are there.
+    """
+
+    request: str = msgspec.field(default="", name="wish")
+    version: str = ""
+    by: str = ""
+    why: str = ""
+    at_ms: int = 0
+    tries: int = 0  # begun so often without a word of how it ended
+    ended: bool = True
+
+
+def decode_training_state(stored: str | None) -> TrainingState:
+    """Decode the stored state; the empty one before the first training."""
+    return msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
+
+
+def encode_training_state(state: TrainingState) -> str:
+    """Encode the state for the store."""
+    return msgspec.json.encode(state).decode()
+
 
 LOOK_EVERY_S = 10.0
 """Between two looks at how much history there is."""
@@ -73,16 +157,7 @@ def had_a_model(store: SqlStore) -> bool:
 
 
 class FirstTraining:
-    """Decides when to train the first model, and which one to bring into force.
-
-    Args:
-        settings: of retraining.
-        store: of agents and versions.
-        registry: where versions lie.
-        now_ms: UTC milliseconds.
-        monotonic: seconds on a clock that never goes back.
-        budget: of alerts, in force.
-    """
+    """Decides when to train the first model, and which one to bring into force."""
 
     def __init__(
         self,

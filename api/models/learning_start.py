@@ -42,10 +42,6 @@ def begin_learning(settings: Settings, ending: Callable[[], bool] = lambda: Fals
     With brokers all machines begin with the same one, which the first puts into the versions that they share: each with
     a salt of its own would know agents under other keys, and a version that one trains has to reach the others.
 
-    Args:
-        settings: of the service.
-        ending: true once the service is to end; then nobody is waited for.
-
     Raises:
         ModelError: a model was there before, whose states of agents a new one could not read; or `model_dir` looks like
             a typing error; or machines do not share versions; or none can be written.

@@ -24,14 +24,7 @@ GROUP_SUFFIX, GROUP_MEMBER = "-keeper", "keeper"
 
 
 class RecordStream:
-    """Records in the order of each partition, which can be read again. It has all partitions.
-
-    Args:
-        source: of the log; not joined yet.
-        make_duplicate_window: a window that recognises repeated events of one partition as the workers do.
-        load_erased: the erased whose records the log still has, as they are now.
-        multi_partition: True if partitions may be read at different speeds.
-    """
+    """Records in the order of each partition, which can be read again. It has all partitions."""
 
     def __init__(
         self,

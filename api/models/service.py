@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 from trustwatch.ingest.described import FLAT, member
 from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.record_keys import key_for_partition
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
 from trustwatch.scoring.learning.budget_chart import BudgetDay
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, observed_shares
-from trustwatch.scoring.learning.learning_progress import LearningProgress
 from trustwatch.scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from trustwatch.scoring.records.models import (
     ModelAction,
@@ -34,10 +38,8 @@ from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.store_executor import StoreExecutor
 from ..settings.event_source_settings import ANY_NAME
 from ..settings.root import Settings
-from .first_training import is_judged_by, measure_progress
-from .training_state import TRAINING_REQUEST_KEY
-from .version_figures import MAX_DAYS, VersionFigures
-from .version_records import ORDER_ACTS, VersionRecords
+from .first_training import TRAINING_REQUEST_KEY, LearningProgress, is_judged_by, measure_progress
+from .version_records import MAX_DAYS, ORDER_ACTS, VersionRecords
 
 MAX_REASON_LENGTH = 2_000
 MODEL_WORKER_NAME = "keeper"
@@ -109,15 +111,6 @@ def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
 class ModelService:
     """Versions and figures of models, and orders about them.
 
-    Args:
-        settings: of the service.
-        store: of versions and what was counted.
-        registry: where versions lie.
-        write_control: makes a command durable in every partition of the log.
-        executor: the way into the store.
-        now_ms: UTC milliseconds.
-        new_id: text that never repeats.
-
     Attributes:
         version: in force, as far as is known; of several partitions, where the newest switch was.
         learning: how much history there is while no trained model is in force; None = one is.
@@ -143,7 +136,6 @@ class ModelService:
         self._now_ms = now_ms
         self._new_id = new_id
         self._records = VersionRecords(store, registry, now_ms, new_id)
-        self._figures = VersionFigures(store, registry, now_ms)
         self.version = registry.installed_model().version
         self.learning: LearningProgress | None = None
         self._measure_at_ms = 0
@@ -206,7 +198,7 @@ class ModelService:
         accepted = self._settings.risk.alert_budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
         return AlertBudgetChart(
-            level, accepted, await self._executor(self._figures.budget_days, days, level, accepted, tenants)
+            level, accepted, await self._executor(self._records.budget_days, days, level, accepted, tenants)
         )
 
     # What is ordered.
@@ -223,12 +215,6 @@ class ModelService:
 
     async def promote(self, caller: AuthenticatedCaller, version: str, why: str, *, force: bool = False) -> None:
         """Order that *version* comes into force; it does where the pipeline meets the command.
-
-        Args:
-            caller: who orders it; of all tenants.
-            version: its name.
-            why: needed with *force*, which overrules the figures.
-            force: whether the figures may speak against it.
 
         Raises:
             ProblemError: 403 or 422, it may not order this, or gives too long a reason.
@@ -366,7 +352,7 @@ class ModelService:
         model = self._require_version(version)
         days = self._store.models.list_days(self._today() - MAX_DAYS, tenants, version)
         try:
-            (newcomers, known_agents), on_disk = self._figures.calibration_curves(model, tenants), True
+            (newcomers, known_agents), on_disk = self._records.calibration_curves(model, tenants), True
         except ModelError:
             newcomers, known_agents, on_disk = [], [], False
         return ModelVersionView(
@@ -394,3 +380,27 @@ def _check_order(caller: AuthenticatedCaller, why: str) -> str:
 
 def _as_visible_to(caller: AuthenticatedCaller, model: ModelVersion) -> ModelVersion:
     return model if sees_all_tenants(caller) else msgspec.structs.replace(model, trained={}, figures={})
+
+
+@dataclass(frozen=True)
+class ControlRecordWriter:
+    """Writes control records to every partition of a *log*: embedded, with one partition, or the topic's."""
+
+    log: GroupCommit
+    now_ms: Callable[[], int]
+
+    async def __call__(self, payload: bytes) -> None:
+        """Make *payload* durable, once in each partition, all or none acknowledged. Raises LogFailed, Backpressure.
+
+        Where it failed some may have it: a command that is given twice must do what it does once.
+        """
+        now_ms = self.now_ms()
+        await self.log.commit([Record(RecordKind.CONTROL, 0, now_ms, payload, key) for key in self._partition_keys()])
+
+    def _partition_keys(self) -> list[bytes]:
+        """A key that leads to each partition."""
+        log = self.log.log
+        if not isinstance(log, TopicCommitLog):
+            return [b""]
+        partitions = log.writer.partitions(log.topic)
+        return [key_for_partition(partition, partitions) for partition in range(partitions)]

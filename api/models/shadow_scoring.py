@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from trustwatch.ingest.source import RecordBatch
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
-from trustwatch.scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
+from trustwatch.scoring.learning.promotion import ShadowComparison, assess_promotion
 from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from trustwatch.scoring.pipeline.model_switch import ActiveModels, ModelChoice
 from trustwatch.scoring.records.commits import ONLY_PARTITION, OutboxRow
@@ -36,36 +38,12 @@ PROMOTION_RETRY_S = 60.0
 
 _log = structlog.get_logger(__name__)
 _GroupDayKey = tuple[int, str, str]
-
-
-class ShadowRuns:
-    """One model over all partitions: each has a run of its own, as it has a processor of its own live.
-
-    Args:
-        make: a run that has seen nothing.
-    """
-
-    def __init__(self, make: Callable[[], ShadowRun]) -> None:
-        self._make = make
-        self._runs: dict[int, ShadowRun] = {}
-
-    def for_partition(self, partition: int) -> ShadowRun:
-        """The run of a partition."""
-        if partition not in self._runs:
-            self._runs[partition] = self._make()
-        return self._runs[partition]
+ShadowRuns = defaultdict[int, ShadowRun]
+"""One model over all partitions: each has a separate run, as it has a separate processor live."""
 
 
 class ShadowScorer:
-    """Runs models in shadow.
-
-    Args:
-        settings: of the service.
-        store: where figures go.
-        models: chooses and loads.
-        record_stream: what is followed; moved here.
-        request_promotion: asks for the promotion of a version.
-    """
+    """Runs models in shadow."""
 
     def __init__(
         self,
@@ -150,7 +128,7 @@ class ShadowScorer:
             residents = max(MIN_RESIDENT_AGENTS, residents // max(partitions, 1))
         engine, domains = engine_settings(self._settings, capacity=residents), self._settings.domains()
         identities = self._store.identities
-        return ShadowRuns(
+        return defaultdict(
             lambda: ShadowRun(model, engine, domains, self._record_stream.make_duplicate_window(), identities)
         )
 
@@ -169,12 +147,12 @@ class ShadowScorer:
         if self._champion is None or batch.records[-1].received_ms < self._since_ms:
             return
         assert self._watch is not None
-        run = self._champion.for_partition(batch.partition)
+        run = self._champion[batch.partition]
         champion = list(run.apply(batch))
         for scored, _ in champion:
             self._watch.observe(scored, run.processor.engine.agents)
         if self._duel is not None and self._challenger is not None:
-            challenger = self._challenger[1].for_partition(batch.partition).apply(batch)
+            challenger = self._challenger[1][batch.partition].apply(batch)
             self._duel.compare_batch(champion, challenger, batch.partition)
 
     def _settle_days(self) -> None:
@@ -191,7 +169,7 @@ class ShadowScorer:
             return
         version = self._challenger[0].version
         figures = self._duel.comparison(self._confirmed_attacks())
-        self._store.models.save_shadow_metrics(version, comparison_to_dict(figures), clock.now_ms())
+        self._store.models.save_shadow_metrics(version, msgspec.to_builtins(figures), clock.now_ms())
         self._maybe_request_promotion(version, figures)
 
     def _confirmed_attacks(self) -> list[Feedback]:

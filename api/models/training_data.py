@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,41 +49,23 @@ def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
     return {int(at): both[1] for at, both in ranges.items()} if ranges else {ONLY_PARTITION: version.counted_from}
 
 
-class TrainingData(Protocol):
-    """Source of history for training."""
+def read_training_data(
+    settings: Settings, history: TrainingHistory, since_ms: int, check: Callable[[], None]
+) -> ReadRanges:
+    """Add every event of the configured log that arrived since *since_ms*, each once; call *check* now and then.
 
-    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
-        """Add every event that arrived since *since_ms*, each once; *check* is called now and then.
-
-        Raises CorruptLog, ConfigError, Unavailable, OSError.
-        """
-
-
-def open_training_data(settings: Settings) -> TrainingData:
-    """Training data of the configured log: embedded, or the events topic."""
-    return TopicTrainingData(settings) if settings.distributed else LogTrainingData(settings)
-
-
-class LogTrainingData:
-    """The embedded log.
-
-    Args:
-        settings: of the service.
+    Raises CorruptLog, ConfigError, Unavailable, OSError.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
-        """See `TrainingData`."""
-        folder = self._settings.data_dir / "log"
-        archived = _read_archive(self._settings, history, since_ms, "", check)
-        with closing(LogReader(folder)) as reader:
-            end = reader.end_offset(ONLY_PARTITION)
-            first = max(min(segment_bases(folder), default=0), archived.get(ONLY_PARTITION, 0))
-            reader.seek(ONLY_PARTITION, first)
-            _read_log(reader, history, (first, end), since_ms, check)
-        return ReadRanges("archive and log" if archived else "log", {ONLY_PARTITION: (first, end)})
+    if settings.distributed:
+        return _read_topic_history(settings, history, since_ms, check)
+    folder = settings.data_dir / "log"
+    archived = _read_archive(settings, history, since_ms, "", check)
+    with closing(LogReader(folder)) as reader:
+        end = reader.end_offset(ONLY_PARTITION)
+        first = max(min(segment_bases(folder), default=0), archived.get(ONLY_PARTITION, 0))
+        reader.seek(ONLY_PARTITION, first)
+        _read_log(reader, history, (first, end), since_ms, check)
+    return ReadRanges("archive and log" if archived else "log", {ONLY_PARTITION: (first, end)})
 
 
 def _read_log(
@@ -101,35 +83,28 @@ def _read_log(
         at = batch.next_offset
 
 
-class TopicTrainingData:
-    """The events topic: all of its partitions, merged by arrival.
+def _read_topic_history(
+    settings: Settings, history: TrainingHistory, since_ms: int, check: Callable[[], None]
+) -> ReadRanges:
+    """All partitions of the events topic, merged by arrival."""
+    topic = settings.brokers.names.events
+    archived = _read_archive(settings, history, since_ms, topic, check)
+    with closing(open_reader(settings.brokers, (topic,))) as reader:
+        ranges = _unread_ranges(partition_offsets(reader, since_ms), archived)
+        for partition, (first, _) in ranges.items():
+            reader.seek(topic, partition, first)
+        windows = {partition: DuplicateWindow(PARTITION_WINDOW) for partition in ranges}
 
-    Args:
-        settings: of the service.
-    """
+        def is_learned(partition: int, offset: int, record: Record) -> bool:
+            """True for events before the end at the beginning, each once."""
+            if offset >= ranges.get(partition, (0, 0))[1] or record.received_ms < since_ms:
+                return False
+            hashed, at = np.array([record.id_hash], np.uint64), np.array([offset], np.int64)
+            return not bool(windows[partition].mark(hashed, at)[0])
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._brokers = settings.brokers
-
-    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
-        """See `TrainingData`."""
-        topic = self._brokers.names.events
-        archived = _read_archive(self._settings, history, since_ms, topic, check)
-        with closing(open_reader(self._brokers, (topic,))) as reader:
-            ranges = _unread_ranges(partition_offsets(reader, since_ms), archived)
-            for partition, (first, _) in ranges.items():
-                reader.seek(topic, partition, first)
-            event_filter = _TrainingEventFilter(
-                {partition: end for partition, (_, end) in ranges.items()},
-                since_ms,
-                PARTITION_WINDOW,
-            )
-            for line in topic_event_lines(
-                reader, topic, event_filter, check, load_erased_filter(self._settings, topic)
-            ):
-                history.add(line)
-        return ReadRanges("archive and topic" if archived else "topic", ranges)
+        for line in topic_event_lines(reader, topic, is_learned, check, load_erased_filter(settings, topic)):
+            history.add(line)
+    return ReadRanges("archive and topic" if archived else "topic", ranges)
 
 
 def _unread_ranges(offsets: Mapping[int, PartitionOffsets], archived: Mapping[int, int]) -> dict[int, tuple[int, int]]:
@@ -138,21 +113,6 @@ def _unread_ranges(offsets: Mapping[int, PartitionOffsets], archived: Mapping[in
         partition: (min(at.end, max(at.first, at.since, archived.get(partition, 0))), at.end)
         for partition, at in sorted(offsets.items())
     }
-
-
-class _TrainingEventFilter:
-    """Filter of a topic's events for training: those before its end at the beginning, each once."""
-
-    def __init__(self, ends: Mapping[int, int], since_ms: int, window: int) -> None:
-        self._ends = ends
-        self._since_ms = since_ms
-        self._windows = {partition: DuplicateWindow(window) for partition in ends}
-
-    def __call__(self, partition: int, offset: int, record: Record) -> bool:
-        if offset >= self._ends.get(partition, 0) or record.received_ms < self._since_ms:
-            return False
-        hashed, at = np.array([record.id_hash], np.uint64), np.array([offset], np.int64)
-        return not bool(self._windows[partition].mark(hashed, at)[0])
 
 
 def _read_archive(

@@ -15,10 +15,10 @@ import structlog
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
-from trustwatch.models.detector import ForestDetector
 from trustwatch.models.input_checks import NotEnoughHistory
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.learning.feedback_preview import feedback_labels
 from trustwatch.scoring.learning.training import (
     TrainedVersion,
     TrainingHistory,
@@ -29,25 +29,24 @@ from trustwatch.scoring.learning.training import (
 )
 from trustwatch.scoring.pipeline.model_switch import ModelChoice
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.records.feedback import Feedback
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
-from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
+from trustwatch.scoring.store.database import MAX_PAGE
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
 from ..child_process import StopRequested
 from ..composition import engine_settings
 from ..settings.root import Settings
-from .first_training import FirstTraining
-from .training_data import TrainingData
-from .training_state import (
+from .first_training import (
     LAST_TRAINING_KEY,
     TRAINING_REQUEST_KEY,
     TRAINING_STATE_KEY,
+    FirstTraining,
     TrainingState,
     decode_training_state,
     encode_training_state,
 )
+from .training_data import ReadRanges
 
 MOST_EVENTS = 500_000
 """The newest events that a training reads: some 2 GB of memory."""
@@ -66,28 +65,20 @@ _log = structlog.get_logger(__name__)
 
 
 class TrainingScheduler:
-    """Trains versions when they are due or wanted. What it does is noted before: the next model worker goes on with it.
-
-    Args:
-        settings: of the service.
-        store: of versions, decisions and feedback.
-        registry: where versions lie.
-        training_data: what is learned from.
-        check: called now and then while it trains, and before anything is written; raises to give up.
-    """
+    """Trains versions that are due or ordered. It notes its work first: the next model worker continues it."""
 
     def __init__(
         self,
         settings: Settings,
         store: SqlStore,
         registry: ModelRegistry,
-        training_data: TrainingData,
+        read_history: Callable[[TrainingHistory, int, Callable[[], None]], ReadRanges],
         check: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._store = store
         self._registry = registry
-        self._training_data = training_data
+        self._read_history = read_history
         self._check = check
         self.first_training = FirstTraining(settings.lifecycle, store, registry, budget=settings.risk.alert_budget)
         """Says when a service that learns has enough."""
@@ -173,18 +164,17 @@ class TrainingScheduler:
         since_ms = now_ms - int(self._settings.lifecycle.history_days * DAY_MS)
         # What arrived long ago is old, but what is old by its own word may have arrived today: replayed days count.
         encoder = ColumnEncoder(champion.salt, self._settings.domains())
-        history = TrainingHistory(encoder, MOST_EVENTS, 0)
-        learned = self._training_data.read_into(history, since_ms, self._check)
+        history = TrainingHistory(encoder, MOST_EVENTS)
+        learned = self._read_history(history, since_ms, self._check)
         columns = history.columns()
         if columns is None:
             raise NotEnoughHistory("no event is kept that could be learned from: see `lifecycle.history_days`")
-        feedback = list(self._active_feedback())
+        feedback = list(islice(feedback_labels(self._store.feedback), MAX_PAGES * MAX_PAGE))
         false = frozenset(entry.decision_id for entry in feedback if entry.verdict == "false_positive")
         recent = self._recent_decisions(int(columns.time_ms.min()))
         windows = suspicious_windows(recent, false, encoder.identities)
         attacks = labelled_windows(feedback, encoder.identities)
         columns, left_out = exclude_windows(columns, attacks, windows, history.malformed)
-        assert isinstance(champion.detector, ForestDetector)
         produced = train_and_save(
             self._registry.directory_of(work.version),
             columns,
@@ -264,12 +254,6 @@ class TrainingScheduler:
             cursor = page.next_cursor
             if cursor is None or page.items[-1].event_time_ms < since_ms - DAY_MS:
                 return
-
-    def _active_feedback(self) -> Iterator[Feedback]:
-        newest = iterate_pages(lambda cursor: self._store.feedback.page(limit=MAX_PAGE, cursor=cursor))
-        for feedback in islice(newest, MAX_PAGES * MAX_PAGE):
-            if feedback.status not in ("revoking", "revoked"):
-                yield feedback
 
 
 def versions_in_use(switches: Sequence[ModelSwitch]) -> set[str]:

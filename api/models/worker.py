@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+from functools import partial
 
 import structlog
 
@@ -24,7 +25,7 @@ from ..child_process import LOWEST_PRIORITY, ChildRuntime, run_child
 from ..composition import open_model_registry, open_service_store
 from .record_streams import open_record_stream
 from .shadow_scoring import ShadowScorer
-from .training_data import open_training_data
+from .training_data import read_training_data
 from .training_scheduler import TrainingScheduler
 
 LEADER_LOCK_NAME, ACQUIRE_EVERY_S = "keeper", 2.0
@@ -38,13 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ModelWorker:
-    """Training and shadow scoring in one process, as the leader among model workers.
-
-    Args:
-        child: the process.
-        store: of versions and what is counted.
-        leader_lock: what makes this process the one that does.
-    """
+    """Training and shadow scoring in one process, as the leader among model workers."""
 
     def __init__(self, child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock) -> None:
         settings = child.settings
@@ -56,7 +51,7 @@ class ModelWorker:
         self._models = ActiveModels(self._registry, clock.now_ms)
         self._record_stream = open_record_stream(settings)
         self._training = TrainingScheduler(
-            settings, store, self._registry, open_training_data(settings), self._raise_if_stopping
+            settings, store, self._registry, partial(read_training_data, settings), self._raise_if_stopping
         )
         self._shadow_scorer = ShadowScorer(settings, store, self._models, self._record_stream, self._request_promotion)
         self._versions_checked_at = self._figures_written_at = self._purged_at = self._lock_checked_at = float("-inf")

@@ -50,8 +50,7 @@ from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.signing import LocalSigningKey
 from ..http.store_executor import StoreExecutor
-from ..models.control_record_writer import ControlRecordWriter
-from ..models.service import ModelService
+from ..models.service import ControlRecordWriter, ModelService
 from ..privacy.agent_export import ExportSources
 from ..privacy.embedded_targets import CheckpointErasure, EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner

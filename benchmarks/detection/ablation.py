@@ -87,7 +87,7 @@ _STAGES: dict[str, Callable[[FittedTrace], Scores]] = {
     "sum of the features (norm 1)": _with(norm=1),
     "largest feature (norm 64)": _with(norm=64),
     "all features equally important": lambda lab: lab.scores(lab.fit(np.ones(len(FEATURES)))),
-    "one scale for all peer groups": lambda lab: lab.model.detector.evidence(lab.test).statistic,  # type: ignore[attr-defined]
+    "one scale for all peer groups": lambda lab: lab.model.detector.evidence(lab.test).statistic,
     "anomaly score of the replay": _replayed("anomaly_score", False),
     "risk score (evidence over events) of the replay": _replayed("risk_score", False),
     "anomaly score of the replay, learning": _replayed("anomaly_score", True),

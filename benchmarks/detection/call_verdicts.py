@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.backtest.asked_calls import AskedCalls
-from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE
+from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE, AskedCalls
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 

@@ -17,7 +17,7 @@ from trustwatch.ingest.features.row_observations import RowObservations
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models import model_training as crossfit
 from trustwatch.models import model_training as learning
-from trustwatch.models.detector import Detector, DetectorSettings, ForestDetector
+from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.trained_model import TrainedModel
 
@@ -59,7 +59,7 @@ class FittedTrace:
         X, groups, sessions, _ = self.history
         return fit_detector(X, groups, sessions, chosen, names, **keywords)[0]
 
-    def scores(self, detector: Detector) -> NDArray[np.float64]:
+    def scores(self, detector: ForestDetector) -> NDArray[np.float64]:
         """Anomaly scores of the test part (n,)."""
         return detector.score(self.test, self.test_groups).anomaly_score
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURES
-from trustwatch.models.detector import ForestDetector
 from trustwatch.models.evidence_combination import weighted_evidence
 
 from .fitted_trace import FittedTrace
@@ -74,7 +73,6 @@ def goodness(trace: Trace, event_scores: NDArray[np.float64]) -> float:
 
 def family_evidence(fitted: FittedTrace) -> FamilyEvidence:
     """Evidence of a set, taken once for all choices."""
-    assert isinstance(fitted.model.detector, ForestDetector)
     u = weighted_evidence(fitted.model.detector.parts.tails, np.ones(FEATURE_COUNT), fitted.test)
     member = np.array([[feature.family == family for family in FAMILIES] for feature in FEATURES], float)
     return FamilyEvidence(fitted, {norm: u**norm @ member for norm in NORMS})

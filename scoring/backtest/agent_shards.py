@@ -81,16 +81,7 @@ class ShardDuplicateWindow(DuplicateWindow):
 
 
 class ShardSource:
-    """Implements `Source` over files: all records in order, and tells the duplicate window which are this share's.
-
-    Args:
-        files: the history.
-        window: told of each batch before it is handed out.
-        index, shares: this share, from 0 on, of how many.
-        before: events from this time on are left out; None = none are.
-        keep_ids: whether `ids` is filled.
-        after: events from before this time are left out; None = none are.
-    """
+    """Implements `Source` over files: all records in order, and tells the duplicate window which are this share's."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,15 +13,109 @@ import numpy.typing as npt
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.access_path import AccessPath
 from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.event_arguments import read_arguments
 from trustwatch.ingest.events import EFFECTS, NativeEvent
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.call_challenges import CALL_TYPES, ChallengeThreshold
 from trustwatch.models.trained_model import TrainedModel
+from trustwatch_client.events import Argument
 
 from ..engine.announced_paths import KINDS, as_parts
 from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
-from .asked_calls import AskedCalls
 from .plan import BacktestPlan
+
+SESSIONS_OF_AGENT = 16
+"""Sessions of an agent whose answers are remembered; the one not used longest makes room."""
+_NUMBERED_CALLS = 1024
+
+
+class _SessionAnswers(msgspec.Struct, gc=False):
+    """Answers of a session that others may have written.
+
+    Attributes:
+        calls: traced so far.
+        untrusted: bit i is of the i-th latest call.
+        any_untrusted: whether one was, however long ago.
+    """
+
+    calls: int = 0
+    untrusted: int = 0
+    any_untrusted: bool = False
+
+    def add(self, untrusted: bool) -> None:
+        """Count a call."""
+        self.calls += 1
+        self.untrusted = (self.untrusted << 1 | untrusted) & ((1 << _NUMBERED_CALLS) - 1)
+        self.any_untrusted |= untrusted
+
+    def is_untrusted(self, call: int) -> bool:
+        """True if others may have written the answer of a call; of one that was never seen, always."""
+        if call >= self.calls:
+            return True
+        if self.calls - call > _NUMBERED_CALLS:
+            return self.any_untrusted
+        return bool(self.untrusted >> (self.calls - call - 1) & 1)
+
+
+class AskedCalls:
+    """Turns events of a history into questions, in order.
+
+    A client knows of each argument whether the answer that it came out of was untrusted; here that is read from the
+    session's earlier events. What only the made call could tell is left out.
+    """
+
+    def __init__(self) -> None:
+        self._agents: dict[tuple[str, str, str], OrderedDict[str, _SessionAnswers]] = {}
+
+    def question(self, event: NativeEvent) -> NativeEvent:
+        """The question about the call that *event* tells of, asked before it."""
+        arguments = read_arguments(event)
+        if arguments:
+            answers = self._answers(event)
+            arguments = [_argument_before_call(argument, answers) for argument in arguments]
+        return NativeEvent(
+            time=event.time,
+            agent=event.agent,
+            type=event.type,
+            action=event.action,
+            outcome="success",
+            tenant=event.tenant,
+            principal=event.principal,
+            delegation=event.delegation,
+            task=event.task,
+            effect=event.effect,
+            resource=event.resource,
+            peer=event.peer,
+            scopes=event.scopes,
+            client=event.client,
+            credential=event.credential,
+            bytes_in=event.bytes_in,
+            arguments=None if arguments is None else list(arguments),
+        )
+
+    def remember(self, event: NativeEvent) -> None:
+        """Remember what a traced call answered, whether it was asked about or not."""
+        code = event_columns.untrusted_result_code(event)
+        if code == event_columns.UNTRACED or not event.session or event.agent.self_asserted:
+            return
+        sessions = self._agents.setdefault(event_columns.full_name(event), OrderedDict())
+        answers = sessions.setdefault(event.session, _SessionAnswers())
+        answers.add(code == 1)
+        sessions.move_to_end(event.session)
+        if len(sessions) > SESSIONS_OF_AGENT:
+            sessions.popitem(last=False)
+
+    def _answers(self, event: NativeEvent) -> _SessionAnswers:
+        sessions = self._agents.get(event_columns.full_name(event))
+        answers = None if sessions is None or not event.session else sessions.get(event.session)
+        return answers or _SessionAnswers()
+
+
+def _argument_before_call(argument: Argument, answers: _SessionAnswers) -> Argument:
+    if argument.origin != "tool" or argument.untrusted is not None or argument.from_call is None:
+        return argument
+    return msgspec.structs.replace(argument, untrusted=answers.is_untrusted(argument.from_call))
+
 
 NOT_ASKED = -1
 """Code of an event that is no call."""
@@ -84,11 +178,11 @@ class ChallengeCounts(msgspec.Struct):
         kinds: challenged calls by kind, whoever made them.
     """
 
-    missing_because: str
-    thresholds: dict[str, ChallengeThreshold | None]
-    tenants_with_own: int
-    units: Any
-    kinds: dict[ChallengedKind, ChallengedCalls]
+    missing_because: str = ""
+    thresholds: dict[str, ChallengeThreshold | None] = {}
+    tenants_with_own: int = 0
+    units: Any = None
+    kinds: dict[ChallengedKind, ChallengedCalls] = {}
 
     def add(self, other: ChallengeCounts) -> None:
         """Add those of another share, whose agents are others."""
@@ -100,39 +194,27 @@ class ChallengeCounts(msgspec.Struct):
 class ChallengeCounter:
     """Asks about the calls of one share, batch by batch. What is asked is what the service would answer from the model
     alone: the level, which decides before it, is told with the policy.
-
-    Args:
-        plan: of the back-test.
-        model: that is asked.
     """
 
     def __init__(self, plan: BacktestPlan, model: TrainedModel) -> None:
         self._scorer: CallScorer | None = None
-        self._missing_because = "" if plan.ask_calls else "calls were not asked about (`--no-calls`)"
+        self._counts = ChallengeCounts("" if plan.ask_calls else "calls were not asked about (`--no-calls`)")
         if plan.ask_calls:
             try:
                 self._scorer = CallScorer(model, plan.settings.risk.challenge_budget, plan.domains, slots=CALLS_AT_ONCE)
             except NoCallVerdicts as error:
-                self._missing_because = str(error)
+                self._counts.missing_because = str(error)
+            else:
+                self._counts.thresholds = self._scorer.thresholds
+                self._counts.tenants_with_own = self._scorer.tenants_with_own
         self._calls = AskedCalls()
         self._trusted_paths: set[tuple[int, AccessPath]] = set()
         self._batches: list[npt.NDArray[Any]] = []
-        self._kinds: dict[ChallengedKind, ChallengedCalls] = {}
 
     def count_batch(
         self, columns: EventColumns, announced: npt.NDArray[np.uint8], counted: _Flags, honest: _Flags
     ) -> tuple[npt.NDArray[np.int8], _Flags]:
-        """Ask about the calls of a batch.
-
-        Args:
-            columns: n events.
-            announced: (n,), `ScoredBatch.announced_paths`.
-            counted: bool (n,); of the others only the answers are remembered.
-            honest: bool (n,); the others are asked about, and left out of what is held against the budget.
-
-        Returns:
-            Effect of the calls asked about as a code, (n,), else `NOT_ASKED`; and which were challenged.
-        """
+        """Ask about the calls of a batch."""
         effects = np.full(len(columns), NOT_ASKED, np.int8)
         challenged = np.zeros(len(columns), np.bool_)
         if self._scorer is None:
@@ -194,14 +276,12 @@ class ChallengeCounter:
         example = int(columns.time_ms[row]), columns.events[row].id or "", text
         agent = int(columns.names[row, event_columns.AGENT])
         challenged = ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example)
-        self._kinds.setdefault(kind, ChallengedCalls()).add(challenged)
+        self._counts.kinds.setdefault(kind, ChallengedCalls()).add(challenged)
 
     def counts(self) -> ChallengeCounts:
         """The sums so far."""
-        thresholds, own = {}, 0
-        if self._scorer is not None:
-            thresholds, own = self._scorer.thresholds, self._scorer.tenants_with_own
-        return ChallengeCounts(self._missing_because, thresholds, own, sum_units(self._batches), self._kinds)
+        self._counts.units = sum_units(self._batches)
+        return self._counts
 
 
 def sum_units(batches: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

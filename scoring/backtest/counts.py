@@ -3,30 +3,118 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from trustwatch.ingest import columns
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns, full_name
+from trustwatch.ingest.features.row_observations import IGNORED_EVENT
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine import risk, risk_levels
+from ..engine import level_thresholds, risk, risk_levels, usual_oddness
 from ..engine.agent_paces import AgentPaces
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
+from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..pipeline.processor import AppliedBatch
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision
 from .agent_shards import ShardSource, utc_ms
 from .alert_list import BacktestAlert, find_alerts
-from .budget_sweep import BudgetSweep
 from .challenge_counts import ChallengeCounter, ChallengeCounts
 from .plan import BacktestPlan, EventLabels
 from .policy_simulation import PolicySimulation, PolicySimulationResult
+
+
+class BudgetSweep:
+    """Alerts at several budgets."""
+
+    def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
+        self._model = model
+        self._parameters = risk_levels.kernel_parameters(settings)
+        self._thresholds = [level_thresholds.model_thresholds(model, budget) for budget in budgets]
+        self._states = [risk_levels.allocate(0) for _ in budgets]
+        self._agent_rows: dict[int, int] = {}
+        self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
+        self.rises = np.zeros((len(budgets), len(ALERTING_LEVELS)), np.int64)
+
+    def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
+        """Apply a batch at every budget; rows that are not *counted* bool (n,) move state alone."""
+        columns, n = scored.columns, len(scored.columns)
+        places = self._rows_of_agents(columns)
+        self._threshold_rows[places] = agents.threshold_rows[scored.slots]
+        coverage = self._model.coverage(columns.names[:, event_columns.GROUP])
+        levels, out = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
+        by_concern = np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS))
+        rows, skip = np.arange(n), scored.observations.flags == IGNORED_EVENT
+        for at, (bounds, state) in enumerate(zip(self._thresholds, self._states, strict=True)):
+            risk.update(
+                rows,
+                places,
+                state,
+                columns.time_ms,
+                scored.concern_p_values,
+                scored.p_values,
+                scored.anomaly,
+                coverage,
+                scored.signals,
+                bounds,
+                scored.threshold_rows,
+                columns.codes[:, event_columns.SELF_ASSERTED],
+                skip,
+                scored.habits,
+                self._parameters,
+                levels,
+                out,
+                by_concern,
+            )
+            self.rises[at] += risk_levels.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
+
+    def advance_time(self, now_ms: int) -> None:
+        """Let time pass, as in the run, behind the batch that was seen last."""
+        for bounds, state in zip(self._thresholds, self._states, strict=True):
+            due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
+            levels = np.zeros((len(due), 2), np.int8)
+            risk_levels.advance(
+                due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._parameters, levels
+            )
+
+    def _rows_of_agents(self, columns: EventColumns) -> npt.NDArray[np.int32]:
+        """Row of each agent in the states; agents that are new here begin as the model's history left them."""
+        agents, acting, inverse = np.unique(
+            columns.names[:, event_columns.AGENT], return_index=True, return_inverse=True
+        )
+        row_by_agent = self._agent_rows
+        first = len(row_by_agent)
+        rows = [row_by_agent.setdefault(key, len(row_by_agent)) for key in agents.tolist()]
+        if len(row_by_agent) > first:
+            fresh = [at for at, row in zip(acting.tolist(), rows, strict=True) if row >= first]
+            self._seed_agents([full_name(columns.events[at]) for at in fresh], first)
+        return np.array(rows, np.int32)[inverse]
+
+    def _seed_agents(self, names: Sequence[AgentIdentity], first: int) -> None:
+        seeds, identities = self._model.seeds, IdentityHasher(self._model.salt)
+        at = seeds.find([identities.agent_hash(*name) for name in names])
+        places = first + np.flatnonzero(at >= 0)
+        if len(self._threshold_rows) < first + len(names):
+            self._threshold_rows = np.resize(self._threshold_rows, 2 * (first + len(names)))
+        for position, state in enumerate(self._states):
+            if len(state) < first + len(names):
+                grown = risk_levels.allocate(2 * (first + len(names)))
+                grown[:first] = state[:first]
+                self._states[position] = state = grown
+            risk_levels.seed(state, places, seeds.events[at[at >= 0]], self._parameters)
+            usual_oddness.seed(
+                state, places, seeds.odd[at[at >= 0]], seeds.rehearsed[at[at >= 0]], self._model.window_ms[1]
+            )
+
 
 EVENT_ROW = np.dtype(
     [
@@ -68,29 +156,29 @@ class BacktestCounts(msgspec.Struct):
         rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
     """
 
-    events: int
-    counted: int
-    duplicates: int
-    malformed: int
-    mended: int
-    late: int
-    agents: int
-    agent_days: int
-    changes: Counter[tuple[int, int, str]]
-    rises: Any
+    model_version: str
     sweep: Any
-    hours: Counter[int]
-    rises_by_hour: Counter[tuple[int, int]]
-    rises_by_concern: Counter[tuple[str, int]]
-    peaks: dict[AgentIdentity, int]
-    alerts: list[BacktestAlert]
-    hasty_agents: int
-    self_asserted: int
-    claimed_agents: int
-    policed: list[PolicySimulationResult]
-    challenges: ChallengeCounts
-    rows: Any
-    model_version: str = ""
+    events: int = 0
+    counted: int = 0
+    duplicates: int = 0
+    malformed: int = 0
+    mended: int = 0
+    late: int = 0
+    agents: int = 0
+    agent_days: int = 0
+    hasty_agents: int = 0
+    self_asserted: int = 0
+    claimed_agents: int = 0
+    changes: Counter[tuple[int, int, str]] = msgspec.field(default_factory=Counter)
+    rises: Any = msgspec.field(default_factory=lambda: np.zeros(len(ALERTING_LEVELS), np.int64))
+    hours: Counter[int] = msgspec.field(default_factory=Counter)
+    rises_by_hour: Counter[tuple[int, int]] = msgspec.field(default_factory=Counter)
+    rises_by_concern: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)
+    peaks: dict[AgentIdentity, int] = {}
+    alerts: list[BacktestAlert] = []
+    policed: list[PolicySimulationResult] = []
+    challenges: ChallengeCounts = msgspec.field(default_factory=ChallengeCounts)
+    rows: Any = None
 
 
 class BacktestCounter:
@@ -112,17 +200,9 @@ class BacktestCounter:
         self._keep = plan.keep_rows or labels is not None
         self._days: set[tuple[int, int]] = set()
         self._rows: list[npt.NDArray[Any]] = []
-        self._version = model.version
-        self._counted = self._self_asserted = 0
+        self._counts = BacktestCounts(model.version, self._sweep.rises)
         self._claiming: set[int] = set()
         self._vouched: set[int] = set()
-        self._changes: Counter[tuple[int, int, str]] = Counter()
-        self._rises = np.zeros(len(ALERTING_LEVELS), np.int64)
-        self._hours: Counter[int] = Counter()
-        self._rises_by_hour: Counter[tuple[int, int]] = Counter()
-        self._rises_by_concern: Counter[tuple[str, int]] = Counter()
-        self._peaks: dict[AgentIdentity, int] = {}
-        self._alerts: list[BacktestAlert] = []
         self._paces = AgentPaces()
 
     def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
@@ -140,22 +220,26 @@ class BacktestCounter:
     def _count_decision(self, decision: Decision) -> None:
         if decision.event_time_ms < self._since_ms:
             return
-        self._changes[decision.previous_level, decision.level, decision.cause] += 1
+        self._counts.changes[decision.previous_level, decision.level, decision.cause] += 1
         name = decision.agent
         if decision.level >= RiskLevel.MEDIUM:
             who = name.identity
-            self._peaks[who] = max(self._peaks.get(who, 0), decision.level)
+            self._counts.peaks[who] = max(self._counts.peaks.get(who, 0), decision.level)
 
     def _count_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], agents: ResidentAgents) -> None:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
-        self._counted += int(counted.sum())
-        self._count_work(scored.columns.codes[counted], scored.columns.names[counted, columns.AGENT])
-        pairs = np.stack([scored.columns.names[counted, columns.AGENT], (time_ms[counted] // DAY_MS).astype(np.uint64)])
+        self._counts.counted += int(counted.sum())
+        self._count_work(scored.columns.codes[counted], scored.columns.names[counted, event_columns.AGENT])
+        pairs = np.stack(
+            [scored.columns.names[counted, event_columns.AGENT], (time_ms[counted] // DAY_MS).astype(np.uint64)]
+        )
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
-        self._hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
-        self._rises += risk_levels.count_rises(scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1])
+        self._counts.hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
+        self._counts.rises += risk_levels.count_rises(
+            scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1]
+        )
         self._count_alerts(find_alerts(scored, agents, counted))
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:
@@ -167,8 +251,11 @@ class BacktestCounter:
             self._rows.append(self._event_rows(scored, offsets, positions, asked)[counted])
 
     def _count_work(self, codes: npt.NDArray[Any], agents: npt.NDArray[np.uint64]) -> None:
-        is_work, is_claimed = codes[:, columns.TYPE] >= columns.FIRST_WORK, codes[:, columns.SELF_ASSERTED] != 0
-        self._self_asserted += int((is_work & is_claimed).sum())
+        is_work, is_claimed = (
+            codes[:, event_columns.TYPE] >= event_columns.FIRST_WORK,
+            codes[:, event_columns.SELF_ASSERTED] != 0,
+        )
+        self._counts.self_asserted += int((is_work & is_claimed).sum())
         self._claiming.update(np.unique(agents[is_work & is_claimed]).tolist())
         self._vouched.update(np.unique(agents[is_work & ~is_claimed]).tolist())
 
@@ -188,10 +275,10 @@ class BacktestCounter:
         return np.array(good, np.bool_)
 
     def _count_alerts(self, alerts: list[BacktestAlert]) -> None:
-        self._alerts += alerts
+        self._counts.alerts += alerts
         for alert in alerts:
-            self._rises_by_hour[alert.at_ms // HOUR_MS, alert.level] += 1
-            self._rises_by_concern[alert.concern, alert.level] += 1
+            self._counts.rises_by_hour[alert.at_ms // HOUR_MS, alert.level] += 1
+            self._counts.rises_by_concern[alert.concern, alert.level] += 1
 
     def _event_rows(
         self,
@@ -207,47 +294,33 @@ class BacktestCounter:
         rows["asked"], rows["challenged"] = asked
         return rows
 
-    def counts(self, events: int, duplicates: int, malformed: int, mended: int, late: int) -> BacktestCounts:
-        """The sums so far, with what the replay counted."""
-        rows = np.concatenate(self._rows) if self._rows else np.zeros(0, EVENT_ROW)
-        return BacktestCounts(
-            events,
-            self._counted,
-            duplicates,
-            malformed,
-            mended,
-            late,
-            len({key for key, _ in self._days}),
-            len(self._days),
-            self._changes,
-            self._rises,
-            self._sweep.rises,
-            self._hours,
-            self._rises_by_hour,
-            self._rises_by_concern,
-            self._peaks,
-            self._alerts,
-            len(self._paces.hasty),
-            self._self_asserted,
-            len(self._claiming - self._vouched),
-            [policing.result for policing in self._policing],
-            self._challenges.counts(),
-            rows,
-            self._version,
+    def counts(self, **replayed: int) -> BacktestCounts:
+        """The sums so far, with the counts of records that were *replayed*."""
+        return msgspec.structs.replace(
+            self._counts,
+            agents=len({key for key, _ in self._days}),
+            agent_days=len(self._days),
+            hasty_agents=len(self._paces.hasty),
+            claimed_agents=len(self._claiming - self._vouched),
+            policed=[policing.result for policing in self._policing],
+            challenges=self._challenges.counts(),
+            rows=np.concatenate([np.zeros(0, EVENT_ROW), *self._rows]),
+            **replayed,
         )
 
 
-_SUMS = (
+SUMS = (
     *("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days", "hasty_agents"),
     *("self_asserted", "claimed_agents"),
 )
+"""Counts that are numbers, which a report has under the same names."""
 
 
 def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
     """Sum of the counts of all shares of one model; at least one share."""
     total, *others = shares
     for share in others:
-        for name in _SUMS:
+        for name in SUMS:
             setattr(total, name, getattr(total, name) + getattr(share, name))
         total.rises, total.sweep = total.rises + share.rises, total.sweep + share.sweep
         for name in ("changes", "hours", "rises_by_hour", "rises_by_concern", "peaks"):

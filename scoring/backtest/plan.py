@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import msgspec
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.timestamps import EPOCH
 
 from ..engine.engine import EngineSettings
 from ..engine.settings import AlertBudget
@@ -96,10 +97,6 @@ _label_decoder = msgspec.json.Decoder(EventLabel)
 def read_labels(path: Path, leave_out: Collection[str] = ()) -> EventLabels:
     """Read a label file.
 
-    Args:
-        path: JSON lines.
-        leave_out: classes that are neither good nor bad, whose events count for nothing.
-
     Raises:
         ConfigError: a line is no label, or two lines say different things of one event.
     """
@@ -129,3 +126,28 @@ def _read_label(path: Path, number: int, line: bytes) -> EventLabel:
         return _label_decoder.decode(line)
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path}, record {number}: not a label: {error}") from None
+
+
+def history_end(last_ms: int) -> datetime:
+    """The first time of which a model knows nothing, whose last event was at *last_ms*."""
+    return EPOCH + timedelta(milliseconds=last_ms + 1)
+
+
+def first_applied(last_ms: int, since: datetime | None, after: datetime | None) -> datetime | None:
+    """Time from which events are applied: nothing warms up that the model has learned from."""
+    if since is None:
+        return after
+    model_end = min(history_end(last_ms), since)
+    return model_end if after is None else max(after, model_end)
+
+
+def overlap_warning(version: str, last_ms: int, first: datetime | None) -> str | None:
+    """Advice where a model is judged by events that it has learned from; *first* is the first that is looked at."""
+    end = history_end(last_ms)
+    if first is None or first >= end:
+        return None
+    return (
+        f"model {version} learned from events up to {end:%Y-%m-%d %H:%M:%S}, some of which are looked at here: that is "
+        "no test on new events, and they are applied to its state a second time; give --from "
+        f"{end + timedelta(seconds=1):%Y-%m-%dT%H:%M:%S}, or a model trained with --to {first:%Y-%m-%dT%H:%M:%S}"
+    )

@@ -18,10 +18,9 @@ from ..engine.settings import AlertBudget
 from ..pipeline.event_times import is_haste
 from ..policy.book import PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
-from .alert_list import BacktestAlert
-from .budget_advice import BudgetExcess, budget_excesses
+from .alert_list import BacktestAlert, BudgetExcess, budget_excesses
 from .challenge_report import CallChallengeReport, challenge_report
-from .counts import BacktestCounts
+from .counts import SUMS, BacktestCounts
 from .label_evaluation import LabelEvaluation, evaluate_labels
 from .plan import BacktestPlan, EventLabels
 from .policy_simulation import OUTCOMES, REQUEST_TYPES, PolicySimulationResult, SimulatedRevocation
@@ -258,44 +257,33 @@ def _build_side(
     name: str, plan: BacktestPlan, counts: BacktestCounts, model: int, book: int, evaluation: LabelEvaluation | None
 ) -> BacktestSide:
     days = max(counts.agent_days, 1)
-    budgets = [
-        _level_alerts(budget, rises, days) for budget, rises in zip(plan.budgets, counts.sweep.tolist(), strict=True)
-    ]
-    peaks = Counter(counts.peaks.values())
     budget, tried = plan.settings.risk.alert_budget, list(zip(plan.budgets, counts.sweep.tolist(), strict=True))
+    peaks = Counter(counts.peaks.values())
     worst = sorted(counts.alerts, key=lambda alert: (-alert.level, alert))[:MAX_LISTED_AGENTS]
     return BacktestSide(
         name,
         str(plan.models[model]),
         counts.model_version,
-        counts.events,
-        counts.counted,
-        counts.duplicates,
-        counts.malformed,
-        counts.mended,
-        counts.late,
-        counts.hasty_agents,
-        counts.self_asserted,
-        counts.claimed_agents,
-        counts.agents,
-        counts.agent_days,
-        {level.label: peaks[level] for level in ALERTING_LEVELS},
-        [
+        **{figure: getattr(counts, figure) for figure in SUMS},
+        peaks={level.label: peaks[level] for level in ALERTING_LEVELS},
+        changes=[
             LevelChangeCount(RiskLevel(before).label, RiskLevel(after).label, cause, times)
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
-        _level_alerts(budget, counts.rises.tolist(), days),
-        [_alert_report(alert) for alert in worst],
-        budget_excesses(budget, counts.rises.tolist(), counts.agent_days, counts.alerts, tried),
-        [
+        alerts=_level_alerts(budget, counts.rises.tolist(), days),
+        alert_list=[_alert_report(alert) for alert in worst],
+        over_budget=budget_excesses(budget, counts.rises.tolist(), counts.agent_days, counts.alerts, tried),
+        concerns=[
             ConcernRises(concern, {level.label: counts.rises_by_concern[concern, level] for level in ALERTING_LEVELS})
             for concern in CONCERNS
         ],
-        budgets,
-        _time_bins(counts),
-        _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,
-        challenge_report(counts.challenges, plan.settings.risk.challenge_budget, honest_only=plan.labels is not None),
-        evaluation,
+        sweep=[_level_alerts(other, rises, days) for other, rises in tried],
+        bins=_time_bins(counts),
+        policy=_policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,
+        calls=challenge_report(
+            counts.challenges, plan.settings.risk.challenge_budget, honest_only=plan.labels is not None
+        ),
+        evaluation=evaluation,
     )
 
 

@@ -14,8 +14,7 @@ from trustwatch.models.model_persistence import load_trained_model
 from ..pipeline.replay import HistoryReplay
 from .agent_shards import ShardDuplicateWindow, ShardSource
 from .counts import BacktestCounter, BacktestCounts, merge_counts
-from .known_history import first_applied
-from .plan import BacktestPlan, read_labels
+from .plan import BacktestPlan, first_applied, read_labels
 
 MAX_SHOWN_PROBLEMS = 5
 _POLL_S = 0.2
@@ -135,4 +134,5 @@ def run_shard(
     finally:
         source.close()
     summary = replay.summary()
-    return tally.counts(summary.events, window.duplicates, summary.malformed, summary.mended, summary.late), problems
+    records = {name: getattr(summary, name) for name in ("events", "malformed", "mended", "late")}
+    return tally.counts(**records, duplicates=window.duplicates), problems

@@ -26,7 +26,6 @@ from trustwatch.ingest.features.layout import AgentState
 from trustwatch.ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.call_challenges import ChallengeThreshold, score_asked, tenant_key
-from trustwatch.models.detector import ForestDetector
 from trustwatch.models.learning_model import LEARNING_VERSION
 from trustwatch.models.trained_model import TrainedModel
 
@@ -100,7 +99,7 @@ class CallScorer:
                 "the learning model knows no habits: a service that begins trains its first model by itself when it has"
                 " enough history; one that a person has put back to learning waits for `trustwatch models promote`"
             )
-        if model.challenges is None or not isinstance(model.detector, ForestDetector):
+        if model.challenges is None:
             raise NoCallVerdicts(f"model {model.version} was trained before there were verdicts on calls: retrain")
         self.version = model.version
         self._model, self._detector, self._challenges = model, model.detector, model.challenges

@@ -42,7 +42,7 @@ SUSPICION_SHARE = 0.6
 
 
 class RoundInput(NamedTuple):
-    """Input of the detector for m rows of a round; see `Detector.assess`."""
+    """Input of the detector for m rows of a round; see `ForestDetector.assess`."""
 
     X: Floats  # (m, F)
     groups: npt.NDArray[np.uint64]

@@ -25,7 +25,7 @@ from trustwatch.ingest.printable_text import number_text
 from trustwatch.models.call_challenges import SCORE_RESOLUTION, allowed_calls
 
 from ..engine.settings import ChallengeBudget
-from .question_rehearsal import RehearsedScores
+from .walkforward import RehearsedScores
 
 MOST_EXCESS = 1.5
 """Multiple of the budget below which the rough bound has to lie for the promise to count as shown."""
@@ -123,9 +123,6 @@ def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget
 def _rough_bound(asked: _Ints, waiting: _Ints) -> float:
     """Share of calls that wait where as many agents as may be have as many of them as the worst; of few that wait the
     worst says little, so that each has all calls of a usual agent.
-
-    Args:
-        asked, waiting: (a,) calls of each agent.
     """
     waits = int((waiting > 0).sum())
     worst = max(float(waiting.max()), float(asked.mean()) if waits < ENOUGH_WAITING else 0.0)

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
-from trustwatch.models.calibration import FLEET_GROUP
 from trustwatch.models.trained_model import TrainedModel
 
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND, DRIFT_ALERT_TYPE
@@ -133,11 +132,7 @@ def population_stability_index(
 
 
 class DaySketchBuilder:
-    """Gathers what one peer group does on one day.
-
-    Args:
-        features: number of them.
-    """
+    """Gathers what one peer group does on one day."""
 
     def __init__(self, features: int) -> None:
         self._sketch = DistributionSketch.empty(features)
@@ -185,8 +180,7 @@ OTHER_GROUPS: PeerGroup = ("*", "(other)")
 class _PeerGroupDayCounts:
     """One group on one day."""
 
-    def __init__(self, features: int, group: int) -> None:
-        self.group = group
+    def __init__(self, features: int) -> None:
         self.sketch = DaySketchBuilder(features)
         self.events = 0
         self.agents: set[int] = set()
@@ -201,11 +195,6 @@ class PeerGroupMonitor:
         newest_ms: event time of the newest event so far.
         complete_ms: event time up to which everything was seen, where partitions are read at different speeds; None =
             events come in the order of one log, and that is `newest_ms`.
-
-    Args:
-        model: whose events are seen.
-        settings: from when on it counts as drifted.
-        stored_days: days of the model that were stored before, to go on from.
     """
 
     def __init__(self, model: TrainedModel, settings: DriftSettings, stored_days: Iterable[PeerGroupDay] = ()) -> None:
@@ -233,21 +222,19 @@ class PeerGroupMonitor:
             for group in np.unique(columns.names[days == day, event_columns.GROUP]).tolist():
                 rows = np.flatnonzero((days == day) & (columns.names[:, event_columns.GROUP] == np.uint64(group)))
                 name = self._group_name(day, group, scored, int(rows[0]), agents)
-                self._count_events(
-                    (day, name), FLEET_GROUP if name == OTHER_GROUPS else group, scored, rows, rows[fine[rows]], u
-                )
+                self._count_events((day, name), scored, rows, rows[fine[rows]], u)
             rows = np.flatnonzero(days == day)
-            self._count_events((day, FLEET_PEER_GROUP), FLEET_GROUP, scored, rows, rows[fine[rows]], u)
+            self._count_events((day, FLEET_PEER_GROUP), scored, rows, rows[fine[rows]], u)
         self.newest_ms = max(self.newest_ms, int(columns.time_ms.max()))
 
     def _count_events(
-        self, group_day: tuple[int, PeerGroup], group: int, scored: ScoredBatch, rows: Any, taught_rows: Any, u: Any
+        self, group_day: tuple[int, PeerGroup], scored: ScoredBatch, rows: Any, taught_rows: Any, u: Any
     ) -> None:
         counts = self._days.get(group_day)
         if counts is None:
             if self._is_over(group_day[0]):
                 return
-            counts = self._days[group_day] = _PeerGroupDayCounts(u.shape[1], group)
+            counts = self._days[group_day] = _PeerGroupDayCounts(u.shape[1])
         self._changed.add(group_day)
         counts.events += len(rows)
         counts.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
@@ -348,12 +335,7 @@ def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGrou
 
 
 def drift_alert_row(day: PeerGroupDay, now_ms: int, source: str) -> OutboxRow:
-    """The outbox row that tells of a drift. Its key is that of the drift and of how often it was told: it is told once.
-
-    Args:
-        day: judged, with `since`; see `with_drift_start`.
-        source: URI of this service.
-    """
+    """The outbox row of a drift alert; its key names the drift and the repetition, so that each is sent once."""
     since, repetition = int(day.drift["since"]), (day.day - int(day.drift["since"])) // ALERT_AGAIN_DAYS
     key = f"drift-{day.version}-{day.tenant}-{day.agent_type}-{since}-{repetition}"
     group = f"{day.tenant or '(no tenant)'}/{day.agent_type or '(no type)'}"

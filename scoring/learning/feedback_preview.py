@@ -23,10 +23,10 @@ from ..engine.engine import Engine, EngineSettings
 from ..engine.scored_batch import ScoredBatch
 from ..pipeline.processor import AppliedBatch, Processor
 from ..policy.book import LivePolicy, PolicyBook
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import RiskLevel
 from ..records.decisions import Decision
-from ..records.feedback import FeedbackRule, FeedbackVerdict
-from ..store.database import iterate_pages
+from ..records.feedback import Feedback, FeedbackRule
+from ..store.database import MAX_PAGE, iterate_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,41 +34,16 @@ if TYPE_CHECKING:
     from ..store.database import Tenants
     from ..store.feedback_store import FeedbackStore
 
-_LABEL_PAGE_SIZE = 500
 
+def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[Feedback]:
+    """Every judgement that was not revoked and whose window ends after *since_ms*, newest first. Raises Unavailable.
 
-class FeedbackLabel(msgspec.Struct, frozen=True):
-    """One verdict about the events of an agent from *from_ms* until *until_ms*, UTC milliseconds of event time.
-
-    A `true_positive` keeps these events out of training. A `false_positive` says that they were honest: training may
-    take them as normal.
+    A `true_positive` keeps the events of its window out of training; after a `false_positive`, which remains a label
+    when its rule has expired, training may take them as normal.
     """
-
-    feedback_id: str
-    verdict: FeedbackVerdict
-    agent: AgentName
-    event_id: str  # of the marked decision; "" = a tick
-    from_ms: int
-    until_ms: int
-    author: str
-
-
-def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[FeedbackLabel]:
-    """Every label that was not revoked and whose window ends after *since_ms*, newest first. Raises Unavailable.
-
-    A false positive goes on being a label after its rule has expired.
-    """
-    for label in iterate_pages(lambda cursor: feedback.page(tenants, limit=_LABEL_PAGE_SIZE, cursor=cursor)):
+    for label in iterate_pages(lambda cursor: feedback.page(tenants, limit=MAX_PAGE, cursor=cursor)):
         if label.status not in ("revoking", "revoked") and label.until_ms > since_ms:
-            yield FeedbackLabel(
-                label.feedback_id,
-                label.verdict,
-                label.agent,
-                label.event_id,
-                label.from_ms,
-                label.until_ms,
-                label.author,
-            )
+            yield label
 
 
 # A preview runs the same history through the same processor twice, without a rule and with it.
@@ -124,12 +99,7 @@ class _RuleCommand(msgspec.Struct):
 
 
 class RecordFilter:
-    """Keeps the records that concern some agents: what an event moves belongs to its agent alone, so no more is needed.
-
-    Args:
-        keys: agent keys.
-        identities: that made them.
-    """
+    """Keeps the records that concern some agents: an event moves the state of its own agent alone."""
 
     def __init__(self, keys: Collection[int], identities: IdentityHasher) -> None:
         self._keys = frozenset(keys)
@@ -195,15 +165,9 @@ class MarkedRise:
 
 
 class RuleComparison:
-    """One partition's history, twice. Records come in the order in which they were logged.
+    """One partition's history, twice. Records come in the order in which they were logged."""
 
-    Args:
-        job: what is previewed.
-        context: model and settings.
-        labels: confirmed attacks: each is looked at whether it would still be found.
-    """
-
-    def __init__(self, job: PreviewJob, context: PreviewContext, labels: Iterable[FeedbackLabel]) -> None:
+    def __init__(self, job: PreviewJob, context: PreviewContext, labels: Iterable[Feedback]) -> None:
         self._job = job
         self._runs = (_make_processor(context), _make_processor(context))
         self._rule_adopted = False
@@ -291,7 +255,7 @@ class RuleComparison:
     def _update_peaks(
         self,
         at: int,
-        label: FeedbackLabel,
+        label: Feedback,
         agents: npt.NDArray[np.uint64],
         times: npt.NDArray[np.int64],
         before: npt.NDArray[np.int8],
@@ -367,13 +331,7 @@ class RuleComparison:
 
 
 def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str, unseen: str = "") -> dict[str, Any]:
-    """The result of a preview, as it is answered.
-
-    Args:
-        parts: one for each partition.
-        source: where the history came from.
-        unseen: why there was none; "" where there was.
-    """
+    """The result of a preview, as it is answered."""
     first = min((part.first_ms for part in parts if part.first_ms), default=job.until_ms)
     removed = sorted((alert for part in parts for alert in part.removed_alerts), key=lambda alert: str(alert["time"]))
     lost = sorted(

@@ -57,14 +57,8 @@ class ShadowComparison(msgspec.Struct, frozen=True):
     agreement: AlertAgreement = AlertAgreement()
 
 
-def comparison_to_dict(figures: ShadowComparison) -> dict[str, Any]:
-    """The comparison as plain data, for the store and for people."""
-    plain: dict[str, Any] = msgspec.to_builtins(figures)
-    return plain
-
-
 def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
-    """Inverse of `comparison_to_dict`; None before the first one, or where another version of the program wrote it."""
+    """The stored comparison; None before the first one, or if another version of the program wrote it."""
     try:
         return msgspec.convert(stored, ShadowComparison) if stored else None
     except msgspec.ValidationError:

@@ -53,14 +53,7 @@ class LevelRise(NamedTuple):
 
 
 class ShadowRun:
-    """One model in shadow.
-
-    Args:
-        model: what it is judged by.
-        settings: budgets and limits as live; agents beyond the capacity are kept as bytes.
-        domains: the tenants' internal domains.
-        window: recognises repeated events.
-    """
+    """One model in shadow."""
 
     def __init__(
         self,
@@ -135,12 +128,7 @@ class ModelAlerts:
 
 
 class ChampionChallengerRun:
-    """Champion against challenger over the same events.
-
-    Args:
-        from_offsets: by partition, where counting begins; a partition that is not named counts from its first record.
-        names: versions of champion and challenger.
-    """
+    """Champion against challenger over the same events."""
 
     def __init__(self, from_offsets: Mapping[int, int], names: tuple[str, str]) -> None:
         self._from = dict(from_offsets)
@@ -198,11 +186,7 @@ class ChampionChallengerRun:
         return sum(self._agreement_counts.values()) + sum(map(len, self._open_days.values()))
 
     def comparison(self, feedback: Iterable[Feedback]) -> ShadowComparison:
-        """The comparison so far; the days that still run count as they are.
-
-        Args:
-            feedback: what people said, revoked feedback left out.
-        """
+        """The comparison so far; the days that still run count as they are."""
         attacks = [
             (judgement.agent.key, judgement.from_ms, judgement.until_ms, judgement.event_time_ms)
             for judgement in feedback

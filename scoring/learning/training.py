@@ -82,19 +82,12 @@ class KnownPeerGroups:
 
 
 class TrainingHistory:
-    """The newest events of a history as columns.
+    """The newest events of a history as columns."""
 
-    Args:
-        encoder: under the salt of the model in force.
-        most: events kept, with eight arguments each on the average; older ones make way.
-        since_ms: what happened before is left out.
-    """
-
-    def __init__(self, encoder: ColumnEncoder, most: int, since_ms: int) -> None:
+    def __init__(self, encoder: ColumnEncoder, most: int) -> None:
         self._encoder = encoder
         self._groups = KnownPeerGroups()
         self._max_events = most
-        self._since_ms = since_ms
         self._undecoded: list[NativeEvent] = []
         self._chunks: deque[EventColumns] = deque()
         self._held_events = 0
@@ -116,12 +109,11 @@ class TrainingHistory:
         if not self._undecoded:
             return
         columns = self._groups.settle(self._encoder.encode(self._undecoded))
-        late = np.flatnonzero(columns.time_ms >= self._since_ms)
         self._undecoded = []
-        if not len(late):
-            return
-        self._chunks.append(_without_events(columns.take(late)))
-        self._held_events += len(late)
+        self._chunks.append(
+            EventColumns(LazyEvents([b""] * len(columns), {}), *columns[1:])
+        )  # events are 10 times as large
+        self._held_events += len(columns)
         self._held_arguments += _argument_count(self._chunks[-1])
         while len(self._chunks) > 1 and self._is_enough_without(self._chunks[0]):
             oldest = self._chunks.popleft()
@@ -150,11 +142,6 @@ class TrainingHistory:
 
 def _argument_count(columns: EventColumns) -> int:
     return 0 if columns.arguments is None else len(columns.arguments.values)
-
-
-def _without_events(columns: EventColumns) -> EventColumns:
-    """Columns without their events: these are ten times as large."""
-    return EventColumns(LazyEvents([b""] * len(columns), {}), *columns[1:])
 
 
 def exclude_windows(
@@ -193,13 +180,7 @@ def labelled_windows(feedback: Iterable[Feedback], identities: IdentityHasher) -
 def suspicious_windows(
     decisions: Iterable[Decision], false_positives: frozenset[str], identities: IdentityHasher
 ) -> AgentWindows:
-    """Windows from an hour before an agent reached high until it left it again, by agent.
-
-    Args:
-        decisions: newest first, as the store lists them.
-        false_positives: ids of decisions that people called false: these windows are learned.
-        identities: of the columns that the windows are for.
-    """
+    """Windows from an hour before an agent reached high until it left it again, by agent."""
     suspicious: dict[int, list[tuple[int, int]]] = {}
     ends: dict[int, int] = {}
     for decision in decisions:

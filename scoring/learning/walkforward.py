@@ -5,18 +5,24 @@ that the history shows is calmer, since its own past is part of what is normal, 
 that it does is ever very odd. So the live path itself runs over the end: scored before learned, suspicion and all.
 The scores of agents that were well known before become the calibration of familiar agents, and the highest evidence of
 each of their days the tail that thresholds are read from. Both hold whatever honest change the end brought.
+
+The calls of the end are also asked of a model of what came before. A question is answered by the model as it is: what
+changed since its training (a key, a host, a person) is as new to the hundredth call as to the first, while events are
+learned from. Calls that are held out at random do not show that, so the challenge budget is kept for both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
@@ -24,14 +30,26 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline, with_fewer_names
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
-from trustwatch.ingest.features.feature_table import ADDED_FEATURES
+from trustwatch.ingest.features.feature_table import ADDED_FEATURES, FEATURE_COUNT
 from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.features.row_observations import allocate_observations
 from trustwatch.ingest.hashing import NameHasher
+from trustwatch.ingest.identities import AgentHash
 from trustwatch.ingest.timestamps import DAY_MS, WEEK_MS
 from trustwatch.models.betting import fit_tail_of_maxima
 from trustwatch.models.calibration import Calibration
+from trustwatch.models.call_challenges import (
+    EVERY_EFFECT,
+    BoundedCalls,
+    HeldOutCalls,
+    bounded_by_tenant,
+    call_rows,
+    has_neighbours,
+    held_out_by_effect,
+    score_asked,
+)
 from trustwatch.models.concerns import CONCERNS, calibrated, fit_calibrations
-from trustwatch.models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
+from trustwatch.models.detector import FAMILIAR_EVENTS, DetectorSettings
 from trustwatch.models.model_training import TrainingProgress, agent_seeds, train_with_held_out
 from trustwatch.models.trained_model import AgentSeeds, TrainedModel
 
@@ -39,7 +57,107 @@ from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import COUNTS
 from ..engine.usual_oddness import USUAL
-from .question_rehearsal import RehearsedScores, rehearse_questions
+
+LEAST_REHEARSED = 200
+"""Calls that a rehearsal needs; of fewer it would say less than the held-out ones."""
+
+HALF, ASKED_FROM = 0.5, 0.75
+"""Parts of a history: what its last quarter is asked of, once as far as its half and once all that came before. Of the
+four weeks that a model learns from the last quarter is a week; a day would show little of what a week brings."""
+
+_GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
+"""From three quarters of a history to all of it a logarithm grows so much, against from the half to three quarters."""
+
+
+class RehearsedScores(NamedTuple):
+    """The n calls of a history's end, asked about.
+
+    Attributes:
+        scores: (n,), as `rehearse_questions` says.
+        agent: (n,), keys.
+        effect: (n,), codes.
+        tenants: how many the history is of.
+        days: from its first event to its last.
+    """
+
+    scores: NDArray[np.float64]
+    agent: NDArray[np.uint64]
+    effect: NDArray[np.int8]
+    tenants: int
+    days: float
+
+
+class RehearsedCalls(NamedTuple):
+    """Scores of the calls of a history's end, by effect, and as they count for each tenant; empty where there are few
+    calls, or the model answers no questions. *scores* are of each call; None where there is nothing."""
+
+    by_effect: dict[str, HeldOutCalls]
+    bounded: BoundedCalls
+    scores: RehearsedScores | None = None
+
+
+_NOT_REHEARSED = RehearsedCalls({}, {})
+
+
+def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history: EventColumns) -> RehearsedCalls:
+    """Scores of the calls of a history's end, by effect, as a model of all of it would answer questions about them.
+
+    What is new is the odder the longer the history, about as its logarithm: a new key is odder to the model of all than
+    to that of three quarters. How much follows from how much odder it was to the latter than to that of the half; what
+    became known meanwhile stays as it is.
+
+    Args:
+        model_of: gives the model with only some events as its history.
+        history: in order.
+    """
+    half, split = int(HALF * len(history)), int(ASKED_FROM * len(history))
+    after = history.take(np.arange(split, len(history)))
+    if not half or not len(after):
+        return _NOT_REHEARSED
+    earlier, later = (asked_scores(model_of(history.take(np.arange(end))), after) for end in (half, split))
+    grown = np.minimum(1.0, later + _GROWTH * np.maximum(0.0, later - earlier))
+    by_effect = held_out_by_effect(after, grown)
+    if by_effect[EVERY_EFFECT].calls < LEAST_REHEARSED:
+        return _NOT_REHEARSED
+    bounded = bounded_by_tenant(after, grown) if has_neighbours(history) else {}
+    tenants = len(np.unique(history.names[:, event_columns.TENANT]))
+    return RehearsedCalls(by_effect, bounded, _scores_of_calls(after, grown, tenants))
+
+
+def _scores_of_calls(after: EventColumns, scores: NDArray[np.float64], tenants: int) -> RehearsedScores:
+    """The calls among events with such scores."""
+    rows, days = call_rows(after), float(after.time_ms[-1] - after.time_ms[0]) / DAY_MS
+    agent, effect = after.names[rows, event_columns.AGENT], after.codes[rows, event_columns.EFFECT]
+    return RehearsedScores(scores[rows], agent, effect, tenants, days)
+
+
+def asked_scores(before: TrainedModel, after: EventColumns) -> NDArray[np.float64]:
+    """Scores (n,) of events *after* as calls that *before* is asked about; nothing is learned of them.
+
+    Args:
+        before: with challenges.
+        after: n events that follow what it knows, in order.
+    """
+    challenges, detector = before.challenges, before.detector
+    assert challenges is not None
+    vectors, observations = np.zeros((len(after), FEATURE_COUNT)), allocate_observations(len(after), after.arguments)
+    builder = _known_agents(before, after)
+    slots = builder.slots.find(after.names[:, event_columns.AGENT])
+    builder.observe(after, slots, np.arange(len(after)), vectors, observations)
+    return score_asked(detector, challenges.foreign, before.baseline, after, vectors, observations).anomaly
+
+
+def _known_agents(before: TrainedModel, after: EventColumns) -> FeatureBuilder:
+    """A builder with the agents of *after*, as far as *before* knows them."""
+    agents, first = np.unique(after.names[:, event_columns.AGENT], return_index=True)
+    checks = after.names[first, event_columns.AGENT_CHECK]
+    builder = FeatureBuilder(before.baseline, max(1, len(agents)))
+    slots = builder.admit(agents)
+    names = [AgentHash(int(key), int(check)) for key, check in zip(agents, checks, strict=True)]
+    at = before.seeds.find(names)
+    builder.unpack(slots[at >= 0], before.seeds.rows[at[at >= 0]])
+    return builder
+
 
 MIN_VALIDATION_EVENTS = 200
 """Events of familiar agents in the judged part that walking forward needs: p-values could not go below 0.5 %."""
@@ -109,7 +227,7 @@ def train_walk_forward(
     familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
     detector = model.detector
     model, calls = _with_rehearsed_questions(model, columns.take(taught))
-    if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
+    if int(familiar.sum()) < MIN_VALIDATION_EVENTS:
         nothing = np.full(len(columns), USUAL, np.int8), np.zeros((len(columns), COUNTS))
         return WalkForwardResult(model, columns, held_out.concerns.p_value, *nothing, calls)
     first = _model_of(model, before, as_odd=True)
@@ -145,7 +263,7 @@ def _with_rehearsed_questions(
 ) -> tuple[TrainedModel, RehearsedScores | None]:
     """The model, whose thresholds of calls also hold for the end of its history, which is in order of time; and the
     calls of that end."""
-    if model.challenges is None or not isinstance(model.detector, ForestDetector):
+    if model.challenges is None:
         return model, None
     rehearsed, bounded, calls = rehearse_questions(partial(_model_of, model), history)
     challenges = msgspec.structs.replace(model.challenges, rehearsed=rehearsed, bounded_rehearsed=bounded)
@@ -154,10 +272,8 @@ def _with_rehearsed_questions(
 
 def walk_forward_events(model: TrainedModel) -> int:
     """Events of known agents that their calibration rests on; 0 = *model* has no such calibration."""
-    detector = model.detector
-    return (
-        int(detector.familiar.sizes[0]) if isinstance(detector, ForestDetector) and len(detector.familiar.sizes) else 0
-    )
+    sizes = model.detector.familiar.sizes
+    return int(sizes[0]) if len(sizes) else 0
 
 
 def validation_start(time_ms: npt.NDArray[np.int64]) -> int:

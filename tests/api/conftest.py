@@ -32,8 +32,7 @@ from trustwatch.api.http.connection_guard import ConnectionGuard
 from trustwatch.api.http.request_traces import trace_requests
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.http.store_executor import StoreExecutor
-from trustwatch.api.models.control_record_writer import ControlRecordWriter
-from trustwatch.api.models.service import ModelService
+from trustwatch.api.models.service import ControlRecordWriter, ModelService
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
 from trustwatch.api.service.http_server import guarded_protocol
 from trustwatch.api.service.slices import SLICES

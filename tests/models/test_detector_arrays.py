@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.detector import DetectorSettings

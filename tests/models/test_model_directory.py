@@ -8,11 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.model_directory import (
@@ -245,7 +245,7 @@ def test_a_stop_between_the_two_renames_leaves_the_old_model(model, tmp_path):
 
 STOPPER = """
 import os, shutil, sys
-from dataclasses import replace
+from msgspec.structs import replace
 from pathlib import Path
 import numpy as np
 from trustwatch.models.model_directory import load_model, save_model
@@ -308,7 +308,7 @@ def test_a_writer_stopped_at_any_step_leaves_a_whole_model(model):
 
 WRITER = """
 import sys
-from dataclasses import replace
+from msgspec.structs import replace
 from pathlib import Path
 import numpy as np
 from trustwatch.models.model_directory import load_model, save_model

@@ -1,4 +1,4 @@
-"""The check suite of detectors: what every `Detector` promises, whatever is inside.
+"""The check suite of detectors: what every detector promises, whatever is inside.
 
 A check takes a `Subject`. To put another detector under the suite, add its subject in `test_detector_checks.py`.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from trustwatch.models.detector import Detector
+from trustwatch.models.detector import ForestDetector
 from trustwatch.models.input_checks import NotFinite, WrongShape
 
 
@@ -30,9 +30,9 @@ class Subject:
         cap: most evidence of one feature.
     """
 
-    detector: Detector
-    refit: Callable[[], Detector]
-    reload: Callable[[], Detector]
+    detector: ForestDetector
+    refit: Callable[[], ForestDetector]
+    reload: Callable[[], ForestDetector]
     X: np.ndarray
     groups: np.ndarray
     statistic: Callable[[np.ndarray], np.ndarray]

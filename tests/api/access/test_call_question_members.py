@@ -11,7 +11,7 @@ import httpx2
 
 from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.ingest.events import decode_event
-from trustwatch.scoring.backtest.asked_calls import AskedCalls
+from trustwatch.scoring.backtest.challenge_counts import AskedCalls
 from trustwatch_client import AsyncCallVerdicts, AuditEvent, Caller
 from trustwatch_client.events import (
     EventAgent,

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from trustwatch.api.models.first_training import (
+    LAST_TRAINING_KEY,
     LOOK_EVERY_S,
     MOST_ASKS,
     QUIET_LOOKS,
     FirstTraining,
 )
-from trustwatch.api.models.training_state import LAST_TRAINING_KEY
 from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.identities import IdentityHasher

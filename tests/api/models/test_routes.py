@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.models.control_record_writer import ControlRecordWriter
+from trustwatch.api.models.service import ControlRecordWriter
 from trustwatch.api.service.assembly import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
@@ -31,7 +31,6 @@ from trustwatch.scoring.learning.promotion import (
     LabelledAttackStats,
     ShadowComparison,
     ShadowModelStats,
-    comparison_to_dict,
 )
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
@@ -218,7 +217,7 @@ def figures(**values: Any) -> dict[str, Any]:
     old = ShadowModelStats("m1", none, none, {level: 0.0 for level in none}, 0, None)
     made = ShadowComparison(old, msgspec.structs.replace(old, version="m2"), 5_000, 9_000, 5, 900)
     made = msgspec.structs.replace(made, agreement=AlertAgreement(3, 900, 12, 2))
-    return comparison_to_dict(msgspec.structs.replace(made, **values))
+    return msgspec.to_builtins(msgspec.structs.replace(made, **values))
 
 
 def test_a_version_without_figures_is_promoted_by_force_alone(site: Any, second: str) -> None:

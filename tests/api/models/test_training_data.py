@@ -15,7 +15,7 @@ import pytest
 
 from trustwatch.api import clock
 from trustwatch.api.child_process import StopRequested
-from trustwatch.api.models import training_data, training_scheduler, training_state
+from trustwatch.api.models import first_training, training_data, training_scheduler
 from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings
@@ -77,7 +77,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
 
         monkeypatch.setattr(of, name, growing)
         history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
-        learned = training_data.open_training_data(settings).read_into(history, start_ms - 1_000, lambda: None)
+        learned = training_data.read_training_data(settings, history, start_ms - 1_000, lambda: None)
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
     columns = history.columns()
     assert grown and columns is not None
@@ -100,9 +100,7 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
         archive.write(0, 10, rows[:10])
         archive.write(10, EVENTS, rows[10:])
     history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
-    learned = training_data.open_training_data(settings).read_into(
-        history, now_ms - 7 * 86_400_000, lambda: asked.append(1)
-    )
+    learned = training_data.read_training_data(settings, history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
     columns = history.columns()
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}
     assert columns is not None and asked
@@ -128,9 +126,9 @@ class Ending:
     def __init__(self, store: Any, end: BaseException) -> None:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
 
-    def read_into(self, *_: Any) -> Any:
+    def __call__(self, *_: Any) -> Any:
         self.noted.append(
-            training_state.decode_training_state(self.store.metadata.get(training_state.TRAINING_STATE_KEY))
+            first_training.decode_training_state(self.store.metadata.get(first_training.TRAINING_STATE_KEY))
         )
         raise self.end
 
@@ -149,12 +147,12 @@ class WishedTraining:
 
     def wish(self, name: str) -> None:
         text = json.dumps({"id": name, "by": "ann", "why": f"because of {name}", "at_ms": 1})
-        self.store.metadata.put(training_state.TRAINING_REQUEST_KEY, text)
+        self.store.metadata.put(first_training.TRAINING_REQUEST_KEY, text)
 
-    def due(self) -> training_state.TrainingState | None:
+    def due(self) -> first_training.TrainingState | None:
         return self.teacher.next_training(ModelChoice("first", "digest", False))
 
-    def teach(self, work: training_state.TrainingState | None) -> None:
+    def teach(self, work: first_training.TrainingState | None) -> None:
         assert work is not None
         self.teacher.run_training(work, SimpleNamespace(salt=bytes(16), version="first"))  # type: ignore[arg-type]
 
@@ -173,7 +171,7 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
     assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
     assert desk.due() == work  # told to end: that was no try
     desk.store.metadata.put(
-        training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[0])
+        first_training.TRAINING_STATE_KEY, first_training.encode_training_state(desk.origin.noted[0])
     )  # killed: nobody took it back
     again = desk.due()
     assert again == desk.origin.noted[0] and again.version == work.version  # type: ignore[union-attr]
@@ -187,7 +185,7 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
         with pytest.raises(StopRequested):
             desk.teach(desk.due())
         desk.store.metadata.put(
-            training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[-1])
+            first_training.TRAINING_STATE_KEY, first_training.encode_training_state(desk.origin.noted[-1])
         )
     desk.teach(desk.due())
     assert [act for act, _ in desk.acts()] == ["failed"]
@@ -222,7 +220,7 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
         made = ModelVersion(version, "challenger", version, 0, 1, at, counted_from=1)
         desk.store.models.add(made, ModelHistoryEntry(version, at, version, "trained", "ann", ""))
     desk.store.metadata.put(
-        training_state.TRAINING_STATE_KEY, training_state.encode_training_state(msgspec.structs.replace(work, tries=1))
+        first_training.TRAINING_STATE_KEY, first_training.encode_training_state(msgspec.structs.replace(work, tries=1))
     )
     desk.teach(desk.due())
     assert desk.due() is None
@@ -250,7 +248,7 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Fenced):
         desk.teach(work)
     assert (
-        training_state.decode_training_state(desk.store.metadata.get(training_state.TRAINING_STATE_KEY))
+        first_training.decode_training_state(desk.store.metadata.get(first_training.TRAINING_STATE_KEY))
         == desk.origin.noted[0]
     )
 
@@ -265,6 +263,6 @@ def test_versions_of_every_partition_and_the_one_before_stay() -> None:
 
 def test_a_training_that_was_stored_before_goes_on() -> None:
     """The request keeps its stored name."""
-    stored = training_state.decode_training_state('{"wish": "train now", "version": "v", "tries": 1, "ended": false}')
+    stored = first_training.decode_training_state('{"wish": "train now", "version": "v", "tries": 1, "ended": false}')
     assert (stored.request, stored.version, stored.tries, stored.ended) == ("train now", "v", 1, False)
     assert msgspec.to_builtins(stored)["wish"] == "train now"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.models.control_record_writer import ControlRecordWriter
+from trustwatch.api.models.service import ControlRecordWriter
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.kafka import open_writer

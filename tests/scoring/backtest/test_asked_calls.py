@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from trustwatch.ingest.events import NativeEvent, decode_event
-from trustwatch.scoring.backtest.asked_calls import SESSIONS_OF_AGENT, AskedCalls
+from trustwatch.scoring.backtest.challenge_counts import SESSIONS_OF_AGENT, AskedCalls
 
 MAIL = {"arguments": [], "untrusted_result": True}
 LEDGER = {"arguments": [], "untrusted_result": False}

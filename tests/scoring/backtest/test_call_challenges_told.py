@@ -15,7 +15,7 @@ import pytest
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.models.model_persistence import save_trained_model
-from trustwatch.scoring.backtest.asked_calls import AskedCalls
+from trustwatch.scoring.backtest.challenge_counts import AskedCalls
 from trustwatch.scoring.backtest.challenge_report import clustered_share_bounds
 from trustwatch.scoring.backtest.plan import BacktestPlan, read_labels
 from trustwatch.scoring.backtest.result import BacktestResult, build_result

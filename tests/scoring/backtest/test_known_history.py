@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from trustwatch.scoring.backtest.known_history import first_applied, history_end, overlap_warning
+from trustwatch.scoring.backtest.plan import first_applied, history_end, overlap_warning
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)

@@ -10,7 +10,7 @@ import pytest
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.models.betting import TAIL_SHARE, AlarmTail
-from trustwatch.models.detector import ONE_QUESTION, DetectorSettings, ForestDetector
+from trustwatch.models.detector import ONE_QUESTION, DetectorSettings
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.level_thresholds import model_thresholds, thresholds
 from trustwatch.scoring.engine.risk_levels import COMPROMISE, MALFUNCTION, OVERREACH
@@ -22,7 +22,6 @@ BUDGET = AlertBudget()
 def model_with(kit: Any, shares: tuple[float, float, float], days: int = 0) -> TrainedModel:
     """The kit's model at other shares of the budget, and with overreach seen on so many agent-days."""
     model: TrainedModel = kit.model
-    assert isinstance(model.detector, ForestDetector)
     settings = dataclasses.replace(model.detector.settings, budget_shares=shares)
     detector = dataclasses.replace(model.detector, settings=settings)
     seen = AlarmTail(2.0, 1.0, TAIL_SHARE, days)

@@ -14,7 +14,6 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.feedback_preview import (
-    FeedbackLabel,
     MarkedDecision,
     MarkedRise,
     PreviewContext,
@@ -25,7 +24,9 @@ from trustwatch.scoring.learning.feedback_preview import (
 )
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
+from trustwatch.scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackRule, RevokeFeedbackRule
+
+from ...support.stored_rows import said
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 AS = "https://as.example"
@@ -104,7 +105,7 @@ class Past:
     def run(
         self,
         job: PreviewJob,
-        labels: Sequence[FeedbackLabel] = (),
+        labels: Sequence[Feedback] = (),
         keys: Sequence[int] = (),
         more: Sequence[Record] = (),
     ) -> dict[str, Any]:
@@ -188,14 +189,16 @@ def test_detections_that_would_be_lost_are_told(past: Past) -> None:
     group = rule(kind="peer_group", rule_id="G", features=None)
     keys = [key_of("agent-1"), key_of("agent-3")]
     name = AgentName(keys[1], "acme", AS, "agent-3")
-    confirmed = FeedbackLabel("F7", "true_positive", name, "odd-3-8", past.end_ms, past.at_ms + MINUTE, "ann")
+    confirmed = said(
+        7, verdict="true_positive", agent=name, event_id="odd-3-8", from_ms=past.end_ms, until_ms=past.at_ms + MINUTE
+    )
     other = msgspec.structs.replace(confirmed, verdict="false_positive", feedback_id="F8")
 
     found = past.run(past.job(group), [confirmed, other], keys)
 
     by_why = {why: [one for one in found["detections_lost"] if one["why"] == why] for why in ("confirmed", "level")}
     (attack,) = by_why["confirmed"]
-    assert (attack["agent_id"], attack["feedback_id"], attack["level_with_rule"]) == ("agent-3", "F7", "low")
+    assert (attack["agent_id"], attack["feedback_id"], attack["level_with_rule"]) == ("agent-3", "F0007", "low")
     assert {one["agent_id"] for one in by_why["level"]} == {"agent-1", "agent-3"}
     assert all(one["level"] in ("high", "critical") for one in by_why["level"])
     assert found["agents_affected"] == 2
@@ -254,7 +257,9 @@ def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:
     """What agent-3 did with its actions counts whatever is said of its targets."""
     keys = [key_of("agent-3")]
     name = AgentName(keys[0], "acme", AS, "agent-3")
-    confirmed = FeedbackLabel("F7", "true_positive", name, "odd-3-8", past.end_ms, past.at_ms + MINUTE, "ann")
+    confirmed = said(
+        7, verdict="true_positive", agent=name, event_id="odd-3-8", from_ms=past.end_ms, until_ms=past.at_ms + MINUTE
+    )
     made = rule(agent_id="agent-3", features=("target_surprise",), resource="supplier-2.example")
 
     found = past.run(past.job(made), [confirmed], keys)

@@ -17,12 +17,16 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.models.call_challenges import HeldOutCalls
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.backtest.asked_calls import AskedCalls
+from trustwatch.scoring.backtest.challenge_counts import AskedCalls
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
-from trustwatch.scoring.learning import question_rehearsal
-from trustwatch.scoring.learning.question_rehearsal import LEAST_REHEARSED, asked_scores, rehearse_questions
-from trustwatch.scoring.learning.walkforward import train_walk_forward
+from trustwatch.scoring.learning import walkforward
+from trustwatch.scoring.learning.walkforward import (
+    LEAST_REHEARSED,
+    asked_scores,
+    rehearse_questions,
+    train_walk_forward,
+)
 
 from ...support.call_history import CALL_SETTINGS, SALT, call_history
 
@@ -115,7 +119,7 @@ def test_what_grows_odder_with_the_history_is_taken_further(
 ) -> None:
     """By the logarithm of its length; what grew more ordinary stays where it is."""
     scores = iter((np.array([0.5, 0.5, 0.9] * 100), np.array([0.6, 0.4, 0.99] * 100)))
-    monkeypatch.setattr(question_rehearsal, "asked_scores", lambda *_: next(scores))
+    monkeypatch.setattr(walkforward, "asked_scores", lambda *_: next(scores))
 
     found = rehearsed(learned, days[: 4 * 300])["all"]
 
@@ -129,7 +133,7 @@ def test_a_neighbour_lifts_no_threshold_by_its_end(
     """Sixty odd calls among the last three hundred count for no more than twice their share."""
     events = [event | {"tenant": "globex" if at % 5 == 0 else "acme"} for at, event in enumerate(days[: 4 * 300])]
     scores = np.where(np.arange(300) % 5 == 0, 0.99, np.linspace(0.3, 0.6, 300))
-    monkeypatch.setattr(question_rehearsal, "asked_scores", lambda *_: scores)
+    monkeypatch.setattr(walkforward, "asked_scores", lambda *_: scores)
 
     found = rehearse_questions(lambda _: learned, columns_of(events))
 

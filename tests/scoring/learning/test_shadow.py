@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,7 +19,6 @@ from trustwatch.scoring.learning.promotion import (
     ShadowModelStats,
     assess_promotion,
     comparison_from_dict,
-    comparison_to_dict,
 )
 from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun, read_event_time
 from trustwatch.scoring.records.feedback import Feedback
@@ -128,7 +128,7 @@ def event_key(kit: Any, record: Record) -> int:
 
 def test_cuts_change_no_figure(kit: Any, day: list[Record]) -> None:
     """Whatever the batches."""
-    assert comparison_to_dict(duel(kit, day, 37).comparison([])) == comparison_to_dict(
+    assert msgspec.to_builtins(duel(kit, day, 37).comparison([])) == msgspec.to_builtins(
         duel(kit, day, 1_000).comparison([])
     )
 
@@ -181,7 +181,7 @@ def made(**values: Any) -> ShadowComparison:
 def test_figures_come_back_from_the_store() -> None:
     """And what another program wrote is no figures."""
     figures = made(agreement=AlertAgreement(1, 2, 3, 4))
-    assert comparison_from_dict(comparison_to_dict(figures)) == figures
+    assert comparison_from_dict(msgspec.to_builtins(figures)) == figures
     assert comparison_from_dict({}) is None
     assert comparison_from_dict({"agent_days": "many"}) is None
 

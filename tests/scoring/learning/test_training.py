@@ -31,7 +31,7 @@ def decision(number: int, key: int, at_ms: int, level: int) -> Decision:
 def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
     """Whatever the chunks; events that are none are counted."""
     events = make.stream(4, ENCODE_CHUNK + 300)
-    history = TrainingHistory(ColumnEncoder(make.SALT), 10**6, 0)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 10**6)
     for event in events:
         history.add(json.dumps(event).encode())
     history.add(b"rubbish")
@@ -50,7 +50,7 @@ def test_peer_groups_are_those_that_live_has(make: Any, kit: Any) -> None:
         kind = dice.choice(["Clerk", "Teller", None, None])
         event["agent"] = {"id": event["agent"]["id"], "self_asserted": dice.random() < 0.1}
         event["agent"] |= {"type": kind} if kind else {}
-    history = TrainingHistory(ColumnEncoder(make.SALT), 10**6, 0)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 10**6)
     for event in events:
         history.add(json.dumps(event).encode())
     found = history.columns()
@@ -72,7 +72,7 @@ def told(events: list[dict[str, Any]]) -> list[bytes]:
 def test_arguments_stay_with_their_events(make: Any) -> None:
     """Those of the events that are kept, over chunks."""
     events = told(make.stream(4, ENCODE_CHUNK + 300))
-    history = TrainingHistory(ColumnEncoder(make.SALT), 400, 0)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 400)
     for event in events:
         history.add(event)
     found = history.columns()
@@ -85,7 +85,7 @@ def test_arguments_stay_with_their_events(make: Any) -> None:
 def test_arguments_are_bounded_too(make: Any, monkeypatch: Any) -> None:
     """Of events with very many, fewer are kept."""
     monkeypatch.setattr(training, "MAX_ARGUMENTS_PER_EVENT", 1)
-    history = TrainingHistory(ColumnEncoder(make.SALT), 2 * ENCODE_CHUNK, 0)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 2 * ENCODE_CHUNK)
     for event in told(make.stream(4, 3 * ENCODE_CHUNK)):
         history.add(event)
     found = history.columns()
@@ -94,19 +94,16 @@ def test_arguments_are_bounded_too(make: Any, monkeypatch: Any) -> None:
 
 
 def test_the_newest_are_kept(make: Any, kit: Any) -> None:
-    """At most so many, and none older than asked for."""
+    """At most so many."""
     events = make.stream(4, 3 * ENCODE_CHUNK)
-    history = TrainingHistory(ColumnEncoder(make.SALT), ENCODE_CHUNK + 7, 0)
-    recent = TrainingHistory(ColumnEncoder(make.SALT), 10**6, int(kit.columns(events).time_ms[-20]))
+    history = TrainingHistory(ColumnEncoder(make.SALT), ENCODE_CHUNK + 7)
     for event in events:
         history.add(json.dumps(event).encode())
-        recent.add(json.dumps(event).encode())
-    found, late = history.columns(), recent.columns()
+    found = history.columns()
 
-    assert found is not None and late is not None
+    assert found is not None
     assert np.array_equal(found.time_ms, kit.columns(events).time_ms[-ENCODE_CHUNK - 7 :])
-    assert len(late) == 20
-    assert TrainingHistory(ColumnEncoder(make.SALT), 10, 0).columns() is None
+    assert TrainingHistory(ColumnEncoder(make.SALT), 10).columns() is None
 
 
 def test_an_agent_is_left_out_until_it_came_down(make: Any) -> None:

@@ -165,7 +165,7 @@ def test_claims_are_no_part_of_it(kit: Any, make: Any) -> None:
 
 def test_a_kept_history_without_its_events_is_rehearsed_alike(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """The keeper trains on columns alone (`lifecycle.training.History`)."""
-    history = TrainingHistory(ColumnEncoder(make.SALT), 10_000, 0)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 10_000)
     for made in make.stream(31, EVENTS, AGENTS):
         history.add(json.dumps(made).encode())
     columns = history.columns()
