@@ -89,16 +89,6 @@ class ApprovalWorkflow:
 
     It knows no callers: who may decide is checked before it is asked. What persons and agents wait for goes by the
     executor; what follows the store in the background takes its time, in threads that nobody waits for.
-
-    Args:
-        interventions: what people ordered and were asked for.
-        active_interventions: what is in force, in memory.
-        audit: where every step is noted.
-        service: URI of this service, for links in alerts.
-        now_ms: UTC milliseconds.
-        on_change: called after something was written that has to leave; with the agents whose level, as policy sees
-            it, may have changed.
-        executor: the way into the store.
     """
 
     def __init__(
@@ -135,14 +125,6 @@ class ApprovalWorkflow:
     ) -> str:
         """Ask for an approval unless one already waits; returns its id, "" where too many do. Never waits for the
         store.
-
-        Args:
-            agent: who needs it.
-            scopes: that it is to let pass; none = all.
-            level: that it is to hold at.
-            why: what the person is told.
-            via: the way that the question came.
-            caller: who asks, as in `AccessRequest`; "" = nobody whose approvals are bounded together.
         """
         requested = tuple(sorted(set(scopes) - {ALL_SCOPES}))
         if not requested and scopes:

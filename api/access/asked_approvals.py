@@ -63,11 +63,7 @@ class _AskedByCaller:
 
 
 class AskedApprovals:
-    """Approvals that were asked for in this process, by who asked. For one event loop.
-
-    Args:
-        waiting: those of some ids that are being written, or wait for a person.
-    """
+    """Approvals that were asked for in this process, by who asked. For one event loop."""
 
     def __init__(self, waiting: Callable[[Collection[str]], Collection[str]]) -> None:
         self._waiting = waiting

@@ -72,12 +72,7 @@ class CallAnswer(msgspec.Struct, frozen=True):
 
 
 class CallAnswers:
-    """Answers questions of callers about calls of their agents.
-
-    Args:
-        runtime: risk view, settings and clock.
-        evaluator: of calls.
-    """
+    """Answers questions of callers about calls of their agents."""
 
     def __init__(self, runtime: Runtime, evaluator: CallEvaluator) -> None:
         self._runtime = runtime
@@ -89,9 +84,7 @@ class CallAnswers:
     ) -> bytes:
         """The answer as JSON. Waits for the store only where the agent has an approval for one use that it needs.
 
-        Raises:
-            TenantNotAllowed: the caller may not ask about that tenant.
-            ProblemError: 409, the id alone does not say which agent is meant; 422, the body is no question.
+        Raises TenantNotAllowed, ProblemError.
         """
         call = read_call_question(body)
         entry = find_agent_entry(self._runtime.risk_view, caller, agent_id, tenant, issuer)

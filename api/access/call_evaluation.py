@@ -178,13 +178,6 @@ class _JudgedCall(NamedTuple):
 class CallEvaluator:
     """Judges calls, counts what it judged, and asks persons. For one event loop.
 
-    Args:
-        policy_evaluator: judges by the level.
-        approvals: asks persons.
-        live_scorer: of the model in force; None = calls are judged by the level alone.
-        identities: of the deployment.
-        now_ms: UTC milliseconds.
-
     Attributes:
         counts: verdicts by (way, effect, decision, basis).
     """
@@ -324,12 +317,7 @@ class CallEvaluator:
         text: str,
         via: str,
     ) -> str:
-        """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do.
-
-        Args:
-            scopes: of the call, and of its access path where that may be trusted with it. The same call by another path
-                is asked about anew: else a person who expects one path would trust that of whoever asked first.
-        """
+        """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do."""
         waiting = self._policy_evaluator.interventions.pending_approval(
             access.identity, scopes, self._now_ms(), MAX_PENDING_PER_AGENT
         )
@@ -358,11 +346,6 @@ def _unkeyed_digest(bound: bytes) -> str:
 def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) -> tuple[CallDecision, str]:
     """Decision on a call by the agent's level, and its reason. What holds some scopes for a person holds every call
     that does more than read, since the scopes that a call needs are not known here.
-
-    Args:
-        by_level: verdict of the policy on the agent.
-        effect: of the call; None = not told.
-        approved: a person said yes to this very call.
     """
     if not by_level.would_allow and by_level.reason != STEP_UP:
         return "deny", by_level.reason

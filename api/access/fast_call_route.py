@@ -26,16 +26,7 @@ _HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-stor
 
 
 class FastCallRoute:
-    """Answers questions about calls from memory.
-
-    Args:
-        answers: reads and answers questions.
-        verifier: judges bearer tokens.
-        metrics: counts every answer.
-        monotonic: seconds, for durations.
-        new_id: text that never repeats, for ids of errors.
-        refused_callers: told of those that reach beyond their entry of the settings.
-    """
+    """Answers questions about calls from memory."""
 
     def __init__(
         self,

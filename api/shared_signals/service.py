@@ -82,16 +82,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SharedSignalsService:
-    """Streams of the caller alone: to everybody else they do not exist. For one event loop.
-
-    Args:
-        context: keys, rules, and the bell of waiting polls.
-        store: streams and what waits in them.
-        executor: the way into the store.
-        audiences: `aud` of each receiver's SETs, by the name of its caller.
-        now_ms: UTC milliseconds.
-        monotonic: seconds, for waits.
-    """
+    """Streams of the caller alone: to everybody else they do not exist. For one event loop."""
 
     def __init__(
         self,
@@ -131,12 +122,7 @@ class SharedSignalsService:
         return await self._executor(self._context.keys.jwks)
 
     async def create(self, caller: AuthenticatedCaller, asked: StreamRequest) -> dict[str, Any]:
-        """Make a stream.
-
-        Raises:
-            TenantNotAllowed: the caller may see no agents.
-            ProblemError: 400, the delivery is not possible; 409, the caller has as many streams as it may have.
-        """
+        """Make a stream. Raises TenantNotAllowed, ProblemError."""
         visible_tenants(caller, None)
         now = self._now_ms()
         method, url, authorization = await self._delivery(asked.delivery)
@@ -255,13 +241,7 @@ class SharedSignalsService:
         """Take acknowledgements and errors, then give what waits, or wait for it.
 
         What is acknowledged is gone before anything else happens; what is not comes again.
-
-        Args:
-            is_gone: whether the client has gone away, so that nobody waits.
-
-        Raises:
-            ProblemError: 404, no such stream, or its SETs are pushed.
-            Unavailable: what waits is to be encrypted, and there is no key.
+        Raises ProblemError, Unavailable.
         """
         stream = await self._polled_stream(caller, stream_id)
         await self._settle(stream, asked)

@@ -68,15 +68,7 @@ _answer_decoder = msgspec.json.Decoder(_PollAnswer)
 
 
 class TransmitterPoll:
-    """Polls of one transmitter, and what is to be acknowledged with the next.
-
-    Args:
-        transmitter: which one; it has a `poll_url`, or a stream that we keep.
-        receiver: takes what comes.
-        http: client without a time limit of its own.
-        authenticator: how we prove ourselves there.
-        monotonic: seconds on a clock that never goes back.
-    """
+    """Polls of one transmitter, and what is to be acknowledged with the next."""
 
     def __init__(
         self,
@@ -97,18 +89,7 @@ class TransmitterPoll:
         self._errors: dict[str, dict[str, str]] = {}
 
     async def poll(self, *, wait: bool = True) -> bool:
-        """Ask once, and take what comes.
-
-        Args:
-            wait: whether the transmitter may wait until there is something.
-
-        Returns:
-            Whether to ask again at once: something came that had not been settled before, or the transmitter waited. It
-            may say that there is more and give nothing, or give what was acknowledged again and again.
-
-        Raises:
-            TrustwatchError: it did not work out; nothing is lost, the transmitter gives it again.
-        """
+        """Ask once, and take what comes. Raises TrustwatchError."""
         begun = self._monotonic()
         try:
             given = await self._ask(wait=wait)
@@ -168,15 +149,7 @@ class TransmitterPoll:
 
 
 class SignalPoller:
-    """Keeps our streams, and polls, until it is closed. For one event loop.
-
-    Args:
-        polls: of transmitters that are polled.
-        streams: that we keep, by name of their transmitter.
-        http: their client, closed at the end.
-        database: knows which process polls.
-        receiver: knows which verifications have come.
-    """
+    """Keeps our streams, and polls, until it is closed. For one event loop."""
 
     def __init__(
         self,

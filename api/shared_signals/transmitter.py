@@ -57,16 +57,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SharedSignalsTransmitter:
-    """Derives and pushes until told to stop. For one event loop; the store is called in threads.
-
-    Args:
-        context: keys, rules, figures, and the bell of waiting polls.
-        store: outbox, streams, and what waits in them.
-        policy: says what a level that a person fixed means for tokens.
-        now_ms: UTC milliseconds.
-        monotonic: seconds, for what comes round again.
-        random_source: of the jitter.
-    """
+    """Derives and pushes until told to stop. For one event loop; the store is called in threads."""
 
     def __init__(
         self,

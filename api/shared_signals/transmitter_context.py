@@ -36,11 +36,6 @@ MAX_WAITING = 10_000
 class TransmitterContext:
     """Keys, rules, figures, and the bell that wakes waiting polls. For one event loop.
 
-    Args:
-        settings: of a service that transmits.
-        now_s: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
-
     Attributes:
         answers: signs answers by the same keys.
         takes_certificates: whether a receiver may show a client certificate in place of a token.

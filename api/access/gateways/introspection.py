@@ -71,17 +71,7 @@ class UnreadableIntrospectionRequest(TrustwatchError):
 
 
 class IntrospectionEndpoint:
-    """Answers introspection requests.
-
-    Args:
-        settings: of gateways.
-        issuers: verify tokens, or are asked.
-        decider: asks the decision point.
-        identify: the caller of a request by its access token; raises AuthenticationFailed.
-        proofs: judges proofs that are asked about together with their token.
-        proof_reports: told of those that fail.
-        refused_callers: told of those that reach beyond their entry of the settings.
-    """
+    """Answers introspection requests."""
 
     def __init__(
         self,

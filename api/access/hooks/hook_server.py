@@ -64,12 +64,7 @@ class HookAuthentication(NamedTuple):
 
 
 def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> HookAuthentication:
-    """The proof that a hook wants.
-
-    Args:
-        settings: of the hook; it has a secret.
-        clock: seconds since 1970.
-    """
+    """The proof that a hook wants."""
     secret = settings.secret
     assert secret is not None
     if settings.kind == "zitadel":
@@ -122,13 +117,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
 
 
 class HookEndpoint:
-    """Answers one product. It never fails: what can not be decided is answered as the settings say.
-
-    Args:
-        adapter: reads and renders.
-        authentication: tells requests of the product from those of others.
-        decider: asks the decision point.
-    """
+    """Answers one product. It never fails: what can not be decided is answered as the settings say."""
 
     def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = adapter
@@ -251,12 +240,7 @@ class HookRoute(NamedTuple):
 
 
 class HookServer:
-    """Answers all configured hooks.
-
-    Args:
-        hooks: of the settings.
-        dependencies: what they work with.
-    """
+    """Answers all configured hooks."""
 
     def __init__(self, hooks: Iterable[HookSettings], dependencies: HookServerDependencies) -> None:
         self._dependencies = dependencies

@@ -35,12 +35,7 @@ class TransmitterRules(NamedTuple):
 
 
 class EventDeriver:
-    """Makes SETs.
-
-    Args:
-        rules: what holds for all streams.
-        tenants: tenants that each owner of streams may see, by its name; `*` is all. Who is not named sees none.
-    """
+    """Makes SETs."""
 
     def __init__(self, rules: TransmitterRules, tenants: Mapping[str, frozenset[str]]) -> None:
         self._rules = rules
