@@ -11,6 +11,7 @@ import hashlib
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
 
@@ -175,6 +176,7 @@ class _JudgedCall(NamedTuple):
     outside: bool
 
 
+@dataclass(eq=False, repr=False)
 class CallEvaluator:
     """Judges calls, counts what it judged, and asks persons. For one event loop.
 
@@ -182,19 +184,13 @@ class CallEvaluator:
         counts: verdicts by (way, effect, decision, basis).
     """
 
-    def __init__(
-        self,
-        policy_evaluator: PolicyEvaluator,
-        approvals: ApprovalWorkflow,
-        live_scorer: LiveCallScorer | None,
-        identities: IdentityHasher,
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._policy_evaluator = policy_evaluator
-        self._approvals = approvals
-        self._live_scorer = live_scorer
-        self._identities = identities
-        self._now_ms = now_ms
+    _policy_evaluator: PolicyEvaluator
+    _approvals: ApprovalWorkflow
+    _live_scorer: LiveCallScorer | None
+    _identities: IdentityHasher
+    _now_ms: Callable[[], int]
+
+    def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
 
     @property

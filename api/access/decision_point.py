@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from trustwatch.ingest.errors import TrustwatchError
@@ -51,6 +52,7 @@ def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[st
     }
 
 
+@dataclass(eq=False, repr=False)
 class PolicyDecisionPoint:
     """Decides requests from memory, and counts and records what it decided.
 
@@ -59,17 +61,12 @@ class PolicyDecisionPoint:
         failure_counts: questions that could not be decided, by (way, what was answered then: open or closed).
     """
 
-    def __init__(
-        self,
-        policy_evaluator: PolicyEvaluator,
-        approval_workflow: ApprovalWorkflow,
-        audit_sink: AuditSink,
-        identities: IdentityHasher,
-    ) -> None:
-        self._identities = identities
-        self.policy_evaluator = policy_evaluator
-        self.approval_workflow = approval_workflow
-        self.audit_sink = audit_sink
+    policy_evaluator: PolicyEvaluator
+    approval_workflow: ApprovalWorkflow
+    audit_sink: AuditSink
+    _identities: IdentityHasher
+
+    def __post_init__(self) -> None:
         self.verdict_counts: Counter[tuple[str, str, str, str]] = Counter()
         self.failure_counts: Counter[tuple[str, str]] = Counter()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -74,16 +75,14 @@ class ContainmentTimes(NamedTuple):
     waiting: int
 
 
+@dataclass(eq=False, repr=False)
 class ContainmentService:
     """Pins and approvals, blast radius, risk of principals, actuations. For one event loop."""
 
-    def __init__(
-        self, runtime: Runtime, approvals: ApprovalWorkflow, agents: AgentResolver, executor: StoreExecutor
-    ) -> None:
-        self._runtime = runtime
-        self._approvals = approvals
-        self._agents = agents
-        self._executor = executor
+    _runtime: Runtime
+    _approvals: ApprovalWorkflow
+    _agents: AgentResolver
+    _executor: StoreExecutor
 
     # Pins and approvals.
 

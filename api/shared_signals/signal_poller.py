@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx2
@@ -67,23 +68,18 @@ class _PollAnswer(msgspec.Struct):
 _answer_decoder = msgspec.json.Decoder(_PollAnswer)
 
 
+@dataclass(eq=False, repr=False)
 class TransmitterPoll:
     """Polls of one transmitter, and what is to be acknowledged with the next."""
 
-    def __init__(
-        self,
-        transmitter: SignalTransmitter,
-        receiver: SignalReceiver,
-        http: httpx2.AsyncClient,
-        authenticator: RequestAuthenticator,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self.transmitter = transmitter
-        self._receiver = receiver
-        self._http = http
-        self._authenticator = authenticator
-        self._monotonic = monotonic
-        self.url = transmitter.settings.poll_url or ""
+    transmitter: SignalTransmitter
+    _receiver: SignalReceiver
+    _http: httpx2.AsyncClient
+    _authenticator: RequestAuthenticator
+    _monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self.url = self.transmitter.settings.poll_url or ""
         """URL that is polled; "" = not known yet."""
         self._acknowledged: list[str] = []
         self._errors: dict[str, dict[str, str]] = {}
@@ -148,22 +144,17 @@ class TransmitterPoll:
             raise PollFailed("the answer is none of RFC 8936") from None
 
 
+@dataclass(eq=False, repr=False)
 class SignalPoller:
     """Keeps our streams, and polls, until it is closed. For one event loop."""
 
-    def __init__(
-        self,
-        polls: list[TransmitterPoll],
-        streams: Mapping[str, RemoteStream],
-        http: httpx2.AsyncClient,
-        database: Database,
-        receiver: SignalReceiver,
-    ) -> None:
-        self._polls = polls
-        self._streams = streams
-        self._http = http
-        self._database = database
-        self._receiver = receiver
+    _polls: list[TransmitterPoll]
+    _streams: Mapping[str, RemoteStream]
+    _http: httpx2.AsyncClient
+    _database: Database
+    _receiver: SignalReceiver
+
+    def __post_init__(self) -> None:
         self._lock: LeaderLock | None = None
         self._leads = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from trustwatch.ingest.extras import require_extra
-from trustwatch.scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
-from trustwatch.scoring.delivery.shared_signals.event_types import EventWording
+from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver, EventWording, TransmitterRules
 
 from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys

@@ -36,10 +36,7 @@ from .authzen_hook import (
 )
 from .hook_adapter import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponder, HookResponse, ParsedHookRequest
 from .hook_decider import HookDecider
-from .hydra_hook import HydraHook
-from .okta_hook import OktaHook
-from .wso2_hook import Wso2Hook
-from .zitadel_hook import ZitadelHook
+from .product_hooks import HOOK_ADAPTERS
 
 AUTHORIZATION_HEADER = b"authorization"
 SIGNATURE_HEADER = b"zitadel-signature"
@@ -187,12 +184,6 @@ class HookEndpoint:
 # the one through FastAPI.
 
 HOOK_PATH_PREFIX = "/hooks/"
-HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
-    "hydra": HydraHook,
-    "okta": OktaHook,
-    "wso2": Wso2Hook,
-    "zitadel": ZitadelHook,
-}
 
 HookAdmission = Callable[[HookRequest, Scope], Awaitable[HookResponder | HookResponse]]
 HookMeter = Callable[[str, str, int, float], None]

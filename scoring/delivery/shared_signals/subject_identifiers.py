@@ -131,8 +131,7 @@ def _principal_subject(decision: AnnouncedDecision) -> dict[str, Any]:
 
 
 def is_wanted(decision: AnnouncedDecision, said: Sequence[StreamSubject], *, by_default: bool) -> bool:
-    """Tell whether a receiver wants events about the agent of *decision*; its last word on a matching subject counts.
-    """
+    """True if a receiver wants events about the agent of *decision*; its last word on a matching subject counts."""
     members = _known_members(decision)
     matching = [part.wanted for part in said if _matches(part.subject, members)]
     return matching[-1] if matching else by_default
