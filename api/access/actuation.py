@@ -45,18 +45,11 @@ _log = structlog.get_logger(__name__)
 class ActuationService:
     """Delivery of desired states to authorization servers. For one event loop; close it at the end.
 
-    Args:
-        settings: as configured.
-        store: wishes and originals.
-        verdicts: policy, levels and pins.
-        changed: called when rows wait for the dispatcher.
+    Raises ConfigError.
 
     Attributes:
         counts: for metrics.
         desired_state_resolver: what holds for agents now.
-
-    Raises:
-        ConfigError: a key or a secret can not be used.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import hashlib
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
 
@@ -154,33 +155,21 @@ class _JudgedCall(NamedTuple):
     outside: bool
 
 
+@dataclass(eq=False, repr=False)
 class CallEvaluator:
     """Judges calls, counts what it judged, and asks persons. For one event loop.
-
-    Args:
-        policy_evaluator: judges by the level.
-        approvals: asks persons.
-        live_scorer: of the model in force; None = calls are judged by the level alone.
-        identities: of the deployment.
-        now_ms: UTC milliseconds.
 
     Attributes:
         counts: verdicts by (way, effect, decision, basis).
     """
 
-    def __init__(
-        self,
-        policy_evaluator: PolicyEvaluator,
-        approvals: ApprovalWorkflow,
-        live_scorer: LiveCallScorer | None,
-        identities: IdentityHasher,
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._policy_evaluator = policy_evaluator
-        self._approvals = approvals
-        self._live_scorer = live_scorer
-        self._identities = identities
-        self._now_ms = now_ms
+    _policy_evaluator: PolicyEvaluator
+    _approvals: ApprovalWorkflow
+    _live_scorer: LiveCallScorer | None
+    _identities: IdentityHasher
+    _now_ms: Callable[[], int]
+
+    def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
 
     @property
@@ -303,12 +292,7 @@ class CallEvaluator:
         text: str,
         via: str,
     ) -> str:
-        """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do.
-
-        Args:
-            scopes: of the call, and of its access path where that may be trusted with it. The same call by another path
-                is asked about anew: else a person who expects one path would trust that of whoever asked first.
-        """
+        """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do."""
         waiting = self._policy_evaluator.interventions.pending_approval(
             access.identity, scopes, self._now_ms(), MAX_PENDING_PER_AGENT
         )
@@ -337,11 +321,6 @@ def _unkeyed_digest(bound: bytes) -> str:
 def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) -> tuple[CallDecision, str]:
     """Decision on a call by the agent's level, and its reason. What holds some scopes for a person holds every call
     that does more than read, since the scopes that a call needs are not known here.
-
-    Args:
-        by_level: verdict of the policy on the agent.
-        effect: of the call; None = not told.
-        approved: a person said yes to this very call.
     """
     if not by_level.would_allow and by_level.reason != STEP_UP:
         return "deny", by_level.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from trustwatch.ingest.errors import TrustwatchError
@@ -51,44 +52,28 @@ def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[st
     }
 
 
+@dataclass(eq=False, repr=False)
 class PolicyDecisionPoint:
     """Decides requests from memory, and counts and records what it decided.
-
-    Args:
-        policy_evaluator: judges.
-        approval_workflow: asks persons.
-        audit_sink: takes the audit events.
-        identities: of the deployment.
 
     Attributes:
         verdict_counts: questions by (way, level, reason, mode).
         failure_counts: questions that could not be decided, by (way, what was answered then: open or closed).
     """
 
-    def __init__(
-        self,
-        policy_evaluator: PolicyEvaluator,
-        approval_workflow: ApprovalWorkflow,
-        audit_sink: AuditSink,
-        identities: IdentityHasher,
-    ) -> None:
-        self._identities = identities
-        self.policy_evaluator = policy_evaluator
-        self.approval_workflow = approval_workflow
-        self.audit_sink = audit_sink
+    policy_evaluator: PolicyEvaluator
+    approval_workflow: ApprovalWorkflow
+    audit_sink: AuditSink
+    _identities: IdentityHasher
+
+    def __post_init__(self) -> None:
         self.verdict_counts: Counter[tuple[str, str, str, str]] = Counter()
         self.failure_counts: Counter[tuple[str, str]] = Counter()
 
     def decide(
         self, question: AccessRequest, via: str, fit: Callable[[Verdict], Verdict] | None = None
     ) -> AccessDecision:
-        """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits.
-
-        Args:
-            question: what is asked.
-            via: the way.
-            fit: makes a denial (`access_evaluation.deny`) of what the asking server can not do.
-        """
+        """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits."""
         verdict, context = self.policy_evaluator.evaluate(question)
         if fit is not None:
             verdict = fit(verdict)
@@ -135,16 +120,6 @@ class PolicyDecisionPoint:
 
         What we decide ourselves stands in `attributes`, which no feature reads: a life that we shorten, and give back
         on recovery, would otherwise look like a change of the agent's habits.
-
-        Args:
-            decided: the answer.
-            question: what was asked.
-            via: the way; its source is `urn:trustwatch:` + via.
-            kind: event type, as in the native event (`token.request`, `token.refresh`, `api.call`, …).
-            action: of the event; for tokens the grant type.
-            at_ms: when, UTC milliseconds.
-            lifetime_s: that we allow the token, s; None = we say nothing of it.
-            more: further members of the event; never a token, a secret or a body.
         """
         verdict = decided.verdict
         event: dict[str, Any] = {

@@ -31,12 +31,6 @@ _log = structlog.get_logger(__name__)
 class LiveCallScorer:
     """Holds the scorer of the model in force. While it can not be had, calls are judged by the level alone.
 
-    Args:
-        registry: where models lie.
-        budget: the challenges that are accepted.
-        domains: see `CallScorer`.
-        compiled_elsewhere: whether there is no scorer until another process has compiled its kernels.
-
     Attributes:
         scorer: None = there is none.
         missing_because: why; "" = there is one.

@@ -27,13 +27,7 @@ async def spend_needed(
     identities: Iterable[AgentIdentity],
     judge: Callable[[tuple[Intervention, ...]], Outcome],
 ) -> tuple[Intervention, ...]:
-    """The approvals that were spent for a request; none if it is permitted without, or is not with all of them.
-
-    Args:
-        workflow: spends them.
-        identities: of the agents that are judged.
-        judge: what the request would get once some approvals are spent; counts and writes nothing.
-    """
+    """The approvals that were spent for a request; none if it is permitted without, or is not with all of them."""
     unspent = tuple(one for identity in identities for one in workflow.one_use_approvals(identity))
     if not unspent:
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -74,23 +75,14 @@ class ContainmentTimes(NamedTuple):
     waiting: int
 
 
+@dataclass(eq=False, repr=False)
 class ContainmentService:
-    """Pins and approvals, blast radius, risk of principals, actuations. For one event loop.
+    """Pins and approvals, blast radius, risk of principals, actuations. For one event loop."""
 
-    Args:
-        runtime: store, risk of agents, policy and settings.
-        approvals: does what a person says.
-        agents: finds the agent that a request means.
-        executor: the way into the store.
-    """
-
-    def __init__(
-        self, runtime: Runtime, approvals: ApprovalWorkflow, agents: AgentResolver, executor: StoreExecutor
-    ) -> None:
-        self._runtime = runtime
-        self._approvals = approvals
-        self._agents = agents
-        self._executor = executor
+    _runtime: Runtime
+    _approvals: ApprovalWorkflow
+    _agents: AgentResolver
+    _executor: StoreExecutor
 
     # Pins and approvals.
 
@@ -106,10 +98,7 @@ class ContainmentService:
     ) -> Page[Intervention]:
         """Pins and approvals, newest first; of one agent, where *agent* is given. An unknown one has none.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
@@ -145,15 +134,7 @@ class ContainmentService:
     ) -> Intervention:
         """Let the scopes pass from now on, for the agent alone and for *valid_s* seconds.
 
-        Args:
-            one_use: one permit ends it.
-            trust_path: let other calls by the access path of this one be judged as if it were known, for as long.
-
-        Raises:
-            ProblemError: 403, nobody decides about itself; 404, there is no such approval; 409, somebody decided
-                already, or its time is over; 422, the reason or the time is out of bounds, or the approval names no
-                access path to trust, or is for one use.
-            Unavailable: the store does not answer.
+        Raises ProblemError, Unavailable.
         """
         _check_validity(valid_s)
         approval, person = await self._decidable_approval(caller, approval_id, why)
@@ -192,11 +173,7 @@ class ContainmentService:
     ) -> Intervention:
         """Fix the level that policy acts on, whatever is measured. An agent never seen has to be named in full.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 403, nobody decides about itself; 404, such an agent was not seen; 409, several are meant;
-                422, the level, the reason or the time is out of bounds.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         if level not in PINNABLE_LEVELS:
             raise invalid_value_error("level", f"must be one of {', '.join(PINNABLE_LEVELS)}")
@@ -226,10 +203,7 @@ class ContainmentService:
     ) -> BlastRadiusReport:
         """Agents it delegated to or called, and theirs, with their own levels; principals it acted for.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 404, such an agent was not seen; 409, several are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         name, runtime = self._agents.name(caller, agent), self._runtime
         radius = await self._executor(
@@ -273,12 +247,7 @@ class ContainmentService:
         days: float = DEFAULT_DAYS,
     ) -> Sequence[ActingAgent]:
         """The agents that acted on its behalf, the riskiest, which decides its own risk, first. Looked for by its
-        pseudonym and by its plain name.
-
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 404, no agent acted for it.
-            Unavailable: the store does not answer.
+        pseudonym and by its plain name. Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         visible_tenants(caller, tenant)
         alias = self._runtime.principal_alias
@@ -362,10 +331,7 @@ class ContainmentService:
     async def reconcile(self, caller: AuthenticatedCaller, target: str, tenant: str | None = None) -> int:
         """Have every agent that is, or ought to be, lowered compared with a server; returns how many those are.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 404 with the names of those that are configured.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         names = [actuator.name for actuator in self._runtime.settings.actuators]
         desired_state = self._runtime.desired_state

@@ -21,11 +21,10 @@ from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
-from .call_answers import CallAnswers
+from .call_answers import CallAnswers, FastCallRoute
 from .call_evaluation import CallEvaluator, CallQuestion
 from .decision_point import PolicyDecisionPoint
 from .documented_routes import gateways, hooks
-from .fast_call_route import FastCallRoute
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
 from .hooks.hook_server import HookServer, HookServerDependencies

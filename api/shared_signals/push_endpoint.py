@@ -42,11 +42,7 @@ class PushAnswer(NamedTuple):
 
 
 class PushEndpoint:
-    """ASGI handler of the pushes of all transmitters that have a secret.
-
-    Args:
-        receiver: takes what is pushed.
-    """
+    """ASGI handler of the pushes of all transmitters that have a secret."""
 
     def __init__(self, receiver: SignalReceiver) -> None:
         self._receiver = receiver

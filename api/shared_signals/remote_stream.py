@@ -114,15 +114,7 @@ class KeptStream(NamedTuple):
 
 
 class RemoteStream:
-    """The stream of one transmitter of the settings.
-
-    Args:
-        settings: of the transmitter; it has a `stream`.
-        own_url: of this service, to which it pushes unless the settings say another address.
-        http: client without a time limit of its own, which follows no redirects.
-        authenticator: how we prove ourselves there.
-        states: of verifications.
-    """
+    """The stream of one transmitter of the settings."""
 
     def __init__(
         self,
@@ -153,12 +145,7 @@ class RemoteStream:
     async def keep(self, *, replace: bool = False) -> KeptStream:
         """Make the stream or change it, where it is not as the settings say, and have it verified then.
 
-        Args:
-            replace: have it replaced, whatever it is: what the settings do not say is taken back there.
-
-        Raises:
-            StreamNotKept: the transmitter does not answer, or not as SSF 1.0 says.
-            TrustwatchError: no token of ours can be had.
+        Raises StreamNotKept, TrustwatchError.
         """
         metadata = await self._discover()
         endpoint, members = metadata.configuration_endpoint, self._wanted()

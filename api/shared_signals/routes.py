@@ -18,10 +18,9 @@ from ..http.agent_lookup import not_found_error
 from ..http.auth.callers import AuthenticatedCaller, InsufficientScope
 from ..http.dependencies import authenticate_connection, declared, oauth2_scheme, services_of
 from ..http.schemas import COMMON_PROBLEMS, problem_responses
-from .service import SharedSignalsService
-from .signal_receiver import SignalReceiver
-from .stream_requests import (
+from .service import (
     PollRequest,
+    SharedSignalsService,
     StatusRequest,
     StreamChange,
     StreamRequest,
@@ -30,6 +29,7 @@ from .stream_requests import (
     bad_request,
     read_body,
 )
+from .signal_receiver import SignalReceiver
 from .transmitter_context import METADATA_PATH
 
 SCOPE_SSF_READ: Final = "ssf.read"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx2
@@ -67,48 +68,24 @@ class _PollAnswer(msgspec.Struct):
 _answer_decoder = msgspec.json.Decoder(_PollAnswer)
 
 
+@dataclass(eq=False, repr=False)
 class TransmitterPoll:
-    """Polls of one transmitter, and what is to be acknowledged with the next.
+    """Polls of one transmitter, and what is to be acknowledged with the next."""
 
-    Args:
-        transmitter: which one; it has a `poll_url`, or a stream that we keep.
-        receiver: takes what comes.
-        http: client without a time limit of its own.
-        authenticator: how we prove ourselves there.
-        monotonic: seconds on a clock that never goes back.
-    """
+    transmitter: SignalTransmitter
+    _receiver: SignalReceiver
+    _http: httpx2.AsyncClient
+    _authenticator: RequestAuthenticator
+    _monotonic: Callable[[], float]
 
-    def __init__(
-        self,
-        transmitter: SignalTransmitter,
-        receiver: SignalReceiver,
-        http: httpx2.AsyncClient,
-        authenticator: RequestAuthenticator,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self.transmitter = transmitter
-        self._receiver = receiver
-        self._http = http
-        self._authenticator = authenticator
-        self._monotonic = monotonic
-        self.url = transmitter.settings.poll_url or ""
+    def __post_init__(self) -> None:
+        self.url = self.transmitter.settings.poll_url or ""
         """URL that is polled; "" = not known yet."""
         self._acknowledged: list[str] = []
         self._errors: dict[str, dict[str, str]] = {}
 
     async def poll(self, *, wait: bool = True) -> bool:
-        """Ask once, and take what comes.
-
-        Args:
-            wait: whether the transmitter may wait until there is something.
-
-        Returns:
-            Whether to ask again at once: something came that had not been settled before, or the transmitter waited. It
-            may say that there is more and give nothing, or give what was acknowledged again and again.
-
-        Raises:
-            TrustwatchError: it did not work out; nothing is lost, the transmitter gives it again.
-        """
+        """Ask once, and take what comes. Raises TrustwatchError."""
         begun = self._monotonic()
         try:
             given = await self._ask(wait=wait)
@@ -167,30 +144,17 @@ class TransmitterPoll:
             raise PollFailed("the answer is none of RFC 8936") from None
 
 
+@dataclass(eq=False, repr=False)
 class SignalPoller:
-    """Keeps our streams, and polls, until it is closed. For one event loop.
+    """Keeps our streams, and polls, until it is closed. For one event loop."""
 
-    Args:
-        polls: of transmitters that are polled.
-        streams: that we keep, by name of their transmitter.
-        http: their client, closed at the end.
-        database: knows which process polls.
-        receiver: knows which verifications have come.
-    """
+    _polls: list[TransmitterPoll]
+    _streams: Mapping[str, RemoteStream]
+    _http: httpx2.AsyncClient
+    _database: Database
+    _receiver: SignalReceiver
 
-    def __init__(
-        self,
-        polls: list[TransmitterPoll],
-        streams: Mapping[str, RemoteStream],
-        http: httpx2.AsyncClient,
-        database: Database,
-        receiver: SignalReceiver,
-    ) -> None:
-        self._polls = polls
-        self._streams = streams
-        self._http = http
-        self._database = database
-        self._receiver = receiver
+    def __post_init__(self) -> None:
         self._lock: LeaderLock | None = None
         self._leads = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []

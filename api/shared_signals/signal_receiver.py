@@ -143,18 +143,6 @@ class SignalTransmitter:
 class SignalReceiver:
     """Takes the SETs of all configured transmitters. For one event loop; start and close it.
 
-    Args:
-        transmitters: of the settings.
-        rules: of verification and of fetching keys.
-        intake: the way of all events.
-        store: remembers what was taken.
-        executor: the way into the store.
-        identities: of the deployment.
-        clock: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
-        states: of verifications that we ask for.
-        decryption: of what comes encrypted; None = nothing may.
-
     Attributes:
         outcomes: what became of SETs in this process, by transmitter and outcome.
         jwks: keys of the transmitters.
@@ -206,10 +194,7 @@ class SignalReceiver:
     async def take(self, transmitter: SignalTransmitter, tokens: Sequence[bytes]) -> list[SetAnswer]:
         """Judge SETs, and make what is believed of them durable; one answer each.
 
-        A SET that was taken before is answered as if it were new.
-
-        Raises:
-            Unavailable: log or store do not take anything now; nothing may be acknowledged.
+        A SET that was taken before is answered as if it were new. Raises Unavailable.
         """
         since = self._monotonic()
         verified = [await self._verify(transmitter, token, since) for token in tokens]
@@ -255,12 +240,7 @@ class SignalReceiver:
 
     async def _verified(self, transmitter: SignalTransmitter, token: bytes, since: float) -> dict[str, Any]:
         """Claims of a SET. Its key is unknown for good only by keys that were fetched *since* it came: a new key may be
-        published a moment before it is used.
-
-        Raises:
-            SetRefused: it is wrong.
-            KeysMissing: keys can not be fetched.
-            ConfigError: keys of ours can not be read.
+        published a moment before it is used. Raises SetRefused, KeysMissing, ConfigError.
         """
         if len(token) > MAX_SET_BYTES:
             raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes")
@@ -339,11 +319,7 @@ class SignalReceiver:
         claims: Mapping[str, Any],
         believed: Treatment | None = None,
     ) -> ReceivedSet:
-        """Judge one SET: what it says, as far as its transmitter may say so.
-
-        Args:
-            believed: as which it is believed; None = as the table says.
-        """
+        """Judge one SET: what it says, as far as its transmitter may say so."""
         ((event_type, members),) = claims["events"].items()
         rule = find_signal_rule(event_type, members)
         if rule is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import httpx2
 import msgspec
@@ -56,34 +57,19 @@ WITHDRAW_BATCH = 100
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class SharedSignalsTransmitter:
-    """Derives and pushes until told to stop. For one event loop; the store is called in threads.
+    """Derives and pushes until told to stop. For one event loop; the store is called in threads."""
 
-    Args:
-        context: keys, rules, figures, and the bell of waiting polls.
-        store: outbox, streams, and what waits in them.
-        policy: says what a level that a person fixed means for tokens.
-        now_ms: UTC milliseconds.
-        monotonic: seconds, for what comes round again.
-        random_source: of the jitter.
-    """
+    _context: TransmitterContext
+    _store: SqlStore
+    _policy: LivePolicy
+    _now_ms: Callable[[], int]
+    _monotonic: Callable[[], float]
+    _random: random.Random
 
-    def __init__(
-        self,
-        context: TransmitterContext,
-        store: SqlStore,
-        policy: LivePolicy,
-        now_ms: Callable[[], int],
-        monotonic: Callable[[], float],
-        random_source: random.Random,
-    ) -> None:
-        self._context = context
-        self._store = store
-        self._policy = policy
-        self._events = store.security_events
-        self._now_ms = now_ms
-        self._monotonic = monotonic
-        self._random = random_source
+    def __post_init__(self) -> None:
+        self._events = self._store.security_events
         self._dispatch_policy = DispatchPolicy(backoff_cap_s=PUSH_RETRY_CAP_S, retry_after_cap_s=PUSH_RETRY_CAP_S)
         self._client: httpx2.AsyncClient | None = None
         self._lanes: dict[str, asyncio.Task[None]] = {}

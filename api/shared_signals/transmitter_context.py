@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from trustwatch.ingest.extras import require_extra
-from trustwatch.scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
-from trustwatch.scoring.delivery.shared_signals.event_types import EventWording
+from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver, EventWording, TransmitterRules
 
 from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
@@ -35,11 +34,6 @@ MAX_WAITING = 10_000
 
 class TransmitterContext:
     """Keys, rules, figures, and the bell that wakes waiting polls. For one event loop.
-
-    Args:
-        settings: of a service that transmits.
-        now_s: seconds since 1970.
-        monotonic: seconds on a clock that never goes back.
 
     Attributes:
         answers: signs answers by the same keys.

@@ -20,12 +20,7 @@ PURPOSE: Final = "verification-state"
 
 
 class VerificationStates:
-    """Makes states and knows them again. For any thread.
-
-    Args:
-        folder: of all keys of shared signals.
-        now_s: seconds since 1970.
-    """
+    """Makes states and knows them again. For any thread."""
 
     def __init__(self, folder: Path, now_s: Callable[[], float]) -> None:
         self._sealer = SecretSealer(folder, PURPOSE)
@@ -38,14 +33,7 @@ class VerificationStates:
     def check(self, claims: Mapping[str, Any], transmitter: str, max_age_s: float) -> None:
         """Refuse a verification that answers none of ours; those without a state are the transmitter's own.
 
-        Args:
-            claims: of a verified SET.
-            transmitter: whose it is, by the settings.
-            max_age_s: how long ago it may have been asked for.
-
-        Raises:
-            SetRefused: it has a state that we did not give for its stream.
-            ConfigError: the key can not be read.
+        Raises SetRefused, ConfigError.
         """
         members = claims["events"].get(VERIFICATION)
         if members is None or members.get("state") is None:

@@ -55,7 +55,7 @@ from trustwatch.api.http.auth.token_verification import (
 )
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.settings.access_settings import IssuerSettings, ProofSettings
-from trustwatch.api.shared_signals.stream_requests import (
+from trustwatch.api.shared_signals.service import (
     PollRequest,
     StatusRequest,
     StreamChange,

@@ -40,15 +40,7 @@ GatewayConstraint = Callable[[Verdict], Verdict]
 
 
 class GatewayDecider:
-    """Access decisions for gateways.
-
-    Args:
-        settings: of gateways.
-        decision_point: decides and records.
-        policy: the book in force.
-        revoker: of tokens that are seen though policy says `revoke`.
-        now_ms: UTC milliseconds.
-    """
+    """Access decisions for gateways."""
 
     def __init__(
         self,
@@ -74,10 +66,6 @@ class GatewayDecider:
         """The verdict on a call. Never raises.
 
         Waits for the store only where the agent has an approval for one use that the call needs.
-
-        Args:
-            method: of HTTP; "" is one that is not known.
-            action: that the call is known to be, for the agent's declared boundary; "" = none is known.
         """
         fit = self._constrain_safe if method in self._safe_methods else self._constrain_unsafe
         if action:

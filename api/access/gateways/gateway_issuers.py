@@ -58,11 +58,7 @@ class TokenHolder(NamedTuple):
 
 
 class TokenHolderFactory:
-    """Makes the holder of a token from its claims, or from an introspection answer.
-
-    Args:
-        issuers: of the settings.
-    """
+    """Makes the holder of a token from its claims, or from an introspection answer."""
 
     def __init__(self, issuers: Iterable[GatewayIssuerSettings]) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
@@ -168,15 +164,7 @@ class IntrospectionUnreachable(TrustwatchError):
 
 
 class IntrospectionClient:
-    """One authorization server's introspection endpoint. For one event loop.
-
-    Args:
-        issuer: the `iss` of its tokens.
-        settings: of the endpoint.
-        proof: our client authentication there.
-        http: client without a time limit of its own.
-        clock: seconds since 1970.
-    """
+    """One authorization server's introspection endpoint. For one event loop."""
 
     def __init__(
         self,
@@ -199,12 +187,7 @@ class IntrospectionClient:
         self._failing = False
 
     async def introspect(self, token: bytes) -> ClaimMembers:
-        """Ask the authorization server about an active token.
-
-        Raises:
-            InvalidToken: it is not active, or not for the APIs behind our gateways.
-            IntrospectionUnreachable: the server did not say.
-        """
+        """Ask the authorization server about an active token. Raises InvalidToken, IntrospectionUnreachable."""
         digest = hashlib.blake2b(token, digest_size=16).digest()
         cached = self._cache.get(digest, self._clock())
         if cached is not None:
@@ -280,14 +263,6 @@ class IntrospectionClient:
 
 class GatewayIssuers:
     """Keys, introspection and revocation of the issuers of a service's gateways; `start` and `close` it.
-
-    Args:
-        settings: of gateways.
-        rules: of verification.
-        clock: seconds since 1970.
-        new_id: text that never repeats.
-        monotonic: seconds on a clock that never goes back.
-        ca_file: as of `make_http_client`.
 
     Attributes:
         verifier: judges the tokens of agents.

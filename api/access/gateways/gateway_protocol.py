@@ -62,12 +62,7 @@ def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
 
 
 def presented_token(scope: Scope) -> PresentedToken:
-    """The token of a request.
-
-    Raises:
-        MissingToken: there is no Authorization header, or it has a scheme that carries no access token.
-        BadAuthorization: there are several, or it is malformed.
-    """
+    """The token of a request. Raises MissingToken, BadAuthorization."""
     given = None
     for name, value in scope["headers"]:
         if name == AUTHORIZATION_NAME:
@@ -96,10 +91,6 @@ def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
 
     Where two headers of gateways differ the URL is not known, and no proof fits it. A gateway that does not say its
     scheme is taken to be called by https.
-
-    Args:
-        way: by which the gateway asks.
-        dpop: whether the token came under the scheme `DPoP`.
     """
     scheme = agreed_header(scope, *SCHEME_HEADERS) or b"https"
     if way == "ext_authz":
@@ -177,11 +168,7 @@ class GatewayResponse(NamedTuple):
 
 
 class GatewayResponses:
-    """All answers to checks.
-
-    Args:
-        settings: of gateways.
-    """
+    """All answers to checks."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings

@@ -81,12 +81,7 @@ class GatewayServerDependencies(NamedTuple):
 
 
 class GatewayServer:
-    """ASGI handler of the checks of gateways.
-
-    Args:
-        settings: of gateways.
-        dependencies: what checks work with.
-    """
+    """ASGI handler of the checks of gateways."""
 
     def __init__(self, settings: GatewaySettings, dependencies: GatewayServerDependencies) -> None:
         self._dependencies = dependencies

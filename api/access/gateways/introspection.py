@@ -10,6 +10,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
@@ -70,42 +71,25 @@ class UnreadableIntrospectionRequest(TrustwatchError):
     code = "invalid_request"
 
 
+@dataclass(eq=False, repr=False)
 class IntrospectionEndpoint:
-    """Answers introspection requests.
+    """Answers introspection requests."""
 
-    Args:
-        settings: of gateways.
-        issuers: verify tokens, or are asked.
-        decider: asks the decision point.
-        identify: the caller of a request by its access token; raises AuthenticationFailed.
-        proofs: judges proofs that are asked about together with their token.
-        proof_reports: told of those that fail.
-        refused_callers: told of those that reach beyond their entry of the settings.
-    """
+    _settings: GatewaySettings
+    _issuers: GatewayIssuers
+    _decider: GatewayDecider
+    _identify: IdentifyIntrospectionCaller
+    _proofs: ProofVerifier
+    _proof_reports: ProofReports
+    _refused_callers: RefusedCallers
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        issuers: GatewayIssuers,
-        decider: GatewayDecider,
-        identify: IdentifyIntrospectionCaller,
-        proofs: ProofVerifier,
-        proof_reports: ProofReports,
-        refused_callers: RefusedCallers,
-    ) -> None:
-        self._settings = settings
-        self._issuers = issuers
-        self._decider = decider
-        self._identify = identify
-        self._proofs = proofs
-        self._proof_reports = proof_reports
-        self._refused_callers = refused_callers
+    def __post_init__(self) -> None:
         self._tenant_of = {
-            issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
+            issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in self._settings.issuers
         }
         """Tenant by issuer; None = its tokens name it."""
         self._refusals = LineLimit(clock.monotonic)
-        self._clients = {client.client_id: client for client in settings.clients}
+        self._clients = {client.client_id: client for client in self._settings.clients}
 
     async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
         """The answer to one request; None where the client went away before it was whole."""

@@ -84,16 +84,7 @@ class RequesterDecision(NamedTuple):
 
 
 class AuthZenEndpoint:
-    """The decision point.
-
-    Args:
-        decider: asks the decision point.
-        identify: the caller of a request; raises AuthenticationFailed.
-        calls: judges calls whose arguments are told.
-        refused_callers: told of those that reach beyond their entry of the settings.
-        turns: of long requests.
-        several: whether this is the endpoint for many evaluations.
-    """
+    """The decision point."""
 
     def __init__(
         self,
@@ -321,11 +312,7 @@ class AuthZenEndpoint:
 
 
 class AuthZenMetadataEndpoint:
-    """AuthZEN metadata: URLs and capabilities of the decision point. Open to all, since it says nothing else.
-
-    Args:
-        url: how others reach the service.
-    """
+    """AuthZEN metadata: URLs and capabilities of the decision point. Open to all, since it says nothing else."""
 
     def __init__(self, url: str) -> None:
         self._document = json_hook_response(

@@ -147,16 +147,7 @@ INVALID_ITEM = EvaluationItem(_NO_REQUESTER, "", "", ("", ""))
 
 
 def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationBatch]:
-    """The evaluations of a request.
-
-    Args:
-        data: the request.
-        several: whether it came to the endpoint for many; without any it is one all the same.
-
-    Raises:
-        Unreadable: it is none as a whole.
-        RequestLimitExceeded: more than MAX_SCOPES of them, MAX_CALLS that tell arguments, or MAX_JUDGED_AGENTS.
-    """
+    """The evaluations of a request. Raises Unreadable, RequestLimitExceeded."""
     given = data.get("evaluations") if several else None
     if given is not None and type(given) is not list:
         raise UnreadableHookRequest("evaluations must be an array")

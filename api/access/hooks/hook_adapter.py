@@ -92,11 +92,7 @@ class ParsedHookRequest(NamedTuple):
 
 
 class HookAdapter(ABC):
-    """Reads the requests of one product and renders its answers.
-
-    Args:
-        settings: of the hook.
-    """
+    """Reads the requests of one product and renders its answers."""
 
     unchanged_response: HookResponse
     """The token is issued as it would have been without us: what failing open is."""
@@ -130,15 +126,7 @@ class HookAdapter(ABC):
         """The secret is missing or wrong."""
 
     def access_request(self, data: Any, usual: Any, scopes: Iterable[Any], grant: str, act: Any) -> AccessRequest:
-        """The question about the agent of a request.
-
-        Args:
-            data: the request.
-            usual: the agent, where the settings do not say that it is elsewhere.
-            scopes: that the token would get.
-            grant: grant type.
-            act: claim of RFC 8693, if the product sent one.
-        """
+        """The question about the agent of a request."""
         agent = text_or_empty(usual if self._agent_expression is None else self._agent_expression(data))
         if not agent:
             raise UnreadableHookRequest("the request names no agent; see `agent` of the hook in the settings")

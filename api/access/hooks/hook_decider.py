@@ -35,14 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HookDecider:
-    """Access decisions for one hook.
-
-    Args:
-        settings: of the hook.
-        decision_point: decides and records.
-        policy: the book in force.
-        now_ms: UTC milliseconds.
-    """
+    """Access decisions for one hook."""
 
     def __init__(
         self, settings: HookSettings, decision_point: PolicyDecisionPoint, policy: LivePolicy, now_ms: Callable[[], int]

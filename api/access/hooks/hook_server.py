@@ -36,10 +36,7 @@ from .authzen_hook import (
 )
 from .hook_adapter import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponder, HookResponse, ParsedHookRequest
 from .hook_decider import HookDecider
-from .hydra_hook import HydraHook
-from .okta_hook import OktaHook
-from .wso2_hook import Wso2Hook
-from .zitadel_hook import ZitadelHook
+from .product_hooks import HOOK_ADAPTERS
 
 AUTHORIZATION_HEADER = b"authorization"
 SIGNATURE_HEADER = b"zitadel-signature"
@@ -64,12 +61,7 @@ class HookAuthentication(NamedTuple):
 
 
 def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> HookAuthentication:
-    """The proof that a hook wants.
-
-    Args:
-        settings: of the hook; it has a secret.
-        clock: seconds since 1970.
-    """
+    """The proof that a hook wants."""
     secret = settings.secret
     assert secret is not None
     if settings.kind == "zitadel":
@@ -122,13 +114,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
 
 
 class HookEndpoint:
-    """Answers one product. It never fails: what can not be decided is answered as the settings say.
-
-    Args:
-        adapter: reads and renders.
-        authentication: tells requests of the product from those of others.
-        decider: asks the decision point.
-    """
+    """Answers one product. It never fails: what can not be decided is answered as the settings say."""
 
     def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = adapter
@@ -198,12 +184,6 @@ class HookEndpoint:
 # the one through FastAPI.
 
 HOOK_PATH_PREFIX = "/hooks/"
-HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
-    "hydra": HydraHook,
-    "okta": OktaHook,
-    "wso2": Wso2Hook,
-    "zitadel": ZitadelHook,
-}
 
 HookAdmission = Callable[[HookRequest, Scope], Awaitable[HookResponder | HookResponse]]
 HookMeter = Callable[[str, str, int, float], None]
@@ -251,12 +231,7 @@ class HookRoute(NamedTuple):
 
 
 class HookServer:
-    """Answers all configured hooks.
-
-    Args:
-        hooks: of the settings.
-        dependencies: what they work with.
-    """
+    """Answers all configured hooks."""
 
     def __init__(self, hooks: Iterable[HookSettings], dependencies: HookServerDependencies) -> None:
         self._dependencies = dependencies

@@ -161,13 +161,7 @@ def read_announced_pin(payload: bytes) -> AnnouncedPin | None:
 
 
 def pin_as_decision(pin: AnnouncedPin, measured: RiskLevel, *, revokes: bool, enforced: bool) -> AnnouncedDecision:
-    """The change of the level that policy acts on, which *pin* or its end made.
-
-    Args:
-        measured: level of the agent without the pin.
-        revokes: whether the policy of the new level revokes tokens.
-        enforced: whether that policy is acted on.
-    """
+    """The change of the level that policy acts on, which *pin* or its end made."""
     pinned = RiskLevel(pin.level)
     before, after = (measured, pinned) if pin.holds else (pinned, measured)
     return AnnouncedDecision(

@@ -29,12 +29,6 @@ async def push_set(client: httpx2.AsyncClient, url: str, authorization: str, tok
     """Post *token* once: `delivered`, `failed` (the receiver refuses this SET for good), `retry`, or `gone`.
 
     The caller bounds the time and checks that *url* may be called; redirects are never followed.
-
-    Args:
-        client: from `make_webhook_client`.
-        authorization: value of the Authorization header; "" = none is sent.
-        token: compact JWS.
-        now_ms: UTC milliseconds, for Retry-After.
     """
     headers = {"content-type": SET_MEDIA_TYPE, "accept": "application/json"}
     if authorization:

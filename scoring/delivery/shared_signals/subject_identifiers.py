@@ -100,12 +100,7 @@ def _chars(part: object) -> int:
 
 
 def agent_subject(decision: AnnouncedDecision, subject_format: SubjectFormat, *, workload: bool) -> dict[str, Any]:
-    """The subject of an event about the agent of *decision*.
-
-    Args:
-        subject_format: how agents are named; what can not be written so falls back to the next that can.
-        workload: whether the event speaks of a workload, whose own URI names it.
-    """
+    """The subject of an event about the agent of *decision*."""
     uri = _uri_subject(decision.agent_id)
     if workload and uri is not None:
         return uri
@@ -136,12 +131,7 @@ def _principal_subject(decision: AnnouncedDecision) -> dict[str, Any]:
 
 
 def is_wanted(decision: AnnouncedDecision, said: Sequence[StreamSubject], *, by_default: bool) -> bool:
-    """Tell whether a receiver wants events about the agent of *decision*; its last word on a matching subject counts.
-
-    Args:
-        said: what it said of subjects, the last word last.
-        by_default: where it said nothing.
-    """
+    """True if a receiver wants events about the agent of *decision*; its last word on a matching subject counts."""
     members = _known_members(decision)
     matching = [part.wanted for part in said if _matches(part.subject, members)]
     return matching[-1] if matching else by_default

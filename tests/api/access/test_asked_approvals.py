@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import pytest
 
-from trustwatch.api.access import asked_approvals
-from trustwatch.api.access.asked_approvals import LOOK_AT_ALL_EVERY_MS, AskedApprovals
+from trustwatch.api.access import approval_workflow
+from trustwatch.api.access.approval_workflow import LOOK_AT_ALL_EVERY_MS, AskedApprovals
 
 HOUR = 3_600_000
 
@@ -24,8 +24,8 @@ def test_what_ended_is_forgotten_as_more_is_asked_for() -> None:
 
 def test_what_was_decided_makes_room_and_all_is_looked_at_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused question costs a look at its own tenant's; a look at everybody's is for a second's worth of them."""
-    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_CALLER", 40)
-    monkeypatch.setattr(asked_approvals, "MIN_PENDING_PER_TENANT", 2)
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 40)
+    monkeypatch.setattr(approval_workflow, "MIN_PENDING_PER_TENANT", 2)
     looked: list[int] = []
     decided: set[str] = set()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from trustwatch.api.access import approval_workflow, asked_approvals
+from trustwatch.api.access import approval_workflow
 from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT
 from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
@@ -308,8 +308,8 @@ def test_a_scope_of_a_token_approves_no_call(judged: Any, summary: Any) -> None:
 
 def test_one_caller_may_have_so_many_persons_asked(site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all its agents; those that were decided about make room, and other callers are not held up."""
-    monkeypatch.setattr(asked_approvals, "MIN_PENDING_PER_TENANT", 1)
-    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_CALLER", 14)
+    monkeypatch.setattr(approval_workflow, "MIN_PENDING_PER_TENANT", 1)
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 14)
     site.report([summary(f"bot-{number}", level=HIGH, agent_type="Clerk") for number in range(5)])
 
     paths = [f"/v1/agents/bot-{number}/calls/evaluate" for number in range(5)]
@@ -340,9 +340,9 @@ def have_asked(site: Any, summary: Any, tenant: str, numbers: range, caller: str
 
 def test_no_tenants_use_up_the_approvals_of_another(site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a gateway that many share, as many as ask for all that they get leave a share for whoever comes then."""
-    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_CALLER", 100)
-    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_TENANT", 20)
-    monkeypatch.setattr(asked_approvals, "MIN_PENDING_PER_TENANT", 2)
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 100)
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_TENANT", 20)
+    monkeypatch.setattr(approval_workflow, "MIN_PENDING_PER_TENANT", 2)
     failed = site.guard.approval_workflow.failed_requests
     waiting = dict.fromkeys((f"greedy-{number}" for number in range(8)), 0)
     for start in range(0, 24, 3):
@@ -353,7 +353,7 @@ def test_no_tenants_use_up_the_approvals_of_another(site: Any, summary: Any, mon
     assert site.guard.approval_workflow.failed_requests == failed + 8 * 24 - sum(waiting.values())
     assert sum(have_asked(site, summary, "quiet", range(20))) >= 4
 
-    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_CALLER", 60)  # as if all were used up
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 60)  # as if all were used up
     assert have_asked(site, summary, "late", range(3)) == [True, True, False]
 
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from trustwatch.api.access import asked_approvals
+from trustwatch.api.access import approval_workflow
 from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.agents import RiskLevel
 
@@ -148,7 +148,7 @@ def test_a_person_is_asked_only_when_a_call_is_held(desk: Any) -> None:
 
 def test_a_gateway_may_have_so_many_persons_asked(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all agents whose tokens one issuer signed: calls are held all the same, and it is counted."""
-    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_TENANT", 2)
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_TENANT", 2)
     for number in range(4):
         desk.agent(f"bot-{number}", MEDIUM)
         assert told(desk.envoy(desk.issuer.token(f"bot-{number}", scope=BOTH), "POST")) == STEP_UP

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
-from trustwatch.api.access import asked_approvals
+from trustwatch.api.access import approval_workflow
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
@@ -336,7 +336,7 @@ def test_answers_need_no_database(make_desk: Any, body: Any, monkeypatch: pytest
 
 def test_a_product_may_have_so_many_persons_asked(make_desk: Any, body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all its agents, with or without a name of its own at the server; the token is refused all the same."""
-    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_TENANT", 2)
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_TENANT", 2)
     desk = make_desk("hydra")
     request = body("hydra_token")
     request["request"]["granted_scopes"] = ["notes:write"]
