@@ -6,11 +6,15 @@ the line of the changelog that names the replacement.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.policy.book import LevelPolicies
 
 
 class RemovedSetting(NamedTuple):
@@ -24,6 +28,8 @@ class RemovedSetting(NamedTuple):
     default: Any
     line: str
 
+
+_TOKEN_POLICY: Final = json.loads(msgspec.json.encode(LevelPolicies()))
 
 _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
@@ -126,6 +132,9 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "keys of argument origins change every 90 days; raise `privacy.origin_key_generation` to change them at once": {
         "privacy.origin_key_days": 90,
+    },
+    "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
+        "token_policy": {"version": "1", **_TOKEN_POLICY},
     },
 }
 """Defaults of removed settings by the line that they share."""

@@ -216,7 +216,9 @@ def test_an_attack_is_stopped_at_the_gateway(
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
     more = more.replace("tenant: acme-corp", f'tenant: "{tenant}"\n      agent_issuer: "{issuer}"')
     stops = "{allow: false, step_up: false, revoke: true}"
-    service = make_service(more + f"token_policy: {{medium: {stops}, high: {stops}}}\n")
+    service = make_service(more + "token_policy_file: policy.yaml\n")
+    policy = f"version: '2'\nmode: enforce\nlevels: {{medium: {stops}, high: {stops}}}\n"
+    (service.folder / "policy.yaml").write_text(policy)
     service.start()
     start_gateway(envoy, api.url, service.url + "/ext-authz")
     tokens = named_tokens(oidc_provider, attacked, quiet)

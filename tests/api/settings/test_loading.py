@@ -11,6 +11,7 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Secret
+from trustwatch.scoring.policy.book import LevelPolicies
 
 from ...support.checkout import ROOT
 
@@ -29,8 +30,6 @@ registry:
   - {tenant: acme-corp, issuer: "https://as.example", agent: "agent-payment-*", type: PaymentProcessor}
 webhooks:
   - {name: soc, url: "https://soc.example/hook", secret: {env: SOC_SECRET}, levels: [high, critical]}
-token_policy:
-  high: {max_token_lifetime_s: 30}
 """
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ISSUER = 'issuer: "https://as.example", audiences: [a], '
@@ -105,18 +104,9 @@ def test_the_star_tenant_stands_for_tenants_without_an_entry(tmp_path: Path) -> 
     assert [settings.tenant(name).mode for name in ("careful", "other")] == ["shadow", "enforce"]
 
 
-def test_a_level_given_in_part_keeps_the_rest_of_its_own_default(tmp_path: Path) -> None:
-    """Shortening tokens at high does not switch refresh tokens on again."""
-    policy = load(tmp_path, "token_policy: {high: {max_token_lifetime_s: 30}, version: '7'}").token_policy
-
-    assert policy.high.max_token_lifetime_s == 30
-    assert (policy.high.refresh_allowed, policy.high.step_up) == (False, True)
-    assert (policy.version, policy.critical.revoke) == ("7", True)
-
-
 def test_default_token_policy_is_that_of_the_design() -> None:
     """Low 900 s, unknown and medium 300 s, high 60 s without refresh, critical deny and revoke."""
-    policies = {level.label: policy for level, policy in Settings().token_policy.by_level().items()}
+    policies = {level.label: policy for level, policy in LevelPolicies().by_level().items()}
 
     assert {level: policy.max_token_lifetime_s for level, policy in policies.items()} == {
         "unknown": 300,
@@ -176,8 +166,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("webhooks: [{name: w, url: 'https://s.example', secret: {file: nope}}]", ["nope can not be read", ".secret`"]),
         ("webhooks: [{name: w, url: 'https://s.example', secret: ''}]", ["{env: NAME}", ".secret`"]),
         ("risk: {alert_budget: {critical: 30}}", ["critical <= high <= medium", "`$.risk.alert_budget`"]),
-        ("token_policy: {low: {max_token_lifetime_s: 0}}", ["only where `allow` is false", "`$.token_policy.low`"]),
-        ("token_policy: {severe: {}}", ["unknown field `severe`", "`critical`"]),
+        ("token_policy: {high: {allow: false}}", ["was removed", "`token_policy_file`"]),
     ],
 )
 def test_an_error_names_the_file_the_member_and_what_it_may_be(tmp_path: Path, text: str, parts: list[str]) -> None:
