@@ -101,7 +101,7 @@ class OpenIdProvider:
         self._sign = None
         if settings.client_key is not None:
             key, key_id = settings.client_key.reveal(), settings.client_key_id or ""
-            self._sign = assertion_signer(key, key_id, settings.client_key_algorithm, clock, new_id)
+            self._sign = assertion_signer(key, key_id, clock, new_id)
 
     async def close(self) -> None:
         """Close connections."""
@@ -225,7 +225,7 @@ class OpenIdProvider:
             try:
                 if keys is None:
                     raise UnknownKey(issuer.issuer)
-                return verify_id_token(id_token, issuer, keys, nonce, self._clock(), self._rules.leeway_s)
+                return verify_id_token(id_token, issuer, keys, nonce, self._clock())
             except UnknownKey:
                 fetch = jwks.refresh_soon(issuer.issuer) if attempt == 1 else None
                 if fetch is None:
@@ -242,7 +242,6 @@ class OpenIdProvider:
                 issuer=metadata.issuer,
                 audiences=(self.settings.client_id,),
                 jwks_uri=metadata.jwks_uri,
-                algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
             jwks = JwksCache((issuer,), self._clock, self._monotonic, self._ca_file)

@@ -13,8 +13,6 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
 
     staleness_s: Annotated[
         float,
-        setting(
-            "answers say `stale` when the pipeline is dead or behind for longer, s", after="confidence_minimum", gt=0
-        ),
+        setting("answers say `stale` when the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
     ] = 300.0
     cool_down_s: Annotated[float, setting("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0

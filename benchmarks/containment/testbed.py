@@ -210,15 +210,12 @@ class ContainmentTestbed:
                     "tenant": TENANT,
                     "issuer": issuer,
                     "secret": self._secret,
-                    "header": HOOK_HEADER,
                 }
             ],
             "gateway": {
                 "issuers": [{"issuer": issuer, "audiences": [API], "jwks_uri": self.hydra.jwks_url, "tenant": TENANT}],
             },
-            "actuators": [
-                {"name": "hydra", "kind": "hydra", "url": self.hydra.admin_url, "issuers": [issuer], "allow_http": True}
-            ],
+            "actuators": [{"name": "hydra", "kind": "hydra", "url": self.hydra.admin_url, "issuers": [issuer]}],
         }
         # From high on tokens die: by default only from critical on, and calls are held for a person before that.
         policy = {"version": "containment-1", "mode": "enforce", "levels": {"high": {"allow": False, "revoke": True}}}

@@ -17,7 +17,7 @@ from ..support.alert_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.integration
 
-TARGET = 'webhooks: [{{name: soc, url: "{url}", secret: {{file: key}}, allow_http: true}}]\n'
+TARGET = 'webhooks: [{{name: soc, url: "{url}", secret: {{file: key}}}}]\n'
 OTHER = SECRET[:-4] + "AAA="
 
 

@@ -1,7 +1,7 @@
 """Okta: the token inline hook of a custom authorization server.
 
 Okta can deny (an `error`), shorten (300 to 86,400 s) and write claims. It can not leave scopes out. What is to live for
-less than 300 s is denied, or lives for 300 s, as `too_short` says. Okta waits 3 s, and issues the token unchanged if it
+less than 300 s is denied. Okta waits 3 s, and issues the token unchanged if it
 gets no answer, or any but 200 and 204: it fails open, whatever is set here.
 """
 
@@ -66,12 +66,7 @@ class OktaHook(HookAdapter):
         if verdict.narrowed:
             return deny(verdict, NOT_NARROWED)
         ceiling = verdict.max_token_lifetime_s
-        if (
-            ceiling is not None
-            and ceiling < MIN_LIFETIME_S
-            and self.settings.too_short == "deny"
-            and parsed.data is not None
-        ):
+        if ceiling is not None and ceiling < MIN_LIFETIME_S and parsed.data is not None:
             return deny(verdict, NOT_SHORTENED)
         return verdict
 

@@ -20,7 +20,7 @@ data_dir: state
 listen: {host: 0.0.0.0, port: 9000}
 issuers:
   - {issuer: "https://as.example", jwks_uri: "https://as.example/jwks", audiences: ["https://trust.example"]}
-  - {issuer: "urn:trustwatch:local", jwks_file: state/local-jwks.json, audiences: [trustwatch], algorithms: [ES256]}
+  - {issuer: "urn:trustwatch:local", jwks_file: state/local-jwks.json, audiences: [trustwatch]}
 callers:
   - {name: gateway, client_id: gw, authenticated_by: "https://as.example", tenants: [acme-corp],
      issuers: ["https://as.example"], sources: ["urn:gateway:*"], trusted: true, events_per_s: 500}
@@ -136,13 +136,8 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("callers: [{name: a, name: b}]", ["a name stands twice", "lines 1 and 1"]),
         (
             f"issuers: [{{{ISSUER} algorithms: [none], jwks_uri: 'https://a.b/j'}}]",
-            ["'none'", "ES256", "algorithms[0]"],
+            ["was removed", "all asymmetric signature algorithms are accepted"],
         ),
-        (
-            f"issuers: [{{{ISSUER} algorithms: [HS256], jwks_uri: 'https://a.b/j'}}]",
-            ["'HS256'", "ES256", "HS* are refused"],
-        ),
-        (f"issuers: [{{{ISSUER} algorithms: [], jwks_uri: 'https://a.b/j'}}]", ["length >= 1", "algorithms"]),
         (f"issuers: [{{{ISSUER}}}]", ["either `jwks_uri` or `jwks_file`", "`$.issuers[0]`"]),
         (f"issuers: [{{{ISSUER} jwks_uri: 'http://as.example/j'}}]", ["must be an https URL", "only to loopback"]),
         (f"issuers: [{{{ISSUER} jwks_uri: 'http://127.0.0.1.evil.example/j'}}]", ["must be an https URL"]),
@@ -159,8 +154,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ),
         ("callers: [{name: x, client_id: c}, {name: x, client_id: d}]", ["`$.callers[1].name`"]),
         ("callers: [{name: x, client_id: c}, {name: y, client_id: c}]", ["same client", "`$.callers[1]`"]),
-        ("webhooks: [{name: w, url: 'http://soc.example', secret: s, allow_http: true}]", ["https URL"]),
-        ("webhooks: [{name: w, url: 'http://127.0.0.1', secret: s}]", ["https URL"]),
+        ("webhooks: [{name: w, url: 'http://soc.example', secret: s}]", ["https URL"]),
         ("webhooks: [{name: w, url: 'https://soc.example'}]", ["missing required field `secret`"]),
         ("webhooks: [{name: w, url: 'https://s.example', secret: {env: NOT_SET}}]", ["NOT_SET is not set", ".secret`"]),
         ("webhooks: [{name: w, url: 'https://s.example', secret: {file: nope}}]", ["nope can not be read", ".secret`"]),
