@@ -42,17 +42,12 @@ def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | N
     return EngineSettings(settings.risk, settings.pipeline.resident_agents if capacity is None else capacity, learn)
 
 
-def policy_table(settings: Settings) -> PolicyTable:
-    """Token policy of every level."""
-    return PolicyTable(settings.token_policy.by_level(), settings.token_policy.version)
-
-
 def policy_book(settings: Settings) -> PolicyBook:
     """Token policies of all agents. Raises ConfigError where the policy file is wrong."""
     if settings.token_policy_file is not None:
         return read_policy_book(settings.token_policy_file)
     modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
-    return PolicyBook(policy_table(settings), (), modes, settings.tenant(ANY_TENANT).mode)
+    return PolicyBook(PolicyTable(version="1"), (), modes, settings.tenant(ANY_TENANT).mode)
 
 
 def live_policy(settings: Settings) -> LivePolicy:

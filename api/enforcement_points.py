@@ -77,9 +77,7 @@ def _hook_effect(hook: HookSettings, policy: LevelTokenPolicy) -> tuple[int | No
     if hook.kind in ("hydra", "zitadel"):
         return None, f"cannot shorten: new tokens live as long as {product} gives them"
     if hook.kind == "okta" and ceiling < OKTA_SHORTEST_S:
-        if hook.too_short == "deny":
-            return None, f"refuses new tokens: {product} gives none of less than {OKTA_SHORTEST_S} s"
-        return OKTA_SHORTEST_S, f"shortens new tokens to {OKTA_SHORTEST_S} s, the least that {product} gives"
+        return None, f"refuses new tokens: {product} gives none of less than {OKTA_SHORTEST_S} s"
     if hook.kind == "authzen":
         return ceiling, f"tells who asks: at most {ceiling:,} s; to keep it is theirs"
     return ceiling, f"shortens new tokens to at most {ceiling:,} s"

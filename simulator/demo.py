@@ -57,7 +57,7 @@ SETTINGS_SECTIONS = """\
 listen: {{port: {port}}}
 console: {{enabled: true, development_login: true}}
 webhooks:
-  - {{name: demo-inbox, url: "{inbox}", secret: {{file: inbox.secret}}, allow_http: true}}
+  - {{name: demo-inbox, url: "{inbox}", secret: {{file: inbox.secret}}}}
 lifecycle: {{enabled: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}"""

@@ -138,5 +138,5 @@ async def _wait_for_either(first: asyncio.Event, second: asyncio.Event, seconds:
                 await task
 
 
-def _make_assertion_signer(private_key: str, key_id: str, algorithm: str) -> AssertionSigner:
-    return assertion_signer(private_key, key_id, algorithm, clock.now_s, new_id)
+def _make_assertion_signer(private_key: str, key_id: str) -> AssertionSigner:
+    return assertion_signer(private_key, key_id, clock.now_s, new_id)

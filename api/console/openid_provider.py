@@ -99,7 +99,7 @@ class OpenIdProvider:
         self._sign = None
         if self.settings.client_key is not None:
             key, key_id = self.settings.client_key.reveal(), self.settings.client_key_id or ""
-            self._sign = assertion_signer(key, key_id, self.settings.client_key_algorithm, self.clock, self.new_id)
+            self._sign = assertion_signer(key, key_id, self.clock, self.new_id)
 
     async def close(self) -> None:
         """Close connections."""
@@ -221,7 +221,7 @@ class OpenIdProvider:
             try:
                 if keys is None:
                     raise UnknownKey(issuer.issuer)
-                return verify_id_token(id_token, issuer, keys, nonce, self.clock(), self.rules.leeway_s)
+                return verify_id_token(id_token, issuer, keys, nonce, self.clock())
             except UnknownKey:
                 fetch = jwks.refresh_soon(issuer.issuer) if attempt == 1 else None
                 if fetch is None:
@@ -238,7 +238,6 @@ class OpenIdProvider:
                 issuer=metadata.issuer,
                 audiences=(self.settings.client_id,),
                 jwks_uri=metadata.jwks_uri,
-                algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
             jwks = JwksCache((issuer,), self.clock, self.monotonic, self.ca_file)

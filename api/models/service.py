@@ -20,6 +20,7 @@ from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
 from trustwatch.scoring.learning.budget_chart import BudgetDay
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, observed_shares
 from trustwatch.scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
+from trustwatch.scoring.learning.settings import DRIFTED_FEATURES, DRIFTED_SCORES
 from trustwatch.scoring.records.models import (
     ModelAction,
     ModelHistoryEntry,
@@ -188,8 +189,7 @@ class ModelService:
         from_day = self._today() - min(days, MAX_DAYS) + 1
         tenants = visible_tenants(caller, tenant)
         measured = await self._executor(self._store.models.list_days, from_day, tenants, self.version)
-        thresholds = self._settings.lifecycle.drift
-        return DriftReport([day for day in measured if "scores" in day.drift], thresholds.features, thresholds.scores)
+        return DriftReport([day for day in measured if "scores" in day.drift], DRIFTED_FEATURES, DRIFTED_SCORES)
 
     async def budget(
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None

@@ -13,9 +13,6 @@ from trustwatch.ingest.settings import Name, SettingsPart, check_url, setting
 
 from .event_source_settings import SELF, EventSourceSettings
 
-SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
-"""Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
-
 ANY_TENANT = "*"
 
 TokenType = Literal["at+jwt", "JWT"]
@@ -31,10 +28,6 @@ class IssuerSettings(SettingsPart, frozen=True):
     ]
     jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
     jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
-    algorithms: Annotated[
-        tuple[SignatureAlgorithm, ...],
-        setting("signature algorithms accepted; `none` and HS* are refused", min_length=1),
-    ] = ("ES256", "RS256", "PS256", "EdDSA")
     token_types: Annotated[
         tuple[TokenType, ...], setting("header `typ` accepted; `[at+jwt]` is RFC 9068 to the letter", min_length=1)
     ] = ("at+jwt", "JWT")
@@ -205,5 +198,4 @@ class ProofSettings(SettingsPart, frozen=True):
 class VerificationSettings(SettingsPart, frozen=True):
     """Verification of tokens."""
 
-    leeway_s: Annotated[float, setting("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
     proofs: Annotated[ProofSettings, setting("tokens that are bound to a key or a certificate")] = ProofSettings()

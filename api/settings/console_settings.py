@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
 
-from .access_settings import SignatureAlgorithm
-
 ConsoleScope = Literal["trust.score:read", "trust.feedback", "trust.admin"]
 MAX_SESSION_S = 7 * 86_400
 """So long after signing in no session lasts, whatever the settings said then and say now."""
@@ -43,11 +41,7 @@ class ConsoleOidcSettings(SettingsPart, frozen=True, kw_only=True):
         Secret | None, setting("private key in PEM instead of a secret (`private_key_jwt`): `{file: PATH}`")
     ] = None
     client_key_id: Annotated[Name | None, setting("`kid` of that key; for `client_key`, which needs it")] = None
-    client_key_algorithm: Annotated[SignatureAlgorithm, setting("JWS algorithm of that key")] = "ES256"
     scopes: Annotated[tuple[Name, ...], setting("scopes that are asked for", min_length=1)] = ("openid", "profile")
-    algorithms: Annotated[
-        tuple[SignatureAlgorithm, ...], setting("signature algorithms of ID tokens that are accepted", min_length=1)
-    ] = ("ES256", "RS256", "PS256", "EdDSA")
     name_claim: Annotated[
         Name, setting("claim that names the person in records; choose one that the provider never gives to another")
     ] = "sub"

@@ -11,7 +11,7 @@ from trustwatch.ingest.formats.expressions import JmesPathExpression
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from trustwatch.scoring.delivery.actuators.actuator_settings import check_client_credentials
 
-from .access_settings import IssuerSettings, SignatureAlgorithm
+from .access_settings import IssuerSettings
 
 HookKind = Literal["hydra", "okta", "wso2", "zitadel", "authzen"]
 HookName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
@@ -39,11 +39,9 @@ class HookSettings(SettingsPart, frozen=True):
         ),
     ] = None
     proof: Annotated[
-        Literal["header", "bearer", "basic"], setting("how the secret comes; `zitadel` signs with it instead")
+        Literal["header", "bearer", "basic"],
+        setting("how the secret comes, `header` is `X-Trustwatch-Key`; `zitadel` signs with it instead"),
     ] = "header"
-    header: Annotated[HeaderName, setting("the header that holds the secret where `proof` is `header`")] = (
-        "X-Trustwatch-Key"
-    )
     on_failure: Annotated[
         Literal["open", "closed"],
         setting("what a request gets that can not be decided for a fault of ours: a token as usual, or none"),
@@ -55,10 +53,6 @@ class HookSettings(SettingsPart, frozen=True):
     agent: Annotated[
         str | None, setting("where in the request the agent is, JMESPath; null is the client (`user.id` for `zitadel`)")
     ] = None
-    too_short: Annotated[
-        Literal["deny", "minimum"],
-        setting("`okta`: what becomes of tokens that may not live for the 300 s that Okta wants at least"),
-    ] = "deny"
 
     def __post_init__(self) -> None:
         if self.kind == "authzen":
@@ -137,7 +131,6 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
         Secret | None, setting("its private key (PEM), for private_key_jwt with the issuer as `aud`: `{file: PATH}`")
     ] = None
     key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
-    key_algorithm: Annotated[SignatureAlgorithm, setting("what our assertions are signed with")] = "ES256"
 
     def __post_init__(self) -> None:
         super().__post_init__()

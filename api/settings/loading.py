@@ -81,25 +81,12 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings
     apply_variables(raw, variables)
     origin = partial(origin_of_error, file="settings" if path is None else str(path), variables=variables)
     removed = leave_out_removed(raw, origin)
-    _fill_policies(raw)
     try:
         settings = msgspec.convert(raw, Settings, dec_hook=_decoder(base, environ))
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin(str(error))}: {error}{error_hint(Settings, str(error))}") from None
     settings = msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
     return ReadSettings(settings, removed)
-
-
-def _fill_policies(raw: dict[str, Any]) -> None:
-    """A level given in part keeps the rest of *its* default, not that of some other level."""
-    given = raw.get("token_policy")
-    if not isinstance(given, dict):
-        return
-    defaults = msgspec.to_builtins(Settings().token_policy)
-    raw["token_policy"] = {
-        name: {**defaults[name], **value} if isinstance(value, dict) and isinstance(defaults.get(name), dict) else value
-        for name, value in given.items()
-    }
 
 
 def _decoder(base: Path, environ: Mapping[str, str]) -> Callable[[type, Any], Any]:

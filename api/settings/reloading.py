@@ -22,7 +22,6 @@ RELOADABLE: Final = frozenset(
         "tenants.NAME.mode",
         "webhooks",
         "risk.cool_down_s",
-        "token_policy",
     }
 )
 """Members that are reloadable, with all below them; reference/settings.md marks them. `callers` with a condition."""
@@ -58,12 +57,12 @@ class SettingsChange(NamedTuple):
     @property
     def changes_policy(self) -> bool:
         """True if tokens may get something else than before."""
-        return any(member.split(".")[0] in ("token_policy", "tenants") for member in self.applied)
+        return any(member.startswith("tenants") for member in self.applied)
 
 
 def change_of_settings(before: Settings, after: Settings) -> SettingsChange:
     """Split the difference between the settings in force and those of the file."""
-    taken: dict[str, Any] = {name: getattr(after, name) for name in ("logs", "webhooks", "token_policy")}
+    taken: dict[str, Any] = {name: getattr(after, name) for name in ("logs", "webhooks")}
     taken["risk"] = msgspec.structs.replace(before.risk, cool_down_s=after.risk.cool_down_s)
     taken["tenants"] = _tenants_with_modes(before.tenants, after.tenants)
     if _are_callers_reloadable(before, after):

@@ -6,11 +6,15 @@ the line of the changelog that names the replacement.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.policy.book import LevelPolicies
 
 
 class RemovedSetting(NamedTuple):
@@ -24,6 +28,10 @@ class RemovedSetting(NamedTuple):
     default: Any
     line: str
 
+
+_TOKEN_POLICY: Final = json.loads(msgspec.json.encode(LevelPolicies()))
+
+_ALGORITHMS: Final = ["ES256", "RS256", "PS256", "EdDSA"]
 
 _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
@@ -126,6 +134,33 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "keys of argument origins change every 90 days; raise `privacy.origin_key_generation` to change them at once": {
         "privacy.origin_key_days": 90,
+    },
+    "all asymmetric signature algorithms are accepted, and the key decides which fit": {
+        "issuers[].algorithms": _ALGORITHMS,
+        "gateway.issuers[].algorithms": _ALGORITHMS,
+        "shared_signals.transmitters[].algorithms": _ALGORITHMS,
+        "console.oidc.algorithms": _ALGORITHMS,
+    },
+    "the algorithm of our assertions follows from the private key: RS256, ES256 to ES512 or EdDSA": {
+        "gateway.issuers[].key_algorithm": "ES256",
+        "actuators[].auth.algorithm": "ES256",
+        "shared_signals.transmitters[].auth.algorithm": "ES256",
+        "console.oidc.client_key_algorithm": "ES256",
+    },
+    "http is accepted to loopback alone, without a setting": {
+        "webhooks[].allow_http": False,
+        "actuators[].allow_http": False,
+    },
+    "clocks of issuers may differ by 30 s": {"verification.leeway_s": 30.0},
+    "the header of the secret is `X-Trustwatch-Key`": {"hooks[].header": "X-Trustwatch-Key"},
+    "Okta issues no token that would have to live for less than 300 s": {"hooks[].too_short": "deny"},
+    "features have drifted at a population stability index of 0.5, p-values at 0.2": {
+        "lifecycle.drift.features": 0.5,
+        "lifecycle.drift.scores": 0.2,
+    },
+    "below a confidence of 0.3 the level is `unknown`": {"risk.confidence_minimum": 0.3},
+    "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
+        "token_policy": {"version": "1", **_TOKEN_POLICY},
     },
 }
 """Defaults of removed settings by the line that they share."""

@@ -1,12 +1,11 @@
-"""Risk and its levels: evidence to risk, and the meaning of a level for tokens."""
+"""Risk and its levels."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from trustwatch.ingest.settings import Name, setting
+from trustwatch.ingest.settings import setting
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
-from trustwatch.scoring.policy.book import LevelPolicies
 
 
 class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
@@ -14,14 +13,6 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
 
     staleness_s: Annotated[
         float,
-        setting(
-            "answers say `stale` when the pipeline is dead or behind for longer, s", after="confidence_minimum", gt=0
-        ),
+        setting("answers say `stale` when the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
     ] = 300.0
     cool_down_s: Annotated[float, setting("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
-
-
-class TokenPolicySettings(LevelPolicies, frozen=True):
-    """Policy per level, with the name it goes by."""
-
-    version: Annotated[Name, setting("`policy_version` of answers and decisions; raise it with every change")] = "1"

@@ -29,7 +29,7 @@ from .enforcement_settings import GatewaySettings, HookSettings
 from .event_source_settings import SELF
 from .kafka_settings import KafkaSettings
 from .learning_settings import LifecycleSettings
-from .risk_settings import ServiceRiskSettings, TokenPolicySettings
+from .risk_settings import ServiceRiskSettings
 from .service_settings import (
     ListenSettings,
     LogSettings,
@@ -91,11 +91,11 @@ class Settings(SettingsPart, frozen=True):
     kafka: Annotated[KafkaSettings, setting("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, setting("from events to risk")] = PipelineSettings()
     risk: Annotated[ServiceRiskSettings, setting("from evidence to levels")] = ServiceRiskSettings()
-    token_policy: Annotated[TokenPolicySettings, setting("what a level means for tokens")] = TokenPolicySettings()
     token_policy_file: Annotated[
         Path | None,
         setting(
-            "token policy as a file, read anew when it changes; replaces `token_policy` and the modes of `tenants`"
+            "what a level means for tokens, read again when the file changes; null is the default policy. Replaces the "
+            "modes of `tenants`"
         ),
     ] = None
     identity: Annotated[IdentitySettings, setting("under which key agents are known")] = IdentitySettings()

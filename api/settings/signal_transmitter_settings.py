@@ -12,7 +12,7 @@ import msgspec
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
 
-from .access_settings import IssuerSettings, SignatureAlgorithm
+from .access_settings import IssuerSettings
 from .event_source_settings import EventSourceSettings
 
 TransmitterName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
@@ -76,10 +76,6 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
     )
     jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
     jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
-    algorithms: Annotated[
-        tuple[SignatureAlgorithm, ...],
-        setting("signature algorithms accepted; `none` and HS* are refused", min_length=1),
-    ] = ("ES256", "RS256", "PS256", "EdDSA")
     encrypted: Annotated[
         Literal["refuse", "accept", "require"],
         setting(
@@ -141,7 +137,6 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
             audiences=self.audiences,
             jwks_uri=self.jwks_uri,
             jwks_file=self.jwks_file,
-            algorithms=self.algorithms,
         )
 
     def as_source(self) -> EventSourceSettings:

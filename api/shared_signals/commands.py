@@ -139,5 +139,5 @@ def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[
     return asyncio.run(go())
 
 
-def _make_signer(private_key: str, key_id: str, algorithm: str) -> AssertionSigner:
-    return assertion_signer(private_key, key_id, algorithm, clock.now_s, new_id)
+def _make_signer(private_key: str, key_id: str) -> AssertionSigner:
+    return assertion_signer(private_key, key_id, clock.now_s, new_id)

@@ -37,6 +37,7 @@ from ..http.auth.callers import SourceBinding
 from ..http.auth.jwks import FETCH_TIMEOUT_S, JwksCache
 from ..http.auth.set_decryption import SetDecryption, is_encrypted
 from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.auth.token_verification import LEEWAY_S
 from ..http.line_limit import LineLimit
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import IssuerSettings, VerificationSettings
@@ -283,7 +284,7 @@ class SignalReceiver:
         keys = self.jwks.keys(transmitter.issuer.issuer)
         if keys is None:
             raise KeysMissing(transmitter.name)
-        return verify_security_event(text, transmitter.issuer, keys, self._clock(), self._rules.leeway_s)
+        return verify_security_event(text, transmitter.issuer, keys, self._clock())
 
     async def _refuse_used_states(
         self, transmitter: SignalTransmitter, verified: list[dict[str, Any] | SetRefused | NotNow]
@@ -429,7 +430,7 @@ class SignalReceiver:
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""
         now_s = self._clock()
-        before_ms = int((now_s - MAX_AGE_S - self._rules.leeway_s) * 1000)
+        before_ms = int((now_s - MAX_AGE_S - LEEWAY_S) * 1000)
         await self._executor.write(self._store.forget, before_ms, int(now_s * 1000) - DAY_MS)
         counts = await self._executor(self._store.count_taken)
         for name, transmitter in self.transmitters.items():

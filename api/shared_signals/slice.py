@@ -67,8 +67,8 @@ def _make_decryption(runtime: Runtime) -> SetDecryption | None:
 
 
 def _make_poller(runtime: Runtime, receiver: SignalReceiver, states: VerificationStates) -> SignalPoller:
-    def make_signer(private_key: str, key_id: str, algorithm: str) -> AssertionSigner:
-        return assertion_signer(private_key, key_id, algorithm, runtime.clock, runtime.new_id)
+    def make_signer(private_key: str, key_id: str) -> AssertionSigner:
+        return assertion_signer(private_key, key_id, runtime.clock, runtime.new_id)
 
     http = make_webhook_client(runtime.settings.outgoing.ca_file)
     factory = ActuatorFactory(http, make_signer, runtime.now_ms, runtime.monotonic)

@@ -198,10 +198,8 @@ class ContainmentTestbed:
                 {"name": "all", "client_id": "all", **every},
                 {"name": "envoy", "client_id": "envoy", "tenants": [TENANT], "issuers": [issuer], "format": "envoy"},
             ],
-            "tenants": {TENANT: {"mode": "enforce"}},
             "shared_signals": {"enabled": True, "push_hosts": ["127.0.0.1"]},
-            # From high on tokens die: by default only from critical on, and calls are held for a person before that.
-            "token_policy": {"version": "containment-1", "high": {"allow": False, "revoke": True}},
+            "token_policy_file": "policy.yaml",
             "registry": [
                 {"tenant": TENANT, "issuer": issuer, "agent": f"agent-{role.lower()}-*", "type": role} for role in ROLES
             ],
@@ -212,16 +210,16 @@ class ContainmentTestbed:
                     "tenant": TENANT,
                     "issuer": issuer,
                     "secret": self._secret,
-                    "header": HOOK_HEADER,
                 }
             ],
             "gateway": {
                 "issuers": [{"issuer": issuer, "audiences": [API], "jwks_uri": self.hydra.jwks_url, "tenant": TENANT}],
             },
-            "actuators": [
-                {"name": "hydra", "kind": "hydra", "url": self.hydra.admin_url, "issuers": [issuer], "allow_http": True}
-            ],
+            "actuators": [{"name": "hydra", "kind": "hydra", "url": self.hydra.admin_url, "issuers": [issuer]}],
         }
+        # From high on tokens die: by default only from critical on, and calls are held for a person before that.
+        policy = {"version": "containment-1", "mode": "enforce", "levels": {"high": {"allow": False, "revoke": True}}}
+        (self.folder / "policy.yaml").write_text(json.dumps(policy))
         path = self.folder / "settings.yaml"
         path.write_text(json.dumps(settings))
         return path

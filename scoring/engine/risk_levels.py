@@ -39,6 +39,8 @@ day, and nothing of the agent would ever be learned."""
 
 DWELL_MS = 600_000.0
 """A level lasts at least this long before the next step down."""
+CONFIDENCE_MINIMUM = 0.3
+"""Below this confidence the level is `unknown`."""
 OWN_EVENTS = 20.0
 """Events at which an agent's own history is half of what can be known."""
 
@@ -53,7 +55,7 @@ class RiskParameters(NamedTuple):
 
 def kernel_parameters(settings: RiskEvaluationSettings) -> RiskParameters:
     """*settings* for the functions below."""
-    return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, settings.confidence_minimum)
+    return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, CONFIDENCE_MINIMUM)
 
 
 MAX_ABOVE_CRITICAL = 4.0

@@ -66,7 +66,6 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
     )
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
-    confidence_minimum: Annotated[float, setting("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3
     disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()
     sensitive_types: Annotated[
         tuple[Name, ...],

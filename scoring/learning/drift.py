@@ -32,7 +32,7 @@ from ..engine.scored_batch import ScoredBatch
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.models import FLEET_PEER_GROUP, P_VALUE_EDGES, PeerGroup, PeerGroupDay
-from .settings import DriftSettings
+from .settings import DRIFTED_FEATURES, DRIFTED_SCORES, DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 """Edges of the bins of evidence, decades: finer cuts see differences that no alert would ever follow from."""
@@ -311,8 +311,8 @@ class PeerGroupMonitor:
         total = reduce(DistributionSketch.merged, alike)
         scores, features = measure_drift(sketch, total, self._model.detector.feature_names)
         judged = self._is_over(day)
-        drifted = [SCORES_KEY] if scores > bounds.scores else []
-        drifted += [name for name, index in features.items() if index > bounds.features]
+        drifted = [SCORES_KEY] if scores > DRIFTED_SCORES else []
+        drifted += [name for name, index in features.items() if index > DRIFTED_FEATURES]
         return {"judged": judged, "scores": scores, "features": features, "drifted": drifted if judged else []}
 
 

@@ -45,12 +45,11 @@ def held(settings: Settings, level: RiskLevel, policy: LevelTokenPolicy, **more:
         (hook("zitadel"), SHORT, None, "cannot shorten: new tokens live as long as ZITADEL gives them"),
         (hook("okta"), LONG, 900, "shortens new tokens to at most 900 s"),
         (hook("okta"), SHORT, None, "refuses new tokens: Okta gives none of less than 300 s"),
-        (hook("okta", too_short="minimum"), SHORT, 300, "shortens new tokens to 300 s, the least that Okta gives"),
         (hook("wso2"), SHORT, 60, "shortens new tokens to at most 60 s"),
         (HookSettings(name="ask", kind="authzen"), SHORT, 60, "tells who asks: at most 60 s; to keep it is theirs"),
         (hook("hydra"), DENIED, None, "refuses new tokens"),
     ],
-    ids=["hydra", "zitadel", "okta", "okta-short", "okta-minimum", "wso2", "authzen", "denied"],
+    ids=["hydra", "zitadel", "okta", "okta-short", "wso2", "authzen", "denied"],
 )
 def test_hooks_do_what_their_product_can(
     asked: HookSettings, policy: LevelTokenPolicy, lifetime: int | None, said: str

@@ -340,8 +340,8 @@ def exact_arguments(data: bytes) -> None:
 
 def token(data: bytes) -> None:
     """A token as it stands, and its claims under a good signature: claims, or AuthenticationFailed."""
-    issuer = IssuerSettings(issuer=ISSUER, audiences=("trustwatch",), jwks_uri=f"{ISSUER}/jwks", algorithms=("EdDSA",))
-    keys = parse_keys(_keys().document, ("EdDSA",))
+    issuer = IssuerSettings(issuer=ISSUER, audiences=("trustwatch",), jwks_uri=f"{ISSUER}/jwks")
+    keys = parse_keys(_keys().document)
     forms = [data.decode("latin-1")]
     if data:
         parts = [
@@ -356,7 +356,7 @@ def token(data: bytes) -> None:
         except AuthenticationFailed:
             pass
         try:
-            claims = verify_token(form, issuer, keys, NOW, 30.0)
+            claims = verify_token(form, issuer, keys, NOW)
         except InvalidToken as error:
             assert error.reason
         else:
@@ -367,8 +367,8 @@ def token(data: bytes) -> None:
 def received_set(data: bytes) -> None:
     """Claims of a SET under a good signature, and the SET as it stands: an audit event that the intake takes, a signal
     that means nothing here, or an error of RFC 8935."""
-    issuer = IssuerSettings(issuer=ISSUER, audiences=("trustwatch",), jwks_uri=f"{ISSUER}/jwks", algorithms=("EdDSA",))
-    keys = parse_keys(_keys().document, ("EdDSA",))
+    issuer = IssuerSettings(issuer=ISSUER, audiences=("trustwatch",), jwks_uri=f"{ISSUER}/jwks")
+    keys = parse_keys(_keys().document)
     parts = [
         base64.urlsafe_b64encode(part).rstrip(b"=")
         for part in (b'{"alg":"EdDSA","typ":"secevent+jwt","kid":"k1"}', data)
@@ -376,7 +376,7 @@ def received_set(data: bytes) -> None:
     signature = base64.urlsafe_b64encode(_keys().private.sign(b".".join(parts))).rstrip(b"=")
     for form in (data.decode("latin-1"), b".".join([*parts, signature]).decode()):
         try:
-            claims = verify_security_event(form, issuer, keys, NOW, 30.0)
+            claims = verify_security_event(form, issuer, keys, NOW)
         except SetRefused as refused:
             assert refused.err in get_args(SetErrorCode)
             continue
@@ -416,7 +416,7 @@ def client_certificate(data: bytes) -> None:
 def key_set(data: bytes) -> None:
     """Keys of an issuer: those that can verify, or ValueError; no private or symmetric one is among them."""
     try:
-        keys = parse_keys(data, ("ES256", "RS256", "PS256", "EdDSA"))
+        keys = parse_keys(data)
     except ValueError:
         return
     for alg in ("ES256", "RS256", "PS256", "EdDSA"):

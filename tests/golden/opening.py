@@ -17,7 +17,7 @@ PARTITIONS = 2
 KEEP = """\
 retention_days: 36500
 retention: {log: 36500}
-webhooks: [{name: soc, url: "http://127.0.0.1:9/", allow_http: true, secret: {file: secret}}]
+webhooks: [{name: soc, url: "http://127.0.0.1:9/", secret: {file: secret}}]
 """
 STORE = "store: {agents_days: 36500}\n"
 ARCHIVE = "archive: {directory: archive, retention_days: 36500, interval_s: 0.5}\n"

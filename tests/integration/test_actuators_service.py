@@ -30,7 +30,7 @@ def server(request: pytest.FixtureRequest) -> AuthorizationServer:
 
 def configured(server: AuthorizationServer, folder: Path, issuers: str = f'["{ISSUER}"]') -> str:
     """The `actuators` that reach it, with the most that it allows: a private key at Keycloak, nothing at Hydra."""
-    common = f"name: as, issuers: {issuers}, tenants: [acme-corp], allow_http: true, default_lifetime_s: {DEFAULT_S}"
+    common = f"name: as, issuers: {issuers}, tenants: [acme-corp], default_lifetime_s: {DEFAULT_S}"
     if isinstance(server, HydraServer):
         return f"actuators:\n  - {{kind: hydra, url: '{server.hydra.admin_url}', {common}}}\n"
     assert isinstance(server, KeycloakServer)

@@ -216,7 +216,9 @@ def test_an_attack_is_stopped_at_the_gateway(
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
     more = more.replace("tenant: acme-corp", f'tenant: "{tenant}"\n      agent_issuer: "{issuer}"')
     stops = "{allow: false, step_up: false, revoke: true}"
-    service = make_service(more + f"token_policy: {{medium: {stops}, high: {stops}}}\n")
+    service = make_service(more + "token_policy_file: policy.yaml\n")
+    policy = f"version: '2'\nmode: enforce\nlevels: {{medium: {stops}, high: {stops}}}\n"
+    (service.folder / "policy.yaml").write_text(policy)
     service.start()
     start_gateway(envoy, api.url, service.url + "/ext-authz")
     tokens = named_tokens(oidc_provider, attacked, quiet)
@@ -271,7 +273,7 @@ def test_we_introspect_by_private_key_jwt(
     ours = oidc_client(oidc_provider)
     file = tmp_path / "our-key.pem"
     file.write_bytes(ours.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    credentials = f'private_key: {{file: "{file}"}}\n      key_id: key-1\n      key_algorithm: RS256'
+    credentials = f'private_key: {{file: "{file}"}}\n      key_id: key-1'
     check_introspection(make_service, oidc_provider, ours.client_id, credentials)
 
 

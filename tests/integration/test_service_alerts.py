@@ -19,10 +19,10 @@ pytestmark = pytest.mark.integration
 
 HOOKS = """\
 webhooks:
-  - {{name: soc, url: "{url}", secret: {{file: soc.secret}}, allow_http: true}}
-  - {{name: chat, format: slack, url: {{file: chat.url}}, allow_http: true}}
-  - {{name: pager, format: pagerduty, url: "{url}", routing_key: {{file: pager.key}}, allow_http: true}}
-  - {{name: siem, format: ocsf, url: "{url}", secret: {{file: soc.secret}}, allow_http: true}}
+  - {{name: soc, url: "{url}", secret: {{file: soc.secret}}}}
+  - {{name: chat, format: slack, url: {{file: chat.url}}}}
+  - {{name: pager, format: pagerduty, url: "{url}", routing_key: {{file: pager.key}}}}
+  - {{name: siem, format: ocsf, url: "{url}", secret: {{file: soc.secret}}}}
 """
 
 

@@ -63,7 +63,7 @@ def receiver() -> Iterator[Receiver]:
 
 def test_attack_is_noticed_explained_alerted_and_released(make_service: Any, world: Any, receiver: Receiver) -> None:
     """The simulated day: attacked agents rise, reasons and decisions say why, a signed alert arrives, release helps."""
-    hook = f"- {{name: soc, url: '{receiver.url}', secret: '{SECRET}', allow_http: true}}"
+    hook = f"- {{name: soc, url: '{receiver.url}', secret: '{SECRET}'}}"
     service = make_service(f"webhooks:\n  {hook}\n")
     service.start()
     for start in range(0, len(world.day), 500):

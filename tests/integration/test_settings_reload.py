@@ -17,7 +17,7 @@ from ..support.alert_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.integration
 
-TARGET = 'webhooks: [{{name: soc, url: "{url}", secret: {{file: key}}, allow_http: true}}]\n'
+TARGET = 'webhooks: [{{name: soc, url: "{url}", secret: {{file: key}}}}]\n'
 OTHER = SECRET[:-4] + "AAA="
 
 
@@ -45,9 +45,9 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
         service.process.send_signal(signal.SIGHUP)
         service.wait(lambda: metric(name) > before, 20.0)
 
-    def lifetime() -> int:
-        answer = service.client.get("/v1/agents/nobody/risk", params={"tenant": "acme-corp"}, headers=service.auth())
-        return int(answer.json()["token_policy"]["max_token_lifetime_s"])
+    def mode() -> str:
+        answer = service.client.get("/v1/agents/nobody/risk", params={"tenant": "calm"}, headers=service.auth())
+        return str(answer.json()["mode"])
 
     def received_under(secret: str) -> None:
         where = ["--url", service.url, "--token", service.token("all")]
@@ -56,18 +56,18 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
         headers, body = receiver.got[-1]
         assert Webhook(secret).verify(body, headers)
 
-    assert lifetime() == 300
+    assert mode() == "shadow"
     received_under(SECRET)
 
     (service.folder / "key").write_text(OTHER)
-    changed = whole + "token_policy: {unknown: {max_token_lifetime_s: 77}}\nretention: {decisions: 77}\n"
+    changed = whole.replace("tenants:\n", "tenants:\n  calm: {mode: enforce}\n", 1) + "retention: {decisions: 77}\n"
     reload(changed)
-    assert lifetime() == 77
+    assert mode() == "enforce"
     received_under(OTHER)
     assert service.client.get("/readyz").json()["restart_needed"] == ["retention.decisions"]
 
     reload(changed + "risk: {cool_down_s: never}\n", "wrong")
-    assert lifetime() == 77
+    assert mode() == "enforce"
     log = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
     assert any("cool_down_s" in line.get("error", "") for line in log)
     assert any(line.get("members") == ["retention.decisions"] for line in log)
@@ -75,5 +75,5 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
     reload(whole.replace("callers:", "callers:\n  - {name: fresh, client_id: fresh, tenants: [acme-corp]}", 1))
     seen = service.client.get("/v1/agents", params={"tenant": "acme-corp"}, headers=service.auth("fresh"))
     assert seen.status_code == 200, seen.text
-    assert lifetime() == 300
+    assert mode() == "shadow"
     assert service.process.poll() is None

@@ -93,7 +93,7 @@ def target(url: str, wanted: AlertFormat, name: str = "soc", **values: Any) -> W
     if wanted == "slack":
         url += "/services/" + TOKEN
     levels: tuple[LevelName, ...] = values.pop("levels", ALL_LEVEL_NAMES)
-    return WebhookTarget(name, Secret(url), wanted, secret, routing_key=key, levels=levels, allow_http=True, **values)
+    return WebhookTarget(name, Secret(url), wanted, secret, routing_key=key, levels=levels, **values)
 
 
 DECISION = Decision(

@@ -31,8 +31,8 @@ console:
     grants:
       - {{name: soc, value: soc, scopes: ["trust.score:read", "trust.feedback"], tenants: [acme-corp]}}
 webhooks:
-  - {{name: soc, url: "{receiver}/soc", secret: "{signing}", allow_http: true}}
-  - {{name: old-pager, url: "http://127.0.0.1:9/gone", secret: "{signing}", allow_http: true}}
+  - {{name: soc, url: "{receiver}/soc", secret: "{signing}"}}
+  - {{name: old-pager, url: "http://127.0.0.1:9/gone", secret: "{signing}"}}
 hooks:
   - {{name: authzen, kind: authzen, tenant: acme-corp, issuer: "https://as.example"}}
 """

@@ -327,7 +327,7 @@ def _client_authentication(
 ) -> ClientAuthenticator:
     sign = None
     if issuer.private_key is not None:
-        sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, issuer.key_algorithm, clock, new_id)
+        sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, clock, new_id)
     return make_client_authenticator(issuer.client_id, issuer.client_secret, sign, issuer.issuer)
 
 

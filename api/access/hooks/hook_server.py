@@ -40,6 +40,7 @@ from .product_hooks import HOOK_ADAPTERS
 
 AUTHORIZATION_HEADER = b"authorization"
 SIGNATURE_HEADER = b"zitadel-signature"
+SECRET_HEADER = b"x-trustwatch-key"
 MAX_SIGNATURES = 8
 SIGNATURE_TOLERANCE_S = 300.0
 """Age at which a signature of ZITADEL is no longer taken: what its own libraries allow."""
@@ -68,8 +69,7 @@ def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> H
         return HookAuthentication(lambda request: has_valid_signature(request, secret, clock()), True, b"")
     match settings.proof:
         case "header":
-            name = settings.header.lower().encode()
-            return HookAuthentication(lambda request: _equals_secret(request.header(name), secret), False, b"")
+            return HookAuthentication(lambda request: _equals_secret(request.header(SECRET_HEADER), secret), False, b"")
         case "bearer":
             return HookAuthentication(
                 lambda request: _equals_secret(_credentials_of_scheme(request, b"bearer"), secret),

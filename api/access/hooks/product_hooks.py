@@ -129,8 +129,8 @@ class OktaHook(HookAdapter):
     """Okta: the token inline hook of a custom authorization server.
 
     Okta can deny (an `error`), shorten (300 to 86,400 s) and write claims. It cannot leave scopes out. A token that
-    must live for less than 300 s is denied, or lives for 300 s, as `too_short` says. Okta waits 3 s, and issues the
-    token unchanged if it gets no answer, or any but 200 and 204: it fails open, whatever is set here.
+    must live for less than 300 s is denied. Okta waits 3 s, and issues the token unchanged if it gets no answer, or any
+    but 200 and 204: it fails open, whatever is set here.
     """
 
     unchanged_response = HookResponse(204)
@@ -169,12 +169,7 @@ class OktaHook(HookAdapter):
         if verdict.narrowed:
             return deny(verdict, NOT_NARROWED)
         ceiling = verdict.max_token_lifetime_s
-        if (
-            ceiling is not None
-            and ceiling < MIN_LIFETIME_S
-            and self.settings.too_short == "deny"
-            and parsed.data is not None
-        ):
+        if ceiling is not None and ceiling < MIN_LIFETIME_S and parsed.data is not None:
             return deny(verdict, NOT_SHORTENED)
         return verdict
 

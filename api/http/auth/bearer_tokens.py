@@ -16,6 +16,7 @@ from cachetools import FIFOCache
 from ...settings.access_settings import IssuerSettings, VerificationSettings
 from .jwks import EpochClock, JwksCache
 from .token_verification import (
+    LEEWAY_S,
     MAX_TOKEN_BYTES,
     BadAuthorization,
     InvalidToken,
@@ -229,8 +230,8 @@ class TokenVerifier(Generic[BoundCaller]):
         keys = self._jwks.keys(issuer.issuer)
         if keys is None:
             raise UnknownKey(issuer.issuer)
-        claims = verify_token(text, issuer, keys, now, self._rules.leeway_s)
-        until = min(claims.exp + self._rules.leeway_s, self._jwks.usable_until(issuer.issuer))
+        claims = verify_token(text, issuer, keys, now)
+        until = min(claims.exp + LEEWAY_S, self._jwks.usable_until(issuer.issuer))
         return claims, until
 
     def _request_keys(self, issuer: str) -> None:

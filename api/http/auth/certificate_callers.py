@@ -15,7 +15,7 @@ from cryptography import x509
 from ...settings.access_settings import CallerCertificateSettings, CallerSettings, VerificationSettings
 from .callers import AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
 from .client_certificates import ForwardedCertificates, ShownCertificate, certificate_names
-from .token_verification import InvalidToken, MissingToken, base64url
+from .token_verification import LEEWAY_S, InvalidToken, MissingToken, base64url
 
 BROWSER_HEADERS: Final = (b"origin", b"sec-fetch-site")
 """Sent by browsers, which show a certificate for whatever page asks them to."""
@@ -48,7 +48,6 @@ class CertificateCallers:
         clock: Callable[[], float],
     ) -> None:
         self._forwarded = ForwardedCertificates(verification.proofs)
-        self._leeway_s = verification.leeway_s
         self._clock = clock
         self._by_thumbprint: dict[str, _Entry] = {}
         self._by_name: dict[str, _Entry] = {}
@@ -85,8 +84,8 @@ class CertificateCallers:
     def _end(self, certificate: x509.Certificate) -> float:
         """Seconds since 1970 at which the certificate ends. Raises InvalidCertificate unless it counts now."""
         try:
-            start = certificate.not_valid_before_utc.timestamp() - self._leeway_s
-            end = certificate.not_valid_after_utc.timestamp() + self._leeway_s
+            start = certificate.not_valid_before_utc.timestamp() - LEEWAY_S
+            end = certificate.not_valid_after_utc.timestamp() + LEEWAY_S
         except (ValueError, OverflowError):
             raise InvalidCertificate("the times of the client certificate can not be read") from None
         if not start <= self._clock() < end:

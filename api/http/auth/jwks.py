@@ -244,11 +244,7 @@ class JwksCache(PublishedKeyCache[KeySet]):
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
-        super().__init__(issuers, clock, _verification_keys, monotonic, ca_file)
-
-
-def _verification_keys(document: bytes, issuer: IssuerSettings) -> KeySet:
-    return parse_keys(document, issuer.algorithms)
+        super().__init__(issuers, clock, lambda document, _: parse_keys(document), monotonic, ca_file)
 
 
 async def _read_bounded(response: httpx2.Response) -> bytes:

@@ -11,7 +11,14 @@ from trustwatch.ingest.errors import TrustwatchError
 
 from ...settings.access_settings import IssuerSettings
 from .security_event_keys import SET_TYPE
-from .token_verification import MAX_KEY_ID_LENGTH, InvalidToken, KeySet, unverified_issuer
+from .token_verification import (
+    LEEWAY_S,
+    MAX_KEY_ID_LENGTH,
+    SIGNATURE_ALGORITHMS,
+    InvalidToken,
+    KeySet,
+    unverified_issuer,
+)
 
 SetErrorCode = Literal[
     "invalid_request",
@@ -57,9 +64,7 @@ class SetEarly(SetRefused):
         super().__init__("invalid_request", "the claim iat lies in the future")
 
 
-def verify_security_event(
-    token: str, transmitter: IssuerSettings, keys: KeySet, now: float, leeway_s: float
-) -> dict[str, Any]:
+def verify_security_event(token: str, transmitter: IssuerSettings, keys: KeySet, now: float) -> dict[str, Any]:
     """Claims of a SET with exactly one event.
 
     Raises:
@@ -67,7 +72,7 @@ def verify_security_event(
         SetEarly: its `iat` is ahead, by no more than `MAX_AHEAD_S`.
         SetRefused: anything else is wrong.
     """
-    kid, alg = _check_header(token, transmitter)
+    kid, alg = _check_header(token)
     _check_issuer(token, transmitter)
     key = keys.find(kid, alg)
     if key is None:
@@ -78,7 +83,7 @@ def verify_security_event(
         claims: dict[str, Any] = jwt.decode(
             token,
             key,
-            algorithms=list(transmitter.algorithms),
+            algorithms=SIGNATURE_ALGORITHMS,
             audience=transmitter.audiences,
             issuer=transmitter.issuer,
             options=options,
@@ -93,11 +98,11 @@ def verify_security_event(
         raise SetRefused("invalid_request", f"the SET lacks the claim {error.claim}") from None
     except (jwt.PyJWTError, RecursionError):
         raise SetRefused("invalid_request", "the SET is malformed") from None
-    _check_claims(claims, now + leeway_s)
+    _check_claims(claims, now + LEEWAY_S)
     return claims
 
 
-def _check_header(token: str, transmitter: IssuerSettings) -> tuple[str | None, str]:
+def _check_header(token: str) -> tuple[str | None, str]:
     if token.count(".") == 4:
         raise SetRefused("invalid_request", "a signed SET was expected, and there is an encrypted one (JWE)")
     try:
@@ -109,7 +114,7 @@ def _check_header(token: str, transmitter: IssuerSettings) -> tuple[str | None, 
         raise SetRefused("invalid_request", f"the header `typ` of a SET is {SET_TYPE}")
     if "crit" in header or "b64" in header:
         raise SetRefused("invalid_request", "the SET uses an extension that is not understood (crit)")
-    if alg not in transmitter.algorithms:
+    if alg not in SIGNATURE_ALGORITHMS:
         raise SetRefused("invalid_key", "the signature algorithm of the SET is not accepted")
     if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID_LENGTH):
         raise SetRefused("invalid_request", "the header `kid` of the SET is no key id")

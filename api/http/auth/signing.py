@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import jwt
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -113,12 +114,12 @@ class LocalSigningKey:
 
 
 def assertion_signer(
-    key: str, key_id: str, algorithm: str, now_s: Callable[[], float], new_id: Callable[[], str]
+    key: str, key_id: str, now_s: Callable[[], float], new_id: Callable[[], str]
 ) -> Callable[[str, str], str]:
     """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523).
 
     Raises:
-        ConfigError: the key is none, or does not fit the algorithm.
+        ConfigError: the key is none of these.
     """
 
     def sign(client_id: str, audience: str) -> str:
@@ -131,13 +132,20 @@ def assertion_signer(
             "exp": issued + ASSERTION_LIFETIME_S,
             "jti": new_id(),
         }
-        return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id})
+        return jwt.encode(claims, private, algorithm=algorithm, headers={"kid": key_id})
 
-    try:
-        sign("trial", "trial")  # a wrong key shows at start, not at the first containment
-    except (jwt.PyJWTError, TypeError, ValueError, NotImplementedError):
-        raise ConfigError(f"the key {key_id!r} is no private key in PEM for {algorithm}") from None
+    try:  # a wrong key shows at start, not at the first containment
+        private: Any = load_pem_private_key(key.encode(), None)
+        algorithm = _ALGORITHMS.get(getattr(getattr(private, "curve", None), "name", ""), "EdDSA")
+        if isinstance(private, rsa.RSAPrivateKey):
+            algorithm = "RS256"
+        sign("trial", "trial")
+    except (jwt.PyJWTError, TypeError, ValueError, NotImplementedError, UnsupportedAlgorithm):
+        raise ConfigError(f"the key {key_id!r} is not a private key in PEM: RSA, EC or Ed25519") from None
     return sign
+
+
+_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 
 def _create_key(path: Path) -> None:

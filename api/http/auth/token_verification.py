@@ -83,6 +83,10 @@ _ALGORITHMS_OF_KEY: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("OKP", "Ed25519"): ("EdDSA",),
     ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
 }
+SIGNATURE_ALGORITHMS = [alg for fitting in _ALGORITHMS_OF_KEY.values() for alg in fitting]
+"""Accepted of every issuer: asymmetric only, so never `none` or HS*."""
+LEEWAY_S = 30.0
+"""Clock difference to issuers that is forgiven: clocks that are synchronized at all differ by less."""
 _REQUIRED_CLAIMS = ["exp", "iat", "iss", "sub", "aud"]
 _OTHER_TOKEN_TYPES = frozenset({"ID", "Refresh", "Offline", "Logout"})  # Keycloak's `typ` claim, under header typ JWT
 
@@ -137,8 +141,8 @@ class KeySet:
         return fitting[0] if len(fitting) == 1 else None
 
 
-def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
-    """Keys of a JWKS document that may verify one of *algorithms*.
+def parse_keys(document: bytes) -> KeySet:
+    """Keys of a JWKS document that may verify one of `SIGNATURE_ALGORITHMS`.
 
     Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members. A
     member that can not be read is skipped, and said: it must not cost the others their place.
@@ -153,7 +157,7 @@ def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
     skipped: list[str] = []
     for index, member in enumerate(members):
         try:
-            usable = usable_keys(member, algorithms)
+            usable = usable_keys(member)
         except Exception as error:  # a member of any type in any place: PyJWT and cryptography expect texts
             skipped.append(f"#{index}: {type(error).__name__}")
             continue
@@ -173,7 +177,7 @@ def read_jwks_members(document: bytes) -> list[Any]:
     return members
 
 
-def usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
+def usable_keys(member: Any, algorithms: Sequence[str] = SIGNATURE_ALGORITHMS) -> list[tuple[str, jwt.PyJWK]]:
     """Keys of one member of a set; raises where something in it has a wrong type or is no key."""
     if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
         raise TypeError
@@ -223,7 +227,7 @@ def unverified_issuer(token: str) -> str:
     return issuer
 
 
-def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, leeway_s: float) -> TokenClaims:
+def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float) -> TokenClaims:
     """Everything that must hold of an access token, in one call.
 
     Raises:
@@ -231,7 +235,7 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, l
         InvalidToken: anything else is wrong; the message holds nothing of the token.
     """
     claims = signed_claims(token, issuer, keys)
-    exp = check_times(claims, now, leeway_s)
+    exp = check_times(claims, now)
     return _token_claims(claims, exp, issuer)
 
 
@@ -249,7 +253,7 @@ def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bo
         return jwt.decode(
             token,
             key,
-            algorithms=list(issuer.algorithms),
+            algorithms=SIGNATURE_ALGORITHMS,
             audience=issuer.audiences,
             issuer=issuer.issuer,
             options={"require": _REQUIRED_CLAIMS, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
@@ -266,7 +270,7 @@ def _checked_header(token: str, issuer: IssuerSettings, *, typed: bool) -> tuple
     kid, alg, typ = header.get("kid"), header.get("alg"), header.get("typ")
     if "crit" in header or "b64" in header:
         raise InvalidToken("the token uses an extension that is not understood (crit)")
-    if alg not in issuer.algorithms:
+    if alg not in SIGNATURE_ALGORITHMS:
         raise InvalidToken("the signature algorithm of the token is not accepted")
     accepted = {name.lower() for name in issuer.token_types}
     if typ is None and not typed:
@@ -282,13 +286,13 @@ def _error_reason(error: jwt.PyJWTError) -> str:
     return next((text for kind, text in _ERROR_REASONS if isinstance(error, kind)), "the token is malformed")
 
 
-def check_times(claims: Mapping[str, Any], now: float, leeway_s: float) -> float:
+def check_times(claims: Mapping[str, Any], now: float) -> float:
     """`exp` of claims that are valid at *now*, s since 1970. Raises InvalidToken."""
     exp, iat = _numeric_date(claims["exp"], "exp"), _numeric_date(claims["iat"], "iat")
-    if exp <= now - leeway_s:
+    if exp <= now - LEEWAY_S:
         raise InvalidToken("the token has expired")
     starts = _numeric_date(claims["nbf"], "nbf") if claims.get("nbf") is not None else iat
-    if max(starts, iat) > now + leeway_s:
+    if max(starts, iat) > now + LEEWAY_S:
         raise InvalidToken("the token is not valid yet", lasting=False)
     return exp
 
@@ -335,9 +339,7 @@ def _scope_names(value: Any, issuer: IssuerSettings) -> list[str]:
 # ID tokens (OpenID Connect Core 3.1.3.7) open the console, and no API.
 
 
-def verify_id_token(
-    token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float, leeway_s: float
-) -> Mapping[str, Any]:
+def verify_id_token(token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float) -> Mapping[str, Any]:
     """Claims of an ID token that answers our own request, all in one call.
 
     Raises:
@@ -347,7 +349,7 @@ def verify_id_token(
     if len(token) > MAX_TOKEN_BYTES:
         raise InvalidToken("the token is too long")
     claims = signed_claims(token, issuer, keys, typed=False)
-    check_times(claims, now, leeway_s)
+    check_times(claims, now)
     client_id = issuer.audiences[0]
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp") != client_id and (several or claims.get("azp") is not None):

@@ -21,8 +21,8 @@ from .hydra_actuator import HYDRA_DEFAULT_LIFETIME_S, HydraActuator
 from .keycloak_actuator import KEYCLOAK_DEFAULT_LIFETIME_S, KeycloakActuator
 from .webhook_actuator import WebhookActuator
 
-SignerFactory = Callable[[str, str, str], AssertionSigner]
-"""From a private key (PEM), its id and the algorithm to what signs. Raises ConfigError."""
+SignerFactory = Callable[[str, str], AssertionSigner]
+"""From a private key (PEM) and its id to what signs. Raises ConfigError."""
 
 
 class ActuatorFactory:
@@ -69,6 +69,6 @@ class ActuatorFactory:
             return StaticTokenAuthenticator(auth.bearer.reveal())
         sign = None
         if auth.private_key is not None:
-            sign = self._make_signer(auth.private_key.reveal(), auth.key_id, auth.algorithm)
+            sign = self._make_signer(auth.private_key.reveal(), auth.key_id)
         proof = make_client_authenticator(auth.client_id, auth.client_secret, sign, auth.audience)
         return ClientCredentialsAuthenticator(self._http, auth.token_url or "", proof, self._monotonic, auth.scope)

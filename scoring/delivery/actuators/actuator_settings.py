@@ -16,7 +16,6 @@ from ..notifiers.webhook_target import check_signed_url
 ANY_NAME = "*"
 
 ActuatorKind = Literal["hydra", "keycloak", "webhook"]
-AssertionAlgorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
 PositiveSeconds = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -38,7 +37,6 @@ class ActuatorAuthSettings(SettingsPart, frozen=True):
     client_secret: Annotated[Secret | None, setting("its secret, for client_secret_basic")] = None
     private_key: Annotated[Secret | None, setting("its private key (PEM), for private_key_jwt: `{file: PATH}`")] = None
     key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
-    algorithm: Annotated[AssertionAlgorithm, setting("the private key signs with")] = "ES256"
     audience: Annotated[str, setting("`aud` of assertions; empty is the URL that is asked")] = ""
     token_url: Annotated[str | None, setting("token endpoint, for the client's own token")] = None
     scope: Annotated[str, setting("scope that is asked for")] = ""
@@ -80,7 +78,6 @@ class ActuatorSettings(SettingsPart, frozen=True):
             "agent is changed, and looked at every hour"
         ),
     ] = False
-    allow_http: Annotated[bool, setting("accept http URLs; only to loopback")] = False
 
     def __post_init__(self) -> None:
         if len(self.name) > MAX_NAME_LENGTH:
@@ -96,9 +93,9 @@ class ActuatorSettings(SettingsPart, frozen=True):
     def _check_urls(self) -> None:
         for member in ("url", "confirm_url"):
             if (url := getattr(self, member)) is not None:
-                check_url(url, f"`{member}`", loopback_http=self.allow_http)
+                check_url(url, f"`{member}`", loopback_http=True)
         if self.auth is not None and self.auth.token_url is not None:
-            check_url(self.auth.token_url, "`auth.token_url`", loopback_http=self.allow_http)
+            check_url(self.auth.token_url, "`auth.token_url`", loopback_http=True)
 
     def _only(self, member: str, value: object, kind: ActuatorKind, *, needed: bool = False) -> None:
         if self.kind == kind and needed and value is None:

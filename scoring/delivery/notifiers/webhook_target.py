@@ -25,7 +25,10 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     name: Annotated[Name, setting("name of the target in delivery state and logs, at most 64 characters")]
     url: Annotated[
-        Secret, setting("where alerts are posted: https, as a text, `{env: NAME}` or `{file: PATH}`; not shown")
+        Secret,
+        setting(
+            "where alerts are posted, https (http to loopback): a text, `{env: NAME}` or `{file: PATH}`; not shown"
+        ),
     ]  # some products put a token into the path
     format: Annotated[AlertFormat, setting("how alerts are written for it")] = "cloudevents"
     secret: Annotated[
@@ -46,7 +49,6 @@ class WebhookTarget(SettingsPart, frozen=True):
         tuple[LevelName, ...],
         setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
     ] = ("medium", "high", "critical")
-    allow_http: Annotated[bool, setting("accept an http `url`; only to loopback")] = False
     signed: Annotated[
         bool,
         setting(
@@ -60,7 +62,7 @@ class WebhookTarget(SettingsPart, frozen=True):
             raise ValueError(f"`name` has at most {MAX_NAME_LENGTH} characters")
         if self.signed and self.format not in SIGNED_FORMATS:
             raise ValueError(f"`signed` means nothing in format `{self.format}`; leave it out")
-        check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
+        check_url(self.url.reveal(), "`url`", loopback_http=True)
         self._check_presence("secret", self.secret, needed=self.format in SIGNED_FORMATS)
         check_signed_url(self.url.reveal(), self.secrets)
         if self.previous_secret is not None and self.secret is None:

@@ -46,12 +46,10 @@ def alerting(new_site: Callable[..., Any], receiver: Receiver) -> Any:
 def hooks(url: str) -> tuple[WebhookTarget, ...]:
     secret, chat = Secret(SECRET), Secret(f"{url}/services/{TOKEN}")
     return (
-        WebhookTarget(name="soc", url=Secret(url), secret=secret, allow_http=True),
-        WebhookTarget(name="chat", url=chat, format="slack", levels=("low",), allow_http=True),
-        WebhookTarget(
-            name="pager", url=Secret(url), format="pagerduty", routing_key=Secret(ROUTING_KEY), allow_http=True
-        ),
-        WebhookTarget(name="siem", url=Secret(url), format="ocsf", secret=secret, allow_http=True),
+        WebhookTarget(name="soc", url=Secret(url), secret=secret),
+        WebhookTarget(name="chat", url=chat, format="slack", levels=("low",)),
+        WebhookTarget(name="pager", url=Secret(url), format="pagerduty", routing_key=Secret(ROUTING_KEY)),
+        WebhookTarget(name="siem", url=Secret(url), format="ocsf", secret=secret),
     )
 
 

@@ -38,7 +38,7 @@ def settings(tmp_path: Path, *actuators: str, more: str = "") -> Settings:
         ("name: a, kind: hydra, issuers: [i]", "missing required field `url`"),
         ("name: a, kind: hydra, url: 'https://h'", "missing required field `issuers`"),
         ("name: a, kind: hydra, url: 'http://h', issuers: [i]", "`url` must be an https URL"),
-        ("name: a, kind: hydra, url: 'http://h.example', allow_http: true, issuers: [i]", "only to loopback"),
+        ("name: a, kind: hydra, url: 'http://h.example', issuers: [i]", "only to loopback"),
         ("name: a, kind: okta, url: 'https://h', issuers: [i]", "one of hydra, keycloak, webhook"),
         ("name: a, kind: hydra, url: 'https://h', issuers: [i], realm: r", "`realm` means nothing to kind `hydra`"),
         (f"name: a, kind: keycloak, url: 'https://k', issuers: [i], {AUTH}", "`realm`, which kind `keycloak` needs"),
@@ -106,7 +106,7 @@ def test_actuators_become_channels(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem.write_bytes(new_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    key = "auth: {client_id: tw, private_key: {file: key.pem}, key_id: k, algorithm: RS256, token_url: 'https://kc/t'}"
+    key = "auth: {client_id: tw, private_key: {file: key.pem}, key_id: k, token_url: 'https://kc/t'}"
     given = settings(
         tmp_path,
         "name: plain, kind: hydra, url: 'https://h', issuers: [i, j], tenants: [acme], clients: {bot: c7}",
@@ -131,6 +131,6 @@ def test_a_key_of_another_kind_stops_the_start(tmp_path: Path) -> None:
     """Not the first containment."""
     auth = "auth: {client_id: tw, private_key: no-key, key_id: k, token_url: 'https://kc/t'}"
     given = settings(tmp_path, f"name: a, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {auth}")
-    with pytest.raises(ConfigError, match="'k' is no private key in PEM for ES256") as error:
+    with pytest.raises(ConfigError, match="'k' is not a private key in PEM") as error:
         acting(tmp_path, given)
     assert "no-key" not in str(error.value)

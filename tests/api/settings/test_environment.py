@@ -38,8 +38,8 @@ def test_every_kind_of_member_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
         {
             "TRUSTWATCH__LISTEN__HOST": "0.0.0.0",
             "TRUSTWATCH__LISTEN__PUBLIC_URL": "null",
-            "TRUSTWATCH__TOKEN_POLICY__VERSION": "7",
-            "TRUSTWATCH__TOKEN_POLICY__HIGH__MAX_TOKEN_LIFETIME_S": "30",
+            "TRUSTWATCH__KAFKA__NAMES__EVENTS": "7",
+            "TRUSTWATCH__RISK__ALERT_BUDGET__MEDIUM": "30",
             "TRUSTWATCH__TENANTS__acme__MODE": "enforce",
             "TRUSTWATCH__CONSOLE__ENABLED": "false",
             "TRUSTWATCH__RISK__DISABLED_SIGNALS": "deep_delegation, method_downgrade",
@@ -51,8 +51,7 @@ def test_every_kind_of_member_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
 
     assert (settings.listen.host, settings.listen.port, settings.listen.public_url) == ("0.0.0.0", 9000, None)
-    assert (settings.token_policy.version, settings.token_policy.high.max_token_lifetime_s) == ("7", 30)
-    assert settings.token_policy.high.refresh_allowed is False
+    assert (settings.kafka.names.events, settings.risk.alert_budget.medium) == ("7", 30)
     assert (settings.tenants["acme"].mode, settings.tenants["acme"].domains) == ("enforce", ("acme.example",))
     assert settings.console.enabled is False
     assert set(settings.risk.disabled_signals) == {"deep_delegation", "method_downgrade"}

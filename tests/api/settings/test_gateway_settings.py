@@ -28,7 +28,6 @@ def load(tmp_path: Path, text: str, **environ: str) -> Settings:
     [
         (f"issuers: [{{{ISSUER}}}]", ["`tenant`, `tenant_claim`", "gateway.issuers[0]"]),
         (f"issuers: [{{{ISSUER}, tenant: t}}, {{{ISSUER}, tenant: u}}]", ["name the same one twice"]),
-        (f"issuers: [{{{ISSUER}, tenant: t, algorithms: [HS256]}}]", ["algorithms"]),
         (f"issuers: [{{{ISSUER}, tenant: t, client_id: c}}]", ["`client_secret` or a `private_key`"]),
         (f"issuers: [{{{ISSUER}, tenant: t, client_secret: c}}]", ["`client_secret` or a `private_key`"]),
         (f"issuers: [{{{ISSUER}, tenant: t, client_id: c, private_key: k}}]", ["`key_id`"]),

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ARCHIVE = "archive: {directory: archive, interval_s: 0.3}\n"
 LIFECYCLE = """\
 lifecycle: {{enabled: true, min_agent_days: 20, promote: automatic, drift: {{reference_days: 1}}}}
-webhooks: [{{name: soc, url: "{url}", secret: {{file: soc.secret}}, allow_http: true, levels: [medium]}}]
+webhooks: [{{name: soc, url: "{url}", secret: {{file: soc.secret}}, levels: [medium]}}]
 """
 EARLY = 200
 """Events of a day that are not the whole day, and go on until long after its first hour."""

@@ -378,7 +378,7 @@ def test_confidence_decides_between_unknown_and_low() -> None:
     while lone["level"] == 0:
         lone.event(T0 + seen, coverage=0.0)
         seen += 1
-    assert lone["confidence"] >= SETTINGS.confidence_minimum
+    assert lone["confidence"] >= risk_levels.CONFIDENCE_MINIMUM
     assert seen == math.ceil(0.3 * risk_levels.OWN_EVENTS / 0.7)
 
 

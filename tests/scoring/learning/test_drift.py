@@ -37,7 +37,7 @@ from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
-BOUNDS = DriftSettings(features=0.5, scores=0.2, reference_days=2)
+BOUNDS = DriftSettings(reference_days=2)
 SALT = b"salt of drift"
 
 

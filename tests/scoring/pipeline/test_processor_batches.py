@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.engine import announced_paths
+from trustwatch.scoring.engine import announced_paths, risk_levels
 from trustwatch.scoring.engine.decision_maker import DecisionMaker
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
-from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.records.agents import AgentRow, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
@@ -125,15 +124,18 @@ def test_what_is_passed_over_would_have_changed_nothing(
     assert any(looked) and (size == 60 or not all(looked))
 
 
-def test_batches_change_nothing_of_agents_that_nobody_knew(kit: Any, make: Any) -> None:
+def test_batches_change_nothing_of_agents_that_nobody_knew(
+    kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their first events lift them from unknown, while their evidence falls, and leave them calm soon after."""
+    monkeypatch.setattr(risk_levels, "CONFIDENCE_MINIMUM", 0.7)
     events = make.stream(8, 600, agents=80, odd=0.3)
     for event in events:
         event["agent"]["id"] += "-new"
     records = kit.records(events)
     ends = []
     for size in (1, 600):
-        processor = kit.processor(risk=RiskEvaluationSettings(confidence_minimum=0.7))
+        processor = kit.processor()
         _, decisions = run(processor, kit, records, itertools.repeat(size))
         assert (processor.engine.risk["told"] >= 0.0).all()
         ends.append((decisions, everything(processor)[0]))

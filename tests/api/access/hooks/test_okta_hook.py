@@ -57,18 +57,13 @@ def test_a_token_that_is_short_already_is_never_made_longer(make_desk: Any, body
     assert make_desk(make_hook("okta", claims=False)).ask("okta", request).status_code == 204
 
 
-@pytest.mark.parametrize(
-    ("too_short", "expected"), [("deny", error("lifetime_not_supported")), ("minimum", patch("high", 300))]
-)
-def test_what_may_not_live_for_300_s(
-    make_desk: Any, body: Any, make_hook: Any, too_short: str, expected: dict[str, Any]
-) -> None:
-    """Okta refuses less: the setting says whether there is no token, or one of 300 s."""
+def test_what_may_not_live_for_300_s(make_desk: Any, body: Any, make_hook: Any) -> None:
+    """Okta refuses less, so there is no token."""
     policies = {RiskLevel.HIGH: LevelTokenPolicy(True, 60, None, True, False, False)}
-    desk = make_desk(make_hook("okta", too_short=too_short), policies=policies)
+    desk = make_desk(make_hook("okta"), policies=policies)
     desk.level("high")
 
-    assert desk.ask("okta", body("okta")).json() == expected
+    assert desk.ask("okta", body("okta")).json() == error("lifetime_not_supported")
 
 
 def test_scopes_that_wait_for_a_person_can_not_be_left_out(make_desk: Any, body: Any) -> None:

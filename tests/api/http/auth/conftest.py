@@ -168,7 +168,7 @@ def issuer() -> IssuerSettings:
 
 @pytest.fixture
 def keys(es: SigningKey, rs: SigningKey, ed: SigningKey, issuer: IssuerSettings) -> KeySet:
-    return parse_keys(jwks_of(es, rs, ed), issuer.algorithms)
+    return parse_keys(jwks_of(es, rs, ed))
 
 
 @pytest.fixture

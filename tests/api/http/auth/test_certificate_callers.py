@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from trustwatch.api.http.auth.callers import ALL_SCOPES, AuthenticatedCaller
 from trustwatch.api.http.auth.certificate_callers import CertificateCallers, InvalidCertificate
-from trustwatch.api.http.auth.token_verification import MissingToken
+from trustwatch.api.http.auth.token_verification import LEEWAY_S, MissingToken
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.http.separation_of_duties import agents_operated_by, check_not_own_agent, reviewer_of
 from trustwatch.api.settings.access_settings import (
@@ -166,7 +166,7 @@ def x509_of_tomorrow() -> x509.Certificate:
 
 def test_a_stream_ends_with_its_certificate() -> None:
     """As with its token; of a digest alone nobody knows an end."""
-    assert caller_of(escaped_pem(SOC)).exp == SOC.not_valid_after_utc.timestamp() + VERIFICATION.leeway_s
+    assert caller_of(escaped_pem(SOC)).exp == SOC.not_valid_after_utc.timestamp() + LEEWAY_S
     assert caller_of(f"Hash={SOC.fingerprint(hashes.SHA256()).hex()}").exp > 1e18
 
 

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import httpx2
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from standardwebhooks import Webhook
 
 from trustwatch.api.http.auth.signing import assertion_signer
@@ -118,7 +121,7 @@ def test_an_assertion_is_made_for_each_request(server: Endpoint, answers: Answer
     """private_key_jwt: for this endpoint (or the audience that is set), for a minute, never the same twice."""
     answers.queue = [(200, {"access_token": "one", "expires_in": 1})]
     clock, ids = Ticking(), iter("-abc")  # the first is the trial at the start
-    sign = assertion_signer(_pem(), "key-1", "RS256", lambda: 1_000.9, lambda: next(ids))
+    sign = assertion_signer(_pem(), "key-1", lambda: 1_000.9, lambda: next(ids))
 
     async def work(http: httpx2.AsyncClient) -> None:
         auth = ClientCredentialsAuthenticator(http, server.url, PrivateKeyJwtAuthenticator("me", sign), clock)
@@ -138,10 +141,33 @@ def test_an_assertion_is_made_for_each_request(server: Endpoint, answers: Answer
 
 def test_a_key_that_does_not_fit_stops_the_start() -> None:
     """And is not in the message."""
-    for key, algorithm in ((_pem(), "ES256"), ("-----BEGIN NOTHING-----", "RS256")):
-        with pytest.raises(ConfigError, match="'key-1' is no private key in PEM for") as error:
-            assertion_signer(key, "key-1", algorithm, lambda: 0.0, lambda: "x")
+    short = _pem().replace("A", "B")
+    for key in (short, "-----BEGIN NOTHING-----"):
+        with pytest.raises(ConfigError, match="'key-1' is not a private key in PEM") as error:
+            assertion_signer(key, "key-1", lambda: 0.0, lambda: "x")
         assert "BEGIN" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), "ES256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (ec.generate_private_key(ec.SECP521R1()), "ES512"),
+        (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+        (x25519.X25519PrivateKey.generate(), None),
+    ],
+    ids=["p256", "p384", "p521", "ed25519", "x25519"],
+)
+def test_the_algorithm_follows_from_the_key(key: Any, algorithm: str | None) -> None:
+    """A key that cannot sign stops the start."""
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    if algorithm is None:
+        with pytest.raises(ConfigError, match="is not a private key in PEM"):
+            assertion_signer(pem, "key-1", lambda: 0.0, lambda: "x")
+        return
+    signed = assertion_signer(pem, "key-1", lambda: 0.0, lambda: "x")("me", "https://as")
+    assert jwt.get_unverified_header(signed)["alg"] == algorithm
 
 
 @pytest.mark.parametrize(
@@ -243,7 +269,6 @@ def hook(http: httpx2.AsyncClient, server: Endpoint, *, confirm: bool = False) -
         ("*",),
         secret=Secret(SECRET),
         confirm_url=f"{server.url}/state" if confirm else None,
-        allow_http=True,
     )
     return WebhookActuator(http, settings, now_ms)
 
