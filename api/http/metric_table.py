@@ -113,20 +113,13 @@ METRICS: Final = (
         "what the pipeline did since its start, by what: events, duplicates, dead_letters, late_events, "
         "out_of_order_events (late by more than a minute: no evidence of pace and order), "
         "unordered_events (no evidence of order: late by so much, or their agent's events come out of order), "
-        "checkpoints and snapshots with what became of them, feedback_matched (a rule of feedback counted), "
+        "feedback_matched (a rule of feedback counted), "
         "old_events (a day old at their arrival), known_events (old, and not newer than the model's history), "
         "hasty_events (while most agents send days of their work within an hour), decisions, identity_conflicts; "
         "where vectors are archived, vectors_dropped; "
         "with Kafka also published and unchanged agents, fenced partitions, ticks_not_sent, "
         "heartbeats_not_sent and producers_replaced",
         ("what",),
-    ),
-    MetricDefinition(
-        "trustwatch_partitions_waiting",
-        "observed gauge",
-        "partitions",
-        "partitions of the worker beside this process that wait for their checkpoints: nothing of them is applied, and "
-        "answers about their agents are stale; other than 0 for long: the place of checkpoints does not answer",
     ),
     MetricDefinition(
         "trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage", ("stage",)

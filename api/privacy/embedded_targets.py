@@ -22,7 +22,6 @@ from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.sql_store import SqlStore
 from trustwatch.scoring.store.subject_store import ErasureScope
 
-from .checkpoint_erasure import CheckpointErasure
 from .local_archives import waiting_spool_files
 
 
@@ -99,7 +98,6 @@ class EmbeddedErasureTargets:
         events: archive of events, None = there is none.
         vectors: archive of feature vectors, None = there is none.
         spool: folder between the pipeline and the archive of vectors.
-        checkpoints: files with states of agents.
     """
 
     def __init__(
@@ -110,10 +108,8 @@ class EmbeddedErasureTargets:
         events: Path | None,
         vectors: Path | None,
         spool: Path,
-        checkpoints: CheckpointErasure,
     ) -> None:
         self.store = store
-        self._checkpoints = checkpoints
         self.log = log
         self._status = status
         self._archives: dict[str, Path] = {}
@@ -166,7 +162,7 @@ class EmbeddedErasureTargets:
         """See `ErasureTargets.summary`."""
         return ErasureSummary(
             {"log_up_to_offset": erasure.at_offset, "log_up_to": format_rfc3339(erasure.at_ms)},
-            remains=[_REMAINS_IN_LOG, *self._checkpoints.remains()],
+            remains=[_REMAINS_IN_LOG],
         )
 
     async def assist(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (there is one process)
@@ -190,8 +186,7 @@ class EmbeddedErasureTargets:
     async def erase(self, erasure: Erasure) -> dict[str, int]:
         """See `ErasureTargets.erase`."""
         scope = erasure_scope(erasure)
-        counts = Counter(await asyncio.to_thread(self._checkpoints.erase, {ONLY_PARTITION: scope.at_offset}))
-        counts.update(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
         counts.update(await self._erase_log(scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, False))
@@ -203,7 +198,6 @@ class EmbeddedErasureTargets:
         counts = Counter(
             prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
         )
-        counts.update(await asyncio.to_thread(self._checkpoints.remaining, {ONLY_PARTITION: scope.at_offset}))
         counts.update(await asyncio.to_thread(self._count_log, scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, True))
@@ -211,7 +205,7 @@ class EmbeddedErasureTargets:
 
     async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (there is one process)
         """See `ErasureTargets.not_checked`."""
-        return self._checkpoints.not_checked()
+        return []
 
     async def _erase_log(self, scope: ErasureScope) -> dict[str, int]:
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()

@@ -25,7 +25,6 @@ from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.erasure_store import ForgetRecordPosition
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from .checkpoint_erasure import CheckpointErasure
 from .embedded_targets import ErasureSummary, erasure_scope, prefixed_counts
 from .local_archives import ArchiveErasureProgress, LocalArchives
 
@@ -204,7 +203,6 @@ class TopicErasureTargets:
         brokers: of the other topics.
         archives: of this process.
         expected: kinds of archives that the settings ask for.
-        checkpoints: files with states of agents.
     """
 
     def __init__(
@@ -214,10 +212,8 @@ class TopicErasureTargets:
         brokers: BrokerClients,
         archives: LocalArchives,
         expected: frozenset[str],
-        checkpoints: CheckpointErasure,
     ) -> None:
         self.store = store
-        self._checkpoints = checkpoints
         self.keeps_name = True
         self._log = log
         self._brokers = brokers
@@ -278,14 +274,13 @@ class TopicErasureTargets:
         )
 
     async def erase(self, erasure: Erasure) -> dict[str, int]:
-        """See `ErasureTargets.erase`: checkpoints, the database, and what the risk topic says."""
+        """See `ErasureTargets.erase`: the database, and what the risk topic says."""
         up_to = order_offsets(erasure)
         scope = erasure_scope(erasure, up_to)
-        counts = Counter(await asyncio.to_thread(self._checkpoints.erase, up_to))
-        counts.update(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
+        counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope))
         if ended := await self._correct_risk_topic(erasure, up_to):
             counts["topic.risk"] = ended
-        return dict(counts)
+        return counts
 
     async def _correct_risk_topic(self, erasure: Erasure, up_to: Mapping[int, int]) -> int:
         """End what the risk topic still says of the subject; returns how many records did."""
@@ -297,11 +292,10 @@ class TopicErasureTargets:
         return len(corrections)
 
     async def remaining(self, erasure: Erasure) -> dict[str, int]:
-        """See `ErasureTargets.remaining`: database, checkpoints, the risk topic, and archives of this process."""
+        """See `ErasureTargets.remaining`: database, the risk topic, and archives of this process."""
         up_to = order_offsets(erasure)
         scope = erasure_scope(erasure, up_to)
         counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
-        counts |= await asyncio.to_thread(self._checkpoints.remaining, up_to)
         counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, erasure, up_to))
         counts |= await asyncio.to_thread(self._archives.remaining, erasure, up_to)
         return {target: count for target, count in counts.items() if count}
@@ -314,7 +308,6 @@ class TopicErasureTargets:
         unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
         return [
             *archives,
-            *self._checkpoints.not_checked(),
             *(f"the topic {name}, whose records stay until its retention removes them" for name in unread),
         ]
 
@@ -340,7 +333,6 @@ class TopicErasureTargets:
                 _REMAINS_NAME,
                 *_REMAINS_COPIES,
                 *_unreached_archives(progress),
-                *self._checkpoints.remains(),
             ],
         )
 
@@ -391,11 +383,7 @@ class TopicErasureTargets:
         return over
 
     async def _try_release_name(self, erasure: Erasure, now_ms: int, *, gone: bool) -> bool:
-        """*gone*: the topic has no record from before the order any more, nor the order itself.
-
-        A worker that had lost its partition may have written a checkpoint since.
-        """
-        await asyncio.to_thread(self._checkpoints.erase, order_offsets(erasure))
+        """*gone*: the topic has no record from before the order any more, nor the order itself."""
         if gone or now_ms - erasure.done_ms < RECHECK_DONE_WITHIN_MS:  # it reads all of the risk topic
             await self._correct_risk_topic(erasure, order_offsets(erasure))
         if not gone:

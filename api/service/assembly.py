@@ -33,9 +33,7 @@ from ..access.decision_point import PolicyDecisionPoint
 from ..agents.baseline_profile import read_baseline_profile
 from ..brokers import open_admin, open_reader
 from ..composition import (
-    checkpoint_place,
     new_id,
-    open_checkpoints_to_erase,
     open_model_registry,
     open_service_privacy_key,
     principal_alias,
@@ -53,7 +51,6 @@ from ..http.store_executor import StoreExecutor
 from ..models.control_record_writer import ControlRecordWriter
 from ..models.service import ModelService
 from ..privacy.agent_export import ExportSources
-from ..privacy.checkpoint_erasure import CheckpointErasure
 from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner
 from ..privacy.local_archives import LocalArchives
@@ -274,10 +271,8 @@ def make_erasure_service(
 def _embedded_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, _roles: ServiceRoles
 ) -> ErasureTargets:
-    archive, checkpoints = settings.archive, CheckpointErasure(open_checkpoints_to_erase(settings), store)
-    return EmbeddedErasureTargets(
-        store, log, status, archive.directory, archive.vectors, spool_directory(settings), checkpoints
-    )
+    archive = settings.archive
+    return EmbeddedErasureTargets(store, log, status, archive.directory, archive.vectors, spool_directory(settings))
 
 
 def _topic_targets(
@@ -299,11 +294,7 @@ def _topic_targets(
     brokers = BrokerClients(
         broker_settings.names, lambda topic: open_reader(broker_settings, (topic,)), lambda: open_admin(broker_settings)
     )
-    if roles.workers:
-        checkpoints = CheckpointErasure(open_checkpoints_to_erase(settings), store)
-    else:  # the folder may be on another host
-        checkpoints = CheckpointErasure({}, store, checkpoint_place(settings) or "")
-    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders), checkpoints)
+    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders))
 
 
 async def forget_in_memory(
