@@ -71,7 +71,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest
         check_extras(settings_of(tmp_path, text))
     check_extras(settings_of(tmp_path, "{}"))
 
-    assert str(error.value).count("pip install") == 3
+    assert str(error.value).count("pip install") == 4
 
 
 def test_serve_ends_before_it_makes_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

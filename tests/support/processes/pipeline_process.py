@@ -157,7 +157,7 @@ def run(folder: Path, data: Path, batch: int) -> None:
         time.monotonic,
         time.sleep,
         lambda done: None,
-        tuning=PipelineTuning(batch_size=batch, poll_s=0.0, rows_interval_s=0.5),
+        tuning=PipelineTuning(batch_size=batch, poll_s=0.0),
     )
     pipeline.start()
     sys.stdout.write("ready\n")
