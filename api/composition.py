@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,9 +12,8 @@ from typing import Final, NamedTuple
 import structlog
 
 from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
-from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
-from trustwatch.ingest.objects.object_store import ObjectStore, open_object_store
 from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.settings import Secret, reveal
@@ -24,15 +24,12 @@ from trustwatch.scoring.engine.forgetting import ErasedAgents
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.policy_file import read_policy_book
-from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
-from trustwatch.scoring.store.snapshot_files import SnapshotFiles
 from trustwatch.scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 
 from . import clock
 from .settings.access_settings import ANY_TENANT
 from .settings.root import Settings
-from .settings.storage_settings import NO_CHECKPOINTS, OWN_CHECKPOINTS
 
 _log = structlog.get_logger(__name__)
 
@@ -71,6 +68,7 @@ class StoreAddress(NamedTuple):
     url: str
     password: Secret | None
     file: Path | None  # None: on a server
+    data_dir: Path
 
     @property
     def may_exist(self) -> bool:
@@ -78,10 +76,17 @@ class StoreAddress(NamedTuple):
         return self.file is None or self.file.is_file()
 
     def open(self) -> SqlStore:
-        """The store, migrated. Raises as `trustwatch.scoring.store.sql_store.open_store`."""
+        """The store, migrated. Raises as `trustwatch.scoring.store.sql_store.open_store`.
+
+        Files of checkpoints and snapshots of builds after 0.2 go then: an erasure does not look at them any more.
+        """
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-        return open_store(self.url, password=reveal(self.password) or None)
+        checkpoints = self.data_dir / CHECKPOINTS_FOLDER
+        store = open_store(self.url, password=reveal(self.password) or None, checkpoints=checkpoints)
+        for folder in (checkpoints, self.data_dir / "snapshots"):
+            shutil.rmtree(folder, ignore_errors=True)
+        return store
 
     def open_reading(self) -> SqlStore:
         """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`."""
@@ -89,11 +94,7 @@ class StoreAddress(NamedTuple):
 
 
 CHECKPOINTS_FOLDER: Final = "checkpoints"
-"""Of states between writes of their rows, below `data_dir`, where `store.checkpoints` is `data`."""
-DATABASE_ID: Final = "database_id"
-"""Key of the metadata under which a database has an id of its own."""
-SNAPSHOTS_FOLDER: Final = "snapshots"
-"""Of copies of agents' rows, below `data_dir`, where `store.checkpoints` names no other place."""
+"""Below `data_dir`; builds after 0.2 kept states of agents there."""
 RESTORING_FOLDER: Final = ".restoring"
 """Below `data_dir` while a back-up is restored into it, and after a restore that did not finish."""
 
@@ -112,109 +113,9 @@ def store_address(settings: Settings) -> StoreAddress:
     require_whole_data(settings.data_dir)
     store = settings.store
     if store.url is not None:
-        return StoreAddress(store.url, store.password, None)
+        return StoreAddress(store.url, store.password, None, settings.data_dir)
     file = settings.data_dir / "trustwatch.db"
-    return StoreAddress(sqlite_url(file), None, file)
-
-
-def checkpoint_place(settings: Settings) -> str | None:
-    """Folder or URL where states of agents go between writes of their rows; None = nowhere."""
-    url = settings.store.checkpoints
-    if url is None or url == NO_CHECKPOINTS:
-        return None
-    return str(_own_checkpoint_folder(settings)) if url == OWN_CHECKPOINTS else url
-
-
-def _own_checkpoint_folder(settings: Settings) -> Path:
-    return settings.data_dir.absolute() / CHECKPOINTS_FOLDER
-
-
-def open_checkpoint_files(settings: Settings, *, check: bool = True) -> CheckpointFiles | None:
-    """Open what `checkpoint_place` names; None = nowhere. Raises ConfigError, Unavailable."""
-    if (place := checkpoint_place(settings)) is None:
-        return None
-    objects = _open_checkpoint_objects(place)
-    if check:
-        objects.check()
-    return CheckpointFiles(objects)
-
-
-def _open_checkpoint_objects(place: str) -> ObjectStore:
-    return open_object_store(place, setting="`store.checkpoints`")
-
-
-def open_worker_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFiles | None:
-    """Open what `checkpoint_place` names, for a worker that writes there; nothing there is asked yet. None = nowhere.
-
-    The place is seen to be this deployment's before its first use. A copy of a database is not told from it.
-
-    Raises ConfigError: it can not be opened.
-    """
-    if (place := checkpoint_place(settings)) is None:
-        return None
-    return CheckpointFiles(_open_checkpoint_objects(place), store.metadata.put_default(DATABASE_ID, new_id()))
-
-
-def open_checked_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFiles | None:
-    """Open the same and try it, at the start of a worker. A place that does not answer now is waited for later.
-
-    Raises ConfigError, too, where it refuses, or another deployment writes there.
-    """
-    files = open_worker_checkpoints(settings, store)
-    try:
-        if files is not None:
-            files.check()
-    except Unavailable as error:
-        _log.warning("checkpoints can not be written now; rows of agents are, until they can", error=str(error))
-    return files
-
-
-def open_snapshots(settings: Settings, store: SqlStore) -> SnapshotFiles | None:
-    """Open the place of snapshots, for a worker: that of checkpoints, else a folder of its own; None = there are none.
-
-    A folder of its own that can not be made is warned about: without copies, rows are read. Where settings want no
-    snapshots those that there are go, with their secrets: nobody would remove copies of agents that retention purges.
-
-    Raises ConfigError: the place of checkpoints can not be opened.
-    """
-    try:
-        files = _open_snapshot_files(settings, store)
-        if settings.store.snapshots or files is None:
-            return files
-        if store.snapshots.count():
-            store.snapshots.forget_all()
-        files.remove(files.list_names())
-    except (ConfigError, Unavailable) as error:
-        if settings.store.snapshots:
-            raise
-        _log.warning("copies of rows are not removed", error=str(error))
-    return None
-
-
-def _open_snapshot_files(settings: Settings, store: SqlStore) -> SnapshotFiles | None:
-    deployment = store.metadata.put_default(DATABASE_ID, new_id())
-    if (place := checkpoint_place(settings)) is not None:
-        return SnapshotFiles(_open_checkpoint_objects(place), deployment)
-    folder = settings.data_dir.absolute() / SNAPSHOTS_FOLDER
-    if not settings.store.snapshots and not folder.is_dir():
-        return None
-    try:
-        return SnapshotFiles(open_object_store(str(folder)), deployment)
-    except ConfigError as error:
-        _log.warning("no copies of rows are kept: a large partition takes longer to take over", error=str(error))
-        return None
-
-
-def open_checkpoints_to_erase(settings: Settings) -> dict[str, CheckpointFiles]:
-    """Open every place of checkpoints, by folder or URL: that of the settings, and `data`. Raises ConfigError.
-
-    Files that a crash left stay in that folder when settings name another place, or none.
-    """
-    files, own = open_checkpoint_files(settings, check=False), _own_checkpoint_folder(settings)
-    found = {} if files is None else {str(checkpoint_place(settings)): files}
-    if str(own) not in found and own.is_dir():
-        found[str(own)] = CheckpointFiles(open_object_store(str(own)))
-    return found
+    return StoreAddress(sqlite_url(file), None, file, settings.data_dir)
 
 
 def open_service_store_reading(settings: Settings) -> SqlStore:

@@ -24,8 +24,6 @@ _OWN_NAMES: Final = (
     "model",
     "vectors-spool",
     "console-links",
-    "checkpoints",
-    "snapshots",
 )
 """Names in `data_dir` that are ours; keys are looked at where they are read, and refused."""
 

@@ -8,8 +8,6 @@ Each class says what to do about it, and carries a stable machine-readable `code
     ├── ConfigError                 invalid_config      fix the settings, then start again
     ├── ModelError                  invalid_model       the saved model is refused; nothing is loaded
     ├── CorruptLog                  corrupt_log         stop: an acknowledged record can not be read back
-    ├── CorruptCheckpoint           corrupt_checkpoint  stop: stored states of agents can not be read back
-    ├── ObjectMissing               object_missing      the object store answers, and holds nothing of that name
     ├── Fenced                      fenced              stop: another worker owns the partition
     └── Unavailable                 unavailable         try again later; nothing was committed
 
@@ -68,18 +66,6 @@ class CorruptLog(TrustwatchError):
     """A record in the middle of the event log fails its checksum."""
 
     code = "corrupt_log"
-
-
-class CorruptCheckpoint(TrustwatchError):
-    """A checkpoint that the database names is not there, or is not what was written."""
-
-    code = "corrupt_checkpoint"
-
-
-class ObjectMissing(TrustwatchError):
-    """The object store answers, and holds no object of that name."""
-
-    code = "object_missing"
 
 
 class Fenced(TrustwatchError):

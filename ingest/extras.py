@@ -7,14 +7,13 @@ from typing import Literal
 
 from .errors import ConfigError
 
-ExtraName = Literal["archive", "fast", "jwe", "kafka", "objects", "otlp", "postgres", "traces"]
+ExtraName = Literal["archive", "fast", "jwe", "kafka", "otlp", "postgres", "traces"]
 
 EXTRA_PACKAGES: dict[ExtraName, dict[str, str]] = {
     "archive": {"pyarrow": "pyarrow", "crc32c": "crc32c"},
     "fast": {"confluent_kafka": "confluent-kafka"},
     "jwe": {"joserfc": "joserfc"},
     "kafka": {"kafka": "kafka-python", "crc32c": "crc32c", "lz4": "lz4"},
-    "objects": {"obstore": "obstore"},
     "otlp": {"opentelemetry.proto": "opentelemetry-proto"},
     "postgres": {"psycopg": "psycopg"},
     "traces": {

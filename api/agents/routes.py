@@ -198,8 +198,7 @@ async def list_agents(
 ) -> PageOut[AgentOut]:
     """Agents by tenant and id, or the riskiest first, as of the last commit. Scope `trust.score:read`.
 
-    With checkpoints, times and scores of calm ones are older. With `text`, a page may have fewer agents than there are,
-    or none: go on while there is a `next_cursor`.
+    With `text`, a page may have fewer agents than there are, or none: go on while there is a `next_cursor`.
     """
     page = await agents.list(caller, AgentFilters(tenant, level, agent_type, prefix, text, order), limit, cursor)
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)

@@ -117,7 +117,7 @@ class AgentService:
     async def list(
         self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int | None = None, cursor: str | None = None
     ) -> FilteredPage[AgentSummary]:
-        """Agents as of the last commit; with checkpoints, times and scores of calm ones are older.
+        """Agents as of the last commit.
 
         Raises:
             TenantNotAllowed: see `visible_tenants`.

@@ -19,7 +19,6 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from trustwatch.scoring.pipeline.pipeline_status import PARTITIONS_WAITING
 from trustwatch.scoring.records.agents import RiskLevel
 
 from .metric_table import METRICS, MetricDefinition
@@ -28,8 +27,6 @@ from .runtime import Runtime
 LabelledValues = Mapping[tuple[str, ...], float]
 MetricValues = Mapping[str, LabelledValues]
 """Values of `observed` metrics, by name of the metric and labels."""
-_NO_RECORDS = frozenset({PARTITIONS_WAITING, "checkpoint_bytes", "snapshot_bytes"})
-"""Numbers that the pipeline reports with its counts and that go down again, or are sizes."""
 
 
 class RuntimeCollector(Collector):
@@ -107,10 +104,7 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
         },
         "trustwatch_pipeline_offset": {(): status.offset},
         "trustwatch_pipeline_behind": {(): status.records_behind},
-        "trustwatch_pipeline_records_total": {
-            (name,): count for name, count in status.work_counts.items() if name not in _NO_RECORDS
-        },
-        "trustwatch_partitions_waiting": {(): status.work_counts.get(PARTITIONS_WAITING, 0)},
+        "trustwatch_pipeline_records_total": {(name,): count for name, count in status.work_counts.items()},
         "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.stage_seconds.items()},
         "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
         "trustwatch_decisions_total": {

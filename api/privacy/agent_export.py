@@ -48,7 +48,7 @@ def export_agent(
     entries: dict[str, dict[str, Any]] = {}
     whole = dead_letters_of is None
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject, whole)])
+        yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject)])
         rows = sources.store.subjects.export(subject, dead_letters_of)
         for table, table_rows in groupby(rows, lambda row: row[0]):
             yield from _write_entry(archive, sink, entries, f"{table}.jsonl", (row for _, row in table_rows))
@@ -108,12 +108,8 @@ class _ZipBuffer:
         return b"".join(parts)
 
 
-def _agent_document(sources: ExportSources, subject: ErasureSubject, whole: bool) -> dict[str, Any]:
-    """Behaviour of the agent in words; `agents.jsonl` has the row.
-
-    `may_be_older`, in an export of the *whole*, is true while newer states of some agents are in checkpoints: the row
-    may then be some minutes older than what the agent is judged by. Its events are in the export all the same.
-    """
+def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
+    """Behaviour of the agent in words; `agents.jsonl` has the row."""
     row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
     return {
@@ -121,7 +117,6 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject, whole: bool
         "tenant": subject.tenant,
         "issuer": subject.issuer,
         "known": row is not None,
-        **({"may_be_older": bool(sources.store.checkpoints.partitions())} if whole else {}),
         "profile": None if profile is None else msgspec.to_builtins(profile, enc_hook=str),
     }
 

@@ -7,129 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
 from trustwatch.ingest.archive.archive_files import ArchiveFileKind, read_position
-from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
-from trustwatch.ingest.objects.object_store import CLOUD_SCHEMES
 from trustwatch.ingest.record_erasure import RecordEraser
 from trustwatch.ingest.source import Record
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.records.erasures import Erasure
-from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 from trustwatch.scoring.store.sql_store import SqlStore
 from trustwatch.scoring.store.subject_store import ErasureScope
 
 from .local_archives import erase_archive, waiting_spool_files
-
-FILES_COUNT: Final = "checkpoints.files"
-UNFINISHED_COUNT: Final = "checkpoints.unfinished_files"
-WRITTEN_WITHIN_S: Final = 60.0
-"""Age from which a file without its name is one that a crash left: a writer that is slower writes it once more."""
-
-
-class CheckpointsNotErased(Unavailable):
-    """Files of checkpoints that hold states of before an order can not be removed, or looked for, now."""
-
-    code = "checkpoints_not_erased"
-
-
-@dataclass(eq=False, repr=False)
-class CheckpointErasure:
-    """Removes files of checkpoints that were written before an order, those of crashes and of lost partitions included.
-
-    A worker that came past the order has written the rows of all agents, and ended its checkpoints. It removes their
-    files then, but nobody waits for that, and it does not know of files that no commit named.
-    """
-
-    places: Mapping[str, CheckpointFiles]
-    store: SqlStore
-    unreached: str = ""  # a place that this process does not look at; "" = there is none
-
-    def erase(self, offsets: Mapping[int, int]) -> dict[str, int]:
-        """Remove files of before the order, which lies at *offsets* by partition; counts of them.
-
-        Raises CheckpointsNotErased, Unavailable.
-        """
-        count = sum(self._erase_at(place, files, offsets) for place, files in self.places.items())
-        return {FILES_COUNT: count} if self.places else {}
-
-    def _erase_at(self, place: str, files: CheckpointFiles, offsets: Mapping[int, int]) -> int:
-        names, needed = self._names_before(place, files, offsets)
-        if needed:
-            raise CheckpointsNotErased(
-                f"checkpoints at {place}: {needed[0]} is of before the order, and its partition still goes on from it: "
-                "the worker has to write the rows of all agents first; start it, or stop it cleanly"
-            )
-        try:
-            files.remove(names)
-            files.remove_unfinished(WRITTEN_WITHIN_S)
-            unfinished = files.count_unfinished(0.0)
-        except Unavailable as error:
-            raise _not_erased(place, error) from error
-        if unfinished:
-            raise CheckpointsNotErased(
-                f"checkpoints at {place}: a file is being written, or a crash left it; it goes once it is a minute old"
-            )
-        return len(names)
-
-    def remaining(self, offsets: Mapping[int, int]) -> dict[str, int]:
-        """Counts of files of before the order that are still there. Raises CheckpointsNotErased, Unavailable."""
-        counts = {FILES_COUNT: 0, UNFINISHED_COUNT: 0}
-        for place, files in self.places.items():
-            names, needed = self._names_before(place, files, offsets)
-            counts[FILES_COUNT] += len(names) + len(needed)
-            try:
-                counts[UNFINISHED_COUNT] += files.count_unfinished(WRITTEN_WITHIN_S)
-            except Unavailable as error:
-                raise _not_erased(place, error) from error
-        return {name: count for name, count in counts.items() if count}
-
-    def _names_before(
-        self, place: str, files: CheckpointFiles, offsets: Mapping[int, int]
-    ) -> tuple[list[str], list[str]]:
-        """Files of before the order that nobody needs, and those that partitions go on from.
-
-        A file of an earlier epoch than that of its partition's owner is one that a worker left, whatever its offset:
-        where the events topic was made again, offsets began again. The files are listed first, so that one which a
-        commit names meanwhile is known to be named, or has the owner's epoch.
-        """
-        try:
-            listed = files.list_files()
-        except Unavailable as error:
-            raise _not_erased(place, error) from error
-        epochs = {position.partition: position.epoch for position in self.store.partitions.list_positions()}
-        named = {checkpoint.name for checkpoint in self.store.checkpoints.list_all()}
-        before = {name for name, position in listed.items() if position.offset <= offsets.get(position.partition, -1)}
-        left = {name for name, position in listed.items() if position.epoch < epochs.get(position.partition, 0)}
-        return sorted((before | left) - named), sorted(before & named)
-
-    def not_checked(self) -> list[str]:
-        """Places that this process does not look at, in words."""
-        return [f"files of checkpoints at {self.unreached}, which workers reach"] if self.unreached else []
-
-    def remains(self) -> list[tuple[str, str, str]]:
-        """Things that stay after files were removed, why, and until when."""
-        return [
-            (
-                f"earlier versions and copies of removed checkpoint files, where {place} keeps such",
-                "the bucket was asked to remove the files; what it keeps besides, its own rules say",
-                "its rules end them",
-            )
-            for place in self.places
-            if place.partition("://")[0] in CLOUD_SCHEMES
-        ]
-
-
-def _not_erased(place: str, error: Unavailable) -> CheckpointsNotErased:
-    return CheckpointsNotErased(f"checkpoints at {place} can not be removed: {error}; tried again every few seconds")
 
 
 class ErasureSummary(NamedTuple):
@@ -147,7 +42,6 @@ class ErasureTargets:
 
     store: SqlStore
     log: GroupCommit
-    checkpoints: CheckpointErasure
 
     keeps_name: ClassVar = False  # the identifier is needed after the end: records stay that can not be erased
 
@@ -165,23 +59,21 @@ class ErasureTargets:
 
     async def erase(self, erasure: Erasure) -> dict[str, int]:
         """Erase everywhere; counts of records and rows by place. May be called again at any time."""
-        offsets, scope = self._places_of(erasure)
-        counts = Counter(await asyncio.to_thread(self.checkpoints.erase, offsets))
-        counts.update(_of_database(await asyncio.to_thread(self.store.subjects.erase, scope)))
+        scope = self._scope_of(erasure)
+        counts = Counter(_of_database(await asyncio.to_thread(self.store.subjects.erase, scope)))
         counts.update(await self._erase_elsewhere(erasure, scope))
         return dict(counts)
 
     async def remaining(self, erasure: Erasure) -> dict[str, int]:
         """Counts of what is still there, by place; empty = nothing."""
-        offsets, scope = self._places_of(erasure)
+        scope = self._scope_of(erasure)
         counts = Counter(_of_database(await asyncio.to_thread(self.store.subjects.erase, scope, dry=True)))
-        counts.update(await asyncio.to_thread(self.checkpoints.remaining, offsets))
         counts.update(await asyncio.to_thread(self._count_elsewhere, erasure, scope))
         return {target: count for target, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (one process reaches all)
         """Places that `remaining` does not reach from this process, in words."""
-        return self.checkpoints.not_checked()
+        return []
 
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
         """Facts for the proof."""
@@ -195,12 +87,12 @@ class ErasureTargets:
         """Remove the identifier of finished erasures where it is needed no longer; returns those."""
         return []
 
-    def _places_of(self, erasure: Erasure) -> tuple[Mapping[int, int], ErasureScope]:
-        """Offset of the order by partition, and the scope of the erasure in the store."""
+    def _scope_of(self, erasure: Erasure) -> ErasureScope:
+        """The scope of the erasure in the store."""
         raise NotImplementedError
 
     async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:
-        """Erase in places other than database and checkpoints."""
+        """Erase in places other than the database."""
         raise NotImplementedError
 
     def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:
@@ -255,15 +147,15 @@ class EmbeddedErasureTargets(ErasureTargets):
         """Facts for the proof: the log is rewritten up to the order."""
         return ErasureSummary(
             {"log_up_to_offset": erasure.at_offset, "log_up_to": format_rfc3339(erasure.at_ms)},
-            remains=[_REMAINS_IN_LOG, *self.checkpoints.remains()],
+            remains=[_REMAINS_IN_LOG],
         )
 
     def spool_files(self) -> list[str]:
         """Numbers of the files that wait between the pipeline and the archive of vectors."""
         return waiting_spool_files(self.spool) if "vectors" in self.archives else []
 
-    def _places_of(self, erasure: Erasure) -> tuple[Mapping[int, int], ErasureScope]:
-        return {ONLY_PARTITION: erasure.at_offset}, erasure_scope(erasure)
+    def _scope_of(self, erasure: Erasure) -> ErasureScope:
+        return erasure_scope(erasure)
 
     async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
         counts = Counter(await self._erase_log(scope))

@@ -38,7 +38,7 @@ from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.store_executor import StoreExecutor
 from .agent_export import ExportSources, export_agent
-from .embedded_targets import CheckpointsNotErased, ErasureTargets
+from .embedded_targets import ErasureTargets
 from .erasure_steps import PROOF_TYPE, ErasureSteps, ProofSigner
 
 STEP_EVERY_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
@@ -290,7 +290,7 @@ class ErasureService:
 
     async def _note_error(self, erasure: Erasure, error: Exception) -> None:
         """Say in the erasure why it does not go on, where that is the erasure's own affair."""
-        if isinstance(error, Unavailable | Fenced) and not isinstance(error, CheckpointsNotErased):
+        if isinstance(error, Unavailable | Fenced):
             return
         with suppress(TrustwatchError):
             await asyncio.to_thread(self.targets.store.erasures.record_error, erasure, str(error))

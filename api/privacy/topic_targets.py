@@ -236,9 +236,8 @@ class TopicErasureTargets(ErasureTargets):
             _partition_count
         )
 
-    def _places_of(self, erasure: Erasure) -> tuple[Mapping[int, int], ErasureScope]:
-        up_to = order_offsets(erasure)
-        return up_to, erasure_scope(erasure, up_to)
+    def _scope_of(self, erasure: Erasure) -> ErasureScope:
+        return erasure_scope(erasure, order_offsets(erasure))
 
     async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
         ended = await self._correct_risk_topic(erasure, order_offsets(erasure))
@@ -267,7 +266,6 @@ class TopicErasureTargets(ErasureTargets):
         unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
         return [
             *archives,
-            *self.checkpoints.not_checked(),
             *(f"the topic {name}, whose records stay until its retention removes them" for name in unread),
         ]
 
@@ -293,7 +291,6 @@ class TopicErasureTargets(ErasureTargets):
                 _REMAINS_NAME,
                 *_REMAINS_COPIES,
                 *_unreached_archives(progress),
-                *self.checkpoints.remains(),
             ],
         )
 
@@ -344,11 +341,7 @@ class TopicErasureTargets(ErasureTargets):
         return over
 
     async def _try_release_name(self, erasure: Erasure, now_ms: int, *, gone: bool) -> bool:
-        """*gone*: the topic has no record from before the order any more, nor the order itself.
-
-        A worker that had lost its partition may have written a checkpoint since.
-        """
-        await asyncio.to_thread(self.checkpoints.erase, order_offsets(erasure))
+        """*gone*: the topic has no record from before the order any more, nor the order itself."""
         if gone or now_ms - erasure.done_ms < RECHECK_DONE_WITHIN_MS:  # it reads all of the risk topic
             await self._correct_risk_topic(erasure, order_offsets(erasure))
         if not gone:

@@ -33,9 +33,7 @@ from ..access.decision_point import PolicyDecisionPoint
 from ..agents.baseline_profile import read_baseline_profile
 from ..brokers import open_admin, open_reader
 from ..composition import (
-    checkpoint_place,
     new_id,
-    open_checkpoints_to_erase,
     open_model_registry,
     open_service_privacy_key,
     principal_alias,
@@ -52,7 +50,7 @@ from ..http.auth.signing import LocalSigningKey
 from ..http.store_executor import StoreExecutor
 from ..models.service import ControlRecordWriter, ModelService
 from ..privacy.agent_export import ExportSources
-from ..privacy.embedded_targets import CheckpointErasure, EmbeddedErasureTargets, ErasureTargets
+from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner
 from ..privacy.local_archives import LocalArchives
 from ..privacy.service import ErasureService
@@ -272,8 +270,8 @@ def make_erasure_service(
 def _embedded_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, _roles: ServiceRoles
 ) -> ErasureTargets:
-    checkpoints, folders = CheckpointErasure(open_checkpoints_to_erase(settings), store), _archive_folders(settings)
-    return EmbeddedErasureTargets(store, log, checkpoints, status, folders, spool_directory(settings))
+    folders = _archive_folders(settings)
+    return EmbeddedErasureTargets(store, log, status, folders, spool_directory(settings))
 
 
 def _archive_folders(settings: Settings) -> dict[ArchiveKind, Path]:
@@ -301,11 +299,7 @@ def _topic_targets(
     brokers = BrokerClients(
         broker_settings.names, lambda topic: open_reader(broker_settings, (topic,)), lambda: open_admin(broker_settings)
     )
-    if roles.workers:
-        checkpoints = CheckpointErasure(open_checkpoints_to_erase(settings), store)
-    else:  # the folder may be on another host
-        checkpoints = CheckpointErasure({}, store, checkpoint_place(settings) or "")
-    return TopicErasureTargets(store, log, checkpoints, brokers, archives, frozenset(folders))
+    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders))
 
 
 async def forget_in_memory(

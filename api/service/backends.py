@@ -21,7 +21,6 @@ from trustwatch.ingest.topics.topic_commit_log import DOOR_TIMEOUT_S, TopicCommi
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import agent_summary
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -34,7 +33,6 @@ from ..events.ingest_status import IngestStatus, IngestWorkerProcess
 from ..models.first_training import is_learning
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
-from .checkpoint_checks import check_checkpoints, read_checkpoints
 
 NO_PARTITION = (
     "a partition: its group has given it none yet; where there are more workers than partitions, it stands by for one "
@@ -162,10 +160,7 @@ class EmbeddedBackend(EventBackend):
         self._duplicate_window = DuplicateWindow()
 
     def load_view(self, view: RiskView) -> None:
-        """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied.
-
-        Raises as `check_checkpoints`, too: the worker would end again and again.
-        """
+        """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
         applied, log = self.store.partitions.position(ONLY_PARTITION).offset, self._event_log
         if applied > log.next_offset:
             raise CorruptLog(
@@ -173,10 +168,7 @@ class EmbeddedBackend(EventBackend):
                 f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
                 "same back-up"
             )
-        check_checkpoints(self.settings, self.store)
         view.apply(self.store.agents.iterate())
-        for rows in read_checkpoints(self.settings, self.store):  # an answer never goes back to what rows have
-            view.apply(map(agent_summary, rows))
         view.apply(versioned.agent for versioned in self.store.agents.list_ahead())
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
@@ -233,12 +225,7 @@ class DistributedBackend(EventBackend):
         self._roles = roles
 
     def load_view(self, view: RiskView) -> None:
-        """See `EventBackend`: from the store, with versions, since a stalled worker may write to the topic last.
-
-        Raises as `check_checkpoints`: a worker would end again and again.
-        """
-        if self._roles.workers:
-            check_checkpoints(self.settings, self.store)
+        """See `EventBackend`: from the store, with versions, since a stalled worker may write to the topic last."""
         if not self._roles.api:
             return
         for position in self.store.partitions.list_positions():

@@ -1,6 +1,6 @@
 """Backups of the embedded form: a tar of the database, the log, the models and the keys, taken while the service runs.
 
-The database is copied first, with the checkpoints that it names, and the log after it, so that the database's position
+The database is copied first and the log after it, so that the database's position
 never lies beyond the log's end: a service that starts on both applies the rest of the log, as after a crash. Models
 come last, since a version in use is never removed. The tar gets its name once it is whole.
 """
@@ -28,12 +28,12 @@ from trustwatch.models.model_directory import read_manifest as read_model_manife
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
 
-from ..composition import checkpoint_place, open_model_registry, store_address
+from ..composition import open_model_registry, store_address
 from ..http.auth.signing import LOCAL_JWKS_FILE, LOCAL_KEY_FILE
 from ..settings.root import Settings
 from ..shared_signals.transmitter_context import KEY_FOLDER
-from .backup_checkpoints import DATABASE_FILE, copy_with_checkpoints
 
+DATABASE_FILE: Final = "trustwatch.db"
 DATA_FOLDER: Final = "data"
 """Of a backup: what is in it is laid out as `data_dir` is."""
 MODEL_FOLDER: Final = "model"
@@ -79,15 +79,9 @@ def is_secret(name: str) -> bool:
 def require_embedded(settings: Settings) -> None:
     """Raise ConfigError if log or database are not files below `data_dir`."""
     if settings.distributed or store_address(settings).file is None:
-        place, besides = checkpoint_place(settings), ""
-        if place is not None:
-            besides = (
-                f"; a dump does not hold the checkpoints at {place}, with the newest states of agents: stop the "
-                "workers cleanly first, which leaves none"
-            )
         raise ConfigError(
             "these settings keep events on brokers or state in PostgreSQL: back up the database with `pg_dump` "
-            f"(docs/operations.md, Back-up and restore){besides}"
+            "(docs/operations.md, Back-up and restore)"
         )
 
 
@@ -121,8 +115,12 @@ def _copy_everything(settings: Settings, staging: Path, *, keys: bool) -> int:
     """Copy all that a backup has; returns the offset of the database."""
     data = staging / DATA_FOLDER
     data.mkdir(parents=True)
-    copy_with_checkpoints(settings, data / DATABASE_FILE)
-    with closing(open_reading_store(sqlite_url(data / DATABASE_FILE))) as copy:
+    database = data / DATABASE_FILE
+    with closing(store_address(settings).open_reading()) as store:
+        store.database.copy_to(database)
+    with database.open("rb+") as file:
+        sync_file(file)
+    with closing(open_reading_store(sqlite_url(database))) as copy:
         offset = copy.partitions.position(ONLY_PARTITION).offset
     needed = DuplicateWindow().first_offset_to_rebuild(offset)
     copy_log(settings.data_dir / LOG_FOLDER, data / LOG_FOLDER, needed)

@@ -26,7 +26,6 @@ from ..cli.terminal import (
     write_line,
 )
 from ..composition import (
-    checkpoint_place,
     console_url,
     identity_key_path,
     live_policy,
@@ -37,8 +36,6 @@ from ..composition import (
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
-from .checkpoint_checks import require_no_checkpoints
-from .checkpoint_recovery import describe_lost, write_rows_from_checkpoints
 from .group_worker import GroupPipelineWorker
 from .kernel_compilation import compile_all
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
@@ -113,16 +110,9 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         for description in descriptions.values()
         if description
     }
-    progress, checkpoints = _partition_progress(configured)
+    progress = _partition_progress(configured)
     if json:
-        write_json(
-            {
-                "client": broker_settings.client,
-                "topics": topics,
-                "events": progress,
-                "checkpoints": {"place": checkpoint_place(configured), "partitions": checkpoints},
-            }
-        )
+        write_json({"client": broker_settings.client, "topics": topics, "events": progress})
         return
     faster = _FASTER_CLIENT if broker_settings.client == "kafka-python" else ""
     write_line(f"client: {broker_settings.client}{faster}")
@@ -135,27 +125,23 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         write_line(
             f"partition {row['partition']}: applied {readable(row['applied'])} of {readable(row['end'])}, {state}"
         )
-    listed = ", ".join(map(str, checkpoints)) or "none"
-    write_line(f"partitions with newer states of agents in checkpoints: {listed}")
 
 
-def _partition_progress(settings: Settings) -> tuple[list[dict[str, Any]], list[int]]:
-    """Progress of each partition, and those of which some agents' newest states are in checkpoints."""
+def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
+    """Progress of each partition."""
     broker_settings = settings.brokers
     store = open_service_store(settings)
     reader = open_reader(broker_settings, (broker_settings.names.events,))
     try:
         applied = {position.partition: position.offset for position in store.partitions.list_positions()}
-        checkpoints = store.checkpoints.partitions()
         ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
     finally:
         reader.close()
         store.close()
-    progress = [
+    return [
         {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
         for at, end in ends.items()
     ]
-    return progress, checkpoints
 
 
 @topics_app.command()
@@ -200,13 +186,6 @@ def restored(
     events_anew: Annotated[
         bool, typer.Option("--events-anew", help="the events topic was made again: read all that it holds")
     ] = False,
-    accept_lost_states: Annotated[
-        bool,
-        typer.Option(
-            "--accept-lost-states",
-            help="go on without checkpoints that are gone or damaged: their agents have older states",
-        ),
-    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Go on after the database was restored or the events topic was lost: publish every risk again, as the newest.
@@ -219,7 +198,6 @@ def restored(
         store = opened.enter_context(contextlib.closing(open_service_store(configured)))
         with contextlib.closing(open_reader(broker_settings, (broker_settings.names.events,))) as events:
             next_offsets = resume_offsets(store, partition_extents(events), anew=events_anew, accept_loss=accept_loss)
-        lost = write_rows_from_checkpoints(configured, store, accept_loss=accept_lost_states)
         if events_anew:
             store.erasures.reset_topic()
         risk = opened.enter_context(contextlib.closing(open_reader(broker_settings, (broker_settings.names.risk,))))
@@ -235,13 +213,8 @@ def restored(
         done = restore_partitions(store, risk, next_offsets, publisher)
     if json:
         positions = {str(at): offset for at, offset in sorted(next_offsets.items())}
-        lost_states = [{"checkpoint": checkpoint.name, "agents": checkpoint.agents} for checkpoint in lost]
-        write_json(done._asdict() | {"positions": positions, "lost_states": lost_states})
+        write_json(done._asdict() | {"positions": positions})
     else:
-        if lost:
-            print_message(
-                f"these checkpoints are lost, and their agents go on from older states: {describe_lost(lost)}"
-            )
         print_message(
             f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents:,} agents"
         )
@@ -302,7 +275,6 @@ def renew(
     path = identity_key_path(configured)
     new_key_path = path.with_name(f"{path.name}.new")
     with contextlib.closing(store_address(configured).open()) as store:
-        require_no_checkpoints(store, "renewing the identity key")
         changed = store.use_identities(open_identity_key(new_key_path, create=True), renew=True)
     _install_key(new_key_path, path)
     if json:

@@ -21,7 +21,6 @@ from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
-from trustwatch.scoring.pipeline.pipeline_status import PARTITIONS_WAITING
 from trustwatch.scoring.pipeline.processor import Processor, VectorCollector
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
 from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
@@ -35,10 +34,8 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
-    open_checked_checkpoints,
     open_model_registry,
     open_service_store,
-    open_snapshots,
     open_spool,
     policy_book,
     service_url,
@@ -87,8 +84,6 @@ class EmbeddedPipelineWorker:
             self._after_commit,
             on_risk=self._send_risk,
             service=service_url(settings),
-            checkpoints=open_checked_checkpoints(settings, self.store),
-            snapshots=open_snapshots(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 
@@ -169,7 +164,6 @@ class EmbeddedPipelineWorker:
             if self._spool is not None:
                 self._spool.roll_if_due()
             self._policy.refresh()
-            self.pipeline.stages.counts[PARTITIONS_WAITING] = self.pipeline.partitions_waiting
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
             offset, risk_offset = self.pipeline.position.offset, self.pipeline.risk_offset

@@ -27,7 +27,6 @@ from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline, Pa
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
-from trustwatch.scoring.pipeline.pipeline_status import PARTITIONS_WAITING
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
@@ -40,10 +39,8 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
-    open_checked_checkpoints,
     open_model_registry,
     open_service_store,
-    open_snapshots,
     open_spool,
     policy_book,
     service_url,
@@ -117,8 +114,6 @@ class GroupPipelineWorker:
             self.publisher,
             self.publisher.publish_risk,
             service_url(settings),
-            checkpoints=open_checked_checkpoints(settings, self.store),
-            snapshots=open_snapshots(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 
@@ -195,7 +190,6 @@ class GroupPipelineWorker:
         stages = self.pipeline.stages
         counts = {
             **stages.counts,
-            PARTITIONS_WAITING: self.pipeline.partitions_waiting,
             "published": self.publisher.sent,
             "unchanged": self.publisher.unchanged,
             "producers_replaced": self.writer.replaced,

@@ -19,8 +19,6 @@ from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from .checkpoint_checks import require_no_checkpoints
-
 PARTITION_COUNT_KEY = "events.partitions"
 GROWTH_TARGET_KEY = "events.growing_to"
 
@@ -82,8 +80,7 @@ class PartitionGrowth:
         """Check that all is drained, then move.
 
         Raises:
-            ConfigError: fewer partitions are wanted, there is no events topic, records wait that no worker applied, or
-                agents' newest states are in checkpoints.
+            ConfigError: fewer partitions are wanted, there is no events topic, or records wait that no worker applied.
             Unavailable: the brokers or the store do not answer; run it again.
         """
         description = self._admin.describe(self._topics.events)
@@ -99,13 +96,9 @@ class PartitionGrowth:
             self._report_progress("applying what waits")
             self._drain()
         self._check_drained()
-        require_no_checkpoints(self._store, "growing topics")
         self._store.metadata.put(GROWTH_TARGET_KEY, str(partitions))
         for position in self._store.partitions.list_positions():  # a worker that still runs is fenced from here on
             self._store.partitions.set_position(position.partition, position.offset)
-        if self._store.checkpoints.partitions():  # of such a worker, in the last moment
-            self._store.metadata.put(GROWTH_TARGET_KEY, growing_to)  # so that workers may start
-            require_no_checkpoints(self._store, "growing topics")
         for topic in (self._topics.events, self._topics.risk):
             self._report_progress(f"{topic}: {partitions} partitions")
             self._admin.grow_partitions(topic, partitions)

@@ -1,7 +1,7 @@
 """Restoring a backup of the embedded form into an empty `data_dir`.
 
 Everything is checked before anything is in its place: every digest, of files that were extracted next to their place,
-and then what the service will open: database, checkpoints, identity key, position and log together. A restore that is
+and then what the service will open: database, identity key, position and log together. A restore that is
 killed leaves `.restoring` behind, next to which nothing is opened and no key is made (`require_whole_data`).
 """
 
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from trustwatch.ingest.archive.archive_files import data_files
 from trustwatch.ingest.archive.archive_files import read_position as read_archive_position
 from trustwatch.ingest.durable_files import sync_directory
-from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, CorruptLog, ModelError, TrustwatchError
+from trustwatch.ingest.errors import ConfigError, CorruptLog, ModelError, TrustwatchError
 from trustwatch.ingest.identities import IDENTITY_KEY_FILE, open_identity_key
 from trustwatch.ingest.log.log_segments import lock_log
 from trustwatch.models.model_directory import copy_model, is_model, manifest_digest
@@ -31,6 +31,7 @@ from ..composition import CHECKPOINTS_FOLDER, RESTORING_FOLDER, identity_key_pat
 from ..settings.root import Settings
 from .backup import (
     DATA_FOLDER,
+    DATABASE_FILE,
     DIGESTS_FILE,
     LOG_FOLDER,
     MODEL_FOLDER,
@@ -42,7 +43,6 @@ from .backup import (
     list_files,
     require_embedded,
 )
-from .backup_checkpoints import DATABASE_FILE, check_backed_up, check_place_for_restore, install_checkpoints
 
 _FIRST: Final = (DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER)
 """Put in place in this order, and all else after them."""
@@ -68,12 +68,10 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
     """Restore the backup at *source* into `data_dir`, and the installed model to `model_dir` if none is there.
 
     Raises:
-        ConfigError: not the embedded form; `data_dir` or the place for checkpoints is not empty, or an archive knows
-            more than the backup; another model is installed; the identity key is another one; or a newer program wrote
-            the database.
+        ConfigError: not the embedded form; `data_dir` is not empty, or an archive knows more than the backup; another
+            model is installed; the identity key is another one; or a newer program wrote the database.
         LogInUse: a service runs on `data_dir`.
         BadBackup: *source* is not a backup, or it is damaged. Nothing was restored.
-        Unavailable: the place for checkpoints does not answer. Nothing was restored.
         OSError: the disk is full or refuses. What was moved into place by then, nothing opens.
     """
     require_embedded(settings)
@@ -84,11 +82,9 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
         contents, missing_key = _check_restored(settings, staging)
         _check_archives(settings, contents)
         _check_installed_model(settings, contents)
-        check_place_for_restore(settings, needed=(data / CHECKPOINTS_FOLDER).is_dir())
         if not settings.model_dir.resolve().is_relative_to(settings.data_dir.resolve()):
             _install_model(staging / MODEL_FOLDER, settings.model_dir)
         _require_empty(settings.data_dir, besides=RESTORING_FOLDER)
-        install_checkpoints(settings, data)
     _put_in_place(data, settings.data_dir)
     _install_model(staging / MODEL_FOLDER, settings.model_dir)
     shutil.rmtree(staging)
@@ -179,15 +175,16 @@ def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, 
     """Open database, key, log and model as a service does; returns where the identity key has to be put, too."""
     data = staging / DATA_FOLDER
     try:
-        with closing(open_store(sqlite_url(data / DATABASE_FILE))) as store:  # an older one is migrated
-            check_backed_up(data, store)
+        url, checkpoints = sqlite_url(data / DATABASE_FILE), data / CHECKPOINTS_FOLDER
+        with closing(open_store(url, checkpoints=checkpoints)) as store:  # an older one is migrated
             offset = store.partitions.position(ONLY_PARTITION).offset
             needs_key = store.has_identity_key()
             key = _key_file(settings, data) if needs_key else None
             if key is not None:
                 store.read_with_identities(open_identity_key(key, create=False))
+        shutil.rmtree(checkpoints, ignore_errors=True)
         contents = describe_contents(staging, offset)
-    except (CorruptLog, CorruptCheckpoint, ModelError) as error:
+    except (CorruptLog, ModelError) as error:
         raise BadBackup(f"the backup is damaged: {error}") from None
     if not contents.log_first_offset <= contents.offset <= contents.log_end_offset:
         raise BadBackup(

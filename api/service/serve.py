@@ -18,7 +18,6 @@ import uvicorn
 
 from trustwatch.ingest.errors import ConfigError, TrustwatchError
 from trustwatch.ingest.extras import ExtraName, extra_missing, install_line, missing_packages
-from trustwatch.ingest.objects.object_store import CLOUD_SCHEMES
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
@@ -323,9 +322,6 @@ def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
     yield from settings.brokers.needed_extras()
     if store_address(settings).url.startswith("postgresql"):
         yield "postgres", "`store.url` names PostgreSQL"
-    scheme, is_url, _ = (settings.store.checkpoints or "").partition("://")
-    if is_url and scheme.lower() in CLOUD_SCHEMES:
-        yield "objects", "`store.checkpoints` names a bucket"
 
 
 FIRST_RETENTION_S = 60.0

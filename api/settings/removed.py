@@ -132,6 +132,12 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "a model judges calls if there is one; a `risk.challenge_budget` of 0 makes none of them wait": {
         "risk.call_model": True,
     },
+    "states of agents are in rows of the database alone; delete `store.checkpoints`, and copy what was there to "
+    "`checkpoints` in `data_dir` before the first start, which makes rows of it": {
+        "store.checkpoints": None,
+        "store.snapshots": True,
+        "pipeline.checkpoint_agents": 500,
+    },
     "keys of argument origins change every 90 days; raise `privacy.origin_key_generation` to change them at once": {
         "privacy.origin_key_days": 90,
     },

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from trustwatch.ingest.settings import Secret, SettingsPart, setting
-
-NO_CHECKPOINTS: Final = "none"
-"""Value of `store.checkpoints`: states are in rows alone, as by default."""
-OWN_CHECKPOINTS: Final = "data"
-"""Value of `store.checkpoints`: a folder below `data_dir`."""
 
 
 class StoreSettings(SettingsPart, frozen=True):
@@ -19,21 +14,6 @@ class StoreSettings(SettingsPart, frozen=True):
 
     url: Annotated[str | None, setting("`postgresql://USER@HOST/NAME`; null is SQLite below `data_dir`")] = None
     password: Annotated[Secret | None, setting("password of the database user: `{env: NAME}` or `{file: PATH}`")] = None
-    checkpoints: Annotated[
-        str | None,
-        setting(
-            "where states of many agents go between writes of their rows, whose counts are then up to ten minutes old: "
-            "a folder or `s3://BUCKET/PREFIX` of this deployment alone, which all its workers reach; `data` is "
-            "`checkpoints` in `data_dir`; null or `none`: nowhere"
-        ),
-    ] = None
-    snapshots: Annotated[
-        bool,
-        setting(
-            "keep encrypted copies of the rows of partitions of 5,000 agents or more, at `checkpoints` or else in "
-            "`snapshots` in `data_dir`: who takes a partition over reads them instead"
-        ),
-    ] = True
     agents_days: Annotated[
         int, setting("calm agents that were not seen for so long are forgotten, days", ge=1, le=36_500)
     ] = 365

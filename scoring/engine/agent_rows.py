@@ -136,7 +136,6 @@ class AgentRows:
         agents.threshold_rows[at] = self._model.group_rows(agents.groups[at])
         self._restore_capabilities(columns.capabilities, slots)
         agents.checks[at] = self._identities.agent_hashes(names)[:, 1]
-        agents.unlisted[at] = False
         self._builder.pinned[at] = agents.risk["due_ms"][at] != 0
         explained = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
         words = columns.keys.tolist(), columns.tenants, columns.issuers, columns.agent_ids

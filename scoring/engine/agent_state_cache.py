@@ -20,7 +20,7 @@ from trustwatch.ingest.retry import give_up, retry_until_available
 from trustwatch.models.trained_model import TrainedModel
 
 from ..records.agent_pages import AgentColumns, StateFormat
-from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, agent_summary
+from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent
 from ..records.commits import Position
 from . import risk_levels
 from .agent_rows import AgentExplanation, AgentRows, explanation_of
@@ -114,11 +114,6 @@ class AgentStateCache:
         return len(self._agents.dirty) + len(self._unsaved.waiting)
 
     @property
-    def uncheckpointed_count(self) -> int:
-        """Number of those of them that changed since the last checkpoint was begun."""
-        return len(self._agents.uncheckpointed) + len(self._unsaved.uncheckpointed)
-
-    @property
     def state_format(self) -> StateFormat:
         """Format in which state is stored, and of which columns can be preloaded."""
         return self._rows.state_format
@@ -155,17 +150,6 @@ class AgentStateCache:
         """Note from here on which agents are met: what a page says of them may be older."""
         self._met.begin()
         self._met.note(self._unsaved.waiting)
-
-    def resume(self, rows: Iterable[AgentRow], unpublished: Collection[int]) -> None:
-        """Take agents over of which the store has something older: they come from checkpoints.
-
-        Args:
-            rows: of agents that are not in memory.
-            unpublished: keys of those whose risk perhaps nobody published.
-        """
-        kept = {row.name.key: self._redacted_row(row) for row in rows}
-        self._unsaved.waiting.update(kept)
-        self._unsaved.add_unpublished([agent_summary(kept[key]) for key in unpublished])
 
     def preload(self, rows: Sequence[AgentRow]) -> int | None:
         """Let agents that were not met move in; nobody has to leave.
@@ -290,13 +274,11 @@ class AgentStateCache:
         """Agents whose rows go with the next commit."""
         return self._unsaved.removed
 
-    def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:
+    def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:  # noqa: ARG002 (of `StateSpill`)
         """Keep the rows of agents that changed since the last commit; the store has, or is getting, the others."""
         moving = slots
         if self._store is not None:
             moving = slots[self._agents.dirty[slots]]
-            self._unsaved.uncheckpointed.update(keys[self._agents.uncheckpointed[slots]].tolist())
-            self._unsaved.unlisted.update(keys[self._agents.unlisted[slots] & self._agents.dirty[slots]].tolist())
             self._unsaved.add_unpublished(self._rows.summaries(slots[self._agents.moved[slots]]))
         self._unsaved.waiting.update((row.name.key, row) for row in self.rows(moving))
         self._agents.clear(slots)
@@ -316,13 +298,9 @@ class AgentStateCache:
         stored = [place for place, key in enumerate(keys.tolist()) if key in stored_rows]
         converted = np.zeros(len(keys), np.bool_)
         converted[stored] = ~self._restore([stored_rows[key] for key in keys[stored].tolist()], slots[stored])
-        agents = self._agents
-        agents.unlisted[slots] = True
         if stored:
-            marks = np.array([self._unsaved.take_back(key) for key in keys[stored].tolist()], np.bool_)
-            agents.dirty.set(slots[stored][marks[:, 0]])
-            agents.uncheckpointed.set(slots[stored][marks[:, 1]])
-            agents.unlisted[slots[stored]] = marks[:, 2]
+            are_dirty = np.array([self._unsaved.take_back(key) for key in keys[stored].tolist()], np.bool_)
+            self._agents.dirty.set(slots[stored][are_dirty])
         self._seeded.seed_habits(slots[converted], history[converted])
         self._seeded.update_shared_counts(slots, history)
 
@@ -426,24 +404,6 @@ class AgentStateCache:
             rows += self.rows(slots[start : start + _PACK_CHUNK])
         return rows
 
-    def begin_checkpoint(self) -> tuple[list[AgentRow], set[int]]:
-        """Rows of all agents that changed since the last checkpoint, or commit of rows, was begun.
-
-        They stay what the next commit of rows has to write.
-
-        Returns:
-            The rows, and keys of agents of which the store has no row, or one with another type.
-        """
-        agents, (left, unlisted) = self._agents, self._unsaved.begin_checkpoint()
-        slots = agents.uncheckpointed.slots()
-        listed_now = slots[agents.unlisted[slots]]
-        names = (agents.names[slot] for slot in listed_now.tolist())
-        unlisted.update(name.key for name in names if name is not None)
-        rows = self._pack(slots) + left
-        agents.unlisted[listed_now] = False
-        agents.uncheckpointed.clear_all()
-        return rows, unlisted
-
     def begin_commit(self) -> list[AgentRow]:
         """Rows of `changed_rows`, on their way to the store from here on; what changes now is for the next commit.
 
@@ -451,9 +411,7 @@ class AgentStateCache:
         """
         slots = self._agents.dirty.slots()
         rows = self._changed_rows(slots)
-        self._agents.unlisted[slots] = False
         self._agents.dirty.clear_all()
-        self._agents.uncheckpointed.clear_all()
         self._unsaved.begin_commit(rows)
         return rows
 

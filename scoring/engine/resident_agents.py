@@ -38,16 +38,12 @@ class ResidentAgents:
         """Access paths that were announced of each agent."""
         self.dirty = SlotFlags(capacity)
         """Set for agents that changed since a commit of their rows was begun."""
-        self.uncheckpointed = SlotFlags(capacity)
-        """Set for agents that changed since their last checkpoint was begun, too; each of them is dirty."""
-        self.unlisted = np.zeros(capacity, np.bool_)
-        """True for agents of which the store has no row, or one that has another type."""
         self.moved = SlotFlags(capacity)
         """Set for agents that changed since their risk was last published; each of them is dirty, too."""
 
     def mark_changed(self, slots: SlotIndices) -> None:
         """Note that agents changed: their risk has to be published, and they have to be stored."""
-        for flags in (self.dirty, self.uncheckpointed, self.moved):
+        for flags in (self.dirty, self.moved):
             flags.set(slots)
 
     def register(self, slot: int, key: int, event: NativeEvent) -> bool:
@@ -62,7 +58,7 @@ class ResidentAgents:
         elif agent.self_asserted or not agent.type:
             return False
         if self.types[slot] != (agent.type or ""):
-            self.types[slot], self.unlisted[slot] = agent.type or "", True
+            self.types[slot] = agent.type or ""
         return True
 
     def find_impostors(self, slots: SlotIndices, checks: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -83,9 +79,8 @@ class ResidentAgents:
         """Forget who lived in the slots and what their risk was (their agents have left)."""
         self.risk[slots] = np.zeros((), risk_levels.ROW)
         self.paths[slots] = np.zeros((), announced_paths.PATHS)
-        for flags in (self.dirty, self.uncheckpointed, self.moved):
+        for flags in (self.dirty, self.moved):
             flags.clear(slots)
-        self.unlisted[slots] = False
         self.checks[slots] = 0
         self.groups[slots] = 0
         self.threshold_rows[slots] = 0

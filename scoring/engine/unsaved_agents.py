@@ -28,10 +28,6 @@ class UnsavedAgents:
     def __init__(self) -> None:
         self.waiting: dict[int, AgentRow] = {}
         """Agents that moved out since a commit of their rows was begun (without a store: ever), by key."""
-        self.uncheckpointed: set[int] = set()
-        """Those of them that changed since their last checkpoint was begun."""
-        self.unlisted: set[int] = set()
-        """Those of them of which the store has no row, or one that has another type."""
         self._in_flight: dict[int, AgentRow] = {}
         self._removed: set[int] = set()
         self._removed_in_flight: set[int] = set()
@@ -59,24 +55,12 @@ class UnsavedAgents:
     def remove(self, key: int) -> None:
         """Forget an erased agent: its row goes with the next commit, and is not read meanwhile."""
         self.waiting.pop(key, None)
-        self.uncheckpointed.discard(key)
-        self.unlisted.discard(key)
         self._unpublished.pop(key, None)
         self._removed.add(key)
 
-    def take_back(self, key: int) -> tuple[bool, bool, bool]:
-        """Note that an agent moves in again; returns whether it is dirty, uncheckpointed, and unlisted."""
-        is_uncheckpointed, is_unlisted = key in self.uncheckpointed, key in self.unlisted
-        self.uncheckpointed.discard(key)
-        self.unlisted.discard(key)
-        return self.waiting.pop(key, None) is not None, is_uncheckpointed, is_unlisted
-
-    def begin_checkpoint(self) -> tuple[list[AgentRow], set[int]]:
-        """Rows that the checkpoint which begins has to have, and keys of unlisted agents."""
-        rows = [self.waiting[key] for key in sorted(self.uncheckpointed & self.waiting.keys())]
-        unlisted, self.unlisted = self.unlisted, set()
-        self.uncheckpointed.clear()
-        return rows, unlisted
+    def take_back(self, key: int) -> bool:
+        """Note that an agent moves in again; returns whether it is dirty."""
+        return self.waiting.pop(key, None) is not None
 
     def is_removed(self, key: int) -> bool:
         """True if the store's row of an agent is not to be read any more, since it was erased."""
@@ -99,8 +83,6 @@ class UnsavedAgents:
     def begin_commit(self, rows: Collection[AgentRow]) -> None:
         """Note that *rows*, those that wait among them, are on their way to the store."""
         self._in_flight, self.waiting = {row.name.key: row for row in rows}, {}
-        self.uncheckpointed.clear()
-        self.unlisted.clear()
         self._removed_in_flight, self._removed = self._removed, set()
 
     def mark_committed(self) -> None:

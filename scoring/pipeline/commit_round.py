@@ -1,9 +1,5 @@
 """Rounds of commits: what partitions have to write, in one transaction, and what is published behind it.
 
-Checkpoints are written before the transaction that names them, and those that it ends are removed behind it. So a crash
-leaves files that nobody needs at most, which the next owner removes. Where one can not be written the round writes the
-decisions of its partition alone: what acts on the outside needs the database, and no other store.
-
 A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps its
 own compare-and-set: one that the store refuses does not hold the others up.
 """
@@ -14,22 +10,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
-from msgspec.structs import replace
 
-from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
-from trustwatch.ingest.retry import Answer, retry_until_available
+from trustwatch.ingest.errors import Fenced, Unavailable
+from trustwatch.ingest.retry import retry_until_available
 
-from ..records.commits import Commit, Position
-from ..store.checkpoint_files import CheckpointFiles
+from ..records.commits import Commit
 from ..store.sql_store import CommitResult, SqlStore
 from .partition_commits import PartitionCommits
 from .pipeline_context import PipelineContext
 
 _log = structlog.get_logger(__name__)
-
-AWAY_S = 60.0
-"""Time for which no checkpoint is written or removed after one could not be, s: each try may cost seconds, and
-decisions wait."""
 
 
 class CommitRound:
@@ -41,7 +31,6 @@ class CommitRound:
         partitions: what they have applied is committed.
         context: what they share.
         with_states: False = their decisions alone.
-        with_rows: True = no checkpoints: the rows of all agents that changed are written.
     """
 
     def __init__(
@@ -50,18 +39,15 @@ class CommitRound:
         context: PipelineContext,
         *,
         with_states: bool = True,
-        with_rows: bool = False,
     ) -> None:
         self._partitions = partitions
         self._context = context
         self._started = context.monotonic()
         with context.stages.timed("rows"):
-            self._commits = [partition.begin(with_states=with_states, with_rows=with_rows) for partition in partitions]
+            self._commits = [partition.begin(with_states=with_states) for partition in partitions]
         self._to_note = [partition.publication_to_note for partition in partitions]
         self._are_noted = False
         """True once the store knows that what is in `_to_note` is published."""
-        self._postponed: set[int] = set()
-        """Places of commits whose checkpoint could not be written."""
         self._results: list[CommitResult | Fenced] = []
         self._took_s = 0.0
         self._given_up = False
@@ -77,7 +63,6 @@ class CommitRound:
         letters = [letter for commit in self._commits for letter in commit.dead_letters]
         if publisher is not None and letters:
             retry_until_available(partial(publisher.write_dead_letters, letters), self._wait_before_retry)
-        self._write_checkpoints()
         with stages.timed("commit"):
             self._results = write_commits(self._commits, self._context.store, self._wait_before_retry)
         if publisher is not None:
@@ -87,7 +72,6 @@ class CommitRound:
                         retry_until_available(partial(publisher.publish_commit, commit), self._wait_before_retry)
                 retry_until_available(publisher.wait_acknowledged, self._wait_before_retry)
         self._note_publications()
-        self._remove_ended_checkpoints()
         self._took_s = self._context.monotonic() - self._started
 
     def _note_publications(self) -> None:
@@ -99,7 +83,7 @@ class CommitRound:
         written = [
             position
             for number, (position, result) in enumerate(zip(self._to_note, self._results, strict=True))
-            if position is not None and number not in self._postponed and not isinstance(result, Fenced)
+            if position is not None and not isinstance(result, Fenced)
             if not self._partitions[number].is_dropped
         ]
         if not written:
@@ -110,46 +94,6 @@ class CommitRound:
             _log.info("a publication is noted with the next commit", error=str(error))
         else:
             self._are_noted = True
-
-    def _write_checkpoints(self) -> None:
-        """Write the checkpoints of the commits, and have the commits name them.
-
-        Where one can not be written its commit is one of decisions, and the next one of states has rows.
-        """
-        files, counts = self._context.checkpoints, self._context.stages.counts
-        for number, commit in enumerate(self._commits):
-            if files is None or not commit.checkpointed:
-                continue
-            try:
-                with self._context.stages.timed("checkpoint"):
-                    checkpoint = _ask(files, partial(files.write, commit.position, commit.checkpointed), self._context)
-            except Unavailable as error:
-                self._postpone(number, error)
-                continue
-            self._commits[number] = replace(commit, checkpointed=(), checkpoint=checkpoint)
-            counts["checkpoints"] += 1
-            counts["checkpoint_bytes"] += checkpoint.content_bytes
-
-    def _postpone(self, number: int, error: Unavailable) -> None:
-        commit = self._commits[number]
-        _log.warning(
-            "a checkpoint can not be written now; rows are written instead",
-            partition=commit.position.partition,
-            error=str(error),
-        )
-        self._context.stages.counts["checkpoints_postponed"] += 1
-        self._postponed.add(number)
-        self._commits[number] = Commit(
-            commit.expected, commit.expected, [], commit.decisions, commit.outbox, [], commit.published, commit.edges
-        )
-
-    def _remove_ended_checkpoints(self) -> None:
-        """Remove files that nobody needs any more."""
-        files = self._context.checkpoints
-        for commit, result in zip(self._commits, self._results, strict=True):
-            if files is None or not commit.ends_checkpoints or isinstance(result, Fenced):
-                continue
-            remove_ended_checkpoints(files, commit.position, self._context)
 
     def give_up(self) -> None:
         """Try no more once a service does not answer: `write` raises its error. Another thread may call this."""
@@ -169,32 +113,10 @@ class CommitRound:
         for number, (partition, result) in enumerate(zip(self._partitions, self._results, strict=True)):
             if isinstance(result, Fenced):
                 refused[partition.position.partition] = result
-            elif number in self._postponed:
-                self._context.on_commit(partition.postpone(result))
             else:
                 is_noted = self._are_noted and self._to_note[number] is not None
                 self._context.on_commit(partition.mark_committed(result, self._took_s, is_noted=is_noted))
         return refused
-
-
-def remove_ended_checkpoints(files: CheckpointFiles, position: Position, context: PipelineContext) -> None:
-    """Remove files that nobody needs from *position* on; those that can not be removed now are the next time."""
-    try:
-        _ask(files, partial(files.remove_up_to, position), context)
-    except (ConfigError, Unavailable) as error:
-        context.stages.counts["checkpoints_not_removed"] += 1
-        _log.warning("checkpoints can not be removed now", partition=position.partition, error=str(error))
-
-
-def _ask(files: CheckpointFiles, call: Callable[[], Answer], context: PipelineContext) -> Answer:
-    """Ask the place of checkpoints, unless it failed to answer not long ago. Raises Unavailable, and as *call*."""
-    if files.is_away(context.monotonic()):
-        raise Unavailable(f"their place did not answer in the last {AWAY_S:g} s")
-    try:
-        return call()
-    except Unavailable:
-        files.leave_alone_until(context.monotonic() + AWAY_S)
-        raise
 
 
 def write_commits(

@@ -8,7 +8,6 @@ refused there drops the partition.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -17,13 +16,12 @@ from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.source import GroupSource
 
 from ..records.commits import Position
-from .checkpoint_reading import CheckpointReader
 from .commit_round import CommitRound
 from .commit_thread import CommitThread
-from .partition import PartitionPipeline, ReadStates, poll_timeout_s
+from .partition import PartitionPipeline, poll_timeout_s
 from .partition_commits import MANY_RECORDS, MAX_UNCOMMITTED_RECORDS
 from .pipeline_context import PipelineContext
-from .preloading import make_preloader
+from .preloading import AgentPreloader
 from .processor import Processor
 
 _log = structlog.get_logger(__name__)
@@ -70,8 +68,7 @@ class ConsumerGroupPipeline:
         self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
         self._commits = CommitThread(context)
-        self._checkpoints = CheckpointReader(context)
-        self._preloader = make_preloader(context)
+        self._preloader = AgentPreloader(context.store, context.monotonic)
         self._states_are_next = False
         self._stepped_at = context.monotonic()
         self.stages = context.stages
@@ -81,60 +78,28 @@ class ConsumerGroupPipeline:
         self._source.join(self)
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Take partitions over; each is read from where its state was stored.
-
-        One that has checkpoints is left out: it is read on in `step`, once its states are there.
-        """
+        """Take partitions over; each is read from where its state was stored."""
         _log.info("taking partitions over", partitions=sorted(partitions))
         self._drop_refused(self._commits.collect(None))
         with self.stages.timed("take_over"):
             starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
         self._on_change()
-        return {partition: offset for partition, offset in starts.items() if offset is not None}
+        return starts
 
-    def _take_over(self, partition: int) -> int | None:
-        """Take a partition over; returns where to read on, None = it waits for its checkpoints."""
+    def _take_over(self, partition: int) -> int:
+        """Take a partition over; returns where to read on. Raises as `PartitionPipeline.take_over`."""
         self._fenced.pop(partition, None)
         pipeline = PartitionPipeline(partition, self._make_processor(partition), self._context)
-        pipeline.claim()
-        return None if self._checkpoints.begin(pipeline) else self._resume(pipeline)
-
-    def _resume(self, pipeline: PartitionPipeline, read: ReadStates = tuple) -> int:
-        """Let a claimed partition go on; returns where to read on. Raises as `PartitionPipeline.resume`."""
-        self._partitions[pipeline.partition] = pipeline
-        offset = pipeline.resume(read)
+        offset = pipeline.take_over()
+        self._partitions[partition] = pipeline
         self._preloader.begin(pipeline)
-        _log.info(
-            "partition taken over",
-            partition=pipeline.partition,
-            offset=offset,
-            epoch=pipeline.position.epoch,
-            seconds=round(self._context.monotonic() - pipeline.claimed_at, 3),
-        )
         return offset
-
-    def _resume_read(self) -> None:
-        """Read those partitions on whose checkpoints are there by now."""
-        read = self._checkpoints.collect()
-        if read:  # one may begin with a commit, and two at a time would take each other's decisions as acknowledged
-            self._drop_refused(self._commits.collect(None))
-        for pipeline, states in read:
-            partition = pipeline.partition
-            try:
-                with self.stages.timed("take_over"):
-                    offset = self._resume(pipeline, states.result)
-                    pipeline.retry_until_available(partial(self._source.seek, partition, offset))
-            except Fenced as error:
-                self._drop_refused({partition: error})
-            self._on_change()
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Commit what was applied, then forget the partitions."""
         for partition in sorted(partitions):
             pipeline = self._partitions.pop(partition, None)
             self._fenced.pop(partition, None)
-            if self._checkpoints.stop(partition):
-                _log.info("partition handed back before its checkpoints were read", partition=partition)
             if pipeline is None:
                 continue
             self._preloader.stop(pipeline)
@@ -152,10 +117,9 @@ class ConsumerGroupPipeline:
         """Drop the partitions with what was applied since the last commit; the next owner reads it again."""
         for partition in sorted(partitions):
             self._fenced.pop(partition, None)
-            waited, pipeline = self._checkpoints.stop(partition), self._partitions.pop(partition, None)
+            pipeline = self._partitions.pop(partition, None)
             if pipeline is not None:
                 self._preloader.stop(pipeline)
-            if waited or pipeline is not None:
                 self._forget(partition, pipeline)
                 _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
         self._on_change()
@@ -175,10 +139,8 @@ class ConsumerGroupPipeline:
         self._tell_uncommitted()
         if not self._commits.busy:
             self._commit_due()
-        is_quiet = self._can_preload
-        if is_quiet or self._preloader.has_few_left:
-            self._preloader.step(is_quiet=is_quiet)
-        self._resume_read()
+        if self._can_preload or self._preloader.has_few_left:
+            self._preloader.step()
         self._reclaim()
         return count
 
@@ -189,7 +151,7 @@ class ConsumerGroupPipeline:
     def _poll_timeout_s(self) -> float:
         if self._preloader.has_agents and self._can_preload:
             return 0.0
-        beside = self._commits.busy or self._preloader.busy or self._checkpoints.busy
+        beside = self._commits.busy or self._preloader.busy
         return poll_timeout_s(self._partitions.values(), self._context.tuning.poll_s, work_beside=beside)
 
     def _tell_uncommitted(self) -> None:
@@ -285,10 +247,9 @@ class ConsumerGroupPipeline:
             self._fenced[partition] = self._context.monotonic()
             self._on_change()
 
-    def _forget(self, partition: int, pipeline: PartitionPipeline | None) -> None:
+    def _forget(self, partition: int, pipeline: PartitionPipeline) -> None:
         """Forget what was sent of a partition; a commit that is being written must not call it published then."""
-        if pipeline is not None:
-            pipeline.commits.is_dropped = True
+        pipeline.commits.is_dropped = True
         if self._context.publisher is not None:
             self._context.publisher.forget_partition(partition)
 
@@ -299,19 +260,18 @@ class ConsumerGroupPipeline:
                 del self._fenced[partition]
                 if partition in self._source.owned():
                     self._drop_refused(self._commits.collect(None))
-                    if (offset := self._take_over(partition)) is not None:
-                        self._source.seek(partition, offset)
+                    self._source.seek(partition, self._take_over(partition))
                     self._on_change()
 
     def finish(self) -> None:
         """Commit what was applied on every partition."""
         self._drop_refused(self._commits.collect(None))
         while waiting := [
-            pipeline for _, pipeline in sorted(self._partitions.items()) if not pipeline.commits.is_finished
+            pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted
         ]:
             ready = [pipeline.commits for pipeline in waiting if self._publish_risk_of(pipeline, at_once=True)]
             if ready:
-                self._drop_refused(CommitRound(ready, self._context, with_rows=True).run())
+                self._drop_refused(CommitRound(ready, self._context).run())
         commits = [pipeline.commits for pipeline in self._partitions.values()]
         if published := [partition for partition in commits if partition.has_unnoted_publication]:
             self._drop_refused(CommitRound(published, self._context, with_states=False).run())
@@ -319,18 +279,12 @@ class ConsumerGroupPipeline:
     def close(self) -> None:
         """End the threads, after the commit that is being written."""
         self._commits.close()
-        self._checkpoints.close()
         self._preloader.close()
 
-    @property
-    def partitions_waiting(self) -> int:
-        """Number of our partitions that wait for their checkpoints."""
-        return len(self._checkpoints.waiting)
-
     def progress(self) -> dict[int, PartitionProgress]:
-        """Progress of each of our partitions; of one that waits for its checkpoints nothing was published."""
+        """Progress of each of our partitions."""
         progress = {}
-        for partition, pipeline in sorted({**self._partitions, **self._checkpoints.waiting}.items()):
+        for partition, pipeline in sorted(self._partitions.items()):
             behind = pipeline.count_behind()
             progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.risk.received_ms, pipeline.idle)
         return progress

@@ -4,9 +4,6 @@ The state of an agent is a function of the records of its partition, so its risk
 applied, as of (epoch, offset) (`risk_publication.py`). What acts on the outside waits for its commit
 (`partition_commits.py`), which is written beside it (`commit_round.py`, `commit_thread.py`).
 
-A partition is taken over in two steps: `claim` fences its worker before, `resume` goes on from its states. Where some
-are in checkpoints these are read in between, while the worker goes on with other partitions (`checkpoint_reading.py`).
-
 When the store does not answer, answers go on until memory has no more room for what is not committed; then the work
 waits, nothing is lost, and answers turn stale. When another worker owns the partition, `Fenced` ends this one's work
 on it.
@@ -14,20 +11,19 @@ on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
-from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
+from trustwatch.ingest.errors import CorruptLog, Unavailable
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.retry import Answer, retry_until_available
 from trustwatch.ingest.source import RecordBatch
 
 from ..engine.agent_state_cache import AgentStateCache
-from ..records.agents import AgentRow
-from ..records.commits import Checkpoint, Position
+from ..records.commits import Position
 from ..records.models import ModelSwitch
 from .commit_round import CommitRound
 from .event_times import EventTimes
@@ -44,9 +40,6 @@ BESIDE_POLL_S = 0.005
 """Longest wait for records while a commit is being written, so that what it makes durable is told soon after, or while
 agents are being preloaded."""
 
-ReadStates = Callable[[], Sequence[Sequence[AgentRow]]]
-"""Gives the agents of each checkpoint of a partition, or raises what hindered it."""
-
 
 class PartitionPipeline:
     """Applies the records of one partition, publishes the risk that follows, and commits what they did.
@@ -62,11 +55,7 @@ class PartitionPipeline:
         self._context = context
         self.idle = False
         """True if nothing waited when the source was last asked how much is behind."""
-        self.checkpoints: Sequence[Checkpoint] = ()
-        """Checkpoints that its agents go on from, the oldest first, as of the claim."""
-        self.claimed_at = 0.0
-        """Time at which its claim was begun."""
-        self._end = self._claimed_end = self._published = 0
+        self._end = 0
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
         processor.engine.agent_states.on_unavailable = self.wait_before_retry
@@ -96,75 +85,41 @@ class PartitionPipeline:
         """Offset of the next record to apply."""
         return self.commits.next_offset
 
-    def claim(self) -> None:
-        """Claim the partition, so that nobody else writes its states, and publish again what perhaps nobody did.
+    def take_over(self) -> int:
+        """Claim the partition, so that nobody else writes its states, and go on from them; returns where to read on.
 
-        It goes on with `resume`, once `checkpoints` were read. Until then nothing of it is applied or published, and it
-        keeps the epoch that begins here.
+        What perhaps nobody published is published again, and the duplicate window is rebuilt.
 
         Raises:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
-            ConfigError: states are in checkpoints, and the settings name no place of them.
+            Fenced: another worker has claimed the partition since.
         """
-        partition, store = self.partition, self._context.store
-        self.claimed_at = self._context.monotonic()
+        partition, store, begun = self.partition, self._context.store, self._context.monotonic()
         position = self.retry_until_available(lambda: store.partitions.claim(partition))
         self.commits.take_over(position)
         self._processor.engine.agent_states.owner = position
-        self._end = self._claimed_end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
+        self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
-        self._published = self._republish()
-        self.checkpoints = self.retry_until_available(lambda: store.checkpoints.list_of(partition))
-        if self.checkpoints and self._context.checkpoints is None:
-            raise ConfigError(
-                f"`store.checkpoints`: the newest states of partition {partition} are in checkpoints; name where they "
-                "are. A service that is stopped leaves none, unless it waited for them"
-            )
-
-    def resume(self, read: ReadStates = tuple) -> int:
-        """Go on from the states that are stored, and rebuild the duplicate window; returns where to read on.
-
-        Args:
-            read: of `checkpoints`.
-
-        Raises:
-            Fenced: another worker has claimed the partition since, and may have removed its checkpoints.
-            CorruptCheckpoint: states of agents can not be read.
-        """
-        position, published, partition = self.position, self._published, self.partition
-        if self.checkpoints:
-            self.retry_until_available(lambda: self._context.store.partitions.check_owner(position))
-            self._resume_checkpoints(read(), published)
+        published = self._republish()
         furthest = position.offset + MAX_UNCOMMITTED_RECORDS + 2 * self._context.tuning.batch_size
-        self.risk.take_over(position, min(self._claimed_end, furthest), published)
-        self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
-        rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
+        self.risk.take_over(position, min(self._end, furthest), published)
+        self._erased_filter = ErasedFilter(self.retry_until_available(store.erasures.erased_in_topic))
+        rules = self.retry_until_available(lambda: store.feedback.rules_of_partition(partition))
         self._processor.engine.feedback_rules.restore(rules)
-        self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
-        event_ids_from = self._restore_duplicate_window()
-        checkpointed = sum(checkpoint.agents for checkpoint in self.checkpoints)
-        self.commits.resume(published=published, event_ids_from=event_ids_from, checkpointed=checkpointed)
+        self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), position)
+        self.commits.resume(published=published, event_ids_from=self._restore_duplicate_window())
         if self._processor.model_switcher.pending_switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
             CommitRound([self.commits], self._context).run()
+        _log.info(
+            "partition taken over",
+            partition=partition,
+            offset=position.offset,
+            epoch=position.epoch,
+            seconds=round(self._context.monotonic() - begun, 3),
+        )
         return position.offset
-
-    def _resume_checkpoints(self, states: Sequence[Sequence[AgentRow]], published: int) -> None:
-        """Go on from the *states* in the checkpoints of the partition.
-
-        What commits up to *published* wrote is in the risk topic. A service without one begins with rows: there all of
-        it is published.
-        """
-        newest: dict[int, AgentRow] = {}
-        unpublished: set[int] = set()
-        for checkpoint, agents in zip(self.checkpoints, states, strict=True):
-            rows = {row.name.key: row for row in agents}
-            newest |= rows
-            if self._context.publisher is None or checkpoint.position.offset > published:
-                unpublished |= rows.keys()
-        self.agent_states.resume(newest.values(), unpublished)
-        _log.info("agents go on from checkpoints", partition=self.partition, agents=len(newest))
 
     def _restore_duplicate_window(self) -> int:
         """Restore the window from the ids that commits stored, and where those do not reach back enough, the log.
@@ -230,16 +185,16 @@ class PartitionPipeline:
 
     def finish(self) -> None:
         """Commit what was applied, one that was given up before included. Raises Fenced."""
-        while not self.commits.is_finished:
+        while self.commits.has_uncommitted:
             self.commit()
         if self.commits.has_unnoted_publication:
             for error in CommitRound([self.commits], self._context, with_states=False).run().values():
                 raise error
 
     def commit(self) -> None:
-        """Write everything since the last commit, rows of all agents too, then publish it. Raises Fenced."""
+        """Write everything since the last commit, then publish it. Raises Fenced."""
         self.risk.publish_due(at_once=True)
-        for error in CommitRound([self.commits], self._context, with_rows=True).run().values():
+        for error in CommitRound([self.commits], self._context).run().values():
             raise error
 
     def count_behind(self) -> int:

@@ -1,11 +1,8 @@
 """Commits of one partition: what it has applied and not written, when that is due, and what it then is.
 
 Decisions are made durable at once, by themselves, while the agents' states, which cost far more, wait for the next
-commit of states. Where many agents change their states go into a checkpoint (`store/checkpoint_files.py`), and their
-rows are written more rarely still. Only some come along: of agents about whom something was decided, that are at medium
-or above, or that are new to lists or have another type. So whoever reads rows sees as of the position who there is, at
-which level, and of what type. Commits of decisions leave the position where it is. Who takes over from
-there makes the decisions of later records again, and the store skips those that it has.
+commit of states. Commits of decisions leave the position where it is. Who takes over from there makes the decisions of
+later records again, and the store skips those that it has.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from trustwatch.ingest.errors import Unavailable
 
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
-from ..records.agents import AgentEdge, AgentRow, RiskLevel
+from ..records.agents import AgentEdge, RiskLevel
 from ..records.commits import Commit, EventIdRun, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
@@ -106,13 +103,6 @@ class PartitionCommits:
         """True if a decision that waits is one that people or servers are told of."""
         self._awaited_since = math.inf
         """Time since when people may look for something of what waits for a commit of states."""
-        self._decided_agents: set[int] = set()
-        """Keys of agents about whom something was decided since the last commit of states was begun."""
-        self._checkpointed = 0
-        """Agents in checkpoints that rows have not ended; one in several counts several times."""
-        self._postponed: _BegunCommit | None = None
-        """A commit of states without its decisions, whose checkpoint could not be written; the next takes along what it
-        has."""
         self.worker_has_many = False
         """True if `MANY_RECORDS` of the worker are not committed."""
         self.is_dropped = False
@@ -128,31 +118,19 @@ class PartitionCommits:
         self._published = self._noted_published = 0
         self._committed_at, self._commit_took_s = context.monotonic(), 0.0
         self._decided_at, self._decision_commit_took_s = self._committed_at, 0.0
-        self._rows_begun_at = self._committed_at
 
     def take_over(self, position: Position) -> None:
         """Go on from a stored position, in the epoch that begins."""
         self.position, self.next_offset = position, position.offset
 
-    def resume(self, *, published: int, event_ids_from: int, checkpointed: int) -> None:
-        """Note how far what commits wrote is known to be published, and which event ids are stored.
-
-        Args:
-            published: offset before which all is.
-            event_ids_from: offset from which on no ids are stored.
-            checkpointed: agents in checkpoints. Their rows are due at once: owners that die soon after each other would
-                put them off for ever.
-        """
-        self._checkpointed = checkpointed
-        if checkpointed:
-            self._rows_begun_at = -math.inf
+    def resume(self, *, published: int, event_ids_from: int) -> None:
+        """Note that all before the offset *published* is, and that from *event_ids_from* on no event ids are stored."""
         self._published = self._noted_published = published
         self._event_ids_from = event_ids_from
 
     def note_applied(self, applied: AppliedBatch, next_offset: int, *, batch_full: bool) -> None:
         """Gather what a batch did that ends before *next_offset*."""
         self._decisions.extend(applied.decisions)
-        self._decided_agents.update(decision.agent.key for decision in applied.decisions)
         is_acted_on = any(map(self._is_acted_on, applied.decisions))
         self._decision_is_acted_on = self._decision_is_acted_on or is_acted_on
         if is_acted_on or applied.dead_letters or self._has_awaited_changes:
@@ -181,16 +159,6 @@ class PartitionCommits:
     def has_uncommitted(self) -> bool:
         """True if something was applied that is not committed."""
         return self.next_offset != self.position.offset
-
-    @property
-    def has_checkpoints(self) -> bool:
-        """True if checkpoints have states that are newer than the rows of their agents."""
-        return self._checkpointed > 0
-
-    @property
-    def is_finished(self) -> bool:
-        """True if the rows of all agents have everything that was applied."""
-        return not (self.has_uncommitted or self.has_checkpoints)
 
     @property
     def uncommitted_records(self) -> int:
@@ -243,29 +211,8 @@ class PartitionCommits:
         """True if as much waits for a commit as memory has room for."""
         if self.uncommitted_records >= MAX_UNCOMMITTED_RECORDS:
             return True
-        states = self._processor.engine.agent_states
-        agents = states.unwritten_count if self._context.checkpoints is None else states.uncheckpointed_count
+        agents = self._processor.engine.agent_states.unwritten_count
         return agents + len(self._dead_letters) >= self._context.tuning.max_uncommitted
-
-    @property
-    def _rows_due(self) -> bool:
-        """True if the next commit of states has to write the rows of all agents that changed.
-
-        Few rows cost little. What an erasure or another model changes is nowhere else to be found afterwards, and
-        agents that moved out take memory until their rows are written.
-        """
-        context, states, processor = self._context, self._processor.engine.agent_states, self._processor
-        tuning = context.tuning
-        if context.checkpoints is None or states.unwritten_count < context.settings.checkpoint_agents:
-            return True
-        if self._postponed is not None or context.checkpoints.is_away(context.monotonic()):
-            return True
-        if processor.model_switcher.pending_switches or processor.control_records.erasures or states.removed_agents:
-            return True
-        if len(states.evicted) >= tuning.max_uncommitted or self._checkpointed >= tuning.max_checkpointed:
-            return True
-        is_long_ago = context.monotonic() >= self._rows_begun_at + tuning.rows_interval_s
-        return is_long_ago or states.unwritten_count >= tuning.max_unwritten
 
     def _state_interval_s(self) -> float:
         """Least time between two commits of states: the quicker they are, the less.
@@ -280,7 +227,7 @@ class PartitionCommits:
         longest_s = self._context.settings.commit_interval_s
         if self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
             longest_s = min(longest_s, MAX_AWAITED_S)
-        if self.backlogged or share == 0.0 or not self._rows_due:
+        if self.backlogged or share == 0.0:
             return longest_s
         return min(longest_s, max(self._commit_took_s / share, MIN_COMMIT_INTERVAL_S))
 
@@ -295,7 +242,7 @@ class PartitionCommits:
             return 0.0 if self._decision_is_acted_on or self._conflict_rows else most_s
         return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
 
-    def begin(self, *, with_states: bool = True, with_rows: bool = False) -> Commit:
+    def begin(self, *, with_states: bool = True) -> Commit:
         """Begin to commit everything since the last commit; or that one again, if it was given up.
 
         What is applied from here on is for the commit after it.
@@ -303,13 +250,12 @@ class PartitionCommits:
         Args:
             with_states: False = decisions alone, and what goes with them; but a switch of models never waits for
                 decisions that follow it.
-            with_rows: True = no checkpoint: the rows of all agents that changed are written.
         """
         if self._begun is None:
             if not with_states and not self._processor.model_switcher.pending_switches:
                 self._begun = self._build_decision_commit()
             else:
-                self._begun = self._build_state_commit(with_rows or self._rows_due)
+                self._begun = self._build_state_commit()
         return self._begun.commit
 
     @property
@@ -319,15 +265,6 @@ class PartitionCommits:
         if begun is None or not begun.published or self._context.on_risk is None:
             return None
         return begun.commit.position if agents.resident_count >= min(MANY_AGENTS, agents.capacity) else None
-
-    def postpone(self, result: CommitResult) -> CommittedChanges:
-        """Note that of a commit of states the decisions alone are in the store: its checkpoint could not be written."""
-        begun = self._begun
-        assert begun is not None
-        commit = begun.commit
-        self._begun, self._decided_at, self._noted_published = None, self._context.monotonic(), commit.published
-        self._postponed = begun._replace(commit=replace(commit, decisions=[], outbox=[], edges=()))
-        return CommittedChanges(commit.decisions, commit.expected, result.dropped_dead_letters)
 
     def _build_decision_commit(self) -> _BegunCommit:
         """A commit that leaves the position where it is; written twice it is the same."""
@@ -345,10 +282,10 @@ class PartitionCommits:
         self._decision_is_acted_on = False
         return taken
 
-    def _build_state_commit(self, is_whole: bool) -> _BegunCommit:
-        """A commit that moves the position on; *is_whole*: the rows of all agents have everything then."""
-        processor, epoch = self._processor, self.position.epoch
-        removed, (rows, checkpointed) = processor.engine.agent_states.removed_agents, self._take_states(is_whole)
+    def _build_state_commit(self) -> _BegunCommit:
+        """A commit that moves the position on."""
+        processor, epoch, states = self._processor, self.position.epoch, self._processor.engine.agent_states
+        removed, rows = states.removed_agents, states.begin_commit()
         switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]
         processor.model_switcher.pending_switches.clear()
         vectors = VectorFrames((), 0)
@@ -374,28 +311,9 @@ class PartitionCommits:
             erasures=erasures if self._context.publisher is not None else (),
             event_ids=event_ids,
             event_ids_needed_from=needed_from,
-            checkpointed=checkpointed,
-            ends_checkpoints=is_whole and self.has_checkpoints,
         )
         self._dead_letters, self._awaited_since = [], math.inf
-        earlier, self._postponed = self._postponed, None
-        begun = _BegunCommit(commit, True, published, vectors)
-        return begun if earlier is None else _with_earlier(earlier, begun)
-
-    def _take_states(self, is_whole: bool) -> tuple[list[AgentRow], list[AgentRow]]:
-        """Rows to write, and agents for a checkpoint."""
-        states, decided = self._processor.engine.agent_states, self._decided_agents
-        self._decided_agents = set()
-        if is_whole:
-            self._rows_begun_at = self._context.monotonic()
-            return states.begin_commit(), []
-        changed, unlisted = states.begin_checkpoint()
-        listed = [
-            row
-            for row in changed
-            if row.level >= RiskLevel.MEDIUM or row.name.key in decided or row.name.key in unlisted
-        ]
-        return listed, changed
+        return _BegunCommit(commit, True, published, vectors)
 
     def _take_event_ids(self) -> tuple[EventIdRun | None, int]:
         """Event ids that no commit has stored, once they are many, and where the window begins if that moved."""
@@ -419,11 +337,7 @@ class PartitionCommits:
         if not begun.has_states:
             self._decision_commit_took_s = took_s
             return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)
-        if commit.checkpointed:
-            self._checkpointed += len(commit.checkpointed)
-        else:
-            self._processor.engine.agent_states.mark_committed()
-            self._checkpointed = 0 if commit.ends_checkpoints else self._checkpointed
+        self._processor.engine.agent_states.mark_committed()
         self.position = commit.position
         self._committed_at, self._commit_took_s = now, took_s
         if begun.published:
@@ -447,22 +361,3 @@ class PartitionCommits:
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
         return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)
-
-
-def _with_earlier(earlier: _BegunCommit, begun: _BegunCommit) -> _BegunCommit:
-    """A commit of rows with what an earlier one had that was postponed, which changed no model and erased nobody."""
-    before, commit = earlier.commit, begun.commit
-    runs = [run for run in (before.event_ids, commit.event_ids) if run is not None]
-    joined = EventIdRun(runs[0].first_offset, b"".join(run.hashes for run in runs)) if runs else None
-    rules = {rule.rule.rule_id: rule for rule in (*before.feedback_rules, *commit.feedback_rules)}
-    vectors = VectorFrames(
-        [*earlier.vectors.frames, *begun.vectors.frames], earlier.vectors.events + begun.vectors.events
-    )
-    both = replace(
-        commit,
-        dead_letters=[*before.dead_letters, *commit.dead_letters],
-        feedback_rules=list(rules.values()),
-        event_ids=joined,
-        event_ids_needed_from=max(before.event_ids_needed_from, commit.event_ids_needed_from),
-    )
-    return begun._replace(commit=both, vectors=vectors)

@@ -13,8 +13,6 @@ from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
-from ..store.checkpoint_files import CheckpointFiles
-from ..store.snapshot_files import SnapshotFiles
 from ..store.sql_store import SqlStore
 from .processor import StageMetrics, VectorFrames
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
@@ -79,6 +77,4 @@ class PipelineContext(NamedTuple):
     on_risk: RiskListener | None = None
     service: str = "https://trustwatch.invalid"  # `source` of alerts
     tuning: PipelineTuning = DEFAULT_TUNING
-    checkpoints: CheckpointFiles | None = None  # of states between commits of rows; None = rows are always written
-    snapshots: SnapshotFiles | None = None  # copies of rows for take-overs; None = there are none
     acts_at_every_level: bool = False  # whether an actuator hears of changes between `unknown` and `low`, too

@@ -16,9 +16,6 @@ MAX_PROGRESS_MARKS = 4096
 MAX_QUEUED_CHANGES = 1000
 """Most changes that wait for one slow watcher; beyond, it is cut off and has to subscribe again."""
 
-PARTITIONS_WAITING = "partitions_waiting"
-"""Key among `PipelineStatus.work_counts` of a number that goes down: partitions that wait for checkpoints."""
-
 LevelChangeQueue = asyncio.Queue[LevelChange | None]
 
 

@@ -1,8 +1,7 @@
 """Agents of a partition that was taken over move into memory before they act, so that no event waits for the store.
 
-Threads read pages of rows, or copies of rows (`agent_reading.py`); the pipeline's thread lets them move in, some at a
-time, while it has no backlog. Once every page is read it is also known which agents the store has, and a new one is not
-looked for there.
+Threads read pages of rows; the pipeline's thread lets their agents move in, some at a time, while it has no backlog.
+Once every page is read it is also known which agents the store has, and a new one is not looked for there.
 
 What moves in is as true as if the agent's own event had brought it: an agent that was in memory, or erased, since the
 take-over is left out, since the page may be older; and pages are read as of a moment at which the partition was ours.
@@ -21,14 +20,17 @@ from trustwatch.ingest.errors import Fenced, Unavailable
 
 from ..records.agent_pages import AgentColumns, AgentPage
 from ..records.agents import AgentRow
-from ..store.snapshot_files import SnapshotFiles
 from ..store.sql_store import SqlStore
-from .agent_reading import KEY_RANGES, PageReader, plan_reading
 from .partition import PartitionPipeline
-from .pipeline_context import PipelineContext
-from .snapshot_writing import SnapshotWriter
 
 _log = structlog.get_logger(__name__)
+
+PAGE_SIZE = 1_000
+"""Agents that are read at a time, 3 MB: asking for a page costs as much as a hundred agents."""
+
+KEY_RANGES = ((None, 2**64 - 1), (2**64 - 1, None))
+"""Keys behind which each reader begins, and up to which it reads, in the order of signed numbers. Keys are hashes: half
+of a partition's agents lie in each. While the page of one is cut into columns, the database reads for the other."""
 
 STEP_S = 0.01
 """Time that agents may take to move in, in which no event is applied; some microseconds for each, and several times
@@ -41,26 +43,38 @@ FEW = 1_000
 """Agents whom even a backlog waits for, if they are all that is left: then nobody new is looked for in the store."""
 
 
+class _RangeReader:
+    """Reads the agents of a partition with keys of a range, one page at a time, by whatever thread."""
+
+    def __init__(self, pipeline: PartitionPipeline, store: SqlStore, after: int | None, last: int | None) -> None:
+        self._store, self._owner, self._state_format = store, pipeline.position, pipeline.agent_states.state_format
+        self._after, self._last = after, last
+        self.page: Future[AgentPage] | None = None
+        """The page that is being read, or waits to be, or was not taken yet."""
+        self.has_more = True
+        """False once the last page was read."""
+
+    def read(self) -> AgentPage:
+        """Read the next page. Raises Unavailable, Fenced."""
+        agents = self._store.agents
+        page = agents.states_of_partition(self._owner, self._after, PAGE_SIZE, self._state_format, self._last)
+        self._after, self.has_more = page.last_key, page.last_key is not None
+        return page
+
+
 class _Preload:
-    """A partition that is being preloaded.
+    """A partition that is being preloaded."""
 
-    Args:
-        pipeline: of the partition.
-        store: where rows are.
-        files: of snapshots; None = rows alone are read.
-    """
-
-    def __init__(self, pipeline: PartitionPipeline, store: SqlStore, files: SnapshotFiles | None) -> None:
+    def __init__(self, pipeline: PartitionPipeline, store: SqlStore) -> None:
         self.pipeline = pipeline
-        self._steps = plan_reading(store, pipeline.position, pipeline.agent_states.state_format, files)
-        self.unread: list[PageReader] = self._steps.popleft()()
-        """Readers of this step of which not all pages were taken, the one whose turn is next first."""
+        self.unread = [_RangeReader(pipeline, store, after, last) for after, last in KEY_RANGES]
+        """Readers of which not all pages were taken, the one whose turn is next first."""
         self._taken: deque[AgentColumns | list[AgentRow]] = deque()
         """Agents of the pages that were taken, some of whom are still to move in."""
         self._begun = 0
         """Number of those in the first of these who did."""
         self._step_size = MIN_STEP_SIZE
-        self.moved_in = self.copies_read = 0
+        self.moved_in = 0
 
     @property
     def pages(self) -> list[Future[AgentPage]]:
@@ -83,30 +97,23 @@ class _Preload:
         pages = self.pages
         if len(pages) < len(self.unread) or not all(page.done() for page in pages):
             return False
-        if self._steps:
-            return all(reader.only_prepares for reader in self.unread)
         read = [page.result() for page in pages if page.exception() is None]
         left = sum(map(_count, self._taken)) - self._begun
         is_last = not any(reader.has_more for reader in self.unread)
         return is_last and left + sum(page.agent_count for page in read) <= FEW
 
-    def take(self, reader: PageReader, page: AgentPage) -> None:
+    def take(self, reader: _RangeReader, page: AgentPage) -> None:
         """Let the agents of a page move in next. The other reader has the next turn."""
         self._taken += [part for part in (page.columns, page.rows) if part is not None and _count(part)]
-        self.copies_read += page.agent_count if reader.gives_copies else 0
         self.unread.remove(reader)
         reader.page = None
         if reader.has_more:
             self.unread.append(reader)
-        while not self.unread and self._steps:
-            self.unread = self._steps.popleft()()
 
     def cancel(self) -> None:
         """Read no more pages than those that are being read."""
         for page in self.pages:
             page.cancel()
-        for reader in self.unread:
-            reader.stop()
 
     def move_in(self, monotonic: Callable[[], float]) -> int | None:
         """Let as many agents move in as `STEP_S` is time for; returns how many did, None = not all of them can."""
@@ -134,21 +141,11 @@ class AgentPreloader:
     Args:
         store: where rows are read.
         monotonic: clock, s.
-        files: of snapshots; None = rows alone are read.
-        writer: keeps copies of partitions that were read; None = nobody does.
     """
 
-    def __init__(
-        self,
-        store: SqlStore,
-        monotonic: Callable[[], float],
-        files: SnapshotFiles | None = None,
-        writer: SnapshotWriter | None = None,
-    ) -> None:
+    def __init__(self, store: SqlStore, monotonic: Callable[[], float]) -> None:
         self._store = store
         self._monotonic = monotonic
-        self._files = files
-        self._writer = writer
         self._executor = ThreadPoolExecutor(len(KEY_RANGES) + 1, "preload")
         self._waiting: deque[_Preload] = deque()
 
@@ -170,38 +167,28 @@ class AgentPreloader:
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Preload a partition that was just taken over."""
         pipeline.agent_states.begin_preload()
-        self._waiting.append(_Preload(pipeline, self._store, self._files))
+        self._waiting.append(_Preload(pipeline, self._store))
         self._read()
 
     def stop(self, pipeline: PartitionPipeline) -> None:
-        """Read no more of a partition that is not ours any more, and keep no copies up."""
-        if self._writer is not None:
-            self._writer.stop(pipeline.partition)
+        """Read no more of a partition that is not ours any more."""
         for preload in self._waiting:
             if preload.pipeline is pipeline:
                 preload.cancel()
         self._waiting = deque(preload for preload in self._waiting if preload.pipeline is not pipeline)
         self._read()
 
-    def step(self, timeout_s: float | None = 0.0, *, is_quiet: bool = True) -> None:
-        """Let some agents move in that are there within *timeout_s* seconds (None = wait for them).
-
-        Once all are there copies of their rows are kept, where that is asked for. *is_quiet*: there is no backlog.
-        """
+    def step(self, timeout_s: float | None = 0.0) -> None:
+        """Let some agents move in that are there within *timeout_s* seconds (None = wait for them)."""
         if not self._waiting:
-            if self._writer is not None:
-                self._writer.step()
             return
-        self._read(is_quiet=is_quiet)
+        self._read()
         preload = self._waiting[0]
         try:
             if not preload.has_taken and not self._take_page(preload, timeout_s):
                 return
-        except Unavailable:  # what acts is read by itself
+        except (Unavailable, Fenced):  # what acts is read by itself, and who lost the partition learns it there
             self._end(preload, complete=False)
-            return
-        except Fenced:  # who lost the partition learns it there
-            self._end(preload, complete=False, is_ours=False)
             return
         moved_in = preload.move_in(self._monotonic) if preload.has_taken else 0
         if moved_in is None:
@@ -221,7 +208,7 @@ class AgentPreloader:
         self._read()
         return True
 
-    def _end(self, preload: _Preload, *, complete: bool, is_ours: bool = True) -> None:
+    def _end(self, preload: _Preload, *, complete: bool) -> None:
         self._waiting.popleft()
         preload.cancel()
         preload.pipeline.agent_states.end_preload(complete=complete)
@@ -229,37 +216,24 @@ class AgentPreloader:
             "stored agents of the partition are in memory" if complete else "others are read as they act",
             partition=preload.pipeline.partition,
             agents=preload.moved_in,
-            copies_read=preload.copies_read,
         )
-        if self._writer is not None and is_ours:
-            self._writer.begin(preload.pipeline)
         self._read()
 
-    def _read(self, *, is_quiet: bool = False) -> None:
+    def _read(self) -> None:
         """Have the next page of each reader of the first partition read, unless that is under way.
 
-        That of the second one, too, which the database needs time for: it has no agents, or waits for the first. What
-        takes long begins where it *is_quiet*: beside a backlog it would keep answers waiting.
+        That of the second one, too, which the database needs time for: it has no agents, or waits for the first.
         """
         for preload in islice(self._waiting, 2):
             for reader in preload.unread:
-                if reader.page is None and (is_quiet or not reader.takes_long):
+                if reader.page is None:
                     reader.page = self._executor.submit(reader.read)
 
     def close(self) -> None:
-        """End the threads, after what they are reading or writing."""
+        """End the threads, after what they are reading."""
         for preload in self._waiting:
             preload.cancel()
-        if self._writer is not None:
-            self._writer.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
-
-
-def make_preloader(context: PipelineContext) -> AgentPreloader:
-    """A preloader for the pipelines of a worker; copies of rows are read and kept where the context has snapshots."""
-    files = context.snapshots
-    writer = None if files is None else SnapshotWriter(context, files)
-    return AgentPreloader(context.store, context.monotonic, files, writer)
 
 
 def _count(agents: AgentColumns | list[AgentRow]) -> int:

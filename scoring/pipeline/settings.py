@@ -21,14 +21,6 @@ class PipelineSettings(SettingsPart, frozen=True):
             le=60,
         ),
     ] = 60.0
-    checkpoint_agents: Annotated[
-        int,
-        setting(
-            "agents of a partition that must have changed before their states go into a checkpoint instead of their "
-            "rows; only where `store.checkpoints` says so",
-            ge=1,
-        ),
-    ] = 500
     resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
     tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
 
@@ -37,10 +29,6 @@ class PipelineTuning(NamedTuple):
     """Numbers that no operator sets. Times in seconds."""
 
     max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
-    max_unwritten: int = 20_000  # agents of a partition whose rows may be older than their checkpoints: all are written
-    # at once, and the database of one machine has no other writer meanwhile
-    max_checkpointed: int = 100_000  # agents in its checkpoints, an agent in several counted several times
-    rows_interval_s: float = 600.0  # time from which on rows are due
     batch_size: int = 1_000  # events per kernel batch: larger ones are no faster, and hold answers to feedback up
     commit_share: float = 0.005  # part of the pipeline's time that earlier commits may take; 0 = none are made earlier
     retry_s: float = 0.5

@@ -8,24 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
 from trustwatch.ingest.source import DurableSource
 
 from ..policy.book import LivePolicy
 from ..records.commits import ONLY_PARTITION, Position
-from ..store.checkpoint_files import CheckpointFiles
-from ..store.snapshot_files import SnapshotFiles
 from ..store.sql_store import SqlStore
-from .checkpoint_reading import CheckpointReader
 from .commit_thread import CommitThread
-from .partition import PartitionPipeline, ReadStates, poll_timeout_s
+from .partition import PartitionPipeline, poll_timeout_s
 from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
-from .preloading import make_preloader
+from .preloading import AgentPreloader
 from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
-
-_log = structlog.get_logger(__name__)
 
 
 class SinglePartitionPipeline:
@@ -43,8 +36,6 @@ class SinglePartitionPipeline:
         on_risk: called with the agents that moved, as soon as their records are applied.
         service: URI of this service, the `source` of alerts.
         tuning: what no operator sets.
-        checkpoints: see `PipelineContext`.
-        snapshots: the same.
         acts_at_every_level: whether an actuator hears of changes between `unknown` and `low`, too.
     """
 
@@ -62,12 +53,10 @@ class SinglePartitionPipeline:
         on_risk: RiskListener | None = None,
         service: str = "https://trustwatch.invalid",
         tuning: PipelineTuning = DEFAULT_TUNING,
-        checkpoints: CheckpointFiles | None = None,
-        snapshots: SnapshotFiles | None = None,
         acts_at_every_level: bool = False,
     ) -> None:
         self._source = source
-        self._batch_size, self._poll_s, self._monotonic = tuning.batch_size, tuning.poll_s, monotonic
+        self._batch_size, self._poll_s = tuning.batch_size, tuning.poll_s
         self.stages = StageMetrics(monotonic)
         context = PipelineContext(
             source,
@@ -81,19 +70,11 @@ class SinglePartitionPipeline:
             on_risk=on_risk,
             service=service,
             tuning=tuning,
-            checkpoints=checkpoints,
-            snapshots=snapshots,
             acts_at_every_level=acts_at_every_level,
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
         self._commits = CommitThread(context)
-        self._checkpoints = CheckpointReader(context)
-        self._preloader = make_preloader(context)
-
-    @property
-    def partitions_waiting(self) -> int:
-        """1 while the partition waits for its checkpoints, else 0."""
-        return len(self._checkpoints.waiting)
+        self._preloader = AgentPreloader(store, monotonic)
 
     @property
     def position(self) -> Position:
@@ -106,36 +87,19 @@ class SinglePartitionPipeline:
         return self._partition.risk.offset
 
     def start(self) -> None:
-        """Take the partition over; one that has checkpoints goes on in `step`, once they were read.
+        """Take the partition over, and read on from where its state was stored.
 
         Raises:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
         """
-        self._partition.claim()
-        if not self._checkpoints.begin(self._partition):
-            self._resume()
-
-    def _resume(self, read: ReadStates = tuple) -> None:
-        """Read on from where the state was stored."""
-        offset = self._partition.resume(read)
-        self._source.seek(ONLY_PARTITION, offset)
+        self._source.seek(ONLY_PARTITION, self._partition.take_over())
         self._preloader.begin(self._partition)
-        _log.info("log taken over", offset=offset, seconds=round(self._monotonic() - self._partition.claimed_at, 1))
-
-    def _resume_read(self) -> None:
-        """Go on from the checkpoints, if they are read before long."""
-        self._checkpoints.wait(self._poll_s)
-        for _, states in self._checkpoints.collect():
-            self._resume(states.result)
 
     def step(self) -> int:
         """Read and apply one batch, publish and commit when it is time; returns the number of records.
 
         Raises Fenced.
         """
-        if self._checkpoints.waiting:
-            self._resume_read()
-            return 0
         partition, commits = self._partition, self._partition.commits
         if commits.buffer_full:
             self._collect(None)
@@ -144,9 +108,8 @@ class SinglePartitionPipeline:
         if batch is not None:
             partition.apply(batch)
         partition.risk.publish_due()
-        is_quiet = self._can_preload
-        if is_quiet or self._preloader.has_few_left:
-            self._preloader.step(is_quiet=is_quiet)
+        if self._can_preload or self._preloader.has_few_left:
+            self._preloader.step()
         self._collect(0.0)
         if not self._commits.busy and (commits.states_due or commits.decisions_due):
             partition.risk.publish_due(at_once=True)
@@ -175,5 +138,4 @@ class SinglePartitionPipeline:
     def close(self) -> None:
         """End the threads, after the commit that is being written."""
         self._commits.close()
-        self._checkpoints.close()
         self._preloader.close()

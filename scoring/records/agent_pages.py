@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain, compress
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -62,15 +61,6 @@ class AgentColumns(NamedTuple):
                 state_matrix(b"".join(row.features for row in rows), state_format.features_bytes),
                 state_matrix(b"".join(row.risk for row in rows), state_format.risk_bytes),
             ]
-        )
-
-    @staticmethod
-    def join(parts: Sequence[AgentColumns]) -> AgentColumns:
-        """All of them, one behind the other; at least one."""
-        columns = zip(*parts, strict=True)
-        return AgentColumns._make(
-            list(chain.from_iterable(column)) if isinstance(column[0], list) else np.concatenate(column)
-            for column in columns
         )
 
     @property

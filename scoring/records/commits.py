@@ -91,24 +91,6 @@ class EventIdRun(msgspec.Struct, frozen=True):
         return self.first_offset + len(self.hashes) // 8
 
 
-class Checkpoint(NamedTuple):
-    """A file with states of agents, as the database knows it.
-
-    Attributes:
-        position: of the commit that it belongs to.
-        name: of the file.
-        digest: SHA-256 of its content, in hexadecimal.
-        agents: in it.
-        content_bytes: of the file.
-    """
-
-    position: Position
-    name: str
-    digest: str
-    agents: int
-    content_bytes: int
-
-
 class Commit(msgspec.Struct, frozen=True):
     """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`.
 
@@ -137,8 +119,3 @@ class Commit(msgspec.Struct, frozen=True):
     """Of records before `position`, where enough of them wait."""
     event_ids_needed_from: int = 0
     """Offset before which event ids are removed."""
-    checkpointed: Sequence[AgentRow] = ()
-    """Agents whose states go into a checkpoint, before anything of this is written; `checkpoint` then names it."""
-    checkpoint: Checkpoint | None = None
-    ends_checkpoints: bool = False
-    """True if the rows of agents have all that checkpoints before had: nobody needs these any more."""

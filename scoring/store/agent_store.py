@@ -19,7 +19,6 @@ from ..records.commits import Position
 from ..records.decisions import Decision
 from ..records.indicators import encode_indicators
 from ..records.models import AgentLifespans
-from ..records.snapshots import AgentVersions
 from . import codec
 from .database import (
     MAX_PAGE,
@@ -120,34 +119,6 @@ class AgentStore:
             check_owner(connection, owner)
             keys = codec.key_range(after, last)
             return self._database.dialect.read_page(connection, owner.partition, keys, limit, state_format)
-
-    def states_of_agents(
-        self, owner: Position, keys: npt.NDArray[np.uint64], state_format: StateFormat
-    ) -> tuple[AgentPage, AgentVersions]:
-        """Those of some agents that the partition has, in the order of their keys as signed numbers; their versions.
-
-        Args:
-            owner: of the partition.
-            keys: some thousand at most.
-            state_format: whose agents come as columns.
-
-        Returns:
-            The agents, and versions of all of them in the order of their keys.
-
-        Raises:
-            Fenced: *owner* does not own the partition any more.
-        """
-        with self._database.read() as connection:
-            check_owner(connection, owner)
-            dialect = self._database.dialect
-            page = dialect.read_page_of(connection, owner.partition, keys.view(np.int64).tolist(), state_format)
-            return page, dialect.read_versions(connection, owner.partition, keys.view(np.int64).tolist())
-
-    def versions_of_partition(self, owner: Position) -> AgentVersions:
-        """Versions of all agents of a partition, in the order of their keys. Raises Fenced as `states_of_partition`."""
-        with self._database.read() as connection:
-            check_owner(connection, owner)
-            return self._database.dialect.read_versions(connection, owner.partition, None)
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
         """Full name of the agent that 0.1 knew by *key*; every agent is looked at, so this is for rare cases."""

@@ -23,7 +23,6 @@ from .sql_schema import (
     CASE_AGENTS,
     CASE_DECISIONS,
     CASE_TIES,
-    CHECKPOINTS,
     DECISIONS,
     DELIVERIES,
     EDGES,
@@ -65,7 +64,7 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
         renew: take the key although the database has another one; nobody else may use it meanwhile.
 
     Raises:
-        ConfigError: the database has another key, or some agents' newest states are in checkpoints.
+        ConfigError: the database has another key.
         Unavailable: nothing was changed.
     """
     with database.write() as connection:
@@ -80,12 +79,6 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
         # First: a worker of 0.1, or one with the old key, waits here with its commit, and is then fenced.
         connection.execute(update(POSITIONS).values(epoch=POSITIONS.c.epoch + 1))
         connection.execute(delete(EVENT_IDS))  # hashes under the old key
-        if connection.execute(select(CHECKPOINTS.c.name).limit(1)).first() is not None:
-            raise ConfigError(
-                "the newest states of some agents are in checkpoints, whose agents have keys of before: start the "
-                "workers once with the `store.checkpoints` that they had, and stop them cleanly, which leaves none; "
-                "then run this again"
-            )
         changed = _change_keys(connection, identities)
         UPSERT_META.execute(connection, proof)
         return changed

@@ -38,9 +38,13 @@ def alembic_config() -> Config:
     return config
 
 
-def migrate(engine: Engine) -> None:
-    """Run the migrations that are missing, all in one transaction. Raises StoreTooNew."""
+def migrate(engine: Engine, checkpoints: Path | None = None) -> None:
+    """Run the migrations that are missing, all in one transaction. Raises StoreTooNew.
+
+    *checkpoints*: see `checkpoint_import.py`.
+    """
     config = alembic_config()
+    config.attributes["checkpoints"] = checkpoints
     scripts = ScriptDirectory.from_config(config)
     with _MIGRATION_MUTEX, dialect_of(engine).writer(engine).begin() as connection:
         dialect_of(engine).lock_for_migration(connection)

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, bindparam, case, delete, insert, select, update
 
-from trustwatch.ingest.errors import ConfigError, Fenced
+from trustwatch.ingest.errors import Fenced
 
 from ..records.agents import AgentName
 from ..records.commits import Commit, EventIdRun, Position
@@ -16,7 +16,7 @@ from . import codec
 from .database import Database
 from .dialects.statements import insert_or_skip
 from .feedback_store import copy_rules_to_partitions
-from .sql_schema import AGENTS, CHECKPOINTS, DECISIONS, EVENT_IDS, POSITIONS
+from .sql_schema import AGENTS, DECISIONS, EVENT_IDS, POSITIONS
 
 _INSERT_PARTITION = insert_or_skip(POSITIONS, "partition")
 _MOVE_AGENT = (
@@ -100,16 +100,7 @@ class PartitionStore:
 
         Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again goes on where it
         stopped. What was published stays so at the new place; the rest is published there.
-
-        Raises ConfigError: the newest states of some agents are in checkpoints, which belong to partitions.
         """
-        with self._database.read() as connection:
-            checkpoint = connection.execute(select(CHECKPOINTS.c.name).limit(1)).scalar()
-        if checkpoint is not None:
-            raise ConfigError(
-                f"agents can not move to other partitions while newer states of some are in checkpoints "
-                f"({checkpoint}): stop the workers cleanly, which leaves none"
-            )
         columns = (AGENTS.c.key, AGENTS.c.tenant, AGENTS.c.issuer, AGENTS.c.agent_id, AGENTS.c.partition)
         query = select(*columns).order_by(AGENTS.c.key).limit(chunk)
         page, moved = query, 0

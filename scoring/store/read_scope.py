@@ -19,7 +19,6 @@ from sqlalchemy.sql.selectable import Alias, Join
 
 from .sql_schema import (
     CHAINS,
-    CHECKPOINTS,
     COUNTERS,
     DEAD_LETTERS,
     DELIVERIES,
@@ -37,7 +36,6 @@ from .sql_schema import (
     POSITIONS,
     RECEIVED_SIGNALS,
     SIGNAL_STATEMENTS,
-    SNAPSHOTS,
     STREAM_SUBJECTS,
     TARGET_STOPS,
 )
@@ -76,7 +74,6 @@ OF_CALLER: Final[Mapping[Table, str]] = {
 OF_DEPLOYMENT: Final = frozenset(
     {
         CHAINS,
-        CHECKPOINTS,
         COUNTERS,
         EVENT_IDS,
         FORGOTTEN,
@@ -86,7 +83,6 @@ OF_DEPLOYMENT: Final = frozenset(
         MODEL_VERSIONS,
         POSITIONS,
         RECEIVED_SIGNALS,
-        SNAPSHOTS,
         SIGNAL_STATEMENTS,
         TARGET_STOPS,
     }

@@ -213,8 +213,7 @@ def _server_default(default: Any) -> Any:
     return BytesDefault(default) if isinstance(default, bytes) else str(default)
 
 
-# Tables of the pipeline: positions, event ids for the duplicate window, checkpoints, agents, decisions and chains, dead
-# letters.
+# Tables of the pipeline: positions, event ids for the duplicate window, agents, decisions and chains, dead letters.
 
 
 META = Table("meta", METADATA, Column("key", TEXT, primary_key=True), text_column("value"))
@@ -237,29 +236,6 @@ EVENT_IDS = Table(
     Column("first_offset", BigInteger, primary_key=True, autoincrement=False),
     integer_column("end_offset"),
     Column("hashes", LargeBinary, nullable=False),
-)
-
-CHECKPOINTS = Table(
-    "checkpoints",
-    METADATA,
-    Column("partition", Integer, primary_key=True, autoincrement=False),
-    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
-    Column("offset", BigInteger, primary_key=True, autoincrement=False),
-    text_column("name"),
-    text_column("digest"),
-    integer_column("agents"),
-    integer_column("content_bytes"),
-)
-
-SNAPSHOTS = Table(
-    "snapshots",
-    METADATA,
-    Column("name", TEXT, primary_key=True),
-    Column("partition", Integer, nullable=False),
-    Column("secret", LargeBinary, nullable=False),
-    integer_column("generation"),
-    integer_column("agents"),
-    integer_column("content_bytes"),
 )
 
 AGENTS = struct_table(

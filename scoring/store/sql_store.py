@@ -20,7 +20,6 @@ from . import codec
 from .act_store import ActStore
 from .agent_store import AgentStore
 from .case_store import CaseStore
-from .checkpoint_store import CheckpointStore, write_checkpoints
 from .containment_store import ActuationStore, EdgeStore, InterventionStore, write_edges
 from .database import Database, translate_errors
 from .dead_letter_store import DeadLetterStore, write_dead_letters
@@ -39,7 +38,6 @@ from .partition_store import EventIdStore, PartitionStore, read_position, write_
 from .received_signal_store import ReceivedSignalStore
 from .retention import Retention
 from .security_event_store import SecurityEventStore
-from .snapshot_store import SnapshotStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 from .subject_store import SubjectStore
 
@@ -87,8 +85,6 @@ class SqlStore:
         self.dead_letters = DeadLetterStore(self.database)
         self.partitions = PartitionStore(self.database)
         self.event_ids = EventIdStore(self.database)
-        self.checkpoints = CheckpointStore(self.database)
-        self.snapshots = SnapshotStore(self.database)
         self.outbox = OutboxStore(self.database)
         self.cases = CaseStore(self.database)
         self.interventions = InterventionStore(self.database)
@@ -190,7 +186,6 @@ class SqlStore:
 def _write_records(connection: Connection, commits: Sequence[Commit], identities: IdentityHasher) -> None:
     """All of *commits* that is neither agents nor decisions; the order of the tables is that of their locks."""
     write_event_ids(connection, commits)
-    write_checkpoints(connection, commits)
     insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
     if edges := [edge for commit in commits for edge in commit.edges]:
         write_edges(connection, edges, identities)
@@ -232,7 +227,13 @@ def _advance_position(connection: Connection, commit: Commit) -> Fenced | None:
     return Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
 
 
-def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS, *, password: str | None = None) -> SqlStore:
+def open_store(
+    url: str,
+    max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS,
+    *,
+    password: str | None = None,
+    checkpoints: Path | None = None,
+) -> SqlStore:
     """Open the database at *url*, making or migrating its tables first.
 
     Args:
@@ -240,14 +241,15 @@ def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS, *, pa
             behind it (`?sslmode=verify-full`). No error shows the password.
         max_dead_letters: rows kept; more are counted, not stored.
         password: instead of one in the URL.
+        checkpoints: folder whose files become rows, where builds after 0.2 left any.
 
-    Raises ConfigError (not a URL we know), StoreTooNew (written by a newer program), Unavailable (locked, no disk; no
-    server, or it does not let us in).
+    Raises ConfigError (not a URL we know, or a checkpoint is missing), StoreTooNew (written by a newer program),
+    Unavailable (locked, no disk; no server, or it does not let us in).
     """
     engine = open_engine(url, password)
     try:
         with translate_errors():
-            migrate(engine)
+            migrate(engine, checkpoints)
             dialect_of(engine).guide_planner(engine)
     except ProgrammingError as error:
         engine.dispose()

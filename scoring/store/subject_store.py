@@ -43,7 +43,6 @@ from .containment_store import write_edges
 from .database import Database
 from .decision_chain import content_digest
 from .dialects.statements import chunked, contains
-from .snapshot_store import SnapshotStore
 from .sql_schema import (
     AGENTS,
     CASE_TIES,
@@ -61,7 +60,6 @@ from .sql_schema import (
     METADATA,
     OUTBOX,
     POSITIONS,
-    SNAPSHOTS,
     TEXT,
 )
 
@@ -81,10 +79,7 @@ _DEPLOYMENT_COLUMNS = frozenset(
 of the settings, except in edges."""
 _SEPARATE_TABLES = {
     table.name
-    for table in (
-        *(AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS),
-        SNAPSHOTS,
-    )
+    for table in (*(AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS),)
 }
 """Tables that hold no names, or that have a method of their own."""
 _CREATION_COLUMNS = (
@@ -164,8 +159,6 @@ class SubjectStore:
         if not dry:
             remove_empty_cases(self._database)
         steps.append(("agents.changed", work.pseudonymise_table(AGENTS)))
-        if not dry:  # last of all: what is copied from here on has the name no more
-            steps.append(("snapshots", SnapshotStore(self._database).forget_all()))
         if scope.subject.kind == "agent":
             steps.append(("agents", work.count_stale_agents()))
         return steps

@@ -1,8 +1,7 @@
 """The servers that Trustwatch works with, on loopback without Docker: for tests, and for trying things by hand.
 
 Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra,
-Keycloak, node-oidc-provider), gateways (Envoy, Caddy, NGINX), an OpenTelemetry Collector and a server of S3
-(VersityGW), each a `Server`.
+Keycloak, node-oidc-provider), gateways (Envoy, Caddy, NGINX), an OpenTelemetry Collector, each a `Server`.
 
 Linux, standard library only, so that it runs before any environment exists. `scripts/services` is its command line;
 tests use the classes (`tests/conftest.py` has the fixtures). Not for production: secrets lie in files beside the data,
@@ -19,7 +18,6 @@ from .nginx import Nginx
 from .oidc_provider import OidcProvider
 from .otel_collector import OtelCollector
 from .postgres import Postgres
-from .s3_gateway import S3Gateway
 from .server import Server
 from .system import ServiceError, ServiceUnavailable
 
@@ -35,7 +33,6 @@ __all__ = [
     "OidcProvider",
     "OtelCollector",
     "Postgres",
-    "S3Gateway",
     "Server",
     "ServiceError",
     "ServiceUnavailable",

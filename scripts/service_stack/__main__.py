@@ -21,7 +21,6 @@ from . import (
     OidcProvider,
     OtelCollector,
     Postgres,
-    S3Gateway,
     Server,
     ServiceError,
     ServiceUnavailable,
@@ -37,7 +36,6 @@ from .oidc_provider import node_modules
 from .otel_collector import collector_program
 from .postgres import binaries
 from .promtool import promtool_program
-from .s3_gateway import versitygw_program
 from .system import cache_folder
 
 HOOK_HEADER = "X-Trustwatch-Key"
@@ -48,7 +46,7 @@ HOOK_CLAIMS = ("risk_level", "policy_version")
 
 STORES = ("kafka", "kafka3", "postgres")
 PEERS: dict[str, type[Server]] = {
-    kind.NAME: kind for kind in (Hydra, Keycloak, OidcProvider, OtelCollector, S3Gateway, Envoy, Caddy, Nginx)
+    kind.NAME: kind for kind in (Hydra, Keycloak, OidcProvider, OtelCollector, Envoy, Caddy, Nginx)
 }
 SERVICES = (*STORES, *PEERS)
 FETCHED: dict[str, Callable[[], str | Path]] = {
@@ -59,7 +57,6 @@ FETCHED: dict[str, Callable[[], str | Path]] = {
     "keycloak": keycloak_home,
     "oidc-provider": node_modules,
     "otel-collector": collector_program,
-    "versitygw": versitygw_program,
     "envoy": envoy_program,
     "caddy": caddy_program,
     "nginx": nginx_program,

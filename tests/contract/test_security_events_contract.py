@@ -228,8 +228,6 @@ def test_a_store_from_before_learns_which_subjects_are_compound(store: SqlStore,
         connection.execute(text("DROP INDEX ix_stream_subjects_compound"))
         connection.execute(text("ALTER TABLE stream_subjects DROP COLUMN compound"))
         connection.execute(text("ALTER TABLE agents DROP COLUMN announced_paths"))  # of 0020, which comes again
-        connection.execute(text("DROP TABLE checkpoints"))  # of 0021
-        connection.execute(text("DROP TABLE snapshots"))  # of 0023
         connection.execute(text("ALTER TABLE agents DROP COLUMN capabilities"))  # of 0025
         connection.execute(text("CREATE INDEX ix_edges_time ON edges (last_ms)"))  # until 0022
         for name, holder in (("saved_views", "owner"), ("shared_views", "tenant")):  # until 0026

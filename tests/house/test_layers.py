@@ -52,7 +52,6 @@ IMPORTERS = {
     "markupsafe": {"api/backtest/", "api/console/", "api/charts.py"},
     "jmespath": {"ingest/formats/expressions.py"},
     "opentelemetry": {"api/http/request_traces.py"},  # and by name ingest/formats/otlp.py, what has its own extra
-    "obstore": {"ingest/objects/cloud_objects.py"},
     "pyarrow": {"ingest/archive/"},
     "pandas": {"lab/"},
     "altair": {"lab/charts.py"},

@@ -27,7 +27,6 @@ BY_HAND = (
     "questions.md",
     "runbooks.md",
     "simulator.md",
-    "snapshots.md",
     "sources.md",
     "standards.md",
     "threats.md",

@@ -28,9 +28,9 @@ ENDED_BEFORE = 2
 """Kills at most that come too late: the run has ended."""
 
 
-def start(folder: Path, data: Path, batch: int, states: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, data: Path, batch: int) -> subprocess.Popen[bytes]:
     data.mkdir(exist_ok=True)
-    command = process_command("pipeline_process", "run", folder, data, batch, states)
+    command = process_command("pipeline_process", "run", folder, data, batch)
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
 
 
@@ -42,11 +42,11 @@ def finished(process: subprocess.Popen[bytes], within_s: float) -> bool:
     return True
 
 
-def killed_at_random(folder: Path, data: Path, dice: random.Random, states: str) -> int:
+def killed_at_random(folder: Path, data: Path, dice: random.Random) -> int:
     """Run to the end, killed again and again; every fourth time while it starts, else while it works."""
     kills = 0
     while True:
-        with start(folder, data, 23, states) as process:
+        with start(folder, data, 23) as process:
             if kills % 4 == 3:
                 time.sleep(dice.uniform(0.0, 1.5))
             else:
@@ -90,17 +90,13 @@ def behaviour_by_agent(folder: Path, upto: int) -> Counter[str]:
     return Counter(unique.values())
 
 
-@pytest.mark.parametrize("states", ["rows", "checkpoints"])
-def test_killed_pipeline_ends_as_if_undisturbed(tmp_path: Path, states: str) -> None:
-    """After the kills all rows equal those of an undisturbed run bit for bit; every acknowledged event counts once.
-
-    *states*: whether states are in rows alone, or go into checkpoints between writes of rows.
-    """
+def test_killed_pipeline_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    """After the kills all rows equal those of an undisturbed run bit for bit; every acknowledged event counts once."""
     subprocess.run(process_command("pipeline_process", "make", tmp_path), cwd=ROOT, check=True)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    with start(tmp_path, undisturbed, 400, "rows") as process:
+    with start(tmp_path, undisturbed, 400) as process:
         assert finished(process, 120.0)
-    kills = killed_at_random(tmp_path, disturbed, random.Random(), states)
+    kills = killed_at_random(tmp_path, disturbed, random.Random())
     assert kills >= KILLS - ENDED_BEFORE
     expected, found = stored(undisturbed), stored(disturbed)
     assert len(expected["decisions"]) > 50

@@ -15,10 +15,9 @@ import httpx2
 import pytest
 
 from ..support.nightly import size
-from ..support.peer_fixtures import BUCKET
 
 if TYPE_CHECKING:
-    from scripts.service_stack import S3Gateway
+    pass
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -141,38 +140,6 @@ def test_killed_pipeline_comes_back_and_loses_nothing(make_service: Any, make_ev
         service.wait(lambda: not service.get("/v1/agents/p-0/risk").json()["stale"])
         assert service.counts(prefix="p-") == dict(sent)
     assert service.stop() == 0
-
-
-def test_killed_service_starts_while_the_place_of_checkpoints_is_away(
-    make_service: Any, make_event: Any, s3_gateway: S3Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It takes events in, and answers that they are stale, until it can go on from its checkpoints; all count once."""
-    monkeypatch.setenv("TRUSTWATCH__PIPELINE__CHECKPOINT_AGENTS", "1")
-    service = make_service(f'risk: {{staleness_s: 1.5}}\nstore: {{checkpoints: "s3://{BUCKET}/states"}}\n')
-    service.start()
-    sent = SentEvents(service, make_event)
-
-    def stale() -> bool:
-        return bool(service.get("/v1/agents/p-0/risk").json()["stale"])
-
-    sent.send(0)
-    service.wait(lambda: 'trustwatch_pipeline_records_total{what="checkpoints"}' in service.client.get("/metrics").text)
-    service.settle()
-    service.kill_all()
-    s3_gateway.kill()
-    service.start()
-    service.wait(lambda: service.metric("trustwatch_partitions_waiting") == 1)
-    sent.send(500)
-    for _ in range(10):
-        assert stale() and service.is_ready()
-        time.sleep(0.3)
-    s3_gateway.start()
-    service.wait(lambda: not stale() and service.metric("trustwatch_partitions_waiting") == 0)
-    service.settle()
-    assert service.stop() == 0
-    assert "checkpoints can not be read now" in service.log() and "Traceback" not in service.log()
-    service.start()  # rows have everything after a stop
-    assert service.counts(prefix="p-") == dict(sent)
 
 
 def test_stopped_pipeline_is_stale_and_the_service_still_ends(make_service: Any, make_event: Any) -> None:

@@ -71,8 +71,8 @@ callers:
 tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}
-store: {{url: "{url}", password: {{file: {folder}/password}}, checkpoints: {checkpoints}}}
-pipeline: {{commit_interval_s: 0.2, checkpoint_agents: 1, tick_interval_s: {tick_s}, resident_agents: {residents}}}
+store: {{url: "{url}", password: {{file: {folder}/password}}}}
+pipeline: {{commit_interval_s: 0.2, tick_interval_s: {tick_s}, resident_agents: {residents}}}
 risk: {{half_life_s: 2, hold_s: 4, staleness_s: {staleness_s}}}
 kafka:
   bootstrap_servers: [{servers}]
@@ -223,7 +223,6 @@ class DistributedTestbed:
             "partitions": PARTITIONS,
             "replication": replication,
             "topics": "[]",
-            "checkpoints": "none",
             "more": "",
             "events": f"{self.name}.events",
             **members,
@@ -329,7 +328,6 @@ class DistributedTestbed:
             f"{self.name}.{UNDISTURBED}",
             UNDISTURBED,
             residents=200_000,
-            checkpoints="none",
         )
         settings = load_process_settings(path)
         with self.admin() as admin:

@@ -1,8 +1,8 @@
 """Real authorization servers and gateways for every test that asks for them.
 
 `hydra`, `keycloak` and `oidc_provider` start at the first such test and end with the run; each test gets them running,
-with their default configuration, whatever the test before did to them. `envoy`, `caddy`, `nginx`, `otel_collector` and
-`s3_gateway` are each test's own.
+with their default configuration, whatever the test before did to them. `envoy`, `caddy`, `nginx` and
+`otel_collector` are each test's own.
 Where a server can not be had, the test is skipped with the reason.
 """
 
@@ -23,12 +23,8 @@ if TYPE_CHECKING:
         Nginx,
         OidcProvider,
         OtelCollector,
-        S3Gateway,
         Server,
     )
-
-
-BUCKET = "trustwatch"
 
 
 def _started(server: Server) -> Iterator[Server]:
@@ -130,32 +126,6 @@ def otel_collector(tmp_path: Path, _collector_program: Path) -> Iterator[OtelCol
     from scripts.service_stack import OtelCollector
 
     yield from _unstarted(OtelCollector(tmp_path / "otel-collector", bound=True))
-
-
-@pytest.fixture(scope="session")
-def _versitygw_program() -> Path:
-    """Path of the server of S3, built once, likewise."""
-    from scripts.service_stack import ServiceUnavailable
-    from scripts.service_stack.s3_gateway import versitygw_program
-
-    try:
-        return versitygw_program()
-    except ServiceUnavailable as reason:
-        pytest.skip(f"SERVER NOT TO BE HAD: versitygw: {reason}")
-
-
-@pytest.fixture
-def s3_gateway(tmp_path: Path, _versitygw_program: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Gateway]:
-    """A server of S3 that runs, with a bucket `BUCKET`; the environment names it and its keys."""
-    from scripts.service_stack import S3Gateway
-
-    server = S3Gateway(tmp_path / "versitygw", bound=True)
-    server.start()
-    server.make_bucket(BUCKET)
-    for name, value in server.client_environment().items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.remove(keep_logs=True)
 
 
 def _unstarted(server: Any) -> Iterator[Any]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
-from trustwatch.scoring.pipeline.checkpoint_reading import CheckpointReader
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
@@ -21,9 +18,7 @@ from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentRow, ReleaseAgent
-from trustwatch.scoring.records.commits import Checkpoint, Position
 from trustwatch.scoring.records.erasures import EraseCommand
-from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from .published_risk import PublishedRisk
@@ -33,28 +28,11 @@ POLICY = LivePolicy(PolicyBook())
 GONE = ("acme", "https://as.example", "agent-3")
 
 
-class CountedCheckpointFiles(CheckpointFiles):
-    """Counts what was written and read."""
-
-    def __init__(self, folder: Path, deployment: str | None = None) -> None:
-        self.objects = FolderObjects(folder)
-        super().__init__(self.objects, deployment)
-        self.written = self.read_again = 0
-
-    def write(self, position: Position, rows: Sequence[AgentRow]) -> Checkpoint:
-        self.written += 1
-        return super().write(position, rows)
-
-    def read(self, checkpoint: Checkpoint) -> list[AgentRow]:
-        self.read_again += 1
-        return super().read(checkpoint)
-
-
 class PublishingPartition:
     """One partition on a database of its own, with workers that begin a commit and end it when the test says so."""
 
-    def __init__(self, path: Path, kit: Any, records: list[Record], checkpoints: CountedCheckpointFiles | None) -> None:
-        self.kit, self.records, self.now, self.checkpoints = kit, records, 100.0, checkpoints
+    def __init__(self, path: Path, kit: Any, records: list[Record]) -> None:
+        self.kit, self.records, self.now = kit, records, 100.0
         self.store: SqlStore = open_store(sqlite_url(path))
         self.written = len(records)
         self.preloader = AgentPreloader(self.store, time.monotonic)
@@ -66,14 +44,13 @@ class PublishingPartition:
             self,  # type: ignore[arg-type]
             self.store,
             POLICY,
-            PipelineSettings(**{"checkpoint_agents": 2, **settings}),
+            PipelineSettings(**settings),
             lambda: self.now,
             self._sleep,
             lambda done: self.committed.append(done.position.offset),
             StageMetrics(lambda: self.now),
             on_risk=on_risk,
-            tuning=PipelineTuning(max_unwritten=100, rows_interval_s=2.0, batch_size=40, commit_share=commit_share),
-            checkpoints=self.checkpoints,
+            tuning=PipelineTuning(batch_size=40, commit_share=commit_share),
         )
 
     def _sleep(self, seconds: float) -> None:
@@ -92,7 +69,7 @@ class PublishingPartition:
         """The next owner of the partition."""
         processor = self.kit.processor(self.store.agents, capacity)
         made = PartitionPipeline(0, processor, self.context(on_risk or self.risk.collect, **settings))
-        begin = take_over(made)
+        begin = made.take_over()
         self.preloader.begin(made)
         if any(record.kind == RecordKind.FORGET for record in self.records[:begin]):  # as the service does
             processor.engine.agent_states.erased_agents.add(GONE)
@@ -102,18 +79,6 @@ class PublishingPartition:
         part = self.records[work.next_offset : self.written][:size]
         if part:
             work.apply(RecordBatch(0, work.next_offset, part))
-
-
-def take_over(work: PartitionPipeline) -> int:
-    """Take a partition over as a worker does that has nothing else to do, files that are left removed."""
-    work.claim()
-    with closing(CheckpointReader(work._context)) as reader:
-        if not reader.begin(work):
-            reader._executor.submit(lambda: None).result()
-            return work.resume()
-        reader.wait(60.0)
-        ((_, states),) = reader.collect()
-        return work.resume(states.result)
 
 
 def busy_records(kit: Any, make: Any) -> list[Record]:

@@ -47,7 +47,6 @@ OF_EXTRAS = {
     "nbclient",
     "nbconvert",
     "nbformat",
-    "obstore",
     "opentelemetry.exporter",
     "opentelemetry.proto",
     "opentelemetry.sdk",
@@ -63,7 +62,6 @@ OWN_LINE = {
     "archive": "archive: {directory: kept, vectors: vectors}",
     "fast": "kafka: {bootstrap_servers: ['127.0.0.1:1'], client: confluent}",
     "kafka": "kafka: {bootstrap_servers: ['127.0.0.1:1']}",
-    "objects": "store: {checkpoints: 's3://bucket/place'}",
     "postgres": "store: {url: 'postgresql://u@127.0.0.1:1/d'}",
 }
 """Extra -> what in the settings needs it."""

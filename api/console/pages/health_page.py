@@ -49,7 +49,6 @@ _TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
         "trustwatch_pipeline_records_total",
         "of the pipeline",
         *("vectors_dropped", "identity_conflicts", "fenced", "ticks_not_sent", "heartbeats_not_sent"),
-        "checkpoints_not_removed",
     ),
     ("trustwatch_events_total", "events that were rejected", "rejected"),
     ("trustwatch_events_refused_requests_total", "requests with events that were told to come again"),

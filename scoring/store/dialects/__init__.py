@@ -20,7 +20,6 @@ from trustwatch.ingest.errors import ConfigError
 from ...records.agent_pages import AgentPage, StateFormat
 from ...records.agents import AgentRow
 from ...records.commits import Position
-from ...records.snapshots import AgentVersions
 from . import postgresql, sqlite
 from .job_locks import JobLock
 from .statements import DialectInsert, contains, insert_or_skip, starts_with, upsert
@@ -92,18 +91,6 @@ class Dialect(Protocol):
         Args:
             keys: least and greatest key, as signed numbers.
             state_format: whose agents come as columns; None = all come as rows.
-        """
-
-    def read_page_of(
-        self, connection: Connection, partition: int, keys: Sequence[int], state_format: StateFormat
-    ) -> AgentPage:
-        """Those agents of a partition that have one of some keys (signed numbers), in their order; a last page."""
-
-    def read_versions(self, connection: Connection, partition: int, keys: Sequence[int] | None) -> AgentVersions:
-        """Versions of the rows of a partition, in the order of their keys.
-
-        Args:
-            keys: of those alone, some thousand signed numbers at most; None = of all.
         """
 
     @property

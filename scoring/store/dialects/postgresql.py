@@ -27,8 +27,6 @@ from .job_locks import acquire_job_lock
 from .postgresql_copy import copy_agents
 from .postgresql_copy import fetch_agents as read_agents
 from .postgresql_copy import fetch_page as read_page
-from .postgresql_copy import fetch_page_of as read_page_of
-from .postgresql_copy import fetch_versions as read_versions
 from .statements import UPSERT_AGENT
 from .weekly_tables import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
 
@@ -47,8 +45,6 @@ __all__ = [
     "purge_weeks",
     "read_agents",
     "read_page",
-    "read_page_of",
-    "read_versions",
     "reader",
     "try_transaction_lock",
     "write_agents",

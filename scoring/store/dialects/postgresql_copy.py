@@ -27,7 +27,6 @@ from ...records.agent_pages import (
 )
 from ...records.agents import AgentRow
 from ...records.commits import Position
-from ...records.snapshots import AgentVersions
 from .. import codec
 from ..sql_schema import AGENT_NAME_COLUMNS, AGENTS, MARK, escape_nul, unescape_nul
 from .statements import chunked
@@ -135,14 +134,6 @@ _FETCH_COLUMNS = (
 )
 
 
-_FETCH_OF_KEYS = f"SELECT {_PAGE_COLUMN_LIST} FROM agents WHERE key = ANY(%s) AND partition = %s ORDER BY key"  # noqa: S608
-_FETCH_VERSIONS = (
-    "SELECT coalesce(string_agg(int8send(key) || int8send(version_epoch) || int8send(version_offset), ''), '') "
-    "FROM agents WHERE partition = %s"
-)
-"""One value: a row of the answer for each agent would take us longer than the database."""
-
-
 def fetch_page(
     connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
 ) -> AgentPage:
@@ -157,27 +148,6 @@ def fetch_page(
     fetched = _fetch(connection, _FETCH_COLUMNS, [partition, *keys, limit])
     last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
     return _to_page(connection, fetched, state_format, last_key)
-
-
-def fetch_page_of(connection: Connection, partition: int, keys: Sequence[int], state_format: StateFormat) -> AgentPage:
-    """Those agents of a partition that have one of some keys (signed numbers), in their order. Raises DBAPIError."""
-    fetched = _fetch(connection, _FETCH_OF_KEYS, [list(keys), partition])
-    return _to_page(connection, fetched, state_format, None)
-
-
-def fetch_versions(connection: Connection, partition: int, keys: Sequence[int] | None) -> AgentVersions:
-    """Versions of the rows of a partition, in the order of their keys. Raises DBAPIError.
-
-    Args:
-        keys: of those alone, as signed numbers; None = of all.
-    """
-    query = _FETCH_VERSIONS
-    values: list[Any] = [partition]
-    if keys is not None:
-        query, values = f"{_FETCH_VERSIONS} AND key = ANY(%s)", [partition, list(keys)]
-    ((numbers,),) = _fetch(connection, query, values)
-    key_column, epochs, offsets = np.frombuffer(numbers, ">i8").reshape(-1, 3).T.astype(np.int64, order="C")
-    return AgentVersions(key_column.view(np.uint64), epochs, offsets).sorted()
 
 
 def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

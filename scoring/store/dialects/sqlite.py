@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
 from sqlalchemy.dialects.sqlite import dialect as Dialect
 from sqlalchemy.engine import URL
@@ -25,7 +24,6 @@ from trustwatch.ingest.errors import ConfigError, Unavailable
 from ...records.agent_pages import AgentPage, StateFormat, split_rows
 from ...records.agents import AgentRow
 from ...records.commits import Position
-from ...records.snapshots import AgentVersions
 from .. import codec
 from ..sql_schema import AGENTS, DECISIONS
 from .job_locks import NoLock
@@ -41,9 +39,6 @@ BUSY_TIMEOUT_MS = 5_000
 
 WRITE_OPTION = "trustwatch_write"
 """Execution option of engines whose transactions write."""
-
-_VERSIONS_AT_ONCE = 2_000
-"""Versions that become an array at a time: other threads wait for that."""
 
 _PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",  # first: the next one may have to wait
@@ -186,35 +181,6 @@ def read_page(
     query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition, AGENTS.c.key.between(*keys))
     rows = [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
     return split_rows(rows, limit, state_format)
-
-
-def read_page_of(connection: Connection, partition: int, keys: Sequence[int], state_format: StateFormat) -> AgentPage:
-    """Those agents of a partition that have one of some keys (signed numbers), in their order; a last page."""
-    query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition)
-    rows = [
-        codec.to_agent(row)
-        for chunk in chunked(sorted(keys), MAX_IN_LIST)
-        for row in connection.execute(query.where(AGENTS.c.key.in_(chunk)).order_by(AGENTS.c.key))
-    ]
-    return split_rows(rows, len(rows) + 1, state_format)
-
-
-def read_versions(connection: Connection, partition: int, keys: Sequence[int] | None) -> AgentVersions:
-    """Versions of the rows of a partition, in the order of their keys.
-
-    Args:
-        keys: of those alone, as signed numbers; None = of all.
-    """
-    in_order_of_pages = AGENTS.c.partition + 0  # an index of partitions would have each row looked up by itself
-    query = select(AGENTS.c.key, *codec.VERSION_COLUMNS).where(in_order_of_pages == partition)
-    queries = [query] if keys is None else [query.where(AGENTS.c.key.in_(part)) for part in chunked(keys, MAX_IN_LIST)]
-    parts = [np.empty((0, 3), np.int64)]
-    for one in queries:
-        result = connection.execute(one)
-        while rows := result.fetchmany(_VERSIONS_AT_ONCE):
-            parts.append(np.array([tuple(row) for row in rows], np.int64))
-    key_column, epochs, offsets = np.concatenate(parts).T.copy()
-    return AgentVersions(key_column.view(np.uint64), epochs, offsets).sorted()
 
 
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:

@@ -548,26 +548,6 @@ def test_metrics_tell_the_version_and_of_the_process(shared: Any) -> None:
     assert not [name for name in names if name.endswith("_created")]
 
 
-def test_metrics_of_the_pipeline_that_go_down_again(site: Any) -> None:
-    """Such a number is no count of records."""
-    lines = []
-    for number in (3, 0):
-        site.status.work_counts = {"events": 9, "partitions_waiting": number, "checkpoint_bytes": 9_000}
-        lines.append(site.client.get("/metrics").text.splitlines())
-
-    assert "trustwatch_partitions_waiting 3.0" in lines[0] and "trustwatch_partitions_waiting 0.0" in lines[1]
-    assert not any('what="partitions_waiting"' in line or "checkpoint_bytes" in line for line in lines[0])
-
-
-def test_metrics_tell_of_checkpoints(site: Any) -> None:
-    """How many were written, and which could not be removed."""
-    site.status.work_counts = {"checkpoints": 4, "checkpoints_not_removed": 1}
-    lines = site.client.get("/metrics").text.splitlines()
-
-    assert 'trustwatch_pipeline_records_total{what="checkpoints"} 4.0' in lines
-    assert 'trustwatch_pipeline_records_total{what="checkpoints_not_removed"} 1.0' in lines
-
-
 def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> None:
     """Requests by route and status, events by source and outcome, and how the pipeline fares."""
     site.report([summary()], offset=7, behind=3, changes=[changed(1)])

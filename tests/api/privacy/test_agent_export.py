@@ -19,8 +19,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.records.commits import Checkpoint, Commit, Position
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 AS = "https://as.example"
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
@@ -99,23 +98,3 @@ def test_what_the_log_lets_go_of_meanwhile_comes_from_the_archive(
     archive.close()
 
     assert found == OF_BOT
-
-
-def test_it_says_while_newer_states_are_in_checkpoints(tmp_path: Path) -> None:
-    """The row may be some minutes old then; once a worker has written rows, it is not."""
-
-    def said(store: SqlStore) -> bool:
-        sources = ExportSources(store, None, None, lambda row: row)
-        pieces = export_agent(sources, ErasureSubject("agent", "acme", AS, "bot", ""), None, START_MS, "auditor")
-        with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
-            return bool(json.loads(archive.read("agent.json"))["may_be_older"])
-
-    with closing(open_store(sqlite_url(tmp_path / "store.db"))) as store:
-        at = store.partitions.claim(0)
-        there = Checkpoint(Position(0, at.epoch, 5), "partition-000000/a.states", "0" * 64, 3, 100)
-        store.commit(Commit(at, there.position, [], [], [], [], checkpoint=there))
-        before = said(store)
-        store.commit(Commit(there.position, there.position, [], [], [], [], ends_checkpoints=True))
-
-        assert before
-        assert not said(store)

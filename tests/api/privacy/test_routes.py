@@ -7,17 +7,15 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
-from trustwatch.api.settings.storage_settings import PrivacySettings, StoreSettings
-from trustwatch.ingest.errors import Unavailable
+from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
@@ -25,7 +23,6 @@ from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import EraseCommand
-from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 AS = "https://as.example"
@@ -76,12 +73,6 @@ def committed(site: Any, offset: int, forgotten: list[int] | None = None, **more
     given = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []} | more
     site.store.commit(Commit(at, Position(0, at.epoch, offset), removed_agents=forgotten or [], **given))
     site.report(list(site.store.agents.iterate()), offset=offset)
-
-
-@pytest.fixture
-def site(new_site: Callable[..., Any]) -> Any:
-    """A service that keeps checkpoints."""
-    return new_site(store=StoreSettings(checkpoints="data"))
 
 
 @pytest.fixture
@@ -165,38 +156,6 @@ def test_an_agent_is_erased_with_a_proof(known: Any) -> None:
     assert (chain["intact"], chain["erased"], chain["redacted"]) == (True, 1, 1)
     (listed,) = known.get("/v1/privacy/erasures").json()["items"]
     assert listed["proof"] is None
-
-
-def test_no_checkpoint_of_before_the_order_is_left(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that a dead worker left, under a name that no commit has: the erasure says why it waits, until it is gone."""
-    files = CheckpointFiles(FolderObjects(known.settings.data_dir / "checkpoints"))
-    left = files.write(Position(0, 0, 2), [row(BOT)])
-    asked: list[str] = []
-    remove = FolderObjects.delete
-
-    def refuse_once(objects: FolderObjects, names: Collection[str]) -> None:
-        (erasure,) = known.get("/v1/privacy/erasures").json()["items"]
-        asked.append(erasure["detail"])
-        if len(asked) == 1:
-            raise Unavailable("Read-only file system")
-        remove(objects, names)
-
-    monkeypatch.setattr(FolderObjects, "delete", refuse_once)
-    monkeypatch.setattr("trustwatch.api.privacy.service.RETRY_S", 0.1)
-    told = carried_out(known, post(known, "/v1/privacy/erasures", WISH).json()["erasure_id"])
-    path = f"/v1/privacy/erasures/{told['erasure_id']}/verify"
-    checked = post(known, path, {"proof": told["proof"], "subject": "bot"}).json()
-    files.write(left.position, [row(BOT)])  # a worker that was thought to be dead
-    again = post(known, path, {"proof": told["proof"], "subject": "bot"}).json()
-    (known.settings.data_dir / "checkpoints").rename(known.settings.data_dir / "unmounted")
-    unseen = post(known, path, {"proof": told["proof"], "subject": "bot"})
-
-    assert (unseen.status_code, unseen.json()["code"]) == (503, "unavailable")  # not that nothing is left
-    assert "can not be removed: Read-only file system; tried again" in asked[1]
-    assert (told["status"], told["detail"]) == ("done", None)
-    assert told["document"]["erased"]["checkpoints.files"] == 1
-    assert checked["left"] == {}
-    assert (again["nothing_left"], again["left"]) == (False, {"checkpoints.files": 1})
 
 
 def test_what_comes_back_is_found(known: Any) -> None:
@@ -330,7 +289,7 @@ def test_a_tenants_export_reveals_nothing_about_the_deployment(known: Any) -> No
 
     of_all = unpacked(known.get("/v1/agents/bot/export", "all", tenant="acme", issuer=AS))
     of_tenant = unpacked(known.get("/v1/agents/bot/export", "trusted", issuer=AS))
-    telling = {"partition", "offset", "seq", "chain_sequence", "software", "chain", "may_be_older", "state_version"}
+    telling = {"partition", "offset", "seq", "chain_sequence", "software", "chain", "state_version"}
     members = {name for rows in of_tenant.values() for row in rows for name in row}
 
     assert all(word in json.dumps(of_all) for word in ("soc-target", "kc-target", "kc.internal", *telling))

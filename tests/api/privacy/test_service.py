@@ -14,7 +14,7 @@ import pytest
 from trustwatch.api.http.agent_lookup import AgentResolver
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.store_executor import StoreExecutor
-from trustwatch.api.privacy.embedded_targets import CheckpointErasure, ErasureSummary
+from trustwatch.api.privacy.embedded_targets import ErasureSummary
 from trustwatch.api.privacy.erasure_steps import ProofSigner
 from trustwatch.api.privacy.local_archives import LocalArchives
 from trustwatch.api.privacy.service import ErasureRequest, ErasureService
@@ -224,8 +224,7 @@ class Reader:
 def on_topic(store: SqlStore, local: LocalArchives, first: int = 100) -> TopicErasureTargets:
     log: Any = Log()
     brokers: Any = BrokerClients(TopicNames(), lambda topic: Reader(first), lambda: None)  # type: ignore[arg-type, return-value]
-    checkpoints = CheckpointErasure({}, store)
-    return TopicErasureTargets(store, log, checkpoints, brokers, local, frozenset({"events"}))
+    return TopicErasureTargets(store, log, brokers, local, frozenset({"events"}))
 
 
 def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(

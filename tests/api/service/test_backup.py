@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -26,7 +27,6 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import (
     RESTORING_FOLDER,
     identity_key_path,
-    open_checkpoint_files,
     open_model_registry,
     open_service_privacy_key,
     open_service_store,
@@ -34,15 +34,12 @@ from trustwatch.api.composition import (
 )
 from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
-from trustwatch.api.service import backup_checkpoints
 from trustwatch.api.service.backup import DIGESTS_FILE, BackupContents, file_digest, list_files, take_backup
-from trustwatch.api.service.checkpoint_checks import check_checkpoints
 from trustwatch.api.service.restore import MANIFEST_FILE, BadBackup, restore_backup
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import StoreSettings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
-from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, ModelError, Unavailable
+from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_segments import LogInUse
 from trustwatch.ingest.source import Record, RecordKind
@@ -50,9 +47,7 @@ from trustwatch.models.model_directory import copy_model, manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.records.commits import Checkpoint, Commit, Position
-from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
-from trustwatch.scoring.store.database import DamagedStore, Database
+from trustwatch.scoring.store.database import DamagedStore
 from trustwatch.scoring.store.dialects import open_engine
 from trustwatch.scoring.store.migrate import alembic_config
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
@@ -72,7 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, model: Path) -> Settings:
     """Settings of a service that has stored two agents of three records, with every key; it does not run."""
-    made = Settings(data_dir=tmp_path / "data", model_dir=model, store=StoreSettings(checkpoints="data"))
+    made = Settings(data_dir=tmp_path / "data", model_dir=model)
     with EventLog(made.data_dir / "log") as log:
         log.append([Record(RecordKind.EVENT, number, NOW, b"{}") for number in (1, 2, 3)])
         log.sync()
@@ -90,7 +85,7 @@ def settings(tmp_path: Path, model: Path) -> Settings:
 def elsewhere(tmp_path: Path) -> Settings:
     """Settings of a service on another machine: nothing is there yet."""
     there = tmp_path / "other"
-    return Settings(data_dir=there / "data", model_dir=there / "model", store=StoreSettings(checkpoints="data"))
+    return Settings(data_dir=there / "data", model_dir=there / "model")
 
 
 @pytest.fixture
@@ -457,18 +452,16 @@ def old_backup(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_before_the_tar_is_restored(elsewhere: Settings, old_backup: Path) -> None:
-    """With its keys, model and checkpoint."""
+    """With its keys and model; states that were in a checkpoint are in rows."""
     done = restore_backup(elsewhere, old_backup)
 
     assert (done.contents.offset, done.contents.log_end_offset, done.contents.model) == (2, 3, "first")
     assert done.missing_key is None
     assert modes_below(elsewhere.data_dir)["identity-key"] == 0o600
     with closing(open_service_store(elsewhere)) as store:
-        check_checkpoints(elsewhere, store)
-        (made,) = store.checkpoints.list_all()
-        assert store.agents.get("acme", "https://as", "bot") is not None
-    files = open_checkpoint_files(elsewhere)
-    assert files is not None and files.read(made)[0].level == 2
+        row = store.agents.get("acme", "https://as", "bot")
+        assert row is not None and row.level == 2
+    assert not (elsewhere.data_dir / "checkpoints").exists()
     assert read_model(elsewhere.model_dir)[0].model_version == "first"
 
 
@@ -600,9 +593,6 @@ def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_
     store = msgspec.structs.replace(settings.store, url="postgresql://trustwatch@db/trustwatch")
     with pytest.raises(ConfigError, match="pg_dump"):
         take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup.tar")
-    store = msgspec.structs.replace(store, checkpoints="s3://bucket/states")
-    with pytest.raises(ConfigError, match=r"pg_dump.*not hold the checkpoints at s3://bucket/states.*cleanly"):
-        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup.tar")
 
 
 def test_the_commands(settings: Settings, tmp_path: Path) -> None:
@@ -625,132 +615,26 @@ def test_the_commands(settings: Settings, tmp_path: Path) -> None:
     assert "it holds keys" not in kept.stderr
 
 
-def checkpointed(settings: Settings, offset: int = 2) -> Checkpoint:
-    """What a killed service leaves: a checkpoint that its database names, with the newest state of an agent."""
-    files = open_checkpoint_files(settings)
-    assert files is not None
-    with closing(open_service_store(settings)) as store:
-        at = store.partitions.position(0)
-        made = files.write(Position(0, at.epoch, offset), [agent(name("bot"), 2)])
-        store.commit(Commit(at, made.position, [], [], [], [], checkpoint=made))
-    return made
-
-
-def placed(settings: Settings, place: Path | str | None) -> Settings:
-    """The settings with another place for checkpoints."""
-    store = msgspec.structs.replace(settings.store, checkpoints="data" if place is None else str(place))
-    return msgspec.structs.replace(settings, store=store)
-
-
-@pytest.mark.parametrize("source", [None, "states"])
-@pytest.mark.parametrize("target", [None, "states", "other/data/below/states"])
-def test_checkpoints_go_where_the_settings_say(
-    settings: Settings, elsewhere: Settings, tmp_path: Path, source: str | None, target: str | None
+def test_a_checkpoint_that_is_not_in_the_folder_is_asked_for(
+    elsewhere: Settings, old_backup: Path, tmp_path: Path
 ) -> None:
-    """Of a killed service, from one place to another: below `data_dir` or not."""
-    settings = placed(settings, None if source is None else tmp_path / "mine" / source)
-    elsewhere = placed(elsewhere, None if target is None else tmp_path / target)
-    made = [checkpointed(settings, offset) for offset in (2, 3)]
-    take_backup(settings, tmp_path / "backup.tar")
-    restore_backup(elsewhere, tmp_path / "backup.tar")
-    files = open_checkpoint_files(elsewhere)
-    assert files is not None
+    """A start changes nothing until the file of before is there, whole."""
+    elsewhere.data_dir.mkdir(parents=True)
+    data, kept = elsewhere.data_dir, tmp_path / "kept"
+    shutil.copytree(old_backup / "data", data, dirs_exist_ok=True)
+    (data / "checkpoints").rename(kept)
+    with pytest.raises(ConfigError, match="the newest states of some agents are in the checkpoint partition-000000/"):
+        open_service_store(elsewhere)
+    with closing(sqlite3.connect(data / "trustwatch.db")) as database:
+        assert database.execute("SELECT count(*) FROM checkpoints").fetchone() == (1,)
+    shutil.copytree(kept, data / "checkpoints")
+    (file,) = (path for path in (data / "checkpoints").rglob("*.states"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(ConfigError, match="missing or damaged"):
+        open_service_store(elsewhere)
+    file.write_bytes(whole)
     with closing(open_service_store(elsewhere)) as store:
-        check_checkpoints(elsewhere, store)
-        assert store.checkpoints.list_all() == made
-    assert files.read(made[1])[0].level == 2
-    assert files.list_files().keys() == {one.name for one in made}
-    assert not (elsewhere.data_dir / RESTORING_FOLDER).exists()
-
-
-def test_checkpoints_that_end_meanwhile_are_copied_anew(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A service writes rows, and removes files that the copy of its database names: the copy is made again."""
-    first, second = (checkpointed(settings, offset) for offset in (2, 3))
-    files, copies = open_checkpoint_files(settings), [0]
-    assert files is not None
-    copy = Database.copy_to
-
-    def end_after(database: Database, target: Path) -> None:
-        copy(database, target)
-        copies[0] += 1
-        if copies[0] == 1:
-            with closing(open_service_store(settings)) as store:
-                at = store.partitions.claim(0)
-                made = files.write(at, [agent(name("bot"), 2)])
-                store.commit(Commit(at, at, [], [], [], [], checkpoint=made, ends_checkpoints=True))
-            files.remove([second.name])  # it is removing them, in any order
-
-    monkeypatch.setattr(Database, "copy_to", end_after)
-    contents = take_backup(settings, tmp_path / "backup.tar")
-    held = [name for name in names_in(tmp_path / "backup.tar") if "checkpoints" in name]
-
-    assert copies == [2]
-    assert contents.offset == 3
-    assert held == [f"data/checkpoints/{file}" for file in files.list_files() if file != first.name]
-    assert len(held) == 1
-
-
-def test_a_backup_without_a_checkpoint_is_none(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One in use is not there; the settings name no place; or none is ever there in time."""
-    made = checkpointed(settings)
-    files = open_checkpoint_files(settings)
-    assert files is not None
-    with pytest.raises(ConfigError, match=r"store.checkpoints: the newest states of at least 1 agents of partition 0"):
-        take_backup(placed(settings, "none"), tmp_path / "backup.tar")
-    files.remove([made.name])
-    with pytest.raises(CorruptCheckpoint, match=f"{made.name}, with the newest states of 1 agents"):
-        take_backup(settings, tmp_path / "backup.tar")
-    copied = []
-    monkeypatch.setattr(backup_checkpoints, "_copy_checkpoints", lambda *_: copied.append(1))
-    with pytest.raises(Unavailable, match="ended 5 times while they were copied"):
-        take_backup(settings, tmp_path / "backup.tar")
-    assert len(copied) == 5
-    assert not (tmp_path / "backup.tar").exists()
-
-
-def test_what_is_in_the_way_of_restored_checkpoints(settings: Settings, elsewhere: Settings, tmp_path: Path) -> None:
-    """No place, one that has checkpoints of a service, a file that is not what the database names."""
-    made = checkpointed(settings)
-    take_backup(settings, tmp_path / "backup.tar")
-    with pytest.raises(ConfigError, match=r"store.checkpoints: the back-up holds checkpoints"):
-        restore_backup(placed(elsewhere, "none"), tmp_path / "backup.tar")
-    taken = placed(elsewhere, tmp_path / "taken")
-    files = open_checkpoint_files(taken)
-    assert files is not None
-    files.write(made.position, [])
-    with pytest.raises(ConfigError, match="taken holds checkpoints of a service already"):
-        restore_backup(taken, tmp_path / "backup.tar")
-    repack(
-        tmp_path / "backup.tar",
-        lambda folder: (folder / "data" / "checkpoints" / made.name).write_bytes(b"another"),
-    )
-    with pytest.raises(BadBackup, match=f"damaged: checkpoint {made.name}.*is not what was written"):
-        restore_backup(elsewhere, tmp_path / "backup.tar")
-    assert not list(elsewhere.data_dir.iterdir())
-
-
-def test_a_place_that_refuses_midway_is_left_empty(
-    settings: Settings, elsewhere: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that the next restore finds it as the first one did."""
-    elsewhere = placed(elsewhere, tmp_path / "states")
-    made = [checkpointed(settings, offset) for offset in (2, 3)]
-    take_backup(settings, tmp_path / "backup.tar")
-    write = CheckpointFiles.write_content
-
-    def refuse_second(files: CheckpointFiles, checkpoint: Checkpoint, content: bytes) -> None:
-        if checkpoint == made[1]:
-            raise Unavailable("No space left on device")
-        write(files, checkpoint, content)
-
-    with monkeypatch.context() as patched, pytest.raises(Unavailable):
-        patched.setattr(CheckpointFiles, "write_content", refuse_second)
-        restore_backup(elsewhere, tmp_path / "backup.tar")
-    restore_backup(elsewhere, tmp_path / "backup.tar")
-    files = open_checkpoint_files(elsewhere)
-    assert files is not None
-    assert files.list_files().keys() == {one.name for one in made}
+        row = store.agents.get("acme", "https://as", "bot")
+        assert row is not None and row.level == 2
+    assert not (data / "checkpoints").exists()

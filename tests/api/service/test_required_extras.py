@@ -31,7 +31,6 @@ NEEDED = {
         "`kafka.client` is `confluent`",
     ),
     "store: {url: 'postgresql://u@127.0.0.1:1/d'}": ("postgres", "psycopg", "`store.url` names PostgreSQL"),
-    "store: {checkpoints: 'S3://bucket/place'}": ("objects", "obstore", "`store.checkpoints` names a bucket"),
 }
 
 
@@ -65,7 +64,7 @@ def test_a_missing_extra_is_named(text: str, tmp_path: Path, monkeypatch: pytest
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who installs one extra should not meet the next error; without them the defaults are in order."""
     hide(monkeypatch, [module for _, module, _ in NEEDED.values()])
-    twice = ("vectors", "servers: ['127.0.0.1:1']}", "checkpoints")  # sections that another line has
+    twice = ("vectors", "servers: ['127.0.0.1:1']}")  # sections that another line has
     text = "\n".join(text for text in NEEDED if not any(word in text for word in twice))
 
     with pytest.raises(ConfigError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +15,13 @@ from ...support.nightly import nightly, size
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("states", ["rows", "checkpoints"])
-def test_killed_workers(make_rig: Any, kafka: Any, load: Any, tmp_path: Path, states: str) -> None:
+def test_killed_workers(make_rig: Any, kafka: Any, load: Any) -> None:
     """kill -9 at random moments and at the worst ones: between commit and publish, and while records leave.
-
-    *states*: whether states are in rows alone, or go into checkpoints between writes of rows.
 
     The producer sends every tenth batch twice, so that what a killed worker knew of earlier ids is needed by the next.
     It ends where the machine is so slow that more would pile up than the workers apply in the time of a test.
     """
-    rig = make_rig(kafka, checkpoints="none" if states == "rows" else tmp_path / "checkpoints")
+    rig = make_rig(kafka)
     producer = load(rig, twice=0.1, most=60_000)
     worker = rig.worker()
     worker.working(PARTITIONS)
@@ -45,8 +41,6 @@ def test_killed_workers(make_rig: Any, kafka: Any, load: Any, tmp_path: Path, st
     assert causes == {"event", "tick"}  # else the run has proved too little
     assert state.alerts
     assert state.actions
-    assert ("agents go on from checkpoints" in rig.logs()) is (states == "checkpoints")
-    assert rig.store.checkpoints.partitions() == []
 
 
 def test_workers_come_and_go_and_a_sleeper_is_fenced(rig: Any, load: Any) -> None:

@@ -84,8 +84,7 @@ class PartitionTestbed:
         work = PartitionPipeline(
             partition, self.kit.processor((store or self.store).agents, capacity), self.around(store)
         )
-        work.claim()
-        work.resume()
+        work.take_over()
         return work
 
     def _sleep(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.fixed_source import FixedSource
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
-from trustwatch.scoring.pipeline import agent_reading, preloading
+from trustwatch.scoring.pipeline import preloading
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
@@ -56,8 +56,7 @@ class Site:
             StageMetrics(lambda: 0.0),
         )
         work = PartitionPipeline(0, self.kit.processor(self.store.agents, capacity), context)
-        work.claim()
-        work.resume()
+        work.take_over()
         return work
 
     def apply(self, work: PartitionPipeline, count: int) -> None:
@@ -105,7 +104,7 @@ def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pages and parts; also a new agent is not looked for any more, since it is known who is stored."""
-    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 5)
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
     monkeypatch.setattr(preloading, "MIN_STEP_SIZE", 2)
     monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 2)
     ours, plain = make_site(records), make_site(records)
@@ -128,7 +127,7 @@ def test_a_step_takes_its_time_and_no_more(
     """Where agents move in slowly fewer do at a time, and more again later; never less than some."""
     monkeypatch.setattr(preloading, "MIN_STEP_SIZE", 1)
     monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 4)
-    monkeypatch.setattr(agent_reading, "KEY_RANGES", ((None, None),))
+    monkeypatch.setattr(preloading, "KEY_RANGES", ((None, None),))
     site = make_site(records)
     site.fill()
     work = site.start()
@@ -185,7 +184,7 @@ def test_agents_of_another_version_move_in_beside_the_others(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those whose state has another format come as rows, those that have it as columns, and both go on as ever."""
-    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 5)
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
     monkeypatch.setattr(preloading, "MIN_STEP_SIZE", 1)
     monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 2)
     ours, plain = make_site(records), make_site(records)
@@ -250,7 +249,7 @@ def test_a_flood_while_pages_come_ends_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Which rows are older than what was met is not known any more: no further page is read, and the log says so."""
-    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 2)
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
     site = make_site(records)
     site.fill()
     work = site.start(capacity=4)
@@ -295,7 +294,7 @@ def test_a_partition_that_went_is_not_read_on(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one in the queue is."""
-    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 2)
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
     site = make_site(records)
     site.fill()
     gone, next_one = site.start(), site.start()

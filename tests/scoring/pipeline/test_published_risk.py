@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
 from tests.support.publishing_partition import (
-    CountedCheckpointFiles,
     PublishingPartition,
     busy_records,
     states_of,
@@ -59,11 +58,10 @@ def states(kit: Any, make: Any) -> dict[str, tuple[bytes, bytes, bytes]]:
     return states_of(processor.engine.agent_states.changed_rows())
 
 
-@pytest.fixture(params=["rows", "checkpoints"])
-def site(request: pytest.FixtureRequest, tmp_path: Path, kit: Any, make: Any) -> Iterator[PublishingPartition]:
-    """Where states are in rows alone, and where they go into checkpoints between commits of rows."""
-    files = None if request.param == "rows" else CountedCheckpointFiles(tmp_path / "checkpoints")
-    made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make), files)
+@pytest.fixture
+def site(tmp_path: Path, kit: Any, make: Any) -> Iterator[PublishingPartition]:
+    """A partition on an empty database."""
+    made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make))
     yield made
     made.preloader.close()
     made.store.close()
@@ -84,7 +82,6 @@ def test_whatever_was_published_is_what_the_records_say(
     states: dict[str, tuple[bytes, bytes, bytes]],
     seed: int,
     many_agents: int,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers die with commits begun, written or not; the one before goes on as a zombie; nothing goes back."""
@@ -124,8 +121,7 @@ def test_whatever_was_published_is_what_the_records_say(
                 asleep.risk.publish_due(at_once=True)
             except Fenced:  # it had to read an agent, which may be further than it is
                 asleep, fenced = None, fenced + 1
-    assert killed > 4 and len(site.risk.published) > 100 and zombies.published
-    assert fenced or site.checkpoints is not None  # with checkpoints few agents have to be read
+    assert killed > 4 and fenced and len(site.risk.published) > 100 and zombies.published
     levels = {agent.level for _, agent in site.risk.published}
     assert {RiskLevel.LOW, RiskLevel.CRITICAL} <= levels
     site.risk.check_never_goes_back()
@@ -135,15 +131,6 @@ def test_whatever_was_published_is_what_the_records_say(
     assert verify_chains(site.store.decisions, site.store.erasures).intact
     work.finish()
     assert stored_states(site) == states
-    check_checkpoints(site, tmp_path / "checkpoints")
-
-
-def check_checkpoints(site: PublishingPartition, folder: Path) -> None:
-    """Checkpoints were written and read, and nothing of them is left."""
-    assert site.store.checkpoints.partitions() == []
-    if (files := site.checkpoints) is not None:
-        assert files.written > 5 and files.read_again > 3
-        assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 def test_decisions_are_durable_before_the_states_they_belong_to(site: PublishingPartition) -> None:
@@ -269,8 +256,7 @@ def test_a_switch_of_models_at_the_take_over_publishes_nothing_of_others(site: P
     processor = site.kit.processor(site.store.agents, 9)
     processor.model_switcher.pending_switches.append(ModelSwitch(0, 0, 100, "next", "digest", "digest", 1))
     work = PartitionPipeline(0, processor, site.context(site.risk.collect))
-    work.claim()
-    work.resume()
+    work.take_over()
     assert site.store.models.list_switches(1)[0].version == "next"
     assert site.store.partitions.published_offset(0) == 0
     site.apply(work, 60)

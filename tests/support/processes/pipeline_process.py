@@ -17,7 +17,6 @@ from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
@@ -30,7 +29,6 @@ from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTunin
 from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
-from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 SALT = b"salt of the kill test"
@@ -142,7 +140,7 @@ def records(folder: Path) -> list[Record]:
     return found
 
 
-def run(folder: Path, data: Path, batch: int, checkpoints: CheckpointFiles | None) -> None:
+def run(folder: Path, data: Path, batch: int) -> None:
     """Append what the log does not have yet, acknowledge it, and let the pipeline work; small memory, many commits."""
     world = records(folder)
     model = load_trained_model(folder / "model")
@@ -155,12 +153,11 @@ def run(folder: Path, data: Path, batch: int, checkpoints: CheckpointFiles | Non
         processor,
         store,
         POLICY,
-        PipelineSettings(commit_interval_s=0.02, checkpoint_agents=2),
+        PipelineSettings(commit_interval_s=0.02),
         time.monotonic,
         time.sleep,
         lambda done: None,
-        tuning=PipelineTuning(batch_size=batch, poll_s=0.0, rows_interval_s=0.5),
-        checkpoints=checkpoints,
+        tuning=PipelineTuning(batch_size=batch, poll_s=0.0),
     )
     pipeline.start()
     sys.stdout.write("ready\n")
@@ -184,8 +181,7 @@ def main() -> None:
         make(Path(sys.argv[2]))
     else:
         data = Path(sys.argv[3])
-        files = CheckpointFiles(FolderObjects(data / "checkpoints")) if sys.argv[5] == "checkpoints" else None
-        run(Path(sys.argv[2]), data, int(sys.argv[4]), files)
+        run(Path(sys.argv[2]), data, int(sys.argv[4]))
 
 
 if __name__ == "__main__":
