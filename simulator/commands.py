@@ -26,7 +26,7 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
 from .attack_scenarios import SCENARIOS
-from .event_stream import retime, simulate
+from .event_stream import simulate
 from .labelled_events import SimulatedEvent, write_jsonl
 from .settings import Attack, SimulationSettings
 
@@ -38,8 +38,6 @@ def send_at_rate(events: Iterable[SimulatedEvent], kafka: BrokerSettings, rate: 
     """Write *events* to the events topic as the ingest role would.
 
     Args:
-        events: of the simulator, which speaks for every tenant.
-        kafka: settings of the target.
         rate: events per second; 0 = as fast as the topic takes them.
 
     Returns:
@@ -88,13 +86,6 @@ def require_finite(value: float | None) -> float | None:
     return value
 
 
-def require_positive(value: float) -> float:
-    """Require a finite number above zero."""
-    if not (math.isfinite(value) and value > 0):
-        raise typer.BadParameter(f"must be a finite number above 0, is {value}")
-    return value
-
-
 def simulate_command(
     out: Annotated[
         Path | None, typer.Option(help="file that events go to, one a line; packed where it ends in .gz; - is stdout")
@@ -120,13 +111,6 @@ def simulate_command(
         list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")
     ] = None,
     attacks_per_day: Annotated[float, typer.Option(help="further attacks drawn at this rate")] = 0.0,
-    compress: Annotated[
-        float,
-        typer.Option(
-            help="divide the time between events by this: a load that means nothing to a model of true times",
-            callback=require_positive,
-        ),
-    ] = 1.0,
     json: JsonOption = False,
 ) -> None:
     """Make the events of a seeded enterprise of agents, with labelled attacks."""
@@ -151,8 +135,6 @@ def simulate_command(
         )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
-    if compress != 1.0:
-        events = retime(events, factor=compress, start=began)
     events = islice(events, count)
     if out is None:
         _send_to_kafka(events, kafka, rate, settings, json)

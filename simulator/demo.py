@@ -7,15 +7,19 @@ faster than they happened, so that working hours, pauses and half-lives mean wha
 
 from __future__ import annotations
 
+import secrets
 import signal
 import socket
 import subprocess  # nosec B404 # runs our own interpreter alone
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Lock, Thread
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -31,9 +35,10 @@ from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.detector import DetectorSettings
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import verify_signature
 from trustwatch.scoring.learning.training import train_and_save
+from trustwatch.scoring.records.agents import AgentIdentity
 
-from .alert_inbox import AlertInbox
 from .demo_enterprise import (
     AGENTS,
     DAY,
@@ -43,6 +48,66 @@ from .demo_enterprise import (
     simulate_history_and_day,
 )
 from .labelled_events import SimulatedEvent
+
+MAX_ALERT_BYTES = 1024 * 1024
+
+
+class AlertInbox:
+    """Receives alerts on loopback until `close`, verifies each signature (Standard Webhooks) and keeps only counts.
+
+    Attributes:
+        url: to post alerts to.
+        secret: with which they are to be signed, `whsec_…`.
+        received: alerts whose signature was right.
+        refused: bodies without one.
+    """
+
+    def __init__(self) -> None:
+        self.secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
+        self.received = self.refused = 0
+        self._lock = Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
+        self._thread = Thread(target=self._server.serve_forever, name="demo-inbox", daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
+
+    def receive(self, body: bytes, headers: dict[str, str]) -> bool:
+        """Count a body; returns whether its signature is right."""
+        right = verify_signature(self.secret, body, headers)
+        with self._lock:
+            if right:
+                self.received += 1
+            else:
+                self.refused += 1
+        return right
+
+    def close(self) -> None:
+        """Stop receiving alerts."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _make_handler(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            if not 0 < length <= MAX_ALERT_BYTES:
+                self._answer(413)
+                return
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._answer(204 if inbox.receive(self.rfile.read(length), headers) else 401)
+
+        def _answer(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing: the demo prints its own lines."""
+
+    return Handler
+
 
 COMMAND = "trustwatch demo"
 SETTINGS_FILE_NAME = "settings.yaml"
@@ -61,14 +126,6 @@ webhooks:
 lifecycle: {{enabled: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}"""
-
-
-class DemoAgent(NamedTuple):
-    """An agent: its id is unique within a tenant and issuer only."""
-
-    tenant: str
-    issuer: str
-    agent_id: str
 
 
 def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, say: Callable[[str], None]) -> bool:
@@ -101,10 +158,6 @@ class Demo:
 
     Args:
         directory: of all files; emptied first.
-        seconds: real time of the simulated day.
-        seed: of the enterprise.
-        stay: serve on until Ctrl-C when the day is over.
-        say: takes progress messages.
     """
 
     def __init__(self, directory: Path, seconds: float, seed: int, stay: bool, say: Callable[[str], None]) -> None:
@@ -113,9 +166,9 @@ class Demo:
         self._seed = seed
         self._keep_serving = stay
         self._say = say
-        self._attacked: dict[DemoAgent, str] = {}
+        self._attacked: dict[AgentIdentity, str] = {}
         self._printed_decisions: set[str] = set()
-        self._flagged: set[DemoAgent] = set()
+        self._flagged: set[AgentIdentity] = set()
 
     def run(self) -> int:
         """Run it; returns the exit status. Raises ConfigError for a directory that may not be emptied."""
@@ -165,7 +218,7 @@ class Demo:
         for event in day:
             if event.label.event_label:
                 decoded = decode_event(event.event)
-                who = DemoAgent(decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
+                who = (decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
                 self._attacked.setdefault(who, event.label.scenario)
 
     def _play_day(
@@ -213,14 +266,14 @@ class Demo:
                 self._print_decision(decision)
 
     def _print_decision(self, decision: dict[str, Any]) -> None:
-        who = DemoAgent(decision["tenant"], decision["issuer"], decision["agent_id"])
+        who = (decision["tenant"], decision["issuer"], decision["agent_id"])
         if decision["level"] in FLAGGED_LEVELS:
             self._flagged.add(who)
         reason = decision["reasons"][0]["text"] if decision["reasons"] else decision["cause"]
         truth = f"   <- {self._attacked[who]}" if who in self._attacked else ""
         self._say(
             f"   {decision['event_time'][11:19]}  {decision['previous_level']:>8} -> {decision['level']:<8}  "
-            f"{who.agent_id} ({who.tenant}): {reason}{truth}"
+            f"{who[2]} ({who[0]}): {reason}{truth}"
         )
 
     def _summarize(
@@ -251,9 +304,10 @@ class Demo:
         return 0
 
 
-def _risk_path(who: DemoAgent) -> str:
+def _risk_path(who: AgentIdentity) -> str:
     """Path of its risk; names all three, so that it works where another agent has the same id."""
-    return f"/v1/agents/{quote(who.agent_id, safe='')}/risk?" + urlencode({"tenant": who.tenant, "issuer": who.issuer})
+    tenant, issuer, agent_id = who
+    return f"/v1/agents/{quote(agent_id, safe='')}/risk?" + urlencode({"tenant": tenant, "issuer": issuer})
 
 
 def _free_port() -> int:

@@ -68,13 +68,6 @@ def simulate_history_and_day(
 def clear_made_directory(directory: Path, is_ours: Callable[[Path], bool]) -> bool:
     """Remove what an earlier run made; nothing else, and not while a service works there.
 
-    Args:
-        directory: need not exist.
-        is_ours: true for a folder that an earlier run made.
-
-    Returns:
-        False if it holds something else, which stays.
-
     Raises:
         LogInUse: a service works there.
     """

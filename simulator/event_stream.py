@@ -3,37 +3,155 @@
 from __future__ import annotations
 
 import heapq
-import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.timestamps import MINUTE_MS
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
 
 from .actors import AgentActor, LifecycleActor
-from .attack_planner import AttackActor, plan_attacks
+from .attack_scenarios import SCENARIOS, AttackContext, AttackScenario
 from .labelled_events import ActorStream, DraftEvent, SimulatedEvent, SimulatedLabel
-from .population import Enterprise
+from .population import Enterprise, SimulatedAgent
 from .random_streams import RandomStream, mix64
-from .settings import SimulationSettings, epoch_milliseconds
+from .settings import Attack, SimulationSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAttack:
+    """One attack with everything decided; `at_ms` is milliseconds since 1970."""
+
+    scenario: AttackScenario
+    agent: SimulatedAgent
+    at_ms: int
+
+
+def plan_attacks(enterprise: Enterprise) -> list[PlannedAttack]:
+    """Decide moment and agent of every attack; agents that will awaken fall asleep beforehand.
+
+    Raises:
+        ConfigError: unknown scenario, agent or moment, or no agent that can play it.
+    """
+    settings = enterprise.settings
+    draws = RandomStream(settings.seed, 4)
+    planned: list[PlannedAttack] = []
+    for attack in (*settings.attacks, *_random_attacks(enterprise, draws)):
+        scenario = SCENARIOS.get(attack.scenario)
+        if scenario is None:
+            raise ConfigError(f"unknown scenario {attack.scenario!r}; there are {', '.join(SCENARIOS)}")
+        at_ms = _attack_time_ms(enterprise, attack, draws.uniform_between(*scenario.window))
+        taken = {plan.agent.index for plan in planned}
+        agent = _choose_agent(enterprise, scenario, attack, at_ms, taken, draws.uniform())
+        if attack.at is None:
+            at_ms = _within_working_hours(enterprise, agent, at_ms, draws.uniform())
+        if scenario.quiet_before is not None:
+            quiet = min(scenario.quiet_before // timedelta(milliseconds=1), (at_ms - agent.active_from) * 3 // 5)
+            agent.active_until, agent.retires = at_ms - quiet, False
+        planned.append(PlannedAttack(scenario, agent, at_ms))
+    return planned
+
+
+def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Attack]:
+    """Attacks at random moments, as many a day as the settings say."""
+    settings = enterprise.settings
+    if settings.attacks_per_day == 0:
+        return
+    names = list(SCENARIOS)
+    at = timedelta()
+    while True:
+        at += timedelta(days=draws.exponential() / settings.attacks_per_day)
+        if at >= settings.duration:
+            return
+        name = names[draws.uniform_index(len(names))]
+        # A random scenario that no agent of this enterprise can play is no mistake of the caller: it is left out.
+        if any(_can_play(enterprise, SCENARIOS[name], agent) for agent in enterprise.agents):
+            yield Attack(name, at)
+
+
+def _attack_time_ms(enterprise: Enterprise, attack: Attack, share: float) -> int:
+    settings = enterprise.settings
+    if attack.at is None:
+        return settings.start_ms + int((settings.end_ms - settings.start_ms) * share)
+    if not timedelta(0) <= attack.at < settings.duration:
+        raise ConfigError(f"attack {attack.scenario} at {attack.at} is outside the duration {settings.duration}")
+    return settings.start_ms + attack.at // timedelta(milliseconds=1)
+
+
+def _within_working_hours(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int, draw: float) -> int:
+    """A drawn moment moves into the agent's working hours, where there are some left: most attacks hide in work."""
+    moved = agent.activity.advance(at_ms, 0.2 + draw)
+    return moved if moved + HOUR_MS < enterprise.settings.end_ms else at_ms
+
+
+def _choose_agent(
+    enterprise: Enterprise, scenario: AttackScenario, attack: Attack, at_ms: int, taken: set[int], draw: float
+) -> SimulatedAgent:
+    """The named agent, or one that suits: best with a history behind it, alive then, and no other attack's."""
+    suited = [
+        agent
+        for agent in enterprise.agents
+        if attack.agent in (None, agent.id)
+        and attack.tenant in (None, agent.tenant.name)
+        and (attack.agent is not None or _can_play(enterprise, scenario, agent))
+    ]
+    if not suited:
+        who = f"agent {attack.agent!r}" if attack.agent is not None else f"agent of a role in {sorted(scenario.roles)}"
+        raise ConfigError(f"no {who} for attack {scenario.name}; the enterprise has {len(enterprise.agents)} agents")
+    seasoned = [agent for agent in suited if _has_history(enterprise, agent, at_ms)] or suited
+    free = [agent for agent in seasoned if agent.index not in taken] or seasoned
+    return free[int(draw * len(free))]
+
+
+def _can_play(enterprise: Enterprise, scenario: AttackScenario, agent: SimulatedAgent) -> bool:
+    return agent.role.name in scenario.roles and all(
+        enterprise.agents_with_role(agent.tenant, need) for need in scenario.needs
+    )
+
+
+def _has_history(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int) -> bool:
+    start, end = enterprise.settings.start_ms, enterprise.settings.end_ms
+    history = min(DAY_MS, (at_ms - start) // 2)
+    return agent.active_from <= at_ms - history and agent.active_until >= min(end, at_ms + 6 * HOUR_MS)
+
+
+class AttackActor:
+    """An attack at work; once it has begun one batch of rows is made ahead, so that its next moment is known.
+
+    It begins at its own moment and not before, since what is new to an agent depends on what it has met until then.
+    """
+
+    def __init__(self, enterprise: Enterprise, plan: PlannedAttack, stream: ActorStream) -> None:
+        self._stream = stream
+        self._end = enterprise.settings.end_ms
+        self._scenario_run = plan.scenario.play(AttackContext(enterprise, plan.agent, plan.at_ms, stream))
+        self._next_drafts: list[DraftEvent] = []
+        self.next_ms = plan.at_ms
+
+    def _prepare_next(self) -> int:
+        for _ in self._scenario_run:
+            self._next_drafts = self._stream.drain()
+            if self._next_drafts:
+                return min(self._next_drafts).at_ms
+        self._next_drafts = []
+        return self._end
+
+    def advance(self) -> list[DraftEvent]:
+        """The next batch; none at the attack's first moment."""
+        rows = self._next_drafts
+        self.next_ms = self._prepare_next()
+        return rows
+
 
 _MERGE_SLICE_MS = MINUTE_MS
 """Span of event time that is generated, sorted and returned at once."""
 
 
-class SimulationActor(Protocol):
-    """Producer of rows; rows of one `advance` are never older than `next_ms` was before it."""
-
-    @property
-    def next_ms(self) -> int:
-        """Moment of its next row, milliseconds since 1970; the end of the simulation when it is done."""
-
-    def advance(self) -> list[DraftEvent]:
-        """Produce rows and move `next_ms`."""
+SimulationActor = AgentActor | LifecycleActor | AttackActor
+"""Producer of rows: `advance` returns rows that are never older than `next_ms` was before it, and moves `next_ms`."""
 
 
 def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
@@ -109,48 +227,3 @@ def _complete_events(slices: Iterator[list[DraftEvent]], salt: int) -> Iterator[
 def format_second(second: int) -> str:
     """RFC 3339 in UTC up to and with the decimal point; milliseconds and `Z` follow."""
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-
-
-# Event time is compressed, so that a simulated day can be played in a real minute.
-
-
-_TIME_MEMBER = b'"time":"'
-_TIME_LENGTH = len("2026-01-01T00:00:00.000Z")
-
-
-def retime(
-    events: Iterable[SimulatedEvent], *, factor: float, start: datetime, origin: datetime | None = None
-) -> Iterator[SimulatedEvent]:
-    """Divide the time since `origin` by `factor` and count it from `start`. Order, ids and labels stay as they are.
-
-    Only `time` changes: `duration_ms` and `token_lifetime_s` keep their values, and hour-of-week loses its meaning.
-    Counts per minute grow by the factor, so a model for compressed events must be trained on events compressed by the
-    **same** factor, with the same `origin`; see reference/simulator.md.
-
-    Args:
-        factor: more than 0; 1440 plays a day in a minute.
-        start: moment that `origin` becomes, with a UTC offset.
-        origin: moment of the uncompressed stream; None takes the first event's.
-
-    Raises:
-        ConfigError: a factor that is not more than zero, or a moment without a UTC offset.
-    """
-    if not factor > 0:
-        raise ConfigError(f"factor must be more than 0, not {factor!r}")
-    if start.tzinfo is None or (origin is not None and origin.tzinfo is None):
-        raise ConfigError("start and origin need a UTC offset")
-    return _retime_events(
-        events, factor, epoch_milliseconds(start), None if origin is None else epoch_milliseconds(origin)
-    )
-
-
-def _retime_events(
-    events: Iterable[SimulatedEvent], factor: float, start_ms: int, origin_ms: int | None
-) -> Iterator[SimulatedEvent]:
-    for event, label, at_ms in events:
-        if origin_ms is None:
-            origin_ms = at_ms
-        moved = start_ms + math.floor((at_ms - origin_ms) / factor)
-        at = event.index(_TIME_MEMBER) + len(_TIME_MEMBER)
-        stamp = f"{format_second(moved // 1000)}{moved % 1000:03d}Z".encode()
-        yield SimulatedEvent(event[:at] + stamp + event[at + _TIME_LENGTH :], label, moved)

@@ -26,10 +26,8 @@ class SimulatedLabel(msgspec.Struct, frozen=True, gc=False, rename={"scenario": 
     """The truth about one event; `scenario` is written as `class`.
 
     Args:
-        id: id of the event.
         event_label: 1 where the event itself is the attacker's doing.
         session_label: 1 where any event of its session is.
-        scenario: name of the attack, or `clean`.
     """
 
     id: str
@@ -45,8 +43,6 @@ class SimulatedEvent(NamedTuple):
     """One event, ready to send.
 
     Args:
-        event: native JSON, no newline.
-        label: never sent to the service.
         at_ms: event time, milliseconds since 1970.
     """
 
@@ -82,7 +78,6 @@ class ActorStream:
 
     Args:
         number: unique, below 2**31.
-        scenario: class of the labels.
 
     Attributes:
         tokens: those the actor still holds, by task and principal.
@@ -132,11 +127,7 @@ def encode_label(label: SimulatedLabel) -> bytes:
 
 
 def write_jsonl(events: Iterable[SimulatedEvent], out: BinaryIO, labels: BinaryIO | None = None) -> int:
-    """Write one JSON object per line, labels in the same order to a file of their own.
-
-    Returns:
-        The number of events written.
-    """
+    """Write one JSON object per line, labels in the same order to a file of their own."""
     written = 0
     for event, label, _ in events:
         out.write(event + b"\n")

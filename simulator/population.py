@@ -10,10 +10,9 @@ from functools import cached_property
 from trustwatch.ingest.timestamps import DAY_MS
 
 from .agent_roles import FIRST_NAMES, LAST_NAMES, ROLES
-from .behaviour_model import AgentRole
+from .behaviour_model import ActivityProfile, AgentRole, activity_profile
 from .random_streams import RandomStream, hex_digest
 from .settings import SimulationSettings
-from .working_hours import ActivityProfile, activity_profile
 
 RESTARTS_PER_DAY = 0.5
 UPGRADES_PER_DAY = 0.08

@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from trustwatch.ingest.described import FLAT, AgentId, RiskScore, member
+from trustwatch.scoring.engine.risk_levels import decayed_score
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from trustwatch.scoring.records.containment import Actuation, Intervention, InterventionKind
 from trustwatch.scoring.store.blast_radius import (
@@ -277,9 +278,8 @@ class ContainmentService:
 
     def _decayed_risk(self, risk: float, at_ms: int) -> float:
         """Risk of a pair as of now: it decays as that of agents does."""
-        half_life_ms = self._runtime.settings.risk.half_life_s * 1000
-        age_ms = max(0, self._runtime.now_ms() - at_ms)
-        return round(float(risk * 0.5 ** min(age_ms / half_life_ms, 1000.0)), 4)
+        half_life_ms = self._runtime.settings.risk.half_life_s * 1000.0
+        return round(decayed_score(risk, max(0, self._runtime.now_ms() - at_ms), half_life_ms), 4)
 
     def _acting_agent(self, edge: AgentEdge) -> ActingAgent:
         entry = self._runtime.risk_view.get(edge.tenant, edge.issuer, edge.source)

@@ -25,7 +25,6 @@ from trustwatch.ingest.outgoing_http import connection_error_text, make_http_cli
 from trustwatch.ingest.settings import check_url
 from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
-    ClientSecretPostAuthenticator,
     make_client_authenticator,
 )
 
@@ -211,7 +210,7 @@ class OpenIdProvider:
     def _client_authenticator(self, provider: ProviderMetadata) -> ClientAuthenticator:
         client_id, secret = self.settings.client_id, self.settings.client_secret
         if secret is not None and "client_secret_basic" not in provider.token_endpoint_auth_methods_supported:
-            return ClientSecretPostAuthenticator(client_id, secret.reveal())
+            return ClientAuthenticator(client_id, secret.reveal(), in_form=True)
         return make_client_authenticator(client_id, secret, self._sign, provider.issuer)
 
     async def _verify_id_token(self, metadata: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:

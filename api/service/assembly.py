@@ -18,9 +18,8 @@ from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
-from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary, PolicyEvaluator
 from trustwatch.scoring.policy.book import LivePolicy
-from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
 from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, RiskLevel, agent_summary

@@ -12,7 +12,7 @@ from trustwatch.ingest.settings import Name, SettingsPart, is_loopback, setting
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.pipeline.settings import PipelineSettings
-from trustwatch.scoring.policy.declared_boundary import OutsideBoundary
+from trustwatch.scoring.policy.access_evaluation import OutsideBoundary
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
 from trustwatch.scoring.store.retention_settings import RetentionSettings
 

@@ -23,9 +23,8 @@ from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
-from trustwatch.simulator.attack_planner import PlannedAttack, plan_attacks
 from trustwatch.simulator.attack_scenarios import SCENARIOS
-from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.event_stream import PlannedAttack, plan_attacks, simulate
 from trustwatch.simulator.labelled_events import SimulatedLabel
 from trustwatch.simulator.population import Enterprise
 from trustwatch.simulator.settings import Attack, SimulationSettings

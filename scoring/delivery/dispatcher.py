@@ -42,13 +42,9 @@ class Dispatcher:
     """Runs in one event loop; the store is called in threads.
 
     Args:
-        outbox: what has to leave, and its deliveries.
         channels: targets with their notifiers; names are unique.
-        policy: backoff, ages, cool-down and concurrency.
         clock: UTC milliseconds.
-        random_source: of the jitter.
         observe: called with (target, outcome) after each attempt, for metrics; outcome as in DeliveryResult.
-        cases: which alerts belong to one case.
 
     Raises:
         ConfigError: two targets have the same name.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from trustwatch.ingest.capabilities import capability_text, decode_capabilities
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
+from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, read_state_rows
 from trustwatch.ingest.features.feature_builder import FeatureBuilder, SlotIndices
 from trustwatch.ingest.hashing import EncodedTexts, NameHasher
 from trustwatch.ingest.identities import IdentityHasher
@@ -25,7 +27,28 @@ from ..records.decisions import RiskReason
 from ..records.indicators import NO_INDICATORS
 from . import announced_paths, risk_levels
 from .resident_agents import ResidentAgents
-from .state_version import features_version, present_layout, risk_version, state_version
+
+
+def present_layout() -> StateLayout:
+    """The layout of features that this version writes."""
+    return StateLayout(layout.LAYOUT_GENERATION, layout.KINDS, layout.STATE_ROW)
+
+
+def state_version(salt: bytes) -> str:
+    """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
+    return f"{features_version(salt, present_layout())}:{risk_version(risk_levels.ROW)}"
+
+
+def risk_version(row: np.dtype[Any]) -> str:
+    """Names a layout of the risk state."""
+    return hashlib.sha256(str(row).encode()).hexdigest()[:12]
+
+
+def features_version(salt: bytes, stored: StateLayout) -> str:
+    """Names the features that are stored in a layout under a salt."""
+    shape = f"{stored.generation}|{stored.row}|{stored.kinds}|{layout.REGION_SIZE}".encode()
+    return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
+
 
 T = TypeVar("T")
 
@@ -54,37 +77,25 @@ class AgentExplanation(msgspec.Struct, frozen=True, gc=False):  # one an agent; 
     indicators: bytes = NO_INDICATORS
 
 
+@dataclass(eq=False)
 class AgentRows:
-    """Builds rows of the agents in memory, and puts stored ones into their slots.
+    """Builds rows of the agents in memory, and puts stored ones into their slots."""
 
-    Args:
-        agents: arrays by slot.
-        builder: has their features.
-        model: under whose salt names are hashed and features stored.
-        thresholds: of that model, see `level_thresholds.model_thresholds`.
-        identities: under whose key agents are known.
-    """
+    agents: ResidentAgents
+    builder: FeatureBuilder
+    model: TrainedModel
+    thresholds: npt.NDArray[np.float64]
+    identities: IdentityHasher
 
-    def __init__(
-        self,
-        agents: ResidentAgents,
-        builder: FeatureBuilder,
-        model: TrainedModel,
-        thresholds: npt.NDArray[np.float64],
-        identities: IdentityHasher,
-    ) -> None:
-        self._agents = agents
-        self._builder = builder
-        self._model = model
-        self._thresholds = thresholds
-        self._identities = identities
-        self._hash = NameHasher(model.salt)
-        self.explanations: list[AgentExplanation] = [AgentExplanation()] * len(agents.names)
+    def __post_init__(self) -> None:
+        self._hash = NameHasher(self.model.salt)
+        self.explanations: list[AgentExplanation] = [AgentExplanation()] * len(self.agents.names)
         """Of the agent in each slot."""
-        self.state_version = state_version(model.salt)
+        self.state_version = state_version(self.model.salt)
         self.state_format = StateFormat(self.state_version, layout.STATE_ROW.itemsize, risk_levels.ROW.itemsize)
         self._stored_sizes = {
-            features_version(model.salt, stored): stored.row.itemsize for stored in (present_layout(), *EARLIER_LAYOUTS)
+            features_version(self.model.salt, stored): stored.row.itemsize
+            for stored in (present_layout(), *EARLIER_LAYOUTS)
         }
         self._risk_layouts = {
             f"{risk_version(row)}:{row.itemsize}": row for row in (risk_levels.ROW, *risk_levels.EARLIER_ROWS)
@@ -92,15 +103,15 @@ class AgentRows:
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
         """Use another model of the same salt."""
-        self._model = model
-        self._thresholds = thresholds
+        self.model = model
+        self.thresholds = thresholds
 
     def restore(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
         """Put stored agents into their slots; returns of each whether its risk has the present layout.
 
         Features of another layout or salt are left behind; risk survives both.
         """
-        agents = self._agents
+        agents = self.agents
         self._restore_features(rows, slots)
         as_stored = self._restore_risk(rows, slots)
         groups: dict[tuple[str, str], np.uint64] = {}
@@ -108,35 +119,29 @@ class AgentRows:
             if (group := (row.name.tenant, row.agent_type)) not in groups:  # few groups, many agents
                 groups[group] = self._group_hash(*group)
         agents.groups[slots] = [groups[row.name.tenant, row.agent_type] for row in rows]
-        agents.threshold_rows[slots] = self._model.group_rows(agents.groups[slots])
+        agents.threshold_rows[slots] = self.model.group_rows(agents.groups[slots])
         self._restore_capabilities([row.capabilities for row in rows], slots)
-        agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
-        self._builder.pinned[slots] = agents.risk["due_ms"][slots] != 0
+        agents.checks[slots] = [self.identities.agent_hash(*row.name.identity).check for row in rows]
+        self.builder.pinned[slots] = agents.risk["due_ms"][slots] != 0
         for row, slot in zip(rows, slots.tolist(), strict=True):
             agents.names[slot], agents.types[slot] = row.name, row.agent_type
             self.explanations[slot] = explanation_of(row)
         return as_stored
 
     def restore_columns(self, columns: AgentColumns, names: EncodedTexts, slots: SlotIndices) -> None:
-        """Put stored agents of `state_format` into slots that were just taken.
-
-        Args:
-            columns: of the agents.
-            names: theirs, of `encode_agent_names`.
-            slots: one for each.
-        """
-        agents = self._agents
+        """Put stored agents of `state_format` into slots that were just taken."""
+        agents = self.agents
         at = _as_slice(slots)
-        self._builder.unpack(at, columns.features.view(layout.STATE_ROW)[:, 0])
+        self.builder.unpack(at, columns.features.view(layout.STATE_ROW)[:, 0])
         agents.risk.view(_RISK_BYTES)[at] = columns.risk.view(_RISK_BYTES)[:, 0]
         agents.paths[at] = announced_paths.unpack(columns.announced_paths)
         groups = list(zip(columns.tenants, columns.agent_types, strict=True))
         hashes = {group: self._group_hash(*group) for group in set(groups)}  # few groups, many agents
         agents.groups[at] = [hashes[group] for group in groups]
-        agents.threshold_rows[at] = self._model.group_rows(agents.groups[at])
+        agents.threshold_rows[at] = self.model.group_rows(agents.groups[at])
         self._restore_capabilities(columns.capabilities, slots)
-        agents.checks[at] = self._identities.agent_hashes(names)[:, 1]
-        self._builder.pinned[at] = agents.risk["due_ms"][at] != 0
+        agents.checks[at] = self.identities.agent_hashes(names)[:, 1]
+        self.builder.pinned[at] = agents.risk["due_ms"][at] != 0
         explained = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
         words = columns.keys.tolist(), columns.tenants, columns.issuers, columns.agent_ids
         _put(agents.names, at, list(map(AgentName, *words)))
@@ -147,14 +152,14 @@ class AgentRows:
         """Put stored features into their slots; rows of one layout together, since a call costs as much as ten rows."""
         by_size: dict[int, list[int]] = {}
         fitting = [row.announced_paths if self.fits(row) else announced_paths.NO_PATHS for row in rows]
-        self._agents.paths[slots] = announced_paths.unpack(fitting)
+        self.agents.paths[slots] = announced_paths.unpack(fitting)
         for place, row in enumerate(rows):
             if self.fits(row):
                 by_size.setdefault(len(row.features), []).append(place)
         for places in by_size.values():
             states = read_state_rows([rows[place].features for place in places])
             if states is not None:
-                self._builder.unpack(slots[places], states)
+                self.builder.unpack(slots[places], states)
 
     def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
         versions = np.array([f"{_version_parts(row.state_version)[-1]}:{len(row.risk)}" for row in rows])
@@ -162,10 +167,10 @@ class AgentRows:
         for version, stored in self._risk_layouts.items():
             same = np.flatnonzero(versions == version)
             states = np.frombuffer(b"".join(rows[place].risk for place in same.tolist()), stored)
-            self._agents.risk[slots[same]] = risk_levels.converted(states)
+            self.agents.risk[slots[same]] = risk_levels.converted(states)
             as_stored[same] = True
         for place in np.flatnonzero(~as_stored).tolist():
-            self._agents.risk[slots[place]] = self._risk_from_columns(rows[place])
+            self.agents.risk[slots[place]] = self._risk_from_columns(rows[place])
         return as_stored
 
     def fits(self, row: AgentRow) -> bool:
@@ -174,7 +179,7 @@ class AgentRows:
 
     def _restore_capabilities(self, kept: Sequence[bytes], slots: SlotIndices) -> None:
         """Put declared capabilities into their slots; few lists, many agents."""
-        agents = self._agents
+        agents = self.agents
         hashes = {one: self._hash(capability_text(decode_capabilities(one))) for one in set(kept)}
         agents.capability_hashes[slots] = [hashes[one] for one in kept]
         for slot, declared in zip(slots.tolist(), kept, strict=True):
@@ -190,7 +195,7 @@ class AgentRows:
             state[field] = getattr(row, column)
         state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
         if row.level >= RiskLevel.MEDIUM:
-            limits = self._thresholds[self._model.group_row(self._group_hash(row.name.tenant, row.agent_type))]
+            limits = self.thresholds[self.model.group_row(self._group_hash(row.name.tenant, row.agent_type))]
             concern = risk_levels.signalled_concern(limits)
             state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
             state["statistic"][concern] = state["suspicion"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
@@ -198,8 +203,8 @@ class AgentRows:
 
     def build(self, slots: SlotIndices) -> list[AgentRow]:
         """Everything that is stored of the agents in these slots."""
-        named = slots[[self._agents.names[slot] is not None for slot in slots.tolist()]]
-        features, risks = self._builder.pack(named).tobytes(), self._agents.risk[named].tobytes()
+        named = slots[[self.agents.names[slot] is not None for slot in slots.tolist()]]
+        features, risks = self.builder.pack(named).tobytes(), self.agents.risk[named].tobytes()
         wide, narrow = layout.STATE_ROW.itemsize, risk_levels.ROW.itemsize
         return [
             AgentRow(
@@ -213,9 +218,9 @@ class AgentRows:
 
     def summaries(self, slots: SlotIndices) -> list[AgentSummary]:
         """Summaries of the agents in these slots, as they are published."""
-        names, types, explanations = self._agents.names, self._agents.types, self.explanations
-        risks, times = self._agents.risk[slots], self._builder.state.times[slots]
-        paths = announced_paths.pack(self._agents.paths[slots])
+        names, types, explanations = self.agents.names, self.agents.types, self.explanations
+        risks, times = self.agents.risk[slots], self.builder.state.times[slots]
+        paths = announced_paths.pack(self.agents.paths[slots])
         columns = zip(
             slots.tolist(),
             risks["concern"].tolist(),
@@ -244,7 +249,7 @@ class AgentRows:
                 CONCERNS[concern] if level >= RiskLevel.MEDIUM else "",
                 explanations[slot].indicators,
                 path,
-                self._agents.capabilities[slot],
+                self.agents.capabilities[slot],
             )
             for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last, path in columns
             if (name := names[slot]) is not None

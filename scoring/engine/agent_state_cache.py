@@ -25,10 +25,9 @@ from ..records.commits import Position
 from . import risk_levels
 from .agent_rows import AgentExplanation, AgentRows, explanation_of
 from .forgetting import ErasedAgents, NameErasers
-from .met_agents import MetAgents
 from .resident_agents import ResidentAgents
 from .seeded_agents import SeededAgents
-from .unsaved_agents import AnyAgent, UnsavedAgents
+from .unsaved_agents import AnyAgent, MetAgents, UnsavedAgents
 
 _DUE_PAGE_SIZE = 500
 _PACK_CHUNK = 1_000
@@ -51,13 +50,7 @@ class AgentStateCache:
     """Implements the feature builder's `StateSpill`, and builds the rows that a commit writes.
 
     Args:
-        agents: arrays by slot, shared with the engine that owns this cache.
-        model: knows where agents of the training history go on.
-        thresholds: of that model, see `level_thresholds.model_thresholds`.
-        risk_parameters: of the risk kernels.
         store: where other agents come from; None keeps those that moved out in memory (replay).
-        partition: whose agents these are: time alone changes only those.
-        identities: under whose key agents are known here and in the store.
     """
 
     def __init__(
@@ -129,8 +122,7 @@ class AgentStateCache:
     def erase(self, subject: ErasureSubject, *, ours: bool = True) -> None:
         """Erase an agent, in memory and with the next commit, and its name from the reasons of others.
 
-        Args:
-            ours: whether its row is this partition's to remove: elsewhere it may act again already, as somebody new.
+        *ours*: the row is this partition's to remove; elsewhere the agent may act again already, as a new one.
         """
         if subject.kind == "agent" and ours:
             self._remove_agent(subject)
@@ -154,9 +146,6 @@ class AgentStateCache:
     def preload(self, rows: Sequence[AgentRow]) -> int | None:
         """Let agents that were not met move in; nobody has to leave.
 
-        Args:
-            rows: of the store, as of a moment after `begin_preload`.
-
         Returns:
             How many moved in; None = there is no room for all of them, or too many were met to tell which are fresh.
         """
@@ -172,9 +161,6 @@ class AgentStateCache:
 
     def preload_columns(self, columns: AgentColumns) -> int | None:
         """Let agents that were not met move in, as `preload` does, without a row being made of each.
-
-        Args:
-            columns: of the store, in `state_format`, as of a moment after `begin_preload`.
 
         Returns:
             How many moved in; None = as of `preload`.

@@ -99,12 +99,7 @@ def may_matter(
 def find_telling(
     paths: Paths, slots: npt.NDArray[np.int32], columns: EventColumns, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Those of *rows* that may tell an announced part: announcements, and calls of agents that wait for their first.
-
-    Args:
-        paths: by slot.
-        slots: per row of the batch.
-    """
+    """Those of *rows* that may tell an announced part: announcements, and calls of agents that wait for their first."""
     types = columns.codes[rows, event_columns.TYPE]
     telling = (types == event_columns.CLIENT_CHANGE) | (types == event_columns.CLIENT_REGISTER)
     is_waiting = paths["is_waiting"][slots[rows]] != 0
@@ -125,7 +120,6 @@ def keep_told(
 
     Args:
         paths, now_ms: by slot; the agent's clock, so that an event that is told as one of last week is one of now.
-        slots: per row of the batch.
         rows: (m,), those of `find_telling` that count: vouched for, successful, of agents below medium.
         numbers: (n, layout.NUMBERS), of each row's agent before the event.
     """

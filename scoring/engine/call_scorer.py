@@ -73,12 +73,6 @@ class CallScore(NamedTuple):
 class CallScorer:
     """Scores calls; safe from any thread.
 
-    Args:
-        model: in force.
-        budget: the challenges that are accepted.
-        domains: those that lie inside each tenant, to tell external targets where a question does not say.
-        slots: calls that are measured at once.
-
     Attributes:
         thresholds: by effect, of tenants that have none of their own.
         tenants_with_own: number of those that have.
@@ -119,9 +113,7 @@ class CallScorer:
     def score(self, call: NativeEvent, announced: bytes = NO_PATHS, *, trusted: bool = False) -> CallScore:
         """Score *call* as if it were made now. Its outcome and session are not looked at.
 
-        Args:
-            announced: access paths, published with its agent's risk, that are not odd (`announced_paths`).
-            trusted: a person trusts the access path by which the call comes, so none of it is odd.
+        Access paths that were *announced* with the agent's risk are not odd; if *trusted*, no part of the path is.
         """
         return self._score_batch((call,), np.full((1, KINDS), trusted), announced)[0]
 

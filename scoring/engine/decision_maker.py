@@ -50,12 +50,7 @@ class _EventDetails(NamedTuple):
 
 
 class DecisionMaker:
-    """Makes the decisions of one partition.
-
-    Args:
-        engine: with the agents in memory.
-        policy: its version and mode stand in each decision.
-    """
+    """Makes the decisions of one partition."""
 
     def __init__(self, engine: Engine, policy: LivePolicy) -> None:
         self._engine = engine
@@ -68,8 +63,6 @@ class DecisionMaker:
         """Keep the reasons of notable rows, and make a decision of every change of level.
 
         Args:
-            partition: of the log.
-            scored: a batch that the engine has scored just now, n rows.
             offsets: of its records in the log, (n,).
             received: when they arrived, (n,), UTC milliseconds.
         """

@@ -110,7 +110,6 @@ class EdgeCollector:
         """Take the new pairs of a batch.
 
         Args:
-            columns: n events.
             risks: shape (n,): risk score of each event's agent after it, in [0, 1].
         """
         candidates = np.empty((len(_KINDS), len(columns)), np.bool_)

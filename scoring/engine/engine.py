@@ -56,10 +56,7 @@ class Engine:
     """Scores batches and keeps all state of resident agents.
 
     Args:
-        model: what is normal, and the detector that measures against it.
-        settings: see EngineSettings.
         store: where agents come from that are not in memory; None keeps those that moved out in memory (replay).
-        partition: whose agents these are: time alone changes only those.
         identities: of the deployment, as in the store; None = those of an encoder that has none either.
     """
 

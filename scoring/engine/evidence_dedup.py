@@ -267,7 +267,6 @@ def find_counted(
 
     Args:
         rows: int64 (m,), of a round: each of another agent.
-        state: risk rows by slot.
         vectors: (n, F), per row of the batch.
         time_ms: int64 (n,), when each event happened, or arrived where that is later: a date that is put back keeps no
             name quiet.
@@ -372,7 +371,6 @@ def record_counted(
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
     Args:
-        rows, slots, state, observations, vectors, time_ms: as for `find_counted`.
         asserted: int8 (n,), not 0 where no token vouches for the agent.
         p_values: (n,), per row of the batch, without what counted before.
         feature_evidence: (m, F), evidence of each feature of *rows*, likewise.

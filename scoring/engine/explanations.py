@@ -151,11 +151,7 @@ ReasonParts = tuple[str, str, str, str]
 
 
 class ReasonWriter:
-    """Puts one scored row into words.
-
-    Args:
-        baseline: what rows are measured against.
-    """
+    """Puts one scored row into words."""
 
     def __init__(self, baseline: Baseline) -> None:
         self._baseline = baseline
@@ -176,11 +172,6 @@ class ReasonWriter:
         """Reasons of one row, the strongest first: hard signals, who calls, then what was done, by share.
 
         Those that only say how much has gathered come last: they tell nobody what was done.
-
-        Args:
-            memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
-            known: the different items that it had learned by then (`AgentState.known`).
-            compromise: the row is odd as compromise: evidence of that comes before sizes, pace and failures.
         """
         seen = Row(columns, row, memory, known, observations)
         rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
@@ -392,10 +383,8 @@ def with_prior_reasons(
 
     Args:
         weight: evidence of the event, natural log.
-        kept: reasons of an event before it, or of several.
         kept_weight: evidence of that event; 0 or less tells nothing.
         kept_ms: when it happened, UTC milliseconds.
-        compromise: as for `ReasonWriter.reasons`.
     """
 
     def order(reason: RiskReason) -> tuple[int, float]:

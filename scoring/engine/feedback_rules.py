@@ -52,16 +52,7 @@ class RuleCoverage(NamedTuple):
 
 
 class _ActiveRule:
-    """A rule in memory, made ready for batches.
-
-    Attributes:
-        scope: hash of agent or peer group.
-        column: of `names`, in which the scope is looked for.
-        tenant: hash of the rule's tenant: an unkeyed hash of 0.1 may be that of another tenant's agent, too.
-        resource_hashes: hashes of the resource; empty = any.
-        features: bool (F,).
-        dirty: whether it differs from what was committed last.
-    """
+    """A rule in memory, made ready for batches."""
 
     def __init__(self, holding: PartitionRule, hasher: NameHasher, identities: IdentityHasher, *, dirty: bool) -> None:
         rule = holding.rule
@@ -120,9 +111,7 @@ class FeedbackRules:
     """Rules of one partition.
 
     Args:
-        salt: key of the model's name hashes.
         usual: float64 (F,), the value of each feature that counts as usual.
-        identities: under whose key agents are known.
     """
 
     def __init__(self, salt: bytes, usual: npt.NDArray[np.float64], identities: IdentityHasher) -> None:
@@ -304,9 +293,7 @@ class FeedbackRules:
         """Give the features of covered *rows* their usual values, and take what follows from them back.
 
         Args:
-            rows: of a round, each of another agent.
             vectors: float64 (n, F), changed in place; a value that is below the usual one stays.
-            state: short-term state of the agents, which the next events are measured against.
         """
         rows = rows[covered.rows[rows]]
         if not len(rows):

@@ -19,7 +19,6 @@ class ErasedAgents:
 
     Args:
         key: makes the marks; None = nobody was ever erased here.
-        marks: of those that were.
     """
 
     def __init__(self, key: PrivacyKey | None = None, marks: Collection[str] = ()) -> None:

@@ -77,9 +77,7 @@ def thresholds(
         events_per_day: mean events of an active agent per day, shape (g,), one per peer group, the fleet first.
         exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
             *alarms* have too little history to say more.
-        alarms: how high evidence climbs on agents of the history.
         stretch: least and most times what independent events would need; the least is once without a rehearsal.
-        medium_share: part of its threshold at which medium begins behind a rehearsal.
 
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most

@@ -14,8 +14,8 @@ depend on each other (a weighted Bonferroni correction). The score and level of 
 concern. Overreach lasts, so that its events tell the same thing again and again: it takes one bet an hour, the mean of
 those of the hour's events, which is fair however they depend on each other.
 
-One compiled kernel moves the states of agents, one event after the other; `risk_levels` says what they are, and what
-time and people change of them.
+One compiled kernel moves the states of agents, one event after the other. `risk_levels` has those states, the decay
+with time (`risk_levels.decayed_score`) and what people change.
 """
 
 from __future__ import annotations

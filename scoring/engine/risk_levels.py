@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.compilation import allocation_free, inlined
 from trustwatch.models.betting import decayed_streak
 from trustwatch.models.concerns import CONCERNS
 
@@ -187,6 +187,15 @@ def level_for_score(score: float) -> Any:
     return MEDIUM if score >= LEVEL_UP[2] else LOW
 
 
+def decayed_score(score: float, elapsed_ms: float, half_life_ms: float) -> float:
+    """Displayed risk after some time without events: it halves with every half-life."""
+    left: float = score * 0.5 ** (elapsed_ms / half_life_ms)
+    return left
+
+
+_decayed_score = inlined(decayed_score)
+
+
 @allocation_free
 def _due_ms(row: Any, settings: RiskParameters) -> Any:
     """Time at which the level of a silent agent next steps down; 0 = never."""
@@ -195,7 +204,7 @@ def _due_ms(row: Any, settings: RiskParameters) -> Any:
     if row.level == CRITICAL:
         return row.since_ms + np.int64(settings.hold_ms)
     limit = LEVEL_DOWN[row.level]
-    wait = settings.half_life_ms * math.log2(row.score / limit) if row.score > limit else 0.0
+    wait = settings.half_life_ms * math.log2(row.score / limit) if row.score > limit else 0.0  # see `decayed_score`
     return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(DWELL_MS))
 
 
@@ -240,7 +249,7 @@ def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
     """Bring what decays forward to *now_ms*; never backwards."""
     elapsed = now_ms - row.at_ms
     if elapsed > 0:
-        row.score *= 0.5 ** (elapsed / settings.half_life_ms)
+        row.score = _decayed_score(row.score, elapsed, settings.half_life_ms)
         for concern in range(len(CONCERNS)):
             row.streak[concern] = decayed_streak(row.streak[concern], elapsed)
             row.peak[concern] = decayed_streak(row.peak[concern], elapsed)

@@ -60,11 +60,7 @@ class ScoredBatch(NamedTuple):
         return vectors
 
     def type_at(self, row: int, latest: Sequence[str]) -> str:
-        """Type of a row's agent when the event happened, however many it took in the batch.
-
-        Args:
-            latest: types by slot, after the batch.
-        """
+        """Type of a row's agent when the event happened, however many it took in the batch."""
         slot = int(self.slots[row])
         types = [name for first, name in self.types.get(slot, ()) if first <= row]
         return types[-1] if types else latest[slot]

@@ -144,7 +144,6 @@ def seed(
     """Let agents begin with what the last days of the model's history showed, up to *last_ms*.
 
     Args:
-        state: risk state by slot.
         odd: (n, 2, 4), events at or below each level, per slot of *slots* (n,).
         events: (n,), all events of those days.
     """

@@ -7,17 +7,47 @@ what they can do; their renderers say so. None of them decides.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
+
+from trustwatch.ingest.capabilities import covers, decode_capabilities, scope_capabilities
 
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.containment import Intervention
 from .book import EffectivePolicy, LevelTokenPolicy, LivePolicy, PolicyBook
-from .declared_boundary import DeclaredBoundary, OutsideBoundary
 from .interventions import ActiveInterventions
 from .risk_view import RiskView, RiskViewEntry
+
+OutsideBoundary = Literal["record", "step_up", "deny"]
+
+RegisteredCapabilities = Callable[[str, str, str], tuple[str, ...] | None]
+"""Capabilities that the operator registered for an agent (tenant, issuer, id); None = none."""
+
+
+@dataclass(eq=False)
+class DeclaredBoundary:
+    """Actions that lie outside of what an agent declares. An agent that declares nothing has no boundary."""
+
+    registered: RegisteredCapabilities = lambda *_: None
+    outside: OutsideBoundary = "record"
+    scope_actions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def find_outside(
+        self, identity: AgentIdentity, entry: RiskViewEntry | None, actions: Sequence[str], scopes: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Those of *actions* that neither the agent's capabilities nor *scopes*, which it is known to have, cover."""
+        declared = self.registered(*identity)
+        if declared is None and entry is not None:
+            declared = decode_capabilities(entry.summary.capabilities)
+        if declared is None:
+            return ()
+        of_scopes = scope_capabilities(scopes, self.scope_actions) if self.scope_actions else ()
+        return tuple(
+            action for action in actions if not (covers(declared, action) or (of_scopes and covers(of_scopes, action)))
+        )
 
 
 class AccessRequest(NamedTuple):
@@ -155,14 +185,7 @@ def evaluate_policy(
     """Verdict of the policy on a request.
 
     Args:
-        question: what is asked for.
-        effective_policy: policy and mode of the agent.
-        level: to act on.
-        version: of the policy book.
         approved: scopes that a person approved for this agent, to the letter, and that have not expired; `*` is all.
-        stale: whether what is known may be out of date.
-        outside: actions asked for that are outside of the declared boundary and not approved.
-        outside_boundary: what holds of them.
     """
     policy = effective_policy.table[level]
     refused, held_scopes = _classify_scopes(question, policy, approved)
@@ -289,12 +312,8 @@ class PolicyEvaluator:
     """Evaluates requests.
 
     Args:
-        view: risk of every agent.
-        policy: the book in force.
-        interventions: what people ordered.
         stale: whether what the view holds of a partition (None = of agents nobody knows) may be out of date.
         now_ms: UTC milliseconds.
-        boundary: what agents declare.
     """
 
     def __init__(

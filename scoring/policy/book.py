@@ -66,7 +66,6 @@ class PolicyTable:
     """The policy of every level, and a version that changes whenever the table does.
 
     Args:
-        overrides: policies that replace the default of a level, as `LevelTokenPolicy.effective` gives them.
         version: what answers and decisions call this table; None derives it from the content.
     """
 
@@ -153,9 +152,6 @@ class PolicyBook:
 
     Args:
         table: what holds where no rule says otherwise; its version is the version of the book.
-        rules: first match wins.
-        modes: mode by tenant.
-        default_mode: of every other tenant.
         descendants: highest level that a *critical* ancestor leaves to those it delegated to: they are treated as if
             their own level were at least this one. `low` leaves them alone: nested actors inform, the current actor
             decides (RFC 8693).
@@ -253,7 +249,6 @@ class LivePolicy:
     """The book in force. A file that turns wrong changes nothing: the last good book holds, and the error is counted.
 
     Args:
-        book: in force from the start.
         path: file that is watched; None = the book never changes.
         load: reads the file; raises ConfigError that says what is wrong where.
     """

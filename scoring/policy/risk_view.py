@@ -38,11 +38,7 @@ class RiskViewEntry:
 
 
 class RiskView:
-    """Latest published risk by agent.
-
-    Args:
-        max_agents: agents that are kept.
-    """
+    """Latest published risk by agent."""
 
     def __init__(self, max_agents: int = MAX_VIEW_AGENTS) -> None:
         self._max_agents = max_agents

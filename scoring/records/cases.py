@@ -68,10 +68,6 @@ class CaseAgent(msgspec.Struct, frozen=True):
 
     Attributes:
         ordinal: its place in the order of joining, from 1.
-        level: what the last decision about it came to.
-        peak: the highest level since it joined.
-        decision_id: the decision that brought it to `peak`.
-        tie, tied_by: what put it into the case, and the value that it shares, or the agent, or the person.
     """
 
     case_id: str
@@ -112,10 +108,6 @@ class CaseStatistics(msgspec.Struct, frozen=True):
     """Cases that were opened in a time, and how they went; times in seconds.
 
     Attributes:
-        opened: how many.
-        closed: by what they turned out to be; merged ones are not counted.
-        acknowledged, contained: how many were.
-        acknowledge_p50_s, contain_p50_s: half were within this time of their opening; None = none was.
         by_day: opened by day of UTC since 1970.
     """
 

@@ -47,13 +47,7 @@ class Actuation(msgspec.Struct, frozen=True):
     """Desired and confirmed state of one agent at the server of one actuator.
 
     Attributes:
-        version: of `desired`: the outbox row that asked for it; a newer one replaces an older one.
         desired: JSON of `trustwatch.scoring.delivery.actuators.desired_state.DesiredState`.
-        original: what the server had before anything was lowered, as the actuator wrote it; b"" = nothing is lowered.
-        caused_ms: time of the event that led to it; 0 = none (a tick, a person).
-        wanted_ms: when it was decided.
-        confirmed_ms: when the server said that it is so; 0 = not yet.
-        error: of the last attempt; "" = none.
     """
 
     target: Annotated[str, member("name of the authorization server in the settings", "hydra-eu")]

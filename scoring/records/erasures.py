@@ -18,7 +18,6 @@ class Erasure(msgspec.Struct, frozen=True):
     """One erasure and its progress.
 
     Attributes:
-        subject: identifier of who is erased; "" once all of it is done.
         subject_salt, subject_digest: `subject_digest` the identifier, which the proof names it by.
         at_offset: of the FORGET record in the log; -1 = not written yet.
         at_ms: its arrival.

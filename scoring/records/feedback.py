@@ -101,12 +101,6 @@ class Feedback(msgspec.Struct, frozen=True):
 
     Attributes:
         agent, agent_type, event_id, event_time_ms, level: of the decision.
-        kind, features, resource: scope of the rule, as in `FeedbackRule`.
-        author: who said it; from the token.
-        expires_ms: end of the rule; 0 = a label, which holds until it is revoked.
-        preview_id: the preview that was seen before; "" = none.
-        unseen: adopted although there was no history to preview it on.
-        from_ms, until_ms: the window that the label speaks of: events of the agent from and until then.
         withdraw: evidence that was taken back from the agent.
         updated_ms: rises with every change.
     """
@@ -173,7 +167,6 @@ class FeedbackPreview(msgspec.Struct, frozen=True):
 
     Attributes:
         draft: digest of decision, verdict, scope and expiry: adoption asks for the same.
-        progress: 0 to 1.
         updated_ms: sign of life of whoever runs it.
         result: JSON; b"" until it is done.
     """

@@ -39,7 +39,7 @@ from trustwatch.ingest.outgoing_http import connection_error_text, trusted_autho
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings, ActuatorSettings
-from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
+from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.delivery.shared_signals.set_push import push_set
@@ -206,7 +206,7 @@ async def _stream(peer: Peer, ca_file: Path | None) -> str:
     )
     states = VerificationStates(peer.folder, time.time)
     async with make_webhook_client(ca_file) as client:
-        stream = RemoteStream(settings, "https://us.example", client, StaticTokenAuthenticator("t"), states)
+        stream = RemoteStream(settings, "https://us.example", client, RequestAuthenticator("t"), states)
         assert (await stream.keep()).poll_url == f"{peer.url}/poll"
     return ""
 

@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
-from trustwatch.scoring.delivery.actuators.authenticators import PrivateKeyJwtAuthenticator
+from trustwatch.scoring.delivery.actuators.authenticators import ClientAuthenticator
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, RevocationResult, TokenRevoker
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
@@ -18,7 +18,7 @@ from ..support.oauth_peers import SCOPE, OAuthClient, hydra_client, oidc_client
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
-def proof(client: OAuthClient) -> PrivateKeyJwtAuthenticator:
+def proof(client: OAuthClient) -> ClientAuthenticator:
     """That client's authentication."""
 
     def sign(client_id: str, audience: str) -> str:
@@ -26,7 +26,7 @@ def proof(client: OAuthClient) -> PrivateKeyJwtAuthenticator:
         claims = {"iss": client_id, "sub": client_id, "aud": audience, "iat": now, "exp": now + 60}
         return jwt.encode(claims | {"jti": f"j-{time.time_ns()}"}, client.key, "RS256", {"kid": "key-1"})
 
-    return PrivateKeyJwtAuthenticator(client.client_id, sign, client.audience)
+    return ClientAuthenticator(client.client_id, sign=sign, audience=client.audience)
 
 
 def burn(token: str, client: OAuthClient, revoke: str, introspect: str) -> RevocationResult:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from standardwebhooks import Webhook
 
-from trustwatch.simulator.alert_inbox import MAX_ALERT_BYTES, AlertInbox
+from trustwatch.simulator.demo import MAX_ALERT_BYTES, AlertInbox
 
 OTHER_SECRET = "whsec_" + "QUFB" * 8
 BODY = b'{"type":"io.trustwatch.alert.risk-level-changed.v1"}'

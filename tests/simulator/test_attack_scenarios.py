@@ -11,9 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from trustwatch.ingest.events import NativeEvent, decode_event
-from trustwatch.simulator.attack_planner import plan_attacks
 from trustwatch.simulator.attack_scenarios import SCENARIOS
-from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.event_stream import plan_attacks, simulate
 from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedLabel
 from trustwatch.simulator.population import Enterprise
 from trustwatch.simulator.settings import Attack, SimulationSettings

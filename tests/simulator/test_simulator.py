@@ -15,7 +15,7 @@ import pytest
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_scenarios import SCENARIOS
-from trustwatch.simulator.event_stream import retime, simulate
+from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedEvent, encode_label, write_jsonl
 from trustwatch.simulator.population import Enterprise
 from trustwatch.simulator.settings import Attack, SimulationSettings
@@ -318,28 +318,6 @@ def test_events_are_made_as_they_are_asked_for() -> None:
     assert first[-1].at_ms < decade.start_ms + 86_400_000
 
 
-def test_retime_compresses_time_alone(week: list[SimulatedEvent]) -> None:
-    """A day becomes a minute: order, ids and labels stay, every event still decodes, nothing but time differs."""
-    start = datetime(2026, 5, 5, 12, tzinfo=UTC)
-
-    moved = list(retime(week[:2000], factor=1440, start=start, origin=MONDAY))
-
-    for before, after in zip(week[:2000], moved, strict=True):
-        old, new = json.loads(before.event), json.loads(after.event)
-        expected = (before.at_ms - SETTINGS.start_ms) // 1440 + int(start.timestamp() * 1000)
-        assert after.at_ms == expected
-        assert int(decode_event(after.event).time.timestamp() * 1000 + 0.5) == expected
-        assert old | {"time": new["time"]} == new
-        assert before.label == after.label
-
-
-def test_retime_starts_with_the_first_event_by_default(week: list[SimulatedEvent]) -> None:
-    """Without an origin the first event falls on the start."""
-    (first,) = retime(week[:1], factor=2, start=MONDAY + timedelta(days=100))
-
-    assert decode_event(first.event).time == MONDAY + timedelta(days=100)
-
-
 BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("start", {"start": datetime(2026, 3, 2)}),  # noqa: DTZ001 - the mistake under test
     ("duration", {"duration": timedelta(0)}),
@@ -372,10 +350,3 @@ def test_wrong_attacks_are_refused_before_the_first_event(attack: Attack, messag
     """`simulate` itself raises, not the first `next`."""
     with pytest.raises(ConfigError, match=message):
         simulate(small(attacks=(attack,)))
-
-
-@pytest.mark.parametrize("factor", [0, -1.0, float("nan")])
-def test_retime_refuses_a_factor_that_is_not_positive(factor: float) -> None:
-    """Time can not stand still or run backwards."""
-    with pytest.raises(ConfigError, match="factor"):
-        retime([], factor=factor, start=MONDAY)

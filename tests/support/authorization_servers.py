@@ -25,10 +25,9 @@ from trustwatch.scoring.delivery.actuators.actuator import (
     UnknownClient,
 )
 from trustwatch.scoring.delivery.actuators.authenticators import (
+    ClientAuthenticator,
     ClientCredentialsAuthenticator,
-    ClientSecretAuthenticator,
-    NoAuthenticator,
-    StaticTokenAuthenticator,
+    RequestAuthenticator,
 )
 from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi, ClientActuator, ClientRepresentation
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState
@@ -245,9 +244,9 @@ class HydraServer(AuthorizationServer):
     def actuator(self, http: httpx2.AsyncClient, *, good: bool = True) -> Actuator:
         """Hydra's admin API asks for no credentials: refusal is that of the proxy that one puts before it."""
         if good:
-            return HydraActuator(AdminApi(http, self.hydra.admin_url, NoAuthenticator(), now_ms), DEFAULT_S)
+            return HydraActuator(AdminApi(http, self.hydra.admin_url, RequestAuthenticator(), now_ms), DEFAULT_S)
         refusing = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(401)))
-        return HydraActuator(AdminApi(refusing, "https://proxy", StaticTokenAuthenticator("wrong"), now_ms), DEFAULT_S)
+        return HydraActuator(AdminApi(refusing, "https://proxy", RequestAuthenticator("wrong"), now_ms), DEFAULT_S)
 
     def client(self, client_id: str = "", lifespan_s: int | None = None) -> str:
         more: dict[str, Any] = {"client_id": client_id} if client_id else {}
@@ -351,7 +350,7 @@ class KeycloakServer(AuthorizationServer):
         return "key-1"
 
     def actuator(self, http: httpx2.AsyncClient, *, good: bool = True) -> Actuator:
-        proof = ClientSecretAuthenticator("trustwatch", self.secret if good else "wrong")
+        proof = ClientAuthenticator("trustwatch", self.secret if good else "wrong")
         auth = ClientCredentialsAuthenticator(http, self.realm.token_url, proof, time.monotonic)
         api = AdminApi(http, f"{self.keycloak.url}/admin/realms/{self.realm.name}", auth, now_ms)
         return KeycloakActuator(api, time.time, DEFAULT_S)

@@ -7,6 +7,7 @@ import weakref
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -87,31 +88,23 @@ class _ActuationAttempt(NamedTuple):
     outcome: str
 
 
+@dataclass(eq=False)
 class ActuatorNotifier:
     """`Notifier` for rows of kind `action`: one target, one actuator.
 
     Args:
-        actuator: reaches the server.
-        actuations: keeps desired and original states.
-        resolve_desired: the state that is to hold now for the agent of a row (`DesiredStateResolver.resolve`).
         clock: UTC milliseconds.
         observe: told (target, outcome, containment time in s or None) of every attempt. Outcomes: confirmed, applied,
             restored, unchanged, superseded, skipped, retry, failed.
     """
 
-    def __init__(
-        self,
-        actuator: Actuator,
-        actuations: ActuationStore,
-        resolve_desired: DesiredStateLookup,
-        clock: Callable[[], int],
-        observe: ActuationObserver,
-    ) -> None:
-        self._actuator = actuator
-        self._actuations = actuations
-        self._resolve_desired = resolve_desired
-        self._clock = clock
-        self._observe = observe
+    actuator: Actuator
+    actuations: ActuationStore
+    resolve_desired: DesiredStateLookup
+    clock: Callable[[], int]
+    observe: ActuationObserver
+
+    def __post_init__(self) -> None:
         self._locks: weakref.WeakValueDictionary[AgentIdentity, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def deliver(self, row: LeasedDelivery, target: ActuatorSettings) -> DeliveryResult:
@@ -129,18 +122,18 @@ class ActuatorNotifier:
             return await self._apply_desired_state(row.seq, asked, target)
 
     async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorSettings) -> DeliveryResult:
-        desired = await self._resolve_desired(asked)
-        before = await asyncio.to_thread(self._actuations.get, target.name, desired.name)
+        desired = await self.resolve_desired(asked)
+        before = await asyncio.to_thread(self.actuations.get, target.name, desired.name)
         desired = _with_decision_times(desired, before)
         if before is None and desired.restores:
             return self._report(target, "unchanged", DeliveryResult("delivered"))
-        row = await asyncio.to_thread(self._actuations.request, self._new_actuation(version, desired, target))
+        row = await asyncio.to_thread(self.actuations.request, self._new_actuation(version, desired, target))
         if row is None:
             return self._report(target, "superseded", DeliveryResult("delivered"))
         done = _revoked_decision_id(before)
         for _ in range(MAX_ROUNDS):
             tried = _keep_confirmation_time(await self._attempt_actuation(row, desired, target, done), desired, before)
-            if await asyncio.to_thread(self._actuations.settle, tried.row):
+            if await asyncio.to_thread(self.actuations.settle, tried.row):
                 contained_s = self._containment_time_s(tried.row, desired, before)
                 _log_actuation(tried, desired, contained_s)
                 return self._report(target, tried.outcome, tried.result, contained_s)
@@ -153,10 +146,10 @@ class ActuatorNotifier:
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
         """The newer actuation. The server's original state is not lost with it, whoever restored."""
-        newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent)
+        newer = await asyncio.to_thread(self.actuations.get, mine.target, mine.agent)
         if newer is None or newer.original or not mine.original:
             return newer
-        kept = await asyncio.to_thread(self._actuations.keep_original, mine.target, mine.agent, mine.original)
+        kept = await asyncio.to_thread(self.actuations.keep_original, mine.target, mine.agent, mine.original)
         return msgspec.structs.replace(newer, original=kept)
 
     async def _attempt_actuation(
@@ -167,20 +160,17 @@ class ActuatorNotifier:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S * SERVER_TIME_SHARE):
                 client = target.client_of(desired.agent_id)
                 if not desired.restores and not row.original:
-                    original = await self._actuator.capture(client)
-                    kept = await asyncio.to_thread(self._actuations.keep_original, target.name, desired.name, original)
+                    original = await self.actuator.capture(client)
+                    kept = await asyncio.to_thread(self.actuations.keep_original, target.name, desired.name, original)
                     current_row = msgspec.structs.replace(row, original=kept)
                 return await self._apply_at_server(client, current_row, desired, done)
         except UnknownClient as error:
             return self._handle_unknown_client(current_row, desired, str(error))
         except ActuatorError as error:
-            result = DeliveryResult("retry", str(error), error.retry_after_s)
-            return _ActuationAttempt(self._updated_actuation(current_row, "wanted", str(error)), result, "retry")
+            return self._attempted(current_row, "wanted", "retry", str(error), error.retry_after_s)
         except TimeoutError:
-            error_text = f"no answer of the server within {ATTEMPT_TIMEOUT_S * SERVER_TIME_SHARE:g} s"
-            return _ActuationAttempt(
-                self._updated_actuation(current_row, "wanted", error_text), DeliveryResult("retry", error_text), "retry"
-            )
+            text = f"no answer of the server within {ATTEMPT_TIMEOUT_S * SERVER_TIME_SHARE:g} s"
+            return self._attempted(current_row, "wanted", "retry", text)
 
     async def _apply_at_server(
         self, client: str, row: Actuation, desired: DesiredState, done: str
@@ -188,50 +178,40 @@ class ActuatorNotifier:
         """Lower or restore; returns the row as that leaves it."""
         if desired.restores:
             if row.original:
-                await self._actuator.restore(client, row.original)
+                await self.actuator.restore(client, row.original)
             restored = msgspec.structs.replace(row, original=b"")
-            outcome = "restored" if row.original else "unchanged"
-            return _ActuationAttempt(
-                self._updated_actuation(restored, "restored", ""), DeliveryResult("delivered"), outcome
-            )
+            return self._attempted(restored, "restored", "restored" if row.original else "unchanged")
         if done and done == desired.decision_id and desired.allow:
             # They died when it was decided. Those issued since are the agent's by the same policy.
             desired = msgspec.structs.replace(desired, revoke=False)
-        brought: ActuationResult = await self._actuator.lower(client, row.original, desired)
+        brought: ActuationResult = await self.actuator.lower(client, row.original, desired)
         status: ActuationStatus = "confirmed" if brought.confirmed else "applied"
-        lowered = msgspec.structs.replace(row, original=brought.original)
-        return _ActuationAttempt(self._updated_actuation(lowered, status, ""), DeliveryResult("delivered"), status)
+        return self._attempted(msgspec.structs.replace(row, original=brought.original), status, status)
 
     def _handle_unknown_client(self, row: Actuation, desired: DesiredState, error: str) -> _ActuationAttempt:
         """Settle a row without a client: an error if something was to be lowered; to restore there is nothing left."""
         if desired.restores:
-            gone = msgspec.structs.replace(row, original=b"")
-            return _ActuationAttempt(
-                self._updated_actuation(gone, "restored", error), DeliveryResult("delivered"), "restored"
-            )
-        return _ActuationAttempt(
-            self._updated_actuation(row, "failed", error), DeliveryResult("failed", error), "failed"
-        )
+            return self._attempted(msgspec.structs.replace(row, original=b""), "restored", "restored", error)
+        return self._attempted(row, "failed", "failed", error)
 
     def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorSettings) -> Actuation:
-        return Actuation(
-            target.name,
-            desired.name,
-            version,
-            encode_desired_state(desired),
-            b"",
-            "wanted",
-            desired.caused_ms,
-            desired.decided_ms,
-            0,
-            self._clock(),
-            "",
-        )
+        wanted = encode_desired_state(desired)
+        times = desired.caused_ms, desired.decided_ms, 0, self.clock()
+        return Actuation(target.name, desired.name, version, wanted, b"", "wanted", *times, "")
 
-    def _updated_actuation(self, row: Actuation, status: ActuationStatus, error: str) -> Actuation:
-        now = self._clock()
+    def _attempted(
+        self, row: Actuation, status: ActuationStatus, outcome: str, error: str = "", retry_after_s: float | None = None
+    ) -> _ActuationAttempt:
+        """The attempt that leaves *row* in *status*. An error of a restored row is kept, and its delivery is done."""
+        now = self.clock()
         confirmed_ms = now if status in ("confirmed", "restored") else 0
-        return msgspec.structs.replace(row, status=status, confirmed_ms=confirmed_ms, updated_ms=now, error=error)
+        ended = msgspec.structs.replace(row, status=status, confirmed_ms=confirmed_ms, updated_ms=now, error=error)
+        result = DeliveryResult("delivered")
+        if outcome == "retry":
+            result = DeliveryResult("retry", error, retry_after_s)
+        elif outcome == "failed":
+            result = DeliveryResult("failed", error)
+        return _ActuationAttempt(ended, result, outcome)
 
     def _containment_time_s(self, row: Actuation, desired: DesiredState, before: Actuation | None) -> float | None:
         """Seconds from the event to the confirmed consequence; given once for each decision that lowers something."""
@@ -247,7 +227,7 @@ class ActuatorNotifier:
     def _report(
         self, target: ActuatorSettings, outcome: str, result: DeliveryResult, contained_s: float | None = None
     ) -> DeliveryResult:
-        self._observe(target.name, outcome, contained_s)
+        self.observe(target.name, outcome, contained_s)
         return result
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import httpx2
@@ -26,67 +26,37 @@ AssertionSigner = Callable[[str, str], str]
 """Signs an assertion (RFC 7523) of a client id for an audience."""
 
 
-class ClientAuthenticator(Protocol):
-    """Client authentication at a token or revocation endpoint."""
+@dataclass(frozen=True)
+class ClientAuthenticator:
+    """Client authentication at a token or revocation endpoint.
+
+    By `private_key_jwt` (RFC 7523) if there is `sign`; else by `client_secret_basic` (RFC 6749, 2.3.1) or, for servers
+    that take no other way, `client_secret_post` (`in_form`); without either no proof is sent, as for public clients.
+
+    Args:
+        audience: `aud` of assertions; "" = the URL of the endpoint.
+    """
+
+    client_id: str = ""
+    secret: str = field(default="", repr=False)
+    sign: AssertionSigner | None = None
+    audience: str = ""
+    in_form: bool = False
 
     def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
         """Add our proof for *url* to *form*, or return it as headers."""
-
-
-class NoClientAuthenticator:
-    """No proof: for public clients, and for endpoints that their network protects, as Hydra's admin API."""
-
-    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
-        """Adds nothing."""
-        del url, form
-        return {}
-
-
-class ClientSecretPostAuthenticator:
-    """`client_secret_post` (RFC 6749, 2.3.1), for servers that take no other way."""
-
-    def __init__(self, client_id: str, secret: str) -> None:
-        self._client_id = client_id
-        self._secret = secret
-
-    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
-        """Adds id and secret to the form."""
-        del url
-        form |= {"client_id": self._client_id, "client_secret": self._secret}
-        return {}
-
-
-class ClientSecretAuthenticator:
-    """`client_secret_basic` (RFC 6749, 2.3.1)."""
-
-    def __init__(self, client_id: str, secret: str) -> None:
-        self._header = base64.b64encode(f"{quote(client_id, safe='')}:{quote(secret, safe='')}".encode()).decode()
-
-    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
-        """Adds nothing to the form."""
-        del url, form
-        return {"authorization": f"Basic {self._header}"}
-
-
-class PrivateKeyJwtAuthenticator:
-    """`private_key_jwt`: a new assertion for every request.
-
-    Args:
-        client_id: ours.
-        sign: signs it.
-        audience: `aud`; "" = the URL of the endpoint.
-    """
-
-    def __init__(self, client_id: str, sign: AssertionSigner, audience: str = "") -> None:
-        self._client_id = client_id
-        self._sign = sign
-        self._audience = audience
-
-    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
-        """Adds the assertion."""
-        form["client_id"] = self._client_id
-        form["client_assertion_type"] = ASSERTION_TYPE
-        form["client_assertion"] = self._sign(self._client_id, self._audience or url)
+        if self.sign is not None:
+            assertion = self.sign(self.client_id, self.audience or url)
+            form |= {
+                "client_id": self.client_id,
+                "client_assertion_type": ASSERTION_TYPE,
+                "client_assertion": assertion,
+            }
+        elif self.in_form:
+            form |= {"client_id": self.client_id, "client_secret": self.secret}
+        elif self.client_id:
+            pair = f"{quote(self.client_id, safe='')}:{quote(self.secret, safe='')}"
+            return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
         return {}
 
 
@@ -97,61 +67,32 @@ def make_client_authenticator(
 
     Args:
         client_id: ours; None sends no credentials.
-        client_secret: for `client_secret_basic`.
-        sign: signs with our private key.
         audience: of assertions; "" = the URL of the endpoint.
     """
-    if client_id is None:
-        return NoClientAuthenticator()
-    if sign is not None:
-        return PrivateKeyJwtAuthenticator(client_id, sign, audience)
-    if client_secret is None:
-        return NoClientAuthenticator()
-    return ClientSecretAuthenticator(client_id, client_secret.reveal())
+    if client_id is None or (sign is None and client_secret is None):
+        return ClientAuthenticator()
+    return ClientAuthenticator(client_id, "" if client_secret is None else client_secret.reveal(), sign, audience)
 
 
-class RequestAuthenticator(Protocol):
-    """Headers of requests to an admin API."""
+@dataclass
+class RequestAuthenticator:
+    """Headers of requests to an admin API: a token that an operator gave us, or none if the network protects it."""
+
+    token: str = field(default="", repr=False)
 
     async def headers(self) -> dict[str, str]:
         """Headers that authenticate us. Raises ActuatorAccessDenied, ActuatorUnavailable."""
+        return {"authorization": f"Bearer {self.token}"} if self.token else {}
 
     def invalidate(self) -> None:
-        """Drop kept credentials, since the server did not take them."""
+        """Drop kept credentials, since the server did not take them; a given token stays."""
 
 
-class NoAuthenticator:
-    """An admin API that its network protects, as Hydra's."""
-
-    async def headers(self) -> dict[str, str]:
-        """No headers."""
-        return {}
-
-    def invalidate(self) -> None:
-        """Do nothing: no credentials are kept."""
-
-
-class StaticTokenAuthenticator:
-    """A token that an operator gave us, as Ory Network's API keys."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    async def headers(self) -> dict[str, str]:
-        """Headers with the token."""
-        return {"authorization": f"Bearer {self._token}"}
-
-    def invalidate(self) -> None:
-        """Do nothing: there is no other token."""
-
-
-class ClientCredentialsAuthenticator:
+class ClientCredentialsAuthenticator(RequestAuthenticator):
     """Tokens by client credentials, kept until they expire.
 
     Args:
         http: client without a time limit of its own; the caller's limit holds.
-        token_url: token endpoint.
-        proof: our client authentication.
         monotonic: seconds on a clock that never goes back.
         scope: asked for; "" = the server's default.
     """
@@ -164,25 +105,25 @@ class ClientCredentialsAuthenticator:
         monotonic: Callable[[], float],
         scope: str = "",
     ) -> None:
+        super().__init__()
         self._http = http
         self._url = token_url
         self._proof = proof
         self._monotonic = monotonic
         self._scope = scope
-        self._token = ""
         self._until = 0.0
         self._lock = asyncio.Lock()
 
     async def headers(self) -> dict[str, str]:
         """Headers with a token; fetched where none is kept."""
         async with self._lock:
-            if not self._token or self._monotonic() >= self._until:
+            if not self.token or self._monotonic() >= self._until:
                 await self._fetch()
-            return {"authorization": f"Bearer {self._token}"}
+            return await super().headers()
 
     def invalidate(self) -> None:
         """Drop the token: the next request fetches another."""
-        self._token = ""
+        self.token = ""
 
     async def _fetch(self) -> None:
         form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
@@ -195,7 +136,7 @@ class ClientCredentialsAuthenticator:
         if answer.status_code != 200:
             kind = ActuatorAccessDenied if answer.status_code in (400, 401, 403) else ActuatorUnavailable
             raise kind(f"token endpoint: HTTP {answer.status_code}{error_detail(answer)}")
-        self._token, lifetime_s = _parse_token(answer)
+        self.token, lifetime_s = _parse_token(answer)
         self._until = asked + max(1.0, lifetime_s - RENEW_BEFORE_S)
 
 

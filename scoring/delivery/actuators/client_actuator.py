@@ -29,9 +29,6 @@ class AdminApi:
     """One admin API.
 
     Args:
-        http: client without a time limit of its own, that follows no redirects.
-        url: of the API, without a slash at the end.
-        auth: proves us.
         now_ms: UTC milliseconds.
     """
 
@@ -49,7 +46,6 @@ class AdminApi:
         """Send one request; once more with new credentials where they are not taken.
 
         Args:
-            expect: statuses of success.
             missing: what a 404 means, for the error; "" = a 404 is an answer like others.
             request: as of `httpx2.AsyncClient.request`.
 

@@ -23,11 +23,6 @@ class DesiredState(msgspec.Struct, frozen=True):
 
     Attributes:
         tenant, issuer, agent_id, agent_key: the agent; the key is `AgentName.key`, unsigned.
-        level: word of the risk level that is acted on.
-        allow: whether new tokens are issued at all.
-        max_token_lifetime_s: ceiling of a new token's lifetime; None = none.
-        refresh_allowed: whether refresh tokens may be issued and used.
-        revoke: tokens that are out are to die.
         decision_id: the decision (or the pin) it follows from; the same one revokes once.
         caused_ms: time of the event that led to it, UTC milliseconds; 0 = none (a tick, a person).
         decided_ms: when it was decided.

@@ -77,7 +77,6 @@ class HydraActuator(ClientActuator[HydraState]):
     """Lowers and restores clients of Hydra.
 
     Args:
-        api: the admin API.
         default_s: lifetime that the server gives access and ID tokens of a client without lifespans of its own
             (`ttl.access_token`), s.
     """

@@ -40,7 +40,6 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
     """Lowers and restores clients of a realm of Keycloak.
 
     Args:
-        api: the admin API, whose URL ends with `/admin/realms/{realm}`.
         now_s: seconds since 1970. Keycloak's clock and ours must agree to a second.
         default_s: lifetime that the realm gives access tokens of a client without a lifespan of its own, s.
     """

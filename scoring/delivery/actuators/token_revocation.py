@@ -44,12 +44,7 @@ class RevocationEndpoint:
     """Endpoint that revokes the tokens of some issuers.
 
     Args:
-        name: in metrics.
-        issuers: of the tokens.
-        url: revocation endpoint.
-        proof: our client authentication, there and at introspection.
         introspection_url: asked afterwards; "" = never.
-        timeout_s: of both requests together.
     """
 
     name: str
@@ -65,8 +60,6 @@ class TokenRevoker:
 
     Args:
         endpoints: by issuer; the first that names it is used.
-        http: client without a time limit of its own.
-        observe: told (endpoint's name, outcome) of each token that was tried.
     """
 
     def __init__(

@@ -33,7 +33,6 @@ class WebhookActuator:
     """`Actuator` by webhook.
 
     Args:
-        http: from `trustwatch.scoring.delivery.notifiers.webhook_notifier.make_webhook_client`.
         settings: where to post and how to sign; without a `confirm_url`, 2xx is all there is.
         clock: UTC milliseconds; each attempt is signed for its own time.
     """

@@ -6,6 +6,7 @@ another kind than expected is left out, and a type that is not known here is tol
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -320,3 +321,13 @@ def _is_safe_link(url: str) -> bool:
         return False
     plain = url.isascii() and url.isprintable() and not any(char in url for char in ' <>|"\\')
     return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def dedup_key(alert: AlertContent) -> str:
+    """Key of what an alert is about: the same for all alerts about one agent of one issuer and tenant.
+
+    A hash, since ids are longer than the 255 characters that targets take. Its parts are length-prefixed, so that
+    two agents never share one.
+    """
+    parts = "".join(f"{len(part)}:{part}" for part in alert.identity)
+    return f"trustwatch-{alert.kind}-{hashlib.sha256(parts.encode(errors='surrogatepass')).hexdigest()}"

@@ -36,8 +36,6 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
     Its cool-down group is the leading reason's code, so that a further reason is always told.
 
     Args:
-        decision: the change of level.
-        policy: the token policy that holds from now on, as in the risk answer.
         source: URI of this service; links start with it.
     """
     return OutboxRow(
@@ -106,10 +104,6 @@ def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
     """The outbox row that tells every alert target of a silence. Its key is that of the silence.
 
     It announces the level `high`: whoever cuts off the audit trail must not be told of more quietly than what they do.
-
-    Args:
-        silence: what was noticed.
-        source: URI of this service.
     """
     key = f"silence-{silence.kind}-{silence.source}-{silence.heard_ms}"
     data = {
@@ -132,10 +126,6 @@ def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> Outb
 
     Two names with one key do not come about by chance: somebody has searched for them. The other agent may be another
     tenant's.
-
-    Args:
-        conflict: what was noticed.
-        source: URI of this service.
     """
     day = conflict.noticed_ms // DAY_MS
     key = f"identity-{record_id(day * DAY_MS, conflict.tenant, conflict.issuer, conflict.agent_id)}"
@@ -160,10 +150,7 @@ def build_test_alert_row(
 
     Args:
         test_id: of this test; the row's key is made of it and the target.
-        target: name of a configured target.
-        by: who asked for it.
         at_ms: UTC milliseconds.
-        source: URI of this service.
         level: one that the target takes; the alert itself announces none.
         tenant: whose administrators see how it fares; "" = those of all tenants.
     """
@@ -228,8 +215,6 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
     """The outbox row that tells every alert target what a person did to a case. It has no cool-down group.
 
     Args:
-        case: as it is to be.
-        entry: what was done.
         agents: of the case; at most `MAX_NAMED_AGENTS` are named.
         source: URI of this service; links start with it.
     """
@@ -260,7 +245,6 @@ def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
     """The outbox row that asks every alert target. Each request is told once, so it has no cool-down group.
 
     Args:
-        asked: the pending approval.
         source: URI of this service; links start with it.
     """
     event = _cloud_event(
@@ -313,7 +297,6 @@ def with_console_link(event: dict[str, Any], console: str) -> dict[str, Any]:
     """*event* (an alert's CloudEvent) with its page of the console as the first link.
 
     Args:
-        event: members that are not what they should be stay as they are.
         console: URL of the console, without a slash at its end; "" = there is none.
     """
     data = event.get("data")

@@ -5,16 +5,351 @@ It happens at delivery, so that the outbox holds one format and a target whose f
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
-from .alert_content import AlertContent, parse_alert
+from ...records.agents import RiskLevel
+from .alert_content import MAX_LISTED_ITEMS, AlertContent, dedup_key, display_text, parse_alert, text_or_empty, truncate
 from .alert_events import CLOUDEVENTS_CONTENT_TYPE, with_console_link
-from .ocsf import render_ocsf
-from .pagerduty import render_pagerduty
-from .slack import render_slack
+
+# OCSF: Detection Findings, with only the members that 1.5 to 1.8 share. The object `ai_agent` comes with 1.9, which is
+# not released: validators of released versions would refuse it. So the agent is a resource of type `ai_agent`, and the
+# object, in the form of 1.9, is a member of `unmapped`.
+
+OCSF_VERSION = "1.5.0"
+CLASS_UID, CATEGORY_UID = 2004, 2
+PRODUCT: Final = {
+    "name": "Trustwatch",
+    "vendor_name": "Trustwatch",
+    "uid": "trustwatch",
+    "version": version("trustwatch"),
+}
+
+_CREATE, _UPDATE, _CLOSE = (1, "Create"), (2, "Update"), (3, "Close")
+_STATUS = {_CREATE: (1, "New"), _UPDATE: (2, "In Progress"), _CLOSE: (4, "Resolved")}
+_SEVERITY: Final = {
+    RiskLevel.UNKNOWN: (0, "Unknown"),
+    RiskLevel.LOW: (2, "Low"),
+    RiskLevel.MEDIUM: (3, "Medium"),
+    RiskLevel.HIGH: (4, "High"),
+    RiskLevel.CRITICAL: (5, "Critical"),
+}
+_RISK: Final = {
+    RiskLevel.LOW: (1, "Low"),
+    RiskLevel.MEDIUM: (2, "Medium"),
+    RiskLevel.HIGH: (3, "High"),
+    RiskLevel.CRITICAL: (4, "Critical"),
+}
+_BEHAVIORAL = (2, "Behavioral")
+_RESOURCE_UID = (10, "Resource UID")
+_SUBNET, _OTHER_OBSERVABLE = (12, "Subnet"), 99
+_OBSERVABLES: Final = {"address": (2, "IP Address"), "software": (16, "HTTP User-Agent"), "key": (30, "Fingerprint")}
+"""Types of indicators that the framework has; a network is a subnet where it is no autonomous system."""
+_MAPPED_MEMBERS = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_type"})
+
+
+def render_ocsf(alert: AlertContent) -> dict[str, Any]:
+    """*alert* as a Detection Finding. Alerts about one agent update one finding; its return to low closes it."""
+    activity, at_ms = _activity(alert), _parse_ms(alert.time)
+    body: dict[str, Any] = {
+        "class_uid": CLASS_UID,
+        "class_name": "Detection Finding",
+        "category_uid": CATEGORY_UID,
+        "category_name": "Findings",
+        **_enum_members("activity", activity, "activity_name"),
+        "type_uid": CLASS_UID * 100 + activity[0],
+        "type_name": f"Detection Finding: {activity[1]}",
+        "time": at_ms,
+        **_severity(alert),
+        **_enum_members("status", _STATUS[activity], "status"),
+        "message": alert.title,
+        "is_alert": alert.needs_attention and alert.kind != "test",
+        "metadata": _metadata(alert),
+        "finding_info": _finding(alert, at_ms),
+        "unmapped": {
+            **{name: value for name, value in alert.data.items() if name not in _MAPPED_MEMBERS},
+            **_ai_agent(alert),
+        },
+    }
+    if alert.kind == "test":
+        body["comment"] = "; ".join(alert.reasons)
+    return body | _scores(alert) | _agent_members(alert)
+
+
+def _activity(alert: AlertContent) -> tuple[int, str]:
+    if alert.resolves:
+        return _CLOSE
+    was_alerting = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
+    return _UPDATE if was_alerting else _CREATE
+
+
+def _severity(alert: AlertContent) -> dict[str, Any]:
+    severity = (1, "Informational") if alert.kind == "test" else _SEVERITY[alert.level]
+    return _enum_members("severity", severity, "severity")
+
+
+def _enum_members(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
+    return {f"{member}_id": value[0], name: value[1]}
+
+
+def _metadata(alert: AlertContent) -> dict[str, Any]:
+    optional = {
+        "uid": alert.event_id,
+        "event_code": alert.type,
+        "tenant_uid": display_text(alert.data.get("tenant")),
+        "original_time": alert.time,
+        "labels": ["test"] if alert.kind == "test" else [],
+    }
+    return {"version": OCSF_VERSION, "product": dict(PRODUCT), **_without_empty(optional)}
+
+
+def _finding(alert: AlertContent, at_ms: int) -> dict[str, Any]:
+    name = display_text(alert.data.get("model_version"))
+    analytic = {"name": "Trustwatch", "uid": name, "version": name, **_enum_members("type", _BEHAVIORAL, "type")}
+    links = dict(alert.links)
+    optional = {
+        "title": alert.title,
+        "desc": "; ".join(alert.reasons),
+        "src_url": links.get("Console") or links.get("Decision", ""),
+        "types": [alert.type] if alert.type else [],
+        "analytic": _without_empty(analytic) if alert.kind == "level" else {},
+    }
+    return {"uid": dedup_key(alert), "modified_time": at_ms, **_without_empty(optional)}
+
+
+def _scores(alert: AlertContent) -> dict[str, Any]:
+    """Risk and confidence as whole numbers of 0 to 100, as the framework has them."""
+    scores: dict[str, Any] = {}
+    for name, ours in (("risk_score", "risk_score"), ("confidence_score", "confidence")):
+        value = alert.data.get(ours)
+        if isinstance(value, int | float) and 0 <= value <= 1:
+            scores[name] = round(value * 100)
+    if alert.kind == "level" and alert.level in _RISK:
+        scores |= _enum_members("risk_level", _RISK[alert.level], "risk_level")
+    return scores
+
+
+def _agent_members(alert: AlertContent) -> dict[str, Any]:
+    """The agent as resource and observable, the indicators as observables, the reasons as evidence."""
+    about: dict[str, Any] = {}
+    agent = text_or_empty(alert.data.get("agent_id"))
+    if agent:
+        about["resources"] = [_agent_resource(alert, agent)]
+        observable = {"name": "resources[].uid", "value": agent, **_enum_members("type", _RESOURCE_UID, "type")}
+        about["observables"] = [observable, *_indicators(alert)]
+    reasons = alert.data.get("reasons")
+    listed = reasons if isinstance(reasons, list) else []
+    evidences = [{"data": dict(reason)} for reason in listed if isinstance(reason, Mapping) and reason]
+    return about | ({"evidences": evidences} if evidences else {})
+
+
+def _ai_agent(alert: AlertContent) -> dict[str, Any]:
+    """The agent as the object `ai_agent` of OCSF 1.9; its framework is not known to us."""
+    agent = text_or_empty(alert.data.get("agent_id"))
+    return {"ai_agent": {"uid": agent, "name": agent, **_enum_members("type", (0, "Unknown"), "type")}} if agent else {}
+
+
+def _indicators(alert: AlertContent) -> list[dict[str, Any]]:
+    """Indicators as observables; what the framework has no type for is of another one, by its name."""
+    given = alert.data.get("indicators")
+    named = [
+        (display_text(indicator.get("kind")), text_or_empty(indicator.get("value")))
+        for indicator in (given if isinstance(given, list) else [])[:MAX_LISTED_ITEMS]
+        if isinstance(indicator, Mapping)
+    ]
+    return [
+        {
+            "name": "unmapped.indicators[].value",
+            "value": value,
+            **_enum_members("type", _observable_type(kind, value), "type"),
+        }
+        for kind, value in named
+        if kind and value
+    ]
+
+
+def _observable_type(kind: str, value: str) -> tuple[int, str]:
+    if kind == "address" and not _is_address(value):
+        return _OTHER_OBSERVABLE, kind
+    if kind == "network" and "/" in value:
+        return _SUBNET
+    return _OBSERVABLES.get(kind, (_OTHER_OBSERVABLE, kind))
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _agent_resource(alert: AlertContent, agent: str) -> dict[str, Any]:
+    data = {name: display_text(alert.data.get(name)) for name in ("tenant", "issuer", "agent_type")}
+    role = data["agent_type"]
+    optional = {
+        "namespace": data["issuer"],
+        "labels": [f"agent_type={role}"] if role else [],
+        "data": _without_empty(data),
+    }
+    return {"uid": agent, "name": agent, "type": "ai_agent", **_without_empty(optional)}
+
+
+def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value not in ("", [], {})}
+
+
+def _parse_ms(time: str) -> int:
+    """UTC milliseconds of an RFC 3339 time; 0 where it is none."""
+    try:
+        return int(datetime.fromisoformat(time).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return 0
+
+
+# PagerDuty: Events API v2, and what takes the same bodies
+
+MAX_SUMMARY, MAX_NAME = 1_024, 255
+MAX_DETAILS = 256 * 1024
+"""Bytes of details; PagerDuty refuses a body above 512 KB as a whole."""
+
+SEVERITIES: Final = {
+    RiskLevel.UNKNOWN: "info",
+    RiskLevel.LOW: "info",
+    RiskLevel.MEDIUM: "warning",
+    RiskLevel.HIGH: "error",
+    RiskLevel.CRITICAL: "critical",
+}
+
+
+def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | None:
+    """*alert* as an event; None where PagerDuty has nothing to do.
+
+    A rise to medium or above triggers under one key per case (per agent, where there is none). The incident is resolved
+    when all agents of the case are below medium, or a person closes it, and acknowledged when a person does that here.
+    Any other fall leaves the incident as it is.
+    """
+    key = {"routing_key": routing_key, "dedup_key": incident_key(alert)}
+    if alert.resolves_case:
+        return {**key, "event_action": "resolve"}
+    if alert.kind == "case" and alert.data.get("action") == "acknowledged":
+        return {**key, "event_action": "acknowledge"}
+    if not alert.needs_attention:
+        return None
+    links = [{"href": url, "text": truncate(label, MAX_NAME)} for label, url in alert.links]
+    return {
+        **key,
+        "event_action": "trigger",
+        "client": "Trustwatch",
+        "client_url": dict(alert.links).get("Console", alert.source),
+        "links": links,
+        "payload": _pagerduty_payload(alert),
+    }
+
+
+def incident_key(alert: AlertContent) -> str:
+    """Key of the incident: that of the case, or of the agent where there is none."""
+    case_id = alert.case.get("case_id")
+    if isinstance(case_id, str) and case_id:
+        return f"trustwatch-case-{hashlib.sha256(case_id.encode(errors='surrogatepass')).hexdigest()}"
+    return dedup_key(alert)
+
+
+def _pagerduty_payload(alert: AlertContent) -> dict[str, Any]:
+    payload = {
+        "summary": truncate(alert.title + "".join(f"; {reason}" for reason in alert.reasons), MAX_SUMMARY),
+        "source": truncate(alert.subject or alert.source or "trustwatch", MAX_NAME),
+        "severity": SEVERITIES[alert.level],
+        "component": truncate(display_text(alert.data.get("agent_type")), MAX_NAME),
+        "group": truncate(display_text(alert.data.get("tenant")), MAX_NAME),
+        "class": truncate(alert.type, MAX_NAME),
+        "timestamp": alert.time,
+        "custom_details": _pagerduty_details(alert),
+    }
+    return {name: value for name, value in payload.items() if value}
+
+
+def _pagerduty_details(alert: AlertContent) -> dict[str, Any]:
+    """The alert's data; only what people are shown, where that would be too long."""
+    whole = {"type": alert.type, "id": alert.event_id, **alert.data}
+    if len(msgspec.json.encode(whole)) <= MAX_DETAILS:
+        return whole
+    return {truncate(label, MAX_NAME): truncate(value, 2_048) for label, value in alert.fields}
+
+
+# Slack: incoming webhooks, and chats that take the same bodies. Names come from agents, who may be hostile: blocks have
+# them as `plain_text`, which formats nothing; in `text`, which chats read as mark-up, they are escaped.
+
+MAX_HEADER, MAX_FIELD, MAX_SECTION, MAX_TEXT = 150, 2_000, 3_000, 4_000
+"""Slack's limits in characters; a message beyond them is refused as a whole. The last one is what Slack advises."""
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_ZERO_WIDTH_SPACE = "\u200b"  # zero width: shown as nothing, and ends what would be mark-up or a mention (`@channel`)
+_ESCAPES = str.maketrans(_ENTITIES | {char: char + _ZERO_WIDTH_SPACE for char in "*_~`@#[]!|\\"})
+_LEVEL_SYMBOLS = {
+    RiskLevel.UNKNOWN: "⚪",
+    RiskLevel.LOW: "🟢",
+    RiskLevel.MEDIUM: "🟡",
+    RiskLevel.HIGH: "🟠",
+    RiskLevel.CRITICAL: "🔴",
+}
+
+
+def render_slack(alert: AlertContent) -> dict[str, Any]:
+    """*alert* as the body of a POST to an incoming webhook."""
+    sign = _LEVEL_SYMBOLS[alert.level]
+    blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain_text(f"{sign} {alert.title}", MAX_HEADER)}]
+    if alert.fields:
+        fields = [_plain_text(f"{label}: {value}", MAX_FIELD) for label, value in alert.fields]
+        blocks.append({"type": "section", "fields": fields})
+    if alert.indicators:
+        came_with = [_plain_text(f"{label}: {value}", MAX_FIELD) for label, value in alert.indicators]
+        blocks.append({"type": "section", "fields": came_with})
+    if alert.reasons:
+        blocks.append({"type": "section", "text": _plain_text("\n".join(f"• {r}" for r in alert.reasons), MAX_SECTION)})
+    links = _slack_links(alert)
+    if links:
+        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": links, "verbatim": True}})
+    return {"text": _fallback_text(alert), "blocks": blocks}
+
+
+def escape_markup(value: str) -> str:
+    """*value* so that no chat reads mark-up, a link or a mention in it.
+
+    >>> escape_markup("<!channel> & co")
+    '&lt;!\\u200bchannel&gt; &amp; co'
+    """
+    return value.translate(_ESCAPES)
+
+
+def _fallback_text(alert: AlertContent) -> str:
+    """Title and first reasons. Each part is cut before it is escaped, so that no entity is cut in two."""
+    parts = [alert.title, *alert.reasons[:3]]
+    return "\n".join(escape_markup(truncate(part, 200)) for part in parts)[:MAX_TEXT]
+
+
+def _slack_links(alert: AlertContent) -> str:
+    """Links as far as they fit; a link that is cut would lead elsewhere."""
+    shown = ""
+    for label, url in alert.links:
+        link = f"<{url.replace('&', '&amp;')}|{escape_markup(truncate(label, 75))}>"
+        longer = f"{shown} · {link}" if shown else link
+        if len(longer) <= MAX_SECTION:
+            shown = longer
+    return shown
+
+
+def _plain_text(value: str, most: int) -> dict[str, Any]:
+    return {"type": "plain_text", "text": truncate(value, most), "emoji": False}
+
+
+# Choice of the format
 
 AlertFormat = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 ALERT_FORMATS: tuple[AlertFormat, ...] = get_args(AlertFormat)
@@ -48,10 +383,6 @@ def render_alert(
     """*payload* (a CloudEvent as JSON) as *alert_format*; None where that kind of target has nothing to do.
 
     Args:
-        payload: from the outbox.
-        alert_format: format of the target.
-        suppressed_before: alerts that cool-down kept back since the previous one.
-        routing_key: of PagerDuty.
         console: URL of the console, which the alert then links to; "" = there is none.
 
     Raises:

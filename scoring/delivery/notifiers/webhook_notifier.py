@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,9 +37,7 @@ def classify_response(status: int, retry_after: str | None, text: str, now_ms: i
     """Meaning of an answer.
 
     Args:
-        status: HTTP status.
         retry_after: that header, None = absent.
-        text: beginning of the body, for the operator.
         now_ms: UTC milliseconds.
     """
     if 200 <= status < 300:
@@ -65,6 +64,7 @@ def _printable_detail(text: str) -> str:
 _MAX_REFUSAL_BYTES = 4_096  # bytes of a refusal: more than is kept, so that a secret in it is seen whole and hidden
 
 
+@dataclass(eq=False)
 class WebhookNotifier:
     """`Notifier` for webhooks.
 
@@ -75,17 +75,10 @@ class WebhookNotifier:
         console: URL of the console, for links; "" = there is none.
     """
 
-    def __init__(
-        self,
-        client: httpx2.AsyncClient,
-        clock: Callable[[], int],
-        sign: AlertSigner | None = None,
-        console: str = "",
-    ) -> None:
-        self._client = client
-        self._clock = clock
-        self._sign = sign
-        self._console = console
+    client: httpx2.AsyncClient
+    clock: Callable[[], int]
+    sign: AlertSigner | None = None
+    console: str = ""
 
     async def deliver(self, row: LeasedDelivery, target: WebhookTarget) -> DeliveryResult:
         """Post once. 2xx is delivered; `classify_response` says what any other answer means; no connection is retried.
@@ -93,14 +86,14 @@ class WebhookNotifier:
         What a format has nothing to say about is skipped.
         """
         routing_key = reveal(target.routing_key)
-        rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self._console)
+        rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self.console)
         if rendered is None:
             why = f"nothing to {target.format}: somebody of the case stays at medium or above"
             return DeliveryResult("skipped", why + ", or a person did what it has no word for")
         if target.signed:
-            if self._sign is None:
+            if self.sign is None:
                 return DeliveryResult("retry", "signed alerts need `shared_signals.enabled`")
-            token = await asyncio.to_thread(self._sign, target.name, rendered.body, row.row.key)
+            token = await asyncio.to_thread(self.sign, target.name, rendered.body, row.row.key)
             rendered = RenderedAlert(token, JWT_CONTENT_TYPE)
         try:
             return await self._post(row, target, rendered)
@@ -112,10 +105,10 @@ class WebhookNotifier:
     async def _post(self, row: LeasedDelivery, target: WebhookTarget, rendered: RenderedAlert) -> DeliveryResult:
         headers = {"content-type": rendered.content_type}
         if target.format in SIGNED_FORMATS:
-            headers |= sign_headers(row.row.key, rendered.body, target.secrets, self._clock())
-        async with self._client.stream("POST", target.url.reveal(), content=rendered.body, headers=headers) as response:
+            headers |= sign_headers(row.row.key, rendered.body, target.secrets, self.clock())
+        async with self.client.stream("POST", target.url.reveal(), content=rendered.body, headers=headers) as response:
             text = "" if response.is_success else target.redact(await _read_beginning(response))
-            return classify_response(response.status_code, response.headers.get("retry-after"), text, self._clock())
+            return classify_response(response.status_code, response.headers.get("retry-after"), text, self.clock())
 
 
 def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: int) -> dict[str, str]:
@@ -157,8 +150,6 @@ def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bo
 
     Args:
         secret: `whsec_` + base64.
-        body: as received.
-        headers: names in small letters.
     """
     try:
         Webhook(secret).verify(body, dict(headers), json_parse=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
+from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary
 
 LOW, CRITICAL = 1, 4
 

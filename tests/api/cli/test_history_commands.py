@@ -251,7 +251,6 @@ def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path
         ("--agents", "0"),
         ("--hours", "nan"),
         ("--hours", "1e300"),
-        ("--compress", "0"),
         ("--rate", "inf"),
         ("--seed", "-1"),
     ],

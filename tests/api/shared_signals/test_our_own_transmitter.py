@@ -25,7 +25,7 @@ from trustwatch.api.shared_signals.verification_states import VerificationStates
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
-from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
+from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, WORKLOAD_COMPROMISED
 from trustwatch.scoring.records.security_events import POLL_METHOD
 
@@ -212,7 +212,7 @@ def managed(transmitter: Any, site: Any, ask: Callable[[RemoteStream], Any]) -> 
         port = transmitter.site.socket.getsockname()[1]
         async with httpx2.AsyncClient(transport=Rerouted(port)) as http:
             (entry,) = settings.shared_signals.transmitters
-            bearer = StaticTokenAuthenticator(transmitter.site.token("gateway", "ssf.manage"))
+            bearer = RequestAuthenticator(transmitter.site.token("gateway", "ssf.manage"))
             states = VerificationStates(key_folder(settings), site.clock)
             return await ask(RemoteStream(entry, service_url(settings), http, bearer, states))
 

@@ -21,7 +21,7 @@ from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.verification_states import VerificationStates
 from trustwatch.ingest.formats.security_event_types import CAEP, RISC
 from trustwatch.ingest.settings import Secret
-from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
+from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD
 
 ISSUER = "https://suite.example/test/a/trustwatch"
@@ -171,7 +171,7 @@ class Operator:
 
         async def go() -> Any:
             async with httpx2.AsyncClient(transport=httpx2.MockTransport(self._suite.answer)) as http:
-                part, authenticator = settings(self._delivery, events), StaticTokenAuthenticator("token")
+                part, authenticator = settings(self._delivery, events), RequestAuthenticator("token")
                 return await ask(RemoteStream(part, "https://trust.example", http, authenticator, self._states))
 
         return asyncio.run(go())

@@ -21,7 +21,7 @@ from trustwatch.api.shared_signals.verification_states import VerificationStates
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.security_event_types import CAEP, RISC, VERIFICATION, WISE
 from trustwatch.ingest.settings import Secret
-from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
+from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
 
 ISSUER = "https://idp.example/realms/a"
@@ -126,7 +126,7 @@ def with_stream(idp: Idp, ask: Callable[[RemoteStream], Any], part: SignalTransm
 
     async def go() -> Any:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(idp.answer)) as http:
-            authenticator = StaticTokenAuthenticator("token")
+            authenticator = RequestAuthenticator("token")
             return await ask(RemoteStream(part or settings(), "https://trust.example", http, authenticator, idp.states))
 
     return asyncio.run(go())
@@ -381,7 +381,7 @@ def test_two_deployments_with_one_client_take_a_stream_each() -> None:
 
     async def go(url: str) -> str:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(idp.answer)) as http:
-            stream = RemoteStream(settings(), url, http, StaticTokenAuthenticator("token"), idp.states)
+            stream = RemoteStream(settings(), url, http, RequestAuthenticator("token"), idp.states)
             return (await stream.keep()).stream_id
 
     ids = [asyncio.run(go(url)) for url in ("https://a.example", "https://b.example", "https://a.example")]

@@ -20,7 +20,7 @@ from trustwatch.api.shared_signals.remote_stream import KeptStream
 from trustwatch.api.shared_signals.signal_poller import PollFailed, SignalPoller, TransmitterPoll
 from trustwatch.api.shared_signals.signal_receiver import KeysMissing, SetAnswer, SignalTransmitter
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
+from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 
 URL = "https://idp.example/poll/1"
 SETTINGS = SignalTransmitterSettings(
@@ -71,7 +71,7 @@ class Peer:
 
         async def go() -> list[Any]:
             async with httpx2.AsyncClient(transport=httpx2.MockTransport(self.answer)) as http:
-                authenticator = StaticTokenAuthenticator("secret")
+                authenticator = RequestAuthenticator("secret")
                 poll = TransmitterPoll(SignalTransmitter(SETTINGS), self, http, authenticator, lambda: self.now)  # type: ignore[arg-type]
                 return [await step(poll) for step in polls]
 
@@ -307,7 +307,7 @@ def test_who_can_not_tell_whether_it_leads_lets_others(peer: Peer, monkeypatch: 
 
 async def poll_for(peer: Peer, settings: SignalTransmitterSettings, seconds: float, streams: Any = None) -> None:
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(peer.answer))
-    poll = TransmitterPoll(SignalTransmitter(settings), peer, http, StaticTokenAuthenticator("s"), time.monotonic)  # type: ignore[arg-type]
+    poll = TransmitterPoll(SignalTransmitter(settings), peer, http, RequestAuthenticator("s"), time.monotonic)  # type: ignore[arg-type]
     poller = SignalPoller([poll], streams or {}, http, Alone(), peer)  # type: ignore[arg-type]
     await poller.start()
     await asyncio.sleep(seconds)

@@ -17,8 +17,8 @@ from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayo
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine import risk_levels
+from trustwatch.scoring.engine.agent_rows import features_version, state_version
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.engine.state_version import features_version, state_version
 from trustwatch.scoring.records.agents import AgentRow
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES
-from trustwatch.scoring.engine.counterfactuals import replaceable_features, thing_words, with_usual
+from trustwatch.scoring.engine.explainer import replaceable_features, thing_words, with_usual
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import RiskReason
 

@@ -10,7 +10,7 @@ import pytest
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.capabilities import decode_capabilities
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
+from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import agent_summary
 

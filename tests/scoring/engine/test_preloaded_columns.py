@@ -16,9 +16,9 @@ from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import RecordBatch
+from trustwatch.scoring.engine.agent_rows import features_version
 from trustwatch.scoring.engine.announced_paths import PATHS, VERSION
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.engine.state_version import features_version
 from trustwatch.scoring.records.agent_pages import AgentColumns, StateFormat, split_rows
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.decisions import RiskReason

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch.scoring.engine import slot_flags
-from trustwatch.scoring.engine.slot_flags import SlotFlags
+from trustwatch.scoring.engine import resident_agents
+from trustwatch.scoring.engine.resident_agents import SlotFlags
 
 CAPACITY = 40
 SLOTS = st.lists(st.integers(0, CAPACITY - 1), max_size=60)
@@ -19,7 +19,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["set", "clear", "clear_all"]), SLOTS
 def short_lists() -> object:
     """Lists begin so short that they grow all the time."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(slot_flags, "_FIRST_SIZE", 2)
+        patched.setattr(resident_agents, "_FIRST_SIZE", 2)
         yield
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
+from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary
 
 
 def bounded(new_desk: Callable[..., Any], outside: Any, **given: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 from trustwatch.ingest.capabilities import encode_capabilities
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
+from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
 
 AS = "https://as.example"

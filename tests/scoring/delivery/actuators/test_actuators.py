@@ -27,11 +27,9 @@ from trustwatch.scoring.delivery.actuators.actuator import (
 )
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.authenticators import (
+    ClientAuthenticator,
     ClientCredentialsAuthenticator,
-    ClientSecretAuthenticator,
-    NoAuthenticator,
-    PrivateKeyJwtAuthenticator,
-    StaticTokenAuthenticator,
+    RequestAuthenticator,
 )
 from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi
 from trustwatch.scoring.delivery.actuators.hydra_actuator import parse_go_duration
@@ -102,9 +100,7 @@ def test_a_token_is_fetched_once_and_again_before_it_ends(server: Endpoint, answ
     clock = Ticking()
 
     async def work(http: httpx2.AsyncClient) -> list[str]:
-        auth = ClientCredentialsAuthenticator(
-            http, server.url, ClientSecretAuthenticator("me:1", "p&ss"), clock, "admin"
-        )
+        auth = ClientCredentialsAuthenticator(http, server.url, ClientAuthenticator("me:1", "p&ss"), clock, "admin")
         first = await asyncio.gather(*(auth.headers() for _ in range(5)))
         clock.now += 44
         again = await auth.headers()
@@ -124,7 +120,7 @@ def test_an_assertion_is_made_for_each_request(server: Endpoint, answers: Answer
     sign = assertion_signer(_pem(), "key-1", lambda: 1_000.9, lambda: next(ids))
 
     async def work(http: httpx2.AsyncClient) -> None:
-        auth = ClientCredentialsAuthenticator(http, server.url, PrivateKeyJwtAuthenticator("me", sign), clock)
+        auth = ClientCredentialsAuthenticator(http, server.url, ClientAuthenticator("me", sign=sign), clock)
         await auth.headers()
         auth.invalidate()
         await auth.headers()
@@ -134,7 +130,7 @@ def test_an_assertion_is_made_for_each_request(server: Endpoint, answers: Answer
     assert claims[0] == {"iss": "me", "sub": "me", "aud": server.url, "iat": 1000, "exp": 1060, "jti": "a"}
     assert claims[1]["jti"] == "b"
     assert (
-        _claims(_proved(PrivateKeyJwtAuthenticator("me", sign, "https://as"))["client_assertion"])["aud"]
+        _claims(_proved(ClientAuthenticator("me", sign=sign, audience="https://as"))["client_assertion"])["aud"]
         == "https://as"
     )
 
@@ -193,7 +189,7 @@ def test_a_token_that_is_not_given_is_said(
     with pytest.raises(kind, match=text) as error:
         run(
             lambda http: ClientCredentialsAuthenticator(
-                http, server.url, ClientSecretAuthenticator("me", "hunter22"), Ticking()
+                http, server.url, ClientAuthenticator("me", "hunter22"), Ticking()
             ).headers()
         )
     assert "hunter22" not in str(error.value)
@@ -205,9 +201,7 @@ def test_a_refused_token_is_replaced_once(server: Endpoint, answers: Answers) ->
     answers.queue = [token, (401, None), token, (200, {"a": 1})]
 
     async def work(http: httpx2.AsyncClient) -> httpx2.Response:
-        auth = ClientCredentialsAuthenticator(
-            http, f"{server.url}/token", ClientSecretAuthenticator("me", "s"), Ticking()
-        )
+        auth = ClientCredentialsAuthenticator(http, f"{server.url}/token", ClientAuthenticator("me", "s"), Ticking())
         return await AdminApi(http, f"{server.url}/admin/", auth, now_ms).call("GET", "/clients/x")
 
     assert run(work).json() == {"a": 1}
@@ -217,7 +211,7 @@ def test_a_refused_token_is_replaced_once(server: Endpoint, answers: Answers) ->
         ActuatorAccessDenied, match="GET /clients/x: HTTP 403: forbidden - the server does not take our credentials"
     ):
         run(
-            lambda http: AdminApi(http, server.url, StaticTokenAuthenticator("x"), now_ms).call(
+            lambda http: AdminApi(http, server.url, RequestAuthenticator("x"), now_ms).call(
                 "GET", "/clients/x?secret=1"
             )
         )
@@ -240,7 +234,7 @@ def test_answers_of_an_admin_api_are_told_apart(
 
     with pytest.raises(kind, match=text) as error:
         run(
-            lambda http: AdminApi(http, server.url, NoAuthenticator(), now_ms).call(
+            lambda http: AdminApi(http, server.url, RequestAuthenticator(), now_ms).call(
                 "GET", "/x", expect=(204,), missing="no such client"
             )
         )
@@ -256,7 +250,9 @@ def test_how_long_to_wait_is_heard(server: Endpoint, header: str, wait_s: float 
     server.answer = lambda _: (429, {"retry-after": header}, b"")
 
     with pytest.raises(ActuatorUnavailable) as error:
-        run(lambda http: AdminApi(http, server.url, NoAuthenticator(), lambda: 1_764_000_000_000).call("GET", "/x"))
+        run(
+            lambda http: AdminApi(http, server.url, RequestAuthenticator(), lambda: 1_764_000_000_000).call("GET", "/x")
+        )
     assert error.value.retry_after_s == wait_s
 
 
@@ -329,7 +325,7 @@ def revoker(http: httpx2.AsyncClient, server: Endpoint, seen: Seen, *, ask: bool
         "as",
         frozenset({"https://as"}),
         f"{server.url}/revoke",
-        ClientSecretAuthenticator("me", "s"),
+        ClientAuthenticator("me", "s"),
         f"{server.url}/introspect" if ask else "",
         timeout_s=1.0,
     )
@@ -417,7 +413,7 @@ def _claims(token: str) -> dict[str, Any]:
     return claims
 
 
-def _proved(proof: PrivateKeyJwtAuthenticator) -> dict[str, str]:
+def _proved(proof: ClientAuthenticator) -> dict[str, str]:
     members: dict[str, str] = {}
     proof.authenticate("https://as/token", members)
     return members

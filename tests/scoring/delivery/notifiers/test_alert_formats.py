@@ -20,8 +20,7 @@ from pydantic import ValidationError
 
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE, build_case_row, with_console_link
-from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
-from trustwatch.scoring.delivery.notifiers.slack import escape_markup
+from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, escape_markup, render_alert
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.cases import Case, CaseAgent, CaseEntry
 from trustwatch.scoring.records.decisions import RiskReason
