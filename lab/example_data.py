@@ -56,14 +56,6 @@ WriteMessage = Callable[[str], None]
 def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: int = DEFAULT_SEED) -> Path:
     """Have the example in *directory*; made once, and again when a present one is of other formats.
 
-    Args:
-        directory: of the example alone.
-        say: takes progress messages.
-        seed: another one, another enterprise.
-
-    Returns:
-        its settings file.
-
     Raises:
         ConfigError: *directory* holds something that is no example.
     """

@@ -70,12 +70,7 @@ class LabModel:
 
 
 class LabSession:
-    """A service's store, models and events, open to be read. Use `open_session`.
-
-    Args:
-        settings: of the service.
-        tenants: nothing of others is shown; None = all.
-    """
+    """A service's store, models and events, open to be read. Use `open_session`."""
 
     def __init__(self, settings: Settings, tenants: frozenset[str] | None = None) -> None:
         self.settings = settings
@@ -129,12 +124,6 @@ class LabSession:
 
 def open_session(where: Settings | Path | str | None = None, *, tenants: Collection[str] | None = None) -> LabSession:
     """Open what a service knows, to read it. Nothing is written or locked; the service may run meanwhile.
-
-    Args:
-        where: a settings file; a folder with one (`settings.yaml`, `trustwatch.yaml`) or a plain data directory, whose
-            model is looked for in `model` below or next to it; or settings. None: the file that `TRUSTWATCH_SETTINGS`
-            names.
-        tenants: show nothing of other tenants; None = all.
 
     Raises:
         ConfigError: no such file, or invalid settings.

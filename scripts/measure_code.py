@@ -19,7 +19,7 @@ import grimp
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.settings_table import table_rows
 

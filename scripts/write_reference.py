@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trustwatch.api.cli.operations import OPERATIONS_FILE
 from trustwatch.api.http.app import DocumentedApp
-from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features import layout

@@ -44,13 +44,7 @@ class CallOrigin(NamedTuple):
 
 @dataclass(slots=True)
 class DelegationContext:
-    """Principal of a session, and its ties to the session that asked for it.
-
-    Args:
-        principal: id of the user; None where the agent acts for itself.
-        actors: agents that handed the work down, the nearest first.
-        trace: shared by all sessions of one piece of work.
-    """
+    """Principal of a session, and its ties to the session that asked for it."""
 
     principal: str | None
     actors: tuple[str, ...]
@@ -58,11 +52,7 @@ class DelegationContext:
 
 
 class SimulatedSession:
-    """A session in progress; `at` is its clock in milliseconds and only moves forward.
-
-    Args:
-        origin: where the calls come from, if not from the agent's own instance.
-    """
+    """A session in progress; `at` is its clock in milliseconds and only moves forward."""
 
     def __init__(
         self,
@@ -151,12 +141,7 @@ class SimulatedSession:
         return not self.delegation.actors
 
     def write_token_event(self, kind: str, scopes: list[str], *, event_label: int = 0, denied: bool = False) -> None:
-        """One event of the token's life at the authorization server.
-
-        Args:
-            kind: `token.request`, `token.exchange` or `token.refresh`.
-            denied: none of the scopes are given, and the token in use stays the one before.
-        """
+        """One event of the token's life at the authorization server."""
         if not (denied and self._credential_suffix):
             self._new_token(int(self.clock_ms))
         given = [] if denied else scopes
@@ -177,17 +162,7 @@ class SimulatedSession:
         scale: float = 1.0,
         peer: str | None = None,
     ) -> bool:
-        """One action.
-
-        Args:
-            resource: text of the resource, where the session shall not choose; see `resource_json`.
-            outcome: text of the outcome, where chance shall not decide.
-            scale: factor on both byte counts.
-            peer: agent that is spoken to.
-
-        Returns:
-            Whether it succeeded.
-        """
+        """One action."""
         draws = self.stream.draws
         if self.clock_ms >= self._token_until:
             self.write_token_event("token.refresh", self.task.scopes, event_label=event_label)

@@ -68,16 +68,7 @@ class AttackContext:
 
 @dataclass(frozen=True, slots=True)
 class AttackScenario:
-    """An attack by name.
-
-    Args:
-        summary: one sentence for people.
-        play: writes rows to the strike's stream; each `yield` ends a batch, and batches start in time order.
-        roles: agent types it is played with.
-        needs: roles that must exist in the same tenant.
-        window: shares of the duration between which a moment is drawn where none is given.
-        quiet_before: how long the agent is silent before the attack; None for not at all.
-    """
+    """An attack by name."""
 
     name: str
     summary: str

@@ -33,11 +33,7 @@ def _hourly_activity(shift: WorkShift, day: int, hour: int) -> float:
 
 
 class ActivityProfile:
-    """Activity over a week in UTC, mean 1, constant within an hour.
-
-    Args:
-        utc_offset: whole hours by which local time is ahead of UTC (no daylight saving).
-    """
+    """Activity over a week in UTC, mean 1, constant within an hour."""
 
     def __init__(self, shift: WorkShift, utc_offset: int) -> None:
         local = [((h + utc_offset) % WEEK_HOURS) for h in range(WEEK_HOURS)]
@@ -89,16 +85,7 @@ def to_json(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A kind of resource.
-
-    Args:
-        name: `resource.type`.
-        host: label of the service that holds it; the audience is `https://<host>.<tenant domain>`.
-        size: number that an agent uses at the start.
-        growth: probability that a use touches one the agent never used before (legitimate novelty).
-        style: of ids: `acct-17`, a mail address, or a URL.
-        external: true for resources outside the tenant.
-    """
+    """A kind of resource."""
 
     name: str
     host: str
@@ -120,18 +107,7 @@ class ResourceKind:
 
 @dataclass(slots=True, kw_only=True)
 class TaskStep:
-    """One kind of action within a task.
-
-    Args:
-        again: probability to repeat it at once (a geometric number of repeats).
-        skip: probability to leave it out.
-        size_in, size_out: median bytes of the request and of the result.
-        duration_ms: median duration.
-        error, denied: probability of an error and of a denial.
-        calls: role of the agent that is asked to do this part (an A2A message, then work under a token exchange).
-        since: number of version changes after which the step first appears.
-        derived: the resource comes out of an earlier result, not out of the request.
-    """
+    """One kind of action within a task."""
 
     action: str
     effect: str
@@ -189,15 +165,7 @@ class AgentTask:
 
 @dataclass(frozen=True, slots=True)
 class AgentRole:
-    """An agent type.
-
-    Args:
-        activity: events per day relative to the mean agent.
-        shift: working hours.
-        lifetime_s: lifetime of its tokens.
-        method: how it authenticates at the authorization server.
-        privileged: may do what ordinary agents may not (payments, deployments, orchestration).
-    """
+    """An agent type."""
 
     name: str
     slug: str

@@ -37,12 +37,6 @@ MAX_EVENTS_PER_APPEND = 5_000
 def send_at_rate(events: Iterable[SimulatedEvent], kafka: BrokerSettings, rate: float) -> tuple[int, float]:
     """Write *events* to the events topic as the ingest role would.
 
-    Args:
-        rate: events per second; 0 = as fast as the topic takes them.
-
-    Returns:
-        Number of events and the seconds that they took.
-
     Raises:
         LogFailed: the brokers did not acknowledge.
     """

@@ -154,11 +154,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, sa
 
 
 class Demo:
-    """One run of the demo.
-
-    Args:
-        directory: of all files; emptied first.
-    """
+    """One run of the demo."""
 
     def __init__(self, directory: Path, seconds: float, seed: int, stay: bool, say: Callable[[str], None]) -> None:
         self._directory = directory.absolute()

@@ -23,12 +23,7 @@ class SimulatedToken(NamedTuple):
 
 
 class SimulatedLabel(msgspec.Struct, frozen=True, gc=False, rename={"scenario": "class"}):
-    """The truth about one event; `scenario` is written as `class`.
-
-    Args:
-        event_label: 1 where the event itself is the attacker's doing.
-        session_label: 1 where any event of its session is.
-    """
+    """The truth about one event; `scenario` is written as `class`."""
 
     id: str
     agent_id: str
@@ -40,11 +35,7 @@ class SimulatedLabel(msgspec.Struct, frozen=True, gc=False, rename={"scenario": 
 
 
 class SimulatedEvent(NamedTuple):
-    """One event, ready to send.
-
-    Args:
-        at_ms: event time, milliseconds since 1970.
-    """
+    """One event, ready to send."""
 
     event: bytes
     label: SimulatedLabel
@@ -75,9 +66,6 @@ class ActorStream:
     """The randomness, numbering and output of one actor (an agent, or an attack).
 
     Attacks have streams of their own, so that laying one over the enterprise does not change what everybody else does.
-
-    Args:
-        number: unique, below 2**31.
 
     Attributes:
         tokens: those the actor still holds, by task and principal.

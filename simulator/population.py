@@ -22,16 +22,7 @@ KEY_ROTATION_SHARE = 0.5
 
 @dataclass(slots=True)
 class AgentDeployment:
-    """A span of time in which an agent's version, instance and key stay the same.
-
-    Args:
-        start_ms: first moment, milliseconds since 1970.
-        upgrades: version changes before it, 0 at first.
-        drift: factor on volume and pace of this version, near 1: a new version behaves a little differently.
-        rotated_key: it began with a new key.
-        address_suffix: last byte of the instance's address.
-        cached_json: cache of the JSON that is the same for all events of the epoch.
-    """
+    """A span of time in which an agent's version, instance and key stay the same."""
 
     start_ms: int
     version: str
@@ -143,16 +134,7 @@ class SimulatedTenant:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedAgent:
-    """One agent: its identity (fixed), and the resources it has used so far (grow).
-
-    Args:
-        role_index: number among the agents of its role and tenant.
-        users: numbers of the users it acts for, the most frequent first.
-        active_from, active_until: milliseconds since 1970; nothing happens outside.
-        volume, pace: factors on bytes and on waiting times that make agents of one role differ.
-        deployments: its versions, instances and keys over time, at least one.
-        pool_sizes: how many resources of a kind it knows, where that has grown beyond the kind's size.
-    """
+    """One agent: its identity (fixed), and the resources it has used so far (grow)."""
 
     index: int
     id: str
@@ -227,14 +209,7 @@ class Enterprise:
         return self._by_role.get((tenant.index, role), [])
 
     def find_callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
-        """Find the agent that a caller asks for work of a role: nearly always the same one, sometimes its stand-in.
-
-        Args:
-            draw: uniform in [0, 1); 0.9 and more asks the stand-in.
-
-        Returns:
-            The callee, or None where the tenant has no other active agent of that role.
-        """
+        """Find the agent that a caller asks for work of a role: nearly always the same one, sometimes its stand-in."""
         ring = self.agents_with_role(caller.tenant, role)
         for turn in range(len(ring)):
             candidate = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]

@@ -17,11 +17,7 @@ _MASK = (1 << 64) - 1
 
 
 class RandomStream:
-    """One independent stream of random numbers.
-
-    Args:
-        key: whole numbers >= 0 that name the stream; equal keys give equal streams.
-    """
+    """One independent stream of random numbers."""
 
     __slots__ = ("_block", "_key", "_rng")
 

@@ -16,14 +16,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One attack to lay over the enterprise.
-
-    Args:
-        scenario: a name of `SCENARIOS`.
-        at: offset from the start of the simulation; None draws one between 50 % and 90 % of the duration.
-        agent: id of the agent to play it with; None draws one whose role suits the scenario.
-        tenant: where that agent is, as ids are unique within a tenant only; None takes the first.
-    """
+    """One attack to lay over the enterprise."""
 
     scenario: str
     at: timedelta | None = None
@@ -34,18 +27,6 @@ class Attack:
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
     """A whole simulation: equal settings give identical bytes.
-
-    Args:
-        start: first moment, with a UTC offset. Moments are cut to milliseconds.
-        duration: length of event time, more than zero.
-        seed: whole number >= 0. The population depends on it alone (and on `agents`, `tenants`).
-        agents: number of agents, 1 to 1,000,000.
-        tenants: names of the tenants; agents are spread over them evenly.
-        attacks: attacks with a name and a moment.
-        attacks_per_day: expected number of further attacks a day, scenario and moment drawn.
-        events_per_agent_day: mean over the week, nights and week-ends included. An agent does one task after the
-            other, so figures above about 10,000 are not reached.
-        churn: factor on how often agents join, retire, restart and change version; 0 switches all of it off.
 
     Raises:
         ConfigError: a member is out of range; the message names it.

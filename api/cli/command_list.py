@@ -13,14 +13,7 @@ from .operations import ServiceCommand, operations
 
 
 class GeneratedCommand(LazyCommand):
-    """A command made from one operation, or a group of them and of commands written by hand.
-
-    Args:
-        name: as it is typed.
-        panel: where help lists it.
-        made: the operation; of a group, what is below it by name: operations, and places of functions.
-        summary: of a group, one sentence.
-    """
+    """A command made from one operation, or a group of them and of commands written by hand."""
 
     def __init__(
         self, name: str, panel: str, made: ServiceCommand | Mapping[str, ServiceCommand | str], summary: str = ""

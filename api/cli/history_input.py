@@ -61,13 +61,6 @@ def history_files(
 ) -> Iterator[list[Path]]:
     """Files of native events that hold the histories, oldest first; temporary ones are removed at the end.
 
-    Args:
-        named: as on the command line: files, `-` alone, folders of an archive, an event log or logs, `kafka:…`.
-        settings: of the service: brokers, names of topics, security.
-        window: a bound for what need not be read. What lies outside may be in the files all the same.
-        converter: what the operator says of the records, and counts what became of them; None: nothing is said.
-        stdin: what `-` is; None: standard input.
-
     Raises:
         ConfigError: there is no such history, its records are in no known format, or an extra is missing.
         Unavailable: no broker answers.
@@ -336,12 +329,7 @@ _time_decoder = msgspec.json.Decoder(_TimeMember)
 
 
 class WindowedSource:
-    """Implements `Source`: the records of another one that happened within a window. Offsets stay those of the other.
-
-    Args:
-        source: read to its end.
-        window: event times that are wanted. What is no event is handed out: whoever reads says so.
-    """
+    """A `Source` of the records of another one that happened within a window. Offsets stay those of the other."""
 
     def __init__(self, source: Source, window: TimeWindow) -> None:
         self._source = source

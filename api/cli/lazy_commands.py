@@ -34,14 +34,7 @@ class CommandPanel(StrEnum):
 
 
 class LazyCommand(TyperCommand):
-    """A command, or several below one name, as help and completion show it before it is loaded.
-
-    Args:
-        name: as it is typed.
-        panel: where help lists it.
-        summary: one sentence; the first of the command's own help.
-        place: `module:attribute` of the function, or of the `typer.Typer` with the commands below *name*.
-    """
+    """A command, or several below one name, as help and completion show it before it is loaded."""
 
     def __init__(self, name: str, panel: str, summary: str, place: str) -> None:
         super().__init__(name, short_help=summary, help=summary, rich_help_panel=panel)

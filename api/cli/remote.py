@@ -49,12 +49,7 @@ TIMEOUT_S, DOWNLOAD_TIMEOUT_S = 60.0, 600.0
 
 
 class ServiceClient:
-    """A running service.
-
-    Args:
-        url: where it listens.
-        token: bearer token.
-    """
+    """A running service."""
 
     def __init__(self, url: str, token: str) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -100,15 +95,7 @@ class ServiceClient:
         may_be_missing: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> httpx2.Response:
-        """Answer of an operation. A refusal ends the command with a message.
-
-        Args:
-            operation: its id.
-            members: of its path, query and body, by name; those that are None are not sent.
-            content: body to send instead of the members.
-            may_be_missing: return an answer with status 404, too.
-            timeout_s: for the whole answer.
-        """
+        """Answer of an operation. A refusal ends the command with a message."""
         response = self.request(**_request_of(operation, members, content), timeout=timeout_s)
         if response.is_success or (may_be_missing and response.status_code == 404):
             return response

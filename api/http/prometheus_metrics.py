@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from importlib.resources import files
 from typing import Any, Final
 
+import msgspec
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -21,12 +24,26 @@ from prometheus_client.registry import Collector
 
 from trustwatch.scoring.records.agents import RiskLevel
 
-from .metric_table import METRICS, MetricDefinition
 from .runtime import Runtime
 
 LabelledValues = Mapping[tuple[str, ...], float]
 MetricValues = Mapping[str, LabelledValues]
 """Values of `observed` metrics, by name of the metric and labels."""
+
+
+class MetricDefinition(msgspec.Struct, frozen=True):
+    """One metric. *kind* `counter` and `histogram` are counted as things happen, `observed …` read when asked."""
+
+    name: str
+    kind: str  # counter | histogram | observed counter | observed gauge | observed histogram
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()  # of a histogram; none = those of all durations
+
+
+_table = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text("utf-8"))
+METRICS: Final = msgspec.convert([{"name": name, **metric} for name, metric in _table.items()], list[MetricDefinition])
 
 
 class RuntimeCollector(Collector):

@@ -74,14 +74,7 @@ def make_decision_point(
     alias: Callable[[str, str], str] | None = None,
     executor: StoreExecutor | None = None,
 ) -> PolicyDecisionPoint:
-    """The decision point, with what it asks.
-
-    Args:
-        changed: called with agents whose pins or approvals changed.
-        now_ms: UTC milliseconds.
-        alias: what is logged in place of principals' identifiers.
-        executor: the way into the store; None = one of its own.
-    """
+    """The decision point, with what it asks."""
     interventions = ActiveInterventions()
     registry = AgentRegistry(settings.registry)
     admission = Admission(registry, alias, store.identities)

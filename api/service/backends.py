@@ -72,12 +72,7 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
 
 
 class ModelWorkerProcess(SupervisedProcess):
-    """Supervisor of the model worker, which hands on what the worker asks for.
-
-    Args:
-        settings_file: passed on; None where there is none.
-        on_challenger_ready: called with a version that may be promoted.
-    """
+    """Supervisor of the model worker, which hands on what the worker asks for."""
 
     def __init__(self, settings_file: Path | None, on_challenger_ready: Callable[[str], None]) -> None:
         super().__init__("trustwatch.api.models.worker", settings_file, lambda _update: None)
@@ -102,14 +97,7 @@ class BackendObservers(NamedTuple):
 
 
 class EventBackend:
-    """Durable log of events, and source of risk for this process.
-
-    Args:
-        settings: of the service.
-        settings_file: passed on to other processes.
-        log: makes events durable.
-        store: lists and look-ups.
-    """
+    """Durable log of events, and source of risk for this process."""
 
     def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
         self.settings = settings

@@ -88,11 +88,6 @@ def require_embedded(settings: Settings) -> None:
 def take_backup(settings: Settings, target: Path, *, keys: bool = True) -> BackupContents:
     """Back up database, log, models and keys into a new tar. A failure leaves no file of that name.
 
-    Args:
-        settings: of the service; it may run.
-        target: made.
-        keys: False leaves key files out, for those who keep them elsewhere.
-
     Raises:
         ConfigError: not the embedded form, no store yet, or *target* exists.
         DamagedStore, CorruptLog, ModelError: what is there is damaged; it would not be a backup.

@@ -54,11 +54,7 @@ _log = structlog.get_logger(__name__)
 
 
 class EmbeddedPipelineWorker:
-    """The pipeline of the embedded form, with its log, store and spool.
-
-    Args:
-        child: the process.
-    """
+    """The pipeline of the embedded form, with its log, store and spool."""
 
     def __init__(self, child: ChildRuntime) -> None:
         settings = child.settings

@@ -61,13 +61,7 @@ _log = structlog.get_logger(__name__)
 
 
 class GroupPipelineWorker:
-    """One member of the workers' consumer group, with its source, store and publisher.
-
-    Args:
-        settings: of the service.
-        sleep: waits while a service does not answer; may raise to end the wait.
-        check: whether the number of partitions must be the one that the state was made for.
-    """
+    """One member of the workers' consumer group, with its source, store and publisher."""
 
     def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
         self._settings = settings

@@ -84,10 +84,6 @@ class JoinedWrites(asyncio.Transport):
     """A transport whose write waits for the next one, at most until the event loop has its next turn.
 
     It has what uvicorn and the guard of connections ask of one; nothing hands a connection to another protocol.
-
-    Args:
-        transport: of the connection; everything else goes to it at once.
-        loop: that it runs in.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

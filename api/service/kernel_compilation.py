@@ -18,12 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 def parts_beside_service(*, workers: bool, calls: bool) -> list[KernelPart]:
-    """Parts that are not kept and that another process than the worker is to compile, the most urgent first.
-
-    Args:
-        workers: whether a worker runs here. It compiles the features itself, at the same time.
-        calls: whether calls are judged here.
-    """
+    """Parts that are not kept and that another process than the worker is to compile, the most urgent first."""
     parts = [part for part in (KernelPart.JUDGING, KernelPart.READING) if not is_part_kept(part)]
     if workers:
         return parts

@@ -50,15 +50,7 @@ class GrowthResult(NamedTuple):
 
 
 class PartitionGrowth:
-    """Moves everything to more partitions. Nothing may write or work meanwhile; it may be run again after any failure.
-
-    Args:
-        store: of the state.
-        admin, reader: of the brokers; *reader* reads the events topic.
-        topics: names.
-        drain: applies what waits; returns when nothing does.
-        report_progress: progress, for people.
-    """
+    """Moves everything to more partitions. Nothing may write or work meanwhile; run it again after any failure."""
 
     def __init__(
         self,
@@ -172,12 +164,6 @@ def resume_offsets(
     store: SqlStore, topic: Mapping[int, PartitionExtent], *, anew: bool, accept_loss: bool
 ) -> dict[int, int]:
     """Offsets at which each partition is to be read on.
-
-    Args:
-        store: the state as it was put back.
-        topic: what the events topic holds.
-        anew: the topic was made again, so all that it holds is new.
-        accept_loss: go on at the nearest record where the one that comes next is gone.
 
     Raises:
         ConfigError: the state is of another number of partitions; or records are lost, and nobody has accepted that.

@@ -21,11 +21,7 @@ TELL_EVERY_S = 0.5
 
 
 class RiskTopicFollower:
-    """Follows risk from the beginning of its topic and decisions from now on.
-
-    Args:
-        child: the process.
-    """
+    """Follows risk from the beginning of its topic and decisions from now on."""
 
     def __init__(self, child: ChildRuntime) -> None:
         brokers = child.settings.brokers

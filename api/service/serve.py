@@ -7,10 +7,10 @@ import contextlib
 import gc
 import random
 import signal
-from collections.abc import Collection, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 import httpx2
 import structlog
@@ -28,6 +28,7 @@ from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName
 
 from .. import clock
+from ..child_process import SupervisedProcess
 from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs, service_url, store_address
 from ..data_at_rest import close_existing_data
 from ..events.ingest_status import IngestStatus
@@ -35,10 +36,11 @@ from ..events.source_silence import SILENCE_CHECK_INTERVAL_S, SilenceAlerter
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
 from ..models.learning_start import begin_learning
-from ..settings.reloading import SettingsChange
+from ..settings.loading import load_process_settings
+from ..settings.reloading import ReloadStatus, SettingsChange, change_of_settings
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
-from ..structured_logs import configure_structured_logs
+from ..structured_logs import LogLevel, configure_structured_logs
 from .assembly import (
     drop_cached_answers,
     promote_ready_challenger,
@@ -50,8 +52,87 @@ from .backends import BackendObservers, EventBackend, ServiceRoles, check_servic
 from .http_server import listening_socket, make_server
 from .kernel_compilation import COMPILING, compile_beside_service, is_scoring_kept, parts_beside_service
 from .service_parts import caller_directory, make_runtime, make_service_parts
-from .settings_reload import SettingsReload
 from .slices import SLICES
+
+# A file that turned wrong changes nothing. The processes beside this one get the signal, too, once the file was found
+# right, and take what concerns them: logs and the token policy.
+
+_log = structlog.get_logger(__name__)
+
+_LEVELS: Final = get_args(LogLevel)
+"""Levels of logs, the most talkative first."""
+
+
+class SettingsReload:
+    """Reads the settings again on request. For one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        file: Path | None,
+        apply: Callable[[SettingsChange], None],
+        processes: Sequence[SupervisedProcess],
+        status: ReloadStatus,
+    ) -> None:
+        self._settings = settings
+        self._file = file
+        self._apply = apply
+        self._processes = processes
+        self._status = status
+        self._requested = asyncio.Event()
+
+    def request(self) -> None:
+        """Have the file read soon; signals that come together are one."""
+        self._requested.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reload whenever it is asked for, until *stop*."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                asked = asyncio.create_task(self._requested.wait())
+                await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
+                asked.cancel()
+                if self._requested.is_set():
+                    self._requested.clear()
+                    await self.reload()
+        finally:
+            stopping.cancel()
+
+    async def reload(self) -> None:
+        """Read the file; bring into force what is safe, name what is not."""
+        try:
+            change = await asyncio.to_thread(self._read)
+        except Exception as error:  # whatever is wrong with it, the settings in force stay
+            self._status.errors += 1
+            text = str(error) if isinstance(error, ConfigError) else repr(error)
+            _log.error("settings were not reloaded; those in force stay", error=text)
+            return
+        self._status.reloads += 1
+        logs, before = change.settings.logs, self._settings.logs
+        self._settings, self._status.restart_needed = change.settings, change.restart
+        is_quieter = _LEVELS.index(logs.level) > _LEVELS.index(before.level)
+        if is_quieter:  # by the level that held, else the line that says so would be the first to be left out
+            _tell(change)
+        configure_structured_logs(logs.level, logs.format)
+        self._apply(change)
+        for process in self._processes:
+            process.send_signal(signal.SIGHUP)
+        if not is_quieter:
+            _tell(change)
+
+    def _read(self) -> SettingsChange:
+        """Raises ConfigError: also where a value can be read and not be used."""
+        change = change_of_settings(self._settings, load_process_settings(self._file))
+        policy_book(change.settings)
+        return change
+
+
+def _tell(change: SettingsChange) -> None:
+    _log.info("settings reloaded", applied=list(change.applied))
+    if change.restart:
+        _log.warning("settings changed that need a restart", members=list(change.restart))
+
 
 _log = structlog.get_logger(__name__)
 
@@ -73,12 +154,6 @@ async def serve(
     removed: Iterable[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM.
-
-    Args:
-        settings: as configured.
-        settings_file: where they were read; None = from variables alone.
-        roles: the parts that run here.
-        removed: warnings about removed settings that the file still has.
 
     Raises:
         TrustwatchError: the service can not start.
@@ -124,16 +199,7 @@ def make_local_key(settings: Settings) -> None:
 
 
 class RunningService:
-    """One running service: its parts, and the order in which they start and end.
-
-    Args:
-        settings: as configured.
-        backend: log, store, and the processes beside this one.
-        view: what is answered from.
-        status: how the pipeline fares.
-        model_version: for answers about agents that were never seen.
-        roles: the parts that run here.
-    """
+    """One running service: its parts, and the order in which they start and end."""
 
     def __init__(
         self,

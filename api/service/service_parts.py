@@ -97,12 +97,7 @@ def make_service_parts(
     wake_dispatcher: Callable[[], None],
     interventions_changed: Callable[[Collection[AgentName]], None],
 ) -> ServiceParts:
-    """Make all parts.
-
-    Args:
-        wake_dispatcher: called where rows to deliver may be waiting.
-        interventions_changed: called with agents whose pins or approvals changed.
-    """
+    """Make all parts."""
     log, store = backend.log, backend.store
     jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
     policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
@@ -170,11 +165,7 @@ def _make_silence_alerter(
 
 
 def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
-    """Everything that the application uses.
-
-    Args:
-        model_version: for answers about agents that were never seen.
-    """
+    """Everything that the application uses."""
     archive_only = parts.archive.archive_only
     readiness_checks = {"archive": parts.archive.is_ready} if archive_only else {}
     readiness_checks["issuers"] = lambda: _has_issuer_keys(parts.jwks)

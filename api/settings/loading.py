@@ -40,14 +40,6 @@ def environment_with(path: Path | None) -> dict[str, str]:
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read the file, set what the environment sets, check.
 
-    Args:
-        path: the YAML file; None is the file that `TRUSTWATCH_SETTINGS` names, or defaults alone.
-        environ: variables of the process.
-
-    Returns:
-        Settings with absolute paths: relative ones count from the settings file, those of variables from the working
-        folder.
-
     Raises:
         ConfigError: names the file or the variable, the path of the wrong member and what it may be; never the value
             of a secret.

@@ -191,10 +191,6 @@ def is_removed(place: str) -> bool:
 def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list[str]:
     """Take removed settings out of what a file and variables hold; returns a warning for those that share a line.
 
-    Args:
-        raw: changed in place.
-        origin: names the file or variable that a message is about.
-
     Raises:
         ConfigError: one does not hold its old default.
     """

@@ -11,6 +11,7 @@ import msgspec
 from trustwatch.ingest.settings import Name, SettingsPart, is_loopback, setting
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
+from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.access_evaluation import OutsideBoundary
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
@@ -29,7 +30,6 @@ from .enforcement_settings import GatewaySettings, HookSettings
 from .event_source_settings import SELF
 from .kafka_settings import KafkaSettings
 from .learning_settings import LifecycleSettings
-from .risk_settings import ServiceRiskSettings
 from .service_settings import (
     ListenSettings,
     LogSettings,
@@ -39,6 +39,16 @@ from .service_settings import (
 from .shared_signals_settings import SharedSignalsSettings
 from .storage_settings import ArchiveSettings, IdentitySettings, PrivacySettings, StoreSettings
 from .topic_settings import ForeignTopicSettings
+
+
+class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
+    """The engine's settings, and what the service does with its levels."""
+
+    staleness_s: Annotated[
+        float,
+        setting("answers say `stale` when the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
+    ] = 300.0
+    cool_down_s: Annotated[float, setting("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
 
 
 class Settings(SettingsPart, frozen=True):

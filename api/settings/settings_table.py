@@ -32,11 +32,7 @@ _OWN_PAGES = {"mapping": "[mappings](mappings.md)"}
 
 
 def settings_table(root: type = Settings, *, whole: bool = False) -> str:
-    """Markdown table of the members of *root*: path, type, default, meaning.
-
-    Args:
-        whole: also what another page or an earlier row says.
-    """
+    """Markdown table of the members of *root*: path, type, default, meaning."""
     told = list(table_rows(root))
     rows = [
         f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path) if root is Settings else ''} |"

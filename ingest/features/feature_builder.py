@@ -12,7 +12,6 @@ from ..compilation import allocation_free
 from . import feature_kernel, layout
 from .feature_table import FEATURE_COUNT
 from .layout import Array, Baseline
-from .missing_evidence import unordered_sessions
 from .row_observations import RowObservations, allocate_observations
 
 AgentKeys = npt.NDArray[np.uint64]
@@ -169,14 +168,6 @@ class FeatureBuilder:
     def evict_all(self) -> None:
         """Every agent moves out, and comes back when it acts again: as when memory is full."""
         self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
-
-    @property
-    def order_doubted_agents(self) -> int:
-        """Resident agents some of whose sessions have no evidence of order."""
-        state = self.state
-        rows = np.flatnonzero(state.disorder[:, 0] > layout.MOST_UNORDERED)  # few of many: this is asked twice a second
-        unordered = unordered_sessions(state.disorder[rows], state.session_last[rows], state.session_doubt[rows])
-        return int(((unordered > 0) & (self.slots.keys[rows] != 0)).sum())
 
     def observe(
         self,

@@ -32,11 +32,6 @@ class LogTail(NamedTuple):
 def recover_log(directory: Path, synced_offset: int, check_all: bool) -> LogTail:
     """Find the end of the log, cut off what a crash left half written, and make what remains durable.
 
-    Args:
-        directory: folder of the log.
-        synced_offset: last published position; records before it were acknowledged.
-        check_all: verify every older segment too, not only the last one.
-
     Raises:
         CorruptLog: acknowledged records are damaged or missing; names file and byte.
     """
@@ -131,12 +126,6 @@ class EventLog:
     Opening truncates a tail that a crash tore (with a warning) and publishes the synced position. After a failed write
     or fsync the object refuses everything until `reopen` has read the files afresh.
 
-    Args:
-        directory: created if missing.
-        segment_bytes: a segment that has reached this size is closed and a new one begun.
-        check_all: verify the check sums of all older segments on opening (about a second per 2 GB), not only of the
-            last; readers verify what they read in any case.
-
     Raises:
         LogInUse: another writer holds the directory.
         CorruptLog: acknowledged records are damaged or missing.
@@ -190,9 +179,6 @@ class EventLog:
 
     def append(self, records: Sequence[Record]) -> int:
         """Write *records* as one chunk; durable only after `sync`. No records write nothing.
-
-        Returns:
-            Offset of the first record.
 
         Raises:
             LogFailed: the write failed; nothing since the last `sync` counts as written.
@@ -290,11 +276,7 @@ class EventLog:
         return self._base
 
     def replace_segment(self, base: int, fresh: Path) -> bool:
-        """Put *fresh*, a segment with the same offsets, in place of a closed one, in one rename.
-
-        Returns:
-            False where retention has dropped that segment meanwhile; *fresh* is removed then.
-        """
+        """Put *fresh*, a segment with the same offsets, in place of a closed one, in one rename."""
         path = segment_path(self.directory, base)
         if base >= self._base:
             raise ValueError(f"{path}: is being written and can not be replaced")
@@ -310,9 +292,6 @@ class EventLog:
 
         The last segment always stays. Pass the offset from which the duplicate window is rebuilt, not the committed
         one: that reaches further back.
-
-        Returns:
-            Number of segments deleted.
         """
         bases = segment_bases(self.directory)
         dropped = 0

@@ -69,12 +69,6 @@ class GroupCommit:
     A round takes what has queued up while the round before it was written, as one chunk with one fsync. When a round
     fails, it and everything queued behind it fails with `LogFailed`, and further calls are refused for *retry_after_s*;
     the next call then reopens the log (which reads its end afresh) before it writes.
-
-    Args:
-        log: used by nobody else while this object lives; stays open after `close`.
-        queue_bytes: bound of payload that waits or is being written; at least MAX_CHUNK_BYTES.
-        round_bytes: bound of one round, except that a single call is never cut.
-        retry_after_s: wait that refused callers are asked for, and the pause before a failed log is reopened.
     """
 
     def __init__(
@@ -98,9 +92,6 @@ class GroupCommit:
 
     async def commit(self, records: Sequence[Record]) -> int:
         """Make *records* durable, in order and with consecutive offsets.
-
-        Returns:
-            Offset of the first record, after the fsync.
 
         Raises:
             Backpressure: the queue is full; `retry_after_s` is a hint.

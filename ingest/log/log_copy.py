@@ -36,11 +36,6 @@ def copy_log(source: Path, target: Path, needed_from: int) -> LogExtent:
     A segment is read by its path, at once and in order: retention may remove the oldest meanwhile, an erasure may put a
     rewritten one in its place. Either is whole.
 
-    Args:
-        source: folder of the log.
-        target: made; there must be none.
-        needed_from: first offset that the copy has to hold.
-
     Raises:
         ConfigError: there is no log.
         CorruptLog: an acknowledged record can not be read back; names file and byte.

@@ -20,9 +20,6 @@ class LogGroupSource:
     """Implements `GroupSource`: the log's one partition belongs to whoever joins, until `close`.
 
     Each process that reads a log is a group of its own, and nobody else has to be asked: `join` assigns at once.
-
-    Args:
-        directory: of the `EventLog`.
     """
 
     failed_polls = 0

@@ -66,9 +66,6 @@ class ChunkCursor:
     def next_chunk(self, end: int) -> tuple[log_frames.ChunkHeader, bytes, int]:
         """The chunk at the cursor, with the buffer and the position it lies at; the cursor moves behind it.
 
-        Args:
-            end: offset up to which the log is known to be synced; must be larger than `offset`.
-
         Raises:
             CorruptLog: the chunk is damaged or missing; names file and byte.
         """
@@ -200,9 +197,6 @@ class LogReader:
         """Id hashes of the records from *start_offset* up to *end_offset*, to rebuild a duplicate window.
 
         *partition* is 0, as there is no other. The position of `poll` is not touched.
-
-        Returns:
-            Shape (end_offset - start_offset,); 0 for records that are no events.
 
         Raises:
             CorruptLog: part of the range is not kept, not yet durable, or damaged.

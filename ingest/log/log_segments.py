@@ -152,9 +152,6 @@ def write_rewritten_segment(
 ) -> tuple[Path, RewriteCount] | None:
     """Write one segment anew, with its records before *end* as *change* has them; None where nothing changes.
 
-    Returns:
-        The fresh file, synced, for `EventLog.replace_segment`; and what was replaced.
-
     Raises:
         CorruptLog: the segment is damaged, or has gone.
     """

@@ -176,9 +176,6 @@ def clustered_share_bounds(
 
     Wilson's interval over as many calls as would tell as much if they were independent (Kish's design effect from the
     spread between units, never below 1).
-
-    Args:
-        asked, challenged: (u,) calls by unit.
     """
     total = int(asked.sum())
     if not total:

@@ -101,10 +101,6 @@ def bootstrap_bands(
     """Bootstrap of `curve`: 95 % of resamples of units that are independent of each other lie within.
 
     None where fewer than five units are bad or good: resamples of so few say nothing.
-
-    Args:
-        bad, scores: as for `curve`.
-        dice: draws how often a unit counts; default: the same each time.
     """
     y, s = np.asarray(bad, bool), np.asarray(scores, np.float64)
     if min(y.sum(), (~y).sum()) < 5:

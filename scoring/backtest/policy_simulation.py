@@ -80,12 +80,7 @@ class PolicySimulationResult(msgspec.Struct):
 
 
 class PolicySimulation:
-    """Evaluates the requests of one share under a policy.
-
-    Args:
-        book: the policy.
-        from_ms: revocations before it are not told, UTC milliseconds.
-    """
+    """Evaluates the requests of one share under a policy."""
 
     def __init__(self, book: PolicyBook, from_ms: int = 0) -> None:
         self.result = PolicySimulationResult(Counter(), 0, {}, [])

@@ -32,13 +32,6 @@ def run_backtest(
 ) -> tuple[list[BacktestCounts], list[MalformedRecord]]:
     """Run a plan.
 
-    Args:
-        plan: see there.
-        progress: called now and then with the bytes read so far, of `total_bytes(plan)`.
-
-    Returns:
-        Counts by model of the plan, and the first few records that are no events: offset, path, reason.
-
     Raises:
         UnreadableFile, ConfigError: events, labels or a model can not be read.
     """

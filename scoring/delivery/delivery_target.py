@@ -12,17 +12,7 @@ from ..records.commits import LeasedDelivery
 
 @dataclass(frozen=True)
 class DispatchPolicy:
-    """Numbers of the dispatcher; times in the unit of their name.
-
-    Args:
-        backoff_base_s: upper bound of the wait after the first failure; it doubles with each further one.
-        backoff_cap_s: upper bound of any wait that we choose ourselves.
-        retry_after_cap_s: upper bound of a wait that a target asks for.
-        max_age_s: a delivery that waited this long is given up (`dead`).
-        cooldown_s: further alerts of the same agent and reason within this time are suppressed; 0 = none.
-        concurrency: attempts at once per target; also the rows of a target held in memory.
-        poll_s: how often to look for work when nobody says that there is some.
-    """
+    """Numbers of the dispatcher; times in the unit of their name."""
 
     backoff_base_s: float = 1.0
     backoff_cap_s: float = 300.0
@@ -115,11 +105,7 @@ class Notifier(Protocol[T_contra]):
 
 @dataclass(frozen=True)
 class DeliveryChannel(Generic[T]):
-    """A target together with the notifier that reaches it, for rows of *kind*.
-
-    Args:
-        policy: how it is tried again, at once and how often; None = as the dispatcher does. Ages are the dispatcher's.
-    """
+    """A target together with the notifier that reaches it, for rows of *kind*."""
 
     kind: str
     target: T

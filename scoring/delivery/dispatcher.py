@@ -41,11 +41,6 @@ def _ignore_outcome(_target: str, _outcome: str) -> None:
 class Dispatcher:
     """Runs in one event loop; the store is called in threads.
 
-    Args:
-        channels: targets with their notifiers; names are unique.
-        clock: UTC milliseconds.
-        observe: called with (target, outcome) after each attempt, for metrics; outcome as in DeliveryResult.
-
     Raises:
         ConfigError: two targets have the same name.
     """

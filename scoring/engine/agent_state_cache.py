@@ -47,11 +47,7 @@ class AgentLoader(Protocol):
 
 
 class AgentStateCache:
-    """Implements the feature builder's `StateSpill`, and builds the rows that a commit writes.
-
-    Args:
-        store: where other agents come from; None keeps those that moved out in memory (replay).
-    """
+    """Implements the feature builder's `StateSpill`, and builds the rows that a commit writes."""
 
     def __init__(
         self,
@@ -144,11 +140,7 @@ class AgentStateCache:
         self._met.note(self._unsaved.waiting)
 
     def preload(self, rows: Sequence[AgentRow]) -> int | None:
-        """Let agents that were not met move in; nobody has to leave.
-
-        Returns:
-            How many moved in; None = there is no room for all of them, or too many were met to tell which are fresh.
-        """
+        """Let agents that were not met move in; nobody has to leave."""
         fresh = self._met.unmet(rows)
         if fresh is None or self.builder.slots.overflow(len(fresh)):
             return None
@@ -160,11 +152,7 @@ class AgentStateCache:
         return len(fresh)
 
     def preload_columns(self, columns: AgentColumns) -> int | None:
-        """Let agents that were not met move in, as `preload` does, without a row being made of each.
-
-        Returns:
-            How many moved in; None = as of `preload`.
-        """
+        """Let agents that were not met move in, as `preload` does, without a row being made of each."""
         unmet = self._met.are_unmet(columns.keys.tolist())
         if unmet is None:
             return None

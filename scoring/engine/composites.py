@@ -37,11 +37,7 @@ _MADE = np.array([at for at, feature in enumerate(FEATURES) if feature.parts], n
 
 
 def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
-    """Named features (m, F) with those that are odd because of a first use of a named one.
-
-    Args:
-        fresh: uint32 (m,), bit k where the item of kind k is new to the agent.
-    """
+    """Named features (m, F) with those that are odd because of a first use of a named one."""
     wide = named.copy()
     for kind, implied in IMPLIED_FEATURES.items():
         new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)

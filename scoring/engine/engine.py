@@ -53,12 +53,7 @@ class EngineSettings(NamedTuple):
 
 
 class Engine:
-    """Scores batches and keeps all state of resident agents.
-
-    Args:
-        store: where agents come from that are not in memory; None keeps those that moved out in memory (replay).
-        identities: of the deployment, as in the store; None = those of an encoder that has none either.
-    """
+    """Scores batches and keeps all state of resident agents."""
 
     def __init__(
         self,

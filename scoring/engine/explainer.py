@@ -63,12 +63,7 @@ _OF_EVENT = frozenset(at for at, feature in enumerate(FEATURES) if _is_of_event(
 def replaceable_features(
     reasons: Iterable[RiskReason], vector: npt.NDArray[np.float64], surprise: npt.NDArray[np.float64]
 ) -> list[int]:
-    """Features of unusual things that another event could have had in their place, the strongest of *reasons* first.
-
-    Args:
-        vector: of the event, (F,).
-        surprise: of the event's items, (KINDS,): it tells which item a reason of several speaks of.
-    """
+    """Features of unusual things that another event could have had in their place, the strongest of *reasons* first."""
     named = [reason for reason in reasons if reason.feature in FEATURE_INDEX]
     ranked = sorted(named, key=lambda reason: -reason.contribution)
     features = [_thing_of(FEATURES[FEATURE_INDEX[reason.feature]], surprise) for reason in ranked]
@@ -108,11 +103,7 @@ def thing_words(index: int) -> str:
 def with_usual(
     vectors: npt.NDArray[np.float64], index: int, new_kinds: int, codes: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.float64]:
-    """Copies of an event's *vectors* (m, F) had one thing been usual, with what is odd because of it alone.
-
-    Args:
-        codes: of the event, (m, CODES).
-    """
+    """Copies of an event's *vectors* (m, F) had one thing been usual, with what is odd because of it alone."""
     after = vectors.copy()
     explanation = FEATURES[index].explanation
     usual = [index, *(FEATURE_INDEX[signal.code] for signal in signals_of(index) if signal.code in FEATURE_INDEX)]

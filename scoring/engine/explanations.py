@@ -380,11 +380,6 @@ def with_prior_reasons(
 
     Hard signals come first, then who called, and beside them at most `MAX_REASONS` of the rest, among them the event's
     own strongest. How much has gathered comes last, and the event itself says that better than what was kept.
-
-    Args:
-        weight: evidence of the event, natural log.
-        kept_weight: evidence of that event; 0 or less tells nothing.
-        kept_ms: when it happened, UTC milliseconds.
     """
 
     def order(reason: RiskReason) -> tuple[int, float]:
@@ -421,12 +416,7 @@ def caller_reasons(reasons: Sequence[RiskReason]) -> list[RiskReason]:
 def with_callers(
     kept: Sequence[RiskReason], kept_weight: float, reasons: Sequence[RiskReason], weight: float, at_ms: int
 ) -> tuple[RiskReason, ...]:
-    """Reasons *kept* of an agent, and beside them what a weaker event after it says of who called.
-
-    Args:
-        kept_weight, weight: evidence of both, natural log.
-        at_ms: when the weaker one happened, UTC milliseconds.
-    """
+    """Reasons *kept* of an agent, and beside them what a weaker event after it says of who called."""
     seen = {(reason.feature, reason.observed) for reason in kept}
     part = max(weight, 0.0) / (kept_weight + max(weight, 0.0))
     more = [reason for reason in caller_reasons(reasons) if (reason.feature, reason.observed) not in seen]

@@ -216,12 +216,7 @@ class FeedbackRules:
         return rules
 
     def coverage(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> RuleCoverage | None:
-        """Rows that rules speak of, counted; None where there are none, which costs next to nothing.
-
-        Args:
-            columns: a batch; peer groups are those that the agents are known to have.
-            received_ms: when each event arrived; a date that is put back keeps no rule alive.
-        """
+        """Rows that rules speak of, counted; None where there are none, which costs next to nothing."""
         if not self._agents and not self._groups:
             return None
         names = columns.names

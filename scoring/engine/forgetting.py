@@ -15,11 +15,7 @@ MAX_NAME_ERASERS = 100
 
 
 class ErasedAgents:
-    """Agents that must not come back from a model's history, known by keyed marks.
-
-    Args:
-        key: makes the marks; None = nobody was ever erased here.
-    """
+    """Agents that must not come back from a model's history, known by keyed marks."""
 
     def __init__(self, key: PrivacyKey | None = None, marks: Collection[str] = ()) -> None:
         self._key = key

@@ -256,11 +256,7 @@ MOST_TOKEN_GAP_MS = 300_000.0
 
 
 class HardSignalRules:
-    """The enabled part of the table.
-
-    Args:
-        disabled: codes that are switched off. Raises ValueError for a code that is not in the table.
-    """
+    """The enabled part of the table."""
 
     def __init__(self, disabled: Collection[str] = ()) -> None:
         unknown = set(disabled) - set(hard_signal_codes())

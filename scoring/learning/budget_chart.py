@@ -83,16 +83,7 @@ def budget_chart(
     budget: float,
     level: str = "medium",
 ) -> list[BudgetDay]:
-    """The chart of *level* over *days*, by day and group, oldest first.
-
-    Args:
-        days: consecutive days.
-        alerts: decisions that raised an agent.
-        counted: agent-days as a keeper counted them; of several versions the largest count holds.
-        lifespans: agents by first and last day, for days that nobody counted.
-        marks: (day, tenant, type) -> what people said about its alerts.
-        budget: alerts accepted per 1,000 agent-days.
-    """
+    """The chart of *level* over *days*, by day and group, oldest first."""
     observed = {
         (alert_count.day, alert_count.tenant, alert_count.agent_type): int(getattr(alert_count, level))
         for alert_count in alerts

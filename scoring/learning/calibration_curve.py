@@ -47,11 +47,7 @@ class ObservedShare(NamedTuple):
 
 
 def calibration_curves(calibration: Calibration, groups: Mapping[PeerGroup, int]) -> list[CalibrationCurve]:
-    """Curve of the fleet, and of each group that has one of its own; empty for a calibration of nobody.
-
-    Args:
-        groups: hash of each group, by name.
-    """
+    """Curve of the fleet, and of each group that has one of its own; empty for a calibration of nobody."""
     if not len(calibration.groups):
         return []
     curves = [_calibration_curve(calibration, FLEET_PEER_GROUP, FLEET_GROUP)]

@@ -92,12 +92,7 @@ class ChallengeExpectation(NamedTuple):
 
 
 def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget) -> ChallengeExpectation | None:
-    """Expectation of a model's thresholds; None where its history was too short to rehearse questions.
-
-    Args:
-        rehearsed: calls of the history's end, asked of a model of what came before.
-        budget: calls that may wait.
-    """
+    """Expectation of a model's thresholds; None where its history was too short to rehearse questions."""
     if rehearsed is None:
         return None
     agents, agent_of = np.unique(rehearsed.agent, return_inverse=True)

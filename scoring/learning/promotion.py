@@ -82,13 +82,7 @@ class PromotionAssessment(NamedTuple):
 def assess_promotion(
     comparison: ShadowComparison, budget: Mapping[str, float], min_agent_days: int
 ) -> PromotionAssessment:
-    """Judge a challenger by its shadow run.
-
-    Args:
-        comparison: both models over the same events.
-        budget: alerts accepted per 1,000 agent-days, by level.
-        min_agent_days: fewer say nothing.
-    """
+    """Judge a challenger by its shadow run."""
     gains: list[str] = []
     reasons: list[str] = []
     if comparison.agent_days < min_agent_days:

@@ -222,15 +222,6 @@ def train_and_save(
 ) -> TrainedVersion:
     """Train on *columns*, check the alert budget, and save to *directory*, all or nothing.
 
-    Args:
-        directory: of the model; an older one there is replaced.
-        salt: that of the model in force, so that what is known of agents carries over.
-        version: its name.
-        settings: of the detector.
-        engine: its settings of risk are what the model is checked against, and say what is sensitive.
-        now_ms: creation time.
-        progress: called with the stage and how far it is; may raise to give up.
-
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """

@@ -105,10 +105,6 @@ def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history
     What is new is the odder the longer the history, about as its logarithm: a new key is odder to the model of all than
     to that of three quarters. How much follows from how much odder it was to the latter than to that of the half; what
     became known meanwhile stays as it is.
-
-    Args:
-        model_of: gives the model with only some events as its history.
-        history: in order.
     """
     half, split = int(HALF * len(history)), int(ASKED_FROM * len(history))
     after = history.take(np.arange(split, len(history)))

@@ -26,11 +26,6 @@ class CommitRound:
     """Commits of partitions, at least one, in one transaction; then their decisions are published.
 
     It is made and finished by the thread of the pipeline; `write` may be called by another one meanwhile.
-
-    Args:
-        partitions: what they have applied is committed.
-        context: what they share.
-        with_states: False = their decisions alone.
     """
 
     def __init__(

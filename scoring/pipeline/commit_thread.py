@@ -13,11 +13,7 @@ from .pipeline_context import PipelineContext
 
 
 class CommitThread:
-    """Writes one round of commits at a time, beside the thread of the pipeline.
-
-    Args:
-        context: of the pipelines.
-    """
+    """Writes one round of commits at a time, beside the thread of the pipeline."""
 
     def __init__(self, context: PipelineContext) -> None:
         self._context = context

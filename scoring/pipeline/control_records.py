@@ -33,14 +33,7 @@ _erasure_decoder = msgspec.json.Decoder(EraseCommand)
 
 
 class ControlRecords:
-    """Applies the control records of one partition.
-
-    Args:
-        engine: with the agents in memory.
-        decider: makes decisions of what an order changes.
-        models: which model judges.
-        edges: who had to do with whom, as far as it is collected; None where nobody does.
-    """
+    """Applies the control records of one partition."""
 
     def __init__(
         self, engine: Engine, decider: DecisionMaker, models: ModelSwitcher, edges: EdgeCollector | None

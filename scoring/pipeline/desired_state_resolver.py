@@ -31,15 +31,7 @@ _ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL)
 
 
 class DesiredStateResolver:
-    """Desired states as one process sees them. For one event loop; the store is asked in threads.
-
-    Args:
-        store: levels and principals of agents, and what is lowered.
-        verdicts: policy and pins.
-        now_ms: UTC milliseconds.
-        new_id: text that never repeats, for keys of rows.
-        every_level: whether some actuator acts at `low` and `unknown`, too, so that every agent is looked at.
-    """
+    """Desired states as one process sees them. For one event loop; the store is asked in threads."""
 
     def __init__(
         self,

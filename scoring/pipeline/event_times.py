@@ -34,13 +34,7 @@ def is_haste(hasty: int, agents: int) -> bool:
 
 
 class EventTimes:
-    """Looks at the events of one partition, and says so where they do not come as they happen.
-
-    Args:
-        partition: of the log.
-        counts: gets `old_events` (a day old at their arrival), `known_events` (not newer than the model's history)
-            and `hasty_events` (while most agents are in haste).
-    """
+    """Looks at the events of one partition, and says so where they do not come as they happen."""
 
     def __init__(self, partition: int, counts: Counter[str]) -> None:
         self._partition = partition

@@ -45,14 +45,7 @@ class PartitionProgress(NamedTuple):
 
 
 class ConsumerGroupPipeline:
-    """Implements `PartitionOwner`: one `PartitionPipeline` for each partition that is ours.
-
-    Args:
-        source: joined to the group by `start`.
-        context: what the partitions share; its source is the same one.
-        make_processor: a new processor for a partition, with the memory it may take.
-        on_change: called after partitions came or went.
-    """
+    """Implements `PartitionOwner`: one `PartitionPipeline` for each partition that is ours."""
 
     def __init__(
         self,

@@ -93,11 +93,7 @@ def decode_update(frame: bytes) -> PipelineUpdate:
 
 
 class PipelineUpdateSender:
-    """Writes updates to a connected socket.
-
-    Args:
-        connection: its other end is read by the answering process.
-    """
+    """Writes updates to a connected socket."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

@@ -28,10 +28,6 @@ class ModelChoice(NamedTuple):
 class ActiveModels:
     """Chooses and loads models for the partitions of one worker.
 
-    Args:
-        registry: versions of models.
-        now_ms: UTC milliseconds.
-
     Raises:
         ModelError: the installed model can not be read.
         OSError: it can not be copied into the registry.
@@ -81,12 +77,7 @@ class ActiveModels:
 
 
 class ModelSwitcher:
-    """Switches between the models that judge a partition.
-
-    Args:
-        engine: with the agents in memory; a switch moves them over to the other model.
-        models: versions to switch to; None where there is one model alone.
-    """
+    """Switches between the models that judge a partition."""
 
     def __init__(self, engine: Engine, models: ActiveModels | None) -> None:
         self._engine = engine

@@ -42,13 +42,7 @@ agents are being preloaded."""
 
 
 class PartitionPipeline:
-    """Applies the records of one partition, publishes the risk that follows, and commits what they did.
-
-    Args:
-        partition: its number.
-        processor: applies records; made for this partition alone.
-        context: what it shares with others.
-    """
+    """Applies the records of one partition, publishes the risk that follows, and commits what they did."""
 
     def __init__(self, partition: int, processor: Processor, context: PipelineContext) -> None:
         self._processor = processor
@@ -228,12 +222,6 @@ class PartitionPipeline:
 
 
 def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, *, work_beside: bool) -> float:
-    """Longest wait for records: until something has to be published or committed, at most *longest_s*.
-
-    Args:
-        partitions: of the worker.
-        longest_s: seconds.
-        work_beside: whether a thread beside is at work, whose result has to be collected.
-    """
+    """Longest wait for records: until something has to be published or committed, at most *longest_s*."""
     waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commits.due_in_s() for partition in partitions)]
     return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))

@@ -72,15 +72,7 @@ class _BegunCommit(NamedTuple):
 
 
 class PartitionCommits:
-    """Gathers what the batches of one partition did, and makes commits of it.
-
-    Args:
-        partition: its number.
-        processor: has the agents, and what control records asked for.
-        context: what the partition shares with others.
-        risk: says what of a commit was published before.
-        wait_before_retry: called while a service does not answer; raises to give up.
-    """
+    """Gathers what the batches of one partition did, and makes commits of it."""
 
     def __init__(
         self,
@@ -246,10 +238,6 @@ class PartitionCommits:
         """Begin to commit everything since the last commit; or that one again, if it was given up.
 
         What is applied from here on is for the commit after it.
-
-        Args:
-            with_states: False = decisions alone, and what goes with them; but a switch of models never waits for
-                decisions that follow it.
         """
         if self._begun is None:
             if not with_states and not self._processor.model_switcher.pending_switches:

@@ -136,12 +136,7 @@ class _Preload:
 
 
 class AgentPreloader:
-    """Preloads partitions, one after the other. For the thread of the pipeline.
-
-    Args:
-        store: where rows are read.
-        monotonic: clock, s.
-    """
+    """Preloads partitions, one after the other. For the thread of the pipeline."""
 
     def __init__(self, store: SqlStore, monotonic: Callable[[], float]) -> None:
         self._store = store

@@ -54,20 +54,7 @@ class AppliedBatch(NamedTuple):
 
 
 class Processor:
-    """Applies records in order.
-
-    Args:
-        engine: with the agents in memory.
-        encoder: turns events into columns under the model's salt.
-        window: recognises events that came before.
-        policy: token policies and modes.
-        decode: how an event record is read; history files are read more leniently than what the service
-            takes in. What `decode_event` accepts it must read as the same event (see `RawEncoder`).
-        edges: picks out who had to do with whom; None where nobody writes it.
-        models: other versions, for commands to switch; None where there is one model alone.
-        vectors: packs what was computed, for the archive; None where nobody keeps it.
-        compiled_elsewhere: see `RawEncoder`.
-    """
+    """Applies records in order."""
 
     def __init__(
         self,
@@ -214,11 +201,7 @@ class VectorFrames(NamedTuple):
 
 
 class VectorCollector:
-    """Packs the batches of one partition until they are taken.
-
-    Args:
-        partition: of the log.
-    """
+    """Packs the batches of one partition until they are taken."""
 
     def __init__(self, partition: int = 0) -> None:
         self._partition = partition
@@ -261,11 +244,7 @@ class VectorCollector:
 
 
 class StageMetrics:
-    """Seconds by stage and counts by name since the start.
-
-    Args:
-        monotonic: seconds on a clock that never goes back.
-    """
+    """Seconds by stage and counts by name since the start."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic

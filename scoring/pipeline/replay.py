@@ -74,15 +74,7 @@ class ReplaySummary(NamedTuple):
 
 
 class HistoryReplay:
-    """Runs one source to its end.
-
-    Args:
-        model: to score with.
-        settings: learning on (as live) or off, budgets.
-        domains: the tenants' internal domains.
-        window: recognises duplicates; a back-test passes one that leaves out other shares' events, too.
-        newest: event time, UTC milliseconds, of the newest event of the last batch, where that is not all here.
-    """
+    """Runs one source to its end."""
 
     def __init__(
         self,

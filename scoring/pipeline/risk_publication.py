@@ -33,11 +33,6 @@ class RiskPublication:
 
     An answer never goes back to what an agent was before. What a worker that died had published is applied again by the
     next one, which publishes nothing until that is over. A worker that may have lost the partition asks the store.
-
-    Args:
-        processor: has the agents.
-        context: of the worker.
-        wait_before_retry: called while the store does not answer; raises to give up.
     """
 
     def __init__(
@@ -65,13 +60,7 @@ class RiskPublication:
         self._published_at, self._took_s = context.monotonic(), 0.0
 
     def take_over(self, owner: Position, held_until: int, published: int) -> None:
-        """Go on from a stored position.
-
-        Args:
-            owner: the position, in the epoch that begins.
-            held_until: offset up to which the owner before may have published risk.
-            published: offset up to which what commits wrote is known to be published.
-        """
+        """Go on from a stored position."""
         self._applied, self.offset, self._held_until = owner, owner.offset, held_until
         if published < owner.offset and self._context.on_risk is not None:
             self._unpublished_above = published

@@ -58,12 +58,7 @@ def epoch_of_record(value: bytes | None) -> int:
 
 
 class RiskTopicReader:
-    """Collects records that were read and hands them out as updates.
-
-    Args:
-        partitions: of the events topic: a partition without any sign of life makes its agents' answers stale.
-        identities: under whose key agents are known here, whatever the topic says.
-    """
+    """Collects records that were read and hands them out as updates."""
 
     def __init__(self, partitions: int, identities: IdentityHasher = IdentityHasher()) -> None:  # noqa: B008
         self._identities = identities
@@ -135,11 +130,7 @@ class RiskTopicReader:
             self._changes.append(change)
 
     def drain_updates(self, *, with_freshness: bool) -> list[PipelineUpdate]:
-        """Updates since the last call; agents before changes, signs of life last.
-
-        Args:
-            with_freshness: whether the topic was read up to its end at the start; before, answers are stale.
-        """
+        """Updates since the last call; agents before changes, signs of life last."""
         updates = [PipelineUpdate([], [], 0, 0, {}, {}, forgotten=self._erased)] if self._erased else []
         self._erased = []
         updates += [

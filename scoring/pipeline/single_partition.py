@@ -22,22 +22,7 @@ from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 
 class SinglePartitionPipeline:
-    """One worker of one partition.
-
-    Args:
-        source: hands out records.
-        processor: applies them.
-        store: keeps state, decisions, outbox, dead letters and position in one transaction.
-        policy: token policies, for alerts.
-        settings: of the operator.
-        monotonic: seconds on a clock that never goes back.
-        sleep: waits between tries while the store does not answer.
-        on_commit: called after each commit with what became durable.
-        on_risk: called with the agents that moved, as soon as their records are applied.
-        service: URI of this service, the `source` of alerts.
-        tuning: what no operator sets.
-        acts_at_every_level: whether an actuator hears of changes between `unknown` and `low`, too.
-    """
+    """One worker of one partition."""
 
     def __init__(
         self,

@@ -103,14 +103,6 @@ class TopicPublisher:
 
     Everything about a partition of events goes to the partition of the same number of the risk topic: there agents and
     signs of life stay in order.
-
-    Args:
-        writer: of topics.
-        store: where unsent rows are found again.
-        names: of our topics.
-        policy: token policies, for alerts.
-        service: URI of this service, for alerts.
-        console: URL of the console, for links in alerts; "" = there is none.
     """
 
     def __init__(

@@ -182,11 +182,7 @@ def evaluate_policy(
     outside: tuple[str, ...] = (),
     outside_boundary: OutsideBoundary = "record",
 ) -> Verdict:
-    """Verdict of the policy on a request.
-
-    Args:
-        approved: scopes that a person approved for this agent, to the letter, and that have not expired; `*` is all.
-    """
+    """Verdict of the policy on a request."""
     policy = effective_policy.table[level]
     refused, held_scopes = _classify_scopes(question, policy, approved)
     if outside and outside_boundary != "record":
@@ -309,12 +305,7 @@ class DecisionContext(NamedTuple):
 
 
 class PolicyEvaluator:
-    """Evaluates requests.
-
-    Args:
-        stale: whether what the view holds of a partition (None = of agents nobody knows) may be out of date.
-        now_ms: UTC milliseconds.
-    """
+    """Evaluates requests."""
 
     def __init__(
         self,

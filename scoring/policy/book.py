@@ -63,11 +63,7 @@ class LevelPolicies(SettingsPart, frozen=True):
 
 
 class PolicyTable:
-    """The policy of every level, and a version that changes whenever the table does.
-
-    Args:
-        version: what answers and decisions call this table; None derives it from the content.
-    """
+    """The policy of every level, and a version that changes whenever the table does."""
 
     def __init__(
         self, overrides: Mapping[RiskLevel, LevelTokenPolicy] | None = None, version: str | None = None
@@ -148,14 +144,7 @@ class EffectivePolicy(NamedTuple):
 
 
 class PolicyBook:
-    """Policies of all agents.
-
-    Args:
-        table: what holds where no rule says otherwise; its version is the version of the book.
-        descendants: highest level that a *critical* ancestor leaves to those it delegated to: they are treated as if
-            their own level were at least this one. `low` leaves them alone: nested actors inform, the current actor
-            decides (RFC 8693).
-    """
+    """Policies of all agents."""
 
     def __init__(
         self,
@@ -246,12 +235,7 @@ RESTLESS_LOOKS = 10
 
 
 class LivePolicy:
-    """The book in force. A file that turns wrong changes nothing: the last good book holds, and the error is counted.
-
-    Args:
-        path: file that is watched; None = the book never changes.
-        load: reads the file; raises ConfigError that says what is wrong where.
-    """
+    """The active book. If the file becomes invalid, the last valid book stays active, and the error is counted."""
 
     def __init__(
         self, book: PolicyBook, path: Path | None = None, load: Callable[[], PolicyBook] | None = None

@@ -106,9 +106,6 @@ class ActiveInterventions:
     ) -> frozenset[str]:
         """Scopes that a person approved for an agent when it was at *level* or above: a yes at `medium` is none at
         `high`.
-
-        Args:
-            spent: approvals for one use that were spent for the request; all others of one use do not count.
         """
         mine = self._by_agent.get(full)
         if not mine and not spent:

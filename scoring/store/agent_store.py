@@ -105,13 +105,6 @@ class AgentStore:
     ) -> AgentPage:
         """Agents of a partition, in the order of their keys as signed numbers, behind the key *after*.
 
-        Args:
-            owner: of the partition.
-            after: unsigned; None = from the first one on.
-            limit: agents.
-            state_format: whose agents come as columns; None = all come as rows.
-            last: greatest key, unsigned; None = up to the last one.
-
         Raises:
             Fenced: *owner* does not own the partition any more.
         """
@@ -236,11 +229,6 @@ class AgentStore:
         """Agents with decisions that are later than the stored states, as of the last of these; the rest as in the row.
 
         Decisions are committed before the states that belong to them. What is shown or acted on has to go by them.
-
-        Args:
-            partition: of those alone; None = of all.
-            agent: this one alone.
-            tenants: whose agents; None = of all.
         """
         tenants = tenants if agent is None else (agent.tenant,)
         with self._database.read() as connection:  # of one moment: a row that is read later may be the newer one

@@ -111,10 +111,6 @@ class CriticalDescendants:
     """Descendants of critical agents, and what changed since they were looked for last.
 
     For one thread at a time; blocks on the store.
-
-    Args:
-        store: agents and edges are read.
-        now_ms: UTC milliseconds.
     """
 
     def __init__(self, store: SqlStore, now_ms: Callable[[], int]) -> None:
@@ -124,11 +120,7 @@ class CriticalDescendants:
         """Descendant to the critical agent above it."""
 
     def find(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> tuple[dict[AgentIdentity, str], set[AgentIdentity]]:
-        """Descendants now, with the critical ancestor of each, and those whose standing changed. Raises Unavailable.
-
-        Args:
-            pinned: agents that are pinned, with the level that is acted on.
-        """
+        """Descendants now, with the critical ancestor of each, and those whose standing changed. Raises Unavailable."""
         descendants: dict[AgentIdentity, str] = {}
         since_ms = self._now_ms() - DELEGATION_WINDOW_MS
         for name in self._critical_agents(pinned):

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 def assign_cases(connection: Connection, rows: Sequence[AnyRow], rule: CaseSettings) -> dict[int, CaseOfAlert]:
-    """Put the alerts among *rows* (of the outbox, in order) into cases, and write these.
-
-    Returns:
-        The case of each row that has one, by its sequence number, as it is after that alert.
-    """
+    """Put the alerts among *rows* (of the outbox, in order) into cases, and write these."""
     changes = [change for row in rows if (change := read_level_change(row)) is not None]
     if not changes:
         return {}
@@ -44,12 +40,7 @@ def assign_cases(connection: Connection, rows: Sequence[AnyRow], rule: CaseSetti
 
 
 class _Assignment:
-    """One walk over changes of level.
-
-    Args:
-        cases: that they may belong to.
-        rule: of cases.
-    """
+    """One walk over changes of level."""
 
     def __init__(self, cases: OpenCases, rule: CaseSettings) -> None:
         self._cases = cases

@@ -70,12 +70,6 @@ class RowCodec(Generic[T]):
     """Conversion between a struct and the columns that `sql_schema.struct_table` makes of its members.
 
     Both directions run for every agent of every commit, so each is an expression that is compiled once.
-
-    Args:
-        struct: of `scoring/records`.
-        tables: that have its columns; of two with the same one the first counts.
-        agent_key: column of an agent's key.
-        without: members that have no column; they are None in what is read.
     """
 
     values: Callable[[T], tuple[Any, ...]]

@@ -222,12 +222,7 @@ class EdgeStore:
         limit: int = 1_000,
         principals: bool = False,
     ) -> list[AgentEdge]:
-        """Edges that leave (or reach) nodes, last seen first within a chunk of them.
-
-        Args:
-            nodes: agents, or *principals*.
-            since_ms, until_ms: that were seen since, and first before; 0 = no bound.
-        """
+        """Edges that leave (or reach) nodes, last seen first within a chunk of them."""
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
         identities = self._database.known_identities()
         key_of = identities.principal_key if principals else identities.agent_key

@@ -68,11 +68,7 @@ class DamagedStore(TrustwatchError):
 
 
 class Database:
-    """An engine with its two kinds of transaction, and the pages that are read with them.
-
-    Args:
-        engine: made by `open_engine`, with its tables migrated.
-    """
+    """An engine with its two kinds of transaction, and the pages that are read with them."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -151,14 +147,6 @@ class Database:
     ) -> Page[T]:
         """One page, from the end of *order* on.
 
-        Args:
-            query: what is listed; without an order of its own.
-            order: columns that together differ in every row, a time first.
-            limit: items, made to be in 1 … MAX_PAGE.
-            cursor: where the page before ended; None = this is the first.
-            make: the item in a row.
-            cursor_type: type of the values of *order*.
-
         Raises:
             BadCursor: not one of this list.
         """
@@ -179,14 +167,7 @@ class Database:
     def iterate(
         self, query: AnySelect, order: Sequence[Any], chunk: int, *, start: ColumnElement[bool] | None = None
     ) -> Iterator[AnyRow]:
-        """Every row of a query in *order*, read in chunks of their own transactions.
-
-        Args:
-            query: what is read; without an order of its own.
-            order: columns of it that together differ in every row.
-            chunk: rows a transaction.
-            start: condition of the first chunk; the others begin behind the one before.
-        """
+        """Every row of a query in *order*, read in chunks of their own transactions."""
         ordered = query.order_by(*order).limit(chunk)
         page = ordered if start is None else ordered.where(start)
         while True:
@@ -205,9 +186,6 @@ class Database:
 
     def compact(self) -> bool:
         """Leave nothing of removed rows in the database's own files, as far as the database can.
-
-        Returns:
-            False where a reader kept the database from finishing; call it again.
 
         Raises:
             Unavailable: the database does not answer, or somebody has a table locked; call it again.
@@ -233,12 +211,7 @@ class Database:
 
 
 class LeaderLock:
-    """A job that this process has. One thread uses it.
-
-    Args:
-        job: its name.
-        lock: what the database gave.
-    """
+    """A job that this process has. One thread uses it."""
 
     def __init__(self, job: str, lock: JobLock) -> None:
         self._job = job
@@ -307,11 +280,7 @@ def between(query: AnySelect, column: Column[int], since_ms: int, until_ms: int)
 
 
 def iterate_pages(read_page: Callable[[str | None], Page[T]]) -> Iterator[T]:
-    """Every item of a list that is read page by page.
-
-    Args:
-        read_page: reads the page at a cursor; None = the first.
-    """
+    """Every item of a list that is read page by page."""
     cursor = None
     while True:
         page = read_page(cursor)

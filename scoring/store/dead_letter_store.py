@@ -74,13 +74,7 @@ class DeadLetterStore:
 
 
 def write_dead_letters(connection: Connection, letters: Sequence[DeadLetter], capacity: int) -> int:
-    """Keep as many of *letters* as there is room for; count the others and return their number.
-
-    Args:
-        connection: in a transaction that writes.
-        letters: what a commit brings; those that are kept already change nothing.
-        capacity: rows that the table may have.
-    """
+    """Keep as many of *letters* as there is room for; count the others and return their number."""
     if not letters:
         return 0
     stored: set[str] = set()

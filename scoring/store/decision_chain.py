@@ -108,12 +108,7 @@ class ChainLink(NamedTuple):
 
 
 def content_digest(salt: str, values: Mapping[str, Any]) -> str:
-    """Salted digest of a decision's content, hexadecimal.
-
-    Args:
-        salt: hexadecimal.
-        values: columns of the table of decisions, at least those of `DIGESTED_COLUMNS`; others are left out.
-    """
+    """Salted digest of a decision's content, hexadecimal."""
     key = to_signed(unkeyed_agent_key(*(values[name] for name in AGENT_NAME_COLUMNS)))
     # The stored key is another one in each deployment; a digest must outlive that.
     covered = dict(zip(DIGESTED_COLUMNS, _digested_values(values), strict=True))
@@ -204,11 +199,7 @@ def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
 
 
 def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
-    """Move the chains' beginnings behind the decisions that retention removes.
-
-    Args:
-        removed: partition, sequence and digest of each.
-    """
+    """Move the chains' beginnings behind the decisions that retention removes."""
     last: dict[int, tuple[int, str]] = {}
     for partition, sequence, digest in removed:
         if sequence > last.get(partition, (0, ""))[0]:

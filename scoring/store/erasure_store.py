@@ -126,12 +126,7 @@ class ErasureStore:
     def list_with_positions(
         self, since_ms: int = 0, also: Collection[str] = ()
     ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
-        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
-
-        Args:
-            since_ms: of those that are done, the ones that changed since then, UTC milliseconds.
-            also: ids of others that are done, a few hundred at most.
-        """
+        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met."""
         recent = or_(
             ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
         )

@@ -60,9 +60,6 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
 
     A database without a key (it is new, or of 0.1) gets this one: every row's key is made from its stored name.
 
-    Args:
-        renew: take the key although the database has another one; nobody else may use it meanwhile.
-
     Raises:
         ConfigError: the database has another key.
         Unavailable: nothing was changed.

@@ -97,13 +97,7 @@ def tie_digest(tenant: str, kind: str, value: str) -> str:
 
 
 class OpenCases:
-    """All open cases that some changes of level may belong to.
-
-    Args:
-        connection: in the transaction that routes.
-        changes: at least one, in order.
-        window_s: for so long after a rise its agents and names tie others to its case.
-    """
+    """All open cases that some changes of level may belong to."""
 
     def __init__(self, connection: Connection, changes: Sequence[AlertedLevelChange], window_s: float) -> None:
         self._connection = connection

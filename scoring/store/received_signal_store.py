@@ -73,11 +73,7 @@ class ReceivedSignalStore:
                 _INSERT.execute(connection, rows)
 
     def forget(self, before_ms: int, said_before_ms: int) -> int:
-        """Remove what was taken before *before_ms*, and what was said before *said_before_ms*.
-
-        Returns:
-            How many SETs were removed.
-        """
+        """Remove what was taken before *before_ms*, and what was said before *said_before_ms*."""
         old = delete(RECEIVED_SIGNALS).where(RECEIVED_SIGNALS.c.received_ms < before_ms)
         with self._database.write() as connection:
             connection.execute(delete(SIGNAL_STATEMENTS).where(SIGNAL_STATEMENTS.c.said_ms < said_before_ms))

@@ -49,14 +49,7 @@ class RetentionSettings(SettingsPart, frozen=True):
     log: Annotated[int, setting("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7
 
     def cutoffs(self, now_ms: int, *, default_days: int, agents_days: int, events_days: int) -> RetentionCutoffs:
-        """Times before which rows go.
-
-        Args:
-            now_ms: UTC milliseconds.
-            default_days: for what has no days of its own.
-            agents_days: for agents.
-            events_days: for labels without days of their own: as long as training may read what they speak of.
-        """
+        """Times before which rows go."""
 
         def cutoff(days: int | None, default: int = default_days) -> int:
             return now_ms - (default if days is None else days) * DAY_MS

@@ -37,14 +37,6 @@ class PendingOutboxRow(NamedTuple):
     row: OutboxRow
 
 
-class StreamFigures(NamedTuple):
-    """Number of streams by status, of SETs that wait, and when the oldest was queued (0 = none waits)."""
-
-    streams: Mapping[str, int]
-    waiting: int
-    oldest_ms: int
-
-
 MAX_VERIFICATIONS = 10
 """Verifications that wait in one stream: one would do, and none of them says anything."""
 MAX_COMPOUND_SUBJECTS = 1_000
@@ -114,12 +106,7 @@ class SecurityEventStore:
             return connection.execute(delete(EVENT_STREAMS).where(*mine)).rowcount > 0
 
     def put_subject(self, stream: EventStream, said: StreamSubject, most: int) -> bool:
-        """Write what a receiver says of a subject, as its last word; a new word on a known subject always fits.
-
-        Returns:
-            False = it named *most* others already, or `MAX_COMPOUND_SUBJECTS` others where this one is compound, and
-            nothing is written.
-        """
+        """Write what a receiver says of a subject, as its last word; a new word on a known subject always fits."""
         row = _subject_params(stream, said)
         mine = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest == row["digest"]
         others = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest != row["digest"]
@@ -154,12 +141,7 @@ class SecurityEventStore:
         return subjects
 
     def add_verification(self, event: SecurityEvent, least_interval_ms: int, most: int) -> bool:
-        """Queue the SET that a receiver asked for.
-
-        Returns:
-            False = it asked a shorter while ago, or *most* SETs or `MAX_VERIFICATIONS` others wait, and nothing is
-            written.
-        """
+        """Queue the SET that a receiver asked for."""
         mine = EVENT_STREAMS.c.stream_id == event.stream_id
         about_stream = case((SECURITY_EVENTS.c.tenant == "", 1), else_=0)
         waiting = select(func.count(), func.coalesce(func.sum(about_stream), 0)).where(
@@ -188,9 +170,6 @@ class SecurityEventStore:
 
         What another process derived meanwhile, and SETs for streams that are gone or disabled, are left out. A stream
         in which more than *most* wait is disabled: what waits is dropped, and *announce* makes what says so.
-
-        Returns:
-            The number of SETs queued, and the streams that were disabled.
         """
         with self._database.write() as connection:
             if not self._database.dialect.try_transaction_lock(connection, "derive"):
@@ -249,15 +228,6 @@ class SecurityEventStore:
         """Pause a stream that nobody takes; False = the receiver changed it meanwhile, and nothing is written."""
         values = {"status": "paused", "status_reason": reason, "updated_ms": at_ms}
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
-
-    def figures(self) -> StreamFigures:
-        """Figures of all streams."""
-        by_status = select(EVENT_STREAMS.c.status, func.count()).group_by(EVENT_STREAMS.c.status)
-        waiting = select(func.count(), func.min(SECURITY_EVENTS.c.queued_ms)).select_from(SECURITY_EVENTS)
-        with self._database.read() as connection:
-            streams = {status: count for status, count in connection.execute(by_status)}
-            count, oldest = connection.execute(waiting).one()
-        return StreamFigures(streams, count, oldest or 0)
 
     def _update_stream(self, stream_id: str, values: Mapping[str, Any], unchanged_since: int | None = None) -> bool:
         conditions = [EVENT_STREAMS.c.stream_id == stream_id]

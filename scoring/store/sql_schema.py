@@ -145,16 +145,6 @@ def struct_table(
 
     A member of type `AgentName` has four columns, its key and its names. What is neither a number, a text nor bytes is
     stored as JSON.
-
-    Args:
-        struct: of `scoring/records`.
-        name: of the table.
-        more: columns that the struct has no member of, which stand behind the others; indexes and constraints.
-        key: columns of the primary key.
-        unique: a column that differs in every row.
-        agent_key: column of the agent's key.
-        without: members that have no column.
-        defaults: True if rows from before a column was added have the default of its member.
     """
     columns: list[Column[Any]] = []
     for member in stored_members(struct):

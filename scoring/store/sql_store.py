@@ -70,10 +70,6 @@ class SqlStore:
     Every method of them may raise Unavailable (nothing was written, the same call may succeed later). Every method
     blocks: an event loop calls it in a thread. One store may be used from several threads at once. *tenants* is what
     the caller may see; None = all. Floats must be finite. Pages hold at most `MAX_PAGE` items.
-
-    Args:
-        engine: made by `open_engine`, with its tables migrated; the store closes it.
-        max_dead_letters: rows kept; more are counted, not stored.
     """
 
     def __init__(self, engine: Engine, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> None:
@@ -236,13 +232,6 @@ def open_store(
 ) -> SqlStore:
     """Open the database at *url*, making or migrating its tables first.
 
-    Args:
-        url: `sqlite:////absolute/path.db` or `postgresql://user:password@host:5432/database`, with what libpq knows
-            behind it (`?sslmode=verify-full`). No error shows the password.
-        max_dead_letters: rows kept; more are counted, not stored.
-        password: instead of one in the URL.
-        checkpoints: folder whose files become rows, where builds after 0.2 left any.
-
     Raises ConfigError (not a URL we know, or a checkpoint is missing), StoreTooNew (written by a newer program),
     Unavailable (locked, no disk; no server, or it does not let us in).
     """
@@ -275,10 +264,6 @@ def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
     """Open the database at *url* to read it: nothing is migrated, a running service notices nothing.
 
     Methods that write fail.
-
-    Args:
-        url: as for `open_store`; the database must be there, with the tables of this program.
-        password: instead of one in the URL.
 
     Raises:
         ConfigError: no such file, no store of ours, or one that an older program wrote.

@@ -120,23 +120,14 @@ class _TenantOfRule(msgspec.Struct):
 
 
 class SubjectStore:
-    """Export and erasure of all that every table says about one agent or principal.
-
-    Args:
-        database: where the tables are.
-        new_salt: makes the salt of a decision's digest.
-    """
+    """Export and erasure of all that every table says about one agent or principal."""
 
     def __init__(self, database: Database, new_salt: Callable[[], bytes]) -> None:
         self._database = database
         self._new_salt = new_salt
 
     def erase(self, scope: ErasureScope, *, dry: bool = False) -> dict[str, int]:
-        """Erase a subject from every table, a few rows a transaction; *dry* only counts what is left to do.
-
-        Returns:
-            Rows by `table` (removed) and `table.changed`; empty where nothing was found.
-        """
+        """Erase a subject from every table, a few rows a transaction; *dry* only counts what is left to do."""
         counts: dict[str, int] = {}
         for name, count in self._steps(scope, dry):
             if count:
@@ -166,13 +157,7 @@ class SubjectStore:
     def export(
         self, subject: ErasureSubject, sources: Collection[str] | None = None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Rows of every table that is about agents, with the table's name; in pages of their own transactions.
-
-        Args:
-            subject: an agent.
-            sources: whose dead letters that name the agent may be seen, without columns about the deployment; None =
-                all of them, with these columns.
-        """
+        """Rows of every table that is about agents, with the table's name; in pages of their own transactions."""
         hidden = _SKIPPED_COLUMNS if sources is None else _SKIPPED_COLUMNS | _DEPLOYMENT_COLUMNS
         agent = codec.agent_of(subject, self._database.known_identities())
         key = codec.to_signed(agent.key)

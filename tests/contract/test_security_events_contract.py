@@ -22,9 +22,11 @@ from trustwatch.scoring.records.security_events import (
 from trustwatch.scoring.store import security_event_store
 from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
-from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS, StreamFigures
+from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS
 from trustwatch.scoring.store.sql_schema import STREAM_SUBJECTS
 from trustwatch.scoring.store.sql_store import SqlStore
+
+from ..support.stream_figures import StreamFigures, stream_figures
 
 NOW = 1_764_000_000_000
 STREAM = EventStream("s1", "gateway", "aud", NOW, NOW, ("urn:a", "urn:b"), POLL_METHOD, "", "", "mine")
@@ -256,7 +258,7 @@ def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:
     assert streams.add_verification(msgspec.structs.replace(first, jti="v3", queued_ms=NOW + 1000), 1000, 100)
     assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0, 100)
     assert jtis(store) == ["v1", "v3"]
-    assert streams.figures() == StreamFigures({"enabled": 2}, 2, NOW)
+    assert stream_figures(streams) == StreamFigures({"enabled": 2}, 2, NOW)
 
 
 def test_verifications_are_bounded(store: SqlStore, seqs: list[int]) -> None:

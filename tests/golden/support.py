@@ -83,7 +83,7 @@ def settings_variables() -> Mapping[str, tuple[str, ...]]:
 
 def declared_metrics() -> list[Row]:
     """Every metric of the program: name, kind, unit, labels."""
-    from trustwatch.api.http.metric_table import METRICS
+    from trustwatch.api.http.prometheus_metrics import METRICS
 
     return [
         {"name": one.name, "kind": one.kind.removeprefix("observed "), "unit": one.unit, "labels": list(one.labels)}

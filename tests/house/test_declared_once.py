@@ -27,7 +27,6 @@ REASONS = {
     ("FeedbackDraft", "FeedbackIn"): "a body of the API, and what is left when it was checked",
     ("GatewayServerDependencies", "HookServerDependencies"): "two servers, each with what it needs",
     ("LevelChange", "_DecisionRecordData"): "the second is a format of topics",
-    ("ModelManifest", "_ManifestDocument"): "the second is a format of files",
     ("OutboxRow", "Delivery"): "what is to be sent, and what became of it",
     ("RefusedInput", "DeadLetter"): "a draft, and the row that it becomes",
     ("RevocationReport", "AlertReport"): "kinds of rows of one report",

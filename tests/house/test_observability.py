@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from scripts.write_dashboard import DASHBOARD, RUNBOOKS, dashboard_text
-from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.http.prometheus_metrics import METRICS
 
 from ..support.checkout import ROOT
 

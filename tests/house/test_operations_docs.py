@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
-from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.settings_table import settings_table

@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
-from trustwatch.ingest.features.layout import REGION_SIZE, Baseline
+from trustwatch.ingest.features.layout import MOST_UNORDERED, REGION_SIZE, Baseline
+from trustwatch.ingest.features.missing_evidence import unordered_sessions
 
 SALT = b"feature tests"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -50,6 +53,14 @@ class SingleEventBuilder:
     def last(self, *events: dict[str, Any]) -> dict[str, float]:
         """Vector of the last of the events."""
         return self.feed(*events)[-1]
+
+
+def order_doubted_agents(builder: FeatureBuilder) -> int:
+    """Number of agents in memory some of whose sessions have no evidence of order."""
+    state = builder.state
+    rows = np.flatnonzero(state.disorder[:, 0] > MOST_UNORDERED)
+    unordered = unordered_sessions(state.disorder[rows], state.session_last[rows], state.session_doubt[rows])
+    return int(((unordered > 0) & (builder.slots.keys[rows] != 0)).sum())
 
 
 def history(seed: int, length: int, agents: int = 3, days: float = 2.0) -> list[dict[str, Any]]:

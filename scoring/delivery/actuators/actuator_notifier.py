@@ -90,13 +90,7 @@ class _ActuationAttempt(NamedTuple):
 
 @dataclass(eq=False)
 class ActuatorNotifier:
-    """`Notifier` for rows of kind `action`: one target, one actuator.
-
-    Args:
-        clock: UTC milliseconds.
-        observe: told (target, outcome, containment time in s or None) of every attempt. Outcomes: confirmed, applied,
-            restored, unchanged, superseded, skipped, retry, failed.
-    """
+    """`Notifier` for rows of kind `action`: one target, one actuator."""
 
     actuator: Actuator
     actuations: ActuationStore

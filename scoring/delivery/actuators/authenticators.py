@@ -32,9 +32,6 @@ class ClientAuthenticator:
 
     By `private_key_jwt` (RFC 7523) if there is `sign`; else by `client_secret_basic` (RFC 6749, 2.3.1) or, for servers
     that take no other way, `client_secret_post` (`in_form`); without either no proof is sent, as for public clients.
-
-    Args:
-        audience: `aud` of assertions; "" = the URL of the endpoint.
     """
 
     client_id: str = ""
@@ -63,12 +60,7 @@ class ClientAuthenticator:
 def make_client_authenticator(
     client_id: str | None, client_secret: Secret | None, sign: AssertionSigner | None, audience: str = ""
 ) -> ClientAuthenticator:
-    """The best proof that the settings allow: by a key (*sign*), else by a secret, else none.
-
-    Args:
-        client_id: ours; None sends no credentials.
-        audience: of assertions; "" = the URL of the endpoint.
-    """
+    """The best proof that the settings allow: by a key (*sign*), else by a secret, else none."""
     if client_id is None or (sign is None and client_secret is None):
         return ClientAuthenticator()
     return ClientAuthenticator(client_id, "" if client_secret is None else client_secret.reveal(), sign, audience)
@@ -89,13 +81,7 @@ class RequestAuthenticator:
 
 
 class ClientCredentialsAuthenticator(RequestAuthenticator):
-    """Tokens by client credentials, kept until they expire.
-
-    Args:
-        http: client without a time limit of its own; the caller's limit holds.
-        monotonic: seconds on a clock that never goes back.
-        scope: asked for; "" = the server's default.
-    """
+    """Tokens by client credentials, kept until they expire."""
 
     def __init__(
         self,

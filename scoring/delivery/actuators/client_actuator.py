@@ -26,11 +26,7 @@ from .desired_state import DesiredState
 
 
 class AdminApi:
-    """One admin API.
-
-    Args:
-        now_ms: UTC milliseconds.
-    """
+    """One admin API."""
 
     def __init__(
         self, http: httpx2.AsyncClient, url: str, auth: RequestAuthenticator, now_ms: Callable[[], int]
@@ -44,10 +40,6 @@ class AdminApi:
         self, method: str, path: str, *, expect: Collection[int] = (200, 204), missing: str = "", **request: Any
     ) -> httpx2.Response:
         """Send one request; once more with new credentials where they are not taken.
-
-        Args:
-            missing: what a 404 means, for the error; "" = a 404 is an answer like others.
-            request: as of `httpx2.AsyncClient.request`.
 
         Raises:
             UnknownClient: 404 where *missing* says that of a client.

@@ -74,12 +74,7 @@ class HydraState(msgspec.Struct, frozen=True):
 
 
 class HydraActuator(ClientActuator[HydraState]):
-    """Lowers and restores clients of Hydra.
-
-    Args:
-        default_s: lifetime that the server gives access and ID tokens of a client without lifespans of its own
-            (`ttl.access_token`), s.
-    """
+    """Lowers and restores clients of Hydra."""
 
     def __init__(self, api: AdminApi, default_s: int = HYDRA_DEFAULT_LIFETIME_S) -> None:
         super().__init__(HydraState)

@@ -37,12 +37,7 @@ class KeycloakState(msgspec.Struct, frozen=True):
 
 
 class KeycloakActuator(ClientActuator[KeycloakState]):
-    """Lowers and restores clients of a realm of Keycloak.
-
-    Args:
-        now_s: seconds since 1970. Keycloak's clock and ours must agree to a second.
-        default_s: lifetime that the realm gives access tokens of a client without a lifespan of its own, s.
-    """
+    """Lowers and restores clients of a realm of Keycloak."""
 
     def __init__(self, api: AdminApi, now_s: Callable[[], float], default_s: int = KEYCLOAK_DEFAULT_LIFETIME_S) -> None:
         super().__init__(KeycloakState)

@@ -41,11 +41,7 @@ class RevocationResult(NamedTuple):
 
 @dataclass(frozen=True)
 class RevocationEndpoint:
-    """Endpoint that revokes the tokens of some issuers.
-
-    Args:
-        introspection_url: asked afterwards; "" = never.
-    """
+    """Endpoint that revokes the tokens of some issuers."""
 
     name: str
     issuers: frozenset[str]
@@ -56,11 +52,7 @@ class RevocationEndpoint:
 
 
 class TokenRevoker:
-    """Revokes tokens that are at hand. For one event loop.
-
-    Args:
-        endpoints: by issuer; the first that names it is used.
-    """
+    """Revokes tokens that are at hand. For one event loop."""
 
     def __init__(
         self, endpoints: Sequence[RevocationEndpoint], http: httpx2.AsyncClient, observe: Callable[[str, str], None]

@@ -34,9 +34,6 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
     """The outbox row that announces *decision* to every alert target.
 
     Its cool-down group is the leading reason's code, so that a further reason is always told.
-
-    Args:
-        source: URI of this service; links start with it.
     """
     return OutboxRow(
         key=f"{ALERT_KEY_PREFIX}{decision.decision_id}",
@@ -146,14 +143,7 @@ def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> Outb
 def build_test_alert_row(
     test_id: str, target: str, by: str, at_ms: int, source: str, level: RiskLevel, tenant: str
 ) -> OutboxRow:
-    """The outbox row of a test alert to *target* alone. It is never cooled down and says that nothing has happened.
-
-    Args:
-        test_id: of this test; the row's key is made of it and the target.
-        at_ms: UTC milliseconds.
-        level: one that the target takes; the alert itself announces none.
-        tenant: whose administrators see how it fares; "" = those of all tenants.
-    """
+    """The outbox row of a test alert to *target* alone. It is never cooled down and says that nothing has happened."""
     key = f"test-{test_id}-{target}"
     data = {
         "test": True,
@@ -212,12 +202,7 @@ MAX_NAMED_AGENTS = 20
 
 
 def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], source: str) -> OutboxRow:
-    """The outbox row that tells every alert target what a person did to a case. It has no cool-down group.
-
-    Args:
-        agents: of the case; at most `MAX_NAMED_AGENTS` are named.
-        source: URI of this service; links start with it.
-    """
+    """The outbox row that tells every alert target what a person did to a case. It has no cool-down group."""
     key = f"{CASE_KEY_PREFIX}{case.case_id}-{case.revision}-{entry.action}"
     data = {
         "case_id": case.case_id,
@@ -242,11 +227,7 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
 
 
 def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
-    """The outbox row that asks every alert target. Each request is told once, so it has no cool-down group.
-
-    Args:
-        source: URI of this service; links start with it.
-    """
+    """The outbox row that asks every alert target. Each request is told once, so it has no cool-down group."""
     event = _cloud_event(
         f"approval-{asked.intervention_id}",
         APPROVAL_TYPE,
@@ -294,11 +275,7 @@ _PAGES = {
 
 
 def with_console_link(event: dict[str, Any], console: str) -> dict[str, Any]:
-    """*event* (an alert's CloudEvent) with its page of the console as the first link.
-
-    Args:
-        console: URL of the console, without a slash at its end; "" = there is none.
-    """
+    """*event* (an alert's CloudEvent) with its page of the console as the first link."""
     data = event.get("data")
     if not console or not isinstance(data, dict):
         return event

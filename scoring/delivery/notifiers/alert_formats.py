@@ -382,9 +382,6 @@ def render_alert(
 ) -> RenderedAlert | None:
     """*payload* (a CloudEvent as JSON) as *alert_format*; None where that kind of target has nothing to do.
 
-    Args:
-        console: URL of the console, which the alert then links to; "" = there is none.
-
     Raises:
         msgspec.DecodeError: the payload is no JSON object. Nothing else makes it fail.
     """

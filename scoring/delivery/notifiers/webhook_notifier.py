@@ -34,12 +34,7 @@ _RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
 def classify_response(status: int, retry_after: str | None, text: str, now_ms: int) -> DeliveryResult:
-    """Meaning of an answer.
-
-    Args:
-        retry_after: that header, None = absent.
-        now_ms: UTC milliseconds.
-    """
+    """Meaning of an answer."""
     if 200 <= status < 300:
         return DeliveryResult("delivered")
     error = f"HTTP {status}" + _printable_detail(text)
@@ -66,14 +61,7 @@ _MAX_REFUSAL_BYTES = 4_096  # bytes of a refusal: more than is kept, so that a s
 
 @dataclass(eq=False)
 class WebhookNotifier:
-    """`Notifier` for webhooks.
-
-    Args:
-        client: from `make_webhook_client`; the caller closes it.
-        clock: UTC milliseconds; each attempt is signed for its own time, receivers refuse old ones.
-        sign: makes a JWT of an alert, for targets that want that; None = there are no keys.
-        console: URL of the console, for links; "" = there is none.
-    """
+    """`Notifier` for webhooks."""
 
     client: httpx2.AsyncClient
     clock: Callable[[], int]
@@ -146,11 +134,7 @@ async def _read_beginning(response: httpx2.Response) -> str:
 
 
 def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
-    """Tell whether a body was lately signed with *secret*, as the Standard Webhooks specification says.
-
-    Args:
-        secret: `whsec_` + base64.
-    """
+    """Tell whether a body was lately signed with *secret*, as the Standard Webhooks specification says."""
     try:
         Webhook(secret).verify(body, dict(headers), json_parse=False)
     except (WebhookVerificationError, ValueError):  # a header that is not even of the form, a body that is no text

@@ -86,12 +86,7 @@ class Dialect(Protocol):
         limit: int,
         state_format: StateFormat | None,
     ) -> AgentPage:
-        """Agents of a partition in the order of their keys as signed numbers.
-
-        Args:
-            keys: least and greatest key, as signed numbers.
-            state_format: whose agents come as columns; None = all come as rows.
-        """
+        """Agents of a partition in the order of their keys as signed numbers."""
 
     @property
     def ROW_PURGED_DECISIONS(self) -> Table:

@@ -44,11 +44,7 @@ class NoLock:
 
 
 class SessionLock:
-    """A lock that lives as long as its connection.
-
-    Args:
-        connection: in autocommit; nobody else uses it.
-    """
+    """A lock that lives as long as its connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -94,11 +94,7 @@ def fetch_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agen
 
 
 def fetch_rows(connection: Connection, partition: int, keys: tuple[int, int], limit: int) -> list[AgentRow]:
-    """Rows of a partition in the order of their keys as signed numbers. Raises DBAPIError.
-
-    Args:
-        keys: least and greatest key, as signed numbers.
-    """
+    """Rows of a partition in the order of their keys as signed numbers. Raises DBAPIError."""
     driver: Any = connection.connection.driver_connection
     with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
         cursor.execute(_FETCH_PAGE, [partition, *keys, limit])
@@ -137,12 +133,7 @@ _FETCH_COLUMNS = (
 def fetch_page(
     connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
 ) -> AgentPage:
-    """Agents of a partition in the order of their keys as signed numbers. Raises DBAPIError.
-
-    Args:
-        keys: least and greatest key, as signed numbers.
-        state_format: whose agents come as columns; None = all come as rows.
-    """
+    """Agents of a partition in the order of their keys as signed numbers. Raises DBAPIError."""
     if state_format is None:
         return split_rows(fetch_rows(connection, partition, keys, limit), limit, None)
     fetched = _fetch(connection, _FETCH_COLUMNS, [partition, *keys, limit])

@@ -172,12 +172,7 @@ def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agent
 def read_page(
     connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
 ) -> AgentPage:
-    """Agents of a partition in the order of their keys as signed numbers.
-
-    Args:
-        keys: least and greatest key, as signed numbers.
-        state_format: whose agents come as columns; None = all come as rows.
-    """
+    """Agents of a partition in the order of their keys as signed numbers."""
     query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition, AGENTS.c.key.between(*keys))
     rows = [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
     return split_rows(rows, limit, state_format)

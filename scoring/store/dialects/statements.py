@@ -136,11 +136,7 @@ def rows_as_json(rows: Sequence[Mapping[str, Any]]) -> str:
 def insert_or_merge(
     table: Table, keys: tuple[str, ...], merged: Callable[[Any], Mapping[str, ColumnElement[Any]]]
 ) -> RowsInsert:
-    """INSERT that sets columns of an existing row with the same *keys*.
-
-    Args:
-        merged: makes the new values by column from the row that was to be inserted (its columns) and the table's.
-    """
+    """INSERT that sets columns of an existing row with the same *keys*."""
     by_row, together = sqlite.insert(table), _insert_from_json(table)
     return RowsInsert(
         by_row.on_conflict_do_update(index_elements=list(keys), set_=merged(by_row.excluded)),

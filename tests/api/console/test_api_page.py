@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from trustwatch.api.console import api_page
+from trustwatch.api.console import slice as api_page
 from trustwatch.api.http.openapi_document import operations_of
 
 

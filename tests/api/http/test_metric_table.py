@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.http.prometheus_metrics import METRICS
 
 
 def test_names_end_in_their_unit() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from trustwatch.api.service import settings_reload
-from trustwatch.api.service.settings_reload import SettingsReload
+from trustwatch.api.service import serve as settings_reload
+from trustwatch.api.service.serve import SettingsReload
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.reloading import ReloadStatus, SettingsChange
 

@@ -18,6 +18,7 @@ from trustwatch.scoring.records.commits import Commit, Position
 
 from ...support.console_records import decision_of, row_of
 from ...support.shared_signals import announced
+from ...support.stream_figures import stream_figures
 
 Transmit = Callable[..., Any]
 Until = Callable[[Callable[[], Any]], Any]
@@ -308,7 +309,7 @@ def test_a_tenant_that_was_taken_away_is_not_told_of(transmitter: Any) -> None:
     transmitter.context._tenants["two"] = frozenset({"acme"})  # as the settings of the next start have it
     assert [claims["txn"] for claims in receiver.sets(stream)] == ["d-2"]
     assert transmitter.context.outcomes["withdrawn"] == 2
-    assert transmitter.site.store.security_events.figures().waiting == 1
+    assert stream_figures(transmitter.site.store.security_events).waiting == 1
 
 
 def test_the_principal_is_named_where_the_operator_wants_it(transmit: Transmit) -> None:

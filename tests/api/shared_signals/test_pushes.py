@@ -15,6 +15,7 @@ from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CH
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
 
 from ...support.shared_signals import SetReceiver, announced
+from ...support.stream_figures import stream_figures
 
 Transmit = Callable[..., Any]
 Until = Callable[[Callable[[], Any]], Any]
@@ -95,7 +96,7 @@ def slowly(transmitter: Any, taken: SetReceiver, meanwhile: Callable[[], object]
     taken.go.clear()
     begun = threading.Thread(target=lambda: transmitter.commit(*map(announced, numbers)))
     begun.start()
-    while transmitter.site.store.security_events.figures().waiting < len(numbers) or not transmitter.work._lanes:
+    while stream_figures(transmitter.site.store.security_events).waiting < len(numbers) or not transmitter.work._lanes:
         time.sleep(0.01)
     time.sleep(0.1)
     meanwhile()
@@ -159,7 +160,7 @@ def test_who_may_no_longer_hear_gets_nothing(transmitter: Any, receiver_of_pushe
     transmitter.work._knows_owners = False  # as after a start
     transmitter.step()
     (stream,) = transmitter.site.store.security_events.list_all_streams()
-    assert (stream.status, transmitter.site.store.security_events.figures().waiting) == ("disabled", 0)
+    assert (stream.status, stream_figures(transmitter.site.store.security_events).waiting) == ("disabled", 0)
 
 
 def test_what_a_receiver_refuses_does_not_come_again(
@@ -272,4 +273,4 @@ def test_a_full_queue_of_a_dead_receiver_is_dropped(transmit: Transmit, receiver
         "status": "disabled",
         "reason": status["reason"],
     }
-    assert transmitter.site.store.security_events.figures().waiting == 0
+    assert stream_figures(transmitter.site.store.security_events).waiting == 0

@@ -17,7 +17,7 @@ from trustwatch.ingest.features.missing_evidence import (
     was_never_vouched,
 )
 
-from ...support.feature_histories import SingleEventBuilder, columns, event
+from ...support.feature_histories import SingleEventBuilder, columns, event, order_doubted_agents
 
 STEPS = ("login", "search", "open", "read", "save", "close")
 HOUR = 3600.0
@@ -44,7 +44,7 @@ def state_after(*events: dict[str, Any]) -> Array:
     watch.feed(*events)
     slots = watch.builder.slots.find(columns([event(0.0)]).names[:, AGENT])
     row = layout.pack_rows(watch.builder.state, slots)[0]
-    assert watch.builder.order_doubted_agents == (sessions_without_order(row) > 0)
+    assert order_doubted_agents(watch.builder) == (sessions_without_order(row) > 0)
     return row
 
 

@@ -14,6 +14,8 @@ from trustwatch.models.model_training import train_model
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.records.agents import RiskLevel
 
+from ...support.feature_histories import order_doubted_agents
+
 HOUR = 3_600_000
 TIMED = [FEATURE_INDEX[name] for name in ("pace_1m", "pace_15m", "pace_4h", "dormancy", "failure_pace", "drift")]
 STEPS = ("login", "search", "open", "read", "compare", "draft", "check", "save", "close", "logout")
@@ -35,7 +37,7 @@ class Delivery:
                     level = int(scored.levels[row, 1])
                     self.levels[event.agent.id] = max(level, self.levels.get(event.agent.id, 0))
         self.counts = stages.counts
-        self.agents_without_order = processor.engine.builder.order_doubted_agents
+        self.agents_without_order = order_doubted_agents(processor.engine.builder)
 
 
 def test_a_history_that_is_sent_again_is_no_haste(kit: Any, make: Any) -> None:

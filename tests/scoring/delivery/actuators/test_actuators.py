@@ -25,6 +25,7 @@ from trustwatch.scoring.delivery.actuators.actuator import (
     ActuatorUnavailable,
     UnknownClient,
 )
+from trustwatch.scoring.delivery.actuators.actuator_factory import WebhookActuator
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
@@ -34,7 +35,6 @@ from trustwatch.scoring.delivery.actuators.authenticators import (
 from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi
 from trustwatch.scoring.delivery.actuators.hydra_actuator import parse_go_duration
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
-from trustwatch.scoring.delivery.actuators.webhook_actuator import WebhookActuator
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
 from ....support.authorization_servers import now_ms, wish
