@@ -40,8 +40,8 @@ from .signal_receiver import NotNow, SignalReceiver, SignalTransmitter
 from .transmitter_context import KEY_DAYS, TransmitterContext, key_folder
 from .verification_states import VerificationStates
 
-# The transmitter proves itself by a secret that only the settings and its stream there hold, before a byte of the body is
-# read; what the SET says is proved by its signature. It is answered once the log has it.
+# The transmitter proves itself by a secret that only the settings and its stream there hold, before a byte of the body
+# is read; what the SET says is proved by its signature. It is answered once the log has it.
 
 RETRY_AFTER_S: Final = 10.0
 """Seconds after which a push that could not be judged or kept is worth another attempt."""
