@@ -11,7 +11,7 @@ from trustwatch.ingest.described import PolicyVersion
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import RiskReason
-from trustwatch.scoring.records.indicators import Indicator, IndicatorKind, IndicatorStatus
+from trustwatch.scoring.records.indicators import Indicator
 from trustwatch.scoring.store.database import MAX_PAGE
 
 from .wire import Wire
@@ -30,9 +30,6 @@ class ReasonOut(Wire, of=RiskReason):
 
 class IndicatorOut(Wire, of=Indicator):
     """One thing that the events came with which raised an agent's risk."""
-
-    kind: IndicatorKind
-    status: IndicatorStatus
 
 
 class TokenPolicyOut(Wire, of=LevelTokenPolicy):

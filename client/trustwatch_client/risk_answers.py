@@ -50,21 +50,22 @@ class Reason(msgspec.Struct, frozen=True):
     text: Annotated[str, member("the reason as a sentence", "new resource acct-9001 (very unusual)")] = ""
 
 
+KIND = member("`target`: a destination outside; `key`: a thumbprint")
+VALUE = member("the network, address or other thing itself, cleaned of what is secret", "AS65537")
+STATUS = member(
+    "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event came with a "
+    "new network or credential, else `not_tracked`"
+)
+MET_AT = member("when it was first met since the agent was quiet", "2026-11-24T22:23:14.130Z")
+
+
 class Indicator(msgspec.Struct, frozen=True):
     """One thing that the events came with which raised the risk, such as a network; see docs/risk.md."""
 
-    kind: Annotated[str, member("`target`: a destination outside; `key`: a thumbprint")]
-    value: Annotated[
-        str, member("the network, address or other thing itself, cleaned of what is secret", "AS65537")
-    ] = ""
-    status: Annotated[
-        str,
-        member(
-            "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event "
-            "came with a new network or credential, else `not_tracked`"
-        ),
-    ] = ""
-    at: Annotated[str, member("when it was first met since the agent was quiet", "2026-11-24T22:23:14.130Z")] = ""
+    kind: Annotated[str, KIND]
+    value: Annotated[str, VALUE] = ""
+    status: Annotated[str, STATUS] = ""
+    at: Annotated[str, MET_AT] = ""
 
 
 class TokenPolicy(msgspec.Struct, frozen=True):

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from trustwatch_client.risk_answers import Indicator as Indicator
+from trustwatch_client import risk_answers
 
 IndicatorKind = Literal["network", "address", "software", "credential", "key", "instance", "session", "target"]
 IndicatorStatus = Literal["new", "known", "not_remembered", "with_new", "not_tracked"]
 NEW_STATUSES: frozenset[IndicatorStatus] = frozenset({"new", "not_remembered", "with_new"})
 """Statuses of what the agent is not known to have had before."""
+
+
+class Indicator(risk_answers.Indicator, frozen=True):
+    """An indicator of a kind and status that this version writes; clients may meet others."""
+
+    kind: Annotated[IndicatorKind, risk_answers.KIND]
+    value: Annotated[str, risk_answers.VALUE]
+    status: Annotated[IndicatorStatus, risk_answers.STATUS]
+    at: Annotated[str, risk_answers.MET_AT]
 
 
 STATUS_WORDS = {

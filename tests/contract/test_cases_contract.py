@@ -270,6 +270,10 @@ def test_a_store_with_threads_of_a_chat_loses_these_alone(store: SqlStore) -> No
         connection.execute(text("CREATE INDEX ix_case_threads_case ON case_threads (case_id)"))
         connection.execute(text("INSERT INTO case_threads VALUES ('chat', 'case-D1')"))
         connection.execute(text("ALTER TABLE agents DROP COLUMN capabilities"))  # of 0025, which comes again
+        connection.execute(
+            text('CREATE TABLE checkpoints (partition INT, epoch INT, "offset" INT, name TEXT, digest TEXT)')
+        )
+        connection.execute(text("CREATE TABLE snapshots (partition INT)"))  # both go with 0027
         connection.execute(text("UPDATE alembic_version SET version_num = '0023'"))
 
     migrate(engine)

@@ -69,6 +69,7 @@ def test_a_span_says_route_and_answer(traced: Any, collector: TraceCollector) ->
     assert {span.kind for span in spans} == {2}
     assert spans[0].attributes == {
         "http.request.method": "GET",
+        "http.response.header.content_type": ["application/json"],
         "http.response.status_code": 200,
         "http.route": "/v1/agents/{agent_id}/risk",
         "trustwatch.request_id": "asked-1",

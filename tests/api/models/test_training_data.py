@@ -76,7 +76,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
             return found
 
         monkeypatch.setattr(of, name, growing)
-        history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
+        history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000)
         learned = training_data.read_training_data(settings, history, start_ms - 1_000, lambda: None)
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
     columns = history.columns()
@@ -99,7 +99,7 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
         archive.start()
         archive.write(0, 10, rows[:10])
         archive.write(10, EVENTS, rows[10:])
-    history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
+    history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000)
     learned = training_data.read_training_data(settings, history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
     columns = history.columns()
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}

@@ -329,7 +329,7 @@ def test_a_tar_leads_nowhere_else(elsewhere: Settings, backup: Path, name: str, 
 KILLED_RESTORES = """
 import os, sys
 from pathlib import Path
-from trustwatch.api.service import backup_checkpoints, restore
+from trustwatch.api.service import restore
 from trustwatch.api.settings.root import Settings
 
 folder, backup = Path(sys.argv[1]), Path(sys.argv[2])

@@ -44,7 +44,7 @@ class BrokersAway:
 
 @pytest.fixture
 def site(tmp_path: Path, kit: Any, make: Any) -> Iterator[PublishingPartition]:
-    made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make), None)
+    made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make))
     made.written = 0
     yield made
     made.preloader.close()
