@@ -318,14 +318,14 @@ def test_a_store_that_can_not_be_read_pauses_moves(site: RestartedPipelines, kit
     pipeline = site.pipeline(store=store, capacity=2)
     pipeline.start()
     store.database.engine.dispose()
-    hidden = site.folder / "hidden"
-    database.rename(hidden)
-    database.mkdir()
+    hidden, nowhere = site.folder / "hidden", site.folder / "nowhere"
+    hidden.hardlink_to(database)
+    nowhere.symlink_to(site.folder / "missing" / "tw.db")
+    nowhere.replace(database)  # in one step: a thread that opens the database between two would make a new one
 
-    def show() -> None:  # while the pipeline pauses, so that it meets either the folder or the whole database
+    def show() -> None:
         if site.pauses == 2:
-            database.rmdir()
-            hidden.rename(database)
+            hidden.replace(database)
 
     site.on_pause = show
     site.store.database.engine.dispose()
