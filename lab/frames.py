@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, get_args, get_origin
 from warnings import warn
 
 from .session import EXTRA_MISSING, LabError, LabSession, LabWarning, is_extra_installed
@@ -266,7 +266,8 @@ def _is_wanted(session: LabSession, event: NativeEvent, wanted: Sequence[str | N
 
 def struct_in(kind: Any) -> type[msgspec.Struct] | None:
     """The struct that a member's type is, or is a list of, or None besides; None = it is of plain values."""
-    types = (kind, *get_args(kind))
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    types = (plain, *get_args(plain))
     return next((one for one in types if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
 
 

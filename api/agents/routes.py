@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trustwatch.ingest.described import AgentId, IssuerName, ModelVersionName, PolicyVersion, TenantName
 from trustwatch.scoring.records.agents import AgentSummary, ConcernName, LevelName
 from trustwatch.scoring.store.agent_store import AgentOrder
+from trustwatch_client.described import INDICATORS
 from trustwatch_client.risk_answers import Answer, EnforcementPoint, Pin
 
 from ..http.agent_lookup import AgentSelector
@@ -65,6 +66,7 @@ class RiskOut(Wire, of=Answer, omit=("source", "age_s")):
     policy_version: PolicyVersion
     model_version: ModelVersionName
     expires_at: TimeText = Field(description="until when it holds")
+    indicators: Annotated[list[IndicatorOut], INDICATORS]
 
 
 class RiskQuestionIn(BaseModel):

@@ -53,8 +53,8 @@ class Reason(msgspec.Struct, frozen=True):
 KIND = member("`target`: a destination outside; `key`: a thumbprint")
 VALUE = member("the network, address or other thing itself, cleaned of what is secret", "AS65537")
 STATUS = member(
-    "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event came with a "
-    "new network or credential, else `not_tracked`"
+    "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event came "
+    "with a new network or credential, else `not_tracked`"
 )
 MET_AT = member("when it was first met since the agent was quiet", "2026-11-24T22:23:14.130Z")
 

@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300, func_only=True)]
 
 AGENT, PROMPT = "invoice-agent-7", "a prompt that nobody may read"
 TURNS = 3
-TRACES = "traces: {{endpoint: '{collector}', sample_ratio: 1.0}}\n"
 UNVOUCHED, VOUCHED = 'sources: ["urn:*"]', "format: otlp, mapping: {members: {agent.self_asserted: ''}}"
 """Of the caller that the collector is: only our own programs can write what it sends (reference/sources.md)."""
 
@@ -59,13 +58,13 @@ def work_as_an_agent(collector: str) -> None:
     provider.shutdown()
 
 
-def spans_by_role(collector: OtelCollector) -> dict[str, Counter[str]]:
-    """Names of the spans that the collector wrote down, by `trustwatch.role`; those of others under ""."""
+def spans_by_service(collector: OtelCollector) -> dict[str, Counter[str]]:
+    """Names of the spans that the collector wrote down, by `service.name`."""
     found: dict[str, Counter[str]] = {}
     for line in collector.spans_file.read_text().splitlines():
         for sent in json.loads(line)["resourceSpans"]:
             resource = {pair["key"]: pair["value"].get("stringValue") for pair in sent["resource"]["attributes"]}
-            names = found.setdefault(resource.get("trustwatch.role") or "", Counter())
+            names = found.setdefault(resource.get("service.name") or "", Counter())
             names.update(span["name"] for scope in sent["scopeSpans"] for span in scope["spans"])
     return found
 
@@ -82,34 +81,36 @@ def make_vouched(make_service: Callable[..., Service]) -> Callable[..., Service]
     return make
 
 
-def test_one_collector_both_ways(make_vouched: Callable[..., Service], otel_collector: OtelCollector) -> None:
+def test_one_collector_both_ways(
+    make_vouched: Callable[..., Service], otel_collector: OtelCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It gets spans of the service and of an agent, and hands all of them on: an agent's become events, ours nothing.
 
     Nor do ours cause others: a span of each hand-over would come back for ever.
     """
-    service = make_vouched(TRACES.format(collector=otel_collector.url))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otel_collector.url)
+    service = make_vouched()
     start_gateway(otel_collector, forward=service.url, token=service.token("acme"))
     service.start()
+    monkeypatch.undo()
 
     work_as_an_agent(otel_collector.url)
 
     service.wait(lambda: service.counts() == {AGENT: 3 * TURNS}, 60.0)
     (row,) = service.pages("/v1/agents")
     assert row["tenant"] == "acme-corp"
-    service.wait(lambda: "pipeline.commit" in spans_by_role(otel_collector).get("pipeline", ()))
+    service.wait(lambda: "GET /v1/agents" in spans_by_service(otel_collector).get("trustwatch", ()))
     assert PROMPT.encode() not in b"".join(path.read_bytes() for path in (service.folder / "data" / "log").iterdir())
 
     time.sleep(3.0)  # what came back would have done so by now, some times
-    by_role = spans_by_role(otel_collector)
-    assert by_role[""] == {"invoke_agent invoices": TURNS, "chat m": TURNS, "execute_tool pay": TURNS, "SELECT": TURNS}
-    assert set(by_role) == {"", "service", "pipeline"}
-    assert "GET /v1/agents" in by_role["service"]
-    assert "POST /v1/traces" not in by_role["service"]
-    assert by_role["pipeline"]["pipeline.batch"] >= 1
+    spans = spans_by_service(otel_collector)
+    turns = {"invoke_agent invoices": TURNS, "chat m": TURNS, "execute_tool pay": TURNS, "SELECT": TURNS}
+    assert spans.pop("invoices") == turns
+    assert set(spans) == {"trustwatch"}
+    assert "POST /v1/traces" not in spans["trustwatch"]
     assert service.get("/v1/dead-letters").json()["items"] == []
     assert "error" not in otel_collector.log.read_text().lower()
     assert service.stop() == 0
-    assert "traces_lost" not in service.log()
 
 
 def test_a_collector_waits_for_a_service_that_is_away(

@@ -63,4 +63,4 @@ def strike(number: int) -> None:
 group_worker.GroupPipelineWorker = FaultyWorker  # type: ignore[misc]
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(group_worker.run_group_worker, "pipeline"))
+    raise SystemExit(run_child(group_worker.run_group_worker))
