@@ -20,7 +20,8 @@ from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, fo
 from trustwatch.ingest.topics.protocols import TopicAdmin, TopicDescription, TopicReader
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicDefinition, TopicNames
-from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
+from trustwatch.scoring.pipeline.topic_publisher import erased_agent_record
+from trustwatch.scoring.records.agents import RiskRecord
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.erasure_store import ForgetRecordPosition
 from trustwatch.scoring.store.subject_store import ErasureScope

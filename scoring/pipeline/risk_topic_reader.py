@@ -11,10 +11,10 @@ import msgspec
 from trustwatch.ingest.identities import IdentityHasher
 
 from ..policy.risk_view import CommitVersion
-from ..records.agents import AgentSummary, RiskLevel
+from ..records.agents import AgentSummary, RiskLevel, RiskRecord, summary_from_record
 from ..records.wire_integer import WireInteger
 from .ipc import MAX_FRAME_ITEMS, AgentErased, LevelChange, PipelineUpdate
-from .topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, RiskRecord, summary_from_record
+from .topic_publisher import ERASED_UP_TO_HEADER, Heartbeat
 
 _risk_decoder = msgspec.json.Decoder(RiskRecord)
 _heartbeat_decoder = msgspec.json.Decoder(Heartbeat)

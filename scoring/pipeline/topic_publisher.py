@@ -18,7 +18,6 @@ from typing import NamedTuple
 import msgspec
 
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import TopicWriter
@@ -27,12 +26,11 @@ from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event, with_console_link
 from ..policy.book import LivePolicy
-from ..records.agents import AgentIdentity, AgentName, AgentSummary, RiskLevel
+from ..records.agents import AgentIdentity, AgentSummary, RiskLevel, risk_record
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
-from ..records.indicators import NO_INDICATORS
 from ..records.wire_integer import WireInteger
 from ..store.sql_store import SqlStore
 
@@ -45,39 +43,9 @@ MAX_REMEMBERED_AGENTS = 1_000_000
 _FLUSH_TIMEOUT_S = 30.0
 
 _encode = msgspec.json.Encoder().encode
-_NO_REASONS_JSON = msgspec.Raw(b"[]")
 _DECISION_FIELDS = tuple(field for field in Decision.__struct_fields__ if field != "agent")
 _decision_values = attrgetter(*_DECISION_FIELDS)
 _HEADERS = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
-
-
-class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
-    """Value of a record of the risk topic: one agent's risk as of a version. Times are UTC milliseconds."""
-
-    tenant: str
-    issuer: str
-    agent_id: str
-    agent_key: str  # decimal: JSON numbers end at 53 bits
-    agent_type: str
-    risk_level: str
-    risk_score: float
-    confidence: float
-    anomaly_score: float
-    first_seen_ms: WireInteger
-    last_seen_ms: WireInteger
-    evaluated_ms: WireInteger
-    due_ms: WireInteger
-    events: WireInteger
-    decision_id: str
-    reasons: msgspec.Raw  # JSON list, as in the risk answer
-    counterfactual: str
-    partition: WireInteger
-    epoch: WireInteger
-    offset: WireInteger
-    concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
-    indicators: msgspec.Raw = msgspec.Raw(NO_INDICATORS)  # JSON list, as in the risk answer
-    announced_paths: bytes = b""  # for verdicts on calls, see `engine.announced_paths`
-    capabilities: bytes = b""  # declared, see `ingest.capabilities.encode_capabilities`
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
@@ -369,37 +337,6 @@ def _fingerprint(row: AgentSummary) -> int:
     )
 
 
-def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
-    """Value of an agent's record on the risk topic."""
-    name = row.name
-    return RiskRecord(
-        name.tenant,
-        name.issuer,
-        name.agent_id,
-        str(name.key),
-        row.agent_type,
-        RiskLevel(row.level).label,
-        row.risk_score,
-        row.confidence,
-        row.anomaly_score,
-        row.first_seen_ms,
-        row.last_seen_ms,
-        row.evaluated_ms,
-        row.due_ms,
-        row.events,
-        row.decision_id,
-        msgspec.Raw(row.reasons) if row.reasons else _NO_REASONS_JSON,
-        row.counterfactual,
-        partition,
-        epoch,
-        offset,
-        row.concern,
-        msgspec.Raw(row.indicators),
-        row.announced_paths,
-        row.capabilities,
-    )
-
-
 def erased_agent_record(partition_key: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
     """Key, value and headers of the record that ends what the risk topic says of an agent.
 
@@ -407,34 +344,6 @@ def erased_agent_record(partition_key: bytes, offset: int) -> tuple[bytes, None,
     offset of its partition of events the agent is forgotten: what is newer is somebody new.
     """
     return partition_key, None, [(ERASED_UP_TO_HEADER, b"%d" % offset)]
-
-
-def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> AgentSummary:
-    """The agent of a record, as the risk view holds it, under the key of *identities*.
-
-    Raises KeyError for a level of a later version.
-    """
-    name = record.tenant, record.issuer, record.agent_id
-    return AgentSummary(
-        AgentName(identities.agent_key(*name), *name),
-        record.agent_type,
-        RiskLevel[record.risk_level.upper()],
-        record.risk_score,
-        record.confidence,
-        record.anomaly_score,
-        record.first_seen_ms,
-        record.last_seen_ms,
-        record.evaluated_ms,
-        record.due_ms,
-        record.events,
-        record.decision_id,
-        bytes(record.reasons),
-        record.counterfactual,
-        record.concern,
-        bytes(record.indicators),
-        record.announced_paths,
-        record.capabilities,
-    )
 
 
 def decision_event(decision: Decision, source: str) -> bytes:

@@ -9,9 +9,11 @@ import msgspec
 
 from trustwatch.ingest import described
 from trustwatch.ingest.described import member
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
 from .indicators import NO_INDICATORS
+from .wire_integer import WireInteger
 
 ConcernName = Literal["compromise", "malfunction", "overreach"]
 """Concern that an agent's level is about, in the words of settings and answers: `models.concerns.CONCERNS`."""
@@ -99,6 +101,97 @@ class AgentRow(AgentSummary, frozen=True, kw_only=True):
 def agent_summary(row: AgentRow) -> AgentSummary:
     """A row without the state that only the pipeline needs."""
     return AgentSummary(*msgspec.structs.astuple(row)[: len(AgentSummary.__struct_fields__)])
+
+
+class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
+    """Value of a record of the risk topic: one agent's risk as of a version. Times are UTC milliseconds."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_key: str  # decimal: JSON numbers end at 53 bits
+    agent_type: str
+    risk_level: str
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    first_seen_ms: WireInteger
+    last_seen_ms: WireInteger
+    evaluated_ms: WireInteger
+    due_ms: WireInteger
+    events: WireInteger
+    decision_id: str
+    reasons: msgspec.Raw  # JSON list, as in the risk answer
+    counterfactual: str
+    partition: WireInteger
+    epoch: WireInteger
+    offset: WireInteger
+    concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
+    indicators: msgspec.Raw = msgspec.Raw(NO_INDICATORS)  # JSON list, as in the risk answer
+    announced_paths: bytes = b""  # for verdicts on calls, see `engine.announced_paths`
+    capabilities: bytes = b""  # declared, see `ingest.capabilities.encode_capabilities`
+
+
+_NO_REASONS = msgspec.Raw(b"[]")
+
+
+def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
+    """Value of an agent's record on the risk topic."""
+    name = row.name
+    return RiskRecord(
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        str(name.key),
+        row.agent_type,
+        RiskLevel(row.level).label,
+        row.risk_score,
+        row.confidence,
+        row.anomaly_score,
+        row.first_seen_ms,
+        row.last_seen_ms,
+        row.evaluated_ms,
+        row.due_ms,
+        row.events,
+        row.decision_id,
+        msgspec.Raw(row.reasons) if row.reasons else _NO_REASONS,
+        row.counterfactual,
+        partition,
+        epoch,
+        offset,
+        row.concern,
+        msgspec.Raw(row.indicators),
+        row.announced_paths,
+        row.capabilities,
+    )
+
+
+def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> AgentSummary:
+    """The agent of a record, as the risk view holds it, under the key of *identities*.
+
+    Raises KeyError for a level of a later version.
+    """
+    name = record.tenant, record.issuer, record.agent_id
+    return AgentSummary(
+        AgentName(identities.agent_key(*name), *name),
+        record.agent_type,
+        RiskLevel[record.risk_level.upper()],
+        record.risk_score,
+        record.confidence,
+        record.anomaly_score,
+        record.first_seen_ms,
+        record.last_seen_ms,
+        record.evaluated_ms,
+        record.due_ms,
+        record.events,
+        record.decision_id,
+        bytes(record.reasons),
+        record.counterfactual,
+        record.concern,
+        bytes(record.indicators),
+        record.announced_paths,
+        record.capabilities,
+    )
 
 
 EdgeKind = Literal["delegated", "called", "acts_for"]

@@ -43,8 +43,7 @@ from trustwatch.ingest.topics.record_codec import TopicRecord
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
-from trustwatch.scoring.pipeline.topic_publisher import RiskRecord
-from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary
+from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, RiskRecord
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import SqlStore

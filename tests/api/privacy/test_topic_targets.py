@@ -19,7 +19,8 @@ from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.topics.protocols import FetchedRecords, TopicDescription
 from trustwatch.ingest.topics.record_codec import TopicRecord
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
-from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, RiskRecord
+from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
+from trustwatch.scoring.records.agents import RiskRecord
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 

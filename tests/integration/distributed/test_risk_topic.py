@@ -13,8 +13,7 @@ import pytest
 
 from trustwatch.ingest.kafka import open_writer
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
-from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, risk_record
-from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel, RiskRecord, risk_record
 
 from ...support.distributed_testbed import PARTITIONS, wait
 

@@ -17,18 +17,18 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
-from trustwatch.scoring.pipeline.topic_publisher import (
-    ERASED_UP_TO_HEADER,
-    Heartbeat,
+from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, TopicPublisher, decision_event
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import (
+    AgentName,
+    AgentRow,
+    RiskLevel,
     RiskRecord,
-    TopicPublisher,
-    decision_event,
+    agent_summary,
     risk_record,
     summary_from_record,
 )
-from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.indicators import Indicator, encode_indicators
