@@ -168,6 +168,12 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
         "token_policy": {"version": "1", **_TOKEN_POLICY},
     },
+    "a stream is about every agent of its receiver's tenants until the receiver removes some, reasons are codes, and "
+    "verifications are bounded by how many wait": {
+        "shared_signals.default_subjects": "ALL",
+        "shared_signals.reason_texts": False,
+        "shared_signals.min_verification_s": 0,
+    },
 }
 """Defaults of removed settings by the line that they share."""
 

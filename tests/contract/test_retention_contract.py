@@ -48,7 +48,7 @@ def test_what_waits_for_a_receiver_goes_with_decisions(store: SqlStore) -> None:
     """One that never comes keeps nothing for ever; its stream stays."""
     stream = EventStream("s1", "gateway", "aud", NOW, NOW, (), POLL_METHOD, "", "", "")
     assert store.security_events.add_stream(stream, 10)
-    assert store.security_events.add_verification(SecurityEvent("s1", "j1", b"{}", NOW), 0, 100)
+    assert store.security_events.add_verification(SecurityEvent("s1", "j1", b"{}", NOW), 100)
     assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW, deliveries_ms=LATE)).outbox == 0
     assert store.retention.purge(RetentionCutoffs(decisions_ms=LATE)).outbox == 1
     assert store.security_events.waiting(stream, 10) == []
