@@ -48,9 +48,6 @@ class ConsoleOidcSettings(SettingsPart, frozen=True, kw_only=True):
     grants: Annotated[
         tuple[ConsoleGrantSettings, ...], setting("who may do what; the first that fits decides", min_length=1)
     ]
-    sign_out_there: Annotated[
-        bool, setting("whether signing out here also goes to the provider's `end_session_endpoint`")
-    ] = False
 
     def __post_init__(self) -> None:
         check_url(self.issuer, "`issuer`", loopback_http=True)

@@ -168,6 +168,10 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
         "token_policy": {"version": "1", **_TOKEN_POLICY},
     },
+    "signing out of the console ends its own session; sign out at the provider there": {
+        "console.oidc.sign_out_there": False,
+    },
+    "the same agent and reason alert again after 15 minutes; snooze a case for quiet": {"risk.cool_down_s": 900.0},
     "a stream is about every agent of its receiver's tenants until the receiver removes some, reasons are codes, and "
     "verifications are bounded by how many wait": {
         "shared_signals.default_subjects": "ALL",

@@ -48,7 +48,6 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
         float,
         setting("answers say `stale` when the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
     ] = 300.0
-    cool_down_s: Annotated[float, setting("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
 
 
 class Settings(SettingsPart, frozen=True):

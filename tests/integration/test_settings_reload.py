@@ -66,10 +66,10 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
     received_under(OTHER)
     assert service.client.get("/readyz").json()["restart_needed"] == ["retention.decisions"]
 
-    reload(changed + "risk: {cool_down_s: never}\n", "wrong")
+    reload(changed + "risk: {staleness_s: never}\n", "wrong")
     assert mode() == "enforce"
     log = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
-    assert any("cool_down_s" in line.get("error", "") for line in log)
+    assert any("staleness_s" in line.get("error", "") for line in log)
     assert any(line.get("members") == ["retention.decisions"] for line in log)
 
     reload(whole.replace("callers:", "callers:\n  - {name: fresh, client_id: fresh, tenants: [acme-corp]}", 1))
