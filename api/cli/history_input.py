@@ -25,7 +25,6 @@ from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.extras import require_extra
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import RecordOwner, decode_history_event
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.history.conversion import (
     FormatChoice,
     FormattedFile,
@@ -207,7 +206,7 @@ def configured_choice(topic: str, settings: Settings) -> FormatChoice | None:
         if one.topic == topic:
             print_message(f"{topic}: format {one.format}, as `kafka.topics` of the settings says")
             owner = RecordOwner(only_name(one.tenants), only_name(one.issuers))
-            return FormatChoice(one.format, one.mapping if one.mapping != MappingSpec() else None, owner=owner)
+            return FormatChoice(one.format, one.own_mapping(), owner=owner)
     return None
 
 

@@ -20,15 +20,20 @@ from trustwatch.ingest.settings_reading import (
 from .reloading import RELOADABLE
 from .root import Settings
 
-_TYPE_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Secret: "secret"}
+_TYPE_NAMES = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    Path: "path",
+    Secret: "secret",
+    Any: "values",
+}
 _TEXT_MAPPING = "mapping of text"
 
 
 TableRow = tuple[str, str, str, str]
 """Path, type, default, meaning."""
-
-_OWN_PAGES = {"mapping": "[mappings](mappings.md)"}
-"""Parts whose members another page describes, by their last name."""
 
 
 def settings_table(root: type = Settings, *, whole: bool = False) -> str:
@@ -51,22 +56,19 @@ def _reload_mark(path: str) -> str:
 
 
 def _said_once(rows: list[TableRow]) -> Iterator[TableRow]:
-    """*rows* without those that repeat one of another part, or that another page has: the row of their part says so."""
+    """*rows* without those that repeat one of another part: the row of their part says so."""
     first: dict[tuple[str, ...], str] = {}
     kept: dict[str, TableRow] = {}
     repeated: dict[str, dict[str, list[str]]] = {}
     for path, *told in rows:
         part, _, name = path.rpartition(".")
-        if {step.removesuffix("[]") for step in part.split(".")} & {*_OWN_PAGES}:
-            continue
         place = first.setdefault((name, *told), part)
         if place != part:
             repeated.setdefault(part, {}).setdefault(place, []).append(f"`{name}`")
         else:
             kept[path] = (path, *told)  # type: ignore[assignment] # a row has four cells
     for path, kind, default, text in kept.values():
-        page = _OWN_PAGES.get(path.rpartition(".")[2])
-        more = [f"members: {page}"] if page else []
+        more = []
         for suffix in ("", "[]", ".NAME"):
             for place, names in repeated.get(path + suffix, {}).items():
                 more.append(f"also {', '.join(names)} as of `{place}`")

@@ -41,7 +41,6 @@ from trustwatch.api.settings.reloading import ReloadStatus
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import TenantSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
@@ -78,7 +77,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="keycloak",
-        mapping=MappingSpec(members={"attributes.server": "'kc-1'"}),
+        mapping={"members": {"attributes.server": "'kc-1'"}},
     ),
     CallerSettings(
         name="otel",
@@ -86,7 +85,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="otlp",
-        mapping=MappingSpec(members={"agent.self_asserted": ""}),
+        mapping={"members": {"agent.self_asserted": ""}},
     ),
 )
 

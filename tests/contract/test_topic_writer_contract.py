@@ -22,7 +22,6 @@ from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
@@ -644,7 +643,7 @@ def test_what_others_wrote_to_a_topic_is_a_history_of_any_format(
         name="odd",
         topic=odd,
         format="mapping",
-        mapping=MappingSpec(members=members),
+        mapping={"members": members},
         tenants=("acme",),
         issuers=("https://as",),
     )
