@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, cast
 
 import msgspec
 
 from trustwatch.ingest.settings import Name, SettingsPart, setting
 from trustwatch.models.call_challenges import MAX_CHALLENGED
+from trustwatch_client.events import Effect
 
 from .hard_signals import hard_signal_codes
 
@@ -40,30 +42,29 @@ class AlertBudget(SettingsPart, frozen=True):
         return AlertBudget(*(min(alerts * factor, MAX_BUDGET) for alerts in msgspec.structs.astuple(self)))
 
 
-PER_CALLS = "that may wait for a person, of 1,000; 0 is none"
+AcceptedCalls = Annotated[float, msgspec.Meta(ge=0, le=MAX_CHALLENGED)]
+ChallengeBudget = Mapping[Effect, AcceptedCalls]
+"""The honest calls that may wait for a person, by effect; thresholds of call verdicts are derived from it."""
+USUAL_CHALLENGES = 10.0
+"""Calls of 1,000 that may wait where the budget does not name their effect."""
 
 
-class ChallengeBudget(SettingsPart, frozen=True):
-    """The honest calls that may wait for a person, by effect; thresholds of call verdicts are derived from it."""
-
-    read: Annotated[float, setting(f"reading calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
-    write: Annotated[float, setting(f"writing calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
-    delete: Annotated[float, setting(f"deleting calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
-    admin: Annotated[float, setting(f"administrative calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
-    unknown: Annotated[float, setting(f"calls of unknown effect {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
-
-    def of_effect(self, effect: str) -> float:
-        """Calls of an effect that may wait, of 1,000."""
-        return float(getattr(self, effect))
+def accepted_challenges(budget: ChallengeBudget, effect: str) -> float:
+    """Calls of an effect that may wait, of 1,000."""
+    return budget.get(cast("Effect", effect), USUAL_CHALLENGES)
 
 
 class RiskEvaluationSettings(SettingsPart, frozen=True):
     """Settings of the way from evidence to levels."""
 
     alert_budget: Annotated[AlertBudget, setting("false alerts accepted per level")] = AlertBudget()
-    challenge_budget: Annotated[ChallengeBudget, setting("calls that may wait for a person, per effect")] = (
-        ChallengeBudget()
-    )
+    challenge_budget: Annotated[
+        Mapping[Effect, AcceptedCalls],
+        setting(
+            "calls that may wait for a person, of 1,000, by effect (`read`, `write`, `delete`, `admin`, `unknown`): 10 "
+            "of each that is not named; 0 is none"
+        ),
+    ] = {}
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
     disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()

@@ -48,7 +48,6 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
@@ -127,7 +126,7 @@ class ApiService:
         self.actuations = ActuationMetrics()
         self.reloads = ReloadStatus()
         self.desk: ModelService | None = None
-        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
+        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), {})
         self.pause = 0.0
         self.preview: Any = None
         """Plays the process of a preview (see `trustwatch.api.feedback.preview_runner.Run`)."""

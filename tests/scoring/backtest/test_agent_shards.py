@@ -19,7 +19,7 @@ from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets
 from trustwatch.scoring.backtest.result import build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.settings import AlertBudget, ChallengeBudget, RiskEvaluationSettings
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
@@ -42,7 +42,7 @@ def plain(counts: Any) -> list[Any]:
 
 def _comparable(field: Any) -> Any:
     if isinstance(field, ChallengeCounts):
-        return challenge_report(field, ChallengeBudget(), honest_only=False)
+        return challenge_report(field, {}, honest_only=False)
     return field.tolist() if isinstance(field, np.ndarray) else field
 
 
