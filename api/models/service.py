@@ -342,7 +342,7 @@ class ModelService:
             self.learning = None
         elif self.learning is None or self._now_ms() >= self._measure_at_ms:
             began_ms = self._now_ms()
-            self.learning = measure_progress(self._store, self._settings.lifecycle, self._settings.risk.alert_budget)
+            self.learning = measure_progress(self._store, self._settings.risk.alert_budget)
             took_ms = self._now_ms() - began_ms
             self._measure_at_ms = began_ms + max(
                 min(MEASURE_PAUSE_SHARE * took_ms, MAX_MEASURE_PAUSE_MS), MEASURE_EVERY_MS

@@ -168,6 +168,10 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
         "token_policy": {"version": "1", **_TOKEN_POLICY},
     },
+    "the first model is trained once there are 2,000 events of three days": {
+        "lifecycle.learn_days": 3.0,
+        "lifecycle.learn_events": 2_000,
+    },
     "signing out of the console ends its own session; sign out at the provider there": {
         "console.oidc.sign_out_there": False,
     },
