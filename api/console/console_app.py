@@ -213,7 +213,7 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     """The console of an application. Raises ConfigError."""
     runtime = services.get(Runtime)
     settings, listen = runtime.settings.console, runtime.settings.listen
-    sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), settings, runtime.clock)
+    sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), runtime.clock)
     provider = None
     if settings.oidc is not None:
         rules, ca_file = runtime.settings.verification, runtime.settings.outgoing.ca_file

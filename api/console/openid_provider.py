@@ -222,7 +222,6 @@ class OpenIdProvider:
                 issuer=metadata.issuer,
                 audiences=(self.settings.client_id,),
                 jwks_uri=metadata.jwks_uri,
-                token_types=("JWT",),
             )
             jwks = JwksCache((issuer,), self.clock, self.monotonic, self.ca_file)
             self._jwks = metadata.jwks_uri, issuer, jwks

@@ -168,6 +168,18 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
         "token_policy": {"version": "1", **_TOKEN_POLICY},
     },
+    "`typ` of an access token is `at+jwt` or `JWT`": {
+        "issuers[].token_types": ["at+jwt", "JWT"],
+        "gateway.issuers[].token_types": ["at+jwt", "JWT"],
+    },
+    "`aud` of our assertions is the token endpoint": {
+        "actuators[].auth.audience": "",
+        "shared_signals.transmitters[].auth.audience": "",
+    },
+    "a session of the console ends after an hour without a page or click, and after eight hours": {
+        "console.session_s": 28_800.0,
+        "console.idle_s": 3_600.0,
+    },
     "the first model is trained once there are 2,000 events of three days": {
         "lifecycle.learn_days": 3.0,
         "lifecycle.learn_events": 2_000,

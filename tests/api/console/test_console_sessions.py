@@ -92,12 +92,12 @@ def test_a_cookie_that_is_none_of_ours_is_nobody(site: Any, cookie: str) -> None
 
 def test_a_sealed_sign_in_is_no_session() -> None:
     """Each kind of cookie has a key of its own."""
-    box = ConsoleSessions(KEY.encode(), ConsoleSettings(), lambda: 1000.0)
+    box = ConsoleSessions(KEY.encode(), lambda: 1000.0)
     session = new_session({"sub": "u"}, "soc", "sub", 1000.0)
 
     assert box.open(box.seal(session)) == session
     assert box.open_sign_in(box.seal(session)) is None
-    assert ConsoleSessions(b"z" * 32, ConsoleSettings(), lambda: 1000.0).open(box.seal(session)) is None
+    assert ConsoleSessions(b"z" * 32, lambda: 1000.0).open(box.seal(session)) is None
 
 
 def test_replicas_with_one_key_know_each_others_sessions(new_site: Callable[..., Any]) -> None:
