@@ -199,7 +199,7 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
         ConfigError: the database is none of ours; or there is none, and nothing says to read without the list.
         Unavailable: it does not answer; nobody reads events meanwhile, since some may have been erased.
     """
-    if topic != settings.brokers.names.events:
+    if topic != settings.brokers.topic_names.events:
         return ErasedFilter()
     address = store_address(settings)
     if address.may_exist:

@@ -125,7 +125,7 @@ class _HistoryFiles:
     def _records_of_others(self, named: str) -> FormattedFile | None:
         """Records that other programs wrote to a topic; None: its events are ours."""
         topic = parse_topic_url(named, self._settings)
-        if topic.name == self._settings.brokers.names.events:
+        if topic.name == self._settings.brokers.topic_names.events:
             return None
         choice = self._converter.choice
         if choice.is_open:

@@ -325,7 +325,7 @@ def _open_event_log(settings: Settings) -> EventLog:
 
 def _open_topic_log(settings: Settings) -> TopicCommitLog:
     brokers = settings.brokers
-    log = TopicCommitLog(open_writer(brokers), brokers.names.events, DOOR_TIMEOUT_S)
+    log = TopicCommitLog(open_writer(brokers), brokers.topic_names.events, DOOR_TIMEOUT_S)
     with contextlib.suppress(TrustwatchError):  # asked for now, so that no sender waits for it; if not, the first does
         _log.debug("topic of events", partitions=log.partitions)
     return log
