@@ -15,7 +15,7 @@ from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.access_evaluation import OutsideBoundary
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
-from trustwatch.scoring.store.retention_settings import RetentionSettings
+from trustwatch.scoring.store.retention_settings import Days, RetentionKind
 
 from .access_settings import (
     ANY_TENANT,
@@ -112,7 +112,16 @@ class Settings(SettingsPart, frozen=True):
     retention_days: Annotated[
         int, setting("what `retention` does not say: rows that are finished are kept so long, days", ge=1, le=36_500)
     ] = 90
-    retention: Annotated[RetentionSettings, setting("how long what is kept, by table")] = RetentionSettings()
+    retention: Annotated[
+        Mapping[RetentionKind, Days | None],
+        setting(
+            "days by kind: `decisions`, except an agent's current one; `cases`, since they changed last; `labels`, "
+            "what people said of decisions, once it is over: else as long as training may read the events "
+            "(`retention_days`, or `archive.retention_days` if there is an archive and that is longer); "
+            "`waiting_dead_letters`, which nobody replayed: else kept, bounded by their number; `log`, segments of the "
+            "event log that everybody has come past: else 7"
+        ),
+    ] = {}
 
     @property
     def brokers(self) -> KafkaSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -29,7 +29,6 @@ _TYPE_NAMES = {
     Secret: "secret",
     Any: "values",
 }
-_TEXT_MAPPING = "mapping of text"
 
 
 TableRow = tuple[str, str, str, str]
@@ -94,11 +93,10 @@ def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tupl
 
 def _type_text(kind: Any) -> str:
     element, suffix = element_type(kind)
-    name = " / ".join(f"`{word}`" for word in literal_choices(element)) or _TYPE_NAMES.get(
-        element, _TEXT_MAPPING if hasattr(get_origin(element), "keys") else "part"
-    )
+    words = " / ".join(f"`{word}`" for word in literal_choices(element))
+    inner = _type_text(element) if suffix else _TYPE_NAMES.get(element, "part")
     null = " or null" if without_annotation(kind)[0] is not without_none(kind) else ""
-    return {"": "", "[]": "list of ", ".NAME": "mapping of "}[suffix] + name + null
+    return {"": "", "[]": "list of ", ".NAME": "mapping of "}[suffix] + (words or inner) + null
 
 
 def _default_of(field: Any) -> Any:
