@@ -101,8 +101,9 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
         "shared_signals.transmitters[].max_age_s": 259200.0,
         "shared_signals.transmitters[].max_remembered": 100000,
     },
-    "bounds of training, shadow models and drift are constants now, and the defaults hold; "
-    "`lifecycle.history_days` says how much is read": {
+    "bounds of training, shadow models and drift are constants now, and the defaults hold; a training reads the events "
+    "of 28 days": {
+        "lifecycle.history_days": 28.0,
         "lifecycle.most_events": 500000,
         "lifecycle.follow_days": 2.0,
         "lifecycle.keep_versions": 10,
@@ -167,6 +168,9 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "below a confidence of 0.3 the level is `unknown`": {"risk.confidence_minimum": 0.3},
     "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
         "token_policy": {"version": "1", **_TOKEN_POLICY},
+    },
+    "a receiver gets the types of events that it requests; a conformance run only warns of others": {
+        "shared_signals.without_wise": [],
     },
     "`typ` of an access token is `at+jwt` or `JWT`": {
         "issuers[].token_types": ["at+jwt", "JWT"],

@@ -178,7 +178,7 @@ class Settings(SettingsPart, frozen=True):
             if webhook.signed and not self.shared_signals.enabled:
                 raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
         callers = {caller.name for caller in self.callers}
-        for member in ("audiences", "encryption", "without_wise"):
+        for member in ("audiences", "encryption"):
             for name in getattr(self.shared_signals, member):
                 if name not in callers:
                     raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.{member}`")

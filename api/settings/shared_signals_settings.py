@@ -58,13 +58,6 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
             "needs the extra `jwe`"
         ),
     ] = {}
-    without_wise: Annotated[
-        tuple[Name, ...],
-        setting(
-            "receivers, by name of the caller, whose streams neither offer (`events_supported`) nor send WISE events, "
-            "as for a conformance run, which warns of types that it does not know"
-        ),
-    ] = ()
     push_hosts: Annotated[
         tuple[PushHost, ...],
         setting(

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from trustwatch.ingest.described import member
 from trustwatch.ingest.printable_text import printable_line
-from trustwatch.scoring.delivery.shared_signals.event_types import events_delivered
+from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, events_delivered
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject
 from trustwatch.scoring.records.security_events import (
     POLL_METHOD,
@@ -431,14 +431,13 @@ class SharedSignalsService:
     def _document(self, stream: EventStream) -> dict[str, Any]:
         """The stream's configuration. The receiver's own Authorization header is not told again."""
         polled = stream.method == POLL_METHOD
-        supported = self._context.deriver.supported_events(stream.owner)
         document: dict[str, Any] = {
             "stream_id": stream.stream_id,
             "iss": self._context.issuer,
             "aud": stream.audience,
-            "events_supported": list(supported),
+            "events_supported": list(EVENTS_SUPPORTED),
             "events_requested": list(stream.events_requested),
-            "events_delivered": events_delivered(stream.events_requested, supported),
+            "events_delivered": events_delivered(stream.events_requested),
             "delivery": {
                 "method": stream.method,
                 "endpoint_url": self._poll_url(stream) if polled else stream.endpoint_url,

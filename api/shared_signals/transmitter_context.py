@@ -50,7 +50,7 @@ class TransmitterContext:
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), KEY_DAYS * SECONDS_PER_DAY, now_s, monotonic)
-        rules = TransmitterRules(self.issuer, part.subject, frozenset(part.without_wise))
+        rules = TransmitterRules(self.issuer, part.subject)
         self.answers = AnswerSigner(self.keys, self.issuer, ANSWER_S, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}

@@ -6,7 +6,7 @@ Types, members and meanings are those of CAEP 1.0 and of the WISE profile (draft
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -134,12 +134,11 @@ EVENT_RULES: Final = (
 """In the order in which the events of one decision are sent."""
 
 EVENTS_SUPPORTED: Final = tuple(rule.event_type for rule in EVENT_RULES)
-CAEP_EVENTS_SUPPORTED: Final = tuple(event_type for event_type in EVENTS_SUPPORTED if event_type.startswith(CAEP))
 
 
-def events_delivered(requested: Sequence[str], supported: Sequence[str] = EVENTS_SUPPORTED) -> list[str]:
+def events_delivered(requested: Sequence[str]) -> list[str]:
     """The event types of *requested* that a stream supports, each once, in our order."""
-    return [event_type for event_type in supported if event_type in requested]
+    return [event_type for event_type in EVENTS_SUPPORTED if event_type in requested]
 
 
 def event_members(rule: EventRule, decision: AnnouncedDecision) -> dict[str, Any]:
@@ -165,12 +164,10 @@ class TransmitterRules(NamedTuple):
     Attributes:
         issuer: `iss` of every SET.
         subject_format: how agents are named.
-        without_wise: owners whose streams leave WISE events out.
     """
 
     issuer: str
     subject_format: SubjectFormat = "iss_sub"
-    without_wise: Set[str] = frozenset()
 
 
 class EventDeriver:
@@ -198,12 +195,8 @@ class EventDeriver:
             for stream in streams
             if self._may_tell(stream, decision, subjects.get(stream.stream_id, ()))
             for rule in rules
-            if rule.event_type in stream.events_requested and rule.event_type in self.supported_events(stream.owner)
+            if rule.event_type in stream.events_requested
         ]
-
-    def supported_events(self, owner: str) -> tuple[str, ...]:
-        """Event types that a stream of *owner* can ask for."""
-        return CAEP_EVENTS_SUPPORTED if owner in self._rules.without_wise else EVENTS_SUPPORTED
 
     def _may_tell(self, stream: EventStream, decision: AnnouncedDecision, said: Sequence[StreamSubject]) -> bool:
         tenants = self._tenants.get(stream.owner, frozenset())
