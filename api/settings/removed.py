@@ -169,6 +169,7 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
         "token_policy": {"version": "1", **_TOKEN_POLICY},
     },
+    "small files of a date are merged six hours after its end": {"archive.merge_after_h": 6.0},
     "a receiver gets the types of events that it requests; a conformance run only warns of others": {
         "shared_signals.without_wise": [],
     },
