@@ -82,7 +82,7 @@ class TrainingScheduler:
         self._registry = registry
         self._read_history = read_history
         self._check = check
-        self.first_training = FirstTraining(store, registry, budget=settings.risk.alert_budget)
+        self.first_training = FirstTraining(store, registry, budget=settings.risk.budget)
         """Says when a service that learns has enough."""
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:

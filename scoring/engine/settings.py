@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -14,17 +14,18 @@ from trustwatch_client.events import Effect
 
 from .hard_signals import hard_signal_codes
 
-PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
+AlertLevel = Literal["medium", "high", "critical"]
 MAX_BUDGET = 1000
 """Largest budget that can be set: an alert per agent and day."""
+AcceptedAlerts = Annotated[float, msgspec.Meta(gt=0, le=MAX_BUDGET)]
 
 
 class AlertBudget(SettingsPart, frozen=True):
     """The false alerts an operator accepts; thresholds are derived from it."""
 
-    medium: Annotated[float, setting(f"`medium`: {PER_AGENT_DAYS}", gt=0, le=MAX_BUDGET)] = 20.0
-    high: Annotated[float, setting(f"`high`: {PER_AGENT_DAYS}", gt=0, le=MAX_BUDGET)] = 5.0
-    critical: Annotated[float, setting(f"`critical`: {PER_AGENT_DAYS}", gt=0, le=MAX_BUDGET)] = 1.0
+    medium: float = 20.0
+    high: float = 5.0
+    critical: float = 1.0
 
     def __post_init__(self) -> None:
         accepted = msgspec.structs.astuple(self)
@@ -33,7 +34,7 @@ class AlertBudget(SettingsPart, frozen=True):
         if not self.critical <= self.high <= self.medium:
             raise ValueError("a higher level needs a budget that is no larger: critical <= high <= medium")
 
-    def by_level(self) -> dict[str, float]:
+    def by_level(self) -> dict[Any, float]:
         """Accepted alerts by the word of their level, from medium on."""
         return {name: float(alerts) for name, alerts in msgspec.structs.asdict(self).items()}
 
@@ -57,7 +58,13 @@ def accepted_challenges(budget: ChallengeBudget, effect: str) -> float:
 class RiskEvaluationSettings(SettingsPart, frozen=True):
     """Settings of the way from evidence to levels."""
 
-    alert_budget: Annotated[AlertBudget, setting("false alerts accepted per level")] = AlertBudget()
+    alert_budget: Annotated[
+        Mapping[AlertLevel, AcceptedAlerts],
+        setting(
+            "false alerts accepted per 1,000 agent-days and peer group, by level: `medium` (20 unless named), `high` "
+            "(5), `critical` (1)"
+        ),
+    ] = {}
     challenge_budget: Annotated[
         Mapping[Effect, AcceptedCalls],
         setting(
@@ -73,7 +80,16 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
         setting("types of resources (`resource.type`) whose answers are sensitive; in force from the next training on"),
     ] = ()
 
+    @property
+    def budget(self) -> AlertBudget:
+        """`alert_budget` with what it does not name. Raises ValueError: a higher level has a larger one."""
+        return AlertBudget(**{str(level): alerts for level, alerts in self.alert_budget.items()})
+
     def __post_init__(self) -> None:
+        try:
+            _ = self.budget
+        except ValueError as error:
+            raise ValueError(f"`alert_budget`: {error}") from None
         unknown = [name for name in self.disabled_signals if name not in hard_signal_codes()]
         if unknown:
             signals = ", ".join(hard_signal_codes())
