@@ -15,7 +15,7 @@ from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.access_evaluation import OutsideBoundary
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
-from trustwatch.scoring.store.retention_settings import Days, RetentionKind
+from trustwatch.scoring.store.retention_settings import LOG_DAYS, Days, RetentionKind
 
 from .access_settings import (
     ANY_TENANT,
@@ -119,9 +119,9 @@ class Settings(SettingsPart, frozen=True):
             "what people said of decisions, once it is over: else as long as training may read the events "
             "(`retention_days`, or `archive.retention_days` if there is an archive and that is longer); "
             "`waiting_dead_letters`, which nobody replayed: else kept, bounded by their number; `log`, segments of the "
-            "event log that everybody has come past: else 7"
+            "event log that everybody has come past"
         ),
-    ] = {}
+    ] = msgspec.field(default_factory=lambda: {"log": LOG_DAYS})
 
     @property
     def brokers(self) -> KafkaSettings:

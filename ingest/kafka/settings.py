@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import msgspec
+
 from ..extras import ExtraName
 from ..settings import Name, Secret, SettingsPart, check_url, setting
 from ..topics.topic_definitions import TopicNames, TopicRole
@@ -57,12 +59,8 @@ class KafkaClientSettings(SettingsPart, frozen=True):
     security: Annotated[KafkaSecuritySettings, setting("TLS and authentication")] = KafkaSecuritySettings()
     group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
     names: Annotated[
-        Mapping[TopicRole, Name],
-        setting(
-            "names of our topics, where they are others: `events` (`trustwatch.events`), `dead_letters` "
-            "(`trustwatch.events.dlq`), `risk`, `decisions`, `alerts` (`trustwatch.risk` and so on)"
-        ),
-    ] = {}
+        Mapping[TopicRole, Name], setting("names of our topics; one that is not named has its default")
+    ] = msgspec.field(default_factory=TopicNames()._asdict)  # type: ignore[arg-type] # its fields are the roles
     session_timeout_s: Annotated[
         float, setting("a worker silent for so long loses its partitions, s", ge=6, le=1800)
     ] = 45.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
@@ -61,17 +61,15 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
     alert_budget: Annotated[
         Mapping[AlertLevel, AcceptedAlerts],
         setting(
-            "false alerts accepted per 1,000 agent-days and peer group, by level: `medium` (20 unless named), `high` "
-            "(5), `critical` (1)"
+            "false alerts accepted per 1,000 agent-days and peer group, by level; one that is not named has its default"
         ),
-    ] = {}
+    ] = msgspec.field(default_factory=lambda: AlertBudget().by_level())
     challenge_budget: Annotated[
         Mapping[Effect, AcceptedCalls],
         setting(
-            "calls that may wait for a person, of 1,000, by effect (`read`, `write`, `delete`, `admin`, `unknown`): 10 "
-            "of each that is not named; 0 is none"
+            "calls that may wait for a person, of 1,000, by effect; one that is not named has its default, 0 is none"
         ),
-    ] = {}
+    ] = msgspec.field(default_factory=lambda: dict.fromkeys(get_args(Effect), USUAL_CHALLENGES))
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
     disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()
