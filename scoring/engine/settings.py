@@ -32,7 +32,7 @@ class AlertBudget(SettingsPart, frozen=True):
         if not all(0.0 < alerts < math.inf for alerts in accepted):
             raise ValueError(f"alert budgets must be positive and finite, are {accepted}")
         if not self.critical <= self.high <= self.medium:
-            raise ValueError("a higher level needs a budget that is no larger: critical <= high <= medium")
+            raise ValueError("`alert_budget`: a higher level needs one that is no larger: critical <= high <= medium")
 
     def by_level(self) -> dict[Any, float]:
         """Accepted alerts by the word of their level, from medium on."""
@@ -84,10 +84,7 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
         return AlertBudget(**{str(level): alerts for level, alerts in self.alert_budget.items()})
 
     def __post_init__(self) -> None:
-        try:
-            _ = self.budget
-        except ValueError as error:
-            raise ValueError(f"`alert_budget`: {error}") from None
+        _ = self.budget  # raises for one that grows with the level
         unknown = [name for name in self.disabled_signals if name not in hard_signal_codes()]
         if unknown:
             signals = ", ".join(hard_signal_codes())

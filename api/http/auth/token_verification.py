@@ -262,10 +262,6 @@ def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bo
         raise InvalidToken(_error_reason(error)) from None
 
 
-ACCESS_TOKEN_TYPES = ("at+jwt", "jwt")
-"""The first is that of RFC 9068; Keycloak and Hydra say the second."""
-
-
 def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
     try:
         header = jwt.get_unverified_header(token)
@@ -278,7 +274,7 @@ def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
         raise InvalidToken("the signature algorithm of the token is not accepted")
     if typ is None and not typed:
         typ = "JWT"
-    accepted = ACCESS_TOKEN_TYPES if typed else ("jwt",)
+    accepted = ("at+jwt", "jwt") if typed else ("jwt",)  # RFC 9068 says the first, Keycloak and Hydra the second
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
         raise InvalidToken(f"the token is no {'access' if typed else 'ID'} token (header typ)")
     if kid is not None and not 0 < len(kid) <= MAX_KEY_ID_LENGTH:

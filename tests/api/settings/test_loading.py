@@ -161,7 +161,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("webhooks: [{name: w, url: 'https://s.example', secret: ''}]", ["{env: NAME}", ".secret`"]),
         (
             "risk: {alert_budget: {critical: 30}}",
-            ["`alert_budget`: a higher level", "critical <= high <= medium", "`$.risk`"],
+            ["`alert_budget`", "critical <= high <= medium", "`$.risk`"],
         ),
         ("token_policy: {high: {allow: false}}", ["was removed", "`token_policy_file`"]),
     ],
