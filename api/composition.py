@@ -24,7 +24,7 @@ from trustwatch.scoring.engine.forgetting import ErasedAgents
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.policy_file import read_policy_book
-from trustwatch.scoring.store.retention_settings import RetentionCutoffs
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs, row_cutoffs
 from trustwatch.scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 
 from . import clock
@@ -161,7 +161,8 @@ def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:
     """Times before which rows of the store go. Labels stay as long as training may read the events they speak of."""
     archive = settings.archive
     events_days = max(settings.retention_days, 0 if archive.directory is None else archive.retention_days)
-    return settings.retention.cutoffs(
+    return row_cutoffs(
+        settings.retention,
         now_ms,
         default_days=settings.retention_days,
         agents_days=settings.store.agents_days,
@@ -199,7 +200,7 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
         ConfigError: the database is none of ours; or there is none, and nothing says to read without the list.
         Unavailable: it does not answer; nobody reads events meanwhile, since some may have been erased.
     """
-    if topic != settings.brokers.names.events:
+    if topic != settings.brokers.topic_names.events:
         return ErasedFilter()
     address = store_address(settings)
     if address.may_exist:

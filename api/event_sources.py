@@ -33,7 +33,7 @@ def open_event_source(settings: Settings, *, suffix: str, member: str) -> GroupS
 
 def event_log_name(settings: Settings) -> str:
     """Name under which an archive knows the log: the topic, or "" for that of this machine."""
-    return settings.brokers.names.events if settings.distributed else ""
+    return settings.brokers.topic_names.events if settings.distributed else ""
 
 
 def make_duplicate_window(settings: Settings) -> DuplicateWindow:
@@ -46,4 +46,4 @@ def load_erased_from_log(settings: Settings) -> ErasedFilter:
 
     Raises as `load_erased_filter`.
     """
-    return load_erased_filter(settings, settings.brokers.names.events) if settings.distributed else ErasedFilter()
+    return load_erased_filter(settings, settings.brokers.topic_names.events) if settings.distributed else ErasedFilter()

@@ -25,7 +25,6 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.engine.settings import ChallengeBudget
 
 from .answer_servers import AUDIENCE, CLIENT, serve_ours
 from .events import raw_events
@@ -139,7 +138,7 @@ def report(asked: list[float], looked_up: list[float], json_file: Path | None) -
 
 def serve(port: int, folder: Path) -> None:
     """The real application with the model, until it is killed."""
-    calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
+    calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), {})
     calls.use_version("bench")
     serve_ours(port, folder, calls)
 

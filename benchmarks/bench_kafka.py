@@ -26,7 +26,6 @@ from trustwatch.ingest.kafka.settings import KafkaClientName, KafkaClientSetting
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics import record_codec
-from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from .distributed_services import AllPartitionsOwner, start_broker
 
@@ -67,7 +66,11 @@ def fill(settings: KafkaClientSettings, number: int) -> tuple[float, float]:
     for n in range(number):
         one = records[n % len(records)]
         writer.send(
-            settings.names.events, one.key, one.payload, headers=record_codec.headers_for(one), timestamp_ms=NOW_MS + n
+            settings.topic_names.events,
+            one.key,
+            one.payload,
+            headers=record_codec.headers_for(one),
+            timestamp_ms=NOW_MS + n,
         )
     writer.flush(60)
     spent, took = time.process_time() - cpu, time.perf_counter() - began
@@ -100,7 +103,7 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     topic = f"bench-{time.time_ns()}"
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True)
-    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), names=TopicNames(events=topic), client="confluent")
+    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), names={"events": topic}, client="confluent")
     rows = []
     cpu, rate = fill(settings, number)
     rows.append({"way": "write, confluent", "us_per_event": cpu, "per_s": rate})

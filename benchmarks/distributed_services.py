@@ -179,7 +179,7 @@ class DistributedDeployment:
         self.settings = load_process_settings(self.settings_file)
         self.kafka: KafkaClientSettings = self.settings.kafka
         admin = open_admin(self.kafka)
-        admin.create_topics(self.kafka.names, PARTITIONS, 1)
+        admin.create_topics(self.kafka.topic_names, PARTITIONS, 1)
         admin.close()
         self.store = open_service_store(self.settings)
         self._started = itertools.count()
@@ -187,7 +187,7 @@ class DistributedDeployment:
     def write_events(self, records: Iterable[Record], at_once: int = 5_000) -> int:
         """Write *records* to the events topic; returns how many."""
         writer, waiting, count = open_writer(self.kafka), iter(records), 0
-        log = TopicCommitLog(writer, self.kafka.names.events)
+        log = TopicCommitLog(writer, self.kafka.topic_names.events)
         while part := list(itertools.islice(waiting, at_once)):
             log.append(part)
             log.sync()

@@ -74,9 +74,9 @@ def measure_visibility(
     """Medians over *rounds* of both ways, taking turns, with a worker and a replica of *site*."""
     bodies = site.folder / "bodies"
     bodies.write_bytes(msgspec.msgpack.encode([_make_template(raw) for raw in raws]))
-    apart = msgspec.structs.replace(site.kafka, names=msgspec.structs.replace(site.kafka.names, events="bare"))
+    apart = msgspec.structs.replace(site.kafka, names={**site.kafka.names, "events": "bare"})
     admin = open_admin(apart)
-    admin.create_topics(apart.names, PARTITIONS, 1)
+    admin.create_topics(apart.topic_names, PARTITIONS, 1)
     admin.close()
     worker = site.worker()
     worker.wait_for(lambda said: said.partitions == PARTITIONS)
@@ -179,7 +179,7 @@ def measure_probes(
 
 
 def _start(what: str, kafka: KafkaClientSettings, *more: str) -> subprocess.Popen[str]:
-    chosen = {"bootstrap_servers": kafka.bootstrap_servers, "client": kafka.client, "names": kafka.names}
+    chosen = {"bootstrap_servers": kafka.bootstrap_servers, "client": kafka.client, "names": kafka.topic_names}
     told = msgspec.json.encode(chosen).decode()
     command = [sys.executable, "-m", "benchmarks.visibility", what, told, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -190,7 +190,7 @@ async def _probes(
 ) -> tuple[dict[str, float], list[float]]:
     """Send probes at their times; returns when each was handed to the producer, and how long until it was seen."""
     writer, loop, began = open_writer(kafka), asyncio.get_running_loop(), {}
-    log, run = TopicCommitLog(writer, kafka.names.events), secrets.token_hex(4)
+    log, run = TopicCommitLog(writer, kafka.topic_names.events), secrets.token_hex(4)
     asking: list[asyncio.Task[float]] = []
     start = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
@@ -233,7 +233,7 @@ def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) 
     """The load: events at *rate*, in slices, as the door writes them."""
     waiting = msgspec.msgpack.decode(bodies.read_bytes(), type=list[EventTemplate])
     writer = open_writer(kafka)
-    log, sent, first = TopicCommitLog(writer, kafka.names.events), 0, time.time_ns() // 1000 % 10**12
+    log, sent, first = TopicCommitLog(writer, kafka.topic_names.events), 0, time.time_ns() // 1000 % 10**12
     start = time.monotonic()
     while (passed := time.monotonic() - start) < seconds:
         due = min(int((passed + SLICE_S) * rate) - sent, 5_000)

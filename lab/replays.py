@@ -217,7 +217,7 @@ def run_backtests(
             plan = BacktestPlan(paths, [model.directory], domains=session.settings.domains(), since=first)
             plan = plan._replace(before=window.before, labels=None if known is None else label_path)
             for factor in factors:
-                budget = session.engine_settings.risk.alert_budget.scaled(factor)
+                budget = session.engine_settings.risk.budget.scaled(factor)
                 budgeted = plan._replace(settings=session.engine_settings.with_budget(budget))
                 for policy, book in books.items():
                     tried = budgeted._replace(books=[book])

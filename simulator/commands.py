@@ -41,7 +41,7 @@ def send_at_rate(events: Iterable[SimulatedEvent], kafka: BrokerSettings, rate: 
         LogFailed: the brokers did not acknowledge.
     """
     writer = open_writer(kafka)
-    log = TopicCommitLog(writer, kafka.names.events)
+    log = TopicCommitLog(writer, kafka.topic_names.events)
     started, sent = clock.monotonic(), 0
     waiting = iter(events)
     try:

@@ -13,6 +13,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.engine.settings import accepted_challenges
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch_client.risk_answers import CallThreshold, CallVerdict
 
@@ -106,7 +107,7 @@ class CallAnswers:
     def _threshold_member(self, evaluation: CallEvaluation) -> CallThreshold:
         score = evaluation.score
         assert score is not None and score.threshold is not None
-        per_1000 = self._budget.of_effect(score.effect)
+        per_1000 = accepted_challenges(self._budget, score.effect)
         return CallThreshold(score.threshold.anomaly_score, score.threshold.effect, per_1000)
 
 

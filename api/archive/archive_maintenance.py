@@ -21,6 +21,8 @@ from trustwatch.ingest.timestamps import DAY_MS
 from .. import clock
 from ..settings.storage_settings import ArchiveSettings
 
+MERGE_AFTER = timedelta(hours=6)
+"""Small files of a date are merged so long after its end: most of its late events are there by then."""
 RETENTION_EVERY_S = 3_600.0
 FIRST_RETENTION_S = 30.0
 RETRY_S = 60.0
@@ -84,7 +86,7 @@ class ArchiveMaintenance:
         return ours
 
     def _merge_one(self) -> bool:
-        before = (clock.utc_now() - timedelta(hours=self._settings.merge_after_h)).date()
+        before = (clock.utc_now() - MERGE_AFTER).date()
         positions = (read_positions(self._directory) or {}) if self._kind == "events" else None
 
         def counts(file: DataFile) -> bool:

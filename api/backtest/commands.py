@@ -116,7 +116,7 @@ def backtest_command(
             [model or configured.model_dir, *([compare] if compare else [])],
             engine,
             _policy_books(configured, policy, compare_policy),
-            default_budgets(engine.risk.alert_budget),
+            default_budgets(engine.risk.budget),
             configured.domains(),
             as_utc(since),
             as_utc(before),
@@ -147,7 +147,7 @@ def _announce_compilation(work: str) -> None:
 
 def _parse_budget(text: str, configured: Settings) -> AlertBudget:
     if not text:
-        return configured.risk.alert_budget
+        return configured.risk.budget
     try:
         medium, high, critical = map(float, text.split(","))
     except ValueError:

@@ -65,7 +65,7 @@ def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
     figures = services.find(CaseFigures)
-    budget = services.get(Runtime).settings.risk.alert_budget
+    budget = services.get(Runtime).settings.risk.budget
     values: dict[str, LabelledValues] = {} if figures is None else dict(figures.values())
     values["trustwatch_alert_budget"] = {(level,): getattr(budget, level) for level in ("medium", "high", "critical")}
     return values

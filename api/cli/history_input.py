@@ -25,7 +25,6 @@ from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.extras import require_extra
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import RecordOwner, decode_history_event
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.history.conversion import (
     FormatChoice,
     FormattedFile,
@@ -126,7 +125,7 @@ class _HistoryFiles:
     def _records_of_others(self, named: str) -> FormattedFile | None:
         """Records that other programs wrote to a topic; None: its events are ours."""
         topic = parse_topic_url(named, self._settings)
-        if topic.name == self._settings.brokers.names.events:
+        if topic.name == self._settings.brokers.topic_names.events:
             return None
         choice = self._converter.choice
         if choice.is_open:
@@ -207,7 +206,7 @@ def configured_choice(topic: str, settings: Settings) -> FormatChoice | None:
         if one.topic == topic:
             print_message(f"{topic}: format {one.format}, as `kafka.topics` of the settings says")
             owner = RecordOwner(only_name(one.tenants), only_name(one.issuers))
-            return FormatChoice(one.format, one.mapping if one.mapping != MappingSpec() else None, owner=owner)
+            return FormatChoice(one.format, one.own_mapping(), owner=owner)
     return None
 
 

@@ -56,7 +56,7 @@ def parse_topic_url(named: str, settings: Settings) -> TopicRange:
     if f"{parts.scheme}:" != TOPIC_PREFIX or set(query) - {"offsets"}:
         raise ConfigError(f"{named}: must be {TOPIC_FORM}?offsets=PARTITION:FIRST-END,…")
     offsets = _parse_offsets(named, query["offsets"][0]) if "offsets" in query else None
-    return TopicRange(broker_settings, parts.path.strip("/") or broker_settings.names.events, offsets)
+    return TopicRange(broker_settings, parts.path.strip("/") or broker_settings.topic_names.events, offsets)
 
 
 def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:

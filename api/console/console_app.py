@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import structlog
 from fastapi import FastAPI, Request
@@ -136,33 +136,27 @@ SECURITY_HEADERS = {
 }
 
 
-def content_security_policy(form_targets: Collection[str] = ()) -> str:
-    """Value of Content-Security-Policy: nothing from elsewhere, nothing inline.
-
-    *form_targets* are URLs that a form may lead to by a redirect; browsers check those too.
-    """
-    origins = sorted({"{0.scheme}://{0.netloc}".format(urlsplit(url)) for url in form_targets})
-    return "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "img-src 'self' data:",
-            "connect-src 'self'",
-            "font-src 'self'",
-            " ".join(("form-action 'self'", *origins)),
-            "frame-ancestors 'none'",
-            "base-uri 'none'",
-        )
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
     )
+)
+"""Nothing from elsewhere, nothing inline."""
 
 
 @dataclass(eq=False, repr=False)
 class SecurityHeadersMiddleware:
-    """The console with its headers; *form_targets* is called for each answer, see `content_security_policy`."""
+    """The console with its headers."""
 
     app: ASGIApp
-    form_targets: Callable[[], Collection[str]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with the headers added."""
@@ -175,7 +169,7 @@ class SecurityHeadersMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                headers["Content-Security-Policy"] = content_security_policy(self.form_targets())
+                headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
                 headers.setdefault("Cache-Control", "no-store")
                 for cookie in scope.get("state", {}).get(COOKIES_STATE_KEY, ()):
                     headers.append("Set-Cookie", cookie)
@@ -198,7 +192,7 @@ class ConsoleApplication:
     def __post_init__(self) -> None:
         self._console = build_console(self.services)
         self._tasks: list[asyncio.Task[None]] = []
-        self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
+        self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console))
 
     async def start(self) -> None:
         """Start sampling, and writing what the database did not take."""
@@ -214,16 +208,12 @@ class ConsoleApplication:
         if self._console.provider is not None:
             await self._console.provider.close()
 
-    def _form_targets(self) -> list[str]:
-        """Signing out is a form, which may lead to the provider."""
-        return [] if self._console.provider is None else self._console.provider.form_targets()
-
 
 def build_console(services: ServiceRegistry) -> ConsoleContext:
     """The console of an application. Raises ConfigError."""
     runtime = services.get(Runtime)
     settings, listen = runtime.settings.console, runtime.settings.listen
-    sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), settings, runtime.clock)
+    sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), runtime.clock)
     provider = None
     if settings.oidc is not None:
         rules, ca_file = runtime.settings.verification, runtime.settings.outgoing.ca_file

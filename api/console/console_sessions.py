@@ -73,11 +73,14 @@ class PendingSignIn(msgspec.Struct, frozen=True):
     began_s: float
 
 
+SESSION_S, IDLE_S = 28_800.0, 3_600.0
+"""A session ends so long after signing in (a shift), and after so long without a page or click."""
+
+
 class ConsoleSessions:
     """Seals and opens cookies with a *key* of 32 secret bytes or more."""
 
-    def __init__(self, key: bytes, settings: ConsoleSettings, clock: Callable[[], float]) -> None:
-        self._session_s, self._idle_s = settings.session_s, settings.idle_s
+    def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._sessions = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"session")))
         self._sign_ins = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"sign-in")))
@@ -95,9 +98,9 @@ class ConsoleSessions:
     def state(self, session: ConsoleSession) -> SessionState:
         """State of a session that nobody ended. A younger copy of an idle one may last."""
         now = self._clock()
-        if session.began_s + self._session_s <= now:
+        if session.began_s + SESSION_S <= now:
             return "over"
-        return "idle" if session.used_s + self._idle_s <= now else "lasts"
+        return "idle" if session.used_s + IDLE_S <= now else "lasts"
 
     def renew(self, session: ConsoleSession) -> ConsoleSession | None:
         """The session as used now; None where the cookie is young enough."""
@@ -224,7 +227,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
     # For records that were refused, and are sent in again on one's own word.
     speaks = ("*",) if SCOPE_ADMIN in scopes else ()
     binding = SourceBinding(EventSourceSettings(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks))
-    ends_s = session.began_s + settings.session_s
+    ends_s = session.began_s + SESSION_S
     return AuthenticatedCaller(issuer, session.subject, client_id, scopes, ends_s, binding)
 
 

@@ -64,7 +64,6 @@ class ProviderMetadata(msgspec.Struct, frozen=True):
     token_endpoint: str
     jwks_uri: str
     userinfo_endpoint: str = ""
-    end_session_endpoint: str = ""
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
     authorization_response_iss_parameter_supported: bool = False
 
@@ -125,13 +124,6 @@ class OpenIdProvider:
             self._metadata, self._failed = (metadata, self.clock()), None
             return metadata
 
-    def form_targets(self) -> list[str]:
-        """Targets that the form of signing out may lead to: the provider, where the settings want that."""
-        if not self.settings.sign_out_there:
-            return []
-        end_session_endpoint = self._metadata[0].end_session_endpoint if self._metadata is not None else ""
-        return [end_session_endpoint or self.settings.issuer]
-
     def _check_metadata(self, body: bytes) -> ProviderMetadata:
         try:
             metadata = msgspec.json.decode(body, type=ProviderMetadata)
@@ -139,9 +131,8 @@ class OpenIdProvider:
                 raise ValueError("it calls itself by another issuer than the settings do")
             for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
                 check_url(getattr(metadata, name), f"its `{name}`", loopback_http=True)
-            for name in ("userinfo_endpoint", "end_session_endpoint"):
-                if getattr(metadata, name):
-                    check_url(getattr(metadata, name), f"its `{name}`", loopback_http=True)
+            if metadata.userinfo_endpoint:
+                check_url(metadata.userinfo_endpoint, "its `userinfo_endpoint`", loopback_http=True)
         except (msgspec.DecodeError, ValueError) as error:
             raise ProviderUnavailable(f"the sign-in server's description of itself is not usable: {error}") from None
         return metadata
@@ -185,12 +176,6 @@ class OpenIdProvider:
         except InvalidToken as error:
             raise SignInRefused(f"the sign-in server's answer is not accepted: {error}") from None
         return await self._merge_userinfo(metadata, claims, tokens.access_token)
-
-    async def end_session_url(self, back: str) -> str | None:
-        """URL for signing out at the provider too; None where settings do not want that, or the provider has none."""
-        if not self.settings.sign_out_there or not (endpoint := (await self.metadata()).end_session_endpoint):
-            return None
-        return _with_query(endpoint, {"client_id": self.settings.client_id, "post_logout_redirect_uri": back})
 
     async def _exchange_code(self, metadata: ProviderMetadata, code: str, verifier: str) -> _ProviderTokens:
         form = {
@@ -237,7 +222,6 @@ class OpenIdProvider:
                 issuer=metadata.issuer,
                 audiences=(self.settings.client_id,),
                 jwks_uri=metadata.jwks_uri,
-                token_types=("JWT",),
             )
             jwks = JwksCache((issuer,), self.clock, self.monotonic, self.ca_file)
             self._jwks = metadata.jwks_uri, issuer, jwks

@@ -46,7 +46,9 @@ def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
         ForeignTopicReader(topic, _reader_factory(brokers, topic), admission, clock.monotonic, clock.now_ms)
         for topic in settings.brokers.topics
     ]
-    return TopicIngest(sources, lambda: open_writer(brokers), brokers.names, clock.monotonic, clock.now_ms, child.sleep)
+    return TopicIngest(
+        sources, lambda: open_writer(brokers), brokers.topic_names, clock.monotonic, clock.now_ms, child.sleep
+    )
 
 
 def _reader_factory(brokers: BrokerSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:

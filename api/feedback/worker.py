@@ -148,7 +148,7 @@ def _archived_event(raw: bytes) -> Record | None:
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
     brokers = settings.brokers
-    topic, identities = brokers.names.events, open_service_identities(settings)
+    topic, identities = brokers.topic_names.events, open_service_identities(settings)
     erased, reader = load_erased_filter(settings, topic), open_reader(brokers, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()

@@ -18,7 +18,9 @@ from trustwatch.scoring.records.models import ModelVersion
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
-from ..settings.learning_settings import LifecycleSettings
+
+LEARN_EVENTS, LEARN_DAYS = 2_000, 3
+"""History that the first model needs: below it agents have shown too few of their days to be told apart."""
 
 
 class LearningProgress(NamedTuple):
@@ -27,22 +29,19 @@ class LearningProgress(NamedTuple):
     Attributes:
         events: that counted for agents, ever.
         days: between the first and the last of them, by their own time, without a twentieth at each end.
-        needed_events, needed_days: both are needed.
         over_budget: version that was trained and breaks the alert budget on its own history; "" = there is none.
         held: a person went back to learning, so that nothing is trained before somebody orders it.
     """
 
     events: int
     days: float
-    needed_events: int
-    needed_days: float
     over_budget: str = ""
     held: bool = False
 
     @property
     def is_enough(self) -> bool:
         """True if a first model can be trained."""
-        return self.events >= self.needed_events and self.days >= self.needed_days
+        return self.events >= LEARN_EVENTS and self.days >= LEARN_DAYS
 
     def describe(self) -> str:
         """Two sentences for people."""
@@ -53,19 +52,17 @@ class LearningProgress(NamedTuple):
                 f"The service learns: it trained {self.over_budget}, which breaks the alert budget on its own history. "
                 "It trains again with more history, or a person promotes that one."
             )
-        has = f"{self.events:,} of {self.needed_events:,} events, and {self.days:.1f} of {self.needed_days:g} days"
+        has = f"{self.events:,} of {LEARN_EVENTS:,} events, and {self.days:.1f} of {LEARN_DAYS} days"
         then = (
             "The first model is trained now, or next" if self.is_enough else "Until it has both, every agent is unknown"
         )
         return f"The service learns: it has {has}. {then}."
 
 
-def learning_progress(
-    extent: HistoryExtent, needed_events: int, needed_days: float, over_budget: str = "", *, held: bool = False
-) -> LearningProgress:
+def learning_progress(extent: HistoryExtent, over_budget: str = "", *, held: bool = False) -> LearningProgress:
     """Progress of a store with this *extent*; the rest as in `LearningProgress`."""
     days = max(extent.last_ms - extent.first_ms, 0) / DAY_MS
-    return LearningProgress(extent.events, days, needed_events, needed_days, over_budget, held)
+    return LearningProgress(extent.events, days, over_budget, held)
 
 
 TRAINING_REQUEST_KEY = "lifecycle.train"
@@ -135,20 +132,14 @@ def is_judged_by(trained: Mapping[str, Any], budget: AlertBudget) -> bool:
     return not judged or judged == budget.by_level()
 
 
-def measure_progress(store: SqlStore, lifecycle: LifecycleSettings, budget: AlertBudget) -> LearningProgress:
+def measure_progress(store: SqlStore, budget: AlertBudget) -> LearningProgress:
     """Measure how much history there is, from what the store knows of agents. Raises Unavailable."""
     waiting = [
         challenger.version
         for challenger in store.models.page("challenger").items
         if challenger.trained.get("over_budget") and is_judged_by(challenger.trained, budget)
     ]
-    return learning_progress(
-        store.agents.history_extent(),
-        lifecycle.learn_events,
-        lifecycle.learn_days,
-        waiting[0] if waiting else "",
-        held=had_a_model(store),
-    )
+    return learning_progress(store.agents.history_extent(), waiting[0] if waiting else "", held=had_a_model(store))
 
 
 def had_a_model(store: SqlStore) -> bool:
@@ -161,7 +152,6 @@ class FirstTraining:
 
     def __init__(
         self,
-        settings: LifecycleSettings,
         store: SqlStore,
         registry: ModelRegistry,
         now_ms: Callable[[], int] = clock.now_ms,
@@ -171,7 +161,6 @@ class FirstTraining:
     ) -> None:
         self._budget = budget
         self._tried_for_budget = False
-        self._settings = settings
         self._store = store
         self._registry = registry
         self._now_ms = now_ms
@@ -189,7 +178,7 @@ class FirstTraining:
             return False
         self._looked_at = self._monotonic()
         extent, now_ms = self._store.agents.history_extent(), self._now_ms()
-        progress = learning_progress(extent, self._settings.learn_events, self._settings.learn_days)
+        progress = learning_progress(extent)
         self._log_progress(progress)
         self._seen.append(extent.events)
         settled = len(self._seen) > QUIET_LOOKS and extent.events <= MOST_GROWTH * self._seen[0]

@@ -195,7 +195,7 @@ class ModelService:
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
     ) -> AlertBudgetChart:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
-        accepted = self._settings.risk.alert_budget.by_level()[level]
+        accepted = self._settings.risk.budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
         return AlertBudgetChart(
             level, accepted, await self._executor(self._records.budget_days, days, level, accepted, tenants)
@@ -280,13 +280,13 @@ class ModelService:
             against = (
                 [f"on its own history it alerts more often than `risk.alert_budget` allows: {over}"] if over else []
             )
-            if not is_judged_by(model.trained, self._settings.risk.alert_budget):
+            if not is_judged_by(model.trained, self._settings.risk.budget):
                 against = ["`risk.alert_budget` was changed since it was judged by it: wait for the next training"]
             return PromotionAssessment(["there is no trained model yet"], against)
         figures = comparison_from_dict(model.figures)
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
-        budget = self._settings.risk.alert_budget.by_level()
+        budget = self._settings.risk.budget.by_level()
         return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
 
     def _previous_version(self) -> str:
@@ -342,7 +342,7 @@ class ModelService:
             self.learning = None
         elif self.learning is None or self._now_ms() >= self._measure_at_ms:
             began_ms = self._now_ms()
-            self.learning = measure_progress(self._store, self._settings.lifecycle, self._settings.risk.alert_budget)
+            self.learning = measure_progress(self._store, self._settings.risk.budget)
             took_ms = self._now_ms() - began_ms
             self._measure_at_ms = began_ms + max(
                 min(MEASURE_PAUSE_SHARE * took_ms, MAX_MEASURE_PAUSE_MS), MEASURE_EVERY_MS

@@ -87,7 +87,7 @@ def _read_topic_history(
     settings: Settings, history: TrainingHistory, since_ms: int, check: Callable[[], None]
 ) -> ReadRanges:
     """All partitions of the events topic, merged by arrival."""
-    topic = settings.brokers.names.events
+    topic = settings.brokers.topic_names.events
     archived = _read_archive(settings, history, since_ms, topic, check)
     with closing(open_reader(settings.brokers, (topic,))) as reader:
         ranges = _unread_ranges(partition_offsets(reader, since_ms), archived)

@@ -50,6 +50,8 @@ from .training_data import ReadRanges
 
 MOST_EVENTS = 500_000
 """The newest events that a training reads: some 2 GB of memory."""
+HISTORY_DAYS = 28
+"""Days within which they arrived, as far as they are kept: four of each day of the week."""
 
 KEPT_VERSIONS = 10
 """Versions kept beside champion and challenger; older ones leave the disk, not the history."""
@@ -80,7 +82,7 @@ class TrainingScheduler:
         self._registry = registry
         self._read_history = read_history
         self._check = check
-        self.first_training = FirstTraining(settings.lifecycle, store, registry, budget=settings.risk.alert_budget)
+        self.first_training = FirstTraining(store, registry, budget=settings.risk.budget)
         """Says when a service that learns has enough."""
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
@@ -161,14 +163,14 @@ class TrainingScheduler:
 
     def _train_version(self, champion: TrainedModel, work: TrainingState) -> ModelVersion:
         now_ms = clock.now_ms()
-        since_ms = now_ms - int(self._settings.lifecycle.history_days * DAY_MS)
+        since_ms = now_ms - HISTORY_DAYS * DAY_MS
         # What arrived long ago is old, but what is old by its own word may have arrived today: replayed days count.
         encoder = ColumnEncoder(champion.salt, self._settings.domains())
         history = TrainingHistory(encoder, MOST_EVENTS)
         learned = self._read_history(history, since_ms, self._check)
         columns = history.columns()
         if columns is None:
-            raise NotEnoughHistory("no event is kept that could be learned from: see `lifecycle.history_days`")
+            raise NotEnoughHistory(f"no event of the last {HISTORY_DAYS} days is kept that could be learned from")
         feedback = list(islice(feedback_labels(self._store.feedback), MAX_PAGES * MAX_PAGE))
         false = frozenset(entry.decision_id for entry in feedback if entry.verdict == "false_positive")
         recent = self._recent_decisions(int(columns.time_ms.min()))

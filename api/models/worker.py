@@ -194,7 +194,7 @@ class ShadowScorer:
             or clock.monotonic() - self._requested_at < PROMOTION_RETRY_S
         ):
             return
-        budget = self._settings.risk.alert_budget.by_level()
+        budget = self._settings.risk.budget.by_level()
         if not assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
             self._requested_at = clock.monotonic()
             self._request_promotion(version)

@@ -282,14 +282,16 @@ def _topic_targets(
     archives = LocalArchives(
         store,
         {kind: folder for kind, folder in folders.items() if ours[kind]},
-        broker_settings.names.events,
+        broker_settings.topic_names.events,
         spool_directory(settings),
         socket.gethostname(),
         lambda: status.work_counts,
         settings.archive.retention_days * DAY_MS,
     )
     brokers = BrokerClients(
-        broker_settings.names, lambda topic: open_reader(broker_settings, (topic,)), lambda: open_admin(broker_settings)
+        broker_settings.topic_names,
+        lambda topic: open_reader(broker_settings, (topic,)),
+        lambda: open_admin(broker_settings),
     )
     return TopicErasureTargets(store, log, brokers, archives, frozenset(folders))
 

@@ -22,6 +22,7 @@ from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.commits import ONLY_PARTITION
+from trustwatch.scoring.store.retention_settings import LOG_DAYS
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
@@ -199,7 +200,12 @@ class EmbeddedBackend(EventBackend):
         needed = self._duplicate_window.first_offset_to_rebuild(used)
         now = clock.now_ms()
         await self.log.run_between_rounds(
-            partial(EventLog.drop_before, offset=needed, min_age_ms=self.settings.retention.log * DAY_MS, now_ms=now)
+            partial(
+                EventLog.drop_before,
+                offset=needed,
+                min_age_ms=(self.settings.retention.get("log") or LOG_DAYS) * DAY_MS,
+                now_ms=now,
+            )
         )
 
 
@@ -325,7 +331,7 @@ def _open_event_log(settings: Settings) -> EventLog:
 
 def _open_topic_log(settings: Settings) -> TopicCommitLog:
     brokers = settings.brokers
-    log = TopicCommitLog(open_writer(brokers), brokers.names.events, DOOR_TIMEOUT_S)
+    log = TopicCommitLog(open_writer(brokers), brokers.topic_names.events, DOOR_TIMEOUT_S)
     with contextlib.suppress(TrustwatchError):  # asked for now, so that no sender waits for it; if not, the first does
         _log.debug("topic of events", partitions=log.partitions)
     return log

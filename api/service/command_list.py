@@ -59,7 +59,7 @@ COMMANDS = (
     LazyCommand(
         "settings",
         CommandPanel.SERVICE,
-        "Settings: check a file, show the effective ones, write a schema for editors.",
+        "Settings: check a file, show the effective ones, or a schema for editors.",
         "trustwatch.api.service.settings_commands:settings_app",
     ),
 )

@@ -76,7 +76,7 @@ def create(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     admin = open_admin(configured.brokers)
     try:
         created = admin.create_topics(
-            configured.brokers.names, configured.brokers.partitions, configured.brokers.replication
+            configured.brokers.topic_names, configured.brokers.partitions, configured.brokers.replication
         )
     finally:
         admin.close()
@@ -94,12 +94,13 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     admin = open_admin(broker_settings)
     try:
         descriptions = {
-            definition.role: admin.describe(definition.name(broker_settings.names)) for definition in TOPIC_DEFINITIONS
+            definition.role: admin.describe(definition.name(broker_settings.topic_names))
+            for definition in TOPIC_DEFINITIONS
         }
     finally:
         admin.close()
     missing = [
-        definition.name(broker_settings.names)
+        definition.name(broker_settings.topic_names)
         for definition in TOPIC_DEFINITIONS
         if descriptions[definition.role] is None
     ]
@@ -131,7 +132,7 @@ def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
     """Progress of each partition."""
     broker_settings = settings.brokers
     store = open_service_store(settings)
-    reader = open_reader(broker_settings, (broker_settings.names.events,))
+    reader = open_reader(broker_settings, (broker_settings.topic_names.events,))
     try:
         applied = {position.partition: position.offset for position in store.partitions.list_positions()}
         ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
@@ -156,11 +157,11 @@ def grow(
     store, admin, reader = (
         open_service_store(configured),
         open_admin(broker_settings),
-        open_reader(broker_settings, (broker_settings.names.events,)),
+        open_reader(broker_settings, (broker_settings.topic_names.events,)),
     )
     try:
         grown = PartitionGrowth(
-            store, admin, reader, broker_settings.names, lambda: drain_events(configured), print_message
+            store, admin, reader, broker_settings.topic_names, lambda: drain_events(configured), print_message
         ).run(partitions)
     finally:
         reader.close()
@@ -196,16 +197,18 @@ def restored(
     broker_settings = configured.brokers
     with contextlib.ExitStack() as opened:
         store = opened.enter_context(contextlib.closing(open_service_store(configured)))
-        with contextlib.closing(open_reader(broker_settings, (broker_settings.names.events,))) as events:
+        with contextlib.closing(open_reader(broker_settings, (broker_settings.topic_names.events,))) as events:
             next_offsets = resume_offsets(store, partition_extents(events), anew=events_anew, accept_loss=accept_loss)
         if events_anew:
             store.erasures.reset_topic()
-        risk = opened.enter_context(contextlib.closing(open_reader(broker_settings, (broker_settings.names.risk,))))
+        risk = opened.enter_context(
+            contextlib.closing(open_reader(broker_settings, (broker_settings.topic_names.risk,)))
+        )
         writer = opened.enter_context(contextlib.closing(open_writer(broker_settings)))
         publisher = TopicPublisher(
             writer,
             store,
-            configured.brokers.names,
+            configured.brokers.topic_names,
             live_policy(configured),
             service_url(configured),
             console_url(configured),

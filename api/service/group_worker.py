@@ -67,7 +67,7 @@ class GroupPipelineWorker:
         self._settings = settings
         self._sleep = sleep
         brokers = settings.brokers
-        self._events = brokers.names.events
+        self._events = brokers.topic_names.events
         self.store = open_service_store(settings)
         self.source = open_group_source(brokers, identities=self.store.identities)
         self.writer = open_writer(brokers)
@@ -84,7 +84,7 @@ class GroupPipelineWorker:
         self.publisher = TopicPublisher(
             self.writer,
             self.store,
-            settings.brokers.names,
+            settings.brokers.topic_names,
             self._policy,
             service_url(settings),
             console_url(settings),

@@ -26,15 +26,15 @@ class RiskTopicFollower:
     def __init__(self, child: ChildRuntime) -> None:
         brokers = child.settings.brokers
         self._child = child
-        self._names = brokers.names
+        self._names = brokers.topic_names
         writer = open_writer(brokers)
         try:
             self._risk_topic_reader = RiskTopicReader(
-                writer.partitions(brokers.names.events), open_service_identities(child.settings)
+                writer.partitions(brokers.topic_names.events), open_service_identities(child.settings)
             )
         finally:
             writer.close()
-        topics = brokers.names
+        topics = brokers.topic_names
         # Old changes are no news to anybody, and there may be a month of them; risk is what answers are made of.
         self._reader: TopicReader = open_reader(
             brokers, (topics.risk, topics.decisions), start={topics.decisions: "latest"}

@@ -260,7 +260,7 @@ class RunningService:
         if change.changes_policy and parts.policy.use(policy_book(settings)):
             self._policy_changed()
         if self._dispatcher is not None:
-            self._dispatcher.use(self._channels(self._webhooks, settings), _dispatch_policy(settings))
+            self._dispatcher.use(self._channels(self._webhooks, settings))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
@@ -346,10 +346,10 @@ class RunningService:
 
     def _make_dispatcher(self) -> Dispatcher:
         settings = self._parts.settings
-        channels, policy = self._channels(self._webhooks, settings), _dispatch_policy(settings)
+        channels = self._channels(self._webhooks, settings)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         outbox = self._parts.backend.store.outbox
-        return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery)
+        return Dispatcher(outbox, channels, DispatchPolicy(), clock.now_ms, jitter, self._count_delivery)
 
     def _alert_signer(self) -> AlertSigner | None:
         """Signs alerts for targets that want that, by the keys of the transmitter; None where there are none."""
@@ -358,10 +358,6 @@ class RunningService:
 
     def _count_delivery(self, target: str, outcome: str) -> None:
         self._runtime.delivery_counts[target, outcome] += 1
-
-
-def _dispatch_policy(settings: Settings) -> DispatchPolicy:
-    return DispatchPolicy(cooldown_s=settings.risk.cool_down_s)
 
 
 def check_extras(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from ..settings.loading import load_process_settings, read_process_settings
 settings_app = typer.Typer(
     name="settings",
     no_args_is_help=True,
-    help="Settings: check a file, show the effective ones, write a schema for editors.",
+    help="Settings: check a file, show the effective ones, or a schema for editors.",
 )
 
 
@@ -49,22 +49,21 @@ def check(
 
 
 @settings_app.command()
-def show(settings: SettingsFileOption = None) -> None:
-    """Print the effective settings as YAML: file, environment and defaults together. Secrets are ***."""
-    sys.stdout.write(settings_yaml(load_process_settings(settings)))
-
-
-@settings_app.command()
-def schema(
-    out: Annotated[Path | None, typer.Option(help="file to write; default: stdout")] = None,
+def show(
+    settings: SettingsFileOption = None,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema",
+            help="print the JSON Schema of settings files instead: editors complete and explain members by it",
+        ),
+    ] = False,
 ) -> None:
-    """Print the JSON Schema of the settings file: editors complete members, explain them and mark what is wrong."""
-    text = json_format.dumps(settings_schema(), indent=2) + "\n"
-    if out is None:
-        sys.stdout.write(text)
+    """Print the effective settings as YAML: file, environment and defaults together. Secrets are ***."""
+    if schema:
+        sys.stdout.write(json_format.dumps(settings_schema(), indent=2) + "\n")
         return
-    out.write_text(text, encoding="utf-8")
-    print_message(f"wrote {out}; first line of a settings file: # yaml-language-server: $schema={out}")
+    sys.stdout.write(settings_yaml(load_process_settings(settings)))
 
 
 def init(

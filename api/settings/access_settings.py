@@ -15,7 +15,6 @@ from .event_source_settings import SELF, EventSourceSettings
 
 ANY_TENANT = "*"
 
-TokenType = Literal["at+jwt", "JWT"]
 ByteQuota = Annotated[int, msgspec.Meta(ge=1024)]
 
 
@@ -28,9 +27,6 @@ class IssuerSettings(SettingsPart, frozen=True):
     ]
     jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
     jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
-    token_types: Annotated[
-        tuple[TokenType, ...], setting("header `typ` accepted; `[at+jwt]` is RFC 9068 to the letter", min_length=1)
-    ] = ("at+jwt", "JWT")
     scopes: Annotated[
         Literal["spaces", "commas"],
         setting(

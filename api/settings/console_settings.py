@@ -48,9 +48,6 @@ class ConsoleOidcSettings(SettingsPart, frozen=True, kw_only=True):
     grants: Annotated[
         tuple[ConsoleGrantSettings, ...], setting("who may do what; the first that fits decides", min_length=1)
     ]
-    sign_out_there: Annotated[
-        bool, setting("whether signing out here also goes to the provider's `end_session_endpoint`")
-    ] = False
 
     def __post_init__(self) -> None:
         check_url(self.issuer, "`issuer`", loopback_http=True)
@@ -78,12 +75,6 @@ class ConsoleSettings(SettingsPart, frozen=True, kw_only=True):
         Secret | None,
         setting("seals sessions, 32 characters or more, the same for all replicas; null makes one in `data_dir`"),
     ] = None
-    session_s: Annotated[float, setting("a session ends so long after signing in, s", ge=60, le=MAX_SESSION_S)] = (
-        28_800.0
-    )
-    idle_s: Annotated[float, setting("a session ends after so long without a page or click, s", ge=60, le=86_400)] = (
-        3_600.0
-    )
 
     def __post_init__(self) -> None:
         if self.enabled and self.oidc is None and not self.development_login:

@@ -15,6 +15,7 @@ from trustwatch.ingest.settings_reading import (
     element_type,
     error_hint,
     error_path,
+    literal_choices,
     without_annotation,
     without_none,
 )
@@ -83,7 +84,7 @@ def _find_member(name: str, steps: tuple[str, ...], text: str) -> SetVariable:
         inner = without_none(kind)
         element, suffix = element_type(inner)
         if suffix == ".NAME" and step:
-            path.append(step)
+            path.append(step.lower() if literal_choices(get_args(inner)[0]) else step)
             place, kind = f"{place}[...]", element
         elif suffix == "[]":
             path.append(_index(name, step, place))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Annotated, Final
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.raw_records import FormatParser
-from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.formats.record_mapping import MappingSpec, mapping_spec
 from trustwatch.ingest.settings import Name, SettingsPart, setting
 
 EventRate = Annotated[float, msgspec.Meta(gt=0)]
@@ -70,9 +70,10 @@ class EventSourceSettings(SettingsPart, frozen=True):
     format: Annotated[
         str, setting("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
     ] = "native"
-    mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of its `format`")] = (
-        MappingSpec()
-    )
+    mapping: Annotated[
+        Mapping[str, Any],
+        setting("own mapping (`mapping`), or changes to that of its `format`; members: [mappings](mappings.md)"),
+    ] = {}
 
     def __post_init__(self) -> None:
         if self.enforces and not self.is_gateway:
@@ -98,7 +99,11 @@ class EventSourceSettings(SettingsPart, frozen=True):
 
     def parser(self) -> FormatParser:
         """The parser of its records. Raises ConfigError where format or mapping is wrong."""
-        return create_parser(self.format, self.mapping)
+        return create_parser(self.format, self.own_mapping())
+
+    def own_mapping(self) -> MappingSpec | None:
+        """Its `mapping`, if it has one. Raises ConfigError."""
+        return mapping_spec(self.mapping) if self.mapping else None
 
     @property
     def max_silence_s(self) -> float:

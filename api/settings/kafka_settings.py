@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
-
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.settings import setting
 
@@ -24,9 +22,8 @@ class KafkaSettings(KafkaClientSettings, frozen=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        ours = msgspec.structs.astuple(self.names)
         for index, source in enumerate(self.topics):
-            if source.topic in ours:
+            if source.topic in self.topic_names:
                 raise ValueError(f"`topics[{index}]`: {source.topic} is a topic of our own")
             if any(source.name == other.name or source.topic == other.topic for other in self.topics[:index]):
                 raise ValueError(f"`topics[{index}]`: another one has the same name or topic")

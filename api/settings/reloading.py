@@ -21,7 +21,6 @@ RELOADABLE: Final = frozenset(
         "callers",
         "tenants.NAME.mode",
         "webhooks",
-        "risk.cool_down_s",
     }
 )
 """Members that are reloadable, with all below them; reference/settings.md marks them. `callers` with a condition."""
@@ -63,7 +62,6 @@ class SettingsChange(NamedTuple):
 def change_of_settings(before: Settings, after: Settings) -> SettingsChange:
     """Split the difference between the settings in force and those of the file."""
     taken: dict[str, Any] = {name: getattr(after, name) for name in ("logs", "webhooks")}
-    taken["risk"] = msgspec.structs.replace(before.risk, cool_down_s=after.risk.cool_down_s)
     taken["tenants"] = _tenants_with_modes(before.tenants, after.tenants)
     if _are_callers_reloadable(before, after):
         taken["callers"] = after.callers

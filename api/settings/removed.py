@@ -101,8 +101,9 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
         "shared_signals.transmitters[].max_age_s": 259200.0,
         "shared_signals.transmitters[].max_remembered": 100000,
     },
-    "bounds of training, shadow models and drift are constants now, and the defaults hold; "
-    "`lifecycle.history_days` says how much is read": {
+    "bounds of training, shadow models and drift are constants now, and the defaults hold; a training reads the events "
+    "of 28 days": {
+        "lifecycle.history_days": 28.0,
         "lifecycle.most_events": 500000,
         "lifecycle.follow_days": 2.0,
         "lifecycle.keep_versions": 10,
@@ -167,6 +168,36 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
     "below a confidence of 0.3 the level is `unknown`": {"risk.confidence_minimum": 0.3},
     "write `levels`, `version` and the modes of tenants into a policy file, and name it in `token_policy_file`": {
         "token_policy": {"version": "1", **_TOKEN_POLICY},
+    },
+    "small files of a date are merged six hours after its end": {"archive.merge_after_h": 6.0},
+    "a receiver gets the types of events that it requests; a conformance run only warns of others": {
+        "shared_signals.without_wise": [],
+    },
+    "`typ` of an access token is `at+jwt` or `JWT`": {
+        "issuers[].token_types": ["at+jwt", "JWT"],
+        "gateway.issuers[].token_types": ["at+jwt", "JWT"],
+    },
+    "`aud` of our assertions is the token endpoint": {
+        "actuators[].auth.audience": "",
+        "shared_signals.transmitters[].auth.audience": "",
+    },
+    "a session of the console ends after an hour without a page or click, and after eight hours": {
+        "console.session_s": 28_800.0,
+        "console.idle_s": 3_600.0,
+    },
+    "the first model is trained once there are 2,000 events of three days": {
+        "lifecycle.learn_days": 3.0,
+        "lifecycle.learn_events": 2_000,
+    },
+    "signing out of the console ends its own session; sign out at the provider there": {
+        "console.oidc.sign_out_there": False,
+    },
+    "the same agent and reason alert again after 15 minutes; snooze a case for quiet": {"risk.cool_down_s": 900.0},
+    "a stream is about every agent of its receiver's tenants until the receiver removes some, reasons are codes, and "
+    "verifications are bounded by how many wait": {
+        "shared_signals.default_subjects": "ALL",
+        "shared_signals.reason_texts": False,
+        "shared_signals.min_verification_s": 0,
     },
 }
 """Defaults of removed settings by the line that they share."""

@@ -15,7 +15,7 @@ from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.access_evaluation import OutsideBoundary
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
-from trustwatch.scoring.store.retention_settings import RetentionSettings
+from trustwatch.scoring.store.retention_settings import LOG_DAYS, Days, RetentionKind
 
 from .access_settings import (
     ANY_TENANT,
@@ -48,7 +48,6 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
         float,
         setting("answers say `stale` when the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
     ] = 300.0
-    cool_down_s: Annotated[float, setting("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
 
 
 class Settings(SettingsPart, frozen=True):
@@ -113,7 +112,16 @@ class Settings(SettingsPart, frozen=True):
     retention_days: Annotated[
         int, setting("what `retention` does not say: rows that are finished are kept so long, days", ge=1, le=36_500)
     ] = 90
-    retention: Annotated[RetentionSettings, setting("how long what is kept, by table")] = RetentionSettings()
+    retention: Annotated[
+        Mapping[RetentionKind, Days | None],
+        setting(
+            "days by kind: `decisions`, except an agent's current one; `cases`, since they changed last; `labels`, "
+            "what people said of decisions, once it is over: else as long as training may read the events "
+            "(`retention_days`, or `archive.retention_days` if there is an archive and that is longer); "
+            "`waiting_dead_letters`, which nobody replayed: else kept, bounded by their number; `log`, segments of the "
+            "event log that everybody has come past"
+        ),
+    ] = msgspec.field(default_factory=lambda: {"log": LOG_DAYS})
 
     @property
     def brokers(self) -> KafkaSettings:
@@ -170,7 +178,7 @@ class Settings(SettingsPart, frozen=True):
             if webhook.signed and not self.shared_signals.enabled:
                 raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
         callers = {caller.name for caller in self.callers}
-        for member in ("audiences", "encryption", "without_wise"):
+        for member in ("audiences", "encryption"):
             for name in getattr(self.shared_signals, member):
                 if name not in callers:
                     raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.{member}`")

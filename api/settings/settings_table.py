@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -20,15 +20,19 @@ from trustwatch.ingest.settings_reading import (
 from .reloading import RELOADABLE
 from .root import Settings
 
-_TYPE_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Secret: "secret"}
-_TEXT_MAPPING = "mapping of text"
+_TYPE_NAMES = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    Path: "path",
+    Secret: "secret",
+    Any: "values",
+}
 
 
 TableRow = tuple[str, str, str, str]
 """Path, type, default, meaning."""
-
-_OWN_PAGES = {"mapping": "[mappings](mappings.md)"}
-"""Parts whose members another page describes, by their last name."""
 
 
 def settings_table(root: type = Settings, *, whole: bool = False) -> str:
@@ -51,22 +55,19 @@ def _reload_mark(path: str) -> str:
 
 
 def _said_once(rows: list[TableRow]) -> Iterator[TableRow]:
-    """*rows* without those that repeat one of another part, or that another page has: the row of their part says so."""
+    """*rows* without those that repeat one of another part: the row of their part says so."""
     first: dict[tuple[str, ...], str] = {}
     kept: dict[str, TableRow] = {}
     repeated: dict[str, dict[str, list[str]]] = {}
     for path, *told in rows:
         part, _, name = path.rpartition(".")
-        if {step.removesuffix("[]") for step in part.split(".")} & {*_OWN_PAGES}:
-            continue
         place = first.setdefault((name, *told), part)
         if place != part:
             repeated.setdefault(part, {}).setdefault(place, []).append(f"`{name}`")
         else:
             kept[path] = (path, *told)  # type: ignore[assignment] # a row has four cells
     for path, kind, default, text in kept.values():
-        page = _OWN_PAGES.get(path.rpartition(".")[2])
-        more = [f"members: {page}"] if page else []
+        more = []
         for suffix in ("", "[]", ".NAME"):
             for place, names in repeated.get(path + suffix, {}).items():
                 more.append(f"also {', '.join(names)} as of `{place}`")
@@ -92,11 +93,10 @@ def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tupl
 
 def _type_text(kind: Any) -> str:
     element, suffix = element_type(kind)
-    name = " / ".join(f"`{word}`" for word in literal_choices(element)) or _TYPE_NAMES.get(
-        element, _TEXT_MAPPING if hasattr(get_origin(element), "keys") else "part"
-    )
+    words = " / ".join(f"`{word}`" for word in literal_choices(element))
+    inner = _type_text(element) if suffix else _TYPE_NAMES.get(element, "part")
     null = " or null" if without_annotation(kind)[0] is not without_none(kind) else ""
-    return {"": "", "[]": "list of ", ".NAME": "mapping of "}[suffix] + name + null
+    return {"": "", "[]": "list of ", ".NAME": "mapping of "}[suffix] + (words or inner) + null
 
 
 def _default_of(field: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
@@ -58,13 +58,6 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
             "needs the extra `jwe`"
         ),
     ] = {}
-    without_wise: Annotated[
-        tuple[Name, ...],
-        setting(
-            "receivers, by name of the caller, whose streams neither offer (`events_supported`) nor send WISE events, "
-            "as for a conformance run, which warns of types that it does not know"
-        ),
-    ] = ()
     push_hosts: Annotated[
         tuple[PushHost, ...],
         setting(
@@ -79,15 +72,6 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
             "one is known and principals are no pseudonyms"
         ),
     ] = "iss_sub"
-    default_subjects: Annotated[
-        Literal["ALL", "NONE"], setting("agents that a stream is about before its receiver adds or removes any")
-    ] = "ALL"
-    reason_texts: Annotated[
-        bool, setting("tell reasons in sentences, which may name resources and people, not by their codes alone")
-    ] = False
-    min_verification_s: Annotated[
-        int, setting("least time between two verifications that a receiver asks for, s; 0 is any", ge=0)
-    ] = 0
     transmitters: Annotated[
         tuple[SignalTransmitterSettings, ...],
         setting("products whose tokens we take, whether `enabled` or not, and what each may speak for"),

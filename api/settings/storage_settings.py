@@ -53,9 +53,6 @@ class ArchiveSettings(SettingsPart, frozen=True):
     interval_s: Annotated[
         float, setting("events are in the archive after at most about this long, s; shorter makes more files", gt=0)
     ] = 300.0
-    merge_after_h: Annotated[
-        float, setting("small files of a date are merged so long after its end, hours", ge=0, le=876_000)
-    ] = 6.0
     vectors: Annotated[
         Path | None,
         setting(

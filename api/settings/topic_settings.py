@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import msgspec
 
 from trustwatch.ingest.formats.format_registry import FORMATS
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.settings import Name, setting
 
 from .event_source_settings import SELF, EventSourceSettings
@@ -31,9 +30,6 @@ class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
         tuple[Name, ...],
         setting("agent issuers it may name; the only one is the default", after="tenants", min_length=1),
     ]
-    mapping: Annotated[
-        MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway", after="issuers")
-    ] = MappingSpec()
     agents: Annotated[
         tuple[Name, ...],
         setting("glob patterns of the agent ids its records may be about; `*` is all", after="sources", min_length=1),

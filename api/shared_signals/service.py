@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from trustwatch.ingest.described import member
 from trustwatch.ingest.printable_text import printable_line
-from trustwatch.scoring.delivery.shared_signals.event_types import events_delivered
+from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, events_delivered
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject
 from trustwatch.scoring.records.security_events import (
     POLL_METHOD,
@@ -211,7 +211,7 @@ class SharedSignalsService:
             "authorization_schemes": [
                 {"spec_urn": urn} for urn in (OAUTH, *([MTLS] if context.takes_certificates else ()))
             ],
-            "default_subjects": context.settings.default_subjects,
+            "default_subjects": "ALL",
         }
 
     async def jwks(self) -> bytes:
@@ -318,16 +318,15 @@ class SharedSignalsService:
     async def verify(self, caller: AuthenticatedCaller, asked: VerificationRequest) -> None:
         """Queue a verification; a disabled stream gets none.
 
-        Raises ProblemError: 404; 429, the last one was asked for a short while ago, or too much waits.
+        Raises ProblemError: 404; 429, too much waits.
         """
         stream = await self._own_stream(caller, asked.stream_id)
         if stream.status == "disabled":
             return
         event = self._context.deriver.verification(stream, secrets.token_hex(16), asked.state, self._now_ms())
-        least_s, most = self._context.settings.min_verification_s, MAX_WAITING
-        if not await self._executor.write(self._store.add_verification, event, least_s * 1000, most):
-            detail = f"verifications may be {least_s} s apart (`min_verification_interval`); take first what waits"
-            headers = {"Retry-After": str(max(1, least_s))}
+        if not await self._executor.write(self._store.add_verification, event, MAX_WAITING):
+            detail = "too many events of this stream wait; take them first"
+            headers = {"Retry-After": "1"}
             raise ProblemError(ProblemDetails(429, "too_many_requests", "Too many requests", detail, headers))
         self._context.outcomes["queued"] += 1
         self._context.ring()
@@ -432,21 +431,18 @@ class SharedSignalsService:
     def _document(self, stream: EventStream) -> dict[str, Any]:
         """The stream's configuration. The receiver's own Authorization header is not told again."""
         polled = stream.method == POLL_METHOD
-        supported = self._context.deriver.supported_events(stream.owner)
         document: dict[str, Any] = {
             "stream_id": stream.stream_id,
             "iss": self._context.issuer,
             "aud": stream.audience,
-            "events_supported": list(supported),
+            "events_supported": list(EVENTS_SUPPORTED),
             "events_requested": list(stream.events_requested),
-            "events_delivered": events_delivered(stream.events_requested, supported),
+            "events_delivered": events_delivered(stream.events_requested),
             "delivery": {
                 "method": stream.method,
                 "endpoint_url": self._poll_url(stream) if polled else stream.endpoint_url,
             },
         }
-        if self._context.settings.min_verification_s:
-            document["min_verification_interval"] = self._context.settings.min_verification_s
         return document | ({"description": stream.description} if stream.description else {})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from trustwatch.ingest.extras import require_extra
-from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver, EventWording, TransmitterRules
+from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver, TransmitterRules
 
 from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
@@ -50,9 +50,7 @@ class TransmitterContext:
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), KEY_DAYS * SECONDS_PER_DAY, now_s, monotonic)
-        wording = EventWording(with_texts=part.reason_texts)
-        by_default, without_wise = part.default_subjects == "ALL", frozenset(part.without_wise)
-        rules = TransmitterRules(self.issuer, part.subject, by_default, wording, without_wise)
+        rules = TransmitterRules(self.issuer, part.subject)
         self.answers = AnswerSigner(self.keys, self.issuer, ANSWER_S, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}

@@ -21,7 +21,7 @@ from trustwatch.scoring.backtest.challenge_report import clustered_share_bounds
 from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.engine.announced_paths import as_parts
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch.scoring.engine.settings import USUAL_CHALLENGES
 from trustwatch.scoring.policy.access_evaluation import AccessRequest, evaluate_policy
 from trustwatch.scoring.policy.book import ENFORCE, PolicyBook
 from trustwatch.scoring.records.agents import RiskLevel
@@ -135,7 +135,7 @@ def judge_calls(world: AttackedEnterprise) -> JudgedCalls:
     levels = world.trail["level"][rows]
     # As the service does: what was announced of an agent counts below medium alone.
     announced = as_parts(world.trail["announced"][rows]) & (levels < risk_levels.MEDIUM)[:, np.newaxis]
-    scorer = CallScorer(world.model, ChallengeBudget(), domains(), CALLS_AT_ONCE)
+    scorer = CallScorer(world.model, {}, domains(), CALLS_AT_ONCE)
     scores = scorer.score_many(calls, announced)
     by_model, oddness = (np.array([getattr(score, name) for score in scores]) for name in ("exceeds", "anomaly_score"))
     reads = np.array([call.effect == "read" for call in calls], np.bool_)
@@ -185,7 +185,7 @@ def _note(asked: Sequence[AskedEnterprise]) -> str:
     low, high = (1000.0 * bound for bound in clustered_share_bounds(honest, waiting) or (0.0, 1.0))
     return (
         "A call waits where the default policy refuses it or holds it at its agent's level, or the model at the "
-        f"default budget of {ChallengeBudget().write:g} of 1,000; nobody answers, and each call is made all the same. "
+        f"default budget of {USUAL_CHALLENGES:g} of 1,000; nobody answers, and each call is made all the same. "
         f"Calls made before are all of an attack where none waits; intervals 95 %. Of {calls:,} honest calls of the "
         f"same days, of agents that no attack has touched yet, {1000.0 * waiting.sum() / calls:.1f} of 1,000 wait "
         f"({low:.1f} to {high:.1f} roughly, calls of an agent together), {1000.0 * by_level.sum() / calls:.1f} by "

@@ -35,7 +35,6 @@ from trustwatch.scoring.engine.announced_paths import KINDS, as_parts
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.learning.challenge_check import ChallengeExpectation, expect_challenges
 from trustwatch.scoring.learning.walkforward import WalkForwardResult, train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
@@ -140,7 +139,7 @@ def train_fleet(history: Sequence[bytes]) -> WalkForwardResult:
 
 def ask_about_week(model: TrainedModel, judged: Sequence[bytes]) -> AskedWeek:
     """Ask about every call of a week without attacks."""
-    scorer = CallScorer(model, ChallengeBudget(), DOMAINS, CALLS_AT_ONCE)
+    scorer = CallScorer(model, {}, DOMAINS, CALLS_AT_ONCE)
     questions = list(as_questions(judged))
     rows = [row for row, question in enumerate(questions) if question.type in CALL_TYPES]
     calls, announced = [questions[row] for row in rows], as_parts(replay_week(model, judged)[0][rows])
@@ -239,7 +238,7 @@ def ask_about_thieves(model: TrainedModel, judged: Sequence[bytes], thief: Thief
     questions = list(as_questions([line for line, _ in made]))
     announced, levels = replay_week(model, [line for line, _ in made])
     rows = [row for row, (_, stolen) in enumerate(made) if stolen and questions[row].type in CALL_TYPES]
-    scorer, calls = CallScorer(model, ChallengeBudget(), DOMAINS, CALLS_AT_ONCE), [questions[row] for row in rows]
+    scorer, calls = CallScorer(model, {}, DOMAINS, CALLS_AT_ONCE), [questions[row] for row in rows]
     by_model = np.array([score.exceeds for score in scorer.score_many(calls)])
     waits = np.array([score.exceeds for score in scorer.score_many(calls, as_parts(announced[rows]))])
     flags = np.stack([by_model, waits, waits | (levels[rows] >= risk_levels.MEDIUM)], axis=1)
@@ -278,7 +277,7 @@ def ask_about_fleet(size: FleetSize, tenants: int, seed: int) -> AskedFleet:
     """Learn the first days of a fleet, and ask about the week behind them."""
     history, judged = split_fleet(size, seed, TENANTS[:tenants])
     trained = train_fleet(history)
-    expected = expect_challenges(trained.calls, ChallengeBudget())
+    expected = expect_challenges(trained.calls, {})
     week = ask_about_week(trained.model, judged)
     return AskedFleet(week, [ask_about_thieves(trained.model, judged, thief) for thief in THIEVES], expected)
 

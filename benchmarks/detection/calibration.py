@@ -87,7 +87,9 @@ def of_world(world: AttackedEnterprise) -> list[FigureTable]:
 def _chart(world: AttackedEnterprise, budget: float) -> tuple[Any, ...]:
     """One replay of the calm agents at one budget."""
     rows = np.flatnonzero(world.unattacked_rows)
-    settings = EngineSettings(RiskEvaluationSettings(alert_budget=AlertBudget(budget, budget / 4, budget / 20)))
+    settings = EngineSettings(
+        RiskEvaluationSettings(alert_budget=AlertBudget(budget, budget / 4, budget / 20).by_level())
+    )
     trail = replay_scores(world.model, [world.events[at] for at in rows], settings)
     raised = (trail["after"] >= risk_levels.MEDIUM) & (trail["after"] > trail["before"])
     alerts, days = int(raised.sum()), world.agent_days(world.unattacked_rows)

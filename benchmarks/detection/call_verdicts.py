@@ -98,7 +98,7 @@ def main() -> None:
         trace = read(name)
         for number in range(1, TRAININGS + 1):
             training = Training(number)
-            asked = ask_about(train(trace.train, name, training.salt, training.settings()), trace, ChallengeBudget())
+            asked = ask_about(train(trace.train, name, training.salt, training.settings()), trace, {})
             print(
                 f"{name}, training {number}: of hijacked sessions stopped where 4.9 % of clean ones are challenged "
                 f"{asked.stopped_at(0.049):.3f}, where 1 % are {asked.stopped_at(0.01):.3f}; at the default budget "

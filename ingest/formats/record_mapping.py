@@ -13,6 +13,7 @@ from ..errors import ConfigError, MalformedEvent
 from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, decode_event, decode_json
 from ..record_keys import raw_record_digest
 from ..settings import Name, SettingsPart, setting
+from ..settings_reading import error_hint
 from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
 from .member_kinds import MEMBER_KINDS, MemberConverter, MemberKind, TimeFormat, member_converter
@@ -265,6 +266,19 @@ def _set_member(event: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         event[keys[0]] = value
     else:
         event.setdefault(keys[0], {})[keys[1]] = value
+
+
+def mapping_spec(raw: object) -> MappingSpec:
+    """A mapping, complete or not, as files and settings hold it; its expressions are not compiled yet.
+
+    Raises ConfigError, which names the member.
+    """
+    try:
+        spec = msgspec.convert(raw, MappingSpec)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"mapping: {error}{error_hint(MappingSpec, str(error))}") from None
+    check_member_names(spec)
+    return spec
 
 
 def check_member_names(spec: MappingSpec) -> None:

@@ -17,8 +17,8 @@ from ..formats.format_registry import create_parser
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
 from ..formats.member_kinds import MEMBER_KINDS
 from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
-from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, check_member_names
-from ..settings_reading import error_hint, read_yaml
+from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, mapping_spec
+from ..settings_reading import read_yaml
 from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
@@ -339,10 +339,6 @@ def read_mapping(path: Path) -> MappingSpec:
     if set(raw) == {"mapping"}:
         raw = raw["mapping"]
     try:
-        spec = msgspec.convert(raw, MappingSpec)
-        check_member_names(spec)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}{error_hint(MappingSpec, str(error))}") from None
+        return mapping_spec(raw)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return spec

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import msgspec
+
 from ..extras import ExtraName
 from ..settings import Name, Secret, SettingsPart, check_url, setting
-from ..topics.topic_definitions import TopicNames
+from ..topics.topic_definitions import TopicNames, TopicRole
 
 KafkaClientName = Literal["kafka-python", "confluent"]
 KafkaProtocolName = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -56,7 +58,9 @@ class KafkaClientSettings(SettingsPart, frozen=True):
     ] = "kafka-python"
     security: Annotated[KafkaSecuritySettings, setting("TLS and authentication")] = KafkaSecuritySettings()
     group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
-    names: Annotated[TopicNames, setting("names of our topics")] = TopicNames()
+    names: Annotated[
+        Mapping[TopicRole, Name], setting("names of our topics; one that is not named has its default")
+    ] = msgspec.field(default_factory=TopicNames()._asdict)  # type: ignore[arg-type] # its fields are the roles
     session_timeout_s: Annotated[
         float, setting("a worker silent for so long loses its partitions, s", ge=6, le=1800)
     ] = 45.0
@@ -67,6 +71,11 @@ class KafkaClientSettings(SettingsPart, frozen=True):
             yield "kafka", "`kafka.bootstrap_servers` names brokers"
             if self.client == "confluent":
                 yield "fast", "`kafka.client` is `confluent`"
+
+    @property
+    def topic_names(self) -> TopicNames:
+        """The name of each of our topics."""
+        return TopicNames(**{str(role): name for role, name in self.names.items()})
 
     @property
     def session_timeout_ms(self) -> int:

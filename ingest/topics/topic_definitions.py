@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import Literal, NamedTuple
 
-from ..settings import Name, SettingsPart, setting
 from ..timestamps import DAY_MS, HOUR_MS, MINUTE_MS
 
+TopicRole = Literal["events", "dead_letters", "risk", "decisions", "alerts"]
 
-class TopicNames(SettingsPart, frozen=True):
-    """Names of our own topics."""
 
-    events: Annotated[Name, setting("audit events, by agent")] = "trustwatch.events"
-    dead_letters: Annotated[Name, setting("records that are no audit events, with the reason in their headers")] = (
-        "trustwatch.events.dlq"
-    )
-    risk: Annotated[Name, setting("latest risk of every agent; compacted")] = "trustwatch.risk"
-    decisions: Annotated[Name, setting("changes of level")] = "trustwatch.decisions"
-    alerts: Annotated[Name, setting("alerts, as they go to webhooks")] = "trustwatch.alerts"
+class TopicNames(NamedTuple):
+    """Names of our own topics, by role."""
+
+    events: str = "trustwatch.events"
+    dead_letters: str = "trustwatch.events.dlq"
+    risk: str = "trustwatch.risk"
+    decisions: str = "trustwatch.decisions"
+    alerts: str = "trustwatch.alerts"
 
 
 # One table of our topics and their settings: `docs/operations.md` shows it, and the admin client creates them from it.

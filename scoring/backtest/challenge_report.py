@@ -13,7 +13,7 @@ from trustwatch.ingest.events import EFFECTS
 from trustwatch.ingest.timestamps import format_rfc3339_seconds
 from trustwatch.models.call_challenges import EVERY_EFFECT
 
-from ..engine.settings import ChallengeBudget
+from ..engine.settings import ChallengeBudget, accepted_challenges
 from .challenge_counts import ChallengeCounts
 
 CONFIDENCE = 0.95
@@ -114,7 +114,7 @@ def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest
     units = counts.units
     asked, challenged = units["asked"], units["challenged"]
     effects = [
-        _effect_row(name, budget.of_effect(name), asked[:, code], challenged[:, code], counts)
+        _effect_row(name, accepted_challenges(budget, name), asked[:, code], challenged[:, code], counts)
         for code, name in enumerate(EFFECTS)
         if asked[:, code].any()
     ]

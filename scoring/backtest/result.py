@@ -257,7 +257,7 @@ def _build_side(
     name: str, plan: BacktestPlan, counts: BacktestCounts, model: int, book: int, evaluation: LabelEvaluation | None
 ) -> BacktestSide:
     days = max(counts.agent_days, 1)
-    budget, tried = plan.settings.risk.alert_budget, list(zip(plan.budgets, counts.sweep.tolist(), strict=True))
+    budget, tried = plan.settings.risk.budget, list(zip(plan.budgets, counts.sweep.tolist(), strict=True))
     peaks = Counter(counts.peaks.values())
     worst = sorted(counts.alerts, key=lambda alert: (-alert.level, alert))[:MAX_LISTED_AGENTS]
     return BacktestSide(

@@ -18,7 +18,7 @@ class DispatchPolicy:
     backoff_cap_s: float = 300.0
     retry_after_cap_s: float = 3_600.0
     max_age_s: float = 86_400.0
-    cooldown_s: float = 900.0
+    cooldown_s: float = 900.0  # long enough for people to begin, short enough that what goes on is told again
     concurrency: int = 4
     poll_s: float = 1.0
 

@@ -72,13 +72,12 @@ class Dispatcher:
     def _worker_of(self, channel: DeliveryChannel[Any]) -> _TargetWorker:
         return _TargetWorker(self._outbox, channel, self._policy, self._clock, self._random, self._observe)
 
-    def use(self, channels: Sequence[DeliveryChannel[Any]], policy: DispatchPolicy) -> None:
+    def use(self, channels: Sequence[DeliveryChannel[Any]]) -> None:
         """Deliver to these targets from now on. Attempts at others are ended; what waits for those that are gone waits.
 
         Call it in the dispatcher's loop.
         """
-        self._policy = policy
-        self._routes = [_make_route(channel, policy) for channel in channels]
+        self._routes = [_make_route(channel, self._policy) for channel in channels]
         kept = {worker.channel.target.name: worker for worker in self._target_workers}
         workers = []
         for channel in channels:

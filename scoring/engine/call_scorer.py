@@ -32,7 +32,7 @@ from trustwatch.models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
 from .announced_paths import KINDS, NO_PATHS, find_announced, part_names, unpack
 from .explanations import AgentNumbers, KnownItems, ReasonWriter
-from .settings import ChallengeBudget
+from .settings import ChallengeBudget, accepted_challenges
 
 _ASKED_FEATURES = np.array(COMPROMISE_FEATURES) | np.array(ADDED_FEATURES)
 _SESSION_ARRAYS = tuple(name for name in AgentState._fields if name.startswith("session_") or name == "disorder")
@@ -108,7 +108,10 @@ class CallScorer:
         self._lock = threading.Lock()
 
     def _thresholds_of(self, tenant: str, budget: ChallengeBudget) -> dict[str, ChallengeThreshold | None]:
-        return {effect: self._challenges.threshold(effect, budget.of_effect(effect), tenant) for effect in EFFECTS}
+        return {
+            effect: self._challenges.threshold(effect, accepted_challenges(budget, effect), tenant)
+            for effect in EFFECTS
+        }
 
     def score(self, call: NativeEvent, announced: bytes = NO_PATHS, *, trusted: bool = False) -> CallScore:
         """Score *call* as if it were made now. Its outcome and session are not looked at.

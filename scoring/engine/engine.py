@@ -49,7 +49,7 @@ class EngineSettings(NamedTuple):
 
     def with_budget(self, budget: AlertBudget) -> EngineSettings:
         """The same at another alert budget."""
-        return self._replace(risk=msgspec.structs.replace(self.risk, alert_budget=budget))
+        return self._replace(risk=msgspec.structs.replace(self.risk, alert_budget=budget.by_level()))
 
 
 class Engine:
@@ -67,7 +67,7 @@ class Engine:
         self.model = model
         self.settings = settings
         self.risk_parameters = self._risk_parameters()
-        self.thresholds = level_thresholds.model_thresholds(model, settings.risk.alert_budget)
+        self.thresholds = level_thresholds.model_thresholds(model, settings.risk.budget)
         self.agents = ResidentAgents(settings.capacity)
         self.risk = self.agents.risk
         self.agent_states = AgentStateCache(
@@ -387,7 +387,7 @@ class Engine:
         self.builder.evict_all()
         self.model = model
         self.feedback_rules.use_usual_values(model.detector.usual_values())
-        self.thresholds = level_thresholds.model_thresholds(model, self.settings.risk.alert_budget)
+        self.thresholds = level_thresholds.model_thresholds(model, self.settings.risk.budget)
         self.risk_parameters = self._risk_parameters()
         self.agent_states.use_model(model, self.thresholds, self.risk_parameters)
         self.explainer = self._new_explainer()
@@ -400,7 +400,7 @@ class Engine:
         self.counted_concerns = np.array(self.model.counted_concerns, np.int64)
         """Numbers of the concerns that move levels."""
         caller = risk_levels.COMPROMISE if len(self._asked_features) else risk_levels.MALFUNCTION
-        accepted = self.model.detector.budget_shares[caller] * self.settings.risk.alert_budget.medium / 1000.0
+        accepted = self.model.detector.budget_shares[caller] * self.settings.risk.budget.medium / 1000.0
         self._accepted_share = min(accepted, MOST_ACCEPTED_SHARE)
         self._told_evidence = float(self.model.target_evidence(np.ones(1, np.bool_))[0])
 

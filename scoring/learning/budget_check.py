@@ -127,7 +127,7 @@ def check_budget(
         np.zeros(n),
         model.coverage(groups),
         np.zeros((n, COUNTS)) if signals is None else signals,
-        level_thresholds.model_thresholds(model, settings.alert_budget),
+        level_thresholds.model_thresholds(model, settings.budget),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
@@ -140,7 +140,7 @@ def check_budget(
     days = len(np.unique(np.stack([slots, columns.time_ms // DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
     rises = risk_levels.count_rises(levels[:, 0], levels[:, 1])
-    budget = settings.alert_budget
+    budget = settings.budget
     reports = [
         _check_level(level, int(alerts), days, budget) for level, alerts in zip(ALERTING_LEVELS, rises, strict=True)
     ]

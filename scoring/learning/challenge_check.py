@@ -24,7 +24,7 @@ from trustwatch.ingest.events import EFFECTS
 from trustwatch.ingest.printable_text import number_text
 from trustwatch.models.call_challenges import SCORE_RESOLUTION, allowed_calls
 
-from ..engine.settings import ChallengeBudget
+from ..engine.settings import ChallengeBudget, accepted_challenges
 from .walkforward import RehearsedScores
 
 MOST_EXCESS = 1.5
@@ -98,7 +98,7 @@ def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget
     agents, agent_of = np.unique(rehearsed.agent, return_inverse=True)
     waits, may_wait = np.zeros(len(agent_of), np.bool_), np.zeros(len(agent_of))
     for code, effect in enumerate(EFFECTS):
-        of_effect, per_1000 = rehearsed.effect == code, budget.of_effect(effect)
+        of_effect, per_1000 = rehearsed.effect == code, accepted_challenges(budget, effect)
         thresholds = _thresholds_by_others(rehearsed.scores, agent_of, of_effect, per_1000)
         waits[of_effect] = (rehearsed.scores > thresholds[agent_of])[of_effect]
         may_wait[of_effect] = per_1000

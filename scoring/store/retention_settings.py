@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from trustwatch.ingest.settings import SettingsPart, setting
 from trustwatch.ingest.timestamps import DAY_MS
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
@@ -28,43 +28,33 @@ class RetentionCutoffs(NamedTuple):
     cases_ms: int = 0  # cases that changed last before
 
 
-class RetentionSettings(SettingsPart, frozen=True):
-    """Retention of rows and log segments, days; null is `retention_days`, as for all other rows.
+RetentionKind = Literal["decisions", "waiting_dead_letters", "labels", "cases", "log"]
+RetentionDays = Mapping[RetentionKind, Days | None]
+"""Days by kind of row, and of the event log; all other rows are kept as long as `retention_days` says."""
 
-    Archives: `archive.retention_days`.
-    """
+LOG_DAYS: Final = 7
+"""Days of the event log: a week of what was sent, as the topic of events keeps."""
 
-    decisions: Annotated[Days | None, setting("decisions, except an agent's current one")] = None
-    waiting_dead_letters: Annotated[
-        Days | None, setting("dead letters that nobody replayed; null keeps them, bounded by their number")
-    ] = None
-    labels: Annotated[
-        Days | None,
-        setting(
-            "what people said of decisions, once it is over; null is as long as training may read the events: "
-            "`retention_days`, or `archive.retention_days` where there is an archive and that is longer"
-        ),
-    ] = None
-    cases: Annotated[Days | None, setting("cases, since they changed last")] = None
-    log: Annotated[int, setting("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7
 
-    def cutoffs(self, now_ms: int, *, default_days: int, agents_days: int, events_days: int) -> RetentionCutoffs:
-        """Times before which rows go."""
+def row_cutoffs(
+    days: RetentionDays, now_ms: int, *, default_days: int, agents_days: int, events_days: int
+) -> RetentionCutoffs:
+    """Times before which rows go; labels stay as long as the events, unless *days* names them."""
 
-        def cutoff(days: int | None, default: int = default_days) -> int:
-            return now_ms - (default if days is None else days) * DAY_MS
+    def cutoff(kind: RetentionKind, default: int = default_days) -> int:
+        return now_ms - (days.get(kind) or default) * DAY_MS
 
-        others_ms = cutoff(None)
-        return RetentionCutoffs(
-            decisions_ms=cutoff(self.decisions),
-            agents_ms=cutoff(agents_days),
-            deliveries_ms=others_ms,
-            dead_letters_ms=others_ms,
-            waiting_dead_letters_ms=0 if self.waiting_dead_letters is None else cutoff(self.waiting_dead_letters),
-            interventions_ms=others_ms,
-            actuations_ms=others_ms,
-            edges_ms=others_ms,
-            feedback_ms=others_ms,
-            labels_ms=cutoff(self.labels, events_days),
-            cases_ms=cutoff(self.cases),
-        )
+    others_ms = now_ms - default_days * DAY_MS
+    return RetentionCutoffs(
+        decisions_ms=cutoff("decisions"),
+        agents_ms=now_ms - agents_days * DAY_MS,
+        deliveries_ms=others_ms,
+        dead_letters_ms=others_ms,
+        waiting_dead_letters_ms=cutoff("waiting_dead_letters") if days.get("waiting_dead_letters") else 0,
+        interventions_ms=others_ms,
+        actuations_ms=others_ms,
+        edges_ms=others_ms,
+        feedback_ms=others_ms,
+        labels_ms=cutoff("labels", events_days),
+        cases_ms=cutoff("cases"),
+    )

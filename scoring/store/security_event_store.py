@@ -140,19 +140,18 @@ class SecurityEventStore:
             subjects.setdefault(row.stream_id, []).append(said)
         return subjects
 
-    def add_verification(self, event: SecurityEvent, least_interval_ms: int, most: int) -> bool:
-        """Queue the SET that a receiver asked for."""
+    def add_verification(self, event: SecurityEvent, most: int) -> bool:
+        """Queue the SET that a receiver asked for; False: too much waits, or the stream is gone."""
         mine = EVENT_STREAMS.c.stream_id == event.stream_id
         about_stream = case((SECURITY_EVENTS.c.tenant == "", 1), else_=0)
         waiting = select(func.count(), func.coalesce(func.sum(about_stream), 0)).where(
             SECURITY_EVENTS.c.stream_id == event.stream_id
         )
-        rested = EVENT_STREAMS.c.verified_ms <= event.queued_ms - least_interval_ms
         with self._database.write() as connection:
             count, verifications = connection.execute(waiting).one()
             if count >= most or verifications >= MAX_VERIFICATIONS:
                 return False
-            asked = update(EVENT_STREAMS).where(mine, rested).values(verified_ms=event.queued_ms)
+            asked = update(EVENT_STREAMS).where(mine).values(verified_ms=event.queued_ms)
             if connection.execute(asked).rowcount == 0:
                 return False
             _insert_events(connection, [event])

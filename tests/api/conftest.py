@@ -41,7 +41,6 @@ from trustwatch.api.settings.reloading import ReloadStatus
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import TenantSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
@@ -49,7 +48,6 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
@@ -78,7 +76,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="keycloak",
-        mapping=MappingSpec(members={"attributes.server": "'kc-1'"}),
+        mapping={"members": {"attributes.server": "'kc-1'"}},
     ),
     CallerSettings(
         name="otel",
@@ -86,7 +84,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="otlp",
-        mapping=MappingSpec(members={"agent.self_asserted": ""}),
+        mapping={"members": {"agent.self_asserted": ""}},
     ),
 )
 
@@ -128,7 +126,7 @@ class ApiService:
         self.actuations = ActuationMetrics()
         self.reloads = ReloadStatus()
         self.desk: ModelService | None = None
-        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
+        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), {})
         self.pause = 0.0
         self.preview: Any = None
         """Plays the process of a preview (see `trustwatch.api.feedback.preview_runner.Run`)."""

@@ -14,7 +14,6 @@ from benchmarks.detection.call_verdicts import as_questions
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.engine.announced_paths import as_parts
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 
@@ -38,7 +37,7 @@ def test_each_call_is_asked_about_as_the_service_would_be(world: AttackedEnterpr
     """One by one, at the level and with the announced keys of that moment."""
     asked = ask_about_enterprise(world)
     names = [attack.name for attack in asked.attacks]
-    scorer = CallScorer(world.model, ChallengeBudget(), domains())
+    scorer = CallScorer(world.model, {}, domains())
     questions = list(as_questions(world.events))
     calls = np.array([question.type in ("tool.call", "api.call", "a2a.message") for question in questions])
 

@@ -162,7 +162,7 @@ def tell_receivers(store: SqlStore, mine: AgentName, other: AgentName) -> None:
     claims = msgspec.json.encode({"sub_id": {"format": "opaque", "id": CANARY}, "user": PERSON})
     for number, who in enumerate((mine, other)):
         event = SecurityEvent("S1", f"J{number}", claims, NOW, who.key, "acme")
-        assert store.security_events.add_verification(event, 0, 100)
+        assert store.security_events.add_verification(event, 100)
     subject = StreamSubject({"format": "opaque", "id": CANARY}, wanted=False, changed_ms=NOW)
     assert store.security_events.put_subject(stream, subject, 10)
 

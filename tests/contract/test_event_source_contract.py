@@ -72,14 +72,14 @@ class TopicLog:
 
     def __init__(self, cluster: KafkaCluster, client: str) -> None:
         self._cluster, self._settings = cluster, settings(cluster, client)
-        make_topic(cluster, self._settings.names.events)
+        make_topic(cluster, self._settings.topic_names.events)
 
     def write(self, records: Iterable[Record]) -> None:
         write(self._settings, records, partition=0)
 
     def remove_before(self, offset: int) -> None:
         with closing(KafkaAdminClient(bootstrap_servers=self._cluster.bootstrap.split(","))) as admin:
-            admin.delete_records({TopicPartition(self._settings.names.events, 0): offset})
+            admin.delete_records({TopicPartition(self._settings.topic_names.events, 0): offset})
 
     def open(self) -> GroupSource:
         return ours.open_group_source(self._settings, TUNING)

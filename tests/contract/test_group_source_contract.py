@@ -81,7 +81,7 @@ def spread(partitions: int, number: int) -> list[Record]:
 def test_members_share_the_partitions_and_every_record_comes_once(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Partitions that move are revoked before they are assigned, and read on from where the store says."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events, 4)
+    make_topic(kafka, made.topic_names.events, 4)
     journal: list[tuple[str, str, frozenset[int]]] = []
     stored: dict[int, int] = {}
 
@@ -132,7 +132,7 @@ def test_members_share_the_partitions_and_every_record_comes_once(kafka: KafkaCl
 def test_a_join_that_ends_between_two_polls_counts(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Who polls briefly and works for long takes the group's answer with the next poll, and does not ask again."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events, 4)
+    make_topic(kafka, made.topic_names.events, 4)
     write(made, spread(4, 200))
     first, second = join(made), join(made)
 
@@ -168,7 +168,7 @@ def test_kafka_python_needs_the_work_around_for_joins(
     `kafka_python/retained_join.py`, the exact version in pyproject.toml, and this test."""
     monkeypatch.setattr(retained_join, "PATCHED_VERSION", "none")
     made = settings(kafka, "kafka-python")
-    make_topic(kafka, made.names.events, 4)
+    make_topic(kafka, made.topic_names.events, 4)
     first, second = join(made), join(made)
     with pytest.raises(TimeoutError):
         poll_briefly(
@@ -199,7 +199,7 @@ def test_who_comes_while_another_one_takes_over_gets_its_part(
 ) -> None:
     """The leader of the group joins anew in the middle of its brief polls: it stays a member, and gives its part up."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events, 4)
+    make_topic(kafka, made.topic_names.events, 4)
     ended, threads = threading.Event(), []
     members = []
     try:
@@ -251,7 +251,7 @@ def member_process(made: KafkaClientSettings, log: Path) -> Iterator[subprocess.
 def test_the_partitions_of_a_killed_member_move(kafka: KafkaCluster, client: str, join: Open, tmp_path: Path) -> None:
     """kill -9: the others have everything after the session time limit."""
     made, log = settings(kafka, client), tmp_path / "doomed"
-    make_topic(kafka, made.names.events, 4)
+    make_topic(kafka, made.topic_names.events, 4)
     with member_process(made, log) as doomed:
         while "owns [0, 1, 2, 3]" not in log.read_text():
             assert doomed.poll() is None, log.read_text()
@@ -273,7 +273,7 @@ def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCl
     hands out of the second in between: the store refuses that.
     """
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events, 2)
+    make_topic(kafka, made.topic_names.events, 2)
     lost: list[tuple[frozenset[int], int]] = []
 
     class Sleeper(Member):
@@ -303,7 +303,7 @@ def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCl
 def test_reading_goes_on_after_the_broker_was_gone(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Meanwhile `poll` keeps its time, and questions end with Unavailable."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
+    make_topic(kafka, made.topic_names.events)
     write(made, spread(1, 10))
     member = join(made)
     poll_until(lambda: member.count == 10, member)
@@ -332,7 +332,7 @@ def test_leaving_keeps_its_time_though_the_broker_is_gone(
 ) -> None:
     """With positions on their way that nobody takes; the partitions are handed back on the thread that leaves."""
     made = settings(kafka, client, session_timeout_s=45.0)
-    make_topic(kafka, made.names.events, 2)
+    make_topic(kafka, made.topic_names.events, 2)
     write(made, spread(2, 100))
     member = join(made, kind=HandingBack)
     poll_until(lambda: member.count == 100, member)
@@ -365,7 +365,7 @@ class HandingBack(Member):
 def test_an_unused_poll_keeps_its_time(kafka: KafkaCluster, client: str, join: Open) -> None:
     """The pipeline has ticks and commits to do: None after about the time it gave."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
+    make_topic(kafka, made.topic_names.events)
     member = join(made)
     poll_until(member.source.owned, member)
     for timeout_s in (0.0, 0.3):
@@ -377,7 +377,7 @@ def test_an_unused_poll_keeps_its_time(kafka: KafkaCluster, client: str, join: O
 def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Whatever lies in the topic is handed out in order, and read a second time it is the same."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic, 2)
     route = agent_partition_key("t", "i", "a")
     home = partition_of(route, 2)
@@ -417,7 +417,7 @@ def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client:
 def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, client: str, join: Open) -> None:
     """JSON, structured and binary mode; keyed by agent with the partitioner that Kafka's producers have."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic, 4)
     route = agent_partition_key("t", "i", "a")
     binary = {"specversion": "1.0", "type": "io.trustwatch.audit.v1", "source": "urn:50%25", "id": "été 50%"}
@@ -449,7 +449,7 @@ def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, cli
 def test_transactions_leave_gaps(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Aborted records are not seen; batches end before the gaps, and the next begins at its own offset."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
     with foreign_producer(kafka, transactional_id=topic) as producer:
         producer.init_transactions()
@@ -478,7 +478,7 @@ def test_transactions_leave_gaps(kafka: KafkaCluster, client: str, join: Open) -
 def test_compressed_topics(kafka: KafkaCluster, client: str, join: Open, codec: str) -> None:
     """Records come out as they went in, from the middle of a batch too."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
+    make_topic(kafka, made.topic_names.events)
     records = [record(i) for i in range(500)]
     write(made, records, partition=0, tuning=TUNING._replace(compression=codec))  # type: ignore[arg-type]
     member = join(made, {0: 123})
@@ -490,7 +490,7 @@ def test_a_full_partition_does_not_starve_the_others(kafka: KafkaCluster, client
     """The few records of three partitions come long before the last of the thousands of the fourth."""
     made = settings(kafka, client)
     tuning = TUNING._replace(fetch_max_bytes=1024 * 1024, partition_fetch_bytes=256 * 1024, compression="none")
-    make_topic(kafka, made.names.events, 4)
+    make_topic(kafka, made.topic_names.events, 4)
     write(made, [record(i) for i in range(40_000)], partition=0, tuning=tuning)
     for partition in (1, 2, 3):
         write(made, [record(i) for i in range(10)], partition=partition, tuning=tuning)
@@ -503,7 +503,7 @@ def test_a_full_partition_does_not_starve_the_others(kafka: KafkaCluster, client
 def test_a_paused_partition_waits_for_a_seek(kafka: KafkaCluster, client: str, join: Open) -> None:
     """What was fetched of it is dropped, the others go on."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events, 2)
+    make_topic(kafka, made.topic_names.events, 2)
     for partition in (0, 1):
         write(made, [record(i) for i in range(100)], partition=partition)
     member = join(made)
@@ -558,7 +558,7 @@ def test_partitions_that_wait_are_not_even_fetched(
 ) -> None:
     """Else all that comes would be read to be dropped; nor once the group has shared anew, until each is sought."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events, 4)
+    make_topic(kafka, made.topic_names.events, 4)
     unready = join(made, kind=UnreadyMember)
     poll_until(lambda: len(unready.source.owned()) == 4, unready)
 
@@ -587,7 +587,7 @@ def test_partitions_that_wait_are_not_even_fetched(
 def test_a_static_member_that_comes_again_fences_the_old_one(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Two processes with one name are a mistake that both must not survive."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
+    make_topic(kafka, made.topic_names.events)
     old = join(made, member="worker-1")
     poll_until(old.source.owned, old)
     new = join(made, member="worker-1")
@@ -601,11 +601,11 @@ def test_a_static_member_that_comes_again_fences_the_old_one(kafka: KafkaCluster
 def test_positions_are_noted_for_lag_tools(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Best effort: the group's offsets show where we are."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
+    make_topic(kafka, made.topic_names.events)
     write(made, spread(1, 10))
     member = join(made)
     poll_until(lambda: member.count == 10, member)
-    place = TopicPartition(made.names.events, 0)
+    place = TopicPartition(made.topic_names.events, 0)
     with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))) as admin:
 
         def noted() -> int | None:
@@ -621,7 +621,7 @@ def test_topics_are_created_once_and_grow(kafka: KafkaCluster) -> None:
     """With the settings of the table; what is there already stays as it is."""
     made = settings(kafka)
     topics = msgspec.structs.replace(
-        made.names, **{role: f"{made.group_id}-{role}" for role in made.names.__struct_fields__}
+        made.topic_names, **{role: f"{made.group_id}-{role}" for role in made.topic_names.__struct_fields__}
     )
     with closing(open_admin(made)) as admin:
         assert sorted(admin.create_topics(topics, 2, 1)) == sorted(msgspec.structs.astuple(topics))

@@ -63,7 +63,7 @@ def old(store: SqlStore) -> SqlStore:
     store.interventions.add(Intervention("I1", "pin", "active", bot, 2, (), "", "x", NOW, "", NOW, "", NOW * 2, 1))
     store.actuations.request(Actuation("kc", bot, 1, json.dumps(wanted).encode(), b"", "wanted", NOW, NOW, 0, NOW, ""))
     assert store.security_events.add_stream(EventStream("S1", "soc", "x", 1, 1, (), POLL_METHOD, "", "", ""), 1)
-    assert store.security_events.add_verification(SecurityEvent("S1", "J1", b"{}", NOW, bot.key, TENANT), 0, 100)
+    assert store.security_events.add_verification(SecurityEvent("S1", "J1", b"{}", NOW, bot.key, TENANT), 100)
     judgement = said(1, agent=bot)
     store.feedback.add(judgement, step(judgement))
     return store

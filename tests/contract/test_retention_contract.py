@@ -17,7 +17,7 @@ from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
-from trustwatch.scoring.store.retention_settings import RetentionCutoffs, RetentionSettings
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
@@ -48,7 +48,7 @@ def test_what_waits_for_a_receiver_goes_with_decisions(store: SqlStore) -> None:
     """One that never comes keeps nothing for ever; its stream stays."""
     stream = EventStream("s1", "gateway", "aud", NOW, NOW, (), POLL_METHOD, "", "", "")
     assert store.security_events.add_stream(stream, 10)
-    assert store.security_events.add_verification(SecurityEvent("s1", "j1", b"{}", NOW), 0, 100)
+    assert store.security_events.add_verification(SecurityEvent("s1", "j1", b"{}", NOW), 100)
     assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW, deliveries_ms=LATE)).outbox == 0
     assert store.retention.purge(RetentionCutoffs(decisions_ms=LATE)).outbox == 1
     assert store.security_events.waiting(stream, 10) == []
@@ -76,7 +76,7 @@ def test_containment_has_its_own_times(store: SqlStore) -> None:
 
 def test_what_is_not_said_is_retention_days() -> None:
     """Defaults keep what was so before there were settings by table."""
-    cutoffs = retention_cutoffs(Settings(retention_days=30, retention=RetentionSettings(cases=7)), LATE)
+    cutoffs = retention_cutoffs(Settings(retention_days=30, retention={"cases": 7}), LATE)
 
     assert set(cutoffs._replace(agents_ms=0, waiting_dead_letters_ms=0, cases_ms=0)) == {0, LATE - 30 * DAY_MS}
     assert cutoffs.cases_ms == LATE - 7 * DAY_MS
@@ -90,7 +90,7 @@ def test_kinds_of_row_that_have_days_of_their_own(member: str) -> None:
     """No setting stands for another; dead letters that wait are kept if no days are given."""
     settings = Settings(store=StoreSettings(agents_days=3))
     if member != "agents":
-        settings = Settings(retention=RetentionSettings(**{member: 3}))
+        settings = Settings(retention={member: 3})
     usual = retention_cutoffs(Settings(), LATE)
 
     assert retention_cutoffs(settings, LATE) == usual._replace(**{f"{member}_ms": LATE - 3 * DAY_MS})
@@ -107,4 +107,4 @@ def test_labels_are_kept_as_long_as_what_they_speak_of() -> None:
     assert days(Settings(retention_days=30)) == 30
     assert days(Settings(retention_days=30, archive=archive)) == 400
     assert days(Settings(retention_days=500, archive=archive)) == 500
-    assert days(Settings(archive=archive, retention=RetentionSettings(labels=7))) == 7
+    assert days(Settings(archive=archive, retention={"labels": 7})) == 7

@@ -249,15 +249,14 @@ def test_a_store_from_before_learns_which_subjects_are_compound(store: SqlStore,
     assert {tuple(getattr(row, column) for column in columns) for row in found} == expected
 
 
-def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:
-    """One is refused that comes too soon, or for a stream that is gone."""
+def test_verifications_are_of_a_stream(store: SqlStore, seqs: list[int]) -> None:
+    """One is refused for a stream that is gone."""
     streams = store.security_events
     first = msgspec.structs.replace(event("v1"), agent_key=0, tenant="")
-    assert streams.add_verification(first, 1000, 100)
-    assert not streams.add_verification(msgspec.structs.replace(first, jti="v2", queued_ms=NOW + 999), 1000, 100)
-    assert streams.add_verification(msgspec.structs.replace(first, jti="v3", queued_ms=NOW + 1000), 1000, 100)
-    assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0, 100)
-    assert jtis(store) == ["v1", "v3"]
+    assert streams.add_verification(first, 100)
+    assert streams.add_verification(msgspec.structs.replace(first, jti="v2"), 100)
+    assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 100)
+    assert jtis(store) == ["v1", "v2"]
     assert stream_figures(streams) == StreamFigures({"enabled": 2}, 2, NOW)
 
 
@@ -267,7 +266,7 @@ def test_verifications_are_bounded(store: SqlStore, seqs: list[int]) -> None:
 
     def asked(number: int, most: int = 100) -> bool:
         return streams.add_verification(
-            msgspec.structs.replace(event(f"v{number}"), agent_key=0, tenant="", queued_ms=NOW + number), 0, most
+            msgspec.structs.replace(event(f"v{number}"), agent_key=0, tenant="", queued_ms=NOW + number), most
         )
 
     assert [asked(number) for number in range(MAX_VERIFICATIONS + 2)] == [True] * MAX_VERIFICATIONS + [False] * 2

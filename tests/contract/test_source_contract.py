@@ -50,7 +50,7 @@ def files(directory: Path, _: pytest.FixtureRequest) -> Source:
 def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> Source:
     cluster = request.getfixturevalue("kafka")
     made = settings(cluster, client)
-    make_topic(cluster, made.names.events)
+    make_topic(cluster, made.topic_names.events)
     write(made, RECORDS, partition=0)
     member = Member(made)
     deadline = time.monotonic() + 90

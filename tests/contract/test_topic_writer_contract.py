@@ -22,7 +22,6 @@ from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
@@ -93,7 +92,7 @@ def collect(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
 def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> None:
     """Key, value, headers and time, in order; a tombstone too."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         writer.send(topic, b"k", b"v", headers=[("a", b"1"), ("a", b"2")], timestamp_ms=NOW_MS)
@@ -110,7 +109,7 @@ def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> N
 def test_waiting_ends_though_another_thread_goes_on_sending(kafka: KafkaCluster, client: str) -> None:
     """What was sent before is there; what comes meanwhile is not waited for."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
     ended = threading.Event()
     with closing(open_writer(made)) as writer:
@@ -136,7 +135,7 @@ def test_waiting_ends_though_another_thread_goes_on_sending(kafka: KafkaCluster,
 def test_keys_choose_the_partition_that_kafkas_producers_choose(kafka: KafkaCluster, client: str) -> None:
     """Whatever a client's own default is: an agent's records from all writers meet in one partition."""
     made = settings(kafka, client)
-    ours, theirs = made.names.events, f"{made.names.events}-theirs"
+    ours, theirs = made.topic_names.events, f"{made.topic_names.events}-theirs"
     make_topic(kafka, ours, 7)
     make_topic(kafka, theirs, 7)
     keys = [b'["t","i","agent-%d"]' % n for n in range(100)]
@@ -157,28 +156,28 @@ def test_topics_that_are_not_there_are_not_made(kafka: KafkaCluster, client: str
     """A misspelt name must not become a topic with one partition."""
     made = settings(kafka, client)
     with closing(open_writer(made)) as writer, pytest.raises(ConfigError, match="there is no topic"):
-        writer.partitions(made.names.events)
+        writer.partitions(made.topic_names.events)
     with pytest.raises(ConfigError, match="there is no topic"):
-        open_reader(made, [made.names.events])
+        open_reader(made, [made.topic_names.events])
     with closing(open_admin(made)) as admin:
-        assert admin.describe(made.names.events) is None
+        assert admin.describe(made.topic_names.events) is None
 
 
 def test_a_record_that_is_too_large_is_the_callers_error(kafka: KafkaCluster, client: str) -> None:
     """The others are not held up."""
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
+    make_topic(kafka, made.topic_names.events)
     with closing(open_writer(made)) as writer:
         with pytest.raises(ValueError, match="too large"):
-            writer.send(made.names.events, b"k", b"x" * 2_000_000)
-        writer.send(made.names.events, b"k", b"v")
+            writer.send(made.topic_names.events, b"k", b"x" * 2_000_000)
+        writer.send(made.topic_names.events, b"k", b"v")
         writer.flush(10)
 
 
 def test_flush_fails_while_the_broker_is_gone_and_then_goes_on(kafka: KafkaCluster, client: str) -> None:
     """The same writer writes again; what failed was not acknowledged; nothing good is there twice."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         writer.send(topic, b"k", b"before", timestamp_ms=NOW_MS)
@@ -199,7 +198,7 @@ def test_flush_fails_while_the_broker_is_gone_and_then_goes_on(kafka: KafkaClust
 def test_waiting_for_a_silent_broker_takes_no_core(kafka: KafkaCluster, client: str) -> None:
     """A stopped broker answers nothing: more than one request of a partition waits, and nobody asks all the time."""
     made, waited_s = settings(kafka, client), 4.0
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         writer.send(topic, b"k", b"before")
@@ -223,7 +222,7 @@ def test_waiting_for_a_silent_broker_takes_no_core(kafka: KafkaCluster, client: 
 def test_a_record_that_the_broker_refuses_ends_nothing(kafka: KafkaCluster, client: str) -> None:
     """Its time is too far ahead: the flush says so, and what comes after it is written."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic, message_timestamp_after_max_ms="3600000")
     now_ms = time.time_ns() // 1_000_000
     with closing(open_writer(made)) as writer:
@@ -256,7 +255,7 @@ def recovered(writer: TopicWriter, topic: str) -> None:
 def test_a_repeated_request_is_written_once(kafka_cluster3: KafkaCluster, client: str) -> None:
     """Idempotent: while leaders are killed every acknowledged record is there exactly once, in order."""
     made = settings(kafka_cluster3, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka_cluster3, topic, 1, 3, min_insync_replicas="2")
     with closing(open_writer(made, tuning=TUNING._replace(delivery_timeout_ms=30_000))) as writer:
         for number in range(3_000):
@@ -277,7 +276,7 @@ def test_a_repeated_request_is_written_once(kafka_cluster3: KafkaCluster, client
 def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: str) -> None:
     """What was handed out and not committed comes again; a new group begins at either end."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
 
     def send(*values: bytes) -> None:
@@ -315,7 +314,7 @@ def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: st
 def test_a_reader_keeps_its_time_though_the_broker_is_gone(kafka: KafkaCluster, client: str, how: str) -> None:
     """Each commit says so within seconds, and closing ends, though a session lasts much longer."""
     made = settings(kafka, client, session_timeout_s=45.0)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         for value in (b"1", b"2"):
@@ -348,7 +347,7 @@ def poll_record(reader: TopicReader) -> None:
 def test_a_reader_is_at_the_end_beside_a_steady_stream(kafka: KafkaCluster, client: str) -> None:
     """The end is that of when reading began: whoever follows a topic that never rests gets there, and stays there."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic, 2)
     ended, enough = threading.Event(), threading.Event()
 
@@ -384,7 +383,7 @@ def test_a_reader_is_at_the_end_beside_a_steady_stream(kafka: KafkaCluster, clie
 def test_topics_begin_where_each_is_to_begin(kafka: KafkaCluster, client: str) -> None:
     """One from its first record, the other from what comes after the opening; what they hold is told."""
     made = settings(kafka, client)
-    old, new = made.names.events, f"{made.names.events}-new"
+    old, new = made.topic_names.events, f"{made.topic_names.events}-new"
     for topic in (old, new):
         make_topic(kafka, topic, 2)
 
@@ -417,10 +416,10 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
     It counts as failed until something was acknowledged again: a replica says by it whether it takes events.
     """
     made = settings(kafka, client)
-    make_topic(kafka, made.names.events, 2)
+    make_topic(kafka, made.topic_names.events, 2)
     records = [record(n, f"agent-{n}") for n in range(20)]
     with closing(open_writer(made, tuning=TUNING._replace(delivery_timeout_ms=4_000))) as writer:
-        log = TopicCommitLog(writer, made.names.events, 8)
+        log = TopicCommitLog(writer, made.topic_names.events, 8)
         log.append(records)
         log.sync()
         kafka.kill()
@@ -467,11 +466,11 @@ def secured(kafka: KafkaCluster, client: str, mechanism: str) -> KafkaClientSett
 def test_tls_and_sasl(kafka: KafkaCluster, client: str, mechanism: str) -> None:
     """Writing, reading, and a group, through the secured listeners."""
     made = secured(kafka, client, mechanism)
-    make_topic(kafka, made.names.events)
+    make_topic(kafka, made.topic_names.events)
     with closing(open_writer(made)) as writer:
-        writer.send(made.names.events, b"k", b"v")
+        writer.send(made.topic_names.events, b"k", b"v")
         writer.flush(10)
-    assert [raw.value for raw in read_all(made, made.names.events)[0]] == [b"v"]
+    assert [raw.value for raw in read_all(made, made.topic_names.events)[0]] == [b"v"]
     member = Member(made)
     poll_until(lambda: member.count == 1, member)
     member.source.close()
@@ -483,7 +482,7 @@ def test_a_wrong_password_is_an_error_of_the_settings(kafka: KafkaCluster, clien
     wrong = msgspec.structs.replace(made.security, password=Secret("hunter2"))
     made = msgspec.structs.replace(made, security=wrong)
     with pytest.raises((ConfigError, Unavailable)) as error, closing(open_writer(made)) as writer:
-        writer.partitions(made.names.events)
+        writer.partitions(made.topic_names.events)
     assert "hunter2" not in str(error.value)
     if client == "confluent":
         assert isinstance(error.value, ConfigError)
@@ -571,7 +570,7 @@ def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> N
 def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> None:
     """To an offset, which may come from a time; behind the newest record it is the end."""
     made = settings(kafka, client)
-    topic = made.names.events
+    topic = made.topic_names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         for number in range(6):
@@ -603,7 +602,9 @@ def test_what_others_wrote_to_a_topic_is_a_history_of_any_format(
 ) -> None:
     """As their records in a file, from all partitions in the order of time; a copy of our own topic stays as it is."""
     settings_ = Settings(kafka=KafkaSettings(bootstrap_servers=tuple(kafka.bootstrap.split(",")), client=client))
-    trail, clouds, odd, ours = (f"{settings(kafka).names.events}-{name}" for name in ("trail", "clouds", "odd", "ours"))
+    trail, clouds, odd, ours = (
+        f"{settings(kafka).topic_names.events}-{name}" for name in ("trail", "clouds", "odd", "ours")
+    )
     for topic in (trail, clouds, odd, ours):
         make_topic(kafka, topic, partitions=2)
     records = json.loads(CLOUDTRAIL.read_bytes())["Records"]
@@ -644,7 +645,7 @@ def test_what_others_wrote_to_a_topic_is_a_history_of_any_format(
         name="odd",
         topic=odd,
         format="mapping",
-        mapping=MappingSpec(members=members),
+        mapping={"members": members},
         tenants=("acme",),
         issuers=("https://as",),
     )

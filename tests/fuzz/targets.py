@@ -548,7 +548,7 @@ def stream_request(data: bytes) -> None:
             asked = read_body(data, kind)
             if isinstance(asked, SubjectRequest):
                 subject = read_subject(asked.subject)
-                assert isinstance(is_wanted(decision, [StreamSubject(subject, False, 1)], by_default=True), bool)
+                assert isinstance(is_wanted(decision, [StreamSubject(subject, False, 1)]), bool)
         except ProblemError as error:
             assert error.problem.status == 400
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.main import get_command
@@ -17,6 +17,7 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.topics.record_codec import RECORD_HEADER
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
+from trustwatch.scoring.store.retention_settings import RetentionKind
 
 from ..support.checkout import ROOT
 
@@ -91,7 +92,8 @@ def test_settings_that_are_named_exist() -> None:
     assert named and named <= known
     parts = {member.partition(".")[0] for member in known}
     asked = {name for name in re.findall(r"`([\w\[\]]+\.[\w.\[\]]+)`", QUESTIONS) if name.partition(".")[0] in parts}
-    assert len(asked) > 10 and asked <= known | {"retention.ms"}  # of Kafka
+    kinds = {f"retention.{kind}" for kind in get_args(RetentionKind)}
+    assert len(asked) > 10 and asked <= known | kinds | {"retention.ms"}  # of Kafka
 
 
 def test_metrics_that_are_named_exist() -> None:

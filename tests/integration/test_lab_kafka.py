@@ -57,9 +57,9 @@ def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:
     session = open_session(settings)
     brokers = session.settings.kafka
     with closing(open_admin(brokers)) as admin:
-        admin.create_topics(brokers.names, 3, 1)
+        admin.create_topics(brokers.topic_names, 3, 1)
     with closing(open_writer(brokers)) as writer:
-        log = TopicCommitLog(writer, brokers.names.events)
+        log = TopicCommitLog(writer, brokers.topic_names.events)
         log.append([record(number) for number in range(120)] + [record(7)])
         log.sync()
     found = frames.events(session)

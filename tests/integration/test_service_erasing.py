@@ -19,7 +19,7 @@ from ..support.service_checks import files_holding
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ARCHIVE = """\
-archive: {directory: archive, vectors: vectors, interval_s: 0.2, retention_days: 36500, merge_after_h: 876000}
+archive: {directory: archive, vectors: vectors, interval_s: 0.2, retention_days: 36500}
 retention_days: 36500
 store: {agents_days: 36500}
 """

@@ -19,21 +19,20 @@ from ..support.service_checks import Models, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-MORE = "lifecycle: {learn_days: 2, learn_events: 1500}\n"
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def history() -> list[bytes]:
-    """Three days of twenty agents."""
-    plan = SimulationSettings(start=MONDAY, duration=timedelta(days=3), seed=11, agents=20, events_per_agent_day=60.0)
+    """Four days of twenty agents."""
+    plan = SimulationSettings(start=MONDAY, duration=timedelta(days=4), seed=11, agents=20, events_per_agent_day=60.0)
     return [one.event for one in simulate(plan)]
 
 
 def test_it_learns_until_it_has_enough(make_service: Callable[..., Any], tmp_path: Path, history: list[bytes]) -> None:
     """Unknown and `learning` until then; afterwards each agent goes on with all that it has shown, counted once."""
     model_dir = tmp_path / "model"
-    service = make_service(MORE, model=model_dir)
+    service = make_service(model=model_dir)
     service.start()
     third = len(history) // 3
     post_lines(service, history[:third])
@@ -42,7 +41,7 @@ def test_it_learns_until_it_has_enough(make_service: Callable[..., Any], tmp_pat
     assert len(states) > 10 and set(states.values()) == {"unknown"}
     models = Models(service)
     said = service.wait(lambda: f"has {third:,} of" in (text := models.get()["learning"]) and text)
-    assert "of 1,500 events" in said and "of 2 days" in said and "every agent is unknown" in said
+    assert "of 2,000 events" in said and "of 3 days" in said and "every agent is unknown" in said
     assert [(one["version"], one["status"]) for one in models.get()["items"]] == [("learning", "champion")]
     assert models.in_force("learning")
 

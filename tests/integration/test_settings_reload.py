@@ -64,13 +64,13 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
     reload(changed)
     assert mode() == "enforce"
     received_under(OTHER)
-    assert service.client.get("/readyz").json()["restart_needed"] == ["retention.decisions"]
+    assert service.client.get("/readyz").json()["restart_needed"] == ["retention"]
 
-    reload(changed + "risk: {cool_down_s: never}\n", "wrong")
+    reload(changed + "risk: {staleness_s: never}\n", "wrong")
     assert mode() == "enforce"
     log = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
-    assert any("cool_down_s" in line.get("error", "") for line in log)
-    assert any(line.get("members") == ["retention.decisions"] for line in log)
+    assert any("staleness_s" in line.get("error", "") for line in log)
+    assert any(line.get("members") == ["retention"] for line in log)
 
     reload(whole.replace("callers:", "callers:\n  - {name: fresh, client_id: fresh, tenants: [acme-corp]}", 1))
     seen = service.client.get("/v1/agents", params={"tenant": "acme-corp"}, headers=service.auth("fresh"))

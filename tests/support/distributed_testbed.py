@@ -237,7 +237,9 @@ class DistributedTestbed:
 
     def _make_topics(self) -> None:
         with self.admin() as admin:
-            admin.create_topics(self.kafka_settings.names, self._defaults["partitions"], self._defaults["replication"])
+            admin.create_topics(
+                self.kafka_settings.topic_names, self._defaults["partitions"], self._defaults["replication"]
+            )
 
     @contextmanager
     def admin(self) -> Iterator[Any]:
@@ -284,7 +286,7 @@ class DistributedTestbed:
 
     def ends(self) -> dict[int, int]:
         """Records of events by partition."""
-        reader = open_reader(self.kafka_settings, (self.kafka_settings.names.events,))
+        reader = open_reader(self.kafka_settings, (self.kafka_settings.topic_names.events,))
         try:
             return {partition: end for (_, partition), end in reader.end_offsets().items()}
         finally:
@@ -330,7 +332,7 @@ class DistributedTestbed:
         )
         settings = load_process_settings(path)
         with self.admin() as admin:
-            admin.create_topics(settings.kafka.names, 8, self._defaults["replication"])
+            admin.create_topics(settings.kafka.topic_names, 8, self._defaults["replication"])
         store = open_service_store(settings)
         prepare(store)
         drain_events(settings)
@@ -358,7 +360,7 @@ class DistributedTestbed:
 
     def records(self, *topics: str) -> dict[str, list[TopicRecord]]:
         """All records of *topics* (roles, as in the settings)."""
-        names = {getattr(self.kafka_settings.names, role): role for role in topics}
+        names = {getattr(self.kafka_settings.topic_names, role): role for role in topics}
         reader = open_reader(self.kafka_settings, tuple(names))
         found: dict[str, list[TopicRecord]] = defaultdict(list)
         try:
@@ -574,7 +576,7 @@ class Load(threading.Thread):
     def _opened(self) -> Iterator[Callable[[list[Record]], None]]:
         """What sends a batch until it is acknowledged."""
         writer = open_writer(self._kafka)
-        log = TopicCommitLog(writer, self._kafka.names.events, 10.0)
+        log = TopicCommitLog(writer, self._kafka.topic_names.events, 10.0)
         try:
             yield partial(self._send, log)
         finally:
@@ -750,7 +752,7 @@ def write_events(rig: Any, events: list[dict[str, Any]]) -> None:
     """Write events as the door does."""
     writer = open_writer(rig.kafka_settings)
     try:
-        log = TopicCommitLog(writer, rig.kafka_settings.names.events)
+        log = TopicCommitLog(writer, rig.kafka_settings.topic_names.events)
         records = []
         for number, event in enumerate(events):
             route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])

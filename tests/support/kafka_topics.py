@@ -17,7 +17,6 @@ from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics import record_codec
-from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from .followers import Follower
 
@@ -42,7 +41,7 @@ def settings(kafka: KafkaCluster, client: str = "kafka-python", **more: Any) -> 
         bootstrap_servers=tuple(kafka.bootstrap.split(",")),
         client=client,
         group_id=name,  # type: ignore[arg-type]
-        names=TopicNames(events=name),
+        names={"events": name},
         session_timeout_s=6.0,
     )
     return msgspec.structs.replace(made, **more)
@@ -98,7 +97,7 @@ def write(
     try:
         for one in records:
             writer.send(
-                made.names.events,
+                made.topic_names.events,
                 one.key or None,
                 one.payload,
                 partition=partition,

@@ -152,7 +152,7 @@ def _add_stream(store: SqlStore, tenant: str, owner: str) -> None:
     stream = EventStream(f"stream-{own}", owner, own, NOW_MS, NOW_MS, *asked)
     store.security_events.add_stream(stream, 10)
     claims = msgspec.json.encode({"iss": "x", "jti": own, "aud": own, "hidden": hidden})
-    store.security_events.add_verification(SecurityEvent(stream.stream_id, own, claims, NOW_MS), 0, 100)
+    store.security_events.add_verification(SecurityEvent(stream.stream_id, own, claims, NOW_MS), 100)
 
 
 class Route(NamedTuple):

@@ -50,7 +50,7 @@ async def show_trends(visit: PageReaderDep, days: Annotated[str, Query(max_lengt
     closed = {} if cases is None else await cases.closed_by_day(visit.caller, since)
     tenants = visible_tenants(visit.caller, None)
     agents = await visit.get(StoreExecutor)(runtime.store.models.agent_days, numbers[0], tenants)
-    budget = runtime.settings.risk.alert_budget.medium
+    budget = runtime.settings.risk.budget.medium
     accepted = {day: budget * count / 1000 for day, count in agents.items()}
     by_day = [DayOfCases(day, opened.get(day, 0), closed.get(day, 0), accepted.get(day)) for day in numbers]
     return visit.render(

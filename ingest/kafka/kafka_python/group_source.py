@@ -60,7 +60,7 @@ class KafkaPythonGroupSource:
         self._identities = identities
         self.settings = settings
         self._tuning, self._member = tuning, member
-        self.topic = settings.names.events
+        self.topic = settings.topic_names.events
         self.failed_polls = 0
         self._buffer = FairBuffer()
         self._owned: set[int] = set()

@@ -134,5 +134,5 @@ class ActuatorFactory:
         sign = None
         if auth.private_key is not None:
             sign = self.make_signer(auth.private_key.reveal(), auth.key_id)
-        proof = make_client_authenticator(auth.client_id, auth.client_secret, sign, auth.audience)
+        proof = make_client_authenticator(auth.client_id, auth.client_secret, sign)
         return ClientCredentialsAuthenticator(self.http, auth.token_url or "", proof, self.monotonic, auth.scope)

@@ -37,7 +37,6 @@ class ActuatorAuthSettings(SettingsPart, frozen=True):
     client_secret: Annotated[Secret | None, setting("its secret, for client_secret_basic")] = None
     private_key: Annotated[Secret | None, setting("its private key (PEM), for private_key_jwt: `{file: PATH}`")] = None
     key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
-    audience: Annotated[str, setting("`aud` of assertions; empty is the URL that is asked")] = ""
     token_url: Annotated[str | None, setting("token endpoint, for the client's own token")] = None
     scope: Annotated[str, setting("scope that is asked for")] = ""
 

@@ -6,7 +6,7 @@ Types, members and meanings are those of CAEP 1.0 and of the WISE profile (draft
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -39,18 +39,6 @@ REASON_LANGUAGE: Final = "en"
 _CAUSES_OF_PEOPLE: Final = frozenset({"release", "feedback", PIN_CAUSE})
 
 
-class EventWording(NamedTuple):
-    """Limits that an operator sets to what events say.
-
-    Attributes:
-        principal: the kind of entity that `risk-level-change` speaks of.
-        with_texts: whether reasons are told in sentences, which may name resources, or by their codes alone.
-    """
-
-    principal: str = "USER"
-    with_texts: bool = False
-
-
 class EventRule(NamedTuple):
     """One row: an event type, the changes that it is sent for, and what it says.
 
@@ -63,7 +51,7 @@ class EventRule(NamedTuple):
     event_type: str
     sent_for: str
     follows: Callable[[AnnouncedDecision], bool]
-    members: Callable[[AnnouncedDecision, EventWording], dict[str, Any]]
+    members: Callable[[AnnouncedDecision], dict[str, Any]]
     names_workload: bool = False
 
 
@@ -84,28 +72,28 @@ def _rises_to_alert(decision: AnnouncedDecision) -> bool:
     return decision.rises and decision.level >= RiskLevel.MEDIUM and decision.cause != PIN_CAUSE
 
 
-def _risk_members(decision: AnnouncedDecision, wording: EventWording) -> dict[str, Any]:
-    members = {"principal": wording.principal, "current_level": CAEP_LEVELS[decision.level]}
+def _risk_members(decision: AnnouncedDecision) -> dict[str, Any]:
+    members = {"principal": "USER", "current_level": CAEP_LEVELS[decision.level]}
     if decision.previous_level != RiskLevel.UNKNOWN:
         members["previous_level"] = CAEP_LEVELS[decision.previous_level]
     reason = decision.reasons[0][0] if decision.reasons else decision.cause
     return members | {"risk_reason": reason, "trustwatch_level": decision.level.label}
 
 
-def _claims_members(decision: AnnouncedDecision, _: EventWording) -> dict[str, Any]:
+def _claims_members(decision: AnnouncedDecision) -> dict[str, Any]:
     return {"claims": {LEVEL_CLAIM: decision.level.label}}
 
 
-def _anomaly_members(decision: AnnouncedDecision, _: EventWording) -> dict[str, Any]:
+def _anomaly_members(decision: AnnouncedDecision) -> dict[str, Any]:
     anomaly = decision.reasons[0][0] if decision.reasons else decision.concern or decision.cause
     return {"anomaly_type": anomaly, "severity": decision.level.label}
 
 
-def _compromise_members(decision: AnnouncedDecision, _: EventWording) -> dict[str, Any]:
+def _compromise_members(decision: AnnouncedDecision) -> dict[str, Any]:
     return {"detection_method": "human_decision" if decision.cause == PIN_CAUSE else "behavioral_analysis"}
 
 
-def _no_members(_: AnnouncedDecision, __: EventWording) -> dict[str, Any]:
+def _no_members(_: AnnouncedDecision) -> dict[str, Any]:
     return {}
 
 
@@ -146,26 +134,25 @@ EVENT_RULES: Final = (
 """In the order in which the events of one decision are sent."""
 
 EVENTS_SUPPORTED: Final = tuple(rule.event_type for rule in EVENT_RULES)
-CAEP_EVENTS_SUPPORTED: Final = tuple(event_type for event_type in EVENTS_SUPPORTED if event_type.startswith(CAEP))
 
 
-def events_delivered(requested: Sequence[str], supported: Sequence[str] = EVENTS_SUPPORTED) -> list[str]:
+def events_delivered(requested: Sequence[str]) -> list[str]:
     """The event types of *requested* that a stream supports, each once, in our order."""
-    return [event_type for event_type in supported if event_type in requested]
+    return [event_type for event_type in EVENTS_SUPPORTED if event_type in requested]
 
 
-def event_members(rule: EventRule, decision: AnnouncedDecision, wording: EventWording) -> dict[str, Any]:
+def event_members(rule: EventRule, decision: AnnouncedDecision) -> dict[str, Any]:
     """The whole event that *rule* makes of *decision*."""
     common = {
         "event_timestamp": int(decision.at_s),
         "initiating_entity": "admin" if decision.cause in _CAUSES_OF_PEOPLE else "policy",
-        "reason_admin": {REASON_LANGUAGE: _reason_sentence(decision, wording)},
+        "reason_admin": {REASON_LANGUAGE: _reason_sentence(decision)},
     }
-    return rule.members(decision, wording) | common
+    return rule.members(decision) | common
 
 
-def _reason_sentence(decision: AnnouncedDecision, wording: EventWording) -> str:
-    reasons = [text if wording.with_texts and text else code for code, text in decision.reasons]
+def _reason_sentence(decision: AnnouncedDecision) -> str:
+    reasons = [code for code, _ in decision.reasons]  # receivers may be other companies: texts name resources
     because = f": {'; '.join(reasons)}" if reasons else ""
     about = f" ({decision.concern})" if decision.concern else ""
     return f"risk {decision.level.label}{about}, was {decision.previous_level.label}, by {decision.cause}{because}"
@@ -177,16 +164,10 @@ class TransmitterRules(NamedTuple):
     Attributes:
         issuer: `iss` of every SET.
         subject_format: how agents are named.
-        wanted_by_default: whether a stream is about every agent that its owner may see, until it says otherwise.
-        wording: what events say.
-        without_wise: owners whose streams leave WISE events out.
     """
 
     issuer: str
     subject_format: SubjectFormat = "iss_sub"
-    wanted_by_default: bool = True
-    wording: EventWording = EventWording()
-    without_wise: Set[str] = frozenset()
 
 
 class EventDeriver:
@@ -214,12 +195,8 @@ class EventDeriver:
             for stream in streams
             if self._may_tell(stream, decision, subjects.get(stream.stream_id, ()))
             for rule in rules
-            if rule.event_type in stream.events_requested and rule.event_type in self.supported_events(stream.owner)
+            if rule.event_type in stream.events_requested
         ]
-
-    def supported_events(self, owner: str) -> tuple[str, ...]:
-        """Event types that a stream of *owner* can ask for."""
-        return CAEP_EVENTS_SUPPORTED if owner in self._rules.without_wise else EVENTS_SUPPORTED
 
     def _may_tell(self, stream: EventStream, decision: AnnouncedDecision, said: Sequence[StreamSubject]) -> bool:
         tenants = self._tenants.get(stream.owner, frozenset())
@@ -228,14 +205,14 @@ class EventDeriver:
             stream.status != "disabled"
             and stream.created_ms <= decision.decided_ms
             and visible
-            and is_wanted(decision, said, by_default=self._rules.wanted_by_default)
+            and is_wanted(decision, said)
         )
 
     def _make_event(
         self, rule: EventRule, decision: AnnouncedDecision, agent_key: int, stream: EventStream, now_ms: int
     ) -> SecurityEvent:
         subject = agent_subject(decision, self._rules.subject_format, workload=rule.names_workload)
-        members = event_members(rule, decision, self._rules.wording)
+        members = event_members(rule, decision)
         jti = _derived_id(stream.stream_id, decision.decision_id, rule.event_type)
         claims = self._claims(stream, jti, now_ms, subject, rule.event_type, members)
         claims |= {"txn": decision.decision_id, "toe": int(decision.at_s)}

@@ -130,11 +130,11 @@ def _principal_subject(decision: AnnouncedDecision) -> dict[str, Any]:
     return {"format": "opaque", "id": decision.principal}
 
 
-def is_wanted(decision: AnnouncedDecision, said: Sequence[StreamSubject], *, by_default: bool) -> bool:
-    """True if a receiver wants events about the agent of *decision*; its last word on a matching subject counts."""
+def is_wanted(decision: AnnouncedDecision, said: Sequence[StreamSubject]) -> bool:
+    """False if the last word of a receiver on a subject that matches the agent of *decision* is no."""
     members = _known_members(decision)
     matching = [part.wanted for part in said if _matches(part.subject, members)]
-    return matching[-1] if matching else by_default
+    return matching[-1] if matching else True
 
 
 def simple_subjects(decision: AnnouncedDecision) -> list[dict[str, Any]]:

@@ -20,7 +20,6 @@ from a2a.utils.errors import InvalidRequestError
 from fastapi import FastAPI
 
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch_client import (
     AsyncCallVerdicts,
     Call,
@@ -43,7 +42,7 @@ BOT = Caller(agent_id="bot", issuer=ISSUER, tenant=TENANT, task="desk")
 @pytest.fixture
 def judged(site: Any, summary: Any) -> Iterator[Any]:
     """The service with a model, and an agent that it knows."""
-    site.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    site.calls.scorer = CallScorer(call_model(NOW_MS), {})
     site.report([summary(level=LOW, agent_type="Clerk")])
     yield site
     site.calls.scorer = None

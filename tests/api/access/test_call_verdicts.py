@@ -27,7 +27,6 @@ from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.announced_paths import CREDENTIAL, KIND_OF_PLACE, PATHS, VERSION, part_names
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 
@@ -42,7 +41,7 @@ OF_AGENT_1 = EVALUATE.replace("bot", "agent-1")
 @pytest.fixture
 def judged(site: Any) -> Iterator[Any]:
     """The service with a model."""
-    site.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    site.calls.scorer = CallScorer(call_model(NOW_MS), {})
     yield site
     site.calls.scorer = None
 
@@ -122,7 +121,7 @@ NEW_KEY = from_key("nobody")
 @pytest.fixture
 def keyed(judged: Any, summary: Any) -> Any:
     """The service with a model of agents that have keys; agent 1 is calm."""
-    judged.calls.scorer = CallScorer(call_model(NOW_MS, keys=True), ChallengeBudget())
+    judged.calls.scorer = CallScorer(call_model(NOW_MS, keys=True), {})
     judged.report([summary("agent-1", level=LOW, agent_type="Clerk")])
     return judged
 
@@ -515,7 +514,7 @@ def test_other_tenants_and_other_methods_are_refused(site: Any) -> None:
 
 def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
     """One that can not be had, or was trained before there were verdicts on calls, leaves the level."""
-    live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), ChallengeBudget())
+    live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), {})
     live.use_version("calls")
     assert live.scorer is None and "is not at" in live.missing_because
 
@@ -530,7 +529,7 @@ def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
 def test_a_service_that_learns_is_not_told_to_train(tmp_path: Path) -> None:
     """It trains by itself: until then calls are judged by the level."""
     save_learning_model(tmp_path / "installed", NOW_MS)
-    live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), ChallengeBudget())
+    live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), {})
     live.use_version(LEARNING_VERSION)
 
     assert live.scorer is None and "a service that begins trains its first model by itself" in live.missing_because
@@ -542,7 +541,7 @@ def test_a_model_is_used_once_its_kernels_are_compiled(tmp_path: Path, monkeypat
     monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(kept))
     save_trained_model(tmp_path / "installed", call_model(NOW_MS), CALL_SETTINGS, 1, 0)
     registry = ModelRegistry(tmp_path / "models", tmp_path / "installed")
-    live = LiveCallScorer(registry, ChallengeBudget(), compiled_elsewhere=True)
+    live = LiveCallScorer(registry, {}, compiled_elsewhere=True)
 
     live.use_version("calls")
     assert live.scorer is None and live.missing_because == "its kernels are being compiled"

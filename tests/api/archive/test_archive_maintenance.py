@@ -70,18 +70,20 @@ def test_old_dates_go_past_ones_are_merged_and_today_is_left(tmp_path: Path) -> 
     assert [len(found) for found in files.values()] == [10, 1, 1]
     assert sum(map(len, files.values())) == len(data_files(tmp_path))
     assert len(list(raw_lines(tmp_path))) == 30
-    assert worked(tmp_path, retention_days=10, merge_after_h=96).merged == 0
+    assert worked(tmp_path, retention_days=10).merged == 0
 
 
-def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path) -> None:
-    """`merge_after_h` counts from the end of the date."""
+def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time counts from the end of the date."""
     archive = EventArchive(tmp_path)
     archive.start()
     for base in range(4):
         archive.write(base, base + 1, [archived(base, 1)])
     archive.close()
-    assert worked(tmp_path, merge_after_h=48).merged == 0
-    assert worked(tmp_path, merge_after_h=0).merged == 4
+    monkeypatch.setattr(archive_maintenance, "MERGE_AFTER", timedelta(hours=48))
+    assert worked(tmp_path).merged == 0
+    monkeypatch.setattr(archive_maintenance, "MERGE_AFTER", timedelta(0))
+    assert worked(tmp_path).merged == 4
 
 
 def test_reports_and_what_is_known_of_them() -> None:

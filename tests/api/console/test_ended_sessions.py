@@ -38,7 +38,7 @@ def cookie_of(site: Any) -> tuple[str, str]:
 def session_of(site: Any) -> ConsoleSession:
     """The session of the browser, as its cookie says."""
     key = session_key(site.settings.console, site.settings.data_dir)
-    session = ConsoleSessions(key, site.settings.console, site.clock).open(cookie_of(site)[1])
+    session = ConsoleSessions(key, site.clock).open(cookie_of(site)[1])
     assert session is not None
     return session
 

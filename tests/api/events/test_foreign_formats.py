@@ -19,6 +19,7 @@ from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.formats import otlp
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
@@ -396,12 +397,17 @@ def test_export_needs_the_scope_and_a_binding(site: Any) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"format": "keycloack"}, "no format `keycloack`"), ({"format": "mapping"}, "mapping has no member")],
+    [
+        ({"format": "keycloack"}, "no format `keycloack`"),
+        ({"format": "mapping"}, "mapping has no member"),
+        ({"mapping": {"whn": "type"}}, "mapping: Object contains unknown field `whn`; may have `members`"),
+        ({"mapping": {"anonymous": "take"}}, "mapping: Invalid enum value 'take' - at `\\$.anonymous`; one of skip"),
+    ],
 )
-def test_wrong_settings_are_refused_at_the_start(settings: dict[str, str], words: str) -> None:
+def test_wrong_settings_are_refused_at_the_start(settings: dict[str, Any], words: str) -> None:
     """A misspelt format is not found out by the first record."""
     with pytest.raises(ValueError, match=words):
-        CallerSettings(name="x", client_id="x", **settings)  # type: ignore[arg-type]
+        CallerSettings(name="x", client_id="x", **settings)
 
 
 def test_settings_file(tmp_path: Any) -> None:
@@ -414,4 +420,4 @@ def test_settings_file(tmp_path: Any) -> None:
 
     (caller,) = load_settings(path, {}).callers
 
-    assert (caller.format, caller.mapping.when) == ("keycloak", "type")
+    assert (caller.format, caller.own_mapping()) == ("keycloak", MappingSpec(when="type"))

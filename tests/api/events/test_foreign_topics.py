@@ -19,7 +19,6 @@ from trustwatch.api.events.foreign_topics import (
 )
 from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import RecordKind
 from trustwatch.ingest.topics.protocols import FetchedRecords
@@ -240,8 +239,7 @@ def test_a_huge_refused_record_is_cut_and_says_so(world: ScriptedBroker) -> None
 
 def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: ScriptedBroker) -> None:
     """Not every record of a gateway is ours to judge."""
-    mapping = MappingSpec(when="kind == 'audit'")
-    envoy = settings(format="caddy", mapping=mapping)
+    envoy = settings(format="caddy", mapping={"when": "kind == 'audit'"})
     source = ingest(world, (envoy, Reader(world, [None, b'{"kind": "other"}'])))
 
     source.run_round()

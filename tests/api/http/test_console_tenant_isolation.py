@@ -77,7 +77,7 @@ def with_console(folder: Path) -> dict[str, Any]:
 def browser_of(site: Any, grant: str) -> httpx2.Client:
     """The browser of a person who is signed in under that grant."""
     settings: Settings = site.settings
-    sessions = ConsoleSessions(session_key(settings.console, settings.data_dir), settings.console, site.clock)
+    sessions = ConsoleSessions(session_key(settings.console, settings.data_dir), site.clock)
     session = new_session({"sub": "ada"}, grant, "sub", site.clock())
     cookies = {f"trustwatch-{settings.listen.port}": sessions.seal(session)}
     return httpx2.Client(

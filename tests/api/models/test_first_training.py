@@ -18,7 +18,6 @@ from trustwatch.api.models.first_training import (
     QUIET_LOOKS,
     FirstTraining,
 )
-from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
@@ -36,10 +35,9 @@ class Site:
 
     def __init__(self, store: SqlStore) -> None:
         self.store, self.now_ms, self.monotonic = store, NOW, 0.0
-        settings = LifecycleSettings(learn_days=2.0, learn_events=1_000)
         self.there = True
         registry: Any = SimpleNamespace(find_directory=self._find)
-        self.training = FirstTraining(settings, store, registry, lambda: self.now_ms, lambda: self.monotonic)
+        self.training = FirstTraining(store, registry, lambda: self.now_ms, lambda: self.monotonic)
 
     def _find(self, version: str, _digest: str) -> Path:
         if not self.there:
@@ -84,9 +82,9 @@ class Site:
 
     def restart(self, budget: AlertBudget = AlertBudget()) -> None:  # noqa: B008
         """Another keeper goes on, perhaps under another alert budget."""
-        settings, registry = self.training._settings, self.training._registry
+        registry = self.training._registry
         clocks = (lambda: self.now_ms), (lambda: self.monotonic)
-        self.training = FirstTraining(settings, self.store, registry, *clocks, budget=budget)
+        self.training = FirstTraining(self.store, registry, *clocks, budget=budget)
 
     def challenger(self, *, over: bool = False, ours: bool = True, budget: AlertBudget | None = None) -> None:
         """The training has brought a version, judged by a budget; or somebody put one there."""
@@ -110,7 +108,7 @@ def test_events_and_days_are_both_needed(site: Site) -> None:
     assert not site.watch()
     site.shows("a", 5_000, NOW - DAY_MS, NOW)
     assert not site.watch()
-    site.shows("a", 5_010, NOW - 3 * DAY_MS, NOW)
+    site.shows("a", 5_010, NOW - 4 * DAY_MS, NOW)
     assert not site.look(1.0)
     assert site.watch()
 
@@ -138,21 +136,21 @@ def test_an_old_history_is_learned_once_it_is_whole(site: Site) -> None:
 
 def test_a_version_over_budget_does_not_come_into_force(site: Site) -> None:
     """People decide about it; the next training wants more history, and time; a restart changes nothing."""
-    site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
+    site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
     assert site.watch() and site.training.ready_version() is None
     site.challenger(over=True)
     assert site.training.ready_version() is None
     site.restart()
-    site.shows("a", 2_499, NOW - 3 * DAY_MS, NOW + 2 * HOUR_MS)
+    site.shows("a", 2_499, NOW - 4 * DAY_MS, NOW + 2 * HOUR_MS)
     assert not site.watch(2 * 3600)
-    site.shows("a", 2_500, NOW - 3 * DAY_MS, NOW + 2 * HOUR_MS)
+    site.shows("a", 2_500, NOW - 4 * DAY_MS, NOW + 2 * HOUR_MS)
     assert site.watch()
 
 
 @pytest.mark.parametrize("over", [True, False])
 def test_a_version_is_judged_by_the_budget_in_force(site: Site, over: bool) -> None:
     """One that was judged by another says nothing: the next training comes without more history, once a start."""
-    site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
+    site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
     assert site.watch()
     site.challenger(over=over, budget=AlertBudget())
     assert site.training.ready_version() == (None if over else "first")
@@ -166,29 +164,29 @@ def test_a_version_is_judged_by_the_budget_in_force(site: Site, over: bool) -> N
 
 def test_a_version_within_budget_is_brought_into_force_and_no_other_trained(site: Site) -> None:
     """After it was, nothing happens by itself: who goes back to learning has a reason."""
-    site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
+    site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
     assert site.watch()
     site.challenger()
-    site.shows("a", 3_000, NOW - 3 * DAY_MS, NOW)
+    site.shows("a", 3_000, NOW - 4 * DAY_MS, NOW)
     assert site.training.ready_version() == "first" and not site.watch(2 * 3600)
     at = site.store.partitions.position(0)
     switches = [ModelSwitch(0, at.epoch, n, version, "d", "d", NOW) for n, version in ((1, "learning"), (2, "first"))]
     position = msgspec.structs.replace(at, offset=at.offset + 1)
     site.store.commit(Commit(at, position, [], [], [], [], switches=switches))
     assert site.training.ready_version() is None
-    site.shows("a", 9_000, NOW - 3 * DAY_MS, NOW + 4 * HOUR_MS)
+    site.shows("a", 9_000, NOW - 4 * DAY_MS, NOW + 4 * HOUR_MS)
     assert not site.watch(2 * 3600)
 
 
 @pytest.mark.parametrize("why", ["gone", "asked for in vain", "of somebody else"])
 def test_a_version_that_can_not_be_used_stands_in_nobodys_way(site: Site, why: str) -> None:
     """The next one is trained when there is more."""
-    site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
+    site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
     assert site.watch()
     site.challenger(ours=why != "of somebody else")
     site.there = why != "gone"
     for _ in range(MOST_ASKS if why == "asked for in vain" else 0):
         site.training.note_asked("first")
     assert site.training.ready_version() is None
-    site.shows("a", 2_500, NOW - 3 * DAY_MS, NOW + 2 * HOUR_MS)
+    site.shows("a", 2_500, NOW - 4 * DAY_MS, NOW + 2 * HOUR_MS)
     assert site.watch(2 * 3600)

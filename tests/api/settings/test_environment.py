@@ -51,7 +51,7 @@ def test_every_kind_of_member_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
 
     assert (settings.listen.host, settings.listen.port, settings.listen.public_url) == ("0.0.0.0", 9000, None)
-    assert (settings.kafka.names.events, settings.risk.alert_budget.medium) == ("7", 30)
+    assert (settings.kafka.topic_names.events, settings.risk.budget.medium) == ("7", 30)
     assert (settings.tenants["acme"].mode, settings.tenants["acme"].domains) == ("enforce", ("acme.example",))
     assert settings.console.enabled is False
     assert set(settings.risk.disabled_signals) == {"deep_delegation", "method_downgrade"}

@@ -159,7 +159,10 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("webhooks: [{name: w, url: 'https://s.example', secret: {env: NOT_SET}}]", ["NOT_SET is not set", ".secret`"]),
         ("webhooks: [{name: w, url: 'https://s.example', secret: {file: nope}}]", ["nope can not be read", ".secret`"]),
         ("webhooks: [{name: w, url: 'https://s.example', secret: ''}]", ["{env: NAME}", ".secret`"]),
-        ("risk: {alert_budget: {critical: 30}}", ["critical <= high <= medium", "`$.risk.alert_budget`"]),
+        (
+            "risk: {alert_budget: {critical: 30}}",
+            ["`alert_budget`", "critical <= high <= medium", "`$.risk`"],
+        ),
         ("token_policy: {high: {allow: false}}", ["was removed", "`token_policy_file`"]),
     ],
 )

@@ -32,7 +32,6 @@ def settings(folder: Path, text: str) -> Settings:
     [
         ("", (), ()),
         ("logs: {level: warning}", ("logs.level",), ()),
-        ("risk: {cool_down_s: 5}", ("risk.cool_down_s",), ()),
         ("risk: {staleness_s: 5}", (), ("risk.staleness_s",)),
         ("tenants: {acme: {mode: enforce}}", ("tenants",), ()),
         ("tenants: {acme: {mode: shadow, domains: [a.example]}}", ("tenants",), ("tenants",)),

@@ -80,8 +80,6 @@ def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     part = SharedSignalsSettings(enabled=True, encryption={"soc": publish(tmp_path / "jwks.json", OWN)})
     with pytest.raises(ValueError, match=r"no caller is called 'soc' - at `\$\.shared_signals\.encryption`"):
         Settings(shared_signals=part)
-    with pytest.raises(ValueError, match=r"no caller is called 'soc' - at `\$\.shared_signals\.without_wise`"):
-        Settings(shared_signals=SharedSignalsSettings(without_wise=("soc",)))
     settings = Settings(callers=(CallerSettings(name="soc", client_id="soc"),), shared_signals=part)
     with pytest.raises(ConfigError, match=r"\.\[jwe\]"):
         TransmitterContext(settings, lambda: 0.0, lambda: 0.0)

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from trustwatch.ingest.formats.security_event_types import CAEP, STREAM_UPDATED, VERIFICATION
-from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, RISK_LEVEL_CHANGE, SESSION_REVOKED
+from trustwatch.ingest.formats.security_event_types import STREAM_UPDATED, VERIFICATION
+from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE, SESSION_REVOKED
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, Position
 
@@ -58,20 +58,6 @@ def test_a_revocation_is_told_in_the_order_of_the_table(transmitter: Any, receiv
     assert {claims["toe"] for claims in sets} == {1_764_000_000}
     assert len({claims["jti"] for claims in sets}) == 4
     assert sets[0]["sub_id"] == {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
-
-
-def test_a_receiver_without_wise_events(transmit: Transmit) -> None:
-    """`without_wise` neither offers nor sends them to that receiver's streams; another receiver gets them."""
-    transmitter = transmit(without_wise=("gateway",))
-    receiver, other = transmitter.receiver(), transmitter.receiver("all")
-    stream, of_other = receiver.create(), other.create()
-    transmitter.commit(announced(1, 4, 1))
-
-    assert {one.rpartition("/")[0] for one in stream["events_supported"]} == {CAEP.rstrip("/")}
-    assert stream["events_delivered"] == stream["events_supported"]
-    assert set(stream["events_requested"]) == set(of_other["events_supported"]) == set(EVENTS_SUPPORTED)
-    assert events(receiver.sets(stream)) == ["risk-level-change", "session-revoked"]
-    assert len(other.sets(of_other)) == 4
 
 
 def test_streams_get_what_they_asked_for_of_the_tenants_they_may_see(transmitter: Any) -> None:

@@ -332,18 +332,6 @@ def test_subjects(transmitter: Any, receiver: Any) -> None:
     assert [claims["sub_id"]["sub"] for claims in receiver.sets(stream)] == ["other", "bot"]
 
 
-def test_streams_that_begin_with_nobody(transmit: Transmit) -> None:
-    """`default_subjects: NONE`: only those who were added."""
-    transmitter = transmit(default_subjects="NONE")
-    receiver = transmitter.receiver()
-    assert receiver.metadata["default_subjects"] == "NONE"
-    stream = receiver.create((RISK_LEVEL_CHANGE,))
-    receiver.ask("POST", "add_subject_endpoint", {"stream_id": stream["stream_id"], "subject": BOT})
-    transmitter.commit(announced(1), announced(2, agent_id="other"))
-
-    assert [claims["sub_id"] for claims in receiver.sets(stream)] == [BOT]
-
-
 @pytest.mark.parametrize("body", [{"state": "VGhpcyBpcyBh"}, {}])
 def test_verification(receiver: Any, body: dict[str, str]) -> None:
     """204, then an event about the stream itself with the same state; also where no event was requested."""
@@ -354,21 +342,6 @@ def test_verification(receiver: Any, body: dict[str, str]) -> None:
 
     assert claims["sub_id"] == {"format": "opaque", "id": stream["stream_id"]}
     assert claims["events"] == {VERIFICATION: body}
-
-
-def test_verifications_too_close_to_each_other(transmit: Transmit) -> None:
-    """429 with what to wait for, as the configuration says."""
-    transmitter = transmit(min_verification_s=60)
-    receiver = transmitter.receiver()
-    stream = receiver.create()
-    assert stream["min_verification_interval"] == 60
-    body = {"stream_id": stream["stream_id"]}
-
-    assert receiver.ask("POST", "verification_endpoint", body).status_code == 204
-    again = receiver.ask("POST", "verification_endpoint", body)
-    assert (again.status_code, again.headers["retry-after"]) == (429, "60")
-    transmitter.site.clock.now += 60
-    assert receiver.ask("POST", "verification_endpoint", body).status_code == 204
 
 
 def test_no_secret_of_a_receiver_is_told_or_stored(transmitter: Any, receiver: Any) -> None:

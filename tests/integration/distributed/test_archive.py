@@ -82,7 +82,7 @@ def test_it_begins_where_the_topic_does(make_rig: Any, kafka: Any, load: Any, se
     told = rig.run("backtest", "kafka:", *options)
     assert told["files"] == ["kafka:"]
     assert told["sides"][0]["events"] == sum(sent.values()) and told["sides"][0]["malformed"] == 0
-    servers, topic = rig.kafka_settings.bootstrap_servers, rig.kafka_settings.names.events
+    servers, topic = rig.kafka_settings.bootstrap_servers, rig.kafka_settings.topic_names.events
     part = rig.run(
         "backtest", f"kafka://{servers[0]}/{topic}?offsets=1:10-110", "--model", str(world.model), "--jobs", "1"
     )

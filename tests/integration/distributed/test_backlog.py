@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from ...support.distributed_testbed import tell, wait
@@ -32,7 +31,7 @@ def test_backlog_of_a_day_is_caught_up_with_in_bounded_memory(rig: Any, load: An
     """200,000 records, some 140 MB of them, wait when it starts. A foreign topic is silent all the time."""
     foreign = f"{rig.name}.foreign"
     with rig.admin() as admin:
-        topics = msgspec.structs.replace(rig.kafka_settings.names, events=foreign)
+        topics = rig.kafka_settings.topic_names._replace(events=foreign)
         assert admin.create_topics(topics, 1, 1) == [foreign]
     service = serve(rig, "--workers-only", topics=QUIET_TOPIC.format(name=foreign))
     wait(service.is_ready, 90.0)

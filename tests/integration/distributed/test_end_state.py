@@ -101,7 +101,7 @@ def test_database_restarts(make_rig: Any, kafka: Any, load: Any, client: str) ->
 def test_broker_that_leads_is_killed(make_rig: Any, kafka_cluster3: Any, load: Any) -> None:
     """kill -9 of one leader after the other: what was acknowledged is applied, and once."""
     rig = make_rig(kafka_cluster3, replication=3)
-    events = rig.kafka_settings.names.events
+    events = rig.kafka_settings.topic_names.events
     producer = load(rig)
     workers = [rig.worker(), rig.worker()]
     for worker in workers:
@@ -113,7 +113,7 @@ def test_broker_that_leads_is_killed(make_rig: Any, kafka_cluster3: Any, load: A
         producer.reached(1500)
         rig.settle()  # with two brokers
         kafka_cluster3.start_node(leader)
-        for topic in (events, rig.kafka_settings.names.risk, "__consumer_offsets"):
+        for topic in (events, rig.kafka_settings.topic_names.risk, "__consumer_offsets"):
             kafka_cluster3.wait_in_sync(topic, 3)
     sent = producer.end()
     rig.settle()

@@ -135,13 +135,13 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     wait(lambda: not replica.risk(name, tenant)["decision_id"], 10.0)
     assert replica.risk(name, tenant)["risk_level"] == "unknown"
     topics = {one["topic"]: one for one in told["document"]["topics"]}
-    assert set(topics) == {rig.kafka_settings.names.events, *(f"{rig.name}.{end}" for end in ENDS)}
+    assert set(topics) == {rig.kafka_settings.topic_names.events, *(f"{rig.name}.{end}" for end in ENDS)}
     assert all(one["gone_by"] for one in topics.values())
     assert set(told["document"]["covers"]["offsets"]) == {str(at) for at in range(PARTITIONS)}
     checked = post_json(replica, f"{where}/verify", {"proof": told["proof"], "subject": name}).json()
     unseen = checked.pop("not_looked_at")  # by a replica, which has no archive
     assert {one.split(" on ")[0] for one in unseen} >= {"the archive of events", "the archive of vectors"}
-    assert any(one.startswith(f"the topic {rig.kafka_settings.names.events},") for one in unseen)
+    assert any(one.startswith(f"the topic {rig.kafka_settings.topic_names.events},") for one in unseen)
     assert checked == {"signed": True, "same_subject": True, "nothing_left": True, "left": {}}
     other = post_json(replica, f"{where}/verify", {"proof": told["proof"], "subject": "somebody-else"}).json()
     assert other["same_subject"] is False

@@ -19,17 +19,16 @@ from ...support.service_checks import Models, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-LEARN = "lifecycle: {learn_days: 2, learn_events: 1500}\n"
 LAST = 60
 """Events that are sent once the first model is in force."""
 
 
 @pytest.fixture(scope="module")
 def history() -> list[bytes]:
-    """Three days of twenty agents, from Monday of last week on: calm agents of a year ago would be forgotten."""
+    """Four days of twenty agents, from Monday of last week on: calm agents of a year ago would be forgotten."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     monday = today - timedelta(days=today.weekday() + 7)
-    plan = SimulationSettings(start=monday, duration=timedelta(days=3), seed=11, agents=20, events_per_agent_day=60.0)
+    plan = SimulationSettings(start=monday, duration=timedelta(days=4), seed=11, agents=20, events_per_agent_day=60.0)
     return [one.event for one in simulate(plan)]
 
 
@@ -40,7 +39,7 @@ def test_a_deployment_without_a_model_trains_its_first(
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()  # each machine has its own; they share the versions below `data_dir`
-    rig = make_rig(kafka, here, more=LEARN)
+    rig = make_rig(kafka, here)
     replica, one = serve(rig, "--api-only"), serve(rig, "--workers-only")
     two = serve(rig, "--workers-only", model=json.dumps(str(there)))
     for service in (replica, one, two):
@@ -50,7 +49,7 @@ def test_a_deployment_without_a_model_trains_its_first(
     rig.settle()
     (digest,) = {read_manifest(folder)[1] for folder in (here, there)}
     said = wait(lambda: (text := models.get()["learning"]) and "has 0" not in text and text, 60.0, "progress")
-    assert "of 1,500 events" in said and "of 2 days" in said
+    assert "of 2,000 events" in said and "of 3 days" in said
     assert {row["risk_level"] for row in replica.pages("/v1/agents")} == {"unknown"}
     assert replica.client.get("/readyz").json()["learning"] is True and models.in_force("learning")
 

@@ -33,7 +33,7 @@ def announce(rig: Any, version: str) -> None:
     writer = open_writer(rig.kafka_settings)
 
     async def tell() -> None:
-        log = GroupCommit(TopicCommitLog(writer, rig.kafka_settings.names.events))
+        log = GroupCommit(TopicCommitLog(writer, rig.kafka_settings.topic_names.events))
         await ControlRecordWriter(log, lambda: time.time_ns() // 1_000_000)(command)
         await log.close()
 

@@ -62,7 +62,7 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
 
     calm = make_rig(kafka, tick_s=3600, partitions=8)
     writer = open_writer(calm.kafka_settings)
-    log = TopicCommitLog(writer, calm.kafka_settings.names.events)
+    log = TopicCommitLog(writer, calm.kafka_settings.topic_names.events)
     log.append(before.records + after.records)
     log.sync()
     writer.close()

@@ -113,7 +113,7 @@ def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
     producer = KafkaProducer(
         bootstrap_servers=rig.kafka.bootstrap, acks="all", compression_type="gzip", max_request_size=8_000_000
     )
-    topic, sent, expected = rig.kafka_settings.names.events, Counter(), {}
+    topic, sent, expected = rig.kafka_settings.topic_names.events, Counter(), {}
     rig.worker()
     for number in range(12):
         agent = f"neighbour-{number}"

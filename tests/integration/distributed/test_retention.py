@@ -48,7 +48,7 @@ def configure(rig: Any, configs: dict[str, str]) -> None:
     from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in configs.items()]
-    topic = ConfigResource(ResourceType.TOPIC, rig.kafka_settings.names.events, incremental_configs=entries)
+    topic = ConfigResource(ResourceType.TOPIC, rig.kafka_settings.topic_names.events, incremental_configs=entries)
     client = AdminClient({"bootstrap.servers": ",".join(rig.kafka_settings.bootstrap_servers)})
     for done in client.incremental_alter_configs([topic]).values():
         done.result(20)
@@ -56,7 +56,7 @@ def configure(rig: Any, configs: dict[str, str]) -> None:
 
 def read(rig: Any) -> list[dict[str, Any]]:
     """What training, a back-test or a notebook reads of the topic now."""
-    topic = rig.kafka_settings.names.events
+    topic = rig.kafka_settings.topic_names.events
     reader = open_reader(rig.kafka_settings, (topic,))
     try:
         lines = topic_event_lines(reader, topic, lambda *_: True, lambda: None, load_erased_filter(rig.settings, topic))
@@ -114,7 +114,7 @@ def test_the_name_goes_once_the_topic_has_let_go_of_it(
 
 def past(rig: Any, up_to: Any) -> bool:
     """Whether the topic has no record from before the order any more, nor the order."""
-    topic = rig.kafka_settings.names.events
+    topic = rig.kafka_settings.topic_names.events
     reader = open_reader(rig.kafka_settings, (topic,))
     try:
         first = reader.first_offsets()

@@ -97,10 +97,10 @@ def _write_late(rig: Any, victim: Any) -> None:
     writer = open_writer(rig.kafka_settings)
     try:
         for name, record in told:
-            writer.send(rig.kafka_settings.names.risk, name, msgspec.json.encode(record), partition=partition)
+            writer.send(rig.kafka_settings.topic_names.risk, name, msgspec.json.encode(record), partition=partition)
             for member in ("epoch", "offset", "events", "due_ms"):
                 huge = json.dumps(json.loads(msgspec.json.encode(record)) | {member: 2**70}).encode()
-                writer.send(rig.kafka_settings.names.risk, b"huge", huge, partition=partition)
+                writer.send(rig.kafka_settings.topic_names.risk, b"huge", huge, partition=partition)
         writer.flush(10.0)
     finally:
         writer.close()

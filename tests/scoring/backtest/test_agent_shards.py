@@ -19,7 +19,7 @@ from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets
 from trustwatch.scoring.backtest.result import build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.settings import AlertBudget, ChallengeBudget, RiskEvaluationSettings
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
@@ -29,7 +29,7 @@ BUDGET = AlertBudget(400.0, 300.0, 200.0)
 
 
 def plan(model_dir: Path, path: Path, **more: Any) -> BacktestPlan:
-    settings = EngineSettings(RiskEvaluationSettings(alert_budget=BUDGET), capacity=100)
+    settings = EngineSettings(RiskEvaluationSettings(alert_budget=BUDGET.by_level()), capacity=100)
     made = BacktestPlan([path], [model_dir], settings, [PolicyBook()], default_budgets(BUDGET), keep_rows=True)
     return made._replace(**more)
 
@@ -42,7 +42,7 @@ def plain(counts: Any) -> list[Any]:
 
 def _comparable(field: Any) -> Any:
     if isinstance(field, ChallengeCounts):
-        return challenge_report(field, ChallengeBudget(), honest_only=False)
+        return challenge_report(field, {}, honest_only=False)
     return field.tolist() if isinstance(field, np.ndarray) else field
 
 
@@ -62,7 +62,7 @@ def test_shares_agree_line_by_line(model_dir: Path, messy: Path, jobs: int) -> N
 def test_it_is_what_replay_tells(model_dir: Path, messy: Path, kit: Any) -> None:
     """The same events in the same order with the same numbers, and as many changes of level."""
     (counts,), _ = run_backtest(plan(model_dir, messy))
-    run = HistoryReplay(kit.model, EngineSettings(RiskEvaluationSettings(alert_budget=BUDGET), capacity=100))
+    run = HistoryReplay(kit.model, EngineSettings(RiskEvaluationSettings(alert_budget=BUDGET.by_level()), capacity=100))
     lines = list(run.replayed_events(FileSource([messy]), lambda *_: None))
     assert counts.rows["anomaly"].tolist() == [line.anomaly_score for line in lines]
     assert counts.rows["p_value"].tolist() == [line.p_value for line in lines]

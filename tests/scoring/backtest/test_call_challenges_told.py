@@ -21,7 +21,6 @@ from trustwatch.scoring.backtest.plan import BacktestPlan, read_labels
 from trustwatch.scoring.backtest.result import BacktestResult, build_result
 from trustwatch.scoring.backtest.runner import run_backtest
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 
 from ...support.call_history import CALL_SETTINGS, NEW_VALUE, agent_key, call_history, call_model
 
@@ -74,7 +73,7 @@ def told(history: Path, **more: Any) -> BacktestResult:
 
 def test_it_is_what_the_service_would_have_answered(history: Path, day: Sequence[dict[str, Any]]) -> None:
     """Call by call, with the thresholds of the budget; events that are no calls are not asked about."""
-    scorer, asked = CallScorer(call_model(START_MS), ChallengeBudget()), AskedCalls()
+    scorer, asked = CallScorer(call_model(START_MS), {}), AskedCalls()
     by_effect, sessions = {"read": 0, "write": 0}, set()
     for made in day[:-1]:
         event = decode_event(json.dumps(made).encode())

@@ -20,7 +20,6 @@ from trustwatch.models.model_persistence import load_trained_model, save_trained
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
-from trustwatch.scoring.engine.settings import ChallengeBudget
 
 DAY = 86_400_000
 NEW, KNOWN = "f" * 12, f"{2:012x}"
@@ -52,7 +51,7 @@ def learned(make: Any, kit: Any) -> TrainedModel:
 
 @pytest.fixture
 def scorer(learned: TrainedModel) -> CallScorer:
-    return CallScorer(learned, ChallengeBudget())
+    return CallScorer(learned, {})
 
 
 def question(make: Any, kit: Any, action: str, effect: str, value: str | None, **more: Any) -> NativeEvent:
@@ -97,7 +96,7 @@ def test_a_tenant_is_judged_by_calls_as_they_count_for_it(learned: TrainedModel,
     key = tenant_key(int(ColumnEncoder(learned.salt).encode([asked]).names[0, event_columns.TENANT]))
     calm, odd = ({"write": HeldOutCalls.of(scores)} for scores in (np.zeros(2_000), np.ones(2_000)))
     challenges = msgspec.structs.replace(learned.challenges, bounded={"": calm, key: odd})
-    scorer = CallScorer(dataclasses.replace(learned, challenges=challenges), ChallengeBudget())
+    scorer = CallScorer(dataclasses.replace(learned, challenges=challenges), {})
 
     own, other = scorer.score_many([asked, msgspec.structs.replace(asked, tenant="initech")])
 
@@ -141,7 +140,7 @@ def test_questions_together_are_answered_as_one_by_one(
         for action, effect in (("send", "write"), ("read_mail", "read"))
         for value in (NEW, KNOWN, None)
     ]
-    together = CallScorer(learned, ChallengeBudget(), slots=7).score_many(calls)
+    together = CallScorer(learned, {}, slots=7).score_many(calls)
 
     assert together == [scorer.score(call) for call in calls]
     assert {score.exceeds for score in together} == {True, False} == {score.known_agent for score in together}
@@ -169,7 +168,7 @@ def test_what_a_session_did_before_does_not_matter(ask: Ask) -> None:
 
 
 def test_a_budget_of_nothing_challenges_nothing(learned: TrainedModel, make: Any, kit: Any) -> None:
-    scored = CallScorer(learned, ChallengeBudget(write=0)).score(question(make, kit, "send", "write", NEW))
+    scored = CallScorer(learned, {"write": 0}).score(question(make, kit, "send", "write", NEW))
 
     assert scored.threshold is None and not scored.exceeds
 
@@ -185,7 +184,7 @@ def test_a_saved_model_scores_calls_alike(
     learned: TrainedModel, scorer: CallScorer, make: Any, kit: Any, tmp_path: Path
 ) -> None:
     save_trained_model(tmp_path / "model", learned, make.SETTINGS, 1, 0)
-    loaded = CallScorer(load_trained_model(tmp_path / "model"), ChallengeBudget())
+    loaded = CallScorer(load_trained_model(tmp_path / "model"), {})
     call = question(make, kit, "send", "write", NEW)
 
     assert loaded.score(call) == scorer.score(call)
@@ -193,7 +192,7 @@ def test_a_saved_model_scores_calls_alike(
 
 def test_a_model_without_thresholds_is_refused(learned: TrainedModel) -> None:
     with pytest.raises(NoCallVerdicts, match="retrain"):
-        CallScorer(dataclasses.replace(learned, challenges=None), ChallengeBudget())
+        CallScorer(dataclasses.replace(learned, challenges=None), {})
 
 
 @pytest.mark.parametrize("action", ["send", "enter_code", "delete"])

@@ -23,7 +23,7 @@ def promised(make: Any, kit: Any, p_values: Any, budget: AlertBudget = BUDGET) -
         kit.model,
         columns,
         for_each_concern(np.asarray(p_values(len(columns)), float)),
-        RiskEvaluationSettings(alert_budget=budget),
+        RiskEvaluationSettings(alert_budget=budget.by_level()),
     )
 
 

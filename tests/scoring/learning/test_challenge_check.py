@@ -16,7 +16,7 @@ from trustwatch.scoring.learning.walkforward import RehearsedScores
 
 AGENTS, CALLS_OF_EACH = 40, 250
 READ = EFFECTS.index("read")
-BUDGET = ChallengeBudget()
+BUDGET = {}
 
 
 def week_of(scores: NDArray[np.float64], agents: int = AGENTS, tenants: int = 1) -> RehearsedScores:
@@ -96,11 +96,11 @@ def test_several_tenants_show_nothing() -> None:
 
 
 def test_a_short_history_says_nothing() -> None:
-    assert expect_challenges(None, ChallengeBudget()) is None
+    assert expect_challenges(None, {}) is None
 
 
 def test_an_effect_without_budget_has_no_threshold() -> None:
-    found = expected_of(week_of(calm_scores()), ChallengeBudget(read=0.0))
+    found = expected_of(week_of(calm_scores()), {"read": 0.0})
 
     assert (found.expected, found.budget) == (0.0, 0.0) and not found.is_shown
 

@@ -19,7 +19,6 @@ from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.backtest.challenge_counts import AskedCalls
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.learning import walkforward
 from trustwatch.scoring.learning.walkforward import (
     LEAST_REHEARSED,
@@ -63,7 +62,7 @@ def challenged(model: TrainedModel, events: Sequence[dict[str, Any]]) -> float:
     for event in map(decode_event, (json.dumps(event).encode() for event in events)):
         questions.append(asked.question(event))
         asked.remember(event)
-    scores = CallScorer(model, ChallengeBudget(), slots=1_000).score_many(questions)
+    scores = CallScorer(model, {}, slots=1_000).score_many(questions)
     return 1000.0 * float(np.mean([score.exceeds for score in scores]))
 
 
@@ -85,7 +84,7 @@ def test_a_rehearsal_answers_as_the_service_would(days: list[dict[str, Any]]) ->
 
     scores = asked_scores(model, columns_of(after))
 
-    asked, scorer, expected = AskedCalls(), CallScorer(model, ChallengeBudget()), []
+    asked, scorer, expected = AskedCalls(), CallScorer(model, {}), []
     for event in map(decode_event, (json.dumps(event).encode() for event in after)):
         expected.append(scorer.score(asked.question(event)).anomaly_score)
         asked.remember(event)

@@ -45,7 +45,7 @@ def duel(
     found = ChampionChallengerRun({0: start}, ("old", "new"))
     champion, challenger = (
         run(kit),
-        run(kit) if budget is None else run(kit, risk=RiskEvaluationSettings(alert_budget=budget)),
+        run(kit) if budget is None else run(kit, risk=RiskEvaluationSettings(alert_budget=budget.by_level())),
     )
     for batch in kit.batches(records, itertools.repeat(size)):
         found.compare_batch(list(champion.apply(batch)), challenger.apply(batch))

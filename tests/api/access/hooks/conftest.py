@@ -32,7 +32,6 @@ from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.settings import Secret
 from trustwatch.models.model_registry import ModelRegistry
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
@@ -78,7 +77,7 @@ class HookTestbed:
         self.event_log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(database))
         self.view, self.status, self.policy = RiskView(), PipelineStatus(), LivePolicy(book)
-        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
+        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), {})
         self.ids = iter(range(10**9))
         self.runner.run(self._open())
 

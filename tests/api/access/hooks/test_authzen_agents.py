@@ -8,7 +8,6 @@ import pytest
 
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.agents import RiskLevel
 
@@ -219,7 +218,7 @@ def test_the_caller_must_be_authorized_for_each_agent(make_desk: Any, context: d
 def test_a_call_with_arguments_is_judged_for_each_agent(make_desk: Any) -> None:
     """An agent that the model holds decides, though the other may make the call."""
     desk = make_desk("authzen")
-    desk.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    desk.calls.scorer = CallScorer(call_model(NOW_MS), {})
     desk.level("low", agent_type="Clerk")
     desk.level("high", "risky", agent_type="Clerk")
     asked = call(KNOWN_VALUE)

@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 
 from ....support.call_history import KNOWN_VALUE, NEW_VALUE, call, call_model
 
@@ -33,7 +32,7 @@ def evaluation(value: str | None, **context: Any) -> dict[str, Any]:
 @pytest.fixture
 def desk(make_desk: Any) -> Any:
     made = make_desk("authzen")
-    made.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    made.calls.scorer = CallScorer(call_model(NOW_MS), {})
     made.level("low", agent_type="Clerk")
     return made
 
@@ -170,7 +169,7 @@ def test_a_denial_about_a_neighbour_is_told_of_its_asker(make_desk: Any) -> None
 def test_a_denied_call_of_a_neighbour_is_told_of_its_asker(make_desk: Any) -> None:
     """The level lets the agent pass, the model holds the call."""
     desk = own_agents(make_desk)
-    desk.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    desk.calls.scorer = CallScorer(call_model(NOW_MS), {})
     desk.level("low", agent_type="Clerk")
     with capture_logs() as lines:
         assert desk.evaluate(evaluation(NEW_VALUE), several=False, client="fleet").json()["decision"] is False

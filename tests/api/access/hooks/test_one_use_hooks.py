@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
 
 from ....support.call_history import NEW_VALUE, call, call_model
 
@@ -79,7 +78,7 @@ def test_a_batch_and_another_action_spend_none(make_desk: Any) -> None:
 
 def test_one_odd_call_is_permitted(make_desk: Any) -> None:
     desk, odd = make_desk("authzen"), call(NEW_VALUE)
-    desk.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    desk.calls.scorer = CallScorer(call_model(NOW_MS), {})
     desk.level("low", agent_type="Clerk")
     asked = {
         "subject": {"type": "client", "id": "bot"},

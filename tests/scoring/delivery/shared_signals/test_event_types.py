@@ -16,7 +16,6 @@ from trustwatch.scoring.delivery.shared_signals.event_types import (
     SESSION_REVOKED,
     TOKEN_CLAIMS_CHANGE,
     WORKLOAD_COMPROMISED,
-    EventWording,
     event_members,
     events_delivered,
 )
@@ -40,9 +39,7 @@ def decision(level: int, before: int, **more: Any) -> AnnouncedDecision:
 
 def events_of(decided: AnnouncedDecision) -> dict[str, dict[str, Any]]:
     """Events by type, in the order in which they are sent."""
-    return {
-        rule.event_type: event_members(rule, decided, EventWording()) for rule in EVENT_RULES if rule.follows(decided)
-    }
+    return {rule.event_type: event_members(rule, decided) for rule in EVENT_RULES if rule.follows(decided)}
 
 
 @pytest.mark.parametrize(
@@ -150,13 +147,13 @@ def test_wise_members() -> None:
     assert events[SESSION_REVOKED]["reason_admin"]["en"]
 
 
-def test_reasons_name_no_resource_unless_the_operator_wants_it() -> None:
-    """Receivers may be other companies: codes are for all, sentences for those whom one trusts with them."""
+def test_reasons_name_no_resource() -> None:
+    """Receivers may be other companies: they get codes, no sentences."""
     found = decision(CRITICAL, LOW)
     rule = EVENT_RULES[0]
 
-    assert "acct-9001" not in str(event_members(rule, found, EventWording()))
-    assert "acct-9001" in str(event_members(rule, found, EventWording(with_texts=True)))
+    assert "acct-9001" in str(found.reasons)
+    assert "acct-9001" not in str(event_members(rule, found))
 
 
 def test_what_a_person_ordered_says_so() -> None:

@@ -129,18 +129,16 @@ def test_what_is_not(subject: Any, where: str) -> None:
         ({"format": "email", "email": "ann@acme.example"}, False),
     ],
 )
-@pytest.mark.parametrize("by_default", [True, False])
-def test_a_receiver_is_told_of_whom_it_wants(subject: dict[str, Any], matches: bool, by_default: bool) -> None:
+def test_a_receiver_is_told_of_whom_it_wants(subject: dict[str, Any], matches: bool) -> None:
     """Simple subjects are identical or not; a member of a complex one counts where both sides have it."""
     about = decision(principal="ann")
-    wanted = is_wanted(about, [StreamSubject(subject, not by_default, 1)], by_default=by_default)
 
-    assert wanted == (by_default != matches)
+    assert is_wanted(about, [StreamSubject(subject, False, 1)]) != matches
 
 
 def test_the_last_word_counts() -> None:
     """Removed and added again: wanted."""
     said = [StreamSubject(BOT, False, 1), StreamSubject({"format": "complex", "application": BOT}, True, 2)]
 
-    assert is_wanted(decision(), said, by_default=True)
-    assert not is_wanted(decision(), said[:1], by_default=True)
+    assert is_wanted(decision(), said)
+    assert not is_wanted(decision(), said[:1])
