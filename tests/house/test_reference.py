@@ -9,11 +9,9 @@ from trustwatch.ingest.features import layout
 
 BY_HAND = (
     "detection.md",
-    "alerts.md",
     "archive.md",
     "backtest.md",
     "backup.md",
-    "cases.md",
     "client.md",
     "code.md",
     "command-line.md",
@@ -22,7 +20,6 @@ BY_HAND = (
     "gateways.md",
     "host.md",
     "mappings.md",
-    "model-format.md",
     "promises.md",
     "questions.md",
     "runbooks.md",
