@@ -8,14 +8,11 @@ from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 from trustwatch.ingest.features import layout
 
 BY_HAND = (
-    "detection.md",
-    "archive.md",
     "backtest.md",
     "backup.md",
     "client.md",
     "code.md",
     "command-line.md",
-    "console.md",
     "erasure.md",
     "gateways.md",
     "host.md",
