@@ -10,11 +10,9 @@ from trustwatch.ingest.features import layout
 BY_HAND = (
     "backtest.md",
     "backup.md",
-    "client.md",
     "code.md",
     "command-line.md",
     "erasure.md",
-    "gateways.md",
     "host.md",
     "mappings.md",
     "promises.md",

@@ -1,4 +1,4 @@
-"""The configurations of docs/gateways.md and reference/gateways.md work as they stand, but for ports and files."""
+"""The configurations of docs/gateways.md work as they stand, but for ports and files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ..support.checkout import DOCS, ROOT
+from ..support.checkout import DOCS
 from ..support.mutual_tls import CertificateAuthority, TlsClient, request
 from ..support.oauth_peers import RESOURCE, Endpoint, new_key, oidc_client, public_keys, upstream
 from ..support.proofs import escaped_pem, x5t_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-PAGES = (DOCS / "gateways.md").read_text() + (ROOT / "reference" / "gateways.md").read_text()
+PAGES = (DOCS / "gateways.md").read_text()
 DOWN = {"envoy": 403, "caddy": 502, "nginx": 500}
 SLOW = {"envoy": 403, "caddy": 504, "nginx": 500}
 BOUND = """\
