@@ -8,7 +8,6 @@ from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 from trustwatch.ingest.features import layout
 
 BY_HAND = (
-    "backtest.md",
     "backup.md",
     "code.md",
     "command-line.md",
