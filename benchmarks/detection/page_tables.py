@@ -42,6 +42,7 @@ NOT_ON_THE_PAGE = (
     "stolen",
     "ages",
     "evidence",
+    "left_out",
 )
 """Parts of which the page tells a few figures in words."""
 
@@ -81,10 +82,6 @@ def _concerns(tables: list[FigureTable]) -> list[FigureTable]:
     return [rows(tables[0], lambda row: ", " not in row[0])]
 
 
-def _first(tables: list[FigureTable]) -> list[FigureTable]:
-    return tables[:1]
-
-
 def _score_by_set(tables: list[FigureTable]) -> list[FigureTable]:
     """One table of three: a row per score, a cell per data set, intervals left out."""
     cells: dict[str, list[str]] = {}
@@ -105,7 +102,6 @@ def _noticed(tables: list[FigureTable]) -> list[FigureTable]:
 
 SHORTENINGS: dict[str, Shortening] = {
     "concerns": _concerns,
-    "left_out": _first,
     "side_by_side": _score_by_set,
     "attacks": _noticed,
 }
