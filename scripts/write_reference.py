@@ -6,6 +6,7 @@ People look these up and do not read them through: settings, metrics, features, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,8 +69,12 @@ variable sets nothing. Short names: `TRUSTWATCH_DATA_DIR`, `TRUSTWATCH_MODEL_DIR
 
 def policy_page() -> str:
     """Every member of the policy file."""
-    rows = settings_table(PolicyFile).splitlines()
-    return _page("The policy file", "What a policy does: [token policy](../docs/policy.md).", rows)
+    rows = [
+        re.sub(r"; also .* as of `levels.unknown`", "", row)
+        for row in settings_table(PolicyFile).splitlines()
+        if not row.startswith("| `levels.")
+    ]
+    return _page("The policy file", "Members of a level and what they do: [token policy](../docs/policy.md).", rows)
 
 
 def metrics_page() -> str:
@@ -85,20 +90,21 @@ def metrics_page() -> str:
 
 def features_page() -> str:
     """Every feature in the order of the vector."""
-    rows = [
-        f"| {number} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |"
-        for number, f in enumerate(FEATURES)
-    ]
+    rows = [f"| `{f.name}` | {f.family} | {f.unit} | {f.meaning} |" for f in FEATURES]
     lines = [
-        "| # | feature | family | unit | range | meaning |",
-        "|---|---|---|---|---|---|",
+        "| feature | family | unit | meaning |",
+        "|---|---|---|---|",
         *rows,
         "",
         *_hard_signals_table(),
         "",
         *REASON_CODES,
     ]
-    return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
+    return _page(
+        "All features",
+        "In the order of the vector. How they are measured, and ranges of units: [features](../docs/features.md).",
+        lines,
+    )
 
 
 def topics_page() -> str:
