@@ -78,8 +78,8 @@ def rows(table: FigureTable, wanted: Callable[[tuple[Any, ...]], bool]) -> Figur
 
 
 def _concerns(tables: list[FigureTable]) -> list[FigureTable]:
-    """Sets as a whole, without single assistants; origins of arguments are told in words."""
-    return [rows(tables[0], lambda row: ", " not in row[0])]
+    """Sets as a whole by concern, without single assistants; origins of arguments are told in words."""
+    return [rows(tables[0], lambda row: ", " not in row[0] and not row[1].startswith("all evidence"))]
 
 
 def _score_by_set(tables: list[FigureTable]) -> list[FigureTable]:
