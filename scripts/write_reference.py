@@ -6,7 +6,6 @@ People look these up and do not read them through: settings, metrics, features, 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, TO_HIGH
-from trustwatch.scoring.policy.policy_file import PolicyFile
 
 from .command_index import operations_index
 
@@ -65,16 +63,6 @@ variable sets nothing. Short names: `TRUSTWATCH_DATA_DIR`, `TRUSTWATCH_MODEL_DIR
 ## Members
 
 {settings_table()}"""
-
-
-def policy_page() -> str:
-    """Every member of the policy file."""
-    rows = [
-        re.sub(r"; also .* as of `levels.unknown`", "", row)
-        for row in settings_table(PolicyFile).splitlines()
-        if not row.startswith("| `levels.")
-    ]
-    return _page("The policy file", "Members of a level and what they do: [token policy](../docs/policy.md).", rows)
 
 
 def metrics_page() -> str:
@@ -224,7 +212,6 @@ def openapi_page() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
-    "policy.md": policy_page,
     "metrics.md": metrics_page,
     "features.md": features_page,
     "topics.md": topics_page,
