@@ -31,11 +31,11 @@ _OWN_PAGES = {"mapping": "[mappings](mappings.md)"}
 """Parts whose members another page describes, by their last name."""
 
 
-def settings_table(root: type = Settings, *, whole: bool = False) -> str:
-    """Markdown table of the members of *root*: path, type, default, meaning."""
-    told = list(table_rows(root))
+def settings_table(*, whole: bool = False) -> str:
+    """Markdown table of all settings: path, type, default, meaning."""
+    told = list(table_rows(Settings))
     rows = [
-        f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path) if root is Settings else ''} |"
+        f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path)} |"
         for path, kind, default, text in (told if whole else _said_once(told))
     ]
     return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"

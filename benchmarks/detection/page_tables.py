@@ -43,6 +43,7 @@ NOT_ON_THE_PAGE = (
     "ages",
     "evidence",
     "left_out",
+    "new_tasks",
 )
 """Parts of which the page tells a few figures in words."""
 
