@@ -86,7 +86,7 @@ def _notes(state: layout.Array) -> list[str]:
     if unordered := int(unordered_sessions(row["disorder"], row["session_last"], row["session_doubt"])[0]):
         notes.append(
             "more than a tenth of its recent work came out of order: order is not judged in "
-            f"{unordered} of its {used_sessions(state)} latest sessions (reference/detection.md#late-events)"
+            f"{unordered} of its {used_sessions(state)} latest sessions (docs/detection.md#late-events)"
         )
     if was_never_vouched(state):
         notes.append(f"no token vouches for any event of it: nothing is learned, and what it does stays new; {_ADVICE}")

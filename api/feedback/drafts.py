@@ -25,7 +25,7 @@ _FIRST_SEEN_PREFIX = "first_seen_"
 
 
 class FeedbackDraft(msgspec.Struct, frozen=True):
-    """Feedback as a person asks for it; see `docs/feedback.md`."""
+    """Feedback as a person asks for it; see `docs/cases.md`."""
 
     verdict: FeedbackVerdict
     kind: RuleScopeKind = "agent"

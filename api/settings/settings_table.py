@@ -35,11 +35,11 @@ TableRow = tuple[str, str, str, str]
 """Path, type, default, meaning."""
 
 
-def settings_table(root: type = Settings, *, whole: bool = False) -> str:
-    """Markdown table of the members of *root*: path, type, default, meaning."""
-    told = list(table_rows(root))
+def settings_table(*, whole: bool = False) -> str:
+    """Markdown table of all settings: path, type, default, meaning."""
+    told = list(table_rows(Settings))
     rows = [
-        f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path) if root is Settings else ''} |"
+        f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path)} |"
         for path, kind, default, text in (told if whole else _said_once(told))
     ]
     return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"

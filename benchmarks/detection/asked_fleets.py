@@ -4,7 +4,7 @@ Every call of the week behind the training is asked about before it is made. Nob
 the same (as in shadow mode), so that thieves get as far as they can. A thief is the hardest there is:
 each of its calls is one that its victim made, honest in all but the access path. Run it as
 `python -m benchmarks.detection.asked_fleets AGENTS TENANTS EVENTS_PER_AGENT_DAY SEED…`; all fleets are trained in one
-process, and their figures pooled at the end. reference/detection.md has the figures.
+process, and their figures pooled at the end. docs/detection.md has the figures.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ NOT_ON_THE_PAGE = (
     "stolen",
     "ages",
     "evidence",
+    "left_out",
+    "new_tasks",
 )
 """Parts of which the page tells a few figures in words."""
 
@@ -77,12 +79,8 @@ def rows(table: FigureTable, wanted: Callable[[tuple[Any, ...]], bool]) -> Figur
 
 
 def _concerns(tables: list[FigureTable]) -> list[FigureTable]:
-    """Sets as a whole, without single assistants; origins of arguments are told in words."""
-    return [rows(tables[0], lambda row: ", " not in row[0])]
-
-
-def _first(tables: list[FigureTable]) -> list[FigureTable]:
-    return tables[:1]
+    """Sets as a whole by concern, without single assistants; origins of arguments are told in words."""
+    return [rows(tables[0], lambda row: ", " not in row[0] and not row[1].startswith("all evidence"))]
 
 
 def _score_by_set(tables: list[FigureTable]) -> list[FigureTable]:
@@ -105,7 +103,6 @@ def _noticed(tables: list[FigureTable]) -> list[FigureTable]:
 
 SHORTENINGS: dict[str, Shortening] = {
     "concerns": _concerns,
-    "left_out": _first,
     "side_by_side": _score_by_set,
     "attacks": _noticed,
 }

@@ -216,7 +216,7 @@ FEATURES: tuple[Feature, ...] = (
         BITS,
         0.5,
         "action",
-        "how unusual the action is among the other agents of its peer group; 0 where there are none",
+        "how unusual the action is among the other agents of its peer group; 0 if there are none",
         Carried(layout.K_ACTION, among_peers=True),
         label="action among its peers",
         restates=(layout.K_ACTION,),
@@ -476,7 +476,7 @@ FEATURES: tuple[Feature, ...] = (
         BITS,
         1.0,
         "external target",
-        "surprise of a target that lies outside the tenant",
+        "surprise of a target outside of the tenant",
         Carried(layout.K_TARGET),
         parts=("target_surprise",),
         compromise=True,
@@ -616,10 +616,8 @@ FEATURES: tuple[Feature, ...] = (
         RANK,
         1.0,
         "origin of arguments",
-        "2 where a call that may change something takes a value that is new for the task out of an answer that others "
-        "may have written; 3 where it is new for all other tasks of the peer group, too; 1.5 where nothing is "
-        "remembered of the task and the value is new to the peer group; 1 where values are remembered and none is like "
-        "that",
+        "a call that may change something takes a value that others may have written: 3 if it is new to every task of "
+        "the peer group, 2 if it is new to its task, 1.5 if nothing is remembered of the task, else 1",
         Sentence(
             "{foreign_arguments}",
             "values that are known of the task",
@@ -634,8 +632,8 @@ FEATURES: tuple[Feature, ...] = (
         BITS,
         1.0,
         "habits of others",
-        "1 and the bits by which the habits of its peers explain the actions and targets of an agent's session better "
-        "than its own do, on the average of the session; 1 where its own do as well; 0 where nothing is known of both",
+        "1 plus the mean bits by which the habits of its peers explain an agent's session better than its own do; 0 if "
+        "too little is known of either",
         Compared(),
         counts=BY_LEVEL,
         restates=(layout.K_ACTION, layout.K_TARGET),
@@ -647,10 +645,8 @@ FEATURES: tuple[Feature, ...] = (
         RANK,
         1.0,
         "route of arguments",
-        "2 where a call that may change something takes a value without a hash out of an answer that others may have "
-        "written, by a route (action that gave it, action and argument that take it) that is new for the task; 1.5 "
-        "where the answer is not called so, or the route is new to the peer group and nothing is remembered of the "
-        "task; 1 in other events that lack a hash",
+        "as `argument_origin`, for a value without a hash: 2 if its route is new to the task, 1.5 if the "
+        "answer is not marked untrusted or nothing is remembered of the task, else 1",
         Sentence(
             "{argument_routes}",
             "ways that were used before",
@@ -665,8 +661,8 @@ FEATURES: tuple[Feature, ...] = (
         RANK,
         1.0,
         "way of sensitive data",
-        "2 where a call that sends something out takes a value out of a sensitive answer by a route that is new for "
-        "the task; 1.5 and 1 as in `argument_origin`; 0 where no type of resources is called sensitive",
+        "a call sends a value out of a sensitive answer: 2 if the route is new to the task, 1.5 and 1 as in "
+        "`argument_origin`; 0 without sensitive types",
         Sentence(
             "{sensitive_routes}",
             "ways that were used before",

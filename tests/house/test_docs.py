@@ -90,7 +90,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_documented_proxies_say_that_a_client_is_not_this_machine() -> None:
     """NGINX alone sets no such header by itself: without one, strangers behind it would count as local."""
-    pages = "".join(page.read_text(encoding="utf-8") for page in (*PAGES, *BESIDE))
+    examples = sorted((ROOT / "examples" / "gateways").glob("*.conf"))
+    pages = "".join(page.read_text(encoding="utf-8") for page in (*PAGES, *BESIDE, *examples))
     locations = [one for one in re.findall(r"location [^{}]*\{([^{}]*)\}", pages) if ":8420" in one]
 
     assert len(locations) >= 3

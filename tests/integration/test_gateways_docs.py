@@ -1,4 +1,4 @@
-"""The configurations of docs/gateways.md and reference/gateways.md work as they stand, but for ports and files."""
+"""The configurations of docs/gateways.md and examples/gateways work as they stand, but for ports and files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-PAGES = (DOCS / "gateways.md").read_text() + (ROOT / "reference" / "gateways.md").read_text()
+PAGE = (DOCS / "gateways.md").read_text()
+EXAMPLES = {path.stem: path for path in (ROOT / "examples" / "gateways").iterdir()}
 DOWN = {"envoy": 403, "caddy": 502, "nginx": 500}
 SLOW = {"envoy": 403, "caddy": 504, "nginx": 500}
 BOUND = """\
@@ -67,8 +68,10 @@ SMUGGLED = (
 
 
 def documented(name: str) -> str:
-    """The only block of the docs that is marked as *name*'s configuration."""
-    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
+    """The file of *name*'s configuration, else the only block of the page that is marked as such."""
+    if name in EXAMPLES:
+        return EXAMPLES[name].read_text()
+    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
 
 

@@ -110,7 +110,7 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
     file.write_text(example, encoding="utf-8")
     targets = load_settings(file, {"SOC_SECRET": SECRET, "CHAT_URL": CHAT}).webhooks
 
-    table = page.partition("## Formats")[2].partition("```yaml")[0]
+    table = page.partition("## Formats")[2].partition("\n## ")[0]
     assert (
         [target.format for target in targets] == re.findall(r"^\| `(\w+)`", table, re.MULTILINE)[1:] == [*ALERT_FORMATS]
     )

@@ -137,4 +137,6 @@ def test_docs_show_the_levels_and_an_example_that_works(tmp_path: Path) -> None:
     example = text.partition("```yaml\n")[2].partition("```")[0]
 
     assert levels_table() in text
+    members = {path.split(".")[-1] for path, *_ in table_rows(PolicyFile) if not path.startswith("levels.")}
+    assert [member for member in members if f"{member}:" not in example and f"`{member}`" not in text] == []
     assert book(tmp_path, example).rules[0].name == "payments-canary"

@@ -31,7 +31,7 @@ def test_features_docs_state_the_range_of_each_unit() -> None:
 
 
 def test_features_docs_state_bytes_per_agent() -> None:
-    """The bytes of one agent are those of the layout and of the arrays; its parts are in `reference/features.md`."""
+    """The bytes of one agent are those of the layout and of the arrays."""
     state = layout.allocate_state(3)
 
     assert sum(array.nbytes for array in state) == 3 * layout.BYTES_PER_AGENT
