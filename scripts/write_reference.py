@@ -30,39 +30,11 @@ def settings_page() -> str:
     """Every member of the settings file."""
     return f"""# All settings
 
-{WRITTEN} How the file works: [settings](../docs/settings.md).
+{WRITTEN} How the file works, and how to change it while the service runs: [settings](../docs/settings.md).
 
-Members marked **[reload]**, with all below them, come into force by SIGHUP to `trustwatch serve`; all others need a
-restart. It reads the file, secrets in files included, and hands the signal on to the processes beside it. A file that
-is wrong changes nothing: the log says what is wrong, `trustwatch_settings_reloads_total{{outcome="wrong"}}` counts it.
-Members that differ and need a restart are named in the log and by `/readyz` on this machine.
-
-- Variables of the environment stay those of the start.
-- `callers`: tokens are bound anew. Where one that changed has a `certificate` or `silence_s`, or `shared_signals` is
-  enabled, all callers wait for a restart. Who is signed in to the console, or reads a stream, keeps what it had.
-- `tenants`: modes. Tenants that are new have no `domains` before a restart.
-- `webhooks`: attempts at hand end under the old settings. What waits for a target that is gone waits until it is back.
-- `token_policy_file` is read by itself once a change is a second old. Write a new file beside it and rename that.
-- A process that is started again after it ended reads the whole file.
-
-## Variables
-
-| variable | member |
-|---|---|
-| `TRUSTWATCH__LISTEN__PORT=9000` | `listen.port` |
-| `TRUSTWATCH__KAFKA__BOOTSTRAP_SERVERS=a:9092,b:9092` | a list of texts: separated by commas |
-| `TRUSTWATCH__TENANTS__acme-corp__MODE=enforce` | of an entry by name: the name as it is |
-| `TRUSTWATCH__WEBHOOKS__0__LEVELS=critical` | of an entry of a list, from 0; the next number adds one |
-| `TRUSTWATCH__CALLERS='[{{name: gw, client_id: gw}}]'` | anything else: YAML |
-
-Texts, secrets and paths are taken as they are (a path counts from the working folder), `null` is null, an empty
-variable sets nothing. Short names: `TRUSTWATCH_DATA_DIR`, `TRUSTWATCH_MODEL_DIR`, `TRUSTWATCH_LISTEN_HOST`,
-`TRUSTWATCH_LISTEN_PORT`, `TRUSTWATCH_STORE_URL`, `TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS`.
-
-`TRUSTWATCH_FILE_ACCESS` stands in no file, since commands without settings need it too: `owner` (the default), or
-`group`, which may read what our processes write ([operations](../docs/operations.md#files-and-who-may-read-them)).
-
-## Members
+If no default is shown, a member is empty (text, list, mapping), null (*or null*) or a part whose members follow. A
+*secret* is `{{env: NAME}}` or `{{file: PATH}}`. URLs are https, or http to loopback. Members marked **[reload]**, and
+all below them, are read again on SIGHUP; other changes need a restart.
 
 {settings_table()}"""
 

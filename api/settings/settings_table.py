@@ -32,22 +32,31 @@ _OWN_PAGES = {"mapping": "[mappings](mappings.md)"}
 
 
 def settings_table(root: type = Settings, *, whole: bool = False) -> str:
-    """Markdown table of the members of *root*: path, type, default, meaning."""
-    told = list(table_rows(root))
+    """Markdown table of the members of *root*: path, type with default, meaning.
+
+    If *whole*, repeated members have their own rows, and defaults a separate column.
+    """
+    if whole:
+        rows = [f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in table_rows(root)]
+        return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
     rows = [
-        f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path) if root is Settings else ''} |"
-        for path, kind, default, text in (told if whole else _said_once(told))
+        f"| `{path}` | {_type_and_default(kind, default)} | {text}{_reload_mark(path) if root is Settings else ''} |"
+        for path, kind, default, text in _said_once(list(table_rows(root)))
     ]
-    return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| member | type, default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def _type_and_default(kind: str, default: str) -> str:
+    implied = default in ("", "`[]`", "`{}`", '`""`') or (default == "`null`" and kind.endswith("or null"))
+    return kind.replace("` / `", "`/`") + ("" if implied else f", {default}")
 
 
 RELOAD_MARK = " **[reload]**"
-"""Stands behind members that come into force without a restart."""
+"""Follows the meaning of members that become active without a restart, with all below them."""
 
 
 def _reload_mark(path: str) -> str:
-    plain = path.replace("[]", "")
-    return RELOAD_MARK if any(plain == name or plain.startswith(f"{name}.") for name in RELOADABLE) else ""
+    return RELOAD_MARK if path.replace("[]", "") in RELOADABLE else ""
 
 
 def _said_once(rows: list[TableRow]) -> Iterator[TableRow]:

@@ -13,7 +13,7 @@ class TopicNames(SettingsPart, frozen=True):
     """Names of our own topics."""
 
     events: Annotated[Name, setting("audit events, by agent")] = "trustwatch.events"
-    dead_letters: Annotated[Name, setting("records that are no audit events, with the reason in their headers")] = (
+    dead_letters: Annotated[Name, setting("refused records, with the reason in their headers")] = (
         "trustwatch.events.dlq"
     )
     risk: Annotated[Name, setting("latest risk of every agent; compacted")] = "trustwatch.risk"

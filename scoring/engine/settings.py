@@ -12,7 +12,7 @@ from trustwatch.models.call_challenges import MAX_CHALLENGED
 
 from .hard_signals import hard_signal_codes
 
-PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
+PER_AGENT_DAYS = "false alerts per 1,000 agent-days and peer group"
 MAX_BUDGET = 1000
 """Largest budget that can be set: an alert per agent and day."""
 
@@ -40,7 +40,7 @@ class AlertBudget(SettingsPart, frozen=True):
         return AlertBudget(*(min(alerts * factor, MAX_BUDGET) for alerts in msgspec.structs.astuple(self)))
 
 
-PER_CALLS = "that may wait for a person, of 1,000; 0 is none"
+PER_CALLS = "that may wait for a person, of 1,000"
 
 
 class ChallengeBudget(SettingsPart, frozen=True):
@@ -66,10 +66,10 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
     )
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
-    disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()
+    disabled_signals: Annotated[tuple[Name, ...], setting("names of hard signals that are off")] = ()
     sensitive_types: Annotated[
         tuple[Name, ...],
-        setting("types of resources (`resource.type`) whose answers are sensitive; in force from the next training on"),
+        setting("`resource.type` of sensitive answers; active from the next training on"),
     ] = ()
 
     def __post_init__(self) -> None:

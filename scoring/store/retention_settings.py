@@ -36,17 +36,14 @@ class RetentionSettings(SettingsPart, frozen=True):
 
     decisions: Annotated[Days | None, setting("decisions, except an agent's current one")] = None
     waiting_dead_letters: Annotated[
-        Days | None, setting("dead letters that nobody replayed; null keeps them, bounded by their number")
+        Days | None, setting("dead letters that were not replayed; null keeps them up to their limit")
     ] = None
     labels: Annotated[
         Days | None,
-        setting(
-            "what people said of decisions, once it is over; null is as long as training may read the events: "
-            "`retention_days`, or `archive.retention_days` where there is an archive and that is longer"
-        ),
+        setting("labels of decisions; null is `retention_days`, or a longer `archive.retention_days`"),
     ] = None
-    cases: Annotated[Days | None, setting("cases, since they changed last")] = None
-    log: Annotated[int, setting("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7
+    cases: Annotated[Days | None, setting("cases, since their last change")] = None
+    log: Annotated[int, setting("segments of the event log that all readers have passed", ge=1, le=36_500)] = 7
 
     def cutoffs(self, now_ms: int, *, default_days: int, agents_days: int, events_days: int) -> RetentionCutoffs:
         """Times before which rows go."""
