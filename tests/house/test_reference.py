@@ -29,7 +29,6 @@ BY_HAND = (
     "simulator.md",
     "sources.md",
     "standards.md",
-    "threats.md",
     "traces.md",
     "written-by-hand.md",
 )
