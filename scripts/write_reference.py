@@ -23,7 +23,7 @@ from trustwatch.scoring.policy.policy_file import PolicyFile
 from .command_index import operations_index
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
-WRITTEN = "Written by `python -m scripts.write_reference`; a test holds it to the code."
+WRITTEN = "Written by `python -m scripts.write_reference`."
 
 
 def settings_page() -> str:
@@ -95,8 +95,7 @@ def _page(title: str, more: str, lines: list[str]) -> str:
 ACCESS = (
     "## Who may do what",
     "",
-    "`GROUP` is `kafka.group_id`; Read and Write imply Describe. Those of worker and replica were tried with",
-    "`StandardAuthorizer`.",
+    "`GROUP` is `kafka.group_id`; Read and Write imply Describe.",
     "",
     "| principal | topic | operations |",
     "|---|---|---|",
@@ -105,11 +104,11 @@ ACCESS = (
     "| worker | each foreign topic | Read |",
     "| worker | group `GROUP`; for each foreign topic group `GROUP.ingest.NAME` | Read |",
     "| worker, to erase | `trustwatch.risk`; all of ours | Read; DescribeConfigs |",
-    "| worker, where `lifecycle.enabled` | group `GROUP-keeper` | Read |",
+    "| worker, if `lifecycle.enabled` | group `GROUP-keeper` | Read |",
     "| archiver | `trustwatch.events`, group `GROUP-archive` | Read |",
     "| replica | `trustwatch.events` | Write |",
     "| replica | `trustwatch.risk`, `trustwatch.decisions` | Read |",
-    "| your consumers | `trustwatch.decisions`, `trustwatch.alerts`, `trustwatch.risk`, a group of their own | Read |",
+    "| your consumers | `trustwatch.decisions`, `trustwatch.alerts`, `trustwatch.risk`, their group | Read |",
     "| `trustwatch topics` | all of ours | Create, Alter, Describe, DescribeConfigs, and what a worker has |",
 )
 """What each role needs of the brokers, by hand."""
@@ -117,10 +116,10 @@ ACCESS = (
 READING = (
     "## Reading our topics",
     "",
-    "Records come at least once: drop what you have seen. Risk and heartbeats carry `partition`, `epoch`, `offset`;",
-    "the higher (`epoch`, `offset`) is the newer. Records of the risk topic whose key begins with `{` are heartbeats.",
-    "Decisions and alerts are CloudEvents with a stable `id`. Dead letters carry `letter_id`, `reason`, `path`,",
-    "`source`, `source_partition`, `source_offset` as headers.",
+    "Records arrive at least once. Risk and heartbeats carry `partition`, `epoch`, `offset`: the higher (`epoch`,",
+    "`offset`) is newer. In the risk topic, keys that begin with `{` are heartbeats. Decisions and alerts are CloudEvents",
+    "with a stable `id`. Dead letters have the headers `letter_id`, `reason`, `path`, `source`, `source_partition` and",
+    "`source_offset`.",
 )
 """What a consumer of ours has to know, by hand."""
 

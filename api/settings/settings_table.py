@@ -27,7 +27,7 @@ _TEXT_MAPPING = "mapping of text"
 TableRow = tuple[str, str, str, str]
 """Path, type, default, meaning."""
 
-_OWN_PAGES = {"mapping": "[mappings](mappings.md)"}
+_OWN_PAGES = {"mapping": "[mappings](../docs/ingest-topics.md#a-mapping)"}
 """Parts whose members another page describes, by their last name."""
 
 

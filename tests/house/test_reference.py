@@ -21,7 +21,6 @@ BY_HAND = (
     "erasure.md",
     "gateways.md",
     "host.md",
-    "mappings.md",
     "model-format.md",
     "promises.md",
     "questions.md",
