@@ -117,9 +117,9 @@ READING = (
     "## Reading our topics",
     "",
     "Records arrive at least once. Risk and heartbeats carry `partition`, `epoch`, `offset`: the higher (`epoch`,",
-    "`offset`) is newer. In the risk topic, keys that begin with `{` are heartbeats. Decisions and alerts are CloudEvents",
-    "with a stable `id`. Dead letters have the headers `letter_id`, `reason`, `path`, `source`, `source_partition` and",
-    "`source_offset`.",
+    "`offset`) is newer. In the risk topic, keys that begin with `{` are heartbeats. Decisions and alerts are",
+    "CloudEvents with a stable `id`. Dead letters have the headers `letter_id`, `reason`, `path`, `source`,",
+    "`source_partition` and `source_offset`.",
 )
 """What a consumer of ours has to know, by hand."""
 
