@@ -49,11 +49,20 @@ def metrics_page() -> str:
     """Every metric."""
     rows = [
         f"| `{metric.name}` | {metric.kind.removeprefix('observed ')} | {metric.unit} | "
-        f"{', '.join(f'`{label}`' for label in metric.labels) or '-'} | {metric.meaning} |"
+        f"{', '.join(f'`{label}`' for label in metric.labels)} | {metric.meaning} |"
         for metric in METRICS
     ]
-    lines = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows]
-    return _page("All metrics", "What to watch: [operations](../docs/operations.md#what-to-watch).", lines)
+    lines = [*SCRAPING, "", "| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows]
+    return _page("All metrics", "[Runbooks](runbooks.md) explain what to do.", lines)
+
+
+SCRAPING = (
+    "`GET /metrics` of every process answers in Prometheus' text format: to requests from this machine that no proxy",
+    "passed on, and to tokens with `trust.metrics`, or with `trust.admin` of all tenants. `process_*` and",
+    "`python_gc_*` are the client library's. Labels never hold names of agents or tenants: `source` and `hook` are",
+    "names in the settings, `route` is a declared route.",
+)
+"""What all metrics share, by hand."""
 
 
 def features_page() -> str:

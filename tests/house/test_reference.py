@@ -20,7 +20,6 @@ BY_HAND = (
     "console.md",
     "erasure.md",
     "gateways.md",
-    "host.md",
     "model-format.md",
     "promises.md",
     "questions.md",
