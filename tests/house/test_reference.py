@@ -18,7 +18,6 @@ BY_HAND = (
     "code.md",
     "command-line.md",
     "console.md",
-    "erasure.md",
     "gateways.md",
     "model-format.md",
     "promises.md",
