@@ -30,11 +30,11 @@ def settings_page() -> str:
     """Every member of the settings file."""
     return f"""# All settings
 
-{WRITTEN} How the file works, and how to change it while the service runs: [settings](../docs/settings.md).
+{WRITTEN} How the file works: [settings](../docs/settings.md).
 
-If no default is shown, a member is empty (text, list, mapping), null (*or null*) or a part whose members follow. A
-*secret* is `{{env: NAME}}` or `{{file: PATH}}`. URLs are https, or http to loopback. Members marked **[reload]**, and
-all below them, are read again on SIGHUP; other changes need a restart.
+A member without a default is null, empty, or a part whose members follow. Lists and mappings are of texts unless a
+type is given. A *secret* is `{{env: NAME}}` or `{{file: PATH}}`. URLs are https, or http to loopback. Members marked
+**[reload]**, and all below them, are read again on SIGHUP; other changes need a restart.
 
 {settings_table()}"""
 
@@ -48,11 +48,11 @@ def policy_page() -> str:
 def metrics_page() -> str:
     """Every metric."""
     rows = [
-        f"| `{metric.name}` | {metric.kind.removeprefix('observed ')} | {metric.unit} | "
+        f"| `{metric.name}` | {metric.kind.removeprefix('observed ')}, {metric.unit} | "
         f"{', '.join(f'`{label}`' for label in metric.labels)} | {metric.meaning} |"
         for metric in METRICS
     ]
-    lines = [*SCRAPING, "", "| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows]
+    lines = [*SCRAPING, "", "| metric | kind, unit | labels | meaning |", "|---|---|---|---|", *rows]
     return _page("All metrics", "[Runbooks](runbooks.md) explain what to do.", lines)
 
 

@@ -47,8 +47,11 @@ def settings_table(root: type = Settings, *, whole: bool = False) -> str:
 
 
 def _type_and_default(kind: str, default: str) -> str:
-    implied = default in ("", "`[]`", "`{}`", '`""`') or (default == "`null`" and kind.endswith("or null"))
-    return kind.replace("` / `", "`/`") + ("" if implied else f", {default}")
+    """The type without what follows from an empty default: null, or a list or mapping of texts."""
+    short = kind.replace("` / `", "`/`").removesuffix(" of text")
+    if default in ("", "`[]`", "`{}`", '`""`', "`null`"):
+        return short.removesuffix(" or null")
+    return f"{short}, {default}"
 
 
 RELOAD_MARK = " **[reload]**"
