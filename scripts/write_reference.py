@@ -21,7 +21,7 @@ from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FUL
 from .command_index import operations_index
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
-WRITTEN = "Written by `python -m scripts.write_reference`; a test holds it to the code."
+WRITTEN = "Written by `python -m scripts.write_reference`."
 
 
 def settings_page() -> str:
@@ -30,37 +30,9 @@ def settings_page() -> str:
 
 {WRITTEN} How the file works: [settings](../docs/settings.md).
 
-Members marked **[reload]**, with all below them, come into force by SIGHUP to `trustwatch serve`; all others need a
-restart. It reads the file, secrets in files included, and hands the signal on to the processes beside it. A file that
-is wrong changes nothing: the log says what is wrong, `trustwatch_settings_reloads_total{{outcome="wrong"}}` counts it.
-Members that differ and need a restart are named in the log and by `/readyz` on this machine.
-
-- Variables of the environment stay those of the start.
-- `callers`: tokens are bound anew. Where one that changed has a `certificate` or `silence_s`, or `shared_signals` is
-  enabled, all callers wait for a restart. Who is signed in to the console, or reads a stream, keeps what it had.
-- `tenants`: modes. Tenants that are new have no `domains` before a restart.
-- `webhooks`: attempts at hand end under the old settings. What waits for a target that is gone waits until it is back.
-- `token_policy_file` is read by itself once a change is a second old. Write a new file beside it and rename that.
-- A process that is started again after it ended reads the whole file.
-
-## Variables
-
-| variable | member |
-|---|---|
-| `TRUSTWATCH__LISTEN__PORT=9000` | `listen.port` |
-| `TRUSTWATCH__KAFKA__BOOTSTRAP_SERVERS=a:9092,b:9092` | a list of texts: separated by commas |
-| `TRUSTWATCH__TENANTS__acme-corp__MODE=enforce` | of an entry by name: the name as it is |
-| `TRUSTWATCH__WEBHOOKS__0__LEVELS=critical` | of an entry of a list, from 0; the next number adds one |
-| `TRUSTWATCH__CALLERS='[{{name: gw, client_id: gw}}]'` | anything else: YAML |
-
-Texts, secrets and paths are taken as they are (a path counts from the working folder), `null` is null, an empty
-variable sets nothing. Short names: `TRUSTWATCH_DATA_DIR`, `TRUSTWATCH_MODEL_DIR`, `TRUSTWATCH_LISTEN_HOST`,
-`TRUSTWATCH_LISTEN_PORT`, `TRUSTWATCH_STORE_URL`, `TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS`.
-
-`TRUSTWATCH_FILE_ACCESS` stands in no file, since commands without settings need it too: `owner` (the default), or
-`group`, which may read what our processes write ([operations](../docs/operations.md#files-and-who-may-read-them)).
-
-## Members
+A member without a default is null, empty, or a part whose members follow. Lists and mappings are of texts unless a
+type is given. A *secret* is `{{env: NAME}}` or `{{file: PATH}}`. URLs are https, or http to loopback. Members marked
+**[reload]**, and all below them, are read again on SIGHUP; other changes need a restart.
 
 {settings_table()}"""
 
@@ -68,12 +40,21 @@ variable sets nothing. Short names: `TRUSTWATCH_DATA_DIR`, `TRUSTWATCH_MODEL_DIR
 def metrics_page() -> str:
     """Every metric."""
     rows = [
-        f"| `{metric.name}` | {metric.kind.removeprefix('observed ')} | {metric.unit} | "
-        f"{', '.join(f'`{label}`' for label in metric.labels) or '-'} | {metric.meaning} |"
+        f"| `{metric.name}` | {metric.kind.removeprefix('observed ')}, {metric.unit} | "
+        f"{', '.join(f'`{label}`' for label in metric.labels)} | {metric.meaning} |"
         for metric in METRICS
     ]
-    lines = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows]
-    return _page("All metrics", "What to watch: [operations](../docs/operations.md#what-to-watch).", lines)
+    lines = [*SCRAPING, "", "| metric | kind, unit | labels | meaning |", "|---|---|---|---|", *rows]
+    return _page("All metrics", "[Runbooks](runbooks.md) explain what to do.", lines)
+
+
+SCRAPING = (
+    "`GET /metrics` of every process answers in Prometheus' text format: to requests from this machine that no proxy",
+    "passed on, and to tokens with `trust.metrics`, or with `trust.admin` of all tenants. `process_*` and",
+    "`python_gc_*` are the client library's. Labels never hold names of agents or tenants: `source` and `hook` are",
+    "names in the settings, `route` is a declared route.",
+)
+"""What all metrics share, by hand."""
 
 
 def features_page() -> str:
@@ -114,8 +95,7 @@ def _page(title: str, more: str, lines: list[str]) -> str:
 ACCESS = (
     "## Who may do what",
     "",
-    "`GROUP` is `kafka.group_id`; Read and Write imply Describe. Those of worker and replica were tried with",
-    "`StandardAuthorizer`.",
+    "`GROUP` is `kafka.group_id`; Read and Write imply Describe.",
     "",
     "| principal | topic | operations |",
     "|---|---|---|",
@@ -124,11 +104,11 @@ ACCESS = (
     "| worker | each foreign topic | Read |",
     "| worker | group `GROUP`; for each foreign topic group `GROUP.ingest.NAME` | Read |",
     "| worker, to erase | `trustwatch.risk`; all of ours | Read; DescribeConfigs |",
-    "| worker, where `lifecycle.enabled` | group `GROUP-keeper` | Read |",
+    "| worker, if `lifecycle.enabled` | group `GROUP-keeper` | Read |",
     "| archiver | `trustwatch.events`, group `GROUP-archive` | Read |",
     "| replica | `trustwatch.events` | Write |",
     "| replica | `trustwatch.risk`, `trustwatch.decisions` | Read |",
-    "| your consumers | `trustwatch.decisions`, `trustwatch.alerts`, `trustwatch.risk`, a group of their own | Read |",
+    "| your consumers | `trustwatch.decisions`, `trustwatch.alerts`, `trustwatch.risk`, their group | Read |",
     "| `trustwatch topics` | all of ours | Create, Alter, Describe, DescribeConfigs, and what a worker has |",
 )
 """What each role needs of the brokers, by hand."""
@@ -136,10 +116,10 @@ ACCESS = (
 READING = (
     "## Reading our topics",
     "",
-    "Records come at least once: drop what you have seen. Risk and heartbeats carry `partition`, `epoch`, `offset`;",
-    "the higher (`epoch`, `offset`) is the newer. Records of the risk topic whose key begins with `{` are heartbeats.",
-    "Decisions and alerts are CloudEvents with a stable `id`. Dead letters carry `letter_id`, `reason`, `path`,",
-    "`source`, `source_partition`, `source_offset` as headers.",
+    "Records arrive at least once. Risk and heartbeats carry `partition`, `epoch`, `offset`: the higher (`epoch`,",
+    "`offset`) is newer. In the risk topic, keys that begin with `{` are heartbeats. Decisions and alerts are",
+    "CloudEvents with a stable `id`. Dead letters have the headers `letter_id`, `reason`, `path`, `source`,",
+    "`source_partition` and `source_offset`.",
 )
 """What a consumer of ours has to know, by hand."""
 

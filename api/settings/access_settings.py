@@ -22,17 +22,12 @@ class IssuerSettings(SettingsPart, frozen=True):
     """One authorization server whose access tokens are accepted."""
 
     issuer: Annotated[Name, setting("the `iss` of its tokens, compared exactly")]
-    audiences: Annotated[
-        tuple[Name, ...], setting("`aud` values that mean this service; a token must hold one", min_length=1)
-    ]
-    jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
+    audiences: Annotated[tuple[Name, ...], setting("`aud` values that mean this service", min_length=1)]
+    jwks_uri: Annotated[str | None, setting("URL of its keys")] = None
     jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
     scopes: Annotated[
         Literal["spaces", "commas"],
-        setting(
-            "between the scopes of its tokens and introspection answers, where they are one text: `spaces` (RFC 6749), "
-            "`commas` as GitHub and Slack write them; a scope may hold a comma, so it is not guessed"
-        ),
+        setting("separator of scopes in one text: `spaces` (RFC 6749), or `commas` as GitHub and Slack use"),
     ] = "spaces"
 
     def __post_init__(self) -> None:
@@ -62,16 +57,13 @@ CallerScope = Literal[
 class CallerCertificateSettings(SettingsPart, frozen=True):
     """Client certificates that are a caller's credential, without a token. One that fits is enough."""
 
-    scopes: Annotated[tuple[CallerScope, ...], setting("what a token's scopes would let it do", min_length=1)]
-    fingerprints: Annotated[
-        tuple[Name, ...], setting("SHA-256 of its certificates, in hex, as `openssl x509 -fingerprint -sha256`")
-    ] = ()
+    scopes: Annotated[tuple[CallerScope, ...], setting("what it may do", min_length=1)]
+    fingerprints: Annotated[tuple[Name, ...], setting("SHA-256 of its certificates, in hex")] = ()
     names: Annotated[
         tuple[Name, ...],
         setting(
-            "SPIFFE IDs, or DNS names in small letters, one of which its certificate has in its SAN. For a proxy that "
-            "verifies certificates, by authorities that you trust with these names, and tells the certificate itself "
-            "(Envoy: `Cert`, not `Hash` alone)"
+            "SPIFFE IDs or lower-case DNS names of its certificates' SAN; the proxy must pass "
+            "on the whole certificate (Envoy: `Cert`)"
         ),
     ] = ()
 
@@ -99,21 +91,21 @@ class CallerSettings(EventSourceSettings, frozen=True):
     A client without such an entry speaks for nobody.
     """
 
-    client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)", after="name")] = None
+    client_id: Annotated[Name | None, setting("`client_id` (or `azp`, `cid`) of its token", after="name")] = None
     subject: Annotated[
-        Name | None, setting("the token's `sub`; with `client_id`, both must fit", after="client_id")
+        Name | None, setting("`sub` of its token; with `client_id`, both must match", after="client_id")
     ] = None
     authenticated_by: Annotated[
-        Name | None, setting("issuer of its tokens; required where several issuers are configured", after="subject")
+        Name | None, setting("issuer of its tokens; required with several `issuers`", after="subject")
     ] = None
     certificate: Annotated[
         CallerCertificateSettings | None,
-        setting("client certificates that it may show in place of a token", after="authenticated_by"),
+        setting("client certificates that replace a token", after="authenticated_by"),
     ] = None
     bytes_per_day: Annotated[
         ByteQuota | None,
         setting(
-            "bytes of bodies it may send in a day, after decompression, regained evenly; null is no quota",
+            "quota of decompressed bytes a day; null is none",
             after="events_per_s",
         ),
     ] = None
@@ -138,11 +130,11 @@ class RegisteredAgent(SettingsPart, frozen=True):
 
     tenant: Annotated[Name, setting("tenant of the agents")]
     issuer: Annotated[Name, setting("issuer of the agents")]
-    agent: Annotated[Name, setting("glob pattern of the agent id")]
+    agent: Annotated[Name, setting("glob of the agent id")]
     type: Annotated[Name, setting("role: the peer group of the agents")]
-    capabilities: Annotated[tuple[Name, ...] | None, setting("actions they are meant to do; null is not declared")] = (
-        None
-    )
+    capabilities: Annotated[
+        tuple[Name, ...] | None, setting("actions that they are meant to do; null declares none")
+    ] = None
 
 
 ProxyNetwork = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -155,21 +147,18 @@ LOOPBACK_NETWORKS: Final = ("127.0.0.0/8", "::1/128")
 class ProofSettings(SettingsPart, frozen=True):
     """Proofs that tokens bound to a key (DPoP) or to a certificate (mTLS) are shown by their owner."""
 
-    nonce: Annotated[bool, setting("ask for a nonce of ours in each DPoP proof, so that none can be made ahead")] = (
-        False
-    )
+    nonce: Annotated[bool, setting("ask for our nonce in each DPoP proof")] = False
     certificate_header: Annotated[
         CertificateHeader | None,
         setting(
-            "header in which a proxy tells the client's certificate, and which it takes out of what clients send: "
-            "RFC 9440, NGINX's `$ssl_client_escaped_cert`, or Envoy's `x-forwarded-client-cert`; null knows none"
+            "header in which a proxy passes the client's certificate: of RFC 9440, NGINX or "
+            "Envoy; the proxy must remove it from requests"
         ),
     ] = None
     trusted_proxies: Annotated[
         tuple[ProxyNetwork, ...] | None,
         setting(
-            "networks from which that header counts: whoever may connect from there is whom the header says. Null is "
-            "loopback; `callers[].certificate` needs it said. Nobody there counts as this machine itself"
+            "networks whose certificate header is believed; null is loopback; required with `callers[].certificate`"
         ),
     ] = None
 

@@ -17,36 +17,30 @@ MIN_SESSION_KEY_LENGTH = 32
 class ConsoleGrantSettings(SettingsPart, frozen=True, kw_only=True):
     """Rights of the people who have a value in a claim of their ID token."""
 
-    name: Annotated[Name, setting("its name; a session lasts as long as the grant of that name is here")]
-    claim: Annotated[Name, setting("claim of the ID token: text, text with blanks or a list; dots go into objects")] = (
-        "groups"
-    )
-    value: Annotated[Name, setting("what the claim must be or hold; compared exactly, `*` is anything")]
+    name: Annotated[Name, setting("name; removing it ends its sessions")]
+    claim: Annotated[Name, setting("claim of the ID token: a text or list; dots lead into objects")] = "groups"
+    value: Annotated[Name, setting("value that the claim is or contains; `*` is any")]
     scopes: Annotated[
         tuple[ConsoleScope, ...],
-        setting("`trust.score:read` looks, the others act; none includes another", min_length=1),
+        setting("`trust.score:read` reads, the others act; none includes another", min_length=1),
     ] = ("trust.score:read",)
-    tenants: Annotated[tuple[Name, ...], setting("tenants that are seen and acted on; `*` is all", min_length=1)]
+    tenants: Annotated[tuple[Name, ...], setting("tenants that the person sees and acts on; `*` is all", min_length=1)]
 
 
 class ConsoleOidcSettings(SettingsPart, frozen=True, kw_only=True):
     """The OpenID provider at which people sign in."""
 
-    issuer: Annotated[Name, setting("its `iss`, compared exactly: https (http only to loopback)")]
-    client_id: Annotated[Name, setting("the console as the provider knows it")]
-    client_secret: Annotated[Secret | None, setting("its secret, if it has one: `{env: NAME}` or `{file: PATH}`")] = (
-        None
-    )
-    client_key: Annotated[
-        Secret | None, setting("private key in PEM instead of a secret (`private_key_jwt`): `{file: PATH}`")
-    ] = None
-    client_key_id: Annotated[Name | None, setting("`kid` of that key; for `client_key`, which needs it")] = None
-    scopes: Annotated[tuple[Name, ...], setting("scopes that are asked for", min_length=1)] = ("openid", "profile")
+    issuer: Annotated[Name, setting("its `iss`, compared exactly")]
+    client_id: Annotated[Name, setting("the console's client")]
+    client_secret: Annotated[Secret | None, setting("its secret, if it has one")] = None
+    client_key: Annotated[Secret | None, setting("private key (PEM) instead of a secret, for private_key_jwt")] = None
+    client_key_id: Annotated[Name | None, setting("`kid` of that key")] = None
+    scopes: Annotated[tuple[Name, ...], setting("requested scopes", min_length=1)] = ("openid", "profile")
     name_claim: Annotated[
-        Name, setting("claim that names the person in records; choose one that the provider never gives to another")
+        Name, setting("claim that names the person in records; choose one that is never reassigned")
     ] = "sub"
     grants: Annotated[
-        tuple[ConsoleGrantSettings, ...], setting("who may do what; the first that fits decides", min_length=1)
+        tuple[ConsoleGrantSettings, ...], setting("who may do what; the first match decides", min_length=1)
     ]
 
     def __post_init__(self) -> None:
@@ -65,15 +59,15 @@ class ConsoleOidcSettings(SettingsPart, frozen=True, kw_only=True):
 class ConsoleSettings(SettingsPart, frozen=True, kw_only=True):
     """The console for people, at `/console`."""
 
-    enabled: Annotated[bool, setting("whether it is served; needs `oidc` or `development_login`")] = False
-    oidc: Annotated[ConsoleOidcSettings | None, setting("the OpenID provider at which people sign in")] = None
+    enabled: Annotated[bool, setting("serve it; needs `oidc` or `development_login`")] = False
+    oidc: Annotated[ConsoleOidcSettings | None, setting("OpenID provider at which people sign in")] = None
     development_login: Annotated[
         bool,
-        setting("sign-in by a one-time link of `trustwatch console-link`, which may do everything; only on loopback"),
+        setting("sign-in with every right by a one-time link of `trustwatch console-link`; loopback only"),
     ] = False
     session_key: Annotated[
         Secret | None,
-        setting("seals sessions, 32 characters or more, the same for all replicas; null makes one in `data_dir`"),
+        setting("key of sessions, 32 characters or more, shared by all replicas; null makes one in `data_dir`"),
     ] = None
 
     def __post_init__(self) -> None:

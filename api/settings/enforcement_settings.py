@@ -23,35 +23,29 @@ MIN_HOOK_SECRET_LENGTH = 16
 class HookSettings(SettingsPart, frozen=True):
     """One authorization server that asks at issuance. `authzen` asks by OAuth, all others by a secret."""
 
-    name: Annotated[HookName, setting("its path is `/hooks/NAME`, in small letters; also its name in metrics and logs")]
-    kind: Annotated[HookKind, setting("the product that asks; `authzen` is asked at `/access/v1/evaluation(s)`")]
-    tenant: Annotated[
-        Name | None, setting("tenant of its agents; required but for `authzen`, where null is that of the caller")
-    ] = None
-    issuer: Annotated[
-        Name | None, setting("issuer of its agents, as events name it; required but for `authzen`, as `tenant`")
-    ] = None
+    name: Annotated[HookName, setting("path `/hooks/NAME` and name in metrics, in lower case")]
+    kind: Annotated[HookKind, setting("the product that asks; `authzen` asks at `/access/v1/evaluation(s)`")]
+    tenant: Annotated[Name | None, setting("tenant of its agents; required except for `authzen`")] = None
+    issuer: Annotated[Name | None, setting("issuer of its agents, as in events; required except for `authzen`")] = None
     secret: Annotated[
         Secret | None,
         setting(
-            "what the product proves itself by: `{env: NAME}` or `{file: PATH}`, at least 16 characters; "
-            "`user:password` for `basic`, the signing key for `zitadel`, none for `authzen`"
+            "shared secret of at least 16 characters: `user:password` for `basic`, the signing "
+            "key for `zitadel`, none for `authzen`"
         ),
     ] = None
     proof: Annotated[
         Literal["header", "bearer", "basic"],
-        setting("how the secret comes, `header` is `X-Trustwatch-Key`; `zitadel` signs with it instead"),
+        setting("how the secret arrives; `header` is `X-Trustwatch-Key`; `zitadel` signs with it"),
     ] = "header"
     on_failure: Annotated[
         Literal["open", "closed"],
-        setting("what a request gets that can not be decided for a fault of ours: a token as usual, or none"),
+        setting("answer if a fault of ours prevents a decision: a token as usual, or none"),
     ] = "closed"
-    on_stale: Annotated[
-        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
-    ] = "use"
+    on_stale: Annotated[Literal["use", "deny"], setting("if risk may be out of date: use it, or deny")] = "use"
     claims: Annotated[bool, setting("write `risk_level` and `policy_version` into tokens")] = True
     agent: Annotated[
-        str | None, setting("where in the request the agent is, JMESPath; null is the client (`user.id` for `zitadel`)")
+        str | None, setting("JMESPath of the agent in the request; null is the client (`user.id` for `zitadel`)")
     ] = None
 
     def __post_init__(self) -> None:
@@ -87,10 +81,10 @@ MIN_CLIENT_SECRET_LENGTH = 16
 class IntrospectionServerSettings(SettingsPart, frozen=True):
     """The authorization server's own introspection endpoint (RFC 7662)."""
 
-    url: Annotated[str, setting("introspection endpoint: https (http only to loopback)")]
+    url: Annotated[str, setting("introspection endpoint")]
     tokens: Annotated[
         Literal["opaque", "all"],
-        setting("what is asked about there: only tokens that are no JWT, or also JWTs, which are verified first"),
+        setting("tokens that are introspected there: only opaque ones, or also verified JWTs"),
     ] = "opaque"
 
     def __post_init__(self) -> None:
@@ -100,37 +94,23 @@ class IntrospectionServerSettings(SettingsPart, frozen=True):
 class GatewayIssuerSettings(IssuerSettings, frozen=True):
     """One authorization server whose tokens agents present at gateways."""
 
-    audiences: Annotated[
-        tuple[Name, ...], setting("`aud` values of the APIs behind the gateways; a token must hold one", min_length=1)
-    ]
-    tenant: Annotated[Name | None, setting("tenant of its agents, where `tenant_claim` does not say")] = None
-    tenant_claim: Annotated[
-        Name | None, setting("claim that names the tenant, as `organization_id`; it wins over `tenant`")
-    ] = None
-    agent_issuer: Annotated[
-        Name | None, setting("issuer of its agents as events name it; null is the `iss` of the token")
-    ] = None
+    audiences: Annotated[tuple[Name, ...], setting("`aud` values of the APIs behind the gateways", min_length=1)]
+    tenant: Annotated[Name | None, setting("tenant of its agents")] = None
+    tenant_claim: Annotated[Name | None, setting("claim that names the tenant; overrides `tenant`")] = None
+    agent_issuer: Annotated[Name | None, setting("issuer of its agents, as in events; null is `iss`")] = None
     introspection: Annotated[
         IntrospectionServerSettings | None,
-        setting("its own introspection endpoint, for opaque tokens at `/introspect`"),
+        setting("its introspection endpoint, for `/introspect`"),
     ] = None
 
     revocation_url: Annotated[
         str | None,
-        setting(
-            "its revocation endpoint (RFC 7009): a token that is seen though policy says `revoke` is revoked there"
-        ),
+        setting("revocation endpoint (RFC 7009), where seen tokens are revoked if policy says `revoke`"),
     ] = None
-    client_id: Annotated[
-        Name | None, setting("our client at both; null sends no credentials, as for Hydra's admin API")
-    ] = None
-    client_secret: Annotated[
-        Secret | None, setting("its secret, for client_secret_basic: `{env: NAME}` or `{file: PATH}`")
-    ] = None
-    private_key: Annotated[
-        Secret | None, setting("its private key (PEM), for private_key_jwt with the issuer as `aud`: `{file: PATH}`")
-    ] = None
-    key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
+    client_id: Annotated[Name | None, setting("our client at both endpoints; null sends no credentials")] = None
+    client_secret: Annotated[Secret | None, setting("its secret, for client_secret_basic")] = None
+    private_key: Annotated[Secret | None, setting("its private key (PEM), for private_key_jwt")] = None
+    key_id: Annotated[str, setting("`kid` of the private key")] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,14 +126,11 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
 class GatewayClientSettings(SettingsPart, frozen=True):
     """A gateway that asks `/introspect` by `client_secret_basic`, where it can not get a token for `trust.decide`."""
 
-    client_id: Annotated[Name, setting("its user name in Basic authentication")]
-    secret: Annotated[Secret, setting("its password: `{env: NAME}` or `{file: PATH}`, at least 16 characters")]
+    client_id: Annotated[Name, setting("user name in Basic authentication")]
+    secret: Annotated[Secret, setting("password of at least 16 characters")]
     tenants: Annotated[
         tuple[Name, ...] | None,
-        setting(
-            "tenants whose tokens it may ask about; `*` is all. Required where `settings_version` is 2; in files of "
-            "version 1 null is all, for this release"
-        ),
+        setting("tenants whose tokens it may introspect; `*` is all; required with `settings_version` 2"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -171,55 +148,47 @@ class GatewaySettings(SettingsPart, frozen=True):
         tuple[GatewayIssuerSettings, ...], setting("authorization servers whose tokens agents present at gateways")
     ] = ()
     clients: Annotated[
-        tuple[GatewayClientSettings, ...], setting("gateways that ask `/introspect` by a secret instead of a token")
+        tuple[GatewayClientSettings, ...], setting("gateways that call `/introspect` with a password")
     ] = ()
     safe_methods: Annotated[
         tuple[HttpMethod, ...],
-        setting(
-            "methods that pass while only some of the token's scopes wait for a person; all others need every scope"
-        ),
+        setting("methods that pass if only some of the token's scopes wait for a person"),
     ] = ("GET", "HEAD", "OPTIONS")
     dpop: Annotated[
         Literal["refuse", "gateway", "verify"],
         setting(
-            "`Authorization: DPoP`: refused; accepted since the gateway itself has checked the proof; or verified "
-            "here, where the gateway hands on the header `DPoP` and the URL of the call (`verification.proofs`)"
+            "tokens bound to a key: refused, verified by the gateway, or verified here by the "
+            "forwarded `DPoP` header and URL"
         ),
     ] = "refuse"
     mtls: Annotated[
         Literal["gateway", "verify"],
         setting(
-            "tokens bound to a certificate: the gateway checks it, or we do, by the header of "
+            "tokens bound to a certificate: verified by the gateway, or here by "
             "`verification.proofs.certificate_header`"
         ),
     ] = "gateway"
     risk_header: Annotated[
         HeaderName | None,
-        setting("header of an allowed call that tells the upstream the risk level; null tells nothing"),
+        setting("header of allowed calls with the risk level; null sends none"),
     ] = None
-    tell_approval: Annotated[
-        bool, setting("step-up refusals carry `X-Approval-Id`, by which the agent's owner finds what waits")
+    tell_approval: Annotated[bool, setting("send `X-Approval-Id` with step-up refusals")] = False
+    resource_metadata: Annotated[str | None, setting("URL of the resource's metadata (RFC 9728) for challenges")] = None
+    risk_claims: Annotated[
+        bool, setting("add `risk_level` and `policy_version` to active answers of `/introspect`")
     ] = False
-    resource_metadata: Annotated[
-        str | None, setting("URL of the resource's metadata (RFC 9728), told in challenges: https (http to loopback)")
-    ] = None
-    risk_claims: Annotated[bool, setting("active answers of `/introspect` carry `risk_level` and `policy_version`")] = (
-        False
-    )
     on_failure: Annotated[
         Literal["open", "closed"],
-        setting("what a call with a verified token gets that can not be decided for a fault of ours"),
+        setting("answer to a verified token if a fault of ours prevents a decision"),
     ] = "closed"
-    on_stale: Annotated[
-        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
-    ] = "use"
+    on_stale: Annotated[Literal["use", "deny"], setting("if risk may be out of date: use it, or deny")] = "use"
     on_unreachable: Annotated[
         Literal["error", "inactive"],
-        setting("`/introspect` while the issuer's own introspection can not be asked: 503, or `active: false`"),
+        setting("answer of `/introspect` while the issuer's introspection is unavailable: 503, or `active: false`"),
     ] = "error"
     record: Annotated[
         Literal["denials", "all"],
-        setting("calls that become audit events; the gateway's access log tells of the others"),
+        setting("calls that become audit events"),
     ] = "denials"
 
     def __post_init__(self) -> None:

@@ -35,35 +35,33 @@ def only_name(names: Collection[str]) -> str | None:
 class EventSourceSettings(SettingsPart, frozen=True):
     """A source of events, and the claims that these may make. With a name alone: none."""
 
-    name: Annotated[Name, setting("name of the source in logs, metrics and dead letters; no other source has it")]
-    tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
-    issuers: Annotated[tuple[Name, ...], setting("agent issuers its events may name; `*` is all")] = ()
-    sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
+    name: Annotated[Name, setting("unique name in logs, metrics and dead letters")]
+    tenants: Annotated[tuple[Name, ...], setting("tenants that it may query and send events for; `*` is all")] = ()
+    issuers: Annotated[tuple[Name, ...], setting("issuers of agents in its events; `*` is all")] = ()
+    sources: Annotated[tuple[Name, ...], setting("globs of `source` in its events")] = ()
     agents: Annotated[
         tuple[Name, ...] | None,
         setting(
-            "glob patterns of the agent ids its events may be about; `self` is the client of its token, `*` is all. "
-            "null is `[self]` where `settings_version` is 2, else all, for this release"
+            "globs of agent ids in its events; `self` is the client of its token; null is "
+            "`[self]`, with `settings_version` 1 all"
         ),
     ] = None
     gateway: Annotated[
         bool | None,
         setting(
-            "it is a gateway or authorization server of yours, which knows by a token who acts; every event of all "
-            "others is self-asserted. null is yes, unless `agents` has `self`"
+            "it authenticates agents; events of other callers are self-asserted; null is true "
+            "unless `agents` has `self`"
         ),
     ] = None
     enforces: Annotated[
         bool | None,
         setting(
-            "it enforces our verdicts, so its mark `caused_by` counts. null is yes where its `format` is `envoy`, "
-            "`agentgateway`, `hydra` or `keycloak` and it is a gateway, else no"
+            "it enforces our verdicts, so it may set `caused_by`; null is true for gateways "
+            "with `format` `envoy`, `agentgateway`, `hydra` or `keycloak`"
         ),
     ] = None
-    trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
-    events_per_s: Annotated[EventRate | None, setting("events per second it may send; null is no limit of its own")] = (
-        None
-    )
+    trusted: Annotated[bool, setting("it may state an agent's type and capabilities")] = False
+    events_per_s: Annotated[EventRate | None, setting("limit of events per second; null is none")] = None
     silence_s: Annotated[
         SilenceSeconds | None, setting("it counts as silent after so long without an event, s; null is never")
     ] = None

@@ -14,12 +14,10 @@ class KafkaSettings(KafkaClientSettings, frozen=True):
     """The distributed form: events through Kafka instead of the log below `data_dir`."""
 
     partitions: Annotated[
-        int, setting("partitions of topics that `trustwatch topics create` makes", after="names", ge=1, le=1024)
+        int, setting("partitions that `trustwatch topics create` makes", after="names", ge=1, le=1024)
     ] = 8
-    replication: Annotated[int, setting("copies of each of these partitions", after="partitions", ge=1, le=16)] = 3
-    topics: Annotated[
-        tuple[ForeignTopicSettings, ...], setting("foreign topics to take events from; see docs/ingest-topics.md")
-    ] = ()
+    replication: Annotated[int, setting("copies of each partition", after="partitions", ge=1, le=16)] = 3
+    topics: Annotated[tuple[ForeignTopicSettings, ...], setting("foreign topics to read events from")] = ()
 
     def __post_init__(self) -> None:
         for index, source in enumerate(self.topics):

@@ -15,12 +15,10 @@ class LifecycleSettings(SettingsPart, frozen=True):
     ready, and one of them does it.
     """
 
-    enabled: Annotated[bool, setting("whether the process runs")] = False
+    enabled: Annotated[bool, setting("run the process")] = False
     every_h: Annotated[
-        float, setting("a new model is trained this often, h; 0 is on request alone", ge=0, le=24 * 365)
+        float, setting("a new model is trained this often, h; 0 is on request only", ge=0, le=24 * 365)
     ] = 24.0
     min_agent_days: Annotated[int, setting("agent-days in shadow before a challenger may be promoted", ge=0)] = 100
-    promote: Annotated[Literal["manual", "automatic"], setting("who promotes a challenger that has proved better")] = (
-        "manual"
-    )
-    drift: Annotated[DriftSettings, setting("when behaviour is no longer what the model learned")] = DriftSettings()
+    promote: Annotated[Literal["manual", "automatic"], setting("who promotes a better challenger")] = "manual"
+    drift: Annotated[DriftSettings, setting("when behavior differs from what the model learned")] = DriftSettings()

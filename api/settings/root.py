@@ -46,7 +46,7 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
 
     staleness_s: Annotated[
         float,
-        setting("answers say `stale` when the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
+        setting("answers are `stale` if the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
     ] = 300.0
 
 
@@ -55,62 +55,55 @@ class Settings(SettingsPart, frozen=True):
 
     settings_version: Annotated[
         Literal[1, 2],
-        setting(
-            "defaults that hold: 2 for new files; 1, for files written for release 0.1, gives callers that name no "
-            "`agents` all of them, with a warning at start, for this release"
-        ),
+        setting("2 for new files; 1 keeps the defaults of release 0.1, with a warning at the start"),
     ] = 1
-    data_dir: Annotated[Path, setting("database, event log and local key; relative to the settings file")] = Path("var")
-    model_dir: Annotated[Path, setting("the trained model; relative to the settings file")] = Path("var/model")
+    data_dir: Annotated[Path, setting("database, event log and local keys")] = Path("var")
+    model_dir: Annotated[Path, setting("the trained model")] = Path("var/model")
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
     logs: Annotated[LogSettings, setting("log of the processes")] = LogSettings()
     outgoing: Annotated[OutgoingSettings, setting("connections to other services")] = OutgoingSettings()
-    issuers: Annotated[tuple[IssuerSettings, ...], setting("authorization servers whose tokens are accepted")] = ()
+    issuers: Annotated[tuple[IssuerSettings, ...], setting("authorization servers whose tokens callers present")] = ()
     verification: Annotated[VerificationSettings, setting("verification of tokens")] = VerificationSettings()
-    callers: Annotated[tuple[CallerSettings, ...], setting("what each client may speak for")] = ()
+    callers: Annotated[tuple[CallerSettings, ...], setting("clients of the API")] = ()
     tenants: Annotated[Mapping[Name, TenantSettings], setting("tenants by name; `*` is every other tenant")] = {}
     registry: Annotated[
-        tuple[RegisteredAgent, ...], setting("agents as the operator knows them; first match wins")
+        tuple[RegisteredAgent, ...], setting("agents that the operator describes; first match wins")
     ] = ()
     outside_boundary: Annotated[
         OutsideBoundary | None,
         setting(
-            "what holds of an action that no declared capability of its agent covers: `record` says so in the answer, "
-            "`step_up` asks a person first, `deny` refuses; null is `step_up` where `settings_version` is 2, else "
-            "`record`"
+            "for an action outside the agent's declared capabilities: mention it in the answer,"
+            " ask a person, or deny; null is `step_up`, with `settings_version` 1 `record`"
         ),
     ] = None
     scope_actions: Annotated[
         Mapping[Name, tuple[Name, ...]],
-        setting("globs of the actions that a granted scope covers beside declared capabilities; else it covers none"),
+        setting("globs of actions by the scope that covers them, in addition to declared capabilities"),
     ] = {}
-    webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
+    webhooks: Annotated[tuple[WebhookTarget, ...], setting("targets of alerts")] = ()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
     actuators: Annotated[
         tuple[ActuatorSettings, ...], setting("authorization servers whose clients are lowered and restored")
     ] = ()
-    shared_signals: Annotated[
-        SharedSignalsSettings, setting("security event tokens for other products (OpenID SSF 1.0)")
-    ] = SharedSignalsSettings()
+    shared_signals: Annotated[SharedSignalsSettings, setting("security event tokens (OpenID SSF 1.0)")] = (
+        SharedSignalsSettings()
+    )
     store: Annotated[StoreSettings, setting("database")] = StoreSettings()
-    archive: Annotated[ArchiveSettings, setting("events as Parquet files, for analysts")] = ArchiveSettings()
-    console: Annotated[ConsoleSettings, setting("pages for people, at `/console`")] = ConsoleSettings()
+    archive: Annotated[ArchiveSettings, setting("events as Parquet files")] = ArchiveSettings()
+    console: Annotated[ConsoleSettings, setting("pages for people at `/console`")] = ConsoleSettings()
     lifecycle: Annotated[LifecycleSettings, setting("retraining, shadow, promotion, drift")] = LifecycleSettings()
-    kafka: Annotated[KafkaSettings, setting("Apache Kafka, where one machine is not enough")] = KafkaSettings()
+    kafka: Annotated[KafkaSettings, setting("Apache Kafka, for several machines")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, setting("from events to risk")] = PipelineSettings()
     risk: Annotated[ServiceRiskSettings, setting("from evidence to levels")] = ServiceRiskSettings()
     token_policy_file: Annotated[
         Path | None,
-        setting(
-            "what a level means for tokens, read again when the file changes; null is the default policy. Replaces the "
-            "modes of `tenants`"
-        ),
+        setting("policy file, read again when it changes; null is the default policy; replaces the modes of `tenants`"),
     ] = None
-    identity: Annotated[IdentitySettings, setting("under which key agents are known")] = IdentitySettings()
+    identity: Annotated[IdentitySettings, setting("the key under which agents are known")] = IdentitySettings()
     privacy: Annotated[PrivacySettings, setting("pseudonyms")] = PrivacySettings()
     retention_days: Annotated[
-        int, setting("what `retention` does not say: rows that are finished are kept so long, days", ge=1, le=36_500)
+        int, setting("days that finished rows are kept unless `retention` differs", ge=1, le=36_500)
     ] = 90
     retention: Annotated[
         Mapping[RetentionKind, Days | None],

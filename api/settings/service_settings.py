@@ -18,13 +18,10 @@ class ListenSettings(SettingsPart, frozen=True):
         "127.0.0.1"
     )
     port: Annotated[int, setting("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
-    public_url: Annotated[str | None, setting("how others reach the service; null is its own address")] = None
+    public_url: Annotated[str | None, setting("URL by which others reach the service; null is its own address")] = None
     allowed_hosts: Annotated[
         tuple[Name, ...],
-        setting(
-            "further host names, without port, that requests without a token may name; `host`, `public_url` and names "
-            "of this machine itself may be named anyway"
-        ),
+        setting("further host names, without port, that `Host` may have in requests without a token"),
     ] = ()
 
     def __post_init__(self) -> None:
@@ -41,10 +38,8 @@ class ListenSettings(SettingsPart, frozen=True):
 class LogSettings(SettingsPart, frozen=True):
     """The log of the service's processes, on stderr."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], setting("lines below it are left out")] = "info"
-    format: Annotated[
-        Literal["auto", "text", "json"], setting("`text` for people, `json` for programs; `auto` is text on a terminal")
-    ] = "auto"
+    level: Annotated[Literal["debug", "info", "warning", "error"], setting("lowest level that is logged")] = "info"
+    format: Annotated[Literal["auto", "text", "json"], setting("`auto` is text on a terminal, else JSON")] = "auto"
 
 
 TRACES_PATH: Final = "/v1/traces"
@@ -59,9 +54,7 @@ class OutgoingSettings(SettingsPart, frozen=True):
     ca_file: Annotated[
         Path | None,
         setting(
-            "certificates of private authorities, PEM, that are trusted besides the system's, for webhooks, actuators, "
-            "keys of issuers, introspection, sign-in and shared signals; read at start alone. Brokers and "
-            "databases have settings of their own"
+            "further certificate authorities (PEM) for all outgoing HTTP; brokers and databases have separate settings"
         ),
     ] = None
 
@@ -79,5 +72,5 @@ class OutgoingSettings(SettingsPart, frozen=True):
 class TenantSettings(SettingsPart, frozen=True):
     """One tenant; the entry `*` stands for every tenant that has none of its own."""
 
-    domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
+    domains: Annotated[tuple[Name, ...], setting("domains inside the tenant, with their subdomains")] = ()
     mode: Annotated[EnforcementMode, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"

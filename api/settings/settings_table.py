@@ -42,16 +42,23 @@ def settings_table(*, whole: bool = False) -> str:
         f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path)} |"
         for path, kind, default, text in (told if whole else _said_once(told))
     ]
-    return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| member | type, default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def _type_and_default(kind: str, default: str) -> str:
+    """The type without what follows from an empty default: null, or a list or mapping of texts."""
+    short = kind.replace("` / `", "`/`").removesuffix(" of text")
+    if default in ("", "`[]`", "`{}`", '`""`', "`null`"):
+        return short.removesuffix(" or null")
+    return f"{short}, {default}"
 
 
 RELOAD_MARK = " **[reload]**"
-"""Stands behind members that come into force without a restart."""
+"""Follows the meaning of members that become active without a restart, with all below them."""
 
 
 def _reload_mark(path: str) -> str:
-    plain = path.replace("[]", "")
-    return RELOAD_MARK if any(plain == name or plain.startswith(f"{name}.") for name in RELOADABLE) else ""
+    return RELOAD_MARK if path.replace("[]", "") in RELOADABLE else ""
 
 
 def _said_once(rows: list[TableRow]) -> Iterator[TableRow]:

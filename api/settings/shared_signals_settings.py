@@ -21,7 +21,7 @@ PushHost = Annotated[str, msgspec.Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:_-]{1,253}\
 class EncryptionSettings(SettingsPart, frozen=True):
     """Keys of one receiver: a JWKS that has one with `use: enc`. Without such a key nothing is sent to it."""
 
-    jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
+    jwks_uri: Annotated[str | None, setting("URL of its keys")] = None
     jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
 
     def __post_init__(self) -> None:
@@ -35,46 +35,31 @@ class EncryptionSettings(SettingsPart, frozen=True):
 class SharedSignalsSettings(SettingsPart, frozen=True):
     """Streams of security event tokens to receivers; off by default."""
 
-    enabled: Annotated[
-        bool, setting("transmit; receivers are `callers` whose tokens have the scope `ssf.read` or `ssf.manage`")
-    ] = False
-    issuer: Annotated[
-        str | None, setting("`iss` of tokens, https; null is the URL of the service; a path moves the metadata")
-    ] = None
+    enabled: Annotated[bool, setting("send tokens to callers with scope `ssf.read` or `ssf.manage`")] = False
+    issuer: Annotated[str | None, setting("`iss` of tokens, https; null is the service's URL")] = None
     key_dir: Annotated[
         Path | None,
-        setting(
-            "all keys of this part, the same folder for all processes; null is `shared-signals` in `data_dir`, made on "
-            "first use"
-        ),
+        setting("folder of all keys of this part, shared by all processes; null is `shared-signals` in `data_dir`"),
     ] = None
-    audiences: Annotated[
-        Mapping[Name, Name], setting("`aud` of a receiver's tokens, by name of the caller; default is its `client_id`")
-    ] = {}
+    audiences: Annotated[Mapping[Name, Name], setting("`aud` by caller; default is its `client_id`")] = {}
     encryption: Annotated[
         Mapping[Name, EncryptionSettings],
-        setting(
-            "receivers, by name of the caller, whose tokens are encrypted to a key of theirs (JWE), as across domains; "
-            "needs the extra `jwe`"
-        ),
+        setting("callers whose tokens are encrypted (JWE) to their key; needs the extra `jwe`"),
     ] = {}
     push_hosts: Annotated[
         tuple[PushHost, ...],
-        setting(
-            "hosts to which receivers may have tokens pushed, `*.example.com` with all below; without any, tokens are "
-            "only polled. A host here is trusted with requests from inside the network; http only to loopback"
-        ),
+        setting("hosts that tokens may be pushed to, `*.example.com` with subdomains; empty allows polling only"),
     ] = ()
     subject: Annotated[
         SubjectFormat,
         setting(
-            "how CAEP events name an agent: `iss_sub`; `uri` where its id is one; `complex`, with the principal where "
-            "one is known and principals are no pseudonyms"
+            "how CAEP events name an agent; `uri` if its id is one; `complex` adds the "
+            "principal unless it is a pseudonym"
         ),
     ] = "iss_sub"
     transmitters: Annotated[
         tuple[SignalTransmitterSettings, ...],
-        setting("products whose tokens we take, whether `enabled` or not, and what each may speak for"),
+        setting("products whose tokens we accept, also if `enabled` is false"),
     ] = ()
 
     def __post_init__(self) -> None:

@@ -25,16 +25,12 @@ MIN_PUSH_SECRET_LENGTH = 16
 class ManagedStreamSettings(SettingsPart, frozen=True):
     """Our stream at the transmitter: found by its metadata, made and changed at start."""
 
-    delivery: Annotated[Literal["poll", "push"], setting("how its tokens come")] = "poll"
-    metadata_url: Annotated[
-        str | None, setting("where its metadata is, https (http only to loopback); null is its well-known place")
-    ] = None
+    delivery: Annotated[Literal["poll", "push"], setting("how tokens arrive")] = "poll"
+    metadata_url: Annotated[str | None, setting("URL of its metadata; null is the well-known place")] = None
     receive_url: Annotated[
-        str | None, setting("`push`: where it reaches us; null is `/ssf/receive/NAME` of this service")
+        str | None, setting("`push`: our address for it; null is `/ssf/receive/NAME` of this service")
     ] = None
-    events: Annotated[
-        tuple[Name, ...], setting("event types (URIs) that are asked for; empty is all that are believed of it")
-    ] = ()
+    events: Annotated[tuple[Name, ...], setting("requested event types (URIs); empty is all that are believed")] = ()
 
     def __post_init__(self) -> None:
         for member in ("metadata_url", "receive_url"):
@@ -48,59 +44,45 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
 
     name: Annotated[
         TransmitterName,
-        setting("it pushes to `/ssf/receive/NAME`, in small letters; also its name in metrics and logs"),
+        setting("path `/ssf/receive/NAME` and name in metrics, in lower case"),
     ]
     issuer: Annotated[Name, setting("the `iss` of its tokens, compared exactly")]
-    audiences: Annotated[tuple[Name, ...], setting("`aud` values that mean us; a token must hold one", min_length=1)]
+    audiences: Annotated[tuple[Name, ...], setting("`aud` values that mean us", min_length=1)]
     tenants: Annotated[
         tuple[Name, ...],
-        setting("tenants whose agents it may speak for; of several, its subjects must name one", min_length=1),
+        setting("tenants of the agents that it may report on; of several, the subject must name one", min_length=1),
     ]
     issuers: Annotated[
         tuple[Name, ...],
-        setting(
-            "issuers of agents that it may speak for, `*` is all; empty is `issuer` alone. A single one is that of "
-            "agents whose subject names none"
-        ),
+        setting("issuers of these agents; `*` is all; empty is `issuer`"),
     ] = ()
-    agents: Annotated[tuple[Name, ...], setting("glob patterns of the agent ids that it may speak for")] = ("*",)
+    agents: Annotated[tuple[Name, ...], setting("globs of their ids")] = ("*",)
     subjects: Annotated[
         Mapping[Name, Name],
-        setting(
-            "ids of agents by the ids under which it names them, such as those of the service accounts of Keycloak's "
-            "clients; others stay as they are"
-        ),
+        setting("agent ids by the ids that it uses, such as Keycloak's service accounts"),
     ] = {}
-    events: Annotated[tuple[Name, ...], setting("glob patterns of the event types (URIs) that are believed of it")] = (
-        "*",
-    )
-    jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
+    events: Annotated[tuple[Name, ...], setting("globs of the event types (URIs) that are believed")] = ("*",)
+    jwks_uri: Annotated[str | None, setting("URL of its keys")] = None
     jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
     encrypted: Annotated[
         Literal["refuse", "accept", "require"],
-        setting(
-            "its tokens encrypted (JWE) to our key of `/ssf/receiver-jwks.json`: not taken, taken, or no others are "
-            "(`require`); needs the extra `jwe`"
-        ),
+        setting("encrypted tokens (JWE): refused, accepted, or required; needs the extra `jwe`"),
     ] = "refuse"
     push_secret: Annotated[
         Secret | None,
-        setting(
-            "what it sends as `Authorization: Bearer …` with a push: `{env: NAME}` or `{file: PATH}`, at least 16 "
-            "characters; null takes no pushes"
-        ),
+        setting("bearer secret of its pushes, at least 16 characters; null accepts none"),
     ] = None
     poll_url: Annotated[
         str | None,
-        setting("endpoint of our stream there (RFC 8936): https (http only to loopback); null polls nothing"),
+        setting("endpoint of our stream (RFC 8936); null polls nothing"),
     ] = None
     stream: Annotated[
         ManagedStreamSettings | None,
-        setting("our stream there, which we make and keep ourselves; null: somebody has made it"),
+        setting("our stream there, which the service creates and keeps; null: the operator has created it"),
     ] = None
     auth: Annotated[
         ActuatorAuthSettings | None,
-        setting("how we prove ourselves where we poll and keep our stream; null sends no credentials"),
+        setting("our credentials for polling and managing the stream; null sends none"),
     ] = None
 
     def __post_init__(self) -> None:

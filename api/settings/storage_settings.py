@@ -12,10 +12,10 @@ from trustwatch.ingest.settings import Secret, SettingsPart, setting
 class StoreSettings(SettingsPart, frozen=True):
     """The database. By default a file of its own below `data_dir`."""
 
-    url: Annotated[str | None, setting("`postgresql://USER@HOST/NAME`; null is SQLite below `data_dir`")] = None
-    password: Annotated[Secret | None, setting("password of the database user: `{env: NAME}` or `{file: PATH}`")] = None
+    url: Annotated[str | None, setting("`postgresql://USER@HOST/NAME`; null is SQLite in `data_dir`")] = None
+    password: Annotated[Secret | None, setting("password of the database user")] = None
     agents_days: Annotated[
-        int, setting("calm agents that were not seen for so long are forgotten, days", ge=1, le=36_500)
+        int, setting("quiet agents are forgotten after so long without an event, days", ge=1, le=36_500)
     ] = 365
 
     def __post_init__(self) -> None:
@@ -36,10 +36,7 @@ class IdentitySettings(SettingsPart, frozen=True):
 
     key_file: Annotated[
         Path | None,
-        setting(
-            "identity key, the same for all processes on one database; null is `identity-key` in `data_dir`, made "
-            "when the database is new"
-        ),
+        setting("identity key, shared by all processes on one database; null is `identity-key` in `data_dir`"),
     ] = None
 
 
@@ -55,29 +52,20 @@ class ArchiveSettings(SettingsPart, frozen=True):
     ] = 300.0
     vectors: Annotated[
         Path | None,
-        setting(
-            "where feature vectors and scores of events are kept, a folder beside that of the events; null keeps none"
-        ),
+        setting("folder of feature vectors and scores; null keeps none"),
     ] = None
 
 
 class PrivacySettings(SettingsPart, frozen=True):
     """Logging of persons' identifiers, and keys of hashes."""
 
-    pseudonymise_principals: Annotated[
-        bool, setting("log keyed hashes in place of principals' identifiers, from every source of ours")
-    ] = False
+    pseudonymise_principals: Annotated[bool, setting("log keyed hashes in place of principals' identifiers")] = False
     key_file: Annotated[
         Path | None,
-        setting("key of pseudonyms, the same for all replicas; null is `privacy-key` in `data_dir`, made on first use"),
+        setting("key of pseudonyms, shared by all replicas; null is `privacy-key` in `data_dir`"),
     ] = None
-    origin_key_generation: Annotated[
-        int, setting("raise it to change all keys of arguments at once, as when one is known to others", ge=0)
-    ] = 0
+    origin_key_generation: Annotated[int, setting("raise it to change all keys of arguments at once", ge=0)] = 0
     read_unlisted: Annotated[
         bool,
-        setting(
-            "read the events topic also where no database tells who was erased (training, back-tests, notebooks away "
-            "from the service): they are seen, then"
-        ),
+        setting("read the events topic also without a database that lists erased names"),
     ] = False

@@ -24,19 +24,19 @@ class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
         setting(f"one of {', '.join(f'`{name}`' for name in FORMATS)}", after="name"),
     ]
     tenants: Annotated[
-        tuple[Name, ...], setting("tenants it may speak for; the only one is the default", after="name", min_length=1)
+        tuple[Name, ...], setting("tenants of its events; a single one is the default", after="name", min_length=1)
     ]
     issuers: Annotated[
         tuple[Name, ...],
-        setting("agent issuers it may name; the only one is the default", after="tenants", min_length=1),
+        setting("issuers of its agents; a single one is the default", after="tenants", min_length=1),
     ]
     agents: Annotated[
         tuple[Name, ...],
-        setting("glob patterns of the agent ids its records may be about; `*` is all", after="sources", min_length=1),
+        setting("globs of agent ids in its records", after="sources", min_length=1),
     ] = ("*",)
     events_per_s: Annotated[
         TopicEventRate | None,
-        setting("events per second that are read; the rest waits in Kafka. null is no limit", after="trusted"),
+        setting("limit of events per second; the rest waits in Kafka", after="trusted"),
     ] = None
     start: Annotated[Literal["earliest", "latest"], setting("where reading begins the first time")] = "earliest"
 

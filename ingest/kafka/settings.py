@@ -20,19 +20,17 @@ SaslMechanismName = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEA
 class KafkaSecuritySettings(SettingsPart, frozen=True):
     """Security of connections to brokers: our trust in them and our credentials."""
 
-    protocol: Annotated[KafkaProtocolName, setting("how brokers are spoken to; with SASL also `mechanism`")] = (
-        "PLAINTEXT"
-    )
-    ca_file: Annotated[Path | None, setting("certificates of the brokers' authority, PEM; null is the system's")] = None
+    protocol: Annotated[KafkaProtocolName, setting("protocol of the brokers; SASL needs `mechanism`")] = "PLAINTEXT"
+    ca_file: Annotated[Path | None, setting("authority of the brokers' certificates, PEM; null is the system's")] = None
     certificate_file: Annotated[Path | None, setting("our certificate for mutual TLS, PEM")] = None
     key_file: Annotated[Path | None, setting("key of our certificate, PEM")] = None
     mechanism: Annotated[SaslMechanismName | None, setting("SASL mechanism")] = None
     username: Annotated[str | None, setting("for PLAIN and SCRAM")] = None
-    password: Annotated[Secret | None, setting("for PLAIN and SCRAM: `{env: NAME}` or `{file: PATH}`")] = None
+    password: Annotated[Secret | None, setting("for PLAIN and SCRAM")] = None
     token_url: Annotated[str | None, setting("token endpoint, for OAUTHBEARER")] = None
     client_id: Annotated[str | None, setting("client at the token endpoint")] = None
-    client_secret: Annotated[Secret | None, setting("its secret: `{env: NAME}` or `{file: PATH}`")] = None
-    scope: Annotated[str | None, setting("scope to ask for at the token endpoint")] = None
+    client_secret: Annotated[Secret | None, setting("its secret")] = None
+    scope: Annotated[str | None, setting("requested scope")] = None
 
     def __post_init__(self) -> None:
         if self.protocol.startswith("SASL") != (self.mechanism is not None):
@@ -51,11 +49,9 @@ class KafkaClientSettings(SettingsPart, frozen=True):
     """Settings of every Kafka client."""
 
     bootstrap_servers: Annotated[
-        tuple[str, ...], setting("brokers, `HOST:PORT`; none keeps events in the log below `data_dir`")
+        tuple[str, ...], setting("brokers, `HOST:PORT`; none keeps events in a log in `data_dir`")
     ] = ()
-    client: Annotated[
-        KafkaClientName, setting("`confluent` needs the extra `fast` and takes far less CPU per record")
-    ] = "kafka-python"
+    client: Annotated[KafkaClientName, setting("`confluent` needs the extra `fast` and far less CPU")] = "kafka-python"
     security: Annotated[KafkaSecuritySettings, setting("TLS and authentication")] = KafkaSecuritySettings()
     group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
     names: Annotated[

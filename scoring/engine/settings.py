@@ -72,10 +72,10 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
     ] = msgspec.field(default_factory=lambda: dict.fromkeys(get_args(Effect), USUAL_CHALLENGES))
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
-    disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()
+    disabled_signals: Annotated[tuple[Name, ...], setting("names of hard signals that are off")] = ()
     sensitive_types: Annotated[
         tuple[Name, ...],
-        setting("types of resources (`resource.type`) whose answers are sensitive; in force from the next training on"),
+        setting("`resource.type` of sensitive answers; active from the next training on"),
     ] = ()
 
     @property

@@ -15,5 +15,5 @@ class DriftSettings(SettingsPart, frozen=True):
     """What a peer group is measured against."""
 
     reference_days: Annotated[
-        int, setting("first days of a group under a model, which later days are measured against", ge=1, le=90)
+        int, setting("first days of a group under a model, with which later days are compared", ge=1, le=90)
     ] = 7

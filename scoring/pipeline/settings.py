@@ -16,13 +16,13 @@ class PipelineSettings(SettingsPart, frozen=True):
     commit_interval_s: Annotated[
         float,
         setting(
-            "longest time between commits of agents' states, s; 10 where people look for them; decisions do not wait",
+            "longest time between commits of agents' states, s; decisions do not wait",
             gt=0,
             le=60,
         ),
     ] = 60.0
-    resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
-    tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
+    resident_agents: Annotated[int, setting("agents whose state is in memory", ge=1)] = 200_000
+    tick_interval_s: Annotated[float, setting("interval at which time advances without events, s", gt=0, le=3600)] = 5.0
 
 
 class PipelineTuning(NamedTuple):

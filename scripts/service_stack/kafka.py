@@ -156,9 +156,8 @@ class KafkaCluster:
         self._processes[number].kill()
 
     def pause_node(self, number: int) -> None:
-        """SIGSTOP: connections stay open, and no request is answered once this returns."""
-        self._processes[number].signal(signal.SIGSTOP)
-        self._processes[number].wait_stopped()
+        """SIGSTOP: connections stay open, nobody answers."""
+        self._processes[number].pause()
 
     def restart(self) -> None:
         """`stop` and `start`."""

@@ -135,7 +135,7 @@ class Server(ABC):
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open, nobody answers; `start` wakes it."""
-        self._process.signal(signal.SIGSTOP)
+        self._process.pause()
 
     def restart(self) -> None:
         """`stop` and `start`."""

@@ -276,6 +276,18 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, and no request is answered once this returns."""
+        self.signal(signal.SIGSTOP)
+        while self.alive() and any(state not in "TZ" for state in self._thread_states()):
+            time.sleep(0.01)
+
+    def _thread_states(self) -> list[str]:
+        """States of the threads, as letters of `proc(5)`."""
+        return [
+            path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
+        ]
+
     def wait_gone(self, within_s: float) -> bool:
         """Whether the process ended within that time."""
         deadline = time.monotonic() + within_s

@@ -32,13 +32,13 @@ def check_client_credentials(
 class ActuatorAuthSettings(SettingsPart, frozen=True):
     """Authentication of an actuator: a bearer token, or a client with a secret or (better) a private key."""
 
-    bearer: Annotated[Secret | None, setting("token that the server gave us: `{env: NAME}` or `{file: PATH}`")] = None
+    bearer: Annotated[Secret | None, setting("token that the server issued to us")] = None
     client_id: Annotated[Name | None, setting("our client at the server")] = None
     client_secret: Annotated[Secret | None, setting("its secret, for client_secret_basic")] = None
     private_key: Annotated[Secret | None, setting("its private key (PEM), for private_key_jwt: `{file: PATH}`")] = None
     key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
     token_url: Annotated[str | None, setting("token endpoint, for the client's own token")] = None
-    scope: Annotated[str, setting("scope that is asked for")] = ""
+    scope: Annotated[str, setting("requested scope")] = ""
 
     def __post_init__(self) -> None:
         if (self.bearer is None) == (self.client_id is None):
@@ -51,31 +51,32 @@ class ActuatorAuthSettings(SettingsPart, frozen=True):
 class ActuatorSettings(SettingsPart, frozen=True):
     """One server at which clients of agents are lowered and restored, or tokens revoked."""
 
-    name: Annotated[Name, setting("name in answers, metrics and logs, at most 64 characters; unlike those of webhooks")]
+    name: Annotated[Name, setting("unique name in metrics and logs, at most 64 characters")]
     kind: Annotated[ActuatorKind, setting("product; `webhook` is for any other")]
     url: Annotated[str, setting("`hydra`: its admin API; `keycloak`: the server; `webhook`: where to post")]
-    issuers: Annotated[tuple[Name, ...], setting("issuers of the agents it serves: this server's `iss`", min_length=1)]
+    issuers: Annotated[
+        tuple[Name, ...], setting("`iss` of this server: issuers of the agents that it serves", min_length=1)
+    ]
     realm: Annotated[Name | None, setting("`keycloak`: realm of the clients")] = None
     tenants: Annotated[tuple[Name, ...], setting("tenants whose agents it serves; `*` is all", min_length=1)] = ("*",)
     clients: Annotated[Mapping[Name, Name], setting("client id by agent id, where they differ")] = {}
-    auth: Annotated[ActuatorAuthSettings | None, setting("null where the network guards the admin API")] = None
+    auth: Annotated[
+        ActuatorAuthSettings | None, setting("our credentials; null if the network guards the admin API")
+    ] = None
     secret: Annotated[Secret | None, setting("`webhook`: signing secret of Standard Webhooks, `whsec_…`")] = None
     confirm_url: Annotated[
-        str | None, setting('`webhook`: gets the same body, answers `{"confirmed": true}` once it is so')
+        str | None, setting('`webhook`: gets the same body, answers `{"confirmed": true}` when it is done')
     ] = None
     default_lifetime_s: Annotated[
         PositiveSeconds | None,
         setting(
-            "lifetime that the server gives tokens of a client without one of its own, s; "
-            "null is the server's usual: 3600 of `hydra`, 300 of `keycloak`"
+            "token lifetime of clients without their own, s; null is the server's usual: 3600 "
+            "of `hydra`, 300 of `keycloak`"
         ),
     ] = None
     every_level: Annotated[
         bool,
-        setting(
-            "bring about what `low` and `unknown` mean, too, and not only from `medium` on: then the client of every "
-            "agent is changed, and looked at every hour"
-        ),
+        setting("also apply the policy of `low` and `unknown`, which changes every agent's client"),
     ] = False
 
     def __post_init__(self) -> None:

@@ -23,38 +23,28 @@ _MIN_SECRET_CHARS = 12  # parts of a URL below this are no secrets, and are word
 class WebhookTarget(SettingsPart, frozen=True):
     """One target of alerts. Targets come from here alone, never from a request."""
 
-    name: Annotated[Name, setting("name of the target in delivery state and logs, at most 64 characters")]
+    name: Annotated[Name, setting("name in logs and deliveries, at most 64 characters")]
     url: Annotated[
         Secret,
-        setting(
-            "where alerts are posted, https (http to loopback): a text, `{env: NAME}` or `{file: PATH}`; not shown"
-        ),
+        setting("where alerts are posted; not shown"),
     ]  # some products put a token into the path
-    format: Annotated[AlertFormat, setting("how alerts are written for it")] = "cloudevents"
+    format: Annotated[AlertFormat, setting("format of alerts")] = "cloudevents"
     secret: Annotated[
         Secret | None,
-        setting(
-            "signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`; "
-            "for `cloudevents` and `ocsf`, which need it, and for no other"
-        ),
+        setting("signing secret of Standard Webhooks, `whsec_…`; required for `cloudevents` and `ocsf`"),
     ] = None
     previous_secret: Annotated[
         Secret | None,
-        setting("the secret before, which signs beside `secret` until the receiver has that one"),
+        setting("the secret before, which also signs until the receiver has the new one"),
     ] = None
-    routing_key: Annotated[
-        Secret | None, setting("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
-    ] = None
+    routing_key: Annotated[Secret | None, setting("integration key of PagerDuty")] = None
     levels: Annotated[
         tuple[LevelName, ...],
-        setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
+        setting("levels that it is notified of; `pagerduty` and `ocsf` also get those below medium", min_length=1),
     ] = ("medium", "high", "critical")
     signed: Annotated[
         bool,
-        setting(
-            "alerts come as JWTs (`application/jwt`, claim `alert`) that anybody can verify by `/ssf/jwks.json`; for "
-            "`cloudevents` and `ocsf`, where `shared_signals.enabled`"
-        ),
+        setting("send `cloudevents` and `ocsf` as JWTs that `/ssf/jwks.json` verifies; needs `shared_signals.enabled`"),
     ] = False
 
     def __post_init__(self) -> None:
