@@ -70,7 +70,9 @@ class EventSourceSettings(SettingsPart, frozen=True):
     ] = "native"
     mapping: Annotated[
         Mapping[str, Any],
-        setting("own mapping (`mapping`), or changes to that of its `format`; members: [mappings](mappings.md)"),
+        setting(
+            "own mapping (`mapping`), or changes to that of its `format`; members: [mappings](../docs/ingest-topics.md#a-mapping)"
+        ),
     ] = {}
 
     def __post_init__(self) -> None:
