@@ -47,9 +47,10 @@ def settings_table(*, whole: bool = False) -> str:
 
 def _type_and_default(kind: str, default: str) -> str:
     """The type without what follows from an empty default: null, or a list or mapping of texts."""
-    short = kind.replace("` / `", "`/`").removesuffix(" of text")
+    short = kind.replace("` / `", "`/`")
     if default in ("", "`[]`", "`{}`", '`""`', "`null`"):
-        return short.removesuffix(" or null")
+        return short.removesuffix(" or null").removesuffix(" of text")
+    short = short.removesuffix(" of text")
     return f"{short}, {default}"
 
 
