@@ -71,7 +71,7 @@ class EventSourceSettings(SettingsPart, frozen=True):
     mapping: Annotated[
         Mapping[str, Any],
         setting(
-            "own mapping (`mapping`), or changes to that of `format`: see [mappings](../docs/ingest-topics.md#a-mapping)"
+            "own mapping (`mapping`) or changes to that of `format`; see [mappings](../docs/ingest-topics.md#a-mapping)"
         ),
     ] = {}
 
