@@ -6,7 +6,7 @@ The routes here are documentation: the application does not serve them.
 
 from typing import Annotated, Any, Final
 
-from fastapi import Form, Header, Path, Response, Security
+from fastapi import Body, Header, Path, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
 from pydantic import ConfigDict, Field
 
@@ -348,7 +348,9 @@ def check_forwarded_call(
         **problem_responses({404: "no gateway is configured here", 413: "the body is too large", 421: _NOT_OURS}),
     },
 )
-def introspect_token(question: Annotated[IntrospectionQuestion, Form()]) -> None:
+def introspect_token(
+    question: Annotated[IntrospectionQuestion, Body(media_type="application/x-www-form-urlencoded")],
+) -> None:
     """For resource servers: a token of an agent whose level revokes is not active any more.
 
     By a client of `gateway.clients` (basic), or with a token of scope `trust.decide`.
