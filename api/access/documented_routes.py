@@ -199,6 +199,7 @@ def _header_param(name: str, description: str, **limits: Any) -> Any:
 _RequestId = Annotated[
     str, _header_param("X-Request-ID", "id of the request, given back with the answer", max_length=128)
 ]
+_FORM: Final = Body(media_type="application/x-www-form-urlencoded")  # fastapi.Form needs python-multipart
 _BY_TOKEN: Final = Security(oauth2_scheme, scopes=[SCOPE_DECIDE])
 _HOOK_SECRETS: Final[list[Any]] = [
     APIKeyHeader(
@@ -298,8 +299,7 @@ def check_call(
     """
 
 
-EXT_AUTHZ_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-for _method in EXT_AUTHZ_METHODS:
+for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
     gateways.add_api_route(
         "/ext-authz/{path:path}",
         check_call,
@@ -348,9 +348,7 @@ def check_forwarded_call(
         **problem_responses({404: "no gateway is configured here", 413: "the body is too large", 421: _NOT_OURS}),
     },
 )
-def introspect_token(
-    question: Annotated[IntrospectionQuestion, Body(media_type="application/x-www-form-urlencoded")],
-) -> None:
+def introspect_token(question: Annotated[IntrospectionQuestion, _FORM]) -> None:
     """For resource servers: a token of an agent whose level revokes is not active any more.
 
     By a client of `gateway.clients` (basic), or with a token of scope `trust.decide`.
