@@ -616,8 +616,8 @@ FEATURES: tuple[Feature, ...] = (
         RANK,
         1.0,
         "origin of arguments",
-        "a call that may change something takes a value that others may have written: 3 if it is new to every task of "
-        "the peer group, 2 if it is new to its task, 1.5 if nothing is remembered of the task, else 1",
+        "a call that may change something takes a value of others: 3 if it is new to every task of the peer group, 2 "
+        "if it is new to its task, 1.5 if nothing is remembered of the task and it is new to the peer group, else 1",
         Sentence(
             "{foreign_arguments}",
             "values that are known of the task",
@@ -645,8 +645,8 @@ FEATURES: tuple[Feature, ...] = (
         RANK,
         1.0,
         "route of arguments",
-        "as `argument_origin`, for a value without a hash: 2 if its route is new to the task, 1.5 if the "
-        "answer is not marked untrusted or nothing is remembered of the task, else 1",
+        "as `argument_origin`, for the route of a value without a hash: 2 if it is new to the task, 1.5 if the answer "
+        "is not marked untrusted, or if nothing is remembered of the task and it is new to the peer group",
         Sentence(
             "{argument_routes}",
             "ways that were used before",
