@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -56,7 +56,7 @@ class KafkaClientSettings(SettingsPart, frozen=True):
     group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
     names: Annotated[
         Mapping[TopicRole, Name], setting("names of our topics; one that is not named has its default")
-    ] = msgspec.field(default_factory=TopicNames()._asdict)  # type: ignore[arg-type] # its fields are the roles
+    ] = msgspec.field(default_factory=lambda: dict(zip(get_args(TopicRole), TopicNames(), strict=True)))
     session_timeout_s: Annotated[
         float, setting("a worker silent for so long loses its partitions, s", ge=6, le=1800)
     ] = 45.0
