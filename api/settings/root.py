@@ -108,11 +108,10 @@ class Settings(SettingsPart, frozen=True):
     retention: Annotated[
         Mapping[RetentionKind, Days | None],
         setting(
-            "days by kind: `decisions`, except an agent's current one; `cases`, since they changed last; `labels`, "
-            "what people said of decisions, once it is over: else as long as training may read the events "
-            "(`retention_days`, or `archive.retention_days` if there is an archive and that is longer); "
-            "`waiting_dead_letters`, which nobody replayed: else kept, bounded by their number; `log`, segments of the "
-            "event log that everybody has come past"
+            "days by kind: `decisions`, except an agent's current one; `cases`, after their last change; `labels`, "
+            "judgments that ended, by default as long as events (`archive.retention_days` if that is longer); "
+            "`waiting_dead_letters`, not yet replayed, by default no limit but their number; `log`, segments of the "
+            "event log that every reader has passed"
         ),
     ] = msgspec.field(default_factory=lambda: {"log": LOG_DAYS})
 
