@@ -26,6 +26,7 @@ from trustwatch.ingest.kafka.confluent import client_connection
 from trustwatch.ingest.kafka.kafka_python import group_source, retained_join
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
 from ..support.checkout import ROOT
@@ -620,11 +621,9 @@ def test_positions_are_noted_for_lag_tools(kafka: KafkaCluster, client: str, joi
 def test_topics_are_created_once_and_grow(kafka: KafkaCluster) -> None:
     """With the settings of the table; what is there already stays as it is."""
     made = settings(kafka)
-    topics = msgspec.structs.replace(
-        made.topic_names, **{role: f"{made.group_id}-{role}" for role in made.topic_names.__struct_fields__}
-    )
+    topics = TopicNames(*(f"{made.group_id}-{role}" for role in TopicNames._fields))
     with closing(open_admin(made)) as admin:
-        assert sorted(admin.create_topics(topics, 2, 1)) == sorted(msgspec.structs.astuple(topics))
+        assert sorted(admin.create_topics(topics, 2, 1)) == sorted(topics)
         assert admin.create_topics(topics, 4, 1) == []
         risk = admin.describe(topics.risk)
         assert risk is not None
