@@ -29,11 +29,10 @@ from .dialects.statements import insert_rows_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
 from .feedback_store import FeedbackStore, write_partition_rules
 from .identity_keys import adopt_identity_key, check_identity_key, correct_agent_keys, has_identity_key
-from .metadata_store import MetadataStore
 from .migrate import SCHEMA_REVISION, migrate, read_revision, refuse_newer
 from .model_store import ModelStore, write_switches
 from .outbox_store import OutboxStore, insert_outbox_rows
-from .partition_store import EventIdStore, PartitionStore, read_position, write_event_ids
+from .partition_store import EventIdStore, MetadataStore, PartitionStore, read_position, write_event_ids
 from .received_signal_store import ReceivedSignalStore
 from .retention import Retention
 from .security_event_store import SecurityEventStore
