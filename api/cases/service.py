@@ -16,7 +16,7 @@ from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
 from trustwatch.scoring.delivery.notifiers.alert_events import build_case_row
 from trustwatch.scoring.records.cases import Case, CaseAction, CaseAgent, CaseEntry, CaseStatistics, CaseStatus
 from trustwatch.scoring.records.commits import OutboxRow
-from trustwatch.scoring.store.case_settings import DEFAULT_CASES
+from trustwatch.scoring.store.case_assignment import DEFAULT_CASES
 from trustwatch.scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
 from trustwatch.scoring.store.database import Page
 

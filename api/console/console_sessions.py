@@ -27,7 +27,7 @@ from starlette.requests import Request
 
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.scoring.store.metadata_store import MetadataStore
+from trustwatch.scoring.store.partition_store import MetadataStore
 
 from ..http.auth.callers import (
     CONSOLE_NAME_PREFIX,

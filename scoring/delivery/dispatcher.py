@@ -18,7 +18,7 @@ import structlog
 from trustwatch.ingest.errors import ConfigError, Unavailable
 
 from ..records.commits import LeasedDelivery
-from ..store.case_settings import DEFAULT_CASES, CaseSettings
+from ..store.case_assignment import DEFAULT_CASES, CaseSettings
 from ..store.outbox_store import DeliveryRoute, DeliverySettlement, OutboxStore
 from .delivery_target import ATTEMPT_TIMEOUT_S, DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 

@@ -30,10 +30,9 @@ from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine
 from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy
-from ..records.agents import IdentityConflict
+from ..records.agents import LATEST_MS, IdentityConflict
 from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input
 from ..records.decisions import Decision
-from ..records.wire_integer import LATEST_MS
 from .control_records import ControlRecords
 from .model_switch import ActiveModels, ModelSwitcher
 

@@ -11,8 +11,7 @@ import msgspec
 from trustwatch.ingest.identities import IdentityHasher
 
 from ..policy.risk_view import CommitVersion
-from ..records.agents import AgentSummary, RiskLevel, RiskRecord, summary_from_record
-from ..records.wire_integer import WireInteger
+from ..records.agents import AgentSummary, RiskLevel, RiskRecord, WireInteger, summary_from_record
 from .ipc import MAX_FRAME_ITEMS, AgentErased, LevelChange, PipelineUpdate
 from .topic_publisher import ERASED_UP_TO_HEADER, Heartbeat
 

@@ -26,12 +26,11 @@ from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event, with_console_link
 from ..policy.book import LivePolicy
-from ..records.agents import AgentIdentity, AgentSummary, RiskLevel, risk_record
+from ..records.agents import AgentIdentity, AgentSummary, RiskLevel, WireInteger, risk_record
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
-from ..records.wire_integer import WireInteger
 from ..store.sql_store import SqlStore
 
 ERASED_UP_TO_HEADER = "forgotten_up_to"

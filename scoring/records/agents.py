@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,16 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
 from .indicators import NO_INDICATORS
-from .wire_integer import WireInteger
+
+WireInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number that frames and columns can hold: a larger one would stop each reader of the record, every time."""
+
+LATEST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999 in UTC milliseconds; later times cannot be formatted."""
+
+WireTime = Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
+"""A time in UTC milliseconds."""
+
 
 ConcernName = Literal["compromise", "malfunction", "overreach"]
 """Concern that an agent's level is about, in the words of settings and answers: `models.concerns.CONCERNS`."""

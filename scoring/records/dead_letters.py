@@ -12,7 +12,7 @@ from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import Record
 
-from .wire_integer import WireTime
+from .agents import WireTime
 
 PIPELINE_SENDER = "pipeline"
 """Sender of letters that the pipeline makes of records of all tenants; no caller is called so, as it would see them."""

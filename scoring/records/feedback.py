@@ -8,8 +8,7 @@ import msgspec
 
 from trustwatch.ingest.described import AgentType, DecisionId, Level, member
 
-from .agents import AgentIdentity, AgentName
-from .wire_integer import WireInteger
+from .agents import AgentIdentity, AgentName, WireInteger
 
 FeedbackVerdict = Literal["false_positive", "true_positive"]
 RuleScopeKind = Literal["agent", "peer_group"]

@@ -13,15 +13,31 @@ One process routes at a time, so what it decides here nobody else decides otherw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
 
 from ..records.agents import RiskLevel
 from ..records.cases import CaseAgent, CaseOfAlert, CaseStatus, CaseTie
-from .case_settings import CaseSettings
 from .open_cases import AlertedLevelChange, OpenCase, OpenCases, read_level_change, tie_digest
+
+
+class CaseSettings(NamedTuple):
+    """Bounds of cases. No operator sets them: a day is how far apart people look for one cause.
+
+    Attributes:
+        window_s: a rise joins the case of an agent that it delegates to or was delegated by, or that had the same new
+            target, key or network, if that agent rose within this time.
+        max_agents: agents of one case; further ones open another: nobody reads a longer list.
+    """
+
+    window_s: int = 86_400
+    max_agents: int = 200
+
+
+DEFAULT_CASES = CaseSettings()
+
 
 if TYPE_CHECKING:
     from .codec import AnyRow

@@ -17,8 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from trustwatch.ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 
-from .dialects import advice_on, dialect_of, is_damaged, is_transient
-from .dialects.job_locks import JobLock
+from .dialects import JobLock, advice_on, dialect_of, is_damaged, is_transient
 from .dialects.statements import MAX_IN_LIST, chunked
 from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope
 from .sql_schema import META

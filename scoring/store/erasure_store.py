@@ -18,7 +18,7 @@ from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
 from .codec import RowCodec
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import insert_or_skip, starts_with
-from .metadata_store import UPSERT_META
+from .partition_store import UPSERT_META
 from .sql_schema import ERASURES, FORGOTTEN, META
 
 FORGET_POSITION_PREFIX = "forget."

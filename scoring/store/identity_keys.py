@@ -15,7 +15,7 @@ from . import codec
 from .containment_store import edge_params
 from .database import IDENTITY_PROOF, Database
 from .dialects.statements import insert_or_skip
-from .metadata_store import UPSERT_META
+from .partition_store import UPSERT_META
 from .sql_schema import (
     ACTUATIONS,
     AGENT_NAME_COLUMNS,

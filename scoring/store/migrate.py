@@ -1,73 +1,155 @@
-"""Bring a database to the tables this program expects, at start and safely beside other starting processes."""
+"""Bring a database to the tables that this program expects, at start and safely next to other starting processes.
+
+Tables are declared once, in `sql_schema.py`. An empty database gets them as they are declared. A database of an earlier
+version gets what it lacks: tables, columns (each with a default) and indexes. What an earlier version had and this one
+has not is dropped by name.
+"""
 
 from __future__ import annotations
 
-import threading
+import hashlib
 from pathlib import Path
+from typing import Any
 
-from alembic import command
-from alembic.config import Config
+import msgspec
+import zstandard
+from alembic.autogenerate import produce_migrations
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    delete,
+    insert,
+    inspect,
+    text,
+)
 
 from trustwatch.ingest.errors import ConfigError
 
+from ..records.agents import AgentRow
+from ..records.commits import Position
 from .database import DamagedStore
 from .dialects import dialect_of
 from .sql_schema import METADATA
 
-# Alembic keeps its context in module globals, so one thread of a process may migrate at a time.
-_MIGRATION_MUTEX = threading.Lock()
+SCHEMA_REVISION = "0027"
+"""Revision of the tables; it rises with each change to a table that a released version has."""
+
+_DROPPED_TABLES = ("case_threads", "saved_views", "shared_views", "checkpoints", "snapshots")
+_DROPPED_INDEXES = ("ix_edges_time",)
+_DROPPED_VALUES = "DELETE FROM meta WHERE key IN ('snapshots.generation', 'database_id')"
+_REVISIONS = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 class StoreTooNew(ConfigError):
-    """The database was written by a newer Trustwatch; nothing was touched."""
+    """A newer Trustwatch wrote the database; nothing was changed."""
 
     code = "store_too_new"
 
 
-def alembic_config() -> Config:
-    """Configuration of Alembic without an ini file: where the migrations are, and what they must lead to."""
-    config = Config()
-    folder = str(Path(__file__).parent / "migrations")
-    config.set_main_option("script_location", folder.replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["metadata"] = METADATA
-    return config
-
-
 def migrate(engine: Engine, checkpoints: Path | None = None) -> None:
-    """Run the migrations that are missing, all in one transaction. Raises StoreTooNew.
+    """Bring the tables to `SCHEMA_REVISION` in one transaction. Raises StoreTooNew.
 
-    *checkpoints*: see `checkpoint_import.py`.
+    *checkpoints* is the folder of the checkpoints that builds between 0.2 and 0.3 wrote.
     """
-    config = alembic_config()
-    config.attributes["checkpoints"] = checkpoints
-    scripts = ScriptDirectory.from_config(config)
-    with _MIGRATION_MUTEX, dialect_of(engine).writer(engine).begin() as connection:
-        dialect_of(engine).lock_for_migration(connection)
+    dialect = dialect_of(engine)
+    with dialect.writer(engine).begin() as connection:
+        dialect.lock_for_migration(connection)
         current = read_revision(connection)
-        refuse_newer(scripts, current)
-        if current != scripts.get_current_head():
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        refuse_newer(current)
+        if current == SCHEMA_REVISION:
+            return
+        if current is None:
+            dialect.create_tables(connection)
+        else:
+            _upgrade(connection, checkpoints)
+        dialect.tune_tables(connection)
+        _REVISIONS.create(connection, checkfirst=True)
+        connection.execute(delete(_REVISIONS))
+        connection.execute(insert(_REVISIONS).values(version_num=SCHEMA_REVISION))
+
+
+def _upgrade(connection: Connection, checkpoints: Path | None) -> None:
+    METADATA.create_all(connection)  # the missing tables alone
+    context = MigrationContext.configure(connection, opts={"include_object": _is_declared, "compare_type": False})
+    operations = Operations(context)
+    waiting: list[Any] = [produce_migrations(context, METADATA).upgrade_ops]
+    while waiting:
+        operation = waiting.pop(0)
+        if hasattr(operation, "ops"):
+            waiting = [*operation.ops, *waiting]
+        else:
+            operations.invoke(operation)
+    if inspect(connection).has_table("checkpoints"):
+        _import_checkpoints(connection, checkpoints)
+    for name in _DROPPED_TABLES:
+        operations.drop_table(name, if_exists=True)
+    for name in _DROPPED_INDEXES:
+        operations.drop_index(name, if_exists=True)
+    connection.execute(text(_DROPPED_VALUES))
+
+
+def _is_declared(_item: object, _name: str | None, _kind: str, reflected: bool, declared: object) -> bool:
+    """Leave alone what only the database has, such as tables of weeks and indexes of an operator."""
+    return not reflected or declared is not None
 
 
 def read_revision(connection: Connection) -> str | None:
-    """Revision of the tables; None = there are none of ours. Raises DamagedStore where they say two things."""
+    """Revision of the tables; None if the database has no tables of ours. Raises DamagedStore if it has several."""
     try:
         return MigrationContext.configure(connection).get_current_revision()
     except CommandError as error:
         raise DamagedStore(error) from error
 
 
-def refuse_newer(scripts: ScriptDirectory, current: str | None) -> None:
+def refuse_newer(current: str | None) -> None:
     """Raise StoreTooNew for a revision that this program does not know."""
-    revisions = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in revisions:
+    if current is not None and current > SCHEMA_REVISION:
         raise StoreTooNew(
-            f"the database is at revision {current!r}, this program knows up to {scripts.get_current_head()!r}: "
-            "it was written by a newer Trustwatch; start that version, or restore a backup"
+            f"the database is at revision {current!r}, this program knows up to {SCHEMA_REVISION!r}: it was written by "
+            "a newer Trustwatch; start that version, or restore a backup"
         )
+
+
+# Checkpoints are files in which builds between 0.2 and 0.3 kept the newest states of agents. They become rows at the
+# first start: otherwise agents would continue from older rows, although their partition has passed these events.
+
+_CHECKPOINT_HEAD = b"TWCP\x01"
+_decode_rows = msgspec.msgpack.Decoder(list[AgentRow]).decode
+
+
+def _import_checkpoints(connection: Connection, folder: Path | None) -> None:
+    """Write the rows of all agents in the files below *folder* that the table `checkpoints` names.
+
+    Raises ConfigError if a file is missing or damaged; nothing is changed then.
+    """
+    query = 'SELECT partition, epoch, "offset", name, digest FROM checkpoints ORDER BY partition, epoch, "offset"'
+    for partition, epoch, offset, name, digest in connection.execute(text(query)).all():
+        rows = _read_checkpoint(folder, name, digest)  # the newest file of a partition comes last and wins
+        dialect_of(connection).write_agents(connection, rows, Position(partition, epoch, offset))
+
+
+def _read_checkpoint(folder: Path | None, name: str, digest: str) -> list[AgentRow]:
+    try:
+        content = b"" if folder is None else (folder / name).read_bytes()
+    except OSError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != digest or not content.startswith(_CHECKPOINT_HEAD):
+        raise ConfigError(
+            f"the newest states of some agents are in the checkpoint {name}, which is missing or damaged in {folder}: "
+            "copy what is at `store.checkpoints` to that folder and start again; or start the previous version with "
+            "its settings and stop it cleanly (SIGTERM), which leaves no checkpoints. Nothing was changed"
+        )
+    return _decode_rows(zstandard.ZstdDecompressor().decompress(content[len(_CHECKPOINT_HEAD) :]))

@@ -18,8 +18,7 @@ from ..records.agents import AgentName, RiskLevel
 from ..records.cases import CaseOfAlert
 from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, OutboxRow
 from . import codec
-from .case_assignment import assign_cases
-from .case_settings import DEFAULT_CASES, CaseSettings
+from .case_assignment import DEFAULT_CASES, CaseSettings, assign_cases
 from .database import Database, Page, Tenants, visible, with_values
 from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
 from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS

@@ -82,11 +82,11 @@ TEXT = Text().with_variant(EscapedText(), "postgresql")
 """SQLite keeps U+0000 and orders byte by byte by itself."""
 
 
-# Tables of the store. The migrations build the same ones; a test compares the two.
+# Tables of the store. `migrate.py` adds to a database of an earlier version what these declare; a column that is added
+# to a released table needs a default.
 #
 # Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers stored as signed ones, the only kind databases
-# have. State blobs stand behind what lists show, so that a reader of those columns never touches their overflow pages;
-# columns that a migration adds can only stand behind them.
+# have. State blobs are behind what lists show, so that a reader of those columns never touches their overflow pages.
 
 
 METADATA = MetaData()
@@ -140,6 +140,7 @@ def struct_table(
     agent_key: str = "agent_key",
     without: Collection[str] = (),
     defaults: bool = False,
+    **options_of_table: Any,
 ) -> Table:
     """A table with a column for each member of a struct, in their order; `codec.RowCodec` converts between the two.
 
@@ -155,7 +156,7 @@ def struct_table(
         for at, kind in {} if member.name in without else types.items():
             options: dict[str, Any] = {"primary_key": at in key, "unique": at == unique, "server_default": default}
             columns.append(Column(at, kind, nullable=False, autoincrement=False, **options))
-    return Table(name, METADATA, *columns, *more)
+    return Table(name, METADATA, *columns, *more, **options_of_table)
 
 
 class StoredMember(NamedTuple):
@@ -276,6 +277,7 @@ DECISIONS = struct_table(
         postgresql_where=text("cause = 'release'"),
     ),
     key=("decision_id",),
+    postgresql_partition_by="RANGE (decided_ms)",
 )
 
 CHAINS = Table(

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import BigInteger, Connection, Engine, bindparam, case, delete, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
@@ -30,11 +29,10 @@ from .dialects.statements import insert_rows_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
 from .feedback_store import FeedbackStore, write_partition_rules
 from .identity_keys import adopt_identity_key, check_identity_key, correct_agent_keys, has_identity_key
-from .metadata_store import MetadataStore
-from .migrate import alembic_config, migrate, read_revision, refuse_newer
+from .migrate import SCHEMA_REVISION, migrate, read_revision, refuse_newer
 from .model_store import ModelStore, write_switches
 from .outbox_store import OutboxStore, insert_outbox_rows
-from .partition_store import EventIdStore, PartitionStore, read_position, write_event_ids
+from .partition_store import EventIdStore, MetadataStore, PartitionStore, read_position, write_event_ids
 from .received_signal_store import ReceivedSignalStore
 from .retention import Retention
 from .security_event_store import SecurityEventStore
@@ -281,10 +279,9 @@ def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
     except BaseException:
         store.close()
         raise
-    scripts = ScriptDirectory.from_config(alembic_config())
-    if current != scripts.get_current_head():
+    if current != SCHEMA_REVISION:
         store.close()
-        refuse_newer(scripts, current)
+        refuse_newer(current)
         raise ConfigError(
             "the store has no tables of ours yet: start the service once"
             if current is None

@@ -15,7 +15,7 @@ from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.cases import Case, CaseEntry
 from trustwatch.scoring.records.commits import CASE_KEY_PREFIX, OutboxRow
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.store.case_settings import CaseSettings
+from trustwatch.scoring.store.case_assignment import CaseSettings
 from trustwatch.scoring.store.case_store import CaseFilters, CaseUpdate, new_case
 from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
-from sqlalchemy import insert, inspect, select, text
+from sqlalchemy import text
 
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.commits import OutboxRow
@@ -23,7 +23,6 @@ from trustwatch.scoring.store import security_event_store
 from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
 from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS
-from trustwatch.scoring.store.sql_schema import STREAM_SUBJECTS
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..support.stream_figures import StreamFigures, stream_figures
@@ -215,38 +214,23 @@ def test_a_known_subject_can_be_changed_where_no_other_fits(
     assert len(said) == 6
 
 
-def test_a_store_from_before_learns_which_subjects_are_compound(store: SqlStore, seqs: list[int]) -> None:
-    """By the format of each, over several batches: simple ones are neither read for each change nor in the bound."""
-    simple = [{"format": "opaque", "id": f"bot-{number}"} for number in range(1_005)]
-    compound = [{"format": "aliases", "identifiers": simple[:2]}, {"format": "complex", "application": simple[2]}]
-    rows = [
-        security_event_store._subject_params(stream, StreamSubject(subject, True, NOW))
-        for stream in (STREAM, PUSHED)
-        for subject in (*simple, *compound)
-    ]
+def test_subjects_of_a_store_from_before_are_found(store: SqlStore, seqs: list[int]) -> None:
+    """Builds before 0017 did not know which subjects are compound: all of theirs are read for each change."""
+    subjects = [{"format": "opaque", "id": "bot"}, {"format": "aliases", "identifiers": [{"format": "opaque"}]}]
+    for subject in subjects:
+        assert store.security_events.put_subject(STREAM, StreamSubject(subject, True, NOW), 100)
     engine = store.database.writing_engine
     with engine.begin() as connection:
-        connection.execute(insert(STREAM_SUBJECTS), rows)
         connection.execute(text("DROP INDEX ix_stream_subjects_compound"))
         connection.execute(text("ALTER TABLE stream_subjects DROP COLUMN compound"))
-        connection.execute(text("ALTER TABLE agents DROP COLUMN announced_paths"))  # of 0020, which comes again
-        connection.execute(text("ALTER TABLE agents DROP COLUMN capabilities"))  # of 0025
-        connection.execute(text("CREATE INDEX ix_edges_time ON edges (last_ms)"))  # until 0022
-        for name, holder in (("saved_views", "owner"), ("shared_views", "tenant")):  # until 0026
-            members = f"view_id TEXT PRIMARY KEY, {holder} TEXT, page TEXT, name TEXT, changed_ms BIGINT, query TEXT"
-            connection.execute(text(f"CREATE TABLE {name} ({members})"))
-            connection.execute(text(f"CREATE INDEX ix_{name}_{holder} ON {name} ({holder}, page)"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0016'"))
 
     migrate(engine)
 
-    assert {"saved_views", "shared_views"}.isdisjoint(inspect(engine).get_table_names())
-    assert len(store.security_events.list_subjects(["s1", "p1"], [])["s1"]) == 2
-    with engine.begin() as connection:
-        found = connection.execute(select(STREAM_SUBJECTS)).all()
-    columns = ("stream_id", "digest", "subject", "compound", "owner", "wanted", "changed_ms")
-    expected = {tuple(row[column] for column in columns) for row in rows}
-    assert {tuple(getattr(row, column) for column in columns) for row in found} == expected
+    found = store.security_events.list_subjects(["s1"], [])["s1"]
+    assert sorted(one.subject["format"] for one in found) == ["aliases", "opaque"]
+    assert store.security_events.put_subject(STREAM, StreamSubject(subjects[0], False, NOW), 100)
+    assert not store.security_events.list_subjects(["s1"], subjects[:1])["s1"][-1].wanted
 
 
 def test_verifications_are_of_a_stream(store: SqlStore, seqs: list[int]) -> None:

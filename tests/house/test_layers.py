@@ -69,7 +69,7 @@ IMPORTERS = {
 
 
 def modules(layer: str) -> list[Path]:
-    """Python files of a layer, the ones that alembic runs included."""
+    """Python files of a layer."""
     return sorted((ROOT / layer).rglob("*.py"))
 
 

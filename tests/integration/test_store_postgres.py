@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
@@ -26,13 +25,14 @@ from trustwatch.scoring.records.commits import Commit, LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store import migrate
 from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
-from trustwatch.scoring.store.dialects import postgresql, weekly_tables
+from trustwatch.scoring.store.dialects import postgresql
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
 from ..support.checkout import ROOT, process_command
+from ..support.old_schemas import SCHEMAS, revisions_of
 
 if TYPE_CHECKING:
     from scripts.service_stack import Postgres
@@ -123,20 +123,33 @@ def commit(store: SqlStore, partition: int = 0, **parts: object) -> Position:
 # Tables
 
 
-def test_migrations_agree_with_the_tables(store: SqlStore) -> None:
-    """What the migrations build is what the code declares, the tables of weeks aside; all text sorts byte by byte."""
-    store.retention.prepare_weeks(NOW)
-    head = ScriptDirectory.from_config(migrate.alembic_config()).get_current_head()
-    options = {"include_name": lambda name, kind, _: kind != "table" or not str(name).startswith("decisions_")}
-    with store.database.read() as connection:
-        context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, METADATA) == []
-        assert context.get_current_revision() == head
-        words = text(
-            "SELECT table_name, column_name, collation_name FROM information_schema.columns "
-            "WHERE table_schema = 'public' AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
-        )
-        assert connection.execute(words).all() == []
+@pytest.mark.parametrize("old", [None, *revisions_of("postgresql")])
+def test_a_database_gets_the_tables_of_today(postgres: Postgres, postgres_url: str, old: str | None) -> None:
+    """A new one and one of an earlier version have what the code declares, the tables of weeks aside.
+
+    All text sorts byte by byte.
+    """
+    if old is not None:
+        name = postgres_url.rpartition("/")[2]
+        postgres.sql("set role trustwatch;" + (SCHEMAS / f"postgresql-{old}.sql").read_text(), name)
+        postgres.sql(f"insert into alembic_version values ('{old}')", name)
+    with closing(open_store(postgres_url)) as store:
+        store.retention.prepare_weeks(NOW)
+        options = {"include_name": lambda name, kind, _: kind != "table" or not str(name).startswith("decisions_")}
+        with store.database.read() as connection:
+            context = MigrationContext.configure(connection, opts=options)
+            assert compare_metadata(context, METADATA) == []
+            assert context.get_current_revision() == migrate.SCHEMA_REVISION
+            words = text(
+                "SELECT table_name, column_name, collation_name FROM information_schema.columns "
+                "WHERE table_schema = 'public' AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
+            )
+            assert connection.execute(words).all() == []
+            stored = text("SELECT relname, reloptions FROM pg_class WHERE reloptions IS NOT NULL ORDER BY 1")
+            assert connection.execute(stored).all()[:2] == [
+                ("agents", ["fillfactor=70", "toast_tuple_target=8160"]),
+                ("edges", ["fillfactor=70"]),
+            ]
 
 
 def test_processes_migrate_side_by_side(postgres_url: str) -> None:
@@ -204,7 +217,7 @@ def test_options_of_the_url_are_kept(postgres_store_url: str) -> None:
 
 def test_weeks_of_decisions(store: SqlStore) -> None:
     """Whole weeks are dropped; an agent's current decision outlives its week and stays one row when it is repeated."""
-    week = weekly_tables.WEEK_MS
+    week = postgresql.WEEK_MS
     made = [decision(number, number % 2, NOW + number * week) for number in range(5)]
     commit(store, decisions=made[:2])  # before there are weeks
     store.retention.prepare_weeks(NOW)
@@ -229,13 +242,12 @@ def test_upkeep_again_and_at_once(store: SqlStore, second: SqlStore) -> None:
     """Two replicas that prepare at a time make every week once; a week later one more is there."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda replica: replica.retention.prepare_weeks(NOW), [store, second]))
-    store.retention.prepare_weeks(NOW + weekly_tables.WEEK_MS)
+    store.retention.prepare_weeks(NOW + postgresql.WEEK_MS)
 
     with store.database.read() as connection:
-        found = weekly_tables.list_weeks(connection)
+        found = postgresql.list_weeks(connection)
     assert [week.start_ms for week in found] == [
-        weekly_tables.week_of(NOW).start_ms + number * weekly_tables.WEEK_MS
-        for number in range(weekly_tables.WEEKS_AHEAD + 2)
+        postgresql.week_of(NOW).start_ms + number * postgresql.WEEK_MS for number in range(postgresql.WEEKS_AHEAD + 2)
     ]
 
 

@@ -103,7 +103,7 @@ def run(folder: Path, *arguments: str, program: list[str] | None = None) -> str:
 
 
 def test_it_holds_all_files_of_the_packages_and_nothing_else(source: Path) -> None:
-    """Modules, migrations, templates, assets and their licences: what lies in a package's folder is packed."""
+    """Modules, templates, assets and their licences: what lies in a package's folder is packed."""
     below = os.walk(source / "trustwatch", followlinks=True)
     paths = [Path(folder, name).relative_to(source) for folder, _, names in below for name in names]
     in_tree = {path.as_posix() for path in paths if "__pycache__" not in path.parts}
@@ -162,7 +162,7 @@ def test_every_module_is_imported_from_the_wheel(tmp_path: Path) -> None:
     names = [
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for name in packed()
-        if name.startswith("trustwatch/") and name.endswith(".py") and "/migrations/" not in name
+        if name.startswith("trustwatch/") and name.endswith(".py")
     ]
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS], input=json.dumps(sorted(names)), capture_output=True, text=True, cwd=tmp_path
@@ -300,7 +300,7 @@ def until(reached: Callable[[], Any], within_s: float = 90.0) -> Any:
 
 @pytest.fixture(scope="module")
 def served(made: Made) -> Iterator[httpx2.Client]:
-    """A service on that model, ready; its database is made by the packed migrations."""
+    """A service on that model, ready; its database is made by the packed program."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = made.folder / "settings.yaml"

@@ -21,7 +21,6 @@ from ...records.agent_pages import AgentPage, StateFormat
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from . import postgresql, sqlite
-from .job_locks import JobLock
 from .statements import DialectInsert, contains, insert_or_skip, starts_with, upsert
 
 __all__ = [
@@ -42,6 +41,16 @@ __all__ = [
 EXPECTED_URL = "expected sqlite:////path/to/file.db or postgresql://user:password@host:5432/database"
 
 
+class JobLock(Protocol):
+    """A job that was taken."""
+
+    def is_held(self) -> bool:
+        """True while it is ours; False once the connection broke, even where another one could be made."""
+
+    def release(self) -> None:
+        """Let another one have it."""
+
+
 class Dialect(Protocol):
     """Functions that each database has in its own module."""
 
@@ -59,6 +68,12 @@ class Dialect(Protocol):
 
     def lock_for_migration(self, connection: Connection) -> None:
         """Keep every other migrating process out until the transaction ends."""
+
+    def create_tables(self, connection: Connection) -> None:
+        """Create the tables in an empty database."""
+
+    def tune_tables(self, connection: Connection) -> None:
+        """Set how tables of a new revision are stored."""
 
     def guide_planner(self, engine: Engine) -> None:
         """Tell the planner what it does not find out by itself, once the tables are there."""

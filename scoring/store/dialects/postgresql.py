@@ -9,47 +9,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, MetaData, PrimaryKeyConstraint, Table, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.extras import require_extra
+from trustwatch.ingest.timestamps import DAY_MS, WEEK_MS
 
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
-from .job_locks import acquire_job_lock
-from .postgresql_copy import copy_agents
-from .postgresql_copy import fetch_agents as read_agents
-from .postgresql_copy import fetch_page as read_page
+from ..sql_schema import DECISIONS, METADATA
+from .postgresql_copy import copy_agents, fetch_agents, fetch_page
 from .statements import UPSERT_AGENT
-from .weekly_tables import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
-
-__all__ = [
-    "ROW_PURGED_DECISIONS",
-    "acquire_job_lock",
-    "advice_on",
-    "compact",
-    "copy_to",
-    "guide_planner",
-    "is_transient",
-    "lock_for_migration",
-    "make_engine",
-    "make_reading_engine",
-    "prepare_weeks",
-    "purge_weeks",
-    "read_agents",
-    "read_page",
-    "reader",
-    "try_transaction_lock",
-    "write_agents",
-    "writer",
-]
 
 DRIVER = "postgresql+psycopg"
 LOCK_TIMEOUT_MS = 5_000
@@ -85,8 +63,20 @@ _INSERT_ATTEMPTS = 5
 
 _MIN_SERVER_VERSION = 140_000
 _SERVER_SETTINGS = "SELECT current_setting('server_version_num'), current_setting('server_encoding')"
+
+# Keys of advisory locks: one space for those of transactions and of sessions.
 _MIGRATION_LOCK = 0x7457_0001
 _TRANSACTION_LOCK_KEYS = {"route": 0x7457_0002, "derive": 0x7457_0007}
+_WEEKS_LOCK_KEY = 0x7457_0003
+JOB_LOCK_KEYS = {
+    "keeper": 0x7457_0004,
+    "erasures": 0x7457_0005,
+    "transmitter": 0x7457_0006,
+    "learning": 0x7457_0008,
+    "signal poller": 0x7457_0009,
+}
+
+read_agents, read_page = fetch_agents, fetch_page
 
 
 def make_reading_engine(url: URL) -> Engine:
@@ -136,6 +126,26 @@ def reader(engine: Engine) -> Engine:
 def writer(engine: Engine) -> Engine:
     """Transactions that write, READ COMMITTED whatever the server's default is."""
     return engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def create_tables(connection: Connection) -> None:
+    """Create the tables as they are declared; decisions are partitioned by week."""
+    METADATA.create_all(connection, [table for table in METADATA.sorted_tables if table is not DECISIONS], False)
+    decisions = DECISIONS.to_metadata(MetaData())
+    # A partitioned table needs what it is partitioned by in its key; a repeated decision has the same time.
+    decisions.c.decided_ms.primary_key = True
+    decisions.append_constraint(PrimaryKeyConstraint(decisions.c.decision_id, decisions.c.decided_ms))
+    decisions.create(connection, checkfirst=False)
+    connection.execute(text("CREATE TABLE decisions_default PARTITION OF decisions DEFAULT"))
+
+
+def tune_tables(connection: Connection) -> None:
+    """Leave room in pages of rows that change all the time, and move no state of agents out of line.
+
+    Measured: docs/store.md.
+    """
+    connection.execute(text("ALTER TABLE agents SET (fillfactor = 70, toast_tuple_target = 8160)"))
+    connection.execute(text("ALTER TABLE edges SET (fillfactor = 70)"))
 
 
 def guide_planner(_engine: Engine) -> None:
@@ -225,3 +235,165 @@ def is_transient(error: DBAPIError) -> bool:
     if state is None:
         return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     return state in _TRANSIENT or state[:2] in _TRANSIENT_CLASSES
+
+
+# Decisions have one table a week (Monday to Sunday, UTC), so that old ones are removed by dropping a table.
+#
+# `decisions_default` holds what no week takes: times for which no week was prepared, and decisions that are still an
+# agent's current one when their week is dropped. It is purged row by row.
+
+
+_FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05
+WEEKS_AHEAD = 4
+"""Weeks prepared beyond the current one: upkeep may fail to run for so long before rows take a detour."""
+
+ROW_PURGED_DECISIONS: Table = DECISIONS.to_metadata(MetaData(), name="decisions_default")
+_CURRENT = "EXISTS (SELECT FROM agents a WHERE a.key = d.agent_key AND a.decision_id = d.decision_id)"
+_ADVANCE_ANCHORS = (
+    "UPDATE decision_chains c SET anchor_sequence = last.chain_sequence, anchor_digest = last.chain_digest FROM "
+    "(SELECT DISTINCT ON (partition) partition, chain_sequence, chain_digest FROM {week} WHERE chain_sequence > 0 "
+    "ORDER BY partition, chain_sequence DESC) last "
+    "WHERE c.partition = last.partition AND c.anchor_sequence < last.chain_sequence"
+)
+"""The chains begin behind the week's decisions once it is gone; those of it that are kept are checked by themselves."""
+_SELECT_WEEKS = text(
+    "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+    "WHERE i.inhparent = 'decisions'::regclass AND c.relname ~ '^decisions_[0-9]{8}$' ORDER BY 1"
+)
+
+
+class DecisionWeek(NamedTuple):
+    """The table of one week: `start_ms` <= decided_ms < `end_ms`."""
+
+    name: str
+    start_ms: int
+
+    @property
+    def end_ms(self) -> int:
+        """Beginning of the next week."""
+        return self.start_ms + WEEK_MS
+
+
+def week_of(at_ms: int) -> DecisionWeek:
+    """The week that *at_ms* falls into.
+
+    >>> week_of(1_764_000_000_000)
+    DecisionWeek(name='decisions_20251124', start_ms=1763942400000)
+    """
+    start_ms = (at_ms - _FIRST_MONDAY_MS) // WEEK_MS * WEEK_MS + _FIRST_MONDAY_MS
+    return DecisionWeek(f"decisions_{datetime.fromtimestamp(start_ms / 1000, UTC):%Y%m%d}", start_ms)
+
+
+def list_weeks(connection: Connection) -> list[DecisionWeek]:
+    """Weeks that have a table, oldest first."""
+    return [week_from_name(row.relname) for row in connection.execute(_SELECT_WEEKS)]
+
+
+def week_from_name(name: str) -> DecisionWeek:
+    """The week whose table has that *name*."""
+    day = datetime.strptime(name.removeprefix("decisions_"), "%Y%m%d").replace(tzinfo=UTC)
+    return DecisionWeek(name, int(day.timestamp()) * 1000)
+
+
+def prepare_weeks(engine: Engine, now_ms: int) -> None:
+    """Make the tables of the week of *now_ms* and of those ahead, each in a transaction of its own."""
+    weeks = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
+    with engine.begin() as connection:
+        there = set(list_weeks(connection))
+    for week in weeks:
+        if week not in there:
+            with engine.begin() as connection:
+                _create_week(connection, week)
+
+
+def _create_week(connection: Connection, week: DecisionWeek) -> None:
+    """Create a week's table, with rows that came too early from the default table. Others wait, a moment as a rule."""
+    _lock_weeks(connection)
+    if week in list_weeks(connection):
+        return  # somebody else was faster
+    inside = f"decided_ms >= {week.start_ms} AND decided_ms < {week.end_ms}"
+    for statement in (
+        "LOCK TABLE decisions_default IN ACCESS EXCLUSIVE MODE",
+        f"CREATE TABLE {week.name} (LIKE decisions INCLUDING DEFAULTS)",
+        f"WITH moved AS (DELETE FROM decisions_default WHERE {inside} RETURNING *) "  # noqa: S608 (numbers and names)
+        f"INSERT INTO {week.name} SELECT * FROM moved",
+        f"ALTER TABLE decisions ATTACH PARTITION {week.name} FOR VALUES FROM ({week.start_ms}) TO ({week.end_ms})",
+    ):
+        connection.execute(text(statement))
+
+
+def _lock_weeks(connection: Connection) -> None:
+    """Lock the weeks: one process at a time makes or drops them; millions of rows may take longer than other work."""
+    connection.execute(text("SET LOCAL statement_timeout = '10min'"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:job)"), {"job": _WEEKS_LOCK_KEY})
+
+
+def purge_weeks(engine: Engine, before_ms: int) -> int:
+    """Drop the tables of weeks that ended by *before_ms*; returns how many decisions went with them."""
+    with engine.begin() as connection:
+        old = [week for week in list_weeks(connection) if week.end_ms <= before_ms]
+    removed = 0
+    for week in old:
+        with engine.begin() as connection:
+            removed += _drop_week(connection, week)
+    return removed
+
+
+def _drop_week(connection: Connection, week: DecisionWeek) -> int:
+    """Drop a week. An old decision never becomes current again, so those to keep are chosen before anybody waits."""
+    _lock_weeks(connection)
+    if week not in list_weeks(connection):
+        return 0
+    connection.execute(text(f"LOCK TABLE {week.name} IN SHARE MODE"))  # nothing comes in any more
+    chosen = f"CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM {week.name} d WHERE {_CURRENT}"  # noqa: S608
+    connection.execute(text(chosen))
+    total = connection.execute(text(f"SELECT count(*) FROM {week.name}")).scalar_one()  # noqa: S608
+    connection.execute(text(_ADVANCE_ANCHORS.format(week=week.name)))
+    for statement in (
+        f"ALTER TABLE decisions DETACH PARTITION {week.name}",
+        f"DROP TABLE {week.name}",
+        "INSERT INTO decisions SELECT * FROM kept",
+    ):
+        connection.execute(text(statement))
+    kept: int = connection.execute(text("SELECT count(*) FROM kept")).scalar_one()
+    return int(total) - kept
+
+
+# A job that one process of a deployment has at a time: a session-level advisory lock on a separate connection. The
+# server releases it when the connection ends: at once if the process is killed, within half a minute (keep-alive) if
+# its machine is lost. No clock of ours decides who has it.
+
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
+_BACKEND_PID = text("SELECT pg_backend_pid()")
+
+
+class SessionLock:
+    """A lock that lives as long as its connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pid = connection.execute(_BACKEND_PID).scalar_one()
+
+    def is_held(self) -> bool:
+        """Ask the server; what the driver raises where it does not answer is the caller's to translate."""
+        return not self._connection.closed and self._connection.execute(_BACKEND_PID).scalar_one() == self._pid
+
+    def release(self) -> None:
+        """Close the connection: if it went back to the pool, the lock would go with it."""
+        if not self._connection.closed:
+            self._connection.invalidate()
+            self._connection.close()
+
+
+def acquire_job_lock(engine: Engine, job: str) -> SessionLock | None:
+    """Take *job*, or find it taken: None."""
+    connection = engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+    try:
+        if connection.execute(_TRY_LOCK, {"key": JOB_LOCK_KEYS[job]}).scalar_one():
+            return SessionLock(connection)
+    except BaseException:
+        connection.invalidate()
+        connection.close()
+        raise
+    connection.close()
+    return None

@@ -25,8 +25,7 @@ from ...records.agent_pages import AgentPage, StateFormat, split_rows
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
-from ..sql_schema import AGENTS, DECISIONS
-from .job_locks import NoLock
+from ..sql_schema import AGENTS, DECISIONS, METADATA
 from .statements import MAX_IN_LIST, UPSERT_AGENT, chunked
 
 ROW_PURGED_DECISIONS = DECISIONS
@@ -115,6 +114,15 @@ def lock_for_migration(_connection: Connection) -> None:
     """Do nothing: BEGIN IMMEDIATE has locked the database."""
 
 
+def create_tables(connection: Connection) -> None:
+    """Create the tables as they are declared."""
+    METADATA.create_all(connection, checkfirst=False)
+
+
+def tune_tables(_connection: Connection) -> None:
+    """Do nothing: SQLite has no storage parameters."""
+
+
 def guide_planner(engine: Engine) -> None:
     """Have look-ups of decisions take the index that finds fewest, whatever there is so far.
 
@@ -144,6 +152,17 @@ _DECISION_STATISTICS = {
     "ix_decisions_release": "100 1 1",
 }
 """Of each index: rows, then rows that have the same first column, the same first two, and so on."""
+
+
+class NoLock:
+    """Lock of a database in a file: one service has it, so no other process asks."""
+
+    def is_held(self) -> bool:
+        """True: the job is always ours."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing: no other process waits."""
 
 
 def acquire_job_lock(_engine: Engine, _job: str) -> NoLock:

@@ -20,7 +20,7 @@ from trustwatch.api.console.console_sessions import (
 )
 from trustwatch.api.settings.console_settings import MAX_SESSION_S
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.store.metadata_store import MetadataStore
+from trustwatch.scoring.store.partition_store import MetadataStore
 
 
 @pytest.fixture

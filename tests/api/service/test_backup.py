@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from alembic import command
 from typer.testing import CliRunner
 
 from tests.support.checkout import ROOT
 from tests.support.model_history import SALT, SETTINGS, history
+from tests.support.old_schemas import make_old_sqlite
 from tests.support.stored_rows import NOW, agent, commit, name
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import (
@@ -48,8 +48,6 @@ from trustwatch.models.model_directory import read_manifest as read_model
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.store.database import DamagedStore
-from trustwatch.scoring.store.dialects import open_engine
-from trustwatch.scoring.store.migrate import alembic_config
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
 
 OLD_BACKUP = Path(__file__).with_name("backup_before_tar.tar.gz")
@@ -515,11 +513,7 @@ def test_a_backup_of_an_older_program_is_brought_up_to_date(elsewhere: Settings,
     def age(folder: Path) -> None:
         database = folder / "data" / "trustwatch.db"
         database.unlink()
-        engine, config = open_engine(sqlite_url(database)), alembic_config()
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "0008")
-        engine.dispose()
+        make_old_sqlite(database, "0008")
 
     repack(backup, age)
     restore_backup(elsewhere, backup)

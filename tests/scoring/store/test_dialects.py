@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.store import dialects
-from trustwatch.scoring.store.dialects import job_locks, postgresql, weekly_tables
+from trustwatch.scoring.store.dialects import postgresql
 from trustwatch.scoring.store.dialects.statements import rows_as_json
 from trustwatch.scoring.store.sql_schema import escape_nul, unescape_nul
 from trustwatch.scoring.store.sql_store import open_store
@@ -54,23 +54,21 @@ def test_rows_as_json(rows: list[dict[str, object]]) -> None:
 @given(st.integers(0, 1 << 43))
 def test_weeks_fit_together(at_ms: int) -> None:
     """Every time is in one week, weeks begin where the one before ends, and the name says when: a Monday."""
-    week = weekly_tables.week_of(at_ms)
+    week = postgresql.week_of(at_ms)
 
     assert week.start_ms <= at_ms < week.end_ms
-    assert weekly_tables.week_of(week.end_ms) == weekly_tables.DecisionWeek(
-        weekly_tables.week_of(week.end_ms).name, week.end_ms
-    )
-    assert weekly_tables.week_of(week.start_ms - 1).end_ms == week.start_ms
-    assert weekly_tables.week_from_name(week.name) == week
+    assert postgresql.week_of(week.end_ms) == postgresql.DecisionWeek(postgresql.week_of(week.end_ms).name, week.end_ms)
+    assert postgresql.week_of(week.start_ms - 1).end_ms == week.start_ms
+    assert postgresql.week_from_name(week.name) == week
 
 
 def test_no_two_jobs_share_a_lock() -> None:
     """Locks of sessions and of transactions are of one kind: who has the one keeps the other from everybody."""
     keys = [
-        *job_locks.JOB_LOCK_KEYS.values(),
+        *postgresql.JOB_LOCK_KEYS.values(),
         *postgresql._TRANSACTION_LOCK_KEYS.values(),
         postgresql._MIGRATION_LOCK,
-        weekly_tables._WEEKS_LOCK_KEY,
+        postgresql._WEEKS_LOCK_KEY,
     ]
     assert len(set(keys)) == len(keys)
 

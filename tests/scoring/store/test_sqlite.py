@@ -11,10 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 
 from trustwatch.ingest.errors import ConfigError, Unavailable
@@ -28,6 +26,7 @@ from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 from ...support.checkout import ROOT, process_command
+from ...support.old_schemas import make_old_sqlite, revisions_of
 
 
 def revision(path: Path) -> str:
@@ -69,45 +68,52 @@ def test_a_flood_of_dead_letters_fits_any_sqlite(tmp_path: Path) -> None:
         assert store.dead_letters.count().stored == 2 * most
 
 
+def schema_of(path: Path) -> list[object]:
+    """Tables, indexes and columns, but for the order of columns, which only selects see."""
+    others = "tbl_name != 'alembic_version' AND name NOT LIKE 'sqlite_stat%'"
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(f"SELECT type, tbl_name, name FROM sqlite_master WHERE {others} ORDER BY 1, 2, 3")
+        rows: list[object] = found.fetchall()
+        for table in METADATA.tables:
+            columns = f"SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_info('{table}') ORDER BY 1"
+            rows.append((table, connection.execute(columns).fetchall()))
+    return rows
+
+
 def test_migrations_from_nothing(tmp_path: Path) -> None:
     """An empty file becomes the newest revision; opening again changes nothing."""
     path = tmp_path / "s.db"
+    for _ in range(2):
+        open_store(sqlite_url(path)).close()
+        assert revision(path) == migrate.SCHEMA_REVISION
+
+
+@pytest.mark.parametrize("old", revisions_of("sqlite"))
+def test_an_old_database_gets_the_tables_of_today(tmp_path: Path, old: str) -> None:
+    """A file of an earlier version has the same tables as a new one; an operator's index stays."""
+    path, new = tmp_path / "old.db", tmp_path / "new.db"
+    make_old_sqlite(path, old)
     open_store(sqlite_url(path)).close()
-    head = ScriptDirectory.from_config(migrate.alembic_config()).get_current_head()
+    open_store(sqlite_url(new)).close()
 
-    assert revision(path) == head
-    open_store(sqlite_url(path)).close()
-    assert revision(path) == head
-
-
-def test_migrations_agree_with_the_tables(tmp_path: Path) -> None:
-    """What the migrations build is what the code declares, but for the order of columns, which only selects see."""
-    migrated, declared = (dialects.open_engine(sqlite_url(tmp_path / name)) for name in ("m.db", "d.db"))
-    migrate.migrate(migrated)
-    METADATA.create_all(declared)
-    query = text("SELECT type, tbl_name, name FROM sqlite_master WHERE tbl_name != 'alembic_version' ORDER BY 1, 2, 3")
-
-    with migrated.connect() as one, declared.connect() as two:
-        assert compare_metadata(MigrationContext.configure(one), METADATA) == []
-        assert one.execute(query).all() == two.execute(query).all()
-        for table in METADATA.tables:
-            columns = text(
-                f"SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_info('{table}') ORDER BY 1"
-            )
-            assert one.execute(columns).all() == two.execute(columns).all(), table
-    migrated.dispose()
-    declared.dispose()
+    assert schema_of(path) == schema_of(new)
+    assert revision(path) == migrate.SCHEMA_REVISION
+    engine = dialects.open_engine(sqlite_url(path))
+    with engine.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        connection.execute(text("CREATE INDEX mine ON agents (events)"))
+        connection.execute(text(f"UPDATE alembic_version SET version_num = '{old}'"))
+    migrate.migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX mine"))
+    engine.dispose()
+    assert schema_of(path) == schema_of(new)
 
 
 def test_a_database_of_one_partition_is_migrated(tmp_path: Path) -> None:
     """A file of revision 0001 keeps what it holds: all of it belongs to partition 0, and the worker goes on."""
     path = tmp_path / "s.db"
-    engine = dialects.open_engine(sqlite_url(path))
-    config = migrate.alembic_config()
-    with sqlite.writer(engine).begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    engine.dispose()
+    make_old_sqlite(path, "0001")
     with closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("INSERT INTO positions VALUES (0, 4, 1000)")
         columns = ", ".join(row[1] for row in raw.execute("PRAGMA table_info(agents)"))
