@@ -35,6 +35,8 @@ from ..models.first_training import is_learning
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
+PIPELINE_WORKER = "trustwatch.api.service.pipeline_worker"
+
 NO_PARTITION = (
     "a partition: its group has given it none yet; where there are more workers than partitions, it stands by for one "
     "that ends"
@@ -172,9 +174,7 @@ class EmbeddedBackend(EventBackend):
                 observers.on_change()
 
         archives = _archive_processes(self.settings, self.settings_file, observers.archive, events=True, vectors=True)
-        worker = SupervisedProcess(
-            "trustwatch.api.service.embedded_worker", self.settings_file, apply, observers.status.mark_stopped
-        )
+        worker = SupervisedProcess(PIPELINE_WORKER, self.settings_file, apply, observers.status.mark_stopped)
         model_worker = (
             [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)] if self._keeps_models() else []
         )
@@ -254,9 +254,7 @@ class DistributedBackend(EventBackend):
             )
         if self._roles.workers:
             ended = (lambda: None) if self._roles.api else status.mark_stopped
-            processes.append(
-                SupervisedProcess("trustwatch.api.service.group_worker", self.settings_file, worked, ended)
-            )
+            processes.append(SupervisedProcess(PIPELINE_WORKER, self.settings_file, worked, ended))
             processes += self._worker_side_processes(observers)
         roles = self._roles
         archives = _archive_processes(

@@ -36,9 +36,9 @@ from ..composition import (
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
-from .group_worker import GroupPipelineWorker
 from .kernel_compilation import compile_all
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
+from .pipeline_worker import GroupPipelineWorker
 
 
 def compile_command(

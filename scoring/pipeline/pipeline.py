@@ -1,8 +1,10 @@
-"""The pipeline of the partitions that a consumer group gives to this worker.
+"""The pipeline of the partitions that this worker owns: those that its group assigns, or the one of the embedded log.
 
-It works as `single_partition.py` does, with a turn for each partition. The group protocol alone is no fence: a worker
-that was asleep still believes in its partitions. The store decides by compare-and-set on the position; whoever is
-refused there drops the partition.
+It reads, applies and publishes risk on one thread, with a turn for each partition, and writes commits on another: one
+round at a time, because what changes meanwhile is cheaper in the next one.
+
+The group protocol alone does not fence: a worker that was asleep still believes that it owns its partitions. The store
+decides by compare-and-set on the position, and the pipeline drops a partition if the store refuses its commit.
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ class PartitionProgress(NamedTuple):
     behind: int  # records that wait to be applied
     received_ms: int  # arrival of the last record whose risk was published; 0 = none was
     idle: bool  # nothing waits to be applied or published
+    risk_offset: int  # all records before it are part of the published risk
 
 
-class ConsumerGroupPipeline:
+class Pipeline:
     """Implements `PartitionOwner`: one `PartitionPipeline` for each partition that is ours."""
 
     def __init__(
@@ -53,11 +56,14 @@ class ConsumerGroupPipeline:
         context: PipelineContext,
         make_processor: Callable[[int], Processor],
         on_change: Callable[[], None] = lambda: None,
+        *,
+        shared: bool = True,
     ) -> None:
         self._source = source
         self._context = context
         self._make_processor = make_processor
         self._on_change = on_change
+        self._shared = shared  # other workers may take partitions over; if not, a refused commit raises Fenced
         self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
         self._commits = CommitThread(context)
@@ -183,7 +189,7 @@ class ConsumerGroupPipeline:
         """Have the store asked before more risk is published, where a long pause may have cost us partitions."""
         now, slept = self._context.monotonic(), self._stepped_at + MAX_PAUSE_S
         self._stepped_at = now
-        if now > slept:
+        if self._shared and now > slept:
             for pipeline in self._partitions.values():
                 pipeline.risk.confirm_first()
 
@@ -207,14 +213,15 @@ class ConsumerGroupPipeline:
         """Begin to commit what is due: decisions of all partitions, and in turns states of the one that waited longest.
 
         Rows of states are built on this thread, and events wait meanwhile: so one partition comes after the other. A
-        transaction of decisions costs much the same for one partition as for all. Where memory is full, all is written.
+        transaction of decisions costs much the same for one partition as for all. If memory is full, all is written;
+        if one partition alone waits, its decisions and its states are.
         """
         waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted]
         due = [pipeline for pipeline in waiting if pipeline.commits.states_due]
         is_decided = any(pipeline.commits.decisions_due for pipeline in waiting)
         if self._buffer_full:
             self._begin_commit(waiting, with_states=True)
-        elif due and (self._states_are_next or not is_decided):
+        elif due and (self._states_are_next or not is_decided or len(waiting) == 1):
             self._begin_commit([max(due, key=lambda pipeline: pipeline.commits.states_late_s)], with_states=True)
         elif is_decided:  # what nobody waits for comes along
             ready = [one for one in waiting if one.commits.decisions_due or one.commits.has_calm_decisions]
@@ -230,6 +237,8 @@ class ConsumerGroupPipeline:
     def _drop_refused(self, refused: Mapping[int, Fenced]) -> None:
         """Drop the partitions that are not ours, as the store says."""
         for partition, error in refused.items():
+            if not self._shared:
+                raise error
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
             self.stages.counts["fenced"] += 1
             if (pipeline := self._partitions.pop(partition, None)) is None:
@@ -279,5 +288,8 @@ class ConsumerGroupPipeline:
         progress = {}
         for partition, pipeline in sorted(self._partitions.items()):
             behind = pipeline.count_behind()
-            progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.risk.received_ms, pipeline.idle)
+            risk = pipeline.risk
+            progress[partition] = PartitionProgress(
+                pipeline.position, behind, risk.received_ms, pipeline.idle, risk.offset
+            )
         return progress
