@@ -21,7 +21,8 @@ from trustwatch.ingest.archive.archive_files import read_position as read_archiv
 from trustwatch.ingest.durable_files import sync_directory
 from trustwatch.ingest.errors import ConfigError, CorruptLog, ModelError, TrustwatchError
 from trustwatch.ingest.identities import IDENTITY_KEY_FILE, open_identity_key
-from trustwatch.ingest.log.log_segments import lock_log
+from trustwatch.ingest.log.log_database import lock_log
+from trustwatch.ingest.log.segment_import import import_segments
 from trustwatch.models.model_directory import copy_model, is_model, manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model_manifest
 from trustwatch.scoring.records.commits import ONLY_PARTITION
@@ -183,6 +184,7 @@ def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, 
             if key is not None:
                 store.read_with_identities(open_identity_key(key, create=False))
         shutil.rmtree(checkpoints, ignore_errors=True)
+        import_segments(data / LOG_FOLDER)  # of an earlier version
         contents = describe_contents(staging, offset)
     except (CorruptLog, ModelError) as error:
         raise BadBackup(f"the backup is damaged: {error}") from None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from ..errors import Unavailable
 from ..source import Record
 from .event_log import LogFailed
-from .log_frames import MAX_CHUNK_BYTES, payload_bytes
+from .log_database import MAX_APPEND_BYTES, record_bytes
 
 QUEUE_BYTES = 64 * 1024 * 1024
 ROUND_BYTES = 4 * 1024 * 1024
@@ -66,7 +66,7 @@ class _PendingCommit(NamedTuple):
 class GroupCommit:
     """Asynchronous appends to a `CommitLog`. All methods belong to one event loop.
 
-    A round takes what has queued up while the round before it was written, as one chunk with one fsync. When a round
+    A round is one transaction with one fsync, and takes what has queued up while the round before was written. When one
     fails, it and everything queued behind it fails with `LogFailed`, and further calls are refused for *retry_after_s*;
     the next call then reopens the log (which reads its end afresh) before it writes.
     """
@@ -81,7 +81,7 @@ class GroupCommit:
     ) -> None:
         self.log = log
         self.queue_bytes = queue_bytes
-        self.round_bytes = min(round_bytes, MAX_CHUNK_BYTES)
+        self.round_bytes = min(round_bytes, MAX_APPEND_BYTES)
         self.retry_after_s = retry_after_s
         self.waiting_bytes = 0
         self._queue: deque[_PendingCommit] = deque()
@@ -96,11 +96,11 @@ class GroupCommit:
         Raises:
             Backpressure: the queue is full; `retry_after_s` is a hint.
             LogFailed: the disk refused, or the log is closed; nothing was acknowledged.
-            ValueError: no records, or more than one chunk may hold.
+            ValueError: no records, or more than one append may hold.
         """
-        size = payload_bytes(records)
-        if not records or size > MAX_CHUNK_BYTES:
-            raise ValueError(f"one commit holds 1 record or more and at most {MAX_CHUNK_BYTES} bytes, not {size}")
+        size = record_bytes(records)
+        if not records or size > MAX_APPEND_BYTES:
+            raise ValueError(f"one commit holds 1 record or more and at most {MAX_APPEND_BYTES} bytes, not {size}")
         loop = asyncio.get_running_loop()
         if self._closed or loop.time() < self._refuse_until:
             raise LogFailed(f"{self.log.directory}: event log does not accept records now", self.retry_after_s)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..source import PartitionOffsets, PartitionOwner, RecordBatch
 from .log_reader import LogReader
-from .log_segments import segment_bases
+from .segment_import import first_offset
 
 _PARTITION = 0
 
@@ -75,7 +75,7 @@ class LogGroupSource:
 
     def offsets(self, since_ms: int) -> Mapping[int, PartitionOffsets]:  # noqa: ARG002 (older records pass quickly)
         """See `GroupSource.offsets`: arrival has no index here, so `since` is the oldest record."""
-        first = min(segment_bases(self._reader.directory), default=0)
+        first = first_offset(self._reader.directory)
         return {_PARTITION: PartitionOffsets(first, first, self._reader.end_offset(_PARTITION))}
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
