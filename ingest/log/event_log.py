@@ -61,7 +61,7 @@ class EventLog:
         LogFailed: the directory cannot be written.
     """
 
-    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES, check_all: bool = True) -> None:
+    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.directory = directory
         self.failed = False
         path = directory / DATABASE_FILE
@@ -77,7 +77,7 @@ class EventLog:
                 self._database = LogDatabase(path, segment_bytes)
                 resources.callback(self._database.connection.close)
                 self._check_acknowledged()
-                self._database.check(check_all)
+                self._database.check()
                 sync_directory(directory)
                 self._synced.set(self.next_offset)
             except (OSError, sqlite3.OperationalError) as error:

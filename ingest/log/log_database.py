@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
@@ -241,12 +242,17 @@ class LogDatabase:
             self._insert(fresh, ((at, encode_record(at, changes[at]) if at in changes else raw) for at, raw in rows))
         self.connection.execute(f"DROP TABLE {name}")
 
-    def check(self, everything: bool) -> None:
-        """Check the pages, and the check sums of the last segment. Raises CorruptLog."""
-        if everything:
-            (found,) = self.connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise CorruptLog(f"{self.path}: damaged: {found}")
+    def check(self) -> None:
+        """Check that no segment is missing, and each record of the last one; other records are checked when read.
+
+        Raises:
+            CorruptLog: records are missing or damaged.
+        """
+        bases = segment_bases(self.connection)
+        for base, following in pairwise(bases):
+            last = segment_rows(self.connection, base, following - 1, what="offset")
+            if [offset for offset, _ in last] != [following - 1]:
+                raise CorruptLog(f"{self.path}: segment {base} does not end before offset {following}")
         decode_rows(segment_rows(self.connection, self.base, self.base), self.base, self.path)
 
 

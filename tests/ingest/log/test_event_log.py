@@ -163,16 +163,26 @@ def test_damage_of_a_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_damage_of_a_page_is_refused(tmp_path: Path) -> None:
-    """Whatever page of SQLite it is, the start is refused."""
+    """Whatever page of SQLite it is, the log does not open or the records in the page are not read."""
     fill(tmp_path, 60, segment_bytes=2_000)
     path = tmp_path / DATABASE_FILE
     whole = path.read_bytes()
     for page in range(0, len(whole), 4096):
         path.write_bytes(whole[:page] + bytes(64 if page else 120) + whole[page + (64 if page else 120) :])
         with pytest.raises(CorruptLog, match=r"events\.db"):
-            EventLog(tmp_path)
+            EventLog(tmp_path).close()
+            read_all(tmp_path)
     path.write_bytes(whole)
     EventLog(tmp_path).close()
+
+
+def test_a_lost_segment_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 60, segment_bytes=500)
+    with closing(connect(tmp_path / DATABASE_FILE)) as database, database:
+        (base,) = database.execute("SELECT base FROM segments ORDER BY base LIMIT 1 OFFSET 2").fetchone()
+        database.execute("DELETE FROM segments WHERE base = ?", (base,))
+    with pytest.raises(CorruptLog, match=rf"does not end before offset (?!{base})"):
+        EventLog(tmp_path)
 
 
 def test_a_lost_log_is_refused(tmp_path: Path) -> None:
