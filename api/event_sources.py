@@ -1,7 +1,7 @@
-"""The log of events for processes beside the pipeline, whether it is on this machine or a topic of brokers.
+"""The log of events for processes next to the pipeline, on this machine or in a topic of brokers.
 
 Archive and model worker follow it through `GroupSource`. What differs by the kind of the log stands here: who else is
-a member, how far back repeated events are recognised, and how the erased are left out.
+a member, how far back repeated events are recognized, and how the erased are left out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.log.log_group_source import LogGroupSource
+from trustwatch.ingest.log.log_reader import LogGroupSource
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.source import GroupSource
 
@@ -38,7 +38,7 @@ def event_log_name(settings: Settings) -> str:
 
 
 def make_duplicate_window(settings: Settings) -> DuplicateWindow:
-    """A window that recognises repeated events of one partition as the workers do."""
+    """A window that recognizes repeated events of one partition as the workers do."""
     return DuplicateWindow(PARTITION_WINDOW) if settings.distributed else DuplicateWindow()
 
 

@@ -28,11 +28,11 @@ class ArgumentColumns(NamedTuple):
 
     Attributes:
         start: int64 (n + 1,).
-        values: uint64 (m,), the sender's hash of each value, 0 where it tells none.
+        values: uint64 (m,), the sender's hash of each value, 0 if it tells none.
         sources: int32 (m,), index of the earlier call of the session whose answer held the value, or `NO_CALL`;
             `UNTRUSTED_CALL` where the sender says that others may have written it.
         calls: int32 (m,), that index whatever the sender says of it, or `NO_CALL`.
-        routes: uint64 (m,), keyed hash of the action of that call and the argument's name; 0 where none is told.
+        routes: uint64 (m,), keyed hash of the action of that call and the argument's name; 0 if none is told.
     """
 
     start: npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ class ArgumentColumns(NamedTuple):
         return ArgumentEntries(*self[1:])
 
     def take(self, rows: npt.NDArray[Any]) -> ArgumentColumns | None:
-        """Those of the given rows; None where there are none."""
+        """Those of the given rows; None if there are none."""
         return _gather(self.start[rows], self.start[rows + 1] - self.start[rows], self.entries)
 
 
@@ -87,7 +87,7 @@ def no_arguments(rows: int) -> ArgumentColumns:
 def collect_arguments(
     rows: int, of_rows: Mapping[int, Sequence[Argument]], hash_many: HashMany
 ) -> ArgumentColumns | None:
-    """Columns of so many events from the arguments of those rows that tell any; None where none does."""
+    """Columns of so many events from the arguments of those rows that tell any; None if none does."""
     of_rows = {row: kept for row, given in of_rows.items() if (kept := arguments_with_values(given))}
     if not of_rows:
         return None
@@ -110,7 +110,7 @@ def scanned_arguments(
     of_rows: Mapping[int, Sequence[Argument]],
     hash_many: HashMany,
 ) -> ArgumentColumns | None:
-    """Columns of n events; None where none tells any.
+    """Columns of n events; None if none tells any.
 
     Args:
         counts: int64 (n,), arguments of each row, which stand one behind the other in *entries*.
@@ -158,7 +158,7 @@ def join_arguments(parts: Sequence[tuple[int, ArgumentColumns | None]]) -> Argum
 def _gather(
     first: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], entries: ArgumentEntries
 ) -> ArgumentColumns | None:
-    """Columns of rows whose *counts* entries begin at *first*; None where there are none."""
+    """Columns of rows whose *counts* entries begin at *first*; None if there are none."""
     start = _starts(counts)
     if not start[-1]:
         return None
@@ -188,6 +188,6 @@ def _call_of(argument: Argument) -> int:
 
 
 def route_name(argument: Argument) -> str:
-    """Action that gave the value and argument that took it, as one name; empty where the action is not told."""
+    """Action that gave the value and argument that took it, as one name; empty if the action is not told."""
     names_action = argument.origin == "tool" and argument.from_action is not None
     return f"{argument.from_action}\x1f{argument.name}" if names_action else ""

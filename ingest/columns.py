@@ -185,7 +185,7 @@ class LazyEvents(Sequence[NativeEvent]):
         return event
 
     def take(self, positions: Sequence[int]) -> LazyEvents:
-        """The given events as a sequence of their own."""
+        """The given events as a sequence."""
         decoded = {new: self._decoded[old] for new, old in enumerate(positions) if old in self._decoded}
         return LazyEvents([self._payloads[position] for position in positions], decoded)
 
@@ -204,7 +204,7 @@ class EventColumns(NamedTuple):
         return len(self.events)
 
     def take(self, rows: npt.NDArray[Any]) -> EventColumns:
-        """The given rows as a batch of their own."""
+        """The given rows as a batch."""
         row_numbers, events = rows.tolist(), self.events
         taken = events.take(row_numbers) if isinstance(events, LazyEvents) else [events[row] for row in row_numbers]
         arguments = None if self.arguments is None else self.arguments.take(rows)

@@ -7,7 +7,7 @@ Each class says what to do about it, and carries a stable machine-readable `code
     ├── SourceNotAllowed            source_not_allowed  never retry: the source may not speak for that tenant
     ├── ConfigError                 invalid_config      fix the settings, then start again
     ├── ModelError                  invalid_model       the saved model is refused; nothing is loaded
-    ├── CorruptLog                  corrupt_log         stop: an acknowledged record can not be read back
+    ├── CorruptLog                  corrupt_log         stop: an acknowledged record cannot be read back
     ├── Fenced                      fenced              stop: another worker owns the partition
     └── Unavailable                 unavailable         try again later; nothing was committed
 

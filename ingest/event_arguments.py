@@ -20,7 +20,7 @@ _FLAG_WORDS = {"true": True, "false": False}
 
 
 def read_arguments(event: NativeEvent) -> Sequence[Argument] | None:
-    """Arguments of the call; None where the sender told none, which is not the same as a call without any.
+    """Arguments of the call; None if the sender told none, which is not the same as a call without any.
 
     Of a list among the attributes the first `MAX_ARGUMENTS` are looked at, and those that are arguments are read.
     """
@@ -33,7 +33,7 @@ def read_arguments(event: NativeEvent) -> Sequence[Argument] | None:
 
 
 def read_untrusted_result(event: NativeEvent) -> bool | None:
-    """True if the answer may hold what others wrote; None where the sender does not say."""
+    """True if the answer may hold what others wrote; None if the sender does not say."""
     if event.untrusted_result is not None or event.attributes is None:
         return event.untrusted_result
     value = event.attributes.get(UNTRUSTED_RESULT_ATTRIBUTE)

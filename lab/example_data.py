@@ -22,8 +22,7 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.extras import missing_packages
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_group_source import LogGroupSource
-from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_reader import LogGroupSource, LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import HOUR_MS

@@ -1,4 +1,4 @@
-"""The event log's writer, and recovery of what an earlier writer left behind."""
+"""The writer of the event log, and recovery of what an earlier writer left."""
 
 from __future__ import annotations
 
@@ -51,14 +51,10 @@ class LogFailed(Unavailable):
 class EventLog:
     """Append-only log of one partition in a directory, opened for writing.
 
-    Opening makes durable what an earlier writer left, imports a log of 0.1 or 0.2, and publishes the synced position.
+    Opening makes records of an earlier writer durable, imports a log of 0.1 or 0.2, and publishes the synced position.
     After a failed write the object refuses everything until `reopen`.
 
-    Raises:
-        LogInUse: another writer holds the directory.
-        ConfigError: too little space to import an older log.
-        CorruptLog: acknowledged records are damaged or missing.
-        LogFailed: the directory cannot be written.
+    Raises LogInUse, ConfigError, CorruptLog, LogFailed.
     """
 
     def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -110,12 +106,7 @@ class EventLog:
         return segment_bases(self._database.connection)[0]
 
     def append(self, records: Sequence[Record]) -> int:
-        """Write *records*; durable only after `sync`. No records write nothing.
-
-        Raises:
-            LogFailed: the write failed; nothing since the last `sync` counts as written.
-            ValueError: the records are larger than one append may be.
-        """
+        """Write *records*; durable only after `sync`. No records write nothing. Raises LogFailed, ValueError."""
         self._require_healthy()
         first = self.next_offset
         if (size := record_bytes(records)) > MAX_APPEND_BYTES:
@@ -127,8 +118,7 @@ class EventLog:
     def sync(self) -> None:
         """Make everything appended durable (SQLite calls `fdatasync` for its WAL), then show it to readers.
 
-        Raises:
-            LogFailed: the commit failed; nothing since the last `sync` counts as written.
+        Raises LogFailed.
         """
         self._require_healthy()
         if self._database.connection.in_transaction:
@@ -139,7 +129,7 @@ class EventLog:
         self._synced.set(self.next_offset)
 
     def _write(self, what: str, work: Callable[[], object]) -> None:
-        """Do *work*; if the disk refuses, take back what was not synced and refuse further records."""
+        """Do *work*; if the disk refuses, roll back what was not synced and refuse further records."""
         try:
             work()
         except (OSError, sqlite3.Error) as error:
@@ -161,13 +151,11 @@ class EventLog:
             raise LogFailed(f"{self.directory}: event log is closed or failed; it must be reopened")
 
     def reopen(self) -> None:
-        """Read the end of the log afresh and go on, after the cause of a failure is gone.
+        """Read the end of the log again and continue, once the cause of a failure is fixed.
 
         Frames of the WAL that are not known to be synced are written over: SQLite does not count them.
 
-        Raises:
-            LogFailed: the disk still refuses; the log stays failed.
-            CorruptLog: acknowledged records are missing.
+        Raises LogFailed, CorruptLog.
         """
         self.failed = True
         if not self._open:
@@ -183,7 +171,7 @@ class EventLog:
         self._database.read_end()
 
     def _transact(self, what: str, work: Callable[[], object]) -> None:
-        """Do *work* in a transaction of its own, behind what was appended."""
+        """Do *work* in a separate transaction, after what was appended."""
         self.sync()
         self._require_healthy()
         self._write(what, lambda: self._database.connection.execute("BEGIN IMMEDIATE"))
@@ -191,32 +179,27 @@ class EventLog:
         self._write(what, self._commit)
 
     def roll(self) -> int:
-        """Begin a new segment, so that everything before it lies in closed ones; returns its first offset.
+        """Begin a new segment, so that everything before it is in closed ones; return its first offset.
 
-        Raises:
-            LogFailed: the disk refused.
+        Raises LogFailed.
         """
         self._transact("roll", self._database.roll)
         return self._database.base
 
     def replace_records(self, base: int, changes: dict[int, Record]) -> bool:
-        """Put other records at some offsets of a closed segment; False if retention dropped it meanwhile.
+        """Replace records at some offsets of a closed segment; return False if retention dropped it meanwhile.
 
-        The old ones are in no file any more after the next `clean`.
+        After the next `clean` no file holds the old ones.
         """
         if base >= self._database.base:
-            raise ValueError(f"{self._database.path}: segment {base} is being written and can not be replaced")
+            raise ValueError(f"{self._database.path}: segment {base} is being written and cannot be replaced")
         if base not in segment_bases(self._database.connection):
             return False
         self._transact("erasure", lambda: self._database.rewrite(base, changes))
         return True
 
     def clean(self) -> None:
-        """Empty the WAL, which holds what was replaced.
-
-        Raises:
-            LogFailed: a reader did not end in time; try again.
-        """
+        """Empty the WAL, which holds what was replaced. Raises LogFailed."""
         self.sync()
         (busy, *_) = self._database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
@@ -225,8 +208,8 @@ class EventLog:
     def drop_before(self, offset: int, min_age_ms: int, now_ms: int) -> int:
         """Delete whole segments of which every record is before *offset* and at least *min_age_ms* old.
 
-        The last segment always stays. Pass the offset from which the duplicate window is rebuilt, not the committed
-        one: that reaches further back.
+        The last segment always stays. Pass the offset from which the duplicate window is rebuilt, which is before the
+        committed one.
         """
         connection, dropped = self._database.connection, 0
         for base, following in pairwise(segment_bases(connection)):
@@ -259,7 +242,7 @@ class EventLog:
 
 
 def closed_segments(directory: Path, end: int) -> list[int]:
-    """First offsets of the segments that hold records before *end*; the one that is written is left out."""
+    """Return the first offsets of the closed segments that hold records before *end*."""
     if not (directory / DATABASE_FILE).exists():
         return []
     with reported_damage(directory / DATABASE_FILE), closing(open_reading(directory)) as database:
@@ -267,7 +250,7 @@ def closed_segments(directory: Path, end: int) -> list[int]:
 
 
 def changed_records(directory: Path, base: int, end: int, change: Callable[[Record], Record]) -> dict[int, Record]:
-    """The records of one segment before *end* that *change* replaces, by offset, as they are to be.
+    """Return the new records of one segment before *end*, by offset, as *change* makes them.
 
     *change* returns the same object for a record that stays. Raises CorruptLog.
     """
@@ -279,6 +262,6 @@ def changed_records(directory: Path, base: int, end: int, change: Callable[[Reco
 
 
 def count_erased(changes: dict[int, Any]) -> tuple[int, int]:
-    """Number of records that *changes* removes, and of those that it changes."""
+    """Count the records that *changes* removes, and those that it changes."""
     removed = sum(record.kind == RecordKind.ERASED for record in changes.values())
     return removed, len(changes) - removed

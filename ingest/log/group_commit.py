@@ -1,4 +1,4 @@
-"""Group commit: many concurrent callers share one write and one fsync, which run on a thread beside the event loop."""
+"""Group commit: many concurrent callers share one write and one fsync, which run on a separate thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WorkResult = TypeVar("WorkResult")
 
 
 class Backpressure(Unavailable):
-    """More bytes wait for the disk than the queue may hold; nothing of this call was kept.
+    """More bytes wait for the disk than the queue may hold; this call kept nothing.
 
     `retry_after_s` says after how many seconds another attempt makes sense.
     """
@@ -54,7 +54,7 @@ class CommitLog(Protocol):
         """Make durable what was appended. Raises LogFailed."""
 
     def reopen(self) -> None:
-        """After a failure: find out where the log ends, and accept records again. Raises LogFailed."""
+        """After a failure: find the end of the log, and accept records again. Raises LogFailed."""
 
 
 class _PendingCommit(NamedTuple):
@@ -66,9 +66,9 @@ class _PendingCommit(NamedTuple):
 class GroupCommit:
     """Asynchronous appends to a `CommitLog`. All methods belong to one event loop.
 
-    A round is one transaction with one fsync, and takes what has queued up while the round before was written. When one
+    A round is one transaction with one fsync, and takes what was queued while the previous round was written. When one
     fails, it and everything queued behind it fails with `LogFailed`, and further calls are refused for *retry_after_s*;
-    the next call then reopens the log (which reads its end afresh) before it writes.
+    the next call then reopens the log (which reads its end again) before it writes.
     """
 
     def __init__(
@@ -91,13 +91,7 @@ class GroupCommit:
         self._closed = False
 
     async def commit(self, records: Sequence[Record]) -> int:
-        """Make *records* durable, in order and with consecutive offsets.
-
-        Raises:
-            Backpressure: the queue is full; `retry_after_s` is a hint.
-            LogFailed: the disk refused, or the log is closed; nothing was acknowledged.
-            ValueError: no records, or more than one append may hold.
-        """
+        """Make *records* durable, in order and with consecutive offsets. Raises Backpressure, LogFailed, ValueError."""
         size = record_bytes(records)
         if not records or size > MAX_APPEND_BYTES:
             raise ValueError(f"one commit holds 1 record or more and at most {MAX_APPEND_BYTES} bytes, not {size}")
@@ -127,13 +121,15 @@ class GroupCommit:
                 self._refuse_until = loop.time() + self.retry_after_s
                 self._fail([*group, *self._queue], error)
                 self._queue.clear()
-            except Exception as error:  # a record that cannot be encoded, damage found on reopening: callers are told
+            except (
+                Exception
+            ) as error:  # a record that cannot be encoded, damage found on reopening: callers get the error
                 self._fail(group, error)
             else:
                 self._acknowledge(group, first)
 
     def _next_round(self) -> list[_PendingCommit]:
-        """Take the queued appends; those of callers that gave up meanwhile are left out."""
+        """Take the queued appends, without those of callers that gave up."""
         group: list[_PendingCommit] = []
         size = 0
         while self._queue and (not group or size + self._queue[0].size <= self.round_bytes):

@@ -1,7 +1,7 @@
-"""The file of the event log: a SQLite database in which each segment is a table, and who may write it.
+"""The file of the event log, a SQLite database in which each segment is a table, and the lock of its writer.
 
-A segment is a table so that an erasure can write it anew and drop the old one, whose pages SQLite then fills with
-zeros: single rows that are changed or deleted may leave copies of their neighbors in the pages.
+A segment is a table so that an erasure can rewrite it and drop the old one, whose pages SQLite then fills with zeros.
+Single rows that are changed or deleted may leave copies of their neighbors in the pages.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ class LogInUse(ConfigError):
 def lock_log(directory: Path) -> BinaryIO:
     """Take the writer's lock; it is held until the returned file is closed, and ends with the process.
 
-    Raises:
-        LogInUse: another process holds it.
+    Raises LogInUse.
     """
     file = (directory / "lock").open("a+b")
     if not lock_file(file, wait=False):
@@ -66,7 +65,7 @@ def lock_log(directory: Path) -> BinaryIO:
 class SyncedOffset:
     """Offset up to which records are known to be on disk, for the reading processes and for the next start.
 
-    The writer moves it only after a commit, so it is never ahead of the disk; after a power loss it may be older.
+    The writer moves it only after a commit, so it is never ahead of the disk. After a power loss it may be older.
     """
 
     def __init__(self, directory: Path, create: bool = False) -> None:
@@ -118,7 +117,7 @@ def _decode_record(offset: int, raw: bytes, path: Path) -> Record:
 
 @contextmanager
 def reported_damage(path: Path) -> Iterator[None]:
-    """Raise CorruptLog for damage that SQLite finds, Unavailable for what keeps it from reading."""
+    """Raise CorruptLog for damage that SQLite finds, and Unavailable if it cannot read."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -128,7 +127,7 @@ def reported_damage(path: Path) -> Iterator[None]:
 
 
 def open_reading(directory: Path) -> sqlite3.Connection:
-    """A connection that can not write."""
+    """Open a read-only connection."""
     name = f"file:{quote(str((directory / DATABASE_FILE).absolute()))}?mode=ro"
     return sqlite3.connect(name, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
 
@@ -143,7 +142,7 @@ def segment_rows(
 ) -> list[tuple[int, bytes]]:
     """Rows of the segment *base* from offset *start* on, *most* at the most; none if it was dropped.
 
-    Two statements in one transaction: an erasure may put another table in the place of this one.
+    Both statements run in one transaction, since an erasure may replace the table.
     """
     if not (inside := database.in_transaction):
         database.execute("BEGIN")
@@ -159,7 +158,7 @@ def segment_rows(
 
 
 class LogDatabase:
-    """The tables of the log, opened for writing. Whoever opens it holds the lock of its folder.
+    """The tables of the log, opened for writing. The caller holds the lock of its folder.
 
     *start* is the first offset of a log that does not exist yet.
     """
@@ -193,7 +192,7 @@ class LogDatabase:
             raise
 
     def read_end(self) -> None:
-        """Find out where the log ends."""
+        """Find the end of the log."""
         self.base, self.table = self.connection.execute("SELECT max(base), name FROM segments").fetchone()
         query = f"SELECT max(offset), coalesce(sum(length(record)), 0) FROM {self.table}"  # noqa: S608
         last, self.size = self.connection.execute(query).fetchone()
@@ -234,7 +233,7 @@ class LogDatabase:
         self.connection.execute("DELETE FROM segments WHERE base = ? AND name = ?", (base, name))
 
     def rewrite(self, base: int, changes: dict[int, Record]) -> None:
-        """Write a segment anew with other records at some offsets, and drop the old table."""
+        """Rewrite a segment with other records at some offsets, and drop the old table."""
         (name,) = self.connection.execute("SELECT name FROM segments WHERE base = ?", (base,)).fetchone()
         fresh = self._add_table(base, int(name.rpartition("_")[2]) + 1)
         rows = self.connection.execute(f"SELECT offset, record FROM {name} ORDER BY offset")  # noqa: S608
@@ -245,8 +244,7 @@ class LogDatabase:
     def check(self) -> None:
         """Check that no segment is missing, and each record of the last one; other records are checked when read.
 
-        Raises:
-            CorruptLog: records are missing or damaged.
+        Raises CorruptLog.
         """
         bases = segment_bases(self.connection)
         for base, following in pairwise(bases):
@@ -281,7 +279,7 @@ class LogExtent(NamedTuple):
 
 
 def log_extent(directory: Path) -> LogExtent:
-    """First and end offset of a log. Raises ConfigError where there is none, CorruptLog."""
+    """Return the first and end offset of a log. Raises ConfigError if there is none, CorruptLog."""
     path = directory / DATABASE_FILE
     if not path.exists():
         raise ConfigError(f"{directory}: no event log there; a service writes one when it starts")
@@ -290,12 +288,9 @@ def log_extent(directory: Path) -> LogExtent:
 
 
 def copy_log(source: Path, target: Path, needed_from: int) -> LogExtent:
-    """Copy the log, as it is now, into a new folder, while its writer goes on; every record of the copy is checked.
+    """Copy the current log into a new folder while its writer continues, and check every record of the copy.
 
-    Raises:
-        ConfigError: there is no log.
-        CorruptLog: an acknowledged record can not be read back; names file and offset.
-        Unavailable: retention was faster: the copy would begin behind *needed_from*.
+    Raises ConfigError, CorruptLog, Unavailable.
     """
     acknowledged = log_extent(source).end_offset
     target.mkdir(parents=True)
@@ -303,7 +298,7 @@ def copy_log(source: Path, target: Path, needed_from: int) -> LogExtent:
     with reported_damage(source / DATABASE_FILE), closing(sqlite3.connect(path)) as copy:
         with closing(open_reading(source)) as database:
             database.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE").close()  # one file, whoever reads it
+        copy.execute("PRAGMA journal_mode=DELETE").close()  # one file, also for readers
         bases = segment_bases(copy)
         end = bases[0]
         for base in bases:

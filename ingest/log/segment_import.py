@@ -18,10 +18,9 @@ import hashlib
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -72,10 +71,9 @@ def read_chunk(buffer: bytes, position: int) -> tuple[int, list[Record], int] | 
 
 
 def old_records(directory: Path, synced: int) -> Iterator[tuple[int, list[Record]]]:
-    """Offset and records of every chunk of an old log; a half-written tail that was not acknowledged is left out.
+    """Offset and records of every chunk of an old log; an incomplete tail that was not acknowledged is left out.
 
-    Raises:
-        CorruptLog: acknowledged records (those before *synced*) are damaged or missing; names file and byte.
+    Raises CorruptLog.
     """
     paths = segment_paths(directory)
     offset = int(paths[0].stem) if paths else 0
@@ -103,12 +101,12 @@ def _has_chunk_behind(buffer: bytes, position: int, offset: int) -> bool:
 
 
 def is_log(directory: Path) -> bool:
-    """True for the folder of an event log, whether it was imported or not."""
+    """Return whether a folder holds an event log, imported or not."""
     return (directory / DATABASE_FILE).exists() or bool(segment_paths(directory))
 
 
 def first_offset(directory: Path) -> int:
-    """Offset of the oldest record that is kept; 0 if there is no log."""
+    """Return the offset of the oldest record that is kept; 0 if there is no log."""
     if (directory / DATABASE_FILE).exists():
         return log_extent(directory).first_offset
     return int(next((path.stem for path in segment_paths(directory)), 0))
@@ -125,13 +123,8 @@ def read_old_log(directory: Path) -> Iterator[Record]:
 def import_segments(directory: Path) -> None:
     """Import the segment files of *directory*, if there are any, then remove them. The caller holds the log's lock.
 
-    It may be killed at any moment: the next call goes on. The old files are not touched before the new log is durable
-    and number and digest of its records are those of the old ones.
-
-    Raises:
-        ConfigError: too little space is free.
-        CorruptLog: the old log is damaged, or the new one differs from it.
-        OSError, Unavailable: the disk refuses.
+    If it is killed, the next call resumes. The old files stay until the new log is durable and the number and digest of
+    its records match. Raises ConfigError, CorruptLog, OSError, Unavailable.
     """
     paths = segment_paths(directory)
     if not paths:
@@ -158,7 +151,7 @@ def import_segments(directory: Path) -> None:
 
 
 def _copy_and_compare(directory: Path, synced: int, fresh: Path) -> int:
-    """Copy what is not copied yet, then read both; returns the number of records."""
+    """Copy what is not copied yet, then compare both; return the number of records."""
     target = LogDatabase(fresh, start=int(segment_paths(directory)[0].stem))
     with closing(target.connection) as connection:
         written = target.size
@@ -171,26 +164,21 @@ def _copy_and_compare(directory: Path, synced: int, fresh: Path) -> int:
                 written = target.size
         if connection.in_transaction:
             connection.execute("COMMIT")
-        old, new = _digest_of_old(directory, synced), _digest_of_new(connection)
+        old = _digest(
+            encode_record(at, record)
+            for offset, records in old_records(directory, synced)
+            for at, record in enumerate(records, offset)
+        )
+        new = _digest(raw for base in segment_bases(connection) for _, raw in segment_rows(connection, base, base))
         if old != new:
             raise CorruptLog(f"{fresh}: differs from the segments: {new} instead of {old}; delete it and start again")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
     return old[0]
 
 
-def _digest_of_old(directory: Path, synced: int) -> tuple[int, str]:
+def _digest(rows: Iterable[bytes]) -> tuple[int, str]:
+    """Number and SHA-256 of rows, each of which begins with a check sum of its offset and content."""
     digest, count = hashlib.sha256(), 0
-    for offset, records in old_records(directory, synced):
-        count += len(records)
-        for at, record in enumerate(records, offset):
-            digest.update(encode_record(at, record))
-    return count, digest.hexdigest()
-
-
-def _digest_of_new(connection: Any) -> tuple[int, str]:
-    digest, count = hashlib.sha256(), 0
-    for base in segment_bases(connection):
-        for _, raw in segment_rows(connection, base, base):
-            count += 1
-            digest.update(raw)
+    for count, row in enumerate(rows, 1):  # noqa: B007
+        digest.update(row)
     return count, digest.hexdigest()

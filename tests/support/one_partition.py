@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from trustwatch.ingest.log.log_group_source import LogGroupSource
+from trustwatch.ingest.log.log_reader import LogGroupSource
 from trustwatch.scoring.pipeline.pipeline import Pipeline
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics

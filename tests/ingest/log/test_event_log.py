@@ -242,6 +242,14 @@ def test_a_failed_commit_is_not_acknowledged(tmp_path: Path) -> None:
     assert read_all(tmp_path) == [make(0), make(1)]
 
 
+def test_a_commit_returns_after_its_sync(tmp_path: Path) -> None:
+    """In WAL mode with `synchronous=FULL` SQLite calls fdatasync for the WAL before COMMIT returns."""
+    with EventLog(tmp_path) as log:
+        execute = log._database.connection.execute
+        pragmas = [execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert pragmas == ["wal", 2]
+
+
 def test_oversized_and_empty_appends(tmp_path: Path) -> None:
     """Nothing writes nothing; more than a chunk may hold is a caller's error that leaves the log usable."""
     with EventLog(tmp_path) as log:

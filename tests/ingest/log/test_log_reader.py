@@ -150,7 +150,7 @@ def test_an_offset_behind_the_end_is_refused(tmp_path: Path) -> None:
     with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
         log.append([make(0)])
         log.sync()
-        with pytest.raises(CorruptLog, match="offset 2 is behind the end of the log, 1"):
+        with pytest.raises(CorruptLog, match="offset 2 is after the end of the log, 1"):
             reader.seek(0, 2)
 
 
@@ -166,7 +166,7 @@ def test_id_hashes_of_a_range(tmp_path: Path) -> None:
             hashes = reader.read_id_hashes(0, start, end)
             assert hashes.dtype == np.uint64
             assert hashes.tolist() == list(range(start + 1, end + 1))
-        with pytest.raises(CorruptLog, match="behind the end"):
+        with pytest.raises(CorruptLog, match="after the end"):
             reader.read_id_hashes(0, 0, 21)
         next_batch = reader.poll(100, 0)
         assert next_batch is not None
