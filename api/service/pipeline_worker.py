@@ -1,6 +1,6 @@
 """The pipeline process: `python -m trustwatch.api.service.pipeline_worker`, started by the service.
 
-A process of its own keeps answers fast while events are scored. With brokers it is a member of the workers' consumer
+A separate process keeps answers fast while events are scored. With brokers it is a member of the workers' consumer
 group: it takes partitions over, publishes to the topics, and writes time into its partitions, so that risk decays
 there without events. Without brokers it owns the one partition of the log in the data directory and sends risk to the
 service over a socket.
@@ -25,12 +25,13 @@ from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline import PartitionProgress, Pipeline
-from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext, Publisher, RiskListener
+from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
-from trustwatch.scoring.records.agents import AgentSummary
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.commits import ONLY_PARTITION, Position
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.erasures import PartitionErasure
 
 from .. import clock
@@ -50,9 +51,28 @@ from ..composition import (
 from ..event_sources import make_duplicate_window, open_event_source
 from ..settings.reloading import SettingsChange
 from ..settings.root import Settings
-from .decision_log import log_decisions
 from .kernel_compiler import compile_to_score
 from .partition_migration import check_partitions
+
+_log = structlog.get_logger(__name__)
+
+
+def log_decisions(decisions: Sequence[Decision]) -> None:
+    """Log decisions. Principals and resources stay out: reasons are in the decision itself."""
+    log = _log.bind()  # the settings of the log are looked up once for all of them
+    for decision in decisions:
+        log.info(
+            "decision",
+            decision_id=decision.decision_id,
+            tenant=decision.agent.tenant,
+            issuer=decision.agent.issuer,
+            agent_id=decision.agent.agent_id,
+            risk_level=RiskLevel(decision.level).label,
+            before=RiskLevel(decision.previous_level).label,
+            cause=decision.cause,
+            mode=decision.mode,
+        )
+
 
 HEARTBEAT_EVERY_S = 0.5
 BACKLOG_LOGGED_EVERY_S = 10.0
@@ -60,13 +80,13 @@ MIN_RESIDENT_AGENTS = 1_000
 MAX_REST_S = 5.0
 """Seconds for which an embedded worker that ends applies what waits; the next start applies the rest."""
 LAST_WAIT_S = 5.0
-"""Longest wait of a worker that ends for brokers, s; its successor sends again what they did not acknowledge."""
+"""Longest wait of an ending worker for brokers, s; its successor sends again what they did not acknowledge."""
 
 _log = structlog.get_logger(__name__)
 
 
 class PipelineWorker:
-    """The source, store and pipeline of one worker, whatever keeps the log."""
+    """The source, store and pipeline of one worker."""
 
     def __init__(self, settings: Settings, sleep: Callable[[float], None]) -> None:
         self.settings = settings
@@ -85,7 +105,7 @@ class PipelineWorker:
         self.stages = StageMetrics(clock.monotonic)
         self.partitions = 1
 
-    def _open_pipeline(self, publisher: Publisher | None, on_risk: RiskListener, *, shared: bool) -> Pipeline:
+    def _open_pipeline(self, publisher: TopicPublisher | None, on_risk: RiskListener, *, shared: bool) -> Pipeline:
         settings = self.settings
         context = PipelineContext(
             self.source,
@@ -137,7 +157,7 @@ class PipelineWorker:
         return processor
 
     def _load_erasures(self, engine: Engine) -> None:
-        """Load erased agents, so that none comes back from the model's history or with what is loaded."""
+        """Load erased agents, so that none returns from the model's history or from loaded rows."""
 
         def load() -> None:
             engine.agent_states.erased_agents = load_forgotten_agents(self.settings, self.store)
@@ -156,18 +176,18 @@ class PipelineWorker:
             self.stages.counts["vectors_dropped"] = self._spool.dropped_events
 
     def close(self) -> None:
-        """Hand partitions back, and release files and connections, all of them though one cannot be."""
+        """Hand partitions back, then release all files and connections, even if one fails."""
         self.releases.close()
 
     def refresh(self) -> None:
-        """Read the policy again if its file changed, and hand on a file of vectors that is due."""
+        """Read the policy again if its file changed, and complete a file of vectors that is due."""
         self._policy.refresh()
         if self._spool is not None:
             self._spool.roll_if_due()
 
 
 class EmbeddedPipelineWorker(PipelineWorker):
-    """The worker of the log in the data directory. It sends agents that moved, and what commits made durable."""
+    """The worker of the log in the data directory. It sends agents that moved and committed changes to the service."""
 
     def __init__(self, child: ChildRuntime) -> None:
         super().__init__(child.settings, child.sleep)
@@ -177,7 +197,7 @@ class EmbeddedPipelineWorker(PipelineWorker):
         self.pipeline = self._open_pipeline(None, self._send_risk, shared=False)
 
     def run(self) -> None:
-        """Work until told to stop or nobody listens."""
+        """Work until asked to stop or the service ends."""
         stored = self._send_stored_position()
         _log.info("taking the log over", from_offset=stored, waiting=self.source.end_offset(ONLY_PARTITION) - stored)
         self.pipeline.start()
@@ -192,9 +212,9 @@ class EmbeddedPipelineWorker(PipelineWorker):
         self.pipeline.finish()
 
     def _apply_rest(self) -> None:
-        """Apply what the service took in before it ended: whoever looks into the database then finds it.
+        """Apply the events that the service accepted before it ended, so that the database has them.
 
-        A service that was killed has perhaps started again, and its worker waits for this one to end.
+        If the service was killed and has started again, its worker waits for this one to end.
         """
         deadline = clock.monotonic() + MAX_REST_S
         while self._child.stop_requested and clock.monotonic() < deadline:
@@ -202,7 +222,7 @@ class EmbeddedPipelineWorker(PipelineWorker):
                 return
 
     def _send_stored_position(self) -> int:
-        """Say first of all how far the store is: what is sent while the partition is taken over builds on it."""
+        """Report the stored position first: what is sent while the partition is taken over builds on it."""
         offset = retry_until_available(
             lambda: self.store.partitions.position(ONLY_PARTITION), lambda _: self._sleep(DEFAULT_TUNING.retry_s)
         ).offset
@@ -219,7 +239,7 @@ class EmbeddedPipelineWorker(PipelineWorker):
         self._child.sender.send_risk(position.offset, agents, erasures)
 
     def after_commit(self, done: CommittedChanges) -> None:
-        """Send what became durable, too."""
+        """Also send what became durable."""
         super().after_commit(done)
         running = self.pipeline.progress().get(ONLY_PARTITION)  # none yet while the partition is taken over
         behind = running.behind if running else self.source.end_offset(ONLY_PARTITION) - done.position.offset
@@ -251,7 +271,7 @@ class GroupPipelineWorker(PipelineWorker):
         self.pipeline = self._open_pipeline(self.publisher, self.publisher.publish_risk, shared=True)
 
     def run(self, child: ChildRuntime) -> None:
-        """Work until told to stop."""
+        """Work until asked to stop."""
         child.on_reload, child.on_stop = self.use_policy, self.end_soon
         beat_at = tick_at = clock.monotonic()
         _log.info(
@@ -270,11 +290,11 @@ class GroupPipelineWorker(PipelineWorker):
             if now - beat_at >= HEARTBEAT_EVERY_S:
                 beat_at = now
                 child.sender.send(self.send_heartbeats())
-        self.end_soon()  # where the service has gone no signal came
+        self.end_soon()  # if the service has ended, no signal came
         self.pipeline.finish()
 
     def write_ticks(self) -> None:
-        """Record in every partition that time has passed. One that does not arrive is made up for by the next."""
+        """Record in every partition that time has passed. If one does not arrive, the next makes up for it."""
         now_ms = clock.now_ms()
         record = Record(RecordKind.TICK, 0, now_ms, now_ms.to_bytes(8, "little"))
         for partition in self.source.owned():
@@ -311,24 +331,24 @@ class GroupPipelineWorker(PipelineWorker):
         }
         offset = sum(state.position.offset for state in progress.values())
         behind = sum(state.behind for state in progress.values())
-        self._tell_backlog(behind)
+        self._log_backlog(behind)
         dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
         return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
 
-    def _tell_backlog(self, behind: int) -> None:
-        """Say now and then how much waits, while it is more than the next batch takes."""
+    def _log_backlog(self, behind: int) -> None:
+        """Log now and then how many records wait, if they are more than one batch."""
         now = clock.monotonic()
         if behind > DEFAULT_TUNING.batch_size and now - self._backlog_logged_at >= BACKLOG_LOGGED_EVERY_S:
             self._backlog_logged_at = now
             _log.info("records wait to be applied", records=behind)
 
     def after_commit(self, done: CommittedChanges) -> None:
-        """Count what a commit could not keep, too."""
+        """Also count what a commit dropped."""
         super().after_commit(done)
         self._dropped_dead_letters += done.dropped_dead_letters
 
     def end_soon(self) -> None:
-        """Wait little for brokers from now on; for a signal handler, too."""
+        """Wait for brokers only briefly from now on. A signal handler may call this."""
         self.writer.bound_waits(LAST_WAIT_S)
 
 
@@ -338,7 +358,7 @@ def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
 
 
 def run_pipeline_worker(child: ChildRuntime) -> None:
-    """Run a worker until it is told to stop."""
+    """Run a worker until it is asked to stop."""
     _log.info("a worker starts; it loads model and kernels first")
     if child.settings.distributed:
         with contextlib.closing(GroupPipelineWorker(child.settings, child.sleep)) as member:
@@ -349,11 +369,10 @@ def run_pipeline_worker(child: ChildRuntime) -> None:
 
 
 def start_vector_collector(spool: VectorSpoolWriter | None, partition: int) -> VectorCollector | None:
-    """The collector of a partition that begins here; None where no vectors are kept.
+    """Return the collector of a partition that begins here; None if no vectors are kept.
 
-    The file that is open is handed on first. A partition that was ours before, and another worker's meanwhile, would
-    else have a file that reaches from the one time to the other, over the other's files; and whatever lies within the
-    range of another file counts as merged into it.
+    The open file is completed first. Otherwise a partition that another worker owned meanwhile would have a file that
+    spans the files of that worker, which would count as merged into it.
     """
     if spool is None:
         return None

@@ -59,7 +59,7 @@ class BadBackup(TrustwatchError):
 
 
 class RestoredBackup(NamedTuple):
-    """A restored backup. `missing_key` is where the identity key has to be put before a start; None = it is there."""
+    """A restored backup. `missing_key` is where the identity key has to be put before a start; None if it exists."""
 
     contents: BackupContents
     missing_key: Path | None
@@ -173,7 +173,7 @@ def _check_digests(staging: Path, expected: dict[str, str]) -> None:
 
 
 def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, Path | None]:
-    """Open database, key, log and model as a service does; returns where the identity key has to be put, too."""
+    """Open database, key, log and model as a service does; return where the identity key has to be put."""
     data = staging / DATA_FOLDER
     try:
         url, checkpoints = sqlite_url(data / DATABASE_FILE), data / CHECKPOINTS_FOLDER
@@ -211,7 +211,7 @@ def _key_file(settings: Settings, data: Path) -> Path | None:
 
 
 def _check_archives(settings: Settings, contents: BackupContents) -> None:
-    """Refuse archives that go on behind the log: the offsets to come would pass for archived ones."""
+    """Refuse archives that continue after the log: new offsets would count as archived."""
     for what, folder, end in _archive_ends(settings):
         if end > contents.log_end_offset:
             raise ConfigError(
@@ -222,7 +222,7 @@ def _check_archives(settings: Settings, contents: BackupContents) -> None:
 
 
 def _archive_ends(settings: Settings) -> Iterator[tuple[str, Path, int]]:
-    """Settings of the archives that are there, their folders, and the offsets behind what is in them."""
+    """Settings of existing archives, their folders, and the offsets after their contents."""
     events, vectors = settings.archive.directory, settings.archive.vectors
     if events is not None and events.is_dir():
         yield "directory", events, read_archive_position(events) or 0
@@ -231,7 +231,7 @@ def _archive_ends(settings: Settings) -> Iterator[tuple[str, Path, int]]:
 
 
 def _check_installed_model(settings: Settings, contents: BackupContents) -> None:
-    """Refuse another model, by which agents would be judged from the first event on, and a place that is no model's."""
+    """Refuse another installed model, which would judge agents from the first event, and a folder without a model."""
     if settings.model_dir.resolve() == settings.data_dir.resolve():
         raise ConfigError(f"model_dir: {settings.model_dir} is data_dir as well: name another folder, or one below it")
     if not is_model(settings.model_dir):
@@ -247,7 +247,7 @@ def _check_installed_model(settings: Settings, contents: BackupContents) -> None
 
 
 def _install_model(model: Path, model_dir: Path) -> None:
-    """Copy the model to its place, unless it is there: by an operator, or below `data_dir` as a version."""
+    """Copy the model to its place, unless it exists: installed by an operator, or below `data_dir` as a version."""
     if not is_model(model_dir):
         copy_model(model, model_dir)
 

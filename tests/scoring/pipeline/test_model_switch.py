@@ -284,7 +284,7 @@ def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: SwitchingPip
     ((letter),) = [
         processor.apply(batch).dead_letters for batch in kit.batches([site.wish("two")], itertools.repeat(10))
     ]
-    assert "can not switch" in letter[0].reason
+    assert "cannot switch" in letter[0].reason
 
 
 def test_a_new_partition_settles_its_model_as_it_is_taken_over(

@@ -23,8 +23,7 @@ from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline import partition_commits
 from trustwatch.scoring.pipeline import pipeline as pipeline_module
-from trustwatch.scoring.pipeline.commit_round import CommitRound
-from trustwatch.scoring.pipeline.commit_thread import CommitThread
+from trustwatch.scoring.pipeline.commit_round import CommitRound, CommitThread
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.partition_commits import BACKLOG_S, PartitionCommits
 from trustwatch.scoring.pipeline.pipeline import Pipeline

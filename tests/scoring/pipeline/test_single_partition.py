@@ -24,7 +24,7 @@ from trustwatch.scoring.pipeline.ipc import (
     PipelineUpdateSender,
     decode_update,
 )
-from trustwatch.scoring.pipeline.partition import BESIDE_POLL_S
+from trustwatch.scoring.pipeline.pipeline import BESIDE_POLL_S
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
