@@ -99,7 +99,6 @@ class ChildRuntime:
         clock.sleep(seconds)
 
     def raise_if_stopping(self) -> None:
-        """Raise StopRequested once the process was asked to end."""
         if self.should_stop:
             raise StopRequested
 
@@ -108,7 +107,6 @@ class ChildRuntime:
         self._connection.sendall(LENGTH_PREFIX.pack(len(body)) + body)
 
     def close(self) -> None:
-        """Close the socket."""
         self._connection.close()
 
 
@@ -220,7 +218,6 @@ class SupervisedProcess:
         self._apply(decode_update(frame))
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process if it runs."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 

@@ -148,7 +148,6 @@ def open_service_store(settings: Settings) -> SqlStore:
 
 
 def identity_key_path(settings: Settings) -> Path:
-    """Path of the identity key of the deployment."""
     return settings.identity.key_file or settings.data_dir / IDENTITY_KEY_FILE
 
 
@@ -171,7 +170,6 @@ def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:
-    """Open the registry of model versions."""
     return ModelRegistry(settings.data_dir / "models", settings.model_dir)
 
 

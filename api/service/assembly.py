@@ -232,7 +232,6 @@ def make_erasure_service(
     executor: StoreExecutor,
     roles: ServiceRoles = ServiceRoles(),  # noqa: B008
 ) -> ErasureService:
-    """The service of erasures."""
 
     async def forget(subject: ErasureSubject, ordered_ms: int) -> None:
         await forget_in_memory(subject, ordered_ms, store, view, decision_point)

@@ -115,7 +115,6 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
 
 
 def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
-    """Progress of each partition."""
     broker_settings = settings.brokers
     with contextlib.closing(open_service_store(settings)) as store:
         applied = {position.partition: position.offset for position in store.partitions.list_positions()}
@@ -267,7 +266,6 @@ def renew(
 
 
 def _install_key(new_key_path: Path, path: Path) -> None:
-    """Put the new key in its place."""
     if path.exists():
         path.rename(path.with_name(f"{path.name}.before"))
     new_key_path.rename(path)

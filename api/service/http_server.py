@@ -106,35 +106,28 @@ class JoinedWrites(asyncio.Transport):
             self._transport.writelines([held, data])
 
     def flush(self) -> None:
-        """Write the held data."""
         held, self._held = self._held, b""
         if held and not self._transport.is_closing():
             self._transport.write(held)
 
     def close(self) -> None:
-        """Close after the held data is written."""
         self.flush()
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
         self._held = b""
         self._transport.abort()
 
     def is_closing(self) -> bool:
-        """True if the connection is closed, or is being closed."""
         return self._transport.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Facts about the connection."""
         return self._transport.get_extra_info(name, default)
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
         self._transport.resume_reading()
 
 

@@ -358,7 +358,6 @@ def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
 
 
 def run_pipeline_worker(child: ChildRuntime) -> None:
-    """Run a worker until it is asked to stop."""
     _log.info("a worker starts; it loads model and kernels first")
     if child.settings.distributed:
         with contextlib.closing(GroupPipelineWorker(child.settings, child.sleep)) as member:

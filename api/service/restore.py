@@ -253,7 +253,6 @@ def _install_model(model: Path, model_dir: Path) -> None:
 
 
 def _put_in_place(data: Path, data_dir: Path) -> None:
-    """Move everything from the staging folder to its place."""
     names = [name for name in _FIRST if (data / name).exists()]
     names += sorted(path.name for path in data.iterdir() if path.name not in names)
     for name in names:

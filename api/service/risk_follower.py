@@ -71,12 +71,10 @@ class RiskTopicFollower:
             return False
 
     def close(self) -> None:
-        """Release connections."""
         self._reader.close()
 
 
 def run_risk_follower(child: ChildRuntime) -> None:
-    """Follow until asked to stop."""
     follower = RiskTopicFollower(child)
     try:
         follower.run()

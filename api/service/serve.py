@@ -224,7 +224,6 @@ class RunningService:
             self._transmitter.wake()
 
     def _promote_challenger(self, version: str) -> None:
-        """Promote a challenger that the model worker found better."""
         task = asyncio.get_running_loop().create_task(promote_ready_challenger(self._parts.models, version))
         self._promotions.add(task)
         task.add_done_callback(self._promotions.discard)

@@ -72,7 +72,6 @@ def make_service_parts(
     wake_dispatcher: Callable[[], None],
     interventions_changed: Callable[[Collection[AgentName]], None],
 ) -> ServiceParts:
-    """Make all parts."""
     log, store = backend.log, backend.store
     jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
     policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()

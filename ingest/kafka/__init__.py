@@ -92,7 +92,6 @@ def open_admin(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNI
 
 
 def _client_class(settings: KafkaClientSettings, module: str, name: str) -> Any:
-    """A class of the chosen client."""
     return getattr(_client_module(settings, module), f"{_PREFIXES[settings.client]}{name}")
 
 

@@ -91,12 +91,10 @@ class SyncedOffset:
         os.pwrite(self._fd, offset.to_bytes(8, sys.byteorder), 8)
 
     def close(self) -> None:
-        """Release the file."""
         os.close(self._fd)
 
 
 def record_bytes(records: Sequence[Record]) -> int:
-    """Size of *records* in the log, in bytes."""
     return RECORD_HEAD.size * len(records) + sum(len(record.payload) for record in records)
 
 
@@ -127,7 +125,6 @@ def reported_damage(path: Path) -> Iterator[None]:
 
 
 def open_reading(directory: Path) -> sqlite3.Connection:
-    """Open a read-only connection."""
     name = f"file:{quote(str((directory / DATABASE_FILE).absolute()))}?mode=ro"
     return sqlite3.connect(name, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
 
@@ -192,7 +189,6 @@ class LogDatabase:
             raise
 
     def read_end(self) -> None:
-        """Find the end of the log."""
         self.base, self.table = self.connection.execute("SELECT max(base), name FROM segments").fetchone()
         query = f"SELECT max(offset), coalesce(sum(length(record)), 0) FROM {self.table}"  # noqa: S608
         last, self.size = self.connection.execute(query).fetchone()
@@ -227,7 +223,6 @@ class LogDatabase:
             self.table = self._add_table(self.base, 0)
 
     def drop(self, base: int) -> None:
-        """Drop a segment."""
         (name,) = self.connection.execute("SELECT name FROM segments WHERE base = ?", (base,)).fetchone()
         self.connection.execute(f"DROP TABLE {name}")
         self.connection.execute("DELETE FROM segments WHERE base = ? AND name = ?", (base, name))

@@ -125,7 +125,6 @@ class LogReader:
         return heads["id_hash"].astype(np.uint64)
 
     def close(self) -> None:
-        """Release all files."""
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -203,7 +202,6 @@ class LogGroupSource(LogReader):
         """See `GroupSource.note_position`: no tool looks at groups of this log."""
 
     def close(self) -> None:
-        """Hand the partition back (`revoked` is called), release files."""
         owner, owned = self._owner, self._owned
         self._owner, self._owned, self._unsought = None, frozenset(), None
         try:

@@ -16,7 +16,6 @@ StartPositions = StartPosition | Mapping[str, StartPosition]
 
 
 def start_position_of(topic: str, starts: StartPositions) -> StartPosition:
-    """Start position of *topic*."""
     return starts if isinstance(starts, str) else starts.get(topic, "earliest")
 
 

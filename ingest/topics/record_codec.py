@@ -64,7 +64,6 @@ class SourcePartition(NamedTuple):
 
 
 def headers_for(record: Record) -> list[tuple[str, bytes]]:
-    """Headers of the topic record that carries *record*."""
     return [(RECORD_HEADER, _HEADER_STRUCT.pack(record.kind, record.id_hash))]
 
 

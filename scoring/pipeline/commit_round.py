@@ -87,7 +87,6 @@ class CommitRound:
         self._given_up = False
 
     def run(self) -> dict[int, Fenced]:
-        """Write and finish; see `finish`."""
         self.write()
         return self.finish()
 

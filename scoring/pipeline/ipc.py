@@ -87,7 +87,6 @@ _decoder = msgspec.msgpack.Decoder(PipelineUpdate)
 
 
 def decode_update(frame: bytes) -> PipelineUpdate:
-    """Decode the body of one frame."""
     return _decoder.decode(frame)
 
 
@@ -143,13 +142,11 @@ class PipelineUpdateSender:
         self.send(msgspec.structs.replace(self._last, **changes))
 
     def send(self, update: PipelineUpdate) -> None:
-        """Send one update as it is."""
         body = _encoder.encode(update)
         self._connection.sendall(LENGTH_PREFIX.pack(len(body)) + body)
 
 
 def chunked(items: Sequence[T]) -> list[Sequence[T]]:
-    """Split *items* into parts of at most `MAX_FRAME_ITEMS`."""
     return [items[start : start + MAX_FRAME_ITEMS] for start in range(0, len(items), MAX_FRAME_ITEMS)]
 
 

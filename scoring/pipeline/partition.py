@@ -55,12 +55,10 @@ class PartitionPipeline:
 
     @property
     def agent_states(self) -> AgentStateCache:
-        """Agents of the partition in memory."""
         return self._processor.engine.agent_states
 
     @property
     def partition(self) -> int:
-        """Number of the partition."""
         return self.position.partition
 
     @property

@@ -150,17 +150,14 @@ class PartitionCommits:
 
     @property
     def has_uncommitted(self) -> bool:
-        """True if something was applied that is not committed."""
         return self.next_offset != self.position.offset
 
     @property
     def uncommitted_records(self) -> int:
-        """Records that were applied and are not committed."""
         return self.next_offset - self.position.offset
 
     @property
     def states_due(self) -> bool:
-        """True if a state commit is due."""
         return self.has_uncommitted and (self.buffer_full or self._state_wait_s() <= 0.0)
 
     @property
@@ -170,7 +167,6 @@ class PartitionCommits:
 
     @property
     def decisions_due(self) -> bool:
-        """True if a decision commit is due."""
         return self._has_decisions and self._decision_wait_s() <= 0.0
 
     @property
@@ -272,7 +268,6 @@ class PartitionCommits:
         return taken
 
     def _build_state_commit(self) -> _BegunCommit:
-        """Build a state commit."""
         processor, epoch, states = self._processor, self.position.epoch, self._processor.engine.agent_states
         removed, rows = states.removed_agents, states.begin_commit()
         switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]

@@ -73,7 +73,6 @@ class Pipeline:
         self.stages = context.stages
 
     def start(self) -> None:
-        """Become a member of the group."""
         self._source.join(self)
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -171,7 +170,6 @@ class Pipeline:
         return any(pipeline.commits.buffer_full for pipeline in self._partitions.values())
 
     def _publish_risk(self) -> None:
-        """Publish the risk that is due, of every partition."""
         self._notice_pause()
         for pipeline in list(self._partitions.values()):
             self._publish_risk_of(pipeline)
@@ -283,7 +281,6 @@ class Pipeline:
         self._preloader.close()
 
     def progress(self) -> dict[int, PartitionProgress]:
-        """Return the progress of each owned partition."""
         progress = {}
         for partition, pipeline in sorted(self._partitions.items()):
             behind = pipeline.count_behind()

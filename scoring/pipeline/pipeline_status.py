@@ -80,7 +80,6 @@ class PipelineStatus:
         self.dropped_dead_letters += update.dropped_dead_letters
 
     def fresh_ms_of(self, partition: int) -> int:
-        """`fresh_ms` of one partition."""
         return self.fresh_ms if self.fresh_ms_by_partition is None else self.fresh_ms_by_partition.get(partition, 0)
 
     def _advance_freshness(self, now_ms: int, risk_offset: int, *, measured: bool) -> None:
@@ -115,7 +114,6 @@ class PipelineStatus:
         return queue
 
     def unsubscribe(self, queue: LevelChangeQueue) -> None:
-        """Stop sending to *queue*."""
         self.subscribers.discard(queue)
 
     def close(self) -> None:

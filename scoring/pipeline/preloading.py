@@ -82,12 +82,10 @@ class _Preload:
 
     @property
     def has_agents(self) -> bool:
-        """True if agents can move in at once."""
         return self.has_taken or any(page.done() for page in self.pages)
 
     @property
     def has_taken(self) -> bool:
-        """True if agents of taken pages are still to move in."""
         return bool(self._taken)
 
     @property
@@ -145,12 +143,10 @@ class AgentPreloader:
 
     @property
     def busy(self) -> bool:
-        """True while agents are being read or moved in."""
         return bool(self._waiting)
 
     @property
     def has_agents(self) -> bool:
-        """True if agents can move in at once."""
         return bool(self._waiting) and self._waiting[0].has_agents
 
     @property

@@ -102,7 +102,6 @@ class ControlRecords:
         return self._engine.agent_states.find_unkeyed(int(np.uint64(int(named.key))))  # a record of 0.1
 
     def _release(self, name: AgentIdentity | None, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
-        """Drop the evidence against an agent."""
         engine = self._engine
         slot = None if name is None else engine.agent_states.find_slot(name)
         if slot is None:
@@ -264,7 +263,6 @@ class Processor:
         return rows[kept], columns.take(kept), slots[kept]
 
     def _apply_non_event(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
-        """Apply a record that is not an event."""
         if record.kind == RecordKind.TICK:
             self._apply_time(partition, offset, record, applied)
         elif record.kind == RecordKind.DEAD:
@@ -374,7 +372,6 @@ class StageMetrics:
             self.seconds[stage] += self._monotonic() - start
 
     def count_batch(self, applied: AppliedBatch) -> None:
-        """Count what a batch did."""
         self.counts["events"] += applied.events
         self.counts["duplicates"] += applied.duplicates
         self.counts["dead_letters"] += len(applied.dead_letters)

@@ -155,5 +155,4 @@ class HistoryReplay:
             )
 
     def summary(self) -> ReplaySummary:
-        """Counts so far."""
         return ReplaySummary(**self._counts, mended=self._mended, decisions=self._decisions)

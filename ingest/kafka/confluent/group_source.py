@@ -108,7 +108,6 @@ class ConfluentGroupSource(KafkaGroupSource):
         return messages
 
     def _buffer_messages(self, messages: list[Message]) -> None:
-        """Sort messages by partition into the buffer."""
         runs: list[tuple[int, record_codec.RecordRun]] = []
         partition, expected = -1, 0
         add: Callable[[Record], None] | None = None  # to the run that the last message was put into
@@ -144,7 +143,6 @@ class ConfluentGroupSource(KafkaGroupSource):
         return record
 
     def _handle_message_error(self, message: Message) -> None:
-        """Handle an error that librdkafka returns among the messages."""
         error, partition = message.error(), message.partition()
         code = error.code()
         if code in OFFSET_GONE_ERRORS and partition in self._next:

@@ -129,7 +129,6 @@ class ConfluentTopicReader:
         return [FetchedRecords(*key, records) for key, records in records_by_partition.items()]
 
     def _handle_message_error(self, message: Message, key: TopicPartitionKey) -> None:
-        """Handle an error that librdkafka returns among the messages."""
         error = message.error()
         if error.code() == KafkaError._PARTITION_EOF:
             if key in self._positions:  # the last offsets may be transaction markers

@@ -102,7 +102,6 @@ class PartitionQueue:
         return now_s - self._since_s < _JOIN_S
 
     def note_handed_over(self, record: OutgoingRecord, now_s: float) -> None:
-        """Note that librdkafka has *record*."""
         if not self.handed_over:
             self._bytes, self._since_s = 0, now_s
         self.handed_over += 1

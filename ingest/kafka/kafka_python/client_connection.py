@@ -159,7 +159,6 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
 
 
 def to_kafka_record(record: ConsumerRecord) -> record_codec.TopicRecord:
-    """Convert a record of kafka-python to ours."""
     return record_codec.TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 

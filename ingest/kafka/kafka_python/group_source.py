@@ -359,13 +359,10 @@ class PollThread(AsyncConsumerRebalanceListener):
             await question.answered
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
-        """Called by kafka-python."""
         await self._request_callback("assigned", assigned)
 
     async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
-        """Called by kafka-python."""
         await self._request_callback("revoked", revoked)
 
     async def on_partitions_lost(self, lost: Collection[Any]) -> None:
-        """Called by kafka-python."""
         await self._request_callback("lost", lost)

@@ -62,5 +62,4 @@ class KafkaPythonAdmin:
                 self._client.create_partitions({name: partitions})
 
     def close(self) -> None:
-        """Release connections."""
         self._client.close()

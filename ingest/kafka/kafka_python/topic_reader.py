@@ -166,5 +166,4 @@ class KafkaPythonTopicReader:
         )
 
     def close(self) -> None:
-        """Leave the group, release connections."""
         self._consumer.close(timeout_ms=_CLOSE_MS)

@@ -50,7 +50,6 @@ class UnacknowledgedSends:
         return len(self._open)
 
     def add(self, sent: FutureRecordMetadata) -> None:
-        """Note a send."""
         self._open.append((self._monotonic(), sent))
 
     def settle(self) -> None:
