@@ -16,8 +16,7 @@ import structlog
 
 from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.retry import retry_until_available
+from trustwatch.ingest.errors import Unavailable, retry_until_available
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics.record_codec import headers_for
 from trustwatch.scoring.engine.delegation import EdgeCollector

@@ -12,8 +12,7 @@ from functools import partial
 
 import structlog
 
-from trustwatch.ingest.errors import Fenced, Unavailable
-from trustwatch.ingest.retry import retry_until_available
+from trustwatch.ingest.errors import Fenced, Unavailable, retry_until_available
 
 from ..records.commits import Commit
 from ..store.sql_store import CommitResult, SqlStore

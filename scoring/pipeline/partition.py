@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from trustwatch.ingest.errors import CorruptLog, Unavailable
+from trustwatch.ingest.errors import Answer, CorruptLog, Unavailable, retry_until_available
 from trustwatch.ingest.record_erasure import ErasedFilter
-from trustwatch.ingest.retry import Answer, retry_until_available
 from trustwatch.ingest.source import RecordBatch
 
 from ..engine.agent_state_cache import AgentStateCache

@@ -6,8 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection
 
-from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.retry import retry_until_available
+from trustwatch.ingest.errors import Unavailable, retry_until_available
 
 from ..records.agents import AgentIdentity
 from ..records.commits import Position

@@ -65,8 +65,8 @@ from trustwatch.api.shared_signals.service import (
     read_body,
     read_subject,
 )
+from trustwatch.ingest.argument_columns import read_arguments, read_untrusted_result
 from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
-from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
 from trustwatch.ingest.formats.format_presets import AUDIT_LOG_FORMATS
