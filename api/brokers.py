@@ -1,6 +1,6 @@
 """Opens what reads, writes and manages topics on the brokers of the settings.
 
-Only this module and the settings know which program keeps topics; everybody else sees `ingest/topics` and
+Only this module and the settings know which program keeps topics; all other code uses `ingest/topics` and
 `ingest/source.py`.
 """
 

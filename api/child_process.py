@@ -1,7 +1,7 @@
-"""Child processes of the service: what they have in common, and what supervises them.
+"""Child processes of the service, and their supervision.
 
-It ends when told to (SIGTERM), when nobody reads what it reports any more, or with a status that says why it could not
-go on; the service starts it again.
+A child process ends on SIGTERM, when the service does not read its reports any more, or with a status that states its
+error; then the service starts it again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOWEST_PRIORITY = 19
 
 
 class StopRequested(Exception):
-    """The process was told to end while it waited for a service that does not answer.
+    """The process was asked to end while it waited for a service that does not answer.
 
     What was not committed is read again at the next start.
     """
@@ -52,40 +52,40 @@ class ChildRuntime:
         self._connection = connection
         self._stop_requested = False
         self.on_reload: Callable[[SettingsChange], None] = lambda _: None
-        """Takes over what of other settings may change while the process runs; logs are taken over anyway."""
+        """Applies changed settings that may change while the process runs; settings of logs are always applied."""
         self.on_stop: Callable[[], None] = lambda: None
-        """Called by the signal handler when the process is told to end, perhaps in the middle of a long wait."""
+        """Called by the signal handler when the process is asked to end, possibly during a long wait."""
         self._settings_file: Path | None = None
 
     def handle_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """End after the work at hand."""
+        """End after the current work."""
         self._stop_requested = True
         self.on_stop()
 
     def read_again_from(self, settings_file: Path | None) -> None:
-        """Take SIGHUP for the order to read that file again; None: the variables of the environment alone."""
+        """Read that file again on SIGHUP; None: only the environment variables."""
         self._settings_file = settings_file
         signal.signal(signal.SIGHUP, self.handle_reload_signal)
 
     def handle_reload_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Read the settings again; the service has found them right before it sent the signal."""
+        """Read the settings again; the service has checked them before it sent the signal."""
         try:
             change = change_of_settings(self.settings, load_process_settings(self._settings_file))
             configure_structured_logs(change.settings.logs.level, change.settings.logs.format)
             self.on_reload(change)
-        except Exception as error:  # the file changed again: what is in force stays
-            _log.error("settings were not reloaded; those in force stay", error=str(error))
+        except Exception as error:  # the file changed again: the active settings stay
+            _log.error("settings were not reloaded; the active ones stay", error=str(error))
         else:
             self.settings = change.settings
 
     @property
     def stop_requested(self) -> bool:
-        """True if this process was told to end; False if only the service has gone."""
+        """True if this process was asked to end; False if only the service has ended."""
         return self._stop_requested
 
     @property
     def should_stop(self) -> bool:
-        """True if this process was told to end, or the service has gone: its end of the socket is closed."""
+        """True if this process was asked to end, or the service has ended: its end of the socket is closed."""
         return self._stop_requested or self._parent_is_gone()
 
     def _parent_is_gone(self) -> bool:
@@ -93,34 +93,32 @@ class ChildRuntime:
         return bool(readable) and self._connection.recv(1, socket.MSG_PEEK) == b""
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a service that does not answer. Raises StopRequested once the process was told to end."""
+        """Wait for a service that does not answer. Raises StopRequested once the process was asked to end."""
         if self.should_stop:
             raise StopRequested
         clock.sleep(seconds)
 
     def raise_if_stopping(self) -> None:
-        """Raise StopRequested once the process was told to end."""
         if self.should_stop:
             raise StopRequested
 
     def send(self, body: bytes) -> None:
-        """Report to the service. Raises OSError when nobody reads."""
+        """Report to the service. Raises OSError if the service does not read."""
         self._connection.sendall(LENGTH_PREFIX.pack(len(body)) + body)
 
     def close(self) -> None:
-        """Close the socket."""
         self._connection.close()
 
 
 def run_child(work: Callable[[ChildRuntime], None]) -> int:
-    """Run *work* in this process; the exit status names what ended it, for the service's log."""
+    """Run *work* in this process; return the exit status for the service's log."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--settings", type=Path)
     parser.add_argument("--socket", type=int, required=True)
     arguments = parser.parse_args()
     configure_structured_logs()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the settings are read
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service stops us with SIGTERM
     child: ChildRuntime | None = None
     try:
         restrict_new_files()
@@ -149,14 +147,14 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
 FIRST_RESTART_S = 1.0
 MAX_RESTART_S = 30.0
 STABLE_AFTER_S = 60.0
-"""A process that ran so long is started again at once; one that keeps failing, at growing intervals."""
+"""A process that ran so long is restarted at once; one that keeps failing, at growing intervals."""
 
 STOP_TIMEOUT_S = 30.0
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 
 class SupervisedProcess:
-    """Keeps one process beside the answering one running and its updates applied."""
+    """Keeps one child process running and applies its updates."""
 
     def __init__(
         self,
@@ -187,7 +185,7 @@ class SupervisedProcess:
             self.restarts += 1
             pause_s = FIRST_RESTART_S if loop.time() - started >= STABLE_AFTER_S else min(2 * pause_s, MAX_RESTART_S)
             _log.error(
-                "process ended; its work waits until it is back",
+                "process ended; its work waits until it is restarted",
                 module=self._module,
                 exit_status=status,
                 again_in_s=pause_s,
@@ -202,7 +200,7 @@ class SupervisedProcess:
             command += ["--settings", str(self._settings_file)]
         self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
         theirs.close()
-        if self._stopping:  # told to stop while the process was being made
+        if self._stopping:  # stopped while the process was being created
             self._process.terminate()
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES)
         try:
@@ -210,17 +208,16 @@ class SupervisedProcess:
                 while True:
                     (length,) = LENGTH_PREFIX.unpack(await reader.readexactly(LENGTH_PREFIX.size))
                     self._handle_frame(await reader.readexactly(length))
-                    await asyncio.sleep(0)  # a commit is many frames, and reading what is there already never waits
+                    await asyncio.sleep(0)  # a commit is many frames, and reading buffered ones never yields
             return await self._process.wait()
         finally:
             writer.close()
 
     def _handle_frame(self, frame: bytes) -> None:
-        """One report; processes that say something else than updates override this."""
+        """Apply one report; processes that do not send updates override this."""
         self._apply(decode_update(frame))
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, where it runs."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 

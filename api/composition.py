@@ -40,7 +40,7 @@ def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | N
 
 
 def policy_book(settings: Settings) -> PolicyBook:
-    """Token policies of all agents. Raises ConfigError where the policy file is wrong."""
+    """Token policies of all agents. Raises ConfigError if the policy file is wrong."""
     if settings.token_policy_file is not None:
         return read_policy_book(settings.token_policy_file)
     modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
@@ -48,7 +48,7 @@ def policy_book(settings: Settings) -> PolicyBook:
 
 
 def live_policy(settings: Settings) -> LivePolicy:
-    """The policy book in force, and how it is read anew. Raises ConfigError."""
+    """The active policy book, and how it is read again. Raises ConfigError."""
     return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
 
 
@@ -96,20 +96,20 @@ class StoreAddress(NamedTuple):
 CHECKPOINTS_FOLDER: Final = "checkpoints"
 """Below `data_dir`; builds after 0.2 kept states of agents there."""
 RESTORING_FOLDER: Final = ".restoring"
-"""Below `data_dir` while a back-up is restored into it, and after a restore that did not finish."""
+"""Below `data_dir` while a backup is restored into it, and after a restore that did not finish."""
 
 
 def require_whole_data(data_dir: Path) -> None:
-    """Raise ConfigError where a restore did not finish: whoever makes a key there makes one that does not fit."""
+    """Raise ConfigError if a restore did not finish: a key that is made there would not fit."""
     if (data_dir / RESTORING_FOLDER).exists():
         raise ConfigError(
-            f"data_dir: a restore into {data_dir} is not finished, so what is there does not belong together "
+            f"data_dir: a restore into {data_dir} is not finished, so its contents do not belong together "
             f"(`{RESTORING_FOLDER}`). If no `trustwatch restore` runs, empty the folder and restore again"
         )
 
 
 def store_address(settings: Settings) -> StoreAddress:
-    """The database of the settings, by default a file of its own. Raises ConfigError where a restore did not finish."""
+    """The database of the settings, by default a separate file. Raises ConfigError if a restore did not finish."""
     require_whole_data(settings.data_dir)
     store = settings.store
     if store.url is not None:
@@ -121,7 +121,7 @@ def store_address(settings: Settings) -> StoreAddress:
 def open_service_store_reading(settings: Settings) -> SqlStore:
     """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`.
 
-    Where the identity key is not there, what is found by an agent's key can not be read: `Database.known_identities`
+    Where the identity key is not there, what is found by an agent's key cannot be read: `Database.known_identities`
     says so.
     """
     store = store_address(settings).open_reading()
@@ -148,7 +148,6 @@ def open_service_store(settings: Settings) -> SqlStore:
 
 
 def identity_key_path(settings: Settings) -> Path:
-    """Path of the identity key of the deployment."""
     return settings.identity.key_file or settings.data_dir / IDENTITY_KEY_FILE
 
 
@@ -171,7 +170,6 @@ def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:
-    """Open the registry of model versions."""
     return ModelRegistry(settings.data_dir / "models", settings.model_dir)
 
 
@@ -198,7 +196,7 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
 
     Raises:
         ConfigError: the database is none of ours; or there is none, and nothing says to read without the list.
-        Unavailable: it does not answer; nobody reads events meanwhile, since some may have been erased.
+        Unavailable: it does not answer; the service does not read events meanwhile, since some may have been erased.
     """
     if topic != settings.brokers.topic_names.events:
         return ErasedFilter()
@@ -241,7 +239,7 @@ def spool_directory(settings: Settings) -> Path:
 
 
 def open_spool(settings: Settings) -> VectorSpoolWriter | None:
-    """The pipeline's side; None where no vectors are kept."""
+    """The pipeline's side; None if no vectors are kept."""
     if settings.archive.vectors is None:
         return None
     return VectorSpoolWriter(

@@ -31,10 +31,10 @@ _log = structlog.get_logger(__name__)
 
 
 def close_existing_data(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
-    """Take from other users what an earlier version, a copy or a restore left open to them; each change is logged.
+    """Remove access of other users to data that an earlier version, a copy or a restore left open; log each change.
 
-    What can not be changed (somebody else's folder, a read-only volume) is warned about: the service starts all the
-    same, since who laid the folder out so may have meant it.
+    If access cannot be changed (a folder of another user, a read-only volume), a warning is logged and the service
+    starts, since the layout may be intended.
     """
     closed = closed_bits(environ)
     for path in _kept_paths(settings):
@@ -67,7 +67,7 @@ def _close(path: Path, closed: int) -> None:
         return
     except OSError as error:
         advice = f"as its owner: chmod {'o=' if closed == CLOSED_BITS['group'] else 'go='} {path}"
-        _log.warning("other users may read our data, and it can not be closed", error=str(error), advice=advice)
+        _log.warning("other users may read our data, and it cannot be closed", error=str(error), advice=advice)
         return
     advice = f"{FILE_ACCESS}=group lets the group read (docs/operations.md)"
     _log.warning("other users could read our data; closed", path=str(path), was=f"{mode:04o}", advice=advice)

@@ -1,7 +1,7 @@
-"""The log of events for processes beside the pipeline, whether it is on this machine or a topic of brokers.
+"""The log of events for processes next to the pipeline, on this machine or in a topic of brokers.
 
 Archive and model worker follow it through `GroupSource`. What differs by the kind of the log stands here: who else is
-a member, how far back repeated events are recognised, and how the erased are left out.
+a member, how far back repeated events are recognized, and how the erased are left out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
-from trustwatch.ingest.log.log_group_source import LogGroupSource
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.log.log_reader import LogGroupSource
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.source import GroupSource
 
@@ -18,17 +19,17 @@ from .composition import load_erased_filter, open_service_identities
 from .settings.root import Settings
 
 
-def open_event_source(settings: Settings, *, suffix: str, member: str) -> GroupSource:
-    """All partitions of the log for one follower, apart from the workers.
+def open_event_source(
+    settings: Settings, *, suffix: str = "", member: str = "", identities: IdentityHasher | None = None
+) -> GroupSource:
+    """Open the partitions of the log for the workers, or for a follower whose group has *suffix*.
 
-    Raises:
-        ConfigError: brokers refuse us, or their client is not installed.
-        Unavailable: no broker answers.
+    Raises ConfigError, Unavailable.
     """
     if not settings.distributed:
         return LogGroupSource(settings.data_dir / "log")
     brokers = msgspec.structs.replace(settings.brokers, group_id=settings.brokers.group_id + suffix)
-    return open_group_source(brokers, member=member, identities=open_service_identities(settings))
+    return open_group_source(brokers, member=member, identities=identities or open_service_identities(settings))
 
 
 def event_log_name(settings: Settings) -> str:
@@ -37,7 +38,7 @@ def event_log_name(settings: Settings) -> str:
 
 
 def make_duplicate_window(settings: Settings) -> DuplicateWindow:
-    """A window that recognises repeated events of one partition as the workers do."""
+    """A window that recognizes repeated events of one partition as the workers do."""
     return DuplicateWindow(PARTITION_WINDOW) if settings.distributed else DuplicateWindow()
 
 

@@ -18,7 +18,7 @@ CLOSED_BITS: Final[Mapping[str, int]] = {"owner": 0o077, "group": 0o027}
 def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
     """Have everything that this process and its children create closed to others from its first moment on.
 
-    Raises ConfigError where the variable holds something else.
+    Raises ConfigError if the variable holds something else.
     """
     os.umask(closed_bits(environ))
 

@@ -1,7 +1,7 @@
 """Writes changed agents to SQLite and to PostgreSQL in several ways, and reads them back: seconds and client CPU.
 
 PostgreSQL is started for this alone, from the system's package, with fsync on; without it SQLite is measured alone.
-Then the embedded event log beside one on SQLite (`embedded_logs.py`). `--only agents`, `--only log`: one of both.
+Then the embedded event log (`embedded_logs.py`). `--only agents`, `--only log`: one of both.
 """
 
 from __future__ import annotations
@@ -218,16 +218,11 @@ def log_part(quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         figures, system = measure_logs(Path(folder), records, cells, rounds, warm), file_system(Path(folder))
     size = statistics.mean(len(record.payload) for record in records)
-    columns = ("callers x records", "log", "records/s", "p50, ms", "p99, ms", "rate / ours", "p99 / ours")
-    rows = [
-        (cell, name, one["per_s"], one["p50_ms"], one["p99_ms"], *map(_spread, (one["rate_ratios"], one["p99_ratios"])))
-        for cell, logs in figures.items()
-        for name, one in logs.items()
-    ]
+    columns = ("callers x records", "records/s", "p50, ms", "p99, ms")
+    rows = [(cell, *(one[figure] for figure in ("per_s", "p50_ms", "p99_ms"))) for cell, one in figures.items()]
     table(f"Appends to the event log, a reader beside them, records of {size:.0f} bytes, {system}", columns, rows)
     what = ("write_us", "written", "kept", "follow_us", "read_per_s")
-    columns = (
-        "",
+    costs = (
         "",
         "µs of CPU a record",
         "bytes written",
@@ -235,16 +230,9 @@ def log_part(quick: bool) -> dict[str, Any]:
         "µs of CPU to follow",
         "read again, records/s",
     )
-    rows = [
-        (cell, name, *(one[figure] for figure in what)) for cell, logs in figures.items() for name, one in logs.items()
-    ]
-    table("The same, a record's costs", columns, rows)
+    rows = [(cell, *(one[figure] for figure in what)) for cell, one in figures.items()]
+    table("The same, a record's costs", costs, rows)
     return {"log": figures}
-
-
-def _spread(ratios: Sequence[float]) -> str:
-    """Median, and the smallest and largest of all rounds."""
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {"agents": agents_part, "log": log_part}

@@ -254,7 +254,7 @@ class MeasuredWorker:
         command = [
             sys.executable,
             "-m",
-            "trustwatch.api.service.group_worker",
+            "trustwatch.api.service.pipeline_worker",
             "--settings",
             str(settings),
             "--socket",

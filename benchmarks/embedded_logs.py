@@ -1,8 +1,7 @@
-"""Appends to the embedded event log and to one on SQLite, while another process reads: records per second, latency.
+"""Appends to the embedded event log, while another process reads: records per second, latency.
 
-Both stand below the same `GroupCommit`. Every turn writes the same records into an empty folder: first some that are
-not measured, so that SQLite's WAL has its size and is written over, then the calls of a cell. Turns are interleaved,
-in another order each round; ratios are medians over rounds.
+Every turn writes the same records into an empty folder: first some that are not measured, so that SQLite's WAL has its
+size and is written over, then the calls of a cell.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,26 +26,10 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 
 from .events import raw_events
-from .sqlite_log import ChunkLog, ChunkReader, RowLog, RowReader
 
-OURS = "ingest/log"
 POLL_RECORDS = 2048
 NOW_MS = 1_780_000_000_000
 READER_TIMEOUT_S = 60.0
-
-
-class LogAlternative(NamedTuple):
-    """A log: how it is opened to write and to read."""
-
-    writer: Callable[[Path], Any]
-    reader: Callable[[Path], Any]
-
-
-ALTERNATIVES = {
-    OURS: LogAlternative(EventLog, LogReader),
-    "SQLite, row per record": LogAlternative(RowLog, RowReader),
-    "SQLite, row per round": LogAlternative(ChunkLog, ChunkReader),
-}
 
 
 class Cell(NamedTuple):
@@ -95,37 +77,26 @@ def make_records(count: int) -> list[Record]:
 
 
 def measure_logs(folder: Path, records: list[Record], cells: Sequence[Cell], rounds: int, warm: int) -> dict[str, Any]:
-    """Turns by cell and alternative; *warm* records go before each."""
+    """Medians of turns by cell; *warm* records go before each turn."""
     gc.collect()
     gc.freeze()
-    turns: dict[Cell, dict[str, list[Turn]]] = {cell: {name: [] for name in ALTERNATIVES} for cell in cells}
-    for number in range(rounds):
+    turns: dict[Cell, list[Turn]] = {cell: [] for cell in cells}
+    for _ in range(rounds):
         for cell in cells:
-            names = list(ALTERNATIVES) if number % 2 == 0 else list(reversed(ALTERNATIVES))
-            for name in names:
-                turns[cell][name].append(take_turn(name, folder / "turn", records, cell, warm))
-    return {f"{cell.callers} x {cell.records}": summary(found) for cell, found in turns.items()}
+            turns[cell].append(take_turn(folder / "turn", records, cell, warm))
+    return {
+        f"{cell.callers} x {cell.records}": Turn(*map(statistics.median, zip(*taken, strict=True)))._asdict()
+        for cell, taken in turns.items()
+    }
 
 
-def summary(turns: dict[str, list[Turn]]) -> dict[str, Any]:
-    """Medians of each, and its ratios to ours round by round."""
-    found: dict[str, Any] = {}
-    for name, measured in turns.items():
-        pairs = list(zip(measured, turns[OURS], strict=True))
-        found[name] = Turn(*map(statistics.median, zip(*measured, strict=True)))._asdict()
-        found[name]["rate_ratios"] = [one.per_s / ours.per_s for one, ours in pairs]
-        found[name]["p50_ratios"] = [one.p50_ms / ours.p50_ms for one, ours in pairs]
-        found[name]["p99_ratios"] = [one.p99_ms / ours.p99_ms for one, ours in pairs]
-    return found
-
-
-def take_turn(name: str, folder: Path, records: list[Record], cell: Cell, warm: int) -> Turn:
+def take_turn(folder: Path, records: list[Record], cell: Cell, warm: int) -> Turn:
     """Write one log beside a reader, which then reads it again; nothing is left of it."""
-    log = ALTERNATIVES[name].writer(folder)
+    log = EventLog(folder)
     measured = cell.calls * cell.records
     total = warm + measured
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=follow, args=(name, folder, warm, total, there))
+    process = multiprocessing.get_context("spawn").Process(target=follow, args=(folder, warm, total, there))
     process.start()
     there.close()
     try:
@@ -180,9 +151,9 @@ def bytes_written() -> int:
     return next(int(line.split(": ")[1]) for line in lines if line.startswith("write_bytes"))
 
 
-def follow(name: str, folder: Path, warm: int, total: int, to: Connection) -> None:
+def follow(folder: Path, warm: int, total: int, to: Connection) -> None:
     """Process that reads while the other writes, and then everything once more; says how long both took it."""
-    with closing(ALTERNATIVES[name].reader(folder)) as reader:
+    with LogReader(folder) as reader:
         to.send("open")
         read_until(reader, 0, warm)
         to.send("warm")

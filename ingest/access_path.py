@@ -14,7 +14,7 @@ _THUMBPRINT_SHOWN = 12
 
 
 class AccessPath(NamedTuple):
-    """Attributes: network is an autonomous system, else the network of the address; "" where the call does not tell."""
+    """Attributes: network is an autonomous system, else the network of the address; "" if the call does not tell."""
 
     network: str
     method: str

@@ -6,10 +6,65 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from trustwatch_client.events import Argument
+from trustwatch_client.events import MAX_ARGUMENTS, Argument
+
+from .events import NativeEvent
+
+# An event states the origins of arguments in its own members or among its `attributes`. Attributes are free: one of
+# another shape means something else, and is ignored instead of refused. A member wins over an attribute of its name.
+
+ARGUMENTS_ATTRIBUTE, UNTRUSTED_RESULT_ATTRIBUTE = "arguments", "untrusted_result"
+_FLAG_WORDS = {"true": True, "false": False}
+
+
+def read_arguments(event: NativeEvent) -> Sequence[Argument] | None:
+    """Arguments of the call; None if the sender told none, which is not the same as a call without any.
+
+    Of a list among the attributes the first `MAX_ARGUMENTS` are looked at, and those that are arguments are read.
+    """
+    if event.arguments is not None:
+        return event.arguments
+    listed = _listed(None if event.attributes is None else event.attributes.get(ARGUMENTS_ATTRIBUTE))
+    if listed is None:
+        return None
+    return [argument for item in listed[:MAX_ARGUMENTS] if (argument := _argument_or_none(item)) is not None]
+
+
+def read_untrusted_result(event: NativeEvent) -> bool | None:
+    """True if the answer may hold what others wrote; None if the sender does not say."""
+    if event.untrusted_result is not None or event.attributes is None:
+        return event.untrusted_result
+    value = event.attributes.get(UNTRUSTED_RESULT_ATTRIBUTE)
+    if isinstance(value, str):
+        return _FLAG_WORDS.get(value.lower())
+    return value if isinstance(value, bool) else None
+
+
+def may_tell_origins(payload: bytes) -> bool:
+    """False if an event tells no origins; decoding it tells whether it does. An escape could spell their names."""
+    return b"arguments" in payload or b"untrusted_result" in payload or b"\\u" in payload
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """A list, or the JSON of one as text, which is all that attributes of OpenTelemetry can hold."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+    return value if isinstance(value, list) else None
+
+
+def _argument_or_none(item: Any) -> Argument | None:
+    try:
+        return msgspec.convert(item, Argument)
+    except msgspec.ValidationError:
+        return None
+
 
 NO_CALL = -1
 """Source of an argument that came out of no earlier call."""
@@ -28,11 +83,11 @@ class ArgumentColumns(NamedTuple):
 
     Attributes:
         start: int64 (n + 1,).
-        values: uint64 (m,), the sender's hash of each value, 0 where it tells none.
+        values: uint64 (m,), the sender's hash of each value, 0 if it tells none.
         sources: int32 (m,), index of the earlier call of the session whose answer held the value, or `NO_CALL`;
             `UNTRUSTED_CALL` where the sender says that others may have written it.
         calls: int32 (m,), that index whatever the sender says of it, or `NO_CALL`.
-        routes: uint64 (m,), keyed hash of the action of that call and the argument's name; 0 where none is told.
+        routes: uint64 (m,), keyed hash of the action of that call and the argument's name; 0 if none is told.
     """
 
     start: npt.NDArray[np.int64]
@@ -47,7 +102,7 @@ class ArgumentColumns(NamedTuple):
         return ArgumentEntries(*self[1:])
 
     def take(self, rows: npt.NDArray[Any]) -> ArgumentColumns | None:
-        """Those of the given rows; None where there are none."""
+        """Those of the given rows; None if there are none."""
         return _gather(self.start[rows], self.start[rows + 1] - self.start[rows], self.entries)
 
 
@@ -87,7 +142,7 @@ def no_arguments(rows: int) -> ArgumentColumns:
 def collect_arguments(
     rows: int, of_rows: Mapping[int, Sequence[Argument]], hash_many: HashMany
 ) -> ArgumentColumns | None:
-    """Columns of so many events from the arguments of those rows that tell any; None where none does."""
+    """Columns of so many events from the arguments of those rows that tell any; None if none does."""
     of_rows = {row: kept for row, given in of_rows.items() if (kept := arguments_with_values(given))}
     if not of_rows:
         return None
@@ -110,7 +165,7 @@ def scanned_arguments(
     of_rows: Mapping[int, Sequence[Argument]],
     hash_many: HashMany,
 ) -> ArgumentColumns | None:
-    """Columns of n events; None where none tells any.
+    """Columns of n events; None if none tells any.
 
     Args:
         counts: int64 (n,), arguments of each row, which stand one behind the other in *entries*.
@@ -158,7 +213,7 @@ def join_arguments(parts: Sequence[tuple[int, ArgumentColumns | None]]) -> Argum
 def _gather(
     first: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], entries: ArgumentEntries
 ) -> ArgumentColumns | None:
-    """Columns of rows whose *counts* entries begin at *first*; None where there are none."""
+    """Columns of rows whose *counts* entries begin at *first*; None if there are none."""
     start = _starts(counts)
     if not start[-1]:
         return None
@@ -188,6 +243,6 @@ def _call_of(argument: Argument) -> int:
 
 
 def route_name(argument: Argument) -> str:
-    """Action that gave the value and argument that took it, as one name; empty where the action is not told."""
+    """Action that gave the value and argument that took it, as one name; empty if the action is not told."""
     names_action = argument.origin == "tool" and argument.from_action is not None
     return f"{argument.from_action}\x1f{argument.name}" if names_action else ""

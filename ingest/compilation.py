@@ -23,7 +23,7 @@ as_int = cast(Callable[[Any], int], np.int64)
 
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
-_KERNEL_SOURCES = ("ingest/**/*.py", "models/*.py", "scoring/engine/*.py")
+_KERNEL_SOURCES = ("ingest/*.py", "ingest/features/*.py", "ingest/scan/*.py", "models/*.py", "scoring/engine/*.py")
 
 
 _NO_ENTRY_FROM_C: dict[str, Any] = {"no_cfunc_wrapper": True}  # nobody has one, and each costs compile time
@@ -82,7 +82,7 @@ def _compile_with_cache(function: Callable[P, R], options: dict[str, Any]) -> Ca
 
 
 def is_kept(*kernels: Any) -> bool:
-    """Tell whether machine code of kernels is kept on disk: of these sources, this numba, this kind of processor.
+    """Return whether machine code of kernels is kept on disk: of these sources, this numba, this kind of processor.
 
     True for a kernel that numba keeps no code of (where no folder can be written): waiting would not help.
     """
@@ -92,7 +92,7 @@ def is_kept(*kernels: Any) -> bool:
 
 
 def _has_code(file: Any, processor: Any) -> bool:
-    """Tell whether there is code for a *processor*."""
+    """Return whether there is code for a *processor*."""
     # numba lists code before it writes it: who trusted the list would compile what another process has just compiled.
     names = [name for key, name in file._load_index().items() if key[1] == processor]
     return any(Path(file._data_path(name)).exists() for name in names)
@@ -106,7 +106,7 @@ class KernelGate:
         self._open = not compiled_elsewhere
 
     def is_open(self) -> bool:
-        """Tell whether they are to be called; once true, it stays so."""
+        """Return whether they are to be called; once true, it stays so."""
         self._open = self._open or is_kept(*self._kernels)
         return self._open
 

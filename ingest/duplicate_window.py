@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numba import njit
 
 DEFAULT_WINDOW = 262_144
-"""Offsets of one generation. At 1,000 events per second, retries are recognised for at least 4 minutes."""
+"""Offsets of one generation. At 1,000 events per second, retries are recognized for at least 4 minutes."""
 
 
 PARTITION_WINDOW = 65_536
@@ -115,7 +115,7 @@ class DuplicateWindow:
             self._recorded.append((offsets, before))
 
     def take_recorded(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
-        """Hashes of the records from *start_offset* to before *end_offset*, 0 where `mark` got none; kept no longer.
+        """Hashes of the records from *start_offset* to before *end_offset*, 0 if `mark` got none; kept no longer.
 
         Later ones stay. Raises ValueError.
         """

@@ -4,10 +4,10 @@ Each class says what to do about it, and carries a stable machine-readable `code
 
     TrustwatchError                 internal_error      base of all; never raised itself
     ├── MalformedEvent              malformed_event     never retry: the record goes to the dead letter
-    ├── SourceNotAllowed            source_not_allowed  never retry: the source may not speak for that tenant
+    ├── SourceNotAllowed            source_not_allowed  never retry: the source may not act for that tenant
     ├── ConfigError                 invalid_config      fix the settings, then start again
     ├── ModelError                  invalid_model       the saved model is refused; nothing is loaded
-    ├── CorruptLog                  corrupt_log         stop: an acknowledged record can not be read back
+    ├── CorruptLog                  corrupt_log         stop: an acknowledged record cannot be read back
     ├── Fenced                      fenced              stop: another worker owns the partition
     └── Unavailable                 unavailable         try again later; nothing was committed
 
@@ -15,6 +15,9 @@ Layers above add their own classes below these.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 
 class TrustwatchError(Exception):
@@ -28,7 +31,7 @@ MAX_REASON_LENGTH = 500
 
 
 class MalformedEvent(TrustwatchError):
-    """A record is no audit event, and never will be."""
+    """A record is not an audit event, and never will be."""
 
     code = "malformed_event"
 
@@ -69,7 +72,7 @@ class CorruptLog(TrustwatchError):
 
 
 class Fenced(TrustwatchError):
-    """A commit came from a worker that no longer owns the partition; its memory must be thrown away."""
+    """A commit came from a worker that no longer owns the partition; its memory must be dropped."""
 
     code = "fenced"
 
@@ -78,3 +81,20 @@ class Unavailable(TrustwatchError):
     """A dependency does not answer now; nothing was committed, the same call may succeed later."""
 
     code = "unavailable"
+
+
+Answer = TypeVar("Answer")
+
+
+def retry_until_available(call: Callable[[], Answer], on_unavailable: Callable[[Unavailable], None]) -> Answer:
+    """Return the result of *call*, which is repeated while a service does not answer."""
+    while True:
+        try:
+            return call()
+        except Unavailable as error:
+            on_unavailable(error)
+
+
+def give_up(error: Unavailable) -> None:
+    """Raise the error: the `on_unavailable` of code that leaves the failure to its callers."""
+    raise error

@@ -58,7 +58,7 @@ def decode_event(raw: bytes | memoryview) -> NativeEvent:
 
 
 def _check_values(event: NativeEvent) -> None:
-    """Rules that the type alone can not state."""
+    """Rules that the type alone cannot state."""
     if event.time.tzinfo is None:
         raise MalformedEvent("time has no UTC offset; RFC 3339 requires one (for example a trailing `Z`)", "$.time")
     if not 1970 <= event.time.year <= 9000:

@@ -32,7 +32,7 @@ def missing_packages(extra: ExtraName) -> list[str]:
 
 
 def require_extra(extra: ExtraName, needed_by: str) -> None:
-    """Raise ConfigError where an extra is not installed."""
+    """Raise ConfigError if an extra is not installed."""
     if missing := missing_packages(extra):
         raise ConfigError(extra_missing(extra, needed_by, missing))
 

@@ -17,7 +17,7 @@ from .source import Record, RecordBatch, RecordKind
 
 BLOCK_BYTES = 256 * 1024
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""A longer line means that the file is no JSON lines, and would only fill the memory."""
+"""A longer line means that the file is not JSON lines, and would only fill the memory."""
 
 _GZIP = b"\x1f\x8b"
 
@@ -33,7 +33,7 @@ class UnreadableFile(ConfigError):
 class FileSource:
     """Implements `Source` over JSON-lines files in the order given, or over one binary stream such as standard input.
 
-    Each line that is not blank is one EVENT record; offsets count them over all files. gzip is recognised by its first
+    Each line that is not blank is one EVENT record; offsets count them over all files. gzip is recognized by its first
     bytes, not by the name; a byte order mark is skipped. A stream is read as it comes: `poll` waits for its first line
     whatever the time-out says.
     """

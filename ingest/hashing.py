@@ -92,7 +92,7 @@ def _sip_round(v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64) -> Si
 @inlined
 def load_word(data: Bytes, at: int) -> np.uint64:
     """The eight bytes from *at* on as one little-endian number."""
-    # An index without a sign can not count from the end: only so do the eight become one load.
+    # An index without a sign cannot count from the end: only so do the eight become one load.
     first, word = np.uint64(at), np.uint64(0)
     for k in range(8):
         word |= np.uint64(data[first + np.uint64(k)]) << np.uint64(8 * k)
@@ -197,7 +197,7 @@ def blake2b_initial_state(person: bytes, key: bytes = b"", digest_bytes: int = B
     state = np.append(_BLAKE2B_IV, np.uint64(0))
     state[0] ^= np.uint64(0x01010000 | len(key) << 8 | digest_bytes)
     state[6:BLAKE2B_COUNT] ^= np.frombuffer(person.ljust(16, b"\0"), "<u8")
-    if key:  # it is a block of its own, the same before every text
+    if key:  # it is a separate block, the same before every text
         block = np.frombuffer(key.ljust(BLAKE2B_BLOCK_BYTES, b"\0") + bytes(8), np.uint8)
         state[BLAKE2B_COUNT] = BLAKE2B_BLOCK_BYTES
         _blake2b_compress(state, block, 0, BLAKE2B_BLOCK_BYTES, False)
@@ -224,26 +224,9 @@ def _blake2b_mix(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.u
 @allocation_free
 def _blake2b_compress(state: BlakeWords, text: Bytes, at: int, count: int, last: bool) -> None:
     """Add the block text[at : at + BLOCK]; *count* is how many bytes of the message that makes."""
-    v0, v1, v2, v3, v4, v5, v6, v7 = (
-        state[0],
-        state[1],
-        state[2],
-        state[3],
-        state[4],
-        state[5],
-        state[6],
-        state[7],
-    )
-    v8, v9, v10, v11, v12, v13, v14, v15 = (
-        _BLAKE2B_IV[0],
-        _BLAKE2B_IV[1],
-        _BLAKE2B_IV[2],
-        _BLAKE2B_IV[3],
-        _BLAKE2B_IV[4],
-        _BLAKE2B_IV[5],
-        _BLAKE2B_IV[6],
-        _BLAKE2B_IV[7],
-    )
+    iv = _BLAKE2B_IV
+    v0, v1, v2, v3, v4, v5, v6, v7 = state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7]
+    v8, v9, v10, v11, v12, v13, v14, v15 = iv[0], iv[1], iv[2], iv[3], iv[4], iv[5], iv[6], iv[7]
     v12 ^= np.uint64(count)
     if last:
         v14 = ~v14

@@ -1,7 +1,7 @@
 """Identities of agents, principals and events: keyed hashes of their full names.
 
 Whoever could compute an identity could search for two names that share one, and let one agent pass for another. So
-identities are keyed. A deployment has a secret of its own; training, replay and back-tests, which need none, take the
+identities are keyed. A deployment has its own secret; training, replay and back-tests, which need none, take the
 salt of the model. Nothing that is scored follows from an identity: the same events give the same figures under any key.
 """
 
@@ -112,7 +112,7 @@ class IdentityHasher:
         return int.from_bytes(digest, "little") or 1
 
     def call_digest(self, tenant: str, issuer: str, agent_id: str, call: bytes) -> str:
-        """Digest of one call of an agent, 32 hexadecimal digits. Whoever finds one can not try what the call said."""
+        """Digest of one call of an agent, 32 hexadecimal digits. Whoever finds one cannot try what the call said."""
         return self._digest(_CALL_PURPOSE + _joined(tenant, issuer, agent_id) + b"\0" + call)
 
     def access_path_digest(self, tenant: str, issuer: str, agent_id: str, path: bytes) -> str:
@@ -133,7 +133,7 @@ class IdentityHasher:
 
     @property
     def proof(self) -> str:
-        """Text by which this key is recognised, and from which nobody finds it; hexadecimal."""
+        """Text by which this key is recognized, and from which nobody finds it; hexadecimal."""
         return hmac.new(self._key, b"trustwatch identity key", hashlib.sha256).hexdigest()
 
     def _hash(self, person: bytes, tenant: str, issuer: str, name: str) -> AgentHash:
@@ -144,7 +144,7 @@ class IdentityHasher:
 
 
 def unkeyed_agent_key(tenant: str, issuer: str, agent_id: str) -> int:
-    """Hash of an agent's full name that is the same everywhere and for ever: unsigned 64 bits, never 0.
+    """Hash of an agent's full name that is the same everywhere and forever: unsigned 64 bits, never 0.
 
     Two names that share one can be searched for, so it decides nothing about who an agent is. It chooses what is
     learned by a draw, shares work out, and finds what 0.1 wrote, whose agents were known by it.
@@ -175,7 +175,7 @@ def open_identity_key(path: Path, *, create: bool) -> IdentityHasher:
         if not path.exists():
             if not create:
                 raise ConfigError(
-                    f"{path}: the identity key of this database is missing. Put it back from a back-up, or copy it from"
+                    f"{path}: the identity key of this database is missing. Put it back from a backup, or copy it from"
                     " another process of the deployment. If it is lost, `trustwatch identities renew` makes a new one"
                 )
             create_secret_file(path, f"{secrets.token_hex(IDENTITY_KEY_BYTES)}\n".encode())
@@ -183,7 +183,7 @@ def open_identity_key(path: Path, *, create: bool) -> IdentityHasher:
             raise ConfigError(f"{path}: others may read the identity key; its mode must be 0600")
         key = bytes.fromhex(path.read_text().strip())
     except OSError as error:
-        raise ConfigError(f"{path}: the identity key can not be read or written: {error.strerror}") from None
+        raise ConfigError(f"{path}: the identity key cannot be read or written: {error.strerror}") from None
     except ValueError:
         key = b""
     if not IDENTITY_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:

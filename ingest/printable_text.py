@@ -11,7 +11,7 @@ _GROUPED_FROM, _LEAST_SHOWN = 999.5, 0.001
 def printable_line(text: str, limit: int | None = None) -> str:
     """One line without control characters and direction marks, at most *limit* characters long.
 
-    What can not be shown becomes a blank, and blanks are joined: no text from outside may write lines into our log or
+    What cannot be shown becomes a blank, and blanks are joined: no text from outside may write lines into our log or
     move the cursor of a terminal.
 
     >>> printable_line("no\\x1b[2J\\n such  client"), printable_line("abc", 2)

@@ -1,4 +1,4 @@
-"""The key of pseudonyms and of marks: a file of its own, made on first use."""
+"""The key of pseudonyms and of marks: a separate file, made on first use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PrivacyKey:
         return "PrivacyKey(…)"
 
     def erasure_mark(self, agent_key: int) -> str:
-        """By which a forgotten agent is recognised, hexadecimal."""
+        """By which a forgotten agent is recognized, hexadecimal."""
         return self._digest(b"forgotten", str(agent_key).encode())
 
     def pseudonym(self, tenant: str, name: str) -> str:
@@ -71,6 +71,6 @@ def open_privacy_key(path: Path) -> PrivacyKey:
             raise ConfigError(f"{path}: others may read the key of pseudonyms; its mode must be 0600")
         return PrivacyKey(bytes.fromhex(path.read_text().strip()))
     except OSError as error:
-        raise ConfigError(f"{path}: the key of pseudonyms can not be read or written: {error.strerror}") from None
+        raise ConfigError(f"{path}: the key of pseudonyms cannot be read or written: {error.strerror}") from None
     except ValueError:
         raise ConfigError(f"{path}: no key; expected at least {2 * PRIVACY_KEY_BYTES} hexadecimal digits") from None

@@ -61,7 +61,7 @@ class NameEraser:
 
     def __init__(self, name: str, stand_in: str) -> None:
         if not name:
-            raise ValueError("an empty name can not be erased")
+            raise ValueError("an empty name cannot be erased")
         self.name = name
         self._stand_in = stand_in
         self._pattern = re.compile(_NAME_START + re.escape(name) + _NAME_END)
@@ -90,7 +90,7 @@ class NameEraser:
             return self.is_in_text(raw.decode(errors="replace"))
 
     def erase_in_json(self, raw: bytes, *, keep_members: bool = False) -> bytes:
-        """JSON without the name, written anew; the same object where the name does not stand there.
+        """JSON without the name, written again; the same object where the name does not stand there.
 
         Bytes that are no JSON are treated as text.
         """
@@ -104,7 +104,7 @@ class NameEraser:
         return raw if changed is None else msgspec.json.encode(changed)
 
     def erase_in_value(self, value: Any, *, keep_members: bool = False) -> Any:
-        """A JSON value without the name, in strings and, unless they are kept, in names of members; None where it does
+        """A JSON value without the name, in strings and, unless they are kept, in names of members; None if it does
         not stand there."""
         if isinstance(value, str):
             return self.erase_in_text(value) if self.is_in_text(value) else None
@@ -218,7 +218,7 @@ class RecordEraser:
         self._unkeyed = str(unkeyed_agent_key(*subject.agent_identity))
 
     def __call__(self, record: Record) -> Record:
-        """The record without the subject; the same object where it does not name the subject."""
+        """The record without the subject; the same object if it does not name the subject."""
         if record.kind in (RecordKind.TICK, RecordKind.ERASED):
             return record
         if record.kind == RecordKind.EVENT:
@@ -316,7 +316,7 @@ class MultiPatternSearch:
         self._parts = frozenset(self._by_part)
 
     def candidates(self, raw: bytes) -> Sequence[int]:
-        """Numbers of the names that may stand in JSON, in their order; all of them where it can not be read."""
+        """Numbers of the names that may stand in JSON, in their order; all of them if it cannot be read."""
         if not self._count:
             return ()
         if b"\\" in raw:
@@ -350,7 +350,7 @@ class ErasedSubject(NamedTuple):
 
 
 class ErasedFilter:
-    """Erases subjects from records that are read again: by a worker that begins anew or goes on from a back-up, an
+    """Erases subjects from records that are read again: by a worker that starts again or goes on from a backup, an
     archive, a back-test, a preview, a notebook.
     """
 
@@ -364,7 +364,7 @@ class ErasedFilter:
                 self._last_offsets[partition] = max(offset, self._last_offsets.get(partition, -1))
 
     def filter_record(self, partition: int, offset: int, record: Record) -> Record:
-        """The record as it may be read. Erasure records stay: a state built anew must apply them."""
+        """The record as it may be read. Erasure records stay: a state rebuilt must apply them."""
         if offset > self._last_offsets.get(partition, -1) or record.kind == RecordKind.FORGET:
             return record
         asked: Iterable[int] = range(len(self._erasers))
@@ -378,7 +378,7 @@ class ErasedFilter:
         return record
 
     def filter_batch(self, batch: RecordBatch) -> RecordBatch:
-        """A batch as it may be read; the same object where it is behind all of it."""
+        """A batch as it may be read; the same object if it is behind all of it."""
         if batch.base_offset > self._last_offsets.get(batch.partition, -1):
             return batch
         records = [

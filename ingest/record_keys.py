@@ -29,7 +29,7 @@ def event_id_bytes(tenant: str | None, source: str | None, event_id: str) -> byt
 
 
 def unkeyed_event_id_hash(tenant: str | None, source: str | None, event_id: str | None, raw: bytes | memoryview) -> int:
-    """As `identities.IdentityHasher.event_id_hash`, the same everywhere and for ever: for files and tools.
+    """As `identities.IdentityHasher.event_id_hash`, the same everywhere and forever: for files and tools.
 
     Ids that share one can be searched for, so a deployment takes its own hashes.
     """

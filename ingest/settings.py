@@ -49,7 +49,7 @@ def check_url(url: str, member: str, *, loopback_http: bool) -> None:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError:
-        raise ValueError(f"{member} is no URL") from None
+        raise ValueError(f"{member} is not a URL") from None
     if parts.username or parts.password:
         raise ValueError(f"{member} may not hold a user or password")
     if parts.scheme == "https" and host:
@@ -102,5 +102,5 @@ def _fixed_length(text: bytes) -> bytes:
 
 
 def reveal(secret: Secret | None) -> str:
-    """The secret itself; "" where there is none."""
+    """The secret itself; "" if there is none."""
     return "" if secret is None else secret.reveal()

@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 8 * 1024 * 1024
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
 _MERGE = "tag:yaml.org,2002:merge"
 _WRONG_YAML = (yaml.YAMLError, ValueError, LookupError, RecursionError)
-"""Errors of PyYAML: of syntax, of a date that does not exist or text that is no UTF-8, of a tag with a wrong value."""
+"""Errors of PyYAML: of syntax, of a date that does not exist or text that is not UTF-8, of a tag with a wrong value."""
 _PATH_STEP = re.compile(r"\.(\w+)|(\[[^\]]*\])")
 _ERROR_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 _MISSING_FIELD = re.compile(r"missing required field `(\w+)`")
@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
         text = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     raw = decode_yaml(text, str(path))
     if raw is None:
         return {}
@@ -55,7 +55,7 @@ def decode_yaml(text: bytes | str, source: str) -> Any:
         finally:
             loader.dispose()
     except _WRONG_YAML as error:
-        raise ConfigError(f"{source}: is no YAML{_error_position(error)}") from None
+        raise ConfigError(f"{source}: is not YAML{_error_position(error)}") from None
 
 
 def _check_names(root: yaml.Node, source: str) -> None:
@@ -115,7 +115,7 @@ def error_hint(root: type, message: str) -> str:
 
 
 def _find_member(root: Any, path: str) -> tuple[Any, str]:
-    """Type and meaning of the member at *path* below *root*; (None, "") where there is none."""
+    """Type and meaning of the member at *path* below *root*; (None, "") if there is none."""
     here, text = root, ""
     for name, index in _PATH_STEP.findall(path):
         here, _ = element_type(here) if index else (here, "")
@@ -139,13 +139,13 @@ def documented_fields(part: type, hints: Mapping[str, Any]) -> list[FieldInfo]:
 
 
 def _neighbour(annotation: Any, key: str) -> str:
-    """The member that one with this annotation stands behind or before, by *key*; "" where nothing is said."""
+    """The member that one with this annotation stands behind or before, by *key*; "" if nothing is said."""
     metas = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return next((meta.extra[key] for meta in metas if key in (getattr(meta, "extra", None) or {})), "")
 
 
 def literal_choices(kind: Any) -> list[str]:
-    """Texts that a member of a `Literal`, or a list or mapping of them, may hold; [] where it is none."""
+    """Texts that a member of a `Literal`, or a list or mapping of them, may hold; [] if it is none."""
     element = element_type(kind)[0]
     return [str(arg) for arg in get_args(element)] if get_origin(element) is Literal else []
 

@@ -61,7 +61,7 @@ class Source(Protocol):
     """Source of records. One contract suite (`tests/contract/`) holds for every implementation."""
 
     def seek(self, partition: int, offset: int) -> None:
-        """Continue reading at *offset*. Raises CorruptLog where that offset is no longer kept."""
+        """Continue reading at *offset*. Raises CorruptLog if that offset is no longer kept."""
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """At most *max_records* records in order, or None after *timeout_s* seconds without any."""
@@ -77,9 +77,9 @@ class DurableSource(Source, Protocol):
     """A source that keeps the records it has returned, so that a restarted pipeline can look back."""
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
-        """Id hashes of the records of a partition in [start_offset, end_offset), shape (n,); 0 where there is none.
+        """Id hashes of the records of a partition in [start_offset, end_offset), shape (n,); 0 if there is none.
 
-        Raises CorruptLog where they are gone although nothing was allowed to remove them.
+        Raises CorruptLog if they are gone although nothing was allowed to remove them.
         """
 
 
@@ -145,7 +145,7 @@ class TopicWriter(Protocol):
     """Writes to topics, idempotently and with the acknowledgement of all in-sync replicas."""
 
     replaced: int
-    """Number of producers that were given up, since records failed or had no outcome, and opened anew."""
+    """Number of producers that were given up, since records failed or had no outcome, and opened again."""
 
     def send(
         self,
@@ -159,7 +159,7 @@ class TopicWriter(Protocol):
     ) -> None:
         """Queue one record; blocks while the queue is full. Without *partition*, `record_keys.partition_of` chooses.
 
-        Raises Unavailable where there is no room in time, ValueError for a record larger than the topic takes.
+        Raises Unavailable if there is no room in time, ValueError for a record larger than the topic takes.
         """
 
     def flush(self, timeout_s: float) -> None:
@@ -178,7 +178,7 @@ class TopicWriter(Protocol):
         """
 
     def partitions(self, topic: str) -> int:
-        """Number of partitions of *topic*. Raises Unavailable, or ConfigError where there is no such topic."""
+        """Number of partitions of *topic*. Raises Unavailable, or ConfigError if there is no such topic."""
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""

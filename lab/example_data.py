@@ -22,7 +22,7 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.extras import missing_packages
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_reader import LogGroupSource, LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import HOUR_MS
@@ -31,9 +31,10 @@ from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.learning.training import train_and_save
-from trustwatch.scoring.pipeline.processor import Processor
+from trustwatch.scoring.pipeline.pipeline import Pipeline
+from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
+from trustwatch.scoring.pipeline.processor import Processor, StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
 from trustwatch.simulator.labelled_events import SimulatedEvent, encode_label
@@ -143,7 +144,7 @@ def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
 def _process_day(settings: Settings, begin: int) -> None:
     """The pipeline, from the day on, to the end of the log."""
     model, policy = load_trained_model(settings.model_dir), live_policy(settings)
-    with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
+    with closing(open_service_store(settings)) as store, closing(LogGroupSource(settings.data_dir / "log")) as source:
         encoder = ColumnEncoder(model.salt, settings.domains(), store.identities)
         store.partitions.set_position(ONLY_PARTITION, begin)
         processor = Processor(
@@ -153,17 +154,18 @@ def _process_day(settings: Settings, begin: int) -> None:
             policy,
             edges=EdgeCollector(),
         )
-        work = SinglePartitionPipeline(
+        context = PipelineContext(
             source,
-            processor,
             store,
             policy,
             PipelineSettings(),
             clock.monotonic,
             clock.sleep,
             lambda _: None,
+            StageMetrics(clock.monotonic),
             tuning=PipelineTuning(poll_s=0.0),
         )
+        work = Pipeline(source, context, lambda _: processor, shared=False)
         with closing(work):
             work.start()
             while work.step():

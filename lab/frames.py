@@ -33,7 +33,7 @@ from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
-from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.log.segment_import import first_offset, is_log
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import Decision
@@ -201,12 +201,12 @@ def _own_source(session: LabSession) -> str | Path:
     settings = session.settings
     if settings.distributed:
         return TOPIC_PREFIX
-    kept = segment_bases(settings.data_dir / "log")
-    if kept[:1] == [0] or settings.archive.directory is None:
-        if not kept:
-            raise LabError(f"{settings.data_dir / 'log'}: no event log, and no archive: name source=")
-        return settings.data_dir / "log"
-    return settings.archive.directory
+    log, archive = settings.data_dir / "log", settings.archive.directory
+    if is_log(log) and (archive is None or first_offset(log) == 0):
+        return log
+    if archive is None:
+        raise LabError(f"{log}: no event log, and no archive: name source=")
+    return archive
 
 
 def as_window(since: Any, until: Any) -> TimeWindow:

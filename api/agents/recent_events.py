@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trustwatch.ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.log.segment_import import first_offset, is_log
 from trustwatch.ingest.record_erasure import RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.agents import AgentName
@@ -230,14 +230,14 @@ class _EventLook:
 
     def _read_log(self) -> None:
         found, log = self._found, self._locations.log
-        bases = segment_bases(log) if log is not None and log.is_dir() else []
-        if log is None or not bases:
+        if log is None or not is_log(log):
             return
         kept: deque[NativeEvent] = deque(maxlen=MAX_LISTED_EVENTS)
         near = _NearEvents(self._moment.at_ms)
         with LogReader(log) as reader:
             end = reader.end_offset(0)
-            start = self._before[0] = max(bases[0], end - MAX_RECORDS_READ)
+            first = first_offset(log)
+            start = self._before[0] = max(first, end - MAX_RECORDS_READ)
             for event in _agent_events(reader, start, end, self._name, self._unerased):
                 found.match_count += 1
                 kept.append(event)
@@ -247,7 +247,7 @@ class _EventLook:
                     self._resources[event.resource.id] += 1
                 found.hours[event.time.hour] += 1
         found.events, found.around, found.left_out = list(reversed(kept)), near.told(), near.left_out().most_common()
-        found.logged, found.whole = end - start, start <= bases[0]
+        found.logged, found.whole = end - start, start <= first
 
     def _read_older(self) -> None:
         """Add the archived events before those of the log."""

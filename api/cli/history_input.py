@@ -34,8 +34,8 @@ from trustwatch.ingest.history.conversion import (
 )
 from trustwatch.ingest.history.record_files import peek_line
 from trustwatch.ingest.history.time_order import Disorder, in_time_order
-from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.log.log_reader import read_log
+from trustwatch.ingest.log.segment_import import is_log
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 from trustwatch.ingest.topics.topic_history import as_one_line
 
@@ -139,7 +139,7 @@ class _HistoryFiles:
             return topic_lines(named, self._settings, self._window)
         if (path / POSITION_FILE).exists():
             return _archive_lines(path, self._window)
-        log = next((log for log in (path, path / "log") if path.is_dir() and segment_bases(log)), None)
+        log = next((log for log in (path, path / "log") if path.is_dir() and is_log(log)), None)
         return None if log is None else _log_lines(log, self._window)
 
     def _add_files(self, files: list[FormattedFile]) -> None:
@@ -231,15 +231,8 @@ def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
 
 
 def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
-    """Events of an event log, from its oldest segment up to what is durable now; the service may go on writing."""
-    with LogReader(path) as reader:
-        reader.seek(0, min(segment_bases(path)))
-        end = reader.end_offset(0)
-        while (batch := reader.poll(_POLL_RECORDS, 0.0)) is not None:
-            durable = batch.records[: end - batch.base_offset]
-            yield from (as_one_line(record.payload) for record in durable if _may_be_in_window(record, window))
-            if batch.next_offset >= end:
-                return
+    """Events of an event log, from its oldest record up to what is durable now; the service may go on writing."""
+    return (as_one_line(record.payload) for record in read_log(path) if _may_be_in_window(record, window))
 
 
 def _may_be_in_window(record: Record, window: TimeWindow) -> bool:

@@ -9,11 +9,17 @@ from typing import NamedTuple
 
 import structlog
 
-from trustwatch.ingest.errors import ConfigError, CorruptLog, MalformedEvent, SourceNotAllowed, Unavailable
+from trustwatch.ingest.errors import (
+    ConfigError,
+    CorruptLog,
+    MalformedEvent,
+    SourceNotAllowed,
+    Unavailable,
+    retry_until_available,
+)
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.history.time_order import record_time_order
 from trustwatch.ingest.record_keys import record_id
-from trustwatch.ingest.retry import retry_until_available
 from trustwatch.ingest.source import Record, TopicWriter
 from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
 from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, headers_for

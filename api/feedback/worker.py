@@ -18,7 +18,7 @@ from trustwatch.ingest.archive.archive_files import read_position
 from trustwatch.ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.log.segment_import import first_offset
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import MINUTE_MS
@@ -78,7 +78,7 @@ def open_preview_history(settings: Settings, from_ms: int) -> PreviewHistory:
     if settings.distributed:
         return PreviewHistory("kafka", _topic_parts(settings))
     directory = settings.data_dir / "log"
-    first = min(segment_bases(directory), default=0)
+    first = first_offset(directory)
     archived = None if settings.archive.directory is None else read_position(settings.archive.directory)
     if archived is None or _oldest_arrival_ms(directory, first) <= from_ms:
         return PreviewHistory("log", _log_parts(directory, first))

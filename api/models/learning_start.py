@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from trustwatch.ingest.errors import ModelError, Unavailable
-from trustwatch.ingest.log.log_segments import lock_log
+from trustwatch.ingest.log.log_database import lock_log
 from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
 from trustwatch.models.model_directory import copy_model, is_model, read_manifest
 from trustwatch.models.model_registry import ModelRegistry

@@ -12,7 +12,7 @@ import numpy as np
 from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.log.segment_import import first_offset
 from trustwatch.ingest.source import PartitionOffsets, Record, RecordKind
 from trustwatch.ingest.topics.protocols import partition_offsets
 from trustwatch.ingest.topics.topic_history import topic_event_lines
@@ -62,7 +62,7 @@ def read_training_data(
     archived = _read_archive(settings, history, since_ms, "", check)
     with closing(LogReader(folder)) as reader:
         end = reader.end_offset(ONLY_PARTITION)
-        first = max(min(segment_bases(folder), default=0), archived.get(ONLY_PARTITION, 0))
+        first = max(first_offset(folder), archived.get(ONLY_PARTITION, 0))
         reader.seek(ONLY_PARTITION, first)
         _read_log(reader, history, (first, end), since_ms, check)
     return ReadRanges("archive and log" if archived else "log", {ONLY_PARTITION: (first, end)})

@@ -16,7 +16,7 @@ import msgspec
 
 from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.log.segment_import import first_offset
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339
@@ -126,7 +126,7 @@ def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[b
     archived: dict[int, int] = {}
     if sources.archive is not None and sources.archive.is_dir():
         yield from _archived_events(sources.archive, subject, archived)
-        while sources.log is not None and _first_logged(sources.log) > archived.get(0, 0):
+        while sources.log is not None and first_offset(sources.log) > archived.get(0, 0):
             # The log has let go meanwhile of what the archive has taken over: read on in the archive.
             before = archived.get(0, 0)
             yield from _archived_events(sources.archive, subject, archived)
@@ -134,11 +134,6 @@ def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[b
                 break  # neither has it: the archive began later than the log lets go
     if sources.log is not None:
         yield from _logged_events(sources.log, archived.get(0, 0), _is_event_of(subject))
-
-
-def _first_logged(directory: Path) -> int:
-    """Offset of the first record that the log has."""
-    return min(segment_bases(directory), default=0)
 
 
 def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
@@ -166,7 +161,7 @@ def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[in
 
 def _logged_events(directory: Path, start: int, own: Callable[[bytes], bool]) -> Iterator[bytes]:
     with closing(LogReader(directory)) as reader:
-        first = _first_logged(directory)
+        first = first_offset(directory)
         reader.seek(0, max(start, first))
         while (batch := reader.poll(POLL_RECORDS, 0.0)) is not None:
             for record in batch.records:

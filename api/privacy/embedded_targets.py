@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
 from trustwatch.ingest.archive.archive_files import ArchiveFileKind, read_position
-from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.event_log import EventLog, changed_records, closed_segments, count_erased
 from trustwatch.ingest.log.group_commit import GroupCommit
-from trustwatch.ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
 from trustwatch.ingest.record_erasure import RecordEraser
 from trustwatch.ingest.source import Record
 from trustwatch.ingest.timestamps import format_rfc3339
@@ -169,17 +169,18 @@ class EmbeddedErasureTargets(ErasureTargets):
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
         await self.log.run_between_rounds(EventLog.roll)
         for base in closed_segments(self.directory, end):
-            rewritten = await asyncio.to_thread(write_rewritten_segment, self.directory, base, end, change)
-            if rewritten is not None:
-                await self.log.run_between_rounds(_segment_replacement(base, rewritten[0]))
-                counts.update({"log.events": rewritten[1].removed, "log.events.changed": rewritten[1].changed})
+            changes = await asyncio.to_thread(changed_records, self.directory, base, end, change)
+            replace = partial(EventLog.replace_records, base=base, changes=changes)
+            replaced = await self.log.run_between_rounds(replace) if changes else False
+            if replaced:
+                counts.update(_of_log(changes))
+        await self.log.run_between_rounds(EventLog.clean)
         return dict(counts)
 
     def _count_log(self, scope: ErasureScope) -> Counter[str]:
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
         for base in closed_segments(self.directory, end):
-            segment_counts = count_changes(self.directory, base, end, change)
-            counts.update({"log.events": segment_counts.removed, "log.events.changed": segment_counts.changed})
+            counts.update(_of_log(changed_records(self.directory, base, end, change)))
         return counts
 
     def _erase_archives(self, scope: ErasureScope, *, dry: bool) -> Counter[str]:
@@ -202,8 +203,9 @@ def erasure_scope(erasure: Erasure, offsets: Mapping[int, int] | None = None) ->
     return ErasureScope(erasure.erasure_id, erasure.erasure_subject, erasure.at_offset, erasure.at_ms, offsets)
 
 
-def _segment_replacement(base: int, fresh: Path) -> Callable[[EventLog], bool]:
-    return lambda log: log.replace_segment(base, fresh)
+def _of_log(changes: dict[int, Record]) -> dict[str, int]:
+    removed, changed = count_erased(changes)
+    return {"log.events": removed, "log.events.changed": changed}
 
 
 def _of_database(counts: Mapping[str, int]) -> dict[str, int]:

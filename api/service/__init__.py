@@ -1,1 +1,1 @@
-"""The running service: composition of its parts, the pipeline process, and everything that runs beside the answers."""
+"""The running service: composition of its parts, the pipeline process, and everything that runs next to the answers."""

@@ -1,4 +1,4 @@
-"""Assembly of the decision point and of the services of models, feedback and erasures, with what runs beside them."""
+"""Assembly of the decision point and of the services of models, feedback and erasures, with their background tasks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def make_decision_point(
     alias: Callable[[str, str], str] | None = None,
     executor: StoreExecutor | None = None,
 ) -> PolicyDecisionPoint:
-    """The decision point, with what it asks."""
+    """Make the decision point, with the services that it calls."""
     interventions = ActiveInterventions()
     registry = AgentRegistry(settings.registry)
     admission = Admission(registry, alias, store.identities)
@@ -114,7 +114,7 @@ async def run_decision_point(
                 failing = False
             except Unavailable as error:
                 if not failing:
-                    _log.warning("pins and approvals can not be followed; what is known holds", error=str(error))
+                    _log.warning("pins and approvals cannot be followed; the known ones stay active", error=str(error))
                 failing = True
             if await asyncio.to_thread(policy.refresh):
                 on_policy()
@@ -133,7 +133,7 @@ async def track_descendants(
     stop: asyncio.Event,
     now_ms: Callable[[], int] = clock.now_ms,
 ) -> None:
-    """Know the descendants of critical agents, while the policy wants to. While the store is away, those known stay."""
+    """Track the descendants of critical agents if the policy asks for it; they stay if the store is unavailable."""
     verdicts, failing = decision_point.policy_evaluator, False
     finder = CriticalDescendants(store, now_ms)
     while not stop.is_set():
@@ -149,9 +149,9 @@ async def track_descendants(
             failing = False
         except Unavailable as error:
             if not failing:
-                _log.warning("descendants of critical agents can not be looked for", error=str(error))
+                _log.warning("descendants of critical agents cannot be looked up", error=str(error))
             failing = True
-        except Exception as error:  # those known stay; the service goes on
+        except Exception as error:  # known ones stay; the service continues
             _log.error("descendants_failed", error=repr(error)[:200])
         await _wait_for_stop(stop)
 
@@ -164,7 +164,7 @@ async def _wait_for_stop(stop: asyncio.Event) -> None:
 
 
 VERSION_REFRESH_EVERY_S = 2.0
-"""The version in force is looked up so often: answers name it."""
+"""Interval at which the active version is looked up; answers name it."""
 
 
 def make_model_service(settings: Settings, log: GroupCommit, store: SqlStore, executor: StoreExecutor) -> ModelService:
@@ -174,7 +174,7 @@ def make_model_service(settings: Settings, log: GroupCommit, store: SqlStore, ex
 
 
 async def promote_ready_challenger(models: ModelService, version: str) -> None:
-    """Promote a challenger that the model worker found better; its stored figures are looked at once more."""
+    """Promote a challenger that the model worker found better; its stored figures are checked again."""
     try:
         ordered = await models.promote_proved(version)
     except TrustwatchError as error:
@@ -185,7 +185,7 @@ async def promote_ready_challenger(models: ModelService, version: str) -> None:
 
 
 async def track_active_version(models: ModelService, stop: asyncio.Event) -> None:
-    """Look which version is in force, until *stop*."""
+    """Look up the active version until *stop*."""
     failing = False
     while not stop.is_set():
         try:
@@ -193,7 +193,7 @@ async def track_active_version(models: ModelService, stop: asyncio.Event) -> Non
             failing = False
         except (TrustwatchError, OSError) as error:
             if not failing:
-                _log.warning("which model is in force can not be looked up", error=str(error))
+                _log.warning("the active model cannot be looked up", error=str(error))
             failing = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), VERSION_REFRESH_EVERY_S)
@@ -218,7 +218,7 @@ def make_feedback_service(
 
 
 ENTRIES_PER_SLICE = 5_000
-"""Agents of the view that are looked at in one go; then requests get their turn."""
+"""Agents of the view that are processed at a time; then requests get their turn."""
 
 
 def make_erasure_service(
@@ -232,7 +232,6 @@ def make_erasure_service(
     executor: StoreExecutor,
     roles: ServiceRoles = ServiceRoles(),  # noqa: B008
 ) -> ErasureService:
-    """The service of erasures."""
 
     async def forget(subject: ErasureSubject, ordered_ms: int) -> None:
         await forget_in_memory(subject, ordered_ms, store, view, decision_point)
@@ -299,9 +298,9 @@ def _topic_targets(
 async def forget_in_memory(
     subject: ErasureSubject, ordered_ms: int, store: SqlStore, view: RiskView, decision_point: PolicyDecisionPoint
 ) -> None:
-    """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already.
+    """Erase a subject in this process: in the view, pins and approvals. The pipeline has erased it already.
 
-    An agent whose first event is later than *ordered_ms*, the arrival of the order, acts again as somebody new; its row
+    An agent whose first event is later than *ordered_ms*, the arrival of the order, acts as a new agent; its row
     may not be stored yet.
     """
     full = (subject.tenant, subject.issuer, subject.name)
@@ -312,7 +311,7 @@ async def forget_in_memory(
         elif row is None and in_view is not None and in_view.summary.first_seen_ms < ordered_ms:
             view.remove(*full)
         decision_point.approval_workflow.active_interventions.remove_agent(full)
-    await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
+    await decision_point.approval_workflow.load_open()  # texts of others' pins and approvals were changed in the store
     names = NameEraser(subject.name, subject.pseudonym)
     entries = view.entries()
     for start in range(0, len(entries), ENTRIES_PER_SLICE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,26 +36,28 @@ from ..models.first_training import is_learning
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
+PIPELINE_WORKER = "trustwatch.api.service.pipeline_worker"
+
 NO_PARTITION = (
-    "a partition: its group has given it none yet; where there are more workers than partitions, it stands by for one "
+    "a partition: its group has assigned none yet; if there are more workers than partitions, it stands by for one "
     "that ends"
 )
-"""Cause for which a worker that has nothing to work on waits."""
+"""Reason why a worker without a partition waits."""
 
 
 class ServiceRoles(NamedTuple):
     """The parts that run here."""
 
     api: bool = True
-    """Answers questions and takes events in."""
+    """Answers requests and accepts events."""
     workers: bool = True
     """Scores events, delivers alerts, keeps the store in order."""
     archiver: bool = True
-    """Keeps the archive of events, where one is set. At most one process of a deployment does."""
+    """Keeps the archive of events, if one is set. At most one process of a deployment does."""
 
 
 def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
-    """Raise ConfigError where the settings do not allow a part to run alone."""
+    """Raise ConfigError if the settings do not allow a part to run alone."""
     if roles.api and roles.workers:
         return
     option = "--api-only" if roles.api else "--workers-only" if roles.workers else "--archiver-only"
@@ -73,7 +76,7 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
 
 
 class ModelWorkerProcess(SupervisedProcess):
-    """Supervisor of the model worker, which hands on what the worker asks for."""
+    """Supervisor of the model worker, which forwards its requests."""
 
     def __init__(self, settings_file: Path | None, on_challenger_ready: Callable[[str], None]) -> None:
         super().__init__("trustwatch.api.models.worker", settings_file, lambda _update: None)
@@ -94,45 +97,45 @@ class BackendObservers(NamedTuple):
     on_change: Callable[[], None]
     ingest: IngestStatus
     archive: ArchiveStatus
-    on_challenger_ready: Callable[[str], None] = lambda _version: None  # a challenger is better, and may be promoted
+    on_challenger_ready: Callable[[str], None] = lambda _version: None  # a challenger is better and may be promoted
 
 
+@dataclass(eq=False)
 class EventBackend:
     """Durable log of events, and source of risk for this process."""
 
-    def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
-        self.settings = settings
-        self.settings_file = settings_file
-        self.log = log
-        self.store = store
+    settings: Settings
+    settings_file: Path | None
+    log: GroupCommit
+    store: SqlStore
 
     def load_view(self, view: RiskView) -> None:
         """Fill the view from the store."""
         raise NotImplementedError
 
     def _keeps_models(self) -> bool:
-        """Tell whether a model worker runs: where it is switched on, and until the first model is trained."""
+        """Return whether a model worker runs: if it is enabled, or until the first model is trained."""
         if self.settings.lifecycle.enabled:
             return True
         return is_learning(open_model_registry(self.settings).installed_model(), self.store)
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
-        """The processes that run beside the answering one."""
+        """Return the child processes."""
         raise NotImplementedError
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int] | None:
-        """Number of logged records that wait, for the bound at intake; None where the log itself has room for them."""
+        """Number of logged records that wait, for the bound at intake; None if the log itself has room for them."""
         raise NotImplementedError
 
     async def write_tick(self) -> None:
-        """Record that time has passed, where that is this process's to do."""
+        """Record that time has passed, if that is the task of this process."""
 
     async def drop_applied_records(self, status: PipelineStatus) -> None:
-        """Remove what no restart needs any more, where nobody else does."""
+        """Remove records that no restart needs, if that is the task of this process."""
 
 
 def apply_worker_report(status: PipelineStatus, update: PipelineUpdate, *, answers: bool) -> None:
-    """Take over what a worker beside this process says; where it *answers*, how fresh that is says its follower."""
+    """Apply the report of a worker; if this process *answers*, its follower reports freshness."""
     status.waiting_for = None if update.fresh else NO_PARTITION
     if answers:
         status.apply_worker_report(update)
@@ -143,25 +146,24 @@ def apply_worker_report(status: PipelineStatus, update: PipelineUpdate, *, answe
 class EmbeddedBackend(EventBackend):
     """The log below the data directory; one pipeline process, which reports what it commits."""
 
-    def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
-        super().__init__(settings, settings_file, log, store)
-        self._event_log = log.log
+    def __post_init__(self) -> None:
+        self._event_log = self.log.log
         self._duplicate_window = DuplicateWindow()
 
     def load_view(self, view: RiskView) -> None:
-        """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
+        """Raises CorruptLog if the state is ahead of the log: new events would get offsets that count as applied."""
         applied, log = self.store.partitions.position(ONLY_PARTITION).offset, self._event_log
         if applied > log.next_offset:
             raise CorruptLog(
                 f"{log.directory}: state was stored up to offset {applied}, but the event log ends at "
                 f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
-                "same back-up"
+                "same backup"
             )
         view.apply(self.store.agents.iterate())
         view.apply(versioned.agent for versioned in self.store.agents.list_ahead())
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
-        """See `EventBackend`: the pipeline, the model worker and the archive."""
+        """Return the pipeline, the model worker and the archive."""
 
         def apply(update: PipelineUpdate) -> None:
             for gone in update.forgotten:
@@ -172,16 +174,14 @@ class EmbeddedBackend(EventBackend):
                 observers.on_change()
 
         archives = _archive_processes(self.settings, self.settings_file, observers.archive, events=True, vectors=True)
-        worker = SupervisedProcess(
-            "trustwatch.api.service.embedded_worker", self.settings_file, apply, observers.status.mark_stopped
-        )
+        worker = SupervisedProcess(PIPELINE_WORKER, self.settings_file, apply, observers.status.mark_stopped)
         model_worker = (
             [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)] if self._keeps_models() else []
         )
         return [worker, *model_worker, *archives]
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
-        """See `EventBackend`: counted live."""
+        """Return a live count."""
         return make_lag_counter(self._event_log, status)
 
     async def write_tick(self) -> None:
@@ -209,17 +209,14 @@ class EmbeddedBackend(EventBackend):
         )
 
 
+@dataclass(eq=False)
 class DistributedBackend(EventBackend):
     """Brokers and a shared database: workers publish risk, replicas follow it."""
 
-    def __init__(
-        self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, roles: ServiceRoles
-    ) -> None:
-        super().__init__(settings, settings_file, log, store)
-        self._roles = roles
+    _roles: ServiceRoles
 
     def load_view(self, view: RiskView) -> None:
-        """See `EventBackend`: from the store, with versions, since a stalled worker may write to the topic last."""
+        """Fill the view from the store, with versions, since a stalled worker may write to the topic last."""
         if not self._roles.api:
             return
         for position in self.store.partitions.list_positions():
@@ -228,7 +225,7 @@ class DistributedBackend(EventBackend):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
-        """See `EventBackend`: the risk follower, the worker, or both."""
+        """Return the risk follower, the worker, or both."""
         status, processes = observers.status, []
 
         def followed(update: PipelineUpdate) -> None:
@@ -254,9 +251,7 @@ class DistributedBackend(EventBackend):
             )
         if self._roles.workers:
             ended = (lambda: None) if self._roles.api else status.mark_stopped
-            processes.append(
-                SupervisedProcess("trustwatch.api.service.group_worker", self.settings_file, worked, ended)
-            )
+            processes.append(SupervisedProcess(PIPELINE_WORKER, self.settings_file, worked, ended))
             processes += self._worker_side_processes(observers)
         roles = self._roles
         archives = _archive_processes(
@@ -265,7 +260,7 @@ class DistributedBackend(EventBackend):
         return [*processes, *archives]
 
     def _worker_side_processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
-        """Processes that run beside the workers. Of the model workers, one works at a time."""
+        """Return the processes next to the workers. One of the model workers works at a time."""
         processes: list[SupervisedProcess] = []
         if self.settings.brokers.topics:
             processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
@@ -274,9 +269,9 @@ class DistributedBackend(EventBackend):
         return processes
 
     async def write_tick(self) -> None:
-        """Write no tick, which is the workers' to do; after a failure, write a record that shows whether it is over.
+        """After a failure, write a record that shows whether it is over; workers write ticks.
 
-        Nobody sends events to a replica that says that it can take none, so that no event would show it.
+        A replica that reports that it cannot accept events gets none, so no event would show it.
         """
         if not self.log.log.failed:
             return
@@ -287,10 +282,10 @@ class DistributedBackend(EventBackend):
         try:
             await self.log.commit([probe])
         except TrustwatchError as error:
-            _log.warning("events can not be taken yet", error=str(error))
+            _log.warning("events cannot be accepted yet", error=str(error))
 
     def pending_records(self, status: PipelineStatus) -> None:
-        """The topic keeps what waits: its retention is the bound, not ours."""
+        """Return None: the topic keeps waiting records, and its retention is the bound."""
 
 
 @contextlib.asynccontextmanager
@@ -320,7 +315,7 @@ async def open_backend(
 def _archive_processes(
     settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
 ) -> list[SupervisedProcess]:
-    """Processes that keep events and vectors as files, as far as that is configured and this process's to do."""
+    """Processes that keep events and vectors as files, if that is configured and the task of this process."""
     kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
     return [ArchiveWorkerProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
 
@@ -332,7 +327,7 @@ def _open_event_log(settings: Settings) -> EventLog:
 def _open_topic_log(settings: Settings) -> TopicCommitLog:
     brokers = settings.brokers
     log = TopicCommitLog(open_writer(brokers), brokers.topic_names.events, DOOR_TIMEOUT_S)
-    with contextlib.suppress(TrustwatchError):  # asked for now, so that no sender waits for it; if not, the first does
+    with contextlib.suppress(TrustwatchError):  # looked up now, so that the first sender need not wait for it
         _log.debug("topic of events", partitions=log.partitions)
     return log
 

@@ -36,9 +36,9 @@ from ..composition import (
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
-from .group_worker import GroupPipelineWorker
-from .kernel_compilation import compile_all
+from .kernel_compiler import compile_all
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
+from .pipeline_worker import GroupPipelineWorker
 
 
 def compile_command(
@@ -73,13 +73,9 @@ def require_brokers(settings: Settings) -> Settings:
 def create(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Create those of our topics that are missing, with the settings of docs/operations.md."""
     configured = require_brokers(load_process_settings(settings))
-    admin = open_admin(configured.brokers)
-    try:
-        created = admin.create_topics(
-            configured.brokers.topic_names, configured.brokers.partitions, configured.brokers.replication
-        )
-    finally:
-        admin.close()
+    brokers = configured.brokers
+    with contextlib.closing(open_admin(brokers)) as admin:
+        created = admin.create_topics(brokers.topic_names, brokers.partitions, brokers.replication)
     if json:
         write_json({"created": created})
     else:
@@ -91,25 +87,15 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     """Partitions of each topic, and how far the state of each partition of events is."""
     configured = require_brokers(load_process_settings(settings))
     broker_settings = configured.brokers
-    admin = open_admin(broker_settings)
-    try:
-        descriptions = {
-            definition.role: admin.describe(definition.name(broker_settings.topic_names))
-            for definition in TOPIC_DEFINITIONS
-        }
-    finally:
-        admin.close()
-    missing = [
-        definition.name(broker_settings.topic_names)
-        for definition in TOPIC_DEFINITIONS
-        if descriptions[definition.role] is None
-    ]
-    if missing:
+    names = [definition.name(broker_settings.topic_names) for definition in TOPIC_DEFINITIONS]
+    with contextlib.closing(open_admin(broker_settings)) as admin:
+        found = {name: admin.describe(name) for name in names}
+    if missing := [name for name, topic in found.items() if topic is None]:
         raise ConfigError(f"missing: {', '.join(missing)}; run `trustwatch topics create`")
     topics = {
-        description.name: {"partitions": description.partitions, "replication": description.replication}
-        for description in descriptions.values()
-        if description
+        name: {"partitions": topic.partitions, "replication": topic.replication}
+        for name, topic in found.items()
+        if topic is not None
     }
     progress = _partition_progress(configured)
     if json:
@@ -129,16 +115,11 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
 
 
 def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
-    """Progress of each partition."""
     broker_settings = settings.brokers
-    store = open_service_store(settings)
-    reader = open_reader(broker_settings, (broker_settings.topic_names.events,))
-    try:
+    with contextlib.closing(open_service_store(settings)) as store:
         applied = {position.partition: position.offset for position in store.partitions.list_positions()}
+    with contextlib.closing(open_reader(broker_settings, (broker_settings.topic_names.events,))) as reader:
         ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
-    finally:
-        reader.close()
-        store.close()
     return [
         {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
         for at, end in ends.items()
@@ -154,19 +135,15 @@ def grow(
     """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
     configured = require_brokers(load_process_settings(settings))
     broker_settings = configured.brokers
-    store, admin, reader = (
-        open_service_store(configured),
-        open_admin(broker_settings),
-        open_reader(broker_settings, (broker_settings.topic_names.events,)),
-    )
-    try:
-        grown = PartitionGrowth(
-            store, admin, reader, broker_settings.topic_names, lambda: drain_events(configured), print_message
-        ).run(partitions)
-    finally:
-        reader.close()
-        admin.close()
-        store.close()
+    names = broker_settings.topic_names
+    with (
+        contextlib.closing(open_service_store(configured)) as store,
+        contextlib.closing(open_admin(broker_settings)) as admin,
+        contextlib.closing(open_reader(broker_settings, (names.events,))) as reader,
+    ):
+        grown = PartitionGrowth(store, admin, reader, names, lambda: drain_events(configured), print_message).run(
+            partitions
+        )
     if json:
         write_json(grown._asdict())
     else:
@@ -181,15 +158,15 @@ def restored(
     accept_loss: Annotated[
         bool,
         typer.Option(
-            "--accept-loss", help="go on at the first record that the topic still has; the events before it are lost"
+            "--accept-loss", help="continue at the first record that the topic still has; the events before it are lost"
         ),
     ] = False,
     events_anew: Annotated[
-        bool, typer.Option("--events-anew", help="the events topic was made again: read all that it holds")
+        bool, typer.Option("--events-anew", help="the events topic was created again: read all that it holds")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Go on after the database was restored or the events topic was lost: publish every risk again, as the newest.
+    """Continue after the database was restored or the events topic was lost: publish every risk again, as the newest.
 
     Stop workers and API first. Without this command replicas drop what workers publish as old. May be run again.
     """
@@ -219,7 +196,8 @@ def restored(
         write_json(done._asdict() | {"positions": positions})
     else:
         print_message(
-            f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents:,} agents"
+            f"{done.partitions} partitions continue above epoch {done.above}; "
+            f"published the risk of {done.agents:,} agents"
         )
         print_message("start workers and API again")
 
@@ -227,8 +205,7 @@ def restored(
 def drain_events(settings: Settings) -> None:
     """Work, as the only worker, until nothing waits. Time is not recorded: that would be something that waits.
 
-    Raises:
-        ConfigError: other members of the group keep their partitions.
+    Raises ConfigError.
     """
     worker = GroupPipelineWorker(settings, clock.sleep, check=False)
     alone_within_s = settings.brokers.session_timeout_s + GROUP_LEAVE_S
@@ -257,7 +234,7 @@ identities_app = typer.Typer(
 
 @identities_app.callback()
 def _identities() -> None:
-    """Keep `renew` a command of its own: typer drops the name of an only one."""
+    """Keep the name `renew`: typer drops the name of an only command."""
 
 
 @identities_app.command()
@@ -268,9 +245,9 @@ def renew(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a new identity key, and give every row of the database its key anew. Stop every process first.
+    """Make a new identity key, and give every row of the database a new key. Stop every process first.
 
-    May be run again after it was killed. The key of before is kept beside the new one, with `.before` behind its name.
+    May be run again after it was killed. The old key is kept next to the new one, with `.before` after its name.
     """
     configured = load_process_settings(settings)
     if not stopped:
@@ -289,7 +266,6 @@ def renew(
 
 
 def _install_key(new_key_path: Path, path: Path) -> None:
-    """Put the new key in its place."""
     if path.exists():
         path.rename(path.with_name(f"{path.name}.before"))
     new_key_path.rename(path)

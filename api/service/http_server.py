@@ -44,14 +44,14 @@ def make_server(app: FastPath, connections: ConnectionGuard) -> UvicornServer:
             lifespan="on",
             proxy_headers=False,
             server_header=False,
-            ws="none",  # what gateways ask about an upgrade is a question like any other
+            ws="none",  # a request of a gateway about an upgrade is like any other
             timeout_graceful_shutdown=10,
         )
     )
 
 
 class UvicornServer(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the service stops its parts in order."""
+    """uvicorn without its signal handlers: the service stops its parts in order."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -59,7 +59,7 @@ class UvicornServer(uvicorn.Server):
 
 
 def listening_socket(settings: Settings) -> socket.socket:
-    """The listening socket. Raises ConfigError with what to do where the address is taken."""
+    """The listening socket. Raises ConfigError with what to do if the address is taken."""
     listen = settings.listen
     try:
         listener = socket.create_server(
@@ -71,13 +71,13 @@ def listening_socket(settings: Settings) -> socket.socket:
         return listener
     except OSError as error:
         raise ConfigError(
-            f"can not listen on {listen.host} port {listen.port}: {error.strerror}; "
+            f"cannot listen on {listen.host} port {listen.port}: {error.strerror}; "
             "set listen.port or TRUSTWATCH_LISTEN_PORT"
         ) from None
 
 
 MOST_JOINED_BYTES: Final = 64 * 1024
-"""More than that is not copied to stand behind a head."""
+"""More bytes are not copied to join a head."""
 
 
 class JoinedWrites(asyncio.Transport):
@@ -93,7 +93,7 @@ class JoinedWrites(asyncio.Transport):
         self._held = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write behind what is held; hold *data* where nothing is."""
+        """Write after the held data; hold *data* if there is none."""
         held = self._held
         if not held:
             self._held = bytes(data)
@@ -106,35 +106,28 @@ class JoinedWrites(asyncio.Transport):
             self._transport.writelines([held, data])
 
     def flush(self) -> None:
-        """Write what is held."""
         held, self._held = self._held, b""
         if held and not self._transport.is_closing():
             self._transport.write(held)
 
     def close(self) -> None:
-        """Close behind what is held."""
         self.flush()
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
         self._held = b""
         self._transport.abort()
 
     def is_closing(self) -> bool:
-        """True if the connection is closed, or is being closed."""
         return self._transport.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Facts about the connection."""
         return self._transport.get_extra_info(name, default)
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
         self._transport.resume_reading()
 
 
@@ -157,7 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.guarded = self.guard.open(self.joined, self.client)
 
     def eof_received(self) -> None:
-        """Write what is held: the connection closes itself where its client sends no more, and would drop it."""
+        """Write the held data: the connection closes if its client sends no more, and would drop it."""
         self.joined.flush()
         super().eof_received()
 
@@ -175,7 +168,7 @@ class GuardedProtocol(HttpToolsProtocol):
         HttpToolsProtocol.data_received(self, data)
         phase = guarded.phase
         if phase is HEAD:
-            # Bytes that came with whole requests before it are no part of a head.
+            # Bytes that came with whole requests before it are not part of the head.
             earlier = 0 if guarded.unstamped else guarded.head_bytes
             guarded.head_bytes = 0 if guarded.unstamped and guarded.unanswered else earlier + len(data)
         if guarded.unstamped:
@@ -206,7 +199,7 @@ class GuardedProtocol(HttpToolsProtocol):
         HttpToolsProtocol.on_message_begin(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, and no trailer: nothing that comes behind a body says who sends it (RFC 9110, 6.5.1)."""
+        """Take a header, and no trailer: nothing after a body may identify its sender (RFC 9110, 6.5.1)."""
         if self.guarded.phase is HEAD:
             HttpToolsProtocol.on_header(self, name, value)
 

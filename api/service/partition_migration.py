@@ -7,6 +7,7 @@ places: so the number is kept with the state, and a worker that finds another on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from trustwatch.ingest.errors import ConfigError
@@ -24,7 +25,7 @@ GROWTH_TARGET_KEY = "events.growing_to"
 
 
 def check_partitions(store: SqlStore, count: int) -> None:
-    """Raise ConfigError where the state was made for another number of partitions, or a move was not finished."""
+    """Raise ConfigError if the state was made for another number of partitions, or a move was not finished."""
     growing = store.metadata.get(GROWTH_TARGET_KEY)
     if growing:
         raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
@@ -49,32 +50,19 @@ class GrowthResult(NamedTuple):
     moved: int  # agents that have another partition now
 
 
+@dataclass(eq=False)
 class PartitionGrowth:
     """Moves everything to more partitions. Nothing may write or work meanwhile; run it again after any failure."""
 
-    def __init__(
-        self,
-        store: SqlStore,
-        admin: TopicAdmin,
-        reader: TopicReader,
-        topics: TopicNames,
-        drain: Callable[[], None],
-        report_progress: Callable[[str], None],
-    ) -> None:
-        self._store = store
-        self._admin = admin
-        self._reader = reader
-        self._topics = topics
-        self._drain = drain
-        self._report_progress = report_progress
+    _store: SqlStore
+    _admin: TopicAdmin
+    _reader: TopicReader
+    _topics: TopicNames
+    _drain: Callable[[], None]
+    _report_progress: Callable[[str], None]
 
     def run(self, partitions: int) -> GrowthResult:
-        """Check that all is drained, then move.
-
-        Raises:
-            ConfigError: fewer partitions are wanted, there is no events topic, or records wait that no worker applied.
-            Unavailable: the brokers or the store do not answer; run it again.
-        """
+        """Check that all is drained, then move. Raises ConfigError, Unavailable."""
         description = self._admin.describe(self._topics.events)
         if description is None:
             raise ConfigError(f"there is no topic {self._topics.events}; run `trustwatch topics create` first")
@@ -104,13 +92,13 @@ class PartitionGrowth:
         return GrowthResult(before, partitions, moved)
 
     def _check_drained(self) -> None:
-        """Records that wait lie where their agents were: after the move they would be applied beside newer ones."""
+        """Refuse waiting records: they are in the old partitions of their agents, and would be applied out of order."""
         applied = {position.partition: position.offset for position in self._store.partitions.list_positions()}
         waiting = {at: end - applied.get(at, 0) for at, end in self._end_offsets().items() if end > applied.get(at, 0)}
         if waiting:
             listed = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
             raise ConfigError(
-                f"somebody still writes: records wait ({listed}); stop senders and workers and run this again"
+                f"records still arrive: some wait ({listed}); stop senders and workers and run this again"
             )
 
     def _end_offsets(self) -> dict[int, int]:
@@ -123,7 +111,7 @@ def _partition_of_agent(name: AgentName, partitions: int) -> int:
 
 
 # A restored database has to be newer than everything that the topics tell: readers of the risk topic drop what is older
-# than what they have, by epoch and offset, and a back-up knows neither the epochs that were handed out since it was
+# than what they have, by epoch and offset, and a backup knows neither the epochs that were handed out since it was
 # made nor what was published in them.
 
 POLL_S = 0.5
@@ -163,16 +151,12 @@ def highest_epoch(reader: TopicReader) -> int:
 def resume_offsets(
     store: SqlStore, topic: Mapping[int, PartitionExtent], *, anew: bool, accept_loss: bool
 ) -> dict[int, int]:
-    """Offsets at which each partition is to be read on.
-
-    Raises:
-        ConfigError: the state is of another number of partitions; or records are lost, and nobody has accepted that.
-    """
+    """Offsets at which each partition is to be read on. Raises ConfigError."""
     made_for = store.metadata.get(PARTITION_COUNT_KEY)
     if made_for is not None and int(made_for) != len(topic):
         raise ConfigError(
             f"the events topic has {len(topic)} partitions, this state was made for {made_for}: what was sent since "
-            "the topic grew can not be applied in order; restore a back-up made after that, or the topic of that time"
+            "the topic grew cannot be applied in order; restore a backup made after that, or the topic of that time"
         )
     if anew:
         return {partition: held_offsets.first for partition, held_offsets in topic.items()}
@@ -183,7 +167,7 @@ def resume_offsets(
         listed = ", ".join(f"{at}: {next_}, holds {topic[at].first} to {topic[at].end}" for at, next_ in lost.items())
         raise ConfigError(
             f"the events topic does not hold what comes next (partition: offset, what it holds: {listed}); with "
-            "--accept-loss the state goes on without it; if the topic was made again, use --events-anew"
+            "--accept-loss the state continues without it; if the topic was made again, use --events-anew"
         )
     return {at: min(max(next_, topic[at].first), topic[at].end) for at, next_ in next_offsets.items()}
 
@@ -191,7 +175,7 @@ def resume_offsets(
 def restore_partitions(
     store: SqlStore, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher
 ) -> RestoreResult:
-    """Let every partition go on at its offset in an epoch above all published ones, and publish all risk again.
+    """Let every partition continue at its offset in an epoch above all published ones, and publish all risk again.
 
     May be run again after any failure. Raises Unavailable.
     """

@@ -21,7 +21,8 @@ from trustwatch.ingest.archive.archive_files import read_position as read_archiv
 from trustwatch.ingest.durable_files import sync_directory
 from trustwatch.ingest.errors import ConfigError, CorruptLog, ModelError, TrustwatchError
 from trustwatch.ingest.identities import IDENTITY_KEY_FILE, open_identity_key
-from trustwatch.ingest.log.log_segments import lock_log
+from trustwatch.ingest.log.log_database import lock_log
+from trustwatch.ingest.log.segment_import import import_segments
 from trustwatch.models.model_directory import copy_model, is_model, manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model_manifest
 from trustwatch.scoring.records.commits import ONLY_PARTITION
@@ -58,7 +59,7 @@ class BadBackup(TrustwatchError):
 
 
 class RestoredBackup(NamedTuple):
-    """A restored backup. `missing_key` is where the identity key has to be put before a start; None = it is there."""
+    """A restored backup. `missing_key` is where the identity key has to be put before a start; None if it exists."""
 
     contents: BackupContents
     missing_key: Path | None
@@ -172,7 +173,7 @@ def _check_digests(staging: Path, expected: dict[str, str]) -> None:
 
 
 def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, Path | None]:
-    """Open database, key, log and model as a service does; returns where the identity key has to be put, too."""
+    """Open database, key, log and model as a service does; return where the identity key has to be put."""
     data = staging / DATA_FOLDER
     try:
         url, checkpoints = sqlite_url(data / DATABASE_FILE), data / CHECKPOINTS_FOLDER
@@ -183,6 +184,7 @@ def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, 
             if key is not None:
                 store.read_with_identities(open_identity_key(key, create=False))
         shutil.rmtree(checkpoints, ignore_errors=True)
+        import_segments(data / LOG_FOLDER)  # of an earlier version
         contents = describe_contents(staging, offset)
     except (CorruptLog, ModelError) as error:
         raise BadBackup(f"the backup is damaged: {error}") from None
@@ -209,7 +211,7 @@ def _key_file(settings: Settings, data: Path) -> Path | None:
 
 
 def _check_archives(settings: Settings, contents: BackupContents) -> None:
-    """Refuse archives that go on behind the log: the offsets to come would pass for archived ones."""
+    """Refuse archives that continue after the log: new offsets would count as archived."""
     for what, folder, end in _archive_ends(settings):
         if end > contents.log_end_offset:
             raise ConfigError(
@@ -220,7 +222,7 @@ def _check_archives(settings: Settings, contents: BackupContents) -> None:
 
 
 def _archive_ends(settings: Settings) -> Iterator[tuple[str, Path, int]]:
-    """Settings of the archives that are there, their folders, and the offsets behind what is in them."""
+    """Settings of existing archives, their folders, and the offsets after their contents."""
     events, vectors = settings.archive.directory, settings.archive.vectors
     if events is not None and events.is_dir():
         yield "directory", events, read_archive_position(events) or 0
@@ -229,7 +231,7 @@ def _archive_ends(settings: Settings) -> Iterator[tuple[str, Path, int]]:
 
 
 def _check_installed_model(settings: Settings, contents: BackupContents) -> None:
-    """Refuse another model, by which agents would be judged from the first event on, and a place that is no model's."""
+    """Refuse another installed model, which would judge agents from the first event, and a folder without a model."""
     if settings.model_dir.resolve() == settings.data_dir.resolve():
         raise ConfigError(f"model_dir: {settings.model_dir} is data_dir as well: name another folder, or one below it")
     if not is_model(settings.model_dir):
@@ -245,13 +247,12 @@ def _check_installed_model(settings: Settings, contents: BackupContents) -> None
 
 
 def _install_model(model: Path, model_dir: Path) -> None:
-    """Copy the model to its place, unless it is there: by an operator, or below `data_dir` as a version."""
+    """Copy the model to its place, unless it exists: installed by an operator, or below `data_dir` as a version."""
     if not is_model(model_dir):
         copy_model(model, model_dir)
 
 
 def _put_in_place(data: Path, data_dir: Path) -> None:
-    """Move everything from the staging folder to its place."""
     names = [name for name in _FIRST if (data / name).exists()]
     names += sorted(path.name for path in data.iterdir() if path.name not in names)
     for name in names:

@@ -1,6 +1,6 @@
 """Reads the risk topic for an API replica: `python -m trustwatch.api.service.risk_follower`, started by the service.
 
-A process of its own, so that decoding what a thousand workers say never holds up an answer.
+A separate process, so that decoding the records of a thousand workers never delays an answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RiskTopicFollower:
         finally:
             writer.close()
         topics = brokers.topic_names
-        # Old changes are no news to anybody, and there may be a month of them; risk is what answers are made of.
+        # Old changes of level are not news, and there may be a month of them; answers need risk only.
         self._reader: TopicReader = open_reader(
             brokers, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
         )
@@ -43,7 +43,7 @@ class RiskTopicFollower:
         self._reported_at = 0.0
 
     def run(self) -> None:
-        """Read until told to stop or nobody listens."""
+        """Read until asked to stop or the service ends."""
         gc.freeze()
         while not self._child.should_stop:
             fetched = self._reader.poll(POLL_S)
@@ -71,12 +71,10 @@ class RiskTopicFollower:
             return False
 
     def close(self) -> None:
-        """Release connections."""
         self._reader.close()
 
 
 def run_risk_follower(child: ChildRuntime) -> None:
-    """Follow until told to stop."""
     follower = RiskTopicFollower(child)
     try:
         follower.run()

@@ -1,4 +1,4 @@
-"""`trustwatch serve`: the answering process and everything that runs beside the answers."""
+"""`trustwatch serve`: the answering process and its background tasks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gc
 import random
 import signal
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -50,39 +51,34 @@ from .assembly import (
 )
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
-from .kernel_compilation import COMPILING, compile_beside_service, is_scoring_kept, parts_beside_service
+from .kernel_compiler import COMPILING, compile_beside_service, is_scoring_kept, parts_beside_service
 from .service_parts import caller_directory, make_runtime, make_service_parts
 from .slices import SLICES
 
-# A file that turned wrong changes nothing. The processes beside this one get the signal, too, once the file was found
-# right, and take what concerns them: logs and the token policy.
+# An invalid file changes nothing. Child processes get the signal once the file was checked, and apply the settings of
+# logs and the token policy.
 
 _log = structlog.get_logger(__name__)
 
 _LEVELS: Final = get_args(LogLevel)
-"""Levels of logs, the most talkative first."""
+"""Levels of logs, the most verbose first."""
 
 
+@dataclass(eq=False)
 class SettingsReload:
     """Reads the settings again on request. For one event loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        file: Path | None,
-        apply: Callable[[SettingsChange], None],
-        processes: Sequence[SupervisedProcess],
-        status: ReloadStatus,
-    ) -> None:
-        self._settings = settings
-        self._file = file
-        self._apply = apply
-        self._processes = processes
-        self._status = status
+    _settings: Settings
+    _file: Path | None
+    _apply: Callable[[SettingsChange], None]
+    _processes: Sequence[SupervisedProcess]
+    _status: ReloadStatus
+
+    def __post_init__(self) -> None:
         self._requested = asyncio.Event()
 
     def request(self) -> None:
-        """Have the file read soon; signals that come together are one."""
+        """Read the file soon; signals that come together count once."""
         self._requested.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -100,19 +96,19 @@ class SettingsReload:
             stopping.cancel()
 
     async def reload(self) -> None:
-        """Read the file; bring into force what is safe, name what is not."""
+        """Read the file; apply the settings that may change, and log the others."""
         try:
             change = await asyncio.to_thread(self._read)
-        except Exception as error:  # whatever is wrong with it, the settings in force stay
+        except Exception as error:  # the active settings stay
             self._status.errors += 1
             text = str(error) if isinstance(error, ConfigError) else repr(error)
-            _log.error("settings were not reloaded; those in force stay", error=text)
+            _log.error("settings were not reloaded; the active ones stay", error=text)
             return
         self._status.reloads += 1
         logs, before = change.settings.logs, self._settings.logs
         self._settings, self._status.restart_needed = change.settings, change.restart
         is_quieter = _LEVELS.index(logs.level) > _LEVELS.index(before.level)
-        if is_quieter:  # by the level that held, else the line that says so would be the first to be left out
+        if is_quieter:  # log it at the previous level, which includes it
             _tell(change)
         configure_structured_logs(logs.level, logs.format)
         self._apply(change)
@@ -122,7 +118,7 @@ class SettingsReload:
             _tell(change)
 
     def _read(self) -> SettingsChange:
-        """Raises ConfigError: also where a value can be read and not be used."""
+        """Raises ConfigError, also if a value can be read but not used."""
         change = change_of_settings(self._settings, load_process_settings(self._file))
         policy_book(change.settings)
         return change
@@ -134,15 +130,13 @@ def _tell(change: SettingsChange) -> None:
         _log.warning("settings changed that need a restart", members=list(change.restart))
 
 
-_log = structlog.get_logger(__name__)
-
 GC_THRESHOLD = (2_000, 10, 500)
 """Full collections go over every agent and hold up answers for 20 to 40 ms at 10,000 agents: hardly anything here makes
 cycles, so they come about every five minutes under full load, not every two seconds."""
 
 
 def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRoles, removed: Iterable[str]) -> None:
-    """`serve` on uvicorn's choice of event loop: uvloop where it is installed."""
+    """Run `serve` on the event loop that uvicorn chooses: uvloop if it is installed."""
     with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
         runner.run(serve(settings, settings_file, roles, removed))
 
@@ -153,11 +147,7 @@ async def serve(
     roles: ServiceRoles = ServiceRoles(),  # noqa: B008
     removed: Iterable[str] = (),
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
-
-    Raises:
-        TrustwatchError: the service can not start.
-    """
+    """Serve until SIGINT or SIGTERM. Raises TrustwatchError."""
     check_service_roles(roles, settings)
     check_extras(settings)
     configure_structured_logs(settings.logs.level, settings.logs.format)  # this process is a service from here on
@@ -169,7 +159,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that could take other settings
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until something can apply other settings
     await asyncio.to_thread(close_existing_data, settings)
     await asyncio.to_thread(make_local_key, settings)
     await asyncio.to_thread(begin_learning, settings, stop.is_set)
@@ -183,9 +173,9 @@ async def serve(
 
 
 def make_local_key(settings: Settings) -> None:
-    """Make the local key that the settings trust, if it is not there: nobody could be let in before `trustwatch token`.
+    """Make the local key that the settings trust if it does not exist, so that `trustwatch token` need not run first.
 
-    Raises ConfigError as `LocalSigningKey.open`, and where a restore did not finish.
+    Raises ConfigError as `LocalSigningKey.open`, and if a restore did not finish.
     """
     require_whole_data(settings.data_dir)
     published = (settings.data_dir / LOCAL_JWKS_FILE).resolve()
@@ -234,7 +224,6 @@ class RunningService:
             self._transmitter.wake()
 
     def _promote_challenger(self, version: str) -> None:
-        """Promote a challenger that the model worker found better."""
         task = asyncio.get_running_loop().create_task(promote_ready_challenger(self._parts.models, version))
         self._promotions.add(task)
         task.add_done_callback(self._promotions.discard)
@@ -247,12 +236,12 @@ class RunningService:
         self._wake_dispatcher()
 
     def _policy_changed(self) -> None:
-        """Have the state of all agents at authorization servers compared with the new policy book."""
+        """Compare the state of all agents at authorization servers with the new policy book."""
         self._parts.actuation.request_full_reconciliation()
         self._wake_dispatcher()
 
     def _use_settings(self, change: SettingsChange) -> None:
-        """Bring reloadable members into force."""
+        """Apply the settings that may change while the service runs."""
         parts, settings = self._parts, change.settings
         self._runtime.settings = settings
         if "callers" in change.applied:
@@ -266,7 +255,7 @@ class RunningService:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         parts = self._parts
         await parts.jwks.start()
-        # before the first answer: a pin that is forgotten lets somebody pass
+        # before the first answer: a forgotten pin would admit an agent
         await parts.decision_point.approval_workflow.load_open()
         if parts.calls is not None:
             await asyncio.to_thread(parts.calls.use_version, parts.models.version)
@@ -298,7 +287,7 @@ class RunningService:
                 server.should_exit = True
                 await serving
                 answered.set()
-                await guarding  # what it was asked last is written before the log closes
+                await guarding  # its last audit events are written before the log closes
                 await asyncio.gather(*(process.stop() for process in self._processes))
                 quiet.set()
                 await asyncio.gather(*processes, *helpers)
@@ -306,7 +295,7 @@ class RunningService:
         await parts.jwks.close()
 
     def _background_tasks(self, dispatcher: Dispatcher, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-        """Work that goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
+        """Return the background tasks, which run until *quiet*; API replicas neither deliver alerts nor prune."""
         parts, backend, interval_s = self._parts, self._parts.backend, self._parts.settings.pipeline.tick_interval_s
         helpers: list[Coroutine[Any, Any, None]] = [
             write_ticks(backend, interval_s, quiet),
@@ -329,7 +318,7 @@ class RunningService:
         return helpers
 
     def _make_transmitter(self) -> SharedSignalsTransmitter | None:
-        """The work behind streams of security event tokens; None where there are none, or others do it."""
+        """The work behind streams of security event tokens; None if there are none, or if other processes do it."""
         context = self._parts.transmitter
         if context is None or not self._parts.roles.workers:
             return None
@@ -352,7 +341,7 @@ class RunningService:
         return Dispatcher(outbox, channels, DispatchPolicy(), clock.now_ms, jitter, self._count_delivery)
 
     def _alert_signer(self) -> AlertSigner | None:
-        """Signs alerts for targets that want that, by the keys of the transmitter; None where there are none."""
+        """Return the signer of alerts, with the keys of the transmitter; None if there are none."""
         context = self._parts.transmitter
         return None if context is None else partial(context.answers.sign, "alert")
 
@@ -397,7 +386,7 @@ async def write_ticks(backend: EventBackend, interval_s: float, stop: asyncio.Ev
 
 
 async def watch_topic_silence(ingest: IngestStatus, silence: SilenceAlerter, stop: asyncio.Event) -> None:
-    """Have people alerted of foreign topics that fell silent, where this process reads any."""
+    """Alert people of foreign topics that fell silent, if this process reads any."""
     while not await _is_set_within(stop, SILENCE_CHECK_INTERVAL_S):
         if ingest.alive:
             await silence.report_silence("topic", ingest.report.silence)
@@ -421,7 +410,7 @@ async def apply_retention(
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or until *stop*; true if *stop* is set."""
+    """Wait that long, or until *stop*; return whether *stop* is set."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return stop.is_set()

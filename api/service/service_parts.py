@@ -37,32 +37,7 @@ from .backends import EventBackend, ServiceRoles
 
 @dataclass(frozen=True, slots=True)
 class ServiceParts:
-    """Parts that answer requests, and those that run beside the answers.
-
-    Attributes:
-        settings: as configured.
-        roles: the parts of the service that run in this process.
-        backend: log, store, and the processes beside this one.
-        view: what is answered from.
-        status: how the pipeline fares.
-        policy: the policy book in force.
-        jwks: keys of the issuers.
-        verifier: of bearer tokens.
-        connections: bounds of connections.
-        ingest: how the reading of foreign topics fares.
-        archive: how the archiver fares.
-        silence: tells people of sources that fell silent.
-        executor: the way into the store, for all services.
-        agents: finds the agent that a request speaks of.
-        principal_alias: what is logged in place of principals' identifiers; None = they themselves.
-        decision_point: access decisions, with pins, approvals and their audit trail.
-        actuation: what is done at authorization servers.
-        models: service of models.
-        feedback: service of feedback.
-        erasures: service of erasures.
-        calls: the scorer of calls; None where calls are judged by the level alone.
-        transmitter: what streams of security event tokens share; None where there are none.
-    """
+    """Parts that answer requests, and parts that run next to the answers."""
 
     settings: Settings
     roles: ServiceRoles
@@ -78,14 +53,14 @@ class ServiceParts:
     silence: SilenceAlerter
     executor: StoreExecutor
     agents: AgentResolver
-    principal_alias: Callable[[str, str], str] | None
+    principal_alias: Callable[[str, str], str] | None  # replaces principals' identifiers in the log
     decision_point: PolicyDecisionPoint
     actuation: ActuationService
     models: ModelService
     feedback: FeedbackService
     erasures: ErasureService
-    calls: LiveCallScorer | None
-    transmitter: TransmitterContext | None
+    calls: LiveCallScorer | None  # None if calls are judged by the level alone
+    transmitter: TransmitterContext | None  # None if there are no streams of security event tokens
 
 
 def make_service_parts(
@@ -97,7 +72,6 @@ def make_service_parts(
     wake_dispatcher: Callable[[], None],
     interventions_changed: Callable[[Collection[AgentName]], None],
 ) -> ServiceParts:
-    """Make all parts."""
     log, store = backend.log, backend.store
     jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
     policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()

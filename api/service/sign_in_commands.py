@@ -1,4 +1,4 @@
-"""Commands that let somebody in: `token`, `console-link`."""
+"""Commands for signing in: `token`, `console-link`."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class Settings(SettingsPart, frozen=True):
         return self.tenants.get(name) or self.tenants.get(ANY_TENANT) or TenantSettings()
 
     def domains(self) -> dict[str, tuple[str, ...]]:
-        """Domains by tenant, as `trustwatch.ingest.targets.TenantDomains` takes them."""
+        """Domains by tenant, as `trustwatch.ingest.columns.TenantDomains` takes them."""
         return {name: tenant.domains for name, tenant in self.tenants.items() if tenant.domains}
 
 

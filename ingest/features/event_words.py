@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC
 
-from ..argument_columns import arguments_with_values
-from ..event_arguments import read_arguments
+from ..argument_columns import arguments_with_values, read_arguments
 from ..events import NativeEvent
 
 

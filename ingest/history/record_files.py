@@ -29,7 +29,7 @@ from ..events import decode_json
 from ..extras import require_extra
 from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
 from ..formats.wrapped_records import wrapped_array
-from ..log.log_segments import segment_bases
+from ..log.segment_import import is_log
 from .json_cutting import BrokenJson, JsonCutter, Wrapper
 
 HEAD_BYTES = 64 * 1024
@@ -130,7 +130,7 @@ def log_files(folder: Path) -> list[Path]:
     """
     paths = [path for path in folder.rglob("*") if _LOG_NAME.fullmatch(path.name) and path.is_file()]
     archives = {mark.parent for mark in folder.rglob(POSITION_FILE)}
-    event_logs = {parent for parent in {path.parent for path in paths} if segment_bases(parent)}
+    event_logs = {parent for parent in {path.parent for path in paths} if is_log(parent)}
     return sorted(
         path
         for path in paths

@@ -1,4 +1,4 @@
-"""Apache Kafka behind the protocols of `ingest/source.py`: two clients, one behaviour (`tests/contract/`)."""
+"""Apache Kafka through the protocols of `ingest/source.py`: two clients with the same behavior (`tests/contract/`)."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def open_group_source(
     member: str = "",
     identities: IdentityHasher = IdentityHasher(),  # noqa: B008
 ) -> GroupSource:
-    """The events topic as a member of the workers' group. Raises ConfigError or Unavailable."""
+    """Open the events topic as a member of the workers' group. Raises ConfigError or Unavailable."""
     source: GroupSource = _client_class(settings, "group_source", "GroupSource")(settings, tuning, member, identities)
     return source
 
 
 def open_writer(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> TopicWriter:
-    """An idempotent writer. Raises as `open_group_source`."""
+    """Open an idempotent writer. Raises as `open_group_source`."""
     writer: TopicWriter = _client_class(settings, "topic_writer", "TopicWriter")(settings, tuning)
     return writer
 
@@ -73,11 +73,11 @@ def open_reader(
     start: StartPositions = "earliest",
     tuning: KafkaTuning = DEFAULT_TUNING,
 ) -> TopicReader:
-    """A reader of any topics: with a group from its committed offsets, without one from *start*.
+    """Open a reader of any topics: with a group from its committed offsets, without one from *start*.
 
-    A new group begins at *start* too.
+    A new group also begins at *start*.
 
-    Raises as `open_group_source`; ConfigError too where a topic does not exist.
+    Raises as `open_group_source`; also ConfigError if a topic does not exist.
     """
     make_reader = _client_class(settings, "topic_reader", "TopicReader")
     reader: TopicReader = make_reader(settings, topics, group_id, start, tuning)
@@ -85,14 +85,13 @@ def open_reader(
 
 
 def open_admin(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> TopicAdmin:
-    """Makes and describes topics; it needs no speed, so kafka-python does for both clients. Raises as the others."""
+    """Open an admin client for topics; kafka-python serves both clients. Raises as the others."""
     made_by = msgspec.structs.replace(settings, client="kafka-python")
     admin: TopicAdmin = _client_class(made_by, "topic_admin", "Admin")(settings, tuning)
     return admin
 
 
 def _client_class(settings: KafkaClientSettings, module: str, name: str) -> Any:
-    """A class of the chosen client."""
     return getattr(_client_module(settings, module), f"{_PREFIXES[settings.client]}{name}")
 
 

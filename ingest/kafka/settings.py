@@ -70,12 +70,10 @@ class KafkaClientSettings(SettingsPart, frozen=True):
 
     @property
     def topic_names(self) -> TopicNames:
-        """The name of each of our topics."""
         return TopicNames(**{str(role): name for role, name in self.names.items()})
 
     @property
     def session_timeout_ms(self) -> int:
-        """`session_timeout_s` as clients take it."""
         return int(self.session_timeout_s * 1000)
 
 

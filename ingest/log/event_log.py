@@ -1,110 +1,38 @@
-"""The event log's writer, and recovery of what an earlier writer left behind."""
+"""The writer of the event log, and recovery of what an earlier writer left."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import structlog
 
-from ..durable_files import sync_directory, sync_file
+from ..durable_files import sync_directory
 from ..errors import CorruptLog, Unavailable
-from ..source import Record
-from . import log_frames
-from .log_segments import REWRITTEN_SUFFIX, SyncedOffset, lock_log, map_path, segment_bases, segment_path
+from ..source import Record, RecordKind
+from .log_database import (
+    DATABASE_FILE,
+    MAX_APPEND_BYTES,
+    RECORD_HEAD,
+    SEGMENT_BYTES,
+    LogDatabase,
+    SyncedOffset,
+    decode_rows,
+    lock_log,
+    open_reading,
+    record_bytes,
+    reported_damage,
+    segment_bases,
+    segment_rows,
+)
+from .segment_import import import_segments
 
 _log = structlog.get_logger(__name__)
-
-
-class LogTail(NamedTuple):
-    """End of the log, where writing goes on: the last segment, the byte after its last whole chunk, the next offset."""
-
-    base_offset: int
-    position: int
-    next_offset: int
-
-
-def recover_log(directory: Path, synced_offset: int, check_all: bool) -> LogTail:
-    """Find the end of the log, cut off what a crash left half written, and make what remains durable.
-
-    Raises:
-        CorruptLog: acknowledged records are damaged or missing; names file and byte.
-    """
-    bases = segment_bases(directory)
-    if not bases:
-        if synced_offset:
-            raise CorruptLog(f"{directory}: no segments, but records up to offset {synced_offset} were acknowledged")
-        segment_path(directory, 0).touch()
-        bases = [0]
-    if check_all:
-        for base, following in pairwise(bases):
-            _check_closed_segment(segment_path(directory, base), base, following)
-    return _recover_last_segment(segment_path(directory, bases[-1]), bases[-1], synced_offset)
-
-
-def _scan_segment(view: Any, base_offset: int, synced_offset: int) -> tuple[int, int, int]:
-    """End position, end offset, and where the chunks end that are known to be synced."""
-    position, offset, synced = 0, base_offset, 0
-    for start, header in log_frames.walk_chunks(view, base_offset):
-        position, offset = start + header.size, header.next_offset
-        if offset <= synced_offset:
-            synced = position
-    return position, offset, synced
-
-
-def _check_closed_segment(path: Path, base_offset: int, following: int) -> None:
-    """An older segment has no torn tail: its last byte was synced before the next segment was created."""
-    with map_path(path) as view:
-        position, offset, _ = _scan_segment(view, base_offset, 0)
-        if position != len(view):
-            raise CorruptLog(f"{path}: damaged chunk at byte {position} (offset {offset})")
-    if offset != following:
-        raise CorruptLog(
-            f"{path}: ends with offset {offset} at byte {position}, the next segment starts at {following}"
-        )
-
-
-def _recover_last_segment(path: Path, base_offset: int, synced_offset: int) -> LogTail:
-    with map_path(path) as view:
-        size = len(view)
-        position, offset, synced = _scan_segment(view, base_offset, synced_offset)
-        good = log_frames.find_intact_after(view, position, offset) if position < size else -1
-    if good >= 0:
-        raise CorruptLog(f"{path}: damaged chunk at byte {position} (offset {offset}), whole chunk after it at {good}")
-    if offset < synced_offset:
-        raise CorruptLog(
-            f"{path}: whole chunks end at byte {position} of {size} with offset {offset}, "
-            f"but records up to offset {synced_offset} were acknowledged"
-        )
-    if position < size:
-        _log.warning(
-            "event_log_tail_truncated", file=str(path), position=position, bytes=size - position, offset=offset
-        )
-    _truncate_and_sync(path, synced, position)
-    return LogTail(base_offset, position, offset)
-
-
-def _truncate_and_sync(path: Path, synced: int, end: int) -> None:
-    """Truncate to *end* and make sure that the bytes before it are on disk.
-
-    After a failed fsync the kernel may keep unwritten pages and call them clean, so another fsync would lie. Bytes that
-    are not known to be synced are therefore written once more.
-    """
-    with path.open("r+b") as file:
-        file.truncate(end)
-        file.seek(synced)
-        unproven = file.read(end - synced)
-        file.seek(synced)
-        file.write(unproven)
-        sync_file(file)
-
-
-SEGMENT_BYTES = 64 * 1024 * 1024
 
 
 class LogFailed(Unavailable):
@@ -123,49 +51,49 @@ class LogFailed(Unavailable):
 class EventLog:
     """Append-only log of one partition in a directory, opened for writing.
 
-    Opening truncates a tail that a crash tore (with a warning) and publishes the synced position. After a failed write
-    or fsync the object refuses everything until `reopen` has read the files afresh.
+    Opening makes records of an earlier writer durable, imports a log of 0.1 or 0.2, and publishes the synced position.
+    After a failed write the object refuses everything until `reopen`.
 
-    Raises:
-        LogInUse: another writer holds the directory.
-        CorruptLog: acknowledged records are damaged or missing.
-        LogFailed: the directory cannot be written.
+    Raises LogInUse, ConfigError, CorruptLog, LogFailed.
     """
 
-    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES, check_all: bool = True) -> None:
+    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.directory = directory
-        self.segment_bytes = segment_bytes
         self.failed = False
-        self._fd = -1
+        path = directory / DATABASE_FILE
         with ExitStack() as resources:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 sync_directory(directory.parent)
                 resources.enter_context(lock_log(directory))
-                for left in directory.glob(f"*{REWRITTEN_SUFFIX}"):  # of an erasure that was killed; it begins anew
-                    left.unlink()
                 self._synced = resources.enter_context(closing(SyncedOffset(directory, create=True)))
-                self._open(check_all)
-            except OSError as error:
+                import_segments(directory)
+                if self._synced.get() and not path.exists():
+                    raise CorruptLog(f"{path}: is missing, but records up to {self._synced.get()} were acknowledged")
+                self._database = LogDatabase(path, segment_bytes)
+                resources.callback(self._database.connection.close)
+                self._check_acknowledged()
+                self._database.check()
+                sync_directory(directory)
+                self._synced.set(self.next_offset)
+            except (OSError, sqlite3.OperationalError) as error:
                 raise LogFailed(f"{directory}: cannot open the event log: {error}") from error
+            except sqlite3.DatabaseError as error:
+                raise CorruptLog(f"{path}: damaged: {error}") from error
             self._resources = resources.pop_all()
+        self._open = True
 
-    def _open(self, check_all: bool) -> None:
-        self._base, self._position, self._next = recover_log(self.directory, self._synced.get(), check_all)
-        self._open_segment()
-        sync_directory(self.directory)
-        self._synced_position = self._position
-        self._synced.set(self._next)
-        self.failed = False
-
-    def _open_segment(self) -> None:
-        path = segment_path(self.directory, self._base)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def _check_acknowledged(self) -> None:
+        if self.next_offset < self._synced.get():
+            raise CorruptLog(
+                f"{self._database.path}: ends with offset {self.next_offset}, but records up to offset "
+                f"{self._synced.get()} were acknowledged"
+            )
 
     @property
     def next_offset(self) -> int:
         """Offset that the next record gets."""
-        return self._next
+        return self._database.next_offset
 
     @property
     def synced_offset(self) -> int:
@@ -175,146 +103,134 @@ class EventLog:
     @property
     def first_offset(self) -> int:
         """Oldest offset still kept."""
-        return segment_bases(self.directory)[0]
+        return segment_bases(self._database.connection)[0]
 
     def append(self, records: Sequence[Record]) -> int:
-        """Write *records* as one chunk; durable only after `sync`. No records write nothing.
-
-        Raises:
-            LogFailed: the write failed; nothing since the last `sync` counts as written.
-            ValueError: the records are larger than one chunk may be.
-        """
+        """Write *records*; durable only after `sync`. No records write nothing. Raises LogFailed, ValueError."""
         self._require_healthy()
-        first = self._next
-        if not records:
-            return first
-        chunk = log_frames.encode_chunk(first, records)
-        try:
-            if self._position and self._position + len(chunk) > self.segment_bytes:
-                self._roll()
-            self._write(chunk)
-        except OSError as error:
-            raise self._fail("append", error) from error
-        self._next = first + len(records)
+        first = self.next_offset
+        if (size := record_bytes(records)) > MAX_APPEND_BYTES:
+            raise ValueError(f"an append holds at most {MAX_APPEND_BYTES} bytes, not {size}")
+        if records:
+            self._write("append", lambda: self._database.append(records))
         return first
 
-    def _write(self, chunk: bytes) -> None:
-        """Write all of a chunk; a write may be short (a nearly full disk): the rest is tried until the system fails."""
-        view = memoryview(chunk)
-        while view:
-            written = os.pwrite(self._fd, view, self._position)
-            self._position += written
-            view = view[written:]
-
-    def _roll(self) -> None:
-        """The old segment is synced before the new one exists, so only the last segment can have a torn tail."""
-        self.sync()
-        os.close(self._fd)
-        self._fd = -1
-        self._base, self._position, self._synced_position = self._next, 0, 0
-        self._open_segment()
-        sync_directory(self.directory)
-
     def sync(self) -> None:
-        """Make everything appended durable, then show it to readers.
+        """Make everything appended durable (SQLite calls `fdatasync` for its WAL), then show it to readers.
 
-        Raises:
-            LogFailed: the fsync failed; nothing since the last `sync` counts as written.
+        Raises LogFailed.
         """
         self._require_healthy()
-        if self._synced.get() == self._next:
-            return
+        if self._database.connection.in_transaction:
+            self._write("commit", self._commit)
+
+    def _commit(self) -> None:
+        self._database.connection.execute("COMMIT")
+        self._synced.set(self.next_offset)
+
+    def _write(self, what: str, work: Callable[[], object]) -> None:
+        """Do *work*; if the disk refuses, roll back what was not synced and refuse further records."""
         try:
-            os.fsync(self._fd)
-        except OSError as error:
-            raise self._fail("fsync", error) from error
-        self._synced_position = self._position
-        self._synced.set(self._next)
+            work()
+        except (OSError, sqlite3.Error) as error:
+            self.failed = True
+            _log.error("event_log_failed", directory=str(self.directory), operation=what, error=str(error))
+            self._take_back()
+            raise LogFailed(f"{self.directory}: {what} failed: {error}") from error
+
+    def _take_back(self) -> None:
+        try:
+            if self._database.connection.in_transaction:
+                self._database.connection.execute("ROLLBACK")
+            self._database.read_end()
+        except sqlite3.Error as second:
+            _log.warning("event_log_not_truncated", directory=str(self.directory), error=str(second))
 
     def _require_healthy(self) -> None:
-        if self._fd < 0 or self.failed:
+        if not self._open or self.failed:
             raise LogFailed(f"{self.directory}: event log is closed or failed; it must be reopened")
 
-    def _fail(self, what: str, error: OSError) -> LogFailed:
-        """Refuse further records, and take back those not synced: they may be in memory and not on disk."""
-        self.failed = True
-        self._next = self._synced.get()
-        _log.error("event_log_failed", directory=str(self.directory), operation=what, error=str(error))
-        try:
-            if self._fd >= 0:
-                os.ftruncate(self._fd, self._synced_position)
-        except OSError as second:
-            _log.warning("event_log_not_truncated", directory=str(self.directory), error=str(second))
-        return LogFailed(f"{self.directory}: {what} failed: {error}")
-
     def reopen(self) -> None:
-        """Read the end of the log afresh and go on, after the cause of a failure is gone.
+        """Read the end of the log again and continue, once the cause of a failure is fixed.
 
-        Raises:
-            LogFailed: the disk still refuses; the log stays failed.
-            CorruptLog: acknowledged records are damaged or missing.
+        Frames of the WAL that are not known to be synced are written over: SQLite does not count them.
+
+        Raises LogFailed, CorruptLog.
         """
         self.failed = True
-        self._close_segment()
-        try:
-            self._open(check_all=False)
-        except OSError as error:
-            raise LogFailed(f"{self.directory}: cannot reopen the event log: {error}") from error
+        if not self._open:
+            raise LogFailed(f"{self.directory}: event log is closed")
+        self._write("reopen", self._read_again)
+        self._check_acknowledged()
+        self.failed = False
+
+    def _read_again(self) -> None:
+        if self._database.connection.in_transaction:
+            self._database.connection.execute("ROLLBACK")
+        self._database.connection.execute("PRAGMA wal_checkpoint").close()
+        self._database.read_end()
+
+    def _transact(self, what: str, work: Callable[[], object]) -> None:
+        """Do *work* in a separate transaction, after what was appended."""
+        self.sync()
+        self._require_healthy()
+        self._write(what, lambda: self._database.connection.execute("BEGIN IMMEDIATE"))
+        self._write(what, work)
+        self._write(what, self._commit)
 
     def roll(self) -> int:
-        """Begin a new segment, so that everything before it lies in closed ones; returns its first offset.
+        """Begin a new segment, so that everything before it is in closed ones; return its first offset.
 
-        Raises:
-            LogFailed: the disk refused.
+        Raises LogFailed.
         """
-        self._require_healthy()
-        try:
-            if self._position:
-                self._roll()
-        except OSError as error:
-            raise self._fail("roll", error) from error
-        return self._base
+        self._transact("roll", self._database.roll)
+        return self._database.base
 
-    def replace_segment(self, base: int, fresh: Path) -> bool:
-        """Put *fresh*, a segment with the same offsets, in place of a closed one, in one rename."""
-        path = segment_path(self.directory, base)
-        if base >= self._base:
-            raise ValueError(f"{path}: is being written and can not be replaced")
-        if not path.exists():
-            fresh.unlink()
+    def replace_records(self, base: int, changes: dict[int, Record]) -> bool:
+        """Replace records at some offsets of a closed segment; return False if retention dropped it meanwhile.
+
+        After the next `clean` no file holds the old ones.
+        """
+        if base >= self._database.base:
+            raise ValueError(f"{self._database.path}: segment {base} is being written and cannot be replaced")
+        if base not in segment_bases(self._database.connection):
             return False
-        fresh.replace(path)
-        sync_directory(self.directory)
+        self._transact("erasure", lambda: self._database.rewrite(base, changes))
         return True
+
+    def clean(self) -> None:
+        """Empty the WAL, which holds what was replaced. Raises LogFailed."""
+        self.sync()
+        (busy, *_) = self._database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise LogFailed(f"{self.directory}: a reader keeps the log's WAL from being emptied")
 
     def drop_before(self, offset: int, min_age_ms: int, now_ms: int) -> int:
         """Delete whole segments of which every record is before *offset* and at least *min_age_ms* old.
 
-        The last segment always stays. Pass the offset from which the duplicate window is rebuilt, not the committed
-        one: that reaches further back.
+        The last segment always stays. Pass the offset from which the duplicate window is rebuilt, which is before the
+        committed one.
         """
-        bases = segment_bases(self.directory)
-        dropped = 0
-        for base, following in pairwise(bases):
-            path = segment_path(self.directory, base)
-            if following > offset or now_ms - _newest_ms(path, base) < min_age_ms:
+        connection, dropped = self._database.connection, 0
+        for base, following in pairwise(segment_bases(connection)):
+            if following > offset or now_ms - self._newest_ms(base) < min_age_ms:
                 break
-            path.unlink()
+            self._transact("drop", lambda base=base: self._database.drop(base))  # type: ignore[misc]
             dropped += 1
         if dropped:
-            sync_directory(self.directory)
-            _log.info("event_log_dropped", directory=str(self.directory), segments=dropped, first_offset=bases[dropped])
+            first = self.first_offset
+            _log.info("event_log_dropped", directory=str(self.directory), segments=dropped, first_offset=first)
         return dropped
+
+    def _newest_ms(self, base: int) -> int:
+        """Arrival of the newest record of a closed segment, UTC milliseconds."""
+        heads = segment_rows(self._database.connection, base, base, what=f"substr(record, 1, {RECORD_HEAD.size})")
+        return max(int(RECORD_HEAD.unpack(head)[3]) for _, head in heads)
 
     def close(self) -> None:
         """Release files and lock. What was appended and not synced stays unacknowledged."""
-        self._close_segment()
+        self._open = False
         self._resources.close()
-
-    def _close_segment(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
     def __enter__(self) -> Self:
         return self
@@ -325,12 +241,27 @@ class EventLog:
         self.close()
 
 
-def _newest_ms(path: Path, base_offset: int) -> int:
-    """Arrival of the newest record in a segment's last chunk, UTC milliseconds."""
-    with map_path(path) as view:
-        position = 0
-        while (header := log_frames.read_header(view, position, base_offset)) is not None:
-            last, position, base_offset = position, position + header.size, header.next_offset
-            if position == len(view):
-                return log_frames.newest_ms(view, last, header)
-    raise CorruptLog(f"{path}: damaged chunk at byte {position} (offset {base_offset})")
+def closed_segments(directory: Path, end: int) -> list[int]:
+    """Return the first offsets of the closed segments that hold records before *end*."""
+    if not (directory / DATABASE_FILE).exists():
+        return []
+    with reported_damage(directory / DATABASE_FILE), closing(open_reading(directory)) as database:
+        return [base for base, _ in pairwise(segment_bases(database)) if base < end]
+
+
+def changed_records(directory: Path, base: int, end: int, change: Callable[[Record], Record]) -> dict[int, Record]:
+    """Return the new records of one segment before *end*, by offset, as *change* makes them.
+
+    *change* returns the same object for a record that stays. Raises CorruptLog.
+    """
+    path = directory / DATABASE_FILE
+    with reported_damage(path), closing(open_reading(directory)) as database:
+        old = decode_rows(segment_rows(database, base, base), base, path)
+    new = ((offset, record, change(record)) for offset, record in enumerate(old[: end - base], base))
+    return {offset: after for offset, before, after in new if after is not before}
+
+
+def count_erased(changes: dict[int, Any]) -> tuple[int, int]:
+    """Count the records that *changes* removes, and those that it changes."""
+    removed = sum(record.kind == RecordKind.ERASED for record in changes.values())
+    return removed, len(changes) - removed

@@ -1,4 +1,4 @@
-"""Group commit: many concurrent callers share one write and one fsync, which run on a thread beside the event loop."""
+"""Group commit: many concurrent callers share one write and one fsync, which run on a separate thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from ..errors import Unavailable
 from ..source import Record
 from .event_log import LogFailed
-from .log_frames import MAX_CHUNK_BYTES, payload_bytes
+from .log_database import MAX_APPEND_BYTES, record_bytes
 
 QUEUE_BYTES = 64 * 1024 * 1024
 ROUND_BYTES = 4 * 1024 * 1024
@@ -21,7 +21,7 @@ WorkResult = TypeVar("WorkResult")
 
 
 class Backpressure(Unavailable):
-    """More bytes wait for the disk than the queue may hold; nothing of this call was kept.
+    """More bytes wait for the disk than the queue may hold; this call kept nothing.
 
     `retry_after_s` says after how many seconds another attempt makes sense.
     """
@@ -54,7 +54,7 @@ class CommitLog(Protocol):
         """Make durable what was appended. Raises LogFailed."""
 
     def reopen(self) -> None:
-        """After a failure: find out where the log ends, and accept records again. Raises LogFailed."""
+        """After a failure: find the end of the log, and accept records again. Raises LogFailed."""
 
 
 class _PendingCommit(NamedTuple):
@@ -66,9 +66,9 @@ class _PendingCommit(NamedTuple):
 class GroupCommit:
     """Asynchronous appends to a `CommitLog`. All methods belong to one event loop.
 
-    A round takes what has queued up while the round before it was written, as one chunk with one fsync. When a round
+    A round is one transaction with one fsync, and takes what was queued while the previous round was written. When one
     fails, it and everything queued behind it fails with `LogFailed`, and further calls are refused for *retry_after_s*;
-    the next call then reopens the log (which reads its end afresh) before it writes.
+    the next call then reopens the log (which reads its end again) before it writes.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class GroupCommit:
     ) -> None:
         self.log = log
         self.queue_bytes = queue_bytes
-        self.round_bytes = min(round_bytes, MAX_CHUNK_BYTES)
+        self.round_bytes = min(round_bytes, MAX_APPEND_BYTES)
         self.retry_after_s = retry_after_s
         self.waiting_bytes = 0
         self._queue: deque[_PendingCommit] = deque()
@@ -91,16 +91,10 @@ class GroupCommit:
         self._closed = False
 
     async def commit(self, records: Sequence[Record]) -> int:
-        """Make *records* durable, in order and with consecutive offsets.
-
-        Raises:
-            Backpressure: the queue is full; `retry_after_s` is a hint.
-            LogFailed: the disk refused, or the log is closed; nothing was acknowledged.
-            ValueError: no records, or more than one chunk may hold.
-        """
-        size = payload_bytes(records)
-        if not records or size > MAX_CHUNK_BYTES:
-            raise ValueError(f"one commit holds 1 record or more and at most {MAX_CHUNK_BYTES} bytes, not {size}")
+        """Make *records* durable, in order and with consecutive offsets. Raises Backpressure, LogFailed, ValueError."""
+        size = record_bytes(records)
+        if not records or size > MAX_APPEND_BYTES:
+            raise ValueError(f"one commit holds 1 record or more and at most {MAX_APPEND_BYTES} bytes, not {size}")
         loop = asyncio.get_running_loop()
         if self._closed or loop.time() < self._refuse_until:
             raise LogFailed(f"{self.log.directory}: event log does not accept records now", self.retry_after_s)
@@ -127,13 +121,15 @@ class GroupCommit:
                 self._refuse_until = loop.time() + self.retry_after_s
                 self._fail([*group, *self._queue], error)
                 self._queue.clear()
-            except Exception as error:  # a record that cannot be encoded, damage found on reopening: callers are told
+            except (
+                Exception
+            ) as error:  # a record that cannot be encoded, damage found on reopening: callers get the error
                 self._fail(group, error)
             else:
                 self._acknowledge(group, first)
 
     def _next_round(self) -> list[_PendingCommit]:
-        """Take the queued appends; those of callers that gave up meanwhile are left out."""
+        """Take the queued appends, without those of callers that gave up."""
         group: list[_PendingCommit] = []
         size = 0
         while self._queue and (not group or size + self._queue[0].size <= self.round_bytes):

@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from trustwatch_client.events import MAX_EVENT_BYTES, Argument
 
-from ..argument_columns import scanned_arguments
+from ..argument_columns import may_tell_origins, read_arguments, scanned_arguments
 from ..columns import UNTRUSTED_RESULT, ColumnEncoder, EventColumns, LazyEvents, untrusted_result_code
 from ..compilation import KernelGate, allocation_free
 from ..errors import MalformedEvent
-from ..event_arguments import may_tell_origins, read_arguments
 from ..events import NativeEvent, decode_event
 from . import fingerprint_table
 from .column_writer import (

@@ -1,4 +1,4 @@
-"""Protocols of topics, beside `GroupSource` and `TopicWriter` (ingest/source.py)."""
+"""Protocols of topics, in addition to `GroupSource` and `TopicWriter` (ingest/source.py)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ StartPositions = StartPosition | Mapping[str, StartPosition]
 
 
 def start_position_of(topic: str, starts: StartPositions) -> StartPosition:
-    """Start position of *topic*."""
     return starts if isinstance(starts, str) else starts.get(topic, "earliest")
 
 
 MAX_POLL_RECORDS = 5_000
-"""Records of one poll where the caller has no bound of its own."""
+"""Records of one poll if the caller sets no bound."""
 
 
 class FetchedRecords(NamedTuple):
@@ -56,7 +55,7 @@ class TopicReader(Protocol):
     def offsets_at(self, time_ms: int) -> Mapping[tuple[str, int], int]:
         """Offset of the first record that is not older than *time_ms*, of each partition that is read.
 
-        Where all are older it is the end. Raises Unavailable.
+        If all are older, it is the end. Raises Unavailable.
         """
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
@@ -95,18 +94,18 @@ class TopicAdmin(Protocol):
     """Makes and describes topics."""
 
     def create_topics(self, topics: TopicNames, partitions: int, replication: int) -> list[str]:
-        """Create those of our topics that are missing; returns their names. What is there already stays as it is.
+        """Create those of our topics that are missing; return their names. Existing ones stay as they are.
 
         Raises Unavailable, ConfigError.
         """
 
     def describe(self, name: str) -> TopicDescription | None:
-        """The topic, or None where there is none. Raises Unavailable."""
+        """The topic, or None if there is none. Raises Unavailable."""
 
     def grow_partitions(self, name: str, partitions: int) -> None:
-        """Give a topic more partitions; existing records stay where they are. No change where it has that many.
+        """Give a topic more partitions; existing records stay in their partitions. No change if it has that many.
 
-        Raises ConfigError where it has more or does not exist, Unavailable.
+        Raises ConfigError if it has more or does not exist, Unavailable.
         """
 
     def close(self) -> None:

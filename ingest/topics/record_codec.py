@@ -1,12 +1,12 @@
 """Form of our records in topics, and conversion of records that others wrote. No client is imported here.
 
 A record of ours has the payload as value, the partition key of its agent as key, the time of arrival as timestamp,
-and one header `tw` of 9 bytes, little-endian: u8 kind, u64 id hash. Who may write such records is the topic's ACL to
-say.
+and one header `tw` of 9 bytes, little-endian: u8 kind, u64 id hash. The topic's ACL decides who may write
+such records.
 
 A record without that header comes from another program: a native event, or a CloudEvent in structured or binary mode.
-A record that cannot be read, or lies in a partition that is not its agent's (two workers would keep that agent), is
-returned as a dead letter at its offset: no record is skipped, and none stops the partition.
+A record that cannot be read, or is in a partition that is not its agent's (two workers would keep that agent), becomes
+a dead letter at its offset: no record is skipped, and none stops the partition.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from ..formats import cloudevents
 from ..identities import IdentityHasher
 from ..record_keys import agent_partition_key, partition_of, record_id
 from ..source import Record, RecordKind
-from .group_buffer import RecordRun
 
 RECORD_HEADER = "tw"
 _HEADER_STRUCT = struct.Struct("<BQ")
@@ -35,13 +34,20 @@ _CLOUDEVENT_PREFIX = "ce_"
 
 
 class TopicRecord(NamedTuple):
-    """One record of a topic as a client returns it. `timestamp_ms` is -1 where it has none."""
+    """One record of a topic as a client returns it. `timestamp_ms` is -1 if it has none."""
 
     offset: int
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+
+
+class RecordRun(NamedTuple):
+    """Records with consecutive offsets; the first has *base_offset*. Never empty."""
+
+    base_offset: int
+    records: list[Record]
 
 
 class SourcePartition(NamedTuple):
@@ -58,12 +64,11 @@ class SourcePartition(NamedTuple):
 
 
 def headers_for(record: Record) -> list[tuple[str, bytes]]:
-    """Headers of the topic record that carries *record*."""
     return [(RECORD_HEADER, _HEADER_STRUCT.pack(record.kind, record.id_hash))]
 
 
 def to_record(raw: TopicRecord, origin: SourcePartition) -> Record:
-    """The record that *raw* carries; a dead letter where it carries none."""
+    """The record that *raw* carries; a dead letter if it carries none."""
     record = own_record(raw.timestamp_ms, raw.value, raw.headers)
     if record is not None:
         return record
@@ -97,12 +102,12 @@ def to_record_runs(raws: Iterable[TopicRecord], origin: SourcePartition) -> list
 
 
 def header_texts(record: TopicRecord) -> dict[str, str]:
-    """Headers with names in small letters; what is no UTF-8 can not be meant for us."""
+    """Headers with names in small letters; other bytes than UTF-8 are replaced."""
     return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}
 
 
 def id_hash_in(headers: Iterable[tuple[str, bytes | None]]) -> int:
-    """Id hash that our header carries; 0 where there is none."""
+    """Id hash that our header carries; 0 if there is none."""
     for name, value in headers:
         if name == RECORD_HEADER and value is not None and len(value) == _HEADER_STRUCT.size:
             return int(_HEADER_STRUCT.unpack(value)[1])
@@ -149,7 +154,7 @@ def _native_payload(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -
 
 def _header_text(name: str, content: bytes) -> str:
     if name != "content-type" and not name.startswith(_CLOUDEVENT_PREFIX):
-        return ""  # other people's headers may hold anything
+        return ""  # headers of others may hold anything
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -13,7 +13,7 @@ from ..source import Record, TopicWriter
 from . import record_codec
 
 DOOR_TIMEOUT_S = 4.0
-"""Longest time that senders of events wait for brokers, before they are told to come again."""
+"""Longest time that senders of events wait for brokers, before they get a 503."""
 
 _SHORTEST_FLUSH_S = 0.5
 
@@ -21,8 +21,8 @@ _SHORTEST_FLUSH_S = 0.5
 class TopicCommitLog:
     """Implements `CommitLog`. A good `sync` means that all in-sync replicas have the records.
 
-    The records of one body spread over partitions. Where some fail, the whole call fails; the caller sends all of it
-    again, and what had arrived is dropped as a duplicate by its id hash.
+    The records of one body spread over partitions. If some fail, the whole call fails; the caller sends all of it
+    again, and records that had arrived are dropped as duplicates.
     """
 
     def __init__(self, writer: TopicWriter, topic: str, timeout_s: float = 20.0) -> None:
@@ -81,7 +81,7 @@ class TopicCommitLog:
         return LogFailed(f"{self.directory}: {error}")
 
     def reopen(self) -> None:
-        """Accept records again: the client connects by itself as soon as a broker answers."""
+        """Accept records again: the client reconnects as soon as a broker answers."""
         self._refusing = False
 
     def close(self) -> None:

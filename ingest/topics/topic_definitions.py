@@ -32,7 +32,6 @@ class TopicDefinition(NamedTuple):
     configs: Mapping[str, str]
 
     def name(self, topics: TopicNames) -> str:
-        """Configured name of the topic."""
         name: str = getattr(topics, self.role)
         return name
 

@@ -41,7 +41,7 @@ def topic_parts(
 ) -> Iterator[TopicPart | None]:
     """All records from where *reader* stands up to the end of the topic as it was at its opening.
 
-    None comes in between where nothing waited, so that whoever reads can give up.
+    Yields None if nothing waited, so that the caller can give up.
     """
     partitions = len(reader.end_offsets())
     while not reader.at_end():
@@ -94,7 +94,7 @@ def written_records(reader: TopicReader, is_wanted: Callable[[int, TopicRecord],
 
 
 def as_one_line(payload: bytes) -> bytes:
-    """JSON has line breaks between its parts alone, where a blank says the same."""
+    """Replace line breaks by blanks; JSON has them only between its parts."""
     return payload.replace(b"\r", b" ").replace(b"\n", b" ")
 
 

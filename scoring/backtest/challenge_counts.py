@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.access_path import AccessPath
+from trustwatch.ingest.argument_columns import read_arguments
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.ingest.event_arguments import read_arguments
 from trustwatch.ingest.events import EFFECTS, NativeEvent
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.call_challenges import CALL_TYPES, ChallengeThreshold

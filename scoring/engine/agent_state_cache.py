@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable, give_up, retry_until_available
 from trustwatch.ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from trustwatch.ingest.identities import IdentityHasher, encode_agent_names, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
-from trustwatch.ingest.retry import give_up, retry_until_available
 from trustwatch.models.trained_model import TrainedModel
 
 from ..records.agent_pages import AgentColumns, StateFormat

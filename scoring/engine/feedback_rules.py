@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
-from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.columns import EventColumns, TenantDomains, canonical_target
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from trustwatch.ingest.features.feature_vector import F_NETWORK, F_TARGET
 from trustwatch.ingest.features.layout import AgentState
@@ -23,7 +23,6 @@ from trustwatch.ingest.features.row_observations import RowObservations
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
-from trustwatch.ingest.targets import TenantDomains, canonical_target
 from trustwatch_client.events import Resource
 
 from ..records.feedback import FeedbackRule, PartitionRule

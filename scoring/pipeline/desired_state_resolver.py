@@ -1,7 +1,7 @@
-"""Desired states of agents as of now, and the agents that actuators have to look at again.
+"""Current desired states of agents, and the agents that actuators have to reconcile.
 
-Rows of the outbox are calls to look: between a row and its delivery people pin, the policy changes, time passes. So a
-delivery asks here, and never applies what has been overtaken.
+A row of the outbox requests a reconciliation. Before its delivery people may pin the agent, the policy may change, and
+time passes, so a delivery resolves the state here and never applies an outdated one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from itertools import chain
+
+from msgspec.structs import replace
 
 from trustwatch.ingest.timestamps import DAY_MS
 
@@ -21,17 +23,17 @@ from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
 PRINCIPAL_WINDOW_MS = 30 * DAY_MS
-"""Age up to which somebody counts as an agent's principal: consents of principals die with the agent's tokens."""
+"""Age up to which a person counts as an agent's principal: revoking the agent's tokens also ends their consents."""
 
 MAX_PRINCIPALS = 200
 ENQUEUE_BATCH = 500
-"""Rows in one transaction, so that the pipeline's commits get between."""
+"""Rows in one transaction, so that commits of the pipeline can run in between."""
 
 _ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL))
 
 
 class DesiredStateResolver:
-    """Desired states as one process sees them. For one event loop; the store is asked in threads."""
+    """Resolves desired states. For one event loop; the store is queried in threads."""
 
     def __init__(
         self,
@@ -49,42 +51,26 @@ class DesiredStateResolver:
         self._new_id = new_id
 
     async def resolve(self, asked: DesiredState, *, every_level: bool = False) -> DesiredState:
-        """Compute the state that holds now for the agent of *asked*. Raises Unavailable.
+        """Return the current desired state of the agent of *asked*. Raises Unavailable.
 
-        *every_level*: whether the actuator acts at `low` and `unknown`, too.
+        *every_level*: whether the actuator also acts at `low` and `unknown`.
         """
         name = asked.name
         row = await asyncio.to_thread(self._store.agents.find_newest, name)
-        desired = self._desired_state_of(name, row, asked, every_level=every_level)
-        if not desired.revoke:
-            return desired
-        principals = await asyncio.to_thread(self._recent_principals, name)
-        return derive_desired_state(
-            name,
-            desired.agent_type,
-            self._evaluate_policy(name, row, asked),
-            desired.decision_id,
-            caused_ms=desired.caused_ms,
-            decided_ms=desired.decided_ms,
-            principals=principals,
-            every_level=every_level,
-        )
-
-    def _desired_state_of(
-        self, name: AgentName, row: AgentSummary | None, asked: DesiredState, *, every_level: bool
-    ) -> DesiredState:
-        agent_type = asked.agent_type if row is None else row.agent_type
         pin = self._verdicts.interventions.active_pin(name.identity, self._now_ms())
-        decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
-        return derive_desired_state(
+        decision_id = asked.decision_id if row is None else row.decision_id or asked.decision_id
+        desired = derive_desired_state(
             name,
-            agent_type,
+            asked.agent_type if row is None else row.agent_type,
             self._evaluate_policy(name, row, asked),
-            decided if pin is None else pin.intervention_id,
+            decision_id if pin is None else pin.intervention_id,
             caused_ms=asked.caused_ms if pin is None else 0,
             decided_ms=asked.decided_ms,
             every_level=every_level,
         )
+        if not desired.revoke:
+            return desired
+        return replace(desired, principals=await asyncio.to_thread(self._recent_principals, name))
 
     def _evaluate_policy(self, name: AgentName, row: AgentSummary | None, asked: DesiredState) -> Verdict:
         measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)
@@ -99,18 +85,18 @@ class DesiredStateResolver:
         return tuple(sorted({edge.target for edge in edges}))
 
     async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
-        """Enqueue a look at those agents; returns how many there are. Raises Unavailable."""
+        """Enqueue a reconciliation of the agents; return their number. Raises Unavailable."""
         rows = [self._reconciliation_row(name, target) for name in names]
         for start in range(0, len(rows), ENQUEUE_BATCH):
             await asyncio.to_thread(self._store.outbox.enqueue, rows[start : start + ENQUEUE_BATCH])
         return len(rows)
 
     async def enqueue_full_reconciliation(self, target: str = "", tenants: Tenants = None) -> int:
-        """Enqueue a look at every agent for which something is, or may have to be, lowered. Raises Unavailable.
+        """Enqueue a reconciliation of every agent that is, or may have to be, restricted. Raises Unavailable.
 
-        These are the agents at `medium` and above (all where an actuator acts at every level), those that are pinned or
-        that a critical agent delegated to, and those of which the store knows that something is lowered or was not
-        brought about, whatever their level is now.
+        These are the agents at `medium` and above (all if an actuator acts at every level), those that are pinned or
+        that a critical agent delegated to, and those with a stored actuation that is active or not completed, at any
+        level.
         """
         in_memory = self._verdicts.interventions.pinned_agents(self._now_ms())
         in_memory += [self._store.edges.agent_name(*full) for full in self._verdicts.critical_ancestors]
@@ -128,7 +114,7 @@ class DesiredStateResolver:
         return [*(agent.name for agent in agents), *lowered]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
-        """Outbox row of a look at the agent; the state to bring about is decided when it is delivered."""
+        """Return the outbox row of a reconciliation; the desired state is resolved when it is delivered."""
         full = name.identity
         entry = self._verdicts.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)

@@ -1,7 +1,7 @@
-"""A check that events come as they happen: their times against arrival, the model's history and agents' habits.
+"""A check that events arrive when they happen: their times against arrival, the model's history and agents' habits.
 
-Levels speak of event times. Of a history that is sent to a running service, and of a stream whose times were pressed
-together, they say little, and who looks at them has to know. Nothing here changes a score.
+Levels refer to event times. They mean little for a history that is sent to a running service, or for a stream with
+compressed times, so both are logged. Nothing here changes a score.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ..engine.agent_paces import AgentPaces, PlaceSet
 from ..engine.scored_batch import ScoredBatch
 
 OLD_MS = DAY_MS
-"""Age at its arrival from which an event is old: a day, since exports of logs are late by hours."""
+"""Age at arrival from which an event is old: a day, since exports of logs are late by hours."""
 
 LEAST_AGENTS, MAX_WATCHED = 5, 50_000
-"""Agents from which on haste is judged; most agents that are looked at together."""
+"""Agents from which haste is checked; most agents that are checked together."""
 
 _LOG_EVERY_MS = HOUR_MS
 _log = structlog.get_logger(__name__)
 
 
 def is_haste(hasty: int, agents: int) -> bool:
-    """Tell whether so many of so many agents in haste are no finding about one, but a matter of the times sent."""
+    """Return whether so many of so many agents are in haste that the sent times, not the agents, are the cause."""
     return agents >= LEAST_AGENTS and 2 * hasty > agents
 
 
 class EventTimes:
-    """Looks at the events of one partition, and says so where they do not come as they happen."""
+    """Checks the events of one partition, and logs if they do not arrive when they happen."""
 
     def __init__(self, partition: int, counts: Counter[str]) -> None:
         self._partition = partition
@@ -45,9 +45,9 @@ class EventTimes:
         self._logged_ms: dict[str, int] = {}
 
     def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
-        """Look at events that were scored by *model*."""
+        """Check events that were scored by *model*."""
         if model.learns or not len(scored.columns):
-            return  # a history is welcome, and nobody has habits yet
+            return  # a history is expected, and no agent has habits yet
         times, now_ms = scored.columns.time_ms, int(scored.at_ms[-1])
         if old := int((scored.at_ms - times > OLD_MS).sum()):
             self._counts["old_events"] += old
@@ -71,7 +71,7 @@ class EventTimes:
             )
 
     def _note_pace(self, scored: ScoredBatch, now_ms: int) -> None:
-        """Look at the newest hour of event time."""
+        """Check the newest hour of event time."""
         newest = int(scored.columns.time_ms.max()) // HOUR_MS
         if newest > self._hour or len(self._paces) > MAX_WATCHED:
             self._hour, self._paces = max(newest, self._hour), AgentPaces()
@@ -79,9 +79,9 @@ class EventTimes:
         self._paces.flag(self._paces.note(scored), self._hour, self._present, self._hasty)
         if is_haste(self._hasty.count, self._present.count):
             self._counts["hasty_events"] += len(scored.columns)
-            self._tell_haste(self._paces.usual_days(self._hasty.places), self._present.count, now_ms)
+            self._log_haste(self._paces.usual_days(self._hasty.places), self._present.count, now_ms)
 
-    def _tell_haste(self, hasty: npt.NDArray[np.float64], agents: int, now_ms: int) -> None:
+    def _log_haste(self, hasty: npt.NDArray[np.float64], agents: int, now_ms: int) -> None:
         if self._is_due("haste", now_ms):
             _log.warning(
                 "most agents send days of their work within an hour: were event times pressed together?",
@@ -94,7 +94,7 @@ class EventTimes:
             )
 
     def _is_due(self, what: str, now_ms: int) -> bool:
-        """Tell whether *what* is logged now: once an hour."""
+        """Return whether *what* is logged now: once an hour."""
         if now_ms < self._logged_ms.get(what, 0) + _LOG_EVERY_MS:
             return False
         self._logged_ms[what] = now_ms

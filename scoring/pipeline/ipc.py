@@ -1,7 +1,7 @@
 """Messages from a pipeline process to the process that answers: risk and committed changes, in frames over a socket.
 
-A frame is a 4-byte length and a msgpack `PipelineUpdate`. The pipeline blocks when the reader does not keep up: nothing
-grows.
+A frame is a 4-byte length and a msgpack `PipelineUpdate`. The pipeline blocks if the reader does not keep up, so no
+buffer grows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -23,15 +23,15 @@ from .pipeline_context import CommittedChanges
 T = TypeVar("T")
 LENGTH_PREFIX = struct.Struct("<I")
 MAX_FRAME_ITEMS = 100
-"""Agents in one frame: bounds the time for which taking one over holds up answers (about 0.3 ms)."""
+"""Agents in one frame: bounds the time for which applying one delays answers (about 0.3 ms)."""
 
 
 NOT_MEASURED = -1
-"""`PipelineUpdate.behind` where nobody looked how long the log is."""
+"""`PipelineUpdate.behind` if the length of the log was not looked up."""
 
 
 class LevelChange(msgspec.Struct, array_like=True):
-    """A change of level, for whoever watches."""
+    """A change of level, for watchers."""
 
     decision_id: DecisionId
     tenant: TenantName
@@ -45,7 +45,7 @@ class LevelChange(msgspec.Struct, array_like=True):
 
 
 class AgentErased(msgspec.Struct, array_like=True, frozen=True):
-    """An erased agent: forget what commits up to an offset of its partition said of it."""
+    """An erased agent: what commits up to an offset of its partition stated of it is to be forgotten."""
 
     tenant: str
     issuer: str
@@ -54,33 +54,32 @@ class AgentErased(msgspec.Struct, array_like=True, frozen=True):
     offset: int
 
     def covers(self, name: AgentName, version: tuple[int, int] | None) -> bool:
-        """Tell whether knowledge of *name* as of *version* (None: of unknown age) has to be forgotten."""
+        """Return whether knowledge of *name* as of *version* (None: of unknown age) has to be forgotten."""
         same = name.identity == (self.tenant, self.issuer, self.agent_id)
         return same and (version is None or version[1] <= self.offset)
 
 
 class PipelineUpdate(msgspec.Struct, array_like=True):
-    """Risk of agents that moved, and changes that became durable. An update without either is a sign of life."""
+    """Risk of agents that moved, and changes that became durable. An update without either only reports progress."""
 
-    agents: list[AgentSummary]
-    changes: list[LevelChange]
-    offset: int
-    behind: int
-    """Records that wait behind both `offset` and `risk_offset`, as of this update; `NOT_MEASURED` where it does not
-    say."""
-    counts: dict[str, int]
-    seconds: dict[str, float]
+    agents: Sequence[AgentSummary] = ()
+    changes: Sequence[LevelChange] = ()
+    offset: int = 0
+    behind: int = 0
+    """Records that wait behind both `offset` and `risk_offset`, as of this update; or `NOT_MEASURED`."""
+    counts: dict[str, int] = {}
+    seconds: dict[str, float] = {}
     dropped_dead_letters: int = 0
     partition: int = 0
     """Partition that the agents belong to."""
     versions: list[tuple[int, int]] | None = None
-    """Epoch and offset of each agent; None: they come in order."""
+    """Epoch and offset of each agent; None if they come in order."""
     fresh: dict[int, int] | None = None
-    """By partition, where there are several: all that arrived before that UTC millisecond is part of the answers."""
-    forgotten: list[AgentErased] = []
+    """By partition, if there are several: all that arrived before that UTC millisecond is part of the answers."""
+    forgotten: Sequence[AgentErased] = ()
     """Agents that were erased, before `agents` are applied."""
     risk_offset: int = 0
-    """Offset before which all records are part of the agents that were sent, where one pipeline reports."""
+    """Offset before which all records are part of the agents that were sent, if one pipeline reports."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -88,88 +87,66 @@ _decoder = msgspec.msgpack.Decoder(PipelineUpdate)
 
 
 def decode_update(frame: bytes) -> PipelineUpdate:
-    """Decode the body of one frame."""
     return _decoder.decode(frame)
 
 
 class PipelineUpdateSender:
-    """Writes updates to a connected socket."""
+    """Writes updates to a connected socket. Each method raises OSError if nothing reads at the other end."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._offset = self._behind = self._risk_offset = 0
-        self._counts: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
+        self._last = PipelineUpdate()
 
     def send_risk(
         self, risk_offset: int, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure] = ()
     ) -> None:
         """Send erased agents, then those that moved, in frames of at most `MAX_FRAME_ITEMS`.
 
-        The last one says that answers go so far.
-
-        Raises OSError when nobody reads.
+        The last frame carries *risk_offset*.
         """
         gone = [AgentErased(*met.subject.agent_identity, 0, met.offset) for met in erasures if met.owns_agent]
         if gone:
-            self._send(forgotten=gone, measured=False)
-        *before, last = _chunked(agents) or [()]
+            self._send(behind=NOT_MEASURED, forgotten=gone)
+        *before, last = chunked(agents) or [()]
         for part in before:
-            self._send(part, measured=False)
-        self._risk_offset = risk_offset
-        self._send(last, measured=False)
+            self._send(behind=NOT_MEASURED, agents=part)
+        self._last.risk_offset = risk_offset
+        self._send(behind=NOT_MEASURED, agents=last)
 
     def send_commit(
         self, committed: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
         """Send what a commit made durable, in frames of at most `MAX_FRAME_ITEMS` changes of level.
 
-        The new offset comes with the last frame. Raises OSError when nobody reads.
+        The last frame carries the new offset.
         """
-        *before, last = _chunked([level_change_of(decision) for decision in committed.decisions]) or [()]
+        *before, last = chunked([level_change_of(decision) for decision in committed.decisions]) or [()]
         for part in before:
-            self._send(changes=part, measured=False)
-        self._offset, self._behind, self._counts, self._seconds = committed.position.offset, behind, counts, seconds
+            self._send(behind=NOT_MEASURED, changes=part)
+        self._note_progress(committed.position.offset, behind, counts, seconds)
         self._send(changes=last, dropped_dead_letters=committed.dropped_dead_letters)
-
-    def _send(
-        self,
-        agents: Sequence[AgentSummary] = (),
-        changes: Sequence[LevelChange] = (),
-        dropped_dead_letters: int = 0,
-        *,
-        forgotten: Sequence[AgentErased] = (),
-        measured: bool = True,
-    ) -> None:
-        self.send(
-            PipelineUpdate(
-                list(agents),
-                list(changes),
-                self._offset,
-                self._behind if measured else NOT_MEASURED,
-                self._counts,
-                self._seconds,
-                dropped_dead_letters,
-                forgotten=list(forgotten),
-                risk_offset=self._risk_offset,
-            )
-        )
 
     def send_alive(
         self, offset: int, risk_offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
-        """Say that the pipeline lives and how far it is: committed up to *offset*, answers up to *risk_offset*."""
-        self._risk_offset = risk_offset
-        self._offset, self._behind, self._counts, self._seconds = offset, behind, counts, seconds
+        """Report that the pipeline runs: it has committed up to *offset*, and answers are up to *risk_offset*."""
+        self._last.risk_offset = risk_offset
+        self._note_progress(offset, behind, counts, seconds)
         self._send()
 
+    def _note_progress(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
+        last = self._last
+        last.offset, last.behind, last.counts, last.seconds = offset, behind, counts, seconds
+
+    def _send(self, **changes: Any) -> None:
+        self.send(msgspec.structs.replace(self._last, **changes))
+
     def send(self, update: PipelineUpdate) -> None:
-        """Send one update as it is. Raises OSError when nobody reads."""
         body = _encoder.encode(update)
         self._connection.sendall(LENGTH_PREFIX.pack(len(body)) + body)
 
 
-def _chunked(items: Sequence[T]) -> list[Sequence[T]]:
+def chunked(items: Sequence[T]) -> list[Sequence[T]]:
     return [items[start : start + MAX_FRAME_ITEMS] for start in range(0, len(items), MAX_FRAME_ITEMS)]
 
 

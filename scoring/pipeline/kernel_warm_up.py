@@ -73,7 +73,6 @@ NEEDED_TO_SCORE: Final = (KernelPart.FEATURES, KernelPart.JUDGING)
 
 
 def is_part_kept(part: KernelPart) -> bool:
-    """Tell whether the machine code of a part is kept already."""
     return is_kept(*_LONGEST[part])
 
 

@@ -1,4 +1,4 @@
-"""Choice of the model that judges a partition: the newest switch's, unless the operator has installed another since."""
+"""Choice of the model that judges a partition: the newest switch's, unless the operator installed another since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_CACHED_MODELS = 2
 
 
 class ModelChoice(NamedTuple):
-    """A version, and whether it comes into force where the partition is taken over."""
+    """A version, and whether it becomes active when the partition is taken over."""
 
     version: str
     digest: str
@@ -26,12 +26,7 @@ class ModelChoice(NamedTuple):
 
 
 class ActiveModels:
-    """Chooses and loads models for the partitions of one worker.
-
-    Raises:
-        ModelError: the installed model can not be read.
-        OSError: it can not be copied into the registry.
-    """
+    """Chooses and loads models for the partitions of one worker. Raises ModelError, OSError."""
 
     def __init__(self, registry: ModelRegistry, now_ms: Callable[[], int]) -> None:
         self._registry = registry
@@ -40,7 +35,7 @@ class ActiveModels:
         self._loaded: dict[str, TrainedModel] = {}
 
     def choose(self, last: ModelSwitch | None) -> ModelChoice:
-        """Choose the model in force behind the switch *last*; None = there never was a switch."""
+        """Choose the active model after the switch *last*; None if there never was a switch."""
         if last is None or last.installed != self._installed.digest:
             return ModelChoice(self._installed.version, self._installed.digest, True)
         return ModelChoice(last.version, last.digest, False)
@@ -54,12 +49,7 @@ class ActiveModels:
         return model
 
     def load_next(self, command: SwitchModel, model: TrainedModel) -> TrainedModel:
-        """Load the model that a command asks for, to follow *model*.
-
-        Raises:
-            ModelError: it can not be read, or agents' state could not be carried over to it. The worker ends with that:
-                it can not go on, since all others switch here.
-        """
+        """Load the model that a command asks for, to follow *model*. Raises ModelError."""
         successor = self.load(command.version, command.digest)
         if successor.salt != model.salt:
             raise ModelError(
@@ -71,7 +61,7 @@ class ActiveModels:
     def switch_record(
         self, position: tuple[int, int, int], chosen: ModelChoice, at_ms: int | None = None
     ) -> ModelSwitch:
-        """The row of a switch at (partition, epoch, offset); without *at_ms*, now."""
+        """Return the row of a switch at (partition, epoch, offset); without *at_ms*, now."""
         at = self._now_ms() if at_ms is None else at_ms
         return ModelSwitch(*position, chosen.version, chosen.digest, self._installed.digest, at)
 
@@ -84,10 +74,10 @@ class ModelSwitcher:
         self._models = models
         self._active = ("", "")
         self.pending_switches: list[ModelSwitch] = []
-        """Models that came into force since the last commit; the pipeline takes them."""
+        """Models that became active since the last commit; the pipeline takes them."""
 
     def resume(self, last: ModelSwitch | None, position: Position) -> None:
-        """Score with the model in force at *position*, behind the switch *last*. Raises ModelError."""
+        """Score with the model that is active at *position*, after the switch *last*. Raises ModelError."""
         if self._models is None:
             return
         chosen = self._models.choose(last)
@@ -100,14 +90,14 @@ class ModelSwitcher:
             )
 
     def switch(self, command: SwitchModel, partition: int, offset: int, at_ms: int) -> None:
-        """Use another model from the record behind *offset* on, ordered at *at_ms*.
+        """Use another model from the record after *offset* on, ordered at *at_ms*.
 
-        Raises:
-            MalformedEvent: there is one model alone.
-            ModelError: as `ActiveModels.load_next`.
+        Raises MalformedEvent, ModelError.
         """
         if self._models is None:
-            raise MalformedEvent(f"this pipeline can not switch to model {command.version!r}: it was given one alone")
+            raise MalformedEvent(
+                f"this pipeline cannot switch to model {command.version!r}: it was given one model only"
+            )
         if (command.version, command.digest) == self._active:
             return
         self._engine.use_model(self._models.load_next(command, self._engine.model))

@@ -1,25 +1,24 @@
-"""The way of one partition from records to answers and to committed state, between a source and a store.
+"""Applies one partition: from records of a source to published risk and committed state.
 
 The state of an agent is a function of the records of its partition, so its risk is published as soon as a batch is
-applied, as of (epoch, offset) (`risk_publication.py`). What acts on the outside waits for its commit
-(`partition_commits.py`), which is written beside it (`commit_round.py`, `commit_thread.py`).
+applied, as of (epoch, offset) (`risk_publication.py`). Alerts and actions wait for their commit
+(`partition_commits.py`), which another thread writes (`commit_round.py`).
 
-When the store does not answer, answers go on until memory has no more room for what is not committed; then the work
-waits, nothing is lost, and answers turn stale. When another worker owns the partition, `Fenced` ends this one's work
+If the store does not answer, answers continue until memory has no room for more uncommitted changes; then the work
+waits, nothing is lost, and answers become stale. If another worker owns the partition, `Fenced` ends this one's work
 on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
-from trustwatch.ingest.errors import CorruptLog, Unavailable
+from trustwatch.ingest.errors import Answer, CorruptLog, Unavailable, retry_until_available
 from trustwatch.ingest.record_erasure import ErasedFilter
-from trustwatch.ingest.retry import Answer, retry_until_available
 from trustwatch.ingest.source import RecordBatch
 
 from ..engine.agent_state_cache import AgentStateCache
@@ -36,10 +35,6 @@ _log = structlog.get_logger(__name__)
 
 LOG_OUTAGE_EVERY_S = 30.0
 
-BESIDE_POLL_S = 0.005
-"""Longest wait for records while a commit is being written, so that what it makes durable is told soon after, or while
-agents are being preloaded."""
-
 
 class PartitionPipeline:
     """Applies the records of one partition, publishes the risk that follows, and commits what they did."""
@@ -48,25 +43,21 @@ class PartitionPipeline:
         self._processor = processor
         self._context = context
         self.idle = False
-        """True if nothing waited when the source was last asked how much is behind."""
+        """True if no record waited when the source was last queried."""
         self._end = 0
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
         processor.engine.agent_states.on_unavailable = self.wait_before_retry
         self.risk = RiskPublication(processor, context, self.wait_before_retry)
-        """Publishes the risk of the partition's agents."""
         self.commits = PartitionCommits(partition, processor, context, self.risk, self.wait_before_retry)
-        """Changes that were applied and are not committed."""
         self._event_times = EventTimes(partition, context.stages.counts)
 
     @property
     def agent_states(self) -> AgentStateCache:
-        """Its agents in memory."""
         return self._processor.engine.agent_states
 
     @property
     def partition(self) -> int:
-        """Its number."""
         return self.position.partition
 
     @property
@@ -80,13 +71,11 @@ class PartitionPipeline:
         return self.commits.next_offset
 
     def take_over(self) -> int:
-        """Claim the partition, so that nobody else writes its states, and go on from them; returns where to read on.
+        """Claim the partition, so that no other worker writes its states; return the offset to read from.
 
-        What perhaps nobody published is published again, and the duplicate window is rebuilt.
+        What may not have been published is published again, and the duplicate window is rebuilt.
 
-        Raises:
-            CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
-            Fenced: another worker has claimed the partition since.
+        Raises CorruptLog, Fenced.
         """
         partition, store, begun = self.partition, self._context.store, self._context.monotonic()
         position = self.retry_until_available(lambda: store.partitions.claim(partition))
@@ -103,8 +92,8 @@ class PartitionPipeline:
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), position)
         self.commits.resume(published=published, event_ids_from=self._restore_duplicate_window())
         if self._processor.model_switcher.pending_switches:
-            # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
-            # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
+            # Commit the choice of the model now: a new partition follows the others, and they may use another model
+            # by the time it is taken over again. If the partition is lost already, a later commit is refused.
             CommitRound([self.commits], self._context).run()
         _log.info(
             "partition taken over",
@@ -116,9 +105,9 @@ class PartitionPipeline:
         return position.offset
 
     def _restore_duplicate_window(self) -> int:
-        """Restore the window from the ids that commits stored, and where those do not reach back enough, the log.
+        """Restore the window from the ids that commits stored and, for older ones, from the log.
 
-        Returns the offset from which on no commit has stored ids.
+        Returns the offset from which no commit has stored ids.
         """
         partition, window, source = self.partition, self._processor.duplicate_window, self._context.source
         next_offset = self.next_offset
@@ -132,13 +121,13 @@ class PartitionPipeline:
 
         before, after = read(first, kept.first_offset), read(kept.end_offset, next_offset)
         window.restore(first, np.concatenate([before, np.frombuffer(kept.hashes, "<u8").astype(np.uint64), after]))
-        # Where nothing was stored, all that was read is: the next owner need not read it again.
+        # If no ids were stored, store all that were read: the next owner need not read them again.
         unstored = after if kept.hashes else before
         window.record(unstored)
         return next_offset - len(unstored)
 
     def _newest_switch(self) -> ModelSwitch | None:
-        """The newest switch of this partition; of a new partition the newest switch of any."""
+        """Return the newest switch of this partition; if it has none, the newest switch of any."""
         store = self._context.store
         return store.models.current_switch(self.partition) or next(iter(store.models.list_switches(1)), None)
 
@@ -146,11 +135,11 @@ class PartitionPipeline:
         if (stored := self.next_offset) > end:
             raise CorruptLog(
                 f"state of partition {self.partition} was stored up to offset {stored}, but the event log ends at "
-                f"{end}: it has lost records or belongs to another store; restore both from the same back-up"
+                f"{end}: it has lost records or belongs to another store; restore both from the same backup"
             )
 
     def _republish(self) -> int:
-        """Publish decisions again that perhaps nobody did; returns the offset up to which all is known to be."""
+        """Publish again what may not have been published; return the offset up to which all is known to be."""
         store, publisher = self._context.store, self._context.publisher
         published = self.retry_until_available(lambda: store.partitions.published_offset(self.partition))
         if publisher is not None:
@@ -158,9 +147,9 @@ class PartitionPipeline:
         return published
 
     def apply(self, batch: RecordBatch) -> None:
-        """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew.
+        """Apply a batch of this partition, without records of erased subjects.
 
-        Raises Fenced, and the partition is to be dropped: agents had to be read, and another worker writes them now.
+        Raises Fenced if another worker owns the partition; the caller drops it.
         """
         batch = self._erased_filter.filter_batch(batch)
         feedback = self._processor.engine.feedback_rules
@@ -178,7 +167,7 @@ class PartitionPipeline:
             self._event_times.note(scored, self._processor.engine.model)
 
     def finish(self) -> None:
-        """Commit what was applied, one that was given up before included. Raises Fenced."""
+        """Commit everything that was applied. Raises Fenced."""
         while self.commits.has_uncommitted:
             self.commit()
         if self.commits.has_unnoted_publication:
@@ -186,15 +175,15 @@ class PartitionPipeline:
                 raise error
 
     def commit(self) -> None:
-        """Write everything since the last commit, then publish it. Raises Fenced."""
+        """Commit everything since the last commit, then publish it. Raises Fenced."""
         self.risk.publish_due(at_once=True)
         for error in CommitRound([self.commits], self._context).run().values():
             raise error
 
     def count_behind(self) -> int:
-        """Records that wait to be applied, as far as is known; a source that does not answer hides them.
+        """Count the records that wait to be applied, as of the last answer of the source.
 
-        What is applied and not published, since another worker may have been further, still waits.
+        Records that are applied but not published (another worker may have been further) still count.
         """
         try:
             self._end = self._context.source.end_offset(self.partition)
@@ -204,11 +193,11 @@ class PartitionPipeline:
         return max(0, self._end - max(self.position.offset, self.risk.offset))
 
     def retry_until_available(self, call: Callable[[], Answer]) -> Answer:
-        """Call *call* until it answers; while a service does not, the partition waits."""
+        """Call *call* until it answers; the partition waits while a service is unavailable."""
         return retry_until_available(call, self.wait_before_retry)
 
     def wait_before_retry(self, error: Unavailable) -> None:
-        """Wait before another try, and complain now and then."""
+        """Wait before another try; log a warning now and then."""
         now = self._context.monotonic()
         if now - self._outage_logged_at >= LOG_OUTAGE_EVERY_S:
             self._outage_logged_at = now
@@ -219,9 +208,3 @@ class PartitionPipeline:
                 offset=self.next_offset,
             )
         self._context.sleep(self._context.tuning.retry_s)
-
-
-def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, *, work_beside: bool) -> float:
-    """Longest wait for records: until something has to be published or committed, at most *longest_s*."""
-    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commits.due_in_s() for partition in partitions)]
-    return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))

@@ -1,8 +1,9 @@
-"""Commits of one partition: what it has applied and not written, when that is due, and what it then is.
+"""Commits of one partition: what it has applied and not written, and when that is due.
 
-Decisions are made durable at once, by themselves, while the agents' states, which cost far more, wait for the next
-commit of states. Commits of decisions leave the position where it is. Who takes over from there makes the decisions of
-later records again, and the store skips those that it has.
+There are two sizes. A *decision commit* holds decisions alone and is written at once; it leaves the position where it
+is. A *state commit* also holds the states of agents, which cost far more, and moves the position. After a decision
+commit the next owner makes the decisions of later records again, and the store skips those that it has. A
+`CommitRound` writes commits of several partitions in one transaction.
 """
 
 from __future__ import annotations
@@ -33,46 +34,46 @@ MIN_COMMIT_INTERVAL_S = 0.02
 """Least time between commits, however little they cost."""
 
 MAX_DECISION_INTERVAL_S = 1.0
-"""Longest time that decisions of a backlog wait for their commit, and others that nobody acts on or is alerted by."""
+"""Longest time that decisions wait during a backlog, or if they cause neither action nor alert."""
 
 MAX_AWAITED_S = 10.0
-"""Longest time that states wait for their commit where people or containment may look for what changed: a level that
-somebody is told of, a new delegation, a dead letter, a rule of feedback."""
+"""Longest time that states wait for their commit if people or containment may look for what changed: a level that is
+reported, a new delegation, a dead letter, a feedback rule."""
 
 MANY_RECORDS = 20_000
-"""Records of all partitions of a worker from which on states wait no longer than that, either: who takes over from a
-worker that died applies them again before its answers are fresh, about a second of work."""
+"""Uncommitted records of a worker from which states wait no longer than `MAX_AWAITED_S`: after a crash, applying them
+again takes about a second before answers are fresh."""
 
 BACKLOG_S = 1.0
-"""Time behind a full batch for which a partition counts as backlogged: what is fetched is cut by partition, so that not
-every batch of a backlog is full."""
+"""Time after a full batch for which a partition counts as backlogged: fetched records are cut by partition, so some
+batches of a backlog are not full."""
 
 DECISION_SHARE = 0.25
-"""Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
+"""Share of the pipeline's time that decision commits may take during a backlog."""
 
 EVENT_IDS_OF_A_RUN = 4_096
-"""Event ids that wait until they are worth a row: so many records the next owner reads again at most."""
+"""Event ids that are stored together: at most so many records are read again by the next owner."""
 
 MANY_AGENTS = 5_000
-"""Agents in memory from which on the store is told at once that a commit is published, not with the next one: who takes
-over and does not know it looks through all rows of the partition, for ten seconds where they are a million."""
+"""Agents in memory from which a commit is noted as published at once, not with the next commit: a new owner that does
+not know it looks through all rows of the partition, which takes ten seconds for a million."""
 
 MAX_UNCOMMITTED_RECORDS = 200_000
-"""Records beyond the last commit behind which no further batch is applied. When a worker dies, the risk of at most two
-batches more is published."""
+"""Uncommitted records after which no further batch is applied. If a worker dies, the risk of at most two more batches
+is published."""
 
 
 class _BegunCommit(NamedTuple):
-    """A commit that was begun and is not known to be in the store."""
+    """A commit that was begun and may not be in the store yet."""
 
     commit: Commit
-    has_states: bool  # False = of decisions alone: the position stays where it is
+    has_states: bool  # False = a decision commit
     published: bool = False  # whether the risk in it was published before
     vectors: VectorFrames = VectorFrames((), 0)
 
 
 class PartitionCommits:
-    """Gathers what the batches of one partition did, and makes commits of it."""
+    """Collects what the batches of one partition did, and builds its commits."""
 
     def __init__(
         self,
@@ -92,19 +93,19 @@ class PartitionCommits:
         self._conflict_rows: dict[str, OutboxRow] = {}
         """Alerts of identity conflicts by key, so that each is written once."""
         self._decision_is_acted_on = False
-        """True if a decision that waits is one that people or servers are told of."""
+        """True if a waiting decision is reported to people or servers."""
         self._awaited_since = math.inf
-        """Time since when people may look for something of what waits for a commit of states."""
+        """Time since which people may look for a change that waits for a state commit."""
         self.worker_has_many = False
-        """True if `MANY_RECORDS` of the worker are not committed."""
+        """True if the worker has `MANY_RECORDS` uncommitted records."""
         self.is_dropped = False
-        """True once the partition is not ours any more: what was sent of it may be forgotten before it arrives."""
+        """True once another worker owns the partition: what was sent of it may be forgotten before it arrives."""
         self.position = Position(partition, 0, 0)
         """Committed position."""
         self.next_offset = 0
         """Offset of the next record to apply."""
         self.full_at = -math.inf
-        """Time of the last batch that was full: more waited than is read at a time."""
+        """Time of the last full batch."""
         self._begun: _BegunCommit | None = None
         self._event_ids_from = 0
         self._published = self._noted_published = 0
@@ -112,16 +113,16 @@ class PartitionCommits:
         self._decided_at, self._decision_commit_took_s = self._committed_at, 0.0
 
     def take_over(self, position: Position) -> None:
-        """Go on from a stored position, in the epoch that begins."""
+        """Continue from a stored position, in the new epoch."""
         self.position, self.next_offset = position, position.offset
 
     def resume(self, *, published: int, event_ids_from: int) -> None:
-        """Note that all before the offset *published* is, and that from *event_ids_from* on no event ids are stored."""
+        """Note the offsets up to which everything is published, and up to which event ids are stored."""
         self._published = self._noted_published = published
         self._event_ids_from = event_ids_from
 
     def note_applied(self, applied: AppliedBatch, next_offset: int, *, batch_full: bool) -> None:
-        """Gather what a batch did that ends before *next_offset*."""
+        """Collect what a batch did that ends before *next_offset*."""
         self._decisions.extend(applied.decisions)
         is_acted_on = any(map(self._is_acted_on, applied.decisions))
         self._decision_is_acted_on = self._decision_is_acted_on or is_acted_on
@@ -139,7 +140,7 @@ class PartitionCommits:
 
     @property
     def backlogged(self) -> bool:
-        """True if more waits than is read at a time."""
+        """True if more records wait than one batch holds."""
         return self._context.monotonic() < self.full_at + BACKLOG_S
 
     @property
@@ -149,36 +150,32 @@ class PartitionCommits:
 
     @property
     def has_uncommitted(self) -> bool:
-        """True if something was applied that is not committed."""
         return self.next_offset != self.position.offset
 
     @property
     def uncommitted_records(self) -> int:
-        """Records that were applied and are not committed."""
         return self.next_offset - self.position.offset
 
     @property
     def states_due(self) -> bool:
-        """True if it is time to commit states: much waits, or something urgent, or for long enough."""
         return self.has_uncommitted and (self.buffer_full or self._state_wait_s() <= 0.0)
 
     @property
     def states_late_s(self) -> float:
-        """Seconds since it was time to commit states; negative while it is not."""
+        """Seconds since a state commit became due; negative before."""
         return -self._state_wait_s()
 
     @property
     def decisions_due(self) -> bool:
-        """True if it is time to make decisions durable."""
         return self._has_decisions and self._decision_wait_s() <= 0.0
 
     @property
     def has_calm_decisions(self) -> bool:
-        """True if decisions wait for a commit that another partition's may well take along."""
+        """True if decisions wait that may share the commit of another partition."""
         return self._has_decisions and not self.backlogged
 
     def due_in_s(self) -> float:
-        """Seconds until something of what was applied has to be committed; infinite if everything is."""
+        """Seconds until a commit is due; infinite if nothing waits."""
         states = self._state_wait_s() if self.has_uncommitted else math.inf
         return min(states, self._decision_wait_s()) if self._has_decisions else states
 
@@ -195,23 +192,23 @@ class PartitionCommits:
 
     @property
     def has_unnoted_publication(self) -> bool:
-        """True if the store does not know how much of it is published: the next owner would publish that again."""
+        """True if the store does not know all that is published: the next owner would publish it again."""
         return self._context.on_risk is not None and self._noted_published < self._published
 
     @property
     def buffer_full(self) -> bool:
-        """True if as much waits for a commit as memory has room for."""
+        """True if memory has no room for more uncommitted changes."""
         if self.uncommitted_records >= MAX_UNCOMMITTED_RECORDS:
             return True
         agents = self._processor.engine.agent_states.unwritten_count
         return agents + len(self._dead_letters) >= self._context.tuning.max_uncommitted
 
     def _state_interval_s(self) -> float:
-        """Least time between two commits of states: the quicker they are, the less.
+        """Return the least time between two state commits: the faster they are, the less.
 
-        An agent that changes often is written once for all of it, so the longer the time, the less is written. A switch
-        of models is to be durable before decisions by the new one are, and an erasure has somebody who waits for it.
-        There is less room while batches are full: more waits than is read at a time.
+        An agent that changes often is written once per commit, so a longer time writes less. A model switch must be
+        durable before decisions of the new model are, and a person waits for an erasure. During a backlog the longest
+        time holds.
         """
         processor, share = self._processor, self._context.tuning.commit_share
         if processor.model_switcher.pending_switches or processor.control_records.erasures:
@@ -224,10 +221,10 @@ class PartitionCommits:
         return min(longest_s, max(self._commit_took_s / share, MIN_COMMIT_INTERVAL_S))
 
     def _decision_interval_s(self) -> float:
-        """Least time between two commits of decisions: none, so that an alert leaves at once.
+        """Return the least time between two decision commits: 0 for decisions that are alerted or acted on.
 
-        Those that nobody waits for, such as of agents that were never seen before, share a commit. A backlog has
-        changes of level in most batches; then they wait as long as commits have room.
+        Other decisions, such as those of new agents, share a commit. A backlog changes levels in most batches; then
+        the time depends on how long decision commits take.
         """
         most_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
         if not self.backlogged:
@@ -235,9 +232,9 @@ class PartitionCommits:
         return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
 
     def begin(self, *, with_states: bool = True) -> Commit:
-        """Begin to commit everything since the last commit; or that one again, if it was given up.
+        """Begin to commit everything since the last commit, or begin that one again if it was given up.
 
-        What is applied from here on is for the commit after it.
+        What is applied from now on belongs to the commit after it.
         """
         if self._begun is None:
             if not with_states and not self._processor.model_switcher.pending_switches:
@@ -248,20 +245,20 @@ class PartitionCommits:
 
     @property
     def publication_to_note(self) -> Position | None:
-        """Position up to which all is published once the commit that was begun is, if the store is to know at once."""
+        """Position to note as published once the begun commit is written; None if it is noted with the next commit."""
         begun, agents = self._begun, self._processor.engine.agent_states
         if begun is None or not begun.published or self._context.on_risk is None:
             return None
         return begun.commit.position if agents.resident_count >= min(MANY_AGENTS, agents.capacity) else None
 
     def _build_decision_commit(self) -> _BegunCommit:
-        """A commit that leaves the position where it is; written twice it is the same."""
+        """Build a decision commit. Writing it twice has no further effect."""
         decisions, outbox, edges = self._take_decisions()
         commit = Commit(self.position, self.position, [], decisions, outbox, [], self._published, edges)
         return _BegunCommit(commit, has_states=False)
 
     def _take_decisions(self) -> tuple[list[Decision], list[OutboxRow], list[AgentEdge]]:
-        """Decisions since the last commit, with what acts on them and the edges that say whom it is for."""
+        """Take the decisions since the last commit, with their outbox rows and delegation edges."""
         if self._processor.edge_collector is not None:
             self._edges.extend(self._processor.edge_collector.drain())
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
@@ -271,7 +268,6 @@ class PartitionCommits:
         return taken
 
     def _build_state_commit(self) -> _BegunCommit:
-        """A commit that moves the position on."""
         processor, epoch, states = self._processor, self.position.epoch, self._processor.engine.agent_states
         removed, rows = states.removed_agents, states.begin_commit()
         switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]
@@ -304,7 +300,7 @@ class PartitionCommits:
         return _BegunCommit(commit, True, published, vectors)
 
     def _take_event_ids(self) -> tuple[EventIdRun | None, int]:
-        """Event ids that no commit has stored, once they are many, and where the window begins if that moved."""
+        """Take event ids that are not stored, once there are enough, and the new start of the window if it moved."""
         start, end, window = self._event_ids_from, self.next_offset, self._processor.duplicate_window
         run = None
         if end - start >= EVENT_IDS_OF_A_RUN:
@@ -314,7 +310,7 @@ class PartitionCommits:
         return run, now if now > before else 0
 
     def mark_committed(self, result: CommitResult, took_s: float, *, is_noted: bool = False) -> CommittedChanges:
-        """Note that the commit which was begun is in the store and published, *took_s* seconds after it was begun.
+        """Note that the begun commit is stored and published, *took_s* seconds after it was begun.
 
         *is_noted*: the store knows that it is published.
         """
@@ -335,17 +331,17 @@ class PartitionCommits:
         return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
 
     def _is_acted_on(self, decision: Decision) -> bool:
-        """True if a decision may have outbox rows, which its commit lets leave."""
+        """Return whether a decision may have outbox rows."""
         return self._context.acts_at_every_level or max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
 
     def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
-        """Outbox rows of decisions, actions before alerts: they are what stops an agent."""
+        """Return the outbox rows of a decision, actions first: they stop an agent."""
         book, every_level = self._context.policy.book, self._context.acts_at_every_level
         rows = (build_decision_action_row(decision, book, every_level=every_level), self._alert_row(decision))
         return [row for row in rows if row is not None]
 
     def _alert_row(self, decision: Decision) -> OutboxRow | None:
-        """The alert of a change of level that people act on; None for cold starts, which are no news."""
+        """Return the alert of a change of level; None below `medium`, such as for new agents."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
         return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)

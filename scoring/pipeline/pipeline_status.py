@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from trustwatch.ingest.log.group_commit import CommitLog
 
@@ -14,53 +15,40 @@ MAX_PROGRESS_MARKS = 4096
 """Reports that are remembered while the pipeline is behind."""
 
 MAX_QUEUED_CHANGES = 1000
-"""Most changes that wait for one slow watcher; beyond, it is cut off and has to subscribe again."""
+"""Most changes that wait for one slow watcher; after that its stream ends, and it has to subscribe again."""
 
 LevelChangeQueue = asyncio.Queue[LevelChange | None]
 
 
+@dataclass(eq=False)
 class PipelineStatus:
     """Status of the pipeline, from its own reports. For one event loop.
 
     The reader of the update socket calls `apply_report` with every update, once it is applied to the view, and
     `mark_stopped` when the pipeline ends.
-
-    Attributes:
-        alive: whether its process runs.
-        starting: why its first report takes long; None once it has reported, or where nothing is known.
-        waiting_for: what a worker beside it has not got yet, so that it has nothing to do; None = it has all.
-        last_report_ms: last report, UTC milliseconds on our clock; 0 = never.
-        fresh_ms: everything that was logged before is part of the answers; 0 = nothing is known. Stays behind both when
-            the pipeline is dead and when it is slow.
-        offset: next record whose state is not committed; answers may be ahead of it.
-        risk_offset: next record that is not part of the answers; 0 = nobody says.
-        records_behind: records that waited to be applied when it reported.
-        work_counts: what it has done since its start, by name.
-        stage_seconds: time it has spent since its start, by stage.
-        dropped_dead_letters: dead letters that found no room.
-        level_change_counts: changes of level so far, by the new level.
-        fresh_ms_by_partition: `fresh_ms` by partition, where several workers report; None where one pipeline does.
     """
 
-    def __init__(self) -> None:
-        self.alive = False
-        self.starting: str | None = None
-        self.waiting_for: str | None = None
-        self.last_report_ms = 0
-        self.fresh_ms = 0
-        self.offset = self.risk_offset = 0
-        self.records_behind = 0
-        self.work_counts: dict[str, int] = {}
-        self.stage_seconds: dict[str, float] = {}
-        self.dropped_dead_letters = 0
-        self.level_change_counts: dict[int, int] = {}
-        self.fresh_ms_by_partition: dict[int, int] | None = None
-        self.subscribers: set[LevelChangeQueue] = set()
-        self._marks: deque[tuple[int, int]] = deque()
-        self._closed = False
+    alive: bool = False  # whether its process runs
+    starting: str | None = None  # why its first report takes long; None once it has reported, or if no reason is known
+    waiting_for: str | None = None  # what a worker needs before it has work; None if it has all
+    last_report_ms: int = 0  # time of the last report, UTC milliseconds on our clock; 0 = never
+    fresh_ms: int = 0
+    """Everything that was logged before is part of the answers; 0 = unknown. It falls behind if the pipeline is down or
+    slow."""
+    offset: int = 0  # next record whose state is not committed; answers may be ahead of it
+    risk_offset: int = 0  # next record that is not part of the answers; 0 = unknown
+    records_behind: int = 0  # records that waited to be applied when it reported
+    work_counts: dict[str, int] = field(default_factory=dict)  # work since its start, by name
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # time since its start, by stage
+    dropped_dead_letters: int = 0  # for lack of room
+    level_change_counts: dict[int, int] = field(default_factory=dict)  # by the new level
+    fresh_ms_by_partition: dict[int, int] | None = None  # `fresh_ms` by partition, if several workers report
+    subscribers: set[LevelChangeQueue] = field(default_factory=set)
+    _marks: deque[tuple[int, int]] = field(default_factory=deque)
+    _closed: bool = False
 
     def apply_report(self, update: PipelineUpdate, now_ms: int) -> None:
-        """Take over one report that arrived at *now_ms*."""
+        """Apply one report that arrived at *now_ms*."""
         measured = update.behind != NOT_MEASURED
         self.alive = True
         self.starting = None
@@ -78,7 +66,7 @@ class PipelineStatus:
         self.publish_changes(update.changes)
 
     def publish_changes(self, changes: Iterable[LevelChange]) -> None:
-        """Count changes of level and tell whoever watches."""
+        """Count changes of level and send them to the watchers."""
         for change in changes:
             self._publish(change)
 
@@ -87,24 +75,23 @@ class PipelineStatus:
         self.alive = False
 
     def apply_worker_report(self, update: PipelineUpdate) -> None:
-        """Take over what a worker beside this process has done, where the answers come from the risk topic."""
+        """Apply the counts of a worker next to this process, if answers come from the risk topic."""
         self.work_counts, self.stage_seconds = update.counts, update.seconds
         self.dropped_dead_letters += update.dropped_dead_letters
 
     def fresh_ms_of(self, partition: int) -> int:
-        """`fresh_ms` of one partition."""
         return self.fresh_ms if self.fresh_ms_by_partition is None else self.fresh_ms_by_partition.get(partition, 0)
 
     def _advance_freshness(self, now_ms: int, risk_offset: int, *, measured: bool) -> None:
         """Advance `fresh_ms`: once answers pass the log's end at an earlier report, they have all until then.
 
-        *measured*: whether this report says where the log ends.
+        *measured*: whether this report states where the log ends.
         """
         if measured:
             self._marks.append((now_ms, max(self.offset, risk_offset) + self.records_behind))
         while self._marks and self._marks[0][1] <= risk_offset:
             self.fresh_ms = self._marks.popleft()[0]
-        if len(self._marks) > MAX_PROGRESS_MARKS:  # a coarser memory: freshness is then noticed later, never too early
+        if len(self._marks) > MAX_PROGRESS_MARKS:  # coarser: freshness is then noticed later, never too early
             self._marks = deque(list(self._marks)[1::2])
 
     def _publish(self, change: LevelChange) -> None:
@@ -118,7 +105,7 @@ class PipelineStatus:
                 queue.put_nowait(change)
 
     def subscribe(self) -> LevelChangeQueue:
-        """A queue of changes from now on; None in it is the end. Give it back with `unsubscribe`."""
+        """Return a queue of changes from now on; None ends it. Return it with `unsubscribe`."""
         queue: LevelChangeQueue = asyncio.Queue(MAX_QUEUED_CHANGES)
         if self._closed:
             queue.put_nowait(None)
@@ -127,11 +114,10 @@ class PipelineStatus:
         return queue
 
     def unsubscribe(self, queue: LevelChangeQueue) -> None:
-        """Send nothing more to *queue*."""
         self.subscribers.discard(queue)
 
     def close(self) -> None:
-        """End every stream: a server that stops waits for its connections, and these would never end by themselves."""
+        """End every stream: a server that stops waits for its connections, and streams never end on their own."""
         self._closed = True
         for queue in self.subscribers:
             if queue.full():
@@ -141,7 +127,7 @@ class PipelineStatus:
 
 
 def make_lag_counter(log: CommitLog, status: PipelineStatus) -> Callable[[], int]:
-    """Make a live count of the waiting records of an embedded log: the intake's bound then holds without any report."""
+    """Return a live count of the waiting records of an embedded log, which bounds intake even without reports."""
     first = log.next_offset
 
     def pending_records() -> int:

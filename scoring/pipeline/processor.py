@@ -1,7 +1,7 @@
-"""The processor: raw records in, decisions out. Everything that moves state is a record, so a replay sees the same.
+"""The processor turns raw records into decisions. Only records change state, so a replay gives the same result.
 
 `Processor` has no store and no clock: the live pipeline (`partition.py`) adds transactions, `replay` adds nothing.
-Changes of level become decisions in `engine/decision_maker.py`; control records are applied in `control_records.py`.
+Changes of level become decisions in `engine/decision_maker.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,22 +24,142 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_builder import SlotIndices
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
+from trustwatch.ingest.record_keys import partition_of
 from trustwatch.ingest.scan.raw_encoder import EventDecoder, RawEncoder
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 
+from ..engine import risk_levels
+from ..engine.composites import reset_decaying_state, reset_session_strangeness
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine
+from ..engine.explanations import sanitize_text
 from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy
-from ..records.agents import LATEST_MS, IdentityConflict
+from ..records.agents import LATEST_MS, AgentIdentity, IdentityConflict, ReleaseAgent
 from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input
-from ..records.decisions import Decision
-from .control_records import ControlRecords
+from ..records.decisions import Decision, RiskReason
+from ..records.erasures import EraseCommand, PartitionErasure
+from ..records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
+from ..records.models import decode_model_switch
 from .model_switch import ActiveModels, ModelSwitcher
 
+# A command is a record among the events, so a replay, a restart and an undisturbed run apply it at the same place.
+
+_command_decoder: msgspec.json.Decoder[ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule] = msgspec.json.Decoder(
+    ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule
+)
+_erasure_decoder = msgspec.json.Decoder(EraseCommand)
+
+
+@dataclass(eq=False)
+class ControlRecords:
+    """Applies the control records of one partition."""
+
+    _engine: Engine
+    _decider: DecisionMaker
+    _models: ModelSwitcher
+    _edges: EdgeCollector | None
+    partition_count: int = 1
+    """Number of partitions of the log: an agent is erased in the partition that has its state."""
+    erasures: list[PartitionErasure] = field(default_factory=list)
+    """Erasures since the last commit; the pipeline takes them."""
+
+    def apply(self, partition: int, offset: int, record: Record) -> list[Decision]:
+        """Apply a CONTROL or FORGET record; returns the decisions that follow from it.
+
+        Raises MalformedEvent, ModelError.
+        """
+        moment = RecordMoment(partition, offset, record.received_ms)
+        if record.kind == RecordKind.FORGET:
+            self._apply_erasure(record.payload, moment)
+            return []
+        if (switch := decode_model_switch(record.payload)) is not None:
+            self._models.switch(switch, *moment)
+            return []
+        return self._apply_command(record.payload, moment)
+
+    def _apply_command(self, payload: bytes, moment: RecordMoment) -> list[Decision]:
+        """Apply a release, a rule of feedback that holds from here on, or the end of one."""
+        try:
+            command = _command_decoder.decode(payload)
+            name = self._full_name(command if isinstance(command, ReleaseAgent) else command.rule)
+        except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+            raise MalformedEvent(f"not a command: {error}") from error
+        if isinstance(command, ReleaseAgent):
+            return self._release(name, command, moment)
+        if isinstance(command, RevokeFeedbackRule):
+            self._engine.feedback_rules.revoke(command.rule, moment.offset)
+        elif self._engine.feedback_rules.adopt(command.rule, moment.offset, moment.at_ms) and command.withdraw > 0.0:
+            return self._withdraw_evidence(name, command, moment)
+        return []
+
+    def _full_name(self, named: ReleaseAgent | FeedbackRule) -> AgentIdentity | None:
+        """Return the full name of the agent of a command; None if it is unknown. Raises ValueError, OverflowError."""
+        if named.agent_id:
+            return named.tenant, named.issuer, named.agent_id
+        return self._engine.agent_states.find_unkeyed(int(np.uint64(int(named.key))))  # a record of 0.1
+
+    def _release(self, name: AgentIdentity | None, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
+        engine = self._engine
+        slot = None if name is None else engine.agent_states.find_slot(name)
+        if slot is None:
+            return []
+        state = engine.risk[slot]
+        previous = int(state["level"])
+        risk_levels.release(state, moment.at_ms, engine.risk_parameters)
+        reset_decaying_state(engine.builder.state, slot)
+        engine.agents.mark_changed(np.array([slot], np.int32))
+        engine.builder.pinned[slot] = False
+        level = int(state["level"])
+        by, note = sanitize_text(command.by), sanitize_text(command.note) or "no note"
+        reason = RiskReason("released", "release", by, "", 1.0, f"released by {by}: {note}")
+        return [self._decider.decide_level_change(slot, moment, previous, level, "release", reason)]
+
+    def _withdraw_evidence(
+        self, name: AgentIdentity | None, command: AdoptFeedbackRule, moment: RecordMoment
+    ) -> list[Decision]:
+        """Withdraw the evidence for a decision that a person calls a false positive."""
+        engine = self._engine
+        slot = None if name is None else engine.agent_states.find_slot(name)
+        if slot is None:
+            return []
+        decisions = self._decider.decide_time_passed(np.array([slot], np.int32), moment)
+        previous = int(engine.risk["level"][slot])
+        limits = engine.thresholds[engine.agents.threshold_rows[slot]]
+        risk_levels.withdraw(engine.risk, slot, command.withdraw, limits, engine.risk_parameters)
+        reset_session_strangeness(engine.builder.state, slot)
+        engine.agents.mark_changed(np.array([slot], np.int32))
+        engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
+        level, by = int(engine.risk["level"][slot]), sanitize_text(command.by)
+        text = (
+            f"{by} calls decision {sanitize_text(command.decision_id)} a false positive: {sanitize_text(command.why)}"
+        )
+        reason = RiskReason("feedback", "feedback", by, "", 1.0, text)
+        return [*decisions, self._decider.decide_level_change(slot, moment, previous, level, "feedback", reason)]
+
+    def _apply_erasure(self, payload: bytes, moment: RecordMoment) -> None:
+        """Erase an agent or a name from the state; after the commit, what was written is erased."""
+        try:
+            order = _erasure_decoder.decode(payload)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise MalformedEvent(f"nobody to forget: {error}") from error
+        subject = order.subject
+        if not subject.name:
+            raise MalformedEvent("nobody to forget: the name is empty")
+        ours = subject.kind == "agent" and self._owns_agent(subject.partition_key, moment.partition)
+        self._engine.agent_states.erase(subject, ours=ours)
+        self._engine.feedback_rules.erase(subject)
+        self.erasures.append(PartitionErasure(order.erasure_id, subject, moment.offset, moment.at_ms, ours))
+        if self._edges is not None:
+            self._edges.clear()
+
+    def _owns_agent(self, partition_key: bytes, partition: int) -> bool:
+        return self.partition_count == 1 or partition_of(partition_key, self.partition_count) == partition
+
+
 _MAX_AHEAD_MS = layout.MOST_DISORDER_MS
-"""Of a clock that runs ahead: a longer lead would make events of right clocks late, and take their pace from them."""
+"""Longest lead of a fast clock: a longer one would make events of correct clocks late and hide their pace."""
 _LAST_MS = np.iinfo(np.int64).max
 
 
@@ -73,10 +195,8 @@ class Processor:
         self.edge_collector = edges
         self.vector_collector = vectors
         self.model_switcher = ModelSwitcher(engine, models)
-        """Chooses the model that judges, and keeps the switches that were met."""
         self.decision_maker = DecisionMaker(engine, policy)
         self.control_records = ControlRecords(engine, self.decision_maker, self.model_switcher, edges)
-        """Applies control records, and keeps what the pipeline has to commit of them."""
         places = RawEncoder.slots_for(self.engine.settings.capacity)
         self._encoder = RawEncoder(encoder, decode, places, compiled_elsewhere=compiled_elsewhere)
 
@@ -89,7 +209,7 @@ class Processor:
                 applied = self._apply_events(batch, first, position, applied)
                 self._apply_non_event(batch.partition, batch.base_offset + position, record, applied)
                 first = position + 1
-            elif position - first == most:  # each may be an agent of its own
+            elif position - first == most:  # each may be another agent
                 applied = self._apply_events(batch, first, position, applied)
                 first = position
         return self._apply_events(batch, first, len(batch.records), applied)
@@ -125,8 +245,7 @@ class Processor:
     def _refuse_impostors(
         self, batch: RecordBatch, first: int, rows: npt.NDArray[np.int64], columns: EventColumns, applied: AppliedBatch
     ) -> tuple[npt.NDArray[np.int64], EventColumns, SlotIndices]:
-        """Rows (of records[first:]) and columns without those of agents whose key is another agent's; and the slots of
-        all others."""
+        """Return rows (of records[first:]), columns and slots without agents whose key belongs to another agent."""
         slots = self.engine.admit(columns)
         impostors = self.engine.find_impostors(columns, slots)
         if not impostors.any():
@@ -143,7 +262,6 @@ class Processor:
         return rows[kept], columns.take(kept), slots[kept]
 
     def _apply_non_event(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
-        """Apply a record that is no event."""
         if record.kind == RecordKind.TICK:
             self._apply_time(partition, offset, record, applied)
         elif record.kind == RecordKind.DEAD:
@@ -181,15 +299,15 @@ class Processor:
 def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
     """Clamp event times to at most a minute after their arrival.
 
-    A clock that is wrong, or lies, must neither let risk decay nor make the agent's later events late. History that
-    carries no arrival (0) is taken as it is.
+    A wrong or false clock must neither let risk decay nor make the agent's later events late. History without an
+    arrival (0) is taken as it is.
     """
     latest = np.where(received > 0, received + _MAX_AHEAD_MS, _LAST_MS)
     return columns.with_times(np.minimum(columns.time_ms, latest))
 
 
-# The archive of feature vectors gets its frames after their commit, so that it has nothing which the store lacks. They
-# cost the pipeline a copy of its matrices and records; another process makes files of them.
+# The archive of feature vectors gets frames after their commit, so that it holds nothing that the store lacks. Another
+# process writes the files.
 
 
 class VectorFrames(NamedTuple):
@@ -200,7 +318,7 @@ class VectorFrames(NamedTuple):
 
 
 class VectorCollector:
-    """Packs the batches of one partition until they are taken."""
+    """Packs batches of one partition until they are taken."""
 
     def __init__(self, partition: int = 0) -> None:
         self._partition = partition
@@ -210,14 +328,7 @@ class VectorCollector:
     def collect(
         self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], payloads: Sequence[bytes], model_version: str
     ) -> None:
-        """Take a batch.
-
-        Args:
-            scored: n events.
-            offsets: int64 (n,).
-            payloads: n events as they were logged.
-            model_version: of the model that scored them.
-        """
+        """Add a batch; *payloads* are its events as they were logged."""
         self._frames.append(
             encode_frame(
                 VectorFrame(
@@ -237,7 +348,7 @@ class VectorCollector:
         self._events += len(offsets)
 
     def drain(self) -> VectorFrames:
-        """Take what was collected since the last call; it is forgotten here."""
+        """Take what was collected since the last call."""
         taken, self._frames, self._events = VectorFrames(self._frames, self._events), [], 0
         return taken
 
@@ -260,7 +371,6 @@ class StageMetrics:
             self.seconds[stage] += self._monotonic() - start
 
     def count_batch(self, applied: AppliedBatch) -> None:
-        """Count what a batch did."""
         self.counts["events"] += applied.events
         self.counts["duplicates"] += applied.duplicates
         self.counts["dead_letters"] += len(applied.dead_letters)

@@ -1,6 +1,6 @@
-"""History through the live path: the same processor as `serve`, without a store.
+"""Replay of a history by the processor of `serve`, without a store.
 
-Time comes from the events: behind a batch whose events are the latest so far, a tick lets due levels step down, as the
+Time comes from the events: after a batch with the latest events so far, a tick lets due levels step down, as the
 recorded ticks of the live service do.
 """
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
-from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.source import RecordBatch, Source
@@ -33,8 +32,7 @@ from .processor import AppliedBatch, Processor
 REPLAY_BATCH_SIZE = 1000
 TICK_MS = MINUTE_MS
 EXPLAINED_P_VALUE = 0.25
-"""p-value, of all evidence or of a concern, from which an event brings evidence, and has reasons in the output; the
-others have nothing to explain."""
+"""p-value, of all evidence or of a concern, up to which an event brings evidence and has reasons in the output."""
 
 
 class ConcernScore(msgspec.Struct, frozen=True, gc=False):
@@ -47,8 +45,8 @@ class ConcernScore(msgspec.Struct, frozen=True, gc=False):
 class ReplayedEvent(NamedTuple):
     """One line of `replay`'s output.
 
-    Anomaly scores and reasons are of the event by itself, whatever counted before it. p-values are those that evidence
-    rests on: names that have counted are left aside, as they were when training calibrated them.
+    Anomaly scores and reasons are of the event alone, whatever counted before it. p-values are those of the evidence:
+    names that have counted are left out, as in the calibration by training.
     """
 
     id: str
@@ -87,12 +85,11 @@ class HistoryReplay:
         self._mended = 0
         self._tick_at = 0
         self.ticked_ms = 0
-        """Event time up to which time passed for all agents behind the last batch; 0 = it did not."""
-        self._malformed: list[MalformedEvent] = []
-        engine = Engine(model, settings, None)
+        """Event time up to which time passed for all agents after the last batch; 0 = it did not."""
+        self.engine = Engine(model, settings, None)
         policy = LivePolicy(PolicyBook())
         encoder = ColumnEncoder(model.salt, domains)
-        self._processor = Processor(engine, encoder, window or DuplicateWindow(), policy, self._decode)
+        self._processor = Processor(self.engine, encoder, window or DuplicateWindow(), policy, self._decode)
         self._newest = newest
         self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}
         self._decisions: list[Decision] = []
@@ -103,18 +100,13 @@ class HistoryReplay:
         return event
 
     def replayed_events(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[ReplayedEvent]:
-        """Yield every event in input order; *on_malformed* (offset, path, reason) hears of records that are none."""
+        """Yield every event in input order; *on_malformed* gets offset, path and reason of other records."""
         for applied in self.applied_batches(source, on_malformed):
             for scored, _ in applied.scored:
                 yield from self._events_of(scored)
 
-    @property
-    def engine(self) -> Engine:
-        """Scores, and knows the agents by slot."""
-        return self._processor.engine
-
     def applied_batches(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[AppliedBatch]:
-        """Apply the source batch by batch. A result must be looked at before the next one is asked for."""
+        """Apply the source batch by batch. A result is valid until the next one is requested."""
         while (batch := source.poll(REPLAY_BATCH_SIZE, 0.0)) is not None:
             applied = self._processor.apply(batch)
             self._tick(batch, applied)
@@ -144,9 +136,9 @@ class HistoryReplay:
 
     def _events_of(self, scored: ScoredBatch) -> Iterator[ReplayedEvent]:
         counted = scored.concerns.p_value[:, self.engine.model.counted_concerns].min(axis=1)
-        odd = np.flatnonzero(np.minimum(scored.raw_p_values, counted) <= EXPLAINED_P_VALUE).tolist()
+        rows = np.flatnonzero(np.minimum(scored.raw_p_values, counted) <= EXPLAINED_P_VALUE).tolist()
         reasons: dict[int, Any] = dict(
-            zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
+            zip(rows, self.engine.explainer.reasons(scored, rows, alone=True), strict=True) if rows else ()
         )
         for row, event in enumerate(scored.columns.events):
             by_concern = zip(CONCERNS, scored.concerns.anomaly_score[row], scored.concern_p_values[row], strict=True)
@@ -163,5 +155,4 @@ class HistoryReplay:
             )
 
     def summary(self) -> ReplaySummary:
-        """Counts so far."""
         return ReplaySummary(**self._counts, mended=self._mended, decisions=self._decisions)

@@ -1,4 +1,4 @@
-"""Publication of the risk of one partition's agents: what of it, as of which offset, and when."""
+"""Publication of the risk of one partition's agents: which agents, as of which offset, and when."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection
 
-from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.retry import retry_until_available
+from trustwatch.ingest.errors import Unavailable, retry_until_available
 
 from ..records.agents import AgentIdentity
 from ..records.commits import Position
@@ -22,7 +21,7 @@ MAX_RISK_INTERVAL_S = 1.0
 """Longest time between two publications of risk, however much they cost."""
 
 RISK_SHARE = 0.2
-"""Part of the pipeline's time that publications of risk may take; while it is behind, half of that."""
+"""Share of the pipeline's time that publications of risk may take; during a backlog, half of it."""
 
 STORED_RISK_CHUNK = 10_000
 """Agents of the store that are published at a time."""
@@ -31,8 +30,8 @@ STORED_RISK_CHUNK = 10_000
 class RiskPublication:
     """Publishes the risk of agents that moved, through the context's `on_risk`.
 
-    An answer never goes back to what an agent was before. What a worker that died had published is applied again by the
-    next one, which publishes nothing until that is over. A worker that may have lost the partition asks the store.
+    An answer never returns to an earlier state. After a worker dies, the next one applies again what was published, and
+    publishes nothing until then. A worker that may have lost the partition checks the store first.
     """
 
     def __init__(
@@ -50,17 +49,17 @@ class RiskPublication:
         self._applied_ms = 0
         self._held_until = 0
         self._unpublished_above: int | None = None
-        """Offset above which the store has risk that nobody is known to have published; None = it has none."""
+        """Offset above which the store has risk that may not be published; None if it has none."""
         self._published_erasures = 0
-        """Number of erasures since the last commit was begun that are published."""
+        """Number of erasures since the last begun commit that are published."""
         self._unpublished_erasures: list[PartitionErasure] = []
-        """Erasures of earlier commits that are not."""
+        """Erasures of earlier commits that are not published."""
         self._must_confirm, self._confirm_at = False, 0.0
         self._level_changed = self._batch_full = False
         self._published_at, self._took_s = context.monotonic(), 0.0
 
     def take_over(self, owner: Position, held_until: int, published: int) -> None:
-        """Go on from a stored position."""
+        """Continue from a stored position."""
         self._applied, self.offset, self._held_until = owner, owner.offset, held_until
         if published < owner.offset and self._context.on_risk is not None:
             self._unpublished_above = published
@@ -75,15 +74,15 @@ class RiskPublication:
         self._level_changed = self._level_changed or level_changed
 
     def begin_commit(self) -> bool:
-        """Note that a commit takes all that was applied; returns whether the risk in it is published."""
+        """Note that a commit takes everything that was applied; return whether the risk in it is published."""
         self._unpublished_erasures += self._control_records.erasures[self._published_erasures :]
         self._published_erasures = 0
         return self.offset >= self._applied.offset and self._unpublished_above is None
 
     def publish_due(self, *, at_once: bool = False) -> None:
-        """Publish what moved, if it is time to, or *at_once*.
+        """Publish agents that moved, if that is due, or *at_once*.
 
-        Raises Fenced, and the partition is to be dropped: it was to be confirmed that it is ours, and it is not.
+        Raises Fenced if the owner had to be checked and another worker owns the partition; the caller drops it.
         """
         if self._applied.offset == self.offset or self._is_held or (self._wait_s() > 0.0 and not at_once):
             return
@@ -97,11 +96,11 @@ class RiskPublication:
         self._took_s = self._published_at - started
 
     def due_in_s(self) -> float:
-        """Seconds until there is something to publish; infinite if nothing waits for its time."""
+        """Seconds until a publication is due; infinite if nothing waits."""
         return math.inf if self._applied.offset == self.offset or self._is_held else self._wait_s()
 
     def confirm_first(self) -> None:
-        """Ask the store whether the partition is still ours before more risk is published."""
+        """Check the owner in the store before more risk is published."""
         self._must_confirm = True
 
     def _publish(self) -> None:
@@ -118,12 +117,12 @@ class RiskPublication:
         publish(self._applied, agents, unpublished)
 
     def _publish_stored(self, moved: Collection[AgentIdentity]) -> None:
-        """Publish what the store has of agents that have not *moved* since: it is as true now as it was then."""
+        """Publish the stored risk of agents that have not *moved* since: it still holds."""
         publish, above = self._context.on_risk, self._unpublished_above
         assert publish is not None and above is not None
         stored = self._context.store.agents.iterate_unpublished(self._applied.partition, above)
-        calm = (versioned.agent for versioned in stored if versioned.agent.name.identity not in moved)
-        agents = self._agents.after_erasures(calm)
+        unmoved = (versioned.agent for versioned in stored if versioned.agent.name.identity not in moved)
+        agents = self._agents.after_erasures(unmoved)
         while part := list(itertools.islice(agents, STORED_RISK_CHUNK)):
             publish(self._applied, part, ())
 
@@ -131,15 +130,15 @@ class RiskPublication:
     def _is_held(self) -> bool:
         """True while nothing may be published.
 
-        The owner before may have published more than is applied here; or the store did not say that this one owns the
-        partition, and is not to be asked again yet.
+        The previous owner may have published more than is applied here, or the store did not confirm the owner and is
+        not to be queried again yet.
         """
         if self._applied.offset < self._held_until:
             return True
         return self._must_confirm and self._context.monotonic() < self._confirm_at
 
     def _is_confirmed(self) -> bool:
-        """Tell whether the store says that the partition is ours; False = it does not answer. Raises Fenced."""
+        """Return whether the store confirms the owner; False if it does not answer. Raises Fenced."""
         try:
             self._context.store.partitions.check_owner(self._applied)
         except Unavailable:
@@ -149,7 +148,7 @@ class RiskPublication:
         return True
 
     def _wait_s(self) -> float:
-        """Seconds until the next publication: none for a change of level, unless there is a backlog."""
+        """Seconds until the next publication: 0 for a change of level, unless there is a backlog."""
         if self._level_changed and not self._batch_full:
             return 0.0
         share = RISK_SHARE / 2 if self._batch_full else RISK_SHARE

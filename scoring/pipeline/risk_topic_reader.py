@@ -1,4 +1,4 @@
-"""Reads the topics of risk and decisions for a process that answers: records become updates of its view."""
+"""Reads the topics of risk and decisions for a process that answers, and turns records into updates of its view."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trustwatch.ingest.identities import IdentityHasher
 
 from ..policy.risk_view import CommitVersion
 from ..records.agents import AgentSummary, RiskLevel, RiskRecord, WireInteger, summary_from_record
-from .ipc import MAX_FRAME_ITEMS, AgentErased, LevelChange, PipelineUpdate
+from .ipc import AgentErased, LevelChange, PipelineUpdate, chunked
 from .topic_publisher import ERASED_UP_TO_HEADER, Heartbeat
 
 _risk_decoder = msgspec.json.Decoder(RiskRecord)
@@ -41,7 +41,7 @@ class _EpochOnly(msgspec.Struct):
 
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""Errors of a decoder on bytes that are no record of ours; the reader goes on behind them."""
+"""Errors of a decoder on bytes that are not a record of ours; the reader continues after them."""
 
 _decision_decoder = msgspec.json.Decoder(_DecisionRecord)
 _epoch_decoder = msgspec.json.Decoder(_EpochOnly)
@@ -49,7 +49,7 @@ _integer_decoder = msgspec.json.Decoder(WireInteger)
 
 
 def epoch_of_record(value: bytes | None) -> int:
-    """Epoch that a record of the risk topic carries, be it an agent's risk or a sign of life; 0 = neither."""
+    """Return the epoch of a record of the risk topic, an agent's risk or a heartbeat; 0 if it is neither."""
     try:
         return _epoch_decoder.decode(value or b"").epoch
     except UNREADABLE:
@@ -67,7 +67,7 @@ class RiskTopicReader:
         self._changes: list[LevelChange] = []
         self._erased: list[AgentErased] = []
         self.unreadable_records = 0
-        """Records that are neither risk nor a sign of life nor a decision: written by a later version, or not by us."""
+        """Records that are neither risk nor a heartbeat nor a decision: written by a later version, or not by us."""
 
     def read_risk(
         self,
@@ -76,7 +76,7 @@ class RiskTopicReader:
         headers: Sequence[tuple[str, bytes | None]] = (),
         partition: int = 0,
     ) -> None:
-        """Take one record of the risk topic's *partition*."""
+        """Add one record of *partition* of the risk topic."""
         if value is None:
             self._read_erased(key, headers, partition)
             return
@@ -91,7 +91,7 @@ class RiskTopicReader:
             self.unreadable_records += 1
 
     def _read_erased(self, key: bytes | None, headers: Sequence[tuple[str, bytes | None]], partition: int) -> None:
-        """Take over that an agent was erased; a tombstone without our header is ignored."""
+        """Note that an agent was erased; a tombstone without our header is ignored."""
         try:
             up_to = _integer_decoder.decode(dict(headers)[ERASED_UP_TO_HEADER] or b"")
             gone = AgentErased(*_partition_key_decoder.decode(key or b""), partition, up_to)
@@ -102,13 +102,13 @@ class RiskTopicReader:
         self._erased.append(gone)
 
     def _read_heartbeat(self, beat: Heartbeat) -> None:
-        """Take over a sign of life. A worker that was asleep may still send some: the highest epoch counts."""
+        """Note a heartbeat. A worker that was asleep may still send some: the highest epoch counts."""
         newest = self._heartbeats.get(beat.partition)
         if newest is None or beat.epoch >= newest.epoch:
             self._heartbeats[beat.partition] = beat
 
     def read_decision(self, value: bytes | None) -> None:
-        """Take one record of the decisions topic."""
+        """Add one record of the decisions topic."""
         try:
             data = _decision_decoder.decode(value or b"").data
             text = str(data.reasons[0].get("text", "")) if data.reasons else ""
@@ -129,24 +129,19 @@ class RiskTopicReader:
             self._changes.append(change)
 
     def drain_updates(self, *, with_freshness: bool) -> list[PipelineUpdate]:
-        """Updates since the last call; agents before changes, signs of life last."""
-        updates = [PipelineUpdate([], [], 0, 0, {}, {}, forgotten=self._erased)] if self._erased else []
-        self._erased = []
-        updates += [
-            PipelineUpdate(
-                [agent for agent, _ in part], [], 0, 0, {}, {}, partition=partition, versions=[v for _, v in part]
-            )
-            for partition, agents in self._agents.items()
-            for part in (agents[start : start + MAX_FRAME_ITEMS] for start in range(0, len(agents), MAX_FRAME_ITEMS))
-        ]
+        """Return updates since the last call: agents before changes, progress last."""
+        updates = [PipelineUpdate(forgotten=self._erased)] if self._erased else []
+        for partition, agents in self._agents.items():
+            for part in chunked(agents):
+                versions = [version for _, version in part]
+                updates.append(PipelineUpdate([agent for agent, _ in part], partition=partition, versions=versions))
+        updates += [PipelineUpdate(changes=part) for part in chunked(self._changes)]
+        self._erased, self._changes = [], []
         self._agents.clear()
-        for start in range(0, len(self._changes), MAX_FRAME_ITEMS):
-            updates.append(PipelineUpdate([], self._changes[start : start + MAX_FRAME_ITEMS], 0, 0, {}, {}))
-        self._changes = []
         if with_freshness:
             beats = self._heartbeats
             fresh = {at: beats[at].fresh_ms if at in beats else 0 for at in range(self._partitions)}
             offset = sum(beat.offset for beat in beats.values())
             behind = sum(beat.behind for beat in beats.values())
-            updates.append(PipelineUpdate([], [], offset, behind, {}, {}, fresh=fresh))
+            updates.append(PipelineUpdate(offset=offset, behind=behind, fresh=fresh))
         return updates

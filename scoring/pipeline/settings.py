@@ -1,4 +1,4 @@
-"""Operators' settings of the pipeline, and what tests alone change."""
+"""Operators' settings of the pipeline, and values that only tests change."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from trustwatch.ingest.settings import SettingsPart, setting
 
 
 class PipelineSettings(SettingsPart, frozen=True):
-    """Settings of the way from events to risk. Times are of the injected monotonic clock.
+    """Settings of the pipeline from events to risk. Times refer to the injected monotonic clock.
 
-    When commits are made depends on time, what they make durable does not: state is a function of the records alone.
+    When commits are made depends on time; what they make durable is a function of the records alone.
     """
 
     commit_interval_s: Annotated[
@@ -26,10 +26,10 @@ class PipelineSettings(SettingsPart, frozen=True):
 
 
 class PipelineTuning(NamedTuple):
-    """Numbers that no operator sets. Times in seconds."""
+    """Values that are not settings. Times in seconds."""
 
     max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
-    batch_size: int = 1_000  # events per kernel batch: larger ones are no faster, and hold answers to feedback up
+    batch_size: int = 1_000  # events per kernel batch: larger ones are not faster, and delay answers to feedback
     commit_share: float = 0.005  # part of the pipeline's time that earlier commits may take; 0 = none are made earlier
     retry_s: float = 0.5
     poll_s: float = 0.2

@@ -1,10 +1,9 @@
-"""Publishing by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
+"""Publishes to topics: risk (compacted, by agent), decisions, alerts, dead letters, and heartbeats.
 
-Risk leaves as soon as it is applied; what was not committed then is applied again after a crash, and published again.
-For the rest the tables are the outbox: a row of an agent carries the version (epoch, offset) of the commit that wrote
-it, a decision its offset, and the position how far all of it was acknowledged. So what a crash kept from leaving is
-found again by its version, and nothing is written twice to be sent once. Readers drop a version older than what they
-have.
+Risk is sent as soon as it is applied; after a crash, uncommitted records are applied and published again. For the rest
+the tables are the outbox: a row of an agent carries the version (epoch, offset) of its commit, a decision its offset,
+and the position how far all of it was acknowledged. After a crash, what was not sent is found by its version. Readers
+drop versions older than what they have.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ from ..store.sql_store import SqlStore
 ERASED_UP_TO_HEADER = "forgotten_up_to"
 DECISION_TYPE = "io.trustwatch.decision.v1"
 REPUBLISH_INTERVAL_MS = 30_000
-"""A calm agent's unchanged risk is sent again when it was evaluated that much later."""
+"""Unchanged risk of an agent is sent again after this time."""
 
 MAX_REMEMBERED_AGENTS = 1_000_000
 _FLUSH_TIMEOUT_S = 30.0
@@ -48,7 +48,7 @@ _HEADERS = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
-    """Sign of life of one partition's worker, on the risk topic: all that arrived before `fresh_ms` is published."""
+    """Heartbeat of a partition's worker, on the risk topic: everything that arrived before `fresh_ms` is published."""
 
     partition: WireInteger
     epoch: WireInteger
@@ -58,50 +58,44 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
 
 
 class _SentRisk(NamedTuple):
-    """The last record that was sent about one agent: its risk as of a position, or its erasure."""
+    """The last record that was sent of an agent: its risk as of a position, or its erasure."""
 
     position: Position
     agent: AgentSummary | ErasureSubject
     turn: int
 
 
+@dataclass(eq=False, repr=False)
 class TopicPublisher:
-    """Implements `Publisher` on topics.
+    """Publishes to topics, at least once: versions and ids let readers drop what they have. Thread-safe.
 
     Everything about a partition of events goes to the partition of the same number of the risk topic: there agents and
-    signs of life stay in order.
+    heartbeats stay in order.
     """
 
-    def __init__(
-        self,
-        writer: TopicWriter,
-        store: SqlStore,
-        names: TopicNames,
-        policy: LivePolicy,
-        service: str,
-        console: str = "",
-    ) -> None:
-        self._writer = writer
-        self._store = store
-        self._names = names
-        self._policy = policy
-        self._service = service
-        self._console = console
+    _writer: TopicWriter
+    _store: SqlStore
+    _names: TopicNames
+    _policy: LivePolicy
+    _service: str
+    _console: str = ""
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._last_sent: dict[int, dict[AgentIdentity, int]] = {}
-        """Fingerprint of the risk that was sent last, by partition and agent."""
+        """Fingerprint of the last sent risk, by partition and agent."""
         self._unacknowledged: dict[tuple[int, AgentIdentity], _SentRisk] = {}
-        """Risk that was sent and perhaps has not arrived: of each agent the newest."""
+        """Sent risk that may not have arrived: the newest of each agent."""
         self._unacknowledged_decisions: list[Sequence[Decision]] = []
         self._flush_lock = threading.Lock()
-        """One flush at a time: whose records a failure lost the writer does not say, and it tells only who waits."""
+        """One flush at a time: the writer does not state whose records failed, and only a waiting call learns of it."""
         self._doubts = 0
-        """Number of times that records were not taken or not acknowledged: all that were on their way may be lost."""
+        """Number of times that records were refused or not acknowledged: all records in flight may be lost."""
         self._doubts_settled = 0
-        """That number when what is not acknowledged was sent last."""
+        """`_doubts` when unacknowledged records were sent last."""
         self._doubts_lock = threading.Lock()
         self._turn = 0
-        """Number of waits for acknowledgement that began."""
+        """Number of waits for acknowledgment that began."""
         self.sent = 0
         self.unchanged = 0
 
@@ -126,15 +120,15 @@ class TopicPublisher:
             )
         self._flush(doubts)
 
-    # Per agent the records of the risk topic are in the order of their versions, since compaction keeps the last one:
-    # one lock is around all that send some, and what is sent again is what is newest then.
+    # Records of an agent on the risk topic are in the order of their versions, since compaction keeps the last one: one
+    # lock is held while they are sent, and a resend sends the newest.
 
     def publish_risk(
         self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
     ) -> None:
         """Send erased agents, then *agents* whose risk changed: a `RiskListener`.
 
-        What a broker does not take now is sent by `wait_acknowledged`.
+        What a broker does not accept now is sent by `wait_acknowledged`.
         """
         with self._lock:
             fingerprints: dict[AgentIdentity, int] = self._last_sent.setdefault(position.partition, {})
@@ -156,7 +150,7 @@ class TopicPublisher:
     def _publish_latest(
         self, identity: AgentIdentity, position: Position, agent: AgentSummary | ErasureSubject
     ) -> None:
-        """Send what is now the newest of an agent; if some has to be sent again, it waits for that."""
+        """Send the newest record of an agent; if records must be sent again, it waits for that."""
         sent = _SentRisk(position, agent, self._turn)
         self._unacknowledged[position.partition, identity] = sent
         if not self._must_resend:
@@ -189,13 +183,13 @@ class TopicPublisher:
         self._flush(doubts)
         with self._lock:
             if self._must_resend:
-                raise Unavailable("a broker did not take a record; it is sent again")
+                raise Unavailable("a broker did not accept a record; it is sent again")
             self._unacknowledged = {key: sent for key, sent in self._unacknowledged.items() if sent.turn > turn}
             self._unacknowledged_decisions.clear()
 
     @property
     def _must_resend(self) -> bool:
-        """True if some of what is not acknowledged may be lost."""
+        """True if unacknowledged records may be lost."""
         return self._doubts != self._doubts_settled
 
     def _note_doubt(self) -> None:
@@ -228,8 +222,8 @@ class TopicPublisher:
     def _flush(self, doubts: int) -> None:
         """Wait until what was sent has arrived.
 
-        Raises Unavailable: it is to be sent again. Also where there were *doubts* before it was sent, and more by now:
-        the writer does not say which record it was, and told another thread, or this one as it sent something else.
+        Raises Unavailable: send it again. Also raised if `_doubts` has changed since sending, when it was *doubts*: the
+        writer does not state which record failed, and may have reported it to another call.
         """
         with self._flush_lock:
             try:
@@ -238,12 +232,12 @@ class TopicPublisher:
                 self._note_doubt()
                 raise
             if self._doubts != doubts:
-                raise Unavailable("a broker did not take a record, it may be one of these; they are sent again")
+                raise Unavailable("a broker did not accept a record, it may be one of these; they are sent again")
 
     def republish(self, position: Position, published: int) -> None:
         """Send again erased agents, decisions and alerts of commits after *published*. Raises Unavailable.
 
-        What this process told of the partition before does not count any more: others may have had it since.
+        What this process sent of the partition before does not count: other workers may have owned it since.
         """
         self.forget_partition(position.partition)
         if published >= position.offset:
@@ -255,17 +249,16 @@ class TopicPublisher:
         self._flush(doubts)
 
     def forget_partition(self, partition: int) -> None:
-        """Send no more risk of a partition; what was sent of it may have been overtaken by its owner's."""
+        """Send no more risk of a partition that another worker owns."""
         with self._lock:
             self._last_sent.pop(partition, None)
             for key in [key for key in self._unacknowledged if key[0] == partition]:
                 del self._unacknowledged[key]
 
     def publish_all_agents(self, position: Position) -> int:
-        """Send the risk of every agent of a partition as of *position*, be it published or not; returns their number.
+        """Send the risk of every agent of a partition as of *position*, published or not; return their number.
 
-        For an epoch that nobody has worked in: no other record has it, and all later ones are newer. Raises
-        Unavailable.
+        For a new epoch: no other record has it, and all later ones are newer. Raises Unavailable.
         """
         count, doubts = 0, self._doubts
         for summary, _, _ in self._store.agents.iterate_unpublished(position.partition, -1):
@@ -275,19 +268,19 @@ class TopicPublisher:
         return count
 
     def publish_heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
-        """Say how far a partition is; not waited for, since the next one says it again.
+        """Send the progress of a partition without waiting, since the next one repeats it.
 
-        Raises Unavailable, also while risk has to be sent again: a sign of life says that readers have all of it.
+        Raises Unavailable, also while risk must be sent again: a heartbeat states that readers have all of it.
         """
         beat = Heartbeat(position.partition, position.epoch, position.offset, behind, fresh_ms)
         key = b'{"partition":%d}' % position.partition
-        with self._lock:  # what is being sent again goes first
+        with self._lock:  # resent records go first
             if self._must_resend:
-                raise Unavailable("a broker did not take a record; it is sent again first")
+                raise Unavailable("a broker did not accept a record; it is sent again first")
             self._send(self._names.risk, key, _encode(beat), partition=position.partition)
 
     def _send_risk(self, row: AgentSummary, partition: int, epoch: int, offset: int) -> None:
-        """Send a risk record, with the time of sending: a broker refuses times ahead, as those of an agent may be."""
+        """Send a risk record with the time of sending: a broker refuses future times, which an agent's may be."""
         name = row.name
         key = agent_partition_key(*name.identity)
         value = _encode(risk_record(row, partition, epoch, offset))
@@ -311,12 +304,12 @@ class TopicPublisher:
 
     def _remember_sent(self, partition: int, fingerprints: dict[AgentIdentity, int]) -> None:
         if sum(map(len, self._last_sent.values())) + len(fingerprints) > MAX_REMEMBERED_AGENTS:
-            self._last_sent.clear()  # then some are sent once more than needed
+            self._last_sent.clear()  # some are then sent once more than needed
         self._last_sent.setdefault(partition, {}).update(fingerprints)
 
 
 def _fingerprint(row: AgentSummary) -> int:
-    """Fingerprint of an agent's risk: equal where answers do not differ in anything that is acted on."""
+    """Fingerprint of an agent's risk: equal if answers do not differ in anything that is acted on."""
     return hash(
         (
             row.level,
@@ -337,16 +330,16 @@ def _fingerprint(row: AgentSummary) -> int:
 
 
 def erased_agent_record(partition_key: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
-    """Key, value and headers of the record that ends what the risk topic says of an agent.
+    """Key, value and headers of the tombstone of an agent on the risk topic.
 
-    No value: compaction drops what was told before, and some time later this record, too. The header says up to which
-    offset of its partition of events the agent is forgotten: what is newer is somebody new.
+    Compaction drops earlier records and, some time later, this one. The header is the offset of the events partition up
+    to which the agent is forgotten; later records are of a new agent.
     """
     return partition_key, None, [(ERASED_UP_TO_HEADER, b"%d" % offset)]
 
 
 def decision_event(decision: Decision, source: str) -> bytes:
-    """A decision as a CloudEvent: everything that a replay needs, too."""
+    """A decision as a CloudEvent, with everything that a replay needs."""
     name = decision.agent
     data = dict(zip(_DECISION_FIELDS, _decision_values(decision), strict=True))
     data.update(

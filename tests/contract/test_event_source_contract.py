@@ -19,7 +19,7 @@ from kafka.admin import KafkaAdminClient
 from trustwatch.ingest import kafka as ours
 from trustwatch.ingest.errors import CorruptLog, Fenced
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_group_source import LogGroupSource
+from trustwatch.ingest.log.log_reader import LogGroupSource
 from trustwatch.ingest.source import GroupSource, Record
 
 from ..support.followers import Follower, poll_until
@@ -174,7 +174,7 @@ def test_records_that_are_gone_stop_the_reader(log: WrittenLog, sources: ExitSta
 def test_a_position_behind_the_end_stops_the_reader(log: WrittenLog, sources: ExitStack) -> None:
     """The follower remembers records that the log does not have: another log, or acknowledged records lost."""
     follower = follow(log, sources, {0: 51})
-    with pytest.raises(CorruptLog, match=r"offset 51 is behind the end of the \w+, 50"):
+    with pytest.raises(CorruptLog, match=r"offset 51 is after the end of the \w+, 50"):
         join_and_read(follower, 1)
 
 
@@ -185,7 +185,7 @@ def test_id_hashes_are_read_back(log: WrittenLog, sources: ExitStack) -> None:
     expected = np.array([one.id_hash for one in RECORDS], np.uint64)
     for start, end in ((0, 50), (1, 2), (43, 50), (7, 7)):
         assert follower.source.read_id_hashes(0, start, end).tolist() == expected[start:end].tolist()
-    with pytest.raises(CorruptLog, match="behind the end"):
+    with pytest.raises(CorruptLog, match="after the end"):
         follower.source.read_id_hashes(0, 0, 51)
     log.remove_before(20)
     expected[:20] = 0

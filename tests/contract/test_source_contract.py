@@ -12,8 +12,7 @@ import pytest
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_group_source import LogGroupSource
-from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_reader import LogGroupSource, LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 

@@ -31,7 +31,7 @@ INSTRUMENTED: Final = [
     "trustwatch.ingest.events",
     "trustwatch.ingest.formats",
     "trustwatch.ingest.history",
-    "trustwatch.ingest.log.log_frames",
+    "trustwatch.ingest.log.segment_import",
     "trustwatch.models.array_rules",
     "trustwatch.models.detector_rules",
     "trustwatch.models.history_rules",

@@ -65,8 +65,8 @@ from trustwatch.api.shared_signals.service import (
     read_body,
     read_subject,
 )
+from trustwatch.ingest.argument_columns import read_arguments, read_untrusted_result
 from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
-from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
 from trustwatch.ingest.formats.format_presets import AUDIT_LOG_FORMATS
@@ -76,16 +76,7 @@ from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
 from trustwatch.ingest.formats.received_signals import build_signal_event, find_signal_rule, read_signal_subjects
 from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter
 from trustwatch.ingest.history.time_order import in_time_order
-from trustwatch.ingest.log.log_frames import (
-    decode_records,
-    encode_chunk,
-    find_intact_after,
-    id_hashes,
-    is_intact,
-    newest_ms,
-    read_header,
-    walk_chunks,
-)
+from trustwatch.ingest.log.segment_import import read_chunk
 from trustwatch.ingest.source import Record
 from trustwatch.models.model_directory import (
     ModelManifest,
@@ -115,6 +106,7 @@ from trustwatch_client.argument_origins import (
 from trustwatch_client.events import MAX_ARGUMENTS
 
 from ..support import model_history
+from ..support.old_logs import encode_chunk
 from ..support.processes.hostile_models import outcome_of, write_array
 from ..support.processes.hostile_models import saved as as_file
 from ..support.scan_records import ScannerAndReference
@@ -510,19 +502,16 @@ def _trained_model_files() -> dict[str, bytes]:
 
 
 def log_frames(data: bytes) -> None:
-    """Segments of the event log: damage ends the walk, and what is intact is what was written."""
-    for position, header in walk_chunks(data, 0):
-        records = decode_records(data, position, header)
-        assert len(records) == header.record_count
-        assert len(id_hashes(data, position, header)) == header.record_count
-        newest_ms(data, position, header)
-    find_intact_after(data, 0, 0)
+    """Segments of logs of 0.1 and 0.2: damage ends the walk, and what is intact is what was written."""
+    position = 0
+    while (chunk := read_chunk(data, position)) is not None:
+        assert chunk[1]
+        assert chunk[2] > position
+        position = chunk[2]
     written = [Record(1, 7, 9, part) for part in data.split(b"\n")[:5]]
     frame = encode_chunk(3, written)
-    header = read_header(frame, 0, 3)
-    assert header is not None
-    assert is_intact(frame, 0, header)
-    assert [record.payload for record in decode_records(frame, 0, header)] == [record.payload for record in written]
+    assert read_chunk(frame, 0) == (3, written, len(frame))
+    assert read_chunk(frame[:-1], 0) is None
 
 
 def risk_topic(data: bytes) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trustwatch.ingest.argument_columns import NO_CALL, UNTRUSTED_CALL
+from trustwatch.ingest.argument_columns import NO_CALL, UNTRUSTED_CALL, read_arguments, read_untrusted_result
 from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
-from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_erasure import NameEraser
 from trustwatch.ingest.record_keys import record_id

@@ -82,7 +82,7 @@ def test_the_key_is_a_file_of_its_owner(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "why"),
     [
-        (None, 0o600, "is missing. Put it back from a back-up"),
+        (None, 0o600, "is missing. Put it back from a backup"),
         ("00" * 32, 0o640, "others may read"),
         ("00" * 31, 0o600, "expected 64 hexadecimal digits"),
         ("00" * 65, 0o600, "expected 64 hexadecimal digits"),

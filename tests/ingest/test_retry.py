@@ -2,8 +2,7 @@
 
 import pytest
 
-from trustwatch.ingest.errors import CorruptLog, Unavailable
-from trustwatch.ingest.retry import give_up, retry_until_available
+from trustwatch.ingest.errors import CorruptLog, Unavailable, give_up, retry_until_available
 
 
 class Service:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trustwatch.ingest.targets import (
+from trustwatch.ingest.columns import (
     EXTERNAL_TARGET,
     INTERNAL_TARGET,
     UNKNOWN_SIDE,

@@ -45,7 +45,7 @@ def test_vectors_are_those_that_were_scored(make_service: Callable[..., Any], ma
     service.send(events[:20])
     folder = service.folder / "vectors"
     service.wait(lambda: folder.is_dir() and read_vectors(folder).num_rows == 20)
-    for module in ("api.archive.vector_worker", "api.service.embedded_worker"):
+    for module in ("api.archive.vector_worker", "api.service.pipeline_worker"):
         killed = service.wait(lambda: child_pid(service.process.pid, module))  # noqa: B023
         os.kill(killed, signal.SIGKILL)
         service.wait(lambda: child_pid(service.process.pid, module) not in (None, killed))  # noqa: B023

@@ -167,7 +167,7 @@ def test_log_that_lost_records_is_refused(service: Any, make_event: Any) -> None
     service.settle()
     assert service.stop() == 0
     shutil.rmtree(service.folder / "data" / "log")
-    refused(service.run("serve", "--settings", str(service.settings)), "lost records", "back-up")
+    refused(service.run("serve", "--settings", str(service.settings)), "lost records", "backup")
 
 
 def test_keys_that_can_not_be_read_are_said(service: Any) -> None:

@@ -28,9 +28,9 @@ from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
+from ..support.one_partition import EmbeddedPipeline
 from ..support.service_checks import Models, child_pid, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -54,24 +54,20 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
         edges=EdgeCollector(),
         models=models,
     )
-    reader = LogReader(settings.data_dir / "log")
-    pipeline = SinglePartitionPipeline(
-        reader,
+    pipeline = EmbeddedPipeline(
+        settings.data_dir / "log",
         processor,
         store,
         policy,
         PipelineSettings(),
         time.monotonic,
         time.sleep,
-        lambda _: None,
         tuning=PipelineTuning(poll_s=0.0),
     )
     pipeline.start()
-    while pipeline.step():
-        pass
-    pipeline.finish()
+    pipeline.drain()
     found = state(store)
-    reader.close()
+    pipeline.kill()
     store.close()
     return found
 
@@ -120,7 +116,7 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any) -> None:
     service.wait(lambda: models.in_force(version))
     post_lines(service, world.day[2 * third :])
     assert models.order("rollback", why="too loud").json()["version"] == "integration"
-    worker = child_pid(service.process.pid, "api.service.embedded_worker")
+    worker = child_pid(service.process.pid, "api.service.pipeline_worker")
     assert worker is not None
     os.kill(worker, signal.SIGKILL)  # on its way: it ends with the old one or the new one in force
     service.wait(lambda: models.in_force("integration"), 180.0)

@@ -116,7 +116,7 @@ def test_the_archive_is_read_where_the_log_has_lost_its_begin(
 ) -> None:
     """So that a window of last month is whole; without an archive what is left of the log is read."""
     assert frames._own_source(session) == session.settings.data_dir / "log"
-    monkeypatch.setattr(frames, "segment_bases", lambda _: [4_096])
+    monkeypatch.setattr(frames, "first_offset", lambda _: 4_096)
     assert frames._own_source(session) == session.settings.archive.directory
 
 

@@ -135,7 +135,9 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
         with closing(EventLog(settings / "data" / "log")):  # no lock is held that would keep a service from starting
             pass
     changed = {path.name for path in touched.keys() | after.keys() if touched.get(path) != after.get(path)}
-    assert changed <= {"trustwatch.db-shm", "trustwatch.db-wal"}, changed  # SQLite's own, of readers as of writers
+    assert changed <= {f"{name}.db-{kind}" for name in ("trustwatch", "events") for kind in ("shm", "wal")}, (
+        changed
+    )  # SQLite's own, of readers as of writers
 
 
 def prepare_copy(example: Path, tmp_path: Path) -> Path:

@@ -106,7 +106,7 @@ class WorkerProcess:
 
     def __init__(self, settings: Path, log: Path, fault: str = "") -> None:
         ours, theirs = socket.socketpair()
-        worker = [sys.executable, "-m", "trustwatch.api.service.group_worker"]
+        worker = [sys.executable, "-m", "trustwatch.api.service.pipeline_worker"]
         program = process_command("faulty_worker", fault) if fault else worker
         command = [*program, "--settings", str(settings), "--socket", str(theirs.fileno())]
         self._log = log

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_segments import RewriteCount, closed_segments, write_rewritten_segment
+from trustwatch.ingest.log.event_log import EventLog, changed_records, closed_segments, count_erased
 from trustwatch.ingest.record_erasure import erased_record
 from trustwatch.ingest.source import Record, RecordKind
 
@@ -27,11 +27,14 @@ def filled(directory: Path, records: int = 60) -> EventLog:
     return log
 
 
-def rewrite(log: EventLog, end: int) -> RewriteCount:
-    total = RewriteCount()
+def rewrite(log: EventLog, end: int) -> tuple[int, int]:
+    """Rewrite every closed segment; returns the numbers of records removed and changed."""
+    total = Counter(removed=0, changed=0)
     for base in closed_segments(log.directory, end):
-        made = write_rewritten_segment(log.directory, base, end, without_canary)
-        if made is not None:
-            assert log.replace_segment(base, made[0])
-            total = total.plus(made[1])
-    return total
+        changes = changed_records(log.directory, base, end, without_canary)
+        if changes:
+            assert log.replace_records(base, changes)
+            removed, changed = count_erased(changes)
+            total.update(removed=removed, changed=changed)
+    log.clean()
+    return total["removed"], total["changed"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +15,76 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
 from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+
+# While no broker answers, librdkafka keeps a commit as long as a session of the group lasts, 45 seconds by default and
+# half an hour at most, and forever if brokers accept connections but do not answer. `close` waits for all commits.
+
+CLOSE_S = 5.0
+"""Longest time for leaving a group and ending connections."""
+
+_LOOK_S = 0.1
+
+
+class BoundedCall:
+    """A call on a separate thread; rebalance callbacks that it causes run on the thread that waits for it."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._callbacks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        """To be run; None = the call has ended."""
+        self._ended = threading.Event()
+        self._given_up = False
+        self._error: Exception | None = None
+
+    def run(self, within_s: float) -> bool:
+        """Make the call; the time that callbacks take does not count.
+
+        Raises whatever the call raises.
+        """
+        threading.Thread(target=self._run, name="kafka-bounded", daemon=True).start()
+        deadline_s = time.monotonic() + within_s
+        while True:
+            try:
+                callback = self._callbacks.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            except queue.Empty:
+                self._given_up = True
+                return False
+            if callback is None:
+                break
+            began_s = time.monotonic()
+            callback()
+            deadline_s += time.monotonic() - began_s
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # raised again in the thread that waits
+            self._error = error
+        finally:
+            self._ended.set()
+            self._callbacks.put(None)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for the end of a call that `run` gave up (None = forever); False = it has not ended yet."""
+        return self._ended.wait(timeout_s)
+
+    def call_back(self, work: Callable[[], None]) -> None:
+        """Run a callback of the consumer on the thread that waits; return when it ended or was given up."""
+        done = threading.Event()
+
+        def callback() -> None:
+            try:
+                work()
+            finally:
+                done.set()
+
+        self._callbacks.put(callback)
+        while not done.wait(_LOOK_S) and not self._given_up:
+            pass
+
 
 LIBRDKAFKA_LOGGER = logging.getLogger("trustwatch.kafka")
 """Takes librdkafka's own log lines, which would go to standard error otherwise."""
@@ -99,7 +172,7 @@ def translated_errors(what: str) -> Iterator[None]:
 
 
 OFFSET_GONE_ERRORS = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
-"""The offset that we read from is not there."""
+"""The offset that we read from does not exist."""
 
 DAMAGED_DATA_ERRORS = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._LOG_TRUNCATION})
 """A record batch fails its CRC or cannot be uncompressed, or acknowledged records are gone."""
@@ -108,7 +181,7 @@ DAMAGED_DATA_ERRORS = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSIO
 def open_consumer(
     settings: KafkaClientSettings, tuning: KafkaTuning, error_cb: Callable[[KafkaError], None], **more: Any
 ) -> Consumer:
-    """A consumer of committed records only, with no offset made up where ours is gone, and with bounded memory.
+    """Open a consumer of committed records only, without a made-up offset if ours is deleted, and with bounded memory.
 
     Raises ConfigError.
     """
@@ -125,7 +198,7 @@ def open_consumer(
         "max.partition.fetch.bytes": tuning.partition_fetch_bytes,
         "receive.message.max.bytes": tuning.fetch_max_bytes + tuning.partition_fetch_bytes,
         "queued.max.messages.kbytes": tuning.fetch_max_bytes // 1024,
-        "fetch.queue.backoff.ms": 5,  # a full queue is looked at again then; the default of a second starves us
+        "fetch.queue.backoff.ms": 5,  # time until a full queue is checked again; the default of a second is too long
         "error_cb": error_cb,
         **{name.replace("_", "."): value for name, value in more.items()},
     }

@@ -14,15 +14,15 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
-from ...source import PartitionOffsets, PartitionOwner, Record, RecordBatch
+from ...source import PartitionOwner, Record, RecordBatch
 from ...topics import record_codec
-from ...topics.group_buffer import FairBuffer, RecordRun, offset_out_of_range
-from ...topics.protocols import partition_offsets
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from .bounded_call import CLOSE_S, BoundedCall
+from ..shared import KafkaGroupSource
 from .client_connection import (
+    CLOSE_S,
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
+    BoundedCall,
     offset_bounds,
     open_consumer,
     partition_count,
@@ -36,11 +36,8 @@ _READ_BACK_RECORDS = 10_000
 _IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED})
 
 
-class ConfluentGroupSource:
-    """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
-
-    Raises ConfigError or Unavailable.
-    """
+class ConfluentGroupSource(KafkaGroupSource):
+    """The events topic, read as a member of a consumer group. Raises ConfigError or Unavailable."""
 
     def __init__(
         self,
@@ -49,21 +46,13 @@ class ConfluentGroupSource:
         member: str = "",
         identities: IdentityHasher = IdentityHasher(),  # noqa: B008
     ) -> None:
-        self._identities = identities
-        self.settings = settings
-        self._tuning, self._member = tuning, member
-        self.topic = settings.topic_names.events
-        self.failed_polls = 0
-        self._buffer = FairBuffer()
-        self._owned: set[int] = set()
+        super().__init__(settings, tuning, member, identities)
         self._next: dict[int, int] = {}
-        self._owner: PartitionOwner | None = None
         self._pending_error: Exception | None = None
         self._broken: dict[int, CorruptLog] = {}
-        self._closed = False
         self._leaving: BoundedCall | None = None
         self._query_consumer: Consumer | None = None
-        self._last_poll, self._overslept = time.monotonic(), False
+        self._overslept = False
         static = {"group_instance_id": member} if member else {}
         self._consumer = open_consumer(
             settings,
@@ -89,17 +78,13 @@ class ConfluentGroupSource:
                 [self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
 
-    def owned(self) -> frozenset[int]:
-        """Partitions that are ours now."""
-        return frozenset(self._owned)
-
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
 
         While no broker answers there are none: that is logged, and counted in `failed_polls`. Raises CorruptLog, Fenced
         or ConfigError.
         """
-        slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+        slept = self._has_slept()
         # After a long pause, poll first: the buffer may hold records of partitions that are lost.
         batch = None if slept else self._buffer.take(max_records)
         if batch is None:
@@ -123,8 +108,7 @@ class ConfluentGroupSource:
         return messages
 
     def _buffer_messages(self, messages: list[Message]) -> None:
-        """Sort messages by partition into the buffer."""
-        runs: list[tuple[int, RecordRun]] = []
+        runs: list[tuple[int, record_codec.RecordRun]] = []
         partition, expected = -1, 0
         add: Callable[[Record], None] | None = None  # to the run that the last message was put into
         for message in messages:
@@ -137,7 +121,7 @@ class ConfluentGroupSource:
                 if offset < self._next.get(partition, 1 << 63):
                     add = None  # not ours any more, or from before a seek
                     continue
-                run = RecordRun(offset, [])
+                run = record_codec.RecordRun(offset, [])
                 runs.append((partition, run))
                 add = run.records.append
             add(self._record(message, partition, offset))
@@ -159,7 +143,6 @@ class ConfluentGroupSource:
         return record
 
     def _handle_message_error(self, message: Message) -> None:
-        """Handle an error that librdkafka returns among the messages."""
         error, partition = message.error(), message.partition()
         code = error.code()
         if code in OFFSET_GONE_ERRORS and partition in self._next:
@@ -170,16 +153,8 @@ class ConfluentGroupSource:
         elif code not in _IGNORED_ERRORS:
             self._on_error(error)
 
-    def _gone(self, partition: int, offset: int) -> CorruptLog:
-        """Error that says why an offset cannot be read; reading never skips to another."""
-        try:
-            start, end = self._bounds(partition)
-        except Unavailable:
-            return CorruptLog(f"{self.topic}[{partition}]: offset {offset} is out of range")
-        return offset_out_of_range(self.topic, partition, offset, start, end)
-
     def _on_error(self, error: KafkaError) -> None:
-        """Error callback of librdkafka, which reconnects by itself."""
+        """Error callback of librdkafka, which reconnects automatically."""
         self.failed_polls += 1
         _log.warning("Kafka does not answer", topic=self.topic, error=f"{error.name()}: {error.str()}")
         refused: Exception = translate_error("reading Kafka", error)
@@ -238,20 +213,13 @@ class ConfluentGroupSource:
 
     @contextlib.contextmanager
     def _kept_for_poll(self) -> Iterator[None]:
-        """Keep an error of the partition owner for `poll` to raise: it must not break the rebalance."""
+        """Keep an error of the partition owner for `poll` to raise, so that it does not break the rebalance."""
         try:
             yield
         except Exception as error:
             self._pending_error = self._pending_error or error
 
-    def seek(self, partition: int, offset: int) -> None:
-        """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
-        if partition not in self._owned or offset < 0:
-            raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
-        start, end = self._bounds(partition)
-        if not start <= offset <= end:
-            raise offset_out_of_range(self.topic, partition, offset, start, end)
-        self._buffer.drop([partition])
+    def _move(self, partition: int, offset: int) -> None:
         topic_partition = TopicPartition(self.topic, partition, offset)
         with translated_errors(f"seeking in {self.topic}[{partition}]"):
             self._consumer.incremental_unassign([topic_partition])
@@ -267,13 +235,6 @@ class ConfluentGroupSource:
             with translated_errors(f"pausing {self.topic}[{partition}]"):
                 self._consumer.pause([TopicPartition(self.topic, partition)])
 
-    def end_offset(self, partition: int) -> int:
-        """Offset that the next record will get; behind an open transaction nothing counts.
-
-        Raises Unavailable or ValueError.
-        """
-        return self._bounds(partition)[1]
-
     def _bounds(self, partition: int) -> tuple[int, int]:
         topic_partition = TopicPartition(self.topic, partition)
         if not 0 <= partition < self._partition_count:
@@ -283,38 +244,24 @@ class ConfluentGroupSource:
         return offset_bounds(self._open_query_consumer(), topic_partition, self._tuning.metadata_timeout_ms)
 
     def _open_query_consumer(self) -> Consumer:
-        """Consumer for requests of offsets. On the connection that fetches, a reply waits for the fetch before it: half
+        """Consumer for requests of offsets. On the fetching connection a reply would wait for the fetch before it, half
         a second on a quiet topic."""
         if self._query_consumer is None:
             self._query_consumer = open_consumer(self.settings, self._tuning, self._on_error)
         return self._query_consumer
 
-    def offsets(self, since_ms: int) -> dict[int, PartitionOffsets]:
-        """See `GroupSource.offsets`; asked for on a connection of its own. Raises Unavailable, ConfigError."""
-        with contextlib.closing(ConfluentTopicReader(self.settings, (self.topic,), tuning=self._tuning)) as reader:
-            return partition_offsets(reader, since_ms)
+    def _open_reader(self) -> ConfluentTopicReader:
+        return ConfluentTopicReader(self.settings, (self.topic,), tuning=self._tuning)
 
-    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
-        """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer outside the group.
-
-        0 stands for records that are no events, for gaps, and for records that retention removed (an event that old is
-        not repeated). Raises CorruptLog or Unavailable.
-        """
-        hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
-        start, end = self._bounds(partition)
-        if end_offset > end:
-            raise offset_out_of_range(self.topic, partition, end_offset, start, end)
-        if max(start, start_offset) >= end_offset:
-            return hashes
+    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
         consumer = open_consumer(self.settings, self._tuning, self._on_error, enable_partition_eof=True)
         try:
-            consumer.assign([TopicPartition(self.topic, partition, max(start, start_offset))])
-            self._read_back(consumer, start_offset, hashes)
+            consumer.assign([TopicPartition(self.topic, partition, first)])
+            self._read_hashes(consumer, start, hashes)
         finally:
             consumer.close()
-        return hashes
 
-    def _read_back(self, consumer: Consumer, start: int, hashes: npt.NDArray[np.uint64]) -> None:
+    def _read_hashes(self, consumer: Consumer, start: int, hashes: npt.NDArray[np.uint64]) -> None:
         """Fill *hashes* up to its end, or to the end of the partition (transaction markers may be its last offsets)."""
         patience_s = self._tuning.request_timeout_ms / 1000
         heard = time.monotonic()
@@ -344,7 +291,7 @@ class ConfluentGroupSource:
     def close(self) -> None:
         """Hand the partitions back (`revoked` is called) and leave the group.
 
-        Where no broker answers within some seconds the group is left to notice it by itself: that is logged.
+        If no broker answers within some seconds, that is logged, and the group removes the member after its time-out.
         """
         if self._closed:
             return

@@ -13,10 +13,11 @@ from ...errors import CorruptLog, TrustwatchError, Unavailable
 from ...topics import record_codec
 from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from .bounded_call import CLOSE_S, BoundedCall
 from .client_connection import (
+    CLOSE_S,
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
+    BoundedCall,
     offset_bounds,
     open_consumer,
     partition_count,
@@ -70,7 +71,7 @@ class ConfluentTopicReader:
             raise
 
     def _assign_all(self, keys: list[TopicPartitionKey]) -> None:
-        """Read everything, each topic from where it is to be read."""
+        """Read all partitions, each from its start position."""
         bounds = {key: self._bounds(key) for key in keys}
         self._end_targets = {key: end for key, (_, end) in bounds.items()}
         with translated_errors("reading topics"):
@@ -107,7 +108,7 @@ class ConfluentTopicReader:
     def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
         """See `TopicReader.poll`.
 
-        What retention removed before it was read is logged as an error and passed over.
+        Records that retention removed before they were read are logged as an error and skipped.
         """
         with translated_errors("reading topics"):
             messages = self._consumer.consume(max_records, 0)
@@ -128,7 +129,6 @@ class ConfluentTopicReader:
         return [FetchedRecords(*key, records) for key, records in records_by_partition.items()]
 
     def _handle_message_error(self, message: Message, key: TopicPartitionKey) -> None:
-        """Handle an error that librdkafka returns among the messages."""
         error = message.error()
         if error.code() == KafkaError._PARTITION_EOF:
             if key in self._positions:  # the last offsets may be transaction markers
@@ -156,7 +156,7 @@ class ConfluentTopicReader:
         self._assign_at(self._positions | {key: start})
 
     def _on_error(self, error: KafkaError) -> None:
-        """Error callback of librdkafka, which reconnects by itself."""
+        """Error callback of librdkafka, which reconnects automatically."""
         self.failed_polls += 1
         _log.warning("Kafka does not answer", error=f"{error.name()}: {error.str()}")
         refused = translate_error("connecting to Kafka", error)
@@ -164,13 +164,12 @@ class ConfluentTopicReader:
             self._pending_error = refused
 
     def commit(self) -> None:
-        """See `TopicReader.commit`."""
         offsets = [TopicPartition(*key, offset) for key, offset in self._positions.items()]
         if offsets:
             self._commit_within(offsets, self._tuning.metadata_timeout_ms / 1000)
 
     def _commit_within(self, offsets: list[TopicPartition], limit_s: float) -> None:
-        """Commit; one that was given up before has to end first, so that it does not take the group back."""
+        """Commit; an earlier one that was given up must end first, so that it does not move the group back."""
         if self._committing is not None and not self._committing.wait(limit_s):
             raise Unavailable("committing offsets: no broker has answered the commit before")
         self._committing = BoundedCall(partial(self._consumer.commit, offsets=offsets, asynchronous=False))
@@ -179,15 +178,12 @@ class ConfluentTopicReader:
                 raise Unavailable(f"committing offsets: no broker answered in {limit_s:g} s")
 
     def end_offsets(self) -> dict[TopicPartitionKey, int]:
-        """See `TopicReader.end_offsets`."""
         return {key: self._bounds(key)[1] for key in self._positions}
 
     def first_offsets(self) -> dict[TopicPartitionKey, int]:
-        """See `TopicReader.first_offsets`."""
         return {key: self._bounds(key)[0] for key in self._positions}
 
     def offsets_at(self, time_ms: int) -> dict[TopicPartitionKey, int]:
-        """See `TopicReader.offsets_at`."""
         ends = self.end_offsets()
         asked = [TopicPartition(*key, max(0, time_ms)) for key in ends]
         with translated_errors("asking for offsets"):
@@ -198,7 +194,6 @@ class ConfluentTopicReader:
         return {key: offsets.get(key, end) for key, end in ends.items()}
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """See `TopicReader.seek`."""
         with translated_errors("reading topics"):
             self._assign_at(self._positions | {(topic, partition): offset})
 
@@ -206,17 +201,15 @@ class ConfluentTopicReader:
         return offset_bounds(self._consumer, TopicPartition(*key), self._tuning.metadata_timeout_ms)
 
     def lag(self) -> int | None:
-        """See `TopicReader.lag`."""
         behind = [max(0, end - self._positions[key]) for key, end in self.end_offsets().items()]
         return sum(behind) if behind else None
 
     def at_end(self) -> bool:
-        """See `TopicReader.at_end`."""
         self._end_targets |= {key: self._bounds(key)[1] for key in self._positions if key not in self._end_targets}
         return bool(self._positions) and all(at >= self._end_targets[key] for key, at in self._positions.items())
 
     def close(self) -> None:
-        """Leave the group, release connections. Where no broker answers for some seconds, that is left and logged."""
+        """Leave the group, release connections. If no broker answers for some seconds, that is logged."""
         with translated_errors("leaving the group"):
             if not BoundedCall(self._close_consumer).run(CLOSE_S):
                 _log.warning("no broker confirmed that this reader left its group; the group removes it")

@@ -15,8 +15,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
-from ..last_waits import LastWaits
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+from ..shared import LastWaits
 from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
 
 # Where five records of a partition are on their way, an idempotent producer of librdkafka sends the next ones only once
@@ -71,7 +71,6 @@ class OutgoingRecord(NamedTuple):
 
 
 def size_of_record(value: bytes | None, key: bytes | None, headers: Collection[tuple[str, bytes]]) -> int:
-    """See `OutgoingRecord.size_bytes`."""
     size = len(value or b"") + len(key or b"") + _RECORD_OVERHEAD_BYTES
     for name, content in headers:
         size += len(name) + len(content)
@@ -91,7 +90,7 @@ class PartitionQueue:
         self._since_s = 0.0
 
     def takes(self, record: OutgoingRecord, now_s: float) -> bool:
-        """Tell whether *record* gets into the request that librdkafka is about to send, or begins one."""
+        """Return whether *record* gets into the request that librdkafka is about to send, or begins one."""
         return not self.handed_over or (
             self.is_joinable(now_s)
             and self.handed_over < MAX_BATCH_RECORDS
@@ -99,11 +98,10 @@ class PartitionQueue:
         )
 
     def is_joinable(self, now_s: float) -> bool:
-        """Tell whether the request that librdkafka gathers has not left yet."""
+        """Return whether the request that librdkafka gathers has not left yet."""
         return now_s - self._since_s < _JOIN_S
 
     def note_handed_over(self, record: OutgoingRecord, now_s: float) -> None:
-        """Note that librdkafka has *record*."""
         if not self.handed_over:
             self._bytes, self._since_s = 0, now_s
         self.handed_over += 1
@@ -128,7 +126,7 @@ _WAIT_S = 0.05
 class ConfluentTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
-    A thread of its own serves outcomes while records wait for them, and hands these over. Raises Unavailable or
+    A separate thread serves outcomes while records wait for them, and hands these over. Raises Unavailable or
     ConfigError.
     """
 
@@ -143,8 +141,8 @@ class ConfluentTopicWriter:
         """The failure that was noted last."""
         self._failures = 0
         """Number of failures that were noted."""
-        self._told_failures = 0
-        """That of them that a `flush` has raised. One that began before waits for the same records, and raises too."""
+        self._raised_failures = 0
+        """Number of failures that a `flush` has raised. A flush that began before waits for them, too, and raises."""
         self._last_waits = LastWaits()
         self._pending = PendingRecords()
         """Records that were sent since the last `flush` began."""
@@ -187,7 +185,6 @@ class ConfluentTopicWriter:
         headers: Collection[tuple[str, bytes]] = (),
         timestamp_ms: int | None = None,
     ) -> None:
-        """See `TopicWriter.send`."""
         if partition is None:
             partition = -1 if key is None else partition_of(key, self.partitions(topic))
         size, at_ms = size_of_record(value, key, headers), timestamp_ms or 0
@@ -209,7 +206,7 @@ class ConfluentTopicWriter:
             self._producer.poll(0)
 
     def _await_room(self, topic: str, partition: int, size_bytes: int) -> PartitionQueue:
-        """The queue of a partition, once a record may join it. Raises Unavailable where that takes too long."""
+        """The queue of a partition, once a record may join it. Raises Unavailable if that takes too long."""
         began_s, timeout_s = time.monotonic(), self._tuning.metadata_timeout_ms / 1000
         while True:
             queue = self._queues.get((topic, partition))
@@ -222,7 +219,7 @@ class ConfluentTopicWriter:
             self._changed.wait(_WAIT_S)
 
     def _enqueue(self, queue: PartitionQueue, record: OutgoingRecord) -> None:
-        """Hand *record* over now or later. Raises KafkaException where librdkafka refuses it."""
+        """Hand *record* over now or later. Raises KafkaException if librdkafka refuses it."""
         if not queue.waiting and (queue.takes(record, record.sent_s) or record.size_bytes > _LARGE_BYTES):
             try:
                 self._hand_over(queue, record, record.sent_s)
@@ -237,7 +234,7 @@ class ConfluentTopicWriter:
             self._must_serve.set()
 
     def _hand_over(self, queue: PartitionQueue, record: OutgoingRecord, now_s: float) -> None:
-        """Raises BufferError where librdkafka has no room, KafkaException where it refuses the record."""
+        """Raises BufferError if librdkafka has no room, KafkaException if it refuses the record."""
         self._producer.produce(
             queue.topic,
             record.value,
@@ -260,14 +257,14 @@ class ConfluentTopicWriter:
                 return
             except KafkaException as error:
                 self._note_failure(error.args[0])
-            except Exception as error:  # its sender has gone on, and others wait behind it: a flush says so
+            except Exception as error:  # its sender has continued, and others wait after it: a flush raises it
                 self._note_failure(KafkaError(KafkaError._FAIL, f"{type(error).__name__}: {error}"))
             self._forget_first(queue)
         if not queue.waiting:
             self._changed.notify_all()
 
     def _note_failure(self, error: KafkaError) -> None:
-        self._failed = error if self._failures == self._told_failures else self._failed
+        self._failed = error if self._failures == self._raised_failures else self._failed
         self._failures += 1
 
     def _forget_first(self, queue: PartitionQueue) -> None:
@@ -290,7 +287,7 @@ class ConfluentTopicWriter:
                 self._expire()
 
     def _expire(self) -> None:
-        """Give up what has waited as long as librdkafka would have had it: its sender was told, and sends it again."""
+        """Give up records that waited as long as librdkafka would hold them; their sender gets the error."""
         with self._changed:
             before_s = time.monotonic() - self._tuning.delivery_timeout_ms / 1000
             for queue in self._queues.values():
@@ -323,7 +320,7 @@ class ConfluentTopicWriter:
     def _renew_producer(self, error: KafkaError, given_up: Producer) -> None:
         """An idempotent producer that lost its sequence refuses everything from then on; a new one begins afresh.
 
-        Whoever waits for records of the old one gets *error*. Another thread may have done this already.
+        Calls that wait for records of the old one get *error*. Another thread may have done this already.
         """
         with self._changed:
             if self._producer is not given_up:
@@ -344,7 +341,7 @@ class ConfluentTopicWriter:
         self._pending, self._queues, self._full = PendingRecords(), {}, set()
 
     def _on_error(self, error: KafkaError) -> None:
-        """Called by librdkafka within `poll`, of lost connections too: it reconnects by itself."""
+        """Called by librdkafka within `poll`, of lost connections too: it reconnects automatically."""
         raised = translate_error("writing to Kafka", error)
         if isinstance(raised, ConfigError):
             self._refused = raised
@@ -353,15 +350,15 @@ class ConfluentTopicWriter:
         """See `TopicWriter.flush`. What another thread sends meanwhile is not waited for: that might never end."""
         began_s = time.monotonic()
         with self._changed:
-            producer, pending, told = self._producer, self._pending, self._told_failures
+            producer, pending, raised = self._producer, self._pending, self._raised_failures
             self._pending = PendingRecords(pending)
-        while (waiting := pending.waiting()) and self._failures == told:
+        while (waiting := pending.waiting()) and self._failures == raised:
             if self._last_waits.is_over_at(began_s, timeout_s):
                 break
             producer.poll(_FLUSH_POLL_S)
         with self._changed:
-            failed = self._failed if self._failures > told else None
-            self._told_failures = self._failures
+            failed = self._failed if self._failures > raised else None
+            self._raised_failures = self._failures
         if failed is not None or waiting:
             self._last_waits.note_in_vain()
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
@@ -373,7 +370,6 @@ class ConfluentTopicWriter:
             raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {waited_s:.1f} s")
 
     def bound_waits(self, within_s: float) -> None:
-        """See `TopicWriter.bound_waits`."""
         self._last_waits.begin(within_s)
 
     def partitions(self, topic: str) -> int:
@@ -385,7 +381,7 @@ class ConfluentTopicWriter:
         return self._partitions[topic]
 
     def _list_topics(self) -> None:
-        """List all topics: asking for a single one would create it on a broker that creates topics by itself."""
+        """List all topics: a request for a single one would create it on a broker that creates topics automatically."""
         try:
             topics = self._producer.list_topics(timeout=self._tuning.metadata_timeout_ms / 1000).topics
         except KafkaException as error:

@@ -100,7 +100,7 @@ class KafkaTokenProvider(AbstractTokenProvider):
     """Gets an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
-    Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python asks in a thread of its own,
+    Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python asks on a separate thread,
     and it sends id and secret as they are: Kafka's own clients do not encode them unless told to, and servers expect
     the same of us.
     """
@@ -159,7 +159,6 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
 
 
 def to_kafka_record(record: ConsumerRecord) -> record_codec.TopicRecord:
-    """Convert a record of kafka-python to ours."""
     return record_codec.TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,11 +21,11 @@ from kafka.structs import OffsetAndMetadata
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
-from ...source import PartitionOffsets, PartitionOwner, RecordBatch
+from ...source import PartitionOwner, RecordBatch
 from ...topics import record_codec
-from ...topics.group_buffer import FairBuffer, offset_out_of_range
-from ...topics.protocols import MAX_POLL_RECORDS, partition_offsets
+from ...topics.protocols import MAX_POLL_RECORDS
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+from ..shared import KafkaGroupSource
 from .client_connection import (
     consumer_options,
     end_offset,
@@ -44,11 +43,8 @@ _CLOSE_MS = 5_000
 _READ_BACK_MS = 100
 
 
-class KafkaPythonGroupSource:
-    """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
-
-    Raises Unavailable or ConfigError.
-    """
+class KafkaPythonGroupSource(KafkaGroupSource):
+    """The events topic, read as a member of a consumer group. Raises Unavailable or ConfigError."""
 
     def __init__(
         self,
@@ -57,18 +53,9 @@ class KafkaPythonGroupSource:
         member: str = "",
         identities: IdentityHasher = IdentityHasher(),  # noqa: B008
     ) -> None:
-        self._identities = identities
-        self.settings = settings
-        self._tuning, self._member = tuning, member
-        self.topic = settings.topic_names.events
-        self.failed_polls = 0
-        self._buffer = FairBuffer()
-        self._owned: set[int] = set()
-        self._owner: PartitionOwner | None = None
+        super().__init__(settings, tuning, member, identities)
         self._partition_count = 0
         self._member_id = ""  # our id in the group when our partitions were assigned
-        self._last_poll = time.monotonic()
-        self._closed = False
         self._query_consumer: KafkaConsumer | None = None
         self._assignor = CooperativeStickyAssignor()
         self._poll_thread = PollThread(self._run_rebalance_callback)
@@ -98,17 +85,13 @@ class KafkaPythonGroupSource:
         self._partition_count = partition_count(self._consumer, self.topic)
         self._consumer.subscribe([self.topic], listener=self._poll_thread)
 
-    def owned(self) -> frozenset[int]:
-        """Partitions that are ours now."""
-        return frozenset(self._owned)
-
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
 
         While no broker answers there are none: that is logged, and counted in `failed_polls`. Raises CorruptLog, Fenced
         or ConfigError.
         """
-        slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+        slept = self._has_slept()
         if slept:
             self._hand_buffer_back()
         batch = self._buffer.take(max_records)
@@ -134,7 +117,8 @@ class KafkaPythonGroupSource:
         try:
             fetched = self._poll_thread.call(lambda: self._consumer.poll(timeout_ms, max_records=MAX_POLL_RECORDS))
         except errors.OffsetOutOfRangeError as error:
-            raise self._gone(error) from error
+            (topic_partition, offset), *_ = dict(error.args[0]).items()
+            raise self._gone(topic_partition.partition, offset) from error
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
             raise CorruptLog(f"{self.topic}: {error}") from error
         except errors.FencedInstanceIdError as error:
@@ -146,15 +130,6 @@ class KafkaPythonGroupSource:
             if partition in self._owned and partition not in retaken:  # a retaken one is read from its offset next time
                 origin = record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
                 self._buffer.add(partition, record_codec.to_record_runs(map(to_kafka_record, records), origin))
-
-    def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
-        """Error that says why an offset cannot be read; reading never skips to another."""
-        (topic_partition, offset), *_ = dict(error.args[0]).items()
-        try:
-            start, end = self._bounds(topic_partition.partition)
-        except Unavailable:
-            return CorruptLog(f"{self.topic}[{topic_partition.partition}]: offset {offset} is out of range")
-        return offset_out_of_range(self.topic, topic_partition.partition, offset, start, end)
 
     def _run_rebalance_callback(self, name: str, topic_partitions: Collection[TopicPartition]) -> None:
         """Run a callback of the owner, on the thread that polls."""
@@ -168,7 +143,9 @@ class KafkaPythonGroupSource:
         ours = partitions & self._owned
         self._owned -= partitions
         if name == "lost":
-            self._assignor.member_assignment = None  # else our next join would claim what may be others' by now
+            self._assignor.member_assignment = (
+                None  # else our next join would claim partitions that others may own by now
+            )
         if name == "lost" or self._member_id_changed():
             owner.lost(ours)
         elif ours:
@@ -215,14 +192,7 @@ class KafkaPythonGroupSource:
             self._consumer.seek(TopicPartition(self.topic, partition), offsets[partition])
             self._consumer.resume(TopicPartition(self.topic, partition))
 
-    def seek(self, partition: int, offset: int) -> None:
-        """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
-        if partition not in self._owned or offset < 0:
-            raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
-        start, end = self._bounds(partition)
-        if not start <= offset <= end:
-            raise offset_out_of_range(self.topic, partition, offset, start, end)
-        self._buffer.drop([partition])
+    def _move(self, partition: int, offset: int) -> None:
         self._consumer.seek(TopicPartition(self.topic, partition), offset)
         self._consumer.resume(TopicPartition(self.topic, partition))
 
@@ -247,41 +217,27 @@ class KafkaPythonGroupSource:
         )
 
     def _open_query_consumer(self) -> KafkaConsumer:
-        """Consumer for requests of offsets. On the connection that fetches, a reply waits for the fetch before it: half
+        """Consumer for requests of offsets. On the fetching connection a reply would wait for the fetch before it, half
         a second on a quiet topic."""
         if self._query_consumer is None:
             self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         return self._query_consumer
 
-    def offsets(self, since_ms: int) -> dict[int, PartitionOffsets]:
-        """See `GroupSource.offsets`; asked for on a connection of its own. Raises Unavailable, ConfigError."""
-        with closing(KafkaPythonTopicReader(self.settings, (self.topic,), tuning=self._tuning)) as reader:
-            return partition_offsets(reader, since_ms)
+    def _open_reader(self) -> KafkaPythonTopicReader:
+        return KafkaPythonTopicReader(self.settings, (self.topic,), tuning=self._tuning)
 
-    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
-        """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
-
-        0 stands for records that are no events, for gaps, and for records that retention removed (an event that old is
-        not repeated). Raises CorruptLog or Unavailable.
-        """
-        hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
-        if not len(hashes):
-            return hashes
+    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
         topic_partition = TopicPartition(self.topic, partition)
         consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         with translated_errors(f"reading {self.topic}[{partition}] back"):
             try:
                 consumer.assign([topic_partition])
-                start, end = offset_bounds(consumer, topic_partition, self._tuning.metadata_timeout_ms)
-                if end_offset > end:
-                    raise offset_out_of_range(self.topic, partition, end_offset, start, end)
-                consumer.seek(topic_partition, max(start, start_offset))
-                self._read_back(consumer, topic_partition, start_offset, hashes)
+                consumer.seek(topic_partition, first)
+                self._read_hashes(consumer, topic_partition, start, hashes)
             finally:
                 consumer.close()
-        return hashes
 
-    def _read_back(
+    def _read_hashes(
         self,
         consumer: KafkaConsumer,
         topic_partition: TopicPartition,
@@ -330,7 +286,7 @@ class KafkaPythonGroupSource:
 # kafka-python runs rebalance listeners on its own I/O thread while `poll` waits for them. The owner of the partitions
 # works on the polling thread (a commit there must not meet a batch that is being applied), so that thread has to be
 # free: a helper thread calls kafka-python, and the polling thread waits for the result, or for a question of the
-# listener. Heartbeats go on while the owner answers: the listener is a coroutine.
+# listener. Heartbeats continue while the owner answers: the listener is a coroutine.
 
 
 ResultT = TypeVar("ResultT")
@@ -350,7 +306,7 @@ class _CallResult(NamedTuple):
 
 
 class PollThread(AsyncConsumerRebalanceListener):
-    """Runs calls on a thread of its own; `call` runs the rebalance callbacks that they cause."""
+    """Runs calls on a separate thread; `call` runs the rebalance callbacks that they cause."""
 
     def __init__(self, serve: Callable[[str, Collection[Any]], None]) -> None:
         self._serve = serve
@@ -403,13 +359,10 @@ class PollThread(AsyncConsumerRebalanceListener):
             await question.answered
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
-        """Called by kafka-python."""
         await self._request_callback("assigned", assigned)
 
     async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
-        """Called by kafka-python."""
         await self._request_callback("revoked", revoked)
 
     async def on_partitions_lost(self, lost: Collection[Any]) -> None:
-        """Called by kafka-python."""
         await self._request_callback("lost", lost)

@@ -5,7 +5,7 @@ the next `poll` is taken for none by that (`BaseCoordinator.join_group_async` of
 not what it brought), and joins once more; where the leader of a group does so, every member must. Members that poll
 briefly, or work between polls, so drive each other from one generation to the next for minutes, and read nothing.
 
-A leader that joins anew for its topic's partitions alone has no such need any more once its own join brought them. A
+A leader that joins again for its topic's partitions alone has no such need any more once its own join brought them. A
 `poll` that comes back later takes nothing then; no heartbeat is sent, the group expels the member, and that never joins
 again (`need_rejoin` of 3.0.12 does not look at the join that is under way). Ours says that there is a need until the
 result is taken.

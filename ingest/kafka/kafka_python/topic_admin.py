@@ -21,7 +21,6 @@ class KafkaPythonAdmin:
         self._client = open_client(KafkaAdminClient, **connection_options(settings, tuning))
 
     def create_topics(self, topics: TopicNames, partitions: int, replication: int) -> list[str]:
-        """See `TopicAdmin.create_topics`."""
         created = []
         for definition in TOPIC_DEFINITIONS:
             name = definition.name(topics)
@@ -41,7 +40,6 @@ class KafkaPythonAdmin:
         return created
 
     def describe(self, name: str) -> TopicDescription | None:
-        """See `TopicAdmin.describe`."""
         with translated_errors(f"asking for topic {name}"):
             (topic,) = self._client.describe_topics([name])
             if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno:
@@ -55,7 +53,6 @@ class KafkaPythonAdmin:
         return TopicDescription(name, len(partitions), replication, values)
 
     def grow_partitions(self, name: str, partitions: int) -> None:
-        """See `TopicAdmin.grow_partitions`."""
         topic = self.describe(name)
         if topic is None or topic.partitions > partitions:
             has = "does not exist" if topic is None else f"has {topic.partitions} partitions"
@@ -65,5 +62,4 @@ class KafkaPythonAdmin:
                 self._client.create_partitions({name: partitions})
 
     def close(self) -> None:
-        """Release connections."""
         self._client.close()

@@ -61,7 +61,7 @@ class KafkaPythonTopicReader:
             raise
 
     def _assign_all(self, partitions: list[TopicPartition]) -> None:
-        """Read everything, each topic from where it is to be read."""
+        """Read all partitions, each from its start position."""
         self._consumer.assign(partitions)
         self._end_targets = self._end_offsets_of(partitions)
         for partition in partitions:
@@ -73,7 +73,7 @@ class KafkaPythonTopicReader:
     def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
         """See `TopicReader.poll`.
 
-        What retention removed before it was read is logged as an error and passed over.
+        Records that retention removed before they were read are logged as an error and skipped.
         """
         try:
             with translated_errors("reading topics"):
@@ -120,38 +120,24 @@ class KafkaPythonTopicReader:
         self._consumer.seek(partition, start)
 
     def commit(self) -> None:
-        """See `TopicReader.commit`."""
         with translated_errors("committing offsets"):
             self._consumer.commit(timeout_ms=self._tuning.metadata_timeout_ms)
 
     def end_offsets(self) -> dict[tuple[str, int], int]:
-        """See `TopicReader.end_offsets`."""
-        return {
-            (partition.topic, partition.partition): end
-            for partition, end in self._end_offsets_of(self._consumer.assignment()).items()
-        }
+        return self._end_offsets_of(self._consumer.assignment())
 
     def first_offsets(self) -> dict[tuple[str, int], int]:
-        """See `TopicReader.first_offsets`."""
+        partitions = list(self._consumer.assignment())
         with translated_errors("asking for offsets"):
-            partitions = list(self._consumer.assignment())
-            offsets = (
-                self._consumer.beginning_offsets(partitions, self._tuning.metadata_timeout_ms) if partitions else {}
-            )
-        return {(partition.topic, partition.partition): offset for partition, offset in offsets.items()}
+            return self._consumer.beginning_offsets(partitions, self._tuning.metadata_timeout_ms) if partitions else {}
 
     def offsets_at(self, time_ms: int) -> dict[tuple[str, int], int]:
-        """See `TopicReader.offsets_at`."""
-        ends = self._end_offsets_of(self._consumer.assignment())
+        ends = self.end_offsets()
         with translated_errors("asking for offsets"):
             offsets = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
-        return {
-            (partition.topic, partition.partition): end if offsets.get(partition) is None else offsets[partition].offset
-            for partition, end in ends.items()
-        }
+        return {key: end if offsets.get(key) is None else offsets[key].offset for key, end in ends.items()}
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """See `TopicReader.seek`."""
         self._consumer.seek(TopicPartition(topic, partition), offset)
 
     def _end_offsets_of(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -160,8 +146,7 @@ class KafkaPythonTopicReader:
             return self._consumer.end_offsets(requested, self._tuning.metadata_timeout_ms) if requested else {}
 
     def lag(self) -> int | None:
-        """See `TopicReader.lag`."""
-        ends = self._end_offsets_of(self._consumer.assignment())
+        ends = self.end_offsets()
         return sum(max(0, end - self._position(partition)) for partition, end in ends.items()) if ends else None
 
     def _position(self, partition: TopicPartition) -> int:
@@ -172,7 +157,6 @@ class KafkaPythonTopicReader:
         return position
 
     def at_end(self) -> bool:
-        """See `TopicReader.at_end`."""
         partitions = self._consumer.assignment()
         self._end_targets |= self._end_offsets_of(
             partition for partition in partitions if partition not in self._end_targets
@@ -182,5 +166,4 @@ class KafkaPythonTopicReader:
         )
 
     def close(self) -> None:
-        """Leave the group, release connections."""
         self._consumer.close(timeout_ms=_CLOSE_MS)

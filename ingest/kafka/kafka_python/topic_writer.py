@@ -14,14 +14,14 @@ from kafka.producer.future import FutureRecordMetadata
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
-from ..last_waits import LastWaits
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+from ..shared import LastWaits
 from .client_connection import connection_options, open_client, translated_errors
 from .topic_admin import KafkaPythonAdmin
 
 
 class ReplaceableProducer(KafkaProducer):
-    """`close` of kafka-python flushes first, and raises where that takes too long: then thread and sockets stay."""
+    """`close` of kafka-python flushes first, and raises if that takes too long; thread and sockets then stay."""
 
     _given_up = False
 
@@ -50,7 +50,6 @@ class UnacknowledgedSends:
         return len(self._open)
 
     def add(self, sent: FutureRecordMetadata) -> None:
-        """Note a send."""
         self._open.append((self._monotonic(), sent))
 
     def settle(self) -> None:
@@ -61,7 +60,7 @@ class UnacknowledgedSends:
                 self.failure = self.failure or sent.exception
 
     def oldest_age_s(self) -> float:
-        """Time since the oldest send without an outcome; 0 where all have one."""
+        """Time since the oldest send without an outcome; 0 if all have one."""
         return self._monotonic() - self._open[0][0] if self._open else 0.0
 
 
@@ -71,10 +70,10 @@ _LINGER_MS = 5
 _CLOSE_S = 5.0
 _METADATA_MS = 1_500
 _REOPEN_MS = 3_000
-"""Longest wait for a broker when a producer is replaced: events at the door wait for it."""
+"""Longest wait for a broker when a producer is replaced: incoming events wait for it."""
 
 _FLUSH_SLICE_S = 0.5
-"""kafka-python's `flush` waits its whole time for each batch anew."""
+"""kafka-python's `flush` waits its whole time again for each batch."""
 
 _SILENCE_MARGIN_S = 5.0
 """Time beyond `delivery_timeout_ms`, within which kafka-python promises an outcome, that a record may go without."""
@@ -84,10 +83,10 @@ class KafkaPythonTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
     The producer is replaced when a record failed, and when its oldest record has no outcome long after the time within
-    which kafka-python promises one. An idempotent producer of kafka-python may not go on then: after a record that the
-    broker refuses it fails all others, and after one that expired on its way again it may fall silent for good. What
-    had no outcome is not sent again from here, since it may have been written: `flush` raises, and whoever needs the
-    records sends them again (`TopicWriter.flush`). Raises Unavailable or ConfigError.
+    which kafka-python promises one. An idempotent producer of kafka-python cannot continue then: after a record that
+    the broker refuses it fails all others, and after one that expired during a retry it may stop for good. Records
+    without an outcome are not sent again here, since they may have been written: `flush` raises, and the caller sends
+    them again (`TopicWriter.flush`). Raises Unavailable or ConfigError.
     """
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
@@ -132,7 +131,6 @@ class KafkaPythonTopicWriter:
         headers: Collection[tuple[str, bytes]] = (),
         timestamp_ms: int | None = None,
     ) -> None:
-        """See `TopicWriter.send`."""
         if partition is None and key is not None:
             partition = partition_of(key, self.partitions(topic))
         with self._lock, translated_errors(f"writing to {topic}"):
@@ -150,7 +148,7 @@ class KafkaPythonTopicWriter:
             self._sends.add(sent)
 
     def _replace_where_needed(self) -> None:
-        """Give the producer up if it can not go on; `send` opens the next one."""
+        """Give the producer up if it cannot continue; `send` opens the next one."""
         self._sends.settle()
         failure, silence_s = self._sends.failure, self._sends.oldest_age_s()
         if failure is None and silence_s <= self._silence_s:
@@ -168,7 +166,6 @@ class KafkaPythonTopicWriter:
             given_up.give_up()
 
     def flush(self, timeout_s: float) -> None:
-        """See `TopicWriter.flush`."""
         with self._lock:  # else of two that belong together one may be replaced in between
             producer, sends = self._producer, self._sends
         try:
@@ -200,7 +197,6 @@ class KafkaPythonTopicWriter:
                     raise
 
     def bound_waits(self, within_s: float) -> None:
-        """See `TopicWriter.bound_waits`."""
         self._last_waits.begin(within_s)
 
     def partitions(self, topic: str) -> int:

@@ -14,7 +14,7 @@ from trustwatch.api import clock
 from trustwatch.api.archive import archive_maintenance
 from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
 from trustwatch.api.composition import open_spool, spool_directory
-from trustwatch.api.service.group_worker import start_vector_collector
+from trustwatch.api.service.pipeline_worker import start_vector_collector
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import data_files

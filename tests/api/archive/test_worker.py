@@ -231,7 +231,7 @@ def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
     fill(tmp_path / "data", 60)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
     fill(tmp_path / "other", 3)
-    with pytest.raises(CorruptLog, match="behind the end of the log"):
+    with pytest.raises(CorruptLog, match="after the end of the log"):
         archive_all(tmp_path / "other", tmp_path / "archive")
     next((tmp_path / "archive").rglob("*.parquet")).write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match="can not be read"):

@@ -321,7 +321,7 @@ def test_broken_pipe_ends_quietly(history: History) -> None:
 
 def test_commands_do_not_pay_for_scikit_learn() -> None:
     """It takes a second to import, and only `train` and `demo` fit a forest."""
-    code = "import sys, trustwatch.api.cli, trustwatch.api.service.embedded_worker; sys.exit('sklearn' in sys.modules)"
+    code = "import sys, trustwatch.api.cli, trustwatch.api.service.pipeline_worker; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60).returncode == 0
 
 

@@ -162,7 +162,7 @@ def test_a_format_is_tried_by_its_name(own: Path) -> None:
         (("convert", "own.jsonl", "--out", "x"), "record 1 is an object with `when`, `who`"),
         (("convert", "own.jsonl", "--format", "aws", "--out", "x"), "no format `aws`"),
         (("convert", "own.jsonl", "--mapping", "part.yaml", "--out", "x"), "part.yaml has no `agent.id`"),
-        (("convert", "own.jsonl", "--mapping", "missing.yaml", "--out", "x"), "missing.yaml: can not be read"),
+        (("convert", "own.jsonl", "--mapping", "missing.yaml", "--out", "x"), "missing.yaml: cannot be read"),
         (("convert", "empty", "--out", "x"), "no events in empty"),
         (("convert", "-", "--format", "envoy", "--out", "x"), "no record became an event, 1 malformed"),
         (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +18,8 @@ from trustwatch.api.events.intake import EventIntake
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 from trustwatch_client.events import MAX_EVENT_BYTES
+
+from ...support.full_disk import full_disk
 
 NDJSON = "application/x-ndjson"
 STRUCTURED = "application/cloudevents+json"
@@ -322,12 +323,8 @@ def test_a_disk_that_refuses_is_503_until_it_is_well(site: Any, event: Any) -> N
     """Nothing is acknowledged meanwhile, and afterwards the same events can be sent again."""
     big = [event(number, attributes={"x": "y" * 3000}) for number in range(10)]
     assert site.send(big).status_code == 202
-    log = site.event_log.directory
-    away = log.with_name("away")
-    log.rename(away)  # the next segment can not be made
-
-    failed = [site.send([event(100 + step, attributes={"x": "y" * 3000})]) for step in range(2)]
-    shutil.move(away, log)
+    with full_disk(site.event_log):
+        failed = [site.send([event(100 + step, attributes={"x": "y" * 9000})]) for step in range(2)]
     site.log._refuse_until = 0.0  # the pause of a second is over
     again = site.send([event(100, attributes={"x": "y" * 3000})])
 

@@ -92,7 +92,7 @@ def test_what_the_log_lets_go_of_meanwhile_comes_from_the_archive(
         return positions
 
     monkeypatch.setattr(agent_export, "read_positions", read_then_archive)
-    monkeypatch.setattr(agent_export, "_first_logged", lambda _: next(first_logged))
+    monkeypatch.setattr(agent_export, "first_offset", lambda _: next(first_logged))
     with closing(open_store(sqlite_url(tmp_path / "store.db"))) as store:
         found = exported_ids(ExportSources(store, logged(tmp_path), tmp_path / "archive", lambda row: row))
     archive.close()

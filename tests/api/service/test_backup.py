@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from tests.support.checkout import ROOT
 from tests.support.model_history import SALT, SETTINGS, history
+from tests.support.old_logs import write_old_log
 from tests.support.old_schemas import make_old_sqlite
 from tests.support.stored_rows import NOW, agent, commit, name
 from trustwatch.api.cli.main import make_app
@@ -41,7 +42,8 @@ from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
 from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_segments import LogInUse
+from trustwatch.ingest.log.log_database import LogInUse
+from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.model_directory import copy_model, manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model
@@ -135,6 +137,31 @@ def test_a_backup_says_what_it_holds(back_up: Callable[..., BackupContents], tmp
     assert not list(tmp_path.glob(".backup.tar*"))
     subprocess.run(["tar", "-xf", tmp_path / "backup.tar", "--one-top-level=unpacked"], check=True, cwd=tmp_path)
     subprocess.run(["sha256sum", "--quiet", "--check", DIGESTS_FILE], check=True, cwd=tmp_path / "unpacked")
+
+
+def test_a_backup_with_the_log_of_an_earlier_version_is_restored(elsewhere: Settings, backup: Path) -> None:
+    """Its segments are imported; damaged ones are refused, though their digests fit."""
+    records = [Record(RecordKind.EVENT, number, NOW, b"{}") for number in (1, 2, 3)]
+
+    def older(folder: Path) -> None:
+        shutil.rmtree(folder / "data" / "log")
+        write_old_log(folder / "data" / "log", [records[:2], records[2:]])
+
+    def damage(folder: Path) -> None:
+        path = folder / "data" / "log" / "00000000000000000000.log"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+    repack(backup, older)
+    whole = backup.read_bytes()
+    repack(backup, damage)
+    with pytest.raises(BadBackup, match="damaged chunk"):
+        restore_backup(elsewhere, backup)
+    backup.write_bytes(whole)
+    assert restore_backup(elsewhere, backup).contents.log_end_offset == 3
+    with EventLog(elsewhere.data_dir / "log") as log, LogReader(log.directory) as reader:
+        batch = reader.poll(10, 0.0)
+        assert batch is not None
+        assert batch.records == records
 
 
 def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere: Settings, backup: Path) -> None:
@@ -265,7 +292,7 @@ def test_archives_that_know_more_are_refused(elsewhere: Settings, backup: Path, 
     restore_backup(msgspec.structs.replace(elsewhere, archive=given), backup)
 
 
-@pytest.mark.parametrize("damaged", ["data/trustwatch.db", "data/log/00000000000000000000.log", "model/manifest.json"])
+@pytest.mark.parametrize("damaged", ["data/trustwatch.db", "data/log/events.db", "model/manifest.json"])
 def test_a_damaged_file_is_named_and_nothing_is_restored(elsewhere: Settings, backup: Path, damaged: str) -> None:
     """A byte that changed, a file that is too short, one that is gone, one that is new."""
     whole = backup.read_bytes()

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from tests.support.stored_rows import decision, name
-from trustwatch.api.service.decision_log import log_decisions
+from trustwatch.api.service.pipeline_worker import log_decisions
 from trustwatch.api.structured_logs import configure_structured_logs
 
 

@@ -69,7 +69,7 @@ def test_a_right_file_is_applied_here_and_passed_on(reloading: Reloading) -> Non
 )
 def test_a_wrong_file_changes_nothing(reloading: Reloading, wrong: str) -> None:
     lines = reloading.write("settings_version: 2\n" + wrong)
-    assert lines == [("error", "settings were not reloaded; those in force stay")]
+    assert lines == [("error", "settings were not reloaded; the active ones stay")]
     assert (reloading.changes, reloading.process.signals) == ([], [])
     assert (reloading.status.reloads, reloading.status.errors) == (0, 1)
     assert reloading.write("settings_version: 2\n")[0] == ("info", "settings reloaded")

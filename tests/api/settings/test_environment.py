@@ -106,10 +106,10 @@ def test_the_long_name_wins_over_the_short_one(tmp_path: Path) -> None:
         ("TENANTS__acme__MODE", "on-fire", ["`$.tenants[...].mode`", "shadow, enforce"]),
         ("WEBHOOKS__soc__URL", "https://x", ["number of an entry", "`soc`", "`$.webhooks`"]),
         ("WEBHOOKS__2__URL", "https://x", ["entry 1 is the next", "`$.webhooks[2].url`"]),
-        ("WEBHOOKS", "[{", ["is no YAML"]),
-        ("WEBHOOKS", "[\udcff]", ["is no YAML"]),  # bytes that are no UTF-8, as `os.environ` has them
-        ("WEBHOOKS", "[!!bool maybe]", ["is no YAML"]),
-        ("WEBHOOKS", "[!!int '']", ["is no YAML"]),
+        ("WEBHOOKS", "[{", ["is not YAML"]),
+        ("WEBHOOKS", "[\udcff]", ["is not YAML"]),  # bytes that are no UTF-8, as `os.environ` has them
+        ("WEBHOOKS", "[!!bool maybe]", ["is not YAML"]),
+        ("WEBHOOKS", "[!!int '']", ["is not YAML"]),
         ("LISTEN", "{port: 1, port: 2}", ["a name stands twice", "lines 1 and 1"]),
         ("RISK__DISABLED_SIGNALS", "typo", ["no such hard signal: typo", "deep_delegation"]),
         ("", "1", ["unknown field ``", "`listen`"]),

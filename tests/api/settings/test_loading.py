@@ -130,7 +130,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("tenants: {acme: {mode: on-fire}}", ["`$.tenants[...].mode`", "shadow, enforce"]),
         ("risk: {disabled_signals: [typo]}", ["no such hard signal: typo", "deep_delegation", "`$.risk`"]),
         ("- 1", ["must be a mapping", "`$`"]),
-        ("listen: [", ["is no YAML", "line 2, column 1"]),
+        ("listen: [", ["is not YAML", "line 2, column 1"]),
         ("listen: {port: 1}\nmode: a\nlisten: {}", ["a name stands twice", "lines 1 and 3", "the first would be lost"]),
         ("tenants:\n  acme: {mode: enforce}\n  acme: {}", ["a name stands twice", "lines 2 and 3"]),
         ("callers: [{name: a, name: b}]", ["a name stands twice", "lines 1 and 1"]),

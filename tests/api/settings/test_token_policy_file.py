@@ -90,10 +90,10 @@ def test_without_a_file_the_settings_hold() -> None:
         ("version: '1'\nlevels: {low: {max_token_lifetime_s: 0}}", ["$.levels.low", "allow"]),
         ("version: '1'\nlevles: {}", ["levles", "`levels`"]),
         ("version: '1'\ndescendants: unknown", ["descendants"]),
-        ("version: [", ["is no YAML", "line "]),
+        ("version: [", ["is not YAML", "line "]),
         ("version: '1'\nrules: [{name: a}]\nrules: []", ["a name stands twice", "lines 2 and 3"]),
         ("- a", ["mapping"]),
-        ("version: 2026-02-30", ["is no YAML"]),
+        ("version: 2026-02-30", ["is not YAML"]),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong_where(tmp_path: Path, text: str, parts: list[str]) -> None:

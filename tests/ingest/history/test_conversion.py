@@ -261,7 +261,7 @@ def test_events_are_sorted_by_time_on_disk_as_in_memory() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("members: [", "m.yaml: is no YAML"),
+        ("members: [", "m.yaml: is not YAML"),
         ("membrs: {}", "unknown field `membrs`; may have `members`"),
         ("members: {agnt.id: who}", "mapping member `agnt.id`: no such member"),
         ("members: {time: 1}", "Expected `str`"),

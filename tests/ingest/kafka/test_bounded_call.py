@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trustwatch.ingest.kafka.confluent.bounded_call import BoundedCall
+from trustwatch.ingest.kafka.confluent.client_connection import BoundedCall
 
 
 @pytest.fixture

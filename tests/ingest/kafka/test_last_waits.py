@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from trustwatch.ingest.kafka.last_waits import LastWaits
+from trustwatch.ingest.kafka.shared import LastWaits
 
 
 def test_waits_last_as_their_callers_say_until_the_process_is_to_end() -> None:

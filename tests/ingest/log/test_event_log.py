@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import errno
 import os
+from contextlib import closing
 from pathlib import Path
+from sqlite3 import Connection, Cursor, OperationalError, connect
+from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.log.event_log import EventLog, LogFailed
-from trustwatch.ingest.log.log_frames import MAX_CHUNK_BYTES, encode_chunk
+from trustwatch.ingest.log.log_database import (
+    DATABASE_FILE,
+    MAX_APPEND_BYTES,
+    LogInUse,
+    encode_record,
+    open_reading,
+    segment_bases,
+)
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.log.log_segments import LogInUse, segment_path
 from trustwatch.ingest.source import Record, RecordKind
+
+from ...support.full_disk import full_disk
 
 
 def make(number: int, size: int = 20) -> Record:
     return Record(RecordKind.EVENT, number + 1, 1_000 * number, f"{number}".encode().ljust(size, b"."))
 
 
-def fill(directory: Path, chunks: int, per_chunk: int = 3, segment_bytes: int = 1 << 20) -> list[int]:
-    """Write synced chunks; returns the byte at which each starts in a log of one segment."""
-    starts = []
+def fill(directory: Path, chunks: int, per_chunk: int = 3, segment_bytes: int = 1 << 20) -> None:
+    """Write synced records, some in each append."""
     with EventLog(directory, segment_bytes) as log:
         for chunk in range(chunks):
-            starts.append(segment_path(directory, 0).stat().st_size)
             log.append([make(chunk * per_chunk + i) for i in range(per_chunk)])
             log.sync()
-    return starts
 
 
 def read_all(directory: Path, start: int = 0) -> list[Record]:
@@ -42,10 +48,19 @@ def read_all(directory: Path, start: int = 0) -> list[Record]:
         return records
 
 
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 0x40
-    path.write_bytes(data)
+def flip(directory: Path, record: Record, offset: int) -> None:
+    """Change one bit of a record in the file."""
+    path = directory / DATABASE_FILE
+    raw = encode_record(offset, record)
+    content = path.read_bytes()
+    assert content.count(raw) == 1
+    path.write_bytes(content.replace(raw, raw[:30] + bytes([raw[30] ^ 0x40]) + raw[31:]))
+
+
+def file_count(directory: Path) -> int:
+    """Segments of a log."""
+    with closing(open_reading(directory)) as database:
+        return len(segment_bases(database))
 
 
 def test_offsets_are_consecutive_over_chunks_segments_and_reopening(tmp_path: Path) -> None:
@@ -57,7 +72,7 @@ def test_offsets_are_consecutive_over_chunks_segments_and_reopening(tmp_path: Pa
             for first in range(start, start + 25, 5):
                 assert log.append(records[first : first + 5]) == first
             log.sync()
-    assert len(list(tmp_path.glob("*.log"))) > 3
+    assert file_count(tmp_path) > 3
     assert read_all(tmp_path) == records[:50]
 
 
@@ -68,122 +83,171 @@ def test_only_one_writer(tmp_path: Path) -> None:
     EventLog(tmp_path).close()
 
 
-@pytest.mark.parametrize("keep", [1, 23, 24, 40, -1])
-def test_a_torn_tail_is_truncated_and_said(tmp_path: Path, keep: int) -> None:
-    """Half a chunk at the end is cut off with a warning that counts its bytes; what was synced stays."""
-    fill(tmp_path, 2)
-    path = segment_path(tmp_path, 0)
-    size = path.stat().st_size
-    torn = encode_chunk(6, [make(6), make(7)])[:keep]
-    with path.open("ab") as file:
-        file.write(torn)
-    with capture_logs() as logs, EventLog(tmp_path) as log:
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99])
+def test_a_torn_tail_of_the_wal_is_left_out(tmp_path: Path, share: float) -> None:
+    """Half a transaction that nobody was told about does not count; what was synced stays."""
+    with EventLog(tmp_path) as log:
+        log.append([make(i) for i in range(6)])
+        log.sync()
+        before = copied(tmp_path)
+        log.append([make(6, 3_000), make(7, 9_000)])
+        log.sync()
+        after = copied(tmp_path)
+    wal = f"{DATABASE_FILE}-wal"
+    end = len(before[wal]) + int(share * (len(after[wal]) - len(before[wal])))
+    restore(tmp_path, {**before, wal: after[wal][:end]})
+    with EventLog(tmp_path) as log:
         assert log.next_offset == 6
-        assert path.stat().st_size == size
         log.append([make(6)])
         log.sync()
-    (warning,) = [entry for entry in logs if entry["event"] == "event_log_tail_truncated"]
-    assert (warning["bytes"], warning["position"], warning["log_level"]) == (len(torn), size, "warning")
     assert read_all(tmp_path) == [make(i) for i in range(7)]
 
 
-def test_zeros_at_the_tail_are_a_torn_tail(tmp_path: Path) -> None:
-    """A file system may have grown the file without its data."""
-    fill(tmp_path, 1)
-    with segment_path(tmp_path, 0).open("ab") as file:
-        file.write(bytes(5000))
+def copied(directory: Path) -> dict[str, bytes]:
+    """The files as a process that is killed now leaves them."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.endswith("-shm")}
+
+
+def restore(directory: Path, files: dict[str, bytes]) -> None:
+    for path in directory.iterdir():
+        path.unlink()
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+
+
+def test_a_whole_transaction_that_was_not_acknowledged_is_kept(tmp_path: Path) -> None:
+    """Killed between the write and its acknowledgement: it is whole, so it counts, and is durable from then on."""
     with EventLog(tmp_path) as log:
-        assert log.next_offset == 3
-
-
-def test_a_whole_chunk_that_was_not_acknowledged_is_kept(tmp_path: Path) -> None:
-    """Killed between write and fsync: the chunk is whole, so it counts, and is durable from then on."""
-    fill(tmp_path, 1)
-    with segment_path(tmp_path, 0).open("ab") as file:
-        file.write(encode_chunk(3, [make(3)]))
+        log.append([make(i) for i in range(3)])
+        log.sync()
+        synced = (tmp_path / "synced").read_bytes()
+        log.append([make(3)])
+        log.sync()
+        files = copied(tmp_path)
+    restore(tmp_path, {**files, "synced": synced})
     with EventLog(tmp_path) as log:
         assert (log.next_offset, log.synced_offset) == (4, 4)
+        assert (tmp_path / f"{DATABASE_FILE}-wal").stat().st_size == 0
     assert read_all(tmp_path) == [make(i) for i in range(4)]
 
 
-@pytest.mark.parametrize("inside", [0, 5, 9, 17, 21, 30, 100])
-@pytest.mark.parametrize("synced_file", [True, False])
-def test_damage_before_a_whole_chunk_is_refused(tmp_path: Path, inside: int, synced_file: bool) -> None:
-    """One flipped bit in magic, check sum, header or payload of a middle chunk stops the start, naming the byte."""
-    starts = fill(tmp_path, 3)
-    flip(segment_path(tmp_path, 0), starts[1] + inside)
-    if not synced_file:
-        (tmp_path / "synced").unlink()
-    with pytest.raises(CorruptLog, match=f"0000.log.*byte {starts[1]}"):
+@pytest.mark.parametrize("lost", ["damaged", "removed"])
+def test_an_acknowledged_transaction_that_the_wal_lost_is_refused(tmp_path: Path, lost: str) -> None:
+    """SQLite takes a bad frame for the end; the synced position says that there was more."""
+    with EventLog(tmp_path) as log:
+        for i in range(3):
+            log.append([make(i)])
+            log.sync()
+        files = copied(tmp_path)
+    wal = f"{DATABASE_FILE}-wal"
+    content = files.pop(wal)
+    if lost == "damaged":
+        files[wal] = content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+    restore(tmp_path, files)
+    with pytest.raises(CorruptLog, match="records up to offset 3 were acknowledged"):
         EventLog(tmp_path)
 
 
-def test_damage_of_the_last_acknowledged_chunk_is_no_torn_tail(tmp_path: Path) -> None:
-    """Nothing whole follows, but the synced position says that the chunk was acknowledged."""
-    starts = fill(tmp_path, 3)
-    flip(segment_path(tmp_path, 0), starts[2] + 50)
-    with pytest.raises(CorruptLog, match="up to offset 9 were acknowledged"):
+def test_damage_of_a_record_is_refused(tmp_path: Path) -> None:
+    """In the last segment the start is refused; in an older one, reading and copying are."""
+    fill(tmp_path, 3)
+    flip(tmp_path, make(4), 4)
+    with pytest.raises(CorruptLog, match=r"events\.db: damaged record at offset 4"):
         EventLog(tmp_path)
+    older = tmp_path / "older"
+    fill(older, 9, segment_bytes=200)
+    flip(older, make(4), 4)
+    EventLog(older).close()
+    with pytest.raises(CorruptLog, match=r"events\.db: damaged record at offset 4"):
+        read_all(older)
 
 
-def test_damage_in_an_older_segment_is_refused(tmp_path: Path) -> None:
-    """Also where it looks like a torn tail: an older segment cannot have one."""
-    fill(tmp_path, 9, segment_bytes=400)
-    first, second = sorted(tmp_path.glob("*.log"))[:2]
-    flip(second, second.stat().st_size - 1)
-    with pytest.raises(CorruptLog, match=second.name):
-        EventLog(tmp_path)
-    EventLog(tmp_path, check_all=False).close()
-    with pytest.raises(CorruptLog, match=second.name):
-        read_all(tmp_path)
-    second.unlink()
-    with pytest.raises(CorruptLog, match=first.name):
+def test_damage_of_a_page_is_refused(tmp_path: Path) -> None:
+    """Whatever page of SQLite it is, the log does not open or the records in the page are not read."""
+    fill(tmp_path, 60, segment_bytes=2_000)
+    path = tmp_path / DATABASE_FILE
+    whole = path.read_bytes()
+    for page in range(0, len(whole), 4096):
+        path.write_bytes(whole[:page] + bytes(64 if page else 120) + whole[page + (64 if page else 120) :])
+        with pytest.raises(CorruptLog, match=r"events\.db"):
+            EventLog(tmp_path).close()
+            read_all(tmp_path)
+    path.write_bytes(whole)
+    EventLog(tmp_path).close()
+
+
+def test_a_lost_segment_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 60, segment_bytes=500)
+    with closing(connect(tmp_path / DATABASE_FILE)) as database, database:
+        (base,) = database.execute("SELECT base FROM segments ORDER BY base LIMIT 1 OFFSET 2").fetchone()
+        database.execute("DELETE FROM segments WHERE base = ?", (base,))
+    with pytest.raises(CorruptLog, match=rf"does not end before offset (?!{base})"):
         EventLog(tmp_path)
 
 
 def test_a_lost_log_is_refused(tmp_path: Path) -> None:
-    """All segments gone, but records were acknowledged: an empty log would be a lie."""
+    """The file is gone, but records were acknowledged: an empty log would be a lie."""
     fill(tmp_path, 1)
-    segment_path(tmp_path, 0).unlink()
-    with pytest.raises(CorruptLog, match="up to offset 3"):
-        EventLog(tmp_path)
+    (tmp_path / DATABASE_FILE).unlink()
+    for _ in range(2):
+        with pytest.raises(CorruptLog, match="is missing, but records up to 3 were acknowledged"):
+            EventLog(tmp_path)
 
 
-def test_bytes_that_look_like_a_chunk_inside_a_torn_record_do_not_matter(tmp_path: Path) -> None:
-    """A JSON payload can not hold the magic; an older offset in a copied frame is not taken for a later chunk."""
-    fill(tmp_path, 2)
-    hostile = encode_chunk(0, [make(0)]).decode("latin-1").encode()
-    torn = encode_chunk(6, [Record(RecordKind.EVENT, 1, 1, hostile)])[:-1]
-    with segment_path(tmp_path, 0).open("ab") as file:
-        file.write(torn)
-    with EventLog(tmp_path) as log:
-        assert log.next_offset == 6
-
-
-def test_a_failed_fsync_takes_back_and_refuses_until_reopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After EIO the unsynced records are gone, nothing is accepted, and `reopen` continues at the synced offset."""
-
-    def broken(fd: int) -> None:
-        raise OSError(errno.EIO, "I/O error")
-
+def test_a_failed_write_takes_back_and_refuses_until_reopened(tmp_path: Path) -> None:
+    """After a full disk the unsynced records are gone, nothing is accepted, and `reopen` continues where it was."""
     with EventLog(tmp_path) as log:
         log.append([make(0)])
         log.sync()
-        log.append([make(99)])
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", broken)
-            with pytest.raises(LogFailed, match="I/O error"):
-                log.sync()
+        with full_disk(log):
+            with pytest.raises(LogFailed, match="full"):
+                log.append([make(99, 100_000)])
             with pytest.raises(LogFailed, match="reopen"):
                 log.append([make(1)])
-            with pytest.raises(LogFailed, match="I/O error"):
-                log.reopen()
-        with pytest.raises(LogFailed):
-            log.sync()
+            with pytest.raises(LogFailed):
+                log.sync()
+            log.reopen()
+            with pytest.raises(LogFailed, match="full"):
+                log.append([make(98, 100_000)])
+        assert log.next_offset == 1
         log.reopen()
         assert log.append([make(1)]) == 1
         log.sync()
     assert read_all(tmp_path) == [make(0), make(1)]
+
+
+def test_a_failed_commit_is_not_acknowledged(tmp_path: Path) -> None:
+    """A COMMIT that SQLite refuses, as it does after a failed fsync: what it held is taken back."""
+
+    class Broken(Connection):
+        def execute(self, sql: str, *arguments: Any) -> Cursor:
+            if sql == "COMMIT":
+                raise OperationalError("disk I/O error")
+            return super().execute(sql, *arguments)
+
+    with EventLog(tmp_path) as log:
+        log.append([make(0)])
+        log.sync()
+        sound = log._database.connection
+        log._database.connection = connect(tmp_path / DATABASE_FILE, isolation_level=None, factory=Broken)
+        log.append([make(99)])
+        with pytest.raises(LogFailed, match="disk I/O error"):
+            log.sync()
+        assert (log.next_offset, log.synced_offset, log.failed) == (1, 1, True)
+        log._database.connection.close()
+        log._database.connection = sound
+        log.reopen()
+        assert log.append([make(1)]) == 1
+        log.sync()
+    assert read_all(tmp_path) == [make(0), make(1)]
+
+
+def test_a_commit_returns_after_its_sync(tmp_path: Path) -> None:
+    """In WAL mode with `synchronous=FULL` SQLite calls fdatasync for the WAL before COMMIT returns."""
+    with EventLog(tmp_path) as log:
+        execute = log._database.connection.execute
+        pragmas = [execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert pragmas == ["wal", 2]
 
 
 def test_oversized_and_empty_appends(tmp_path: Path) -> None:
@@ -191,7 +255,7 @@ def test_oversized_and_empty_appends(tmp_path: Path) -> None:
     with EventLog(tmp_path) as log:
         assert log.append([]) == 0
         with pytest.raises(ValueError, match="at most"):
-            log.append([Record(0, 1, 1, bytes(MAX_CHUNK_BYTES))])
+            log.append([Record(0, 1, 1, bytes(MAX_APPEND_BYTES))])
         assert log.append([make(0)]) == 0
 
 

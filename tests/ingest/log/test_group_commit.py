@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -18,7 +17,7 @@ import pytest
 
 from trustwatch.ingest.log.event_log import EventLog, LogFailed
 from trustwatch.ingest.log.group_commit import Backpressure, GroupCommit
-from trustwatch.ingest.log.log_frames import MAX_CHUNK_BYTES
+from trustwatch.ingest.log.log_database import MAX_APPEND_BYTES
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 
@@ -36,29 +35,28 @@ def read_all(directory: Path) -> list[Record]:
 
 
 class SlowDisk:
-    """Holds each fsync until it is let go, counts them, and fails as many as it is told."""
+    """Holds each commit until it is let go, counts them, and fails as many as it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: Callable[[EventLog], None]) -> None:
         self.go = threading.Event()
         self.calls = 0
         self.failures = 0
-        self.real: Callable[[int], None] = os.fsync
+        self.real = real
 
-    def __call__(self, fd: int) -> None:
+    def commit(self, log: EventLog) -> None:
         self.calls += 1
         self.go.wait(30)
         if self.failures:
             self.failures -= 1
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.real(fd)
+            raise sqlite3.OperationalError("database or disk is full")
+        self.real(log)
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SlowDisk:
-    EventLog(tmp_path).close()
-    disk = SlowDisk()
+def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    disk = SlowDisk(EventLog._commit)
     disk.go.set()
-    monkeypatch.setattr(os, "fsync", disk)
+    monkeypatch.setattr(EventLog, "_commit", lambda log: disk.commit(log))  # noqa: PLW0108 (it gets the log)
     return disk
 
 
@@ -114,7 +112,7 @@ def test_a_single_call_larger_than_the_queue_is_let_through(tmp_path: Path, disk
         group = GroupCommit(log, queue_bytes=100)
         assert await group.commit([make(0, 5000)]) == 0
         with pytest.raises(ValueError, match="at most"):
-            await group.commit([Record(0, 1, 1, bytes(MAX_CHUNK_BYTES))])
+            await group.commit([Record(0, 1, 1, bytes(MAX_APPEND_BYTES))])
         with pytest.raises(ValueError, match="1 record"):
             await group.commit([])
         await group.close()
@@ -265,7 +263,7 @@ def test_a_full_disk_is_unavailable_and_loses_nothing_acknowledged(tmp_path: Pat
     failed = [line for line in output if line.startswith("refused")]
     acknowledged = {int(line.split()[0]): line.split()[1] for line in output if line.split()[0].isdigit()}
     assert len(failed) == 1
-    assert "File too large" in failed[0]
+    assert "disk" in failed[0]
     assert list(acknowledged) == list(range(len(acknowledged)))
     assert acknowledged[len(acknowledged) - 1] == "after"
     check_acknowledged(tmp_path, acknowledged)

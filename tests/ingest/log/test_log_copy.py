@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
-from trustwatch.ingest.log import log_copy
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_copy import LogExtent, copy_log, log_extent
+from trustwatch.ingest.log.log_database import (
+    DATABASE_FILE,
+    LogExtent,
+    copy_log,
+    encode_record,
+    log_extent,
+    open_reading,
+    segment_bases,
+)
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.log.log_segments import segment_bases, segment_path
 from trustwatch.ingest.source import Record, RecordKind
 
 
@@ -43,7 +51,8 @@ def test_the_copy_is_the_log_and_a_writer_goes_on_in_it(tmp_path: Path) -> None:
         log.append([make(30)])
         assert copy_log(tmp_path / "log", tmp_path / "copy", 0) == LogExtent(0, 30)
 
-    assert len(segment_bases(tmp_path / "copy")) > 1
+    with closing(open_reading(tmp_path / "copy")) as database:
+        assert len(segment_bases(database)) > 1
     assert read(tmp_path / "copy") == [make(number) for number in range(30)]
     with EventLog(tmp_path / "copy") as copy:
         assert copy.next_offset == 30
@@ -68,39 +77,40 @@ def test_empty_logs(tmp_path: Path) -> None:
 
 
 def test_damage_is_not_copied(tmp_path: Path) -> None:
-    """A closed segment with a bad byte, and a log that lost its last one."""
+    """A record of a closed segment with a bad byte, rows that are gone, and a file that lost its end."""
     with EventLog(tmp_path / "log", segment_bytes=500) as log:
         fill(log, 0, 30)
-    last = segment_path(tmp_path / "log", segment_bases(tmp_path / "log")[-1])
-    whole = last.read_bytes()
-    last.write_bytes(b"")
-    with pytest.raises(CorruptLog, match="whole chunks end with offset"):
-        copy_log(tmp_path / "log", tmp_path / "short", 0)
-    last.write_bytes(whole)
-    first = segment_path(tmp_path / "log", 0)
-    first.write_bytes(first.read_bytes().replace(b"3.", b"4.", 1))
-    with pytest.raises(CorruptLog, match=r"damaged chunk at byte 255 \(offset 3\)"):
+    path = tmp_path / "log" / DATABASE_FILE
+    whole = path.read_bytes()
+    raw = encode_record(3, make(3))
+    path.write_bytes(whole.replace(raw, raw[:-1] + b"x"))
+    with pytest.raises(CorruptLog, match="damaged record at offset 3"):
         copy_log(tmp_path / "log", tmp_path / "bad", 0)
+    path.write_bytes(whole)
+    for lost, message in ((4, r"from offset \d+ up to \d+ are missing"), (29, "29, but 30 were acknowledged")):
+        with closing(sqlite3.connect(path)) as database:
+            for base in segment_bases(database):
+                (name,) = database.execute("SELECT name FROM segments WHERE base = ?", (base,)).fetchone()
+                database.execute(f"DELETE FROM {name} WHERE offset = ?", (lost,))
+            database.commit()
+        with pytest.raises(CorruptLog, match=message):
+            copy_log(tmp_path / "log", tmp_path / f"lost-{lost}", 0)
+        for left in path.parent.glob(f"{DATABASE_FILE}-*"):
+            left.unlink()
+        path.write_bytes(whole)
 
 
-def test_retention_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments that go while others are copied: the copy begins behind them, or is refused where they are needed."""
+def test_retention_may_be_faster(tmp_path: Path) -> None:
+    """The copy begins where the log does, or is refused if records before that are needed."""
     with EventLog(tmp_path / "log", segment_bytes=500) as log:
         fill(log, 0, 30)
-        bases = segment_bases(tmp_path / "log")
-        seen = iter(range(100))
-
-        def path_and_drop(directory: Path, base: int) -> Path:
-            if directory == tmp_path / "log" and next(seen) == 1:  # the first one is copied
-                log.drop_before(bases[2], 0, 1_000)
-            return segment_path(directory, base)
-
-        monkeypatch.setattr(log_copy, "segment_path", path_and_drop)
-        monkeypatch.setattr(log_copy, "segment_bases", lambda _directory: bases)
-        assert copy_log(tmp_path / "log", tmp_path / "copy", bases[2]) == LogExtent(bases[2], 30)
-        assert read(tmp_path / "copy", bases[2])[0] == make(bases[2])
+        log.drop_before(20, 0, 1_000)
+        first = log.first_offset
+        assert 0 < first <= 20
+        assert copy_log(tmp_path / "log", tmp_path / "copy", first) == LogExtent(first, 30)
+        assert read(tmp_path / "copy", first)[0] == make(first)
         with pytest.raises(Unavailable, match="retention removed records"):
-            copy_log(tmp_path / "log", tmp_path / "again", bases[1])
+            copy_log(tmp_path / "log", tmp_path / "again", first - 1)
 
 
 def test_a_copy_beside_a_busy_writer_holds_all_that_was_durable(tmp_path: Path) -> None:

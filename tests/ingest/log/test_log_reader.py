@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from trustwatch.ingest.errors import CorruptLog
-from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_frames import encode_chunk
-from trustwatch.ingest.log.log_reader import BLOCK_BYTES, LogReader
-from trustwatch.ingest.log.log_segments import segment_path
+from trustwatch.ingest.log.event_log import EventLog, LogFailed
+from trustwatch.ingest.log.log_database import DATABASE_FILE, encode_record, open_reading, segment_bases
+from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
+
+from ...support.full_disk import full_disk
 
 
 def make(number: int, size: int = 20) -> Record:
@@ -32,31 +34,16 @@ def test_unsynced_records_are_not_shown(tmp_path: Path) -> None:
         assert batch.records == [make(0)]
 
 
-def test_records_taken_back_by_the_writer_are_never_served_from_a_buffer(tmp_path: Path) -> None:
-    """A reader that has buffered unsynced bytes reads again what was written in their place."""
+def test_records_taken_back_by_the_writer_are_never_served(tmp_path: Path) -> None:
+    """A reader gets what was written in their place."""
     with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
         log.append([make(0)])
         log.sync()
         log.append([make(50)])
         assert reader.poll(10, 0) is not None
-        log._fail("test", OSError("taken back"))
+        with full_disk(log), pytest.raises(LogFailed):
+            log.append([make(51, 100_000)])
         log.reopen()
-        log.append([make(1)])
-        log.sync()
-        batch = reader.poll(10, 0)
-        assert batch is not None
-        assert batch.records == [make(1)]
-
-
-def test_a_torn_chunk_at_the_tail_is_waited_for(tmp_path: Path) -> None:
-    """Half a chunk is not shown; whole and synced it is."""
-    with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
-        log.append([make(0)])
-        log.sync()
-        assert reader.poll(10, 0) is not None
-        with segment_path(tmp_path, 0).open("ab") as file:
-            file.write(encode_chunk(1, [make(1)])[:30])
-        assert reader.poll(10, 0) is None
         log.append([make(1)])
         log.sync()
         batch = reader.poll(10, 0)
@@ -77,7 +64,8 @@ def test_reader_before_the_writer(tmp_path: Path) -> None:
                 batch = reader.poll(10, 0)
                 assert batch is not None
                 assert (batch.base_offset, batch.records) == (i, [make(i)])
-        assert len(list(directory.glob("*.log"))) > 1
+        with closing(open_reading(directory)) as database:
+            assert len(segment_bases(database)) > 1
 
 
 def test_poll_wakes_when_a_record_arrives(tmp_path: Path) -> None:
@@ -96,9 +84,9 @@ def test_poll_wakes_when_a_record_arrives(tmp_path: Path) -> None:
         assert batch.records == [make(0)]
 
 
-def test_chunks_larger_than_a_block_and_across_blocks(tmp_path: Path) -> None:
-    """Chunk borders need not meet the reader's blocks."""
-    records = [make(i, size) for i, size in enumerate([10, BLOCK_BYTES * 2, 5, BLOCK_BYTES - 60, 700, 3])]
+def test_records_larger_than_a_page(tmp_path: Path) -> None:
+    """Records of any size, beside small ones."""
+    records = [make(i, size) for i, size in enumerate([10, 1 << 21, 5, 1 << 20, 700, 3, 4_000])]
     with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
         for record in records:
             log.append([record])
@@ -126,22 +114,35 @@ def test_every_seek_and_batch_size(tmp_path: Path, max_records: int) -> None:
 
 
 def test_damage_is_met_after_what_is_good_before_it(tmp_path: Path) -> None:
-    """Records before the damage are handed out; then every poll raises, naming file and byte."""
-    with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
-        for i in range(3):
-            log.append([make(i)])
+    """Records before the damage are handed out; then every poll raises, naming file and offset."""
+    with EventLog(tmp_path) as log:
+        log.append([make(i) for i in range(3)])
         log.sync()
-        path = segment_path(tmp_path, 0)
-        data = bytearray(path.read_bytes())
-        size = len(data) // 3
-        data[size + 40] ^= 1
-        path.write_bytes(data)
+    path = tmp_path / DATABASE_FILE
+    raw = encode_record(1, make(1))
+    path.write_bytes(path.read_bytes().replace(raw, raw[:-1] + b"x"))
+    with LogReader(tmp_path) as reader:
         batch = reader.poll(10, 0)
         assert batch is not None
         assert batch.records == [make(0)]
         for _ in range(2):
-            with pytest.raises(CorruptLog, match=f"0000.log: damaged chunk at byte {size} "):
+            with pytest.raises(CorruptLog, match=r"events\.db: damaged record at offset 1"):
                 reader.poll(10, 0)
+
+
+def test_a_missing_record_is_no_gap(tmp_path: Path) -> None:
+    """A row that is gone is damage, at its offset and in the hashes."""
+    with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
+        log.append([make(i) for i in range(4)])
+        log.sync()
+        log._database.connection.execute(f"DELETE FROM {log._database.table} WHERE offset = 2")
+        batch = reader.poll(10, 0)
+        assert batch is not None
+        assert batch.records == [make(0), make(1)]
+        with pytest.raises(CorruptLog, match="from offset 2 up to 3 are missing"):
+            reader.poll(10, 0)
+        with pytest.raises(CorruptLog, match="missing"):
+            reader.read_id_hashes(0, 0, 4)
 
 
 def test_an_offset_behind_the_end_is_refused(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_an_offset_behind_the_end_is_refused(tmp_path: Path) -> None:
     with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
         log.append([make(0)])
         log.sync()
-        with pytest.raises(CorruptLog, match="offset 2 is behind the end of the log, 1"):
+        with pytest.raises(CorruptLog, match="offset 2 is after the end of the log, 1"):
             reader.seek(0, 2)
 
 
@@ -165,7 +166,7 @@ def test_id_hashes_of_a_range(tmp_path: Path) -> None:
             hashes = reader.read_id_hashes(0, start, end)
             assert hashes.dtype == np.uint64
             assert hashes.tolist() == list(range(start + 1, end + 1))
-        with pytest.raises(CorruptLog, match="behind the end"):
+        with pytest.raises(CorruptLog, match="after the end"):
             reader.read_id_hashes(0, 0, 21)
         next_batch = reader.poll(100, 0)
         assert next_batch is not None

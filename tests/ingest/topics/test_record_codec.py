@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.kafka import open_group_source
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from trustwatch.ingest.kafka.shared import FairBuffer
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics import record_codec
-from trustwatch.ingest.topics.group_buffer import FairBuffer, RecordRun
-from trustwatch.ingest.topics.record_codec import SourcePartition, TopicRecord
+from trustwatch.ingest.topics.record_codec import RecordRun, SourcePartition, TopicRecord
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.records.dead_letters import RefusedInput
 from trustwatch_client.events import MAX_EVENT_BYTES

@@ -113,7 +113,7 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     wish = {"agent": name, "tenant": tenant, "issuer": issuer, "reason": f"{name} is retired"}
     made = post_json(replica, "/v1/privacy/erasures", wish)
     assert made.status_code == 202, made.text
-    children = [child_pid(first.process.pid, "api.service.group_worker")]
+    children = [child_pid(first.process.pid, "api.service.pipeline_worker")]
     first.process.kill()
     for pid in filter(None, children):
         os.kill(pid, signal.SIGKILL)

@@ -15,17 +15,17 @@ import pytest
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.forgetting import ErasedAgents
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
+
+from ...support.one_partition import EmbeddedPipeline
 
 GONE = ErasureSubject("agent", "acme", "https://as.example", "agent-3", "erased~1")
 
@@ -132,17 +132,15 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
     late = kit.records([make.event(10_000, 3, make.START_MS + 10**9), make.event(10_001, 4, make.START_MS + 10**9)])
     log = EventLog(tmp_path / "log")
     store = open_store(sqlite_url(tmp_path / "tw.db"))
-    source = LogReader(tmp_path / "log")
     settings = PipelineSettings(commit_interval_s=0.0)
-    pipeline = SinglePartitionPipeline(
-        source,
+    pipeline = EmbeddedPipeline(
+        tmp_path / "log",
         kit.processor(store.agents, 5),
         store,
         LivePolicy(PolicyBook()),
         settings,
         time.monotonic,
         time.sleep,
-        lambda _: None,
         tuning=PipelineTuning(poll_s=0.0),
     )
     for part in (records, [forget(GONE, records[-1].received_ms)], late):
@@ -150,9 +148,7 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
         log.sync()
     pipeline.start()
     try:
-        while pipeline.step():
-            pass
-        pipeline.finish()
+        pipeline.drain()
         row = store.agents.get("acme", "https://as.example", "agent-3")
         assert row is not None
         assert row.events == 1
@@ -163,7 +159,7 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
         assert store.agents.get("acme", "https://as.example", "agent-3") is None
         assert store.agents.get("acme", "https://as.example", "agent-4") is not None
     finally:
-        source.close()
+        pipeline.kill()
         store.close()
         log.close()
 

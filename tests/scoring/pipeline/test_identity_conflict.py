@@ -13,14 +13,14 @@ import pytest
 from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT, CollidingIdentities
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import RecordBatch
 from trustwatch.scoring.pipeline.settings import PipelineSettings
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+from ...support.one_partition import EmbeddedPipeline
 
 
 def conflicted(kit: Any, *given: Any, **more: Any) -> Any:
@@ -142,8 +142,8 @@ def test_an_alert_a_day(kit: Any, make: Any, tmp_path: Path) -> None:
     with closing(EventLog(tmp_path / "log")) as log:
         log.append(kit.records([*events_of(make, FIRST, 5), *attack(make, SECOND, 6, 5)]))
         log.sync()
-    with closing(open_store(sqlite_url(tmp_path / "t.db"))) as store, closing(LogReader(tmp_path / "log")) as reader:
-        run_to_the_end(kit, store, reader)
+    with closing(open_store(sqlite_url(tmp_path / "t.db"))) as store:
+        run_to_the_end(kit, store, tmp_path / "log")
         _check_alert(store, make.START_MS)
 
 
@@ -153,28 +153,25 @@ def test_a_restart_knows_whose_key_it_is(kit: Any, make: Any, tmp_path: Path) ->
         for events in (events_of(make, FIRST, 5), attack(make, SECOND, 6, 5)):
             log.append(kit.records(events))
             log.sync()
-            with closing(LogReader(tmp_path / "log")) as reader:
-                run_to_the_end(kit, store, reader)
+            run_to_the_end(kit, store, tmp_path / "log")
 
         assert [(agent.name.agent_id, agent.events) for agent in store.agents.iterate()] == [(FIRST, 5)]
         assert [letter.offset for letter in store.dead_letters.page().items] == [10, 9, 8, 7, 6, 5]
 
 
-def run_to_the_end(kit: Any, store: SqlStore, reader: LogReader) -> None:
-    pipeline = SinglePartitionPipeline(
-        reader,
+def run_to_the_end(kit: Any, store: SqlStore, log: Path) -> None:
+    pipeline = EmbeddedPipeline(
+        log,
         conflicted(kit, store.agents),
         store,
         LivePolicy(PolicyBook()),
         PipelineSettings(commit_interval_s=0.0),
         lambda: 0.0,
         lambda _: None,
-        lambda _: None,
     )
     pipeline.start()
-    while pipeline.step():
-        pass
-    pipeline.finish()
+    pipeline.drain()
+    pipeline.kill()
 
 
 def _check_alert(store: SqlStore, now_ms: int) -> None:

@@ -17,7 +17,6 @@ from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_directory import read_manifest
@@ -29,11 +28,12 @@ from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit
 from trustwatch.scoring.records.models import ModelSwitch, SwitchModel, encode_model_switch
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+from ...support.one_partition import EmbeddedPipeline
 
 NOW = 1_764_900_000_000
 POLICY = LivePolicy(PolicyBook(modes={"acme": "enforce"}))
@@ -77,7 +77,7 @@ class SwitchingPipelines:
         self.shelf = ModelRegistry(folder / "models", folder / "model")
         self.log = EventLog(folder / "log")
         self.store: SqlStore = open_store(sqlite_url(folder / "tw.db"))
-        self.readers: list[LogReader] = []
+        self.pipelines: list[EmbeddedPipeline] = []
 
     def wish(self, version: str) -> Record:
         """The command to switch to a version."""
@@ -88,7 +88,7 @@ class SwitchingPipelines:
         self.log.append(records)
         self.log.sync()
 
-    def pipeline(self, capacity: int = 1_000, batch: int = 200) -> SinglePartitionPipeline:
+    def pipeline(self, capacity: int = 1_000, batch: int = 200) -> EmbeddedPipeline:
         """A worker as `serve` makes one."""
         models = ActiveModels(self.shelf, lambda: NOW)
         chosen = models.choose(self.store.models.current_switch(0))
@@ -102,19 +102,18 @@ class SwitchingPipelines:
             edges=EdgeCollector(),
             models=models,
         )
-        self.readers.append(LogReader(self.folder / "log"))
         settings = PipelineSettings(commit_interval_s=0.0)
-        pipeline = SinglePartitionPipeline(
-            self.readers[-1],
+        pipeline = EmbeddedPipeline(
+            self.folder / "log",
             processor,
             self.store,
             POLICY,
             settings,
             time.monotonic,
             time.sleep,
-            lambda _: None,
             tuning=PipelineTuning(batch_size=batch, poll_s=0.0, retry_s=0.01),
         )
+        self.pipelines.append(pipeline)
         pipeline.start()
         return pipeline
 
@@ -126,8 +125,8 @@ class SwitchingPipelines:
         return {row.name.agent_id: row for row in self.store.agents.load(keys).values()}, decisions, switches
 
     def close(self) -> None:
-        for reader in self.readers:
-            reader.close()
+        for pipeline in self.pipelines:
+            pipeline.kill()
         self.log.close()
         self.store.close()
 
@@ -164,7 +163,7 @@ def day(site: SwitchingPipelines, world: TwoModels, kit: Any) -> list[Record]:
     return list(itertools.chain(*parts, [site.wish("one")], records[1_100:], [kit.tick(last + 7_200_000)]))
 
 
-def drain(pipeline: SinglePartitionPipeline) -> None:
+def drain(pipeline: EmbeddedPipeline) -> None:
     while pipeline.step():
         pass
     pipeline.finish()
@@ -285,7 +284,7 @@ def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: SwitchingPip
     ((letter),) = [
         processor.apply(batch).dead_letters for batch in kit.batches([site.wish("two")], itertools.repeat(10))
     ]
-    assert "can not switch" in letter[0].reason
+    assert "cannot switch" in letter[0].reason
 
 
 def test_a_new_partition_settles_its_model_as_it_is_taken_over(

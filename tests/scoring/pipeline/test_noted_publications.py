@@ -14,7 +14,7 @@ from tests.support.publishing_partition import POLICY, PublishingPartition, busy
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline import partition_commits
-from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline
+from trustwatch.scoring.pipeline.pipeline import Pipeline
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
 
 RISK = TopicNames().risk
@@ -63,7 +63,7 @@ def test_its_next_owner_tells_it(
     publisher = TopicPublisher(brokers, site.store, TopicNames(), POLICY, "https://tw")
     context = site.context(publisher.publish_risk)._replace(publisher=publisher)
     source: Any = site  # of which no records are asked for
-    group = ConsumerGroupPipeline(source, context, lambda _: kit.processor(site.store.agents, max(20, many_agents)))
+    group = Pipeline(source, context, lambda _: kit.processor(site.store.agents, max(20, many_agents)))
     group.assigned([0])
     site.written = 100
     work = group._partitions[0]

@@ -263,7 +263,7 @@ def test_a_flood_while_pages_come_ends_it(
     monkeypatch.setattr(site.store.agents, "states_of_partition", lambda *of: (pages.append(of), read(*of))[1])
     site.preload()
     assert len(pages) <= 1
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "read as they act" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "read when they act" in line]
     assert "agents=2" in line or '"agents": 2' in line or '"agents":2' in line
 
 

@@ -21,12 +21,12 @@ from tests.support.publishing_partition import (
 )
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
-from trustwatch.scoring.pipeline import group_pipeline, partition_commits
-from trustwatch.scoring.pipeline.commit_round import CommitRound
-from trustwatch.scoring.pipeline.commit_thread import CommitThread
-from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline
+from trustwatch.scoring.pipeline import partition_commits
+from trustwatch.scoring.pipeline import pipeline as pipeline_module
+from trustwatch.scoring.pipeline.commit_round import CommitRound, CommitThread
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.partition_commits import BACKLOG_S, PartitionCommits
+from trustwatch.scoring.pipeline.pipeline import Pipeline
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.records.decisions import Decision
@@ -347,7 +347,7 @@ def test_answers_wait_for_no_batch_of_another_partition_unless_there_is_a_backlo
         made.apply = lambda batch: (told.append(f"batch of {partition}"), apply(batch))[1]
         return made
 
-    group = ConsumerGroupPipeline(source, context._replace(source=source), make_processor)
+    group = Pipeline(source, context._replace(source=source), make_processor)
     group.start()
     for _ in range(2):  # of each partition the first publication waits for nothing
         site.now += 10.0
@@ -359,7 +359,7 @@ def test_answers_wait_for_no_batch_of_another_partition_unless_there_is_a_backlo
         else ["batch of 0", "risk of 0", "batch of 1", "risk of 1"]
     )
     assert not any(pipeline.commits.worker_has_many for pipeline in group._partitions.values())
-    monkeypatch.setattr(group_pipeline, "MANY_RECORDS", 2 * size)
+    monkeypatch.setattr(pipeline_module, "MANY_RECORDS", 2 * size)
     group.step()
     assert all(pipeline.commits.worker_has_many for pipeline in group._partitions.values())
     commits = [pipeline.commits for pipeline in group._partitions.values()]
@@ -376,9 +376,7 @@ def test_states_of_one_partition_after_the_other_and_decisions_between(
     """Events wait for the rows of one partition at most, and what is told for one commit of states."""
     context = site.context(lambda *_: None, commit_interval_s=20.0, commit_share=0.0)
     source: Any = TwoPartitions(site.records, 20)
-    group = ConsumerGroupPipeline(
-        source, context._replace(source=source), lambda _: kit.processor(site.store.agents, 9)
-    )
+    group = Pipeline(source, context._replace(source=source), lambda _: kit.processor(site.store.agents, 9))
     group.start()
     begun: list[tuple[list[int], bool]] = []
     start = group._commits.start

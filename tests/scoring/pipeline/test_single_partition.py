@@ -15,7 +15,6 @@ import pytest
 
 from trustwatch.ingest.errors import CorruptLog, Fenced
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record
 from trustwatch.scoring.pipeline import preloading
 from trustwatch.scoring.pipeline.ipc import (
@@ -25,14 +24,15 @@ from trustwatch.scoring.pipeline.ipc import (
     PipelineUpdateSender,
     decode_update,
 )
-from trustwatch.scoring.pipeline.partition import BESIDE_POLL_S
+from trustwatch.scoring.pipeline.pipeline import BESIDE_POLL_S
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+from ...support.one_partition import EmbeddedPipeline
 
 HOUR = 3_600_000
 
@@ -50,7 +50,7 @@ class RestartedPipelines:
         self.told: list[AgentSummary] = []
         self.pauses = 0
         self.on_pause: Callable[[], None] = lambda: None
-        self.readers: list[LogReader] = []
+        self.pipelines: list[EmbeddedPipeline] = []
 
     def append(self, records: list[Record]) -> None:
         self.log.append(records)
@@ -63,13 +63,11 @@ class RestartedPipelines:
         max_uncommitted: int = 20_000,
         batch_size: int = 1_000,
         **settings: Any,
-    ) -> SinglePartitionPipeline:
+    ) -> EmbeddedPipeline:
         store = store or self.store
-        source = LogReader(self.folder / "log")
-        self.readers.append(source)
         chosen = PipelineSettings(**{"commit_interval_s": 0.0, **settings})
-        return SinglePartitionPipeline(
-            source,
+        made = EmbeddedPipeline(
+            self.folder / "log",
             self.kit.processor(store.agents, capacity),
             store,
             POLICY,
@@ -80,6 +78,8 @@ class RestartedPipelines:
             on_risk=lambda _, agents, erased: self.told.extend(agents),
             tuning=PipelineTuning(max_uncommitted, batch_size=batch_size, retry_s=0.01, poll_s=0.0),
         )
+        self.pipelines.append(made)
+        return made
 
     def pause(self, seconds: float) -> None:
         self.pauses += 1
@@ -90,8 +90,8 @@ class RestartedPipelines:
         return {summary.name.agent_id: summary for summary in self.store.agents.iterate()}
 
     def close(self) -> None:
-        for reader in self.readers:
-            reader.close()
+        for pipeline in self.pipelines:
+            pipeline.kill()
         self.log.close()
         self.store.close()
 
@@ -115,10 +115,10 @@ def test_stored_agents_move_in_without_a_pause(
     monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 1)
     monkeypatch.setattr(preloading, "FEW", 5)
     pipeline, waits = site.pipeline(), list[float]()
-    poll = site.readers[-1].poll
-    monkeypatch.setattr(site.readers[-1], "poll", lambda most, wait_s: (waits.append(wait_s), poll(most, wait_s))[1])
+    poll = pipeline.source.poll
+    monkeypatch.setattr(pipeline.source, "poll", lambda most, wait_s: (waits.append(wait_s), poll(most, wait_s))[1])
     pipeline.start()
-    preloader, commits = pipeline._preloader, pipeline._partition.commits
+    preloader, commits = pipeline._preloader, pipeline._partitions[0].commits
     wait_for_pages(pipeline)
     commits.full_at = math.inf
     pipeline.step()
@@ -131,7 +131,7 @@ def test_stored_agents_move_in_without_a_pause(
     pipeline.close()
 
 
-def wait_for_pages(pipeline: SinglePartitionPipeline) -> None:
+def wait_for_pages(pipeline: EmbeddedPipeline) -> None:
     """Wait until the first pages of the partition were read."""
     for preload in pipeline._preloader._waiting:
         for page in preload.pages:
@@ -153,10 +153,10 @@ def test_few_agents_move_in_before_a_backlog(
     monkeypatch.setattr(site.store.agents, "load", lambda *of: (loads.append(of), load(*of))[1])
     pipeline.start()
     wait_for_pages(pipeline)
-    pipeline._partition.commits.full_at = math.inf
+    pipeline._partitions[0].commits.full_at = math.inf
     for _ in range(4):  # at most two pages, and the agents of each
         pipeline.step()
-    assert not pipeline._preloader.busy and pipeline._partition.commits.backlogged
+    assert not pipeline._preloader.busy and pipeline._partitions[0].commits.backlogged
     site.append(list(kit.records([make.event(90 + n, n, make.START_MS + 2 * 10**9 + n) for n in range(12)])))
     drain(pipeline)
     assert len(site.rows()) == 12 and loads == []
@@ -172,7 +172,7 @@ def critical(make: Any, agent: int, at_ms: int, number: int) -> list[dict[str, A
     ]
 
 
-def drain(pipeline: SinglePartitionPipeline) -> None:
+def drain(pipeline: EmbeddedPipeline) -> None:
     while pipeline.step():
         pass
     pipeline.finish()
@@ -252,9 +252,8 @@ def test_a_log_that_lost_records_is_refused(site: RestartedPipelines, kit: Any, 
     log = EventLog(other / "log")
     log.append(kit.records(make.stream(4, 3)))
     log.sync()
-    source = LogReader(other / "log")
-    wrong = SinglePartitionPipeline(
-        source,
+    wrong = EmbeddedPipeline(
+        other / "log",
         kit.processor(site.store.agents),
         site.store,
         POLICY,
@@ -265,7 +264,7 @@ def test_a_log_that_lost_records_is_refused(site: RestartedPipelines, kit: Any, 
     )
     with pytest.raises(CorruptLog, match="ends at 3"):
         wrong.start()
-    source.close()
+    wrong.kill()
     log.close()
 
 

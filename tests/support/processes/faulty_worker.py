@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trustwatch.api.child_process import run_child
-from trustwatch.api.service import group_worker
+from trustwatch.api.service import pipeline_worker
 
 WHAT, _, NUMBER = sys.argv.pop(1).partition(":")
 
@@ -40,7 +40,7 @@ def struck(real: Callable[..., Any], strike: Callable[[], None], *, after: bool 
     return call
 
 
-class FaultyWorker(group_worker.GroupPipelineWorker):
+class FaultyWorker(pipeline_worker.GroupPipelineWorker):
     """The product's worker with the fault in it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -60,7 +60,7 @@ def strike(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-group_worker.GroupPipelineWorker = FaultyWorker  # type: ignore[misc]
+pipeline_worker.GroupPipelineWorker = FaultyWorker  # type: ignore[misc]
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(group_worker.run_group_worker))
+    raise SystemExit(run_child(pipeline_worker.run_pipeline_worker))

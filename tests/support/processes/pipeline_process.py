@@ -16,7 +16,6 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
@@ -26,10 +25,11 @@ from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
+
+from ..one_partition import EmbeddedPipeline
 
 SALT = b"salt of the kill test"
 START_MS = 1_764_547_200_000
@@ -145,18 +145,17 @@ def run(folder: Path, data: Path, batch: int) -> None:
     world = records(folder)
     model = load_trained_model(folder / "model")
     store = open_store(sqlite_url(data / "trustwatch.db"))
-    log, source = EventLog(data / "log"), LogReader(data / "log")
+    log = EventLog(data / "log")
     engine = Engine(model, EngineSettings(capacity=12), store.agents)
     processor = Processor(engine, ColumnEncoder(SALT), DuplicateWindow(1_024), POLICY, edges=EdgeCollector())
-    pipeline = SinglePartitionPipeline(
-        source,
+    pipeline = EmbeddedPipeline(
+        data / "log",
         processor,
         store,
         POLICY,
         PipelineSettings(commit_interval_s=0.02),
         time.monotonic,
         time.sleep,
-        lambda done: None,
         tuning=PipelineTuning(batch_size=batch, poll_s=0.0),
     )
     pipeline.start()

@@ -13,7 +13,6 @@ import pytest
 
 from trustwatch.api.access.actuation import ACTUATION_DISPATCH_POLICY as ACTION_POLICY
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
@@ -22,7 +21,6 @@ from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, Dispatc
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.interventions import ActiveInterventions
@@ -30,6 +28,7 @@ from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryServer
+from ....support.one_partition import EmbeddedPipeline
 
 DAY = 86_400_000
 NAME = "agent-1"
@@ -42,17 +41,15 @@ class ActuatingPipeline:
         self.now = 0
         self.log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(folder / "tw.db"))
-        self.reader = LogReader(folder / "log")
         policy = LivePolicy(book)
-        self.pipeline = SinglePartitionPipeline(
-            self.reader,
+        self.pipeline = EmbeddedPipeline(
+            folder / "log",
             kit.processor(self.store.agents),
             self.store,
             policy,
             PipelineSettings(commit_interval_s=0.0),
             time.monotonic,
             time.sleep,
-            lambda _: None,
             tuning=PipelineTuning(poll_s=0.0),
         )
         self.pipeline.start()
@@ -73,9 +70,7 @@ class ActuatingPipeline:
         """Records arrive, and are applied and committed."""
         self.log.append(records)
         self.log.sync()
-        while self.pipeline.step():
-            pass
-        self.pipeline.finish()
+        self.pipeline.drain()
         self.now = records[-1].received_ms + 250
 
     def deliver(self) -> None:
@@ -90,7 +85,7 @@ class ActuatingPipeline:
         asyncio.run(drain())
 
     def close(self) -> None:
-        self.reader.close()
+        self.pipeline.kill()
         self.log.close()
         self.store.close()
 

@@ -1,8 +1,10 @@
-"""The pipeline of the partitions that a consumer group gives to this worker.
+"""The pipeline of a worker: it owns the partitions that its group assigns, or the one of the embedded log.
 
-It works as `single_partition.py` does, with a turn for each partition. The group protocol alone is no fence: a worker
-that was asleep still believes in its partitions. The store decides by compare-and-set on the position; whoever is
-refused there drops the partition.
+It reads, applies and publishes risk on one thread, with a turn for each partition, and writes commits on another, one
+round at a time, because changes that come meanwhile are cheaper in the next round.
+
+The group protocol alone does not fence: a worker that was asleep still believes that it owns its partitions. The store
+decides by compare-and-set on the position, and the pipeline drops a partition if the store refuses its commit.
 """
 
 from __future__ import annotations
@@ -16,9 +18,8 @@ from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.source import GroupSource
 
 from ..records.commits import Position
-from .commit_round import CommitRound
-from .commit_thread import CommitThread
-from .partition import PartitionPipeline, poll_timeout_s
+from .commit_round import CommitRound, CommitThread
+from .partition import PartitionPipeline
 from .partition_commits import MANY_RECORDS, MAX_UNCOMMITTED_RECORDS
 from .pipeline_context import PipelineContext
 from .preloading import AgentPreloader
@@ -27,12 +28,15 @@ from .processor import Processor
 _log = structlog.get_logger(__name__)
 
 RECLAIM_AFTER_S = 60.0
-"""A partition that the store refused us and that the group still calls ours is claimed again after this time: longer
-than a group takes to notice that a member sleeps."""
+"""A partition that the store refused and that the group still assigns to this worker is claimed again after this time,
+which is longer than a group takes to notice that a member sleeps."""
+
+BESIDE_POLL_S = 0.005
+"""Longest wait for records while a commit is written or agents are preloaded, so that their end is noticed soon."""
 
 MAX_PAUSE_S = 2.0
-"""Longest pause between two steps behind which a partition counts as ours unasked: far less than the time after which
-a group gives the partitions of a member that does not answer to others."""
+"""Longest pause between two steps after which a partition counts as ours without a check: far less than the time after
+which a group gives the partitions of a member that does not answer to others."""
 
 
 class PartitionProgress(NamedTuple):
@@ -42,22 +46,24 @@ class PartitionProgress(NamedTuple):
     behind: int  # records that wait to be applied
     received_ms: int  # arrival of the last record whose risk was published; 0 = none was
     idle: bool  # nothing waits to be applied or published
+    risk_offset: int  # all records before it are part of the published risk
 
 
-class ConsumerGroupPipeline:
-    """Implements `PartitionOwner`: one `PartitionPipeline` for each partition that is ours."""
+class Pipeline:
+    """Implements `PartitionOwner`: one `PartitionPipeline` for each owned partition."""
 
     def __init__(
         self,
         source: GroupSource,
         context: PipelineContext,
         make_processor: Callable[[int], Processor],
-        on_change: Callable[[], None] = lambda: None,
+        *,
+        shared: bool = True,
     ) -> None:
         self._source = source
         self._context = context
         self._make_processor = make_processor
-        self._on_change = on_change
+        self._shared = shared  # other workers may take partitions over; if not, a refused commit raises Fenced
         self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
         self._commits = CommitThread(context)
@@ -67,20 +73,17 @@ class ConsumerGroupPipeline:
         self.stages = context.stages
 
     def start(self) -> None:
-        """Become a member of the group."""
         self._source.join(self)
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Take partitions over; each is read from where its state was stored."""
+        """Take partitions over; each is read from its stored position."""
         _log.info("taking partitions over", partitions=sorted(partitions))
         self._drop_refused(self._commits.collect(None))
         with self.stages.timed("take_over"):
-            starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
-        self._on_change()
-        return starts
+            return {partition: self._take_over(partition) for partition in sorted(partitions)}
 
     def _take_over(self, partition: int) -> int:
-        """Take a partition over; returns where to read on. Raises as `PartitionPipeline.take_over`."""
+        """Take a partition over; return the offset to read from. Raises as `PartitionPipeline.take_over`."""
         self._fenced.pop(partition, None)
         pipeline = PartitionPipeline(partition, self._make_processor(partition), self._context)
         offset = pipeline.take_over()
@@ -101,10 +104,9 @@ class ConsumerGroupPipeline:
                 pipeline.risk.confirm_first()
                 pipeline.finish()
             except Fenced as error:
-                _log.warning("partition was somebody else's already", partition=partition, error=str(error))
+                _log.warning("another worker has the partition already", partition=partition, error=str(error))
             else:
                 _log.info("partition handed back", partition=partition, offset=pipeline.next_offset)
-        self._on_change()
 
     def lost(self, partitions: Collection[int]) -> None:
         """Drop the partitions with what was applied since the last commit; the next owner reads it again."""
@@ -115,21 +117,20 @@ class ConsumerGroupPipeline:
                 self._preloader.stop(pipeline)
                 self._forget(partition, pipeline)
                 _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
-        self._on_change()
 
     def step(self) -> int:
         """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
         if self._buffer_full:
             self._drop_refused(self._commits.collect(None))
         count = self._apply(self._poll_timeout_s())
-        for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
+        for _ in range(len(self._partitions) - 1 if count else 0):  # records at hand share the commit
             more = self._apply(0.0)
             count += more
             if not more or self._buffer_full:
                 break
         self._publish_risk()
         self._drop_refused(self._commits.collect())
-        self._tell_uncommitted()
+        self._report_uncommitted()
         if not self._commits.busy:
             self._commit_due()
         if self._can_preload or self._preloader.has_few_left:
@@ -142,13 +143,18 @@ class ConsumerGroupPipeline:
         return not any(pipeline.commits.backlogged for pipeline in self._partitions.values())
 
     def _poll_timeout_s(self) -> float:
+        """Longest wait for records: until something has to be published, committed or preloaded."""
         if self._preloader.has_agents and self._can_preload:
             return 0.0
-        beside = self._commits.busy or self._preloader.busy
-        return poll_timeout_s(self._partitions.values(), self._context.tuning.poll_s, work_beside=beside)
+        partitions = self._partitions.values()
+        if self._commits.busy or self._preloader.busy:
+            waits = [BESIDE_POLL_S]
+        else:
+            waits = [self._context.tuning.poll_s, *(partition.commits.due_in_s() for partition in partitions)]
+        return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
-    def _tell_uncommitted(self) -> None:
-        """Tell the partitions whether much waits to be committed on all of them together."""
+    def _report_uncommitted(self) -> None:
+        """Report to the partitions whether many records wait for a commit on all of them together."""
         many = self._uncommitted_records >= MANY_RECORDS
         for pipeline in self._partitions.values():
             pipeline.commits.worker_has_many = many
@@ -164,13 +170,12 @@ class ConsumerGroupPipeline:
         return any(pipeline.commits.buffer_full for pipeline in self._partitions.values())
 
     def _publish_risk(self) -> None:
-        """Publish what is due of every partition."""
         self._notice_pause()
         for pipeline in list(self._partitions.values()):
             self._publish_risk_of(pipeline)
 
     def _publish_risk_of(self, pipeline: PartitionPipeline, *, at_once: bool = False) -> bool:
-        """Publish the risk of one partition; False = it is not ours any more, and was dropped."""
+        """Publish the risk of one partition; return False if another worker owns it, and it was dropped."""
         self._notice_pause()
         try:
             pipeline.risk.publish_due(at_once=at_once)
@@ -180,10 +185,10 @@ class ConsumerGroupPipeline:
         return True
 
     def _notice_pause(self) -> None:
-        """Have the store asked before more risk is published, where a long pause may have cost us partitions."""
+        """After a long pause, check the owner of each partition in the store before more risk is published."""
         now, slept = self._context.monotonic(), self._stepped_at + MAX_PAUSE_S
         self._stepped_at = now
-        if now > slept:
+        if self._shared and now > slept:
             for pipeline in self._partitions.values():
                 pipeline.risk.confirm_first()
 
@@ -204,44 +209,46 @@ class ConsumerGroupPipeline:
         return len(batch.records)
 
     def _commit_due(self) -> None:
-        """Begin to commit what is due: decisions of all partitions, and in turns states of the one that waited longest.
+        """Begin the commits that are due: in turns all decision commits and the most overdue state commit.
 
-        Rows of states are built on this thread, and events wait meanwhile: so one partition comes after the other. A
-        transaction of decisions costs much the same for one partition as for all. Where memory is full, all is written.
+        Rows of states are built on this thread while events wait, so one partition is written at a time. A
+        transaction of decisions costs much the same for one partition as for all. If memory is full, everything is
+        written; if one partition alone waits, its state commit includes its decisions.
         """
         waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted]
         due = [pipeline for pipeline in waiting if pipeline.commits.states_due]
         is_decided = any(pipeline.commits.decisions_due for pipeline in waiting)
         if self._buffer_full:
             self._begin_commit(waiting, with_states=True)
-        elif due and (self._states_are_next or not is_decided):
+        elif due and (self._states_are_next or not is_decided or len(waiting) == 1):
             self._begin_commit([max(due, key=lambda pipeline: pipeline.commits.states_late_s)], with_states=True)
-        elif is_decided:  # what nobody waits for comes along
+        elif is_decided:  # decisions that are not urgent come along
             ready = [one for one in waiting if one.commits.decisions_due or one.commits.has_calm_decisions]
             self._begin_commit(ready, with_states=False)
 
     def _begin_commit(self, pipelines: Collection[PartitionPipeline], *, with_states: bool) -> None:
-        """Begin a commit of those whose risk can be published before."""
+        """Publish the risk of the partitions, then begin a commit of those that are still owned."""
         self._states_are_next = not with_states
         ready = [pipeline for pipeline in pipelines if self._publish_risk_of(pipeline, at_once=True)]
         if ready:
             self._commits.start([pipeline.commits for pipeline in ready], with_states=with_states)
 
     def _drop_refused(self, refused: Mapping[int, Fenced]) -> None:
-        """Drop the partitions that are not ours, as the store says."""
+        """Drop the partitions whose commits or claims the store refused."""
         for partition, error in refused.items():
+            if not self._shared:
+                raise error
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
             self.stages.counts["fenced"] += 1
             if (pipeline := self._partitions.pop(partition, None)) is None:
-                continue  # the group has taken it already
+                continue  # the group has revoked it already
             self._preloader.stop(pipeline)
             self._forget(partition, pipeline)
             self._source.pause(partition)
             self._fenced[partition] = self._context.monotonic()
-            self._on_change()
 
     def _forget(self, partition: int, pipeline: PartitionPipeline) -> None:
-        """Forget what was sent of a partition; a commit that is being written must not call it published then."""
+        """Forget what was sent of a partition; a commit that is being written must not note it as published."""
         pipeline.commits.is_dropped = True
         if self._context.publisher is not None:
             self._context.publisher.forget_partition(partition)
@@ -254,10 +261,9 @@ class ConsumerGroupPipeline:
                 if partition in self._source.owned():
                     self._drop_refused(self._commits.collect(None))
                     self._source.seek(partition, self._take_over(partition))
-                    self._on_change()
 
     def finish(self) -> None:
-        """Commit what was applied on every partition."""
+        """Commit everything that was applied on every partition."""
         self._drop_refused(self._commits.collect(None))
         while waiting := [
             pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted
@@ -270,14 +276,16 @@ class ConsumerGroupPipeline:
             self._drop_refused(CommitRound(published, self._context, with_states=False).run())
 
     def close(self) -> None:
-        """End the threads, after the commit that is being written."""
+        """End the threads after the commit that is being written."""
         self._commits.close()
         self._preloader.close()
 
     def progress(self) -> dict[int, PartitionProgress]:
-        """Progress of each of our partitions."""
         progress = {}
         for partition, pipeline in sorted(self._partitions.items()):
             behind = pipeline.count_behind()
-            progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.risk.received_ms, pipeline.idle)
+            risk = pipeline.risk
+            progress[partition] = PartitionProgress(
+                pipeline.position, behind, risk.received_ms, pipeline.idle, risk.offset
+            )
         return progress

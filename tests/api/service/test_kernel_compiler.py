@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from trustwatch.api.service import kernel_compilation
-from trustwatch.api.service.kernel_compilation import compile_beside_service, is_scoring_kept, parts_beside_service
+from trustwatch.api.service import kernel_compiler
+from trustwatch.api.service.kernel_compiler import compile_beside_service, is_scoring_kept, parts_beside_service
 from trustwatch.scoring.pipeline.kernel_warm_up import KernelPart
 
 NOTHING: set[KernelPart] = set()
@@ -31,7 +31,7 @@ def test_a_role_compiles_what_it_uses_and_is_not_kept(
     kept: set[KernelPart], workers: bool, calls: bool, wanted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The most urgent first."""
-    monkeypatch.setattr(kernel_compilation, "is_part_kept", lambda part: part in kept)
+    monkeypatch.setattr(kernel_compiler, "is_part_kept", lambda part: part in kept)
 
     assert parts_beside_service(workers=workers, calls=calls) == wanted
     assert is_scoring_kept() == kept.issuperset({KernelPart.FEATURES, KernelPart.JUDGING})
@@ -60,9 +60,9 @@ def test_what_can_not_be_compiled_is_said(tmp_path: Path) -> None:
 
 def test_a_service_that_stops_waits_for_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its end is no failure. This one would go on for longer than the test may take."""
-    monkeypatch.setattr(kernel_compilation, "_command", lambda *_: ["sleep", "3600"])
+    monkeypatch.setattr(kernel_compiler, "_command", lambda *_: ["sleep", "3600"])
 
     started = compile_parts([KernelPart.READING], tmp_path / "model", stopped=True)
 
-    assert started == ["info: compiling kernels beside the service"]
+    assert started == ["info: compiling kernels next to the service"]
     assert compile_parts([], tmp_path / "model", stopped=False) == []

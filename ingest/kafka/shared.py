@@ -1,0 +1,197 @@
+"""What both Kafka clients share: the base of their group sources, the buffer of fetched records, and last waits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterable
+from contextlib import closing
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CorruptLog, Unavailable
+from ..identities import IdentityHasher
+from ..source import PartitionOffsets, PartitionOwner, RecordBatch
+from ..topics.protocols import TopicReader, partition_offsets
+from ..topics.record_codec import RecordRun
+from .settings import KafkaClientSettings, KafkaTuning
+
+
+class KafkaGroupSource:
+    """What the group sources of both clients share. Not thread-safe: one thread calls everything."""
+
+    def __init__(
+        self, settings: KafkaClientSettings, tuning: KafkaTuning, member: str, identities: IdentityHasher
+    ) -> None:
+        self.settings = settings
+        self.topic = settings.topic_names.events
+        self.failed_polls = 0
+        self._tuning, self._member, self._identities = tuning, member, identities
+        self._buffer = FairBuffer()
+        self._owned: set[int] = set()
+        self._owner: PartitionOwner | None = None
+        self._last_poll = time.monotonic()
+        self._closed = False
+
+    def _open_reader(self) -> TopicReader:
+        """Open a reader of the topic on a separate connection."""
+        raise NotImplementedError
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        """First offset that is kept, and the one after the last. Raises Unavailable or ValueError."""
+        raise NotImplementedError
+
+    def _move(self, partition: int, offset: int) -> None:
+        """Read *partition* from *offset* on, even if it is paused."""
+        raise NotImplementedError
+
+    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
+        """Fill *hashes*, which begin with offset *start*, from offset *first* on, by a consumer without a group."""
+        raise NotImplementedError
+
+    def owned(self) -> frozenset[int]:
+        return frozenset(self._owned)
+
+    def _has_slept(self) -> bool:
+        """True after a pause so long that the group may have given our partitions to others."""
+        return time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
+        if partition not in self._owned or offset < 0:
+            raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
+        start, end = self._bounds(partition)
+        if not start <= offset <= end:
+            raise offset_out_of_range(self.topic, partition, offset, start, end)
+        self._buffer.drop([partition])
+        self._move(partition, offset)
+
+    def _gone(self, partition: int, offset: int) -> CorruptLog:
+        """Return the error that explains why an offset cannot be read; reading never skips to another."""
+        try:
+            start, end = self._bounds(partition)
+        except Unavailable:
+            return CorruptLog(f"{self.topic}[{partition}]: offset {offset} is out of range")
+        return offset_out_of_range(self.topic, partition, offset, start, end)
+
+    def end_offset(self, partition: int) -> int:
+        """See `Source.end_offset`; records after an open transaction do not count. Raises Unavailable or ValueError."""
+        return self._bounds(partition)[1]
+
+    def offsets(self, since_ms: int) -> dict[int, PartitionOffsets]:
+        """See `GroupSource.offsets`. Raises Unavailable, ConfigError."""
+        with closing(self._open_reader()) as reader:
+            return partition_offsets(reader, since_ms)
+
+    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+        """See `DurableSource.read_id_hashes`. Raises CorruptLog or Unavailable.
+
+        The hash is 0 for records that are not events, for gaps, and for records that retention removed (an event that
+        old is not repeated).
+        """
+        hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
+        if not len(hashes):
+            return hashes
+        start, end = self._bounds(partition)
+        if end_offset > end:
+            raise offset_out_of_range(self.topic, partition, end_offset, start, end)
+        if start < end_offset:
+            self._read_back(partition, max(start, start_offset), start_offset, hashes)
+        return hashes
+
+
+class FairBuffer:
+    """Runs by partition. Partitions take turns, so that a full one does not starve the others."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[int, deque[RecordRun]] = OrderedDict()
+
+    def add(self, partition: int, runs: Iterable[RecordRun]) -> None:
+        """Append *runs* to those of the same partition; runs without a gap between them are joined."""
+        waiting = self._runs.setdefault(partition, deque())
+        for run in runs:
+            if waiting and waiting[-1].base_offset + len(waiting[-1].records) == run.base_offset:
+                waiting[-1].records.extend(run.records)
+            else:
+                waiting.append(run)
+        if not waiting:
+            del self._runs[partition]
+
+    def take(self, max_records: int) -> RecordBatch | None:
+        """The next batch, at most *max_records* long; None if the buffer is empty."""
+        if not self._runs:
+            return None
+        partition, runs = next(iter(self._runs.items()))
+        base, records = runs.popleft()
+        if len(records) > max_records:
+            runs.appendleft(RecordRun(base + max_records, records[max_records:]))
+            records = records[:max_records]
+        if runs:
+            self._runs.move_to_end(partition)
+        else:
+            del self._runs[partition]
+        return RecordBatch(partition, base, records)
+
+    def first_offsets(self) -> dict[int, int]:
+        """Offset of the next record of each partition that has some."""
+        return {partition: runs[0].base_offset for partition, runs in self._runs.items()}
+
+    def drop(self, partitions: Collection[int]) -> None:
+        """Drop the records of *partitions* that were revoked, or are read from another offset."""
+        for partition in partitions:
+            self._runs.pop(partition, None)
+
+
+def offset_out_of_range(topic: str, partition: int, offset: int, start: int, end: int) -> CorruptLog:
+    """Error for *offset* of a partition that keeps [start, end), with the likely cause."""
+    where = f"{topic}[{partition}]: offset {offset}"
+    if offset < start:
+        return CorruptLog(
+            f"{where} is no longer kept, the partition starts at {start}: retention removed {start - offset} records"
+            " that were not applied yet; restore the topic, or move the stored position on and accept the loss"
+        )
+    return CorruptLog(
+        f"{where} is after the end of the partition, {end}: another cluster, a recreated topic, or acknowledged"
+        " records lost by an unclean election"
+    )
+
+
+class LastWaits:
+    """Bounds the waits of a writer for brokers once its process is to end; after one failed, none waits any more.
+
+    A worker then ends soon without brokers, and in order with them, however long its other work takes.
+    """
+
+    def __init__(self) -> None:
+        self._within_s = math.inf
+        self._since_s = -math.inf
+
+    @property
+    def over(self) -> bool:
+        """True if no call waits any more."""
+        return self._within_s <= 0.0
+
+    def begin(self, within_s: float) -> None:
+        """Limit each wait to *within_s* seconds, a running one from now on. A second call changes nothing.
+
+        Any thread and any signal handler may call this.
+        """
+        if self._within_s == math.inf:
+            self._since_s = time.monotonic()
+            self._within_s = within_s
+
+    def is_over_at(self, began_s: float, timeout_s: float) -> bool:
+        """Return whether a wait of *timeout_s* seconds that began at *began_s*, of the monotonic clock, is over."""
+        return self.left_s(began_s, timeout_s) <= 0.0
+
+    def left_s(self, began_s: float, timeout_s: float) -> float:
+        """Seconds that are left of such a wait; 0 = none."""
+        ends_s = min(began_s + timeout_s, max(began_s, self._since_s) + self._within_s)
+        return max(0.0, ends_s - time.monotonic())
+
+    def note_in_vain(self) -> None:
+        """Note that brokers did not acknowledge something."""
+        if self._within_s < math.inf:
+            self._within_s = 0.0
