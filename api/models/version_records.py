@@ -10,8 +10,13 @@ import msgspec
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
-from trustwatch.scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
-from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, calibration_curves
+from trustwatch.scoring.learning.budget_chart import (
+    AlertVerdictCounts,
+    BudgetDay,
+    CalibrationCurve,
+    budget_chart,
+    calibration_curves,
+)
 from trustwatch.scoring.learning.feedback_preview import feedback_labels
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelStatus, ModelSwitch, ModelVersion
 from trustwatch.scoring.store.database import Tenants

@@ -32,7 +32,7 @@ from ..engine.scored_batch import ScoredBatch
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.models import FLEET_PEER_GROUP, P_VALUE_EDGES, PeerGroup, PeerGroupDay
-from .settings import DRIFTED_FEATURES, DRIFTED_SCORES, DriftSettings
+from .promotion import DRIFTED_FEATURES, DRIFTED_SCORES, DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 """Edges of the bins of evidence, decades: finer cuts see differences that no alert would ever follow from."""

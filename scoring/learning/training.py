@@ -26,8 +26,7 @@ from trustwatch.models.trained_model import TrainedModel
 from ..engine.engine import EngineSettings
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision
-from .budget_check import BudgetReport, check_budget
-from .challenge_check import ChallengeExpectation, expect_challenges
+from .budget_check import BudgetReport, ChallengeExpectation, check_budget, expect_challenges
 from .walkforward import train_walk_forward
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.engine.forgetting import ErasedAgents
+from trustwatch.scoring.engine.seeded_agents import ErasedAgents
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
