@@ -30,20 +30,14 @@ TRAINED_OTHERWISE: Final = "train the model again"
 
 
 class ArrayRule(NamedTuple):
-    """Rules that an array of a model has to meet.
+    """Rules that an array of a model has to meet."""
 
-    Attributes:
-        dtype: exactly that type.
-        shape: a number, or a letter whose size is the same wherever it occurs; "K1" is K + 1.
-        low, high: range of the values, both included; None = any value of the type, but never NaN.
-        ends: +inf is a value, too.
-    """
-
-    dtype: type[np.generic]
-    shape: tuple[int | str, ...]
+    dtype: type[np.generic]  # exactly that type
+    shape: tuple[int | str, ...]  # a number, or a letter whose size is the same wherever it occurs; "K1" is K + 1
+    # low, high: range of the values, both included; None = any value of the type, but never NaN
     low: float | None = None
     high: float | None = None
-    ends: bool = False
+    ends: bool = False  # +inf is a value, too
 
 
 class ArrayForm(NamedTuple):

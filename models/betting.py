@@ -121,22 +121,16 @@ of others (agents that live for one task), all count from their first event on."
 
 
 class AlarmTail(NamedTuple):
-    """Agent-day maxima of normal evidence beyond a level.
+    """Agent-day maxima of normal evidence beyond a level."""
 
-    Attributes:
-        start: natural log; below it lie all but `share` of the agent-days.
-        scale: mean excess over `start`, natural log, at the upper end of its uncertainty. It is taken from the median,
-            so that a few wild days of the history do not set the thresholds of all.
-        share: in (0, 1], agent-days above `start`.
-        days: agent-days of the history; fewer than MIN_AGENT_DAYS make the tail unusable.
-        rehearsed: they followed what had been learned, as days to come do. Days held out at random lie among known
-            ones and are calmer.
-    """
-
-    start: float
+    start: float  # natural log; below it lie all but `share` of the agent-days
+    # mean excess over `start`, natural log, at the upper end of its uncertainty. It is taken from the median, so that a
+    # few wild days of the history do not set the thresholds of all.
     scale: float
-    share: float
-    days: int
+    share: float  # in (0, 1], agent-days above `start`
+    days: int  # agent-days of the history; fewer than MIN_AGENT_DAYS make the tail unusable
+    # they followed what had been learned, as days to come do. Days held out at random lie among known ones and are
+    # calmer.
     rehearsed: bool = False
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -32,19 +33,12 @@ LEARN_EVENTS, LEARN_DAYS = 2_000, 3
 
 
 class LearningProgress(NamedTuple):
-    """History that there is, and that is needed.
+    """History that there is, and that is needed."""
 
-    Attributes:
-        events: that counted for agents, ever.
-        days: between the first and the last of them, by their own time, without a twentieth at each end.
-        over_budget: version that was trained and breaks the alert budget on its own history; "" = there is none.
-        held: a person went back to learning, so that nothing is trained before somebody orders it.
-    """
-
-    events: int
-    days: float
-    over_budget: str = ""
-    held: bool = False
+    events: int  # that counted for agents, ever
+    days: float  # between the first and the last of them, by their own time, without a twentieth at each end
+    over_budget: str = ""  # version that was trained and breaks the alert budget on its own history; "" = there is none
+    held: bool = False  # a person went back to learning, so that nothing is trained before somebody orders it
 
     @property
     def is_enough(self) -> bool:
@@ -155,24 +149,19 @@ def had_a_model(store: SqlStore) -> bool:
     return len({switch.version for switch in store.models.list_switches()}) > 1
 
 
+@dataclass(eq=False, repr=False)
 class FirstTraining:
     """Decides when to train the first model, and which one to bring into force."""
 
-    def __init__(
-        self,
-        store: SqlStore,
-        registry: ModelRegistry,
-        now_ms: Callable[[], int] = clock.now_ms,
-        monotonic: Callable[[], float] = clock.monotonic,
-        *,
-        budget: AlertBudget = AlertBudget(),  # noqa: B008
-    ) -> None:
-        self._budget = budget
+    store: SqlStore
+    registry: ModelRegistry
+    now_ms: Callable[[], int] = clock.now_ms
+    monotonic: Callable[[], float] = clock.monotonic
+    _: KW_ONLY
+    budget: AlertBudget = field(default_factory=AlertBudget)
+
+    def __post_init__(self) -> None:
         self._tried_for_budget = False
-        self._store = store
-        self._registry = registry
-        self._now_ms = now_ms
-        self._monotonic = monotonic
         self._looked_at = self._logged_at = float("-inf")
         self._seen: deque[int] = deque(maxlen=QUIET_LOOKS + 1)
         self._asked: Counter[str] = Counter()
@@ -182,37 +171,37 @@ class FirstTraining:
 
         Never after a model was in force: who went back to learning has a reason, and orders the next training.
         """
-        if self._monotonic() - self._looked_at < LOOK_EVERY_S:
+        if self.monotonic() - self._looked_at < LOOK_EVERY_S:
             return False
-        self._looked_at = self._monotonic()
-        extent, now_ms = self._store.agents.history_extent(), self._now_ms()
+        self._looked_at = self.monotonic()
+        extent, now_ms = self.store.agents.history_extent(), self.now_ms()
         progress = learning_progress(extent)
         self._log_progress(progress)
         self._seen.append(extent.events)
         settled = len(self._seen) > QUIET_LOOKS and extent.events <= MOST_GROWTH * self._seen[0]
         if not (progress.is_enough and settled and self._may_try(extent.events, now_ms)):
             return False
-        if had_a_model(self._store) or self.ready_version() is not None:
+        if had_a_model(self.store) or self.ready_version() is not None:
             return False
-        self._store.metadata.put(TRIED_EVENTS_KEY, str(extent.events))
+        self.store.metadata.put(TRIED_EVENTS_KEY, str(extent.events))
         return True
 
     def _may_try(self, events: int, now_ms: int) -> bool:
         if not self._tried_for_budget and self._was_judged_by_another_budget():
             self._tried_for_budget = True  # once a start, and the budget changes with one: a failure is no loop
             return True
-        last_ms = int(self._store.metadata.get(LAST_TRAINING_KEY) or 0)
-        tried = int(self._store.metadata.get(TRIED_EVENTS_KEY) or 0)
+        last_ms = int(self.store.metadata.get(LAST_TRAINING_KEY) or 0)
+        tried = int(self.store.metadata.get(TRIED_EVENTS_KEY) or 0)
         return not last_ms or (events >= TRY_AGAIN_GROWTH * tried and now_ms >= last_ms + TRY_AGAIN_MS)
 
     def _was_judged_by_another_budget(self) -> bool:
         """Tell whether the budget was changed since the newest training: its verdict says nothing then."""
-        newest = next(iter(self._store.models.page("challenger").items), None)
-        return newest is not None and not is_judged_by(newest.trained, self._budget)
+        newest = next(iter(self.store.models.page("challenger").items), None)
+        return newest is not None and not is_judged_by(newest.trained, self.budget)
 
     def _log_progress(self, progress: LearningProgress) -> None:
-        if self._monotonic() - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = self._monotonic()
+        if self.monotonic() - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = self.monotonic()
             _log.info("learning", **progress._asdict(), enough=progress.is_enough)
 
     def ready_version(self) -> str | None:
@@ -220,11 +209,11 @@ class FirstTraining:
 
         One that is gone, or was asked for in vain, does not stand in the way of the next.
         """
-        if had_a_model(self._store):
+        if had_a_model(self.store):
             return None
-        for challenger in self._store.models.page("challenger").items:
+        for challenger in self.store.models.page("challenger").items:
             kept = challenger.trained.get("over_budget") == []  # said by our own training alone
-            if not (kept and is_judged_by(challenger.trained, self._budget)):
+            if not (kept and is_judged_by(challenger.trained, self.budget)):
                 continue
             if self._asked[challenger.version] < MOST_ASKS and self._lies_there(challenger):
                 return challenger.version
@@ -236,7 +225,7 @@ class FirstTraining:
 
     def _lies_there(self, version: ModelVersion) -> bool:
         try:
-            self._registry.find_directory(version.version, version.digest)
+            self.registry.find_directory(version.version, version.digest)
         except ModelError:
             return False
         return True

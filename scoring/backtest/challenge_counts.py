@@ -33,17 +33,11 @@ _NUMBERED_CALLS = 1024
 
 
 class _SessionAnswers(msgspec.Struct, gc=False):
-    """Answers of a session that others may have written.
+    """Answers of a session that others may have written."""
 
-    Attributes:
-        calls: traced so far.
-        untrusted: bit i is of the i-th latest call.
-        any_untrusted: whether one was, however long ago.
-    """
-
-    calls: int = 0
-    untrusted: int = 0
-    any_untrusted: bool = False
+    calls: int = 0  # traced so far
+    untrusted: int = 0  # bit i is of the i-th latest call
+    any_untrusted: bool = False  # whether one was, however long ago
 
     def add(self, untrusted: bool) -> None:
         """Count a call."""
@@ -147,19 +141,12 @@ class ChallengedKind(NamedTuple):
 
 
 class ChallengedCalls(msgspec.Struct):
-    """Challenged calls of one kind.
+    """Challenged calls of one kind."""
 
-    Attributes:
-        calls: how many.
-        agents: keys of those who would have made them.
-        reasons: codes, by how many of the calls had them.
-        example: time, id and strongest reason of the first of them.
-    """
-
-    calls: int = 0
-    agents: set[int] = msgspec.field(default_factory=set)
-    reasons: Counter[str] = msgspec.field(default_factory=Counter)
-    example: tuple[int, str, str] | None = None
+    calls: int = 0  # how many
+    agents: set[int] = msgspec.field(default_factory=set)  # keys of those who would have made them
+    reasons: Counter[str] = msgspec.field(default_factory=Counter)  # codes, by how many of the calls had them
+    example: tuple[int, str, str] | None = None  # time, id and strongest reason of the first of them
 
     def add(self, other: ChallengedCalls) -> None:
         """Take over what was counted elsewhere."""
@@ -170,22 +157,15 @@ class ChallengedCalls(msgspec.Struct):
 
 
 class ChallengeCounts(msgspec.Struct):
-    """Calls asked about and challenged, of one share under one model.
+    """Calls asked about and challenged, of one share under one model."""
 
-    Attributes:
-        missing_because: why nothing was asked; "" = it was.
-        thresholds: by effect, of tenants that have none of their own; None = none can be promised, and nothing of that
-            effect is challenged.
-        tenants_with_own: number of those that have.
-        units: of dtype UNIT_ROW, honest calls alone where labels tell them.
-        kinds: challenged calls by kind, whoever made them.
-    """
-
-    missing_because: str = ""
+    missing_because: str = ""  # why nothing was asked; "" = it was
+    # by effect, of tenants that have none of their own; None = none can be promised, and nothing of that effect is
+    # challenged
     thresholds: dict[str, ChallengeThreshold | None] = {}
-    tenants_with_own: int = 0
-    units: Any = None
-    kinds: dict[ChallengedKind, ChallengedCalls] = {}
+    tenants_with_own: int = 0  # number of those that have
+    units: Any = None  # of dtype UNIT_ROW, honest calls alone where labels tell them
+    kinds: dict[ChallengedKind, ChallengedCalls] = {}  # challenged calls by kind, whoever made them
 
     def add(self, other: ChallengeCounts) -> None:
         """Add those of another share, whose agents are others."""
@@ -305,27 +285,21 @@ _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 class EffectChallenges(msgspec.Struct, frozen=True):
-    """Calls of one effect, or of all (`all`).
-
-    Attributes:
-        budget: calls of 1,000 that may wait; None for all effects, which have no budget together.
-        calls, challenged: counted.
-        per_1000: challenged of 1,000; None = there were no calls.
-        within: where the share lies in 95 of 100 histories like this one, calls of a session taken together.
-        threshold: score that is exceeded by what waits, of tenants that have none of their own; None = none can be
-            promised, so nothing of theirs waits.
-        threshold_of: effect of the held-out calls that the threshold was read from.
-        budget_kept: True where all of *within* is inside the budget, False where none is; None = too few calls to tell.
-    """
+    """Calls of one effect, or of all (`all`)."""
 
     effect: str
-    budget: float | None
+    budget: float | None  # calls of 1,000 that may wait; None for all effects, which have no budget together
+    # calls, challenged: counted
     calls: int
     challenged: int
-    per_1000: float | None
+    per_1000: float | None  # challenged of 1,000; None = there were no calls
+    # where the share lies in 95 of 100 histories like this one, calls of a session taken together
     within: tuple[float, float] | None
+    # score that is exceeded by what waits, of tenants that have none of their own; None = none can be promised, so
+    # nothing of theirs waits
     threshold: float | None
-    threshold_of: str | None
+    threshold_of: str | None  # effect of the held-out calls that the threshold was read from
+    # True where all of *within* is inside the budget, False where none is; None = too few calls to tell
     budget_kept: bool | None
 
     @property
@@ -354,32 +328,23 @@ class ChallengedCallKind(msgspec.Struct, frozen=True):
 
 
 class CallChallengeReport(msgspec.Struct, frozen=True):
-    """Calls that a person would have been asked about.
+    """Calls that a person would have been asked about."""
 
-    Attributes:
-        missing_because: why nothing was asked; None = it was.
-        honest_only: whether labels left bad sessions, and events without label, out of all but *kinds*.
-        effects: those that occur, and `all` at the end.
-        sessions, sessions_challenged: events without a session count as one by agent and day.
-        agents, agents_challenged: who asked, and who was challenged at least once.
-        left_with_trust: of the challenged calls, those that would have waited if a person had trusted each new access
-            path with its first call.
-        kinds: the most frequent first, cut at `MAX_LISTED_KINDS`.
-        kinds_challenged: how many there are.
-        tenants_with_own_thresholds: how many tenants of the model's history have thresholds of their own, which their
-            calls are compared with.
-    """
-
-    missing_because: str | None
-    honest_only: bool
-    effects: list[EffectChallenges]
+    missing_because: str | None  # why nothing was asked; None = it was
+    honest_only: bool  # whether labels left bad sessions, and events without label, out of all but *kinds*
+    effects: list[EffectChallenges]  # those that occur, and `all` at the end
+    # sessions, sessions_challenged: events without a session count as one by agent and day
     sessions: int
     sessions_challenged: int
+    # agents, agents_challenged: who asked, and who was challenged at least once
     agents: int
     agents_challenged: int
+    # of the challenged calls, those that would have waited if a person had trusted each new access path with its first
+    # call
     left_with_trust: int
-    kinds: list[ChallengedCallKind]
-    kinds_challenged: int
+    kinds: list[ChallengedCallKind]  # the most frequent first, cut at `MAX_LISTED_KINDS`
+    kinds_challenged: int  # how many there are
+    # how many tenants of the model's history have thresholds of their own, which their calls are compared with
     tenants_with_own_thresholds: int
 
     @property

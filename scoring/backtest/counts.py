@@ -138,51 +138,37 @@ EVENT_ROW = np.dtype(
 
 
 class BacktestCounts(msgspec.Struct):
-    """Counts of events, level changes and alerts under one model.
-
-    Attributes:
-        events, duplicates, malformed, mended, late: records, as `replay` counts them, warm-up included.
-        counted: events that count (not before the plan's `since`).
-        agents, agent_days: among those that count; a day is one of UTC on which the agent did something.
-        changes: level changes by (before, after, cause).
-        rises: int64 (3,), how often an event brought an agent from below medium, high, critical to it or above.
-        sweep: int64 (b, 3), the same at each budget tried.
-        hours: events by hour since 1970.
-        rises_by_hour: rises by (hour, level reached).
-        rises_by_concern: rises by (concern, level reached).
-        peaks: highest level of agents that reached medium or more.
-        alerts: rises of a level, one by one.
-        hasty_agents: agents that did days of their work within an hour, see `AgentPaces`.
-        self_asserted: work that counts, and that no token vouches for: no failed sign-ins.
-        claimed_agents: agents of whose work that counts all is such, whatever tokens they asked for.
-        policed: by policy of the plan.
-        challenges: calls that a person would have been asked about.
-        rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
-    """
+    """Counts of events, level changes and alerts under one model."""
 
     model_version: str
-    sweep: Any
+    sweep: Any  # int64 (b, 3), the same at each budget tried
+    # events, duplicates, malformed, mended, late: records, as `replay` counts them, warm-up included
     events: int = 0
-    counted: int = 0
+    counted: int = 0  # events that count (not before the plan's `since`)
     duplicates: int = 0
     malformed: int = 0
     mended: int = 0
     late: int = 0
+    # agents, agent_days: among those that count; a day is one of UTC on which the agent did something
     agents: int = 0
     agent_days: int = 0
-    hasty_agents: int = 0
-    self_asserted: int = 0
-    claimed_agents: int = 0
+    hasty_agents: int = 0  # agents that did days of their work within an hour, see `AgentPaces`
+    self_asserted: int = 0  # work that counts, and that no token vouches for: no failed sign-ins
+    claimed_agents: int = 0  # agents of whose work that counts all is such, whatever tokens they asked for
+    # level changes by (before, after, cause)
     changes: Counter[tuple[int, int, str]] = msgspec.field(default_factory=Counter)
+    # int64 (3,), how often an event brought an agent from below medium, high, critical to it or above
     rises: Any = msgspec.field(default_factory=lambda: np.zeros(len(ALERTING_LEVELS), np.int64))
-    hours: Counter[int] = msgspec.field(default_factory=Counter)
-    rises_by_hour: Counter[tuple[int, int]] = msgspec.field(default_factory=Counter)
+    hours: Counter[int] = msgspec.field(default_factory=Counter)  # events by hour since 1970
+    rises_by_hour: Counter[tuple[int, int]] = msgspec.field(default_factory=Counter)  # rises by (hour, level reached)
+    # rises by (concern, level reached)
     rises_by_concern: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)
-    peaks: dict[AgentIdentity, int] = {}
-    alerts: list[BacktestAlert] = []
-    policed: list[PolicySimulationResult] = []
+    peaks: dict[AgentIdentity, int] = {}  # highest level of agents that reached medium or more
+    alerts: list[BacktestAlert] = []  # rises of a level, one by one
+    policed: list[PolicySimulationResult] = []  # by policy of the plan
+    # calls that a person would have been asked about
     challenges: ChallengeCounts = msgspec.field(default_factory=ChallengeCounts)
-    rows: Any = None
+    rows: Any = None  # of dtype EVENT_ROW, in the order of the history; empty unless they are kept
 
 
 class BacktestCounter:

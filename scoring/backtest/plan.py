@@ -29,39 +29,22 @@ BUDGET_FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class BacktestPlan(NamedTuple):
-    """One back-test.
+    """One back-test."""
 
-    Attributes:
-        paths: files of events (JSON lines, plain or gzip), oldest first.
-        models: directories of the models to run, one or two.
-        settings: of the engine, budget included.
-        books: token policies to judge by, one or two.
-        budgets: alert budgets to try beside that of the settings.
-        domains: the tenants' internal domains.
-        since: what happened before it moves state and is not counted; None = all counts.
-        before: what happened from then on is left out; None = nothing is.
-        labels: label file; None = there is none.
-        leave_out: classes of labels that count for nothing.
-        jobs: processes.
-        after: what happened before it is left out, warm-up included; None = nothing is.
-        keep_rows: whether the scores of every event are kept (they are where there are labels).
-        ask_calls: whether calls are asked about, as before they are made.
-    """
-
-    paths: Sequence[Path]
-    models: Sequence[Path]
-    settings: EngineSettings = EngineSettings()
-    books: Sequence[PolicyBook] = ()
-    budgets: Sequence[AlertBudget] = ()
-    domains: Mapping[str, Sequence[str]] = {}
-    since: datetime | None = None
-    before: datetime | None = None
-    labels: Path | None = None
-    leave_out: Sequence[str] = ()
-    jobs: int = 1
-    keep_rows: bool = False
-    after: datetime | None = None
-    ask_calls: bool = True
+    paths: Sequence[Path]  # files of events (JSON lines, plain or gzip), oldest first
+    models: Sequence[Path]  # directories of the models to run, one or two
+    settings: EngineSettings = EngineSettings()  # of the engine, budget included
+    books: Sequence[PolicyBook] = ()  # token policies to judge by, one or two
+    budgets: Sequence[AlertBudget] = ()  # alert budgets to try beside that of the settings
+    domains: Mapping[str, Sequence[str]] = {}  # the tenants' internal domains
+    since: datetime | None = None  # what happened before it moves state and is not counted; None = all counts
+    before: datetime | None = None  # what happened from then on is left out; None = nothing is
+    labels: Path | None = None  # label file; None = there is none
+    leave_out: Sequence[str] = ()  # classes of labels that count for nothing
+    jobs: int = 1  # processes
+    keep_rows: bool = False  # whether the scores of every event are kept (they are where there are labels)
+    after: datetime | None = None  # what happened before it is left out, warm-up included; None = nothing is
+    ask_calls: bool = True  # whether calls are asked about, as before they are made
 
 
 def default_budgets(budget: AlertBudget) -> list[AlertBudget]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -220,13 +221,7 @@ _REQUEST_CODES = np.isin(np.arange(len(EVENT_TYPES)), [EVENT_TYPES.index(kind) f
 
 
 class SimulatedRevocation(msgspec.Struct):
-    """An agent whose tokens would have been revoked.
-
-    Attributes:
-        until_ms: when its level was one again that revokes nothing; 0 = not within the history.
-        later_events: events of the agent meanwhile, which a revocation would have stopped.
-        enforced: whether the policy is acted on for this agent as it stands.
-    """
+    """An agent whose tokens would have been revoked."""
 
     agent: AgentName
     agent_type: str
@@ -235,36 +230,31 @@ class SimulatedRevocation(msgspec.Struct):
     level: int
     risk_score: float
     reasons: tuple[str, ...]
-    enforced: bool
-    until_ms: int = 0
-    later_events: int = 0
+    enforced: bool  # whether the policy is acted on for this agent as it stands
+    until_ms: int = 0  # when its level was one again that revokes nothing; 0 = not within the history
+    later_events: int = 0  # events of the agent meanwhile, which a revocation would have stopped
 
 
 class PolicySimulationResult(msgspec.Struct):
-    """Outcomes of the requests of a history under one policy.
+    """Outcomes of the requests of a history under one policy."""
 
-    Attributes:
-        counts: requests by (event type, level, outcome).
-        enforced: requests that are not simply allowed and whose agent the policy is enforced for.
-        agents: outcomes by agent, of agents with one that is not `allowed`.
-        revoked: in the order of the history.
-    """
-
-    counts: Counter[tuple[str, int, str]]
-    enforced: int
-    agents: dict[AgentIdentity, Counter[str]]
-    revoked: list[SimulatedRevocation]
+    counts: Counter[tuple[str, int, str]]  # requests by (event type, level, outcome)
+    enforced: int  # requests that are not simply allowed and whose agent the policy is enforced for
+    agents: dict[AgentIdentity, Counter[str]]  # outcomes by agent, of agents with one that is not `allowed`
+    revoked: list[SimulatedRevocation]  # in the order of the history
 
 
+@dataclass(eq=False, repr=False)
 class PolicySimulation:
     """Evaluates the requests of one share under a policy."""
 
-    def __init__(self, book: PolicyBook, from_ms: int = 0) -> None:
+    book: PolicyBook
+    from_ms: int = 0
+
+    def __post_init__(self) -> None:
         self.result = PolicySimulationResult(Counter(), 0, {}, [])
-        self._book = book
-        self._from_ms = from_ms
         self._open: dict[int, SimulatedRevocation] = {}
-        tables = [book.table, *(rule.table(book.table) for rule in book.rules)]
+        tables = [self.book.table, *(rule.table(self.book.table) for rule in self.book.rules)]
         self._plain = np.array([all(_allows_everything(table[level]) for table in tables) for level in RiskLevel])
         self._least_s = np.array([min(table[level].max_token_lifetime_s for table in tables) for level in RiskLevel])
         self._revokes = np.array([any(table[level].revoke for table in tables) for level in RiskLevel])
@@ -295,7 +285,7 @@ class PolicySimulation:
             effective_policy.enforced,
         )
         self._open[decision.agent.key] = entry
-        if at_ms >= self._from_ms:
+        if at_ms >= self.from_ms:
             self.result.revoked.append(entry)
 
     def simulate_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
@@ -347,7 +337,7 @@ class PolicySimulation:
 
     def _outcome(self, question: AccessRequest, effective_policy: EffectivePolicy, level: int, shorter: bool) -> str:
         verdict = evaluate_policy(
-            question, effective_policy._replace(mode=ENFORCE), RiskLevel(level), self._book.version
+            question, effective_policy._replace(mode=ENFORCE), RiskLevel(level), self.book.version
         )
         if verdict.reason == STEP_UP:
             return HELD
@@ -364,7 +354,7 @@ class PolicySimulation:
             self.result.agents.setdefault(name.identity, Counter())[outcome] += 1
 
     def _effective_policy(self, name: AgentName, agent_type: str, concern: str) -> EffectivePolicy:
-        return self._book.effective_policy(*name.identity, agent_type, concern)
+        return self.book.effective_policy(*name.identity, agent_type, concern)
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:

@@ -174,17 +174,12 @@ class CalibrationPoint(NamedTuple):
 
 
 class CalibrationCurve(NamedTuple):
-    """Calibration of one peer group.
-
-    Attributes:
-        events: held-out events that it rests on.
-        own: whether they are the group's own; if not, they are the fleet's.
-    """
+    """Calibration of one peer group."""
 
     tenant: TenantName
     agent_type: AgentType
-    events: Annotated[int, member("held-out events that it is based on", 4210)]
-    own: bool
+    events: Annotated[int, member("held-out events that it is based on", 4210)]  # held-out events that it rests on
+    own: bool  # whether they are the group's own; if not, they are the fleet's
     points: Annotated[tuple[CalibrationPoint, ...], member("points of the curve, by score")]
 
 

@@ -45,19 +45,12 @@ class LevelBudgetReport(NamedTuple):
 
 
 class BudgetReport(NamedTuple):
-    """Alerts that the thresholds of a model allow, and those that they would have raised on its history.
+    """Alerts that the thresholds of a model allow, and those that they would have raised on its history."""
 
-    Attributes:
-        agent_days: days on which an agent was active, summed over agents.
-        levels: medium, high, critical.
-        groups_of_their_own: peer groups that have history enough for a calibration of their own.
-        groups_of_the_fleet: peer groups that are judged by the fleet's.
-    """
-
-    agent_days: int
-    levels: tuple[LevelBudgetReport, ...]
-    groups_of_their_own: int
-    groups_of_the_fleet: int
+    agent_days: int  # days on which an agent was active, summed over agents
+    levels: tuple[LevelBudgetReport, ...]  # medium, high, critical
+    groups_of_their_own: int  # peer groups that have history enough for a calibration of their own
+    groups_of_the_fleet: int  # peer groups that are judged by the fleet's
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
@@ -191,25 +184,17 @@ _Ints = npt.NDArray[np.int64]
 
 
 class ChallengeExpectation(NamedTuple):
-    """Calls of 1,000 that wait where nobody answers, of agents whose changes the thresholds have not seen.
+    """Calls of 1,000 that wait where nobody answers, of agents whose changes the thresholds have not seen."""
 
-    Attributes:
-        calls, agents, tenants: of the rehearsed end of the history.
-        days: that it lasted.
-        waiting_agents: of the agents, those with calls that would wait.
-        budget: calls of 1,000 that may wait, of these calls.
-        expected: of 1,000.
-        at_most: of 1,000, roughly.
-    """
-
+    # calls, agents, tenants: of the rehearsed end of the history
     calls: int
     agents: int
     tenants: int
-    days: float
-    waiting_agents: int
-    budget: float
-    expected: float
-    at_most: float
+    days: float  # that it lasted
+    waiting_agents: int  # of the agents, those with calls that would wait
+    budget: float  # calls of 1,000 that may wait, of these calls
+    expected: float  # of 1,000
+    at_most: float  # of 1,000, roughly
 
     @property
     def is_shown(self) -> bool:

@@ -53,17 +53,11 @@ CountArray = npt.NDArray[np.int64]
 
 
 class DistributionSketch(NamedTuple):
-    """Distributions of one group and day, or of several.
+    """Distributions of one group and day, or of several."""
 
-    Attributes:
-        features: int64 (F, EVIDENCE_BINS), events by evidence of each feature.
-        p_values: int64 (P_VALUE_BINS,), events by p-value, tenths.
-        blocks: agent-days that they come from.
-    """
-
-    features: CountArray
-    p_values: CountArray
-    blocks: int
+    features: CountArray  # int64 (F, EVIDENCE_BINS), events by evidence of each feature
+    p_values: CountArray  # int64 (P_VALUE_BINS,), events by p-value, tenths
+    blocks: int  # agent-days that they come from
 
     @staticmethod
     def empty(features: int) -> DistributionSketch:
