@@ -20,7 +20,7 @@ from trustwatch.ingest.settings import Secret, reveal
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.forgetting import ErasedAgents
+from trustwatch.scoring.engine.seeded_agents import ErasedAgents
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.policy_file import read_policy_book

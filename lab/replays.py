@@ -28,7 +28,7 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.scoring.backtest import runner
+from trustwatch.scoring.backtest import counts
 from trustwatch.scoring.backtest.plan import BacktestPlan, EventLabel, history_end, read_labels
 from trustwatch.scoring.backtest.result import BacktestSide, build_result
 from trustwatch.scoring.engine import risk
@@ -221,7 +221,7 @@ def run_backtests(
                 budgeted = plan._replace(settings=session.engine_settings.with_budget(budget))
                 for policy, book in books.items():
                     tried = budgeted._replace(books=[book])
-                    outcomes[Run(name, factor, policy)] = build_result(tried, *runner.run_backtest(tried), known).sides[
+                    outcomes[Run(name, factor, policy)] = build_result(tried, *counts.run_backtest(tried), known).sides[
                         0
                     ]
     return outcomes

@@ -9,33 +9,35 @@ they are loaded. Every message names the array and what is wrong with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.baseline import MAX_ITEMS
+from trustwatch.ingest.features.habits_of_others import COMPARED_KINDS, MOST_BITS
+
+from .calibration import FLEET_GROUP
+from .concerns import CONCERNS, FeatureRoles
+from .feature_tails import SURPRISE_CAP
+from .trained_model import ODD_SHAPE
 
 ADVICE: Final = "the model was damaged or made by hand: copy it again or train it again"
 TRAINED_OTHERWISE: Final = "train the model again"
 
 
 class ArrayRule(NamedTuple):
-    """Rules that an array of a model has to meet.
+    """Rules that an array of a model has to meet."""
 
-    Attributes:
-        dtype: exactly that type.
-        shape: a number, or a letter whose size is the same wherever it occurs; "K1" is K + 1.
-        low, high: range of the values, both included; None = any value of the type, but never NaN.
-        ends: +inf is a value, too.
-    """
-
-    dtype: type[np.generic]
-    shape: tuple[int | str, ...]
+    dtype: type[np.generic]  # exactly that type
+    shape: tuple[int | str, ...]  # a number, or a letter whose size is the same wherever it occurs; "K1" is K + 1
+    # low, high: range of the values, both included; None = any value of the type, but never NaN
     low: float | None = None
     high: float | None = None
-    ends: bool = False
+    ends: bool = False  # +inf is a value, too
 
 
 class ArrayForm(NamedTuple):
@@ -141,3 +143,265 @@ def longest_run(keys: NDArray[np.uint64]) -> int:
 def array_bytes(form: ArrayForm) -> int:
     """Bytes that an array of this form takes."""
     return np.dtype(form.dtype).itemsize * math.prod(form.shape)
+
+
+GROUP: Final = "detector"
+_LONGEST_PATH = 1e4
+"""Steps that no path of a tree has, its leaf's share included: twelve steps and the logarithm of 4,096 rows."""
+_STEEPEST = 1e300
+_DECADES = 1e6
+_EXACT = 2.0**53
+
+_DETECTOR_SIZES: Final[Mapping[str, int]] = {
+    "T": 10_000,  # trees
+    "S": 4096,  # slots of a tree
+    "K": 4096,  # knots of a tail
+    **dict.fromkeys("GHIJLPUVWXY", 1 << 20),  # peer groups
+    **dict.fromkeys("ABCMNOQR", 1 << 27),  # held-out scores that are kept
+}
+
+
+def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
+    """Rules of the scales of peer groups; *groups* is the letter of their number."""
+    return {
+        f"{name}_groups": ArrayRule(np.uint64, (groups,)),
+        f"{name}_location": ArrayRule(np.float64, (groups,), -_DECADES, _DECADES),
+        f"{name}_scale": ArrayRule(np.float64, (groups,), 1e-9, _DECADES),
+    }
+
+
+def _calibration_rules(name: str, groups: str, values: str) -> dict[str, ArrayRule]:
+    """Rules of a calibration; *groups* and *values* are the letters of its sizes."""
+    return {
+        f"{name}_groups": ArrayRule(np.uint64, (groups,)),
+        f"{name}_start": ArrayRule(np.int64, (f"{groups}1",)),
+        f"{name}_sizes": ArrayRule(np.int64, (groups,), 1, _EXACT),
+        f"{name}_values": ArrayRule(np.float64, (values,), 0.0, 1.0),
+        f"{name}_above": ArrayRule(np.int64, (values,), 0, _EXACT),
+    }
+
+
+DETECTOR_RULES: Final[Mapping[str, ArrayRule]] = {
+    "forest_features": ArrayRule(np.uint16, ("T", "S")),
+    "forest_thresholds": ArrayRule(np.float32, ("T", "S"), ends=True),
+    "forest_leaves": ArrayRule(np.float64, ("T", "S"), 0.0, _LONGEST_PATH),
+    "forest_expected": ArrayRule(np.float64, ("T", "S"), 0.0, _LONGEST_PATH),
+    "forest_normaliser": ArrayRule(np.float64, (), 0.0, 1e9),
+    "tail_x": ArrayRule(np.float64, ("F", "K"), -_STEEPEST, _STEEPEST, ends=True),
+    "tail_u": ArrayRule(np.float64, ("F", "K1"), 0.0, SURPRISE_CAP),
+    "tail_rate": ArrayRule(np.float64, ("F", "K"), 0.0, _STEEPEST),
+    "score_tail_x": ArrayRule(np.float64, (1, "K"), -_STEEPEST, _STEEPEST, ends=True),
+    "score_tail_u": ArrayRule(np.float64, (1, "K1"), 0.0, SURPRISE_CAP),
+    "score_tail_rate": ArrayRule(np.float64, (1, "K"), 0.0, _STEEPEST),
+    **_scale_rules("scale", "P"),
+    **_calibration_rules("calibration", "G", "M"),
+    **_calibration_rules("familiar", "H", "N"),
+    **_calibration_rules("compromise", "I", "O"),
+    **_calibration_rules("malfunction", "J", "Q"),
+    **_calibration_rules("overreach", "L", "R"),
+    **_calibration_rules("familiar_compromise", "W", "A"),
+    **_calibration_rules("familiar_malfunction", "X", "B"),
+    **_calibration_rules("familiar_overreach", "Y", "C"),
+    **_scale_rules("asked_compromise", "U"),
+    **_scale_rules("asked_overreach", "V"),
+    "importance": ArrayRule(np.float64, ("F",), 0.0, 1.0),
+    **{f"role_{name}": ArrayRule(np.uint8, ("F",), 0, 1) for name in FeatureRoles._fields},
+    "usual_median": ArrayRule(np.float64, ("F",), 0.0, SURPRISE_CAP),
+    "usual_upper": ArrayRule(np.float64, ("F",), 0.0, SURPRISE_CAP),
+}
+
+
+def check_detector_forms(forms: Mapping[str, ArrayForm], features: int) -> None:
+    """Check names, types and sizes of the arrays of a detector of so many features. Raises ModelError."""
+    sizes = check_forms(GROUP, forms, DETECTOR_RULES, {**_DETECTOR_SIZES, "F": features})
+    if sizes["F"] != features:
+        raise wrong_array(f"{GROUP}/tail_x", f"expected a size of {features}, found {sizes['F']}")
+    check_that(sizes["T"] > 0, f"{GROUP}/forest_features", "expected at least one tree")
+    for letter, name in (("S", "forest_features"), ("K", "tail_x")):
+        check_that(is_power_of_two(sizes[letter]), f"{GROUP}/{name}", f"expected a power of two, found {sizes[letter]}")
+
+
+def check_detector_arrays(arrays: Mapping[str, NDArray[Any]], features: int) -> None:
+    """Check everything that scoring takes for granted. Raises ModelError."""
+    check_detector_forms(forms_of(arrays), features)
+    check_values(GROUP, arrays, DETECTOR_RULES)
+    used = int(arrays["forest_features"].max())
+    check_that(used < features, f"{GROUP}/forest_features", f"feature {used} of a model with {features}")
+    normaliser = float(arrays["forest_normaliser"])
+    check_that(
+        normaliser == 0.0 or normaliser >= 1e-3,
+        f"{GROUP}/forest_normaliser",
+        f"expected 0 or the sum of mean path lengths, found {normaliser}",
+    )
+    for tail in ("tail", "score_tail"):
+        _check_tail(arrays, tail)
+    _check_groups(arrays["scale_groups"], "scale_groups")
+    for name in ("asked_compromise_groups", "asked_overreach_groups"):
+        _check_groups(arrays[name], name)
+    for name in ("calibration", *CONCERNS):
+        _check_calibration(arrays, name)
+    for name in ("familiar", *(f"familiar_{concern}" for concern in CONCERNS)):
+        if len(arrays[f"{name}_groups"]):  # none: no history was long enough
+            _check_calibration(arrays, name)
+        else:
+            _check_starts(arrays, name)
+
+
+def _check_tail(arrays: Mapping[str, NDArray[Any]], tail: str) -> None:
+    x, u = arrays[f"{tail}_x"], arrays[f"{tail}_u"]
+    check_that(np.isfinite(x[:, 0]).all(), f"{GROUP}/{tail}_x", "the first knot of a feature is infinite")
+    check_that((x[:, 1:] >= x[:, :-1]).all(), f"{GROUP}/{tail}_x", "knots of a feature do not ascend")
+    check_that((u[:, 1:] >= u[:, :-1]).all(), f"{GROUP}/{tail}_u", "evidence of a feature falls from knot to knot")
+
+
+def _check_groups(groups: NDArray[np.uint64], name: str) -> None:
+    fine = len(groups) > 0 and int(groups[0]) == FLEET_GROUP and ascends(groups)
+    check_that(fine, f"{GROUP}/{name}", f"expected ids that ascend from {FLEET_GROUP}, the fleet")
+
+
+def _check_starts(arrays: Mapping[str, NDArray[Any]], name: str) -> None:
+    start, kept = arrays[f"{name}_start"], len(arrays[f"{name}_values"])
+    fine = start[0] == 0 and start[-1] == kept and ascends(start)
+    check_that(fine, f"{GROUP}/{name}_start", f"expected places that ascend from 0 to {kept}")
+
+
+def _check_calibration(arrays: Mapping[str, NDArray[Any]], name: str) -> None:
+    _check_groups(arrays[f"{name}_groups"], f"{name}_groups")
+    _check_starts(arrays, name)
+    values, above = arrays[f"{name}_values"], arrays[f"{name}_above"]
+    start, sizes = arrays[f"{name}_start"], arrays[f"{name}_sizes"]
+    inside = np.ones(max(len(values) - 1, 0), np.bool_)  # neighbours of one group
+    inside[start[1:-1] - 1] = False
+    check_that((values[1:] >= values[:-1])[inside].all(), f"{GROUP}/{name}_values", "scores of a group do not ascend")
+    check_that((above[1:] <= above[:-1])[inside].all(), f"{GROUP}/{name}_above", "counts of a group do not fall")
+    most = np.repeat(sizes, np.diff(start))
+    check_that((above <= most).all(), f"{GROUP}/{name}_above", "more scores above one than the group has")
+
+
+LONGEST_RUN: Final = 4096
+"""Taken places in a row of a baseline's table. Half full, as they are made, 2^25 places have about a hundred."""
+_LATEST_MS: Final = 253_402_300_800_000
+"""The year 10000."""
+_MOST: Final = 1e30
+_LEAST: Final = -1e-3
+"""Rounding may leave a mean or variance so far below 0."""
+
+_SIZES: Final[Mapping[str, int]] = {
+    "C": 2 * MAX_ITEMS,  # places of items
+    "D": 2 * MAX_ITEMS,  # places of scopes
+    "B": MAX_ITEMS,  # scopes
+    "A": 1 << 24,  # agents
+    "P": 1 << 20,  # peer groups
+}
+
+_STATE_RANGES: Final[Mapping[str, tuple[float | None, float | None]]] = {
+    "numbers": (_LEAST, _MOST),
+    "session_numbers": (-len(COMPARED_KINDS) * MOST_BITS, _MOST),
+    "session_last": (-_LATEST_MS, _LATEST_MS),
+    "disorder": (0.0, 1.0),
+    "use_ms": (-_LATEST_MS, _LATEST_MS),
+    "use_new": (0, 2),
+}
+
+
+_USES_OF_TOKENS: Final = ("use_token", "use_network", "use_ms", "use_new")
+
+
+def _state_rules() -> dict[str, ArrayRule]:
+    """Rules of the columns of the agents' states, as the kernel's layout has them."""
+    rules = {}
+    for name in layout.STATE_ROW.names or ():
+        column = layout.STATE_ROW[name]
+        low, high = _STATE_RANGES.get(name, (None, None))
+        rules[name] = ArrayRule(column.base.type, ("A", *column.shape), low, high)
+    return rules
+
+
+HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
+    "baseline": {
+        "keys": ArrayRule(np.uint64, ("C",)),
+        "counts": ArrayRule(np.float32, ("C",), 0.0, _MOST),
+        "scope_keys": ArrayRule(np.uint64, ("D",)),
+        "scope_rows": ArrayRule(np.int32, ("D",), -1),
+        "totals": ArrayRule(np.float32, ("B", layout.KINDS, 2), 0.0, _MOST),
+        "means": ArrayRule(np.float32, ("B", layout.QUANTITIES), _LEAST, _MOST),
+        "variances": ArrayRule(np.float32, ("B", layout.QUANTITIES), _LEAST, _MOST),
+        "numbers": ArrayRule(np.float32, ("B", layout.QUANTITIES), 0.0, _MOST),
+    },
+    "seeds": {
+        "keys": ArrayRule(np.uint64, ("A",)),
+        "checks": ArrayRule(np.uint64, ("A",)),
+        "events": ArrayRule(np.int64, ("A",), 0, 2.0**53),
+        "odd": ArrayRule(np.float32, ("A", *ODD_SHAPE), 0.0, _MOST),
+        "rehearsed": ArrayRule(np.float32, ("A",), 0.0, _MOST),
+        **_state_rules(),
+    },
+    "groups": {
+        "ids": ArrayRule(np.uint64, ("P",)),
+        "rates": ArrayRule(np.float64, ("P",), 0.0, 1e12),
+        "events": ArrayRule(np.int64, ("P",), 0, 2.0**53),
+        "exponent": ArrayRule(np.float64, (len(CONCERNS),), 1e-6, 1.0),
+    },
+    "alarms": {
+        "start": ArrayRule(np.float64, (len(CONCERNS),), -1e9, 1e9),
+        "scale": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 1e9),
+        "share": ArrayRule(np.float64, (len(CONCERNS),), 1e-12, 1.0),
+        "days": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 2.0**53),
+        "rehearsed": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 1.0),
+    },
+}
+
+
+_ADDED_LATER: Final = {
+    "seeds": frozenset({"known", "odd", "rehearsed", "disorder", "session_doubt", *_USES_OF_TOKENS}),
+    "alarms": frozenset({"rehearsed"}),
+}
+"""Arrays by folder that models trained before have not; their reader knows what stands for them."""
+
+
+def _rules_of(group: str, there: Collection[str]) -> dict[str, ArrayRule]:
+    """Rules of a folder's arrays, without those that were added later and are not there."""
+    later = _ADDED_LATER.get(group, frozenset())
+    return {name: rule for name, rule in HISTORY_RULES[group].items() if name in there or name not in later}
+
+
+def check_history_forms(groups: Mapping[str, Mapping[str, ArrayForm]]) -> None:
+    """Check names, types and sizes of the arrays by group. Raises ModelError."""
+    if groups.keys() != HISTORY_RULES.keys():
+        missing, unknown = sorted(HISTORY_RULES.keys() - groups.keys()), sorted(groups.keys() - HISTORY_RULES.keys())
+        raise ModelError(f"extras: folders missing {missing}, unknown {unknown}; {TRAINED_OTHERWISE}")
+    for group in HISTORY_RULES:
+        check_forms(f"extras/{group}", groups[group], _rules_of(group, groups[group]), _SIZES)
+
+
+def check_history_arrays(groups: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+    """Check everything that the feature kernel and the engine take for granted. Raises ModelError."""
+    check_history_forms({group: forms_of(arrays) for group, arrays in groups.items()})
+    for group in HISTORY_RULES:
+        check_values(f"extras/{group}", groups[group], _rules_of(group, groups[group]))
+    _check_baseline(groups["baseline"])
+    _check_seeds(groups["seeds"])
+    ids = groups["groups"]["ids"]
+    fine = len(ids) > 0 and int(ids[0]) == 0 and ascends(ids)
+    check_that(fine, "extras/groups/ids", "expected ids that ascend from 0, the fleet")
+
+
+def _check_baseline(arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name in ("keys", "scope_keys"):
+        where, keys = f"extras/baseline/{name}", arrays[name]
+        check_that(is_power_of_two(len(keys)), where, f"expected a power of two as size, found {len(keys)}")
+        taken = int(np.count_nonzero(keys))
+        check_that(taken <= len(keys) // 2, where, f"{taken} of {len(keys)} places are taken, more than half")
+        run = longest_run(keys)
+        check_that(run <= LONGEST_RUN, where, f"{run} taken places in a row; look-ups would take too long")
+    rows, scopes = arrays["scope_rows"], len(arrays["totals"])
+    named = rows[arrays["scope_keys"] != 0]
+    fine = not len(named) or (named.min() >= 0 and named.max() < scopes)
+    check_that(fine, "extras/baseline/scope_rows", f"a scope's row is none of the {scopes} there are")
+
+
+def _check_seeds(arrays: Mapping[str, NDArray[Any]]) -> None:
+    check_that(ascends(arrays["keys"]), "extras/seeds/keys", "keys of agents do not ascend")
+    times = np.delete(arrays["times"], layout.T_VERSION, axis=1)  # that one is a hash
+    fine = not times.size or (times.min() >= -_LATEST_MS and times.max() <= _LATEST_MS)
+    check_that(fine, "extras/seeds/times", "a time is out of range")

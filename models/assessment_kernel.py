@@ -32,42 +32,33 @@ COMPROMISE, MALFUNCTION, OVERREACH = range(len(CONCERNS))
 
 
 class AssessmentTables(NamedTuple):
-    """Everything that the kernel reads of a detector; most arrays are shared with it.
+    """Everything that the kernel reads of a detector; most arrays are shared with it."""
 
-    Attributes:
-        tails, importance: see `EvidenceCombination`.
-        added: int64 (k,), numbers of the features whose evidence is added to the statistic, ascending.
-        seen: bool (F,), features that the forest sees; none that is added.
-        forest_features, forest_thresholds, forest_leaves: (T * S,), of `ForestArrays`, tree by tree.
-        forest_slots, forest_normaliser: S, and see `ForestArrays`.
-        score_tail: upper tail of the forest's scores.
-        forest_weight: share of the forest in the statistic.
-        norms: int64 (3,), norm of each concern's statistic.
-        compromise, malfunction, overreach: int64 (k,), numbers of the features that each concern asks about, ascending;
-            malfunction asks about all but those that are added, as the statistic of all evidence does.
-        location, scale: float64 (G, 3), `PeerScales` of each of the groups of `calibrations`: by concern; those of
-            malfunction are of all evidence.
-        calibrations: of each concern, then of all evidence.
-    """
-
+    # tails, importance: see `EvidenceCombination`
     tails: TailTables
     importance: NDArray[np.float64]
-    added: NDArray[np.int64]
-    seen: NDArray[np.bool_]
+    added: NDArray[np.int64]  # int64 (k,), numbers of the features whose evidence is added to the statistic, ascending
+    seen: NDArray[np.bool_]  # bool (F,), features that the forest sees; none that is added
+    # forest_features, forest_thresholds, forest_leaves: (T * S,), of `ForestArrays`, tree by tree
     forest_features: NDArray[np.uint16]
     forest_thresholds: NDArray[np.float32]
     forest_leaves: NDArray[np.float64]
+    # forest_slots, forest_normaliser: S, and see `ForestArrays`
     forest_slots: int
     forest_normaliser: float
-    score_tail: TailTables
-    forest_weight: float
-    norms: NDArray[np.int64]
+    score_tail: TailTables  # upper tail of the forest's scores
+    forest_weight: float  # share of the forest in the statistic
+    norms: NDArray[np.int64]  # int64 (3,), norm of each concern's statistic
+    # compromise, malfunction, overreach: int64 (k,), numbers of the features that each concern asks about, ascending;
+    # malfunction asks about all but those that are added, as the statistic of all evidence does
     compromise: NDArray[np.int64]
     malfunction: NDArray[np.int64]
     overreach: NDArray[np.int64]
+    # location, scale: float64 (G, 3), `PeerScales` of each of the groups of `calibrations`: by concern; those of
+    # malfunction are of all evidence
     location: NDArray[np.float64]
     scale: NDArray[np.float64]
-    calibrations: PackedCalibrations
+    calibrations: PackedCalibrations  # of each concern, then of all evidence
 
 
 def assessment_tables(

@@ -35,21 +35,13 @@ class ScoresBeforeAdding(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Sorted held-out scores of G groups; entry 0 is the fleet.
+    """Sorted held-out scores of G groups; entry 0 is the fleet."""
 
-    Attributes:
-        groups: uint64 (G,), ascending ids, the first is `FLEET_GROUP`.
-        start: int64 (G + 1,), where a group's values begin in `values`.
-        sizes: int64 (G,), held-out scores that the group's values stand for.
-        values: float64 (m,), ascending within a group.
-        above: int64 (m,), how many of the group's scores are greater than the value.
-    """
-
-    groups: NDArray[np.uint64]
-    start: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    values: NDArray[np.float64]
-    above: NDArray[np.int64]
+    groups: NDArray[np.uint64]  # uint64 (G,), ascending ids, the first is `FLEET_GROUP`
+    start: NDArray[np.int64]  # int64 (G + 1,), where a group's values begin in `values`
+    sizes: NDArray[np.int64]  # int64 (G,), held-out scores that the group's values stand for
+    values: NDArray[np.float64]  # float64 (m,), ascending within a group
+    above: NDArray[np.int64]  # int64 (m,), how many of the group's scores are greater than the value
 
     @staticmethod
     def empty() -> Calibration:
@@ -219,21 +211,17 @@ class PackedCalibrations(NamedTuple):
     """Calibrations behind one look-up of a peer group.
 
     A kernel pays for every array that it is called with, and for every look-up of a row's group in each calibration.
-
-    Attributes:
-        groups: uint64 (G,), ascending ids of all that any of them tells from the fleet; the first is `FLEET_GROUP`.
-        entries: int64 (G, c, 2, 2), entry of a group in each calibration, of a row of an unfamiliar agent or a familiar
-            one, to which evidence can not be added or can.
-        start: int64 (E + 1,), where an entry's values begin.
-        values: float64 (m,), ascending within an entry.
-        p_values: float64 (m,), p-value of a score that is greater than the value and not than the next one; of one that
-            is greater than none it is 1.
     """
 
+    # uint64 (G,), ascending ids of all that any of them tells from the fleet; the first is `FLEET_GROUP`
     groups: NDArray[np.uint64]
+    # int64 (G, c, 2, 2), entry of a group in each calibration, of a row of an unfamiliar agent or a familiar one, to
+    # which evidence can not be added or can
     entries: NDArray[np.int64]
-    start: NDArray[np.int64]
-    values: NDArray[np.float64]
+    start: NDArray[np.int64]  # int64 (E + 1,), where an entry's values begin
+    values: NDArray[np.float64]  # float64 (m,), ascending within an entry
+    # float64 (m,), p-value of a score that is greater than the value and not than the next one; of one that is greater
+    # than none it is 1
     p_values: NDArray[np.float64]
 
     @staticmethod
@@ -284,17 +272,11 @@ MIN_SCALE = 0.05
 
 
 class PeerScales(NamedTuple):
-    """Location and scale of T for G groups; entry 0 is the fleet, used for every group not listed.
+    """Location and scale of T for G groups; entry 0 is the fleet, used for every group not listed."""
 
-    Attributes:
-        groups: uint64 (G,), ascending, the first is `FLEET_GROUP`.
-        location: float64 (G,), decades.
-        scale: float64 (G,), decades, at least `MIN_SCALE`.
-    """
-
-    groups: NDArray[np.uint64]
-    location: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    groups: NDArray[np.uint64]  # uint64 (G,), ascending, the first is `FLEET_GROUP`
+    location: NDArray[np.float64]  # float64 (G,), decades
+    scale: NDArray[np.float64]  # float64 (G,), decades, at least `MIN_SCALE`
 
 
 def fit_peer_scales(statistic: NDArray[np.float64], groups: NDArray[np.uint64], minimum: int) -> PeerScales:

@@ -77,31 +77,19 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class ChallengeThreshold(msgspec.Struct, frozen=True):
-    """Score above which a call waits for a person.
+    """Score above which a call waits for a person."""
 
-    Attributes:
-        anomaly_score: of compromise.
-        effect: of the held-out calls that it was read from; `all` where the effect's own were too few.
-    """
-
-    anomaly_score: float
-    effect: str
+    anomaly_score: float  # of compromise
+    effect: str  # of the held-out calls that it was read from; `all` where the effect's own were too few
 
 
 class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Scores of held-out calls, at some ranks.
+    """Scores of held-out calls, at some ranks."""
 
-    Attributes:
-        calls: how many there were.
-        ranks: ascending, 1 is the highest.
-        scores: at each rank, descending.
-        without_largest: calls that would be left without the neighbour that has the most; None = neighbours were not
-            looked at.
-    """
-
-    calls: _Count
-    ranks: tuple[_Count, ...]
-    scores: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...]
+    calls: _Count  # how many there were
+    ranks: tuple[_Count, ...]  # ascending, 1 is the highest
+    scores: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...]  # at each rank, descending
+    # calls that would be left without the neighbour that has the most; None = neighbours were not looked at
     without_largest: _Count | None = None
 
     def __post_init__(self) -> None:
@@ -145,17 +133,11 @@ def ranks_kept(calls: int, kept: int = _RANKS_KEPT) -> NDArray[np.int64]:
 
 
 class RatesOfNovelty(msgspec.Struct, frozen=True):
-    """Rates of honest calls that use a value of others which is new in one degree.
+    """Rates of honest calls that use a value of others which is new in one degree."""
 
-    Attributes:
-        acting: of calls that do more than read.
-        reading: of the others.
-        by_action: by `action_keys`, hexadecimal, for actions that the history shows.
-    """
-
-    acting: _Share
-    reading: _Share
-    by_action: dict[str, _Share]
+    acting: _Share  # of calls that do more than read
+    reading: _Share  # of the others
+    by_action: dict[str, _Share]  # by `action_keys`, hexadecimal, for actions that the history shows
 
     def of_call(self, key: int, *, reads: bool) -> float:
         """Rate of calls of an action; at least that of acting calls together: of no single action so much is known."""
@@ -163,12 +145,9 @@ class RatesOfNovelty(msgspec.Struct, frozen=True):
 
 
 class ForeignValueRates(RatesOfNovelty, frozen=True):
-    """Rates of honest calls that use a value which others may have written and their task never used.
+    """Rates of honest calls that use a value which others may have written and their task never used."""
 
-    Attributes:
-        to_all: of those whose value no other task of the peer group used either; None in models of before.
-    """
-
+    # of those whose value no other task of the peer group used either; None in models of before
     to_all: RatesOfNovelty | None = None
 
     def evidence(
@@ -225,19 +204,14 @@ BoundedCalls = dict[str, dict[str, HeldOutCalls]]
 
 
 class CallChallenges(msgspec.Struct, frozen=True):
-    """Ground of verdicts on calls, beside the detector.
+    """Ground of verdicts on calls, beside the detector."""
 
-    Attributes:
-        foreign: rates of values of others.
-        by_effect: held-out scores of calls of each effect, and of all (`EVERY_EFFECT`).
-        rehearsed: the same of the calls of the history's end, asked of a model of what came before; empty where it was
-            too short, and in models of before.
-        bounded, bounded_rehearsed: the same for each tenant; empty where there was one, and in models of before.
-    """
-
-    foreign: ForeignValueRates
-    by_effect: dict[str, HeldOutCalls]
+    foreign: ForeignValueRates  # rates of values of others
+    by_effect: dict[str, HeldOutCalls]  # held-out scores of calls of each effect, and of all (`EVERY_EFFECT`)
+    # the same of the calls of the history's end, asked of a model of what came before; empty where it was too short,
+    # and in models of before
     rehearsed: dict[str, HeldOutCalls] = {}
+    # bounded, bounded_rehearsed: the same for each tenant; empty where there was one, and in models of before
     bounded: BoundedCalls = {}
     bounded_rehearsed: BoundedCalls = {}
 
@@ -360,17 +334,11 @@ def score_calls(
 
 
 class AskedCallScores(NamedTuple):
-    """Scores of n calls that are asked about.
+    """Scores of n calls that are asked about."""
 
-    Attributes:
-        anomaly: (n,), of compromise.
-        vectors: (n, F), as a question knows them.
-        foreign: (n,), of `ingest.features.foreign_values`.
-    """
-
-    anomaly: NDArray[np.float64]
-    vectors: NDArray[np.float64]
-    foreign: NDArray[np.float64]
+    anomaly: NDArray[np.float64]  # (n,), of compromise
+    vectors: NDArray[np.float64]  # (n, F), as a question knows them
+    foreign: NDArray[np.float64]  # (n,), of `ingest.features.foreign_values`
 
 
 def score_asked(

@@ -38,17 +38,11 @@ PROBE_SCALE = float(np.log10((1.0 - 0.5) / PROBE_P_VALUE)) / DECADES_OF_SCALE
 
 
 class FeatureRoles(NamedTuple):
-    """Features that are treated apart.
+    """Features that are treated apart."""
 
-    Attributes:
-        added: bool (F,), their evidence is added to that of all others.
-        compromise: bool (F,), evidence of compromise.
-        overreach: bool (F,), evidence of overreach.
-    """
-
-    added: NDArray[np.bool_]
-    compromise: NDArray[np.bool_]
-    overreach: NDArray[np.bool_]
+    added: NDArray[np.bool_]  # bool (F,), their evidence is added to that of all others
+    compromise: NDArray[np.bool_]  # bool (F,), evidence of compromise
+    overreach: NDArray[np.bool_]  # bool (F,), evidence of overreach
 
     @staticmethod
     def none(features: int) -> FeatureRoles:
@@ -57,33 +51,20 @@ class FeatureRoles(NamedTuple):
 
 
 class ConcernScores(NamedTuple):
-    """Scores of n rows by concern, in the order of `CONCERNS`.
+    """Scores of n rows by concern, in the order of `CONCERNS`."""
 
-    Attributes:
-        anomaly_score: float64 (n, 3) in [0, 1], higher is more anomalous, as in `detector.Scores`.
-        p_value: float64 (n, 3) in (0, 1].
-    """
-
-    anomaly_score: NDArray[np.float64]
-    p_value: NDArray[np.float64]
+    anomaly_score: NDArray[np.float64]  # float64 (n, 3) in [0, 1], higher is more anomalous, as in `detector.Scores`
+    p_value: NDArray[np.float64]  # float64 (n, 3) in (0, 1]
 
 
 class ConcernModel(NamedTuple):
-    """Ground of scores by concern.
+    """Ground of scores by concern."""
 
-    Attributes:
-        roles: of the features.
-        compromise_scales: of the evidence of compromise, per peer group.
-        overreach_scales: of the evidence of overreach.
-        calibrations: anomaly score to p-value, one per concern.
-        familiar: the same for agents that the history shows well (see `detector.ForestDetector`).
-    """
-
-    roles: FeatureRoles
-    compromise_scales: PeerScales
-    overreach_scales: PeerScales
-    calibrations: ByConcern[Calibration]
-    familiar: ByConcern[Calibration]
+    roles: FeatureRoles  # of the features
+    compromise_scales: PeerScales  # of the evidence of compromise, per peer group
+    overreach_scales: PeerScales  # of the evidence of overreach
+    calibrations: ByConcern[Calibration]  # anomaly score to p-value, one per concern
+    familiar: ByConcern[Calibration]  # the same for agents that the history shows well (see `detector.ForestDetector`)
 
 
 def fit_concerns(

@@ -34,47 +34,33 @@ and judged as calm as agents of years it would be flagged for that."""
 
 
 class Scores(NamedTuple):
-    """Scores of n rows.
+    """Scores of n rows."""
 
-    Attributes:
-        anomaly_score: float64 (n,) in [0, 1], higher is more anomalous, comparable across peer groups: 0.5 is the
-            median of normal behaviour, 0.75 what one in a hundred exceeds.
-        p_value: float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as
-            anomalous.
-        feature_evidence: float64 (n, F), each feature's own evidence, `-log10 P(X_f >= x)`, times its importance; in
-            [0, 6], for features that are logarithms of probabilities themselves in [0, 12].
-    """
-
+    # float64 (n,) in [0, 1], higher is more anomalous, comparable across peer groups: 0.5 is the median of normal
+    # behaviour, 0.75 what one in a hundred exceeds
     anomaly_score: NDArray[np.float64]
+    # float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as anomalous
     p_value: NDArray[np.float64]
+    # float64 (n, F), each feature's own evidence, `-log10 P(X_f >= x)`, times its importance; in [0, 6], for features
+    # that are logarithms of probabilities themselves in [0, 12]
     feature_evidence: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
-    """Settings for the training of a `ForestDetector`.
+    """Settings for the training of a `ForestDetector`."""
 
-    Attributes:
-        trees: trees of the forest.
-        max_samples: rows each tree sees, at most 4,096.
-        forest_weight: share of the forest in the statistic, 0 (features alone) to 1 (forest alone).
-        norm: how much the largest evidence of an event outweighs the others: a power of two from 1 (all add up) to 64.
-        seed: seed of the forest and of the folds.
-        folds: parts in which the history is held out in turn, at least 2.
-        group_minimum: held-out events from which a peer group is calibrated by itself.
-        knots: grid size of a feature's tail, a power of two, at least 128.
-        budget_shares: part of the alert budget that each concern has, in the order of `CONCERNS`; at most 1 in all.
-            A concern with none moves no level (`ONE_QUESTION`).
-    """
-
-    trees: int = 100
-    max_samples: int = 256
-    forest_weight: float = 0.15
+    trees: int = 100  # trees of the forest
+    max_samples: int = 256  # rows each tree sees, at most 4,096
+    forest_weight: float = 0.15  # share of the forest in the statistic, 0 (features alone) to 1 (forest alone)
+    # how much the largest evidence of an event outweighs the others: a power of two from 1 (all add up) to 64
     norm: int = 8
-    seed: int = 0
-    folds: int = 5
-    group_minimum: int = 200
-    knots: int = 256
+    seed: int = 0  # seed of the forest and of the folds
+    folds: int = 5  # parts in which the history is held out in turn, at least 2
+    group_minimum: int = 200  # held-out events from which a peer group is calibrated by itself
+    knots: int = 256  # grid size of a feature's tail, a power of two, at least 128
+    # part of the alert budget that each concern has, in the order of `CONCERNS`; at most 1 in all. A concern with none
+    # moves no level (`ONE_QUESTION`).
     budget_shares: tuple[float, float, float] = (0.5, 0.4, 0.1)
 
     def __post_init__(self) -> None:
@@ -113,14 +99,10 @@ _SETTING_RANGES = (
 
 @dataclass(frozen=True, slots=True)
 class UsualEvidence:
-    """Usual evidence of each feature, from the training rows.
+    """Usual evidence of each feature, from the training rows."""
 
-    Attributes:
-        median: float64 (F,), decades.
-        upper: float64 (F,), its 90th percentile, decades: evidence up to here is no reason for anything.
-    """
-
-    median: NDArray[np.float64]
+    median: NDArray[np.float64]  # float64 (F,), decades
+    # float64 (F,), its 90th percentile, decades: evidence up to here is no reason for anything
     upper: NDArray[np.float64]
 
 
@@ -129,29 +111,19 @@ class ForestDetector:
     """Tail evidence per feature, an isolation forest over it, and conformal calibration per peer group.
 
     `tests/support/detector_checks.py` states the contract that another detector would have to keep.
-
-    Attributes:
-        parts: what turns rows into the statistic T.
-        scales: T to anomaly score, per peer group.
-        calibration: anomaly score to p-value, per peer group.
-        familiar: the same for agents that the history shows well (`FAMILIAR_EVENTS`), which are calmer: part of what is
-            normal is their own past. Without groups, where no history was long enough to tell (`walkforward`).
-        by_concern: scales and calibrations of each concern.
-        usual: what is usual, for explanations.
-        settings: how it was trained.
-        feature_names: names of the F features.
-        version: version of the model.
     """
 
-    parts: EvidenceCombination
-    scales: PeerScales
-    calibration: Calibration
+    parts: EvidenceCombination  # what turns rows into the statistic T
+    scales: PeerScales  # T to anomaly score, per peer group
+    calibration: Calibration  # anomaly score to p-value, per peer group
+    # the same for agents that the history shows well (`FAMILIAR_EVENTS`), which are calmer: part of what is normal is
+    # their own past. Without groups, where no history was long enough to tell (`walkforward`).
     familiar: Calibration
-    by_concern: ConcernModel
-    usual: UsualEvidence
-    settings: DetectorSettings
-    feature_names: tuple[str, ...]
-    version: str
+    by_concern: ConcernModel  # scales and calibrations of each concern
+    usual: UsualEvidence  # what is usual, for explanations
+    settings: DetectorSettings  # how it was trained
+    feature_names: tuple[str, ...]  # names of the F features
+    version: str  # version of the model
     _tables: AssessmentTables = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -30,24 +30,15 @@ FOREST_MIN_IMPORTANCE = 0.5
 
 
 class EvidenceCombination(NamedTuple):
-    """Everything that turns rows into T. All arrays are read only by convention: a combination is a snapshot.
+    """Everything that turns rows into T. All arrays are read only by convention: a combination is a snapshot."""
 
-    Attributes:
-        tails: upper tails of the F features.
-        forest: forest over the evidence of the F features.
-        score_tail: upper tail of the forest's scores, one "feature".
-        forest_weight: w in [0, 1].
-        norm: a power of two, 1 (sum) to 64 (all but the largest).
-        importance: float64 (F,) in [0, 1], factor of each feature's evidence.
-        added: bool (F,), features whose evidence is no part of T and is added to it on the scale of p-values.
-    """
-
-    tails: TailTables
-    forest: ForestArrays
-    score_tail: TailTables
-    forest_weight: float
-    norm: int
-    importance: NDArray[np.float64]
+    tails: TailTables  # upper tails of the F features
+    forest: ForestArrays  # forest over the evidence of the F features
+    score_tail: TailTables  # upper tail of the forest's scores, one "feature"
+    forest_weight: float  # w in [0, 1]
+    norm: int  # a power of two, 1 (sum) to 64 (all but the largest)
+    importance: NDArray[np.float64]  # float64 (F,) in [0, 1], factor of each feature's evidence
+    # bool (F,), features whose evidence is no part of T and is added to it on the scale of p-values
     added: NDArray[np.bool_]
 
 

@@ -38,17 +38,12 @@ _STEEPEST = 1e300  # decades per unit; infinity would make 0 * inf = NaN at the 
 
 
 class TailTables(NamedTuple):
-    """Upper tails of F features with at most K knots each.
+    """Upper tails of F features with at most K knots each."""
 
-    Attributes:
-        x: float64 (F, K), ascending values; unused places at the end are +inf.
-        u: float64 (F, K + 1), evidence at `x`, in [0, CAP] (or SURPRISE_CAP), non-decreasing; the cap after the last.
-        rate: float64 (F, K), decades per unit from a knot on; of the last: the exponential tail.
-    """
-
-    x: NDArray[np.float64]
+    x: NDArray[np.float64]  # float64 (F, K), ascending values; unused places at the end are +inf
+    # float64 (F, K + 1), evidence at `x`, in [0, CAP] (or SURPRISE_CAP), non-decreasing; the cap after the last
     u: NDArray[np.float64]
-    rate: NDArray[np.float64]
+    rate: NDArray[np.float64]  # float64 (F, K), decades per unit from a knot on; of the last: the exponential tail
 
     @property
     def n_features(self) -> int:

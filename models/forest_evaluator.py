@@ -24,23 +24,16 @@ LANES = 8  # walks in flight at once: enough to hide load latency, few enough fo
 
 
 class ForestArrays(NamedTuple):
-    """An isolation forest of T trees with S = 2**depth slots each, over F features.
+    """An isolation forest of T trees with S = 2**depth slots each, over F features."""
 
-    Attributes:
-        features: uint16 (T, S), the feature that a node compares.
-        thresholds: float32 (T, S), right if the float32 value is greater; +inf where the tree ended earlier.
-        leaves: float64 (T, S), path length of a leaf: its depth plus c(samples in it).
-        expected: float64 (T, S), mean path length of the training samples that reached an inner node.
-        normaliser: T * c(max_samples), the sum of path lengths at which the score is 0.5; 0 if trained on one sample.
-        n_features: F.
-    """
-
-    features: NDArray[np.uint16]
+    features: NDArray[np.uint16]  # uint16 (T, S), the feature that a node compares
+    # float32 (T, S), right if the float32 value is greater; +inf where the tree ended earlier
     thresholds: NDArray[np.float32]
-    leaves: NDArray[np.float64]
-    expected: NDArray[np.float64]
+    leaves: NDArray[np.float64]  # float64 (T, S), path length of a leaf: its depth plus c(samples in it)
+    expected: NDArray[np.float64]  # float64 (T, S), mean path length of the training samples that reached an inner node
+    # T * c(max_samples), the sum of path lengths at which the score is 0.5; 0 if trained on one sample
     normaliser: float
-    n_features: int
+    n_features: int  # F
 
     @property
     def trees(self) -> int:

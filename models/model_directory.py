@@ -72,26 +72,18 @@ class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelManifest(msgspec.Struct, frozen=True):
-    """Facts about a model, given by the program that trains it.
+    """Facts about a model, given by the program that trains it."""
 
-    Attributes:
-        model_version: name of the model, written into every decision.
-        feature_names: names of the features, in order.
-        feature_table_hash: digest of the feature table that the model was trained on.
-        window: the history it was trained on.
-        settings: JSON-able settings; `settings["detector"]` are the `DetectorSettings`.
-        salt_hex: salt of the name hashes that the baselines are written in, hexadecimal.
-        created_ms: when it was trained, Unix milliseconds.
-        libraries: versions of the libraries that made it.
-    """
-
+    # name of the model, written into every decision
     model_version: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    feature_names: tuple[_Text, ...]
-    feature_table_hash: _Text
-    window: TrainingWindow
-    settings: dict[_Text, Any]
+    feature_names: tuple[_Text, ...]  # names of the features, in order
+    feature_table_hash: _Text  # digest of the feature table that the model was trained on
+    window: TrainingWindow  # the history it was trained on
+    settings: dict[_Text, Any]  # JSON-able settings; `settings["detector"]` are the `DetectorSettings`
+    # salt of the name hashes that the baselines are written in, hexadecimal
     salt_hex: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}){1,64}$")]
-    created_ms: _Whole
+    created_ms: _Whole  # when it was trained, Unix milliseconds
+    # versions of the libraries that made it
     libraries: dict[_Text, _Text] = msgspec.field(default_factory=library_versions)
 
     @property

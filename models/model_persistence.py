@@ -20,18 +20,22 @@ from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.baseline import baseline_arrays, baseline_from_arrays
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, feature_table_hash
 
-from .array_rules import ArrayForm
+from .array_rules import GROUP as DETECTOR_GROUP
+from .array_rules import (
+    ArrayForm,
+    check_detector_arrays,
+    check_detector_forms,
+    check_history_arrays,
+    check_history_forms,
+)
 from .betting import AlarmTail
 from .calibration import Calibration, PeerScales
 from .call_challenges import CallChallenges
 from .concerns import CONCERNS, ByConcern, ConcernModel, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, UsualEvidence
-from .detector_rules import GROUP as DETECTOR_GROUP
-from .detector_rules import check_detector_arrays, check_detector_forms
 from .evidence_combination import EvidenceCombination
 from .feature_tails import TailTables
 from .forest_evaluator import ForestArrays
-from .history_rules import check_history_arrays, check_history_forms
 from .model_directory import LoadedModel, ModelManifest, TrainingWindow, load_model, save_model
 from .model_training import baseline_digest
 from .trained_model import AgentSeeds, TrainedModel

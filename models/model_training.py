@@ -46,8 +46,7 @@ from trustwatch.ingest.features.told_targets import UNNAMED
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.timestamps import DAY_MS
 
-from .baseline_learning import learnable_parts
-from .betting import damped_bets, fit_alarm_tail
+from .betting import damped_bets, fit_alarm_tail, learnable_parts
 from .call_challenges import CallChallenges, fit_challenges
 from .concerns import CONCERNS, ConcernScores, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores

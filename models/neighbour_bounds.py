@@ -28,21 +28,13 @@ _ROUNDING = 1e-9
 
 
 class RankedCalls(NamedTuple):
-    """n calls of T tenants by their scores.
+    """n calls of T tenants by their scores."""
 
-    Attributes:
-        scores: (n,), descending.
-        tenants: (n,), numbers of their tenants in `keys`.
-        places: (n,), calls of the same tenant that come before.
-        keys: (T,), hashed names.
-        calls: (T,), of each tenant.
-    """
-
-    scores: NDArray[np.float64]
-    tenants: NDArray[np.int64]
-    places: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-    calls: NDArray[np.int64]
+    scores: NDArray[np.float64]  # (n,), descending
+    tenants: NDArray[np.int64]  # (n,), numbers of their tenants in `keys`
+    places: NDArray[np.int64]  # (n,), calls of the same tenant that come before
+    keys: NDArray[np.uint64]  # (T,), hashed names
+    calls: NDArray[np.int64]  # (T,), of each tenant
 
     def without_largest(self, own: int | None = None) -> int:
         """Calls that are left without the neighbour of *own* that has the most."""
@@ -72,15 +64,10 @@ def bounded_part(share: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class BoundedScores(NamedTuple):
-    """Scores at ranks of calls whose tenants are bounded.
+    """Scores at ranks of calls whose tenants are bounded."""
 
-    Attributes:
-        scores: (k,), descending.
-        left_out: (T,), calls of each tenant that were left out, as the largest part of a rank.
-    """
-
-    scores: NDArray[np.float64]
-    left_out: NDArray[np.float64]
+    scores: NDArray[np.float64]  # (k,), descending
+    left_out: NDArray[np.float64]  # (T,), calls of each tenant that were left out, as the largest part of a rank
 
 
 def bounded_scores(calls: RankedCalls, ranks: NDArray[np.int64], own: int | None = None) -> BoundedScores:

@@ -29,24 +29,17 @@ HALF_COVERED_EVENTS = 200.0
 
 @dataclass(frozen=True, slots=True)
 class AgentSeeds:
-    """State of the agents of the training history at its end, from which they go on.
+    """State of the agents of the training history at its end, from which they go on."""
 
-    Attributes:
-        keys: uint64 (a,), ascending: first halves of the agents' identities under the model's salt.
-        checks: uint64 (a,), the second halves (`identities.AgentHash`).
-        rows: structured (a,) of dtype `layout.STATE_ROW`.
-        events: int64 (a,), events each agent has shown.
-        odd: float32 (a, 2, 4), those of the rehearsed days that were as odd as each of the levels of
-            `scoring.engine.usual_oddness`; zeros where nothing was rehearsed.
-        rehearsed: float32 (a,), all events of those days.
-    """
-
+    # uint64 (a,), ascending: first halves of the agents' identities under the model's salt
     keys: npt.NDArray[np.uint64]
-    checks: npt.NDArray[np.uint64]
-    rows: npt.NDArray[Any]
-    events: npt.NDArray[np.int64]
+    checks: npt.NDArray[np.uint64]  # uint64 (a,), the second halves (`identities.AgentHash`)
+    rows: npt.NDArray[Any]  # structured (a,) of dtype `layout.STATE_ROW`
+    events: npt.NDArray[np.int64]  # int64 (a,), events each agent has shown
+    # float32 (a, 2, 4), those of the rehearsed days that were as odd as each of the levels of
+    # `scoring.engine.usual_oddness`; zeros where nothing was rehearsed
     odd: npt.NDArray[np.float32]
-    rehearsed: npt.NDArray[np.float32]
+    rehearsed: npt.NDArray[np.float32]  # float32 (a,), all events of those days
 
     @staticmethod
     def unrehearsed(
@@ -80,44 +73,27 @@ class AgentSeeds:
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """Everything that scoring needs; immutable.
+    """Everything that scoring needs; immutable."""
 
-    Attributes:
-        detector: feature vectors in, scores and p-values out.
-        baseline: what is normal in each scope.
-        seeds: where known agents go on.
-        salt: key of the name hashes that baseline and seeds are written in.
-        groups: uint64 (g,), known peer groups; entry 0 is the fleet (0), the others ascend.
-        group_rates: float64 (g,), mean events of an active agent per day.
-        group_events: int64 (g,), held-out events behind the group's calibration.
-        version: written into every decision.
-        baseline_version: digest of the baseline.
-        exponents: in (0, 1], how far the evidence of each concern falls short of independence
-            (`model_training.dependence_exponent`).
-        alarms: how high the evidence of each concern climbs on agents of the history.
-        window_ms: first and last event time of the history.
-        challenges: what verdicts on calls rest on; None for a model that was trained before there were verdicts on
-            calls.
-        sensitive_types: types of resources whose answers are sensitive, as they were when it was trained; the baseline
-            holds their hashes.
-        told_target_rate: in (0, 1], rate of honest events whose target no person named and no other task knows
-            (`ingest.features.told_targets`); 1, and so no evidence, where nobody tells, and in models of before.
-    """
-
-    detector: ForestDetector
-    baseline: Baseline
-    seeds: AgentSeeds
-    salt: bytes
-    groups: npt.NDArray[np.uint64]
-    group_rates: npt.NDArray[np.float64]
-    group_events: npt.NDArray[np.int64]
-    version: str
-    baseline_version: str
+    detector: ForestDetector  # feature vectors in, scores and p-values out
+    baseline: Baseline  # what is normal in each scope
+    seeds: AgentSeeds  # where known agents go on
+    salt: bytes  # key of the name hashes that baseline and seeds are written in
+    groups: npt.NDArray[np.uint64]  # uint64 (g,), known peer groups; entry 0 is the fleet (0), the others ascend
+    group_rates: npt.NDArray[np.float64]  # float64 (g,), mean events of an active agent per day
+    group_events: npt.NDArray[np.int64]  # int64 (g,), held-out events behind the group's calibration
+    version: str  # written into every decision
+    baseline_version: str  # digest of the baseline
+    # in (0, 1], how far the evidence of each concern falls short of independence (`model_training.dependence_exponent`)
     exponents: ByConcern[float]
-    alarms: ByConcern[AlarmTail]
-    window_ms: tuple[int, int]
+    alarms: ByConcern[AlarmTail]  # how high the evidence of each concern climbs on agents of the history
+    window_ms: tuple[int, int]  # first and last event time of the history
+    # what verdicts on calls rest on; None for a model that was trained before there were verdicts on calls
     challenges: CallChallenges | None = None
+    # types of resources whose answers are sensitive, as they were when it was trained; the baseline holds their hashes
     sensitive_types: tuple[str, ...] = ()
+    # in (0, 1], rate of honest events whose target no person named and no other task knows
+    # (`ingest.features.told_targets`); 1, and so no evidence, where nobody tells, and in models of before
     told_target_rate: float = 1.0
 
     def target_evidence(self, told: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

@@ -18,7 +18,8 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.printable_text import number_text
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import load_trained_model
-from trustwatch.scoring.backtest.challenge_report import CallChallengeReport
+from trustwatch.scoring.backtest.challenge_counts import CallChallengeReport
+from trustwatch.scoring.backtest.counts import run_backtest, total_bytes
 from trustwatch.scoring.backtest.plan import (
     BacktestPlan,
     default_budgets,
@@ -28,7 +29,6 @@ from trustwatch.scoring.backtest.plan import (
     read_labels,
 )
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
-from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent

@@ -25,6 +25,7 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
+from ..http.slice import Slice
 from ..http.wire import TimeText, Wire
 from .drafts import FeedbackDraft
 from .service import FeedbackService, FeedbackStatus
@@ -238,3 +239,6 @@ async def revoke_feedback(
 ) -> FeedbackOut:
     """The rule ends at once; what was learned while it held stays learned. Scope `trust.feedback`."""
     return feedback_out(await feedback.revoke(caller, feedback_id, reason))
+
+
+SLICE = Slice("feedback", routers=(router,))

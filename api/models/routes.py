@@ -22,6 +22,7 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
+from ..http.slice import Slice
 from ..http.wire import TimeText, Wire
 from .service import ModelService, ModelVersionView
 
@@ -247,3 +248,6 @@ async def get_model(
     view = await models.version_detail(caller, version, tenant)
     shown = view if view.model.status == "challenger" else view._replace(judgement=None)
     return ModelDetailOut.of(shown, window=_window(view.model))
+
+
+SLICE = Slice("models", routers=(router,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
@@ -17,10 +17,14 @@ from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
-from trustwatch.scoring.learning.budget_chart import BudgetDay
-from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, observed_shares
-from trustwatch.scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
-from trustwatch.scoring.learning.settings import DRIFTED_FEATURES, DRIFTED_SCORES
+from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, observed_shares
+from trustwatch.scoring.learning.promotion import (
+    DRIFTED_FEATURES,
+    DRIFTED_SCORES,
+    PromotionAssessment,
+    assess_promotion,
+    comparison_from_dict,
+)
 from trustwatch.scoring.records.models import (
     ModelAction,
     ModelHistoryEntry,
@@ -109,6 +113,7 @@ def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
     return ANY_NAME in caller.tenants
 
 
+@dataclass(eq=False, repr=False)
 class ModelService:
     """Versions and figures of models, and orders about them.
 
@@ -117,34 +122,26 @@ class ModelService:
         learning: how much history there is while no trained model is in force; None = one is.
     """
 
-    MISSING_DETAIL: Final = "this service keeps no models"
+    MISSING_DETAIL: ClassVar = "this service keeps no models"
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: SqlStore,
-        registry: ModelRegistry,
-        write_control: Callable[[bytes], Awaitable[None]],
-        executor: StoreExecutor,
-        now_ms: Callable[[], int],
-        new_id: Callable[[], str],
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._registry = registry
-        self._write_control = write_control
-        self._executor = executor
-        self._now_ms = now_ms
-        self._new_id = new_id
-        self._records = VersionRecords(store, registry, now_ms, new_id)
-        self.version = registry.installed_model().version
+    settings: Settings
+    store: SqlStore
+    registry: ModelRegistry
+    write_control: Callable[[bytes], Awaitable[None]]
+    executor: StoreExecutor
+    now_ms: Callable[[], int]
+    new_id: Callable[[], str]
+
+    def __post_init__(self) -> None:
+        self._records = VersionRecords(self.store, self.registry, self.now_ms, self.new_id)
+        self.version = self.registry.installed_model().version
         self.learning: LearningProgress | None = None
         self._measure_at_ms = 0
 
     @property
     def trains_models(self) -> bool:
         """True if a process trains versions and runs them in shadow here."""
-        return self._settings.lifecycle.enabled or (self.learning is not None and not self.learning.held)
+        return self.settings.lifecycle.enabled or (self.learning is not None and not self.learning.held)
 
     # What is looked at.
 
@@ -165,7 +162,7 @@ class ModelService:
             Unavailable: the store does not answer.
         """
         visible_tenants(caller, None)
-        page = await self._executor(self._store.models.page, None, limit, cursor)
+        page = await self.executor(self.store.models.page, None, limit, cursor)
         return Page([_as_visible_to(caller, model) for model in page.items], page.next_cursor)
 
     async def history(
@@ -173,13 +170,13 @@ class ModelService:
     ) -> Page[ModelHistoryEntry]:
         """History of versions, newest first, for callers of all tenants: it has the names of those who ordered."""
         require_all_tenants(caller)
-        return await self._executor(self._store.models.history, None, limit, cursor)
+        return await self.executor(self.store.models.history, None, limit, cursor)
 
     async def version_detail(
         self, caller: AuthenticatedCaller, version: str, tenant: str | None = None
     ) -> ModelVersionView:
         """One version; groups of the caller's tenants alone. Raises UnknownModelVersion, Unavailable."""
-        view = await self._executor(self._version_view, version, visible_tenants(caller, tenant))
+        view = await self.executor(self._version_view, version, visible_tenants(caller, tenant))
         if sees_all_tenants(caller):
             return view._replace(judgement=self._assess(view.model))
         return view._replace(model=_as_visible_to(caller, view.model), history=[])
@@ -188,17 +185,17 @@ class ModelService:
         """Drift of the version in force, by day and group. Raises Unavailable."""
         from_day = self._today() - min(days, MAX_DAYS) + 1
         tenants = visible_tenants(caller, tenant)
-        measured = await self._executor(self._store.models.list_days, from_day, tenants, self.version)
+        measured = await self.executor(self.store.models.list_days, from_day, tenants, self.version)
         return DriftReport([day for day in measured if "scores" in day.drift], DRIFTED_FEATURES, DRIFTED_SCORES)
 
     async def budget(
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
     ) -> AlertBudgetChart:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
-        accepted = self._settings.risk.budget.by_level()[level]
+        accepted = self.settings.risk.budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
         return AlertBudgetChart(
-            level, accepted, await self._executor(self._records.budget_days, days, level, accepted, tenants)
+            level, accepted, await self.executor(self._records.budget_days, days, level, accepted, tenants)
         )
 
     # What is ordered.
@@ -208,10 +205,8 @@ class ModelService:
         by = _check_order(caller, why)
         if not self.trains_models:
             raise PromotionRefused(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
-        request = {"id": self._new_id(), "by": by, "why": why, "at_ms": self._now_ms()}
-        await self._executor.write(
-            self._store.metadata.put, TRAINING_REQUEST_KEY, msgspec.json.encode(request).decode()
-        )
+        request = {"id": self.new_id(), "by": by, "why": why, "at_ms": self.now_ms()}
+        await self.executor.write(self.store.metadata.put, TRAINING_REQUEST_KEY, msgspec.json.encode(request).decode())
 
     async def promote(self, caller: AuthenticatedCaller, version: str, why: str, *, force: bool = False) -> None:
         """Order that *version* comes into force; it does where the pipeline meets the command.
@@ -229,7 +224,7 @@ class ModelService:
 
         False = nothing was ordered, since another order is under way, this one or a person's. Raises as `promote`.
         """
-        if await self._executor(self._is_order_under_way):
+        if await self.executor(self._is_order_under_way):
             return False
         await self._order_promotion(version, MODEL_WORKER_NAME, "", force=False)
         return True
@@ -237,13 +232,13 @@ class ModelService:
     async def rollback(self, caller: AuthenticatedCaller, why: str) -> str:
         """Order that the version that was in force before comes back; returns its name. Raises as `promote`."""
         by = _check_order(caller, why)
-        before = await self._executor(self._previous_version)
+        before = await self.executor(self._previous_version)
         await self._write_order(before, "rolled_back", by, why, {"instead_of": self.version})
         return before
 
     async def _order_promotion(self, version: str, by: str, why: str, *, force: bool) -> None:
-        await self._executor.write(self._records.adopt_from_registry, version)
-        assessment = self._assess(await self._executor(self._require_version, version))
+        await self.executor.write(self._records.adopt_from_registry, version)
+        assessment = self._assess(await self.executor(self._require_version, version))
         if assessment.reasons and not force:
             raise PromotionRefused(assessment.reasons)
         if force and not why.strip():
@@ -252,23 +247,23 @@ class ModelService:
         await self._write_order(version, "promoted", by, why or "; ".join(assessment.gains), detail)
 
     async def _write_order(self, version: str, act: ModelAction, by: str, why: str, detail: dict[str, object]) -> None:
-        digest = await self._executor.write(self._check_usable, version)
-        entry = ModelHistoryEntry(self._new_id(), self._now_ms(), version, act, by, why, detail)
-        await self._executor.write(self._store.models.update, [], [entry])
-        await self._write_control(encode_model_switch(SwitchModel(version, digest, by, why)))
+        digest = await self.executor.write(self._check_usable, version)
+        entry = ModelHistoryEntry(self.new_id(), self.now_ms(), version, act, by, why, detail)
+        await self.executor.write(self.store.models.update, [], [entry])
+        await self.write_control(encode_model_switch(SwitchModel(version, digest, by, why)))
 
     # Below here everything blocks.
 
     def _is_order_under_way(self) -> bool:
         """Tell whether an order was given of late that no pipeline has met yet."""
-        newest = next((entry for entry in self._store.models.history(limit=10).items if entry.act in ORDER_ACTS), None)
-        switched = next(iter(self._store.models.list_switches(1)), None)
-        if newest is None or self._now_ms() - newest.at_ms > ORDER_UNDER_WAY_MS:
+        newest = next((entry for entry in self.store.models.history(limit=10).items if entry.act in ORDER_ACTS), None)
+        switched = next(iter(self.store.models.list_switches(1)), None)
+        if newest is None or self.now_ms() - newest.at_ms > ORDER_UNDER_WAY_MS:
             return False
         return switched is None or switched.at_ms < newest.at_ms
 
     def _require_version(self, version: str) -> ModelVersion:
-        model = self._store.models.get(version)
+        model = self.store.models.get(version)
         if model is None:
             raise UnknownModelVersion(version)
         return model
@@ -280,17 +275,17 @@ class ModelService:
             against = (
                 [f"on its own history it alerts more often than `risk.alert_budget` allows: {over}"] if over else []
             )
-            if not is_judged_by(model.trained, self._settings.risk.budget):
+            if not is_judged_by(model.trained, self.settings.risk.budget):
                 against = ["`risk.alert_budget` was changed since it was judged by it: wait for the next training"]
             return PromotionAssessment(["there is no trained model yet"], against)
         figures = comparison_from_dict(model.figures)
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
-        budget = self._settings.risk.budget.by_level()
-        return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
+        budget = self.settings.risk.budget.by_level()
+        return assess_promotion(figures, budget, self.settings.lifecycle.min_agent_days)
 
     def _previous_version(self) -> str:
-        switches = self._store.models.list_switches()
+        switches = self.store.models.list_switches()
         current = switches[0].version if switches else self.version
         for switch in switches:
             if switch.version != current:
@@ -303,7 +298,7 @@ class ModelService:
         if version == self.version:
             raise PromotionRefused([f"{version!r} is in force already"])
         try:
-            trained = self._registry.load(version, digest)
+            trained = self.registry.load(version, digest)
         except ModelError as error:
             raise PromotionRefused([str(error)]) from None
         if trained.salt.hex() != self._active_salt():
@@ -316,10 +311,10 @@ class ModelService:
         return digest
 
     def _active_salt(self) -> str:
-        for version in (self.version, self._registry.installed_model().version):
-            model = self._store.models.get(version)
+        for version in (self.version, self.registry.installed_model().version):
+            model = self.store.models.get(version)
             try:
-                directory = self._registry.find_directory(version, None if model is None else model.digest)
+                directory = self.registry.find_directory(version, None if model is None else model.digest)
                 return read_manifest(directory)[0].salt_hex
             except ModelError:
                 continue
@@ -328,7 +323,7 @@ class ModelService:
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
         installed = self._records.note_installed()
-        newest = self._store.models.list_switches(1)
+        newest = self.store.models.list_switches(1)
         if newest and newest[0].installed == installed.digest:
             self._records.note_switch(newest[0])
             self.version = newest[0].version
@@ -340,17 +335,17 @@ class ModelService:
         """Measure how much there is to learn from, now and then."""
         if self.version != installed.version or not installed.manifest.learns:
             self.learning = None
-        elif self.learning is None or self._now_ms() >= self._measure_at_ms:
-            began_ms = self._now_ms()
-            self.learning = measure_progress(self._store, self._settings.risk.budget)
-            took_ms = self._now_ms() - began_ms
+        elif self.learning is None or self.now_ms() >= self._measure_at_ms:
+            began_ms = self.now_ms()
+            self.learning = measure_progress(self.store, self.settings.risk.budget)
+            took_ms = self.now_ms() - began_ms
             self._measure_at_ms = began_ms + max(
                 min(MEASURE_PAUSE_SHARE * took_ms, MAX_MEASURE_PAUSE_MS), MEASURE_EVERY_MS
             )
 
     def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
         model = self._require_version(version)
-        days = self._store.models.list_days(self._today() - MAX_DAYS, tenants, version)
+        days = self.store.models.list_days(self._today() - MAX_DAYS, tenants, version)
         try:
             (newcomers, known_agents), on_disk = self._records.calibration_curves(model, tenants), True
         except ModelError:
@@ -361,13 +356,13 @@ class ModelService:
             on_disk,
             newcomers,
             observed_shares(days),
-            self._store.models.history(version, 50).items,
-            [switch for switch in self._store.models.list_switches() if switch.version == version],
+            self.store.models.history(version, 50).items,
+            [switch for switch in self.store.models.list_switches() if switch.version == version],
             known_agents,
         )
 
     def _today(self) -> int:
-        return self._now_ms() // DAY_MS
+        return self.now_ms() // DAY_MS
 
 
 def _check_order(caller: AuthenticatedCaller, why: str) -> str:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import structlog
 
+from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.segment_import import first_offset
+from trustwatch.ingest.source import PartitionOffsets, Record, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.ingest.topics.protocols import partition_offsets
+from trustwatch.ingest.topics.topic_history import topic_event_lines
 from trustwatch.models.input_checks import NotEnoughHistory
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
@@ -28,14 +38,16 @@ from trustwatch.scoring.learning.training import (
     train_and_save,
 )
 from trustwatch.scoring.pipeline.model_switch import ModelChoice
+from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
 from trustwatch.scoring.store.database import MAX_PAGE
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
+from ..brokers import open_reader
 from ..child_process import StopRequested
-from ..composition import engine_settings
+from ..composition import engine_settings, load_erased_filter
 from ..settings.root import Settings
 from .first_training import (
     LAST_TRAINING_KEY,
@@ -46,7 +58,112 @@ from .first_training import (
     decode_training_state,
     encode_training_state,
 )
-from .training_data import ReadRanges
+
+READ_RECORDS = 5_000
+
+
+class ReadRanges(NamedTuple):
+    """Ranges of the log that were read."""
+
+    source: str  # in words
+    # by partition, from the first offset up to the second; the archive, where there is one, ends before
+    ranges: Mapping[int, tuple[int, int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Value for the column `trained` of a version."""
+        return {"source": self.source, "offsets": {str(at): list(both) for at, both in self.ranges.items()}}
+
+
+def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
+    """Offset by partition behind what a version learned from; counting in shadow begins there."""
+    ranges = version.trained.get("offsets")
+    return {int(at): both[1] for at, both in ranges.items()} if ranges else {ONLY_PARTITION: version.counted_from}
+
+
+def read_training_data(
+    settings: Settings, history: TrainingHistory, since_ms: int, check: Callable[[], None]
+) -> ReadRanges:
+    """Add every event of the configured log that arrived since *since_ms*, each once; call *check* now and then.
+
+    Raises CorruptLog, ConfigError, Unavailable, OSError.
+    """
+    if settings.distributed:
+        return _read_topic_history(settings, history, since_ms, check)
+    folder = settings.data_dir / "log"
+    archived = _read_archive(settings, history, since_ms, "", check)
+    with closing(LogReader(folder)) as reader:
+        end = reader.end_offset(ONLY_PARTITION)
+        first = max(first_offset(folder), archived.get(ONLY_PARTITION, 0))
+        reader.seek(ONLY_PARTITION, first)
+        _read_log(reader, history, (first, end), since_ms, check)
+    return ReadRanges("archive and log" if archived else "log", {ONLY_PARTITION: (first, end)})
+
+
+def _read_log(
+    reader: LogReader, history: TrainingHistory, within: tuple[int, int], since_ms: int, check: Callable[[], None]
+) -> None:
+    window = DuplicateWindow()
+    at, end = within
+    while at < end and (batch := reader.poll(min(READ_RECORDS, end - at), 0.0)) is not None:
+        check()
+        offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
+        seen = window.mark(np.array([record.id_hash for record in batch.records], np.uint64), offsets)
+        for record, repeated in zip(batch.records, seen.tolist(), strict=True):
+            if record.kind == RecordKind.EVENT and not repeated and record.received_ms >= since_ms:
+                history.add(record.payload)
+        at = batch.next_offset
+
+
+def _read_topic_history(
+    settings: Settings, history: TrainingHistory, since_ms: int, check: Callable[[], None]
+) -> ReadRanges:
+    """All partitions of the events topic, merged by arrival."""
+    topic = settings.brokers.topic_names.events
+    archived = _read_archive(settings, history, since_ms, topic, check)
+    with closing(open_reader(settings.brokers, (topic,))) as reader:
+        ranges = _unread_ranges(partition_offsets(reader, since_ms), archived)
+        for partition, (first, _) in ranges.items():
+            reader.seek(topic, partition, first)
+        windows = {partition: DuplicateWindow(PARTITION_WINDOW) for partition in ranges}
+
+        def is_learned(partition: int, offset: int, record: Record) -> bool:
+            """True for events before the end at the beginning, each once."""
+            if offset >= ranges.get(partition, (0, 0))[1] or record.received_ms < since_ms:
+                return False
+            hashed, at = np.array([record.id_hash], np.uint64), np.array([offset], np.int64)
+            return not bool(windows[partition].mark(hashed, at)[0])
+
+        for line in topic_event_lines(reader, topic, is_learned, check, load_erased_filter(settings, topic)):
+            history.add(line)
+    return ReadRanges("archive and topic" if archived else "topic", ranges)
+
+
+def _unread_ranges(offsets: Mapping[int, PartitionOffsets], archived: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """Records that are kept, recent and not in the archive: by partition, from the first offset up to the second."""
+    return {
+        partition: (min(at.end, max(at.first, at.since, archived.get(partition, 0))), at.end)
+        for partition, at in sorted(offsets.items())
+    }
+
+
+def _read_archive(
+    settings: Settings, history: TrainingHistory, since_ms: int, topic: str, check: Callable[[], None]
+) -> dict[int, int]:
+    """Add what is archived of *topic* ("" = the embedded log); returns the offsets that it ends at, {} = no archive."""
+    directory = settings.archive.directory
+    # Reading takes minutes: what is archived meanwhile comes from the log, and from there alone.
+    up_to = None if directory is None else read_positions(directory, topic)
+    if directory is None or not up_to:
+        return {}
+    from trustwatch.ingest.archive.archive_reader import raw_lines
+
+    arrived = datetime.fromtimestamp(since_ms / 1000, UTC)
+    for number, line in enumerate(raw_lines(directory, up_to=up_to, arrived=arrived)):
+        history.add(line)
+        if number % READ_RECORDS == 0:
+            check()
+    return dict(up_to)
+
 
 MOST_EVENTS = 500_000
 """The newest events that a training reads: some 2 GB of memory."""
@@ -66,30 +183,26 @@ MAX_ATTEMPTS = 3
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class TrainingScheduler:
     """Trains versions that are due or ordered. It notes its work first: the next model worker continues it."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: SqlStore,
-        registry: ModelRegistry,
-        read_history: Callable[[TrainingHistory, int, Callable[[], None]], ReadRanges],
-        check: Callable[[], None],
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._registry = registry
-        self._read_history = read_history
-        self._check = check
-        self.first_training = FirstTraining(store, registry, budget=settings.risk.budget)
+    settings: Settings
+    store: SqlStore
+    registry: ModelRegistry
+    read_history: Callable[[TrainingHistory, int, Callable[[], None]], ReadRanges]
+    check: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self.first_training = FirstTraining(self.store, self.registry, budget=self.settings.risk.budget)
+        """Says when a service that learns has enough."""
         """Says when a service that learns has enough."""
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
         """Training that is due now, None = none; *champion* is in force."""
         last, request = (
-            decode_training_state(self._store.metadata.get(TRAINING_STATE_KEY)),
-            self._store.metadata.get(TRAINING_REQUEST_KEY) or "",
+            decode_training_state(self.store.metadata.get(TRAINING_STATE_KEY)),
+            self.store.metadata.get(TRAINING_REQUEST_KEY) or "",
         )
         if not last.ended:
             return last
@@ -97,29 +210,29 @@ class TrainingScheduler:
         if request and request != last.request:
             said = msgspec.json.decode(request)
             return TrainingState(request, _version_name(now_ms), said["by"], said["why"], now_ms, ended=False)
-        if self._registry.learns(champion.version, champion.digest):
+        if self.registry.learns(champion.version, champion.digest):
             due, why = self.first_training.is_due(), "there is enough history for a first model"
         else:
             due, why = self._is_scheduled(champion, now_ms), "due"
         return TrainingState(last.request, _version_name(now_ms), "schedule", why, now_ms, ended=False) if due else None
 
     def _is_scheduled(self, champion: ModelChoice, now_ms: int) -> bool:
-        every_ms = int(self._settings.lifecycle.every_h * HOUR_MS)
-        if not every_ms or not self._settings.lifecycle.enabled:
+        every_ms = int(self.settings.lifecycle.every_h * HOUR_MS)
+        if not every_ms or not self.settings.lifecycle.enabled:
             return False
-        model = self._store.models.get(champion.version)
-        last = max(int(self._store.metadata.get(LAST_TRAINING_KEY) or 0), 0 if model is None else model.created_ms)
+        model = self.store.models.get(champion.version)
+        last = max(int(self.store.metadata.get(LAST_TRAINING_KEY) or 0), 0 if model is None else model.created_ms)
         if model is None or now_ms < last + every_ms:
             return False
         return not any(
-            challenger.figures.get("agent_days", 0) < self._settings.lifecycle.min_agent_days
+            challenger.figures.get("agent_days", 0) < self.settings.lifecycle.min_agent_days
             and now_ms < challenger.created_ms + CHALLENGER_GRACE_PERIODS * every_ms
-            for challenger in self._store.models.page("challenger").items
+            for challenger in self.store.models.page("challenger").items
         )
 
     def run_training(self, work: TrainingState, champion: TrainedModel) -> None:
         """Train on what is kept now; a failure is a line of the history."""
-        if self._store.models.get(work.version) is not None:  # it was registered, and then the worker died
+        if self.store.models.get(work.version) is not None:  # it was registered, and then the worker died
             self._finish_training(work)
             return
         if work.tries >= MAX_ATTEMPTS:
@@ -130,8 +243,8 @@ class TrainingScheduler:
             )
             return
         begun = msgspec.structs.replace(work, tries=work.tries + 1)
-        self._store.metadata.put(LAST_TRAINING_KEY, str(clock.now_ms()))
-        self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(begun))
+        self.store.metadata.put(LAST_TRAINING_KEY, str(clock.now_ms()))
+        self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(begun))
         _log.info("training", version=work.version, by=work.by, again=work.tries > 0)
         try:
             version = self._train_version(champion, work)
@@ -139,7 +252,7 @@ class TrainingScheduler:
             self._fail_training(work, str(error))
         except (StopRequested, Unavailable):  # told to end, or something does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
-                self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(work))
+                self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(work))
             raise  # any other end counts as a try; after a loss of leadership the work is another worker's
         else:
             self._finish_training(work)
@@ -149,46 +262,46 @@ class TrainingScheduler:
 
     def _finish_training(self, work: TrainingState) -> None:
         """The version is registered: what follows from that may be done twice."""
-        version = self._store.models.get(work.version)
+        version = self.store.models.get(work.version)
         if version is not None and version.status == "challenger":
             self._reject_older_challengers(version)
         self._remove_old_versions()
-        self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+        self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
 
     def _fail_training(self, work: TrainingState, why: str) -> None:
         _log.warning("nothing was trained", error=why)
         entry = ModelHistoryEntry(uuid.uuid4().hex, clock.now_ms(), work.version, "failed", work.by, why)
-        self._store.models.update([], [entry])
-        self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+        self.store.models.update([], [entry])
+        self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
 
     def _train_version(self, champion: TrainedModel, work: TrainingState) -> ModelVersion:
         now_ms = clock.now_ms()
         since_ms = now_ms - HISTORY_DAYS * DAY_MS
         # What arrived long ago is old, but what is old by its own word may have arrived today: replayed days count.
-        encoder = ColumnEncoder(champion.salt, self._settings.domains())
+        encoder = ColumnEncoder(champion.salt, self.settings.domains())
         history = TrainingHistory(encoder, MOST_EVENTS)
-        learned = self._read_history(history, since_ms, self._check)
+        learned = self.read_history(history, since_ms, self.check)
         columns = history.columns()
         if columns is None:
             raise NotEnoughHistory(f"no event of the last {HISTORY_DAYS} days is kept that could be learned from")
-        feedback = list(islice(feedback_labels(self._store.feedback), MAX_PAGES * MAX_PAGE))
+        feedback = list(islice(feedback_labels(self.store.feedback), MAX_PAGES * MAX_PAGE))
         false = frozenset(entry.decision_id for entry in feedback if entry.verdict == "false_positive")
         recent = self._recent_decisions(int(columns.time_ms.min()))
         windows = suspicious_windows(recent, false, encoder.identities)
         attacks = labelled_windows(feedback, encoder.identities)
         columns, left_out = exclude_windows(columns, attacks, windows, history.malformed)
         produced = train_and_save(
-            self._registry.directory_of(work.version),
+            self.registry.directory_of(work.version),
             columns,
             champion.salt,
             work.version,
             champion.detector.settings,
-            engine_settings(self._settings),
+            engine_settings(self.settings),
             now_ms,
-            lambda *_: self._check(),
+            lambda *_: self.check(),
         )
         trained = {**learned.as_dict(), "left_out": left_out._asdict(), "by": work.by, "after": champion.version}
-        self._check()
+        self.check()
         return self._register_version(produced, now_ms, trained, work.why)
 
     def _register_version(
@@ -220,14 +333,14 @@ class TrainingScheduler:
         )
         detail = {"events": window.events, "left_out": trained["left_out"]}
         entry = ModelHistoryEntry(uuid.uuid4().hex, now_ms, version.version, "trained", trained["by"], why, detail)
-        self._store.models.add(version, entry)
+        self.store.models.add(version, entry)
         return version
 
     def _reject_older_challengers(self, version: ModelVersion) -> None:
         """One challenger at a time: the one before had its chance."""
         old = [
             challenger
-            for challenger in self._store.models.page("challenger").items
+            for challenger in self.store.models.page("challenger").items
             if challenger.version != version.version
         ]
         now_ms = clock.now_ms()
@@ -238,20 +351,20 @@ class TrainingScheduler:
             )
             for challenger in old
         ]
-        self._store.models.update(changed, entries)
+        self.store.models.update(changed, entries)
 
     def _remove_old_versions(self) -> None:
         """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
-        needed = {self._registry.installed_model().version, *versions_in_use(self._store.models.list_switches())}
+        needed = {self.registry.installed_model().version, *versions_in_use(self.store.models.list_switches())}
         kept = KEPT_VERSIONS
-        for number, model in enumerate(self._store.models.page(limit=MAX_PAGE).items):
+        for number, model in enumerate(self.store.models.page(limit=MAX_PAGE).items):
             if number >= kept and model.version not in needed and model.status not in ("champion", "challenger"):
-                self._registry.remove(model.version)
+                self.registry.remove(model.version)
 
     def _recent_decisions(self, since_ms: int) -> Iterator[Decision]:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
-            page = self._store.decisions.page(limit=MAX_PAGE, cursor=cursor)
+            page = self.store.decisions.page(limit=MAX_PAGE, cursor=cursor)
             yield from page.items
             cursor = page.next_cursor
             if cursor is None or page.items[-1].event_time_ms < since_ms - DAY_MS:

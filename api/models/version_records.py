@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
@@ -10,8 +11,13 @@ import msgspec
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
-from trustwatch.scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
-from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, calibration_curves
+from trustwatch.scoring.learning.budget_chart import (
+    AlertVerdictCounts,
+    BudgetDay,
+    CalibrationCurve,
+    budget_chart,
+    calibration_curves,
+)
 from trustwatch.scoring.learning.feedback_preview import feedback_labels
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelStatus, ModelSwitch, ModelVersion
 from trustwatch.scoring.store.database import Tenants
@@ -28,78 +34,78 @@ MAX_CACHED_CURVES = 16
 ORDER_ACTS = ("promoted", "rolled_back")
 
 
+@dataclass(eq=False, repr=False)
 class VersionRecords:
     """Rows of versions, their history, and what charts are made of. Every call blocks, and raises Unavailable."""
 
-    def __init__(
-        self, store: SqlStore, registry: ModelRegistry, now_ms: Callable[[], int], new_id: Callable[[], str]
-    ) -> None:
-        self._store = store
-        self._registry = registry
-        self._now_ms = now_ms
-        self._new_id = new_id
+    store: SqlStore
+    registry: ModelRegistry
+    now_ms: Callable[[], int]
+    new_id: Callable[[], str]
+
+    def __post_init__(self) -> None:
         self._curves: dict[str, tuple[int, tuple[list[CalibrationCurve], ...]]] = {}
 
     def adopt_from_registry(self, version: str) -> None:
         """Make a version that was trained elsewhere and put into the registry a challenger like any other."""
-        if self._store.models.get(version) is not None:
+        if self.store.models.get(version) is not None:
             return
-        registered = next((candidate for candidate in self._registry.versions() if candidate.version == version), None)
+        registered = next((candidate for candidate in self.registry.versions() if candidate.version == version), None)
         if registered is None:
             return
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         model = _version_of(registered, "challenger", "put into the registry", promoted_ms=0, now_ms=now_ms)
-        entry = ModelHistoryEntry(self._new_id(), now_ms, version, "trained", "operator", "found")
-        self._store.models.add(model, entry)
+        entry = ModelHistoryEntry(self.new_id(), now_ms, version, "trained", "operator", "found")
+        self.store.models.add(model, entry)
 
     def note_switch(self, switch: ModelSwitch) -> None:
         """Mark the version in force as champion. Every process that sees the switch does, and all write the same."""
-        model = self._store.models.get(switch.version)
+        model = self.store.models.get(switch.version)
         if model is None:
             return
         earlier_champions = [
-            other for other in self._store.models.page("champion").items if other.version != switch.version
+            other for other in self.store.models.page("champion").items if other.version != switch.version
         ]
         if model.status == "champion" and not earlier_champions:
             return
-        now_ms = self._now_ms()
-        orders = [entry.act for entry in self._store.models.history(switch.version).items if entry.act in ORDER_ACTS]
+        now_ms = self.now_ms()
+        orders = [entry.act for entry in self.store.models.history(switch.version).items if entry.act in ORDER_ACTS]
         status: ModelStatus = "rejected" if orders[:1] == ["rolled_back"] else "retired"
         replaced = [msgspec.structs.replace(other, status=status, changed_ms=now_ms) for other in earlier_champions]
         champion = msgspec.structs.replace(model, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
-        self._store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
+        self.store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
 
     def note_installed(self) -> RegisteredModel:
         """The operator's model is a version like any other; the history says when it came."""
-        installed, now_ms = self._registry.installed_model(), self._now_ms()
-        stored = self._store.models.get(installed.version)
+        installed, now_ms = self.registry.installed_model(), self.now_ms()
+        stored = self.store.models.get(installed.version)
         if stored is not None and stored.digest == installed.digest:
             return installed
         learns = installed.manifest.learns
         source, why = ("nothing", "no model was in model_dir") if learns else ("trustwatch train", "found in model_dir")
         model = _version_of(installed, "champion", source, promoted_ms=now_ms, now_ms=now_ms)
         entry = ModelHistoryEntry(
-            self._new_id(), now_ms, installed.version, "installed", "service" if learns else "operator", why
+            self.new_id(), now_ms, installed.version, "installed", "service" if learns else "operator", why
         )
         retired = [
             msgspec.structs.replace(other, status="retired", changed_ms=now_ms)
-            for other in self._store.models.page("champion").items
+            for other in self.store.models.page("champion").items
             if other.version != installed.version
         ]
         if stored is None:
-            self._store.models.add(model, entry)
-            self._store.models.update(retired)
+            self.store.models.add(model, entry)
+            self.store.models.update(retired)
         else:
-            self._store.models.update([*retired, model], [entry])
+            self.store.models.update([*retired, model], [entry])
         return installed
 
     def calibration_curves(self, model: ModelVersion, tenants: Tenants) -> tuple[list[CalibrationCurve], ...]:
         """Curves of a version, of newcomers and of agents that it knows. Raises ModelError where it can not be read."""
         today, cached = self._today(), self._curves.get(model.digest)
         if cached is None or cached[0] != today:  # groups may be new
-            trained = self._registry.load(model.version, model.digest)
+            trained = self.registry.load(model.version, model.digest)
             with reads_of(WHOLE_DEPLOYMENT):  # kept for every caller; what this one sees of it is chosen below
-                counted = self._store.agents.count_by_group(0)
+                counted = self.store.agents.count_by_group(0)
             groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in counted}
             hasher = NameHasher(trained.salt)
             keys = {group: hasher(f"{group[0]}\x1f{group[1]}") for group in groups}
@@ -118,9 +124,9 @@ class VersionRecords:
         span = range(today - min(days, MAX_DAYS) + 1, today + 1)
         return budget_chart(
             span,
-            self._store.decisions.count_alerts(span.start, tenants),
-            self._store.models.list_days(span.start, tenants),
-            self._store.agents.count_by_group(span.start, tenants),
+            self.store.decisions.count_alerts(span.start, tenants),
+            self.store.models.list_days(span.start, tenants),
+            self.store.agents.count_by_group(span.start, tenants),
             self._feedback_counts(span, tenants),
             accepted,
             level,
@@ -129,8 +135,8 @@ class VersionRecords:
     def _feedback_counts(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], AlertVerdictCounts]:
         """Counts of feedback on alerts, by the day of each one's event."""
         counts: dict[tuple[int, str, str], AlertVerdictCounts] = {}
-        for feedback in islice(feedback_labels(self._store.feedback, tenants), MAX_FEEDBACK_ITEMS):
-            decision = self._store.decisions.get(feedback.decision_id, tenants)
+        for feedback in islice(feedback_labels(self.store.feedback, tenants), MAX_FEEDBACK_ITEMS):
+            decision = self.store.decisions.get(feedback.decision_id, tenants)
             if decision is not None and decision.event_time_ms // DAY_MS in span:
                 key = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
                 before, true = counts.get(key, AlertVerdictCounts()), feedback.verdict == "true_positive"
@@ -138,7 +144,7 @@ class VersionRecords:
         return counts
 
     def _today(self) -> int:
-        return self._now_ms() // DAY_MS
+        return self.now_ms() // DAY_MS
 
 
 def _version_of(

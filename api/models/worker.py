@@ -12,13 +12,17 @@ from __future__ import annotations
 import gc
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 import structlog
 
-from trustwatch.ingest.source import RecordBatch
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.record_erasure import ErasedFilter
+from trustwatch.ingest.source import GroupSource, RecordBatch
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
@@ -34,10 +38,107 @@ from trustwatch.scoring.store.sql_store import SqlStore
 from .. import clock
 from ..child_process import LOWEST_PRIORITY, ChildRuntime, run_child
 from ..composition import engine_settings, open_model_registry, open_service_store, service_url
+from ..event_sources import load_erased_from_log, make_duplicate_window, open_event_source
 from ..settings.root import Settings
-from .record_streams import RecordStream, open_record_stream
-from .training_data import read_training_data, trained_end_offsets
-from .training_scheduler import TrainingScheduler
+from .training_scheduler import TrainingScheduler, read_training_data, trained_end_offsets
+
+# Nothing of it is on the workers' path: another group, its own pace, and no state but where it is in memory.
+
+POLL_RECORDS, POLL_S = 1_000, 0.5
+REPORT_EVERY_S = 5.0
+END_OFFSETS_EVERY_S = 5.0
+"""Shortest time between two look-ups of the ends of partitions."""
+GROUP_SUFFIX, GROUP_MEMBER = "-keeper", "keeper"
+
+
+class RecordStream:
+    """Records in the order of each partition, which can be read again. It has all partitions."""
+
+    def __init__(
+        self,
+        source: GroupSource,
+        make_duplicate_window: Callable[[], DuplicateWindow],
+        load_erased: Callable[[], ErasedFilter],
+        *,
+        multi_partition: bool,
+    ) -> None:
+        self.multi_partition = multi_partition
+        self.make_duplicate_window = make_duplicate_window
+        self._source, self._load_erased, self._erased_filter = source, load_erased, ErasedFilter()
+        self._next_offsets: dict[int, int] = {}
+        self._target_offsets: dict[int, int] = {}
+        self._joined = self._idle = False
+        self._reported_at = self._targets_set_at = float("-inf")
+
+    def rewind(self, since_ms: int) -> dict[int, int]:
+        """Go back to what arrived at *since_ms*, or a little before it; returns the first offset of each partition.
+
+        Raises CorruptLog, Unavailable.
+        """
+        offsets = self._source.offsets(since_ms)
+        self._next_offsets = {partition: at.since for partition, at in offsets.items()}
+        self._target_offsets = {partition: at.end for partition, at in offsets.items()}
+        self._idle, self._erased_filter = False, self._load_erased()
+        for partition in self._source.owned():
+            self._source.seek(partition, self._next_offsets[partition])
+        if not self._joined:
+            self._source.join(self)
+            self._joined = True
+        return dict(self._next_offsets)
+
+    def assigned(self, partitions: Collection[int]) -> dict[int, int]:
+        """See `PartitionOwner`: go on where reading was."""
+        return {partition: self._next_offsets.setdefault(partition, 0) for partition in partitions}
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """See `PartitionOwner`: nothing is kept that somebody else would need."""
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """See `PartitionOwner`: what was read counts, nobody else counts it."""
+
+    def poll(self) -> RecordBatch | None:
+        """The next records; None where there are none for a moment. Raises CorruptLog, Fenced."""
+        failed = self._source.failed_polls
+        batch = self._source.poll(POLL_RECORDS, POLL_S)
+        if batch is not None:
+            self._next_offsets[batch.partition] = batch.next_offset
+            batch = self._erased_filter.filter_batch(batch)
+        elif self._source.failed_polls == failed and len(self._source.owned()) >= len(self._target_offsets):
+            self._idle = True  # nothing waits anywhere: the last offsets may be markers that no poll returns
+        if clock.monotonic() - self._reported_at >= REPORT_EVERY_S:
+            self._reported_at = clock.monotonic()
+            self._source.note_position({at: self._next_offsets[at] for at in self._source.owned()})
+        return batch
+
+    def is_caught_up(self) -> bool:
+        """True if all was handed out that was there when this was last true (or at `rewind`).
+
+        A log that does not answer is no reason to end: then it is not.
+        """
+        behind = any(self._next_offsets.get(partition, 0) < goal for partition, goal in self._target_offsets.items())
+        if (behind and not self._idle) or clock.monotonic() - self._targets_set_at < END_OFFSETS_EVERY_S:
+            return False
+        try:
+            self._target_offsets = {partition: self._source.end_offset(partition) for partition in self._target_offsets}
+        except Unavailable:
+            return False
+        self._targets_set_at, self._idle = clock.monotonic(), False
+        return True
+
+    def close(self) -> None:
+        """Release files and connections."""
+        self._source.close()
+
+
+def open_record_stream(settings: Settings) -> RecordStream:
+    """The record stream of the configured log. Raises ConfigError, Unavailable."""
+    return RecordStream(
+        open_event_source(settings, suffix=GROUP_SUFFIX, member=GROUP_MEMBER),
+        lambda: make_duplicate_window(settings),
+        lambda: load_erased_from_log(settings),
+        multi_partition=settings.distributed,
+    )
+
 
 MAX_RESIDENT_AGENTS = 20_000
 """Agents in memory per model; the others are kept as bytes."""
@@ -54,22 +155,17 @@ ShadowRuns = defaultdict[int, ShadowRun]
 """One model over all partitions: each has a separate run, as it has a separate processor live."""
 
 
+@dataclass(eq=False, repr=False)
 class ShadowScorer:
     """Runs models in shadow."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: SqlStore,
-        models: ActiveModels,
-        record_stream: RecordStream,
-        request_promotion: Callable[[str], None],
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._models = models
-        self._record_stream = record_stream
-        self._request_promotion = request_promotion
+    settings: Settings
+    store: SqlStore
+    models: ActiveModels
+    record_stream: RecordStream
+    request_promotion: Callable[[str], None]
+
+    def __post_init__(self) -> None:
         self._followed_digests: tuple[str, str] | None = None
         self._champion: ShadowRuns | None = None
         self._challenger: tuple[ModelVersion, ShadowRuns] | None = None
@@ -82,7 +178,7 @@ class ShadowScorer:
 
     def champion_version(self) -> ModelChoice:
         """The version that is in force."""
-        return self._models.choose(self._newest_switch())
+        return self.models.choose(self._newest_switch())
 
     def refresh_versions(self) -> None:
         """Begin anew where another champion or challenger is to be followed."""
@@ -96,12 +192,12 @@ class ShadowScorer:
 
     def _newest_switch(self) -> ModelSwitch | None:
         """Newest switch of any partition: all meet the same commands in the same order."""
-        if self._record_stream.multi_partition:
-            return next(iter(self._store.models.list_switches(1)), None)
-        return self._store.models.current_switch(ONLY_PARTITION)
+        if self.record_stream.multi_partition:
+            return next(iter(self.store.models.list_switches(1)), None)
+        return self.store.models.current_switch(ONLY_PARTITION)
 
     def _newest_challenger(self, chosen: ModelChoice) -> ModelVersion | None:
-        for challenger in self._store.models.page("challenger").items:
+        for challenger in self.store.models.page("challenger").items:
             if challenger.version != chosen.version and challenger.counted_from:
                 return challenger
         return None
@@ -110,19 +206,19 @@ class ShadowScorer:
         self._since_ms = clock.now_ms() - int(FOLLOW_DAYS * DAY_MS)
         if challenger is not None:
             self._since_ms = min(self._since_ms, challenger.created_ms - DAY_MS)
-        firsts = self._record_stream.rewind(self._since_ms)
-        champion = self._models.load(chosen.version, chosen.digest)
+        firsts = self.record_stream.rewind(self._since_ms)
+        champion = self.models.load(chosen.version, chosen.digest)
         self._champion = self._make_runs(champion, len(firsts))
         self._watch = PeerGroupMonitor(
             champion,
-            self._settings.lifecycle.drift,
+            self.settings.lifecycle.drift,
             self._load_stored_days(chosen.version),
         )
-        self._watch.complete_ms = 0 if self._record_stream.multi_partition else None
+        self._watch.complete_ms = 0 if self.record_stream.multi_partition else None
         self._newest_at_targets_ms = 0
         self._challenger = self._duel = None
         if challenger is not None:
-            model = self._models.load(challenger.version, challenger.digest)
+            model = self.models.load(challenger.version, challenger.digest)
             self._challenger = challenger, self._make_runs(model, len(firsts))
             ends = trained_end_offsets(challenger)
             counted = {partition: max(ends.get(partition, 0), first) for partition, first in firsts.items()}
@@ -135,19 +231,19 @@ class ShadowScorer:
         )
 
     def _make_runs(self, model: TrainedModel, partitions: int) -> ShadowRuns:
-        residents = min(MAX_RESIDENT_AGENTS, self._settings.pipeline.resident_agents)
-        if self._record_stream.multi_partition:
+        residents = min(MAX_RESIDENT_AGENTS, self.settings.pipeline.resident_agents)
+        if self.record_stream.multi_partition:
             residents = max(MIN_RESIDENT_AGENTS, residents // max(partitions, 1))
-        engine, domains = engine_settings(self._settings, capacity=residents), self._settings.domains()
-        identities = self._store.identities
+        engine, domains = engine_settings(self.settings, capacity=residents), self.settings.domains()
+        identities = self.store.identities
         return defaultdict(
-            lambda: ShadowRun(model, engine, domains, self._record_stream.make_duplicate_window(), identities)
+            lambda: ShadowRun(model, engine, domains, self.record_stream.make_duplicate_window(), identities)
         )
 
     def _load_stored_days(self, version: str) -> list[PeerGroupDay]:
         """Load the stored days: one that is counted again from a shorter log must not be overwritten by less."""
         self._stored_events, self._judged_days = {}, {}
-        stored_days = self._store.models.list_days(0, version=version)
+        stored_days = self.store.models.list_days(0, version=version)
         for day in stored_days:
             self._stored_events[day.day, day.tenant, day.agent_type] = day.events
             if day.drift.get("judged"):
@@ -170,7 +266,7 @@ class ShadowScorer:
     def _settle_days(self) -> None:
         """Partitions that are read at different speeds: what was new when all ends were looked up last is settled once
         all of them are reached, for then nothing is missing that arrived before it."""
-        if self._watch is not None and self._record_stream.multi_partition and self._record_stream.is_caught_up():
+        if self._watch is not None and self.record_stream.multi_partition and self.record_stream.is_caught_up():
             self._watch.complete_ms, self._newest_at_targets_ms = self._newest_at_targets_ms, self._watch.newest_ms
 
     def write_figures(self) -> None:
@@ -181,23 +277,20 @@ class ShadowScorer:
             return
         version = self._challenger[0].version
         figures = self._duel.comparison(self._confirmed_attacks())
-        self._store.models.save_shadow_metrics(version, msgspec.to_builtins(figures), clock.now_ms())
+        self.store.models.save_shadow_metrics(version, msgspec.to_builtins(figures), clock.now_ms())
         self._maybe_request_promotion(version, figures)
 
     def _confirmed_attacks(self) -> list[Feedback]:
-        page = self._store.feedback.page(verdict="true_positive", limit=MAX_PAGE)
+        page = self.store.feedback.page(verdict="true_positive", limit=MAX_PAGE)
         return [feedback for feedback in page.items if feedback.status not in ("revoking", "revoked")]
 
     def _maybe_request_promotion(self, version: str, figures: ShadowComparison) -> None:
-        if (
-            self._settings.lifecycle.promote != "automatic"
-            or clock.monotonic() - self._requested_at < PROMOTION_RETRY_S
-        ):
+        if self.settings.lifecycle.promote != "automatic" or clock.monotonic() - self._requested_at < PROMOTION_RETRY_S:
             return
-        budget = self._settings.risk.budget.by_level()
-        if not assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
+        budget = self.settings.risk.budget.by_level()
+        if not assess_promotion(figures, budget, self.settings.lifecycle.min_agent_days).reasons:
             self._requested_at = clock.monotonic()
-            self._request_promotion(version)
+            self.request_promotion(version)
 
     def _write_days(self) -> None:
         if self._watch is None:
@@ -214,9 +307,9 @@ class ShadowScorer:
             if day.drift.get("judged"):
                 self._judged_days[key[1:]] = day
                 if day.drift["drifted"]:
-                    alerts.append(drift_alert_row(day, clock.now_ms(), service_url(self._settings)))
+                    alerts.append(drift_alert_row(day, clock.now_ms(), service_url(self.settings)))
         if days:
-            self._store.models.save_days(days, alerts)
+            self.store.models.save_days(days, alerts)
 
 
 LEADER_LOCK_NAME, ACQUIRE_EVERY_S = "keeper", 2.0
@@ -229,22 +322,26 @@ IDLE_S = 0.2
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class ModelWorker:
     """Training and shadow scoring in one process, as the leader among model workers."""
 
-    def __init__(self, child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock) -> None:
-        settings = child.settings
-        self._child = child
+    child: ChildRuntime
+    store: SqlStore
+    leader_lock: LeaderLock
+
+    def __post_init__(self) -> None:
+        settings = self.child.settings
         self._settings = settings
-        self._store = store
-        self._leader_lock = leader_lock
         self._registry = open_model_registry(settings)
         self._models = ActiveModels(self._registry, clock.now_ms)
         self._record_stream = open_record_stream(settings)
         self._training = TrainingScheduler(
-            settings, store, self._registry, partial(read_training_data, settings), self._raise_if_stopping
+            settings, self.store, self._registry, partial(read_training_data, settings), self._raise_if_stopping
         )
-        self._shadow_scorer = ShadowScorer(settings, store, self._models, self._record_stream, self._request_promotion)
+        self._shadow_scorer = ShadowScorer(
+            settings, self.store, self._models, self._record_stream, self._request_promotion
+        )
         self._versions_checked_at = self._figures_written_at = self._purged_at = self._lock_checked_at = float("-inf")
         self._first_asked_at = float("-inf")
         self._follows = settings.lifecycle.enabled
@@ -260,16 +357,16 @@ class ModelWorker:
             self._shadow_scorer.write_figures()
         if now - self._purged_at >= PURGE_EVERY_S:
             self._purged_at = now
-            self._store.retention.purge_model_days((clock.now_ms() - self._settings.retention_days * DAY_MS) // DAY_MS)
+            self.store.retention.purge_model_days((clock.now_ms() - self._settings.retention_days * DAY_MS) // DAY_MS)
         if not self._follows:
-            self._child.sleep(IDLE_S)
+            self.child.sleep(IDLE_S)
             return
         batch = self._record_stream.poll()
         if batch is not None:
             self._shadow_scorer.process(batch)
 
     def _check_versions(self) -> None:
-        self._leader_lock.ensure_held()
+        self.leader_lock.ensure_held()
         champion = self._shadow_scorer.champion_version()
         learns = self._registry.learns(champion.version, champion.digest)
         # Nothing is compared with a model that knows nothing; who wanted no keeper has one for the first model alone. A
@@ -300,14 +397,14 @@ class ModelWorker:
 
     def _raise_if_stopping(self) -> None:
         """Raise, while it trains, if it is to end or, looked up now and then, is the leader no longer."""
-        self._child.raise_if_stopping()
+        self.child.raise_if_stopping()
         if clock.monotonic() - self._lock_checked_at >= CHECK_VERSIONS_EVERY_S:
             self._lock_checked_at = clock.monotonic()
-            self._leader_lock.ensure_held()
+            self.leader_lock.ensure_held()
 
     def _request_promotion(self, version: str) -> None:
         """Ask the service to promote a version that has proved better."""
-        self._child.send(version.encode())
+        self.child.send(version.encode())
 
     def finish(self) -> None:
         """Store the figures counted so far."""

@@ -24,6 +24,7 @@ from ..http.schemas import (
     PageOut,
     problem_responses,
 )
+from ..http.slice import Slice
 from ..http.wire import Wire
 from .service import ErasureRequest, ErasureService, ProofCheck
 
@@ -171,3 +172,6 @@ async def export_agent_data(
     pieces = erasures.export(caller, agent)
     headers = {"Content-Disposition": 'attachment; filename="agent-export.zip"', "Cache-Control": "no-store"}
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
+
+
+SLICE = Slice("privacy", routers=(router,))

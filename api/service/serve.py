@@ -36,7 +36,7 @@ from ..events.ingest_status import IngestStatus
 from ..events.source_silence import SILENCE_CHECK_INTERVAL_S, SilenceAlerter
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
-from ..models.learning_start import begin_learning
+from ..models.first_training import begin_learning
 from ..settings.loading import load_process_settings
 from ..settings.reloading import ReloadStatus, SettingsChange, change_of_settings
 from ..settings.root import Settings

@@ -9,14 +9,14 @@ from ..acts.slice import SLICE as ACTS
 from ..agents.slice import SLICE as AGENTS
 from ..alerts.slice import SLICE as ALERTS
 from ..archive.slice import SLICE as ARCHIVE
-from ..cases.slice import SLICE as CASES
+from ..cases.routes import SLICE as CASES
 from ..console.slice import SLICE as CONSOLE
 from ..decisions.slice import SLICE as DECISIONS
 from ..events.slice import SLICE as EVENTS
-from ..feedback.slice import SLICE as FEEDBACK
+from ..feedback.routes import SLICE as FEEDBACK
 from ..http.slice import Slice
-from ..models.slice import SLICE as MODELS
-from ..privacy.slice import SLICE as PRIVACY
+from ..models.routes import SLICE as MODELS
+from ..privacy.routes import SLICE as PRIVACY
 from ..shared_signals.slice import SLICE as SHARED_SIGNALS
 
 # `/v1/agents/{agent_id}/…` and `/v1/decisions/{decision_id}` take any text: routes with fixed words come before them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from trustwatch.ingest.settings import SettingsPart, setting
-from trustwatch.scoring.learning.settings import DriftSettings
+from trustwatch.scoring.learning.promotion import DriftSettings
 
 
 class LifecycleSettings(SettingsPart, frozen=True):

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.scoring.engine.level_thresholds import model_thresholds
-from trustwatch.scoring.engine.risk_levels import COMPROMISE, MALFUNCTION
+from trustwatch.scoring.engine.risk_levels import COMPROMISE, MALFUNCTION, model_thresholds
 from trustwatch.scoring.engine.settings import AlertBudget
 
 from ..detection.report import FigureTable

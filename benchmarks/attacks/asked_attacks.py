@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from trustwatch.api.access.call_evaluation import decide_by_level
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.models.call_challenges import CALL_TYPES
-from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE
-from trustwatch.scoring.backtest.challenge_report import clustered_share_bounds
+from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE, clustered_share_bounds
 from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.engine.announced_paths import as_parts
 from trustwatch.scoring.engine.call_scorer import CallScorer

@@ -28,14 +28,13 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models.call_challenges import CALL_TYPES
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE
-from trustwatch.scoring.backtest.challenge_report import clustered_share_bounds
+from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE, clustered_share_bounds
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.announced_paths import KINDS, as_parts
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
-from trustwatch.scoring.learning.challenge_check import ChallengeExpectation, expect_challenges
+from trustwatch.scoring.learning.budget_check import ChallengeExpectation, expect_challenges
 from trustwatch.scoring.learning.walkforward import WalkForwardResult, train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 

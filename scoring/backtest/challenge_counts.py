@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,13 +17,14 @@ from trustwatch.ingest.access_path import AccessPath
 from trustwatch.ingest.argument_columns import read_arguments
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.events import EFFECTS, NativeEvent
-from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.models.call_challenges import CALL_TYPES, ChallengeThreshold
+from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339_seconds
+from trustwatch.models.call_challenges import CALL_TYPES, EVERY_EFFECT, ChallengeThreshold
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch_client.events import Argument
 
 from ..engine.announced_paths import KINDS, as_parts
 from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
+from ..engine.settings import ChallengeBudget, accepted_challenges
 from .plan import BacktestPlan
 
 SESSIONS_OF_AGENT = 16
@@ -30,17 +33,11 @@ _NUMBERED_CALLS = 1024
 
 
 class _SessionAnswers(msgspec.Struct, gc=False):
-    """Answers of a session that others may have written.
+    """Answers of a session that others may have written."""
 
-    Attributes:
-        calls: traced so far.
-        untrusted: bit i is of the i-th latest call.
-        any_untrusted: whether one was, however long ago.
-    """
-
-    calls: int = 0
-    untrusted: int = 0
-    any_untrusted: bool = False
+    calls: int = 0  # traced so far
+    untrusted: int = 0  # bit i is of the i-th latest call
+    any_untrusted: bool = False  # whether one was, however long ago
 
     def add(self, untrusted: bool) -> None:
         """Count a call."""
@@ -144,19 +141,12 @@ class ChallengedKind(NamedTuple):
 
 
 class ChallengedCalls(msgspec.Struct):
-    """Challenged calls of one kind.
+    """Challenged calls of one kind."""
 
-    Attributes:
-        calls: how many.
-        agents: keys of those who would have made them.
-        reasons: codes, by how many of the calls had them.
-        example: time, id and strongest reason of the first of them.
-    """
-
-    calls: int = 0
-    agents: set[int] = msgspec.field(default_factory=set)
-    reasons: Counter[str] = msgspec.field(default_factory=Counter)
-    example: tuple[int, str, str] | None = None
+    calls: int = 0  # how many
+    agents: set[int] = msgspec.field(default_factory=set)  # keys of those who would have made them
+    reasons: Counter[str] = msgspec.field(default_factory=Counter)  # codes, by how many of the calls had them
+    example: tuple[int, str, str] | None = None  # time, id and strongest reason of the first of them
 
     def add(self, other: ChallengedCalls) -> None:
         """Take over what was counted elsewhere."""
@@ -167,22 +157,15 @@ class ChallengedCalls(msgspec.Struct):
 
 
 class ChallengeCounts(msgspec.Struct):
-    """Calls asked about and challenged, of one share under one model.
+    """Calls asked about and challenged, of one share under one model."""
 
-    Attributes:
-        missing_because: why nothing was asked; "" = it was.
-        thresholds: by effect, of tenants that have none of their own; None = none can be promised, and nothing of that
-            effect is challenged.
-        tenants_with_own: number of those that have.
-        units: of dtype UNIT_ROW, honest calls alone where labels tell them.
-        kinds: challenged calls by kind, whoever made them.
-    """
-
-    missing_because: str = ""
+    missing_because: str = ""  # why nothing was asked; "" = it was
+    # by effect, of tenants that have none of their own; None = none can be promised, and nothing of that effect is
+    # challenged
     thresholds: dict[str, ChallengeThreshold | None] = {}
-    tenants_with_own: int = 0
-    units: Any = None
-    kinds: dict[ChallengedKind, ChallengedCalls] = {}
+    tenants_with_own: int = 0  # number of those that have
+    units: Any = None  # of dtype UNIT_ROW, honest calls alone where labels tell them
+    kinds: dict[ChallengedKind, ChallengedCalls] = {}  # challenged calls by kind, whoever made them
 
     def add(self, other: ChallengeCounts) -> None:
         """Add those of another share, whose agents are others."""
@@ -294,3 +277,177 @@ def sum_units(batches: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     for name in ("asked", "challenged", "left"):
         np.add.at(out[name], unit_of.reshape(-1), rows[name])
     return out
+
+
+CONFIDENCE = 0.95
+MAX_LISTED_KINDS = 100
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+
+class EffectChallenges(msgspec.Struct, frozen=True):
+    """Calls of one effect, or of all (`all`)."""
+
+    effect: str
+    budget: float | None  # calls of 1,000 that may wait; None for all effects, which have no budget together
+    # calls, challenged: counted
+    calls: int
+    challenged: int
+    per_1000: float | None  # challenged of 1,000; None = there were no calls
+    # where the share lies in 95 of 100 histories like this one, calls of a session taken together
+    within: tuple[float, float] | None
+    # score that is exceeded by what waits, of tenants that have none of their own; None = none can be promised, so
+    # nothing of theirs waits
+    threshold: float | None
+    threshold_of: str | None  # effect of the held-out calls that the threshold was read from
+    # True where all of *within* is inside the budget, False where none is; None = too few calls to tell
+    budget_kept: bool | None
+
+    @property
+    def budget_words(self) -> str:
+        """Words for what the bounds say of the budget."""
+        if self.threshold is None and not self.challenged:
+            return "no threshold: nothing may wait, or the model's history is too short for this budget"
+        if self.budget_kept is None:
+            return "too few calls to tell"
+        return "kept" if self.budget_kept else "broken"
+
+
+class ChallengedCallKind(msgspec.Struct, frozen=True):
+    """Challenged calls of one kind; *reasons* are codes by how many of the calls had them."""
+
+    tenant: str
+    agent_type: str
+    action: str
+    effect: str
+    calls: int
+    agents: int
+    reasons: dict[str, int]
+    first_at: str
+    first_event_id: str
+    first_reason: str
+
+
+class CallChallengeReport(msgspec.Struct, frozen=True):
+    """Calls that a person would have been asked about."""
+
+    missing_because: str | None  # why nothing was asked; None = it was
+    honest_only: bool  # whether labels left bad sessions, and events without label, out of all but *kinds*
+    effects: list[EffectChallenges]  # those that occur, and `all` at the end
+    # sessions, sessions_challenged: events without a session count as one by agent and day
+    sessions: int
+    sessions_challenged: int
+    # agents, agents_challenged: who asked, and who was challenged at least once
+    agents: int
+    agents_challenged: int
+    # of the challenged calls, those that would have waited if a person had trusted each new access path with its first
+    # call
+    left_with_trust: int
+    kinds: list[ChallengedCallKind]  # the most frequent first, cut at `MAX_LISTED_KINDS`
+    kinds_challenged: int  # how many there are
+    # how many tenants of the model's history have thresholds of their own, which their calls are compared with
+    tenants_with_own_thresholds: int
+
+    @property
+    def threshold_words(self) -> str:
+        """Words for whose thresholds the calls were compared with; "" = one of all."""
+        own = self.tenants_with_own_thresholds
+        if not own:
+            return ""
+        have = "1 tenant of the model's history has" if own == 1 else f"{own:,} tenants of the model's history have"
+        return f"{have} thresholds of {'its' if own == 1 else 'their'} own; all others have those of all together"
+
+
+def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest_only: bool) -> CallChallengeReport:
+    """Report of *counts* beside a budget."""
+    units = counts.units
+    asked, challenged = units["asked"], units["challenged"]
+    effects = [
+        _effect_row(name, accepted_challenges(budget, name), asked[:, code], challenged[:, code], counts)
+        for code, name in enumerate(EFFECTS)
+        if asked[:, code].any()
+    ]
+    if effects:
+        effects.append(_effect_row(EVERY_EFFECT, None, asked.sum(axis=1), challenged.sum(axis=1), counts))
+    waits = challenged.any(axis=1)
+    kinds = _kinds(counts)
+    return CallChallengeReport(
+        counts.missing_because or None,
+        honest_only,
+        effects,
+        len(units),
+        int(waits.sum()),
+        len(np.unique(units["agent"])),
+        len(np.unique(units["agent"][waits])),
+        int(units["left"].sum()),
+        kinds[:MAX_LISTED_KINDS],
+        len(kinds),
+        counts.tenants_with_own,
+    )
+
+
+def _effect_row(
+    name: str,
+    budget: float | None,
+    asked: npt.NDArray[np.int32],
+    challenged: npt.NDArray[np.int32],
+    counts: ChallengeCounts,
+) -> EffectChallenges:
+    calls, waiting = int(asked.sum()), int(challenged.sum())
+    threshold = counts.thresholds.get(name)
+    bounds = clustered_share_bounds(asked, challenged)
+    within = None if bounds is None else (1000.0 * bounds[0], 1000.0 * bounds[1])
+    return EffectChallenges(
+        name,
+        budget,
+        calls,
+        waiting,
+        1000.0 * waiting / calls if calls else None,
+        within,
+        None if threshold is None else threshold.anomaly_score,
+        None if threshold is None else threshold.effect,
+        _budget_kept(within, budget),
+    )
+
+
+def _budget_kept(within: tuple[float, float] | None, budget: float | None) -> bool | None:
+    if budget is None or within is None:
+        return None
+    if within[1] <= budget:
+        return True
+    return False if within[0] > budget else None
+
+
+def clustered_share_bounds(
+    asked: npt.NDArray[np.int32], challenged: npt.NDArray[np.int32]
+) -> tuple[float, float] | None:
+    """Bounds of a share of calls that depend on each other within units; None where there are no calls.
+
+    Wilson's interval over as many calls as would tell as much if they were independent (Kish's design effect from the
+    spread between units, never below 1).
+    """
+    total = int(asked.sum())
+    if not total:
+        return None
+    share = float(challenged.sum() / total)
+    spread = float(((challenged - share * asked) ** 2).sum())
+    alone = total * share * (1.0 - share)
+    n = total / max(1.0, spread / alone if alone > 0.0 else 1.0)
+    middle, reach = share + _Z**2 / (2 * n), _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    whole = 1.0 + _Z**2 / n
+    return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)
+
+
+def _kinds(counts: ChallengeCounts) -> list[ChallengedCallKind]:
+    ordered = sorted(counts.kinds.items(), key=lambda item: (-item[1].calls, item[0]))
+    return [
+        ChallengedCallKind(
+            *kind,
+            challenged.calls,
+            len(challenged.agents),
+            dict(sorted(challenged.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            "" if challenged.example is None else format_rfc3339_seconds(challenged.example[0]),
+            "" if challenged.example is None else challenged.example[1],
+            "" if challenged.example is None else challenged.example[2],
+        )
+        for kind, challenged in ordered
+    ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,24 +16,25 @@ import numpy.typing as npt
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns, full_name
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT
+from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine import level_thresholds, risk, risk_levels, usual_oddness
+from ..engine import risk, risk_levels, usual_oddness
 from ..engine.agent_paces import AgentPaces
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..pipeline.processor import AppliedBatch
+from ..pipeline.replay import HistoryReplay
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision
-from .agent_shards import ShardSource, utc_ms
-from .alert_list import BacktestAlert, find_alerts
 from .challenge_counts import ChallengeCounter, ChallengeCounts
-from .plan import BacktestPlan, EventLabels
-from .policy_simulation import PolicySimulation, PolicySimulationResult
+from .plan import BacktestPlan, EventLabels, ShardDuplicateWindow, ShardSource, first_applied, read_labels, utc_ms
+from .policy_simulation import BacktestAlert, PolicySimulation, PolicySimulationResult, find_alerts
 
 
 class BudgetSweep:
@@ -39,7 +43,7 @@ class BudgetSweep:
     def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
         self._parameters = risk_levels.kernel_parameters(settings)
-        self._thresholds = [level_thresholds.model_thresholds(model, budget) for budget in budgets]
+        self._thresholds = [risk_levels.model_thresholds(model, budget) for budget in budgets]
         self._states = [risk_levels.allocate(0) for _ in budgets]
         self._agent_rows: dict[int, int] = {}
         self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
@@ -134,51 +138,37 @@ EVENT_ROW = np.dtype(
 
 
 class BacktestCounts(msgspec.Struct):
-    """Counts of events, level changes and alerts under one model.
-
-    Attributes:
-        events, duplicates, malformed, mended, late: records, as `replay` counts them, warm-up included.
-        counted: events that count (not before the plan's `since`).
-        agents, agent_days: among those that count; a day is one of UTC on which the agent did something.
-        changes: level changes by (before, after, cause).
-        rises: int64 (3,), how often an event brought an agent from below medium, high, critical to it or above.
-        sweep: int64 (b, 3), the same at each budget tried.
-        hours: events by hour since 1970.
-        rises_by_hour: rises by (hour, level reached).
-        rises_by_concern: rises by (concern, level reached).
-        peaks: highest level of agents that reached medium or more.
-        alerts: rises of a level, one by one.
-        hasty_agents: agents that did days of their work within an hour, see `AgentPaces`.
-        self_asserted: work that counts, and that no token vouches for: no failed sign-ins.
-        claimed_agents: agents of whose work that counts all is such, whatever tokens they asked for.
-        policed: by policy of the plan.
-        challenges: calls that a person would have been asked about.
-        rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
-    """
+    """Counts of events, level changes and alerts under one model."""
 
     model_version: str
-    sweep: Any
+    sweep: Any  # int64 (b, 3), the same at each budget tried
+    # events, duplicates, malformed, mended, late: records, as `replay` counts them, warm-up included
     events: int = 0
-    counted: int = 0
+    counted: int = 0  # events that count (not before the plan's `since`)
     duplicates: int = 0
     malformed: int = 0
     mended: int = 0
     late: int = 0
+    # agents, agent_days: among those that count; a day is one of UTC on which the agent did something
     agents: int = 0
     agent_days: int = 0
-    hasty_agents: int = 0
-    self_asserted: int = 0
-    claimed_agents: int = 0
+    hasty_agents: int = 0  # agents that did days of their work within an hour, see `AgentPaces`
+    self_asserted: int = 0  # work that counts, and that no token vouches for: no failed sign-ins
+    claimed_agents: int = 0  # agents of whose work that counts all is such, whatever tokens they asked for
+    # level changes by (before, after, cause)
     changes: Counter[tuple[int, int, str]] = msgspec.field(default_factory=Counter)
+    # int64 (3,), how often an event brought an agent from below medium, high, critical to it or above
     rises: Any = msgspec.field(default_factory=lambda: np.zeros(len(ALERTING_LEVELS), np.int64))
-    hours: Counter[int] = msgspec.field(default_factory=Counter)
-    rises_by_hour: Counter[tuple[int, int]] = msgspec.field(default_factory=Counter)
+    hours: Counter[int] = msgspec.field(default_factory=Counter)  # events by hour since 1970
+    rises_by_hour: Counter[tuple[int, int]] = msgspec.field(default_factory=Counter)  # rises by (hour, level reached)
+    # rises by (concern, level reached)
     rises_by_concern: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)
-    peaks: dict[AgentIdentity, int] = {}
-    alerts: list[BacktestAlert] = []
-    policed: list[PolicySimulationResult] = []
+    peaks: dict[AgentIdentity, int] = {}  # highest level of agents that reached medium or more
+    alerts: list[BacktestAlert] = []  # rises of a level, one by one
+    policed: list[PolicySimulationResult] = []  # by policy of the plan
+    # calls that a person would have been asked about
     challenges: ChallengeCounts = msgspec.field(default_factory=ChallengeCounts)
-    rows: Any = None
+    rows: Any = None  # of dtype EVENT_ROW, in the order of the history; empty unless they are kept
 
 
 class BacktestCounter:
@@ -338,3 +328,118 @@ def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
     for policed in total.policed:
         policed.revoked.sort(key=lambda entry: (entry.at_ms, entry.event_id, entry.agent.key))
     return total
+
+
+MAX_SHOWN_PROBLEMS = 5
+_POLL_S = 0.2
+
+ProgressCallback = Callable[[int], None]
+MalformedRecord = tuple[int, str, str]
+ShardTask = tuple[int, int]
+
+_bytes_read: Any = None
+"""Bytes that each task has read, shared between a worker process and its parent."""
+
+
+def run_backtest(
+    plan: BacktestPlan, progress: ProgressCallback = lambda _: None
+) -> tuple[list[BacktestCounts], list[MalformedRecord]]:
+    """Run a plan.
+
+    Raises:
+        UnreadableFile, ConfigError: events, labels or a model can not be read.
+    """
+    tasks = [(model, index) for model in range(len(plan.models)) for index in range(plan.jobs)]
+    done = (
+        _run_in_process(plan, tasks, progress)
+        if plan.jobs == 1 and len(tasks) == 1
+        else _run_in_pool(plan, tasks, progress)
+    )
+    counts = [
+        merge_counts(part for (model, _), (part, _) in zip(tasks, done, strict=True) if model == model_number)
+        for model_number in range(len(plan.models))
+    ]
+    problems = sorted({problem for _, shard_problems in done[: plan.jobs] for problem in shard_problems})
+    return counts, problems[:MAX_SHOWN_PROBLEMS]
+
+
+def total_bytes(plan: BacktestPlan) -> int:
+    """Bytes that all tasks together read."""
+    return FileSource(plan.paths).total_bytes * plan.jobs * len(plan.models)
+
+
+def _run_in_process(
+    plan: BacktestPlan, tasks: Sequence[ShardTask], progress: ProgressCallback
+) -> list[tuple[BacktestCounts, list[MalformedRecord]]]:
+    return [run_shard(plan, plan.models[model], index, progress) for model, index in tasks]
+
+
+def _run_in_pool(
+    plan: BacktestPlan, tasks: Sequence[ShardTask], progress: ProgressCallback
+) -> list[tuple[BacktestCounts, list[MalformedRecord]]]:
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+    read = context.Array("q", len(tasks), lock=False)
+    with ProcessPoolExecutor(plan.jobs, context, _init_worker, (read,)) as pool:
+        futures = [pool.submit(_run_task, plan, at, model, index) for at, (model, index) in enumerate(tasks)]
+        try:
+            _wait_for_all(futures, lambda: progress(sum(read)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
+def _wait_for_all(futures: Sequence[Future[Any]], tell: Callable[[], None]) -> None:
+    """Wait for all, or for the first that fails."""
+    left: set[Future[Any]] = set(futures)
+    while left:
+        ended, left = wait(left, _POLL_S, FIRST_EXCEPTION)
+        tell()
+        for future in ended:
+            future.result()
+
+
+def _init_worker(read: Any) -> None:
+    global _bytes_read  # noqa: PLW0603 (the only way in that a pool offers)
+    _bytes_read = read
+
+
+def _run_task(plan: BacktestPlan, at: int, model: int, index: int) -> tuple[BacktestCounts, list[MalformedRecord]]:
+    def tell(done: int) -> None:
+        _bytes_read[at] = done
+
+    return run_shard(plan, plan.models[model], index, tell)
+
+
+def run_shard(
+    plan: BacktestPlan, model: Path, index: int, progress: ProgressCallback
+) -> tuple[BacktestCounts, list[MalformedRecord]]:
+    """Replay one share under one model."""
+    trained = load_trained_model(model)
+    labels = None if plan.labels is None else read_labels(plan.labels, plan.leave_out)
+    window = ShardDuplicateWindow()
+    source = ShardSource(
+        FileSource(plan.paths, progress=progress),
+        window,
+        index,
+        plan.jobs,
+        plan.before,
+        keep_ids=labels is not None,
+        after=first_applied(trained.window_ms[1], plan.since, plan.after),
+    )
+    replay = HistoryReplay(trained, plan.settings, plan.domains, window, window.newest_event_ms)
+    tally = BacktestCounter(plan, trained, source, labels)
+    problems: list[MalformedRecord] = []
+
+    def malformed(*problem: Any) -> None:
+        if len(problems) < MAX_SHOWN_PROBLEMS:
+            problems.append(problem)
+
+    try:
+        for applied in replay.applied_batches(source, malformed):
+            tally.count_batch(applied, replay.engine.agents, replay.ticked_ms)
+    finally:
+        source.close()
+    summary = replay.summary()
+    records = {name: getattr(summary, name) for name in ("events", "malformed", "mended", "late")}
+    return tally.counts(**records, duplicates=window.duplicates), problems

@@ -18,17 +18,11 @@ FALSE_POSITIVE_SHARES = (0.01, 0.05)
 
 
 class DetectionCurve(NamedTuple):
-    """A score against the truth at each of its thresholds, strictest first, shape (t,) each.
+    """A score against the truth at each of its thresholds, strictest first, shape (t,) each."""
 
-    Attributes:
-        recall: share of bad units at or above the threshold (recall).
-        false_positive_rate: share of good units at or above it.
-        precision: share of bad ones among all at or above it.
-    """
-
-    recall: npt.NDArray[np.float64]
-    false_positive_rate: npt.NDArray[np.float64]
-    precision: npt.NDArray[np.float64]
+    recall: npt.NDArray[np.float64]  # share of bad units at or above the threshold (recall)
+    false_positive_rate: npt.NDArray[np.float64]  # share of good units at or above it
+    precision: npt.NDArray[np.float64]  # share of bad ones among all at or above it
 
     @property
     def area(self) -> float:
@@ -81,17 +75,14 @@ CURVE_GRID = np.linspace(0.0, 1.0, 51)
 
 
 class ConfidenceBands(NamedTuple):
-    """Bounds, lower and upper, within which a curve lies in most resamples of its units.
+    """Bounds, lower and upper, within which a curve lies in most resamples of its units."""
 
-    Attributes:
-        area, average_precision: of these figures.
-        recall: recall at each share of `CURVE_GRID` of false positives, shapes (g,).
-        precision: precision at each recall of `CURVE_GRID`, shapes (g,).
-    """
-
+    # area, average_precision: of these figures
     area: tuple[float, float]
     average_precision: tuple[float, float]
+    # recall at each share of `CURVE_GRID` of false positives, shapes (g,)
     recall: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    # precision at each recall of `CURVE_GRID`, shapes (g,)
     precision: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
@@ -164,66 +155,41 @@ class ScoreSeparation(msgspec.Struct, frozen=True):
 
 
 class LevelDetection(msgspec.Struct, frozen=True):
-    """Detection of bad sessions at one level.
-
-    Attributes:
-        sessions: bad ones.
-        detected: the level was reached at or after the first bad event, within the session.
-        already: the agent was at the level before its first bad event; neither detected nor missed.
-        delay_events: events of the session after the first bad one up to the one that reached the level (0: the bad
-            event itself), median and 90th percentile of those detected; None = none was.
-        delay_seconds: the same in seconds.
-        true_alerts, false_alerts: rises to the level or above by events of bad and of good sessions.
-    """
+    """Detection of bad sessions at one level."""
 
     level: str
-    sessions: int
-    detected: int
-    already: int
+    sessions: int  # bad ones
+    detected: int  # the level was reached at or after the first bad event, within the session
+    already: int  # the agent was at the level before its first bad event; neither detected nor missed
+    # events of the session after the first bad one up to the one that reached the level (0: the bad event itself),
+    # median and 90th percentile of those detected; None = none was
     delay_events: tuple[float, float] | None
-    delay_seconds: tuple[float, float] | None
+    delay_seconds: tuple[float, float] | None  # the same in seconds
+    # true_alerts, false_alerts: rises to the level or above by events of bad and of good sessions
     true_alerts: int
     false_alerts: int
 
 
 class StoppedSessions(msgspec.Struct, frozen=True):
-    """Sessions with calls that a person would have been asked about.
+    """Sessions with calls that a person would have been asked about."""
 
-    Attributes:
-        bad: bad sessions with a call that was asked about.
-        stopped: of those, a call up to the first bad one was challenged: before harm was done.
-        good: good sessions with a call that was asked about.
-        challenged: of those, one was challenged.
-    """
-
-    bad: int
-    stopped: int
-    good: int
-    challenged: int
+    bad: int  # bad sessions with a call that was asked about
+    stopped: int  # of those, a call up to the first bad one was challenged: before harm was done
+    good: int  # good sessions with a call that was asked about
+    challenged: int  # of those, one was challenged
 
 
 class LabelEvaluation(msgspec.Struct, frozen=True):
-    """Scores of one model against labels.
+    """Scores of one model against labels."""
 
-    Attributes:
-        labelled: events that have a label.
-        without_label: events that have none.
-        without_event: labels of which no event was scored.
-        by_event: by anomaly score of the single event.
-        by_session: by the largest anomaly score of the session.
-        levels: medium, high, critical.
-        delays_seconds: of all sessions detected at medium, ascending, for a chart.
-        calls: sessions stopped by challenges; None = no call was asked about.
-    """
-
-    labelled: int
-    without_label: int
-    without_event: int
-    by_event: ScoreSeparation
-    by_session: ScoreSeparation
-    levels: list[LevelDetection]
-    delays_seconds: list[float]
-    calls: StoppedSessions | None
+    labelled: int  # events that have a label
+    without_label: int  # events that have none
+    without_event: int  # labels of which no event was scored
+    by_event: ScoreSeparation  # by anomaly score of the single event
+    by_session: ScoreSeparation  # by the largest anomaly score of the session
+    levels: list[LevelDetection]  # medium, high, critical
+    delays_seconds: list[float]  # of all sessions detected at medium, ascending, for a chart
+    calls: StoppedSessions | None  # sessions stopped by challenges; None = no call was asked about
 
 
 class _LabelledRows(msgspec.Struct):

@@ -18,13 +18,19 @@ from ..engine.settings import AlertBudget
 from ..pipeline.event_times import is_haste
 from ..policy.book import PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
-from .alert_list import BacktestAlert, BudgetExcess, budget_excesses
-from .challenge_report import CallChallengeReport, challenge_report
-from .counts import SUMS, BacktestCounts
+from .challenge_counts import CallChallengeReport, challenge_report
+from .counts import SUMS, BacktestCounts, MalformedRecord
 from .label_evaluation import LabelEvaluation, evaluate_labels
 from .plan import BacktestPlan, EventLabels
-from .policy_simulation import OUTCOMES, REQUEST_TYPES, PolicySimulationResult, SimulatedRevocation
-from .runner import MalformedRecord
+from .policy_simulation import (
+    OUTCOMES,
+    REQUEST_TYPES,
+    BacktestAlert,
+    BudgetExcess,
+    PolicySimulationResult,
+    SimulatedRevocation,
+    budget_excesses,
+)
 
 _SEPARATION_FIGURES = {
     "roc_auc": "ROC-AUC",

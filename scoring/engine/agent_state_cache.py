@@ -23,10 +23,8 @@ from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent
 from ..records.commits import Position
 from . import risk_levels
 from .agent_rows import AgentExplanation, AgentRows, explanation_of
-from .forgetting import ErasedAgents, NameErasers
 from .resident_agents import ResidentAgents
-from .seeded_agents import SeededAgents
-from .unsaved_agents import AnyAgent, MetAgents, UnsavedAgents
+from .seeded_agents import AnyAgent, ErasedAgents, MetAgents, NameErasers, SeededAgents, UnsavedAgents
 
 _DUE_PAGE_SIZE = 500
 _PACK_CHUNK = 1_000

@@ -46,23 +46,14 @@ class NoCallVerdicts(ModelError):
 
 
 class CallScore(NamedTuple):
-    """Oddness of a call that is about to be made.
+    """Oddness of a call that is about to be made."""
 
-    Attributes:
-        anomaly_score: of compromise, in [0, 1].
-        p_value: of compromise, in (0, 1].
-        effect: of the call.
-        threshold: what it was compared with; None = the model has none for it.
-        known_agent: the model's history shows the agent.
-        reasons: the strongest first, where the score is above the threshold; else none.
-    """
-
-    anomaly_score: float
-    p_value: float
-    effect: str
-    threshold: ChallengeThreshold | None
-    known_agent: bool
-    reasons: tuple[RiskReason, ...]
+    anomaly_score: float  # of compromise, in [0, 1]
+    p_value: float  # of compromise, in (0, 1]
+    effect: str  # of the call
+    threshold: ChallengeThreshold | None  # what it was compared with; None = the model has none for it
+    known_agent: bool  # the model's history shows the agent
+    reasons: tuple[RiskReason, ...]  # the strongest first, where the score is above the threshold; else none
 
     @property
     def exceeds(self) -> bool:

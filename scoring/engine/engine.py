@@ -23,7 +23,7 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.concerns import CONCERNS, ConcernScores
 from trustwatch.models.trained_model import TrainedModel
 
-from . import announced_paths, evidence_dedup, hard_signals, level_thresholds, risk, risk_levels, round_kernels
+from . import announced_paths, evidence_dedup, hard_signals, risk, risk_levels, round_kernels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer
 from .feedback_rules import FeedbackRules, RuleCoverage
@@ -67,7 +67,7 @@ class Engine:
         self.model = model
         self.settings = settings
         self.risk_parameters = self._risk_parameters()
-        self.thresholds = level_thresholds.model_thresholds(model, settings.risk.budget)
+        self.thresholds = risk_levels.model_thresholds(model, settings.risk.budget)
         self.agents = ResidentAgents(settings.capacity)
         self.risk = self.agents.risk
         self.agent_states = AgentStateCache(
@@ -387,7 +387,7 @@ class Engine:
         self.builder.evict_all()
         self.model = model
         self.feedback_rules.use_usual_values(model.detector.usual_values())
-        self.thresholds = level_thresholds.model_thresholds(model, self.settings.risk.budget)
+        self.thresholds = risk_levels.model_thresholds(model, self.settings.risk.budget)
         self.risk_parameters = self._risk_parameters()
         self.agent_states.use_model(model, self.thresholds, self.risk_parameters)
         self.explainer = self._new_explainer()

@@ -39,15 +39,10 @@ Rows = npt.NDArray[np.int64]
 
 
 class RuleCoverage(NamedTuple):
-    """Rows of a batch that rules speak of.
+    """Rows of a batch that rules speak of."""
 
-    Attributes:
-        rows: bool (n,).
-        features: bool (n, F): features that count as usual.
-    """
-
-    rows: Flags
-    features: Flags
+    rows: Flags  # bool (n,)
+    features: Flags  # bool (n, F): features that count as usual
 
 
 class _ActiveRule:

@@ -16,7 +16,7 @@ from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.compilation import allocation_free
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_vector import F_NETWORK
-from trustwatch.models.baseline_learning import LEARN_NOTHING, announced_part, learnable_part
+from trustwatch.models.betting import LEARN_NOTHING, announced_part, learnable_part
 from trustwatch.models.detector import FAMILIAR_EVENTS
 
 from . import risk, risk_levels

@@ -18,17 +18,20 @@ import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.events import EFFECTS
 from trustwatch.ingest.printable_text import number_text
 from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.call_challenges import SCORE_RESOLUTION, allowed_calls
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine import level_thresholds, risk, risk_levels
+from ..engine import risk, risk_levels
 from ..engine.hard_signals import COUNTS
-from ..engine.settings import AlertBudget, RiskEvaluationSettings
+from ..engine.settings import AlertBudget, ChallengeBudget, RiskEvaluationSettings, accepted_challenges
 from ..engine.usual_oddness import USUAL
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from .budget_chart import BREACH_PROBABILITY, upper_control_limit
+from .walkforward import RehearsedScores
 
 
 class LevelBudgetReport(NamedTuple):
@@ -42,19 +45,12 @@ class LevelBudgetReport(NamedTuple):
 
 
 class BudgetReport(NamedTuple):
-    """Alerts that the thresholds of a model allow, and those that they would have raised on its history.
+    """Alerts that the thresholds of a model allow, and those that they would have raised on its history."""
 
-    Attributes:
-        agent_days: days on which an agent was active, summed over agents.
-        levels: medium, high, critical.
-        groups_of_their_own: peer groups that have history enough for a calibration of their own.
-        groups_of_the_fleet: peer groups that are judged by the fleet's.
-    """
-
-    agent_days: int
-    levels: tuple[LevelBudgetReport, ...]
-    groups_of_their_own: int
-    groups_of_the_fleet: int
+    agent_days: int  # days on which an agent was active, summed over agents
+    levels: tuple[LevelBudgetReport, ...]  # medium, high, critical
+    groups_of_their_own: int  # peer groups that have history enough for a calibration of their own
+    groups_of_the_fleet: int  # peer groups that are judged by the fleet's
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
@@ -127,7 +123,7 @@ def check_budget(
         np.zeros(n),
         model.coverage(groups),
         np.zeros((n, COUNTS)) if signals is None else signals,
-        level_thresholds.model_thresholds(model, settings.budget),
+        risk_levels.model_thresholds(model, settings.budget),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
@@ -160,5 +156,150 @@ def _events_before(
 
 def _check_level(level: RiskLevel, alerts: int, days: int, budget: AlertBudget) -> LevelBudgetReport:
     allowed = budget.by_level()[level.label]
-    enough = allowed / 1000.0 * days >= level_thresholds.MIN_EXPECTED_ALERTS
+    enough = allowed / 1000.0 * days >= risk_levels.MIN_EXPECTED_ALERTS
     return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)
+
+
+# What makes many honest calls wait is rare and lasts: an agent's new release with a new action, a new delegation chain,
+# a newcomer. The next training knows it, the model in force does not, so all such calls of one agent are odd alike.
+# Thresholds have seen the changes of the history's end, not those of the days to come. So each agent of the rehearsed
+# end is judged by the thresholds that the rehearsed calls of the others alone would give: held-out calls, which may
+# lift thresholds further, are left out, since the agent's own are among them. What then waits is what is to be
+# expected.
+#
+# How far a week may lie above that is told roughly: as many agents as 95 of 100 such histories allow (Clopper and
+# Pearson), and each with as many calls that wait as the worst of these, or, where few wait, all its calls. A worse one
+# may come. Few agents allow nearly anything. In simulated histories of 40 to 1,000 agents it was never below the truth,
+# and five to eight times of it. Thresholds of several tenants are bounded against each other, which is not done here.
+# Where the budget is not shown to be kept the promise is called advisory; the thresholds hold all the same.
+
+MOST_EXCESS = 1.5
+"""Multiple of the budget below which the rough bound has to lie for the promise to count as shown."""
+ENOUGH_WAITING = 10
+"""Agents with calls that wait, of which the worst says how bad one may be."""
+_CONFIDENCE = 0.95
+
+_Floats = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
+
+
+class ChallengeExpectation(NamedTuple):
+    """Calls of 1,000 that wait where nobody answers, of agents whose changes the thresholds have not seen."""
+
+    # calls, agents, tenants: of the rehearsed end of the history
+    calls: int
+    agents: int
+    tenants: int
+    days: float  # that it lasted
+    waiting_agents: int  # of the agents, those with calls that would wait
+    budget: float  # calls of 1,000 that may wait, of these calls
+    expected: float  # of 1,000
+    at_most: float  # of 1,000, roughly
+
+    @property
+    def is_shown(self) -> bool:
+        """True if the history shows that the budget is kept."""
+        return self.tenants == 1 and self.at_most <= MOST_EXCESS * self.budget
+
+    def as_dict(self) -> dict[str, Any]:
+        """The expectation as plain data for JSON."""
+        return {**self._asdict(), "advisory": not self.is_shown}
+
+    @property
+    def summary(self) -> str:
+        """The promise in a few words."""
+        expected, at_most = number_text(self.expected), number_text(self.at_most)
+        text = f"{expected} of 1,000 expected, at most about {at_most}; budget {number_text(self.budget)}"
+        return text if self.is_shown else f"{text}, advisory"
+
+    def describe(self) -> str:
+        """The promise in words, for whoever trains."""
+        text = (
+            f"calls that wait for a person where nobody answers, of 1,000: {number_text(self.expected)} expected "
+            f"(at most about {number_text(self.at_most)}), budget {number_text(self.budget)}; by the last "
+            f"{number_text(self.days)} days of the history, in which "
+            f"calls of {self.waiting_agents:,} of {self.agents:,} agents would have waited"
+        )
+        if self.is_shown:
+            return text
+        why = "" if self.tenants == 1 else "; what bounds its tenants against each other is not counted"
+        return (
+            f"{text}{why}; ADVISORY: this history does not show that `risk.challenge_budget` is kept. One agent's new "
+            "action, chain or key can use it up until a newer model is promoted"
+        )
+
+
+def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget) -> ChallengeExpectation | None:
+    """Expectation of a model's thresholds; None where its history was too short to rehearse questions."""
+    if rehearsed is None:
+        return None
+    agents, agent_of = np.unique(rehearsed.agent, return_inverse=True)
+    waits, may_wait = np.zeros(len(agent_of), np.bool_), np.zeros(len(agent_of))
+    for code, effect in enumerate(EFFECTS):
+        of_effect, per_1000 = rehearsed.effect == code, accepted_challenges(budget, effect)
+        thresholds = _thresholds_by_others(rehearsed.scores, agent_of, of_effect, per_1000)
+        waits[of_effect] = (rehearsed.scores > thresholds[agent_of])[of_effect]
+        may_wait[of_effect] = per_1000
+    at_most = _rough_bound(np.bincount(agent_of), np.bincount(agent_of, waits).astype(np.int64))
+    return ChallengeExpectation(
+        len(waits),
+        len(agents),
+        rehearsed.tenants,
+        rehearsed.days,
+        len(np.unique(agent_of[waits])),
+        float(may_wait.mean()),
+        1000.0 * float(waits.mean()),
+        1000.0 * at_most,
+    )
+
+
+def _rough_bound(asked: _Ints, waiting: _Ints) -> float:
+    """Share of calls that wait where as many agents as may be have as many of them as the worst; of few that wait the
+    worst says little, so that each has all calls of a usual agent.
+    """
+    waits = int((waiting > 0).sum())
+    worst = max(float(waiting.max()), float(asked.mean()) if waits < ENOUGH_WAITING else 0.0)
+    return min(1.0, upper_share(waits, len(asked)) * worst / float(asked.mean()))
+
+
+def upper_share(count: int, of: int) -> float:
+    """Largest share of which no more than *count* of so many are seen in 2.5 of 100 cases (Clopper and Pearson).
+
+    >>> [round(upper_share(*seen), 4) for seen in ((0, 1), (0, 40), (2, 40), (40, 40))]
+    [0.975, 0.0881, 0.1692, 1.0]
+    """
+    from scipy.special import betaincinv  # takes as long as scikit-learn, which training alone needs
+
+    return 1.0 if count >= of else float(betaincinv(count + 1, of - count, (1.0 + _CONFIDENCE) / 2.0))
+
+
+def _thresholds_by_others(
+    scores: _Floats, agent_of: _Ints, of_effect: npt.NDArray[np.bool_], per_1000: float
+) -> _Floats:
+    """Threshold of each agent's calls of an effect, by the rehearsed calls of all others; infinite where they are too
+    few.
+
+    Where the others have too few calls of the effect, those of any effect stand in, as for the thresholds themselves.
+    """
+    agents = int(agent_of.max()) + 1
+    own = _scores_exceeded(scores[of_effect], agent_of[of_effect], agents, per_1000)
+    of_any = _scores_exceeded(scores, agent_of, agents, per_1000)
+    return np.where(np.isfinite(own), own, of_any) + SCORE_RESOLUTION
+
+
+def _scores_exceeded(scores: _Floats, agent_of: _Ints, agents: int, per_1000: float) -> _Floats:
+    """For each agent the score that at most *per_1000* of 1,000 calls of the others exceed; infinite where they are too
+    few."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    found = np.full(agents, np.inf)
+    by_agent = np.argsort(agent_of[order], kind="stable")  # places of each agent's calls in the ranking, ascending
+    ends = np.cumsum(np.bincount(agent_of, minlength=agents))
+    for agent, places in enumerate(np.split(by_agent, ends[:-1])):
+        allowed = allowed_calls(len(scores) - len(places), per_1000)
+        if allowed:
+            own = 0  # of the agent's calls, those above the allowed-th one of the others
+            while own < len(places) and places[own] < allowed + own:
+                own += 1
+            found[agent] = ranked[allowed + own - 1]
+    return found

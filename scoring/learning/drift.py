@@ -32,7 +32,7 @@ from ..engine.scored_batch import ScoredBatch
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.models import FLEET_PEER_GROUP, P_VALUE_EDGES, PeerGroup, PeerGroupDay
-from .settings import DRIFTED_FEATURES, DRIFTED_SCORES, DriftSettings
+from .promotion import DRIFTED_FEATURES, DRIFTED_SCORES, DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 """Edges of the bins of evidence, decades: finer cuts see differences that no alert would ever follow from."""
@@ -53,17 +53,11 @@ CountArray = npt.NDArray[np.int64]
 
 
 class DistributionSketch(NamedTuple):
-    """Distributions of one group and day, or of several.
+    """Distributions of one group and day, or of several."""
 
-    Attributes:
-        features: int64 (F, EVIDENCE_BINS), events by evidence of each feature.
-        p_values: int64 (P_VALUE_BINS,), events by p-value, tenths.
-        blocks: agent-days that they come from.
-    """
-
-    features: CountArray
-    p_values: CountArray
-    blocks: int
+    features: CountArray  # int64 (F, EVIDENCE_BINS), events by evidence of each feature
+    p_values: CountArray  # int64 (P_VALUE_BINS,), events by p-value, tenths
+    blocks: int  # agent-days that they come from
 
     @staticmethod
     def empty(features: int) -> DistributionSketch:

@@ -10,9 +10,22 @@ import msgspec
 
 from trustwatch.ingest.described import member
 from trustwatch.ingest.printable_text import number_text
+from trustwatch.ingest.settings import SettingsPart, setting
 
 from ..records.agents import ALERTING_LEVELS
 from .budget_chart import BREACH_PROBABILITY, upper_control_limit
+
+DRIFTED_FEATURES = 0.5
+DRIFTED_SCORES = 0.2
+"""Population stability index from which a feature, and p-values, have drifted: 0.1 is a small shift, 0.25 large."""
+
+
+class DriftSettings(SettingsPart, frozen=True):
+    """What a peer group is measured against."""
+
+    reference_days: Annotated[
+        int, setting("first days of a group under a model, with which later days are compared", ge=1, le=90)
+    ] = 7
 
 
 class ShadowModelStats(msgspec.Struct, frozen=True):

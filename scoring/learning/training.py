@@ -26,8 +26,7 @@ from trustwatch.models.trained_model import TrainedModel
 from ..engine.engine import EngineSettings
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision
-from .budget_check import BudgetReport, check_budget
-from .challenge_check import ChallengeExpectation, expect_challenges
+from .budget_check import BudgetReport, ChallengeExpectation, check_budget, expect_challenges
 from .walkforward import train_walk_forward
 
 if TYPE_CHECKING:
@@ -193,20 +192,14 @@ def suspicious_windows(
 
 
 class TrainedVersion(NamedTuple):
-    """A version on disk.
+    """A version on disk."""
 
-    Attributes:
-        model: what was learned.
-        manifest: of the files.
-        digest: of the manifest.
-        budget_report: alerts that its thresholds allow, and those that they would have raised on its history.
-        expected_challenges: calls that are to be expected to wait; None = the history is too short to say.
-    """
-
-    model: TrainedModel
-    manifest: ModelManifest
-    digest: str
+    model: TrainedModel  # what was learned
+    manifest: ModelManifest  # of the files
+    digest: str  # of the manifest
+    # alerts that its thresholds allow, and those that they would have raised on its history
     budget_report: BudgetReport
+    # calls that are to be expected to wait; None = the history is too short to say
     expected_challenges: ChallengeExpectation | None
 
 

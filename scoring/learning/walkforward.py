@@ -70,21 +70,13 @@ _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
 
 
 class RehearsedScores(NamedTuple):
-    """The n calls of a history's end, asked about.
+    """The n calls of a history's end, asked about."""
 
-    Attributes:
-        scores: (n,), as `rehearse_questions` says.
-        agent: (n,), keys.
-        effect: (n,), codes.
-        tenants: how many the history is of.
-        days: from its first event to its last.
-    """
-
-    scores: NDArray[np.float64]
-    agent: NDArray[np.uint64]
-    effect: NDArray[np.int8]
-    tenants: int
-    days: float
+    scores: NDArray[np.float64]  # (n,), as `rehearse_questions` says
+    agent: NDArray[np.uint64]  # (n,), keys
+    effect: NDArray[np.int8]  # (n,), codes
+    tenants: int  # how many the history is of
+    days: float  # from its first event to its last
 
 
 class RehearsedCalls(NamedTuple):
@@ -170,23 +162,15 @@ _PLACEHOLDER_EVENT = decode_event(
 
 
 class WalkForwardResult(NamedTuple):
-    """A model, and how honest events were judged that it had not seen.
+    """A model, and how honest events were judged that it had not seen."""
 
-    Attributes:
-        model: what was learned of the whole history.
-        validation_events: those events, m of them, in order.
-        p_values: float64 (m, 3), of each by concern.
-        habits: int8 (m,), what each is to the habits of its agent, see `usual_oddness`.
-        signals: float64 (m, COUNTS), evidence of hard signals (`hard_signals`), natural log, with all of them on.
-        calls: of the history's end, asked about; None = too few.
-    """
-
-    model: TrainedModel
-    validation_events: EventColumns
-    p_values: npt.NDArray[np.float64]
-    habits: npt.NDArray[np.int8]
+    model: TrainedModel  # what was learned of the whole history
+    validation_events: EventColumns  # those events, m of them, in order
+    p_values: npt.NDArray[np.float64]  # float64 (m, 3), of each by concern
+    habits: npt.NDArray[np.int8]  # int8 (m,), what each is to the habits of its agent, see `usual_oddness`
+    # float64 (m, COUNTS), evidence of hard signals (`hard_signals`), natural log, with all of them on
     signals: npt.NDArray[np.float64]
-    calls: RehearsedScores | None = None
+    calls: RehearsedScores | None = None  # of the history's end, asked about; None = too few
 
 
 class _LivePathScores(NamedTuple):

@@ -15,7 +15,7 @@ from trustwatch.models.betting import (
     damped_bets,
     fit_alarm_tail,
 )
-from trustwatch.scoring.engine.level_thresholds import LEAST_STRETCH, MAX_STRETCH, MEDIUM_SHARE, RESERVE, thresholds
+from trustwatch.scoring.engine.risk_levels import LEAST_STRETCH, MAX_STRETCH, MEDIUM_SHARE, RESERVE, thresholds
 from trustwatch.scoring.engine.settings import AlertBudget
 
 DAY_MS = 86_400_000

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trustwatch.ingest import columns
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.models.baseline_learning import (
+from trustwatch.models.betting import (
     LEARN_ALL,
     LEARN_CREDENTIAL,
     LEARNED_ONE_IN,

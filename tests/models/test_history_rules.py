@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trustwatch.ingest.errors import ModelError
-from trustwatch.models.history_rules import HISTORY_RULES, LONGEST_RUN, check_history_arrays
+from trustwatch.models.array_rules import HISTORY_RULES, LONGEST_RUN, check_history_arrays
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 

@@ -11,8 +11,7 @@ from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
 from trustwatch.ingest.timestamps import DAY_S, format_day
-from trustwatch.scoring.learning.budget_chart import BudgetDay, upper_control_limit
-from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare
+from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, upper_control_limit
 from trustwatch.scoring.learning.promotion import comparison_from_dict
 from trustwatch.scoring.records.models import ModelVersion, PeerGroupDay
 

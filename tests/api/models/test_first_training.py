@@ -82,7 +82,7 @@ class Site:
 
     def restart(self, budget: AlertBudget = AlertBudget()) -> None:  # noqa: B008
         """Another keeper goes on, perhaps under another alert budget."""
-        registry = self.training._registry
+        registry = self.training.registry
         clocks = (lambda: self.now_ms), (lambda: self.monotonic)
         self.training = FirstTraining(self.store, registry, *clocks, budget=budget)
 

@@ -13,9 +13,8 @@ import pytest
 
 from trustwatch.api import clock
 from trustwatch.api.composition import open_model_registry, open_service_store
-from trustwatch.api.models import learning_start
-from trustwatch.api.models.first_training import is_learning
-from trustwatch.api.models.learning_start import begin_learning
+from trustwatch.api.models import first_training
+from trustwatch.api.models.first_training import begin_learning, is_learning
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError, Unavailable
@@ -120,7 +119,7 @@ def test_a_lost_model_that_judged_nobody_is_made_anew(tmp_path: Path, monkeypatc
     it, the start says what is wrong instead."""
     settings = machine(tmp_path)
     begin_learning(settings)
-    first, later = read_manifest(settings.model_dir)[1], clock.now_ms() + learning_start.BEGIN_AGAIN_MS
+    first, later = read_manifest(settings.model_dir)[1], clock.now_ms() + first_training.BEGIN_AGAIN_MS
     shutil.rmtree(settings.data_dir / "models")
     shutil.rmtree(settings.model_dir)
     with pytest.raises(ModelError, match="Let all machines share that folder"):
@@ -132,7 +131,7 @@ def test_a_lost_model_that_judged_nobody_is_made_anew(tmp_path: Path, monkeypatc
     judged_by(settings, "first", second)
     shutil.rmtree(settings.data_dir / "models")
     shutil.rmtree(settings.model_dir)
-    monkeypatch.setattr(clock, "now_ms", lambda: later + learning_start.BEGIN_AGAIN_MS)
+    monkeypatch.setattr(clock, "now_ms", lambda: later + first_training.BEGIN_AGAIN_MS)
     with pytest.raises(ModelError, match="Let all machines share that folder"):
         begin_learning(settings)
 
@@ -179,7 +178,7 @@ def test_an_interrupted_begin_is_done_again(tmp_path: Path, monkeypatch: pytest.
     """Killed before the model was in `model_dir`, or before the database knew of it."""
     settings = machine(tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(learning_start, "copy_model", _die)
+        broken.setattr(first_training, "copy_model", _die)
         with pytest.raises(KeyboardInterrupt):
             begin_learning(settings)
     begin_learning(settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trustwatch.api import clock
-from trustwatch.api.models import record_streams
+from trustwatch.api.models import worker
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
@@ -23,7 +23,7 @@ def write(log: EventLog, count: int) -> None:
     log.sync()
 
 
-def offsets_of(stream: record_streams.RecordStream, count: int) -> list[int]:
+def offsets_of(stream: worker.RecordStream, count: int) -> list[int]:
     """Offsets of the next *count* records."""
     offsets: list[int] = []
     while len(offsets) < count:
@@ -37,7 +37,7 @@ def test_it_goes_back_as_often_as_it_is_told(tmp_path: Path) -> None:
     """To the oldest record that is kept then; what is written meanwhile comes, too."""
     with (
         EventLog(tmp_path / "log", segment_bytes=1) as log,
-        closing(record_streams.open_record_stream(Settings(data_dir=tmp_path))) as stream,
+        closing(worker.open_record_stream(Settings(data_dir=tmp_path))) as stream,
     ):
         write(log, 20)
         assert not stream.multi_partition
@@ -58,7 +58,7 @@ def test_it_is_caught_up_once_it_has_what_was_there(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(clock, "monotonic", lambda: now)
     with (
         EventLog(tmp_path / "log", segment_bytes=1) as log,
-        closing(record_streams.open_record_stream(Settings(data_dir=tmp_path))) as stream,
+        closing(worker.open_record_stream(Settings(data_dir=tmp_path))) as stream,
     ):
         write(log, 3)
         stream.rewind(START_MS)
@@ -66,10 +66,10 @@ def test_it_is_caught_up_once_it_has_what_was_there(tmp_path: Path, monkeypatch:
         offsets_of(stream, 3)
         assert stream.is_caught_up()
         assert not stream.is_caught_up()
-        now += record_streams.END_OFFSETS_EVERY_S
+        now += worker.END_OFFSETS_EVERY_S
         write(log, 1)
         assert stream.is_caught_up()
-        now += record_streams.END_OFFSETS_EVERY_S
+        now += worker.END_OFFSETS_EVERY_S
         assert not stream.is_caught_up()
         offsets_of(stream, 1)
         assert stream.is_caught_up()

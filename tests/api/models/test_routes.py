@@ -199,7 +199,7 @@ def switch(site: Any, version: str, number: int) -> None:
     """What the pipeline does with a command: it writes where the version came into force."""
     at = site.store.partitions.position(0)
     at = site.store.partitions.claim(0) if at.epoch == 0 else at
-    digest, installed = (read_manifest(site.desk._registry.find_directory(name))[1] for name in (version, "m1"))
+    digest, installed = (read_manifest(site.desk.registry.find_directory(name))[1] for name in (version, "m1"))
     row = ModelSwitch(0, at.epoch, number, version, digest, installed, NOW_MS + number)
     site.store.commit(Commit(at, Position(0, at.epoch, number), [], [], [], [], switches=[row]))
     site.clock.now += 1

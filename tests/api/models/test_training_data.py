@@ -15,7 +15,7 @@ import pytest
 
 from trustwatch.api import clock
 from trustwatch.api.child_process import StopRequested
-from trustwatch.api.models import first_training, training_data, training_scheduler
+from trustwatch.api.models import first_training, training_scheduler
 from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings
@@ -67,7 +67,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
             if not grown:
                 grown.append(archive.write(20, 30, events[20:30]))
 
-        of, name = (training_data, "read_positions") if when.startswith("after") else (TrainingHistory, "add")
+        of, name = (training_scheduler, "read_positions") if when.startswith("after") else (TrainingHistory, "add")
         original: Any = getattr(of, name)
 
         def growing(*args: Any) -> Any:
@@ -77,7 +77,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
 
         monkeypatch.setattr(of, name, growing)
         history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000)
-        learned = training_data.read_training_data(settings, history, start_ms - 1_000, lambda: None)
+        learned = training_scheduler.read_training_data(settings, history, start_ms - 1_000, lambda: None)
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
     columns = history.columns()
     assert grown and columns is not None
@@ -100,7 +100,7 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
         archive.write(0, 10, rows[:10])
         archive.write(10, EVENTS, rows[10:])
     history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000)
-    learned = training_data.read_training_data(settings, history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
+    learned = training_scheduler.read_training_data(settings, history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
     columns = history.columns()
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}
     assert columns is not None and asked

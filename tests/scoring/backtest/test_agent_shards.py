@@ -13,11 +13,10 @@ import pytest
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.file_source import FileSource, UnreadableFile
 from trustwatch.models.model_persistence import save_trained_model
-from trustwatch.scoring.backtest.challenge_counts import ChallengeCounts
-from trustwatch.scoring.backtest.challenge_report import challenge_report
+from trustwatch.scoring.backtest.challenge_counts import ChallengeCounts, challenge_report
+from trustwatch.scoring.backtest.counts import run_backtest, total_bytes
 from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets
 from trustwatch.scoring.backtest.result import build_result
-from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.pipeline.replay import HistoryReplay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trustwatch.scoring.backtest.alert_list import BacktestAlert, budget_excesses, chance_of_at_least
+from trustwatch.scoring.backtest.policy_simulation import BacktestAlert, budget_excesses, chance_of_at_least
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.records.agents import RiskLevel
 

@@ -15,11 +15,10 @@ import pytest
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.models.model_persistence import save_trained_model
-from trustwatch.scoring.backtest.challenge_counts import AskedCalls
-from trustwatch.scoring.backtest.challenge_report import clustered_share_bounds
+from trustwatch.scoring.backtest.challenge_counts import AskedCalls, clustered_share_bounds
+from trustwatch.scoring.backtest.counts import run_backtest
 from trustwatch.scoring.backtest.plan import BacktestPlan, read_labels
 from trustwatch.scoring.backtest.result import BacktestResult, build_result
-from trustwatch.scoring.backtest.runner import run_backtest
 from trustwatch.scoring.engine.call_scorer import CallScorer
 
 from ...support.call_history import CALL_SETTINGS, NEW_VALUE, agent_key, call_history, call_model

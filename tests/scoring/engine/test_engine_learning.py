@@ -9,7 +9,7 @@ import pytest
 
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
-from trustwatch.models.baseline_learning import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
+from trustwatch.models.betting import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.agent_rows import AgentExplanation
 from trustwatch.scoring.engine.engine import Engine, EngineSettings

@@ -12,8 +12,7 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.models.betting import TAIL_SHARE, AlarmTail
 from trustwatch.models.detector import ONE_QUESTION, DetectorSettings
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.engine.level_thresholds import model_thresholds, thresholds
-from trustwatch.scoring.engine.risk_levels import COMPROMISE, MALFUNCTION, OVERREACH
+from trustwatch.scoring.engine.risk_levels import COMPROMISE, MALFUNCTION, OVERREACH, model_thresholds, thresholds
 from trustwatch.scoring.engine.settings import AlertBudget
 
 BUDGET = AlertBudget()

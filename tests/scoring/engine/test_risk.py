@@ -11,7 +11,7 @@ import pytest
 
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.engine import risk, risk_levels
-from trustwatch.scoring.engine.level_thresholds import thresholds
+from trustwatch.scoring.engine.risk_levels import thresholds
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
 from ...support.one_question import QUESTION, concern_outputs, for_each_concern, in_full, one_question

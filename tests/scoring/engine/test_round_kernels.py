@@ -13,7 +13,7 @@ from trustwatch.ingest import columns
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import ONCE
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURES
-from trustwatch.models.baseline_learning import LEARN_CREDENTIAL, LEARN_NOTHING, learnable_parts
+from trustwatch.models.betting import LEARN_CREDENTIAL, LEARN_NOTHING, learnable_parts
 from trustwatch.models.detector import FAMILIAR_EVENTS
 from trustwatch.scoring.engine import evidence_dedup, risk, risk_levels, round_kernels
 from trustwatch.scoring.engine.round_kernels import SUSPICION_SHARE, Measured, RoundInput

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trustwatch.ingest.events import EFFECTS
 from trustwatch.models.call_challenges import EVERY_EFFECT, CallChallenges, ForeignValueRates, HeldOutCalls
 from trustwatch.scoring.engine.settings import ChallengeBudget
-from trustwatch.scoring.learning.challenge_check import ChallengeExpectation, expect_challenges, upper_share
+from trustwatch.scoring.learning.budget_check import ChallengeExpectation, expect_challenges, upper_share
 from trustwatch.scoring.learning.walkforward import RehearsedScores
 
 AGENTS, CALLS_OF_EACH = 40, 250

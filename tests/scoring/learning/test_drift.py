@@ -29,7 +29,7 @@ from trustwatch.scoring.learning.drift import (
     sketch_from_json,
     with_drift_start,
 )
-from trustwatch.scoring.learning.settings import DriftSettings
+from trustwatch.scoring.learning.promotion import DriftSettings
 from trustwatch.scoring.learning.shadow import ShadowRun
 from trustwatch.scoring.learning.training import TrainedVersion, train_and_save
 from trustwatch.scoring.records.models import PeerGroupDay

@@ -18,7 +18,7 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.engine.forgetting import ErasedAgents
+from trustwatch.scoring.engine.seeded_agents import ErasedAgents
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentRow

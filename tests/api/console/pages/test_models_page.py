@@ -10,7 +10,7 @@ import pytest
 
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.models.service import ModelService
-from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
+from trustwatch.scoring.learning.budget_chart import CalibrationCurve, CalibrationPoint
 from trustwatch.scoring.learning.promotion import PromotionAssessment
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
 

@@ -33,8 +33,7 @@ from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, encode_desired_state
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES
-from trustwatch.scoring.learning.budget_chart import BudgetDay, upper_control_limit
-from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
+from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, CalibrationPoint, upper_control_limit
 from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Delivery
