@@ -19,8 +19,7 @@ from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.history_decoding import native_history_record
-from trustwatch.ingest.formats.mapping_trial import RecordTrial, try_records
-from trustwatch.ingest.formats.record_mapping import MultiKindParser, RecordMapping
+from trustwatch.ingest.formats.record_mapping import MultiKindParser, RecordMapping, RecordTrial, try_records
 from trustwatch.ingest.history.conversion import MAPPING, FormattedFile, HistoryConverter
 from trustwatch_client.timing import parse_retry_after
 

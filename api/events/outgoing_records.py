@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.file_source import FileSource, UnreadableFile
-from trustwatch.ingest.formats.format_registry import create_parser, parse_native
+from trustwatch.ingest.formats.format_registry import create_parser, most_common_format, parse_native
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.history.conversion import (
     MAPPING,
@@ -26,7 +26,6 @@ from trustwatch.ingest.history.conversion import (
     choose_format,
     unknown_format,
 )
-from trustwatch.ingest.history.format_detection import most_common_format
 from trustwatch.ingest.history.json_cutting import NO_WRAPPER
 from trustwatch.ingest.history.record_files import is_lines, peek_line, recognise_file, require_files
 from trustwatch.ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from trustwatch.ingest.described import TenantName
 from trustwatch.ingest.extras import install_line
 from trustwatch.ingest.formats import otlp
+from trustwatch.ingest.formats.format_registry import MEDIA_TYPE_FORMATS
 from trustwatch.ingest.formats.otlp import OtlpSignal
 from trustwatch.ingest.formats.raw_records import ParsedRecords
 from trustwatch.ingest.timestamps import format_rfc3339
@@ -28,7 +29,6 @@ from .event_bodies import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
     CLOUDEVENT_MEDIA_TYPE,
     JSON_MEDIA_TYPE,
-    MEDIA_TYPE_FORMATS,
     NDJSON_MEDIA_TYPES,
     TEXT_MEDIA_TYPE,
     parse_body,

@@ -13,6 +13,7 @@ import anyio.to_thread
 import msgspec
 
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
+from trustwatch.ingest.formats.format_registry import MEDIA_TYPE_FORMATS
 from trustwatch.ingest.formats.raw_records import FormatParser, ParsedRecords, RawRecord
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.database import Page
@@ -28,7 +29,6 @@ from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import CallerSettings
 from .event_bodies import (
     MAX_BODY_BYTES,
-    MEDIA_TYPE_FORMATS,
     decompress_body,
     parse_dead_letter,
     parse_foreign_dead_letter,

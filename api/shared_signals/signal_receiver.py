@@ -20,13 +20,13 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.formats.received_signals import (
     STREAM_EVENTS,
+    VERIFICATION,
     SignalSubject,
     Treatment,
     build_signal_event,
     find_signal_rule,
     read_signal_subjects,
 )
-from trustwatch.ingest.formats.security_event_types import VERIFICATION
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.ingest.timestamps import DAY_MS

@@ -12,8 +12,18 @@ from typing import Any, Final, Literal, NamedTuple
 from trustwatch_client.events import MAX_ID_LENGTH
 
 from ..timestamps import format_rfc3339
-from .security_event_types import CAEP, RISC, STREAM_UPDATED, VERIFICATION, WISE
-from .token_ids import token_id_digest
+from .expressions import token_id_digest
+
+# Types of security events (SETs) that we send and take: the bases of their URIs, and those about a stream itself.
+
+CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
+RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
+WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
+SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
+
+VERIFICATION: Final = SSF + "verification"
+STREAM_UPDATED: Final = SSF + "stream-updated"
+
 
 Treatment = Literal["hard", "evidence", "change", "note"]
 """A hard signal; evidence, which adds to what there is; a change-point of the agent's habits; on record alone."""

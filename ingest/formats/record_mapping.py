@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,15 +14,14 @@ from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, decode_event, 
 from ..record_keys import raw_record_digest
 from ..settings import Name, SettingsPart, setting
 from ..settings_reading import error_hint
-from .expressions import JmesPathExpression
-from .log_lines import decode_logfmt
-from .member_kinds import MEMBER_KINDS, MemberConverter, MemberKind, TimeFormat, member_converter
+from .expressions import MEMBER_KINDS, JmesPathExpression, MemberConverter, MemberKind, TimeFormat, member_converter
 from .raw_records import (
     MAX_BODY_RECORDS,
     Enclosure,
     ParsedRecords,
     ParserBudget,
     RawRecord,
+    decode_logfmt,
     rejected_record,
     split_array,
 )
@@ -386,3 +385,86 @@ class MultiKindParser:
         if unpacked.record is None:
             return None
         return self.mappings[unpacked.kind].to_native_event(unpacked.record, unpacked.raw, names.name)
+
+
+# Trials of a mapping: the event that it makes of each record, member by member, for people who write one.
+
+
+class MemberReading(NamedTuple):
+    """One member of an event, as a mapping reads it.
+
+    Attributes:
+        name: of the member.
+        expression: that reads it.
+        value: in the event; None = it has none.
+        problem: why it can have none, or, of a required one, that it has none; None = nothing is wrong.
+    """
+
+    name: str
+    expression: str
+    value: Any
+    problem: str | None
+
+
+class RecordTrial(NamedTuple):
+    """One record, as a mapping reads it.
+
+    Attributes:
+        record: as expressions see it; None where it can not be read.
+        members: in the order of the mapping; empty where the record is not mapped.
+        event: native event JSON; None = none came of it.
+        reason: why none came of it; None where one did.
+        skipped: whether it is no audit event by design, and not refused.
+    """
+
+    record: dict[str, Any] | None
+    members: list[MemberReading]
+    event: bytes | None
+    reason: str | None
+    skipped: bool = False
+
+
+def try_records(parser: RecordMapping | MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
+    """Try a mapping on each record of a value. Raises MalformedEvent as the parser."""
+    return _try_kinds(parser, value) if isinstance(parser, MultiKindParser) else _try_mapping(parser, value)
+
+
+def _try_mapping(mapping: RecordMapping, value: bytes) -> Iterator[RecordTrial]:
+    for raw in mapping.split(value):
+        try:
+            record = mapping.decode(raw)
+        except MalformedEvent as error:
+            yield RecordTrial(None, [], None, str(error))
+        else:
+            yield _try_record(mapping, record, raw)
+
+
+def _try_kinds(parser: MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
+    for raw, record, kind, _ in parser.unpack(value):
+        if isinstance(record, dict):
+            yield _try_record(parser.mappings[kind], record, raw)
+        elif record is None:
+            yield RecordTrial(None, [], None, "it is no audit event of an agent", skipped=True)
+        else:
+            yield RecordTrial(None, [], None, str(record))
+
+
+def _try_record(mapping: RecordMapping, record: dict[str, Any], raw: bytes) -> RecordTrial:
+    members = [_read_member(member, record) for member in mapping.members]
+    try:
+        skipped = mapping.reason_to_skip(record)
+        event = None if skipped else mapping.to_native_event(record, raw)
+    except MalformedEvent as error:
+        return RecordTrial(record, members, None, str(error))
+    return RecordTrial(record, members, event, skipped, skipped is not None)
+
+
+def _read_member(member: MappedMember, record: Any) -> MemberReading:
+    value, problem = None, None
+    try:
+        value = member.read(record)
+        if value is None and member.name in REQUIRED_MEMBERS:
+            raise member.missing_error(record)
+    except MalformedEvent as error:
+        problem = error.reason.removeprefix(f"mapping member `{member.name}`: ")
+    return MemberReading(member.name, member.expression.text, value, problem)

@@ -13,20 +13,25 @@ import msgspec
 
 from ..errors import ConfigError, MalformedEvent
 from ..file_source import ByteProgress
-from ..formats.format_registry import create_parser
+from ..formats.expressions import MEMBER_KINDS
+from ..formats.format_registry import (
+    MEDIA_TYPE_FORMATS,
+    create_parser,
+    describe_record,
+    export_advice,
+    most_common_format,
+    record_format,
+)
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
-from ..formats.member_kinds import MEMBER_KINDS
 from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, mapping_spec
 from ..settings_reading import read_yaml
-from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
 
 DETECTION_RECORDS = 20
 MAX_SHOWN_PROBLEMS = 5
 NATIVE, MAPPING = "native", "mapping"
-FORMATS_WITHOUT_MAPPING = (NATIVE, "ndjson", "cloudevents")
 
 
 class FormatChoice(NamedTuple):
@@ -247,7 +252,7 @@ class HistoryConverter:
             if number
         )
         if not events and (skipped or malformed):
-            with_mapping = files[0].format_name not in FORMATS_WITHOUT_MAPPING
+            with_mapping = files[0].format_name not in MEDIA_TYPE_FORMATS
             advice = f"; {self._advice(files[0])}" if with_mapping else ""
             raise ConfigError(f"{_names(files)}: no record became an event{summary}{advice}")
         self.tell(f"read {events} events of {_names(files)}{summary}")
@@ -307,7 +312,7 @@ class HistoryConverter:
             other = record_format(raw)
             seems = f"; it looks like `{other}`" if other not in (None, formatted.format_name) else ""
             self.tell(f"{formatted.file.name}, record {number}: {error.reason} - at `{error.path}`{seems}")
-        if self.malformed == 1 and formatted.format_name not in FORMATS_WITHOUT_MAPPING:
+        if self.malformed == 1 and formatted.format_name not in MEDIA_TYPE_FORMATS:
             self.tell(self._advice(formatted))
         if self.malformed == MAX_SHOWN_PROBLEMS:
             self.tell("further records that are not events are only counted")

@@ -19,7 +19,7 @@ from trustwatch.api.shared_signals import commands
 from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, StreamNotKept, metadata_url
 from trustwatch.api.shared_signals.verification_states import VerificationStates
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.formats.security_event_types import CAEP, RISC, VERIFICATION, WISE
+from trustwatch.ingest.formats.received_signals import CAEP, RISC, VERIFICATION, WISE
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
