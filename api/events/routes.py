@@ -25,19 +25,23 @@ from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, TenantParam, problem_responses
 from ..http.wire import TimeText, Wire
-from .event_bodies import (
+from .intake import Receipt
+from .intake_limits import UnsupportedBody
+from .origin_keys import IssuedOriginKey, OriginKeyIssuer
+from .service import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
     CLOUDEVENT_MEDIA_TYPE,
     JSON_MEDIA_TYPE,
     NDJSON_MEDIA_TYPES,
     TEXT_MEDIA_TYPE,
+    BodySplitter,
+    DeadLetterService,
+    EventService,
+    check_not_all_rejected,
     parse_body,
     parse_foreign_body,
+    parser_named,
 )
-from .intake import Receipt
-from .intake_limits import UnsupportedBody
-from .origin_keys import IssuedOriginKey, OriginKeyIssuer
-from .service import BodySplitter, DeadLetterService, EventService, check_not_all_rejected, parser_named
 
 EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
 ORIGIN_KEY_PATH = "/v1/origin-key"

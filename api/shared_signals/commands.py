@@ -23,8 +23,7 @@ from ..http.auth.signing import assertion_signer
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .remote_stream import RemoteStream
-from .transmitter_context import key_folder
-from .verification_states import VerificationStates
+from .transmitter_context import VerificationStates, key_folder
 
 T = TypeVar("T")
 

@@ -43,7 +43,7 @@ from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.event_source_settings import ANY_NAME
 from ..settings.signal_transmitter_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
-from .verification_states import VerificationStates, state_digest, state_of, used_before
+from .transmitter_context import VerificationStates, state_digest, state_of, used_before
 
 FULL_RETRY_S: Final = 300.0
 UPKEEP_EVERY_S: Final = 60.0
@@ -62,15 +62,10 @@ _log = structlog.get_logger(__name__)
 
 
 class NotNow(Exception):
-    """A SET can not be judged or kept now: it comes again.
+    """A SET can not be judged or kept now: it comes again."""
 
-    Attributes:
-        retry_after_s: when another attempt makes sense.
-        status: of HTTP, for who pushed it.
-    """
-
-    retry_after_s: float = 10.0
-    status: int = 503
+    retry_after_s: float = 10.0  # when another attempt makes sense
+    status: int = 503  # of HTTP, for who pushed it
 
 
 class KeysMissing(NotNow):
@@ -95,23 +90,14 @@ SetAnswer = SetRefused | NotNow | None
 
 
 class ReceivedSet(NamedTuple):
-    """A SET that was verified, and what becomes of it.
+    """A SET that was verified, and what becomes of it."""
 
-    Attributes:
-        claims: of the SET.
-        digest: of its `jti`.
-        outcome: for counts; what is believed is called by its treatment.
-        event: audit event to write; None = it is acknowledged and not believed.
-        statement: what it says of whom, as evidence; "" = it does not.
-        state: digest of the `state` of a verification that we asked for; "" = it is none.
-    """
-
-    claims: Mapping[str, Any]
-    digest: str
-    outcome: str
-    event: bytes | None = None
-    statement: str = ""
-    state: str = ""
+    claims: Mapping[str, Any]  # of the SET
+    digest: str  # of its `jti`
+    outcome: str  # for counts; what is believed is called by its treatment
+    event: bytes | None = None  # audit event to write; None = it is acknowledged and not believed
+    statement: str = ""  # what it says of whom, as evidence; "" = it does not
+    state: str = ""  # digest of the `state` of a verification that we asked for; "" = it is none
 
 
 class SignalTransmitter:

@@ -37,8 +37,7 @@ from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .signal_poller import SignalPoller, TransmitterPoll
 from .signal_receiver import NotNow, SignalReceiver, SignalTransmitter
-from .transmitter_context import KEY_DAYS, TransmitterContext, key_folder
-from .verification_states import VerificationStates
+from .transmitter_context import KEY_DAYS, TransmitterContext, VerificationStates, key_folder
 
 # The transmitter proves itself by a secret that only the settings and its stream there hold, before a byte of the body
 # is read; what the SET says is proved by its signature. It is answered once the log has it.

@@ -73,15 +73,10 @@ def decode_history_event(raw: bytes | memoryview) -> tuple[NativeEvent, bool]:
 
 
 class RecordOwner(NamedTuple):
-    """Whose events these are, where their records do not say: as the service takes them in.
+    """Whose events these are, where their records do not say: as the service takes them in."""
 
-    Attributes:
-        tenant: of the events; None = there is no such default.
-        issuer: of the agents; None, likewise.
-    """
-
-    tenant: str | None = None
-    issuer: str | None = None
+    tenant: str | None = None  # of the events; None = there is no such default
+    issuer: str | None = None  # of the agents; None, likewise
 
     def fill(self, native: bytes) -> bytes:
         """A native event with what it does not say. What is no event stays as it is, and is refused as such."""

@@ -45,19 +45,12 @@ _REVOCATIONS: Final = (
 
 
 class SignalRule(NamedTuple):
-    """One row: what an event of a type is believed to be, where its members say *when*.
+    """One row: what an event of a type is believed to be, where its members say *when*."""
 
-    Attributes:
-        event_type: URI.
-        treatment: what it means for the agent; None = it is about no agent, and is counted alone.
-        when: a member and values of it; the first row of a type that fits counts. Empty = always.
-        claim: what it says of claims is said of this one alone. "" = of any.
-    """
-
-    event_type: str
-    treatment: Treatment | None
-    when: tuple[str, ...] = ()
-    claim: str = ""
+    event_type: str  # URI
+    treatment: Treatment | None  # what it means for the agent; None = it is about no agent, and is counted alone
+    when: tuple[str, ...] = ()  # A member and values of it; the first row of a type that fits counts. Empty = always.
+    claim: str = ""  # what it says of claims is said of this one alone. "" = of any.
 
     @property
     def action(self) -> str:
@@ -145,23 +138,15 @@ def find_signal_rule(event_type: str, members: Mapping[str, Any]) -> SignalRule 
 
 
 class SignalSubject(NamedTuple):
-    """Whom a signal is about. "" = the signal does not say.
-
-    Attributes:
-        issuer, agent_id: the agent.
-        principal: for whom it acts.
-        session, token_id: what of it.
-        token_issuer: of the token.
-        tenant: whose it is.
-    """
+    """Whom a signal is about. "" = the signal does not say."""
 
     agent_id: str
-    issuer: str = ""
-    principal: str = ""
-    session: str = ""
+    issuer: str = ""  # issuer, agent_id: the agent
+    principal: str = ""  # for whom it acts
+    session: str = ""  # session, token_id: what of it
     token_id: str = ""
-    tenant: str = ""
-    token_issuer: str = ""
+    tenant: str = ""  # whose it is
+    token_issuer: str = ""  # of the token
 
 
 MAX_ALIASES: Final = 50

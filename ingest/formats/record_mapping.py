@@ -307,19 +307,13 @@ def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingTy
 
 
 class UnpackedRecord(NamedTuple):
-    """One record of a value.
+    """One record of a value."""
 
-    Attributes:
-        raw: enough to try it again, with *enclosure* around it; its identity too, where the mapping gives it none.
-        record: for the mapping of its kind; None where it is no audit event by design, the error where it is broken.
-        kind: selects the mapping.
-        enclosure: see `RawRecord`.
-    """
-
-    raw: bytes
+    raw: bytes  # enough to try it again, with *enclosure* around it; its identity too, where the mapping gives it none
+    # for the mapping of its kind; None where it is no audit event by design, the error where it is broken
     record: dict[str, Any] | MalformedEvent | None
-    kind: str = ""
-    enclosure: Enclosure | None = None
+    kind: str = ""  # selects the mapping
+    enclosure: Enclosure | None = None  # see `RawRecord`
 
 
 RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
@@ -391,37 +385,22 @@ class MultiKindParser:
 
 
 class MemberReading(NamedTuple):
-    """One member of an event, as a mapping reads it.
+    """One member of an event, as a mapping reads it."""
 
-    Attributes:
-        name: of the member.
-        expression: that reads it.
-        value: in the event; None = it has none.
-        problem: why it can have none, or, of a required one, that it has none; None = nothing is wrong.
-    """
-
-    name: str
-    expression: str
-    value: Any
-    problem: str | None
+    name: str  # of the member
+    expression: str  # that reads it
+    value: Any  # in the event; None = it has none
+    problem: str | None  # why it can have none, or, of a required one, that it has none; None = nothing is wrong
 
 
 class RecordTrial(NamedTuple):
-    """One record, as a mapping reads it.
+    """One record, as a mapping reads it."""
 
-    Attributes:
-        record: as expressions see it; None where it can not be read.
-        members: in the order of the mapping; empty where the record is not mapped.
-        event: native event JSON; None = none came of it.
-        reason: why none came of it; None where one did.
-        skipped: whether it is no audit event by design, and not refused.
-    """
-
-    record: dict[str, Any] | None
-    members: list[MemberReading]
-    event: bytes | None
-    reason: str | None
-    skipped: bool = False
+    record: dict[str, Any] | None  # as expressions see it; None where it can not be read
+    members: list[MemberReading]  # in the order of the mapping; empty where the record is not mapped
+    event: bytes | None  # native event JSON; None = none came of it
+    reason: str | None  # why none came of it; None where one did
+    skipped: bool = False  # whether it is no audit event by design, and not refused
 
 
 def try_records(parser: RecordMapping | MultiKindParser, value: bytes) -> Iterator[RecordTrial]:

@@ -35,19 +35,12 @@ NATIVE, MAPPING = "native", "mapping"
 
 
 class FormatChoice(NamedTuple):
-    """The operator's word on the records.
+    """The operator's word on the records."""
 
-    Attributes:
-        name: of a format; None = told by the records.
-        mapping: complete, or changes to that of the format; None = there is none.
-        mapping_file: where the mapping stands.
-        owner: of events whose records do not say it.
-    """
-
-    name: str | None = None
-    mapping: MappingSpec | None = None
-    mapping_file: Path | None = None
-    owner: RecordOwner = RecordOwner()
+    name: str | None = None  # of a format; None = told by the records
+    mapping: MappingSpec | None = None  # complete, or changes to that of the format; None = there is none
+    mapping_file: Path | None = None  # where the mapping stands
+    owner: RecordOwner = RecordOwner()  # of events whose records do not say it
 
     @property
     def is_open(self) -> bool:
@@ -66,21 +59,13 @@ class UnknownFormat(ConfigError):
 
 
 class FormattedFile(NamedTuple):
-    """A file whose format is known.
+    """A file whose format is known."""
 
-    Attributes:
-        file: recognised.
-        format_name: of its records.
-        parser: of that format.
-        detected: whether the records told it.
-        owner: of events whose records do not say it.
-    """
-
-    file: RecordFile
-    format_name: str
-    parser: FormatParser
-    detected: bool
-    owner: RecordOwner = RecordOwner()
+    file: RecordFile  # recognised
+    format_name: str  # of its records
+    parser: FormatParser  # of that format
+    detected: bool  # whether the records told it
+    owner: RecordOwner = RecordOwner()  # of events whose records do not say it
 
     @property
     def is_native_lines(self) -> bool:

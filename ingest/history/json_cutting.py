@@ -24,15 +24,10 @@ _SCALAR_END = re.compile(rb"[,}\]\s]")
 
 
 class Wrapper(NamedTuple):
-    """Frame around records, where a mapping says it.
+    """Frame around records, where a mapping says it."""
 
-    Attributes:
-        members: names of those that hold them.
-        unwrap: gives the records of an object; itself where it is one.
-    """
-
-    members: tuple[str, ...]
-    unwrap: Callable[[bytes], list[bytes]]
+    members: tuple[str, ...]  # names of those that hold them
+    unwrap: Callable[[bytes], list[bytes]]  # gives the records of an object; itself where it is one
 
 
 NO_WRAPPER = Wrapper((), lambda value: [value])

@@ -54,23 +54,14 @@ _VALUE_LENGTH = struct.Struct("<I")
 
 
 class RecordFile(NamedTuple):
-    """One file, recognised.
+    """One file, recognised."""
 
-    Attributes:
-        path: where it is.
-        name: as messages call it.
-        packing: what packs it.
-        cutting: how records stand in it.
-        delimiter: of a CSV.
-        wrapper: what an object of records is; None = as exports are.
-    """
-
-    path: Path
-    name: str
-    packing: Packing
-    cutting: Cutting
-    delimiter: str = ","
-    wrapper: Wrapper | None = None
+    path: Path  # where it is
+    name: str  # as messages call it
+    packing: Packing  # what packs it
+    cutting: Cutting  # how records stand in it
+    delimiter: str = ","  # of a CSV
+    wrapper: Wrapper | None = None  # what an object of records is; None = as exports are
 
     @property
     def argument(self) -> str:
@@ -156,7 +147,7 @@ def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | 
             stream = gzip.GzipFile(fileobj=file)
         elif packing == "zstd":
             require_extra("archive", f"{name} is packed with zstd")
-            from ..archive.foreign_tables import open_zstd
+            from ..archive.archive_reader import open_zstd
 
             stream = open_zstd(file)
         yield _WithoutMark(stream, lambda: None if progress is None else progress(file.tell()))
@@ -284,7 +275,7 @@ def _csv_records(stream: Any, delimiter: str, name: str) -> Iterator[CutRecord]:
 
 def _parquet_records(path: Path, name: str) -> Iterator[bytes]:
     require_extra("archive", f"{name} is Parquet")
-    from ..archive.foreign_tables import parquet_rows
+    from ..archive.archive_reader import parquet_rows
 
     return map(row_record, parquet_rows(path))
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from trustwatch.api.events.ingest_status import SilenceReport
-from trustwatch.api.events.source_silence import SilenceAlerter, silence_watched_sources
+from trustwatch.api.events.ingest_status import SilenceAlerter, SilenceReport, silence_watched_sources
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings

@@ -17,7 +17,7 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals import commands
 from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, StreamNotKept, metadata_url
-from trustwatch.api.shared_signals.verification_states import VerificationStates
+from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.received_signals import CAEP, RISC, VERIFICATION, WISE
 from trustwatch.ingest.settings import Secret
