@@ -1,6 +1,6 @@
 """Audit events of the service itself: questions at issuance and at gateways, and actions of people.
 
-They take the same way as everybody's: through the log, in order, durable, scored. Nobody who waits for an answer waits
+They take the same way as all events: through the log, in order, durable, scored. No request that awaits an answer waits
 for them. The queue is bounded: what finds no room is counted, never held.
 """
 
@@ -65,7 +65,7 @@ class AuditSink:
 
     Attributes:
         written: events made durable.
-        dropped: events that found no room, or were no events (a fault of ours, logged).
+        dropped: events that found no room, or were not events (a bug of this service, logged).
     """
 
     log: GroupCommit
@@ -90,7 +90,7 @@ class AuditSink:
         return len(self._queue)
 
     def enqueue(self, event: dict[str, Any]) -> str:
-        """Queue a native event; `id` is filled in. Never waits; returns the id, "" where it found no room."""
+        """Queue a native event; `id` is filled in. Never waits; returns the id, "" if it found no room."""
         is_order = event.get("type") == ORDER_TYPE
         if len(self._queue) >= MAX_QUEUED_EVENTS or (not is_order and self.is_full()):
             self.dropped += 1
@@ -143,7 +143,7 @@ class AuditSink:
             _log.warning("audit events wait for the log", error=str(error), waiting=len(self._queue))
             await asyncio.sleep(AUDIT_RETRY_S)
             return
-        except Exception as error:  # a fault of ours: these records are lost and counted, those behind them are not
+        except Exception as error:  # a bug of this service: these records are lost and counted, later ones are not
             _log.error("audit events are lost", error=repr(error)[:200], events=len(records))
             self.dropped += len(records)
             self.written -= len(records)
@@ -155,7 +155,7 @@ class AuditSink:
 # Failed proofs of possession as audit events: a token in other hands says something of its agent.
 
 QUIET_MS: Final = {"proof": HOUR_MS, "evidence": DAY_MS}
-"""Time in which a failure of an agent is told once, by what it says of the agent."""
+"""Time in which a failure of an agent is reported once, by what it says of the agent."""
 MAX_REMEMBERED: Final = 10_000
 _EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
 

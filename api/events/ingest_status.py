@@ -27,7 +27,7 @@ class ForeignTopicReport(msgspec.Struct, array_like=True):
     name: str
     accepted: int = 0  # events that are durable on our topic
     rejected: int = 0  # records that became dead letters
-    skipped: int = 0  # records that are no audit events by their mapping
+    skipped: int = 0  # records that are not audit events by their mapping
     limited_s: float = 0.0  # seconds for which its limit held it back
     lag: int = -1  # records that wait in topics; -1 = not known, or none of its partitions is read here
     reading: bool = False  # whether it is read
@@ -118,7 +118,7 @@ class SilenceDetector:
             _log.info("source is heard again", code="source_heard", source=name)
 
     def note_unreadable(self, name: str, now: float) -> None:
-        """Note that the source can not be heard (its topic is not read): its silence says nothing, and starts anew."""
+        """Note that the source is unavailable (its topic is not read): its silence means nothing, and starts again."""
         source = self._sources.get(name)
         if source is not None and not source.silent:
             source.quiet_since = now
@@ -189,7 +189,7 @@ class SilenceAlerter:
             self._store_failing = False
         except Unavailable as error:
             if not self._store_failing:
-                _log.warning("silence of sources can not be told", error=str(error))
+                _log.warning("silence of sources cannot be reported", error=str(error))
             self._store_failing = True
 
     async def _process_report(self, name: SourceKey, report: SilenceReport) -> None:

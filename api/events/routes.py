@@ -82,7 +82,7 @@ _EVENT_BODIES: dict[str, Any] = {
         "schema": {"type": "string"},
         "example": msgspec.json.encode(EVENT_EXAMPLE).decode() + "\n",
     },
-    # Without schemas: clients that are generated can not tell lists of several kinds apart, and would send none.
+    # Without schemas: generated clients cannot distinguish lists of several kinds, and would send none.
     CLOUDEVENT_MEDIA_TYPE: {"example": _CLOUDEVENT_EXAMPLE},
     CLOUDEVENT_BATCH_MEDIA_TYPE: {"example": [_CLOUDEVENT_EXAMPLE]},
     TEXT_MEDIA_TYPE: {"schema": {"type": "string"}},
@@ -146,7 +146,7 @@ async def send_events(
     Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
     parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
     """
-    # `DIRECT_EVENTS_ROUTE` comes first and answers; this route stands for the OpenAPI document.
+    # `DIRECT_EVENTS_ROUTE` comes first and answers; this route is for the OpenAPI document.
     return await _receive_events(request, caller, events, record_format)
 
 
@@ -167,7 +167,7 @@ async def _receive_events(
 
 
 def _receipt_response(receipt: Receipt) -> Response:
-    """202, or 400 where nothing at all could be used."""
+    """202, or 400 if nothing at all could be used."""
     check_not_all_rejected(receipt)
     return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
 

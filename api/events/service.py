@@ -90,12 +90,12 @@ def decompress_body(body: bytes, coding: str) -> bytes:
             try:
                 out += member.decompress(body[at : at + _INFLATE_BLOCK_BYTES], MAX_BODY_BYTES + 1 - len(out))
             except zlib.error as error:
-                raise MalformedEvent(f"body is no gzip: {error}") from None
+                raise MalformedEvent(f"body is not gzip: {error}") from None
             if len(out) > MAX_BODY_BYTES:
                 raise BodyTooLarge(f"the body has more than {MAX_BODY_BYTES} bytes after decompression")
             at += _INFLATE_BLOCK_BYTES
         if not member.eof:
-            raise MalformedEvent("body is no complete gzip")
+            raise MalformedEvent("body is not a complete gzip")
         at = min(at, len(body)) - len(member.unused_data)
     return bytes(out)
 
@@ -164,7 +164,7 @@ def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawR
 
 
 def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:
-    """The records in a dead letter of a foreign format; where it can not be taken apart, it is refused again."""
+    """The records in a dead letter of a foreign format; if it cannot be taken apart, it is refused again."""
     if isinstance(parser, RecordMapping):
         parser = parser.without_wrapper()  # a letter holds a record, which was cut before it was refused
     try:
@@ -238,7 +238,7 @@ class EventService:
         return receipt
 
     async def receive_again(self, records: Sequence[RawRecord], binding: SourceBinding) -> Receipt:
-        """The receipt for records of a dead letter. What is refused again is no second letter. Raises as `receive`."""
+        """The receipt for records of a dead letter. No second letter is made of it. Raises as `receive`."""
         receipt = await self.intake.receive(records, binding, keep_refused=False)
         self._count(binding, receipt)
         return receipt
@@ -331,7 +331,7 @@ async def _decompressed(body: bytes, coding: str, reservation: BodyReservation) 
 
 
 def check_not_all_rejected(receipt: Receipt) -> None:
-    """Raise ProblemError (400, with the members of the receipt) where nothing at all could be used."""
+    """Raise ProblemError (400, with the members of the receipt) if nothing at all could be used."""
     if not receipt.rejected or receipt.accepted or receipt.duplicate or receipt.skipped:
         return
     first = receipt.rejections[0]
@@ -391,8 +391,8 @@ class DeadLetterService:
         """Send a letter in again, and mark it as replayed.
 
         Records of a foreign topic are read as its mapping says now, and speak for what that topic may; those in a
-        format of their sender, for what the sender may. All others are the word of *caller*, or, where *as_sender*, of
-        whoever sent them, as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed,
+        format of their sender, for what the sender may. All others are attributed to *caller*, or, with *as_sender*,
+        to their sender, as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed,
         Unavailable.
         """
         letter = await self.get(caller, letter_id)
@@ -427,7 +427,7 @@ class DeadLetterService:
         name = record_format or ("native" if sender is None else sender.format)
         if name in MEDIA_TYPE_FORMATS:
             return _ReadLetter([parse_dead_letter(letter.raw)], source_binding)
-        # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
+        # Foreign records name no tenant: they are attributed to their sender, no matter which caller sends them again.
         binding = source_binding if sender is None else self._binding_of(sender)
         return _ReadLetter(parse_foreign_dead_letter(letter.raw, parser_named(binding, name)), binding)
 
@@ -435,13 +435,13 @@ class DeadLetterService:
 def _visible_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
     """Senders whose letters *caller* sees; None = all. A record that could not be read has no tenant to go by.
 
-    Raises TenantNotAllowed where it speaks for nobody.
+    Raises TenantNotAllowed if it is authorized for no tenant.
     """
     return None if visible_tenants(caller, None) is None else (caller.name,)
 
 
 def parser_named(binding: SourceBinding, name: str) -> FormatParser:
-    """The parser for a format, as that sender's settings have it. Raises ProblemError (400) where there is none."""
+    """The parser for a format, as that sender's settings have it. Raises ProblemError (400) if there is none."""
     try:
         return binding.parser(name)
     except ConfigError as error:

@@ -1,6 +1,6 @@
 """The ingest process: `python -m trustwatch.api.events.worker`, started by the service for foreign topics.
 
-A process of its own, so that taking gateways' logs apart holds up neither answers nor scoring.
+A separate process, so that parsing gateways' logs delays neither answers nor scoring.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class ForeignTopicReader:
             self.close()
 
     def commit(self) -> None:
-        """Commit offsets: everything handed out is durable. What can not be committed is read again, as duplicates."""
+        """Commit offsets: everything handed out is durable. What cannot be committed is read again, as duplicates."""
         if not self.uncommitted or self._reader is None:
             return
         try:
@@ -201,7 +201,7 @@ class ForeignTopicReader:
     def _refusal(self, partition: int, record: TopicRecord, error: Exception) -> MalformedEvent | SourceNotAllowed:
         if isinstance(error, MalformedEvent | SourceNotAllowed):
             return error
-        # A fault of ours; its message may quote what was sent.
+        # A bug of this service; its message may quote what was sent.
         _log.error(
             "record could not be read",
             source=self.settings.name,
@@ -258,7 +258,7 @@ class TopicIngest:
     outputs: TopicNames
     monotonic: Callable[[], float]
     now_ms: Callable[[], int]
-    sleep: Callable[[float], None]  # waits; raises once the process was told to end
+    sleep: Callable[[float], None]  # waits; raises once the process was asked to end
 
     def __post_init__(self) -> None:
         self._sources = list(self.sources)
@@ -370,7 +370,7 @@ REPORT_EVERY_S = 0.5
 
 
 def run_ingest_worker(child: ChildRuntime) -> None:
-    """Read foreign topics until told to end; then what was read is durable and committed."""
+    """Read foreign topics until asked to end; then what was read is durable and committed."""
     role = make_topic_ingest(child.settings, child)
     try:
         gc.freeze()
@@ -398,7 +398,7 @@ def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
 
 
 def _reader_factory(brokers: BrokerSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
-    """A group of its own for each topic: where one is read from is no other's business."""
+    """Each topic has a separate group, so that their positions are independent."""
     return lambda: open_reader(brokers, [topic.topic], f"{brokers.group_id}.ingest.{topic.name}", topic.start)
 
 

@@ -44,7 +44,7 @@ class TransmitterContext:
         takes_certificates: whether a receiver may show a client certificate in place of a token.
         encryption: encrypts the tokens of some receivers; None = of none.
         outcomes: what became of SETs in this process, by outcome.
-        closing: whether the service ends, so that nobody may wait any more.
+        closing: whether the service ends, so that no poll may wait any longer.
     """
 
     def __init__(self, settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]) -> None:
@@ -68,7 +68,7 @@ class TransmitterContext:
 
     @property
     def metadata_path(self) -> str:
-        """Path of the transmitter's metadata; the issuer's own path stands behind the well-known part."""
+        """Path of the transmitter's metadata; the issuer's own path follows the well-known part."""
         return METADATA_PATH + urlsplit(self.issuer).path.rstrip("/")
 
     @property
@@ -108,7 +108,7 @@ class TransmitterContext:
             event.set()
 
     async def wait_for_ring(self, seconds: float, owner: str) -> None:
-        """Wait until somebody rings, or *seconds* have passed."""
+        """Wait for a ring, or until *seconds* have passed."""
         event = asyncio.Event()
         self._waiting[event] = owner
         try:
@@ -120,7 +120,7 @@ class TransmitterContext:
             del self._waiting[event]
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End all waiting polls."""
         self.closing = True
         self.ring()
 
@@ -138,7 +138,7 @@ def _make_encryption(
     if not receivers:
         return None
     require_extra("jwe", "`shared_signals.encryption` names receivers")
-    from ..http.auth.set_encryption import SetEncryption  # an extra of its own
+    from ..http.auth.set_encryption import SetEncryption  # a separate extra
 
     issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
     return SetEncryption(issuers, now_s, monotonic, settings.outgoing.ca_file)
@@ -161,7 +161,7 @@ class VerificationStates:
         return self._sealer.seal(f"{int(self._now_s())} {_stream_digest(transmitter, stream_id)}")
 
     def check(self, claims: Mapping[str, Any], transmitter: str, max_age_s: float) -> None:
-        """Refuse a verification that answers none of ours; those without a state are the transmitter's own.
+        """Refuse a verification that we did not ask for; those without a state are the transmitter's own.
 
         Raises SetRefused, ConfigError.
         """
@@ -171,15 +171,15 @@ class VerificationStates:
         state, sub_id = members["state"], claims["sub_id"]
         stream_id = sub_id.get("id") if sub_id.get("format") == "opaque" else None
         if not isinstance(state, str) or not isinstance(stream_id, str):
-            raise _refusal("is no text, or the subject is no stream")
+            raise _refusal("is not text, or the subject is not a stream")
         try:
             asked_s, _, asked_of = self._sealer.unseal(state).partition(" ")
         except BrokenSeal:
-            raise _refusal("was never asked for here") from None
+            raise _refusal("was never requested here") from None
         if asked_of != _stream_digest(transmitter, stream_id):
-            raise _refusal("was asked for of another stream")
+            raise _refusal("was requested for another stream")
         if int(asked_s) < self._now_s() - max_age_s:
-            raise _refusal("was asked for too long ago")
+            raise _refusal("was requested too long ago")
 
 
 def state_of(claims: Mapping[str, Any]) -> str:

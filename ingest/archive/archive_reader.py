@@ -51,7 +51,7 @@ def raw_lines(
         for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
             if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
                 continue
-            # One line each: JSON has line breaks between its parts alone, where a blank says the same.
+            # One line each: JSON has line breaks only between its parts, where a blank means the same.
             yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
@@ -121,7 +121,7 @@ def committed_files(
     """Files of events whose ranges count, of the dates of [since, until). Raises ConfigError: there is no archive."""
     positions = read_positions(directory)
     if positions is None:
-        raise ConfigError(f"{directory}: no archive of ours; one has a `{POSITION_FILE}`")
+        raise ConfigError(f"{directory}: is not an archive of Trustwatch, which has a `{POSITION_FILE}`")
     files = files_within(directory, "events", since, until, tenant)
     return [file for file in files if file.first < positions.get(file.partition, 0)]
 
@@ -202,7 +202,7 @@ def _agent_lines_of(table: pa.Table, subject: ErasureSubject) -> Iterator[bytes]
 
 
 class ArchiveDay(msgspec.Struct):
-    """One UTC date. *vectors* counts rows beside *events*; what it lacks was scored and not kept."""
+    """One UTC date. *vectors* counts rows of vectors; what it lacks of *events* was scored and not kept."""
 
     date: str
     files: int = 0
@@ -212,7 +212,7 @@ class ArchiveDay(msgspec.Struct):
 
 
 class ArchiveContents(msgspec.Struct):
-    """An archive of events, and that of its vectors where there is one."""
+    """An archive of events, and that of its vectors if there is one."""
 
     positions: Mapping[str, int]  # offset by partition up to which the log is archived
     days: list[ArchiveDay]  # oldest first
@@ -223,7 +223,7 @@ def count_archive(events: Path, vectors: Path | None = None) -> ArchiveContents:
     """Count the rows of every file that counts. Raises ConfigError."""
     positions = read_positions(events)
     if positions is None:
-        raise ConfigError(f"{events}: no archive of ours")
+        raise ConfigError(f"{events}: is not an archive of Trustwatch")
     days: dict[str, ArchiveDay] = {}
     tenants = _count_files(events, "events", positions, days)
     if vectors is not None and vectors.is_dir():
@@ -312,7 +312,7 @@ class LatestEvents(NamedTuple):
 def latest_events(
     directory: Path, topic: str, query: AgentEventQuery, bounds: LookupLimits = DEFAULT_LOOKUP_LIMITS
 ) -> LatestEvents | None:
-    """The newest archived events of an agent; None where nothing is archived yet. Blocks.
+    """The newest archived events of an agent; None if nothing is archived yet. Blocks.
 
     Files go by date and then by place in the log, newest first: within a date, events that came late may stand
     before or after others. It does not wait for files that are being rewritten. Raises CorruptLog or BlockingIOError.
@@ -437,7 +437,7 @@ BATCH_ROWS = 1_000
 
 
 def open_zstd(packed: BinaryIO) -> Any:
-    """The unpacked stream; several frames are one. It raises OSError where it is damaged or cut off."""
+    """The unpacked stream; several frames are one. It raises OSError if it is damaged or cut off."""
     return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")
 
 

@@ -136,7 +136,7 @@ class EventArchive:
         """
         if self._lock is None:
             self._lock = writer_lock(self.directory)
-        # What goes here is read by nobody: what has no position, and what lies within a merged file. So readers, who
+        # What is removed here has no reader: it has no position, or is within a merged file. So readers, who
         # may take hours, are not waited for; who merges or erases is.
         with read_lock(self.directory, make=True):
             stored = read_positions(self.directory, self.topic)
@@ -214,7 +214,7 @@ class _VectorAgent(msgspec.Struct, gc=False):
 
 
 class _VectorEvent(msgspec.Struct, gc=False):
-    """Members of an event that are archived beside its vector."""
+    """Members of an event that are archived with its vector."""
 
     time: Annotated[datetime, msgspec.Meta(tz=True)]
     agent: _VectorAgent

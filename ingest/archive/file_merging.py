@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _DamagedFile(Exception):
-    """The file at `path` can not be read."""
+    """The file at `path` cannot be read."""
 
     def __init__(self, path: Path, error: Exception) -> None:
         super().__init__(str(error))
@@ -62,7 +62,7 @@ def merge_small_files(
     """Merge small files, one large file after the other; yields after each the number of small ones in it.
 
     A damaged file is left as it is, and never lies within the range of a merged one: that would hide it. Where one
-    shows only while it is merged, 0 is yielded; the next call merges those beside it. Raises OSError or ConfigError.
+    shows only while it is merged, 0 is yielded; the next call merges those next to it. Raises OSError or ConfigError.
     """
     damaged = set() if damaged is None else damaged
     with rewrite_lock(directory, wait=False) as ours:
@@ -142,7 +142,7 @@ def _merge_files(run: Sequence[DataFile]) -> None:
     try:
         replace_file(target, lambda file: _write_merged(run, file))
     except pa.ArrowException as error:
-        raise ConfigError(f"{target}: can not be merged from {len(run)} files: {error}") from error
+        raise ConfigError(f"{target}: cannot be merged from {len(run)} files: {error}") from error
     for superseded in run:
         replace_file(superseded.path, None)
 
@@ -186,8 +186,8 @@ def erase_files(
 ) -> FileErasureCount:
     """Take *subject* out of the files of its tenant, by partition up to the log's offset in *ends*.
 
-    What a crash left half written of ranges below them goes, too: whoever writes ranges is past that offset. Raises
-    OSError or ConfigError.
+    What a crash left half written of ranges below them is removed, too: the writer is past that offset. Raises OSError
+    or ConfigError.
     """
     if not directory.is_dir():
         return FileErasureCount()
@@ -226,8 +226,8 @@ def _erase_file(path: Path, subject: ErasureSubject, end: int, dry: bool) -> Fil
         kept, count = _table_without(path, subject, end)
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: can not be read, so nobody knows whether it names whom is to be erased: {error}; "
-            "restore it from a back-up, or move it out of the archive"
+            f"{path}: cannot be read, so it may still name the subject to erase: {error}; "
+            "restore it from a backup, or move it out of the archive"
         ) from error
     if count != FileErasureCount() and not dry:
         replace_file(path, (lambda file: pq.write_table(kept, file, compression="zstd")) if kept.num_rows else None)

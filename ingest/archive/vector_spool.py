@@ -4,7 +4,7 @@ A frame is what one batch of events was scored to, as columns. Writing one is a 
 compression, no word decoded. What a kill leaves half written at the end of a file is dropped by the reader, and so is
 what a power loss leaves damaged (checksums).
 
-A spool is a folder of one writer. It is bounded: frames for which there is no room are dropped and counted.
+A spool is a folder of one writer. It is bounded: frames that find no room are dropped and counted.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@
 | `ms(value)` | milliseconds of a duration such as `3ms`, `1.5s`, `250µs`; a number is milliseconds already |
 | `scale(number, factor)` | their product, for example of seconds and 1000 |
 | `sha256(text)` | `sha256:` and its digest in hex: for ids of tokens, which must not be kept as they are |
-| `before(text, mark)` | what stands in front of the first *mark*; the whole text where there is none |
-| `after(text, mark)` | what stands behind the last *mark*; null where there is none |
+| `before(text, mark)` | the text before the first *mark*; the whole text if there is none |
+| `after(text, mark)` | the text after the last *mark*; null if there is none |
 | `outcome(code)` | `denied` for a provider's code that means a refusal, `error` for every other |
 | `utc(text)` | a time that may lack its `T` and its offset, as RFC 3339; without an offset it is UTC |
-| `ms_between(start, end)` | milliseconds from one such time to another; null where it ends before it begins |
+| `ms_between(start, end)` | milliseconds from one such time to another; null if it ends before it begins |
 
 All give null for null.
 """
@@ -59,7 +59,7 @@ class _LogFunctions(functions.Functions):
 
     @functions.signature({"types": ["number", "string", "null"]}, {"types": ["number"]})
     def _func_scale(self, number: float | str | None, factor: float) -> float | str | None:
-        if isinstance(number, str):  # cells of tables are texts; what is no number is refused by the member
+        if isinstance(number, str):  # cells of tables are texts; the member refuses what is not a number
             try:
                 number = float(number)
             except ValueError:
@@ -109,7 +109,7 @@ class JmesPathExpression:
         self._interpreter = visitor.TreeInterpreter(_options)  # one for all records: it remembers its methods by node
         self._fields = _plain_path_fields(self._compiled.parsed)
         self.path = _json_path(self._fields) if self._fields is not None else f"$ | {text}"
-        """Name of the source in error messages: a JSON path, or the expression itself where it is more than a path."""
+        """Name of the source in error messages: a JSON path, or the expression itself if it is more than a path."""
 
     def __call__(self, record: Any) -> Any:
         """Value of the expression in *record*, None if absent. Raises MalformedEvent for a wrong argument type."""
@@ -119,7 +119,7 @@ class JmesPathExpression:
                 return self._interpreter.visit(self._compiled.parsed, record)
             except exceptions.JMESPathError as error:
                 raise MalformedEvent(str(error), self.path) from None
-            except TypeError:  # jmespath compares what can not be: `status < 400` of a text
+            except TypeError:  # of `status < 400` if the status is a text
                 raise MalformedEvent("it compares values of different types", self.path) from None
         for name in fields:
             if type(record) is not dict:
@@ -187,7 +187,7 @@ def host_of_address(text: str) -> str:
 
 
 def ms_between(start: str, end: str) -> float | None:
-    """Milliseconds between two times; None where one of them is none, or the second is the earlier one.
+    """Milliseconds between two times; None if one of them is invalid, or the second is earlier.
 
     >>> ms_between("2026-03-02T08:00:00Z", "2026-03-02 08:00:01.5"), ms_between("2026-03-02T08:00:00Z", "soon")
     (1500.0, None)
@@ -201,7 +201,7 @@ def ms_between(start: str, end: str) -> float | None:
 
 
 def parse_duration_ms(text: str) -> float | None:
-    """Milliseconds of `3ms`, `1.5s`, `1m30s`; None for what is no duration.
+    """Milliseconds of `3ms`, `1.5s`, `1m30s`; None if it is not a duration.
 
     >>> parse_duration_ms("3ms"), parse_duration_ms("1m1.5s"), parse_duration_ms("soon")
     (3.0, 61500.0, None)
@@ -215,7 +215,7 @@ def parse_duration_ms(text: str) -> float | None:
     return total if end and end == len(text) and math.isfinite(total) else None
 
 
-# Ids of tokens as events name them: by their digest, which tells nobody the id and compares all the same.
+# Events name tokens by the digest of their ids, which can be compared and does not reveal the id.
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -254,7 +254,7 @@ _KIND_OF_TYPE: dict[type, MemberKind] = {
 
 
 def _member_kinds(struct: inspect.Type, prefix: str = "") -> dict[str, MemberKind]:
-    """Kind by dotted name; `attributes`, a free object, is no leaf."""
+    """Kind by dotted name; `attributes`, a free object, is not a leaf."""
     assert isinstance(struct, inspect.StructType)
     kinds: dict[str, MemberKind] = {}
     for field in struct.fields:
@@ -346,7 +346,7 @@ def _to_names(value: Any) -> list[str] | None:
 
 
 def _split_names(text: str) -> list[str]:
-    """Names of one text: where each blank stands behind a comma, commas are what separates them."""
+    """Split a text into names: by commas if each blank follows one, else by blanks."""
     if "," not in text or _BLANK_ALONE.search(text.strip()) is not None:
         return text.split()
     return [name for part in text.split(",") if (name := part.strip())]
@@ -364,7 +364,7 @@ def _to_arguments(value: Any) -> list[Any] | None:
 
 
 def _is_written_out(value: Any) -> bool:
-    """True for a time in words where numbers are usual: tables keep times as times, and say them so."""
+    """True for a time as text where numbers are usual: tables store times as times."""
     return isinstance(value, str) and value[4:5] == "-" and value[10:11] == "T"
 
 

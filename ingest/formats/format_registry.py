@@ -129,7 +129,7 @@ _SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": AGENTGATE
 
 
 def record_format(raw: bytes) -> str | None:
-    """The format of one record; None where nothing tells it."""
+    """The format of one record; None if it has the signs of none."""
     if raw.lstrip()[:1] != b"{":
         return _line_format(raw.decode(errors="replace"))
     try:
@@ -180,11 +180,11 @@ _LOSSY_EXPORTS = {
     ("Date (UTC)", "Request ID"): "this table of the Entra portal names too little: download JSON there",
     ("TimeGenerated [UTC]",): "its times are written as one country does: take `az monitor log-analytics query`",
 }
-"""First columns of tables that can not be read, and what can be had in their place."""
+"""First columns of tables that cannot be read, and what to export instead."""
 
 
 def export_advice(raw: bytes) -> str | None:
-    """Advice for whoever has a table of a portal that leaves out what is needed; None for every other record."""
+    """Advice for the owner of a portal's table that lacks what is needed; None for every other record."""
     try:
         names = decode_object(raw).keys()
     except MalformedEvent:
@@ -193,7 +193,7 @@ def export_advice(raw: bytes) -> str | None:
 
 
 def describe_record(raw: bytes) -> str:
-    """A record in words, for somebody who has to say which format it is: names alone, never values."""
+    """Describe a record for an operator who has to name its format: only names of members, never values."""
     if raw.lstrip()[:1] != b"{":
         return "a line of text"
     try:

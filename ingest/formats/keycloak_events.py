@@ -46,8 +46,8 @@ REFUSED_INTROSPECTION_ERRORS = (
     "not_allowed",
     "unauthorized_client",
 )
-"""Errors by which a server refuses to introspect. By every other it says that the token is dead: an answer, and a fault
-of nobody who asks."""
+"""Errors by which a server refuses to introspect. Every other one says that the token is invalid, which
+is an answer and not a fault of the client that asks."""
 
 MAX_LINE_CHARACTERS = 64 * 1024
 """Characters of a line."""
@@ -126,7 +126,7 @@ def _unquoted_value(value: str) -> str | None:
 
 
 def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The record with members derived from it; None where it is not of an agent, or of an unknown client.
+    """The record with members derived from it; None if it is not of an agent, or is of an unknown client.
 
     Added are `event` (our type), `code` (the error as the server said it), `error` (what of it is the client's),
     `asked` (scopes that were refused), `audience` (in an order that does not change) and `own_account` (the client acts

@@ -81,7 +81,7 @@ class RawRecord(NamedTuple):
 
 
 class ParsedRecords(NamedTuple):
-    """Content of a foreign record: raw records in order, and the number of parts that are no audit events by design."""
+    """Content of a foreign record: raw records in order, and the number of parts that are skipped by design."""
 
     records: list[RawRecord]
     skipped: int = 0
@@ -223,7 +223,7 @@ _LOGFMT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\S+")
 
 
 def decode_logfmt(line: str) -> dict[str, str]:
-    """Pairs of one line; the time in front, where there is one, is `time`. Unquoted values may hold spaces.
+    """Pairs of one line; the time in front, if any, is `time`. Unquoted values may hold spaces.
 
     Raises MalformedEvent.
 
@@ -287,14 +287,14 @@ def decode_object(raw: bytes) -> dict[str, Any]:
 
 
 def shipper_text(record: Mapping[str, Any]) -> str | None:
-    """The line in a log shipper's record; None where it holds none."""
+    """The line in a log shipper's record; None if it holds none."""
     return next((text for name in TEXT_MEMBERS if isinstance(text := record.get(name), str)), None)
 
 
 def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
-    """UTC milliseconds that a log shipper's record names; None where there are none.
+    """UTC milliseconds that a log shipper's record names; None if it names none.
 
-    Numbers are seconds since 1970, or milliseconds where they are too large for that.
+    Numbers are seconds since 1970, or milliseconds if they are too large for that.
     """
     for name in TIME_MEMBERS:
         value = record.get(name)
@@ -306,7 +306,7 @@ def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
 
 
 def parse_timestamp_ms(text: str) -> int | None:
-    """UTC milliseconds of the first time in *text*; one without offset counts as UTC. None where there is none.
+    """UTC milliseconds of the first time in *text*; one without offset counts as UTC. None if there is none.
 
     >>> parse_timestamp_ms("2025-12-19 09:55:39,647 WARN"), parse_timestamp_ms("2025-12-19T09:55:39.647379+01:00")
     (1766138139647, 1766134539647)

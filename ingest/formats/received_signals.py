@@ -45,7 +45,7 @@ _REVOCATIONS: Final = (
 
 
 class SignalRule(NamedTuple):
-    """One row: what an event of a type is believed to be, where its members say *when*."""
+    """One row: what an event of a type is believed to be, if its members say *when*."""
 
     event_type: str  # URI
     treatment: Treatment | None  # what it means for the agent; None = it is about no agent, and is counted alone
@@ -158,7 +158,7 @@ def read_signal_subjects(sub_id: object) -> list[SignalSubject]:
     """Agents that a subject identifier (RFC 9493, SSF 1.0) may mean, those that are likelier first.
 
     Names of `aliases` are all of the same one; those with an issuer come first. E-mail addresses, phone numbers and
-    accounts are people's; addresses and SAML assertions name nobody.
+    accounts are people's; addresses and SAML assertions name no agent.
     """
     if not isinstance(sub_id, dict):
         return []
@@ -240,10 +240,10 @@ def build_signal_event(
     *,
     stale: bool = False,
 ) -> dict[str, Any]:
-    """The audit event of a SET. It names a token only where that is revoked: the engine takes each that it names so.
+    """The audit event of a SET. It names a token only if that is revoked: the engine revokes each named token.
 
-    Its time is now. When the SET was made and when it happened is told beside: risk decays, and levels fall due, from
-    the time of an event, so that a compromise that is heard of late would restrict nobody.
+    Its time is now; attributes have the times of the SET and of what happened. Risk decays, and levels fall due, from
+    the time of an event, so a compromise that is reported late would otherwise restrict no agent.
     """
     members = claims["events"][rule.event_type]
     event: dict[str, Any] = {
@@ -310,7 +310,7 @@ def _condition(rule: SignalRule) -> str:
 
 
 def signal_rows() -> Sequence[tuple[str, str, str]]:
-    """The table in words, for the reference: event, condition, treatment."""
+    """The table as text, for the reference: event, condition, treatment."""
     return [
         (
             rule.event_type,

@@ -59,7 +59,7 @@ MAX_REPEATED_MEMBERS = 256
 """Members of an object around several records, each of which is read together with them."""
 
 _ENVELOPES = (("detail", "detail-type"), ("properties", "operationName"), ("data", "log_id"), ("_source", "_index"))
-"""Members that hold a record, and what stands beside each."""
+"""Members that hold a record, and a member that each has next to it."""
 
 _SPLUNK_MEMBERS = {"event", "time", "host", "source", "sourcetype", "index", "fields"}
 _WORKSPACE_ACTIVITY = ("actor", "id", "events")
@@ -82,7 +82,7 @@ def unwrap_value(value: bytes, most: int | None = None) -> list[bytes]:
 
 
 def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
-    """The array of records among the members of an object; None where it wraps nothing."""
+    """The array of records among the members of an object; None if it wraps nothing."""
     if _is_one_record(members):
         return None
     for name, inner in (("data", "events"), ("hits", "hits")):
@@ -176,7 +176,7 @@ def enclosed_records(record: dict[str, Any], shows: SignReader, depth: int = MAX
 
     What shows a record is taken as it is, and never looked into.
 
-    Raises MalformedEvent: broken JSON as text, where a record should be.
+    Raises MalformedEvent: broken JSON as text in place of a record.
     """
     inner = _enclosed_value(record) if depth else None
     if isinstance(inner, dict) and not shows(inner):

@@ -37,7 +37,7 @@ NATIVE, MAPPING = "native", "mapping"
 class FormatChoice(NamedTuple):
     """The operator's word on the records."""
 
-    name: str | None = None  # of a format; None = told by the records
+    name: str | None = None  # of a format; None = detected from the records
     mapping: MappingSpec | None = None  # complete, or changes to that of the format; None = there is none
     mapping_file: Path | None = None  # where the mapping stands
     owner: RecordOwner = RecordOwner()  # of events whose records do not say it
@@ -64,7 +64,7 @@ class FormattedFile(NamedTuple):
     file: RecordFile  # recognised
     format_name: str  # of its records
     parser: FormatParser  # of that format
-    detected: bool  # whether the records told it
+    detected: bool  # whether it was detected from the records
     owner: RecordOwner = RecordOwner()  # of events whose records do not say it
 
     @property
@@ -107,7 +107,7 @@ def _missing_members(mapping: MappingSpec) -> list[str]:
 
 
 def unknown_format(name: str, choice: FormatChoice, record: bytes, argument: str = "") -> UnknownFormat:
-    """Error for records that show no format: what the first of them is, and what to do.
+    """Error for records of an unknown format: what the first of them is, and what to do.
 
     *argument* is what a command is given that is to read them again; by default it is *name*.
     """
@@ -155,7 +155,7 @@ class _NativeTableParser:
 
 
 class HistoryConverter:
-    """Turns files into native events, and counts what is none."""
+    """Turns files into native events, and counts other records."""
 
     def __init__(self, choice: FormatChoice, tell: Callable[[str], None]) -> None:
         self.choice = choice
@@ -176,9 +176,9 @@ class HistoryConverter:
         return not lines or (is_lines(head) and most_common_format(lines) == NATIVE)
 
     def find(self, path: Path, name: str | None = None) -> list[FormattedFile]:
-        """The files that *path* stands for: itself, or what a folder holds.
+        """The file at *path*, or the files in that folder.
 
-        In a folder, files of no known format are left out and told of: others write there, too. Raises ConfigError.
+        In a folder, files of unknown formats are left out and reported: others write there, too. Raises ConfigError.
         """
         if not path.is_dir():
             return [self._find_file(path, name)]
@@ -209,7 +209,7 @@ class HistoryConverter:
         return formatted
 
     def tell_formats(self, files: Sequence[FormattedFile]) -> None:
-        """Say which formats were recognised."""
+        """Report which formats were recognized."""
         counts: dict[str, int] = {}
         for formatted in files:
             if formatted.detected:
@@ -219,7 +219,7 @@ class HistoryConverter:
             self.tell(f"format: {name} (detected){of_several}")
 
     def convert(self, files: Sequence[FormattedFile], progress: ByteProgress = lambda _: None) -> Iterator[bytes]:
-        """Native events of the files, one a line, in the order of the records; told and counted is what is none.
+        """Native events of the files, one a line, in the order of the records; reports and counts the others.
 
         Raises ConfigError or UnreadableFile.
         """
@@ -243,7 +243,7 @@ class HistoryConverter:
         self.tell(f"read {events} events of {_names(files)}{summary}")
 
     def native_lines(self, formatted: FormattedFile) -> Iterator[bytes]:
-        """Lines of a file of native events, as they are; told and counted is what is none, by its place in the file.
+        """Lines of a file of native events, as they are; reports and counts the others by their place in the file.
 
         Raises UnreadableFile.
         """
@@ -276,7 +276,7 @@ class HistoryConverter:
                     yield event
 
     def _count_skipped(self, formatted: FormattedFile, number: int, record: bytes, skipped: int) -> None:
-        """Records that are none by design; one of another format only seems so."""
+        """Count records that are not events by design; one of another format is refused."""
         if skipped and record_format(record) not in (None, formatted.format_name):
             self._refuse(formatted, number, MalformedEvent(f"no record of `{formatted.format_name}`"), record)
         else:
