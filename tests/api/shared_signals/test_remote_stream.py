@@ -488,7 +488,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (refused.exit_code, "expected JSON such as" in refused.output.replace("\n", " ")) == (2, True)
     assert "stream s0" in run("keep", "idp", "--replace").stderr
     assert "removed" in run("delete", "idp").stderr
-    assert "no stream of ours" in run("delete", "idp").stderr
+    assert "we have no stream there" in run("delete", "idp").stderr
     for name in ("by-hand", "nobody"):
         refused = run("keep", name)
         assert refused.exit_code == 1

@@ -134,7 +134,7 @@ def test_a_damaged_file_is_named(archive: Path, damage: str) -> None:
         path.write_bytes(path.read_bytes()[:-20] if damage == "cut" else b"")
     before = path.read_bytes()
     for dry in (True, False):
-        with pytest.raises(ConfigError, match="restore it from a back-up") as told:
+        with pytest.raises(ConfigError, match="restore it from a backup") as told:
             erase_files(archive, "events", CANARY, {0: 5}, dry=dry)
         assert str(path) in str(told.value)
     assert path.read_bytes() == before
