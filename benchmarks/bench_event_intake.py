@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
-from trustwatch.api.events.event_bodies import parse_body
 from trustwatch.api.events.intake import EventIntake
 from trustwatch.api.events.intake_limits import IntakeLimits
+from trustwatch.api.events.service import parse_body
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.service.serve import GC_THRESHOLD
 from trustwatch.api.settings.event_source_settings import EventSourceSettings

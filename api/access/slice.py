@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Sequence
 from functools import partial
 
+from ..events.audit_sink import ProofReports
 from ..events.origin_keys import open_shared_secret
-from ..events.proof_reports import ProofReports
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.bearer_tokens import CallerWithoutToken
 from ..http.auth.callers import AuthenticatedCaller

@@ -22,7 +22,7 @@ from trustwatch.scoring.records.erasures import Erasure
 from ..settings.root import Settings
 
 if TYPE_CHECKING:
-    from trustwatch.ingest.archive.latest_events import LatestEvents
+    from trustwatch.ingest.archive.archive_reader import LatestEvents
 
 MAX_RECORDS_READ = 40_000
 """Records that are looked through: about 20 MB, some 50 ms."""
@@ -286,7 +286,7 @@ class _EventLook:
             found.trouble = _NO_PLACE if log is None else ""
             return None
         try:
-            from trustwatch.ingest.archive.latest_events import AgentEventQuery, latest_events  # needs `archive`
+            from trustwatch.ingest.archive.archive_reader import AgentEventQuery, latest_events  # needs `archive`
         except ImportError:
             found.trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
             return None

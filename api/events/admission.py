@@ -179,10 +179,10 @@ class Admission:
 
 
 def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any]:
-    """Members that differ from what counts where an event says that we caused it; None = to be removed.
+    """Members that differ from what counts if an event says that we caused it; None = to be removed.
 
     The mark is `caused_by`, of sources that enforce our verdicts. Without it the `error` values that were the mark in
-    0.1 are reports of somebody: they are logged so that nothing takes them for it (docs/decisions/0024-claims.md).
+    0.1 are claims of a sender: they are logged so that nothing mistakes them for it (docs/decisions/0024-claims.md).
     """
     if event.caused_by is None and event.error not in OWN_ERRORS:
         return {}
@@ -196,7 +196,7 @@ def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any
 
 
 def _effective_authority(event: NativeEvent, issuer: str, binding: SourceBinding) -> dict[str, Any]:
-    """The member `unauthorized` where it differs from what counts; None = to be removed.
+    """The member `unauthorized` if it differs from what counts; None = to be removed.
 
     What the service writes itself about a caller's request has it already.
     """
@@ -224,7 +224,7 @@ def _check_time(time: datetime, now_ms: int) -> None:
 
 
 def _rewrite_members(raw: bytes, filled: dict[str, Any], changed: dict[str, dict[str, Any]]) -> bytes:
-    """The JSON object with other members of its own and of objects in it; the rest stands as it was sent."""
+    """The JSON object with members changed in it and in objects in it; the rest stays as it was sent."""
     members = _member_decoder.decode(raw)
     for name, values in changed.items():
         if values:
@@ -246,7 +246,7 @@ def _set_members(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> Non
 # Refused input is logged too, so that the sender's mistake can be looked at and tried again.
 
 MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
-"""Bytes of a refused input that are kept; an event can not be larger, so what is longer is none."""
+"""Bytes of a refused input that are kept; an event cannot be larger."""
 
 
 def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:

@@ -1,6 +1,6 @@
 """Audit events of the service itself: questions at issuance and at gateways, and actions of people.
 
-They take the same way as everybody's: through the log, in order, durable, scored. Nobody who waits for an answer waits
+They take the same way as all events: through the log, in order, durable, scored. No request that awaits an answer waits
 for them. The queue is bounded: what finds no room is counted, never held.
 """
 
@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
+from cachetools import FIFOCache
 
 from trustwatch.ingest.columns import OWN_APPROVAL_RECORD
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record
-from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch_client.events import CAUSED_BY_TRUST, MAX_ID_LENGTH
 
 from ..http.auth.callers import OWN_SOURCE_PREFIX, SourceBinding
+from ..http.auth.proof_of_possession import ProofRefused
 from ..settings.event_source_settings import ANY_NAME, EventSourceSettings
 from .admission import Admission
 
@@ -63,7 +65,7 @@ class AuditSink:
 
     Attributes:
         written: events made durable.
-        dropped: events that found no room, or were no events (a fault of ours, logged).
+        dropped: events that found no room, or were not events (a bug of this service, logged).
     """
 
     log: GroupCommit
@@ -88,7 +90,7 @@ class AuditSink:
         return len(self._queue)
 
     def enqueue(self, event: dict[str, Any]) -> str:
-        """Queue a native event; `id` is filled in. Never waits; returns the id, "" where it found no room."""
+        """Queue a native event; `id` is filled in. Never waits; returns the id, "" if it found no room."""
         is_order = event.get("type") == ORDER_TYPE
         if len(self._queue) >= MAX_QUEUED_EVENTS or (not is_order and self.is_full()):
             self.dropped += 1
@@ -141,10 +143,56 @@ class AuditSink:
             _log.warning("audit events wait for the log", error=str(error), waiting=len(self._queue))
             await asyncio.sleep(AUDIT_RETRY_S)
             return
-        except Exception as error:  # a fault of ours: these records are lost and counted, those behind them are not
+        except Exception as error:  # a bug of this service: these records are lost and counted, later ones are not
             _log.error("audit events are lost", error=repr(error)[:200], events=len(records))
             self.dropped += len(records)
             self.written -= len(records)
         for _ in records:
             self._queue.popleft()
         self.written += len(records)
+
+
+# Failed proofs of possession as audit events: a token in other hands says something of its agent.
+
+QUIET_MS: Final = {"proof": HOUR_MS, "evidence": DAY_MS}
+"""Time in which a failure of an agent is reported once, by what it says of the agent."""
+MAX_REMEMBERED: Final = 10_000
+_EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
+
+
+@dataclass(eq=False, repr=False)
+class ProofReports:
+    """Tells of failed proofs.
+
+    Attributes:
+        counts: failed proofs, by way and failure.
+    """
+
+    enqueue: Callable[[dict[str, Any]], object]  # takes an audit event; never waits
+    now_ms: Callable[[], int]
+
+    def __post_init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._reported_at: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
+
+    def report(self, via: str, tenant: str, issuer: str, agent_id: str, refused: ProofRefused) -> None:
+        """Count a failure, and write what it says of the agent; "" as *tenant* = whose agent it is is not known."""
+        self.counts[via, refused.action] += 1
+        if not refused.report or not tenant:
+            return
+        key, now = (tenant, issuer, agent_id, refused.action), self.now_ms()
+        if now - self._reported_at.get(key, -DAY_MS) < QUIET_MS[refused.report]:
+            return
+        self._reported_at[key] = now
+        event: dict[str, Any] = {
+            "time": format_rfc3339(now),
+            "source": OWN_SOURCE_PREFIX + via,
+            "type": _EVENT_TYPES[refused.report],
+            "tenant": tenant,
+            "agent": {"id": agent_id, "issuer": issuer or None},
+            "action": refused.action,
+            "outcome": "denied",
+        }
+        if refused.thumbprint:
+            event["credential"] = {"thumbprint": refused.thumbprint}
+        self.enqueue(event)

@@ -19,8 +19,7 @@ from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.history_decoding import native_history_record
-from trustwatch.ingest.formats.mapping_trial import RecordTrial, try_records
-from trustwatch.ingest.formats.record_mapping import MultiKindParser, RecordMapping
+from trustwatch.ingest.formats.record_mapping import MultiKindParser, RecordMapping, RecordTrial, try_records
 from trustwatch.ingest.history.conversion import MAPPING, FormattedFile, HistoryConverter
 from trustwatch_client.timing import parse_retry_after
 
@@ -67,7 +66,7 @@ def ingest(
         typer.Option(
             "--format",
             help="format of the records (aws-cloudtrail, envoy, mapping: as the caller's settings map them, …); "
-            "default: told by the records, else as the caller's",
+            "default: detected from the records, else as the caller's",
         ),
     ] = None,
     mapping: Annotated[
@@ -111,7 +110,7 @@ def _print_counts(counts: Counter[str], as_json: bool) -> None:
 
 
 def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[OutgoingBatch, dict[str, Any]]]:
-    """Send a batch, by halves where it holds more events than the service takes at once; what it said of each part."""
+    """Send a batch, by halves if it is more than the service takes at once; yields the answer to each part."""
     response = _send_batch(service, b"\n".join(batch.lines), batch.record_format)
     if response.status_code == TOO_LARGE and len(batch.lines) > 1:
         half = len(batch.lines) // 2
@@ -128,7 +127,7 @@ def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[Out
 
 
 def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> Any:
-    """Send one request; wait where the service asks to, or is away for a moment.
+    """Send one request; wait if the service asks to, or is briefly unavailable.
 
     The records of a batch are sent again as they were: those that the service took before count as duplicates.
     """
@@ -170,9 +169,7 @@ def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int, places:
 
 def convert(
     files: HistoriesArgument,
-    out: Annotated[
-        Path, typer.Option(help="where native events go, one a line; gzip where it ends in .gz; - is stdout")
-    ],
+    out: Annotated[Path, typer.Option(help="where native events go, one a line; gzip if it ends in .gz; - is stdout")],
     record_format: FormatOption = None,
     mapping: MappingOption = None,
     settings: SettingsFileOption = None,
@@ -214,7 +211,8 @@ def try_mapping(
     mapping: Annotated[str, typer.Argument(metavar="FILE", help="YAML file of a mapping, or the name of a format")],
     lines: Annotated[Path, typer.Argument(metavar="LINES", help="a file or folder of records; - is stdin")],
     record_format: Annotated[
-        str | None, typer.Option("--format", help="format whose mapping the file changes; default: told by the records")
+        str | None,
+        typer.Option("--format", help="format whose mapping the file changes; default: detected from the records"),
     ] = None,
     records: Annotated[int, typer.Option(help="so many records", min=1)] = 3,
     json: JsonLinesOption = False,
@@ -245,7 +243,7 @@ def _tried_converter(mapping: str, record_format: str | None) -> HistoryConverte
     return history_converter(mapping, None)
 
 
-# Trials of a mapping, in words for whoever writes it.
+# Trials of a mapping, as text for its author.
 
 MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70  # Characters of a value, and of an expression
 

@@ -195,7 +195,7 @@ class RecentEventIds:
 
 
 FIRST_SLICE_RECORDS, SLICE_RECORDS = 32, 128
-"""Records judged in one go (0.3 ms): more where they turned out to be plain. All larger bodies together get one slice
+"""Records judged in one go (0.3 ms): more if they turned out to be plain. All larger bodies together get one slice
 in each turn of the event loop, so that answers keep their speed."""
 
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
@@ -207,7 +207,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One record that was refused. `dead_letter_id` is "" where nothing was kept."""
+    """One record that was refused. `dead_letter_id` is "" if nothing was kept."""
 
     index: Annotated[int, member("place in the body, from 0; skipped records do not count")]
     path: Annotated[str, member("JSON path of what is wrong", "$.agent.id")]

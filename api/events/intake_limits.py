@@ -55,14 +55,14 @@ _NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records,
 
 @dataclass(eq=False, repr=False)
 class SourceFairness:
-    """Slows the fastest senders where the pipeline falls behind, down to equal shares of its pace (max-min fairness).
+    """Slows the fastest senders when the pipeline falls behind, down to equal shares of its pace (max-min fairness).
 
-    What comes from elsewhere counts as one source more, and is not slowed here. Only where another source has sent
-    within minutes: one that is alone keeps nobody waiting but itself. A pipeline that stands still, or catches up with
-    senders slower than itself, slows nobody.
+    What comes from elsewhere counts as one source more, and is not slowed here. Only if another source has sent
+    within minutes: one that is alone delays no other. A pipeline that stands still, or catches up with slower senders,
+    slows no source.
     """
 
-    backlog: Callable[[], Backlog]  # of the whole log, whoever wrote it
+    backlog: Callable[[], Backlog]  # of the whole log, from all writers
     monotonic: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class SourceFairness:
             self._samples.popleft()
 
     def _granted_pace(self) -> float:
-        """Records per second that all sources may have together; infinite where nobody is slowed."""
+        """Records per second that all sources may have together; infinite if no source is slowed."""
         if len(self._samples) < 3:
             return math.inf
         second, last = self._samples[1], self._samples[-1]
@@ -132,7 +132,7 @@ class SourceFairness:
         return GRANTED * pace
 
     def _pace_elsewhere(self, capacity: float) -> dict[str, float]:
-        """Pace of what did not come through this process, where it is more than noise."""
+        """Pace of what did not come through this process, if it is more than noise."""
         first, last = self._samples[0], self._samples[-1]
         logged = last.applied + last.waiting - first.applied - first.waiting
         others = (logged - (last.ours - first.ours)) / (last.at_s - first.at_s)
@@ -191,7 +191,7 @@ class DiskReserve:
 
 
 def disk_reserve(settings: Settings, monotonic: Callable[[], float]) -> DiskReserve:
-    """The reserve of a service: on the disk of its event log, where that is a local one."""
+    """The reserve of a service: on the disk of its event log, if that is a local one."""
     reserve_mb = 0 if settings.distributed else DISK_RESERVE_MB
     return DiskReserve(settings.data_dir, reserve_mb * 1024 * 1024, monotonic)
 
@@ -277,7 +277,7 @@ class IntakeLimits:
         return sum(self._reserved.values())
 
     def check(self, binding: SourceBinding) -> None:
-        """Raise Overloaded where a request of that source has to wait."""
+        """Raise Overloaded if a request of that source has to wait."""
         if self.pending_records() * self._mean_record_bytes > self.max_lag_bytes:
             raise Overloaded("lag", "the pipeline is behind; events wait to be applied", LAG_RETRY_S)
         wait = self.fairness.wait_s(binding.name) if self.fairness else 0.0
@@ -349,7 +349,7 @@ class BodyReservation:
         self._own_bytes = 0
 
     def grow(self, more: int) -> None:
-        """Take room for more bytes; raises Overloaded where there is none."""
+        """Take room for more bytes; raises Overloaded if there is none."""
         own = self.reserved.get(self.source, 0) + more
         if self._own_bytes != own - more and own > self.total * MAX_SOURCE_SHARE:
             raise Overloaded("share", "this source has too much on its way at one time", MEMORY_RETRY_S)

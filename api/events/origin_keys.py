@@ -1,6 +1,6 @@
 """Keys under which clients hash the arguments of calls: one for each tenant and period, derived and never stored.
 
-Whoever has the key of pseudonyms of this installation can derive every one of them; from one nobody finds another.
+The key of pseudonyms of this installation derives every one of them; one of them reveals no other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def open_shared_secret(settings: Settings) -> PrivacyKey:
     if settings.distributed and settings.privacy.key_file is None:
         raise ConfigError(
             "privacy.key_file is not set: with brokers each process would derive other keys of origins, and hashes of "
-            "one value would differ; name a file that all processes have, and start anew"
+            "one value would differ; name a file that all processes have, and start again"
         )
     return open_service_privacy_key(settings)
 
@@ -66,7 +66,7 @@ class OriginKeyIssuer:
                 self._secret = self.open_secret()
             except ConfigError as error:
                 _log.error("no keys of origins are issued", reason=str(error))
-                raise Unavailable("the key of pseudonyms can not be read") from None
+                raise Unavailable("the key of pseudonyms cannot be read") from None
         now = self.clock()
         epoch = int(now // self._period_s)
         ends = min((epoch + 1) * self._period_s, now + MAX_VALIDITY_S)

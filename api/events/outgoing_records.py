@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.file_source import FileSource, UnreadableFile
-from trustwatch.ingest.formats.format_registry import create_parser, parse_native
+from trustwatch.ingest.formats.format_registry import create_parser, most_common_format, parse_native
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.history.conversion import (
     MAPPING,
@@ -26,7 +26,6 @@ from trustwatch.ingest.history.conversion import (
     choose_format,
     unknown_format,
 )
-from trustwatch.ingest.history.format_detection import most_common_format
 from trustwatch.ingest.history.json_cutting import NO_WRAPPER
 from trustwatch.ingest.history.record_files import is_lines, peek_line, recognise_file, require_files
 from trustwatch.ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
@@ -56,12 +55,12 @@ class OutgoingBatch(NamedTuple):
 
     lines: list[bytes]  # the records
     record_format: str | None  # in which the service is to take them; None: as the caller's
-    # of the records, where they were brought into the order of time; None: as they stand in the files
+    # of the records, if they were sorted by time; None: as in the files
     places: list[RecordPlace] | None = None
 
 
 def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
-    """Advice where a service is about to get a history: its first event is of days ago; None where it is not."""
+    """Advice if a service is about to get a history, whose first event is days old; None if it is not."""
     at = next((event.time for event in _parsed_events(batch)), None)
     if at is None or (age := now - at) < HISTORY_AGE:
         return None
@@ -139,7 +138,7 @@ class OutgoingRecords:
     def _readable_records(
         self, files: list[FormattedFile], failures: list[UnreadableFile]
     ) -> Iterator[tuple[RecordPlace, bytes]]:
-        """Records up to where files are damaged: they are sent, and the first damage is told behind them."""
+        """Records up to where files are damaged: they are sent, and the first damage is reported after them."""
         for formatted in files:
             try:
                 for number, record in self._cut_records(formatted):
@@ -189,7 +188,7 @@ class OutgoingRecords:
         yield from _polled(FileSource(pipe), name)
 
     def _format_of(self, head: bytes) -> str | None:
-        """The format that the beginning of a stream shows; None where it is to be taken as the caller's."""
+        """The format that the beginning of a stream shows; None if it is to be taken as the caller's."""
         lines = [line for line in head.split(b"\n") if line.strip()]
         name = most_common_format(lines)
         if name is None and lines:
@@ -230,7 +229,7 @@ def _is_plain(formatted: FormattedFile) -> bool:
 
 
 def _time_reader(name: str | None) -> TimeReader:
-    """Time of a record in a format: of the first event in it; None where it holds none."""
+    """Time of a record in a format: of the first event in it; None if it holds none."""
     if name in (None, NATIVE):
         return native_microseconds
     parse = create_parser(name)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from trustwatch.ingest.described import TenantName
 from trustwatch.ingest.extras import install_line
 from trustwatch.ingest.formats import otlp
+from trustwatch.ingest.formats.format_registry import MEDIA_TYPE_FORMATS
 from trustwatch.ingest.formats.otlp import OtlpSignal
 from trustwatch.ingest.formats.raw_records import ParsedRecords
 from trustwatch.ingest.timestamps import format_rfc3339
@@ -24,20 +25,23 @@ from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, TenantParam, problem_responses
 from ..http.wire import TimeText, Wire
-from .event_bodies import (
-    CLOUDEVENT_BATCH_MEDIA_TYPE,
-    CLOUDEVENT_MEDIA_TYPE,
-    JSON_MEDIA_TYPE,
-    MEDIA_TYPE_FORMATS,
-    NDJSON_MEDIA_TYPES,
-    TEXT_MEDIA_TYPE,
-    parse_body,
-    parse_foreign_body,
-)
 from .intake import Receipt
 from .intake_limits import UnsupportedBody
 from .origin_keys import IssuedOriginKey, OriginKeyIssuer
-from .service import BodySplitter, DeadLetterService, EventService, check_not_all_rejected, parser_named
+from .service import (
+    CLOUDEVENT_BATCH_MEDIA_TYPE,
+    CLOUDEVENT_MEDIA_TYPE,
+    JSON_MEDIA_TYPE,
+    NDJSON_MEDIA_TYPES,
+    TEXT_MEDIA_TYPE,
+    BodySplitter,
+    DeadLetterService,
+    EventService,
+    check_not_all_rejected,
+    parse_body,
+    parse_foreign_body,
+    parser_named,
+)
 
 EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
 ORIGIN_KEY_PATH = "/v1/origin-key"
@@ -78,7 +82,7 @@ _EVENT_BODIES: dict[str, Any] = {
         "schema": {"type": "string"},
         "example": msgspec.json.encode(EVENT_EXAMPLE).decode() + "\n",
     },
-    # Without schemas: clients that are generated can not tell lists of several kinds apart, and would send none.
+    # Without schemas: generated clients cannot distinguish lists of several kinds, and would send none.
     CLOUDEVENT_MEDIA_TYPE: {"example": _CLOUDEVENT_EXAMPLE},
     CLOUDEVENT_BATCH_MEDIA_TYPE: {"example": [_CLOUDEVENT_EXAMPLE]},
     TEXT_MEDIA_TYPE: {"schema": {"type": "string"}},
@@ -142,7 +146,7 @@ async def send_events(
     Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
     parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
     """
-    # `DIRECT_EVENTS_ROUTE` comes first and answers; this route stands for the OpenAPI document.
+    # `DIRECT_EVENTS_ROUTE` comes first and answers; this route is for the OpenAPI document.
     return await _receive_events(request, caller, events, record_format)
 
 
@@ -163,7 +167,7 @@ async def _receive_events(
 
 
 def _receipt_response(receipt: Receipt) -> Response:
-    """202, or 400 where nothing at all could be used."""
+    """202, or 400 if nothing at all could be used."""
     check_not_all_rejected(receipt)
     return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
 

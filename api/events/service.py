@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from itertools import repeat
+from typing import Final, NamedTuple
 
 import anyio.to_thread
 import msgspec
 
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
-from trustwatch.ingest.formats.raw_records import FormatParser, ParsedRecords, RawRecord
+from trustwatch.ingest.formats.cloudevents import (
+    CONTEXT_ATTRIBUTES,
+    binary_envelope,
+    decode_http_binary,
+    split_batch,
+    structured_record,
+)
+from trustwatch.ingest.formats.format_registry import MEDIA_TYPE_FORMATS
+from trustwatch.ingest.formats.raw_records import (
+    FormatParser,
+    ParsedRecords,
+    ParserBudget,
+    RawRecord,
+    TooManyRecords,
+    rejected_record,
+    split_json,
+    split_ndjson,
+)
+from trustwatch.ingest.formats.record_mapping import RecordMapping
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.database import Page
 from trustwatch.scoring.store.dead_letter_store import DeadLetterCounts
@@ -26,16 +46,147 @@ from ..http.prometheus_metrics import ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import CallerSettings
-from .event_bodies import (
-    MAX_BODY_BYTES,
-    MEDIA_TYPE_FORMATS,
-    decompress_body,
-    parse_dead_letter,
-    parse_foreign_dead_letter,
-)
+from .ingest_status import SilenceDetector
 from .intake import EventIntake, Receipt
-from .intake_limits import BodyReservation, BodyTooLarge, Overloaded
-from .source_silence import SilenceDetector
+from .intake_limits import BodyReservation, BodyTooLarge, Overloaded, UnsupportedBody
+
+# Parsing of request bodies into records, whatever the media type; the records themselves are not decoded yet.
+
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # Bytes of one body, before and after decompression
+MAX_BODY_EVENTS: Final = 10_000  # Events in one body
+JSON_MEDIA_TYPE: Final = "application/json"
+NDJSON_MEDIA_TYPES: Final = (
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+)
+CLOUDEVENT_MEDIA_TYPE: Final = "application/cloudevents+json"
+CLOUDEVENT_BATCH_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
+EVENT_MEDIA_TYPES: Final = (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, CLOUDEVENT_MEDIA_TYPE, CLOUDEVENT_BATCH_MEDIA_TYPE)
+TEXT_MEDIA_TYPE: Final = "text/plain"  # Lines of a log; only of formats that have such
+CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
+
+_GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
+_INFLATE_BLOCK_BYTES = 4096
+"""Bytes unpacked in one go. What is behind a member is copied at its end: of the whole body, thousands of empty members
+would take minutes."""
+
+
+def decompress_body(body: bytes, coding: str) -> bytes:
+    """The body without its Content-Encoding; stops at `MAX_BODY_BYTES`, so that a small bomb stays small.
+
+    Raises UnsupportedBody, BodyTooLarge, MalformedEvent.
+    """
+    coding = coding.strip().lower() or "identity"
+    if coding not in CONTENT_CODINGS:
+        raise UnsupportedBody(f"Content-Encoding must be gzip or absent, is `{coding[:64]}`")
+    if coding == "identity":
+        return body
+    out, at = bytearray(), 0
+    while at < len(body):
+        member = zlib.decompressobj(_GZIP_WINDOW_BITS)
+        while at < len(body) and not member.eof:
+            try:
+                out += member.decompress(body[at : at + _INFLATE_BLOCK_BYTES], MAX_BODY_BYTES + 1 - len(out))
+            except zlib.error as error:
+                raise MalformedEvent(f"body is not gzip: {error}") from None
+            if len(out) > MAX_BODY_BYTES:
+                raise BodyTooLarge(f"the body has more than {MAX_BODY_BYTES} bytes after decompression")
+            at += _INFLATE_BLOCK_BYTES
+        if not member.eof:
+            raise MalformedEvent("body is not a complete gzip")
+        at = min(at, len(body)) - len(member.unused_data)
+    return bytes(out)
+
+
+def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
+    """Records of a body, in order. Raises UnsupportedBody, MalformedEvent, BodyTooLarge."""
+    kind = _media_type(content_type, EVENT_MEDIA_TYPES)
+    raw_records = _split_body(kind, headers, body)
+    _check_count(len(raw_records))
+    return raw_records
+
+
+def parse_foreign_body(
+    content_type: str, body: bytes, parser: FormatParser, pause: Callable[[], None] = lambda: None
+) -> ParsedRecords:
+    """Records of a body in a gateway's or authorization server's own format, in order.
+
+    Raises UnsupportedBody, MalformedEvent, BodyTooLarge.
+    """
+    kind = _media_type(content_type, (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, TEXT_MEDIA_TYPE))
+    values = [body] if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
+    _check_count(len(values))
+    raw_records, skipped, budget = [], 0, ParserBudget(MAX_BODY_EVENTS, pause)
+    for value in values:
+        try:
+            parsed = parser(value, {}, budget)
+        except TooManyRecords as error:
+            raise BodyTooLarge(f"{error.reason}; one request may hold {MAX_BODY_EVENTS} events") from None
+        except MalformedEvent as error:
+            if kind == JSON_MEDIA_TYPE:
+                raise
+            parsed = ParsedRecords([rejected_record(value, error)])
+        raw_records += parsed.records
+        skipped += parsed.skipped
+    return ParsedRecords(raw_records, skipped)
+
+
+def _check_count(records: int) -> None:
+    if records > MAX_BODY_EVENTS:
+        raise BodyTooLarge(f"the body holds {records} events or more; one request may hold {MAX_BODY_EVENTS}")
+
+
+def _media_type(content_type: str, known_types: tuple[str, ...]) -> str:
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip().lower()
+    if kind not in known_types:
+        raise UnsupportedBody(f"Content-Type must be one of {', '.join(known_types)}")
+    for parameter in parameters.lower().split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedBody("JSON is UTF-8; no other charset is read")
+    return kind
+
+
+def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
+    if kind == CLOUDEVENT_MEDIA_TYPE:
+        return [structured_record(body)]
+    if kind == CLOUDEVENT_BATCH_MEDIA_TYPE:
+        return [structured_record(event) for event in split_batch(body, MAX_BODY_EVENTS)]
+    if "ce-specversion" in headers:
+        return [RawRecord(_cloudevent_envelope(headers, body), lambda: decode_http_binary(headers, body))]
+    raws = split_json(body, MAX_BODY_EVENTS) if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
+    return list(
+        map(RawRecord._make, zip(raws, repeat(None), repeat("$"), repeat(None)))
+    )  # a third of what `RawRecord(raw)` takes for each
+
+
+def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:
+    """The records in a dead letter of a foreign format; if it cannot be taken apart, it is refused again."""
+    if isinstance(parser, RecordMapping):
+        parser = parser.without_wrapper()  # a letter holds a record, which was cut before it was refused
+    try:
+        return parser(raw, {}).records
+    except MalformedEvent as error:
+        return [rejected_record(raw, error)]
+
+
+def parse_dead_letter(raw: bytes) -> RawRecord:
+    """A record out of a dead letter, which does not say in which format it came: CloudEvents name themselves."""
+    try:
+        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return RawRecord(raw)
+    return structured_record(raw) if "specversion" in members else RawRecord(raw)
+
+
+def _cloudevent_envelope(headers: Mapping[str, str], body: bytes) -> bytes:
+    return binary_envelope(
+        {name: headers[f"ce-{name}"] for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in headers}, body
+    )
+
 
 PACKED_BULK_BYTES = 1024
 """Bytes from which unpacking would hold up other requests: they may become a thousand times as many."""
@@ -87,7 +238,7 @@ class EventService:
         return receipt
 
     async def receive_again(self, records: Sequence[RawRecord], binding: SourceBinding) -> Receipt:
-        """The receipt for records of a dead letter. What is refused again is no second letter. Raises as `receive`."""
+        """The receipt for records of a dead letter. No second letter is made of it. Raises as `receive`."""
         receipt = await self.intake.receive(records, binding, keep_refused=False)
         self._count(binding, receipt)
         return receipt
@@ -180,7 +331,7 @@ async def _decompressed(body: bytes, coding: str, reservation: BodyReservation) 
 
 
 def check_not_all_rejected(receipt: Receipt) -> None:
-    """Raise ProblemError (400, with the members of the receipt) where nothing at all could be used."""
+    """Raise ProblemError (400, with the members of the receipt) if nothing at all could be used."""
     if not receipt.rejected or receipt.accepted or receipt.duplicate or receipt.skipped:
         return
     first = receipt.rejections[0]
@@ -240,8 +391,8 @@ class DeadLetterService:
         """Send a letter in again, and mark it as replayed.
 
         Records of a foreign topic are read as its mapping says now, and speak for what that topic may; those in a
-        format of their sender, for what the sender may. All others are the word of *caller*, or, where *as_sender*, of
-        whoever sent them, as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed,
+        format of their sender, for what the sender may. All others are attributed to *caller*, or, with *as_sender*,
+        to their sender, as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed,
         Unavailable.
         """
         letter = await self.get(caller, letter_id)
@@ -276,7 +427,7 @@ class DeadLetterService:
         name = record_format or ("native" if sender is None else sender.format)
         if name in MEDIA_TYPE_FORMATS:
             return _ReadLetter([parse_dead_letter(letter.raw)], source_binding)
-        # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
+        # Foreign records name no tenant: they are attributed to their sender, no matter which caller sends them again.
         binding = source_binding if sender is None else self._binding_of(sender)
         return _ReadLetter(parse_foreign_dead_letter(letter.raw, parser_named(binding, name)), binding)
 
@@ -284,13 +435,13 @@ class DeadLetterService:
 def _visible_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
     """Senders whose letters *caller* sees; None = all. A record that could not be read has no tenant to go by.
 
-    Raises TenantNotAllowed where it speaks for nobody.
+    Raises TenantNotAllowed if it is authorized for no tenant.
     """
     return None if visible_tenants(caller, None) is None else (caller.name,)
 
 
 def parser_named(binding: SourceBinding, name: str) -> FormatParser:
-    """The parser for a format, as that sender's settings have it. Raises ProblemError (400) where there is none."""
+    """The parser for a format, as that sender's settings have it. Raises ProblemError (400) if there is none."""
     try:
         return binding.parser(name)
     except ConfigError as error:

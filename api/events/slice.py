@@ -13,8 +13,7 @@ from ..http.service_registry import ServiceRegistry
 from ..http.slice import LifespanService, Slice
 from ..http.store_executor import StoreExecutor
 from .admission import Admission, AgentRegistry
-from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
-from .ingest_status import IngestStatus
+from .ingest_status import CallerSilenceWatch, IngestStatus, SilenceAlerter, SilenceDetector
 from .intake import EventIntake
 from .intake_limits import (
     MAX_LAG_BYTES,
@@ -28,8 +27,7 @@ from .intake_limits import (
 )
 from .origin_keys import OriginKeyIssuer, open_shared_secret
 from .routes import DIRECT_EVENTS_ROUTE, EVENTS_PATH, LOGS_PATH, TRACES_PATH, dead_letters_router, otlp_router, router
-from .service import DeadLetterService, EventService
-from .source_silence import CallerSilenceWatch, SilenceAlerter, SilenceDetector
+from .service import CONTENT_CODINGS, EVENT_MEDIA_TYPES, DeadLetterService, EventService
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:

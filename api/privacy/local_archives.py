@@ -241,7 +241,7 @@ def erase_archive(
     folder: Path, kind: ArchiveFileKind, subject: ErasureSubject, up_to: Mapping[int, int], *, dry: bool = False
 ) -> tuple[int, int]:
     """Erase in an archive what was logged up to offsets by partition; counts of removed and changed records. Blocks."""
-    from trustwatch.ingest.archive.archive_erasure import erase_files  # needs the extra `archive`
+    from trustwatch.ingest.archive.file_merging import erase_files  # needs the extra `archive`
 
     ends = {partition: offset + 1 for partition, offset in up_to.items()}
     erased = erase_files(folder, kind, subject, ends, dry=dry)

@@ -32,8 +32,7 @@ from .. import clock
 from ..child_process import SupervisedProcess
 from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs, service_url, store_address
 from ..data_at_rest import close_existing_data
-from ..events.ingest_status import IngestStatus
-from ..events.source_silence import SILENCE_CHECK_INTERVAL_S, SilenceAlerter
+from ..events.ingest_status import SILENCE_CHECK_INTERVAL_S, IngestStatus, SilenceAlerter
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
 from ..models.first_training import begin_learning

@@ -17,8 +17,7 @@ from ..access.decision_point import PolicyDecisionPoint
 from ..access.live_call_scorer import LiveCallScorer
 from ..archive.archive_status import ArchiveStatus
 from ..composition import live_policy, open_model_registry, principal_alias, service_url
-from ..events.ingest_status import IngestStatus
-from ..events.source_silence import SilenceAlerter, silence_watched_sources
+from ..events.ingest_status import IngestStatus, SilenceAlerter, silence_watched_sources
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.bearer_tokens import TokenVerifier

@@ -23,8 +23,7 @@ from ..http.auth.signing import assertion_signer
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .remote_stream import RemoteStream
-from .transmitter_context import key_folder
-from .verification_states import VerificationStates
+from .transmitter_context import VerificationStates, key_folder
 
 T = TypeVar("T")
 
@@ -96,7 +95,7 @@ def _act(
                 return answer, now.status + (f": {printable_line(now.reason, 200)}" if now.reason else "")
             case "verify":
                 await stream.verify()
-                told = "asked: the log of the service has signal_stream_verified once it comes, or set_refused"
+                told = "requested: the log of the service has signal_stream_verified once it comes, or set_refused"
                 return {"asked": True}, told
             case "add-subject":
                 await stream.add_subject(subject)
@@ -105,7 +104,7 @@ def _act(
                 await stream.remove_subject(subject)
                 return {"removed": True}, "removed"
         removed = await stream.delete()
-        return {"removed": removed}, "removed" if removed else "there is no stream of ours"
+        return {"removed": removed}, "removed" if removed else "we have no stream there"
 
     return act
 

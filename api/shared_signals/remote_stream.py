@@ -26,8 +26,7 @@ from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenti
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD, StreamStatus
 
 from ..settings.signal_transmitter_settings import RECEIVE_PATH, SignalTransmitterSettings
-from .transmitter_context import METADATA_PATH
-from .verification_states import VerificationStates
+from .transmitter_context import METADATA_PATH, VerificationStates
 
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -96,21 +95,13 @@ class RemoteStatus(msgspec.Struct, omit_defaults=True):
 
 
 class KeptStream(NamedTuple):
-    """A stream that is as the settings say.
+    """A stream that is as the settings say."""
 
-    Attributes:
-        stream_id: the transmitter's.
-        poll_url: where its SETs are polled; "" = they are pushed.
-        changed: whether it had to be made or changed.
-        state: of the verification that was asked for; "" = none was.
-        status: what the transmitter says of it; "" = it says nothing.
-    """
-
-    stream_id: str
-    poll_url: str
-    changed: bool
-    state: str = ""
-    status: str = ""
+    stream_id: str  # the transmitter's
+    poll_url: str  # where its SETs are polled; "" = they are pushed
+    changed: bool  # whether it had to be made or changed
+    state: str = ""  # of the verification that was asked for; "" = none was
+    status: str = ""  # what the transmitter says of it; "" = it says nothing
 
 
 class RemoteStream:

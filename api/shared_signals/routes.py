@@ -1,4 +1,4 @@
-"""Routes of the transmitter: metadata and keys for everybody, streams for their receivers.
+"""Routes of the transmitter: public metadata and keys, and streams for their receivers.
 
 Bodies are read here, not by FastAPI: SSF 1.0 answers 400 to one that is not as it must be.
 """

@@ -47,7 +47,7 @@ Jti = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 def bad_request(detail: str) -> ProblemError:
-    """400 for a body that can not be read or does not say what it must."""
+    """400 for a body that cannot be read or lacks what it must say."""
     return ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
 
 
@@ -148,7 +148,7 @@ def read_subject(subject: object) -> dict[str, Any]:
 
 
 CHANGE_ATTEMPTS: Final = 5
-"""A change is made to what was read; where another one came between, it is read anew."""
+"""A change is made to what was read; if another one came between, it is read again."""
 MAX_STREAMS: Final = 10
 """Streams of one receiver: one for each product of it."""
 MAX_SUBJECTS: Final = 10_000
@@ -188,7 +188,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, repr=False)
 class SharedSignalsService:
-    """Streams of the caller alone: to everybody else they do not exist. For one event loop."""
+    """Streams of the caller alone: to other callers they do not exist. For one event loop."""
 
     _context: TransmitterContext
     _store: SecurityEventStore
@@ -276,7 +276,7 @@ class SharedSignalsService:
             values |= dict(zip(("method", "endpoint_url", "authorization"), delivery, strict=True))
         changed = msgspec.structs.replace(stream, **values)
         if not replace and changed.endpoint_url == stream.endpoint_url and not changed.authorization:
-            # A receiver that sends back what it read sends no header, since none is told; it means the one it gave.
+            # A receiver that sends back what it read sends no header, since none is returned; it means the one it gave.
             changed = msgspec.structs.replace(changed, authorization=stream.authorization)
         return changed
 
@@ -303,7 +303,7 @@ class SharedSignalsService:
     async def set_subject(self, caller: AuthenticatedCaller, asked: SubjectRequest, *, wanted: bool) -> None:
         """Add a subject to a stream, or remove it.
 
-        Raises ProblemError: 400, it is no subject identifier; 404; 429, the stream names too many.
+        Raises ProblemError: 400, it is not a subject identifier; 404; 429, the stream names too many.
         """
         subject = read_subject(asked.subject)
         stream = await self._own_stream(caller, asked.stream_id)
@@ -336,7 +336,7 @@ class SharedSignalsService:
     ) -> dict[str, Any]:
         """Take acknowledgements and errors, then give what waits, or wait for it.
 
-        What is acknowledged is gone before anything else happens; what is not comes again.
+        What is acknowledged is deleted before anything else happens; what is not comes again.
         Raises ProblemError, Unavailable.
         """
         stream = await self._polled_stream(caller, stream_id)
@@ -402,7 +402,7 @@ class SharedSignalsService:
         return stream
 
     async def _delivery(self, asked: DeliveryRequest | None, poll_url: str | None = None) -> tuple[str, str, str]:
-        """Method, address and sealed authorization of a delivery; by poll where none is asked for."""
+        """Method, address and sealed authorization of a delivery; by poll if none is asked for."""
         if asked is None or asked.method == POLL_METHOD:
             if asked is not None and poll_url is not None and asked.endpoint_url not in ("", poll_url):
                 raise bad_request("$.delivery.endpoint_url: where SETs are polled is ours to say; leave it out")
@@ -421,7 +421,7 @@ class SharedSignalsService:
         return self._context.base_url + POLL_PATH + stream.stream_id
 
     def _check_unchanged(self, stream: EventStream, asked: StreamChange) -> None:
-        """Raise 400 where a receiver says of what is ours to say something else than we do."""
+        """Raise 400 if a receiver changes a member that is the transmitter's."""
         ours = self._document(stream)
         for name in TRANSMITTER_MEMBERS:
             said = getattr(asked, name)
@@ -429,7 +429,7 @@ class SharedSignalsService:
                 raise bad_request(f"$.{name}: is the transmitter's to say; leave it out, or send it as it is")
 
     def _document(self, stream: EventStream) -> dict[str, Any]:
-        """The stream's configuration. The receiver's own Authorization header is not told again."""
+        """The stream's configuration. The receiver's own Authorization header is not returned."""
         polled = stream.method == POLL_METHOD
         document: dict[str, Any] = {
             "stream_id": stream.stream_id,

@@ -20,13 +20,13 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.formats.received_signals import (
     STREAM_EVENTS,
+    VERIFICATION,
     SignalSubject,
     Treatment,
     build_signal_event,
     find_signal_rule,
     read_signal_subjects,
 )
-from trustwatch.ingest.formats.security_event_types import VERIFICATION
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.ingest.timestamps import DAY_MS
@@ -43,7 +43,7 @@ from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.event_source_settings import ANY_NAME
 from ..settings.signal_transmitter_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
-from .verification_states import VerificationStates, state_digest, state_of, used_before
+from .transmitter_context import VerificationStates, state_digest, state_of, used_before
 
 FULL_RETRY_S: Final = 300.0
 UPKEEP_EVERY_S: Final = 60.0
@@ -62,19 +62,14 @@ _log = structlog.get_logger(__name__)
 
 
 class NotNow(Exception):
-    """A SET can not be judged or kept now: it comes again.
+    """A SET cannot be judged or kept now: it comes again."""
 
-    Attributes:
-        retry_after_s: when another attempt makes sense.
-        status: of HTTP, for who pushed it.
-    """
-
-    retry_after_s: float = 10.0
-    status: int = 503
+    retry_after_s: float = 10.0  # when another attempt makes sense
+    status: int = 503  # of HTTP, for who pushed it
 
 
 class KeysMissing(NotNow):
-    """The key of a SET can not be had."""
+    """The key of a SET is unavailable."""
 
 
 class FromTheFuture(NotNow):
@@ -91,27 +86,18 @@ class MemoryFull(NotNow):
 
 
 SetAnswer = SetRefused | NotNow | None
-"""Outcome of a SET: why it is refused or can not be judged yet; None = it is taken."""
+"""Outcome of a SET: why it is refused or cannot be judged yet; None = it is taken."""
 
 
 class ReceivedSet(NamedTuple):
-    """A SET that was verified, and what becomes of it.
+    """A SET that was verified, and what becomes of it."""
 
-    Attributes:
-        claims: of the SET.
-        digest: of its `jti`.
-        outcome: for counts; what is believed is called by its treatment.
-        event: audit event to write; None = it is acknowledged and not believed.
-        statement: what it says of whom, as evidence; "" = it does not.
-        state: digest of the `state` of a verification that we asked for; "" = it is none.
-    """
-
-    claims: Mapping[str, Any]
-    digest: str
-    outcome: str
-    event: bytes | None = None
-    statement: str = ""
-    state: str = ""
+    claims: Mapping[str, Any]  # of the SET
+    digest: str  # of its `jti`
+    outcome: str  # for counts; what is believed is called by its treatment
+    event: bytes | None = None  # audit event to write; None = it is acknowledged and not believed
+    statement: str = ""  # what it says of whom, as evidence; "" = it does not
+    state: str = ""  # digest of the `state` of a verification that we asked for; "" = it is none
 
 
 class SignalTransmitter:
@@ -126,13 +112,13 @@ class SignalTransmitter:
         self.remembered = 0
 
     def has_room_for(self, received: ReceivedSet) -> bool:
-        """False where a SET has to wait since so many are remembered. Nobody shuts a compromise out by noise: those of
-        a hard signal wait at twice as many alone."""
+        """False if a SET has to wait since so many are remembered. Noise cannot shut out a compromise: hard signals
+        wait only at twice as many."""
         most = MAX_REMEMBERED * (2 if received.outcome == "hard" else 1)
         return self.remembered < most or received.event is None
 
     def subject_of(self, subject: SignalSubject) -> SignalSubject | None:
-        """Whom a signal is about, with what the settings say where it does not; None = it may not speak for them."""
+        """Whom a signal is about, completed by the settings; None = the transmitter is not authorized for them."""
         tenant = subject.tenant or self.binding.default_tenant or ""
         issuer = subject.issuer or self.binding.default_issuer or ""
         agent_id = self.settings.subjects.get(subject.agent_id, subject.agent_id)
@@ -381,7 +367,7 @@ class SignalReceiver:
         if with_events:
             records = [RawRecord(received_set.event or b"") for received_set in with_events]
             receipt = await self._intake.receive(records, transmitter.binding, keep_refused=False)
-            for rejection in receipt.rejections:  # a fault of ours: what it may not say was left out before
+            for rejection in receipt.rejections:  # a bug of this service: what it may not say was left out before
                 _log.error("signal_rejected", transmitter=transmitter.name, path=rejection.path, why=rejection.reason)
                 rejected.add(with_events[rejection.index].digest)
         # What became no event has no effect, so coming again it has none either: it takes no room of those that have.
@@ -417,7 +403,7 @@ class SignalReceiver:
                 await self.look_after_memory()
             except ConfigError as error:
                 _log.error("decryption_keys", error=str(error))
-            except Exception as error:  # a store that is away: the next look tries again
+            except Exception as error:  # the store is unavailable: the next look tries again
                 _log.warning("signals_not_forgotten", error=type(error).__name__)
             await asyncio.sleep(UPKEEP_EVERY_S)
 

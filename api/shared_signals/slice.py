@@ -37,8 +37,7 @@ from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .signal_poller import SignalPoller, TransmitterPoll
 from .signal_receiver import NotNow, SignalReceiver, SignalTransmitter
-from .transmitter_context import KEY_DAYS, TransmitterContext, key_folder
-from .verification_states import VerificationStates
+from .transmitter_context import KEY_DAYS, TransmitterContext, VerificationStates, key_folder
 
 # The transmitter proves itself by a secret that only the settings and its stream there hold, before a byte of the body
 # is read; what the SET says is proved by its signature. It is answered once the log has it.
@@ -93,7 +92,7 @@ class PushEndpoint:
             answer = _later(429, error.retry_after_s)
         except Unavailable:
             answer = _later(503, RETRY_AFTER_S)
-        except Exception as error:  # no local variables of ours in the log: one of them is a token
+        except Exception as error:  # no local variables in the log: one of them is a token
             _log.error("push_not_taken", transmitter=transmitter.name, error=type(error).__name__)
             answer = _later(500, RETRY_AFTER_S)
         if answer is None:
@@ -201,7 +200,7 @@ def _make_poller(runtime: Runtime, receiver: SignalReceiver, states: Verificatio
 
 
 def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
-    """The service of streams; its context is the composition root's where that made one."""
+    """The service of streams; its context is the composition root's if that made one."""
     runtime = services.get(Runtime)
     settings = runtime.settings
     if not settings.shared_signals.enabled:

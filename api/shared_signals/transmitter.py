@@ -1,7 +1,7 @@
-"""The transmitter's work beside the answers: SETs are derived from committed decisions, and pushed.
+"""The transmitter's background work: SETs are derived from committed decisions, and pushed.
 
 All state is in the store, so it may be killed at any moment. One process of a deployment does this at a time. Every
-stream that is pushed has a lane of its own: a slow receiver holds up nobody else, and SETs of one stream keep their
+stream that is pushed has a separate lane: a slow receiver delays no other, and SETs of one stream keep their
 order.
 """
 
@@ -59,7 +59,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, repr=False)
 class SharedSignalsTransmitter:
-    """Derives and pushes until told to stop. For one event loop; the store is called in threads."""
+    """Derives and pushes until asked to stop. For one event loop; the store is called in threads."""
 
     _context: TransmitterContext
     _store: SqlStore
@@ -95,7 +95,7 @@ class SharedSignalsTransmitter:
                     await self.step()
                 except TrustwatchError as error:
                     _log.warning("shared_signals_wait", error=str(error))
-                except Exception as error:  # a fault of ours must not end the service; the next look tries again
+                except Exception as error:  # a bug must not end the service; the next look tries again
                     _log.error("transmitter_failed", error=repr(error)[:200])
                 await self._wait_for_wake()
         finally:
@@ -164,11 +164,11 @@ class SharedSignalsTransmitter:
         return self._leader_lock is not None
 
     def _stop_streams_of_nobody(self) -> None:
-        """Disable streams whose owner is no caller of the settings: nobody may hear by them, or delete them."""
+        """Disable streams whose owner is not a caller of the settings: no caller may use or delete them."""
         for stream in self._events.list_all_streams():
             if not self._context.is_known(stream.owner) and stream.status != "disabled":
                 at = max(self._now_ms(), stream.updated_ms + 1)
-                self._events.change_status(stream.stream_id, "disabled", "its receiver is no caller any more", at)
+                self._events.change_status(stream.stream_id, "disabled", "its receiver is no longer a caller", at)
                 self._context.outcomes["disabled"] += 1
                 _log.error("stream_of_nobody_disabled", stream=stream.stream_id, owner=stream.owner)
 
@@ -221,7 +221,7 @@ class SharedSignalsTransmitter:
         }
 
     def _change_of(self, pending: PendingOutboxRow, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
-        """The change of level that a row announces; None where it announces none."""
+        """The change of level that a row announces; None if it announces none."""
         match pending.row.kind:
             case alert_events.ALERT_ROW_KIND:
                 change = read_announced_decision(pending.row.payload)
@@ -237,7 +237,7 @@ class SharedSignalsTransmitter:
         return self._with_principal(change._replace(in_claims=in_claims))
 
     def _pinned_change(self, payload: bytes, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
-        """The change that a pin or its end made; None where another pin has taken its place."""
+        """The change that a pin or its end made; None if another pin has replaced it."""
         pin = read_announced_pin(payload)
         if pin is None:
             return None
@@ -255,7 +255,7 @@ class SharedSignalsTransmitter:
         return pin_as_decision(pin, measured, revokes=revokes, enforced=policy.enforced)
 
     def _with_principal(self, change: AnnouncedDecision) -> AnnouncedDecision:
-        """*change* with whom the agent acted for last, where receivers are to be told."""
+        """*change* with whom the agent acted for last, if receivers are to get it."""
         if not self._context.names_principals:
             return change
         agent = (change.tenant, change.issuer, change.agent_id)
@@ -273,7 +273,7 @@ class SharedSignalsTransmitter:
         """Push what waits in a stream, in order, until there is no more or its receiver does not take it."""
         try:
             while self._leader_lock is not None and not self._ending:
-                # Anew each time: meanwhile the receiver may have changed its stream, or taken by poll what waited.
+                # Read again each time: the receiver may have changed its stream, or taken by poll what waited.
                 stream, event = await asyncio.to_thread(self._next_push, stream_id)
                 if stream is None or event is None or not await self._push_one(stream, event):
                     return
@@ -318,12 +318,12 @@ class SharedSignalsTransmitter:
                 return await push_set(self._client, stream.endpoint_url, authorization, token, self._now_ms())
         except TimeoutError:
             return DeliveryResult("retry", f"no answer within {PUSH_TIMEOUT_S:g} s")
-        except ConfigError as error:  # a key that can not be used: the operator reads it in the log
+        except ConfigError as error:  # a key that cannot be used: the operator reads it in the log
             _log.error("push_not_signed", stream=stream.stream_id, error=str(error))
-            return DeliveryResult("retry", "the transmitter's keys can not be used")
-        except Unavailable as error:  # the receiver's own key can not be had: nothing is sent in clear
+            return DeliveryResult("retry", "the transmitter's keys cannot be used")
+        except Unavailable as error:  # the receiver's own key is unavailable: nothing is sent in clear
             return DeliveryResult("retry", str(error))
-        except Exception as error:  # a fault of ours must not end the lane: the SET is tried again, and is seen
+        except Exception as error:  # a bug must not end the lane: the SET is tried again, and the error is logged
             # No traceback: a renderer that shows local variables would show the receiver's header.
             _log.error("push_failed", stream=stream.stream_id, error=type(error).__name__)
             return DeliveryResult("retry", f"internal error: {type(error).__name__}")
@@ -335,7 +335,7 @@ class SharedSignalsTransmitter:
         return token, self._context.keys.unseal(stream.authorization)
 
     async def _put_off(self, stream: EventStream, result: DeliveryResult) -> None:
-        """Try again later; a receiver that takes nothing for too long has its stream paused, and is told once."""
+        """Try again later; a receiver that takes nothing for too long has its stream paused, and is notified once."""
         now = self._now_ms()
         self._context.outcomes["retry"] += 1
         since = stream.failing_since_ms or now

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from trustwatch.ingest.extras import require_extra
+from trustwatch.ingest.formats.received_signals import VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver, TransmitterRules
+from trustwatch.scoring.store.received_signal_store import signal_digest
 
 from ..composition import new_id, service_url
+from ..http.auth.sealed_secrets import BrokenSeal, SecretSealer
 from ..http.auth.security_event_keys import SecurityEventKeys
+from ..http.auth.set_verification import SetRefused
 from ..http.auth.signed_answers import AnswerSigner
 from ..settings.event_source_settings import ANY_NAME
 from ..settings.root import Settings
@@ -40,7 +44,7 @@ class TransmitterContext:
         takes_certificates: whether a receiver may show a client certificate in place of a token.
         encryption: encrypts the tokens of some receivers; None = of none.
         outcomes: what became of SETs in this process, by outcome.
-        closing: whether the service ends, so that nobody may wait any more.
+        closing: whether the service ends, so that no poll may wait any longer.
     """
 
     def __init__(self, settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]) -> None:
@@ -64,7 +68,7 @@ class TransmitterContext:
 
     @property
     def metadata_path(self) -> str:
-        """Path of the transmitter's metadata; the issuer's own path stands behind the well-known part."""
+        """Path of the transmitter's metadata; the issuer's own path follows the well-known part."""
         return METADATA_PATH + urlsplit(self.issuer).path.rstrip("/")
 
     @property
@@ -104,7 +108,7 @@ class TransmitterContext:
             event.set()
 
     async def wait_for_ring(self, seconds: float, owner: str) -> None:
-        """Wait until somebody rings, or *seconds* have passed."""
+        """Wait for a ring, or until *seconds* have passed."""
         event = asyncio.Event()
         self._waiting[event] = owner
         try:
@@ -116,7 +120,7 @@ class TransmitterContext:
             del self._waiting[event]
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End all waiting polls."""
         self.closing = True
         self.ring()
 
@@ -134,7 +138,69 @@ def _make_encryption(
     if not receivers:
         return None
     require_extra("jwe", "`shared_signals.encryption` names receivers")
-    from ..http.auth.set_encryption import SetEncryption  # an extra of its own
+    from ..http.auth.set_encryption import SetEncryption  # a separate extra
 
     issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
     return SetEncryption(issuers, now_s, monotonic, settings.outgoing.ca_file)
+
+
+# The `state` of verifications that we ask other transmitters for: what comes back is compared with what was asked.
+
+PURPOSE: Final = "verification-state"
+
+
+class VerificationStates:
+    """Makes states and knows them again. For any thread."""
+
+    def __init__(self, folder: Path, now_s: Callable[[], float]) -> None:
+        self._sealer = SecretSealer(folder, PURPOSE)
+        self._now_s = now_s
+
+    def make(self, transmitter: str, stream_id: str) -> str:
+        """A state to ask for a verification with. Raises ConfigError."""
+        return self._sealer.seal(f"{int(self._now_s())} {_stream_digest(transmitter, stream_id)}")
+
+    def check(self, claims: Mapping[str, Any], transmitter: str, max_age_s: float) -> None:
+        """Refuse a verification that we did not ask for; those without a state are the transmitter's own.
+
+        Raises SetRefused, ConfigError.
+        """
+        members = claims["events"].get(VERIFICATION)
+        if members is None or members.get("state") is None:
+            return
+        state, sub_id = members["state"], claims["sub_id"]
+        stream_id = sub_id.get("id") if sub_id.get("format") == "opaque" else None
+        if not isinstance(state, str) or not isinstance(stream_id, str):
+            raise _refusal("is not text, or the subject is not a stream")
+        try:
+            asked_s, _, asked_of = self._sealer.unseal(state).partition(" ")
+        except BrokenSeal:
+            raise _refusal("was never requested here") from None
+        if asked_of != _stream_digest(transmitter, stream_id):
+            raise _refusal("was requested for another stream")
+        if int(asked_s) < self._now_s() - max_age_s:
+            raise _refusal("was requested too long ago")
+
+
+def state_of(claims: Mapping[str, Any]) -> str:
+    """Digest of the state of a verification that was checked; "" = it is none, or has no state."""
+    state = (claims["events"].get(VERIFICATION) or {}).get("state")
+    return "" if state is None else state_digest(state)
+
+
+def state_digest(state: str) -> str:
+    """Under which a state that came back is remembered: each comes back once."""
+    return signal_digest("verification", state)
+
+
+def used_before() -> SetRefused:
+    """Refusal of a second verification with one state."""
+    return _refusal("was answered before")
+
+
+def _stream_digest(transmitter: str, stream_id: str) -> str:
+    return signal_digest(transmitter, ascii(stream_id))  # JSON can name half a surrogate pair, which no digest is of
+
+
+def _refusal(why: str) -> SetRefused:
+    return SetRefused("invalid_state", f"the `state` of the verification {why}")

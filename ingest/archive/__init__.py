@@ -1,7 +1,6 @@
 """Events and feature vectors as partitioned Parquet files: for analysts' tools, and to be replayed.
 
-- `archive_files`: names of the files, how they are listed, locked and replaced.
-- `vector_spool`: what the pipeline leaves for the vectors.
-- `event_archive`, `vector_archive`, `file_merging` and `archive_erasure` make, merge and rewrite files;
-  `archive_reader`, `arrow_reader` and `latest_events` read them.
+- `archive_files` names, lists, locks and replaces files.
+- `vector_spool` holds what the pipeline leaves for the vectors.
+- `event_archive` writes files, `file_merging` merges them and erases from them, `archive_reader` reads them.
 """

@@ -5,7 +5,7 @@ KIND is `events` or `vectors`, FIRST and END are offsets of the log. Archives of
 `KIND-pNNNNN-FIRST-END.parquet`. A file that lies within the range of another of its folder and partition was merged
 into it and no longer counts (`data_files` leaves it out).
 
-Whoever rewrites or removes files of ranges that are archived already (merging, retention, erasing) does so within
+Code that rewrites or removes files of ranges that are archived already (merging, retention, erasing) does so within
 `rewrite_lock`, which lets in one process at a time, and by `replace`: a reader sees the old file or the new one.
 """
 
@@ -29,7 +29,7 @@ from ..timestamps import DAY_MS, format_day
 
 ArchiveFileKind = Literal["events", "vectors"]
 NO_TENANT = "~"
-"""Folder of events without a tenant. Not Hive's own null: pandas can not mix that with names."""
+"""Folder of events without a tenant. Not Hive's own null: pandas cannot mix that with names."""
 _MAX_TENANT_LENGTH = 120
 _FILE_NAME = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
 TEMPORARY_SUFFIX = ".tmp"
@@ -143,7 +143,7 @@ def superseded_files(directory: Path, kind: ArchiveFileKind) -> list[Path]:
 
 
 def write_archive_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none."""
+    """Make a file with its folders, or replace its content; a reader sees all of it or none."""
     write_file_atomically(path, content, temporary=path.with_name(path.name + TEMPORARY_SUFFIX))
 
 
@@ -182,7 +182,7 @@ def writer_lock(directory: Path) -> BinaryIO:
 def drop_days_before(directory: Path, oldest_ms: int) -> int:
     """Remove the dates that end before a time, UTC milliseconds; returns how many files went. Within `rewrite_lock`.
 
-    A date that can not be removed, as when a late event of it is written meanwhile, is left to the next call.
+    A date that cannot be removed, as when a late event of it is written meanwhile, is left to the next call.
     """
     kept_from, dropped = utc_date(oldest_ms), 0
     for day in directory.glob("date=*"):
@@ -205,7 +205,7 @@ def drop_days_before(directory: Path, oldest_ms: int) -> int:
 def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
     """Keep files from being rewritten or removed meanwhile, as far as the folder can be locked by us.
 
-    Several may read at once; merging goes on later, erasing waits. So read on, and do not rest within.
+    Several may read at once; merging continues later, erasing waits. So do not pause within.
     """
     try:
         file = (directory / _REWRITE_LOCK).open("a+b" if make else "rb")

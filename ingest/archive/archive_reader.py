@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import structlog
 
 from ..errors import ConfigError
+from ..file_source import UnreadableFile
 from ..record_erasure import ErasureSubject
 from .archive_files import POSITION_FILE, ArchiveFileKind, DataFile, data_files, read_lock, read_positions
+from .event_archive import EVENT_SCHEMA, VECTOR_SCHEMA_HEAD
 
 READ_BATCH_ROWS = 1_024
 """Raw events of a file that are held at once."""
@@ -46,7 +51,7 @@ def raw_lines(
         for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
             if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
                 continue
-            # One line each: JSON has line breaks between its parts alone, where a blank says the same.
+            # One line each: JSON has line breaks only between its parts, where a blank means the same.
             yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
@@ -107,7 +112,7 @@ def _file_lines(file: DataFile, bounds: _TimeBounds) -> Iterator[_OffsetLine]:
                     if bounds.contains(received, at):
                         yield round(received.timestamp() * 1000), file.partition, offset, raw
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{file.path}: can not be read: {error}") from error
+        raise ConfigError(f"{file.path}: cannot be read: {error}") from error
 
 
 def committed_files(
@@ -116,7 +121,7 @@ def committed_files(
     """Files of events whose ranges count, of the dates of [since, until). Raises ConfigError: there is no archive."""
     positions = read_positions(directory)
     if positions is None:
-        raise ConfigError(f"{directory}: no archive of ours; one has a `{POSITION_FILE}`")
+        raise ConfigError(f"{directory}: is not an archive of Trustwatch, which has a `{POSITION_FILE}`")
     files = files_within(directory, "events", since, until, tenant)
     return [file for file in files if file.first < positions.get(file.partition, 0)]
 
@@ -128,6 +133,34 @@ def files_within(
     first = None if since is None else since.astimezone(UTC).date()
     last = None if until is None else (until - _ONE_MS).astimezone(UTC).date()
     return data_files(directory, kind, first, last, tenant)
+
+
+def archive_dataset(
+    directory: Path,
+    kind: ArchiveFileKind = "events",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    tenant: str | None = None,
+) -> ds.Dataset:
+    """An Arrow dataset of the events or vectors that count, of the dates of [since, until), of one tenant or all.
+
+    Files may differ in their features: null where one has none. Events of one file are in the order of the log. Hold
+    `read_lock` while you read, or a file may be merged meanwhile. Raises ConfigError.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: no such folder; `archive` of the settings names those of events and vectors")
+    files = (
+        committed_files(directory, since, until, tenant)
+        if kind == "events"
+        else files_within(directory, kind, since, until, tenant)
+    )
+    schemas = [EVENT_SCHEMA if kind == "events" else VECTOR_SCHEMA_HEAD]
+    for file in files:
+        try:
+            schemas.append(pq.read_schema(file.path))
+        except (OSError, pa.ArrowException) as error:
+            raise ConfigError(f"{file.path}: cannot be read: {error}") from error
+    return ds.dataset([str(file.path) for file in files], schema=pa.unify_schemas(schemas), format="parquet")
 
 
 _AGENT_LINE_COLUMNS = ["offset", "tenant_name", "issuer", "agent_id", "raw"]
@@ -154,7 +187,7 @@ def agent_lines(
                     in_range = pc.and_(pc.less(rows["offset"], end), pc.greater_equal(rows["offset"], start))
                     yield from _agent_lines_of(rows.filter(in_range), subject)
             except (OSError, pa.ArrowException) as error:
-                raise ConfigError(f"{file.path}: can not be read: {error}") from error
+                raise ConfigError(f"{file.path}: cannot be read: {error}") from error
 
 
 def _agent_lines_of(table: pa.Table, subject: ErasureSubject) -> Iterator[bytes]:
@@ -169,7 +202,7 @@ def _agent_lines_of(table: pa.Table, subject: ErasureSubject) -> Iterator[bytes]
 
 
 class ArchiveDay(msgspec.Struct):
-    """One UTC date. *vectors* counts rows beside *events*; what it lacks was scored and not kept."""
+    """One UTC date. *vectors* counts rows of vectors; what it lacks of *events* was scored and not kept."""
 
     date: str
     files: int = 0
@@ -179,24 +212,18 @@ class ArchiveDay(msgspec.Struct):
 
 
 class ArchiveContents(msgspec.Struct):
-    """An archive of events, and that of its vectors where there is one.
+    """An archive of events, and that of its vectors if there is one."""
 
-    Attributes:
-        positions: offset by partition up to which the log is archived.
-        days: oldest first.
-        tenants: folders of tenants.
-    """
-
-    positions: Mapping[str, int]
-    days: list[ArchiveDay]
-    tenants: int
+    positions: Mapping[str, int]  # offset by partition up to which the log is archived
+    days: list[ArchiveDay]  # oldest first
+    tenants: int  # folders of tenants
 
 
 def count_archive(events: Path, vectors: Path | None = None) -> ArchiveContents:
     """Count the rows of every file that counts. Raises ConfigError."""
     positions = read_positions(events)
     if positions is None:
-        raise ConfigError(f"{events}: no archive of ours")
+        raise ConfigError(f"{events}: is not an archive of Trustwatch")
     days: dict[str, ArchiveDay] = {}
     tenants = _count_files(events, "events", positions, days)
     if vectors is not None and vectors.is_dir():
@@ -216,7 +243,7 @@ def _count_files(
             try:
                 rows = pq.read_metadata(file.path).num_rows
             except (OSError, pa.ArrowException) as error:
-                raise ConfigError(f"{file.path}: can not be read: {error}") from error
+                raise ConfigError(f"{file.path}: cannot be read: {error}") from error
             day = days.setdefault(file.day.isoformat(), ArchiveDay(file.day.isoformat()))
             day.files += 1
             day.bytes += file.path.stat().st_size
@@ -226,3 +253,199 @@ def _count_files(
                 day.vectors += rows
             tenants.add(file.tenant_folder)
     return tenants
+
+
+# The newest archived events of one agent: a bounded search back through the files that reports its extent.
+
+_MATCH_COLUMNS = ["offset", "time", "tenant_name", "issuer", "agent_id", "action", "resource_id"]
+_log = structlog.get_logger(__name__)
+
+
+class LookupLimits(NamedTuple):
+    """Bounds of one look-up: files, rows looked at, and bytes of records unpacked for the events shown."""
+
+    files: int = 300
+    rows: int = 1_000_000
+    raw_bytes: int = 256 * 2**20
+
+
+DEFAULT_LOOKUP_LIMITS = LookupLimits()
+
+
+class AgentEventQuery(NamedTuple):
+    """Query for events of one agent."""
+
+    tenant: str  # tenant, issuer, agent_id: of the agent; "" = none
+    issuer: str
+    agent_id: str
+    since: datetime | None = None  # since, until: event time, from the first on and before the second; None = no bound
+    until: datetime | None = None
+    # offset by partition before which they lie; partitions that are not named have no bound
+    before: Mapping[int, int] = MappingProxyType({})
+    limit: int = 50  # events that are returned whole
+    max_matches: int = 500  # events that are found until the look ends; counts are of those
+
+
+class LoggedEvent(NamedTuple):
+    """One event as it was logged. *time_ms* is its own, UTC."""
+
+    time_ms: int
+    partition: int
+    offset: int
+    raw: bytes
+
+
+class LatestEvents(NamedTuple):
+    """Newest events of one agent, with counts over all of its rows that were looked at."""
+
+    rows: list[LoggedEvent]  # newest first
+    match_count: int  # events of the agent among the rows looked at
+    rows_examined: int  # rows looked at
+    # true if no older event (of the dates asked for) is left, and the archive goes up to where it was asked to
+    complete: bool
+    damaged_files: int  # files that cannot be read
+    actions: Counter[str]  # actions, resources: number of events with each
+    resources: Counter[str]
+    hours: list[int]  # number of events by hour of day, UTC
+
+
+def latest_events(
+    directory: Path, topic: str, query: AgentEventQuery, bounds: LookupLimits = DEFAULT_LOOKUP_LIMITS
+) -> LatestEvents | None:
+    """The newest archived events of an agent; None if nothing is archived yet. Blocks.
+
+    Files go by date and then by place in the log, newest first: within a date, events that came late may stand
+    before or after others. It does not wait for files that are being rewritten. Raises CorruptLog or BlockingIOError.
+    """
+    positions = read_positions(directory, topic)
+    if positions is None:
+        return None
+    with read_lock(directory, wait=False):
+        in_dates = files_within(directory, "events", query.since, query.until, query.tenant)
+        files = [file for file in in_dates if file.first < _query_end(query, positions, file.partition)]
+        files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
+        result = _AgentEventScan(query, bounds).scan(files)
+    behind = any(positions.get(partition, 0) < end for partition, end in query.before.items())
+    return result._replace(complete=result.complete and not behind)
+
+
+def _query_end(query: AgentEventQuery, positions: dict[int, int], partition: int) -> int:
+    archived = positions.get(partition, 0)
+    return min(archived, query.before.get(partition, archived))
+
+
+class _AgentEventScan:
+    """One look-up in progress, with the work it has spent."""
+
+    def __init__(self, asked: AgentEventQuery, bounds: LookupLimits) -> None:
+        self._asked, self._bounds = asked, bounds
+        self._rows: list[LoggedEvent] = []
+        self._actions: Counter[str] = Counter()
+        self._resources: Counter[str] = Counter()
+        self._hours = [0] * 24
+        self._matches = self._rows_read = self._raw_bytes = self._damaged = 0
+
+    def scan(self, files: Sequence[DataFile]) -> LatestEvents:
+        """Scan the files until a bound is reached."""
+        seen = 0
+        for seen, file in enumerate(files, 1):
+            try:
+                self._scan_file(file)
+            except (OSError, pa.ArrowException) as error:
+                self._damaged += 1
+                _log.warning("a file of the archive cannot be read", path=str(file.path), error=str(error))
+            if self._limit_reached(seen):
+                break
+        rows = sorted(self._rows, key=lambda row: (row.time_ms, row.offset), reverse=True)[: self._asked.limit]
+        return LatestEvents(
+            rows,
+            self._matches,
+            self._rows_read,
+            seen == len(files),
+            self._damaged,
+            self._actions,
+            self._resources,
+            self._hours,
+        )
+
+    def _limit_reached(self, files: int) -> bool:
+        return (
+            files >= self._bounds.files
+            or self._rows_read >= self._bounds.rows
+            or self._matches >= self._asked.max_matches
+            or self._raw_bytes >= self._bounds.raw_bytes
+        )
+
+    def _scan_file(self, file: DataFile) -> None:
+        with pq.ParquetFile(file.path) as parquet:
+            for group in reversed(range(parquet.num_row_groups)):
+                self._scan_row_group(file, parquet, group)
+
+    def _scan_row_group(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> None:
+        head = parquet.read_row_group(group, columns=_MATCH_COLUMNS, use_threads=False)
+        self._rows_read += head.num_rows
+        mine = _matching_rows(head, self._asked, self._asked.before.get(file.partition))
+        at = pc.indices_nonzero(mine)
+        if not len(at):
+            return
+        matches = head.take(at)
+        self._count(matches)
+        missing = self._asked.limit - len(self._rows) if self._asked.limit > len(self._rows) else 0
+        if missing:
+            raw = self._raw(parquet, group).take(at)
+            self._rows += list(_logged_events(file.partition, matches, raw))[-missing:]
+
+    def _raw(self, parquet: pq.ParquetFile, group: int) -> pa.ChunkedArray:
+        table = parquet.read_row_group(group, columns=["raw"], use_threads=False)
+        self._raw_bytes += table.nbytes
+        return table["raw"]
+
+    def _count(self, matches: pa.Table) -> None:
+        self._matches += matches.num_rows
+        self._actions.update(matches["action"].to_pylist())
+        self._resources.update(resource for resource in matches["resource_id"].to_pylist() if resource)
+        for at in matches["time"].to_pylist():
+            self._hours[at.hour] += 1
+
+
+def _matching_rows(head: pa.Table, query: AgentEventQuery, before: int | None) -> Any:
+    """Mask of the rows that are the agent's and fit the query."""
+    own = pc.and_(pc.equal(head["agent_id"], query.agent_id), pc.equal(head["tenant_name"], query.tenant))
+    own = pc.and_(pc.fill_null(own, False), pc.equal(pc.fill_null(head["issuer"], ""), query.issuer))
+    kind = head.schema.field("time").type
+    bounds: tuple[tuple[str, Callable[..., Any], Any], ...] = (
+        ("time", pc.greater_equal, None if query.since is None else pa.scalar(query.since, kind)),
+        ("time", pc.less, None if query.until is None else pa.scalar(query.until, kind)),
+        ("offset", pc.less, before),
+    )
+    for column, compare, bound in bounds:
+        if bound is not None:
+            own = pc.and_(own, compare(head[column], bound))
+    return own
+
+
+def _logged_events(partition: int, matches: pa.Table, raw: pa.ChunkedArray) -> Iterator[LoggedEvent]:
+    for at, offset, record in zip(
+        matches["time"].to_pylist(), matches["offset"].to_pylist(), raw.to_pylist(), strict=True
+    ):
+        yield LoggedEvent(round(at.timestamp() * 1000), partition, offset, record)
+
+
+# Reads what others packed or wrote with Arrow's formats: rows of a Parquet file, and streams of zstd.
+
+BATCH_ROWS = 1_000
+
+
+def open_zstd(packed: BinaryIO) -> Any:
+    """The unpacked stream; several frames are one. It raises OSError if it is damaged or cut off."""
+    return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")
+
+
+def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, in batches of few. Raises UnreadableFile."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFile(f"{path}: no Parquet that can be read: {str(error).splitlines()[0]}") from None

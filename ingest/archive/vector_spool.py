@@ -4,7 +4,7 @@ A frame is what one batch of events was scored to, as columns. Writing one is a 
 compression, no word decoded. What a kill leaves half written at the end of a file is dropped by the reader, and so is
 what a power loss leaves damaged (checksums).
 
-A spool is a folder of one writer. It is bounded: frames for which there is no room are dropped and counted.
+A spool is a folder of one writer. It is bounded: frames that find no room are dropped and counted.
 """
 
 from __future__ import annotations
@@ -26,29 +26,18 @@ _MAX_FRAME_BYTES = 1 << 32
 
 
 class VectorFrame(NamedTuple):
-    """Events of one partition that were scored together, n of them.
+    """Events of one partition that were scored together, n of them."""
 
-    Attributes:
-        partition: of the log.
-        model_version: of the model that scored them.
-        features: names of the columns of *vectors*.
-        offsets: int64 (n,), places in the log.
-        vectors: float32 (n, F).
-        anomaly, p_values, risk: float64 (n,).
-        levels: int8 (n,), of the agent after the event.
-        payloads: n events as they were logged, JSON.
-    """
-
-    partition: int
-    model_version: str
-    features: Sequence[str]
-    offsets: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float32]
-    anomaly: npt.NDArray[np.float64]
+    partition: int  # of the log
+    model_version: str  # of the model that scored them
+    features: Sequence[str]  # names of the columns of *vectors*
+    offsets: npt.NDArray[np.int64]  # int64 (n,), places in the log
+    vectors: npt.NDArray[np.float32]  # float32 (n, F)
+    anomaly: npt.NDArray[np.float64]  # anomaly, p_values, risk: float64 (n,)
     p_values: npt.NDArray[np.float64]
     risk: npt.NDArray[np.float64]
-    levels: npt.NDArray[np.int8]
-    payloads: Sequence[bytes]
+    levels: npt.NDArray[np.int8]  # int8 (n,), of the agent after the event
+    payloads: Sequence[bytes]  # N events as they were logged, JSON
 
 
 class _VectorFrameHeader(msgspec.Struct, array_like=True):

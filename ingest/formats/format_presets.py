@@ -1,10 +1,11 @@
 """Mappings of products' logs, as their manuals and real records show them: `presets/NAME.yaml`, read on first use.
 
-A preset is what settings have under `mapping`, and `define` with expressions that others name by `$NAME`.
+A preset is what settings have under `mapping`, `define` with expressions that others name by `$NAME`, and `base`, the
+preset that it changes.
 
-- Agents are what acts without a person: clients, roles, service accounts, applications, by a list of the machine actors
-  that each log names. A person is at most the principal of a client. Records that name no agent are skipped, because a
-  log has lines about strangers too.
+- An agent acts without a person: a client, role, service account or application, by a list of the machine actors that
+  each log names. A person is at most the principal of a client. Records that name no agent are skipped, because a log
+  has lines about strangers too.
 - An action is the tool, or the method with the route: paths hold ids, and each would be a separate action. The path is
   the resource, without its query.
 - Only an id that the product alone chooses identifies an event. A client may send its own `x-request-id`, and events
@@ -15,8 +16,10 @@ A preset is what settings have under `mapping`, and `define` with expressions th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -46,8 +49,9 @@ _FOLDER = Path(__file__).parent / "presets"
 
 @cache
 def read_preset(name: str) -> MappingSpec:
-    """The mapping of a format of `GATEWAY_FORMATS` or `AUDIT_LOG_FORMATS`."""
+    """The mapping in `presets/NAME.yaml`."""
     raw = decode_yaml((_FOLDER / f"{name}.yaml").read_bytes(), name)
+    base = raw.pop("base", None)
     defined: dict[str, str] = {}
 
     def expand(text: str) -> str:
@@ -56,4 +60,72 @@ def read_preset(name: str) -> MappingSpec:
     for word, text in raw.pop("define", {}).items():
         defined[word] = expand(text)
     members = {member: expand(text) for member, text in raw["members"].items()}
-    return msgspec.convert({**raw, "members": members, "when": expand(raw.get("when", ""))}, MappingSpec)
+    spec = msgspec.convert({**raw, "members": members, "when": expand(raw.get("when", ""))}, MappingSpec)
+    return spec if base is None else spec.merged_over(read_preset(base))
+
+
+Record = Mapping[str, Any]
+SignReader = Callable[[Record], bool]
+
+OBSERVATION_TYPES = (
+    *("TOOL", "GENERATION", "SPAN", "EVENT", "AGENT"),
+    *("CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"),
+)
+"""Types of observations of Langfuse."""
+
+
+def _has(*alternatives: str) -> SignReader:
+    """A reader that looks for all members of one of *alternatives*, whose names are separated by blanks."""
+    member_names = [frozenset(names.split()) for names in alternatives]
+    return lambda record: any(names <= record.keys() for names in member_names)
+
+
+def _inside(record: Record, *names: str) -> Record:
+    """The object in the first member of those names that the record has; empty if it holds none."""
+    inner = next((record[name] for name in names if name in record), None)
+    return inner if isinstance(inner, dict) else {}
+
+
+_has_keys_of_observation = _has("traceId startTime", "trace_id start_time")
+
+
+def _is_observation(record: Record) -> bool:
+    return record.get("type") in OBSERVATION_TYPES and _has_keys_of_observation(record)
+
+
+def _is_langfuse(record: Record) -> bool:
+    observations = record.get("observations")
+    if isinstance(observations, list) and observations and isinstance(observations[0], dict):
+        return _is_observation(observations[0])
+    return _is_observation(record)
+
+
+SIGNS: Mapping[str, SignReader] = {
+    "native": lambda record: "id" in _inside(record, "agent") and "action" in record,
+    "cloudevents": _has("specversion type source"),
+    "otlp": _has("resourceSpans", "resourceLogs"),
+    "aws-cloudtrail": _has("eventSource eventName eventTime"),
+    "okta": _has("uuid published eventType actor", "uuid event_type actor.id"),
+    "auth0": _has("date type log_id", "date type _id isMobile"),
+    "gcp-audit": lambda record: "methodName" in _inside(record, "protoPayload", "protopayload_auditlog"),
+    "google-workspace": lambda record: "applicationName" in _inside(record, "id") and "events" in record,
+    "ocsf": _has("class_uid metadata"),
+    "langsmith": _has("run_type start_time trace_id"),
+    "langfuse": _is_langfuse,
+    "contextforge": _has("action resource_type user_id success requires_review"),
+    "entra-signin": _has("createdDateTime appId status conditionalAccessStatus"),
+    "entra-signin-table": _has("TimeGenerated AppId ResultType ConditionalAccessStatus"),
+    "entra-audit": _has("initiatedBy targetResources", "InitiatedBy TargetResources"),
+    "github-audit": _has("@timestamp action _document_id", "@timestamp action actor"),
+    "kubernetes-audit": _has("auditID stage verb user"),
+    "keycloak": _has("realmId operationType", "realmId type clientId"),
+    "hydra": lambda record: (
+        record.get("service_name") == "Ory Hydra" or "/oauth2/" in str(_inside(record, "http_request").get("path"))
+    ),
+    "envoy": _has("response_code start_time method"),
+    "kong": _has("latencies started_at request"),
+    "apisix": _has("start_time request response client_ip"),
+    "caddy": lambda record: str(record.get("logger", "")).startswith("http.log.access") and "request" in record,
+    "agentgateway": _has("src.addr http.method"),
+}
+"""Signs of each format in a JSON record; the first that holds counts. Ours (`native`, `cloudevents`) come first."""

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 from ..errors import ConfigError, MalformedEvent
-from . import cloudevents, hydra_events, keycloak_events, otlp, record_mapping
+from . import otlp
+from .cloudevents import parse_cloudevent
 from .expressions import JmesPathExpression
-from .format_presets import AUDIT_LOG_FORMATS, GATEWAY_FORMATS, read_preset
-from .format_signs import SIGNS, Record, SignReader
-from .raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord, split_json, split_ndjson
-from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
+from .format_presets import AUDIT_LOG_FORMATS, GATEWAY_FORMATS, SIGNS, Record, SignReader, read_preset
+from .keycloak_events import ADMIN_KIND, KEYCLOAK_LOGGER, USER_KIND, unpack_keycloak_events
+from .raw_records import (
+    AGENTGATEWAY_SIGN,
+    FormatParser,
+    ParsedRecords,
+    ParserBudget,
+    RawRecord,
+    decode_object,
+    shipper_text,
+    split_json,
+    split_ndjson,
+)
+from .record_mapping import MappingSpec, MultiKindParser, RecordMapping, RecordUnpacker
 from .wrapped_records import (
+    enclosed_records,
     unpack_audit_log,
     unpack_gateway_log,
+    unpack_hydra_log,
     unpack_observations,
     unpack_okta_log,
     unpack_workspace_activities,
 )
-
-ParserFactory = Callable[[MappingSpec], FormatParser]
-"""Makes a parser; given what the settings say under `mapping`."""
 
 
 def parse_native(value: bytes, _headers: Mapping[str, str], budget: ParserBudget | None = None, /) -> ParsedRecords:
@@ -40,32 +52,61 @@ def _native_records(value: bytes, split: Callable[[bytes, int], list[bytes]], bu
     return ParsedRecords([RawRecord(raw) for raw in raws])
 
 
-def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
-    def make(spec: MappingSpec) -> FormatParser:
+MEDIA_TYPE_FORMATS: Mapping[str, FormatParser] = {
+    "native": parse_native,
+    "cloudevents": parse_cloudevent,
+    "ndjson": parse_ndjson,
+}
+"""Formats that have no mapping; HTTP recognizes them by their media type."""
+
+_KINDS: Mapping[str, tuple[RecordUnpacker, Mapping[str, str]]] = {
+    "langfuse": (unpack_observations, {"": "langfuse"}),
+    "okta": (unpack_okta_log, {"": "okta"}),
+    "google-workspace": (unpack_workspace_activities, {"": "google-workspace"}),
+    "keycloak": (unpack_keycloak_events, {USER_KIND: "keycloak", ADMIN_KIND: "keycloak-admin"}),
+    "hydra": (unpack_hydra_log, {"": "hydra"}),
+    "otlp": (otlp.unpack_export, otlp.OTLP_PRESETS),
+}
+"""Formats with an unpacker of their own, and the preset of each kind of record that it gives."""
+
+FORMATS = (*MEDIA_TYPE_FORMATS, "mapping", *GATEWAY_FORMATS, *AUDIT_LOG_FORMATS, "keycloak", "hydra", "otlp")
+
+CONFIGURABLE_FORMATS = [name for name in FORMATS if name not in (*MEDIA_TYPE_FORMATS, "mapping")]
+"""Formats whose own mapping the settings may change."""
+
+
+def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
+    """The parser of a format, with what the settings have under `mapping`. Raises ConfigError."""
+    spec = spec or MappingSpec()
+    if name not in FORMATS:
+        raise ConfigError(f"no format `{name}`; one of {', '.join(FORMATS)}")
+    if name == "mapping":
+        return RecordMapping(spec)
+    if spec.records:
+        raise ConfigError(f"mapping `records`: it is for complete mappings; format `{name}` opens what it knows")
+    if name in MEDIA_TYPE_FORMATS:
         if spec != MappingSpec():
             raise ConfigError(
                 f"format `{name}` takes no `mapping`; it is for `mapping` and {', '.join(CONFIGURABLE_FORMATS)}"
             )
-        return parser
+        return MEDIA_TYPE_FORMATS[name]
+    if name in _KINDS:
+        unpack, presets = _KINDS[name]
+        return MultiKindParser(unpack, {kind: spec.merged_over(read_preset(of)) for kind, of in presets.items()})
+    return _create_log_parser(name, spec.merged_over(read_preset(name)))
 
-    return make
 
-
-def _log_factory(name: str) -> ParserFactory:
-    def make(spec: MappingSpec) -> FormatParser:
-        merged = spec.merged_over(read_preset(name))
-        shows, names_agent = SIGNS[name], _agent_reader(merged)
-        if name in GATEWAY_FORMATS:
-            unpack = partial(unpack_gateway_log, shows=shows, names_agent=names_agent, logfmt=merged.logfmt)
-        else:
-            unpack = partial(unpack_audit_log, shows=shows, names_agent=names_agent)
-        return MultiKindParser(unpack, {"": merged})
-
-    return make
+def _create_log_parser(name: str, spec: MappingSpec) -> FormatParser:
+    shows, names_agent = SIGNS[name], _agent_reader(spec)
+    if name in GATEWAY_FORMATS:
+        unpack = partial(unpack_gateway_log, shows=shows, names_agent=names_agent, logfmt=spec.logfmt)
+    else:
+        unpack = partial(unpack_audit_log, shows=shows, names_agent=names_agent)
+    return MultiKindParser(unpack, {"": spec})
 
 
 def _agent_reader(spec: MappingSpec) -> SignReader:
-    """Reader that tells if a record as it came names an agent by a mapping; one of wrong types may."""
+    """A reader that returns whether a record names an agent before it is unwrapped; one of wrong types may."""
     expression = JmesPathExpression(spec.members.get("agent.id") or "null")
 
     def names_agent(record: Record) -> bool:
@@ -77,38 +118,87 @@ def _agent_reader(spec: MappingSpec) -> SignReader:
     return names_agent
 
 
-def _preset_factory(name: str, unpack: RecordUnpacker) -> ParserFactory:
-    return lambda spec: MultiKindParser(unpack, {"": spec.merged_over(read_preset(name))})
+# The format of a record, recognized by its members.
+
+MAX_SHOWN_MEMBERS = 8
+
+ENVELOPED_FORMATS = (*AUDIT_LOG_FORMATS, *GATEWAY_FORMATS)
+"""Formats whose parsers open what deliveries put around records."""
+
+_SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": AGENTGATEWAY_SIGN}
 
 
-def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
-    """Make parsers of a multi-kind format; each setting applies to every kind of record that has such a member."""
-    return lambda spec: MultiKindParser(unpack, {kind: spec.merged_over(base) for kind, base in bases.items()})
+def record_format(raw: bytes) -> str | None:
+    """The format of one record; None if it has the signs of none."""
+    if raw.lstrip()[:1] != b"{":
+        return _line_format(raw.decode(errors="replace"))
+    try:
+        record = decode_object(raw)
+        return _object_format(record) or _enclosed_format(record) or _text_format(record)
+    except MalformedEvent:
+        return None
 
 
-FORMATS: Mapping[str, ParserFactory] = {
-    "native": _fixed_factory("native", parse_native),
-    "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
-    "ndjson": _fixed_factory("ndjson", parse_ndjson),
-    "mapping": record_mapping.RecordMapping,
-    **{name: _log_factory(name) for name in (*GATEWAY_FORMATS, *AUDIT_LOG_FORMATS)},
-    "langfuse": _preset_factory("langfuse", unpack_observations),
-    "okta": _preset_factory("okta", unpack_okta_log),
-    "google-workspace": _preset_factory("google-workspace", unpack_workspace_activities),
-    "keycloak": _multi_kind_factory(keycloak_events.unpack_keycloak_events, keycloak_events.KEYCLOAK_MAPPINGS),
-    "hydra": _multi_kind_factory(hydra_events.unpack_hydra_log, {"log": hydra_events.HYDRA_LOG_MAPPING}),
-    "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),
+def _object_format(record: Record) -> str | None:
+    return next((name for name, shows in SIGNS.items() if shows(record)), None)
+
+
+def _enclosed_format(record: dict[str, Any]) -> str | None:
+    """The format of what is in an envelope, of those that open it."""
+    inner = enclosed_records(record, lambda found: _enveloped_format(found) is not None)
+    return _enveloped_format(inner[0]) if inner else None
+
+
+def _enveloped_format(record: Record) -> str | None:
+    return next((name for name in ENVELOPED_FORMATS if SIGNS[name](record)), None)
+
+
+def _text_format(record: Record) -> str | None:
+    """The format of a line in a log shipper's record, of those that read it."""
+    text = shipper_text(record)
+    if text is None or text.lstrip()[:1] != "{":
+        return None if text is None else _line_format(text)
+    name = _object_format(decode_object(text.encode(errors="surrogatepass")))
+    return name if name in ("keycloak", "hydra") else None
+
+
+def _line_format(line: str) -> str | None:
+    return next((name for name, sign in _SIGNS_OF_LINES.items() if sign in line), None)
+
+
+def most_common_format(records: Iterable[bytes]) -> str | None:
+    """The format that most records show; None where none shows any."""
+    counts = Counter(name for name in map(record_format, records) if name is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+_LOSSY_EXPORTS = {
+    (
+        "Event ID",
+        "Event source",
+    ): "CloudTrail's console leaves roles out of this table: take `aws cloudtrail lookup-events`",
+    ("Date (UTC)", "Request ID"): "this table of the Entra portal names too little: download JSON there",
+    ("TimeGenerated [UTC]",): "its times are written as one country does: take `az monitor log-analytics query`",
 }
-
-CONFIGURABLE_FORMATS = [name for name in FORMATS if name not in ("native", "cloudevents", "ndjson", "mapping")]
-"""Formats that have a mapping of their own, which settings may change."""
+"""First columns of tables that cannot be read, and what to export instead."""
 
 
-def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
-    """The parser of a format. Raises ConfigError."""
-    maker = FORMATS.get(name)
-    if maker is None:
-        raise ConfigError(f"no format `{name}`; one of {', '.join(FORMATS)}")
-    if spec is not None and spec.records and name != "mapping":
-        raise ConfigError(f"mapping `records`: it is for complete mappings; format `{name}` opens what it knows")
-    return maker(spec or MappingSpec())
+def export_advice(raw: bytes) -> str | None:
+    """Advice for the owner of a portal's table that lacks what is needed; None for every other record."""
+    try:
+        names = decode_object(raw).keys()
+    except MalformedEvent:
+        return None
+    return next((advice for columns, advice in _LOSSY_EXPORTS.items() if {*columns} <= names), None)
+
+
+def describe_record(raw: bytes) -> str:
+    """Describe a record for an operator who has to name its format: only names of members, never values."""
+    if raw.lstrip()[:1] != b"{":
+        return "a line of text"
+    try:
+        names = list(decode_object(raw))
+    except MalformedEvent:
+        return "no JSON"
+    shown = ", ".join(f"`{name:.60}`" for name in names[:MAX_SHOWN_MEMBERS])
+    return f"an object with {shown}{', …' if len(names) > MAX_SHOWN_MEMBERS else ''}" if names else "an empty object"

@@ -2,7 +2,7 @@
 do not say whose they are.
 
 Only files that an operator names (`train`, `replay`) come this way. The HTTP API stays strict: a live sender can be
-corrected, a trace of last year can not.
+corrected, a trace of last year cannot.
 """
 
 from __future__ import annotations
@@ -73,18 +73,13 @@ def decode_history_event(raw: bytes | memoryview) -> tuple[NativeEvent, bool]:
 
 
 class RecordOwner(NamedTuple):
-    """Whose events these are, where their records do not say: as the service takes them in.
+    """Whose events these are, where their records do not say: as the service takes them in."""
 
-    Attributes:
-        tenant: of the events; None = there is no such default.
-        issuer: of the agents; None, likewise.
-    """
-
-    tenant: str | None = None
-    issuer: str | None = None
+    tenant: str | None = None  # of the events; None = no default
+    issuer: str | None = None  # of the agents; None = no default
 
     def fill(self, native: bytes) -> bytes:
-        """A native event with what it does not say. What is no event stays as it is, and is refused as such."""
+        """Fill in what a native event does not say. What is not an event stays as it is, and is refused as such."""
         if self.tenant is None and self.issuer is None:
             return native
         try:
@@ -101,7 +96,7 @@ class RecordOwner(NamedTuple):
 
 
 def native_history_record(raw: bytes) -> tuple[bytes, bool]:
-    """One record of a history file as the HTTP API would take it, and whether its outcome had to be mended.
+    """One record of a history file as the HTTP API would take it, and whether its outcome had to be corrected.
 
     Raises MalformedEvent.
     """
@@ -110,7 +105,7 @@ def native_history_record(raw: bytes) -> tuple[bytes, bool]:
 
 
 def _with_known_outcome(raw: bytes | memoryview) -> bytes | None:
-    """The record with a known outcome; None where the outcome is no text that could be a code."""
+    """The record with a known outcome; None if the outcome is not a text that could be a code."""
     try:
         members = _members.decode(raw)
         code = msgspec.json.decode(members["outcome"], type=str)

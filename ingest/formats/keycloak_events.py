@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import MalformedEvent
-from .log_lines import decode_object, parse_timestamp_ms, shipper_text, shipper_time_ms, split_records
-from .record_mapping import MappingSpec, UnpackedRecord
+from .raw_records import decode_object, parse_timestamp_ms, shipper_text, shipper_time_ms, split_records
+from .record_mapping import UnpackedRecord
 
 USER_KIND, ADMIN_KIND = "user", "admin"
 
@@ -38,31 +38,6 @@ KEYCLOAK_EVENT_TYPES = {
 }
 """Our type by Keycloak's, without `_ERROR`. What people do (LOGIN, LOGOUT …) is nothing of an agent."""
 
-KEYCLOAK_DENIED_ERRORS = (
-    "access_denied",
-    "client_disabled",
-    "consent_denied",
-    "expired_code",
-    "invalid_client",
-    "invalid_client_credentials",
-    "invalid_code",
-    "invalid_code_verifier",
-    "invalid_scope",
-    "invalid_signature",
-    "invalid_token",
-    "invalid_user_credentials",
-    "not_allowed",
-    "pkce_verification_failed",
-    "realm_disabled",
-    "rejected_by_user",
-    "session_expired",
-    "unauthorized_client",
-    "user_disabled",
-    "user_session_not_found",
-    "user_temporarily_disabled",
-)
-"""Errors by which the server refuses; every other error is a fault of the request or of the server."""
-
 REFUSED_INTROSPECTION_ERRORS = (
     "access_denied",
     "invalid_client",
@@ -71,87 +46,8 @@ REFUSED_INTROSPECTION_ERRORS = (
     "not_allowed",
     "unauthorized_client",
 )
-"""Errors by which a server refuses to introspect. By every other it says that the token is dead: an answer, and a fault
-of nobody who asks."""
-
-CLIENT_AUTHENTICATION_METHODS = {
-    "client-secret": "client_secret_basic",
-    "client-jwt": "private_key_jwt",
-    "client-secret-jwt": "client_secret_jwt",
-    "client-x509": "tls_client_auth",
-    "federated-jwt": "private_key_jwt",
-    "none": "none",
-}
-"""RFC 7591 names. Keycloak does not say whether a secret came in the header or in the body."""
-
-_OUTCOMES = {"success": "success", **dict.fromkeys(KEYCLOAK_DENIED_ERRORS, "denied"), "*": "error"}
-_DISABLED_BY_US = "(error == 'client_disabled' || error == 'user_disabled' && own_account)"
-"""A disabled client can do nothing that is behaviour, and mostly it was us who disabled it; the record does not say."""
-
-USER_EVENT_MAPPING = MappingSpec(
-    anonymous="skip",
-    time_format="ms",
-    members={
-        "id": "id",
-        "time": "time",
-        "agent.id": "clientId",
-        # Whoever fails to authenticate may name any client.
-        "agent.self_asserted": "contains(['invalid_client', 'invalid_client_credentials'], error || '') || null",
-        "principal.id": "!own_account && event != 'token.introspect'"
-        " && (event != 'token.revoke' && userId || details.username)",
-        "delegation": "details.subject_token_client_id != clientId && details.subject_token_client_id"
-        " && [clientId, details.subject_token_client_id]",
-        "type": "event",
-        "action": "event",
-        "resource.audience": "audience",
-        "scopes.requested": "asked || error && details.scope",
-        "scopes.granted": "!error && details.scope",
-        "outcome": "error || 'success'",
-        "caused_by": f"{_DISABLED_BY_US} && 'trustwatch'",
-        "error": f"{_DISABLED_BY_US} && 'revoked_by_trustwatch' || error",
-        "client.ip": "ipAddress",
-        "credential.method": "details.client_auth_method",
-        # Whoever introspects a token does not hold it.
-        "credential.token_id": "event != 'token.introspect' && sha256(details.token_id) || null",
-        "session": "sessionId",
-        "attributes.realm": "realmName || realmId",
-        "attributes.grant_type": "details.grant_type",
-        "attributes.event": "type",
-        "attributes.error": f"({_DISABLED_BY_US} || code != error) && code || null",
-        "attributes.reason": "details.reason",
-        "attributes.key_id": "details.client_jwt_kid",
-        "attributes.issued_for": "details.token_issued_for",
-    },
-    values={"outcome": _OUTCOMES, "credential.method": CLIENT_AUTHENTICATION_METHODS},
-)
-"""Mapping of events of users and clients."""
-
-ADMIN_EVENT_MAPPING = MappingSpec(
-    anonymous="skip",
-    time_format="ms",
-    members={
-        "id": "id",
-        "time": "time",
-        "agent.id": "authDetails.clientId",
-        "principal.id": "authDetails.userId",
-        "type": "'admin'",
-        "action": "join(' ', [operationType, resourceType || 'UNKNOWN'])",
-        "effect": "operationType",
-        "resource.type": "resourceType",
-        "resource.id": "resourcePath",
-        "outcome": "error || 'success'",
-        "error": "error",
-        "client.ip": "authDetails.ipAddress",
-        "attributes.realm": "realmName || realmId",
-    },
-    values={
-        "outcome": _OUTCOMES,
-        "effect": {"CREATE": "write", "UPDATE": "write", "DELETE": "delete", "ACTION": "admin", "*": "unknown"},
-    },
-)
-"""Mapping of events of administrators, people or agents. Here Keycloak names clients by internal id, not client id."""
-
-KEYCLOAK_MAPPINGS = {USER_KIND: USER_EVENT_MAPPING, ADMIN_KIND: ADMIN_EVENT_MAPPING}
+"""Errors by which a server refuses to introspect. Every other one says that the token is invalid, which
+is an answer and not a fault of the client that asks."""
 
 MAX_LINE_CHARACTERS = 64 * 1024
 """Characters of a line."""
@@ -230,7 +126,7 @@ def _unquoted_value(value: str) -> str | None:
 
 
 def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The record with members derived from it; None where it is not of an agent, or of an unknown client.
+    """The record with members derived from it; None if it is not of an agent, or is of an unknown client.
 
     Added are `event` (our type), `code` (the error as the server said it), `error` (what of it is the client's),
     `asked` (scopes that were refused), `audience` (in an order that does not change) and `own_account` (the client acts

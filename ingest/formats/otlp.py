@@ -4,15 +4,15 @@ Taken are: spans with attributes of generative AI, MCP or A2A; events of Ory Hyd
 agentgateway and Envoy. Everything else in a body is skipped. The input and output of a model or tool is
 never read.
 
-Whoever can send to a collector can write any id into a span: all ids are self-asserted, unless the mapping of the
-source takes `agent.self_asserted` out.
+A client of a collector can write any id into a span: all ids are self-asserted, unless the mapping of the source
+removes `agent.self_asserted`.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
@@ -22,10 +22,9 @@ import msgspec
 from ..errors import MalformedEvent
 from ..events import decode_json
 from ..extras import missing_packages
-from . import hydra_events
 from .format_presets import read_preset
 from .raw_records import MAX_REPEATED_BYTES, Enclosure, ParserBudget, Surroundings
-from .record_mapping import MappingSpec, UnpackedRecord
+from .record_mapping import UnpackedRecord
 
 SPAN_KIND, HYDRA_KIND, AGENTGATEWAY_KIND, ENVOY_KIND = "span", "hydra", "agentgateway", "envoy"
 
@@ -39,72 +38,14 @@ A longer name is left out of them: no format has such."""
 MAX_VALUE_DEPTH = 16
 """Nested lists and objects in a value of an attribute; deeper ones are nothing."""
 
-_SELF_ASSERTED_MAPPING = MappingSpec(members={"agent.self_asserted": "`true`"})
-_LOG_RECORD_MAPPING = MappingSpec(
-    members={**_SELF_ASSERTED_MAPPING.members, "id": "", "time": "time"}, time_format="ns"
-)
-
-SPAN_MAPPING = MappingSpec(
-    anonymous="skip",
-    time_format="ns",
-    members={
-        "id": "id",
-        "time": "time",
-        "agent.id": "agent",
-        "agent.version": '!peer && attributes."gen_ai.agent.version"'
-        " || kind != 'SERVER' && resource.\"service.version\"",
-        "agent.instance": "kind != 'SERVER' && resource.\"service.instance.id\"",
-        "agent.self_asserted": "`true`",
-        "principal.id": 'attributes."enduser.id" || attributes."user.id"',
-        "peer": "peer",
-        "type": "attributes.\"mcp.method.name\" == 'tools/call' && 'tool.call'"
-        " || attributes.\"gen_ai.operation.name\" == 'execute_tool' && 'tool.call'"
-        " || (attributes.\"a2a.method\" || attributes.\"gen_ai.operation.name\" == 'invoke_agent') && 'a2a.message'"
-        " || 'api.call'",
-        "action": 'attributes."gen_ai.tool.name" || attributes."gen_ai.prompt.name" || attributes."mcp.method.name"'
-        ' || attributes."a2a.method" || attributes."gen_ai.operation.name"',
-        "effect": 'attributes."mcp.method.name" || attributes."gen_ai.operation.name" || \'-\'',
-        "resource.id": 'no_query(attributes."mcp.resource.uri") || attributes."gen_ai.data_source.id"',
-        "resource.target": 'attributes."server.address" || attributes."gen_ai.provider.name"'
-        ' || attributes."gen_ai.system"',
-        "outcome": "outcome",
-        "status": 'attributes."http.response.status_code"',
-        "error": 'attributes."error.type"',
-        "duration_ms": "duration_ms",
-        "client.ip": "kind == 'SERVER' && attributes.\"client.address\"",
-        "session": 'attributes."gen_ai.conversation.id" || attributes."mcp.session.id" || attributes."a2a.context.id"',
-        "trace_id": "trace_id",
-        "arguments": 'attributes."trustwatch.arguments"',
-        "untrusted_result": 'attributes."trustwatch.untrusted_result"',
-        "attributes.kind": "kind",
-        "attributes.model": 'attributes."gen_ai.response.model" || attributes."gen_ai.request.model"',
-        "attributes.input_tokens": 'attributes."gen_ai.usage.input_tokens"',
-        "attributes.output_tokens": 'attributes."gen_ai.usage.output_tokens"',
-    },
-    values={
-        "effect": {**read_preset("envoy").values["effect"], "retrieval": "read"},
-        "outcome": {
-            "success": "success",
-            "401": "denied",
-            "403": "denied",
-            "access_denied": "denied",
-            "insufficient_scope": "denied",
-            "permission_denied": "denied",
-            "PERMISSION_DENIED": "denied",
-            "unauthenticated": "denied",
-            "UNAUTHENTICATED": "denied",
-            "*": "error",
-        },
-    },
-)
-"""Mapping of spans that agents and their servers write."""
-
-OTLP_MAPPINGS: Mapping[str, MappingSpec] = {
-    SPAN_KIND: SPAN_MAPPING,
-    HYDRA_KIND: _SELF_ASSERTED_MAPPING.merged_over(hydra_events.HYDRA_SPAN_EVENT_MAPPING),
-    AGENTGATEWAY_KIND: _LOG_RECORD_MAPPING.merged_over(read_preset("agentgateway")),
-    ENVOY_KIND: _SELF_ASSERTED_MAPPING.merged_over(read_preset("envoy")),
+OTLP_PRESETS = {
+    SPAN_KIND: "otlp-span",
+    HYDRA_KIND: "otlp-hydra",
+    AGENTGATEWAY_KIND: "otlp-agentgateway",
+    ENVOY_KIND: "otlp-envoy",
 }
+HYDRA_EVENTS = frozenset(read_preset("otlp-hydra").values["type"])
+"""Names of events on spans that are taken; this set also holds grant types, which no event is called."""
 
 
 class _OtlpAttribute(msgspec.Struct):
@@ -293,7 +234,7 @@ def _failed(span: _OtlpSpan) -> bool:
 
 
 def _event_record(span: _OtlpSpan, number: int, event: _OtlpSpanEvent) -> dict[str, Any] | None:
-    if event.name not in hydra_events.HYDRA_EVENT_TYPES:
+    if event.name not in HYDRA_EVENTS:
         return None
     return {
         "id": f"{span.traceId}:{span.spanId}:{number}" if span.traceId and span.spanId else None,

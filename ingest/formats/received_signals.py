@@ -12,8 +12,18 @@ from typing import Any, Final, Literal, NamedTuple
 from trustwatch_client.events import MAX_ID_LENGTH
 
 from ..timestamps import format_rfc3339
-from .security_event_types import CAEP, RISC, STREAM_UPDATED, VERIFICATION, WISE
-from .token_ids import token_id_digest
+from .expressions import token_id_digest
+
+# Types of security events (SETs) that we send and take: the bases of their URIs, and those about a stream itself.
+
+CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
+RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
+WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
+SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
+
+VERIFICATION: Final = SSF + "verification"
+STREAM_UPDATED: Final = SSF + "stream-updated"
+
 
 Treatment = Literal["hard", "evidence", "change", "note"]
 """A hard signal; evidence, which adds to what there is; a change-point of the agent's habits; on record alone."""
@@ -35,19 +45,12 @@ _REVOCATIONS: Final = (
 
 
 class SignalRule(NamedTuple):
-    """One row: what an event of a type is believed to be, where its members say *when*.
+    """One row: what an event of a type is believed to be, if its members say *when*."""
 
-    Attributes:
-        event_type: URI.
-        treatment: what it means for the agent; None = it is about no agent, and is counted alone.
-        when: a member and values of it; the first row of a type that fits counts. Empty = always.
-        claim: what it says of claims is said of this one alone. "" = of any.
-    """
-
-    event_type: str
-    treatment: Treatment | None
-    when: tuple[str, ...] = ()
-    claim: str = ""
+    event_type: str  # URI
+    treatment: Treatment | None  # what it means for the agent; None = it is about no agent, and is counted alone
+    when: tuple[str, ...] = ()  # A member and values of it; the first row of a type that fits counts. Empty = always.
+    claim: str = ""  # what it says of claims is said of this one alone. "" = of any.
 
     @property
     def action(self) -> str:
@@ -135,23 +138,15 @@ def find_signal_rule(event_type: str, members: Mapping[str, Any]) -> SignalRule 
 
 
 class SignalSubject(NamedTuple):
-    """Whom a signal is about. "" = the signal does not say.
-
-    Attributes:
-        issuer, agent_id: the agent.
-        principal: for whom it acts.
-        session, token_id: what of it.
-        token_issuer: of the token.
-        tenant: whose it is.
-    """
+    """Whom a signal is about. "" = the signal does not say."""
 
     agent_id: str
-    issuer: str = ""
-    principal: str = ""
-    session: str = ""
+    issuer: str = ""  # issuer, agent_id: the agent
+    principal: str = ""  # for whom it acts
+    session: str = ""  # session, token_id: what of it
     token_id: str = ""
-    tenant: str = ""
-    token_issuer: str = ""
+    tenant: str = ""  # whose it is
+    token_issuer: str = ""  # of the token
 
 
 MAX_ALIASES: Final = 50
@@ -163,7 +158,7 @@ def read_signal_subjects(sub_id: object) -> list[SignalSubject]:
     """Agents that a subject identifier (RFC 9493, SSF 1.0) may mean, those that are likelier first.
 
     Names of `aliases` are all of the same one; those with an issuer come first. E-mail addresses, phone numbers and
-    accounts are people's; addresses and SAML assertions name nobody.
+    accounts are people's; addresses and SAML assertions name no agent.
     """
     if not isinstance(sub_id, dict):
         return []
@@ -245,10 +240,10 @@ def build_signal_event(
     *,
     stale: bool = False,
 ) -> dict[str, Any]:
-    """The audit event of a SET. It names a token only where that is revoked: the engine takes each that it names so.
+    """The audit event of a SET. It names a token only if that is revoked: the engine revokes each named token.
 
-    Its time is now. When the SET was made and when it happened is told beside: risk decays, and levels fall due, from
-    the time of an event, so that a compromise that is heard of late would restrict nobody.
+    Its time is now; attributes have the times of the SET and of what happened. Risk decays, and levels fall due, from
+    the time of an event, so a compromise that is reported late would otherwise restrict no agent.
     """
     members = claims["events"][rule.event_type]
     event: dict[str, Any] = {
@@ -315,7 +310,7 @@ def _condition(rule: SignalRule) -> str:
 
 
 def signal_rows() -> Sequence[tuple[str, str, str]]:
-    """The table in words, for the reference: event, condition, treatment."""
+    """The table as text, for the reference: event, condition, treatment."""
     return [
         (
             rule.event_type,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,15 +14,14 @@ from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, decode_event, 
 from ..record_keys import raw_record_digest
 from ..settings import Name, SettingsPart, setting
 from ..settings_reading import error_hint
-from .expressions import JmesPathExpression
-from .log_lines import decode_logfmt
-from .member_kinds import MEMBER_KINDS, MemberConverter, MemberKind, TimeFormat, member_converter
+from .expressions import MEMBER_KINDS, JmesPathExpression, MemberConverter, MemberKind, TimeFormat, member_converter
 from .raw_records import (
     MAX_BODY_RECORDS,
     Enclosure,
     ParsedRecords,
     ParserBudget,
     RawRecord,
+    decode_logfmt,
     rejected_record,
     split_array,
 )
@@ -106,7 +105,7 @@ class MappedMember:
         self._convert: MemberConverter = member_converter(_kind_of_member(name), time_format)
 
     def read(self, record: Any) -> Any:
-        """Value of the member, None where the record has none. Raises MalformedEvent naming member and path."""
+        """Value of the member, None if the record has none. Raises MalformedEvent naming member and path."""
         try:
             value = self.expression(record)
             if self._values is not None and value is not None and value is not False:
@@ -164,7 +163,7 @@ class RecordMapping:
         return ParsedRecords(records, skipped)
 
     def to_native_event(self, record: Any, raw: bytes, name: Callable[[], str] | None = None) -> bytes | None:
-        """Native event JSON of one decoded record; None where it is none of ours.
+        """Native event JSON of one decoded record; None if it is not an audit event.
 
         Without a member `id`, the event is identified by *raw*, the whole record: two records that differ only in what
         is not mapped are two events. *name* gives another identity for it. Raises MalformedEvent.
@@ -185,7 +184,7 @@ class RecordMapping:
         return native
 
     def reason_to_skip(self, record: Any) -> str | None:
-        """Reason for which a record is no audit event by design; None = it may be one. Raises MalformedEvent."""
+        """Reason why a record is not an audit event by design; None = it may be one. Raises MalformedEvent."""
         if self._when is not None and self._when(record) in (None, False, "", [], {}):
             return f"`when` gives nothing: {self._when.text}"
         if self._skip_anonymous and (self._agent.read(record) or "").casefold() in NO_AGENT_NAMES:
@@ -207,9 +206,9 @@ class RecordMapping:
         return split_array(value, most=most) if value.lstrip()[:1] == b"[" else self.unwrap(value, most)
 
     def unwrap(self, value: bytes, most: int | None = None) -> list[bytes]:
-        """The records that an object wraps, in the member `records`; itself where it is a record, or wraps none.
+        """The records that an object wraps, in the member `records`; itself if it is a record, or wraps none.
 
-        What gives the mapping an agent or a time beside that list is a record: else it would hold events of others.
+        An object that gives the mapping an agent or a time outside that list is a record.
         """
         if not self.wrapper or value.lstrip()[:1] != b"{":
             return [value]
@@ -282,7 +281,7 @@ def mapping_spec(raw: object) -> MappingSpec:
 
 
 def check_member_names(spec: MappingSpec) -> None:
-    """Raise ConfigError where a mapping, complete or not, names a member that events do not have."""
+    """Raise ConfigError if a mapping, complete or not, names a member that events do not have."""
     for name in (*spec.members, *spec.values):
         if name not in MEMBER_KINDS and not (name.startswith(ATTRIBUTE_PREFIX) and name != ATTRIBUTE_PREFIX):
             raise ConfigError(
@@ -296,7 +295,7 @@ def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingTy
         raise ConfigError(f"mapping has no member {', '.join(f'`{name}`' for name in missing)}; an event must have it")
     for name, table in values.items():
         if name not in texts:
-            raise ConfigError(f"mapping has `values` for `{name}`, which is no member of it")
+            raise ConfigError(f"mapping has `values` for `{name}`, which is not a member of it")
         wrong = sorted(set(table.values()) - set(MEMBER_VOCABULARIES.get(name, table.values())))
         if wrong:
             raise ConfigError(
@@ -308,23 +307,17 @@ def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingTy
 
 
 class UnpackedRecord(NamedTuple):
-    """One record of a value.
+    """One record of a value."""
 
-    Attributes:
-        raw: enough to try it again, with *enclosure* around it; its identity too, where the mapping gives it none.
-        record: for the mapping of its kind; None where it is no audit event by design, the error where it is broken.
-        kind: selects the mapping.
-        enclosure: see `RawRecord`.
-    """
-
-    raw: bytes
+    raw: bytes  # enough to try it again, with *enclosure* around it; its identity too, if the mapping gives it none
+    # for the mapping of its kind; None if it is not an audit event by design, the error if it is broken
     record: dict[str, Any] | MalformedEvent | None
-    kind: str = ""
-    enclosure: Enclosure | None = None
+    kind: str = ""  # selects the mapping
+    enclosure: Enclosure | None = None  # see `RawRecord`
 
 
 RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
-"""Takes a value apart. Raises MalformedEvent where it can not be taken apart at all."""
+"""Takes a value apart. Raises MalformedEvent if it cannot be taken apart at all."""
 
 
 class _RecordNames:
@@ -386,3 +379,71 @@ class MultiKindParser:
         if unpacked.record is None:
             return None
         return self.mappings[unpacked.kind].to_native_event(unpacked.record, unpacked.raw, names.name)
+
+
+# Trials of a mapping: the event that it makes of each record, member by member, for people who write one.
+
+
+class MemberReading(NamedTuple):
+    """One member of an event, as a mapping reads it."""
+
+    name: str  # of the member
+    expression: str  # that reads it
+    value: Any  # in the event; None = it has none
+    problem: str | None  # why it has no value; None = nothing is wrong
+
+
+class RecordTrial(NamedTuple):
+    """One record, as a mapping reads it."""
+
+    record: dict[str, Any] | None  # as expressions see it; None if it cannot be read
+    members: list[MemberReading]  # in the order of the mapping; empty if the record is not mapped
+    event: bytes | None  # native event JSON; None = there is none
+    reason: str | None  # why there is no event; None if there is one
+    skipped: bool = False  # whether it is not an audit event by design, rather than refused
+
+
+def try_records(parser: RecordMapping | MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
+    """Try a mapping on each record of a value. Raises MalformedEvent as the parser."""
+    return _try_kinds(parser, value) if isinstance(parser, MultiKindParser) else _try_mapping(parser, value)
+
+
+def _try_mapping(mapping: RecordMapping, value: bytes) -> Iterator[RecordTrial]:
+    for raw in mapping.split(value):
+        try:
+            record = mapping.decode(raw)
+        except MalformedEvent as error:
+            yield RecordTrial(None, [], None, str(error))
+        else:
+            yield _try_record(mapping, record, raw)
+
+
+def _try_kinds(parser: MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
+    for raw, record, kind, _ in parser.unpack(value):
+        if isinstance(record, dict):
+            yield _try_record(parser.mappings[kind], record, raw)
+        elif record is None:
+            yield RecordTrial(None, [], None, "it is not an audit event of an agent", skipped=True)
+        else:
+            yield RecordTrial(None, [], None, str(record))
+
+
+def _try_record(mapping: RecordMapping, record: dict[str, Any], raw: bytes) -> RecordTrial:
+    members = [_read_member(member, record) for member in mapping.members]
+    try:
+        skipped = mapping.reason_to_skip(record)
+        event = None if skipped else mapping.to_native_event(record, raw)
+    except MalformedEvent as error:
+        return RecordTrial(record, members, None, str(error))
+    return RecordTrial(record, members, event, skipped, skipped is not None)
+
+
+def _read_member(member: MappedMember, record: Any) -> MemberReading:
+    value, problem = None, None
+    try:
+        value = member.read(record)
+        if value is None and member.name in REQUIRED_MEMBERS:
+            raise member.missing_error(record)
+    except MalformedEvent as error:
+        problem = error.reason.removeprefix(f"mapping member `{member.name}`: ")
+    return MemberReading(member.name, member.expression.text, value, problem)

@@ -19,9 +19,17 @@ import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
-from .format_signs import SIGNS, Record, SignReader
-from .log_lines import AGENTGATEWAY_SIGN, TEXT_MEMBERS, decode_logfmt, decode_object, shipper_text
-from .raw_records import MAX_BODY_RECORDS, split_array
+from .format_presets import SIGNS, Record, SignReader
+from .raw_records import (
+    AGENTGATEWAY_SIGN,
+    MAX_BODY_RECORDS,
+    TEXT_MEMBERS,
+    decode_logfmt,
+    decode_object,
+    shipper_text,
+    split_array,
+    split_records,
+)
 from .record_mapping import UnpackedRecord
 
 _EXPORT_LISTS = ("Records", "records", "value", "items", "events", "logEvents")
@@ -51,7 +59,7 @@ MAX_REPEATED_MEMBERS = 256
 """Members of an object around several records, each of which is read together with them."""
 
 _ENVELOPES = (("detail", "detail-type"), ("properties", "operationName"), ("data", "log_id"), ("_source", "_index"))
-"""Members that hold a record, and what stands beside each."""
+"""Members that hold a record, and a member that each has next to it."""
 
 _SPLUNK_MEMBERS = {"event", "time", "host", "source", "sourcetype", "index", "fields"}
 _WORKSPACE_ACTIVITY = ("actor", "id", "events")
@@ -74,7 +82,7 @@ def unwrap_value(value: bytes, most: int | None = None) -> list[bytes]:
 
 
 def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
-    """The array of records among the members of an object; None where it wraps nothing."""
+    """The array of records among the members of an object; None if it wraps nothing."""
     if _is_one_record(members):
         return None
     for name, inner in (("data", "events"), ("hits", "hits")):
@@ -168,7 +176,7 @@ def enclosed_records(record: dict[str, Any], shows: SignReader, depth: int = MAX
 
     What shows a record is taken as it is, and never looked into.
 
-    Raises MalformedEvent: broken JSON as text, where a record should be.
+    Raises MalformedEvent: broken JSON as text in place of a record.
     """
     inner = _enclosed_value(record) if depth else None
     if isinstance(inner, dict) and not shows(inner):
@@ -291,3 +299,25 @@ def _renamed(value: Any) -> Any:
     if isinstance(value, dict):
         return {_UNDERSCORE.sub(lambda match: match[1].upper(), name): _renamed(part) for name, part in value.items()}
     return value
+
+
+def unpack_hydra_log(value: bytes) -> Iterator[UnpackedRecord]:
+    """Lines of the log, or a log shipper's records of them. Lines that are not JSON, such as the banner, are skipped.
+
+    The log of a failed token request is two lines: one with the error, one of the request with its status. The first
+    is taken, and of successes the second. The log names no client, so lines become events only if a mapping names the
+    caller (`agent.id`), for example from a header that the proxy in front of Hydra sets.
+    """
+    for raw in split_records(value):
+        if raw.lstrip()[:1] != b"{":
+            yield UnpackedRecord(raw, None)
+            continue
+        try:
+            record = decode_object(raw)
+            text = None if "http_request" in record else shipper_text(record)
+            if text is not None and text.lstrip()[:1] == "{":
+                record = decode_object(text.encode(errors="surrogatepass"))
+        except MalformedEvent as error:
+            yield UnpackedRecord(raw, error)
+        else:
+            yield UnpackedRecord(raw, record)

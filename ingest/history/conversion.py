@@ -13,36 +13,34 @@ import msgspec
 
 from ..errors import ConfigError, MalformedEvent
 from ..file_source import ByteProgress
-from ..formats.format_registry import create_parser
+from ..formats.expressions import MEMBER_KINDS
+from ..formats.format_registry import (
+    MEDIA_TYPE_FORMATS,
+    create_parser,
+    describe_record,
+    export_advice,
+    most_common_format,
+    record_format,
+)
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
-from ..formats.member_kinds import MEMBER_KINDS
 from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, mapping_spec
 from ..settings_reading import read_yaml
-from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
 
 DETECTION_RECORDS = 20
 MAX_SHOWN_PROBLEMS = 5
 NATIVE, MAPPING = "native", "mapping"
-FORMATS_WITHOUT_MAPPING = (NATIVE, "ndjson", "cloudevents")
 
 
 class FormatChoice(NamedTuple):
-    """The operator's word on the records.
+    """The operator's word on the records."""
 
-    Attributes:
-        name: of a format; None = told by the records.
-        mapping: complete, or changes to that of the format; None = there is none.
-        mapping_file: where the mapping stands.
-        owner: of events whose records do not say it.
-    """
-
-    name: str | None = None
-    mapping: MappingSpec | None = None
-    mapping_file: Path | None = None
-    owner: RecordOwner = RecordOwner()
+    name: str | None = None  # of a format; None = detected from the records
+    mapping: MappingSpec | None = None  # complete, or changes to that of the format; None = there is none
+    mapping_file: Path | None = None  # where the mapping stands
+    owner: RecordOwner = RecordOwner()  # of events whose records do not say it
 
     @property
     def is_open(self) -> bool:
@@ -61,21 +59,13 @@ class UnknownFormat(ConfigError):
 
 
 class FormattedFile(NamedTuple):
-    """A file whose format is known.
+    """A file whose format is known."""
 
-    Attributes:
-        file: recognised.
-        format_name: of its records.
-        parser: of that format.
-        detected: whether the records told it.
-        owner: of events whose records do not say it.
-    """
-
-    file: RecordFile
-    format_name: str
-    parser: FormatParser
-    detected: bool
-    owner: RecordOwner = RecordOwner()
+    file: RecordFile  # recognised
+    format_name: str  # of its records
+    parser: FormatParser  # of that format
+    detected: bool  # whether it was detected from the records
+    owner: RecordOwner = RecordOwner()  # of events whose records do not say it
 
     @property
     def is_native_lines(self) -> bool:
@@ -117,7 +107,7 @@ def _missing_members(mapping: MappingSpec) -> list[str]:
 
 
 def unknown_format(name: str, choice: FormatChoice, record: bytes, argument: str = "") -> UnknownFormat:
-    """Error for records that show no format: what the first of them is, and what to do.
+    """Error for records of an unknown format: what the first of them is, and what to do.
 
     *argument* is what a command is given that is to read them again; by default it is *name*.
     """
@@ -165,7 +155,7 @@ class _NativeTableParser:
 
 
 class HistoryConverter:
-    """Turns files into native events, and counts what is none."""
+    """Turns files into native events, and counts other records."""
 
     def __init__(self, choice: FormatChoice, tell: Callable[[str], None]) -> None:
         self.choice = choice
@@ -186,9 +176,9 @@ class HistoryConverter:
         return not lines or (is_lines(head) and most_common_format(lines) == NATIVE)
 
     def find(self, path: Path, name: str | None = None) -> list[FormattedFile]:
-        """The files that *path* stands for: itself, or what a folder holds.
+        """The file at *path*, or the files in that folder.
 
-        In a folder, files of no known format are left out and told of: others write there, too. Raises ConfigError.
+        In a folder, files of unknown formats are left out and reported: others write there, too. Raises ConfigError.
         """
         if not path.is_dir():
             return [self._find_file(path, name)]
@@ -219,7 +209,7 @@ class HistoryConverter:
         return formatted
 
     def tell_formats(self, files: Sequence[FormattedFile]) -> None:
-        """Say which formats were recognised."""
+        """Report which formats were recognized."""
         counts: dict[str, int] = {}
         for formatted in files:
             if formatted.detected:
@@ -229,7 +219,7 @@ class HistoryConverter:
             self.tell(f"format: {name} (detected){of_several}")
 
     def convert(self, files: Sequence[FormattedFile], progress: ByteProgress = lambda _: None) -> Iterator[bytes]:
-        """Native events of the files, one a line, in the order of the records; told and counted is what is none.
+        """Native events of the files, one a line, in the order of the records; reports and counts the others.
 
         Raises ConfigError or UnreadableFile.
         """
@@ -247,13 +237,13 @@ class HistoryConverter:
             if number
         )
         if not events and (skipped or malformed):
-            with_mapping = files[0].format_name not in FORMATS_WITHOUT_MAPPING
+            with_mapping = files[0].format_name not in MEDIA_TYPE_FORMATS
             advice = f"; {self._advice(files[0])}" if with_mapping else ""
             raise ConfigError(f"{_names(files)}: no record became an event{summary}{advice}")
         self.tell(f"read {events} events of {_names(files)}{summary}")
 
     def native_lines(self, formatted: FormattedFile) -> Iterator[bytes]:
-        """Lines of a file of native events, as they are; told and counted is what is none, by its place in the file.
+        """Lines of a file of native events, as they are; reports and counts the others by their place in the file.
 
         Raises UnreadableFile.
         """
@@ -286,7 +276,7 @@ class HistoryConverter:
                     yield event
 
     def _count_skipped(self, formatted: FormattedFile, number: int, record: bytes, skipped: int) -> None:
-        """Records that are none by design; one of another format only seems so."""
+        """Count records that are not events by design; one of another format is refused."""
         if skipped and record_format(record) not in (None, formatted.format_name):
             self._refuse(formatted, number, MalformedEvent(f"no record of `{formatted.format_name}`"), record)
         else:
@@ -307,7 +297,7 @@ class HistoryConverter:
             other = record_format(raw)
             seems = f"; it looks like `{other}`" if other not in (None, formatted.format_name) else ""
             self.tell(f"{formatted.file.name}, record {number}: {error.reason} - at `{error.path}`{seems}")
-        if self.malformed == 1 and formatted.format_name not in FORMATS_WITHOUT_MAPPING:
+        if self.malformed == 1 and formatted.format_name not in MEDIA_TYPE_FORMATS:
             self.tell(self._advice(formatted))
         if self.malformed == MAX_SHOWN_PROBLEMS:
             self.tell("further records that are not events are only counted")

@@ -1,8 +1,8 @@
 """JSON of any size, cut into its records: arrays, objects behind each other, objects that wrap records.
 
-Brackets and strings are looked at, nothing else: a record that is no JSON inside is cut out like any other, and refused
-by whoever decodes it. Memory holds one record at a time, and an object that wraps records as a whole only where it is
-no larger than a record may be.
+Only brackets and strings are examined: a record with invalid JSON inside is cut out like any other, and its decoder
+refuses it. Memory holds one record at a time, and an object that wraps records as a whole only if it is no larger than
+a record may be.
 """
 
 from __future__ import annotations
@@ -24,15 +24,10 @@ _SCALAR_END = re.compile(rb"[,}\]\s]")
 
 
 class Wrapper(NamedTuple):
-    """Frame around records, where a mapping says it.
+    """Frame around records, if a mapping names one."""
 
-    Attributes:
-        members: names of those that hold them.
-        unwrap: gives the records of an object; itself where it is one.
-    """
-
-    members: tuple[str, ...]
-    unwrap: Callable[[bytes], list[bytes]]
+    members: tuple[str, ...]  # names of those that hold them
+    unwrap: Callable[[bytes], list[bytes]]  # gives the records of an object; itself if it is one
 
 
 NO_WRAPPER = Wrapper((), lambda value: [value])
@@ -117,7 +112,7 @@ class JsonCutter:
         self._at += 1
 
     def _composite(self) -> bytes | None:
-        """The object or array that begins here; None, with nothing taken, where it is larger than a record may be."""
+        """The object or array that begins here; None, with nothing taken, if it is larger than a record may be."""
         depth, scanned = 0, self._at
         while True:
             for token in _TOKEN.finditer(self._text, scanned):
@@ -171,7 +166,7 @@ class JsonCutter:
             self._at = end.start()
 
     def _next_sign(self) -> bytes:
-        """The next byte that is no space; empty at the end of the file."""
+        """The next byte that is not a space; empty at the end of the file."""
         while True:
             space = _SPACE.match(self._text, self._at)
             assert space is not None
@@ -182,14 +177,14 @@ class JsonCutter:
                 return b""
 
     def _sign_within(self) -> bytes:
-        """The next byte that is no space, where the file may not end."""
+        """The next byte that is not a space, in a place where the file may not end."""
         sign = self._next_sign()
         if not sign:
             raise self._broken(_CUT_OFF)
         return sign
 
     def _read_on(self) -> bool:
-        """Read more behind what is left, as much again where that is long; False at the end of the file."""
+        """Read more after what is left, as much again if that is long; False at the end of the file."""
         if self._ended:
             return False
         left = self._text[self._at :]

@@ -2,7 +2,7 @@
 
 gzip, zstd and Parquet are recognised by their first bytes, the rest by the first lines: JSON lines and other lines of a
 log, JSON (an array, an object that wraps records, objects behind each other), CSV with a header. A file with the values
-of a topic is our own: each stands behind its length.
+of a topic is our own: each follows its length.
 """
 
 from __future__ import annotations
@@ -54,23 +54,14 @@ _VALUE_LENGTH = struct.Struct("<I")
 
 
 class RecordFile(NamedTuple):
-    """One file, recognised.
+    """One file, recognised."""
 
-    Attributes:
-        path: where it is.
-        name: as messages call it.
-        packing: what packs it.
-        cutting: how records stand in it.
-        delimiter: of a CSV.
-        wrapper: what an object of records is; None = as exports are.
-    """
-
-    path: Path
-    name: str
-    packing: Packing
-    cutting: Cutting
-    delimiter: str = ","
-    wrapper: Wrapper | None = None
+    path: Path  # where it is
+    name: str  # as messages call it
+    packing: Packing  # what packs it
+    cutting: Cutting  # how records stand in it
+    delimiter: str = ","  # of a CSV
+    wrapper: Wrapper | None = None  # what an object of records is; None = as exports are
 
     @property
     def argument(self) -> str:
@@ -126,7 +117,7 @@ def is_lines(head: bytes, wrapper: Wrapper | None = None) -> bool:
 def log_files(folder: Path) -> list[Path]:
     """Files below a folder whose names are those of logs, in the order of their paths.
 
-    Hidden ones are not among them, nor what an archive or an event log of ours holds: these are named by themselves.
+    Leaves out hidden files, and those of an archive or event log of the service, which are named explicitly.
     """
     paths = [path for path in folder.rglob("*") if _LOG_NAME.fullmatch(path.name) and path.is_file()]
     archives = {mark.parent for mark in folder.rglob(POSITION_FILE)}
@@ -156,7 +147,7 @@ def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | 
             stream = gzip.GzipFile(fileobj=file)
         elif packing == "zstd":
             require_extra("archive", f"{name} is packed with zstd")
-            from ..archive.foreign_tables import open_zstd
+            from ..archive.archive_reader import open_zstd
 
             stream = open_zstd(file)
         yield _WithoutMark(stream, lambda: None if progress is None else progress(file.tell()))
@@ -186,7 +177,7 @@ def _check_text(name: str, head: bytes) -> None:
             raise UnreadableFile(f"{name}: is {what}")
     strange = head.decode("utf-8", "replace").count("\ufffd")  # a few stand in many logs: they are their records' fault
     if b"\0" in head or strange * 10 > len(head):
-        raise UnreadableFile(f"{name}: is no text in UTF-8, and no gzip, zstd or Parquet: no log that can be read")
+        raise UnreadableFile(f"{name}: is neither text in UTF-8 nor gzip, zstd or Parquet: not a log that can be read")
 
 
 def _recognise_cutting(name: str, head: bytes, wrapper: Wrapper | None = None) -> tuple[Cutting, str]:
@@ -202,13 +193,13 @@ def _recognise_cutting(name: str, head: bytes, wrapper: Wrapper | None = None) -
         return "csv", delimiter
     if re.search(r"\.[ct]sv(\.|$)", name):
         raise UnreadableFile(
-            f"{name}: its first line is no header: it must name the columns, each once (`time,agent,action,…`)"
+            f"{name}: its first line is not a header: it must name the columns, each once (`time,agent,action,…`)"
         )
     return "lines", ","
 
 
 def _cutting_of_objects(lines: list[bytes], wrapper: Wrapper | None) -> Cutting:
-    """Lines where one of the first is a whole object that wraps nothing; else JSON."""
+    """Lines if one of the first is a whole object that wraps nothing; else JSON."""
     for line in lines[:5]:
         try:
             members = decode_json(_members.decode, line)
@@ -284,7 +275,7 @@ def _csv_records(stream: Any, delimiter: str, name: str) -> Iterator[CutRecord]:
 
 def _parquet_records(path: Path, name: str) -> Iterator[bytes]:
     require_extra("archive", f"{name} is Parquet")
-    from ..archive.foreign_tables import parquet_rows
+    from ..archive.archive_reader import parquet_rows
 
     return map(row_record, parquet_rows(path))
 
@@ -310,7 +301,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def column_delimiter(lines: Sequence[str]) -> str | None:
-    """The sign between columns if the first of *lines* is a header; None where it is none.
+    """The sign between columns if the first of *lines* is a header; None if it is not.
 
     >>> column_delimiter(["time,who", "1,me"]), column_delimiter(["2025-01-01,a", "2025-01-02,b"])
     (',', None)

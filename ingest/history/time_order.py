@@ -1,7 +1,7 @@
 """Events in the order of their times, however many there are: sorted runs on disk, merged.
 
-Deliveries in batches shuffle events: files of a trail stand by region, buffers of a collector overlap. Order is
-evidence, so histories are brought into it before anybody reads them.
+Deliveries in batches shuffle events: files of a trail are sorted by region, buffers of a collector overlap. Order is
+evidence, so histories are sorted before they are read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_RUNS = 64
 """Runs, each an open file, that are merged into one before there are more."""
 
 TimeReader = Callable[[bytes], int | None]
-"""Gives the microseconds since 1970 of a line; None where it names no time."""
+"""Gives the microseconds since 1970 of a line; None if it names no time."""
 
 
 class _Time(msgspec.Struct):
@@ -36,7 +36,7 @@ _decode_time = msgspec.json.Decoder(_Time).decode
 
 
 def native_microseconds(line: bytes) -> int | None:
-    """Time of a native event; one without an offset counts as UTC, since whoever reads it refuses it anyhow."""
+    """Time of a native event; one without an offset counts as UTC, since its reader refuses it in any case."""
     try:
         at = _decode_time(line).time
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -45,7 +45,7 @@ def native_microseconds(line: bytes) -> int | None:
 
 
 class Disorder:
-    """Counts events that stand behind later ones."""
+    """Counts events that follow later ones."""
 
     def __init__(self, read_time: TimeReader = native_microseconds) -> None:
         self._read_time = read_time
@@ -74,7 +74,7 @@ class Disorder:
         return self._before
 
     def describe(self) -> str:
-        """The count in words."""
+        """The count as text."""
         longest = timedelta(seconds=-(-self.longest_us // 1_000_000))
         return f"{self.late:,} of {self.lines:,} events are out of order, by up to {longest}"
 
@@ -110,7 +110,7 @@ def _time_of(timed: tuple[int, bytes]) -> int:
 def record_time_order(records: Sequence[Record]) -> list[Record]:
     """Records of one delivery by the times of their events; those of one time, and all others, as they came.
 
-    What is no event stands behind the record that it came behind.
+    What is not an event follows the record that it followed.
     """
     disorder = Disorder()
     times = [disorder.place(record.payload if record.kind == RecordKind.EVENT else b"") for record in records]

@@ -33,7 +33,7 @@ from trustwatch.api.settings.enforcement_settings import (
 from trustwatch.api.settings.service_settings import OutgoingSettings
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
-from trustwatch.api.shared_signals.verification_states import VerificationStates
+from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.outgoing_http import connection_error_text, trusted_authorities
 from trustwatch.ingest.settings import Secret

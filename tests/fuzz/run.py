@@ -25,7 +25,7 @@ MAX_RSS_MB: Final = 2_048
 INSTRUMENTED: Final = [
     "jwt",
     "trustwatch.api.access.call_evaluation",
-    "trustwatch.api.events.event_bodies",
+    "trustwatch.api.events.service",
     "trustwatch.api.http.auth",
     "trustwatch_client.argument_origins",
     "trustwatch.ingest.events",

@@ -26,7 +26,8 @@ from jwt.algorithms import OKPAlgorithm
 from trustwatch.api.access.call_answers import read_call_question
 from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.events.admission import RefusedRecords
-from trustwatch.api.events.event_bodies import (
+from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
+from trustwatch.api.events.service import (
     CLOUDEVENT_MEDIA_TYPE,
     EVENT_MEDIA_TYPES,
     decompress_body,
@@ -34,7 +35,6 @@ from trustwatch.api.events.event_bodies import (
     parse_dead_letter,
     parse_foreign_body,
 )
-from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
 from trustwatch.api.http.auth.bearer_tokens import presented_token
 from trustwatch.api.http.auth.client_certificates import certificate_names, read_certificate
 from trustwatch.api.http.auth.proof_of_possession import (

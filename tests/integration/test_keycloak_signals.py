@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from scripts.service_stack import Keycloak
-from trustwatch.ingest.formats.security_event_types import CAEP
+from trustwatch.ingest.formats.received_signals import CAEP
 
 from ..support.nightly import is_nightly
 from ..support.service_process import Service

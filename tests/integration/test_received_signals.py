@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from trustwatch.ingest.formats.security_event_types import CAEP, WISE
+from trustwatch.ingest.formats.received_signals import CAEP, WISE
 
 from ..support.nightly import size
 from ..support.service_process import Service

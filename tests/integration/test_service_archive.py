@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.ingest.archive.archive_reader import raw_lines
-from trustwatch.ingest.archive.arrow_reader import read_vectors
+from trustwatch.ingest.archive.archive_reader import archive_dataset, raw_lines
 
 from ..support.service_checks import child_pid
 
@@ -44,14 +43,14 @@ def test_vectors_are_those_that_were_scored(make_service: Callable[..., Any], ma
     events = [make_event("a", n) for n in range(60)]
     service.send(events[:20])
     folder = service.folder / "vectors"
-    service.wait(lambda: folder.is_dir() and read_vectors(folder).num_rows == 20)
+    service.wait(lambda: folder.is_dir() and archive_dataset(folder, "vectors").count_rows() == 20)
     for module in ("api.archive.vector_worker", "api.service.pipeline_worker"):
         killed = service.wait(lambda: child_pid(service.process.pid, module))  # noqa: B023
         os.kill(killed, signal.SIGKILL)
         service.wait(lambda: child_pid(service.process.pid, module) not in (None, killed))  # noqa: B023
         service.wait(service.is_ready)
     service.send(events[10:])
-    service.wait(lambda: read_vectors(folder).num_rows >= 60)
+    service.wait(lambda: archive_dataset(folder, "vectors").count_rows() >= 60)
     assert service.stop() == 0
     scores = service.folder / "scores.jsonl"
     history = service.folder / "history.jsonl"
@@ -59,7 +58,7 @@ def test_vectors_are_those_that_were_scored(make_service: Callable[..., Any], ma
     options = ("--model", str(world.model), "--settings", str(service.settings), "--out", str(scores), "--json")
     told = json.loads(service.run("replay", str(history), *options).stdout)
     assert told["events"] == 60
-    table = read_vectors(folder)
+    table = archive_dataset(folder, "vectors").to_table()
     found = {row["id"]: row for row in table.to_pylist()}
     assert len(found) == table.num_rows == 60
     for line in map(json.loads, scores.read_text().splitlines()):

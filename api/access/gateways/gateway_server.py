@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, STEP_UP, UNDECIDED
 from trustwatch.scoring.policy.book import LivePolicy
 
-from ...events.proof_reports import ProofReports
+from ...events.audit_sink import ProofReports
 from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier
 from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
 from ...http.refused_callers import RefusedCallers

@@ -22,7 +22,7 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.settings import Secret
 
 from ... import clock
-from ...events.proof_reports import ProofReports
+from ...events.audit_sink import ProofReports
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof, TokenBinding
 from ...http.auth.token_verification import MAX_TOKEN_BYTES, InvalidToken, UnknownKey, unverified_issuer

@@ -13,8 +13,7 @@ from starlette.responses import Response
 from trustwatch.ingest.errors import Unavailable
 
 from ...alerts.service import AlertService
-from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceReport
-from ...events.source_silence import SilenceDetector
+from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceDetector, SilenceReport
 from ...http.auth.callers import AuthenticatedCaller
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.runtime import Runtime

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from trustwatch.ingest.formats.security_event_types import CAEP, STREAM_UPDATED, VERIFICATION, WISE
+from trustwatch.ingest.formats.received_signals import CAEP, STREAM_UPDATED, VERIFICATION, WISE
 
 from ...policy.access_evaluation import LEVEL_CLAIM
 from ...records.agents import RiskLevel

@@ -195,7 +195,7 @@ def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypa
     """Of the vectors' archive: upkeep in between, once it is overdue."""
     time, steps = Clock(monkeypatch), 200
     done: list[float] = []
-    monkeypatch.setattr("trustwatch.ingest.archive.vector_archive.VectorArchive.archive_next_file", lambda _: True)
+    monkeypatch.setattr("trustwatch.ingest.archive.event_archive.VectorArchive.archive_next_file", lambda _: True)
     monkeypatch.setattr(ArchiveMaintenance, "_merge_one", lambda _: bool(done.append(time.now)))
 
     class Busy:

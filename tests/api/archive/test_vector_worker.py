@@ -18,9 +18,9 @@ from trustwatch.api.service.pipeline_worker import start_vector_collector
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import data_files
-from trustwatch.ingest.archive.arrow_reader import read_vectors
+from trustwatch.ingest.archive.archive_reader import archive_dataset
+from trustwatch.ingest.archive.event_archive import VectorArchive
 from trustwatch.ingest.archive.file_merging import merge_small_files
-from trustwatch.ingest.archive.vector_archive import VectorArchive
 from trustwatch.ingest.archive.vector_spool import VectorFrame, encode_frame
 
 PARTITION = 3
@@ -67,7 +67,7 @@ class Worker:
 
 def offsets(archive: Path) -> Sequence[int]:
     """All that readers find."""
-    return sorted(read_vectors(archive)["offset"].to_pylist())
+    return sorted(archive_dataset(archive, "vectors").to_table()["offset"].to_pylist())
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])

@@ -234,7 +234,7 @@ def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(CorruptLog, match="after the end of the log"):
         archive_all(tmp_path / "other", tmp_path / "archive")
     next((tmp_path / "archive").rglob("*.parquet")).write_bytes(b"PAR1")
-    with pytest.raises(ConfigError, match="can not be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         list(raw_lines(tmp_path / "archive"))
     (tmp_path / "archive" / "_position.json").write_text("{}")
     with pytest.raises(CorruptLog, match="does not say"):

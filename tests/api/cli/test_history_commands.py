@@ -215,7 +215,7 @@ def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) ->
         (("replay", history.day, "--model", tmp_path / "m", *out), str(tmp_path / "m")),
         (("replay", history.day, "--model", history.model, "--out", tmp_path / "no" / "dir"), "no/dir"),
         (("simulate", "--out", tmp_path / "no" / "dir"), "no/dir"),
-        (("replay", noise, "--model", history.model, *out), "no text in UTF-8"),
+        (("replay", noise, "--model", history.model, *out), "neither text in UTF-8 nor gzip"),
         (("replay", text, "--model", history.model, *out), "record 1 is a line of text"),
         (("replay", text, "--format", "native", "--model", history.model, *out), "no record of it is an audit event"),
     ]

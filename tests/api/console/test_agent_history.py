@@ -153,7 +153,7 @@ def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with rewrite_lock(tmp_path):
         found = load_event_history(EventLocations(tmp_path / "log", tmp_path), BOT, DecisionMoment(), ())
     assert found.busy and "being rewritten" in found.trouble and not found.whole
-    monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.latest_events", None)
+    monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.archive_reader", None)
     assert "not installed" in trouble(tmp_path)
 
 

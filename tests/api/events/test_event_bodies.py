@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from trustwatch.api.events.event_bodies import (
+from trustwatch.api.events.intake_limits import BodyTooLarge
+from trustwatch.api.events.service import (
     JSON_MEDIA_TYPE,
     MAX_BODY_BYTES,
     decompress_body,
     parse_foreign_body,
     parse_foreign_dead_letter,
 )
-from trustwatch.api.events.intake_limits import BodyTooLarge
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 

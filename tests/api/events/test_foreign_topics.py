@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
-from trustwatch.api.events.foreign_topics import (
+from trustwatch.api.events.worker import (
     MAX_DEAD_LETTER_VALUE_BYTES,
     MAX_TURN_RECORDS,
     ForeignTopicReader,

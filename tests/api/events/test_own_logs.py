@@ -148,7 +148,7 @@ def test_a_format_is_tried_by_its_name(own: Path) -> None:
     assert done.exit_code == 0 and "record 1 of" in done.stdout
     assert "record 7 of" in done.stdout and ": skipped: `when` gives nothing" in done.stdout
     keycloak = run("mapping", "try", "keycloak", LINES / "keycloak_26.7.3.log")
-    assert "skipped: it is no audit event of an agent" in keycloak.stdout
+    assert "skipped: it is not an audit event of an agent" in keycloak.stdout
     piped = run("mapping", "try", "kong", "-", stdin=b'{"a": 1}\nnone\n')
     assert piped.exit_code == 1 and "record 2 of standard input: refused: not a JSON object" in piped.stdout
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from trustwatch.api.events.ingest_status import SilenceReport
-from trustwatch.api.events.source_silence import SilenceAlerter, silence_watched_sources
+from trustwatch.api.events.ingest_status import SilenceAlerter, SilenceReport, silence_watched_sources
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
@@ -145,7 +144,7 @@ def test_while_the_store_is_away_it_is_said_once_and_told_later(site: SilencePro
     with capture_logs() as logs:
         for _ in range(3):
             look(process, "topic", "edge", silent=True, last_ms=0)
-    assert [one["event"] for one in logs] == ["silence of sources can not be told"]
+    assert [one["event"] for one in logs] == ["silence of sources cannot be reported"]
     site.store.outbox.enqueue_silence = real  # type: ignore[method-assign]
     look(process, "topic", "edge", silent=True, last_ms=0)
     assert len(site.alerts()) == 1

@@ -282,7 +282,7 @@ def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> 
     assert [one.erasure_id for one in passed] == ["E0", "E1"]
     assert told["E1"] == ""
     assert "waits for archives" in told["E0"]
-    assert "parquet: can not be read" in told["E0"]
+    assert "parquet: cannot be read" in told["E0"]
     for path in day.iterdir():
         path.unlink()
     local._retry_at.clear()  # half a minute later

@@ -20,8 +20,7 @@ from trustwatch.api.shared_signals import signal_poller
 from trustwatch.api.shared_signals import slice as slice_module
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
-from trustwatch.api.shared_signals.transmitter_context import key_folder
-from trustwatch.api.shared_signals.verification_states import VerificationStates
+from trustwatch.api.shared_signals.transmitter_context import VerificationStates, key_folder
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings

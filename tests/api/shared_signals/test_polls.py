@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from trustwatch.ingest.formats.security_event_types import STREAM_UPDATED, VERIFICATION
+from trustwatch.ingest.formats.received_signals import STREAM_UPDATED, VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE, SESSION_REVOKED
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, Position

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from trustwatch.ingest.formats.security_event_types import STREAM_UPDATED, VERIFICATION
+from trustwatch.ingest.formats.received_signals import STREAM_UPDATED, VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
 

@@ -18,8 +18,8 @@ import pytest
 
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
-from trustwatch.api.shared_signals.verification_states import VerificationStates
-from trustwatch.ingest.formats.security_event_types import CAEP, RISC
+from trustwatch.api.shared_signals.transmitter_context import VerificationStates
+from trustwatch.ingest.formats.received_signals import CAEP, RISC
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD

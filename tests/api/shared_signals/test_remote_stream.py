@@ -17,9 +17,9 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals import commands
 from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, StreamNotKept, metadata_url
-from trustwatch.api.shared_signals.verification_states import VerificationStates
+from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.formats.security_event_types import CAEP, RISC, VERIFICATION, WISE
+from trustwatch.ingest.formats.received_signals import CAEP, RISC, VERIFICATION, WISE
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
@@ -488,7 +488,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (refused.exit_code, "expected JSON such as" in refused.output.replace("\n", " ")) == (2, True)
     assert "stream s0" in run("keep", "idp", "--replace").stderr
     assert "removed" in run("delete", "idp").stderr
-    assert "no stream of ours" in run("delete", "idp").stderr
+    assert "we have no stream there" in run("delete", "idp").stderr
     for name in ("by-hand", "nobody"):
         refused = run("keep", name)
         assert refused.exit_code == 1

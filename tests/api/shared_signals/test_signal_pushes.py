@@ -16,8 +16,8 @@ import pytest
 from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.api.shared_signals import signal_receiver
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.formats.security_event_types import CAEP, SSF, WISE
-from trustwatch.ingest.formats.token_ids import token_id_digest
+from trustwatch.ingest.formats.expressions import token_id_digest
+from trustwatch.ingest.formats.received_signals import CAEP, SSF, WISE
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
 from ...support.shared_signals import ForeignTransmitter

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.ingest.formats.security_event_types import VERIFICATION
+from trustwatch.ingest.formats.received_signals import VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, RISK_LEVEL_CHANGE, SESSION_REVOKED
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from trustwatch.api.http.auth.sealed_secrets import BrokenSeal, SecretSealer
-from trustwatch.api.shared_signals.transmitter_context import KEY_FOLDER
-from trustwatch.api.shared_signals.verification_states import VerificationStates
-from trustwatch.ingest.formats.security_event_types import VERIFICATION
+from trustwatch.api.shared_signals.transmitter_context import KEY_FOLDER, VerificationStates
+from trustwatch.ingest.formats.received_signals import VERIFICATION
 
 from ...support.signal_reception import Reception, refused
 

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from trustwatch.ingest.archive import archive_erasure, archive_files
-from trustwatch.ingest.archive.archive_erasure import FileErasureCount, erase_files
+from trustwatch.ingest.archive import archive_files, file_merging
 from trustwatch.ingest.archive.archive_files import event_folder, write_archive_file
 from trustwatch.ingest.archive.event_archive import event_table
+from trustwatch.ingest.archive.file_merging import FileErasureCount, erase_files
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_erasure import ErasureSubject
@@ -102,7 +102,7 @@ def test_a_principal_is_replaced(archive: Path) -> None:
 
 def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole files stay at every moment, and the next call ends the work."""
-    real, calls = archive_erasure.replace_file, []
+    real, calls = file_merging.replace_file, []
 
     def refusing(path: Path, content: Any) -> None:
         calls.append(path)
@@ -110,7 +110,7 @@ def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch)
             raise OSError("disk full")
         real(path, content)
 
-    monkeypatch.setattr(archive_erasure, "replace_file", refusing)
+    monkeypatch.setattr(file_merging, "replace_file", refusing)
     with pytest.raises(OSError, match="disk full"):
         erase_files(archive, "events", CANARY, {0: 5})
     assert {row["agent_id"] for row in rows(archive)} == {"canary", "other", "third"}
@@ -134,7 +134,7 @@ def test_a_damaged_file_is_named(archive: Path, damage: str) -> None:
         path.write_bytes(path.read_bytes()[:-20] if damage == "cut" else b"")
     before = path.read_bytes()
     for dry in (True, False):
-        with pytest.raises(ConfigError, match="restore it from a back-up") as told:
+        with pytest.raises(ConfigError, match="restore it from a backup") as told:
             erase_files(archive, "events", CANARY, {0: 5}, dry=dry)
         assert str(path) in str(told.value)
     assert path.read_bytes() == before

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,8 +19,7 @@ from trustwatch.ingest.archive.archive_files import (
     rewrite_lock,
     superseded_files,
 )
-from trustwatch.ingest.archive.archive_reader import raw_lines
-from trustwatch.ingest.archive.arrow_reader import RowSelection, event_batches, read_events
+from trustwatch.ingest.archive.archive_reader import archive_dataset, raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.archive.file_merging import merge_small_files
 from trustwatch.ingest.errors import ConfigError
@@ -177,13 +177,17 @@ def test_events_are_found_by_time_tenant_and_agent(directory: Path) -> None:
     since, until = (datetime.fromtimestamp(START_MS / 1000 + n * 864, UTC) for n in (50, 150))
     for file in data_files(directory, tenant="globex"):
         file.path.write_bytes(b"PAR1")
-    wanted = RowSelection(since, until, ["acme"], [f"agent-{n}" for n in range(3)], ["offset", "raw"])
-    table = read_events(directory, wanted)
+    mine = (
+        (pc.field("time") >= since)
+        & (pc.field("time") < until)
+        & pc.field("agent_id").isin([f"agent-{n}" for n in range(3)])
+    )
+    table = archive_dataset(directory, "events", since, until, "acme").to_table(["offset", "raw"], mine)
     expected = [n for n in range(50, 150) if n % 2 == 0 and n % 7 < 3]
     assert table["offset"].to_pylist() == expected
     assert table["raw"].to_pylist() == [event(n) for n in expected]
-    with pytest.raises(ConfigError, match="can not be read"):
-        list(event_batches(directory))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        archive_dataset(directory)
     for file in data_files(directory, tenant="globex"):
         file.path.unlink()
     found = [json.loads(line)["id"] for line in raw_lines(directory, since, until)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
+from trustwatch.ingest.archive.archive_reader import AgentEventQuery, LookupLimits, latest_events
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
-from trustwatch.ingest.archive.latest_events import AgentEventQuery, LookupLimits, latest_events
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.events import decode_event
 

@@ -12,11 +12,12 @@ import msgspec
 import numpy as np
 import pandas
 import polars
+import pyarrow.compute as pc
 import pytest
 
 from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
-from trustwatch.ingest.archive.arrow_reader import RowSelection, TooManyRows, read_vectors, vector_batches
-from trustwatch.ingest.archive.vector_archive import VectorArchive
+from trustwatch.ingest.archive.archive_reader import archive_dataset
+from trustwatch.ingest.archive.event_archive import VectorArchive
 from trustwatch.ingest.archive.vector_spool import (
     CLOSED_SUFFIX,
     VectorFrame,
@@ -240,11 +241,11 @@ def test_a_crash_between_file_and_spool_doubles_nothing(
             except KeyboardInterrupt:
                 assert closed_spool_files(writer.directory)
     assert step == 4  # two dates, two tenants
-    assert sorted(read_vectors(tmp_path / "vectors")["offset"].to_pylist()) == list(range(300))
+    assert sorted(archive_dataset(tmp_path / "vectors", "vectors").to_table()["offset"].to_pylist()) == list(range(300))
 
 
 def test_rows_are_found_by_time_tenant_and_agent(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
-    """A table with what was asked for, and no more than was allowed; features that a file lacks are null."""
+    """Features that a file lacks are null."""
     writer = spool()
     writer.append([encode_frame(frame(0, 300))], 300)
     writer.roll()
@@ -253,18 +254,15 @@ def test_rows_are_found_by_time_tenant_and_agent(spool: Callable[..., VectorSpoo
     drained(archive_of(tmp_path))
     folder = tmp_path / "vectors"
     since, until = (datetime.fromtimestamp(START_MS / 1000 + n * 432, UTC) for n in (100, 250))
-    found = read_vectors(folder, RowSelection(since, until, ["globex/eu"], ["agent-1", "agent-2"], ["offset", "pace"]))
+    mine = (pc.field("time") >= since) & (pc.field("time") < until) & pc.field("agent_id").isin(["agent-1", "agent-2"])
+    found = archive_dataset(folder, "vectors", since, until, "globex/eu").to_table(["offset", "pace"], mine)
     expected = [n for n in range(100, 250) if n % 2 == 1 and n % 7 in (1, 2)]
-    assert found.column_names == ["offset", "pace"] and sorted(found["offset"].to_pylist()) == expected
-    whole = read_vectors(folder)
+    assert sorted(found["offset"].to_pylist()) == expected
+    whole = archive_dataset(folder, "vectors").to_table()
     assert whole.num_rows == 400 and whole["new"].null_count == 300
-    assert read_vectors(folder, RowSelection(tenants=["nobody"])).num_rows == 0
-    with pytest.raises(TooManyRows, match="more than 399 rows"):
-        read_vectors(folder, most_rows=399)
-    with pytest.raises(ConfigError, match="no column nonsense"):
-        list(vector_batches(folder, RowSelection(columns=["nonsense"])))
+    assert archive_dataset(folder, "vectors", tenant="nobody").count_rows() == 0
     with pytest.raises(ConfigError, match="no such folder"):
-        read_vectors(tmp_path / "nowhere")
+        archive_dataset(tmp_path / "nowhere", "vectors")
 
 
 def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
@@ -275,7 +273,7 @@ def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., Vect
     drained(archive_of(tmp_path, named=True))
     files = data_files(tmp_path / "vectors", "vectors")
     assert {(file.partition, file.first, file.end) for file in files} == {(1, 0, 50), (2, 10, 20)}
-    table = read_vectors(tmp_path / "vectors")
+    table = archive_dataset(tmp_path / "vectors", "vectors").to_table()
     assert sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)) == [
         *((1, n) for n in range(50)),
         *((2, n) for n in range(10, 20)),
@@ -292,7 +290,7 @@ def test_a_record_that_nobody_can_read_holds_up_no_other(
     writer.append([encode_frame(odd._replace(payloads=payloads))], 3)
     writer.close()
     assert drained(archive_of(tmp_path)).rows_written == 2
-    assert sorted(read_vectors(tmp_path / "vectors")["pace"].to_pylist()) == [0.0, 2.0]
+    assert sorted(archive_dataset(tmp_path / "vectors", "vectors").to_table()["pace"].to_pylist()) == [0.0, 2.0]
 
 
 def test_what_a_crash_left_half_written_goes_at_the_start(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 
 from trustwatch.ingest.errors import MalformedEvent
-from trustwatch.ingest.formats.format_registry import create_parser
-from trustwatch.ingest.history.format_detection import record_format
+from trustwatch.ingest.formats.format_registry import create_parser, record_format
 from trustwatch.ingest.history.record_files import recognise_file
 
 from ...support.format_samples import audit_log_records, event_rows, one, taken

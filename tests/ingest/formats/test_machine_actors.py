@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from trustwatch.ingest.formats.format_registry import create_parser
-from trustwatch.ingest.formats.mapping_trial import try_records
-from trustwatch.ingest.formats.record_mapping import MultiKindParser
+from trustwatch.ingest.formats.record_mapping import MultiKindParser, try_records
 
 from ...support.format_samples import audit_log_records, event_rows, one, taken
 

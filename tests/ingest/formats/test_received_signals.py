@@ -10,8 +10,12 @@ import pytest
 
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.received_signals import (
+    CAEP,
+    RISC,
     RISK_CLAIM,
     SIGNAL_RULES,
+    SSF,
+    WISE,
     SignalRule,
     SignalSubject,
     build_signal_event,
@@ -19,7 +23,6 @@ from trustwatch.ingest.formats.received_signals import (
     read_signal_subjects,
     signal_rows,
 )
-from trustwatch.ingest.formats.security_event_types import CAEP, RISC, SSF, WISE
 from trustwatch.scoring.policy.access_evaluation import LEVEL_CLAIM
 
 from ...support.checkout import ROOT

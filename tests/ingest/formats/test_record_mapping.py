@@ -9,9 +9,9 @@ import pytest
 
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.formats.expressions import MEMBER_KINDS
 from trustwatch.ingest.formats.format_presets import GATEWAY_FORMATS
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
-from trustwatch.ingest.formats.member_kinds import MEMBER_KINDS
 from trustwatch.ingest.formats.raw_records import ParserBudget, TooManyRecords
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
+from trustwatch.ingest.formats.format_registry import SIGNS, describe_record, most_common_format, record_format
 from trustwatch.ingest.formats.history_decoding import RecordOwner
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 from trustwatch.ingest.history.conversion import (
@@ -21,7 +22,6 @@ from trustwatch.ingest.history.conversion import (
     read_mapping,
     total_bytes,
 )
-from trustwatch.ingest.history.format_detection import SIGNS, describe_record, most_common_format, record_format
 from trustwatch.ingest.history.time_order import in_time_order
 
 from ...support.format_samples import (

@@ -91,7 +91,7 @@ def test_lines_of_a_csv_may_end_in_a_carriage_return_alone(tmp_path: Path) -> No
     path.write_bytes(b"at,who\r1,me\r2,you\r")
     assert parsed(path) == [{"at": "1", "who": "me"}, {"at": "2", "who": "you"}]
     path.write_bytes(b"at,who\n1\r2,you\n3,me\n")
-    with pytest.raises(UnreadableFile, match="its first line is no header"):
+    with pytest.raises(UnreadableFile, match="its first line is not a header"):
         parsed(path)
 
 
@@ -99,7 +99,7 @@ def test_a_cell_beyond_every_bound_is_told(tmp_path: Path) -> None:
     """A quote that nobody closed takes the rest of the file."""
     path = tmp_path / "export.csv"
     path.write_bytes(b'"' + b"x" * (csv.field_size_limit() + 1))
-    with pytest.raises(UnreadableFile, match="its first line is no header"):
+    with pytest.raises(UnreadableFile, match="its first line is not a header"):
         parsed(path)
 
 
@@ -134,12 +134,12 @@ def test_rows_of_parquet_are_objects(tmp_path: Path) -> None:
         (gzip.compress(LINES, mtime=0)[:-12], "end-of-stream"),
         (gzip.compress(LINES, mtime=0) + b"more", "Not a gzipped file"),
         (json.dumps({"Records": RECORDS})[:-9].encode(), ", record 1: the file ends in the middle of it"),
-        (bytes(range(256)), "no text in UTF-8"),
-        (b"a\0b\n", "no text in UTF-8"),
+        (bytes(range(256)), "neither text in UTF-8 nor gzip"),
+        (b"a\0b\n", "neither text in UTF-8 nor gzip"),
         (LINES.decode().encode("utf-16"), "UTF-16: write it as UTF-8"),
         (b"PK\x03\x04...", "a zip archive: unpack it first"),
-        (b"1,2\n3,4\n", "its first line is no header"),
-        (b"a,a\n3,4\n", "its first line is no header"),
+        (b"1,2\n3,4\n", "its first line is not a header"),
+        (b"a,a\n3,4\n", "its first line is not a header"),
     ],
 )
 def test_what_can_not_be_read_is_told(tmp_path: Path, content: bytes, told: str) -> None:
@@ -156,7 +156,7 @@ def test_a_few_bytes_that_are_no_text_are_the_fault_of_their_record(tmp_path: Pa
     path.write_bytes(LINES + b'{"a": "\xff\xfe"}\n')
     assert len(list(recognise_file(path).records())) == 3
     path.write_bytes(bytes(range(1, 256)) * 9)
-    with pytest.raises(UnreadableFile, match="no text in UTF-8"):
+    with pytest.raises(UnreadableFile, match="neither text in UTF-8 nor gzip"):
         recognise_file(path)
 
 

@@ -12,8 +12,7 @@ import httpx2
 import pytest
 
 from trustwatch.ingest.archive.archive_files import read_positions
-from trustwatch.ingest.archive.archive_reader import raw_lines
-from trustwatch.ingest.archive.arrow_reader import read_events, read_vectors
+from trustwatch.ingest.archive.archive_reader import archive_dataset, raw_lines
 
 from ...support.distributed_testbed import PARTITIONS, archive_reaches, wait
 from ...support.service_checks import child_pid
@@ -52,7 +51,7 @@ def test_every_event_once_though_the_archiver_is_killed(make_rig: Any, kafka: An
     wanted = Counter(json.loads(record.payload)["id"] for record in producer.records)
     archived = [json.loads(line)["id"] for line in raw_lines(folder)]
     assert Counter(archived) == wanted
-    events, vectors = read_events(folder), read_vectors(rig.folder / "vectors")
+    events, vectors = archive_dataset(folder).to_table(), archive_dataset(rig.folder / "vectors", "vectors").to_table()
     assert places(events) == places(vectors)
     assert vectors["p_value"].null_count == 0
     assert "Traceback" not in archiver.log() + worker.log()

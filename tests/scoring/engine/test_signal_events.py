@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.formats.received_signals import build_signal_event, find_signal_rule, read_signal_subjects
-from trustwatch.ingest.formats.security_event_types import CAEP
+from trustwatch.ingest.formats.received_signals import CAEP, build_signal_event, find_signal_rule, read_signal_subjects
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.records.agents import RiskLevel
 

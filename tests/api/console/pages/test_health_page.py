@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.events.ingest_status import ForeignTopicReport, IngestReport, IngestStatus, SilenceReport
-from trustwatch.api.events.source_silence import SilenceDetector
+from trustwatch.api.events.ingest_status import (
+    ForeignTopicReport,
+    IngestReport,
+    IngestStatus,
+    SilenceDetector,
+    SilenceReport,
+)
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.topic_settings import ForeignTopicSettings
