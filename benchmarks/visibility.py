@@ -179,7 +179,11 @@ def measure_probes(
 
 
 def _start(what: str, kafka: KafkaClientSettings, *more: str) -> subprocess.Popen[str]:
-    chosen = {"bootstrap_servers": kafka.bootstrap_servers, "client": kafka.client, "names": kafka.topic_names}
+    chosen = {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "client": kafka.client,
+        "names": kafka.topic_names._asdict(),
+    }
     told = msgspec.json.encode(chosen).decode()
     command = [sys.executable, "-m", "benchmarks.visibility", what, told, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
