@@ -143,6 +143,7 @@ def apply_worker_report(status: PipelineStatus, update: PipelineUpdate, *, answe
         status.apply_report(update, clock.now_ms())
 
 
+@dataclass(eq=False)
 class EmbeddedBackend(EventBackend):
     """The log below the data directory; one pipeline process, which reports what it commits."""
 

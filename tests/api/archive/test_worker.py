@@ -226,7 +226,7 @@ def test_retention_removes_whole_dates(tmp_path: Path) -> None:
 
 def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
     """No archive, a position that is none, an archive ahead of its log, a damaged file."""
-    with pytest.raises(ConfigError, match="no archive"):
+    with pytest.raises(ConfigError, match="not an archive"):
         list(raw_lines(tmp_path))
     fill(tmp_path / "data", 60)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
