@@ -18,8 +18,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         agent_id, issuer, tenant: together the agent's key at the service.
-        agent_type, capabilities: count only where the sender is `trusted` in the service's settings.
-        principal: on whose behalf; None = nobody's but its own.
+        agent_type, capabilities: used only if the sender is `trusted` in the service's settings.
+        principal: on whose behalf it acts; None = its own.
         delegation: actors, the current one first.
         scopes: of its token.
         token_id: `fingerprint` of the token's `jti`, never the token.
@@ -44,10 +44,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     auth_time: float | None = None
 
     def add_to_event(self, event: AuditEvent) -> AuditEvent:
-        """*event* with what is known of the caller.
+        """Return *event* with the caller's members.
 
-        Not with the scopes and the lifetime of its token: where Trustwatch narrows or shortens tokens both follow from
-        its own verdicts, and would look like a change of the agent's habits.
+        Scopes and lifetime of its token are left out. If Trustwatch restricts tokens, they follow from its verdicts and
+        would look like a change of the agent's habits.
         """
         return msgspec.structs.replace(
             event,
@@ -64,7 +64,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def add_to_call(self, call: Call) -> Call:
-        """*call* with what is known of the caller, if the call does not say it itself."""
+        """Return *call* with the caller's members that it does not name itself."""
         missing = {name: value for name, value in self._details().items() if getattr(call, name) is None}
         return msgspec.structs.replace(call, **missing)
 
@@ -80,15 +80,14 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 def caller_from_claims(
     claims: Mapping[str, Any], *, tenant: str | None = None, tenant_claim: str = "organization_id"
 ) -> Caller | None:
-    """Caller named by verified claims of a JWT or of introspection; None where they name none.
+    """Return the caller that verified claims of a JWT or of introspection name, or None.
 
     The agent is the current actor: the outermost `act` (RFC 8693), else `client_id`, `azp` or `cid`, else `sub`.
-        Earlier
-    actors inform and decide nothing.
+    Earlier actors decide nothing.
 
     Args:
-        claims: verified by you, with the proof of what `cnf` binds the token to. An unverified token here lets anybody
-            act as anybody.
+        claims: verified by you, with the proof of what `cnf` binds the token to. An unverified token lets any
+            client act as any agent.
         tenant: of every caller; else `tenant_claim` names it.
     """
     actors = _delegation_actors(claims)

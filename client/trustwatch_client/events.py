@@ -58,7 +58,7 @@ def check_content(event: Mapping[str, object]) -> None:
 
 
 def _check_arguments(value: object) -> None:
-    """Check names and actions; the schema admits nothing but a keyed hash beside them."""
+    """Check names and actions; the schema allows only a keyed hash in addition."""
     for at, argument in enumerate(value if isinstance(value, list) else ()):
         for name in ("name", "from_action"):
             _check_texts(argument.get(name), f"$.arguments[{at}].{name}")
@@ -125,7 +125,7 @@ Origin = Literal["prompt", "system", "tool", "unseen"]
 CausedBy = Literal["trustwatch"]
 
 DENIED_BY_TRUST = "ext_authz_denied"
-"""`error` of a denial that the service's own answer caused: with outcome `denied` it is no behaviour of the agent."""
+"""`error` of a denial that the service's own answer caused: with outcome `denied` it is not behavior of the agent."""
 TRUST_UNAVAILABLE = "trustwatch_unavailable"
 """`error` of a request refused since the service did not answer: with outcome `error` no agent did that."""
 
@@ -189,7 +189,7 @@ class Resource(EventPart):
 
 
 class Scopes(EventPart):
-    """OAuth scopes asked for and given."""
+    """Requested and granted OAuth scopes."""
 
     requested: Annotated[EventNames | None, member("scopes that were requested", ["payments:write"])] = None
     granted: Annotated[EventNames | None, member("scopes that were granted", ["payments:write"])] = None
@@ -246,14 +246,14 @@ class CallDetails(EventPart, kw_only=True):
 
 
 class Call(CallDetails, kw_only=True):
-    """A call before it is made, which `CallVerdicts.evaluate` asks about."""
+    """A call before it is made, for `CallVerdicts.evaluate`."""
 
     action: Annotated[EventId, member("what is to be done, by name", "process_payment")]
     type: Annotated[CallType, member("kind of the call", "tool.call")] = "tool.call"
 
 
 class AuditEvent(CallDetails, kw_only=True):
-    """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
+    """One record of what an agent did or requested. Units: `time` UTC, bytes, milliseconds."""
 
     time: Annotated[datetime, member("when it happened, RFC 3339 with offset", "2026-11-24T22:23:14.123Z")]
     agent: Annotated[Agent, member("who acted")]
@@ -298,13 +298,13 @@ _event_decoder = msgspec.json.Decoder(AuditEvent)
 
 
 def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, bytes]:
-    """Id and JSON of *event*; a missing id is made up, so that sending it twice is one event.
+    """Id and JSON of *event*; a missing id is generated, so that sending it twice is one event.
 
     Args:
-        source: where the event names none.
+        source: of an event that names none.
 
     Raises:
-        ContentRefused: it holds a token, a credential or a body.
+        ContentRefused: it has a token, a credential or a body.
         ValueError: a member is of the wrong kind or too long, or the time has no offset.
     """
     if not isinstance(event.time, datetime) or event.time.tzinfo is None:

@@ -1,4 +1,4 @@
-"""Settings of look-ups and of the event sender. Everything has a bound."""
+"""Settings of look-ups and of the event sender. Everything is bounded."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of risk look-ups.
 
     Attributes:
-        fail_mode: what happens without an answer; it has no default, since nobody else can know. `open`: *unknown* with
-            its policy, marked `fail_open`. `closed`: `TrustUnavailable`. `last_known`: what the service said last, if
-            that is not older than `last_known_s`, else as `without_last_known` says.
+        fail_mode: what happens without an answer; it has no default. `open`: *unknown* with its policy, marked
+            `fail_open`. `closed`: `TrustUnavailable`. `last_known`: the last answer, if it is not older than
+            `last_known_s`, else as in `without_last_known`.
         last_known_s: s, from 0.
         without_last_known: `open` or `closed`.
         budget_s: s, a look-up takes no longer than this; a late answer still reaches the cache.
-        request_timeout_s: s, a request may go on for so long after those who asked have left.
-        cache_s: s, an answer is given again for so long, and never past its `expires_at`; stale answers are not kept. 0
-            asks each time. It delays what the service says by as much.
-        cache_size: answers kept; the one not asked for longest makes room.
-        accept_stale: false treats an answer that says `stale` as no answer.
+        request_timeout_s: s, a request may take so long, although its callers have left.
+        cache_s: s, for which an answer is cached, never past its `expires_at`; stale answers are not cached. 0 queries
+            each time. Changes of risk are seen as much later.
+        cache_size: answers kept; the least recently used one makes room.
+        accept_stale: false treats a `stale` answer as a missing one.
         unknown_policy: the policy of *unknown* in open answers.
-        pause_s: s, after a failure nobody asks for so long, or as `Retry-After` says: a dead service costs no budget.
-        max_in_flight: agents asked for at one time; more are `busy`.
-        workers: threads that ask (sync client).
+        pause_s: s, for which no request is made after a failure, or as in `Retry-After`.
+        max_in_flight: agents queried at one time; more are `busy`.
+        workers: threads that send requests (`TrustClient`).
     """
 
     fail_mode: FailMode
@@ -58,12 +58,12 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the event sender.
 
     Attributes:
-        source: `source` of events that name none; with it and the id an event is known again.
-        queue_size: events that wait; when full the oldest is dropped and counted.
-        batch_events, batch_bytes: most of one request.
-        linger_s: s, a batch waits so long for company.
+        source: `source` of events that name none; with the id it identifies an event.
+        queue_size: events that wait; if it is full, the oldest is dropped and counted.
+        batch_events, batch_bytes: limits of one request.
+        linger_s: s, for which a batch waits for more events.
         request_timeout_s: s.
-        backoff_s, backoff_most_s: s, first and longest wait between attempts, each drawn at random up to it.
+        backoff_s, backoff_most_s: s, first and longest wait between attempts; each wait is random up to its bound.
     """
 
     source: str | None = None
@@ -81,14 +81,14 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
         _require_not_negative(self, "linger_s")
         if self.batch_events > 10_000 or self.batch_bytes > 8 << 20:
-            raise ValueError("batch_events is at most 10,000 and batch_bytes at most 8 MiB: the service takes no more")
+            raise ValueError("batch_events is at most 10,000 and batch_bytes at most 8 MiB, as in the service")
 
 
 def validate_url(url: str, *, insecure_http: bool = False) -> str:
-    """*url* without a trailing slash.
+    """Return *url* without a trailing slash.
 
     Raises:
-        ValueError: it is no http(s) URL, or would send tokens in clear to another machine.
+        ValueError: it is not an http(s) URL, or would send tokens in clear text to another machine.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:

@@ -169,7 +169,6 @@ def test_a_stream_is_one_event_too(make: Callable[..., GuardedA2aAgent]) -> None
 
 
 def test_other_methods_and_errors(make: Callable[..., GuardedA2aAgent]) -> None:
-    """The error is the agent's, and reaches it as it did before."""
     world = make(ScriptedAnswer(CALM))
 
     async def work(client: Client) -> None:
@@ -228,7 +227,6 @@ def test_who_names_no_agent_passes_untold(make: Callable[..., GuardedA2aAgent]) 
 
 
 def test_every_method_of_the_sdk_is_watched() -> None:
-    """A new one in the interface would pass unseen."""
     from a2a.server.request_handlers import RequestHandler
     from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
 

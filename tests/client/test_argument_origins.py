@@ -19,8 +19,8 @@ from trustwatch_client.argument_origins import (
     OriginLimits,
     keyed_fingerprint,
 )
-from trustwatch_client.counters import Counters
 from trustwatch_client.events import EventArgument
+from trustwatch_client.service_connection import Counters
 
 KEY = b"k" * 32
 WORDS = [f"{a}{b}" for a in ("lorem", "ipsum", "dolor", "amet", "sit") for b in ("a", "er", "ing", "ful", "ance", "ed")]
@@ -162,7 +162,6 @@ def test_a_copied_text_is_a_part(words: int) -> None:
 
 
 def test_a_copied_text_without_blanks_is_a_part() -> None:
-    """Scripts that write words without blanks between them."""
     draw = random.Random(5)
     mail = "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(900))
     memory = after_mail(f"件名\n{mail}")
@@ -271,7 +270,6 @@ def test_names_that_may_be_content_are_not_told() -> None:
 
 
 def test_of_many_arguments_those_from_results_are_told() -> None:
-    """An event is bounded; nobody hides a value by adding others."""
     counters = Counters(*ORIGIN_COUNTERS)
     memory = origins(OriginLimits(sent=3), counters)
     memory.add_prompt(" ".join(f"ask-{number}" for number in range(90)))

@@ -216,7 +216,6 @@ MORE: dict[str, Any] = {
 
 
 def test_threads_and_loops_ask_alike(make_verdicts: Callable[..., Any], server: Scripted) -> None:
-    """Over real HTTP: the same question, and the same verdict."""
     server.answer = lambda _: Reply(200, STEP_UP)
     verdicts = make_verdicts(server.url, lambda: "token", fail_mode="closed", budget_s=5.0)
 

@@ -46,7 +46,6 @@ def loaded(module: str, folder: Path) -> set[str]:
 
 
 def test_the_server_stays_out(tmp_path: Path) -> None:
-    """In a fresh interpreter, since this one has it all."""
     found = loaded("trustwatch_client", tmp_path)
 
     assert "trustwatch_client.trust_client" in found

@@ -119,7 +119,6 @@ def test_the_oldest_make_room_and_are_counted(server: Scripted, make_sender: Mak
 
 
 def test_sending_never_waits(server: Scripted, make_sender: Make) -> None:
-    """The service hangs; the request path does not notice."""
     server.answer = lambda request: Reply(500, wait_s=1.0)
     sender = make_sender(server.url, token, settings(linger_s=0.0))
     sender.send(event())
@@ -134,7 +133,6 @@ def test_sending_never_waits(server: Scripted, make_sender: Make) -> None:
 
 
 def test_a_body_that_is_too_large_is_halved(server: Scripted, make_sender: Make) -> None:
-    """Order is kept; a single event that is too large is given up."""
     calm = server.calm
     server.answer = lambda request: (
         Reply(413) if len(request.lines) > 2 or request.lines[0]["action"] == "act-3" else calm(request)
@@ -169,7 +167,6 @@ def test_what_is_rejected_is_counted_and_not_repeated(
 
 
 def test_closing_sends_what_is_left(server: Scripted, make_sender: Make) -> None:
-    """Without waiting for company."""
     sender = make_sender(server.url, token, settings(linger_s=30.0))
     sender.send(event())
 
@@ -280,7 +277,6 @@ def test_retry_after_is_a_number_or_a_date(said: str, seconds: float | None) -> 
 
 
 def test_encoding_is_quick_enough_for_a_request_path() -> None:
-    """A plain bound that catches a mistake, not a benchmark."""
     encode_event(event())
     began = time.perf_counter()
     for number in range(1_000):

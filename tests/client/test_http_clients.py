@@ -55,8 +55,6 @@ def test_a_client_of_threads(name: str) -> None:
 
 @pytest.mark.parametrize("name", ASYNC)
 def test_a_client_of_asyncio(name: str) -> None:
-    """As for threads."""
-
     async def work() -> None:
         async with httpx.AsyncClient() as old:
             with pytest.raises(TypeError, match=r"http is httpx\.AsyncClient; it must be an httpx2\.AsyncClient"):
@@ -68,7 +66,6 @@ def test_a_client_of_asyncio(name: str) -> None:
 
 
 def test_a_client_that_is_given_stays_open() -> None:
-    """It is the caller's to close."""
     with httpx2.Client() as http:
         client = TrustClient(URL, token, RISK, http=http)
         client.close()

@@ -226,7 +226,6 @@ def test_who_names_no_agent_passes_untold_if_the_server_says_so() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("token", "agent"), [("agent-7", "agent-7"), ("agent-delegated", "sub-agent")])
 def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mode: str) -> None:
-    """And nothing of the token but a fingerprint of its id is told."""
     world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
@@ -494,7 +493,6 @@ def test_a_call_is_asked_about_before_it_is_made(verdict: CallVerdict, refused: 
 
 
 def test_a_question_binds_an_approval_to_the_arguments() -> None:
-    """Small amounts too, which no origin is told of."""
     judge = ScriptedJudge(CallVerdict("allow", allow=True))
     world = GuardedMcpServer(calls=judge, origins=OriginTracker(FixedKeys()))
 

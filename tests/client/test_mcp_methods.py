@@ -248,7 +248,6 @@ def over_stdio(tmp_path: Path, option: str, mode: str) -> tuple[list[Any], list[
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_over_stdio_without_a_caller_every_request_is_refused(tmp_path: Path, mode: str) -> None:
-    """There is no token to read; the error says what to pass."""
     errors, lines = over_stdio(tmp_path, "nobody", mode)
 
     assert [(one.code, one.data) for one in errors] == [(ACCESS_REFUSED, {"error": "no_agent"})] * 4

@@ -11,7 +11,7 @@ import pytest
 from trustwatch_client import ArgumentOrigins, OriginKeys, OriginKeyUnavailable, OriginLimits, OriginTracker
 from trustwatch_client.argument_origins import keyed_fingerprint
 from trustwatch_client.caller import Caller
-from trustwatch_client.origin_keys import ORIGIN_KEY_PATH, RETRY_S, OriginKey
+from trustwatch_client.origin_tracker import ORIGIN_KEY_PATH, RETRY_S, OriginKey
 
 from ..support.client_doubles import Clock, Reply, Scripted
 

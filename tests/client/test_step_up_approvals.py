@@ -122,7 +122,6 @@ def test_nobody_there_or_too_late_is_no_approval(server: Scripted) -> None:
 def test_what_is_approved_passes_and_nothing_else(
     policy: TokenPolicy, effect: Any, needed: Any, approved: tuple[str, ...], action: str
 ) -> None:
-    """A denial is none that a person can approve here."""
     assert judge(answer(policy), effect, needed, approved).action == action
 
 

@@ -108,7 +108,6 @@ def test_the_cache_is_bounded(server: Scripted, make_client: Make, clock: Clock)
 
 
 def test_many_who_ask_are_one_request(server: Scripted, make_client: Make) -> None:
-    """While the first is on its way the others wait for it."""
     calm = server.calm
     server.answer = lambda request: calm(request)._replace(wait_s=0.8)
     client = make_client(server.url, token, settings(cache_s=0.0))
@@ -121,7 +120,6 @@ def test_many_who_ask_are_one_request(server: Scripted, make_client: Make) -> No
 
 
 def test_the_budget_holds_and_a_late_answer_is_kept(server: Scripted, make_client: Make) -> None:
-    """The promise is about time; the request goes on."""
     calm = server.calm
     server.answer = lambda request: calm(request)._replace(wait_s=0.5)
     client = make_client(server.url, token, settings(fail_mode="open", budget_s=0.05, cache_s=60.0))
@@ -180,7 +178,6 @@ def test_nobody_there_is_a_failure_of_the_network(make_client: Make) -> None:
 
 
 def test_a_connection_that_the_service_closed_is_replaced_once(server: Scripted, make_client: Make) -> None:
-    """As when it restarts; twice is a failure of the network."""
     client = make_client(server.url, token, settings(cache_s=0.0))
     client.risk("bot")
     server.then(Reply(0))
@@ -236,7 +233,6 @@ def test_after_a_failure_nobody_asks_for_a_moment(server: Scripted, make_client:
 
 
 def test_a_batch_keeps_its_order(server: Scripted, make_client: Make, clock: Clock) -> None:
-    """Doubles, cached ones and more than one request hold."""
     client = make_client(server.url, token, settings(max_in_flight=2_000), clock=clock)
     client.risk("agent-7")
     names = [f"agent-{number % 1_200}" for number in range(1_300)]
@@ -340,7 +336,6 @@ def test_check_tells_at_start_what_open_would_hide(server: Scripted, make_client
 
 
 def test_one_warning_for_one_outage(server: Scripted, make_client: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """And another one for the next."""
     client = make_client(server.url, token, settings(fail_mode="open", cache_s=0.0))
     for replies in ([Reply(500)] * 5, [Reply(500)]):
         server.then(*replies)
@@ -351,7 +346,6 @@ def test_one_warning_for_one_outage(server: Scripted, make_client: Make, caplog:
 
 
 def test_closing_ends_what_is_on_its_way(server: Scripted, make_client: Make) -> None:
-    """No thread or task of a client outlives it."""
     calm = server.calm
     server.answer = lambda request: calm(request)._replace(wait_s=0.2)
     client = make_client(server.url, token, settings(fail_mode="open", budget_s=0.01))
