@@ -9,16 +9,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from trustwatch.api.cli.operations import OPERATIONS_FILE
+from trustwatch.api.cli.lazy_commands import OPERATIONS_FILE
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.service.slices import SLICES
-from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, TO_HIGH
 
 from .command_index import operations_index
+from .settings_table import settings_table
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 WRITTEN = "Written by `python -m scripts.write_reference`."

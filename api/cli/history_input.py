@@ -1,7 +1,6 @@
 """Histories from wherever they are: files of any format, standard input, archives, the embedded log, Kafka.
 
-A history may be read by several processes, each all of it. What is no file becomes a temporary one: disk bounds it, not
-memory.
+Several processes may read a history, each all of it. Other inputs become a temporary file, which only disk bounds.
 """
 
 from __future__ import annotations
@@ -40,11 +39,10 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 from trustwatch.ingest.topics.topic_history import as_one_line
 
 from ..brokers import TOPIC_PREFIX
-from ..settings.event_source_settings import only_name
+from ..settings.access_settings import only_name
 from ..settings.root import Settings
-from .history_window import TimeWindow
 from .terminal import byte_progress, print_message
-from .topic_input import parse_topic_url, records_of_others, topic_lines
+from .topic_input import TimeWindow, parse_topic_url, records_of_others, topic_lines
 
 STDIN_NAME = "standard input"
 _POLL_RECORDS = 5_000
@@ -61,7 +59,7 @@ def history_files(
     """Files of native events that hold the histories, oldest first; temporary ones are removed at the end.
 
     Raises:
-        ConfigError: there is no such history, its records are in no known format, or an extra is missing.
+        ConfigError: the history does not exist, its records have an unknown format, or an extra is missing.
         Unavailable: no broker answers.
     """
     with ExitStack() as stack:
@@ -78,11 +76,11 @@ def history_converter(record_format: str | None, mapping: Path | None) -> Histor
 
 
 class _HistoryFiles:
-    """Makes files of native events of what the operator names.
+    """Makes files of native events from the histories that the operator names.
 
-    Files that stand beside each other are one history in the order of time: exports cut it by region and day, not by
-    time. Those of one native event a line, in order, stay as they are. What the service kept itself (an archive, an
-    event log, a topic) is read as it came, since it was judged so.
+    Adjacent files are one history in the order of time: exports are cut by region and day, not by time. Files of native
+    event lines in order stay as they are. What the service kept itself (an archive, an event log, a topic) is read in
+    its order, in which it was judged.
     """
 
     def __init__(
@@ -134,7 +132,7 @@ class _HistoryFiles:
         return None if records is None else self._converter.choose(records, choice)
 
     def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
-        """Events of an archive, an event log or a topic; None: it is none of these."""
+        """Events of an archive, an event log or a topic; None: another input."""
         if named.startswith(TOPIC_PREFIX):
             return topic_lines(named, self._settings, self._window)
         if (path / POSITION_FILE).exists():
@@ -162,7 +160,7 @@ class _HistoryFiles:
                 self._unordered.append(self._write(self._in_order(self._converter.convert(files, progress))))
 
     def _order_files(self) -> None:
-        """Bring files beside each other into the order of time, where they are not in it."""
+        """Sort adjacent files by time, if they are not in order."""
         self._convert_waiting()
         files, self._unordered = self._unordered, []
         paths = [file if isinstance(file, Path) else file.file.path for file in files]
@@ -172,7 +170,7 @@ class _HistoryFiles:
         self._paths += paths
 
     def _lines_to_sort(self, file: Path | FormattedFile) -> Iterator[bytes]:
-        """Events of a file. What is none in it is told of here, since sorted events have no place in a file."""
+        """Events of a file. Invalid lines are reported here, since sorted events have no place in a file."""
         return file_lines(FileSource([file])) if isinstance(file, Path) else self._converter.native_lines(file)
 
     def _in_order(self, lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -231,7 +229,7 @@ def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
 
 
 def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
-    """Events of an event log, from its oldest segment up to what is durable now; the service may go on writing."""
+    """Events of an event log, from its oldest segment up to what is durable now; the service may continue to write."""
     with LogReader(path) as reader:
         reader.seek(0, min(segment_bases(path)))
         end = reader.end_offset(0)
@@ -259,7 +257,7 @@ HistoriesArgument = Annotated[
 ]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: told by the records"),
+    typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: detected"),
 ]
 MappingOption = Annotated[
     Path | None,
@@ -282,7 +280,7 @@ def as_utc(at: datetime | None) -> datetime | None:
 
 
 def time_window(since: datetime | None, before: datetime | None, warm_up: float | None) -> TimeWindow:
-    """Event times that are read, where what is before *since* warms up. Raises BadParameter."""
+    """Return the event times to read; those before *since* warm up. Raises BadParameter."""
     if since is not None and before is not None and since >= before:
         raise typer.BadParameter("must be before --to", param_hint="--from")
     if warm_up is None:
@@ -336,7 +334,7 @@ class WindowedSource:
         self._waiting: list[RecordBatch] = []
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
-        """The next records that are wanted; None at the end."""
+        """Return the next records of the window; None at the end."""
         if self._window == TimeWindow():
             return self._source.poll(max_records, timeout_s)
         while not self._waiting:
@@ -376,12 +374,12 @@ class WindowedSource:
 
 
 def _event_time(payload: bytes) -> datetime | None:
-    """Time at which an event happened; None: the payload is no event."""
+    """Time at which an event happened; None: the payload is not an event."""
     try:
         at = _time_decoder.decode(payload).time
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
-            at = decode_history_event(payload)[0].time  # other ways to write a time are mended there
+            at = decode_history_event(payload)[0].time  # it repairs other ways to write a time
         except MalformedEvent:
             return None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
@@ -391,7 +389,7 @@ MAX_SHOWN_PROBLEMS = 5
 
 
 class EventHistoryReader:
-    """Reads a history into decoded events, counting what is no event."""
+    """Reads a history into decoded events, and counts invalid records."""
 
     def __init__(self) -> None:
         self.malformed = 0
@@ -419,7 +417,7 @@ class EventHistoryReader:
 
 
 def report_malformed(count: int, offset: int, path: str, reason: str) -> None:
-    """Tell of the first few records that are no events."""
+    """Report the first few invalid records."""
     if count <= MAX_SHOWN_PROBLEMS:
         print_message(f"record {offset + 1}: {reason} - at `{path}`")
     if count == MAX_SHOWN_PROBLEMS:

@@ -26,7 +26,7 @@ from trustwatch.scoring.records.agents import AgentName
 from trustwatch_client.events import CAUSED_BY_TRUST, MAX_ID_LENGTH
 
 from ..http.auth.callers import OWN_SOURCE_PREFIX, SourceBinding
-from ..settings.event_source_settings import ANY_NAME, EventSourceSettings
+from ..settings.access_settings import ANY_NAME, EventSourceSettings
 from .admission import Admission
 
 ORDER_TYPE = "approval"  # Type of the events of what people order: those are written while the disk has any room

@@ -20,7 +20,7 @@ from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, hea
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from ..http.auth.callers import SourceBinding
-from ..settings.topic_settings import ForeignTopicSettings
+from ..settings.access_settings import ForeignTopicSettings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, RefusedLetter, RefusedRecords
 from .event_bodies import MEDIA_TYPE_FORMATS
 from .ingest_status import ForeignTopicReport, IngestReport

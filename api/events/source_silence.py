@@ -14,7 +14,7 @@ from trustwatch.scoring.delivery.notifiers.alert_events import SilentSource, bui
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.outbox_store import OutboxStore
 
-from ..settings.event_source_settings import EventSourceSettings
+from ..settings.access_settings import EventSourceSettings
 from ..settings.root import Settings
 from .ingest_status import SilenceReport
 

@@ -14,8 +14,8 @@ from .. import clock
 from ..brokers import BrokerSettings, open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities, principal_alias
+from ..settings.access_settings import ForeignTopicSettings
 from ..settings.root import Settings
-from ..settings.topic_settings import ForeignTopicSettings
 from .admission import Admission, AgentRegistry
 from .foreign_topics import ForeignTopicReader, TopicIngest
 from .ingest_status import encode_ingest_report

@@ -33,8 +33,7 @@ from ..composition import (
     service_url,
     store_address,
 )
-from ..settings.environment import HOW_TO_NAME_BROKERS
-from ..settings.loading import load_process_settings
+from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
 from ..settings.root import Settings
 from .group_worker import GroupPipelineWorker
 from .kernel_compilation import compile_all

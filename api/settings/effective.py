@@ -15,12 +15,12 @@ from .root import Settings
 
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET_IN_URL = re.compile(r"(://)[^/\s?#]*(?=@)|([?&#][^=&#\s]*=)[^&#\s]+")
-"""Parts of a URL that may be a secret: what stands before the host, and the values of query and fragment."""
+"""Parts of a URL that may be a secret: user info, and the values of query and fragment."""
 _NAME_OR_PATH = {"type": "string", "minLength": 1}
 
 
 def settings_yaml(settings: Settings) -> str:
-    """The effective settings as YAML: secrets are `***`, also those that somebody wrote into a URL."""
+    """The effective settings as YAML: secrets are `***`, including those in URLs."""
     return msgspec.yaml.encode(_without_secrets(msgspec.to_builtins(settings, enc_hook=str))).decode()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.settings import setting
 
-from .topic_settings import ForeignTopicSettings
+from .access_settings import ForeignTopicSettings
 
 
 class KafkaSettings(KafkaClientSettings, frozen=True):
@@ -22,7 +22,7 @@ class KafkaSettings(KafkaClientSettings, frozen=True):
     def __post_init__(self) -> None:
         for index, source in enumerate(self.topics):
             if source.topic in self.topic_names:
-                raise ValueError(f"`topics[{index}]`: {source.topic} is a topic of our own")
+                raise ValueError(f"`topics[{index}]`: {source.topic} is our own topic")
             if any(source.name == other.name or source.topic == other.topic for other in self.topics[:index]):
                 raise ValueError(f"`topics[{index}]`: another one has the same name or topic")
         if self.topics and not self.bootstrap_servers:

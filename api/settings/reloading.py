@@ -1,7 +1,7 @@
-"""Reloading: the members of the settings that come into force while the service runs, and those that need a restart.
+"""Reloading: the settings that become active while the service runs, and those that need a restart.
 
-A member is reloadable where what is built of it is looked at anew or replaced as a whole. All others stay as they were
-at the start, and are named, so that a file and what holds never differ in silence.
+A member is reloadable if the objects built from it read it again or are replaced as a whole. All others keep the value
+of the start, and are reported, so that the operator knows when the file differs from the active settings.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SettingsChange(NamedTuple):
 
 
 def change_of_settings(before: Settings, after: Settings) -> SettingsChange:
-    """Split the difference between the settings in force and those of the file."""
+    """Split the difference between the settings active settings and those of the file."""
     taken: dict[str, Any] = {name: getattr(after, name) for name in ("logs", "webhooks")}
     taken["tenants"] = _tenants_with_modes(before.tenants, after.tenants)
     if _are_callers_reloadable(before, after):

@@ -24,14 +24,13 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.console.openid_provider import OpenIdProvider
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.settings.access_settings import IssuerSettings, VerificationSettings
-from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings
 from trustwatch.api.settings.enforcement_settings import (
     GatewayIssuerSettings,
     GatewaySettings,
     IntrospectionServerSettings,
 )
-from trustwatch.api.settings.service_settings import OutgoingSettings
-from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
+from trustwatch.api.settings.service_settings import ConsoleGrantSettings, ConsoleOidcSettings, OutgoingSettings
+from trustwatch.api.settings.shared_signals_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.verification_states import VerificationStates
 from trustwatch.ingest.errors import ConfigError

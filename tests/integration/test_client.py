@@ -161,7 +161,6 @@ class BothClients:
 
 
 def test_each_fail_mode_while_the_service_is_stopped(interruptible: Any) -> None:
-    """Before, while, and after."""
     service = interruptible
     with contextlib.ExitStack() as stack:
         pairs = [stack.enter_context(contextlib.closing(BothClients(service, mode))) for mode in MODES]
@@ -456,7 +455,6 @@ def test_a_contained_agent_is_not_kept_down_by_its_refusals(make_example: Any) -
 
 
 def test_the_example_api_stays_open_when_the_service_is_gone(interruptible: Any, tmp_path: Path) -> None:
-    """And tells what happened meanwhile when it is back."""
     service = interruptible
     example = Example("asgi_app", service, tmp_path)
     try:

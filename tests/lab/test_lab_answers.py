@@ -86,7 +86,6 @@ def test_contributions_are_of_the_recorded_vector(session: LabSession) -> None:
 
 
 def test_profiles_are_those_that_the_service_shows(session: LabSession) -> None:
-    """The band lies around the mean; two agents are told apart."""
     agents = frames.agents(session).nlargest(2, "events")
     usual = frames.profiles(session, *(row for _, row in agents.iterrows()))
     assert set(usual["agent"]) == set(agents["agent_id"])
@@ -155,7 +154,6 @@ def test_other_tenants_are_not_there(example: Path, session: LabSession, day: di
 
 
 def test_agents_of_one_id_are_told_apart(session: LabSession) -> None:
-    """Ids are unique within a tenant and issuer alone."""
     agents = frames.agents(session)
     twice = agents[agents["agent_id"].duplicated(keep=False)]["agent_id"].iloc[0]
     assert len(frames.of_agent(agents, twice)) == 2
@@ -168,7 +166,6 @@ def test_agents_of_one_id_are_told_apart(session: LabSession) -> None:
 
 
 def test_comparing_with_itself_shows_no_difference(session: LabSession, day: dict[str, Any]) -> None:
-    """And shares of each kind add up to one."""
     events = frames.events(session, **day)
     same = frames.compare(events, events)
     assert (same["difference"] == 0).all()
@@ -219,7 +216,6 @@ def test_a_model_keeps_its_promise(session: LabSession) -> None:
 def test_a_back_test_is_that_of_the_command(
     session: LabSession, day: dict[str, Any], example: Path, tmp_path: Path
 ) -> None:
-    """Same figures as `trustwatch backtest` on the same events."""
     found = replays.run_backtests(session, **day)
     assert list(found) == [Run("active", 1.0, "as set")]
     file = tmp_path / "day.jsonl"

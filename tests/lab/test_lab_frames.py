@@ -31,7 +31,6 @@ def test_each_table_of_the_store_is_a_frame(session: LabSession) -> None:
 
 
 def test_times_and_levels_are_typed(session: LabSession) -> None:
-    """And a time that never was is missing."""
     agents, edges = frames.agents(session), frames.read(session, "edges")
     assert {str(agents[name].dtype) for name in ("first_seen", "last_seen", "evaluated", "due")} == {TIMES}
     assert {str(edges[name].dtype) for name in ("first", "last", "risk_at")} == {TIMES}

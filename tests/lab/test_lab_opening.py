@@ -33,7 +33,6 @@ def test_where_it_may_be_opened(example: Path) -> None:
 
 @pytest.mark.integration
 def test_environment_names_the_settings(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for every command."""
     monkeypatch.setenv("TRUSTWATCH_SETTINGS", str(example / "settings.yaml"))
     with open_session() as session:
         assert session.settings.data_dir == example / "data"
@@ -47,7 +46,6 @@ def empty(tmp_path: Path) -> LabSession:
 
 
 def test_an_empty_store_gives_empty_frames(empty: LabSession) -> None:
-    """And a word where there is nothing to choose from."""
     with empty:
         for found in (frames.agents(empty), frames.decisions(empty), frames.read(empty, "edges")):
             assert len(found) == 0

@@ -14,8 +14,7 @@ from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import plan_attacks, simulate
 from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedLabel
-from trustwatch.simulator.population import Enterprise
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, Enterprise, SimulationSettings
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(
@@ -100,7 +99,6 @@ def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[N
 
 
 def test_ids_stay_unique_under_attack(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:
-    """Attack events share no id with clean ones."""
     assert len({label.id for _, label in everything}) == len(everything)
 
 

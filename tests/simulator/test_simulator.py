@@ -17,8 +17,7 @@ from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedEvent, encode_label, write_jsonl
-from trustwatch.simulator.population import Enterprise
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, Enterprise, SimulationSettings
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(
@@ -260,7 +259,6 @@ def test_agents_join_and_retire(decoded: list[NativeEvent]) -> None:
 
 
 def test_no_churn_means_one_version_and_instance() -> None:
-    """With churn 0 nothing joins, retires, restarts or changes."""
     events = [decode_event(event) for event, _, _ in simulate(small(churn=0.0))]
     identities = {(e.tenant, e.agent.id, e.agent.version, e.agent.instance) for e in events}
 
@@ -291,7 +289,6 @@ def test_actions_stay_within_declared_capabilities(decoded: list[NativeEvent]) -
 
 
 def test_an_agent_keeps_to_one_network(decoded: list[NativeEvent]) -> None:
-    """All clean events of an agent come from one /24."""
     networks: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for event in decoded:
         assert event.client is not None
@@ -333,7 +330,6 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "change"), BAD_SETTINGS)
 def test_wrong_settings_are_named(name: str, change: dict[str, Any]) -> None:
-    """A setting out of range is refused with its name."""
     with pytest.raises(ConfigError, match=name):
         small(**change)
 
@@ -347,6 +343,5 @@ def test_wrong_settings_are_named(name: str, change: dict[str, Any]) -> None:
     ],
 )
 def test_wrong_attacks_are_refused_before_the_first_event(attack: Attack, message: str) -> None:
-    """`simulate` itself raises, not the first `next`."""
     with pytest.raises(ConfigError, match=message):
         simulate(small(attacks=(attack,)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from trustwatch.api.console.login_links import issue_login_code
+from trustwatch.api.console.console_sessions import issue_login_code
 
 from .alert_receiver import SECRET, Receiver
 from .service_process import ModelAndDay, Service

@@ -150,7 +150,6 @@ def test_replay_writes_one_line_per_event_in_order(history: History) -> None:
 
 
 def test_replay_reads_gzip_several_files_and_stdin_alike(history: History, tmp_path: Path) -> None:
-    """The same bytes give the same lines, whichever way they come."""
     raw = history.day.read_bytes()
     lines = raw.splitlines(keepends=True)
     packed, a, b = tmp_path / "no-suffix", tmp_path / "a", tmp_path / "b"
@@ -231,7 +230,6 @@ def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) ->
 
 
 def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path: Path) -> None:
-    """Nor is an older result by a run that finds no history."""
     link, kept = tmp_path / "day.jsonl", tmp_path / "scores.jsonl"
     link.symlink_to(history.day)
     before = history.day.read_bytes()
@@ -286,7 +284,6 @@ def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_usage_errors_are_status_2(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong or missing arguments; nothing is written."""
     monkeypatch.chdir(tmp_path)
     line = b'{"time":"2026-01-01T00:00:00Z","agent":{"id":"a"},"type":"other","action":"a","outcome":"success"}'
     result = run(*arguments, stdin=line)
@@ -305,7 +302,6 @@ def test_help_exists(command: str) -> None:
 
 
 def test_broken_pipe_ends_quietly(history: History) -> None:
-    """`replay … --out - | head -1` shows one line and no traceback."""
     command = [sys.executable, "-m", "trustwatch", "replay", str(history.past), "--model", str(history.model)]
     replay = subprocess.Popen([*command, "--out", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert replay.stdout is not None
@@ -381,7 +377,6 @@ def test_bounds_of_a_training(history: History, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_history_is_told(history: History, tmp_path: Path) -> None:
-    """With what it could have been."""
     done = process("replay", tmp_path, "--model", history.model, "--out", tmp_path / "out")
     assert done.returncode == 1 and "neither an archive" in done.stderr
     done = process("train", "kafka:", "--model", tmp_path / "model")

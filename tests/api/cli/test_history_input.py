@@ -15,7 +15,6 @@ CONFIGURED = Settings(kafka=KafkaSettings(bootstrap_servers=("one:9092",)))
 
 
 def test_what_is_not_said_comes_from_the_settings() -> None:
-    """Brokers, topic and offsets."""
     topic = parse_topic_url("kafka:", CONFIGURED)
     assert topic.broker_settings.bootstrap_servers == ("one:9092",)
     assert (topic.name, topic.offsets) == ("trustwatch.events", None)
@@ -36,7 +35,6 @@ def test_what_is_not_said_comes_from_the_settings() -> None:
     ],
 )
 def test_what_is_meant_wrongly_is_told(named: str, told: str) -> None:
-    """With what it must look like."""
     with pytest.raises(ConfigError, match=told):
         parse_topic_url(named, Settings())
 

@@ -18,7 +18,6 @@ from ...support.checkout import ROOT
 
 
 def test_the_version_is_the_one_of_the_package() -> None:
-    """And nothing else is done."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
     told = CliRunner().invoke(make_app(), ["--version", "serve"])
@@ -31,7 +30,6 @@ def test_the_version_is_the_one_of_the_package() -> None:
     [("trustwatch ag", ["agents"]), ("trustwatch models pro", ["promote"]), ("trustwatch explain --iss", ["--issuer"])],
 )
 def test_the_shell_completes_commands_and_options(words: str, expected: list[str]) -> None:
-    """Those of commands that are loaded for it, too."""
     asked = {"_TRUSTWATCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     program = "import sys; sys.argv[0] = 'trustwatch'; from trustwatch.api.cli.main import main; main()"
     done = subprocess.run(

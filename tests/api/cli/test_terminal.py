@@ -14,7 +14,7 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
-from trustwatch.api.cli.remote import TokenOption
+from trustwatch.api.cli.service_commands import TokenOption
 from trustwatch.api.cli.terminal import print_message, write_json, write_line, write_table
 from trustwatch.api.structured_logs import configure_structured_logs
 
@@ -54,7 +54,6 @@ COLUMNS = {"agent_id": "agent", "events": "events", "risk": "risk", "at": "at", 
 
 
 def test_a_table_that_is_piped_is_plain_and_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """However long it is, and with numbers that people can read."""
     write_table(ROWS, COLUMNS, prose=("why",))
     head, first, second = capsys.readouterr().out.splitlines()
 
@@ -208,7 +207,6 @@ def test_level_and_format_of_the_log_are_settings(
 
 @pytest.mark.usefixtures("log_screen")
 def test_who_logged_before_the_settings_were_read_follows_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process logs by defaults first."""
     log = structlog.get_logger("early")
     log.warning("first")
     later = io.StringIO()

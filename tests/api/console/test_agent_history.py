@@ -14,7 +14,7 @@ import pytest
 from trustwatch.api.agents import recent_events
 from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
 from trustwatch.api.settings.kafka_settings import KafkaSettings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
@@ -72,7 +72,6 @@ def wish(kind: str, name: str, at_offset: int) -> Erasure:
 
 
 def test_with_kafka_they_come_from_the_archive(tmp_path: Path) -> None:
-    """Newest first, with how many rows were looked at."""
     archive_of(tmp_path, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(60)], TOPIC)
     found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, DecisionMoment(), ())
 
@@ -94,7 +93,6 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
 
 
 def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path: Path) -> None:
-    """Those of its ten minutes, from the files of its date."""
     then = NOW - timedelta(days=3)
     records = [raw_of(at, then + timedelta(minutes=at)) for at in range(3)]
     records += [raw_of(at, NOW + timedelta(seconds=at)) for at in range(100, 200)]
@@ -175,7 +173,6 @@ def test_the_page_tells_it_from_the_archive(new_site: Callable[..., Any], make_r
 
 
 def test_the_page_says_why_there_is_nothing(new_site: Callable[..., Any], make_row: Any, tmp_path: Path) -> None:
-    """And looks again by itself while files are rewritten."""
     kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
     asked = {"id": "bot", "tenant": "acme", "issuer": AS}
     bare = new_site(kafka=kafka)

@@ -18,7 +18,7 @@ from trustwatch.api.console.console_sessions import (
     new_session,
     session_key,
 )
-from trustwatch.api.settings.console_settings import MAX_SESSION_S
+from trustwatch.api.settings.service_settings import MAX_SESSION_S
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.store.metadata_store import MetadataStore
 
@@ -54,7 +54,6 @@ def away(*_: Any) -> Any:
 
 
 def test_a_sign_out_counts_in_every_process_and_behind_a_restart(site: Any, ended: EndedSessions) -> None:
-    """The database tells it, and holds no id of a session."""
     first, other = sessions(site, 2)
     site.wait(ended.end(first))
     restarted = EndedSessions(site.store.metadata, site.clock)
@@ -64,7 +63,6 @@ def test_a_sign_out_counts_in_every_process_and_behind_a_restart(site: Any, ende
 
 
 def test_no_number_of_ends_has_one_forgotten(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in memory spares look-ups alone."""
     monkeypatch.setattr(console_sessions, "MAX_REMEMBERED", 2)
     ended, many = EndedSessions(site.store.metadata, site.clock), sessions(site, 7)
     for one in many:
@@ -73,7 +71,6 @@ def test_no_number_of_ends_has_one_forgotten(site: Any, monkeypatch: pytest.Monk
 
 
 def test_ends_are_kept_for_as_long_as_any_setting_lets_a_session_last(site: Any, ended: EndedSessions) -> None:
-    """Then the next sign-out removes them."""
     (first,) = sessions(site, 1)
     site.wait(ended.end(first))
     site.clock.now += MAX_SESSION_S - 1
@@ -151,6 +148,5 @@ def test_a_sign_out_that_the_database_did_not_take_is_told_and_written_later(
 def test_a_sign_out_is_saved_whatever_becomes_of_older_ones(
     site: Any, ended: EndedSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are removed with the next one."""
     monkeypatch.setattr(MetadataStore, "delete_range", away)
     assert site.wait(ended.end(sessions(site, 1)[0])) is True

@@ -45,14 +45,12 @@ def summary(agent_id: str = "a", tenant: str = "t", level: int = 1, risk: float 
 
 @pytest.mark.parametrize(("package", "file"), FILES, ids=[file["path"] for _, file in FILES])
 def test_vendored_files_are_what_the_manifest_says(package: dict[str, Any], file: dict[str, str]) -> None:
-    """Each file by its digest, each package with its licence."""
     assert hashlib.sha256((VENDOR / file["path"]).read_bytes()).hexdigest() == file["sha256"]
     assert any(one["path"].endswith("LICENSE") for one in package["files"])
     assert package["version"] and package["licence"]
 
 
 def test_nothing_else_is_vendored() -> None:
-    """What the manifest does not name came from nowhere."""
     found = {path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("*") if path.is_file()}
 
     assert found == {file["path"] for _, file in FILES} | {"manifest.json"}
@@ -85,7 +83,6 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str, told: str) -> None:
-    """At the start, with what to change."""
     (tmp_path / "trustwatch.yaml").write_text(text)
 
     with pytest.raises(ConfigError, match=told):
@@ -169,7 +166,6 @@ def test_a_profile_says_how_much_is_known() -> None:
 
 
 def test_containment_is_told_of_what_events_led_to() -> None:
-    """By rank; what a person ordered has no event to count from."""
     name = AgentName(1, "t", "i", "a")
 
     def done(caused: int, confirmed: int, status: Any = "confirmed") -> Actuation:

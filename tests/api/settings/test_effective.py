@@ -80,7 +80,6 @@ def test_no_secret_of_a_settings_file_is_shown(tmp_path: Path) -> None:
 
 
 def test_what_is_shown_is_what_holds(tmp_path: Path) -> None:
-    """Defaults and what the file says, as YAML that says the same."""
     file = tmp_path / "settings.yaml"
     file.write_text("listen: {port: 4711}\n")
 

@@ -80,7 +80,6 @@ def test_entries_of_a_list_are_changed_and_added(tmp_path: Path) -> None:
 
 
 def test_a_secret_by_reference(tmp_path: Path) -> None:
-    """As in the file."""
     secret = "whsec_c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
     (tmp_path / "kept").write_text(f"{secret}\n")
     settings = load(tmp_path, {"TRUSTWATCH__WEBHOOKS__0__SECRET": f"{{file: {tmp_path / 'kept'}}}"})
@@ -101,7 +100,7 @@ def test_the_long_name_wins_over_the_short_one(tmp_path: Path) -> None:
         ("LISTEN__PRT", "1", ["unknown field `prt`", "`$.listen`", "`port`"]),
         ("LISTEN__PORT", "many", ["Expected `int`, got `str`", "`$.listen.port`", "TCP port"]),
         ("LISTEN__PORT", "70000", ["`int` <= 65535", "`$.listen.port`"]),
-        ("LISTEN__PORT__X", "1", ["no members of its own", "`$.listen.port`"]),
+        ("LISTEN__PORT__X", "1", ["has no members", "`$.listen.port`"]),
         ("LISTEN", "5", ["Expected `object`, got `int`", "`$.listen`"]),
         ("TENANTS__acme__MODE", "on-fire", ["`$.tenants[...].mode`", "shadow, enforce"]),
         ("WEBHOOKS__soc__URL", "https://x", ["number of an entry", "`soc`", "`$.webhooks`"]),
@@ -118,7 +117,6 @@ def test_the_long_name_wins_over_the_short_one(tmp_path: Path) -> None:
 def test_an_error_names_the_variable_the_member_and_what_it_may_be(
     tmp_path: Path, variable: str, value: str, parts: list[str]
 ) -> None:
-    """As an error in the file names the file."""
     message = refusal(tmp_path, {f"TRUSTWATCH__{variable}": value})
 
     assert f"TRUSTWATCH__{variable}" in message.partition(": ")[0]

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from scripts.settings_table import RELOAD_MARK, settings_table, table_rows
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.reloading import RELOADABLE, change_of_settings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import RELOAD_MARK, settings_table, table_rows
 from trustwatch.ingest.errors import ConfigError
 
 from ...support.checkout import ROOT

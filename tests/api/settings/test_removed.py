@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.settings_table import settings_table
 from trustwatch.api.settings import removed
 from trustwatch.api.settings.loading import ReadSettings, read_settings
 from trustwatch.api.settings.removed import REMOVED_SETTINGS, RemovedSetting
-from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.errors import ConfigError
 
 from ...support.checkout import ROOT
@@ -91,7 +91,6 @@ def test_any_other_value_is_refused_with_the_line(tmp_path: Path, text: str, pla
     ],
 )
 def test_variables_count_alike(tmp_path: Path, variable: str, default: str, other: str) -> None:
-    """By their names; an empty one sets nothing."""
     text = WEBHOOK % ""
     (warning,) = read(tmp_path, text, **{variable: default}).removed
     assert warning.startswith(f"{variable}: delete what was removed: {LINE}")
@@ -110,7 +109,6 @@ def test_what_is_misspelt_is_still_an_error(tmp_path: Path) -> None:
 
 
 def test_rows_are_of_settings_that_are_gone_and_stand_in_the_changelog() -> None:
-    """An operator finds the printed line there, word for word."""
     declared = settings_table(whole=True)
     changelog = " ".join((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split())
     for path, row in REMOVED_SETTINGS.items():

@@ -157,9 +157,8 @@ def test_events_show_where_they_came_from_and_what_of_it_is_new(site: ConsoleTes
 
 
 def test_a_page_that_is_not_there_keeps_the_way_on(look: Look) -> None:
-    """Whoever follows an old link is signed in still, and sees it."""
     page = look(expected=(404,)).open("/console/no-such-page")
-    assert page.locator("h1").inner_text() == "There is no such page"
+    assert page.locator("h1").inner_text() == "Page not found"
     assert page.locator("nav[aria-label=Pages] a", has_text="Agents").count() == 1
 
 
@@ -216,7 +215,6 @@ def test_the_address_keeps_what_a_person_looks_at(site: ConsoleTestbed, look: Lo
 
 @pytest.mark.parametrize("width", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_an_agent_of_the_graph_leads_to_the_graph_around_it(site: ConsoleTestbed, look: Look, width: int) -> None:
-    """By keys, of the same time."""
     decision, looker = critical(site), look(width=width)
     agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
     page = looker.open(f"/console/agent?{agent}&since=30d")
@@ -227,7 +225,6 @@ def test_an_agent_of_the_graph_leads_to_the_graph_around_it(site: ConsoleTestbed
 
 
 def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:
-    """A page that is added is looked at, too."""
     page = look().open("/console/")
     menu = {link.get_attribute("href") for link in page.locator("nav[aria-label=Pages] a").all()}
 
@@ -268,12 +265,11 @@ def test_what_is_not_granted_is_refused_in_words(site: ConsoleTestbed, look: Loo
     page.get_by_role("button", name="Sign in").click()
 
     page.wait_for_url(re.compile("/console/callback"))
-    assert "nothing here is granted to you" in page.locator("main").inner_text()
+    assert "you have no rights here" in page.locator("main").inner_text()
     assert "/console/sign-in" in looker.open("/console/").url
 
 
 def test_a_link_of_the_development_login_works_once(site: ConsoleTestbed, look: Look) -> None:
-    """It signs in whoever opens it first, and nobody after that."""
     link = site.sign_in_link()
     first, second = look(signed_in=False), look(signed_in=False, expected=(403,))
     first.page.goto(link)

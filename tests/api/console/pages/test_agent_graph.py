@@ -53,7 +53,6 @@ def test_the_page_shows_both_directions(site: Any) -> None:
 
 
 def test_the_nearest_and_riskiest_ties_come_first(site: Any) -> None:
-    """Names are text, whatever they are."""
     ties = (("bot", "far", 0.1), ("far", "<b>further", 0.9), ("bot", "risky", 0.9))
     before = site.position
     after = msgspec.structs.replace(before, offset=before.offset + 1)
@@ -78,7 +77,6 @@ def test_the_time_is_in_the_address_with_and_without_a_script(site: Any) -> None
 
 
 def test_the_graph_of_an_agent_of_others_is_not_there(site: Any, make_row: Callable[..., Any]) -> None:
-    """As the agent itself."""
     site.know(make_row("theirs", "globex"))
     theirs = BOT | {"tenant": "globex", "id": "theirs"}
     assert site.browser.get("/console/agent/graph", params=theirs).status_code == 403

@@ -84,12 +84,11 @@ def test_a_case_is_listed_and_shown(desk: Any) -> None:
     assert "checked" not in shown.text.partition("What was it?")[2].partition("</fieldset>")[0]
     assert desk.browser.get("/console/cases/case-d-3").status_code == 404
     assert "1<span" in desk.browser.get("/console/cases/count").text
-    assert "1 case</a>: 1 that nobody looks at yet" in desk.browser.get("/console/").text
+    assert "1 case</a>: 1 not acknowledged yet" in desk.browser.get("/console/").text
     assert 'href="/console/cases/case-d-1"' in desk.browser.get("/console/decisions/d-2").text
 
 
 def test_the_story_is_narrowed_and_every_moment_has_a_link(desk: Any) -> None:
-    """By kind and time; messages to people are for administrators."""
     desk.sign_in("trust-admins")
     story = desk.browser.get(f"{CASE}/timeline").text
     for words in ("Risk went from low to critical", "added an agent (the same new network AS65537)", "An alert to soc"):
@@ -114,7 +113,7 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
         return answer.headers.get("location", "") or answer.text
 
     after = desk.browser.get(act("acknowledge")).text
-    assert "You are on it" in after
+    assert "The case is acknowledged" in after
     assert "owner: Ada" in after or "owner: console:" in after
     act("notes", note="looks like one campaign")
     act("snooze", for_s="3600", note="the team is on it")
@@ -155,20 +154,18 @@ def test_several_cases_are_done_with_at_once(desk: Any) -> None:
     assert "2 cases closed." in closed
     assert "0 / 0 / 2" in closed
     assert desk.browser.get("/console/cases").text.count('type="checkbox" id="choose-') == 1
-    assert "no case is ticked" in desk.post("/console/cases", action="close").text
+    assert "no case is selected" in desk.post("/console/cases", action="close").text
     desk.sign_in("readers")
     assert 'id="choose-' not in desk.browser.get("/console/cases").text
 
 
 def test_readers_look_and_do_nothing(desk: Any) -> None:
-    """No forms, and a form that is sent all the same is refused."""
     desk.sign_in("readers")
     assert "acting needs the scope" in desk.browser.get(CASE).text
     assert desk.post(f"{CASE}/acknowledge").status_code == 403
 
 
 def test_a_report_is_downloaded(desk: Any) -> None:
-    """As JSON; another form there is not."""
     desk.sign_in("soc")
     whole = desk.browser.get(f"{CASE}/report.json")
     assert whole.headers["content-disposition"] == 'attachment; filename="case-d-1.json"'
@@ -179,7 +176,6 @@ def test_a_report_is_downloaded(desk: Any) -> None:
 
 
 def test_lists_are_narrowed(desk: Any) -> None:
-    """By what is asked for; a wrong word is told."""
     desk.sign_in("trust-admins")
     desk.raise_agent(4, "calm", level=2)
 

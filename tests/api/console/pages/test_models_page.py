@@ -81,7 +81,8 @@ def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
     known.curves = (FLEET._replace(events=1_234),)
     rehearsed = site.browser.get("/console/models/m1").text
 
-    assert "This version was not rehearsed" in without and "Rehearsed</dt><dd>no</dd>" in without
-    assert "not rehearsed" not in rehearsed and "on 1,234 events of known agents" in rehearsed
+    assert "This version has no walk-forward validation" in without
+    assert "Walk-forward validation</dt><dd>no</dd>" in without
+    assert "no walk-forward validation" not in rehearsed and "on 1,234 events of known agents" in rehearsed
     assert "known agents, the fleet</li>" in rehearsed and "newcomers, the fleet</li>" in rehearsed
     assert "Newcomers, the fleet: 4,321 held-out events" in rehearsed

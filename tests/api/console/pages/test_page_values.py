@@ -7,8 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.console.pages.alerts_page import delivery_words, group_alerts
-from trustwatch.api.console.pages.dead_letters_page import display_bytes, filter_dead_letters, group_dead_letters
+from trustwatch.api.console.pages.alerts_page import (
+    delivery_words,
+    display_bytes,
+    filter_dead_letters,
+    group_alerts,
+    group_dead_letters,
+)
 from trustwatch.api.console.pages.decisions_page import (
     describe_odds,
     feature_noun,
@@ -125,7 +130,7 @@ def test_a_decision_is_told_with_its_shares_and_thresholds() -> None:
         ("high", 8.0, True),
         ("critical", 11.0, False),
     ]
-    assert describe_odds(decision().p_value) == "about 1 in 2,000 normal events looks at least this odd"
+    assert describe_odds(decision().p_value) == "about 1 in 2,000 normal events looks at least this anomalous"
 
 
 def test_features_come_strongest_first_with_unit_and_meaning() -> None:
@@ -139,7 +144,6 @@ def test_features_come_strongest_first_with_unit_and_meaning() -> None:
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_every_feature_of_the_table_has_words(feature: Any) -> None:
-    """No feature is shown by its bare name alone."""
     ((_, _, _, meaning, percent),) = feature_rows({feature.name: feature.high})
 
     assert percent == 100
@@ -148,14 +152,12 @@ def test_every_feature_of_the_table_has_words(feature: Any) -> None:
 
 @pytest.mark.parametrize("evidence", [{}, {"thresholds": 3, "statistic": "x", "signals": None}, {"statistic": True}])
 def test_evidence_of_any_shape_is_shown(evidence: dict[str, Any]) -> None:
-    """A record of another version breaks no page."""
     shown = read_evidence(evidence)
 
     assert (shown["statistic"], shown["thresholds"], shown["signals"]) == (None, [], [])
 
 
 def test_odds_of_nonsense_are_not_told() -> None:
-    """A p-value outside (0, 1] says nothing."""
     assert [describe_odds(p) for p in (0.0, -1.0, 2.0)] == ["", "", ""]
 
 
@@ -173,7 +175,6 @@ def test_what_followed_a_decision_is_only_what_still_follows_from_it() -> None:
 
 
 def test_an_alert_is_one_thing_with_a_state_at_each_target() -> None:
-    """Deliveries of one key are put together."""
     failed = delivery("pager", "failed", last_error="410 Gone", attempts=3)
     (alert,) = group_alerts([delivery("soc", "delivered", delivered_ms=9), failed])
 
@@ -187,7 +188,6 @@ def test_an_alert_is_one_thing_with_a_state_at_each_target() -> None:
 
 
 def test_an_attempt_that_comes_is_told_from_one_that_was() -> None:
-    """The first attempt is still to come."""
     waits = delivery("soc", "pending", attempts=0, next_attempt_ms=5)
     over = delivery("soc", "dead", attempts=9, next_attempt_ms=5)
 
@@ -195,7 +195,6 @@ def test_an_attempt_that_comes_is_told_from_one_that_was() -> None:
 
 
 def test_a_payload_that_is_no_alert_is_still_shown() -> None:
-    """An actuator's row, or bytes that nobody can read."""
     action = delivery("hydra", "delivered", kind="action", payload=b'{"agent_id": "clerk"}', key="action-d1")
     broken = delivery("x", "dead", payload=b"\xff", key="k")
 
@@ -230,7 +229,6 @@ def test_text_is_shown_as_text_without_tricks() -> None:
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe\x00", b"\x00" * 40, bytes(range(256))])
 def test_what_is_no_text_is_a_hex_dump(raw: bytes) -> None:
-    """Every byte is there."""
     shown = display_bytes(raw)
 
     assert shown.kind == "hex"
@@ -245,7 +243,6 @@ def test_a_long_record_says_what_is_left_out() -> None:
 
 
 def test_nothing_is_shown_as_nothing() -> None:
-    """An empty record is a record."""
     assert display_bytes(b"") == ("text", ("",), 0, 0)
 
 
@@ -256,7 +253,6 @@ def numbers(cursor: str | None) -> Page[int]:
 
 
 def test_a_list_is_narrowed_without_losing_or_repeating_anything() -> None:
-    """Going on from the cursor finds every item exactly once."""
     found: list[int] = []
     cursor: str | None = None
     while True:
@@ -303,7 +299,7 @@ def test_nothing_ticked_is_nothing_and_not_everything() -> None:
 def test_a_broken_form_asks_for_no_time() -> None:
     """What is no number is refused by the desk as no time, and breaks nothing."""
     assert draft_from_form(form(expires_in_s="soon")).expires_in_s == 0
-    with pytest.raises(ProblemError, match="say what it was"):
+    with pytest.raises(ProblemError, match="must be a false or a true positive"):
         draft_from_form({})
 
 
@@ -311,8 +307,8 @@ def test_a_decision_tells_its_concerns_the_oddest_first() -> None:
     """Those that this version knows, in words; decisions of before have none."""
     odd = {"malfunction": 0.5, "compromise": 0.001, "of_tomorrow": 0.1, "overreach": "x"}
     assert read_evidence({"concerns": odd})["concerns"] == [
-        ("compromise", "it acts for somebody else", "about 1 in 1,000 normal events looks at least this odd"),
-        ("malfunction", "it works badly", "about 1 in 2 normal events looks at least this odd"),
+        ("compromise", "another party controls it", "about 1 in 1,000 normal events looks at least this anomalous"),
+        ("malfunction", "it malfunctions", "about 1 in 2 normal events looks at least this anomalous"),
     ]
     assert read_evidence(decision().evidence)["concerns"] == [] == read_evidence({"concerns": [1]})["concerns"]
 
@@ -326,7 +322,6 @@ def test_a_decision_tells_what_was_left_aside() -> None:
 
 
 def test_choices_leave_hard_signals_out_and_put_what_led_first() -> None:
-    """A rule can not even be asked for what no feedback suppresses."""
     found = feature_choices((decision(),))
 
     assert [one.name for one in found if one.leading] == ["action_surprise"]
@@ -370,7 +365,6 @@ def test_totals_have_the_limit_of_the_sum() -> None:
 
 
 def test_only_what_stands_out_is_told_the_newest_first() -> None:
-    """A run of seven days stands out as a single day does."""
     found = days_beyond_budget([day(1, 9, 0.1, beyond=True), day(2, 1, 0.1), day(3, 2, 0.1, run_beyond=True)])
 
     assert [row.day for row in found] == [3, 1]

@@ -80,7 +80,6 @@ def told(site: Any, row: Any, decision: Any, *targets: str) -> None:
 
 
 def test_hostile_names_and_reasons_are_text_everywhere(site: Any, make_row: Any, make_decision: Any) -> None:
-    """In lists, titles, forms and the bytes of letters."""
     row = make_row(HOSTILE, level=3, decision_id="d-700", agent_type=HOSTILE)
     decision = make_decision(row, 700)
     reason = msgspec.structs.replace(decision.reasons[0], text=HOSTILE, observed=HOSTILE, code=HOSTILE, feature=HOSTILE)
@@ -164,7 +163,7 @@ def test_a_page_that_is_not_there_keeps_the_navigation(site: Any) -> None:
     site.sign_in("soc")
     page = site.browser.get("/console/nothing-here")
 
-    assert page.status_code == 404 and "There is no such page" in page.text
+    assert page.status_code == 404 and "Page not found" in page.text
     assert 'href="/console/agents"' in page.text and 'href="/console/dead-letters"' not in page.text
 
 
@@ -197,8 +196,8 @@ def test_a_decision_of_another_policy_or_of_time_alone_says_so(site: Any, make_r
     site.sign_in("soc")
     now, before = (site.browser.get(f"/console/decisions/d-{number}").text for number in (718, 719))
 
-    assert "looks at least this odd" in now and "The policy has changed since" not in now
-    assert "looks at least this odd" not in before and "time alone" in before
+    assert "looks at least this anomalous" in now and "The policy has changed since" not in now
+    assert "looks at least this anomalous" not in before and "the risk decayed without an event" in before
     assert "The policy has changed since this decision" in before
 
 
@@ -235,7 +234,6 @@ def test_an_alert_shows_its_state_at_every_target(site: Any, make_row: Any, make
 
 @pytest.mark.parametrize("path", ["/console/alerts", "/console/dead-letters"])
 def test_pages_of_administrators_say_what_is_lacking(site: Any, path: str) -> None:
-    """The scope is named; the entry is not in the menu."""
     site.sign_in("soc")
     page = site.browser.get(path)
 
@@ -305,7 +303,6 @@ def test_an_access_path_is_trusted_where_its_box_is_ticked(site: Any) -> None:
     ],
 )
 def test_a_form_that_says_nothing_does_nothing(site: Any, form: dict[str, str], status: int, words: str) -> None:
-    """The page says what is wrong, and the approval still waits."""
     if site.store.interventions.get("i-741") is None:
         waits(site, asked(741, "still-waiting"))
     site.sign_in("soc")
@@ -317,7 +314,6 @@ def test_a_form_that_says_nothing_does_nothing(site: Any, form: dict[str, str], 
 
 
 def test_an_approval_of_another_tenant_can_not_be_decided(site: Any) -> None:
-    """It is not listed, and its id leads nowhere."""
     waits(site, asked(742, "not-yours", "globex"))
     site.sign_in("soc")
 
@@ -327,7 +323,6 @@ def test_an_approval_of_another_tenant_can_not_be_decided(site: Any) -> None:
 
 
 def test_who_only_looks_gets_no_buttons(site: Any) -> None:
-    """And is refused when sending the form all the same."""
     waits(site, asked(743, "look-only"))
     site.sign_in("readers")
     text = site.browser.get("/console/approvals").text
@@ -359,7 +354,6 @@ async def _pin(site: Any, agent_id: str) -> None:
 
 
 def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
-    """By source and reason; one that is no text is a hex dump."""
     refused(
         site,
         letter(750, "gw", reason="no agent"),
@@ -386,7 +380,7 @@ def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: 
     }
     refused(site, letter(753, "long-gone", msgspec.json.encode(event)), letter(755, "long-gone", b"{"))
     site.sign_in("trust-admins")
-    assert "is not in the settings any more" in site.browser.get("/console/dead-letters/l-753").text
+    assert "is no longer in the settings" in site.browser.get("/console/dead-letters/l-753").text
 
     sent, wrong = (site.post(f"/console/dead-letters/l-{number}/replay") for number in (753, 755))
 
@@ -409,14 +403,13 @@ def test_letters_are_of_those_who_see_all(site: Any) -> None:
 
 
 def test_empty_pages_say_what_will_be_there(new_site: Callable[..., Any]) -> None:
-    """And what to do where something is not configured."""
     site = new_site()
     site.sign_in("trust-admins")
 
     for path, words in {
         "/console/decisions": "No decision yet",
         "/console/alerts": "No target is configured",
-        "/console/approvals": "Nobody waits",
+        "/console/approvals": "Nothing is pending",
         "/console/dead-letters": "everything that came could be read",
     }.items():
         page = site.browser.get(path)
