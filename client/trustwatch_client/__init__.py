@@ -13,16 +13,14 @@ if TYPE_CHECKING:  # else loaded at the first use: the service reads only the de
     from .argument_origins import ArgumentOrigins, OriginLimits, TracedCall
     from .asgi import TrustMiddleware
     from .call_verdicts import AsyncCallVerdicts, CallVerdicts
-    from .caller import Caller, caller_from_claims
-    from .event_sender import AsyncEventSender, EventSender
-    from .events import AuditEvent, Call, EventArgument, fingerprint
+    from .event_sender import AsyncEventSender, EventSender, SenderSettings
+    from .events import AuditEvent, Call, Caller, EventArgument, caller_from_claims, fingerprint
     from .guard import Guard, Ruling, judge
     from .origin_tracker import OriginKeys, OriginTracker
     from .risk_answers import Answer, CallVerdict, Indicator, Question, Reason, TokenPolicy
     from .service_connection import ClientCredentials, ClientSecret
-    from .settings import RiskSettings, SenderSettings
     from .step_up_approvals import Approvals, Challenge, shown_by_token
-    from .trust_client import AsyncTrustClient, TrustClient
+    from .trust_client import AsyncTrustClient, RiskSettings, TrustClient
     from .trust_errors import ContentRefused, OriginKeyUnavailable, TokenFailed, TrustError, TrustUnavailable
 
 __all__ = [
@@ -69,12 +67,10 @@ __all__ = [
 
 _MODULES = (
     "events",
-    "settings",
     "trust_errors",
     "argument_origins",
     "asgi",
     "call_verdicts",
-    "caller",
     "event_sender",
     "guard",
     "origin_tracker",

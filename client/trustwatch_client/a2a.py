@@ -24,8 +24,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .argument_origins import text_of
-from .caller import Caller
-from .events import Effect, EventResource
+from .events import Caller, Effect, EventResource
 from .guard import CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
 from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource

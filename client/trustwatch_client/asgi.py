@@ -10,8 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from .caller import Caller
-from .events import Effect, EventClient, EventResource
+from .events import Caller, Effect, EventClient, EventResource
 from .guard import CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup
 from .origin_tracker import OriginTracker
 from .step_up_approvals import ApprovalSource, Challenge, refusal_response

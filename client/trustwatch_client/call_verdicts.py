@@ -12,8 +12,7 @@ from urllib.parse import quote, urlencode
 import httpx2
 import msgspec
 
-from .caller import Caller
-from .events import AuditEvent, Call
+from .events import AuditEvent, Call, Caller
 from .risk_answers import CallVerdict, classify_refusal
 from .service_connection import AsyncTokenSource, Counters, LoopClient, Requests, ThreadClient, TokenSource, completed
 from .timing import Clock

@@ -12,8 +12,17 @@ import httpx2
 import msgspec
 
 from .events import AuditEvent, encode_event
-from .service_connection import AsyncTokenSource, Counters, LoopClient, Requests, ThreadClient, TokenSource, completed
-from .settings import SenderSettings
+from .service_connection import (
+    AsyncTokenSource,
+    Counters,
+    LoopClient,
+    Requests,
+    ThreadClient,
+    TokenSource,
+    completed,
+    require_not_negative,
+    require_positive,
+)
 from .timing import Clock, backoff, parse_retry_after
 
 log = logging.getLogger("trustwatch_client")
@@ -23,6 +32,36 @@ NDJSON_HEADERS = {"content-type": "application/x-ndjson"}
 MAX_RETRY_AFTER_S = 60.0
 SENDER_COUNTERS = ("queued", "accepted", "duplicate", "rejected", "dropped", "refused", "retries", "lost")
 _PERMANENT_ERROR_STATUSES = (400, 413, 415, 422)
+
+
+class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the event sender.
+
+    Attributes:
+        source: `source` of events that name none; with the id it identifies an event.
+        queue_size: events that wait; if it is full, the oldest is dropped and counted.
+        batch_events, batch_bytes: limits of one request.
+        linger_s: s, for which a batch waits for more events.
+        request_timeout_s: s.
+        backoff_s, backoff_most_s: s, first and longest wait between attempts; each wait is random up to its bound.
+    """
+
+    source: str | None = None
+    queue_size: int = 10_000
+    batch_events: int = 500
+    batch_bytes: int = 1 << 20
+    linger_s: float = 0.2
+    request_timeout_s: float = 10.0
+    backoff_s: float = 0.2
+    backoff_most_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self, "queue_size", "batch_events", "batch_bytes", "request_timeout_s", "backoff_s", "backoff_most_s"
+        )
+        require_not_negative(self, "linger_s")
+        if self.batch_events > 10_000 or self.batch_bytes > 8 << 20:
+            raise ValueError("batch_events is at most 10,000 and batch_bytes at most 8 MiB, as in the service")
 
 
 EventBatch = tuple[bytes, ...]

@@ -14,13 +14,13 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
 from .argument_origins import ArgumentOrigins, TracedCall, text_of
-from .caller import Caller
 from .events import (
     CAUSED_BY_TRUST,
     DENIED_BY_TRUST,
     TRUST_UNAVAILABLE,
     AuditEvent,
     Call,
+    Caller,
     CausedBy,
     Effect,
     EventAgent,

@@ -24,8 +24,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .caller import Caller, caller_from_claims
-from .events import Effect, EventResource
+from .events import Caller, Effect, EventResource, caller_from_claims
 from .guard import CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
 from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource

@@ -21,7 +21,7 @@ from .argument_origins import (
     exact_hash,
     keyed_fingerprint,
 )
-from .caller import Caller
+from .events import Caller
 from .service_connection import BoundedCache, Counted, Counters, ThreadClient, TokenSource, completed
 from .timing import Clock, SystemClock
 from .trust_errors import OriginKeyUnavailable, TokenFailed

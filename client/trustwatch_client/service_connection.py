@@ -12,12 +12,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlsplit
 
 import httpx2
 import msgspec
 
-from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import TokenFailed
 
@@ -31,6 +30,35 @@ RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteEr
 _TOKEN_REFUSED = (401, 421)
 """421: the service does not know the host name, and accepts it only with a valid token."""
 _JSON_HEADERS = {"content-type": "application/json"}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def validate_url(url: str, *, insecure_http: bool = False) -> str:
+    """Return *url* without a trailing slash.
+
+    Raises:
+        ValueError: it is not an http(s) URL, or would send tokens in clear text to another machine.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise ValueError(f"{parts.hostname or 'the address'}: give a URL like https://trustwatch.example")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure_http:
+        raise ValueError(f"{parts.hostname}: http sends tokens in clear; use https, or insecure_http=True in a mesh")
+    return url.rstrip("/")
+
+
+def require_positive(settings: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be above 0")
+
+
+def require_not_negative(settings: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) >= 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must not be below 0")
+
+
 RENEWAL_SHARE = 0.8
 """Share of its lifetime after which a token is renewed."""
 MIN_TOKEN_LIFETIME_S = 1.0

@@ -15,7 +15,7 @@ from typing import Literal
 import httpx2
 import msgspec
 
-from .caller import Caller
+from .events import Caller
 from .service_connection import AsyncTokenSource, BoundedCache, LoopClient
 from .timing import Clock, SystemClock
 

@@ -8,12 +8,21 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import httpx2
 import msgspec
 
-from .risk_answers import Answer, Question, ServiceProblem, classify_refusal, fail_open_answer, read_answers
+from .risk_answers import (
+    UNKNOWN_POLICY,
+    Answer,
+    Question,
+    ServiceProblem,
+    TokenPolicy,
+    classify_refusal,
+    fail_open_answer,
+    read_answers,
+)
 from .service_connection import (
     AsyncTokenSource,
     BoundedCache,
@@ -23,8 +32,9 @@ from .service_connection import (
     ThreadClient,
     TokenSource,
     completed,
+    require_not_negative,
+    require_positive,
 )
-from .settings import RiskSettings
 from .timing import Clock, parse_retry_after
 from .trust_errors import FailureCause, TokenFailed, TrustUnavailable
 
@@ -46,6 +56,50 @@ LOOKUP_COUNTERS = (
     "fail_closed",
     "last_known",
 )
+
+
+FailMode = Literal["open", "closed", "last_known"]
+
+
+class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of risk look-ups.
+
+    Attributes:
+        fail_mode: what happens without an answer; it has no default. `open`: *unknown* with its policy, marked
+            `fail_open`. `closed`: `TrustUnavailable`. `last_known`: the last answer, if it is not older than
+            `last_known_s`, else as in `without_last_known`.
+        last_known_s: s, from 0.
+        without_last_known: `open` or `closed`.
+        budget_s: s, a look-up takes no longer than this; a late answer still reaches the cache.
+        request_timeout_s: s, a request may take so long, although its callers have left.
+        cache_s: s, for which an answer is cached, never past its `expires_at`; stale answers are not cached. 0 queries
+            each time. Changes of risk are seen as much later.
+        cache_size: answers kept; the least recently used one makes room.
+        accept_stale: false treats a `stale` answer as a missing one.
+        unknown_policy: the policy of *unknown* in open answers.
+        pause_s: s, for which no request is made after a failure, or as in `Retry-After`.
+        max_in_flight: agents queried at one time; more are `busy`.
+        workers: threads that send requests (`TrustClient`).
+    """
+
+    fail_mode: FailMode
+    last_known_s: float = 300.0
+    without_last_known: Literal["open", "closed"] = "closed"
+    budget_s: float = 0.05
+    request_timeout_s: float = 2.0
+    cache_s: float = 1.0
+    cache_size: int = 10_000
+    accept_stale: bool = True
+    unknown_policy: TokenPolicy = UNKNOWN_POLICY
+    pause_s: float = 0.5
+    max_in_flight: int = 1_000
+    workers: int = 4
+
+    def __post_init__(self) -> None:
+        if self.fail_mode not in ("open", "closed", "last_known"):
+            raise ValueError(f"fail_mode is {self.fail_mode!r}; it is open, closed or last_known")
+        require_positive(self, "budget_s", "request_timeout_s", "cache_size", "max_in_flight", "workers")
+        require_not_negative(self, "last_known_s", "cache_s", "pause_s")
 
 
 class LookupFailure(NamedTuple):

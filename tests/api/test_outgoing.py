@@ -44,8 +44,7 @@ from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.records.security_events import POLL_METHOD
 from trustwatch_client import TrustUnavailable
-from trustwatch_client.settings import RiskSettings
-from trustwatch_client.trust_client import TrustClient
+from trustwatch_client.trust_client import RiskSettings, TrustClient
 
 from ..support.alert_receiver import ALERTS, outgoing, target
 from ..support.mutual_tls import CertificateAuthority

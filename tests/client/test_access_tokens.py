@@ -158,7 +158,6 @@ def test_secrets_never_travel_in_clear() -> None:
 
 
 def test_a_callable_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else every question about a call would leave one that waits for ever."""
     monkeypatch.setattr(service_connection, "TOKEN_TIMEOUT_S", 0.01)
 
     async def hang() -> str:

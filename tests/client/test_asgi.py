@@ -89,7 +89,7 @@ CLAIMS = {
 
 
 class Authenticated:
-    """The app's own authentication: whoever comes with the header has been verified."""
+    """The app's own authentication, which trusts a header."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -409,8 +409,6 @@ def test_whom_the_level_refuses_nobody_asks_about() -> None:
 
 @pytest.mark.parametrize(("approved", "status", "questions"), [({"orders:write"}, 200, 0), (set(), 401, 0)])
 def test_what_a_person_has_approved_nobody_asks_about(approved: set[str], status: int, questions: int) -> None:
-    """The service would ask for a person again, since the level is as it was."""
-
     async def of_the_agent(_: Caller) -> set[str]:
         return approved
 

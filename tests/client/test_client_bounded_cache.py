@@ -1,4 +1,4 @@
-"""A mapping that forgets what was used least recently."""
+"""The cache evicts its least recently used entry."""
 
 from trustwatch_client.service_connection import BoundedCache
 

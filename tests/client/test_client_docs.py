@@ -14,7 +14,6 @@ from trustwatch_client import (
     event_sender,
     guard,
     origin_tracker,
-    settings,
     trust_client,
     trust_errors,
 )
@@ -36,7 +35,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
         *argument_origins.ORIGIN_COUNTERS,
         *origin_tracker.KEY_COUNTERS,
         *get_args(trust_errors.FailureCause),
-        *get_args(settings.FailMode),
+        *get_args(trust_client.FailMode),
         *get_args(AnswerSource),
     ],
 )
@@ -45,7 +44,6 @@ def test_every_name_is_told(name: str) -> None:
 
 
 def test_what_the_code_imports_exists() -> None:
-    """Every block parses, and every name that it takes from the client is there."""
     assert len(BLOCKS) == 5
     for block in BLOCKS:
         for node in ast.walk(ast.parse(block)):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from trustwatch_client import AsyncEventSender, AuditEvent, ContentRefused, SenderSettings
-from trustwatch_client.events import EventAgent, encode_event
+from trustwatch_client.events import EventAgent
 from trustwatch_client.timing import backoff, parse_retry_after
 
 from ..support.client_doubles import Reply, Scripted
@@ -68,7 +68,6 @@ def test_batches_are_bounded_in_bytes(server: Scripted, make_sender: Make) -> No
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 401, 403, 408])
 def test_an_attempt_that_failed_is_repeated_with_the_same_ids(server: Scripted, make_sender: Make, status: int) -> None:
-    """So that what the service did take is a duplicate there, and no new event."""
     server.then(Reply(status), Reply(status))
     sender = make_sender(server.url, token, settings())
     name = sender.send(event())
@@ -220,7 +219,6 @@ async def close_behind_a_swallowed_cancellation(url: str) -> int:
 
 
 def test_an_async_sender_closes_whatever_becomes_of_its_cancellation(server: Scripted) -> None:
-    """`asyncio.wait_for` of Python 3.11 swallows one now and then: the task went on for ever, and `close` waited."""
     server.answer = lambda request: Reply(503)
     assert asyncio.run(close_behind_a_swallowed_cancellation(server.url)) == 1
 
@@ -274,15 +272,6 @@ def test_backoff_grows_up_to_its_bound_and_spreads() -> None:
 )
 def test_retry_after_is_a_number_or_a_date(said: str, seconds: float | None) -> None:
     assert parse_retry_after(said, NOW.timestamp()) == seconds
-
-
-def test_encoding_is_quick_enough_for_a_request_path() -> None:
-    encode_event(event())
-    began = time.perf_counter()
-    for number in range(1_000):
-        encode_event(event(number, session="s", tenant="acme"))
-
-    assert time.perf_counter() - began < 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Step-ups pass once a person approved, or was there as the token shows; whatever fails is no approval."""
+"""Step-ups pass after a person's approval or a recent log-in in the token; a failure is not an approval."""
 
 from __future__ import annotations
 

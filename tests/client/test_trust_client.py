@@ -67,7 +67,6 @@ def test_tenants_and_issuers_are_kept_apart(server: Scripted, make_client: Make,
 
 
 def test_the_cache_keeps_nothing_past_its_end(server: Scripted, make_client: Make, clock: Clock) -> None:
-    """It ends two seconds after the client's clock, however long this machine takes to answer."""
     ends = clock.start + 2.0
     server.answer = lambda request: Reply(200, {"answers": [risk("bot", expires_in_s=ends - time.time())]})
     client = make_client(server.url, token, settings(cache_s=60.0), clock=clock)
@@ -218,7 +217,6 @@ def test_without_a_last_known_answer_as_settings_say(server: Scripted, make_clie
 
 
 def test_after_a_failure_nobody_asks_for_a_moment(server: Scripted, make_client: Make, clock: Clock) -> None:
-    """A dead service costs no budget, and a throttled one is left alone as long as it asked for."""
     server.then(Reply(429, headers={"Retry-After": "7"}))
     client = make_client(server.url, token, settings(fail_mode="open", pause_s=0.5), clock=clock)
 
@@ -271,7 +269,6 @@ def test_too_many_at_once_are_refused(server: Scripted, make_client: Make) -> No
 def test_a_question_that_nobody_can_read_is_not_asked(
     server: Scripted, make_client: Make, clock: Clock, agent: str
 ) -> None:
-    """Ids come from tokens: whoever chose one must not bring the others to the fail mode."""
     client = make_client(server.url, token, settings(fail_mode="open", pause_s=60.0), clock=clock)
 
     assert [one.source for one in client.query([Question(agent), Question("bot")])] == ["fail_open", "service"]
@@ -287,7 +284,6 @@ def test_a_refused_question_pauses_nobody(server: Scripted, make_client: Make, c
 
 
 def test_what_waits_in_line_is_dropped_once_the_service_fails(server: Scripted) -> None:
-    """Else a dead service would be asked for everybody who came meanwhile, long after they left."""
     server.answer = lambda request: Reply(500, wait_s=0.3)
     more = settings(fail_mode="open", budget_s=0.01, pause_s=60.0, workers=1)
     with TrustClient(server.url, token, more) as client:

@@ -102,7 +102,6 @@ def test_hidden_texts_are_found() -> None:
 
 @given(st.text(max_size=300))
 def test_normal_text_is_stable_in_words(text: str) -> None:
-    """Any text has a normal form without double blanks, and its words stand in it."""
     normal = normal_text(text)
 
     assert normal == " ".join(normal.split())
