@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from trustwatch.api.settings.reloading import RELOADABLE
+from trustwatch.api.settings.effective import RELOADABLE
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.settings_reading import (

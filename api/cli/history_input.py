@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -63,7 +64,9 @@ def history_files(
         Unavailable: no broker answers.
     """
     with ExitStack() as stack:
-        files = _HistoryFiles(settings, window, converter or history_converter(None, None), stack, stdin)
+        files = _HistoryFiles(
+            settings, window, converter or history_converter(None, None), stack, stdin or sys.stdin.buffer
+        )
         for name in named:
             files.add(name, alone=len(named) == 1)
         yield files.finish()
@@ -75,6 +78,7 @@ def history_converter(record_format: str | None, mapping: Path | None) -> Histor
     return HistoryConverter(FormatChoice(record_format, spec, mapping), print_message)
 
 
+@dataclass(eq=False)
 class _HistoryFiles:
     """Makes files of native events from the histories that the operator names.
 
@@ -83,19 +87,13 @@ class _HistoryFiles:
     its order, in which it was judged.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        window: TimeWindow,
-        converter: HistoryConverter,
-        stack: ExitStack,
-        stdin: BinaryIO | None,
-    ) -> None:
-        self._settings = settings
-        self._window = window
-        self._converter = converter
-        self._stack = stack
-        self._stdin = stdin or sys.stdin.buffer
+    settings: Settings
+    window: TimeWindow
+    converter: HistoryConverter
+    stack: ExitStack
+    stdin: BinaryIO
+
+    def __post_init__(self) -> None:
         self._paths: list[Path] = []
         self._unordered: list[Path | FormattedFile] = []
         self._waiting: list[FormattedFile] = []
@@ -107,12 +105,12 @@ class _HistoryFiles:
             self._waiting.append(found)
             return
         if alone and named == "-":
-            self._add_files(self._converter.find(copied_to_file(self._stdin, self._stack), STDIN_NAME))
+            self._add_files(self.converter.find(copied_to_file(self.stdin, self.stack), STDIN_NAME))
             return
         lines = self._own_lines(named, path)
         if lines is None:
-            self._add_files(self._converter.find(path))
-        elif not self._converter.choice.is_open:
+            self._add_files(self.converter.find(path))
+        elif not self.converter.choice.is_open:
             raise ConfigError(
                 f"{named}: holds native events; --format and --mapping are for files and topics of other formats"
             )
@@ -122,23 +120,23 @@ class _HistoryFiles:
 
     def _records_of_others(self, named: str) -> FormattedFile | None:
         """Records that other programs wrote to a topic; None: its events are ours."""
-        topic = parse_topic_url(named, self._settings)
-        if topic.name == self._settings.brokers.topic_names.events:
+        topic = parse_topic_url(named, self.settings)
+        if topic.name == self.settings.brokers.topic_names.events:
             return None
-        choice = self._converter.choice
+        choice = self.converter.choice
         if choice.is_open:
-            choice = configured_choice(topic.name, self._settings) or choice
-        records = records_of_others(named, topic, self._window, choice, _temporary_file(self._stack))
-        return None if records is None else self._converter.choose(records, choice)
+            choice = configured_choice(topic.name, self.settings) or choice
+        records = records_of_others(named, topic, self.window, choice, _temporary_file(self.stack))
+        return None if records is None else self.converter.choose(records, choice)
 
     def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
         """Events of an archive, an event log or a topic; None: another input."""
         if named.startswith(TOPIC_PREFIX):
-            return topic_lines(named, self._settings, self._window)
+            return topic_lines(named, self.settings, self.window)
         if (path / POSITION_FILE).exists():
-            return _archive_lines(path, self._window)
+            return _archive_lines(path, self.window)
         log = next((log for log in (path, path / "log") if path.is_dir() and segment_bases(log)), None)
-        return None if log is None else _log_lines(log, self._window)
+        return None if log is None else _log_lines(log, self.window)
 
     def _add_files(self, files: list[FormattedFile]) -> None:
         if len(files) == 1 and files[0].is_native_lines:
@@ -155,9 +153,9 @@ class _HistoryFiles:
     def _convert_waiting(self) -> None:
         files, self._waiting = self._waiting, []
         if files:
-            self._converter.tell_formats(files)
+            self.converter.tell_formats(files)
             with byte_progress("converting", total_bytes(files)) as progress:
-                self._unordered.append(self._write(self._in_order(self._converter.convert(files, progress))))
+                self._unordered.append(self._write(self._in_order(self.converter.convert(files, progress))))
 
     def _order_files(self) -> None:
         """Sort adjacent files by time, if they are not in order."""
@@ -171,16 +169,16 @@ class _HistoryFiles:
 
     def _lines_to_sort(self, file: Path | FormattedFile) -> Iterator[bytes]:
         """Events of a file. Invalid lines are reported here, since sorted events have no place in a file."""
-        return file_lines(FileSource([file])) if isinstance(file, Path) else self._converter.native_lines(file)
+        return file_lines(FileSource([file])) if isinstance(file, Path) else self.converter.native_lines(file)
 
     def _in_order(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         disorder = Disorder()
         yield from in_time_order(lines, disorder=disorder)
         if disorder.late:
-            self._converter.tell(f"{disorder.describe()}; they are read in the order of time")
+            self.converter.tell(f"{disorder.describe()}; they are read in the order of time")
 
     def _write(self, lines: Iterable[bytes]) -> Path:
-        kept = _temporary_file(self._stack)
+        kept = _temporary_file(self.stack)
         kept.writelines(line + b"\n" for line in lines)
         kept.flush()
         return Path(kept.name)

@@ -40,7 +40,7 @@ from ..composition import (
     policy_book,
     service_url,
 )
-from ..settings.reloading import SettingsChange
+from ..settings.effective import SettingsChange
 from .decision_log import log_decisions
 from .kernel_compiler import compile_to_score
 

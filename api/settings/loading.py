@@ -44,18 +44,12 @@ HOW_TO_NAME_BROKERS = "set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP
 
 
 class SetVariable(NamedTuple):
-    """A variable that is set, and the member that it sets.
-
-    Attributes:
-        path: of the member: names, and numbers of places in lists.
-        place: the path as messages write it, such as `.tenants[...].mode`.
-        value: as a settings file would hold it.
-    """
+    """A variable that is set, and the member that it sets."""
 
     name: str
-    path: tuple[str | int, ...]
-    place: str
-    value: Any
+    path: tuple[str | int, ...]  # of the member: names, and indexes in lists
+    place: str  # the path in messages, such as `.tenants[...].mode`
+    value: Any  # as in a settings file
 
 
 def set_variables(environ: Mapping[str, str]) -> list[SetVariable]:
@@ -233,14 +227,10 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 class ReadSettings(NamedTuple):
-    """Settings, and what was noticed while they were read.
-
-    Attributes:
-        removed: warnings about removed settings that still hold their old defaults.
-    """
+    """Settings, and warnings about them."""
 
     settings: Settings
-    removed: list[str]
+    removed: list[str]  # about removed settings that still have their old defaults
 
     @property
     def warnings(self) -> list[str]:

@@ -18,15 +18,10 @@ from trustwatch.scoring.policy.book import LevelPolicies
 
 
 class RemovedSetting(NamedTuple):
-    """A setting of an earlier release.
+    """A setting of an earlier release."""
 
-    Attributes:
-        default: that it had, as a settings file would hold it; of a part, a mapping of the defaults of its members.
-        line: names the replacement; CHANGELOG.md has it word for word. Several settings may share one.
-    """
-
-    default: Any
-    line: str
+    default: Any  # as in a settings file; of a part, a mapping of the defaults of its members
+    line: str  # names the replacement, as in CHANGELOG.md; several settings may share one
 
 
 _TOKEN_POLICY: Final = json.loads(msgspec.json.encode(LevelPolicies()))

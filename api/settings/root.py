@@ -23,12 +23,12 @@ from .access_settings import (
     CallerSettings,
     ForeignTopicSettings,
     IssuerSettings,
+    KafkaSettings,
     ProofSettings,
     RegisteredAgent,
     VerificationSettings,
 )
 from .enforcement_settings import GatewaySettings, HookSettings
-from .kafka_settings import KafkaSettings
 from .service_settings import (
     ArchiveSettings,
     ConsoleSettings,

@@ -18,8 +18,7 @@ NAMES_KAFKA = {
     "api/feedback/worker.py": "the same",
     "api/service/commands.py": "`trustwatch topics` makes and shows Kafka's topics",
     "api/settings/loading.py": "the variable that names brokers, and the advice to set it",
-    "api/settings/access_settings.py": "a text that refers to the setting `kafka.topics`",
-    "api/settings/kafka_settings.py": "the settings `kafka`",
+    "api/settings/access_settings.py": "the settings `kafka`",
     "api/settings/removed.py": "names of removed settings of `kafka`",
     "api/settings/root.py": "the member `kafka`, for everybody else `brokers`",
     "ingest/extras.py": "the extras `kafka` and `fast`",
@@ -61,7 +60,7 @@ def test_few_modules_know_the_program_that_keeps_topics() -> None:
 def test_the_rule_bites() -> None:
     """A name, an import and a text are code; what explains is not."""
     assert names_kafka("class KafkaBackend: ...")
-    assert names_kafka("from ..settings.kafka_settings import KafkaSettings")
+    assert names_kafka("from ..settings.access_settings import KafkaSettings")
     assert names_kafka("raise ValueError('Kafka is away')")
     assert names_kafka("if settings.client == 'confluent': ...")
     assert not names_kafka('"""With Kafka."""\nat = 1\n"""As Kafka has it."""\n# kafka-python waits here')

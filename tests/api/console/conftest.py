@@ -1,4 +1,4 @@
-"""A real console on loopback: uvicorn in a thread, real store and log, and an OpenID provider of the test's own."""
+"""A real console on loopback: uvicorn in a thread, real store and log, and a test OpenID provider."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
 from trustwatch.api.service.slices import SLICES
-from trustwatch.api.settings.reloading import ReloadStatus
+from trustwatch.api.settings.effective import ReloadStatus
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import (
     ConsoleGrantSettings,

@@ -33,7 +33,6 @@ def test_the_page_has_every_operation_and_schema(shared: Any) -> None:
 
 
 def test_it_loads_and_runs_nothing(shared: Any) -> None:
-    """No script, no other host; the one style is named by its digest."""
     answer = shared.client.get("/docs")
     (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""Sessions: how they end, who they are, and what they are sealed with."""
+"""Sessions: their end, their person, and their key."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ def test_each_sign_in_is_a_session_of_its_own(site: Any) -> None:
 
 
 def test_signing_out_ends_every_copy(site: Any) -> None:
-    """The cookie is removed, and one that was copied before opens nothing."""
     site.sign_in("soc")
     name, copy = next((one.name, one.value) for one in site.browser.cookies.jar if "sign-in" not in one.name)
     out = site.post("/console/sign-out")
@@ -111,7 +110,6 @@ def test_replicas_with_one_key_know_each_others_sessions(new_site: Callable[...,
 
 
 def test_a_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
-    """Mode 0600; one that others may read, or that is short, is refused."""
     made = session_key(ConsoleSettings(), tmp_path)
     file = tmp_path / "console-key"
 
@@ -127,7 +125,6 @@ def test_a_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
 
 
 def test_a_grant_that_is_taken_away_ends_its_sessions(site: Any) -> None:
-    """What a session may do is looked up in the settings as they are."""
     console = site.settings.console
     session = new_session({"sub": "u"}, "soc", "sub", 1.0)
     without = msgspec.structs.replace(
@@ -140,14 +137,12 @@ def test_a_grant_that_is_taken_away_ends_its_sessions(site: Any) -> None:
 
 
 def test_a_person_is_no_client(site: Any) -> None:
-    """Nobody signs in under the name of a caller, to see its dead letters or speak for it in records."""
     caller = session_caller(new_session({"sub": "gateway"}, "soc", "sub", 1.0), site.settings.console)
 
     assert caller.name == "console:gateway"
 
 
 def test_a_link_signs_in_once(new_site: Callable[..., Any]) -> None:
-    """The one-time link of the development login; used again, it says how to get another."""
     site = new_site(oidc=None, development_login=True)
     code = issue_login_code(site.settings.data_dir, site.clock.now)
     first = site.browser.get("/console/dev-login", params={"code": code})

@@ -1,4 +1,4 @@
-"""Ends of sessions: behind a sign-out no copy of a cookie opens a page, in any process, as long as it could last."""
+"""Ends of sessions: after a sign-out no copy of its cookie opens a page in any process."""
 
 from __future__ import annotations
 
@@ -84,7 +84,6 @@ def test_ends_are_kept_for_as_long_as_any_setting_lets_a_session_last(site: Any,
 
 
 def test_pages_and_streams_ask_for_ends_that_others_heard(site: Any, ended: EndedSessions) -> None:
-    """The next page leads to the sign-in, the stream says that it is over."""
     site.sign_in("soc")
     assert site.browser.get("/console/").status_code == 200
     site.wait(ended.end(session_of(site)))
@@ -93,7 +92,6 @@ def test_pages_and_streams_ask_for_ends_that_others_heard(site: Any, ended: Ende
 
 
 def test_without_the_database_only_sessions_that_just_lasted_go_on(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a while: whoever looks into what is wrong is not thrown out, nor made to wait. Others come again."""
     tries: list[str] = []
     monkeypatch.setattr(MetadataStore, "get", lambda _, key: tries.append(key) or away())
     site.sign_in("soc")
@@ -105,7 +103,6 @@ def test_without_the_database_only_sessions_that_just_lasted_go_on(site: Any, mo
 
 
 def test_who_asks_much_buys_no_ended_session_time(site: Any, ended: EndedSessions, monkeypatch: Any) -> None:
-    """Waiting for a thread is no fault of the database: then nobody is let in without an answer."""
     monkeypatch.setattr(console_sessions, "LOOK_UP_S", 0.05)
     go, (one, *others) = threading.Event(), sessions(site, 3)
     for session in (one, *others):

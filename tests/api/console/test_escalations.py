@@ -1,4 +1,4 @@
-"""The steps of one agent's climb are one entry on the overview and among alerts; each is told, none is lost."""
+"""The steps of one agent's climb are one entry on the overview and among alerts; none is lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ def test_what_is_no_climb_stays_apart(later: LevelStep, earlier: LevelStep) -> N
 
 
 def test_a_fall_between_ends_a_climb() -> None:
-    """The same levels twice are two climbs, and what says nothing of levels is left alone."""
     steps = [
         LevelStep("a", 2, 3, 60),
         LevelStep("a", 1, 2, 50),

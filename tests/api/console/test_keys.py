@@ -1,4 +1,4 @@
-"""Keys: each page of the menu has one of its own, and the reference lists them."""
+"""Keyboard shortcuts: each page of the menu has a different one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live stream: who is told of what, and how it ends."""
+"""The live stream: its events, its readers, and its end."""
 
 from __future__ import annotations
 
@@ -74,7 +74,6 @@ def test_a_change_of_a_level_is_told_to_those_who_may_know(
 
 
 def test_pages_load_again_what_changed_before_they_listened(site: Any, make_row: Callable[..., Any]) -> None:
-    """A level may change between the answer with the page and its stream: each live page asks once it listens."""
     site.know(make_row("quick"))
     site.sign_in("soc")
     for path in ("/console/", "/console/decisions", "/console/agent?tenant=acme&id=quick"):
@@ -95,7 +94,6 @@ def test_a_stream_ends_with_its_session(new_site: Callable[..., Any], make_row: 
 
 
 def test_an_open_page_keeps_no_session_alive(site: Any) -> None:
-    """However often its stream breaks and is opened again; then it is told, instead of asking for ever."""
     site.sign_in("soc")
     for _ in range(3):
         site.clock.now += 1100
@@ -143,7 +141,6 @@ def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
 
 
 def test_no_person_takes_the_streams_of_others(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has many pages open is refused another one; somebody else is told on."""
     monkeypatch.setattr(live_updates, "MAX_STREAMS_OF_PERSON", 1)
     site = new_site()
     site.sign_in("soc")

@@ -1,4 +1,4 @@
-"""Who may see and do what: scopes, tenants, form tokens, and the headers of every page."""
+"""Rights of pages: scopes, tenants, form tokens, and the headers of every page."""
 
 from __future__ import annotations
 
@@ -106,7 +106,6 @@ def test_the_token_of_another_session_is_none(site: Any) -> None:
 
 
 def test_acting_needs_more_than_looking(site: Any, make_row: Callable[..., Any]) -> None:
-    """`trust.feedback` is asked for by the form, and the page does not offer what is not granted."""
     row = make_row("looked-at")
     site.know(row)
     site.sign_in("readers")
@@ -127,7 +126,6 @@ def test_acting_needs_more_than_looking(site: Any, make_row: Callable[..., Any])
 
 
 def test_agents_of_other_tenants_are_not_there(site: Any, make_row: Callable[..., Any]) -> None:
-    """Not in lists, not by name, not by events; a tenant that is named and not one's own is refused."""
     site.know(make_row("theirs", tenant="globex", level=4), make_row("ours", tenant="acme"))
     site.sign_in("soc")
     listed = site.browser.get("/console/agents")

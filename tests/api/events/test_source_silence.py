@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 
 from trustwatch.api.events.ingest_status import SilenceReport
 from trustwatch.api.events.source_silence import SilenceAlerter, silence_watched_sources
-from trustwatch.api.settings.access_settings import CallerSettings, ForeignTopicSettings
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import CallerSettings, ForeignTopicSettings, KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, SILENCE_TYPE

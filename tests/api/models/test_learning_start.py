@@ -16,7 +16,7 @@ from trustwatch.api.composition import open_model_registry, open_service_store
 from trustwatch.api.models import learning_start
 from trustwatch.api.models.first_training import is_learning
 from trustwatch.api.models.learning_start import begin_learning
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError, Unavailable
 from trustwatch.models.learning_model import save_learning_model

@@ -1,4 +1,4 @@
-"""Settings of actuators: what is wrong is said at start, and what is right is made."""
+"""Settings of actuators: errors at start, and the channels made from them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,6 @@ def test_every_kind_of_member_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_entries_of_a_list_are_changed_and_added(tmp_path: Path) -> None:
-    """By their number; the entries of the file keep what is not said."""
     settings = load(
         tmp_path,
         {
@@ -131,7 +130,6 @@ def test_what_is_missing_of_an_entry_names_the_variables_that_make_it(tmp_path: 
 
 
 def test_an_error_of_the_file_names_the_file(tmp_path: Path) -> None:
-    """Though variables set other members, or would set some of what is wrong."""
     message = refusal(tmp_path, {"TRUSTWATCH__RETENTION_DAYS": "7"}, "listen: {port: x}")
     wrong = refusal(tmp_path, {"TRUSTWATCH__LISTEN__PORT": "7"}, "listen: 5")
 

@@ -1,4 +1,4 @@
-"""Settings of gateways: what is refused, and what the docs show."""
+"""Settings of gateways: errors, and the example of the docs."""
 
 from __future__ import annotations
 

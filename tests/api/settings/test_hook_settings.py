@@ -1,4 +1,4 @@
-"""Settings of hooks: what is missing or means nothing is told, with the place, and never the secret."""
+"""Settings of hooks: errors name the place, and never the secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removed settings: a warning if the old default stands there, else the line of the changelog and no start."""
+"""Removed settings: a warning for the old default, else an error with the line of the changelog."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ def read(folder: Path, text: str, **environ: str) -> ReadSettings:
     ],
 )
 def test_an_old_default_is_left_out_with_a_warning(tmp_path: Path, text: str, place: str) -> None:
-    """What held before holds now: the service starts, and says what to delete."""
     settings = read(tmp_path, text)
 
     (warning,) = settings.warnings
@@ -100,7 +99,6 @@ def test_variables_count_alike(tmp_path: Path, variable: str, default: str, othe
 
 
 def test_what_is_misspelt_is_still_an_error(tmp_path: Path) -> None:
-    """Only what was a setting is known as one, and only where it was."""
     for text in (WEBHOOK % ", color: null", "colour: null", "tenants: {speed: 5.0}"):
         with pytest.raises(ConfigError, match=r"unknown field|Expected"):
             read(tmp_path, text)

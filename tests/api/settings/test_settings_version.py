@@ -24,7 +24,6 @@ def loaded(folder: Path, text: str) -> Settings:
 
 
 def test_a_file_of_0_1_keeps_its_reach_and_is_told_what_to_write(tmp_path: Path) -> None:
-    """Only callers whose events are taken, and only what is missing."""
     settings = loaded(tmp_path, ISSUER + REPORTS + ASKS)
 
     callers, clients = settings.upgrade_warnings()
@@ -38,7 +37,6 @@ def test_a_file_of_0_1_keeps_its_reach_and_is_told_what_to_write(tmp_path: Path)
 
 
 def test_a_new_file_binds_a_caller_to_itself(tmp_path: Path) -> None:
-    """Named by nobody, it is an agent: it may neither be trusted nor enforce."""
     settings = loaded(tmp_path, "settings_version: 2\n" + ISSUER + REPORTS)
 
     assert settings.callers[0].agents == ("self",)
@@ -64,7 +62,6 @@ def test_new_deployments_ask_about_actions_outside_of_a_boundary(tmp_path: Path,
 
 
 def test_files_that_we_write_are_new_ones(tmp_path: Path) -> None:
-    """They name everything, so that nobody begins with what is about to go."""
     secret = tmp_path / "postgres"
     secret.write_text("x")
     deployed = (ROOT / "deploy" / "settings.yaml").read_text().replace("/run/secrets/postgres_password", str(secret))

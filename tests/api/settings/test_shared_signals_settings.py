@@ -1,4 +1,4 @@
-"""Settings of shared signals: which hosts may be called, and what does not go together."""
+"""Settings of shared signals: allowed hosts, and conflicts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.settings.access_settings import CallerSettings, ProofSettings
+from trustwatch.api.settings.access_settings import CallerSettings, KafkaSettings, ProofSettings
 from trustwatch.api.settings.enforcement_settings import GatewaySettings
-from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings, SignalTransmitterSettings
@@ -36,7 +35,6 @@ from trustwatch.ingest.settings import Secret
     ],
 )
 def test_hosts_of_receivers(url: str, may: bool) -> None:
-    """A name, all below one, and plain http to this machine alone, where that is named."""
     settings = SharedSignalsSettings(push_hosts=("rp.example", "*.partner.example", "127.0.0.1"))
 
     assert settings.may_push_to(url) == may
@@ -83,7 +81,6 @@ TRANSMITTER: dict[str, Any] = {
     ],
 )
 def test_transmitters_that_can_not_be(given: dict[str, Any], why: str) -> None:
-    """Neither without a way in, by a guessable secret or in clear, nor without keys."""
     with pytest.raises(ValueError, match=re.escape(why)):
         SignalTransmitterSettings(**(TRANSMITTER | given))
 
@@ -104,7 +101,6 @@ def test_transmitters_have_names_and_issuers_of_their_own() -> None:
 
 
 def test_proofs_that_can_not_be_checked() -> None:
-    """Certificates without a header to look at; networks that are none."""
     with pytest.raises(ValueError, match="certificate_header"):
         Settings(gateway=GatewaySettings(mtls="verify"))
     with pytest.raises(ValueError, match="is not a network"):

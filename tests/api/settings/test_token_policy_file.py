@@ -1,4 +1,4 @@
-"""The token policy as a file: what it may say, and how a wrong one is told."""
+"""The token policy as a file, and its errors."""
 
 from __future__ import annotations
 

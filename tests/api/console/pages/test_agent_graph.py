@@ -1,4 +1,4 @@
-"""The graph on the page of an agent: who led to it and whom it reached, in a time that the address names."""
+"""The graph on the page of an agent: agents that called it and agents that it called, in a time range."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ def site(new_site: Callable[..., Any], make_row: Callable[..., Any]) -> Any:
 
 
 def test_the_page_shows_both_directions(site: Any) -> None:
-    """The nearest ties, with risk and times; on whose behalf stands below."""
     page = site.browser.get("/console/agent", params=BOT).text
     graph = page.partition('id="graph"')[2].partition("On behalf of")[0]
     rows = [re.sub(r"<[^>]*>|\s+", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", graph)[1:]]
@@ -64,7 +63,6 @@ def test_the_nearest_and_riskiest_ties_come_first(site: Any) -> None:
 
 
 def test_the_time_is_in_the_address_with_and_without_a_script(site: Any) -> None:
-    """The part that a script asks for, and the page that a form leads to."""
     for path in ("/console/agent", "/console/agent/graph"):
         page = site.browser.get(path, params=BOT | {"since": "30d"}).text
         assert "old-tool" in page, path

@@ -1,4 +1,4 @@
-"""Cases in the console: the list, one of them, its story, and what the forms do."""
+"""Cases in the console: the list, one case, its timeline, and the forms."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ CASE = "/console/cases/case-d-1"
 
 
 def test_acts_and_the_page_read_no_entries(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They stand in the story, which is loaded for itself: notes of a flood cost no act anything."""
     desk.sign_in("soc")
     monkeypatch.delattr(type(desk.store.cases), "entries")
     assert desk.browser.get(CASE).status_code == 200
@@ -58,7 +57,6 @@ def test_acts_and_the_page_read_no_entries(desk: Any, monkeypatch: pytest.Monkey
     + [("close", "revision", "9" * 5000), ("contain", "revision", "9" * 5000)],
 )
 def test_numbers_that_are_none_change_nothing(desk: Any, act: str, field: str, value: str) -> None:
-    """Nor do they end in an error of ours: a case that says it is contained for ever has no pins to end."""
     desk.sign_in("soc")
     given = {"note": "why", "valid_s": "3600", "for_s": "3600", "pin": "1", "verdict": "false"}
     answer = desk.post(f"{CASE}/{act}", **{**given, field: value})
@@ -68,7 +66,6 @@ def test_numbers_that_are_none_change_nothing(desk: Any, act: str, field: str, v
 
 
 def test_a_case_is_listed_and_shown(desk: Any) -> None:
-    """Who is in it, why, what was new; names are text; others' cases are not there."""
     desk.sign_in("soc")
     listed = desk.browser.get("/console/cases").text
     assert 'href="/console/cases/case-d-1"' in listed
@@ -141,7 +138,6 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
 
 
 def test_several_cases_are_done_with_at_once(desk: Any) -> None:
-    """Those that are ticked; what can not be done is told, the others are done."""
     desk.raise_agent(5, "calm", level=2)
     desk.raise_agent(6, "calmer", level=2)
     desk.sign_in("soc")

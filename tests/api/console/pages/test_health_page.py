@@ -1,4 +1,4 @@
-"""Health: what the page says of the process that answers, and to whom it shows the settings."""
+"""The page of health: the state of the process, and the settings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from trustwatch.api.events.ingest_status import ForeignTopicReport, IngestReport, IngestStatus, SilenceReport
 from trustwatch.api.events.source_silence import SilenceDetector
-from trustwatch.api.settings.access_settings import CallerSettings, ForeignTopicSettings
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import CallerSettings, ForeignTopicSettings, KafkaSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
@@ -28,7 +27,6 @@ def health(site: Any, group: str = "trust-admins") -> str:
 
 
 def test_each_part_is_told_in_words(site: Any, make_row: Callable[..., Any]) -> None:
-    """What works and what does not, with the time since which this process has seen it so."""
     site.know(make_row("bot"))
     text = health(site)
     assert "judges what arrives" in text and ">ready<" in text
@@ -64,8 +62,6 @@ def test_versions_and_store(site: Any) -> None:
 
 
 def test_a_store_that_does_not_answer_is_told(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page comes all the same: it is asked for when something is wrong."""
-
     def away() -> None:
         raise Unavailable("the database does not answer: no route")
 
@@ -84,7 +80,6 @@ def test_settings_are_for_people_of_all_tenants_and_without_secrets(site: Any) -
 
 
 def test_a_target_that_was_stopped_says_since_when_and_why(new_site: Callable[..., Any]) -> None:
-    """Until its settings change; one that they no longer name is no news."""
     site = new_site(webhooks=(WebhookTarget("soc", Secret("https://soc.example/in"), "slack"),))
     site.store.outbox.stop_target("soc", "f", NOW_MS - 60_000, "410 Gone")
     site.store.outbox.stop_target("of-old", "f", NOW_MS, "404 Not Found")

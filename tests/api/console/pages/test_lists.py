@@ -1,4 +1,4 @@
-"""Lists of the console: what their address asks for."""
+"""Lists of the console: filters, columns and order in the address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model's pages: figures of all tenants are for people who may see all of them; others are told that."""
+"""Pages of models: only people who may see all tenants see figures of all tenants."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def serve(site: Any, monkeypatch: pytest.MonkeyPatch) -> Known:
 def test_figures_of_all_tenants_are_for_those_who_see_all(
     new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, group: str, everybody: bool
 ) -> None:
-    """One tenant's analyst reads which versions there are, and why there is no more."""
     site = new_site()
     serve(site, monkeypatch)
     site.sign_in(group)

@@ -1,4 +1,4 @@
-"""What the overview, the list of agents and the page of an agent show and do."""
+"""The overview, the list of agents, and the page of an agent."""
 
 from __future__ import annotations
 
@@ -257,7 +257,6 @@ def test_a_broken_log_is_no_broken_page(tmp_path: Path) -> None:
 
 
 def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: Callable[..., Any]) -> None:
-    """Whoever types an id that two tenants use gets a link for each, and the list of the one that is chosen."""
     site, rows = new_site(), [row_of("bot", "acme", 3), row_of("bot", "globex", 3)]
     site.know(*rows, decisions=tuple(decision_of(row, at) for at, row in enumerate(rows)))
     site.sign_in("trust-admins")
@@ -270,7 +269,6 @@ def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: 
 
 
 def test_what_is_not_judged_of_an_agent_is_told(site: Any, make_row: Any) -> None:
-    """Of whose sessions the order is not judged, in words; nothing of others."""
     rows = np.zeros(1, layout.STATE_ROW)
     rows["disorder"], rows["session_doubt"][0, :2], rows["session_last"][0, :3] = 0.4, 16, 1_764_000_000_000
     site.know(make_row("wild", features=rows.tobytes()), make_row("plain"))

@@ -83,7 +83,6 @@ def test_what_an_agent_came_with_leads_to_the_decisions_that_came_with_it(desk: 
 
 
 def test_lists_are_kept_as_files(desk: Any) -> None:
-    """What fits and may be seen, as a table or as JSON; a name that a spreadsheet would calculate is text."""
     desk.sign_in("soc")
     for name, has in (("decisions", "d-1"), ("cases", "case-d-1"), ("agents", "<script>")):
         table = desk.browser.get(f"/console/{name}/file.csv")

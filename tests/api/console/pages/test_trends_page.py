@@ -1,4 +1,4 @@
-"""Trends: days, cases and reasons on the page, and how it counts what takes long."""
+"""Trends: days, cases and reasons on the page, and slow counts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,6 @@ def test_reasons_are_those_that_led_rises(site: Any) -> None:
 
 
 def test_what_takes_too_long_is_counted_by_the_next_looks(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest first; the page says how far it is, asks again by itself, and without a script leads on."""
     monkeypatch.setattr(trends, "MAX_LOOK_S", -1.0)
     site.sign_in("soc")
     page = look(site, days=90)
@@ -107,7 +106,6 @@ def test_a_day_that_is_over_is_remembered_for_an_hour(
 
 
 def test_many_readers_do_not_push_out_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Days that are over take one place each, so all get to the end, however few slices are remembered."""
     monkeypatch.setattr(trends, "MAX_LOOK_S", -1.0)
     monkeypatch.setattr(trends, "MAX_REMEMBERED", 60)
     decisions = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Decisions, alerts, approvals and dead letters: what they show to whom, and what their forms do."""
+"""Pages and forms of decisions, alerts, approvals and dead letters."""
 
 from __future__ import annotations
 
@@ -106,7 +106,6 @@ def test_hostile_names_and_reasons_are_text_everywhere(site: Any, make_row: Any,
 
 
 def test_a_decision_of_another_tenant_does_not_exist(site: Any, make_row: Any, make_decision: Any) -> None:
-    """Neither in the list nor by its id; a tenant that is named and not the person's own is refused in words."""
     row = make_row("theirs", tenant="globex", level=3, decision_id="d-701")
     site.know(row, decisions=(make_decision(row, 701),))
     site.sign_in("soc")
@@ -119,7 +118,6 @@ def test_a_decision_of_another_tenant_does_not_exist(site: Any, make_row: Any, m
 
 
 def test_decisions_are_narrowed_by_level_direction_and_agent(site: Any, make_row: Any, make_decision: Any) -> None:
-    """An id that nobody has is said to fit nothing; filters stay in the form."""
     up, down = make_row("mover", level=4), make_row("mover", level=1)
     site.know(up, decisions=(make_decision(up, 710), make_decision(down, 711, before=4)))
     site.sign_in("soc")
@@ -137,7 +135,6 @@ def test_decisions_are_narrowed_by_level_direction_and_agent(site: Any, make_row
 
 
 def test_decisions_of_a_range_of_time_have_a_url(site: Any, make_row: Any, make_decision: Any) -> None:
-    """Relative or absolute; the form keeps it, and what can not be read is refused with what to write."""
     row = make_row("timed", level=4)
     site.know(row, decisions=(make_decision(row, 715),))
     site.sign_in("soc")
@@ -187,7 +184,6 @@ def test_a_decision_tells_what_it_came_with(site: Any, make_row: Any, make_decis
 
 
 def test_a_decision_of_another_policy_or_of_time_alone_says_so(site: Any, make_row: Any, make_decision: Any) -> None:
-    """What holds now is not passed off as what held, and a p-value that means nothing has no odds."""
     row = make_row("timed", level=3)
     rise = make_decision(row, 718)
     held = msgspec.structs.replace(rise, policy_version=BOOK.version)
@@ -216,7 +212,6 @@ def test_a_decision_says_what_came_before_and_after(site: Any, make_row: Any, ma
 
 
 def test_an_alert_shows_its_state_at_every_target(site: Any, make_row: Any, make_decision: Any) -> None:
-    """What was refused says by whom and why, also on the page of the decision."""
     row = make_row("loud", level=4, decision_id="d-730")
     decision = make_decision(row, 730)
     site.know(row, decisions=(decision,))
@@ -243,7 +238,6 @@ def test_pages_of_administrators_say_what_is_lacking(site: Any, path: str) -> No
 
 
 def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
-    """It holds for what was asked, and says who gave it; a second click finds it given."""
     waits(site, asked(740, "approve-me"))
     site.sign_in("soc", name="Ada")
     done = site.post("/console/approvals/i-740", action="approve", why="CHG-1", valid_s="900")
@@ -273,7 +267,6 @@ def test_an_approval_is_given_for_one_use(site: Any) -> None:
 
 
 def test_an_access_path_is_trusted_where_its_box_is_ticked(site: Any) -> None:
-    """Nothing is ticked beforehand, and a call that is odd by itself has no box."""
     of_call, of_path = f"call:{'a' * 32}", f"path:{'b' * 32}"
     for number, scopes in ((751, (of_call, of_path)), (752, (of_call, of_path)), (753, (of_call,))):
         waits(site, asked(number, f"by-another-key-{number}", scopes=scopes))
@@ -333,7 +326,6 @@ def test_who_only_looks_gets_no_buttons(site: Any) -> None:
 
 
 def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
-    """The measured level counts again; a pin that is gone is said to be gone."""
     site.know(make_row("pinned-one", level=2))
     site.sign_in("soc")
     site.wait(_pin(site, "pinned-one"))
@@ -368,7 +360,6 @@ def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
 
 
 def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: Any) -> None:
-    """Once the cause is mended it is an event; what is still wrong is refused again, and waits."""
     event = {
         "id": "e",
         "time": "2025-11-24T16:00:00Z",
@@ -392,7 +383,6 @@ def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: 
 
 
 def test_letters_are_of_those_who_see_all(site: Any) -> None:
-    """What could not be read has no tenant, so a person of one tenant sees none of them, and is told so."""
     refused(site, letter(754))
     site.sign_in("blind")
     page = site.browser.get("/console/dead-letters")
