@@ -1,4 +1,4 @@
-"""Charts have the console's look, and neither they nor pages of notebooks ask a foreign host for anything."""
+"""Charts look like the console's, and neither they nor pages of notebooks use foreign hosts."""
 
 from __future__ import annotations
 

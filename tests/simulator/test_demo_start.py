@@ -1,4 +1,4 @@
-"""How long the demo waits for its service."""
+"""Time-outs of the demo while its service starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are made of the API's operations, against a real service."""
+"""Commands made from the API's operations, against a real service."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def test_operations_are_listed_and_say_what_they_take() -> None:
 
 
 def test_lists_are_read_page_by_page(triage: Triage) -> None:
-    """As JSON lines, as the API has them; at most as many as are asked for."""
     rows = [json.loads(line) for line in run(triage, "call", "list_acts").stdout.splitlines()]
     assert rows == triage.site.get("/v1/acts").json()["items"]
     assert [row["action"] for row in rows] == ["closed", "acknowledged"]

@@ -1,4 +1,4 @@
-"""Another model comes into force by clicking, and goes again: seen on the page that ordered it, by itself."""
+"""A model is promoted and rolled back by clicking; the page that ordered it updates automatically."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ def site(
 def test_a_challenger_comes_into_force_and_goes_by_clicking(
     site: ConsoleTestbed, look: Callable[..., PageViewer]
 ) -> None:
-    """Trained, promoted with a reason, in force, rolled back; the page tells each by itself, and who did it why."""
     looker = look()
     page = looker.open("/console/models")
     order(page, "Train a new version now", "Train", "the first of our own")
