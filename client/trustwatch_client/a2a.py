@@ -7,6 +7,7 @@ in memory and sends hashes.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 try:
@@ -24,8 +25,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .argument_origins import text_of
-from .events import Caller, Effect, EventResource
-from .guard import CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
+from .events import AuditEvent, Caller, Effect, EventResource, Outcome
+from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
 from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
 from .timing import Clock
@@ -246,17 +247,20 @@ class _Request(GuardedRequest):
         await self.finish_trace(self._answers, untrusted if succeeded else None)
         self.send_event()
 
-    def members(self) -> dict[str, Any]:
-        """Return the members of the event that name the request."""
-        return {
-            "type": "a2a.message",
-            "action": self._method,
-            "effect": A2A_METHOD_EFFECTS[self._method],
-            "resource": EventResource(type="agent", id=self._peer),
-            "peer": self._peer,
-            "session": self._context,
-            "txn": self._task,
-        }
+    def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
+        """Return the event with the members that name the request."""
+        return AuditEvent(
+            time=time,
+            agent=UNKNOWN_AGENT,
+            outcome=outcome,
+            type="a2a.message",
+            action=self._method,
+            effect=A2A_METHOD_EFFECTS[self._method],
+            resource=EventResource(type="agent", id=self._peer),
+            peer=self._peer,
+            session=self._context,
+            txn=self._task,
+        )
 
 
 def _messages_in(result: object) -> Iterator[Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from datetime import datetime
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from .events import Caller, Effect, EventClient, EventResource
-from .guard import CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup
+from .events import AuditEvent, Caller, Effect, EventClient, EventResource, Outcome
+from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup
 from .origin_tracker import OriginTracker
 from .step_up_approvals import ApprovalSource, Challenge, refusal_response
 from .timing import Clock
@@ -175,23 +176,28 @@ class _Request(GuardedRequest):
             self.start_trace(None, self._action, self._values())
         if self._guard.judges_calls:
             self._bytes_in = _announced_bytes(self._scope)
-            await self.judge_call(self._exact_arguments())
-            self._bytes_in = 0.0
+            try:
+                await self.judge_call(self._exact_arguments())
+            finally:
+                self._bytes_in = 0.0
 
-    def members(self) -> dict[str, Any]:
-        """Return the members of the event that name and measure the request."""
+    def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
+        """Return the event with the members that name and measure the request."""
         action = self._action or self._middleware.action(self._scope)
-        return {
-            "type": "api.call",
-            "action": action[:MAX_TEXT_CHARACTERS] or "-",
-            "effect": _effect(self._scope),
-            "resource": self._middleware.resource(self._scope),
-            "status": self.status,
-            "bytes_in": self._bytes_in,
-            "bytes_out": self._bytes_out,
-            "client": _event_client(self._scope),
-            "trace_id": _trace_id(self._scope),
-        }
+        return AuditEvent(
+            time=time,
+            agent=UNKNOWN_AGENT,
+            outcome=outcome,
+            type="api.call",
+            action=action[:MAX_TEXT_CHARACTERS] or "-",
+            effect=_effect(self._scope),
+            resource=self._middleware.resource(self._scope),
+            status=self.status,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            client=_event_client(self._scope),
+            trace_id=_trace_id(self._scope),
+        )
 
     async def receive(self) -> Message:
         """Return the next message for the app; those that were read ahead come first."""
@@ -203,9 +209,10 @@ class _Request(GuardedRequest):
         """Send a message of the app, and remember its answer if the request is traced."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-        elif message["type"] == "websocket.accept":
-            self.status = 101
-        self._bytes_out += _size(message)
+        else:
+            self._bytes_out += _size(message)
+            if message["type"] == "websocket.accept":
+                self.status = 101
         if self.is_traced and not self.ruling.refused:
             await self._read_answer(message)
         await self._send(message)

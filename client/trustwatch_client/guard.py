@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from .argument_origins import ArgumentOrigins, TracedCall, text_of
 from .events import (
@@ -38,6 +37,8 @@ log = logging.getLogger("trustwatch_client")
 GUARD_COUNTERS = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed", "untold")
 MAX_TEXT_IN_LOOP = 16_384
 """Longer answers are remembered in a thread: 10 kB take about 1 ms."""
+UNKNOWN_AGENT = EventAgent(id="-")
+"""Agent of an event until `Caller.add_to_event` names it."""
 
 
 class RiskLookup(Protocol):
@@ -135,6 +136,25 @@ def _all_allowed(needed: Collection[str], patterns: Collection[str] | None) -> b
     return patterns is None or all(_matches_any(scope, patterns) for scope in needed)
 
 
+class _TracingFailures:
+    """Context that counts errors of tracing instead of raising them; a generator would cost each request 2 µs."""
+
+    def __init__(self, origins: OriginTracker | None) -> None:
+        self._origins = origins
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        """Log only the kind of the error, since its text may hold content."""
+        if kind is None or not isinstance(error, Exception):
+            return False
+        if self._origins is not None:
+            self._origins.count_failure()
+        log.warning("arguments of a call not traced: %s", kind.__name__)
+        return True
+
+
 class Guard(Counted):
     """Looks up the risk of callers and sends events of their requests.
 
@@ -161,6 +181,7 @@ class Guard(Counted):
         self._sender = sender
         self._counters = Counters(*GUARD_COUNTERS)
         self.origins = origins
+        self.failures = _TracingFailures(origins)
         self.clock = clock or SystemClock()
 
     async def evaluate(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
@@ -230,11 +251,12 @@ class Guarded:
 class GuardedRequest:
     """One request of a caller: judged before it is served, traced, and reported as one event at its end.
 
-    Each middleware has a subclass whose `members` describe the request.
+    Each middleware has a subclass whose `new_event` describes the request.
 
     Attributes:
         ruling: decision about it.
         outcome, error: of the event, unless the request is refused.
+        is_traced: answers should be passed to `finish_trace`.
     """
 
     def __init__(self, guard: Guard, caller: Caller) -> None:
@@ -247,23 +269,19 @@ class GuardedRequest:
         self._conversation: ArgumentOrigins | None = None
         self._call: TracedCall | None = None
         self._untrusted: bool | None = None
+        self.is_traced = guard.origins is not None
 
-    def members(self) -> dict[str, Any]:
-        """Return the members of the event that the middleware knows."""
+    def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
+        """Return an event of `UNKNOWN_AGENT` with these members and those that the middleware knows."""
         raise NotImplementedError
 
     def event(self) -> AuditEvent:
         """Return the event of the request as it is now."""
         outcome, error = self.ruling.event_outcome() if self.ruling.refused else (self.outcome, self.error)
-        event = AuditEvent(
-            time=datetime.fromtimestamp(self._began, UTC),
-            agent=EventAgent(id=self.caller.agent_id),
-            outcome=outcome,
-            error=error,
-            caused_by=self.ruling.cause,
-            duration_ms=max(0.0, self._guard.clock.steady() - self._started) * 1000.0,
-            **self.members(),
-        )
+        event = self.new_event(datetime.fromtimestamp(self._began, UTC), outcome)
+        event.error = error
+        event.caused_by = self.ruling.cause
+        event.duration_ms = max(0.0, self._guard.clock.steady() - self._started) * 1000.0
         if self._call is not None:
             event.arguments, event.untrusted_result = self._call.arguments, self._untrusted
         return self.caller.add_to_event(event)
@@ -282,20 +300,15 @@ class GuardedRequest:
         """Send the event."""
         self._guard.send_event(self.event())
 
-    @property
-    def is_traced(self) -> bool:
-        """True if answers should be passed to `finish_trace`."""
-        return self._guard.origins is not None
-
     def start_trace(self, session: str | None, action: str, arguments: object) -> None:
         """Look up the arguments of the call in the conversation of its session."""
-        with self._counted_failures():
+        with self._guard.failures:
             if (conversation := self._conversation_of(session)) is not None:
                 self._conversation, self._call = conversation, conversation.start_call(action, arguments)
 
     def add_system(self, session: str | None, value: object) -> None:
         """Remember a text with which a server instructs the agent."""
-        with self._counted_failures():
+        with self._guard.failures:
             if (conversation := self._conversation_of(session)) is not None:
                 conversation.add_system(value)
 
@@ -304,7 +317,7 @@ class GuardedRequest:
         conversation, call = self._conversation, self._call
         if conversation is None or call is None:
             return
-        with self._counted_failures():
+        with self._guard.failures:
             text = text_of(answer, conversation.most_characters)
             if len(text) > MAX_TEXT_IN_LOOP:
                 self._untrusted = await asyncio.to_thread(conversation.finish_call, call, text, untrusted=untrusted)
@@ -313,21 +326,13 @@ class GuardedRequest:
 
     def hash_arguments(self, arguments: object) -> str | None:
         """Return the hash of all arguments of the call; None if calls are not traced."""
-        with self._counted_failures():
-            if self._guard.origins is not None:
-                return self._guard.origins.hash_arguments(self.caller, arguments)
+        origins = self._guard.origins
+        if origins is None:
+            return None
+        with self._guard.failures:
+            return origins.hash_arguments(self.caller, arguments)
         return None
 
     def _conversation_of(self, session: str | None) -> ArgumentOrigins | None:
         origins = self._guard.origins
         return None if origins is None else origins.conversation_of(self.caller, session)
-
-    @contextmanager
-    def _counted_failures(self) -> Iterator[None]:
-        """Count errors of tracing. Their texts may hold content, so only their kind is logged."""
-        try:
-            yield
-        except Exception as error:
-            if self._guard.origins is not None:
-                self._guard.origins.count_failure()
-            log.warning("arguments of a call not traced: %s", type(error).__name__)

@@ -7,6 +7,7 @@ keeps them in memory and sends hashes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -24,8 +25,8 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .events import Caller, Effect, EventResource, caller_from_claims
-from .guard import CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
+from .events import AuditEvent, Caller, Effect, EventResource, Outcome, caller_from_claims
+from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
 from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
 from .timing import Clock
@@ -208,17 +209,20 @@ class _Request(GuardedRequest):
     def _action(self) -> str:
         return self._name if self._is_tool and self._name else self._ctx.method
 
-    def members(self) -> dict[str, Any]:
-        """Return the members of the event that name the request."""
+    def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
+        """Return the event with the members that name the request."""
         server = self._middleware.server
-        return {
-            "type": "tool.call" if self._is_tool else "api.call",
-            "action": self._action[:MAX_NAME_CHARACTERS] or "-",
-            "effect": self._effect,
-            "resource": self._middleware.resource(self._ctx) or _default_resource(self._ctx, server, self._name),
-            "peer": server,
-            "session": _session_id(self._ctx),
-        }
+        return AuditEvent(
+            time=time,
+            agent=UNKNOWN_AGENT,
+            outcome=outcome,
+            type="tool.call" if self._is_tool else "api.call",
+            action=self._action[:MAX_NAME_CHARACTERS] or "-",
+            effect=self._effect,
+            resource=self._middleware.resource(self._ctx) or _default_resource(self._ctx, server, self._name),
+            peer=server,
+            session=_session_id(self._ctx),
+        )
 
 
 def caller_from_token(_: Context) -> Caller | None:
