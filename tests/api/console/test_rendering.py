@@ -70,14 +70,14 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("console: {enabled: true}", "nobody could sign in"),
-        ("console: {enabled: true, development_login: true}\nlisten: {host: 0.0.0.0}", "this machine alone"),
+        ("console: {enabled: true}", "no person could sign in"),
+        ("console: {enabled: true, development_login: true}\nlisten: {host: 0.0.0.0}", "only for this machine"),
         (
             "console: {enabled: true, oidc: {issuer: 'https://i.example', client_id: c, name_claim: email, grants: "
             "[{name: a, claim: groups, value: a, tenants: [t]}]}}\nlisten: {host: 0.0.0.0}",
-            "must not travel in clear",
+            "must not travel unencrypted",
         ),
-        ("console: {development_login: true}\nlisten: {public_url: 'https://t.example'}", "this machine alone"),
+        ("console: {development_login: true}\nlisten: {public_url: 'https://t.example'}", "only for this machine"),
         ("console: {session_key: short}", "at least 32"),
     ],
 )
