@@ -24,8 +24,8 @@ from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, Pipel
 
 from . import clock
 from .file_access import restrict_new_files
+from .settings.effective import SettingsChange, change_of_settings
 from .settings.loading import load_process_settings
-from .settings.reloading import SettingsChange, change_of_settings
 from .settings.root import Settings
 from .structured_logs import configure_structured_logs
 

@@ -22,7 +22,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from trustwatch.api.console.login_links import issue_login_code
+from trustwatch.api.console.console_sessions import issue_login_code
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind

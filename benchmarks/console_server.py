@@ -24,9 +24,8 @@ from trustwatch.api.service.assembly import make_decision_point
 from trustwatch.api.service.http_server import guarded_protocol
 from trustwatch.api.service.serve import GC_THRESHOLD
 from trustwatch.api.service.slices import SLICES
-from trustwatch.api.settings.console_settings import ConsoleSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.service_settings import ListenSettings
+from trustwatch.api.settings.service_settings import ConsoleSettings, ListenSettings
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate

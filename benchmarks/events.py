@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import SimulationSettings
+from trustwatch.simulator.population import SimulationSettings
 
 _KEPT: dict[str, tuple[str, ...]] = {
     "agent": ("id", "type", "version"),

@@ -36,7 +36,7 @@ from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.records.commits import ONLY_PARTITION
-from trustwatch.simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
+from trustwatch.simulator.demo import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
 from trustwatch.simulator.labelled_events import SimulatedEvent, encode_label
 
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
@@ -58,14 +58,14 @@ def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: i
     """Have the example in *directory*; made once, and again when a present one is of other formats.
 
     Raises:
-        ConfigError: *directory* holds something that is no example.
+        ConfigError: *directory* holds something else.
     """
     directory = directory.absolute()
     settings = directory / SETTINGS_FILE_NAMES[0]
     if _is_current(directory, settings, seed):
         return settings
     if not clear_made_directory(directory, lambda path: (path / MARKER_FILE).is_file()):
-        raise LabError(f"{directory} holds something that is no example; give another directory")
+        raise LabError(f"{directory} holds something other than an example; give another directory")
     began = clock.monotonic()
     _build_example(directory, settings, seed, say)
     say(f"The example is in {directory} ({clock.monotonic() - began:.0f} s).")
@@ -93,7 +93,7 @@ def _build_example(directory: Path, settings: Path, seed: int, say: WriteMessage
 
 
 def _is_current(directory: Path, settings: Path, seed: int) -> bool:
-    """True if a whole example of this program's formats is there."""
+    """Return whether a complete example of the current formats exists."""
     try:
         mark = json.loads((directory / MARKER_FILE).read_bytes())
         if mark.get("format") != EXAMPLE_FORMAT or mark.get("seed") != seed:

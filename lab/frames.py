@@ -27,7 +27,7 @@ from scipy.spatial.distance import jensenshannon
 from trustwatch.api.agents.baseline_profile import read_baseline_profile
 from trustwatch.api.brokers import TOPIC_PREFIX
 from trustwatch.api.cli.history_input import WindowedSource, history_files
-from trustwatch.api.cli.history_window import TimeWindow
+from trustwatch.api.cli.topic_input import TimeWindow
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import NativeEvent

@@ -35,7 +35,7 @@ class NotebookRun(NamedTuple):
 
 
 def find_notebooks(folder: Path) -> list[Path]:
-    """Notebooks of a folder, by name. Raises LabError where there is none."""
+    """Notebooks of a folder, by name. Raises LabError if there are none."""
     notebooks = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
     if not notebooks:
         raise LabError(f"{folder.absolute()}: no notebooks; they are in the folder `notebooks` of the repository")
@@ -43,7 +43,7 @@ def find_notebooks(folder: Path) -> list[Path]:
 
 
 def start_jupyterlab(folder: Path, settings: Path | None, browser: bool) -> int:
-    """Serve JupyterLab on loopback, with a token of its own, until Ctrl-C; returns its status."""
+    """Serve JupyterLab on loopback, with its own token, until Ctrl-C; returns its status."""
     command = [
         sys.executable,
         "-m",

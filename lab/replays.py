@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 
 from trustwatch.api import clock
 from trustwatch.api.cli.history_input import WindowedSource
-from trustwatch.api.cli.history_window import TimeWindow
+from trustwatch.api.cli.topic_input import TimeWindow
 from trustwatch.api.composition import policy_book
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features.feature_declaration import UNIT_WORDS

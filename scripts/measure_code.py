@@ -21,7 +21,8 @@ from scipy.sparse.csgraph import connected_components
 
 from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import table_rows
+
+from .settings_table import table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("trustwatch", "ingest", "models", "scoring", "api", "client", "lab", "simulator")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trustwatch.api.settings.reloading import RELOADABLE
+from trustwatch.api.settings.effective import RELOADABLE
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import table_rows
+
+from .settings_table import table_rows
 
 RELOAD_MARK = " **[reload]**"
 """Follows the meaning of members that become active without a restart, with all below them."""

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from trustwatch.api.cli.operations import OPERATIONS_FILE
+from trustwatch.api.cli.lazy_commands import OPERATIONS_FILE
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.service.slices import SLICES

@@ -3,13 +3,282 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from .agent_roles import ROLES_BY_NAME
-from .agent_session import SUCCESS_JSON, DelegationContext, SimulatedSession, agent_json, client_json, credential_json
-from .behaviour_model import AgentRole, AgentTask, TaskStep, to_json
-from .labelled_events import ActorStream, DraftEvent, GroundTruth
+from trustwatch.ingest.timestamps import HOUR_MS
+
+from .agent_roles import ROLES_BY_NAME, AgentRole, AgentTask, ResourceKind, TaskStep, to_json
+from .labelled_events import ActorStream, DraftEvent, GroundTruth, SimulatedToken, hex_digest, mix64
 from .population import AgentDeployment, Enterprise, SimulatedAgent
-from .random_streams import hex_digest
+
+# Text is assembled from fragments, since encoding a dict per event costs more than everything else together. Fragments
+# are encoded once per step (`TaskStep.json_prefix`), version (`cached_json`), session and token.
+
+SUCCESS_JSON = ',"outcome":"success","status":200'
+DENIED_JSON = ',"outcome":"denied","status":403,"error":"access_denied"'
+INVALID_SCOPE_JSON = ',"outcome":"denied","status":400,"error":"invalid_scope"'
+RATE_LIMITED_JSON = ',"outcome":"error","status":429,"error":"rate_limited"'
+_ERROR_JSONS = (
+    ',"outcome":"error","status":500,"error":"internal_error"',
+    ',"outcome":"error","status":503,"error":"unavailable"',
+    RATE_LIMITED_JSON,
+    ',"outcome":"error","status":504,"error":"timeout"',
+)
+_REUSE_PROBABILITY = 0.6
+"""Share of steps that work on the resource that the session already holds of that kind."""
+_REFRESHABLE_MS = 8 * HOUR_MS
+"""Time after a token's end in which its refresh token still works."""
+_PAUSE_MEDIAN_MS = 2600
+_SIZE_SIGMA = 0.5
+
+
+class CallOrigin(NamedTuple):
+    """Origin of calls, when not from the agent's own instance."""
+
+    ip: str
+    asn: int
+    user_agent: str
+
+
+@dataclass(slots=True)
+class DelegationContext:
+    """Principal of a session, and its ties to the session that asked for it."""
+
+    principal: str | None
+    actors: tuple[str, ...]
+    trace: int
+
+
+class SimulatedSession:
+    """A session in progress; `at` is its clock in milliseconds and only moves forward."""
+
+    def __init__(
+        self,
+        stream: ActorStream,
+        agent: SimulatedAgent,
+        task: AgentTask,
+        at_ms: float,
+        chain: DelegationContext,
+        origin: CallOrigin | None = None,
+    ) -> None:
+        self.stream = stream
+        self.agent = agent
+        self.task = task
+        self.clock_ms = at_ms
+        self.delegation = chain
+        self.origin = origin
+        self.current_resources: dict[str, int] = {}
+        name = stream.next_number()
+        tainted = 0 if stream.extends_baseline else 1
+        self.truth = GroundTruth(
+            agent.id, agent.tenant.name, f"conv-{mix64(name ^ stream.salt):016x}", tainted, stream.scenario
+        )
+        self._session_json = self._build_session_json()
+        self._deployment: AgentDeployment | None = None
+        self._agent_prefix = self._credential_suffix = ""
+        self._token_until = 0.0
+
+    # -- text -------------------------------------------------------------------------------------------------------
+
+    def _build_session_json(self) -> str:
+        """Principal, delegation, task, session and trace."""
+        chain, session = self.delegation, self.truth.session
+        parts = ""
+        if chain.principal is not None:
+            parts = f',"principal":{{"id":{to_json(chain.principal)},"type":"user"}}'
+        if chain.principal is not None or chain.actors:
+            parts += f',"delegation":{to_json([self.agent.id, *chain.actors])}'
+        trace = mix64(chain.trace ^ self.stream.salt)
+        ids = f',"session":"{session}","trace_id":"{trace:016x}{mix64(trace):016x}","txn":"{trace % 10**12}"'
+        return f'{parts},"task":{to_json(self.task.name)}{ids}'
+
+    def _enter_deployment(self, at_ms: int) -> AgentDeployment:
+        """Return the current epoch; fragments that depend on it are rebuilt when it changes."""
+        epoch = self.agent.deployment_at(at_ms)
+        if epoch is not self._deployment:
+            self._deployment = epoch
+            self._agent_prefix = agent_json(self.agent, epoch, here=self.origin is None) + self._session_json
+        return epoch
+
+    def _new_token(self, at_ms: int) -> None:
+        """Issue a token, which its owner keeps for the next session of this kind."""
+        until = at_ms + self.agent.role.lifetime_s * 1000
+        token = SimulatedToken(
+            hex_digest("token", self.stream.salt, self.stream.next_number()),
+            until,
+            self._enter_deployment(at_ms).thumbprint,
+        )
+        self._use_token(token, at_ms)
+        if self._keeps_tokens:
+            self.stream.tokens[self.task.name, self.delegation.principal] = token
+
+    def _use_token(self, token: SimulatedToken, at_ms: int) -> None:
+        agent, epoch = self.agent, self._enter_deployment(at_ms)
+        self._token_until = token.until_ms
+        self._credential_suffix = (
+            client_json(agent, epoch, self.origin) + credential_json(agent, epoch, token.name) + "}"
+        )
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def obtain_token(self, event_label: int = 0) -> None:
+        """Get a token: a kept one still valid, a refresh of it, an exchange for the principal, or a fresh request."""
+        at_ms = int(self.clock_ms)
+        kept = self.stream.tokens.get((self.task.name, self.delegation.principal)) if self._keeps_tokens else None
+        if kept is not None and kept.thumbprint == self._enter_deployment(at_ms).thumbprint:
+            if at_ms < kept.until_ms:
+                return self._use_token(kept, at_ms)
+            if at_ms < kept.until_ms + _REFRESHABLE_MS:
+                return self.write_token_event("token.refresh", self.task.scopes, event_label=event_label)
+        kind = "token.request" if self.delegation.principal is None else "token.exchange"
+        return self.write_token_event(kind, self.task.scopes, event_label=event_label)
+
+    @property
+    def _keeps_tokens(self) -> bool:
+        # Tokens for work handed down die with it.
+        return not self.delegation.actors
+
+    def write_token_event(self, kind: str, scopes: list[str], *, event_label: int = 0, denied: bool = False) -> None:
+        """One event of the token's life at the authorization server."""
+        if not (denied and self._credential_suffix):
+            self._new_token(int(self.clock_ms))
+        given = [] if denied else scopes
+        issuer = self.agent.tenant.issuer
+        resource = f',"resource":{{"type":"token","id":"{issuer}/token","external":false,"audience":"{issuer}"}}'
+        asked = f',"scopes":{to_json({"requested": scopes, "granted": given})}'
+        outcome = INVALID_SCOPE_JSON if denied else SUCCESS_JSON
+        text = f',"type":"{kind}","action":"{kind}","effect":"unknown"'
+        self._write_event(text, resource, asked + outcome, (420, 180 if denied else 900, 18), event_label)
+
+    def perform(
+        self,
+        step: TaskStep,
+        *,
+        event_label: int = 0,
+        resource: str | None = None,
+        outcome: str | None = None,
+        scale: float = 1.0,
+        peer: str | None = None,
+    ) -> bool:
+        """One action."""
+        draws = self.stream.draws
+        if self.clock_ms >= self._token_until:
+            self.write_token_event("token.refresh", self.task.scopes, event_label=event_label)
+            self.clock_ms += 40
+        if resource is None:
+            resource = self._choose_resource(step)
+        if outcome is None:
+            outcome = self._choose_outcome(step)
+        factor = self.agent.volume * self._enter_deployment(int(self.clock_ms)).drift * scale
+        numbers = (
+            int(draws.lognormal(step.size_in * scale, 0.3)),
+            int(draws.lognormal(step.size_out * factor, _SIZE_SIGMA)) if outcome is SUCCESS_JSON else 180,
+            int(draws.lognormal(step.duration_ms, _SIZE_SIGMA)) + 1,
+        )
+        middle = step.scopes_json + outcome if peer is None else f',"peer":{to_json(peer)}{step.scopes_json}{outcome}'
+        self._write_event(step.json_prefix, resource, middle, numbers, event_label)
+        self.clock_ms += numbers[2]
+        return outcome is SUCCESS_JSON
+
+    def pause(self, factor: float = 1.0) -> None:
+        """Let the time pass that an agent of this kind usually takes between two actions."""
+        self.clock_ms += self.stream.draws.lognormal(_PAUSE_MEDIAN_MS * self.agent.pace * factor, 0.7)
+
+    def _write_event(
+        self, kind: str, resource: str, middle: str, numbers: tuple[int, int, int], event_label: int
+    ) -> None:
+        at_ms = int(self.clock_ms)
+        self._enter_deployment(at_ms)
+        head = (
+            self._agent_prefix.replace("urn:gateway:", "urn:as:", 1)
+            if kind.startswith(',"type":"token')
+            else self._agent_prefix
+        )
+        size_in, size_out, duration = numbers
+        text = (
+            f'{kind}{head}{resource}{middle},"bytes_in":{size_in},"bytes_out":{size_out},'
+            f'"duration_ms":{duration}{self._credential_suffix}'
+        )
+        self.stream.append(at_ms, text, self.truth, event_label)
+
+    # -- choices ----------------------------------------------------------------------------------------------------
+
+    def _choose_outcome(self, step: TaskStep) -> str:
+        draw = self.stream.draws.uniform()
+        if draw >= step.error + step.denied:
+            return SUCCESS_JSON
+        if draw < step.denied:
+            return DENIED_JSON
+        return _ERROR_JSONS[self.stream.draws.uniform_index(len(_ERROR_JSONS))]
+
+    def _choose_resource(self, step: TaskStep) -> str:
+        """Choose among what the agent knows, by a Zipf-like law; now and then it meets something new."""
+        kind, draws = step.kind, self.stream.draws
+        current = self.current_resources.get(kind.name)
+        if current is not None and draws.uniform() < _REUSE_PROBABILITY:
+            return resource_json(self.agent, kind, current, "derived" if step.derived else "granted")
+        size = self.agent.pool_sizes.get(kind.name, kind.size)
+        if self.stream.extends_baseline and draws.uniform() < kind.growth:
+            self.agent.pool_sizes[kind.name] = size + 1
+            rank, provenance = size, "new" if draws.uniform() < 0.3 else "derived"
+        else:
+            rank, provenance = draws.zipf_rank(size), "derived" if step.derived else "granted"
+        self.current_resources[kind.name] = rank
+        return resource_json(self.agent, kind, rank, provenance)
+
+
+def resource_json(agent: SimulatedAgent, kind: ResourceKind, rank: int, provenance: str) -> str:
+    """JSON of the agent's resource of that rank.
+
+    Pools of neighbours overlap: what is new for one agent is often known in its peer group.
+    """
+    return target_json(agent, kind, kind.resource_names(agent.role_index * (kind.size // 3 + 1) + rank), provenance)
+
+
+def target_json(agent: SimulatedAgent, kind: ResourceKind, names: tuple[str, str], provenance: str) -> str:
+    """JSON of a resource whose id and target are given."""
+    name, target = names
+    external = "true" if kind.external else "false"
+    return (
+        f',"resource":{{"type":"{kind.name}","id":"{name}","target":"{target}","external":{external},'
+        f'"audience":"https://{kind.host}.{agent.tenant.domain}","provenance":"{provenance}"}}'
+    )
+
+
+def agent_json(agent: SimulatedAgent, epoch: AgentDeployment, *, here: bool = True) -> str:
+    """JSON of source, tenant and agent; without the instance if the calls come from elsewhere."""
+    if here and epoch.cached_json:
+        return epoch.cached_json
+    fields = {"id": agent.id, "issuer": agent.tenant.issuer, "type": agent.role.name, "version": epoch.version}
+    if here:
+        fields["instance"] = epoch.instance
+    who = to_json(fields | {"capabilities": agent.role.capabilities})
+    text = f',"source":"urn:gateway:{agent.tenant.name}-1","tenant":{to_json(agent.tenant.name)},"agent":{who}'
+    if here:
+        epoch.cached_json = text
+    return text
+
+
+def client_json(agent: SimulatedAgent, epoch: AgentDeployment, origin: CallOrigin | None) -> str:
+    """JSON of the network and software that the call came from."""
+    if origin is None:
+        version = f"{agent.role.slug}/{epoch.version}"
+        origin = CallOrigin(
+            f"{agent.network}.{epoch.address_suffix}", agent.tenant.asn, f"agent-sdk/1.{agent.index % 5} {version}"
+        )
+    ip, asn, user_agent = origin
+    return f',"client":{{"ip":"{ip}","asn":{asn},"user_agent":"{user_agent}"}}'
+
+
+def credential_json(agent: SimulatedAgent, epoch: AgentDeployment, token: str) -> str:
+    """JSON of the credential: fingerprints only."""
+    role = agent.role
+    return (
+        f',"credential":{{"method":"{role.method}","thumbprint":"{epoch.thumbprint}","token_id":"sha256:{token}",'
+        f'"token_lifetime_s":{role.lifetime_s}}}'
+    )
+
 
 _MAX_DELEGATION_DEPTH = 3
 """Agents that hand work down in one chain at most."""

@@ -10,22 +10,23 @@ from itertools import count
 
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
-from .actors import choose_task, expected_events, run_task, start_session
-from .agent_roles import RESOURCES, ROLES, ROLES_BY_NAME, make_step
-from .agent_session import (
+from .actors import (
     DENIED_JSON,
     RATE_LIMITED_JSON,
     SUCCESS_JSON,
     CallOrigin,
     DelegationContext,
     SimulatedSession,
+    choose_task,
+    expected_events,
     resource_json,
+    run_task,
+    start_session,
     target_json,
 )
-from .behaviour_model import AgentTask, ResourceKind, TaskStep
-from .labelled_events import ActorStream
+from .agent_roles import RESOURCES, ROLES, ROLES_BY_NAME, AgentTask, ResourceKind, TaskStep, make_step
+from .labelled_events import ActorStream, RandomStream, hex_digest
 from .population import Enterprise, SimulatedAgent
-from .random_streams import RandomStream, hex_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ EXFILTRATION = AttackScenario(
 )
 
 
-# Somebody else uses the agent's credential: other network, other software, other hours, and looks around.
+# An attacker uses the agent's credential from another network, with other software, at other hours.
 
 
 _ATTACKER_USER_AGENTS = ("python-requests/2.32.3", "curl/8.9.1", "Go-http-client/2.0")
@@ -292,7 +293,7 @@ SLOW_RAMP = AttackScenario(
 )
 
 
-# A small agent gets a powerful one to act for somebody whom the powerful one never served.
+# A small agent gets a powerful one to act for a person whom the powerful one never served.
 
 
 _CALLER_ROLES = frozenset({"ResearchAgent", "CodeReviewer"})
@@ -366,7 +367,7 @@ CONFUSED_DEPUTY = AttackScenario(
 )
 
 
-# An agent everybody forgot comes back and is not what it was.
+# A forgotten agent returns and behaves differently.
 
 
 _AWAKENING_SESSIONS = 3

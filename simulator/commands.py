@@ -28,7 +28,7 @@ from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from .attack_scenarios import SCENARIOS
 from .event_stream import simulate
 from .labelled_events import SimulatedEvent, write_jsonl
-from .settings import Attack, SimulationSettings
+from .population import Attack, SimulationSettings
 
 SEND_SLICE_S = 0.05
 MAX_EVENTS_PER_APPEND = 5_000
@@ -82,7 +82,7 @@ def require_finite(value: float | None) -> float | None:
 
 def simulate_command(
     out: Annotated[
-        Path | None, typer.Option(help="file that events go to, one a line; packed where it ends in .gz; - is stdout")
+        Path | None, typer.Option(help="file that events go to, one a line; compressed if it ends in .gz; - is stdout")
     ] = None,
     kafka: Annotated[str, typer.Option(help="brokers, HOST:PORT,…: events go to the events topic instead")] = "",
     rate: Annotated[
@@ -91,7 +91,7 @@ def simulate_command(
     ] = 0.0,
     count: Annotated[int | None, typer.Option(help="end after so many events", min=0)] = None,
     settings: SettingsFileOption = None,
-    labels: Annotated[Path | None, typer.Option(help="where the labels of events go")] = None,
+    labels: Annotated[Path | None, typer.Option(help="file for the labels of events")] = None,
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 1,
     agents: Annotated[int, typer.Option(help="agents of the enterprise")] = 100,
     hours: Annotated[
@@ -112,7 +112,7 @@ def simulate_command(
         raise typer.BadParameter("name one place for the events: --out FILE or --kafka BROKERS")
     if out is not None and out == labels:
         raise typer.BadParameter("events and labels need a file each", param_hint="--labels")
-    # What is sent faster than it happened has happened before: events of the future would be put back to now.
+    # Events that are sent faster than they happened are in the past: future times would be set to now.
     first = DEFAULT_START if out is not None else clock.utc_now() - timedelta(hours=hours)
     began = first if start is None else start.replace(tzinfo=UTC)
     try:
@@ -165,7 +165,7 @@ def _send_to_kafka(
 
 
 def demo_command(
-    directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
+    directory: Annotated[Path, typer.Option(help="folder of the demo's data; emptied first")] = Path("var/demo"),
     exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
     seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
     seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,

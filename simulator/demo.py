@@ -1,6 +1,6 @@
 """The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
 
-It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a process of its own, and
+It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a separate process, and
 sends events over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent
 faster than they happened, so that working hours, pauses and half-lives mean what they say.
 """
@@ -8,6 +8,7 @@ faster than they happened, so that working hours, pauses and half-lives mean wha
 from __future__ import annotations
 
 import secrets
+import shutil
 import signal
 import socket
 import subprocess  # nosec B404 # runs our own interpreter alone
@@ -26,7 +27,7 @@ import httpx2
 
 from trustwatch.api import clock
 from trustwatch.api.composition import engine_settings
-from trustwatch.api.console.login_links import issue_login_code
+from trustwatch.api.console.console_sessions import issue_login_code
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import issue_local_token
 from trustwatch.api.settings.loading import load_settings
@@ -34,20 +35,84 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import verify_signature
 from trustwatch.scoring.learning.training import train_and_save
 from trustwatch.scoring.records.agents import AgentIdentity
 
-from .demo_enterprise import (
-    AGENTS,
-    DAY,
-    clear_made_directory,
-    is_written_by,
-    local_settings,
-    simulate_history_and_day,
-)
+from .event_stream import simulate
 from .labelled_events import SimulatedEvent
+from .population import Attack, SimulationSettings
+
+AGENTS = 40
+EVENTS_PER_AGENT_DAY = 120.0
+DAY = timedelta(days=1)
+
+_SETTINGS = """\
+# Written by `{command}`: a local issuer, one caller that may do everything, two tenants.
+settings_version: 2
+data_dir: data
+model_dir: model
+issuers:
+  - {{issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}}
+callers:
+  - {{name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], agents: ["*"], sources: ["*"], trusted: true}}
+tenants:
+  acme-corp: {{domains: [acme-corp.example], mode: enforce}}
+  globex: {{domains: [globex.example], mode: enforce}}
+"""
+
+
+def local_settings(command: str, *sections: str) -> str:
+    """A settings file for this machine alone, with further *sections*; its first line names the *command*."""
+    return _SETTINGS.format(command=command) + "".join(section + "\n" for section in sections)
+
+
+def is_written_by(command: str, settings: Path) -> bool:
+    """True if a settings file was written by `local_settings`."""
+    return settings.is_file() and settings.read_bytes().startswith(f"# Written by `{command}`".encode())
+
+
+def simulate_history_and_day(
+    start: datetime, history: timedelta, seed: int
+) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
+    """Events of a *history* without attacks, and of the day after it, on which two agents are attacked."""
+    plan = SimulationSettings(
+        start=start,
+        duration=history + DAY,
+        seed=seed,
+        agents=AGENTS,
+        attacks=(
+            Attack("scope_creep", at=history + timedelta(hours=10)),
+            Attack("stolen_credential", at=history + timedelta(hours=16)),
+        ),
+        events_per_agent_day=EVENTS_PER_AGENT_DAY,
+    )
+    day_start_ms = (start + history).timestamp() * 1000
+    before: list[SimulatedEvent] = []
+    day: list[SimulatedEvent] = []
+    for event in simulate(plan):
+        (before if event.at_ms < day_start_ms else day).append(event)
+    return before, day
+
+
+def clear_made_directory(directory: Path, is_ours: Callable[[Path], bool]) -> bool:
+    """Remove what an earlier run made; nothing else, and not while a service works there.
+
+    Raises:
+        LogInUse: a service works there.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return True
+    if not is_ours(directory):
+        return False
+    log = directory / "data" / "log"
+    if log.exists():
+        EventLog(log).close()
+    shutil.rmtree(directory)
+    return True
+
 
 MAX_ALERT_BYTES = 1024 * 1024
 
@@ -113,10 +178,10 @@ COMMAND = "trustwatch demo"
 SETTINGS_FILE_NAME = "settings.yaml"
 DEFAULT_PORT = 8420
 HISTORY = timedelta(days=28)
-"""A week shows each weekday once, so that an ordinary Monday looks odd to who has seen one; four are enough."""
+"""A week shows each weekday once, so an ordinary Monday would look anomalous; four are enough."""
 START_TIMEOUT_S, LONGEST_START_S = 240.0, 1_800.0
-"""Longest start of a service that says nothing of what keeps it, and of one that does: a first start compiles for half
-a minute, on a busy machine for much longer."""
+"""Longest start without and with a reported reason: a first start compiles for half a minute, and much longer on a
+busy machine."""
 FLAGGED_LEVELS = ("medium", "high", "critical")
 SETTINGS_SECTIONS = """\
 listen: {{port: {port}}}
@@ -129,9 +194,9 @@ pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}"""
 
 
 def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, say: Callable[[str], None]) -> bool:
-    """Wait for a service that starts; False where it ended, or took too long.
+    """Wait for a service that starts; False if it ended, or took too long.
 
-    One that says why it is not ready gets more time, and what it says is said: a busy machine compiles kernels for many
+    A service that reports a reason gets more time, and the reason is printed: a busy machine compiles kernels for many
     minutes.
     """
     started, told = clock.monotonic(), None
@@ -195,7 +260,7 @@ class Demo:
     def _clear_directory(self) -> None:
         """Remove what an earlier demo left: nothing else, and not while that one still runs."""
         if not clear_made_directory(self._directory, lambda path: is_written_by(COMMAND, path / SETTINGS_FILE_NAME)):
-            raise ConfigError(f"{self._directory} holds something that is no demo; give another --directory")
+            raise ConfigError(f"{self._directory} holds something other than a demo; give another --directory")
 
     def _train(self, settings: Path, day_start: datetime) -> list[SimulatedEvent]:
         """Simulate the history and a day in one go, learn the history, return the day."""
@@ -307,7 +372,7 @@ def _risk_path(who: AgentIdentity) -> str:
 
 
 def _free_port() -> int:
-    """The usual port, or any other where that is taken."""
+    """Return the usual port, or another if it is taken."""
     for port in (DEFAULT_PORT, 0):
         try:
             with socket.create_server(("127.0.0.1", port)) as taken:

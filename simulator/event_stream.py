@@ -15,10 +15,8 @@ from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
 
 from .actors import AgentActor, LifecycleActor
 from .attack_scenarios import SCENARIOS, AttackContext, AttackScenario
-from .labelled_events import ActorStream, DraftEvent, SimulatedEvent, SimulatedLabel
-from .population import Enterprise, SimulatedAgent
-from .random_streams import RandomStream, mix64
-from .settings import Attack, SimulationSettings
+from .labelled_events import ActorStream, DraftEvent, RandomStream, SimulatedEvent, SimulatedLabel, mix64
+from .population import Attack, Enterprise, SimulatedAgent, SimulationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Att
         if at >= settings.duration:
             return
         name = names[draws.uniform_index(len(names))]
-        # A random scenario that no agent of this enterprise can play is no mistake of the caller: it is left out.
+        # A random scenario that no agent of this enterprise can play is left out without an error.
         if any(_can_play(enterprise, SCENARIOS[name], agent) for agent in enterprise.agents):
             yield Attack(name, at)
 
@@ -82,7 +80,7 @@ def _attack_time_ms(enterprise: Enterprise, attack: Attack, share: float) -> int
 
 
 def _within_working_hours(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int, draw: float) -> int:
-    """A drawn moment moves into the agent's working hours, where there are some left: most attacks hide in work."""
+    """A drawn moment moves into the agent's working hours, if some are left: most attacks hide in work."""
     moved = agent.activity.advance(at_ms, 0.2 + draw)
     return moved if moved + HOUR_MS < enterprise.settings.end_ms else at_ms
 

@@ -30,7 +30,7 @@ from ..http.reasons import check_reason
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import Attribution, attribute_to_caller
 from ..http.store_executor import StoreExecutor
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 from .approval_workflow import ApprovalWorkflow, without_path_scopes
 
 DAY_S, DAY_MS = 86_400, 86_400_000

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import clock
-from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
+from ..cli.service_commands import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
 from ..cli.terminal import JsonLinesOption, heading, print_message, write_json_lines, write_table
 
 POLL_EVERY_S = 0.5

@@ -18,7 +18,7 @@ from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 
 
 class DeliveryFilters(NamedTuple):

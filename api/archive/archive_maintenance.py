@@ -19,7 +19,7 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.timestamps import DAY_MS
 
 from .. import clock
-from ..settings.storage_settings import ArchiveSettings
+from ..settings.service_settings import ArchiveSettings
 
 MERGE_AFTER = timedelta(hours=6)
 """Small files of a date are merged so long after its end: most of its late events are there by then."""

@@ -8,8 +8,7 @@ from typing import Any
 
 import typer
 
-from .lazy_commands import CommandPanel, LazyCommand
-from .operations import ServiceCommand, operations
+from .lazy_commands import CommandPanel, LazyCommand, ServiceCommand, operations
 
 
 class GeneratedCommand(LazyCommand):
@@ -119,7 +118,7 @@ COMMANDS = (
             "list": ServiceCommand("list_models", "in_force version status created_at"),
             "promote": ServiceCommand("order_promotion"),
         },
-        "Models: versions, and which one is in force.",
+        "Models: versions, and the active one.",
     ),
     LazyCommand(
         "erase",

@@ -1,7 +1,6 @@
 """Histories from wherever they are: files of any format, standard input, archives, the embedded log, Kafka.
 
-A history may be read by several processes, each all of it. What is no file becomes a temporary one: disk bounds it, not
-memory.
+Several processes may read a history, each all of it. Other inputs become a temporary file, which only disk bounds.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -40,11 +40,10 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 from trustwatch.ingest.topics.topic_history import as_one_line
 
 from ..brokers import TOPIC_PREFIX
-from ..settings.event_source_settings import only_name
+from ..settings.access_settings import only_name
 from ..settings.root import Settings
-from .history_window import TimeWindow
 from .terminal import byte_progress, print_message
-from .topic_input import parse_topic_url, records_of_others, topic_lines
+from .topic_input import TimeWindow, parse_topic_url, records_of_others, topic_lines
 
 STDIN_NAME = "standard input"
 _POLL_RECORDS = 5_000
@@ -61,11 +60,13 @@ def history_files(
     """Files of native events that hold the histories, oldest first; temporary ones are removed at the end.
 
     Raises:
-        ConfigError: there is no such history, its records are in no known format, or an extra is missing.
+        ConfigError: the history does not exist, its records have an unknown format, or an extra is missing.
         Unavailable: no broker answers.
     """
     with ExitStack() as stack:
-        files = _HistoryFiles(settings, window, converter or history_converter(None, None), stack, stdin)
+        files = _HistoryFiles(
+            settings, window, converter or history_converter(None, None), stack, stdin or sys.stdin.buffer
+        )
         for name in named:
             files.add(name, alone=len(named) == 1)
         yield files.finish()
@@ -77,27 +78,22 @@ def history_converter(record_format: str | None, mapping: Path | None) -> Histor
     return HistoryConverter(FormatChoice(record_format, spec, mapping), print_message)
 
 
+@dataclass(eq=False)
 class _HistoryFiles:
-    """Makes files of native events of what the operator names.
+    """Makes files of native events from the histories that the operator names.
 
-    Files that stand beside each other are one history in the order of time: exports cut it by region and day, not by
-    time. Those of one native event a line, in order, stay as they are. What the service kept itself (an archive, an
-    event log, a topic) is read as it came, since it was judged so.
+    Adjacent files are one history in the order of time: exports are cut by region and day, not by time. Files of native
+    event lines in order stay as they are. What the service kept itself (an archive, an event log, a topic) is read in
+    its order, in which it was judged.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        window: TimeWindow,
-        converter: HistoryConverter,
-        stack: ExitStack,
-        stdin: BinaryIO | None,
-    ) -> None:
-        self._settings = settings
-        self._window = window
-        self._converter = converter
-        self._stack = stack
-        self._stdin = stdin or sys.stdin.buffer
+    settings: Settings
+    window: TimeWindow
+    converter: HistoryConverter
+    stack: ExitStack
+    stdin: BinaryIO
+
+    def __post_init__(self) -> None:
         self._paths: list[Path] = []
         self._unordered: list[Path | FormattedFile] = []
         self._waiting: list[FormattedFile] = []
@@ -109,12 +105,12 @@ class _HistoryFiles:
             self._waiting.append(found)
             return
         if alone and named == "-":
-            self._add_files(self._converter.find(copied_to_file(self._stdin, self._stack), STDIN_NAME))
+            self._add_files(self.converter.find(copied_to_file(self.stdin, self.stack), STDIN_NAME))
             return
         lines = self._own_lines(named, path)
         if lines is None:
-            self._add_files(self._converter.find(path))
-        elif not self._converter.choice.is_open:
+            self._add_files(self.converter.find(path))
+        elif not self.converter.choice.is_open:
             raise ConfigError(
                 f"{named}: holds native events; --format and --mapping are for files and topics of other formats"
             )
@@ -124,23 +120,23 @@ class _HistoryFiles:
 
     def _records_of_others(self, named: str) -> FormattedFile | None:
         """Records that other programs wrote to a topic; None: its events are ours."""
-        topic = parse_topic_url(named, self._settings)
-        if topic.name == self._settings.brokers.topic_names.events:
+        topic = parse_topic_url(named, self.settings)
+        if topic.name == self.settings.brokers.topic_names.events:
             return None
-        choice = self._converter.choice
+        choice = self.converter.choice
         if choice.is_open:
-            choice = configured_choice(topic.name, self._settings) or choice
-        records = records_of_others(named, topic, self._window, choice, _temporary_file(self._stack))
-        return None if records is None else self._converter.choose(records, choice)
+            choice = configured_choice(topic.name, self.settings) or choice
+        records = records_of_others(named, topic, self.window, choice, _temporary_file(self.stack))
+        return None if records is None else self.converter.choose(records, choice)
 
     def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
-        """Events of an archive, an event log or a topic; None: it is none of these."""
+        """Events of an archive, an event log or a topic; None: another input."""
         if named.startswith(TOPIC_PREFIX):
-            return topic_lines(named, self._settings, self._window)
+            return topic_lines(named, self.settings, self.window)
         if (path / POSITION_FILE).exists():
-            return _archive_lines(path, self._window)
+            return _archive_lines(path, self.window)
         log = next((log for log in (path, path / "log") if path.is_dir() and is_log(log)), None)
-        return None if log is None else _log_lines(log, self._window)
+        return None if log is None else _log_lines(log, self.window)
 
     def _add_files(self, files: list[FormattedFile]) -> None:
         if len(files) == 1 and files[0].is_native_lines:
@@ -157,12 +153,12 @@ class _HistoryFiles:
     def _convert_waiting(self) -> None:
         files, self._waiting = self._waiting, []
         if files:
-            self._converter.tell_formats(files)
+            self.converter.tell_formats(files)
             with byte_progress("converting", total_bytes(files)) as progress:
-                self._unordered.append(self._write(self._in_order(self._converter.convert(files, progress))))
+                self._unordered.append(self._write(self._in_order(self.converter.convert(files, progress))))
 
     def _order_files(self) -> None:
-        """Bring files beside each other into the order of time, where they are not in it."""
+        """Sort adjacent files by time, if they are not in order."""
         self._convert_waiting()
         files, self._unordered = self._unordered, []
         paths = [file if isinstance(file, Path) else file.file.path for file in files]
@@ -172,17 +168,17 @@ class _HistoryFiles:
         self._paths += paths
 
     def _lines_to_sort(self, file: Path | FormattedFile) -> Iterator[bytes]:
-        """Events of a file. What is none in it is told of here, since sorted events have no place in a file."""
-        return file_lines(FileSource([file])) if isinstance(file, Path) else self._converter.native_lines(file)
+        """Events of a file. Invalid lines are reported here, since sorted events have no place in a file."""
+        return file_lines(FileSource([file])) if isinstance(file, Path) else self.converter.native_lines(file)
 
     def _in_order(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         disorder = Disorder()
         yield from in_time_order(lines, disorder=disorder)
         if disorder.late:
-            self._converter.tell(f"{disorder.describe()}; they are read in the order of time")
+            self.converter.tell(f"{disorder.describe()}; they are read in the order of time")
 
     def _write(self, lines: Iterable[bytes]) -> Path:
-        kept = _temporary_file(self._stack)
+        kept = _temporary_file(self.stack)
         kept.writelines(line + b"\n" for line in lines)
         kept.flush()
         return Path(kept.name)
@@ -231,7 +227,7 @@ def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
 
 
 def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
-    """Events of an event log, from its oldest record up to what is durable now; the service may go on writing."""
+    """Events of an event log, from its oldest record up to what is durable now; the service may continue to write."""
     return (as_one_line(record.payload) for record in read_log(path) if _may_be_in_window(record, window))
 
 
@@ -252,7 +248,7 @@ HistoriesArgument = Annotated[
 ]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: told by the records"),
+    typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: detected"),
 ]
 MappingOption = Annotated[
     Path | None,
@@ -275,7 +271,7 @@ def as_utc(at: datetime | None) -> datetime | None:
 
 
 def time_window(since: datetime | None, before: datetime | None, warm_up: float | None) -> TimeWindow:
-    """Event times that are read, where what is before *since* warms up. Raises BadParameter."""
+    """Return the event times to read; those before *since* warm up. Raises BadParameter."""
     if since is not None and before is not None and since >= before:
         raise typer.BadParameter("must be before --to", param_hint="--from")
     if warm_up is None:
@@ -329,7 +325,7 @@ class WindowedSource:
         self._waiting: list[RecordBatch] = []
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
-        """The next records that are wanted; None at the end."""
+        """Return the next records of the window; None at the end."""
         if self._window == TimeWindow():
             return self._source.poll(max_records, timeout_s)
         while not self._waiting:
@@ -369,12 +365,12 @@ class WindowedSource:
 
 
 def _event_time(payload: bytes) -> datetime | None:
-    """Time at which an event happened; None: the payload is no event."""
+    """Time at which an event happened; None: the payload is not an event."""
     try:
         at = _time_decoder.decode(payload).time
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
-            at = decode_history_event(payload)[0].time  # other ways to write a time are mended there
+            at = decode_history_event(payload)[0].time  # it repairs other ways to write a time
         except MalformedEvent:
             return None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
@@ -384,7 +380,7 @@ MAX_SHOWN_PROBLEMS = 5
 
 
 class EventHistoryReader:
-    """Reads a history into decoded events, counting what is no event."""
+    """Reads a history into decoded events, and counts invalid records."""
 
     def __init__(self) -> None:
         self.malformed = 0
@@ -412,7 +408,7 @@ class EventHistoryReader:
 
 
 def report_malformed(count: int, offset: int, path: str, reason: str) -> None:
-    """Tell of the first few records that are no events."""
+    """Report the first few invalid records."""
     if count <= MAX_SHOWN_PROBLEMS:
         print_message(f"record {offset + 1}: {reason} - at `{path}`")
     if count == MAX_SHOWN_PROBLEMS:

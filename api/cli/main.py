@@ -29,7 +29,7 @@ def make_app(group: type[LazyGroup] = LazyGroup) -> typer.Typer:
 
 
 class _ProgramGroup(LazyGroup):
-    """The command line as a process of its own: what its commands log goes to stderr."""
+    """The command line as a separate process: its commands log to stderr."""
 
     def before_command(self) -> None:
         from ..structured_logs import configure_structured_logs  # help does not wait for it
@@ -62,7 +62,7 @@ def main() -> None:
         # The reader of our output (`head`) has enough; say nothing, and let nothing be flushed into the closed pipe.
         sys.stderr.close()
         raise SystemExit(1) from None
-    except OSError as error:  # a file that can not be written, a full disk: the operator's to mend, not ours
+    except OSError as error:  # such as a full disk, which the operator must fix
         raise SystemExit(
             fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)).exit_code
         ) from None

@@ -66,7 +66,7 @@ def write_line(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """One JSON value as a line on stdout: exact where a program reads it, and nothing to obey on a terminal."""
+    """One JSON value as a line on stdout: exact for programs, without control characters on a terminal."""
     text = json.dumps(value, ensure_ascii=False)
     sys.stdout.write((escaped_json(text) if sys.stdout.isatty() else text) + "\n")
 
@@ -96,7 +96,7 @@ def not_available(command: str, error: ImportError) -> typer.Exit:
 
 @contextmanager
 def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar in bytes on stderr (none where stderr is no terminal); yields what to call with the bytes done."""
+    """A progress bar in bytes on stderr (only on a terminal); yields a function that takes the number of bytes done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TransferSpeedColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task(label, total=total or None)
@@ -105,7 +105,7 @@ def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar over named stages on stderr; yields what to call with stage, done and total."""
+    """A progress bar over named stages on stderr; yields a function that takes stage, done and total."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task("starting", total=None)
@@ -167,7 +167,7 @@ _OF_DECISIONS = ("decided_at", "previous_level", "level", "concern", "mode", "re
 
 
 def _write_items(items: list[dict[str, Any]], indent: str) -> None:
-    """Objects of a list: their texts, or a table of what is no object itself."""
+    """Write objects of a list: their texts, or a table of their plain members."""
     if "text" in items[0]:
         for item in items:
             before = (item[name] for name in ("at", "agent_id", "by", "name") if item.get(name))

@@ -1,9 +1,10 @@
-"""Histories of topics: events of ours, and what other programs wrote."""
+"""Histories of topics: our own events, and records of other programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -22,12 +23,25 @@ from trustwatch.ingest.topics.topic_history import topic_event_lines, written_re
 from ..brokers import TOPIC_FORM, TOPIC_PREFIX, BrokerSettings, open_reader
 from ..composition import load_erased_filter
 from ..settings.root import Settings
-from .history_window import TimeWindow
 from .terminal import print_message
+
+_CLOCK_TOLERANCE = timedelta(hours=1)
+"""Tolerated lead of a sender's clock: an event may carry a time that much later than its arrival."""
+
+
+class TimeWindow(NamedTuple):
+    """Event times from *after* on and before *before*; None = no bound."""
+
+    after: datetime | None = None
+    before: datetime | None = None
+
+    def may_contain(self, received_ms: int) -> bool:
+        """True if what arrived then may have happened within the window, given that senders' clocks may run ahead."""
+        return self.after is None or received_ms >= (self.after - _CLOCK_TOLERANCE).timestamp() * 1000
 
 
 class TopicRange(NamedTuple):
-    """Range of a topic to read: offsets by partition, whose end is open where it is None; None = all there is."""
+    """Range of a topic to read: offsets by partition, whose end may be None (open); None = everything."""
 
     broker_settings: BrokerSettings
     name: str
@@ -98,7 +112,7 @@ def records_of_others(
     None: Trustwatch wrote it, as most of the first records show: a copy of the events topic.
 
     Raises:
-        ConfigError: there is no such topic or partition.
+        ConfigError: the topic or partition does not exist.
         CorruptLog: a record is damaged.
         Unavailable: no broker answers.
     """
@@ -120,7 +134,7 @@ def records_of_others(
 
 
 def are_ours(head: Sequence[TopicRecord]) -> bool:
-    """True if most records are as Trustwatch writes them: a few that somebody forged do not hide all the others."""
+    """True if most records are as Trustwatch writes them: a few forged ones do not hide the others."""
     return 2 * sum(map(is_ours, head)) > len(head)
 
 
@@ -136,7 +150,7 @@ def _is_in_range(topic: TopicRange, window: TimeWindow, partition: int, raw: Top
 
 @contextmanager
 def _topic_reader(named: str, topic: TopicRange) -> Iterator[TopicReader]:
-    """A reader that stands where the history begins. Raises ConfigError, Unavailable."""
+    """Open a reader at the beginning of the history. Raises ConfigError, Unavailable."""
     reader = open_reader(topic.broker_settings, (topic.name,))
     try:
         _seek_topic(named, topic, reader)
@@ -146,7 +160,7 @@ def _topic_reader(named: str, topic: TopicRange) -> Iterator[TopicReader]:
 
 
 def _seek_topic(named: str, topic: TopicRange, reader: TopicReader) -> None:
-    """Go to where the history begins. Raises ConfigError: there are no such partitions."""
+    """Seek the beginning of the history. Raises ConfigError: a partition does not exist."""
     ends = reader.end_offsets()
     missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
     if missing:

@@ -118,7 +118,7 @@ class ActivitySampler:
     def throughput_series(self) -> list[tuple[int, float]]:
         """(UTC ms, events per second that were judged until then) of each sample but the first.
 
-        A pipeline that was started anew counts from 0 again: what it had done before is not counted backwards.
+        A restarted pipeline counts from 0 again.
         """
         rates, before = [], None
         for sample in self._samples:

@@ -1,13 +1,14 @@
 """Console sessions: sealed into a cookie, so that every replica that has the key knows them.
 
-A cookie holds who signed in and by which grant, encrypted and authenticated (Fernet); what the grant allows, and
-whether somebody signed out (`EndedSessions`), is looked up at every request.
+A cookie names the person and the grant, encrypted and authenticated (Fernet). The rights of the grant, and whether the
+session was ended (`EndedSessions`), are looked up at every request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -38,17 +39,59 @@ from ..http.auth.callers import (
     SourceBinding,
 )
 from ..http.store_executor import StoreExecutor
-from ..settings.console_settings import MAX_SESSION_S, ConsoleGrantSettings, ConsoleSettings
-from ..settings.event_source_settings import EventSourceSettings
+from ..settings.access_settings import EventSourceSettings
+from ..settings.service_settings import MAX_SESSION_S, ConsoleGrantSettings, ConsoleSettings
+
+# The code itself is nowhere on disk, only its hash, as the name of a file that whoever uses it first removes.
+
+LINKS_FOLDER = "console-links"
+LINK_VALID_S = 86_400.0
+
+
+def issue_login_code(data_dir: Path, now_s: float) -> str:
+    """A code that signs in once within a day. Raises OSError."""
+    folder = data_dir / LINKS_FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if _expired(old, now_s):
+            old.unlink(missing_ok=True)
+    code = secrets.token_urlsafe(18)
+    file = folder / _file_name(code)
+    file.touch(mode=0o600)
+    file.write_text(str(now_s + LINK_VALID_S))
+    return code
+
+
+def redeem_login_code(data_dir: Path, code: str, now_s: float) -> bool:
+    """True if *code* may sign in now; it is used up then."""
+    file = data_dir / LINKS_FOLDER / _file_name(code)
+    if _expired(file, now_s):
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        file.unlink()
+        return True
+    return False
+
+
+def _file_name(code: str) -> str:
+    return hashlib.sha256(code.encode(errors="replace")).hexdigest()
+
+
+def _expired(file: Path, now_s: float) -> bool:
+    try:
+        return float(file.read_text()) <= now_s
+    except (OSError, ValueError):
+        return True
+
 
 T = TypeVar("T")
 KEY_FILE: Final = "console-key"
 SIGN_IN_TIMEOUT_S: Final = 600  # Time that a person may take at the provider, s
-RENEW_AFTER_S: Final = 30.0  # A cookie is written anew when it is so old, s: idle time is known to this grain
+RENEW_AFTER_S: Final = 30.0  # Age at which a cookie is renewed, s: idle time has this precision
 MAX_COOKIE_BYTES = 3_800  # Bytes of a cookie; browsers drop those above 4,096
 
 SessionState = Literal["lasts", "idle", "over"]
-"""`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: too old."""
+"""`idle`: unused for too long, as far as this copy of the session shows. `over`: too old."""
 
 
 class ConsoleSession(msgspec.Struct, frozen=True):
@@ -60,7 +103,7 @@ class ConsoleSession(msgspec.Struct, frozen=True):
     shown: str  # what the page calls the person
     grant: str  # name of the grant in the settings; "" = development login
     began_s: float  # when the person signed in
-    used_s: float  # when a page was asked for last
+    used_s: float  # time of the last request of a page
 
 
 class PendingSignIn(msgspec.Struct, frozen=True):
@@ -96,14 +139,14 @@ class ConsoleSessions:
         return session if session is not None and self.state(session) == "lasts" else None
 
     def state(self, session: ConsoleSession) -> SessionState:
-        """State of a session that nobody ended. A younger copy of an idle one may last."""
+        """Return the state of a session that was not ended. A younger copy of an idle one may still be valid."""
         now = self._clock()
         if session.began_s + SESSION_S <= now:
             return "over"
         return "idle" if session.used_s + IDLE_S <= now else "lasts"
 
     def renew(self, session: ConsoleSession) -> ConsoleSession | None:
-        """The session as used now; None where the cookie is young enough."""
+        """Return the session as used now; None if the cookie is recent enough."""
         now = self._clock()
         return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_AFTER_S else None
 
@@ -151,7 +194,7 @@ def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
     except OSError as error:
         raise ConfigError(f"{path}: the key of the console's sessions: {error.strerror}") from None
     if len(key) < 32:
-        raise ConfigError(f"{path}: is no key of at least 32 characters; remove it to have another one made")
+        raise ConfigError(f"{path}: is not a key of at least 32 characters; remove it, and another one is created")
     return key
 
 
@@ -207,12 +250,12 @@ def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: f
 
 
 def new_development_session(now_s: float) -> ConsoleSession:
-    """A new session of whoever holds a link of the development login."""
+    """Return a new session of the development login."""
     return new_session({"sub": DEVELOPMENT_SUBJECT}, "", "sub", now_s)
 
 
 def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> AuthenticatedCaller | None:
-    """Caller that a session acts as under the settings of now; None where they grant it nothing any more."""
+    """Return the caller of a session under the current settings; None if they no longer grant it anything."""
     oidc = settings.oidc
     if session.grant:
         grant = next((one for one in (() if oidc is None else oidc.grants) if one.name == session.grant), None)
@@ -224,7 +267,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
         issuer, client_id = "urn:trustwatch:console", ""
     else:
         return None
-    # For records that were refused, and are sent in again on one's own word.
+    # For refused records that an administrator sends in again.
     speaks = ("*",) if SCOPE_ADMIN in scopes else ()
     binding = SourceBinding(EventSourceSettings(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks))
     ends_s = session.began_s + SESSION_S
@@ -288,9 +331,9 @@ LOOK_UP_THREADS, LOOK_UP_S = 2, 3.0
 """Threads that look sessions up, and the longest time that a page waits for one: it waits behind no list."""
 
 GRACE_S: Final = 300.0
-"""While the database is away, sessions go on of which it knew no end so long ago, s; others are told to wait."""
+"""While the database is unavailable, sessions that were valid at most this long ago stay valid; others must wait, s."""
 
-AWAY_S: Final = 5.0  # The database is not asked again so soon after it did not answer: else each page would wait for it
+AWAY_S: Final = 5.0  # Pause after the database did not answer, so that not every page waits for it
 SAVE_EVERY_S: Final = 5.0
 MAX_REMEMBERED: Final = 10_000
 
@@ -298,7 +341,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DatabaseAway(Unavailable):
-    """Raised where the database does not say whether a session was ended."""
+    """The database does not answer whether a session was ended."""
 
 
 @dataclass(eq=False, repr=False)
@@ -318,11 +361,11 @@ class EndedSessions:
         self._saving: set[asyncio.Task[None]] = set()
 
     def note_begun(self, session: ConsoleSession) -> None:
-        """A session begins: nobody can have ended it."""
+        """Remember that a session began."""
         self._lasted[session.session_id] = None
 
     async def end(self, session: ConsoleSession) -> bool:
-        """Open no copy of a session any more, anywhere; False = so far in this process alone.
+        """End a session and all copies of its cookie; returns False if only this process knows it so far.
 
         Then it is written as soon as the database answers, unless the process ends before.
         """
@@ -331,13 +374,13 @@ class EndedSessions:
         saving = asyncio.create_task(self._save(key))
         self._saving.add(saving)
         saving.add_done_callback(self._saving.discard)
-        await asyncio.wait((saving,), timeout=LOOK_UP_S)  # it goes on where a store hangs
+        await asyncio.wait((saving,), timeout=LOOK_UP_S)  # it continues if a store hangs
         return key not in self._unsaved
 
     async def has_ended(self, session: ConsoleSession) -> bool:
-        """True if somebody signed out of a session.
+        """Return whether a session was ended.
 
-        Raises Unavailable: the database does not say, or so many ask that this one does not get to it.
+        Raises Unavailable: the database does not answer, or too many requests wait for it.
         """
         key = _key(session)
         if session.session_id in self._ended or key in self._unsaved:
@@ -345,7 +388,7 @@ class EndedSessions:
         try:
             ended = await self._look_up(key)
         except DatabaseAway:
-            if session.session_id in self._lasted:  # fail open, for a while: people look at what is wrong
+            if session.session_id in self._lasted:  # fail open for a while: people need the pages to find the fault
                 return False
             raise
         (self._ended if ended else self._lasted)[session.session_id] = None
@@ -381,7 +424,7 @@ class EndedSessions:
             raise DatabaseAway("the database did not answer just now")
         try:
             await asyncio.wait_for(self._places.acquire(), LOOK_UP_S)
-        except TimeoutError:  # no fault of the database: who asks that much buys no ended session more time
+        except TimeoutError:  # not a fault of the database: a flood of requests must not extend an ended session
             raise Unavailable("too many sessions are looked up") from None
         try:
             return await self._executor(self.metadata.get, key) is not None

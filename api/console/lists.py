@@ -1,4 +1,4 @@
-"""What an address asks of a list: filters, columns and order. The address is the view: a bookmark keeps it."""
+"""Lists: filters, columns and order of an address (which a bookmark keeps), files of rows, and escalations."""
 
 from __future__ import annotations
 
@@ -7,16 +7,79 @@ import io
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import anyio.to_thread
 import msgspec
 from fastapi import Request
 from starlette.responses import Response
 
-from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.ingest.timestamps import HOUR_MS, format_rfc3339
+from trustwatch.scoring.records.decisions import Decision
 
 from ..http.problems import invalid_value_error
+
+T = TypeVar("T")
+MAX_STEP_INTERVAL_MS: Final = HOUR_MS  # Longest time between two steps of one climb
+
+
+class LevelStep(NamedTuple):
+    """A change of an agent's level; *agent* is whatever names it, *at_ms* UTC."""
+
+    agent: object
+    before: int
+    after: int
+    at_ms: int
+
+
+class Escalation(NamedTuple, Generic[T]):
+    """One entry of a list: an item alone, or the steps of one climb, newest first."""
+
+    steps: tuple[T, ...]
+
+    @property
+    def newest(self) -> T:
+        """What it has come to."""
+        return self.steps[0]
+
+    @property
+    def oldest(self) -> T:
+        """Step with which the escalation began."""
+        return self.steps[-1]
+
+
+def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | None]) -> list[Escalation[T]]:
+    """*items* (newest first) with the steps of each climb together, at the place of the newest.
+
+    A climb is rises of one agent, each from the level at which the one before it ended and within
+    `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
+    climb that goes on before the oldest item, the steps that are here count. An item of which *step_of* knows no step
+    stands alone.
+    """
+    entries: list[list[T]] = []
+    rising: dict[object, tuple[LevelStep, list[T]]] = {}
+    for item in items:
+        step, entry = step_of(item), list[T]()
+        if step is not None:
+            later, climb = rising.get(step.agent, (None, entry))
+            if later is not None and _leads_to(step, later):
+                entry = climb
+            rising[step.agent] = step, entry
+        if not entry:
+            entries.append(entry)
+        entry.append(item)
+    return [Escalation(tuple(steps)) for steps in entries]
+
+
+def _leads_to(step: LevelStep, later: LevelStep) -> bool:
+    rises = step.before < step.after == later.before < later.after
+    return rises and later.at_ms - step.at_ms <= MAX_STEP_INTERVAL_MS
+
+
+def level_step_of(decision: Decision) -> LevelStep:
+    """The step that a decision is."""
+    return LevelStep(decision.agent.key, decision.previous_level, decision.level, decision.event_time_ms)
+
 
 MAX_FILTER_LENGTH: Final = 2048
 
@@ -135,7 +198,7 @@ def _as_cell(value: Any) -> Any:
 def _as_part(text: str) -> str:
     """Text behind a sign that parts cells, or that sign; an apostrophe stands before the sign of a formula.
 
-    Quotation marks are passed over, too: those of a text are doubled, which is nothing where a cell begins.
+    Quotation marks are passed over, too: those of a text are doubled, which has no effect at the beginning of a cell.
     """
     begin = next((at for at, sign in enumerate(text) if sign != '"' and not _is_unseen(sign)), len(text))
     return f"{text[:begin]}'{text[begin:]}" if _is_formula_sign(text[begin : begin + 1]) else text
@@ -152,5 +215,5 @@ def _is_formula_sign(sign: str) -> bool:
 
 
 def _is_unseen(sign: str) -> bool:
-    """True for what shows nothing of its own: blanks, controls, marks of direction, joiners, variation selectors."""
+    """Return whether a character is invisible: blanks, controls, marks of direction, joiners, variation selectors."""
     return unicodedata.category(sign)[0] in "CMZ" or sign in _UNSEEN_LETTERS

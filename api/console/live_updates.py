@@ -1,12 +1,12 @@
-"""`/console/live`: server-sent events that tell a page what to load again.
+"""`/console/live`: server-sent events that notify a page of what to reload.
 
 Events carry no risk data but names and levels of the person's own tenants: `change` (some agent's level changed),
 `agent-…` (that of one agent, by a digest of its name), `opened` (what came before this was not heard), `said` (a
 sentence for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
 
-A stream is nothing that a person does: opening one is no use of the session, and it ends with it. Where the session
-only looks idle from here (a click prolonged a younger copy of its cookie) the stream is closed, and the browser
-opens the next one, with the cookie that it has then.
+Opening a stream is not use of the session, and the stream ends with the session. If the session only seems idle here
+(a click renewed a younger copy of its cookie), the stream is closed, and the browser opens the next one with its
+current cookie.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ RETRY_AFTER_MS = 2_000  # A page that lost its stream opens the next one after s
 GATHER_CHANGES_S = 0.3  # Changes within this time are sent as one event, even a storm of them
 MAX_NAMED_AGENTS = 50
 MAX_OPEN_STREAMS, MAX_STREAMS_OF_PERSON = 500, 50
-"""Open streams of this process, and of one person; a further one is refused, and comes again. No person's pages keep
-those of others from being told."""
+"""Open streams of this process, and of one person; a further one is refused, and retries. The pages of one person do
+not block those of others."""
 
 _UNBUFFERED = {"X-Accel-Buffering": "no"}
 
@@ -57,7 +57,7 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     except SignInNeeded:
         if console.cookies.session_name not in request.cookies:
             raise
-        return event_stream(_session_over_events(), _UNBUFFERED)  # a page would go on asking for what is refused
+        return event_stream(_session_over_events(), _UNBUFFERED)  # otherwise the page would retry forever
     person = visit.caller.name
     of_person = sum(name == person for name in console.streams.values())
     if len(console.streams) >= MAX_OPEN_STREAMS or of_person >= MAX_STREAMS_OF_PERSON:
@@ -87,7 +87,7 @@ async def _update_events(
     streams[subscription] = person
     try:
         with subscription:
-            # What changed while nobody listened is loaded now.
+            # Changes that came before are loaded now.
             yield encode_retry(RETRY_AFTER_MS) + encode_event("opened", "")
             while True:
                 changes = await _gather_changes(subscription)
@@ -98,7 +98,7 @@ async def _update_events(
                     return
                 for line in _change_events(changes) if changes else [encode_event("tick", "")]:
                     yield line
-    except (SubscriptionEnded, Unavailable):  # the browser opens the next one, and is told then
+    except (SubscriptionEnded, Unavailable):  # the browser opens the next one
         return
     finally:
         streams.pop(subscription, None)

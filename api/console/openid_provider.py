@@ -1,7 +1,7 @@
 """Sign-in at an OpenID provider: authorization code with PKCE, state, nonce, issuer check (RFC 6749, 7636, 9207, 9700).
 
-Done with httpx2 and PyJWT, which are here already. Everything the provider names is checked before it is used: its
-issuer, that its endpoints are https, the ID token. Nothing it hands out is kept: no access token, no refresh token.
+Everything from the provider is checked before use: its issuer, that its endpoints are https, and the ID token. Its
+access and refresh tokens are not kept.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import assertion_signer
 from ..http.auth.token_verification import InvalidToken, UnknownKey, verify_id_token
 from ..settings.access_settings import IssuerSettings, VerificationSettings
-from ..settings.console_settings import ConsoleOidcSettings
+from ..settings.service_settings import ConsoleOidcSettings
 from .console_sessions import PendingSignIn
 
 PROVIDER_TIMEOUT_S = 5.0  # Time budget of one request to the provider: a person waits for it
 METADATA_VALID_S = 3600.0
 FAILURE_REMEMBERED_S = 2.0
-"""A provider that failed is asked again after so long, s: who waits to sign in does not wait for everybody before."""
+"""Seconds after which a provider that failed is queried again, so that people do not wait for earlier attempts."""
 
 MAX_PROVIDER_BYTES = 512 * 1024
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 
 
 class ProviderUnavailable(TrustwatchError):
-    """The provider does not answer, or not as it should: nobody can sign in now."""
+    """The provider does not answer, or its answer is invalid: no person can sign in now."""
 
     code = "provider_unavailable"
 
 
 class SignInRefused(TrustwatchError):
-    """This sign-in is over; another one may do."""
+    """This sign-in has failed; another attempt may succeed."""
 
     code = "sign_in_refused"
 
@@ -77,7 +77,7 @@ class _ProviderTokens(msgspec.Struct, frozen=True):
 class OpenIdProvider:
     """The OpenID provider of the settings, which sends people back to *redirect_uri*.
 
-    Raises ConfigError: the client key is none.
+    Raises ConfigError: the client key is invalid.
     """
 
     settings: ConsoleOidcSettings
@@ -128,13 +128,13 @@ class OpenIdProvider:
         try:
             metadata = msgspec.json.decode(body, type=ProviderMetadata)
             if metadata.issuer != self.settings.issuer:
-                raise ValueError("it calls itself by another issuer than the settings do")
+                raise ValueError("its issuer differs from that of the settings")
             for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
                 check_url(getattr(metadata, name), f"its `{name}`", loopback_http=True)
             if metadata.userinfo_endpoint:
                 check_url(metadata.userinfo_endpoint, "its `userinfo_endpoint`", loopback_http=True)
         except (msgspec.DecodeError, ValueError) as error:
-            raise ProviderUnavailable(f"the sign-in server's description of itself is not usable: {error}") from None
+            raise ProviderUnavailable(f"the sign-in server's metadata is invalid: {error}") from None
         return metadata
 
     async def begin_sign_in(self, back: str) -> tuple[str, PendingSignIn]:
@@ -163,11 +163,11 @@ class OpenIdProvider:
         """
         state = answer.get("state", "")
         if under_way is None or not hmac.compare_digest(state.encode(errors="replace"), under_way.state.encode()):
-            raise SignInRefused("this sign-in was not begun in this browser, or more than ten minutes ago")
+            raise SignInRefused("this sign-in was not started in this browser within the last ten minutes")
         metadata = await self.metadata()
         said = answer.get("iss")
         if said != metadata.issuer and (said is not None or metadata.authorization_response_iss_parameter_supported):
-            raise SignInRefused("the answer comes from another sign-in server than it was asked of")
+            raise SignInRefused("the answer comes from another sign-in server")
         if "error" in answer or not answer.get("code"):
             raise SignInRefused(f"the sign-in server refused ({_error_code_text(answer.get('error', 'no code'))})")
         tokens = await self._exchange_code(metadata, answer["code"], under_way.verifier)
@@ -231,8 +231,8 @@ class OpenIdProvider:
     async def _merge_userinfo(
         self, metadata: ProviderMetadata, claims: Mapping[str, Any], access_token: str
     ) -> Mapping[str, Any]:
-        """Add the claims of the provider's userinfo endpoint, where the ID token lacks a claim of the grants."""
-        # The first grant that fits decides, so an earlier one must not be passed over for a claim that is only there.
+        """Add the claims of the provider's userinfo endpoint, if the ID token lacks a claim of the grants."""
+        # The first matching grant decides, so an earlier one must not be skipped because its claim is only there.
         enough = {self.settings.name_claim, *(grant.claim for grant in self.settings.grants)} <= claims.keys()
         if enough or not metadata.userinfo_endpoint or not access_token:
             return claims
@@ -240,9 +240,9 @@ class OpenIdProvider:
         try:
             more = msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError:
-            return claims  # signed answers of this endpoint are not read; the ID token says what it says
+            return claims  # signed answers of this endpoint are not read
         if more.get("sub") != claims["sub"]:
-            raise SignInRefused("the sign-in server told of another person than it signed in")
+            raise SignInRefused("the sign-in server returned claims of another person")
         return {**more, **claims}
 
     async def _fetch(self, method: str, url: str, **request: Any) -> bytes:

@@ -1,9 +1,9 @@
 """Dependencies of every page: the console, and the person with the scope it needs. Unsafe requests prove their origin.
 
-`require(scope)` is the only way to a caller, and it checks the form token of everything that is no GET: a route can not
+`require(scope)` is the only way to a caller. It checks the form token of every request except GET, so that no route can
 forget it.
 """
-# No postponed annotations here: FastAPI reads them from objects that are no functions.
+# No postponed annotations: FastAPI cannot resolve them in these objects.
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
@@ -39,7 +39,7 @@ MAX_FORM_SIZE = 64 * 1024
 MAX_FORM_FIELDS = 100
 SAFE_METHODS = ("GET", "HEAD")
 BACKGROUND_HEADER: Final = "x-console-live"
-"""Header of requests that a page makes by itself: they do not count as use of a session. Nor does its live stream,
+"""Header of requests that a page makes automatically: they do not count as use of a session. Nor does its live stream,
 which a browser opens again whenever it breaks, and which can have no header."""
 
 
@@ -60,7 +60,7 @@ class ConsoleContext:
     provider: OpenIdProvider | None
     renderer: PageRenderer
     activity: ActivitySampler
-    failed_sign_ins: LineLimit  # bound on their lines in the log: whoever may open the page can fail at will
+    failed_sign_ins: LineLimit  # limits their log lines: any client can cause them
     streams: dict[object, str] = field(default_factory=dict)  # open streams of changes, and whose they are
 
     @property
@@ -137,7 +137,7 @@ async def read_form(request: Request) -> Mapping[str, str]:
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
-        raise ProblemError(ProblemDetails(400, "invalid_form", "Invalid form", "the form can not be read")) from None
+        raise ProblemError(ProblemDetails(400, "invalid_form", "Invalid form", "the form cannot be read")) from None
     form: dict[str, str] = {}
     for name, value in pairs:
         form.setdefault(name, value)
@@ -150,11 +150,11 @@ def number_of_form(form: Mapping[str, str], name: str, default: str = "") -> flo
     try:
         return float(form.get(name, default))
     except ValueError:
-        raise invalid_value_error(name, "is no number") from None
+        raise invalid_value_error(name, "is not a number") from None
 
 
 async def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
-    """The visit of the person who is signed in, whatever it may do; *quiet* is none that a person made.
+    """Return the visit of the person who is signed in; a *quiet* one is not an action of the person.
 
     Raises SignInNeeded, Unavailable.
     """
@@ -162,7 +162,7 @@ async def page_request_of(request: Request, *, quiet: bool = False) -> PageReque
     session = console.cookies.read(request)
     caller = None if session is None else session_caller(session, console.runtime.settings.console)
     if session is None or caller is None or await console.ended.has_ended(session):
-        raise SignInNeeded("nobody is signed in")
+        raise SignInNeeded("no person is signed in")
     if not quiet and BACKGROUND_HEADER not in request.headers:
         renewed = console.sessions.renew(session)
         if renewed is not None:
@@ -188,7 +188,7 @@ async def check_form_origin(request: Request, visit: PageRequest) -> None:
 
 
 def require_console_scope(scope: str, *, quiet: bool = False) -> Callable[[Request], Awaitable[PageRequest]]:
-    """A dependency: the visit of a person with *scope* ("" = anybody who is signed in).
+    """A dependency: the visit of a person with *scope* ("" = any person who is signed in).
 
     *quiet* as for `page_request_of`.
     """

@@ -48,7 +48,7 @@ class StaticAssets:
                 self._files[file.relative_to(root).as_posix()] = asset
 
     def get(self, path: str) -> StaticAsset | None:
-        """One file; None = there is no such."""
+        """Return one file, or None."""
         return self._files.get(path)
 
     def url(self, path: str) -> str:
@@ -115,7 +115,7 @@ class PageRenderer:
         self._environment = environment
 
     def page(self, request: Request, template: str, visit: Any, status: int = 200, **values: Any) -> HTMLResponse:
-        """A template as an answer; *visit* is who looks, None = nobody is signed in."""
+        """Render a template; *visit* is None if no person is signed in."""
         given = {
             "visit": visit,
             "navigation": self.navigation,
@@ -193,7 +193,7 @@ def lead_reason(decision: Decision | None) -> str:
 
 
 def reason_texts(encoded: bytes, most: int = 50) -> str:
-    """The first reasons of an agent in words, from its JSON."""
+    """Return the first reasons of an agent as text, from its JSON."""
     reasons = msgspec.json.decode(encoded) if encoded else []
     return "; ".join(str(reason.get("text", "")) for reason in reasons[:most])
 

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ..http.store_executor import StoreExecutor
-from .console_sessions import ConsoleSession, matching_grant, new_development_session, new_session
-from .login_links import redeem_login_code
+from .console_sessions import ConsoleSession, matching_grant, new_development_session, new_session, redeem_login_code
 from .openid_provider import SignInRefused
 from .page_dependencies import (
     ConsoleContext,
@@ -33,7 +32,7 @@ SignedInDep = Annotated[PageRequest, Depends(require_console_scope(""))]
 
 
 def safe_return_path(back: str) -> str:
-    """A page of the console to go back to; whatever is none becomes the first one.
+    """Return *back* if it is a page of the console, else the first page.
 
     >>> safe_return_path("/console/agents?level=high")
     '/console/agents?level=high'
@@ -87,7 +86,7 @@ async def complete_sign_in(request: Request, console: ConsoleDep) -> Response:
     if grant is None or under_way is None:
         members = {"code": "console_no_grant", "subject": str(claims["sub"])[:200]}
         console.failed_sign_ins.write(_log.warning, "console sign-in without a grant", **members)
-        raise SignInRefused("you are known, but nothing here is granted to you; ask the operator of this service")
+        raise SignInRefused("you are signed in, but you have no rights here; ask the operator of this service")
     session = new_session(claims, grant.name, oidc.name_claim, console.runtime.clock())
     _begin_session(request, console, session)
     return RedirectResponse(under_way.back, 303)
@@ -100,7 +99,7 @@ async def sign_in_by_link(
     """Sign in by a one-time link that a person on this machine was shown."""
     services = console.runtime
     if not _allows_development_login(console):
-        raise SignInRefused("the development login is switched off")
+        raise SignInRefused("the development login is disabled")
     now_s = services.clock()
     if await console.services.get(StoreExecutor)(redeem_login_code, services.settings.data_dir, code, now_s):
         _begin_session(request, console, new_development_session(now_s))
@@ -108,9 +107,7 @@ async def sign_in_by_link(
     try:
         await page_request_of(request)
     except SignInNeeded:
-        raise SignInRefused(
-            "that link was used already, or is too old; `trustwatch console-link` prints another"
-        ) from None
+        raise SignInRefused("this link was used or has expired; `trustwatch console-link` prints another") from None
     return RedirectResponse(CONSOLE_HOME, 303)
 
 
@@ -129,7 +126,7 @@ def _allows_development_login(console: ConsoleContext) -> bool:
 
 
 def _begin_session(request: Request, console: ConsoleContext, session: ConsoleSession) -> None:
-    """A new session with an id of its own, whatever cookie the browser had before."""
+    """Begin a new session with a new id."""
     console.ended.note_begun(session)
     console.cookies.write(request, session)
     _log.info("console session begins", code="console_sign_in", person=session.name, grant=session.grant or None)

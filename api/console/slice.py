@@ -1,25 +1,264 @@
-"""The console, where it is enabled, and the page of the API: what the slice adds to the application."""
+"""The console, if it is enabled, and the page of the API: what the slice adds to the application."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlencode
 
 import jinja2
-from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
 
 from ..http.dependencies import RequireScopeUnlessLocal, declared
+from ..http.line_limit import LineLimit
 from ..http.openapi_document import SCHEMA_REF_PREFIX
+from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
+from ..http.refused_callers import RefusedCallers
+from ..http.request_traces import FASTAPI_TELEMETRY_OFF
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import MountedApplication, Slice
-from .console_app import ConsoleApplication
+from . import live_updates, sign_in
+from .activity import ActivitySampler
+from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, EndedSessions, SessionCookies, session_key
+from .openid_provider import OpenIdProvider, ProviderUnavailable, SignInRefused
+from .page_dependencies import ConsoleContext, PageRequest, SignInNeeded, page_request_of
+from .pages import MENU, page_routers
+from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets
+from .sign_in import SIGN_IN_PATH
+
+_log = structlog.get_logger(__name__)
+
+ErrorPageHandler = Callable[[ConsoleContext, Request, Any], Awaitable[Response]]
+
+
+async def _sign_in_needed(console: ConsoleContext, request: Request, _: SignInNeeded) -> Response:
+    part, stream = "hx-request" in request.headers, "text/event-stream" in request.headers.get("accept", "")
+    if request.method == "GET" and not part and not stream:
+        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{SIGN_IN_PATH}?{urlencode({'next': back})}", 303)
+    problem = ProblemDetails(401, SignInNeeded.code, "Signed out", "Your session has ended. Sign in and repeat this.")
+    answer = await _problem_page(console, request, problem)
+    if part:
+        answer.headers["HX-Redirect"] = SIGN_IN_PATH
+    return answer
+
+
+async def _sign_in_refused(console: ConsoleContext, request: Request, error: SignInRefused) -> Response:
+    problem = ProblemDetails(403, error.code, "Sign-in failed", _as_sentence(str(error)))
+    return await _problem_page(console, request, problem)
+
+
+async def _provider_unavailable(console: ConsoleContext, request: Request, error: ProviderUnavailable) -> Response:
+    members = {"code": error.code, "error": str(error)}
+    console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
+    detail = f"{_as_sentence(str(error))} People cannot sign in until then; those who are signed in stay signed in."
+    return await _problem_page(console, request, ProblemDetails(503, error.code, "Sign-in is not possible now", detail))
+
+
+async def _known_error(console: ConsoleContext, request: Request, error: TrustwatchError) -> Response:
+    problem = console.services.get(ProblemTable).problem_of(error)
+    console.services.get(RefusedCallers).tell_of(request.scope, problem.code, problem.detail)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return await _unexpected(console, request, error)
+    return await _problem_page(console, request, problem)
+
+
+async def _invalid_request(console: ConsoleContext, request: Request, error: RequestValidationError) -> Response:
+    return await _problem_page(console, request, invalid_request(error))
+
+
+async def _http_error(console: ConsoleContext, request: Request, error: HTTPException) -> Response:
+    title, detail = HTTPStatus(error.status_code).phrase, str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        title = "Page not found"
+        detail = "The link may be old, or its object is no longer kept."
+    problem = ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
+    return await _problem_page(console, request, problem)
+
+
+async def _unexpected(console: ConsoleContext, request: Request, error: Exception) -> Response:
+    error_id = console.runtime.new_id()
+    trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
+    _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
+    return await _problem_page(console, request, internal_problem(error_id))
+
+
+_HANDLERS: dict[type[Exception], ErrorPageHandler] = {
+    SignInNeeded: _sign_in_needed,
+    SignInRefused: _sign_in_refused,
+    ProviderUnavailable: _provider_unavailable,
+    TrustwatchError: _known_error,
+    RequestValidationError: _invalid_request,
+    HTTPException: _http_error,
+    Exception: _unexpected,
+}
+
+
+def install_error_pages(app: FastAPI, console: ConsoleContext) -> None:
+    """Have every failure of *app* answered for people."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, partial(handler, console))
+
+
+async def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
+    visit: PageRequest | None = getattr(request.state, "visit", None)
+    if visit is None:  # of a page that does not exist: the menu stays for people who are signed in
+        with suppress(SignInNeeded, Unavailable):
+            visit = await page_request_of(request, quiet=True)
+    answer = console.render_page(request, "problem.html", visit, problem.status, problem=problem)
+    for name, value in problem.headers.items():
+        if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
+            answer.headers[name] = value
+    return answer
+
+
+def _as_sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+"""Nothing from elsewhere, nothing inline."""
+
+
+@dataclass(eq=False, repr=False)
+class SecurityHeadersMiddleware:
+    """The console with its headers."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request with the headers added."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+                headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+                headers.setdefault("Cache-Control", "no-store")
+                for cookie in scope.get("state", {}).get(COOKIES_STATE_KEY, ()):
+                    headers.append("Set-Cookie", cookie)
+            await send(message)
+
+        await self.app(scope, receive, headed)
+
+
+CONSOLE_ROOT: Final = "/console"
+
+
+@dataclass(eq=False, repr=False)
+class ConsoleApplication:
+    """The console of an application, and its background tasks. Raises ConfigError: its key cannot be read."""
+
+    services: ServiceRegistry
+
+    path = CONSOLE_ROOT
+
+    def __post_init__(self) -> None:
+        self._console = build_console(self.services)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console))
+
+    async def start(self) -> None:
+        """Start sampling, and retrying failed writes."""
+        self._tasks = [asyncio.create_task(run()) for run in (self._console.activity.run, self._console.ended.run)]
+
+    async def close(self) -> None:
+        """Stop sampling, write what is pending, and close connections."""
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._console.ended.save_waiting()
+        if self._console.provider is not None:
+            await self._console.provider.close()
+
+
+def build_console(services: ServiceRegistry) -> ConsoleContext:
+    """The console of an application. Raises ConfigError."""
+    runtime = services.get(Runtime)
+    settings, listen = runtime.settings.console, runtime.settings.listen
+    sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), runtime.clock)
+    provider = None
+    if settings.oidc is not None:
+        rules, ca_file = runtime.settings.verification, runtime.settings.outgoing.ca_file
+        clocks = runtime.clock, runtime.new_id, runtime.monotonic
+        provider = OpenIdProvider(settings.oidc, rules, listen.url() + sign_in.CALLBACK_PATH, *clocks, ca_file)
+    return ConsoleContext(
+        services,
+        sessions,
+        EndedSessions(runtime.store.metadata, runtime.clock),
+        SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port),
+        provider,
+        PageRenderer(StaticAssets(), MENU, runtime.now_ms),
+        ActivitySampler(runtime),
+        LineLimit(runtime.monotonic),
+    )
+
+
+def _build_application(console: ConsoleContext) -> FastAPI:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=FASTAPI_TELEMETRY_OFF)
+    app.state.console = console
+    app.state.services = console.services
+    assets = StaticAssets()
+
+    @app.get("/static/{path:path}")
+    async def static(path: str, v: str = "") -> Response:
+        asset = assets.get(path)
+        if asset is None:
+            raise HTTPException(404)
+        keep = IMMUTABLE_CACHE_CONTROL if v == asset.digest else "no-cache"
+        return Response(asset.body, media_type=asset.media_type, headers={"Cache-Control": keep})
+
+    for router in (sign_in.router, live_updates.router, *page_routers()):
+        app.include_router(router)
+    install_error_pages(app, console)
+    return app
+
 
 router = APIRouter(include_in_schema=False)
 

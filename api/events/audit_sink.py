@@ -28,7 +28,7 @@ from trustwatch_client.events import CAUSED_BY_TRUST, MAX_ID_LENGTH
 
 from ..http.auth.callers import OWN_SOURCE_PREFIX, SourceBinding
 from ..http.auth.proof_of_possession import ProofRefused
-from ..settings.event_source_settings import ANY_NAME, EventSourceSettings
+from ..settings.access_settings import ANY_NAME, EventSourceSettings
 from .admission import Admission
 
 ORDER_TYPE = "approval"  # Type of the events of what people order: those are written while the disk has any room

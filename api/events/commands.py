@@ -36,8 +36,7 @@ from ..cli.history_input import (
     open_output,
     report_malformed,
 )
-from ..cli.history_window import TimeWindow
-from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption, problem_text
+from ..cli.service_commands import DEFAULT_URL, ServiceClient, TokenOption, UrlOption, problem_text
 from ..cli.terminal import (
     JsonLinesOption,
     JsonOption,
@@ -48,6 +47,7 @@ from ..cli.terminal import (
     write_json,
     write_line,
 )
+from ..cli.topic_input import TimeWindow
 from ..settings.loading import load_process_settings
 from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingBatch, OutgoingRecords, RecordPlace, history_advice
 

@@ -17,7 +17,7 @@ from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.outbox_store import OutboxStore
 
 from ..child_process import SupervisedProcess
-from ..settings.event_source_settings import EventSourceSettings
+from ..settings.access_settings import EventSourceSettings
 from ..settings.root import Settings
 
 

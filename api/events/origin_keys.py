@@ -17,7 +17,7 @@ from trustwatch.ingest.pseudonyms import PrivacyKey
 
 from ..composition import open_service_privacy_key
 from ..settings.root import Settings
-from ..settings.storage_settings import PrivacySettings
+from ..settings.service_settings import PrivacySettings
 
 DAY_S = 86_400
 ORIGIN_KEY_DAYS = 90

@@ -35,8 +35,8 @@ from ..brokers import BrokerSettings, open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities, principal_alias
 from ..http.auth.callers import SourceBinding
+from ..settings.access_settings import ForeignTopicSettings
 from ..settings.root import Settings
-from ..settings.topic_settings import ForeignTopicSettings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry, RefusedLetter, RefusedRecords
 from .ingest_status import ForeignTopicReport, IngestReport, SilenceDetector, encode_ingest_report
 from .intake_limits import TokenBucket

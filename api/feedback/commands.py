@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import clock
-from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
+from ..cli.service_commands import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
 from ..cli.terminal import JsonOption, fail, parse_duration, print_message, readable, stderr_console, write_json
 
 POLL_EVERY_S = 0.3

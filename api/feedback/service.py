@@ -45,7 +45,7 @@ from ..http.separation_of_duties import (
     reviewer_of,
 )
 from ..http.store_executor import StoreExecutor
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 from ..settings.root import Settings
 from .drafts import FeedbackDraft, check_draft, draft_digest, draft_refused_error, withdrawable_evidence
 from .preview_runner import PREVIEW_VALID_MS, PreviewRunner

@@ -14,7 +14,7 @@ from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 from .auth.callers import AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError
 from .store_executor import StoreExecutor

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from trustwatch.ingest.events import event_json_schema
 
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 from .agent_lookup import visible_tenants
 from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, AuthenticatedCaller, TenantNotAllowed
 from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, is_local, provided

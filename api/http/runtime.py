@@ -17,7 +17,7 @@ from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock as machine
 from ..composition import new_id
-from ..settings.reloading import ReloadStatus
+from ..settings.effective import ReloadStatus
 from ..settings.root import Settings
 from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import AuthenticatedCaller

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
 
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 from .auth.callers import AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError
 

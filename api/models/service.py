@@ -41,7 +41,7 @@ from ..http.agent_lookup import require_all_tenants, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.store_executor import StoreExecutor
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 from ..settings.root import Settings
 from .first_training import TRAINING_REQUEST_KEY, LearningProgress, is_judged_by, measure_progress
 from .version_records import MAX_DAYS, ORDER_ACTS, VersionRecords

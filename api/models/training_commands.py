@@ -32,7 +32,6 @@ from ..cli.history_input import (
     open_histories,
     time_window,
 )
-from ..cli.history_window import TimeWindow
 from ..cli.terminal import (
     JsonOption,
     SettingsFileOption,
@@ -42,6 +41,7 @@ from ..cli.terminal import (
     readable,
     stage_progress,
 )
+from ..cli.topic_input import TimeWindow
 from ..composition import engine_settings
 from ..settings.loading import load_process_settings
 

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from .. import clock
-from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
+from ..cli.service_commands import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
 from ..cli.terminal import JsonOption, fail, print_message, readable, write_json, write_line
 
 POLL_EVERY_S = 0.5

@@ -33,7 +33,7 @@ from ..child_process import SupervisedProcess
 from ..composition import open_model_registry, open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
 from ..models.first_training import is_learning
-from ..settings.environment import HOW_TO_NAME_BROKERS
+from ..settings.loading import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
 PIPELINE_WORKER = "trustwatch.api.service.pipeline_worker"

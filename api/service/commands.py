@@ -33,8 +33,7 @@ from ..composition import (
     service_url,
     store_address,
 )
-from ..settings.environment import HOW_TO_NAME_BROKERS
-from ..settings.loading import load_process_settings
+from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
 from ..settings.root import Settings
 from .kernel_compiler import compile_all
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets

@@ -48,7 +48,7 @@ from ..composition import (
     service_url,
 )
 from ..event_sources import make_duplicate_window, open_event_source
-from ..settings.reloading import SettingsChange
+from ..settings.effective import SettingsChange
 from ..settings.root import Settings
 from .kernel_compiler import compile_to_score
 from .partition_migration import check_partitions

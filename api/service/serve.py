@@ -36,8 +36,8 @@ from ..events.ingest_status import SILENCE_CHECK_INTERVAL_S, IngestStatus, Silen
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
 from ..models.first_training import begin_learning
+from ..settings.effective import ReloadStatus, SettingsChange, change_of_settings
 from ..settings.loading import load_process_settings
-from ..settings.reloading import ReloadStatus, SettingsChange, change_of_settings
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import LogLevel, configure_structured_logs

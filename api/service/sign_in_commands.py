@@ -12,7 +12,7 @@ from trustwatch.ingest.errors import ConfigError
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
 from ..composition import require_whole_data
-from ..console.login_links import issue_login_code
+from ..console.console_sessions import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
 from ..settings.loading import load_process_settings

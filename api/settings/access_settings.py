@@ -3,15 +3,172 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
+from trustwatch.ingest.formats.raw_records import FormatParser
+from trustwatch.ingest.formats.record_mapping import MappingSpec, mapping_spec
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.settings import Name, SettingsPart, check_url, setting
 
-from .event_source_settings import SELF, EventSourceSettings
+
+class KafkaSettings(KafkaClientSettings, frozen=True):
+    """The distributed form: events through Kafka instead of the log below `data_dir`."""
+
+    partitions: Annotated[
+        int, setting("partitions that `trustwatch topics create` makes", after="names", ge=1, le=1024)
+    ] = 8
+    replication: Annotated[int, setting("copies of each partition", after="partitions", ge=1, le=16)] = 3
+    topics: Annotated[tuple[ForeignTopicSettings, ...], setting("foreign topics to read events from")] = ()
+
+    def __post_init__(self) -> None:
+        for index, source in enumerate(self.topics):
+            if source.topic in self.topic_names:
+                raise ValueError(f"`topics[{index}]`: {source.topic} is our own topic")
+            if any(source.name == other.name or source.topic == other.topic for other in self.topics[:index]):
+                raise ValueError(f"`topics[{index}]`: another one has the same name or topic")
+        if self.topics and not self.bootstrap_servers:
+            raise ValueError("`topics` needs `bootstrap_servers`")
+
+
+EventRate = Annotated[float, msgspec.Meta(gt=0)]
+SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]
+
+
+ANY_NAME: Final = "*"
+"""In a list of names: all."""
+SELF = "self"
+"""In a list of agents: the client of the source's own token."""
+
+MARKING_FORMATS = frozenset({"envoy", "agentgateway", "hydra", "keycloak"})
+"""Formats that know our refusals by members which the gateway or authorization server alone writes."""
+
+
+def only_name(names: Collection[str]) -> str | None:
+    """Return the default of a name that an event leaves out: the only name, else None."""
+    return next(iter(names)) if len(names) == 1 and ANY_NAME not in names else None
+
+
+class EventSourceSettings(SettingsPart, frozen=True):
+    """A source of events, and the claims that these may make. With a name alone: none."""
+
+    name: Annotated[Name, setting("unique name in logs, metrics and dead letters")]
+    tenants: Annotated[tuple[Name, ...], setting("tenants that it may query and send events for; `*` is all")] = ()
+    issuers: Annotated[tuple[Name, ...], setting("issuers of agents in its events; `*` is all")] = ()
+    sources: Annotated[tuple[Name, ...], setting("globs of `source` in its events")] = ()
+    agents: Annotated[
+        tuple[Name, ...] | None,
+        setting(
+            "globs of agent ids in its events; `self` is the client of its token; null is "
+            "`[self]`, with `settings_version` 1 all"
+        ),
+    ] = None
+    gateway: Annotated[
+        bool | None,
+        setting(
+            "it authenticates agents; events of other callers are self-asserted; null is true "
+            "unless `agents` has `self`"
+        ),
+    ] = None
+    enforces: Annotated[
+        bool | None,
+        setting(
+            "it enforces our verdicts, so it may set `caused_by`; null is true for gateways "
+            "with `format` `envoy`, `agentgateway`, `hydra` or `keycloak`"
+        ),
+    ] = None
+    trusted: Annotated[bool, setting("it may state an agent's type and capabilities")] = False
+    events_per_s: Annotated[EventRate | None, setting("limit of events per second; null is none")] = None
+    silence_s: Annotated[
+        SilenceSeconds | None, setting("it counts as silent after so long without an event, s; null is never")
+    ] = None
+    format: Annotated[
+        str, setting("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
+    ] = "native"
+    mapping: Annotated[
+        Mapping[str, Any],
+        setting(
+            "own mapping (`mapping`) or changes to that of `format`; see [mappings](../docs/ingest-topics.md#a-mapping)"
+        ),
+    ] = {}
+
+    def __post_init__(self) -> None:
+        if self.enforces and not self.is_gateway:
+            raise ValueError("`enforces` is for gateways: another source could hide its own actions as caused by us")
+        if self.trusted and not self.is_gateway:
+            raise ValueError(
+                "`trusted` is for gateways: an agent would choose its own peer group; name the `agents`, or remove it"
+            )
+        try:
+            self.parser()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def is_gateway(self) -> bool:
+        """True if its token authenticates the agents that its events name."""
+        return self.gateway if self.gateway is not None else SELF not in (self.agents or ())
+
+    @property
+    def may_mark(self) -> bool:
+        """True if it may mark an event as caused by us."""
+        return self.enforces if self.enforces is not None else self.is_gateway and self.format in MARKING_FORMATS
+
+    def parser(self) -> FormatParser:
+        """Return the parser of its records. Raises ConfigError: format or mapping is invalid."""
+        return create_parser(self.format, self.own_mapping())
+
+    def own_mapping(self) -> MappingSpec | None:
+        """Its `mapping`, if it has one. Raises ConfigError."""
+        return mapping_spec(self.mapping) if self.mapping else None
+
+    @property
+    def max_silence_s(self) -> float:
+        """Seconds without an event after which it counts as silent; infinite if it never does."""
+        return math.inf if self.silence_s is None else self.silence_s
+
+
+TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]
+TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
+    """One foreign topic: a source of events. It must name its format and the agents that it may report on."""
+
+    topic: Annotated[TopicName, setting("topic to read", before="name")]
+    format: Annotated[
+        str,
+        setting(f"one of {', '.join(f'`{name}`' for name in FORMATS)}", after="name"),
+    ]
+    tenants: Annotated[
+        tuple[Name, ...], setting("tenants of its events; a single one is the default", after="name", min_length=1)
+    ]
+    issuers: Annotated[
+        tuple[Name, ...],
+        setting("issuers of its agents; a single one is the default", after="tenants", min_length=1),
+    ]
+    agents: Annotated[
+        tuple[Name, ...],
+        setting("globs of agent ids in its records", after="sources", min_length=1),
+    ] = ("*",)
+    events_per_s: Annotated[
+        TopicEventRate | None,
+        setting("limit of events per second; the rest waits in Kafka", after="trusted"),
+    ] = None
+    start: Annotated[Literal["earliest", "latest"], setting("where reading begins the first time")] = "earliest"
+
+    def __post_init__(self) -> None:
+        if SELF in self.agents:
+            raise ValueError("`agents`: `self` is the client of a token, and a topic has none; list the agents")
+        super().__post_init__()
+
 
 ANY_TENANT = "*"
 
@@ -32,7 +189,7 @@ class IssuerSettings(SettingsPart, frozen=True):
 
     def __post_init__(self) -> None:
         if (self.jwks_uri is None) == (self.jwks_file is None):
-            raise ValueError("an issuer has either `jwks_uri` or `jwks_file`")
+            raise ValueError("an issuer needs either `jwks_uri` or `jwks_file`")
         if self.jwks_uri is not None:
             check_url(self.jwks_uri, "`jwks_uri`", loopback_http=True)
 
@@ -69,15 +226,15 @@ class CallerCertificateSettings(SettingsPart, frozen=True):
 
     def __post_init__(self) -> None:
         if not (self.fingerprints or self.names):
-            raise ValueError("a certificate is known by `fingerprints` or by `names`")
+            raise ValueError("a certificate needs `fingerprints` or `names`")
         for fingerprint in self.fingerprints:
             if not _FINGERPRINT.fullmatch(fingerprint):
-                raise ValueError(f"`fingerprints`: {fingerprint!r} is no SHA-256 in hex: 64 digits, colons at will")
+                raise ValueError(f"`fingerprints`: {fingerprint!r} is not a SHA-256 in hex: 64 digits, colons optional")
         for name in self.names:
             if not _CERTIFICATE_NAME.fullmatch(name):
                 raise ValueError(
-                    f"`names`: {name!r} is neither a SPIFFE ID, as spiffe://acme.example/soc, nor a DNS name in small "
-                    "letters, as soc.acme.example"
+                    f"`names`: {name!r} is neither a SPIFFE ID, as spiffe://acme.example/soc, nor a lower-case DNS "
+                    "name, as soc.acme.example"
                 )
 
     def digests(self) -> frozenset[bytes]:
@@ -88,7 +245,7 @@ class CallerCertificateSettings(SettingsPart, frozen=True):
 class CallerSettings(EventSourceSettings, frozen=True):
     """Claims that one client may make, known by a trusted issuer's tokens or by its certificate.
 
-    A client without such an entry speaks for nobody.
+    A client without an entry may act for no agent.
     """
 
     client_id: Annotated[Name | None, setting("`client_id` (or `azp`, `cid`) of its token", after="name")] = None
@@ -112,16 +269,16 @@ class CallerSettings(EventSourceSettings, frozen=True):
 
     def __post_init__(self) -> None:
         if not (self.has_tokens or self.certificate):
-            raise ValueError("a caller has a `client_id`, a `subject` or a `certificate`")
+            raise ValueError("a caller needs a `client_id`, a `subject` or a `certificate`")
         if SELF in (self.agents or ()) and self.issuers and not self.has_tokens:
             raise ValueError("`agents` with `self` needs a `client_id` or `subject`: a certificate names no agent")
         if SELF in (self.agents or ()) and ANY_TENANT in self.tenants and self.issuers:
-            raise ValueError("`agents` with `self` needs `tenants` by name: `*` is everybody's agent of that id")
+            raise ValueError("`agents` with `self` needs `tenants` by name: `*` means every agent of that id")
         super().__post_init__()
 
     @property
     def has_tokens(self) -> bool:
-        """True if tokens may stand for it."""
+        """True if tokens identify it."""
         return self.client_id is not None or self.subject is not None
 
 
@@ -169,7 +326,7 @@ class ProofSettings(SettingsPart, frozen=True):
 
     @property
     def declared_proxies(self) -> tuple[str, ...]:
-        """Networks of which the settings say that a proxy is there."""
+        """Networks in which the settings declare a proxy."""
         return () if self.certificate_header is None and self.trusted_proxies is None else self.proxies
 
     def __post_init__(self) -> None:
@@ -177,7 +334,7 @@ class ProofSettings(SettingsPart, frozen=True):
             try:
                 ipaddress.ip_network(network)
             except ValueError:
-                raise ValueError(f"`trusted_proxies`: {network!r} is no network, as 10.0.0.0/8") from None
+                raise ValueError(f"`trusted_proxies`: {network!r} is not a network like 10.0.0.0/8") from None
 
 
 class VerificationSettings(SettingsPart, frozen=True):

@@ -1,26 +1,114 @@
-"""The effective settings as YAML, and a JSON Schema of the settings file for editors."""
+"""The active settings: as YAML, as JSON Schema for editors, and which of them change while the service runs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Final, NamedTuple, get_type_hints
 
 import msgspec
 
 from trustwatch.ingest.settings import Secret
 
+from .access_settings import CallerSettings
 from .root import Settings
+from .service_settings import TenantSettings
+
+# A member is reloadable if the objects built from it read it again or are replaced as a whole. All others keep their
+# value, and are reported, so that the operator knows when the file differs from the active settings.
+
+RELOADABLE: Final = frozenset(
+    {
+        "logs",
+        "callers",
+        "tenants.NAME.mode",
+        "webhooks",
+    }
+)
+"""Members that are reloadable, with all below them; reference/settings.md marks them. `callers` with a condition."""
+
+
+@dataclass
+class ReloadStatus:
+    """Outcomes of one process's reloads."""
+
+    reloads: int = 0  # valid settings that were read
+    errors: int = 0  # invalid settings, which changed nothing
+    restart_needed: tuple[str, ...] = ()  # members of the file that differ from the active ones, and need a restart
+
+
+class SettingsChange(NamedTuple):
+    """Effect of a changed file on a running service."""
+
+    settings: Settings  # the next active ones: those before, with reloadable members of the new ones
+    applied: tuple[str, ...]  # members that become active
+    restart: tuple[str, ...]  # members that differ, and need a restart
+
+    @property
+    def changes_policy(self) -> bool:
+        """True if tokens may get something else than before."""
+        return any(member.startswith("tenants") for member in self.applied)
+
+
+def change_of_settings(before: Settings, after: Settings) -> SettingsChange:
+    """Split the difference between the active settings and those of the file."""
+    taken: dict[str, Any] = {name: getattr(after, name) for name in ("logs", "webhooks")}
+    taken["tenants"] = _tenants_with_modes(before.tenants, after.tenants)
+    if _are_callers_reloadable(before, after):
+        taken["callers"] = after.callers
+    settings = msgspec.structs.replace(before, **taken)
+    return SettingsChange(settings, tuple(_differing(before, settings)), tuple(_differing(settings, after)))
+
+
+def _tenants_with_modes(
+    before: Mapping[str, TenantSettings], after: Mapping[str, TenantSettings]
+) -> dict[str, TenantSettings]:
+    """Tenants as the new file names them, with the domains that were there before: features are made of those."""
+    return {
+        name: msgspec.structs.replace(tenant, domains=before[name].domains if name in before else ())
+        for name, tenant in after.items()
+    }
+
+
+def _are_callers_reloadable(before: Settings, after: Settings) -> bool:
+    """Tell whether only tokens are bound to what changed: certificates, silence and streams are bound at start."""
+    if before.shared_signals.enabled and before.callers != after.callers:
+        return False
+    kept = [caller for caller in before.callers if caller in after.callers]
+    changed = [caller for caller in (*before.callers, *after.callers) if caller not in kept]
+    issuers = {issuer.issuer for issuer in before.issuers}
+    return all(_is_bound_by_token(caller) and caller.authenticated_by in {None, *issuers} for caller in changed)
+
+
+def _is_bound_by_token(caller: CallerSettings) -> bool:
+    return caller.certificate is None and caller.silence_s is None
+
+
+def _differing(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Paths of the members that differ; lists and mappings as a whole, down to parts of the settings alone."""
+    names: tuple[str, ...] = one.__struct_fields__
+    value_of: Callable[[Any, str], Any] = getattr
+    for name in names:
+        ours, theirs = value_of(one, name), value_of(other, name)
+        if ours == theirs:
+            continue
+        if isinstance(ours, msgspec.Struct) and type(ours) is type(theirs):
+            yield from _differing(ours, theirs, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"
+
 
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET_IN_URL = re.compile(r"(://)[^/\s?#]*(?=@)|([?&#][^=&#\s]*=)[^&#\s]+")
-"""Parts of a URL that may be a secret: what stands before the host, and the values of query and fragment."""
+"""Parts of a URL that may be a secret: user info, and the values of query and fragment."""
 _NAME_OR_PATH = {"type": "string", "minLength": 1}
 
 
 def settings_yaml(settings: Settings) -> str:
-    """The effective settings as YAML: secrets are `***`, also those that somebody wrote into a URL."""
+    """The effective settings as YAML: secrets are `***`, including those in URLs."""
     return msgspec.yaml.encode(_without_secrets(msgspec.to_builtins(settings, enc_hook=str))).decode()
 
 

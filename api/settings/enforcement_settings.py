@@ -21,7 +21,7 @@ MIN_HOOK_SECRET_LENGTH = 16
 
 
 class HookSettings(SettingsPart, frozen=True):
-    """One authorization server that asks at issuance. `authzen` asks by OAuth, all others by a secret."""
+    """One authorization server that queries while it issues tokens. `authzen` uses OAuth, all others a secret."""
 
     name: Annotated[HookName, setting("path `/hooks/NAME` and name in metrics, in lower case")]
     kind: Annotated[HookKind, setting("the product that asks; `authzen` asks at `/access/v1/evaluation(s)`")]
@@ -51,7 +51,7 @@ class HookSettings(SettingsPart, frozen=True):
     def __post_init__(self) -> None:
         if self.kind == "authzen":
             if self.secret is not None:
-                raise ValueError("`secret` means nothing for kind `authzen`, which wants OAuth tokens; leave it out")
+                raise ValueError("`secret` is not allowed for kind `authzen`, which uses OAuth tokens")
             return
         for member in ("tenant", "issuer", "secret"):
             if getattr(self, member) is None:
@@ -60,7 +60,7 @@ class HookSettings(SettingsPart, frozen=True):
         self.expression()
 
     def expression(self) -> JmesPathExpression | None:
-        """Expression that finds the agent in a request; None where the product's own place is meant."""
+        """Expression that finds the agent in a request; None: the product's usual place."""
         try:
             return None if self.agent is None else JmesPathExpression(self.agent)
         except ConfigError as error:
@@ -71,7 +71,7 @@ class HookSettings(SettingsPart, frozen=True):
         if len(secret) < MIN_HOOK_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
             raise ValueError(f"`secret` must have at least {MIN_HOOK_SECRET_LENGTH} printable ASCII characters")
         if self.proof == "basic" and self.kind != "zitadel" and ":" not in secret:
-            raise ValueError("`secret` must be `user:password` where `proof` is `basic`")
+            raise ValueError("`secret` must be `user:password` if `proof` is `basic`")
 
 
 HttpMethod = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]
@@ -117,14 +117,14 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
         if self.revocation_url is not None:
             check_url(self.revocation_url, "`revocation_url`", loopback_http=True)
         if self.client_id is None and (self.client_secret is not None or self.private_key is not None):
-            raise ValueError("a `client_id` has either a `client_secret` or a `private_key`")
+            raise ValueError("`client_secret` and `private_key` need a `client_id`")
         check_client_credentials(self.client_id, self.client_secret, self.private_key, self.key_id)
         if self.tenant is None and self.tenant_claim is None:
-            raise ValueError("an issuer of gateways has `tenant`, `tenant_claim`, or both")
+            raise ValueError("an issuer of gateways needs `tenant`, `tenant_claim`, or both")
 
 
 class GatewayClientSettings(SettingsPart, frozen=True):
-    """A gateway that asks `/introspect` by `client_secret_basic`, where it can not get a token for `trust.decide`."""
+    """A gateway that asks `/introspect` by `client_secret_basic`, if it cannot get a token for `trust.decide`."""
 
     client_id: Annotated[Name, setting("user name in Basic authentication")]
     secret: Annotated[Secret, setting("password of at least 16 characters")]
@@ -135,7 +135,7 @@ class GatewayClientSettings(SettingsPart, frozen=True):
 
     def __post_init__(self) -> None:
         if self.tenants is not None and not self.tenants:
-            raise ValueError("`tenants` must name one at least; `*` is all")
+            raise ValueError("`tenants` must name at least one; `*` is all")
         secret = self.secret.reveal()
         if len(secret) < MIN_CLIENT_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
             raise ValueError(f"`secret` must have at least {MIN_CLIENT_SECRET_LENGTH} printable ASCII characters")
@@ -199,4 +199,4 @@ class GatewaySettings(SettingsPart, frozen=True):
             ("clients", [client.client_id for client in self.clients]),
         ):
             if len(set(names)) < len(names):
-                raise ValueError(f"`{part}` name the same one twice")
+                raise ValueError(f"`{part}`: two entries have the same name")

@@ -3,23 +3,202 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Secret
-from trustwatch.ingest.settings_reading import error_hint, read_yaml
+from trustwatch.ingest.settings_reading import (
+    decode_yaml,
+    element_type,
+    error_hint,
+    error_path,
+    literal_choices,
+    read_yaml,
+    without_annotation,
+    without_none,
+)
 
-from .environment import apply_variables, origin_of_error, set_variables
-from .removed import leave_out_removed
+from .removed import is_removed, leave_out_removed
 from .root import Settings
 
+PREFIX = "TRUSTWATCH__"
+SEPARATOR = "__"
+
+SHORT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "TRUSTWATCH_DATA_DIR": ("data_dir",),
+    "TRUSTWATCH_MODEL_DIR": ("model_dir",),
+    "TRUSTWATCH_LISTEN_HOST": ("listen", "host"),
+    "TRUSTWATCH_LISTEN_PORT": ("listen", "port"),
+    "TRUSTWATCH_STORE_URL": ("store", "url"),
+    "TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
+}
+"""Short names of some members. Not `TRUSTWATCH_PORT`: Kubernetes sets that for a service named trustwatch."""
+
+HOW_TO_NAME_BROKERS = "set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS"
+"""Advice, for messages."""
+
+
+class SetVariable(NamedTuple):
+    """A variable that is set, and the member that it sets."""
+
+    name: str
+    path: tuple[str | int, ...]  # of the member: names, and indexes in lists
+    place: str  # the path in messages, such as `.tenants[...].mode`
+    value: Any  # as in a settings file
+
+
+def set_variables(environ: Mapping[str, str]) -> list[SetVariable]:
+    """Every variable that sets a member, parts before what they hold; an empty one sets nothing.
+
+    Raises ConfigError: the member does not exist, or the value is invalid.
+    """
+    named = {name: path for name, path in SHORT_NAMES.items() if environ.get(name)}
+    named |= {name: tuple(name.removeprefix(PREFIX).split(SEPARATOR)) for name in environ if name.startswith(PREFIX)}
+    given = sorted((name for name in named if environ[name]), key=lambda name: _order(name, named[name]))
+    return [_find_member(name, named[name], environ[name]) for name in given]
+
+
+def _order(name: str, steps: Iterable[str]) -> tuple[bool, list[tuple[int, str]]]:
+    """Sort key: long names win over short ones; entries of a list keep their order."""
+    return name.startswith(PREFIX), [(int(step) if _is_index(step) else 0, step) for step in steps]
+
+
+def _is_index(step: str) -> bool:
+    return step.isascii() and step.isdigit()
+
+
+def _find_member(name: str, steps: tuple[str, ...], text: str) -> SetVariable:
+    """Go from part to part, as the declarations have them."""
+    kind: Any = Settings
+    path: list[str | int] = []
+    place = ""
+    for index, step in enumerate(steps):
+        inner = without_none(kind)
+        element, suffix = element_type(inner)
+        if suffix == ".NAME" and step:
+            path.append(step.lower() if literal_choices(get_args(inner)[0]) else step)
+            place, kind = f"{place}[...]", element
+        elif suffix == "[]":
+            path.append(_index(name, step, place))
+            place, kind = f"{place}[{step}]", element
+        else:
+            member = step.lower()
+            path.append(member)
+            if is_removed(f"{place}.{member}"):
+                path += [int(below) if _is_index(below) else below.lower() for below in steps[index + 1 :]]
+                return SetVariable(name, tuple(path), f"{place}.{member}", _read_undeclared(name, text))
+            kind = _member_kind(name, inner, member, place)
+            place = f"{place}.{member}"
+    return SetVariable(name, tuple(path), place, _read(name, kind, text))
+
+
+def _read_undeclared(name: str, text: str) -> Any:
+    """The value of a member without a type: as YAML has it, else the text."""
+    try:
+        return decode_yaml(text, name)
+    except ConfigError:
+        return text
+
+
+def _index(name: str, step: str, place: str) -> int:
+    if not _is_index(step):
+        raise ConfigError(f"{name}: expected the number of an entry, from 0, found `{step}` - at `${place}`")
+    return int(step)
+
+
+def _member_kind(name: str, part: Any, member: str, place: str) -> Any:
+    if not (isinstance(part, type) and issubclass(part, msgspec.Struct)):
+        raise ConfigError(f"{name}: this member has no members, found `{member}` - at `${place}`")
+    hints = get_type_hints(part, include_extras=True)
+    if member not in hints:
+        problem = f"Object contains unknown field `{member}`" + (f" - at `${place}`" if place else "")
+        raise ConfigError(f"{name}: {problem}{error_hint(Settings, problem)}")
+    return hints[member]
+
+
+def _read(name: str, kind: Any, text: str) -> Any:
+    """The value as a settings file would hold it: texts as they are, everything else in YAML's words."""
+    inner = without_none(kind)
+    if text == "null" and without_annotation(kind)[0] is not inner:
+        return None
+    element, suffix = element_type(inner)
+    read_text = _text_reader(element)
+    if suffix == "[]" and read_text is not None and not text.startswith("["):
+        return [read_text(part.strip()) for part in text.split(",") if part.strip()]
+    if suffix or read_text is None or (inner is Secret and text.startswith("{")):
+        return decode_yaml(text, name)
+    return read_text(text)
+
+
+def _text_reader(kind: Any) -> Callable[[str], str] | None:
+    """Return the reader of values of this type, or None if they are not texts."""
+    if get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)):
+        return str
+    return _TEXTS.get(kind)
+
+
+def _absolute(text: str) -> str:
+    """A path of the environment counts from the working folder."""
+    return str(Path(text).expanduser().absolute())
+
+
+_TEXTS: Mapping[Any, Callable[[str], str]] = {str: str, Secret: str, Path: _absolute}
+"""Types whose values are texts, and how each is read."""
+
+
+def apply_variables(raw: dict[str, Any], variables: Iterable[SetVariable]) -> None:
+    """Set members in what a settings file holds. Raises ConfigError: an entry of a list is left out.
+
+    If the file has another value in place of a part, it stays, and the check of types reports it.
+    """
+    for variable in variables:
+        held: Any = raw
+        for step, following in zip(variable.path, (*variable.path[1:], None), strict=True):
+            if not isinstance(held, list if isinstance(step, int) else dict):
+                break
+            if isinstance(step, int) and step > len(held):
+                raise ConfigError(
+                    f"{variable.name}: entry {len(held)} is the next of this list, not {step} - at `${variable.place}`"
+                )
+            value = variable.value if following is None else _present(held, step)
+            if value is None and following is not None:
+                value = [] if isinstance(following, int) else {}
+            _put(held, step, value)
+            held = value
+
+
+def _present(held: Any, step: str | int) -> Any:
+    if isinstance(step, int):
+        return held[step] if step < len(held) else None
+    return held.get(step)
+
+
+def _put(held: Any, step: str | int, value: Any) -> None:
+    if isinstance(step, int) and step == len(held):
+        held.append(value)
+    else:
+        held[step] = value
+
+
+def origin_of_error(message: str, file: str, variables: Iterable[SetVariable]) -> str:
+    """Whose value a message on a wrong member means: the variable's, or the file's with variables that go into it."""
+    place = error_path(message)
+    below = []
+    for variable in variables:
+        if place == variable.place or place.startswith((f"{variable.place}.", f"{variable.place}[")):
+            return variable.name
+        if place and variable.place.startswith((f"{place}.", f"{place}[")):
+            below.append(variable.name)
+    return f"{file} with {', '.join(below)}" if below else file
+
+
 SETTINGS_FILE = "TRUSTWATCH_SETTINGS"
-"""Names the settings file where none is given."""
+"""Names the settings file if no path is given."""
 
 
 def load_process_settings(path: Path | None = None) -> Settings:
@@ -48,14 +227,10 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 class ReadSettings(NamedTuple):
-    """Settings, and what was noticed while they were read.
-
-    Attributes:
-        removed: warnings about removed settings that still hold their old defaults.
-    """
+    """Settings, and warnings about them."""
 
     settings: Settings
-    removed: list[str]
+    removed: list[str]  # about removed settings that still have their old defaults
 
     @property
     def warnings(self) -> list[str]:
@@ -99,7 +274,7 @@ def _resolve_path(value: Any, base: Path) -> Path:
 
 
 def _resolve_secret(value: Any, base: Path, environ: Mapping[str, str]) -> str:
-    """The secret that *value* stands for: itself, `{env: NAME}` or `{file: PATH}`. Messages never quote *value*."""
+    """Return the secret of *value*: itself, `{env: NAME}` or `{file: PATH}`. Messages never quote *value*."""
     if isinstance(value, str) and value:
         return value
     if isinstance(value, dict) and len(value) == 1:
@@ -117,7 +292,7 @@ def _read_secret_file(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise ValueError(f"the file {path} can not be read") from None
+        raise ValueError(f"the file {path} cannot be read") from None
     if not text:
         raise ValueError(f"the file {path} is empty")
     return text

@@ -18,15 +18,10 @@ from trustwatch.scoring.policy.book import LevelPolicies
 
 
 class RemovedSetting(NamedTuple):
-    """A setting of an earlier release.
+    """A setting of an earlier release."""
 
-    Attributes:
-        default: that it had, as a settings file would hold it; of a part, a mapping of the defaults of its members.
-        line: names the replacement; CHANGELOG.md has it word for word. Several settings may share one.
-    """
-
-    default: Any
-    line: str
+    default: Any  # as in a settings file; of a part, a mapping of the defaults of its members
+    line: str  # names the replacement, as in CHANGELOG.md; several settings may share one
 
 
 _TOKEN_POLICY: Final = json.loads(msgspec.json.encode(LevelPolicies()))
@@ -220,7 +215,7 @@ def is_removed(place: str) -> bool:
 
 
 def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list[str]:
-    """Take removed settings out of what a file and variables hold; returns a warning for those that share a line.
+    """Remove settings of earlier releases from the values of file and variables; returns a warning for each line.
 
     Raises:
         ConfigError: one does not hold its old default.
@@ -255,7 +250,7 @@ def _parts_with(held: Any, steps: Sequence[str], place: str = "") -> Iterator[tu
 
 
 def _is_default(value: Any, default: Any) -> bool:
-    """True if *value* says what holds anyway: a part may name some of its members alone."""
+    """Return whether *value* is the old default; a part may name only some of its members."""
     if isinstance(value, dict) and isinstance(default, dict):
         return all(name in default and _is_default(held, default[name]) for name, held in value.items())
     return bool(value == default)

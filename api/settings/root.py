@@ -19,26 +19,29 @@ from trustwatch.scoring.store.retention_settings import LOG_DAYS, Days, Retentio
 
 from .access_settings import (
     ANY_TENANT,
+    SELF,
     CallerSettings,
+    ForeignTopicSettings,
     IssuerSettings,
+    KafkaSettings,
     ProofSettings,
     RegisteredAgent,
     VerificationSettings,
 )
-from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
-from .event_source_settings import SELF
-from .kafka_settings import KafkaSettings
-from .learning_settings import LifecycleSettings
 from .service_settings import (
+    ArchiveSettings,
+    ConsoleSettings,
+    IdentitySettings,
+    LifecycleSettings,
     ListenSettings,
     LogSettings,
     OutgoingSettings,
+    PrivacySettings,
+    StoreSettings,
     TenantSettings,
 )
 from .shared_signals_settings import SharedSignalsSettings
-from .storage_settings import ArchiveSettings, IdentitySettings, PrivacySettings, StoreSettings
-from .topic_settings import ForeignTopicSettings
 
 
 class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
@@ -140,13 +143,13 @@ class Settings(SettingsPart, frozen=True):
         _check_topics(self.kafka.topics, self.callers)
         if self.console.development_login and not (is_loopback(self.listen.host) and self.listen.public_url is None):
             raise ValueError(
-                "a development login is for this machine alone: `listen.host` must be loopback and `listen.public_url` "
+                "a development login is only for this machine: `listen.host` must be loopback and `listen.public_url` "
                 "null - at `$.console.development_login`"
             )
         at = self.listen.public_url or f"http://{self.listen.host}"
         if self.console.enabled and not (at.startswith("https://") or is_loopback(self.listen.host)):
             raise ValueError(
-                "the console's cookie must not travel in clear: put TLS in front and name it in `listen.public_url` "
+                "the console's cookie must not travel unencrypted: put TLS in front and name it in `listen.public_url` "
                 "(https), or listen on loopback - at `$.console.enabled`"
             )
         _check_archive(self.archive)
@@ -158,14 +161,13 @@ class Settings(SettingsPart, frozen=True):
         """Check which keys sign, whom we hear, and who hears us."""
         if self.shared_signals.enabled and self.distributed and self.shared_signals.key_dir is None:
             raise ValueError(
-                "required where several machines serve: all of them sign with the same keys - at "
-                "`$.shared_signals.key_dir`"
+                "required if several machines serve, since all sign with the same keys - at `$.shared_signals.key_dir`"
             )
         own_issuer = self.shared_signals.issuer or self.listen.url()
         for index, transmitter in enumerate(self.shared_signals.transmitters):
             if self.shared_signals.enabled and transmitter.issuer == own_issuer:
                 at = f"at `$.shared_signals.transmitters[{index}].issuer`"
-                raise ValueError(f"is our own: what we said would count as said by others - {at}")
+                raise ValueError(f"is our own issuer: our own signals would count as those of others - {at}")
         for index, webhook in enumerate(self.webhooks):
             if webhook.signed and not self.shared_signals.enabled:
                 raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
@@ -185,7 +187,7 @@ class Settings(SettingsPart, frozen=True):
         for index, client in enumerate(self.gateway.clients):
             if client.tenants is None:
                 raise ValueError(
-                    "required where `settings_version` is 2; name the tenants whose tokens it asks about, `*` is all "
+                    "required if `settings_version` is 2; name the tenants whose tokens it may introspect, `*` is all "
                     f"- at `$.gateway.clients[{index}].tenants`"
                 )
         callers = tuple(_bound_to_itself(caller, index) for index, caller in enumerate(self.callers))
@@ -198,14 +200,14 @@ class Settings(SettingsPart, frozen=True):
         warnings = []
         if callers:
             warnings.append(
-                f"callers {', '.join(callers)} name no `agents`, so each may speak for every agent of its tenants and "
+                f"callers {', '.join(callers)} name no `agents`, so each may act for every agent of its tenants and "
                 'issuers; write `agents: ["*"]` (or globs) for gateways and authorization servers, `agents: [self]` '
                 "for agents that report themselves; `self` is the default of the next release"
             )
         if clients:
             warnings.append(
-                f"`gateway.clients` {', '.join(clients)} name no `tenants`, so each may ask about tokens of all; write "
-                '`tenants: [NAME]`, or `tenants: ["*"]` where all are meant: the next release refuses the settings'
+                f"`gateway.clients` {', '.join(clients)} name no `tenants`, so each may introspect all tokens; write "
+                '`tenants: [NAME]`, or `tenants: ["*"]` for all: the next release rejects these settings'
             )
         return warnings
 
@@ -219,7 +221,7 @@ class Settings(SettingsPart, frozen=True):
 
 
 def _bound_to_itself(caller: CallerSettings, index: int) -> CallerSettings:
-    """The caller as it is where it names its agents, else as an agent that reports itself."""
+    """Return the caller unchanged if it names its agents, else as an agent that reports itself."""
     if caller.agents is not None:
         return caller
     try:
@@ -244,11 +246,11 @@ def _check_archive(archive: ArchiveSettings) -> None:
         return
     events, vectors = archive.directory, archive.vectors
     if events == vectors or events in vectors.parents or vectors in events.parents:
-        raise ValueError("must not lie in `archive.directory` or around it - at `$.archive.vectors`")
+        raise ValueError("must be neither inside nor around `archive.directory` - at `$.archive.vectors`")
 
 
 def _check_targets(webhooks: list[str], actuators: list[str]) -> None:
-    """Names of targets have to differ: deliveries are identified by them."""
+    """Check that names of targets differ: they identify deliveries."""
     for index, name in enumerate(actuators):
         if name in webhooks:
             at = f"at `$.actuators[{index}].name`"
@@ -263,7 +265,7 @@ def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> Non
     seen: dict[tuple[str | None, ...], int] = {}
     for index, caller in enumerate(callers):
         if caller.name == PIPELINE_SENDER:
-            why = f"`{PIPELINE_SENDER}` stands for what the pipeline refuses, of all tenants"
+            why = f"`{PIPELINE_SENDER}` is the name of what the pipeline refuses, of all tenants"
             raise ValueError(f"{why}: choose another name - at `$.callers[{index}].name`")
         at = f"at `$.callers[{index}].authenticated_by`"
         if caller.authenticated_by is None and caller.has_tokens and len(issuers) > 1:
@@ -277,18 +279,16 @@ def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> Non
 
 
 def _check_certificates(callers: Iterable[CallerSettings], proofs: ProofSettings) -> None:
-    """A certificate is of one caller, and somebody has to tell it."""
+    """Each certificate identifies one caller, and a proxy must pass it on."""
     seen: dict[bytes | str, int] = {}
     for index, caller in enumerate(callers):
         if caller.certificate is None:
             continue
         at = f"at `$.callers[{index}].certificate`"
         if proofs.certificate_header is None:
-            raise ValueError(f"needs `verification.proofs.certificate_header`, where the proxy tells it - {at}")
+            raise ValueError(f"needs `verification.proofs.certificate_header`, in which the proxy passes it - {at}")
         if proofs.trusted_proxies is None:
-            raise ValueError(
-                f"needs `verification.proofs.trusted_proxies`: the proxies whose word makes a caller - {at}"
-            )
+            raise ValueError(f"needs `verification.proofs.trusted_proxies`, the proxies whose header is trusted - {at}")
         credentials: list[bytes | str] = [*caller.certificate.digests(), *caller.certificate.names]
         for known in credentials:
             if seen.setdefault(known, index) != index:

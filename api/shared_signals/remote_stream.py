@@ -25,7 +25,7 @@ from trustwatch.ingest.settings import check_url
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD, StreamStatus
 
-from ..settings.signal_transmitter_settings import RECEIVE_PATH, SignalTransmitterSettings
+from ..settings.shared_signals_settings import RECEIVE_PATH, SignalTransmitterSettings
 from .transmitter_context import METADATA_PATH, VerificationStates
 
 TIMEOUT_S: Final = 10.0

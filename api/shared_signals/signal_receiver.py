@@ -40,9 +40,8 @@ from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown,
 from ..http.auth.token_verification import LEEWAY_S
 from ..http.line_limit import LineLimit
 from ..http.store_executor import StoreExecutor
-from ..settings.access_settings import IssuerSettings, VerificationSettings
-from ..settings.event_source_settings import ANY_NAME
-from ..settings.signal_transmitter_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
+from ..settings.access_settings import ANY_NAME, IssuerSettings, VerificationSettings
+from ..settings.shared_signals_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
 from .transmitter_context import VerificationStates, state_digest, state_of, used_before
 
 FULL_RETRY_S: Final = 300.0

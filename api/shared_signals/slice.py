@@ -31,7 +31,7 @@ from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
-from ..settings.signal_transmitter_settings import RECEIVE_PATH
+from ..settings.shared_signals_settings import RECEIVE_PATH
 from .remote_stream import RemoteStream
 from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService

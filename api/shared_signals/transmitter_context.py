@@ -19,7 +19,7 @@ from ..http.auth.sealed_secrets import BrokenSeal, SecretSealer
 from ..http.auth.security_event_keys import SecurityEventKeys
 from ..http.auth.set_verification import SetRefused
 from ..http.auth.signed_answers import AnswerSigner
-from ..settings.event_source_settings import ANY_NAME
+from ..settings.access_settings import ANY_NAME
 from ..settings.root import Settings
 
 if TYPE_CHECKING:

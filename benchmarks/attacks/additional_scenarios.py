@@ -9,20 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
-from trustwatch.simulator.actors import choose_task, expected_events, run_task, start_session
-from trustwatch.simulator.agent_roles import ROLES
-from trustwatch.simulator.agent_session import (
+from trustwatch.simulator.actors import (
     SUCCESS_JSON,
     agent_json,
+    choose_task,
     client_json,
     credential_json,
+    expected_events,
     resource_json,
+    run_task,
+    start_session,
     target_json,
 )
+from trustwatch.simulator.agent_roles import ROLES, AgentTask, ResourceKind, TaskStep, to_json
 from trustwatch.simulator.attack_scenarios import ALL_ROLES, AttackContext, AttackScenario, usual_steps
-from trustwatch.simulator.behaviour_model import AgentTask, ResourceKind, TaskStep, to_json
-from trustwatch.simulator.labelled_events import GroundTruth
-from trustwatch.simulator.random_streams import hex_digest, mix64
+from trustwatch.simulator.labelled_events import GroundTruth, hex_digest, mix64
 
 _MOST_EXTRA = 20.0
 """Ramps stop at so many times the usual: beyond, there is nothing slow about them."""

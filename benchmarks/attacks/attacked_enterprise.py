@@ -26,8 +26,7 @@ from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import PlannedAttack, plan_attacks, simulate
 from trustwatch.simulator.labelled_events import SimulatedLabel
-from trustwatch.simulator.population import Enterprise
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, Enterprise, SimulationSettings
 
 from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 

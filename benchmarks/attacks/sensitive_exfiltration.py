@@ -28,11 +28,11 @@ from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
-from trustwatch.simulator.agent_session import SUCCESS_JSON, resource_json
+from trustwatch.simulator.actors import SUCCESS_JSON, resource_json
 from trustwatch.simulator.attack_scenarios import SCENARIOS, AttackContext, AttackScenario, usual_steps
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.labelled_events import SimulatedLabel
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, SimulationSettings
 
 from ..detection.report import FigureTable
 from .additional_scenarios import writes_outside

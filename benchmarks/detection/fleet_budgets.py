@@ -25,7 +25,7 @@ from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.records.agents import ALERTING_LEVELS
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import SimulationSettings
+from trustwatch.simulator.population import SimulationSettings
 
 from ..attacks.attacked_enterprise import SALT, START, TENANTS, domains, raise_malformed
 from .report import FigureTable

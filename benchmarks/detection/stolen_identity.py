@@ -15,7 +15,7 @@ import numpy as np
 
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import SimulationSettings
+from trustwatch.simulator.population import SimulationSettings
 
 from ..attacks.attacked_enterprise import START
 from . import traces

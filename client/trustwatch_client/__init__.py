@@ -1,4 +1,4 @@
-"""For gateways and agents: look risk up, send audit events, enforce answers. Imports nothing of the service.
+"""Client for gateways and agents: query risk, send audit events, enforce answers. Imports nothing of the service.
 
 `trustwatch_client.assertion` signs client assertions; `trustwatch_client.a2a` and `trustwatch_client.mcp` need the
 extras `a2a` and `mcp`. None of them is imported here.
@@ -9,22 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # else loaded at the first use: the service reads the declaration of the event alone
-    from .access_tokens import ClientCredentials, ClientSecret
+if TYPE_CHECKING:  # else loaded at the first use: the service reads only the declaration of the event
     from .argument_origins import ArgumentOrigins, OriginLimits, TracedCall
     from .asgi import TrustMiddleware
     from .call_verdicts import AsyncCallVerdicts, CallVerdicts
-    from .caller import Caller, caller_from_claims
-    from .event_sender import AsyncEventSender, EventSender
-    from .events import AuditEvent, Call, EventArgument, fingerprint
+    from .event_sender import AsyncEventSender, EventSender, SenderSettings
+    from .events import AuditEvent, Call, Caller, EventArgument, caller_from_claims, fingerprint
     from .guard import Guard, Ruling, judge
-    from .origin_keys import OriginKeys
-    from .origin_tracker import OriginTracker
-    from .refusal import Challenge
+    from .origin_tracker import OriginKeys, OriginTracker
     from .risk_answers import Answer, CallVerdict, Indicator, Question, Reason, TokenPolicy
-    from .settings import RiskSettings, SenderSettings
-    from .step_up_approvals import Approvals, shown_by_token
-    from .trust_client import AsyncTrustClient, TrustClient
+    from .service_connection import ClientCredentials, ClientSecret
+    from .step_up_approvals import Approvals, Challenge, shown_by_token
+    from .trust_client import AsyncTrustClient, RiskSettings, TrustClient
     from .trust_errors import ContentRefused, OriginKeyUnavailable, TokenFailed, TrustError, TrustUnavailable
 
 __all__ = [
@@ -71,19 +67,15 @@ __all__ = [
 
 _MODULES = (
     "events",
-    "settings",
     "trust_errors",
-    "access_tokens",
     "argument_origins",
     "asgi",
     "call_verdicts",
-    "caller",
     "event_sender",
     "guard",
-    "origin_keys",
     "origin_tracker",
-    "refusal",
     "risk_answers",
+    "service_connection",
     "step_up_approvals",
     "trust_client",
 )

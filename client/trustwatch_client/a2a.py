@@ -1,13 +1,13 @@
-"""A2A servers: an event for each request of another agent, and the risk answer enforced. Needs the extra `a2a`.
+"""Guards A2A agents: sends an event for each request, and enforces the risk answer. Needs the extra `a2a`.
 
-Methods, task and context ids are read. Messages and artifacts are read only where the agent was given an
-`OriginTracker`, which keeps them in memory and sends hashes.
+Methods, task and context ids are read. Messages and artifacts are read only with an `OriginTracker`, which keeps them
+in memory and sends hashes.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 try:
@@ -25,14 +25,11 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .argument_origins import text_of
-from .call_trace import CallTrace
-from .caller import Caller
-from .events import AuditEvent, CausedBy, Effect, EventAgent, EventResource, Outcome
-from .guard import CallJudge, EventSink, Guard, RiskLookup, Ruling
+from .events import AuditEvent, Caller, Effect, EventResource, Outcome
+from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
-from .refusal import REFUSAL_DETAILS
-from .step_up_approvals import ApprovalSource
-from .timing import Clock, SystemClock
+from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
+from .timing import Clock
 
 T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 512
@@ -52,11 +49,11 @@ A2A_METHOD_EFFECTS: Mapping[str, Effect] = {
     "DeleteTaskPushNotificationConfig": "delete",
     "GetExtendedAgentCard": "read",
 }
-"""Methods of A2A 1.0; the names of 0.3 and of REST and gRPC arrive here as these."""
+"""Methods of A2A 1.0; requests of 0.3, REST and gRPC arrive under these names."""
 
 
 def _guarded(method: str, name: str) -> Any:
-    """A request of the handler by its name, judged before it is answered."""
+    """Return a request method that judges before it calls the handler's."""
 
     async def on_request(self: TrustA2AHandler, params: Any, context: ServerCallContext) -> Any:
         return await self._call(method, params, context, getattr(self._handler, name))
@@ -65,7 +62,7 @@ def _guarded(method: str, name: str) -> Any:
 
 
 def _guarded_stream(method: str, name: str) -> Any:
-    """As `_guarded`, for a request that is answered by a stream."""
+    """Like `_guarded`, for a request that is answered by a stream."""
 
     def on_request(self: TrustA2AHandler, params: Any, context: ServerCallContext) -> AsyncGenerator[Event]:
         return self._stream(method, params, context, getattr(self._handler, name))
@@ -73,26 +70,26 @@ def _guarded_stream(method: str, name: str) -> Any:
     return on_request
 
 
-class TrustA2AHandler(RequestHandler):
-    """Wraps a request handler, so that JSON-RPC, REST and gRPC are all watched:
+class TrustA2AHandler(Guarded, RequestHandler):
+    """Wraps a request handler, so that JSON-RPC, REST and gRPC are all guarded:
     `create_jsonrpc_routes(TrustA2AHandler(…))`.
 
-    An event has type `a2a.message`, the method as action, the agent that calls, and this agent as peer. A refusal is an
-    A2A error; where HTTP clients should see 401 and 403, put `TrustMiddleware` around the app with a client and give
-    this one a sender alone.
+    An event has type `a2a.message`, the method as action, the calling agent, and this agent as peer. A refusal is an
+    A2A error; if HTTP clients should see 401 and 403, put `TrustMiddleware` with a client around the app, and give this
+    handler only a sender.
 
     Args:
         handler: answers the requests.
         agent: id of the agent that this server is; `peer` of the events.
-        caller: reads the agent that calls from the context, where the app's own authentication has put who it is; None
-            = no agent, and the request passes untold. Never read an unverified token here.
-        client: asks for risk; None enforces nothing.
-        sender: takes the events; None sends none.
+        caller: reads the calling agent from the context, in which the app's own authentication has put its identity;
+            None = no agent, and the request passes without an event. Never read an unverified token here.
+        client: looks up risk; None enforces nothing.
+        sender: receives the events; None sends none.
         needed: scopes that a method needs, by its name.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         origins: traces where the parts of messages came from; None reads neither them nor answers.
-        untrusted: whether answers of this agent may hold what others wrote; None = it is not known.
-        calls: asks about each request that does more than read before it is answered (`AsyncCallVerdicts`); best with
+        untrusted: whether answers of this agent may hold what others wrote; None = unknown.
+        calls: judges each request that does more than read before it is answered (`AsyncCallVerdicts`); use it with
             *origins*.
     """
 
@@ -114,18 +111,12 @@ class TrustA2AHandler(RequestHandler):
         self._handler = handler
         self._agent = agent
         self._caller = caller
-        self._guard = Guard(client, sender, approved, calls)
+        self._guard = Guard(client, sender, approved, calls, origins, clock)
         self._needed = needed or {}
-        self._origins = origins
         self._untrusted = untrusted
-        self._clock = clock or SystemClock()
-
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._guard.counts()
 
     def __getattr__(self, name: str) -> Any:
-        """Pass every other attribute of the wrapped handler on, such as its agent card, but no request unguarded."""
+        """Pass on every other attribute of the wrapped handler, such as its agent card, but no unguarded request."""
         if name.startswith("on_"):
             raise AttributeError(f"TrustA2AHandler does not know the request {name!r}, so it is not served")
         return getattr(self.__dict__["_handler"], name)
@@ -157,17 +148,18 @@ class TrustA2AHandler(RequestHandler):
         context: ServerCallContext,
         call: Callable[[Any, ServerCallContext], Awaitable[T]],
     ) -> T:
-        """One request and its answer."""
-        watch = await self._start_call(method, params, context)
+        request = await self._admit(method, params, context)
+        if request is None:
+            return await call(params, context)
         try:
             result = await call(params, context)
-            watch.read_result(result)
+            request.read_result(result)
             return result
         except BaseException as error:
-            watch.record_error(error)
+            request.record_error(error)
             raise
         finally:
-            await self._send_event(watch)
+            await request.finish(self._untrusted)
 
     async def _stream(
         self,
@@ -176,91 +168,67 @@ class TrustA2AHandler(RequestHandler):
         context: ServerCallContext,
         call: Callable[[Any, ServerCallContext], AsyncGenerator[Event]],
     ) -> AsyncGenerator[Event]:
-        """One request and its stream; the event comes at its end."""
-        watch = await self._start_call(method, params, context)
+        """Pass a stream on; its event is sent at its end."""
+        request = await self._admit(method, params, context)
         stream = call(params, context)
         try:
             async for event in stream:
-                watch.read_result(event)
+                if request is not None:
+                    request.read_result(event)
                 yield event
-        except GeneratorExit:  # whoever listened has left; the agent did nothing wrong
+        except GeneratorExit:  # the listener has left; the agent did nothing wrong
             raise
         except BaseException as error:
-            watch.record_error(error)
+            if request is not None:
+                request.record_error(error)
             raise
         finally:
             await stream.aclose()
-            await self._send_event(watch)
+            if request is not None:
+                await request.finish(self._untrusted)
 
-    async def _start_call(self, method: str, params: Any, context: ServerCallContext) -> _WatchedCall:
-        """Identify the caller and evaluate the call. Raises A2AError for a call that is refused."""
-        watch = _WatchedCall(method, params, self._caller(context), self._clock, self._origins)
-        if watch.caller is None:
+    async def _admit(self, method: str, params: Any, context: ServerCallContext) -> _Request | None:
+        """Identify the caller and judge the call; None without a caller. Raises A2AError for a refused call."""
+        caller = self._caller(context)
+        if caller is None:
             self._guard.count_unidentified()
-            return watch
-        effect = A2A_METHOD_EFFECTS[method]
-        ruling = await self._guard.evaluate(watch.caller, effect, self._needed.get(method))
-        if self._guard.judges_calls and effect != "read":
-            asked = watch.caller.add_to_event(watch.event(self._agent))
-            ruling = await self._guard.judge_call(ruling, watch.caller, asked, watch.hash_arguments())
-        if ruling.refused:
-            watch.outcome, watch.error = ruling.event_outcome()
-            watch.cause = ruling.cause
-            await self._send_event(watch)
-            raise refusal_error(ruling)
-        return watch
-
-    async def _send_event(self, watch: _WatchedCall) -> None:
-        if watch.caller is not None:
-            await watch.finish_trace(self._untrusted)
-            self._guard.send_event(watch.caller.add_to_event(watch.event(self._agent)))
+            return None
+        request = _Request(self._guard, caller, self._agent, method, params)
+        await request.evaluate(A2A_METHOD_EFFECTS[method], self._needed.get(method))
+        if self._guard.judges_calls and A2A_METHOD_EFFECTS[method] != "read":
+            await request.judge_call(_serialized_without_id(params))
+        if request.ruling.refused:
+            await request.finish(self._untrusted)
+            raise refusal_error(request.ruling)
+        return request
 
 
-class _WatchedCall:
-    """Notes on one request, from which its event is made."""
+class _Request(GuardedRequest):
+    """One A2A request."""
 
-    def __init__(
-        self, method: str, params: Any, caller: Caller | None, clock: Clock, origins: OriginTracker | None
-    ) -> None:
-        self.method = method
-        self._params = params
-        self.caller = caller
-        self.outcome: Outcome = "success"
-        self.error: str | None = None
-        self.cause: CausedBy | None = None
-        self._clock = clock
-        self._began, self._started = clock.wall(), clock.steady()
-        message = getattr(params, "message", None)
-        self._context = _shortened_text(getattr(message, "context_id", None)) or _shortened_text(
+    def __init__(self, guard: Guard, caller: Caller, peer: str, method: str, params: Any) -> None:
+        super().__init__(guard, caller)
+        self._peer = peer
+        self._method = method
+        self._message = getattr(params, "message", None)
+        self._context = _shortened_text(getattr(self._message, "context_id", None)) or _shortened_text(
             getattr(params, "context_id", None)
         )
-        ids = (getattr(part, name, None) for part, name in ((message, "task_id"), (params, "task_id"), (params, "id")))
+        ids = [getattr(self._message, "task_id", None), *(getattr(params, name, None) for name in ("task_id", "id"))]
         self._task = next((text for task_id in ids if (text := _shortened_text(task_id))), None)
-        self._message = message
-        self._trace = CallTrace(origins, caller)
-        self._traced_session = self._context
-        if self._context is not None:
-            self._start_trace()
+        self._begins_conversation = self._context is None
+        if not self._begins_conversation:
+            self._look_up_message()
         self._answers: list[object] = []
         self._characters_left = MAX_ANSWER_CHARACTERS
 
-    def _start_trace(self) -> None:
-        self._trace.start(self._context, self.method, {} if self._message is None else _parts_of(self._message))
-
-    def hash_arguments(self) -> str | None:
-        """Hash of the request, files included, for a question about it."""
-        return self._trace.hash_arguments(_serialized_without_id(self._params))
-
-    async def finish_trace(self, untrusted: bool | None) -> None:
-        """Look a message up that began a conversation, and remember what the answers told."""
-        if self._traced_session is None:  # only now the conversation has a name; nothing came before
-            self._start_trace()
-        await self._trace.finish(self._answers, untrusted if self.outcome == "success" else None)
+    def _look_up_message(self) -> None:
+        self.start_trace(self._context, self._method, {} if self._message is None else _parts_of(self._message))
 
     def read_result(self, result: object) -> None:
-        """Take ids from the answer that the request did not have, such as those of a new task."""
+        """Read the answer, and ids that the request did not have, such as those of a new task."""
         self._context = self._context or _shortened_text(getattr(result, "context_id", None))
-        if self._trace.is_on and self._characters_left > 0:
+        if self.is_traced and self._characters_left > 0:
             parts = [part for message in _messages_in(result) for part in _parts_of(message).values()]
             self._answers.append(parts)
             self._characters_left -= len(text_of(parts, self._characters_left))
@@ -268,31 +236,35 @@ class _WatchedCall:
         self._task = self._task or _shortened_text(own)
 
     def record_error(self, error: BaseException) -> None:
+        """Report the request as failed."""
         self.outcome, self.error = "error", type(error).__name__[:100]
 
-    def event(self, peer: str) -> AuditEvent:
-        """The event of this request."""
-        event = AuditEvent(
-            time=datetime.fromtimestamp(self._began, UTC),
-            agent=EventAgent(id="-"),
+    async def finish(self, untrusted: bool | None) -> None:
+        """Remember the answers, and send the event."""
+        if self._begins_conversation:  # only its answer names the conversation
+            self._look_up_message()
+        succeeded = self.outcome == "success" and not self.ruling.refused
+        await self.finish_trace(self._answers, untrusted if succeeded else None)
+        self.send_event()
+
+    def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
+        """Return the event with the members that name the request."""
+        return AuditEvent(
+            time=time,
+            agent=UNKNOWN_AGENT,
+            outcome=outcome,
             type="a2a.message",
-            action=self.method,
-            outcome=self.outcome,
-            error=self.error,
-            caused_by=self.cause,
-            effect=A2A_METHOD_EFFECTS[self.method],
-            resource=EventResource(type="agent", id=peer),
-            peer=peer,
+            action=self._method,
+            effect=A2A_METHOD_EFFECTS[self._method],
+            resource=EventResource(type="agent", id=self._peer),
+            peer=self._peer,
             session=self._context,
             txn=self._task,
-            duration_ms=max(0.0, self._clock.steady() - self._started) * 1000.0,
         )
-        self._trace.add_to_event(event)
-        return event
 
 
 def _messages_in(result: object) -> Iterator[Any]:
-    """Messages and artifacts of an answer, all of which have parts; not the history, which the agent has seen."""
+    """Yield messages and artifacts of an answer, which have parts, but not the history, which the agent has seen."""
     for task in getattr(result, "tasks", None) or (result,):
         if isinstance(task, (types.Message, types.Artifact)):
             yield task
@@ -305,7 +277,7 @@ def _messages_in(result: object) -> Iterator[Any]:
 
 
 def _parts_of(message: Any) -> dict[str, list[object]]:
-    """Texts, addresses, names of files and data of a message, by kind; files themselves are not read."""
+    """Return texts, addresses, file names and data of a message, by kind; files are not read."""
     parts: dict[str, list[object]] = {"text": [], "url": [], "filename": [], "data": []}
     for part in message.parts:
         for name in ("text", "url", "filename"):
@@ -316,7 +288,7 @@ def _parts_of(message: Any) -> dict[str, list[object]]:
 
 
 def _serialized_without_id(params: Any) -> str:
-    """A whole request as text, but for the id of its message, which is new when it is sent again."""
+    """Return a whole request as text, without the id of its message, which changes when it is sent again."""
     request = type(params)()
     request.CopyFrom(params)
     if hasattr(request, "message"):
@@ -326,7 +298,7 @@ def _serialized_without_id(params: Any) -> str:
 
 
 def refusal_error(ruling: Ruling) -> A2AError:
-    """Error for a refused request; it discloses nothing of risk."""
+    """Return the error for a refused request; it discloses nothing about risk."""
     _, code, _, detail = REFUSAL_DETAILS[ruling.action]
     if ruling.action == "unavailable":
         return InternalError(detail, {"error": code})

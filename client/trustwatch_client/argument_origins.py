@@ -1,7 +1,7 @@
 """Origins of the arguments of an agent's calls: from the prompt, the system's text, an earlier result, or nowhere.
 
-Everything is computed in memory. What leaves is a word for the origin, names of arguments and actions, and a keyed
-hash of each value; never a value.
+Everything is computed in memory. Events get the origin, names of arguments and actions, and a keyed hash of each value;
+never a value.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from itertools import islice, pairwise
 
 import msgspec
 
-from .conversation_memory import ConversationMemory, SeenKind, SeenText
-from .counters import Counters
-from .events import MAX_LABEL_LENGTH, EventArgument
-from .value_forms import (
+from .conversation_memory import (
     MIN_TEXT_CHARACTERS,
+    ConversationMemory,
+    SeenKind,
+    SeenText,
     long_number_keys,
     mail_addresses,
     number_form,
@@ -30,10 +30,12 @@ from .value_forms import (
     urls,
     value_forms,
 )
+from .events import MAX_LABEL_LENGTH, EventArgument
+from .service_connection import Counters
 
 HASH_DIGITS = 12
 PARTS_OF_EXACT_HASH = 3
-"""Keyed hashes of 48 bits that make one: whoever has the key finds two values with one of them in seconds."""
+"""Keyed hashes of 48 bits in one: with the key, two values with the same single hash are found in seconds."""
 ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten", "failed")
 LONG_TEXT_CHARACTERS = 400
 """Longer texts are not looked for as a whole: pieces of them are."""
@@ -56,7 +58,7 @@ Fingerprint = Callable[[bytes], str]
 
 
 class OriginLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of what is kept and computed.
+    """Bounds of memory and work.
 
     Attributes:
         characters: of the texts of one conversation; a quarter is kept for prompts.
@@ -92,8 +94,8 @@ class TracedCall(msgspec.Struct, frozen=True):
     Attributes:
         index: among the calls of the conversation, from 0.
         action: the tool.
-        arguments: for the event; None where there is no key to hash with.
-        derived: whether an argument came out of an untrusted result, so that others chose what the answer tells.
+        arguments: for the event; None if there is no key.
+        derived: whether an argument came from an untrusted result, so that others chose what the answer holds.
     """
 
     index: int
@@ -124,7 +126,7 @@ class ArgumentOrigins:
     """Memory of one conversation, and the origins of what its calls are given. Safe from any thread.
 
     Args:
-        fingerprint: gives the keyed hash that is used now; None = there is no key yet, and nothing is told.
+        fingerprint: returns the current keyed hash, or None while there is no key.
         limits: bounds.
         counters: shared with other conversations.
     """
@@ -154,11 +156,11 @@ class ArgumentOrigins:
         return self._limits.characters + 1
 
     def add_prompt(self, text: object) -> None:
-        """Tell what the user asked for (a text, or values that hold texts)."""
+        """Add what the user asked for (a text, or values that hold texts)."""
         self._remember("prompt", text)
 
     def add_system(self, text: object) -> None:
-        """Tell the system's text: instructions and data of whoever runs the agent."""
+        """Add the system's text: instructions and data of the operator."""
         self._remember("system", text)
 
     def start_call(self, action: str, arguments: object) -> TracedCall:
@@ -173,7 +175,7 @@ class ArgumentOrigins:
         return TracedCall(index, _label(action), event_arguments, derived)
 
     def hash_arguments(self, arguments: object) -> str | None:
-        """Hash of all arguments of a call, for a question about it; None where there is no key."""
+        """Return the hash of all arguments of a call; None if there is no key."""
         hashed = self._fingerprint()
         return None if hashed is None else exact_hash(arguments, hashed)
 
@@ -181,13 +183,13 @@ class ArgumentOrigins:
         """Remember the result of a call.
 
         Args:
-            result: a text, or values that hold texts; None = there is none.
+            result: a text, or values that hold texts; None = no result.
             untrusted: whether the tool's answers may hold what others wrote (mail, web pages, tickets, files); None =
-                it is not known.
+                unknown.
 
         Returns:
-            `untrusted_result` for the event: true also where the call was made with a value out of an untrusted
-            result, since whoever wrote that one chose what this one tells.
+            `untrusted_result` for the event; also true if the call used a value from an untrusted result, whose author
+            then chose what this result holds.
         """
         untrusted_result = True if untrusted or call.derived else untrusted
         self._remember("tool", result, call.index, call.action, untrusted=bool(untrusted_result))
@@ -280,7 +282,7 @@ class ArgumentOrigins:
 
     @staticmethod
     def _copied_from(holders_by_piece: Sequence[Sequence[SeenText]]) -> SeenText | None:
-        """The text that most of the pieces stand in, given those that hold each piece."""
+        """Return the text that contains most of the pieces, given the texts that contain each piece."""
         counts: dict[SeenText, int] = {}
         for texts in holders_by_piece:
             for seen in texts:
@@ -339,7 +341,7 @@ def keyed_fingerprint(key: bytes) -> Fingerprint:
 def exact_hash(arguments: object, hashed: Fingerprint) -> str:
     """Hash of arguments to the letter, 36 digits: an approval is bound to it.
 
-    What no JSON can tell has another hash each time, so that no approval of it holds.
+    Values that JSON cannot represent have a new hash each time, so that no approval covers them.
     """
     try:
         text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
@@ -380,7 +382,7 @@ def _leaves_of(value: object, depth: int) -> Iterator[str | float]:
 
 
 def text_of(value: object, most: int) -> str:
-    """All texts and numbers that a value holds, each on a line of its own, about *most* characters at most."""
+    """Return all texts and numbers of a value, one per line, cut at about *most* characters."""
     if isinstance(value, str):
         return value[:most]
     if isinstance(value, (bytes, bytearray)):

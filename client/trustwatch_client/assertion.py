@@ -11,17 +11,17 @@ ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS
 
 
 class PrivateKeyJwt:
-    """Proves who we are with a private key; the secret never leaves the machine.
+    """Authenticates with a private key, which never leaves the machine.
 
     Args:
         key: private key, PEM.
         key_id: `kid`, as in the JWKS that the authorization server knows.
         algorithm: one of `ALGORITHMS`.
-        audience: `aud`; the token endpoint where none is given (some servers want their issuer).
+        audience: `aud`; default: the token endpoint (some servers expect their issuer).
         lifetime_s: s until `exp`, 1 to 300; each assertion is used once.
 
     Raises:
-        ValueError: the key is none, or does not fit the algorithm.
+        ValueError: the key is invalid, or does not fit the algorithm.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PrivateKeyJwt:
         self._algorithm = algorithm
         self._audience = audience
         self._lifetime_s = lifetime_s
-        self._sign({})  # a wrong key shows at start, not at the first request
+        self._sign({})  # a wrong key raises at start
 
     def __repr__(self) -> str:
         return f"PrivateKeyJwt(key_id={self._key_id!r}, {self._algorithm})"
@@ -66,4 +66,4 @@ class PrivateKeyJwt:
         try:
             return jwt.encode(claims, self._key, algorithm=self._algorithm, headers={"kid": self._key_id})
         except (jwt.PyJWTError, TypeError, ValueError):
-            raise ValueError(f"the key of {self._key_id!r} is no private key in PEM for {self._algorithm}") from None
+            raise ValueError(f"the key of {self._key_id!r} is not a PEM private key for {self._algorithm}") from None

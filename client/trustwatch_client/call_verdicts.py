@@ -1,4 +1,4 @@
-"""Verdicts on calls before they are made, asked of the service for one call at a time."""
+"""Verdicts on calls before they are made; each call is one request."""
 
 from __future__ import annotations
 
@@ -12,79 +12,81 @@ from urllib.parse import quote, urlencode
 import httpx2
 import msgspec
 
-from .access_tokens import AsyncTokenSource, TokenSource
-from .caller import Caller
-from .counters import Counted, Counters
-from .events import AuditEvent, Call
+from .events import AuditEvent, Call, Caller
 from .risk_answers import CallVerdict, classify_refusal
-from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection, completed
-from .settings import validate_url
-from .timing import Clock, SystemClock
+from .service_connection import AsyncTokenSource, Counters, LoopClient, Requests, ThreadClient, TokenSource, completed
+from .timing import Clock
 from .trust_errors import FailureCause, TrustUnavailable
 
 BUDGET_S = 0.25
-
+FailMode = Literal["open", "closed"]
 
 _log = logging.getLogger("trustwatch_client")
 
 _ALLOWED = CallVerdict("allow", allow=True)
 
 
-class _CallQuestions:
-    """Questions, answers, and what holds without one: the same for threads and for asyncio."""
+class _Verdicts:
+    """Parts that both clients share."""
 
-    def __init__(self, url: str, fail_mode: Literal["open", "closed"], *, insecure_http: bool) -> None:
+    _url: str
+    _requests: Requests
+
+    def _prepare(self, fail_mode: FailMode, budget_s: float) -> None:
         if fail_mode not in ("open", "closed"):
             raise ValueError(f"fail_mode is {fail_mode!r}; it is open or closed")
-        self._url = validate_url(url, insecure_http=insecure_http) + "/v1/agents/"
-        self._fail_open = fail_mode == "open"
-        self.counters = Counters("asked", "fail_open", "fail_closed")
+        self._fail_mode = fail_mode
+        self._budget_s = budget_s
+        self._counters = Counters("asked", "fail_open", "fail_closed")
         self._logged_causes: set[FailureCause] = set()
 
-    def request(self, caller: Caller, call: Call | AuditEvent, arguments_hash: str | None) -> tuple[str, bytes]:
-        """URL and body of the question about *call*; counted."""
-        self.counters.increment("asked")
+    async def _ask(self, caller: Caller, call: Call | AuditEvent, arguments_hash: str | None) -> httpx2.Response:
         named = {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
-        return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(
-            caller.add_to_call(call if isinstance(call, Call) else call.as_call()), arguments_hash
-        )
+        url = f"{self._url}/v1/agents/{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}"
+        question = msgspec.to_builtins(caller.add_to_call(call if isinstance(call, Call) else call.as_call()))
+        if arguments_hash is not None:
+            question["arguments_hash"] = arguments_hash
+        return await self._requests.ask(url, msgspec.json.encode(question), self._budget_s)
 
-    def read(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
-        """The verdict of a reply, or what holds without one. Raises TrustUnavailable."""
+    def _count(self, call: Call | AuditEvent) -> None:
+        self._counters.increment("asked")
+        if isinstance(call, AuditEvent):
+            warnings.warn("evaluate takes a Call; pass event.as_call()", DeprecationWarning, stacklevel=3)
+
+    def _verdict_of(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
+        """Return the verdict of a reply, else that of the fail mode. Raises TrustUnavailable."""
         if reply.status_code != 200:
             return self._apply_fail_mode(caller, *classify_refusal(reply.status_code, reply.content))
         try:
             verdict = msgspec.json.decode(reply.content, type=CallVerdict)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return self.without_answer(caller, error)
+            return self._without_answer(caller, error)
         self._logged_causes.clear()
         return verdict
 
-    def without_answer(self, caller: Caller, error: Exception) -> CallVerdict:
-        """The verdict that holds after *error*, whatever it is. Raises TrustUnavailable."""
+    def _without_answer(self, caller: Caller, error: Exception) -> CallVerdict:
         return self._apply_fail_mode(caller, _cause_of(error), type(error).__name__)
 
     def _apply_fail_mode(self, caller: Caller, cause: FailureCause, detail: str) -> CallVerdict:
-        """The verdict that holds without an answer; counted, and logged once until there is one again."""
-        self.counters.increment(f"cause_{cause}")
-        self.counters.increment("fail_open" if self._fail_open else "fail_closed")
+        """Count a missing answer, and log it once per outage. Raises TrustUnavailable."""
+        self._counters.increment(f"cause_{cause}")
+        self._counters.increment(f"fail_{self._fail_mode}")
         if cause not in self._logged_causes:
             self._logged_causes.add(cause)
-            mode = "open" if self._fail_open else "closed"
-            _log.warning("no verdicts on calls from Trustwatch: %s: %s; fail mode %s", cause, detail, mode)
-        if self._fail_open:
+            _log.warning("no verdicts on calls from Trustwatch: %s: %s; fail mode %s", cause, detail, self._fail_mode)
+        if self._fail_mode == "open":
             return _ALLOWED
         raise TrustUnavailable(cause, f"verdict on a call: {detail}", (caller.agent_id,))
 
 
-class CallVerdicts(Counted, ClosedOnExit):
-    """Asks about calls; safe from any thread. Nothing is cached: each call is another one.
+class CallVerdicts(_Verdicts, ThreadClient):
+    """Asks about calls; safe from any thread. Nothing is cached, since each call is different.
 
     Args:
         url, token, http, clock, insecure_http: as for `TrustClient`; scope `trust.score:read`.
-        fail_mode: what holds without an answer: `open` is as if the service were not there, `closed` is no call.
-        budget_s: s, for the answer, a token included.
-        workers: threads that ask; more questions at one time wait, within their budget.
+        fail_mode: applies if there is no answer: `open` allows the call, `closed` raises TrustUnavailable.
+        budget_s: s, for the answer, including a token.
+        workers: threads that send requests; more requests at one time wait, within their budget.
     """
 
     def __init__(
@@ -92,57 +94,51 @@ class CallVerdicts(Counted, ClosedOnExit):
         url: str,
         token: TokenSource,
         *,
-        fail_mode: Literal["open", "closed"],
+        fail_mode: FailMode,
         budget_s: float = BUDGET_S,
         workers: int = 4,
         http: httpx2.Client | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
-        self._counters = self._questions.counters
-        self._budget_s = budget_s
-        self._connection = ServiceConnection(token, clock or SystemClock(), http)
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._prepare(fail_mode, budget_s)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
 
     def evaluate(self, caller: Caller, call: Call | AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
-        """The verdict on *call*, which *caller* is about to make.
+        """Return the verdict on *call*, which *caller* is about to make.
 
         Args:
-            caller: also says on whose behalf, for which task and with which token, if the call does not.
-            call: an event in its place is deprecated; its time and outcome are not sent.
-            arguments_hash: of all its arguments (`ArgumentOrigins.hash_arguments`); an approval holds for these alone.
+            caller: also supplies principal, task and token if the call does not name them.
+            call: passing an event is deprecated; its time and outcome are not sent.
+            arguments_hash: of all its arguments (`ArgumentOrigins.hash_arguments`); an approval covers only these.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
-        _warn_of_event(call)
+        self._count(call)
         try:
-            question = self._questions.request(caller, call, arguments_hash)
-            asked = self._pool.submit(self._ask, *question)
+            asked = self._pool.submit(lambda: completed(self._ask(caller, call, arguments_hash)))
             try:
                 reply = asked.result(self._budget_s)
             finally:
-                asked.cancel()  # one that has not begun is of no use any more; one under way may bring a token
-        except Exception as error:  # whatever it is, the fail mode holds
-            return self._questions.without_answer(caller, error)
-        return self._questions.read(caller, reply)
-
-    def _ask(self, url: str, question: bytes) -> httpx2.Response:
-        return completed(self._connection.requests.ask(url, question, self._budget_s))
+                asked.cancel()  # a request that runs continues: it may fetch a token
+        except Exception as error:  # the fail mode applies to every error
+            return self._without_answer(caller, error)
+        return self._verdict_of(caller, reply)
 
     def close(self) -> None:
         """End threads and connections."""
         self._pool.shutdown(cancel_futures=True)
-        self._connection.close()
+        super().close()
 
 
-class AsyncCallVerdicts(Counted, AsyncClosedOnExit):
+class AsyncCallVerdicts(_Verdicts, LoopClient):
     """`CallVerdicts` for asyncio; belongs to the event loop that first uses it.
 
     Args:
         url, fail_mode, budget_s, http, clock, insecure_http: as for `CallVerdicts`.
-        token: as there; the callable may be async.
+        token: as for `CallVerdicts`; the callable may be async.
     """
 
     def __init__(
@@ -150,49 +146,27 @@ class AsyncCallVerdicts(Counted, AsyncClosedOnExit):
         url: str,
         token: AsyncTokenSource,
         *,
-        fail_mode: Literal["open", "closed"],
+        fail_mode: FailMode,
         budget_s: float = BUDGET_S,
         http: httpx2.AsyncClient | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
-        self._counters = self._questions.counters
-        self._budget_s = budget_s
-        self._connection = AsyncServiceConnection(token, clock or SystemClock(), http)
-        self._tasks: set[asyncio.Task[httpx2.Response]] = set()
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._prepare(fail_mode, budget_s)
 
     async def evaluate(
         self, caller: Caller, call: Call | AuditEvent, *, arguments_hash: str | None = None
     ) -> CallVerdict:
-        """As `CallVerdicts.evaluate`.
-
-        Raises:
-            TrustUnavailable: there is no answer, and the fail mode is closed.
-        """
-        _warn_of_event(call)
+        """Like `CallVerdicts.evaluate`. Raises TrustUnavailable."""
+        self._count(call)
         try:
-            question = self._questions.request(caller, call, arguments_hash)
-            asked = asyncio.create_task(self._connection.requests.ask(*question, self._budget_s))
-            self._tasks.add(asked)
-            asked.add_done_callback(self._forget)
-            # What is late goes on: it may bring the token that the next question needs.
+            asked = self._start(self._ask(caller, call, arguments_hash))
+            # A late request continues: it may fetch the token that the next one needs.
             reply = await asyncio.wait_for(asyncio.shield(asked), self._budget_s)
-        except Exception as error:  # whatever it is, the fail mode holds
-            return self._questions.without_answer(caller, error)
-        return self._questions.read(caller, reply)
-
-    async def close(self) -> None:
-        """Cancel questions on their way and end connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._connection.close()
-
-    def _forget(self, asked: asyncio.Task[httpx2.Response]) -> None:
-        self._tasks.discard(asked)
-        if not asked.cancelled():
-            asked.exception()  # of one that was late nobody else asks, and asyncio would complain
+        except Exception as error:  # the fail mode applies to every error
+            return self._without_answer(caller, error)
+        return self._verdict_of(caller, reply)
 
 
 def _cause_of(error: Exception) -> FailureCause:
@@ -203,16 +177,4 @@ def _cause_of(error: Exception) -> FailureCause:
             return "network"
         case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the question
             return "malformed"
-    return "token"  # of what is left, only a source of tokens runs code of others
-
-
-def _warn_of_event(call: Call | AuditEvent) -> None:
-    if isinstance(call, AuditEvent):
-        warnings.warn("evaluate takes a Call; pass event.as_call()", DeprecationWarning, stacklevel=3)
-
-
-def _question(call: Call, arguments_hash: str | None) -> bytes:
-    members = msgspec.to_builtins(call)
-    if arguments_hash is not None:
-        members["arguments_hash"] = arguments_hash
-    return msgspec.json.encode(members)
+    return "token"  # only a token callable runs code of others

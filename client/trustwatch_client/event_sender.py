@@ -6,25 +6,24 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 import httpx2
 import msgspec
 
-from .access_tokens import AsyncTokenSource, TokenSource
-from .counters import Counted, Counters
 from .events import AuditEvent, encode_event
 from .service_connection import (
-    AsyncClosedOnExit,
-    AsyncServiceConnection,
-    ClosedOnExit,
+    AsyncTokenSource,
+    Counters,
+    LoopClient,
     Requests,
-    ServiceConnection,
+    ThreadClient,
+    TokenSource,
     completed,
+    require_not_negative,
+    require_positive,
 )
-from .settings import SenderSettings, validate_url
-from .timing import Clock, SystemClock, backoff, parse_retry_after
+from .timing import Clock, backoff, parse_retry_after
 
 log = logging.getLogger("trustwatch_client")
 
@@ -35,14 +34,38 @@ SENDER_COUNTERS = ("queued", "accepted", "duplicate", "rejected", "dropped", "re
 _PERMANENT_ERROR_STATUSES = (400, 413, 415, 422)
 
 
-class EventBatch(NamedTuple):
-    """Events of one request, in the order in which they were queued."""
+class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the event sender.
 
-    events: tuple[bytes, ...]
+    Attributes:
+        source: `source` of events that name none; with the id it identifies an event.
+        queue_size: events that wait; if it is full, the oldest is dropped and counted.
+        batch_events, batch_bytes: limits of one request.
+        linger_s: s, for which a batch waits for more events.
+        request_timeout_s: s.
+        backoff_s, backoff_most_s: s, first and longest wait between attempts; each wait is random up to its bound.
+    """
 
-    @property
-    def body(self) -> bytes:
-        return b"\n".join(self.events)
+    source: str | None = None
+    queue_size: int = 10_000
+    batch_events: int = 500
+    batch_bytes: int = 1 << 20
+    linger_s: float = 0.2
+    request_timeout_s: float = 10.0
+    backoff_s: float = 0.2
+    backoff_most_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self, "queue_size", "batch_events", "batch_bytes", "request_timeout_s", "backoff_s", "backoff_most_s"
+        )
+        require_not_negative(self, "linger_s")
+        if self.batch_events > 10_000 or self.batch_bytes > 8 << 20:
+            raise ValueError("batch_events is at most 10,000 and batch_bytes at most 8 MiB, as in the service")
+
+
+EventBatch = tuple[bytes, ...]
+"""Events of one request, in the order in which they were queued."""
 
 
 class _EventRejection(msgspec.Struct, frozen=True):
@@ -57,130 +80,6 @@ class _IngestReceipt(msgspec.Struct, frozen=True):
     rejections: tuple[_EventRejection, ...] = ()
 
 
-class EventQueue:
-    """Events that wait to be sent."""
-
-    def __init__(self, settings: SenderSettings, clock: Clock) -> None:
-        self.settings = settings
-        self.clock = clock
-        self.counters = Counters(*SENDER_COUNTERS)
-        self._queued: deque[bytes] = deque()
-        self._split_batches: deque[EventBatch] = deque()
-        self._lock = threading.Lock()
-        self._in_flight: EventBatch | None = None
-        self._closed = False
-        self._logged: set[str] = set()
-
-    def put(self, event: AuditEvent) -> str:
-        """Queue *event*; returns its id. When the queue is full, the oldest event is dropped and counted.
-
-        Raises:
-            ContentRefused, ValueError: see `encode_event`.
-        """
-        try:
-            name, raw = encode_event(event, self.settings.source)
-        except ValueError:
-            self.counters.increment("refused")
-            raise
-        with self._lock:
-            if self._closed:
-                self.counters.increment("lost")
-                return name
-            self._queued.append(raw)
-            over = len(self._queued) > self.settings.queue_size
-            if over:
-                self._queued.popleft()
-        self.counters.increment("queued")
-        if over:
-            self.counters.increment("dropped")
-            self._log_once("full", "events wait longer than the queue is long; the oldest are dropped")
-        return name
-
-    def has_full_batch(self) -> bool:
-        """True if the next batch is full, so that waiting for more events is of no use."""
-        return bool(self._split_batches) or len(self._queued) >= self.settings.batch_events
-
-    def take(self) -> EventBatch | None:
-        """The next batch; it counts as in flight until `handle_reply` is done with it. None if none waits."""
-        with self._lock:
-            if self._split_batches:
-                self._in_flight = self._split_batches.popleft()
-                return self._in_flight
-            events: list[bytes] = []
-            size = 0
-            while self._queued and len(events) < self.settings.batch_events:
-                size += len(self._queued[0]) + 1
-                if events and size > self.settings.batch_bytes:
-                    break
-                events.append(self._queued.popleft())
-            self._in_flight = EventBatch(tuple(events)) if events else None
-            return self._in_flight
-
-    def handle_reply(
-        self, batch: EventBatch, attempt: int, status: int | None, headers: Mapping[str, str], body: bytes
-    ) -> float | None:
-        """Count the results in a reply, or plan another attempt; *status* None = there was no reply."""
-        if status in (200, 202, *_PERMANENT_ERROR_STATUSES):
-            self._count_results(batch, status or 0, body)
-            return None
-        self.counters.increment("retries")
-        self._log_once(f"status {status}", "events are not taken; they are sent again")
-        wait = backoff(attempt, self.settings.backoff_s, self.settings.backoff_most_s)
-        if status in (429, 503):
-            wait += min(parse_retry_after(headers.get("retry-after"), self.clock.wall()) or 0.0, MAX_RETRY_AFTER_S)
-        return wait
-
-    def is_idle(self) -> bool:
-        """True if everything that was queued is done."""
-        with self._lock:
-            return not self._queued and not self._split_batches and self._in_flight is None
-
-    def close(self) -> None:
-        """Refuse further events."""
-        with self._lock:
-            self._closed = True
-
-    def discard_remaining(self) -> int:
-        """Drop all events that are left; returns their number."""
-        with self._lock:
-            left = len(self._queued) + sum(len(batch.events) for batch in self._split_batches)
-            left += len(self._in_flight.events) if self._in_flight else 0
-            self._queued.clear()
-            self._split_batches.clear()
-            self._in_flight = None
-        if left:
-            self.counters.increment("lost", left)
-            self._log_once("lost", f"{left} events were not sent before the end")
-        return left
-
-    def _count_results(self, batch: EventBatch, status: int, body: bytes) -> None:
-        """Count the results of *batch*; one whose body was too large is split into two."""
-        halved = status == 413 and len(batch.events) > 1
-        with self._lock:
-            self._in_flight = None
-            if halved:
-                middle = len(batch.events) // 2
-                self._split_batches.extendleft((EventBatch(batch.events[middle:]), EventBatch(batch.events[:middle])))
-        if halved:
-            return
-        receipt = _read_receipt(body)
-        if status in _PERMANENT_ERROR_STATUSES:
-            self.counters.increment("rejected", len(batch.events))
-        else:
-            self._logged.clear()
-            self.counters.increment("accepted", receipt.accepted)
-            self.counters.increment("duplicate", receipt.duplicate)
-            self.counters.increment("rejected", receipt.rejected)
-        for rejection in receipt.rejections[:1]:
-            self._log_once(f"rejected {rejection.path} {rejection.reason}", "the service rejects events")
-
-    def _log_once(self, what: str, text: str) -> None:
-        """Log each kind once until things work again."""
-        if what not in self._logged and len(self._logged) < 100:
-            self._logged.add(what)
-            log.warning("%s (%s)", text, what)
-
-
 def _read_receipt(body: bytes) -> _IngestReceipt:
     try:
         return msgspec.json.decode(body, type=_IngestReceipt)
@@ -188,36 +87,215 @@ def _read_receipt(body: bytes) -> _IngestReceipt:
         return _IngestReceipt()
 
 
-class _Sender(Counted):
-    """What both senders share."""
+class _ThreadSignal:
+    """Wakes threads that wait for a condition."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+
+    async def wait_for(self, holds: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until *holds* is true; returns False if *timeout_s* ended first."""
+        with self._changed:
+            return self._changed.wait_for(holds, timeout_s)
+
+    def notify(self) -> None:
+        """Have all conditions checked again."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+class _LoopSignal:
+    """`_ThreadSignal` for the tasks of one event loop."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    async def wait_for(self, holds: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until *holds* is true; returns False if *timeout_s* ended first."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not holds():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return holds()
+        return True
+
+    def notify(self) -> None:
+        """Have all conditions checked again."""
+        self._changed.set()
+
+
+class _Sender:
+    """The queue and the loop of both senders."""
 
     _url: str
-    _settings: SenderSettings
+    _clock: Clock
     _requests: Requests
 
-    async def _post(self, batch: EventBatch) -> tuple[int | None, Mapping[str, str], bytes]:
-        """Status, headers and body of the reply; no status where there is none."""
+    def _prepare(self, settings: SenderSettings | None, signal: _ThreadSignal | _LoopSignal) -> None:
+        self._settings = settings or SenderSettings()
+        self._signal = signal
+        self._counters = Counters(*SENDER_COUNTERS)
+        self._queued: deque[bytes] = deque()
+        self._split_batches: deque[EventBatch] = deque()
+        self._in_flight: EventBatch = ()
+        self._lock = threading.Lock()
+        self._closing = self._stopped = False
+        self._logged: set[str] = set()
+
+    def send(self, event: AuditEvent) -> str:
+        """Queue *event*, and return its id; never waits. If the queue is full, the oldest event is dropped and counted.
+
+        Raises:
+            ContentRefused, ValueError: the event is invalid, or has content that no event may have.
+        """
         try:
-            timeout_s = self._settings.request_timeout_s
-            reply = await self._requests.send("POST", self._url, timeout_s, body=batch.body, headers=NDJSON_HEADERS)
-        except Exception:  # network, or a token callable of the user's; the sender must go on
+            name, raw = encode_event(event, self._settings.source)
+        except ValueError:
+            self._counters.increment("refused")
+            raise
+        with self._lock:
+            if self._closing:
+                self._counters.increment("lost")
+                return name
+            self._queued.append(raw)
+            over = len(self._queued) > self._settings.queue_size
+            if over:
+                self._queued.popleft()
+        self._counters.increment("queued")
+        if over:
+            self._counters.increment("dropped")
+            self._log_once("full", "the queue is full; the oldest events are dropped")
+        self._signal.notify()
+        return name
+
+    def _is_idle(self) -> bool:
+        """Return whether all queued events are done."""
+        with self._lock:
+            return not (self._queued or self._split_batches or self._in_flight)
+
+    async def _flush(self, timeout_s: float) -> bool:
+        return await self._signal.wait_for(self._is_idle, timeout_s)
+
+    async def _send_remaining(self, timeout_s: float) -> None:
+        """Refuse further events, and send those that are left, for at most *timeout_s*."""
+        with self._lock:
+            self._closing = True
+        self._signal.notify()
+        await self._flush(timeout_s)
+        self._stopped = True
+
+    def _discard_remaining(self) -> int:
+        """Drop all remaining events, and return their number."""
+        with self._lock:
+            left = len(self._queued) + sum(map(len, self._split_batches)) + len(self._in_flight)
+            self._queued.clear()
+            self._split_batches.clear()
+            self._in_flight = ()
+        if left:
+            self._counters.increment("lost", left)
+            self._log_once("lost", f"{left} events were not sent before the end")
+        return left
+
+    async def _run(self) -> None:
+        while not self._stopped:
+            await self._signal.wait_for(lambda: self._stopped or not self._is_idle())
+            await self._signal.wait_for(lambda: self._closing or self._has_full_batch(), self._settings.linger_s)
+            if batch := self._take_batch():
+                await self._send_batch(batch)
+            self._signal.notify()
+
+    def _has_full_batch(self) -> bool:
+        return bool(self._split_batches) or len(self._queued) >= self._settings.batch_events
+
+    def _take_batch(self) -> EventBatch:
+        """Return the next batch, or none; it is in flight until its reply was handled."""
+        with self._lock:
+            if self._split_batches:
+                self._in_flight = self._split_batches.popleft()
+                return self._in_flight
+            events: list[bytes] = []
+            size = 0
+            while self._queued and len(events) < self._settings.batch_events:
+                size += len(self._queued[0]) + 1
+                if events and size > self._settings.batch_bytes:
+                    break
+                events.append(self._queued.popleft())
+            self._in_flight = tuple(events)
+            return self._in_flight
+
+    async def _send_batch(self, batch: EventBatch) -> None:
+        attempt = 0
+        while not self._stopped:
+            attempt += 1
+            wait = self._handle_reply(batch, attempt, *await self._post(batch))
+            if wait is None:
+                return
+            if await self._signal.wait_for(lambda: self._closing, wait):  # while it closes, waits are short
+                await self._signal.wait_for(lambda: self._stopped, min(wait, self._settings.backoff_s))
+
+    async def _post(self, batch: EventBatch) -> tuple[int | None, Mapping[str, str], bytes]:
+        """Return status, headers and body of the reply; the status is None if there was no reply."""
+        try:
+            timeout_s, url = self._settings.request_timeout_s, self._url + EVENTS_PATH
+            reply = await self._requests.send("POST", url, timeout_s, content=b"\n".join(batch), headers=NDJSON_HEADERS)
+        except Exception:  # of the network or of a token callable: the sender continues
             return None, {}, b""
         return reply.status_code, reply.headers, reply.content
 
+    def _handle_reply(
+        self, batch: EventBatch, attempt: int, status: int | None, headers: Mapping[str, str], body: bytes
+    ) -> float | None:
+        """Count the results in a reply, or return the seconds until the next attempt."""
+        if status in (200, 202, *_PERMANENT_ERROR_STATUSES):
+            self._count_results(batch, status or 0, body)
+            return None
+        self._counters.increment("retries")
+        self._log_once(f"status {status}", "events are not accepted; they are sent again")
+        wait = backoff(attempt, self._settings.backoff_s, self._settings.backoff_most_s)
+        if status in (429, 503):
+            wait += min(parse_retry_after(headers.get("retry-after"), self._clock.wall()) or 0.0, MAX_RETRY_AFTER_S)
+        return wait
 
-class EventSender(_Sender, ClosedOnExit):
+    def _count_results(self, batch: EventBatch, status: int, body: bytes) -> None:
+        """Count the results of *batch*; one whose body was too large is split into two."""
+        middle = len(batch) // 2 if status == 413 else 0
+        with self._lock:
+            self._in_flight = ()
+            if middle:
+                self._split_batches.extendleft((batch[middle:], batch[:middle]))
+                return
+        receipt = _read_receipt(body)
+        if status in _PERMANENT_ERROR_STATUSES:
+            self._counters.increment("rejected", len(batch))
+        else:
+            self._logged.clear()
+            for name in ("accepted", "duplicate", "rejected"):
+                self._counters.increment(name, getattr(receipt, name))
+        for rejection in receipt.rejections[:1]:
+            self._log_once(f"rejected {rejection.path} {rejection.reason}", "the service rejects events")
+
+    def _log_once(self, what: str, text: str) -> None:
+        """Log each kind once per outage."""
+        if what not in self._logged and len(self._logged) < 100:
+            self._logged.add(what)
+            log.warning("%s (%s)", text, what)
+
+
+class EventSender(_Sender, ThreadClient):
     """Queues events and sends them in batches; `send` never waits for the network. Safe from any thread.
 
-    An event's id is set when it is queued, so an attempt that is repeated makes duplicates, which the service drops.
+    An event gets its id when it is queued, so a repeated attempt makes duplicates, which the service drops.
 
     Args:
         url: of the service; https, or http to this machine.
         token: gives an access token with scope `trust.ingest`.
-        settings: bounds.
+        settings: limits of queue, batches and waits.
         http, clock, insecure_http: as for `TrustClient`.
 
     Raises:
-        ValueError: a setting or the URL is wrong.
+        ValueError: a setting or the URL is invalid.
     """
 
     def __init__(
@@ -230,80 +308,31 @@ class EventSender(_Sender, ClosedOnExit):
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._url = validate_url(url, insecure_http=insecure_http) + EVENTS_PATH
-        clock = clock or SystemClock()
-        self._settings = settings or SenderSettings()
-        self._queue = EventQueue(self._settings, clock)
-        self._counters = self._queue.counters
-        self._connection = ServiceConnection(token, clock, http)
-        self._requests = self._connection.requests
-        self._changed = threading.Condition()
-        self._closing = False
-        self._closing_event = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="trustwatch-events", daemon=True)
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._prepare(settings, _ThreadSignal())
+        self._thread = threading.Thread(target=lambda: completed(self._run()), name="trustwatch-events", daemon=True)
         self._thread.start()
 
-    def send(self, event: AuditEvent) -> str:
-        """Queue *event*; returns its id.
-
-        Raises:
-            ContentRefused, ValueError: the event is none, or holds what no event may hold.
-        """
-        name = self._queue.put(event)
-        with self._changed:
-            self._changed.notify_all()
-        return name
-
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything queued is done; returns False if *timeout_s* ended first."""
-        with self._changed:
-            return self._changed.wait_for(self._queue.is_idle, timeout_s)
+        """Wait until all queued events are done; returns False if *timeout_s* ended first."""
+        return completed(self._flush(timeout_s))
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Send what is left, for at most *timeout_s*; the rest is counted as lost. Returns True if nothing was."""
-        self._queue.close()
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._closing_event.set()
-        self.flush(timeout_s)
-        left = self._queue.discard_remaining()
-        self._stop.set()
-        with self._changed:
-            self._changed.notify_all()
+        """Send remaining events for at most *timeout_s*, and count the others as lost. Returns True if none was."""
+        completed(self._send_remaining(timeout_s))
+        left = self._discard_remaining()
+        self._signal.notify()
         self._thread.join(timeout_s)
-        self._connection.close()
+        super().close()
         return left == 0
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            with self._changed:
-                self._changed.wait_for(lambda: not self._queue.is_idle() or self._stop.is_set())
-                self._changed.wait_for(lambda: self._queue.has_full_batch() or self._closing, self._settings.linger_s)
-            batch = self._queue.take()
-            if batch is not None:
-                self._send_batch(batch)
-            with self._changed:
-                self._changed.notify_all()
 
-    def _send_batch(self, batch: EventBatch) -> None:
-        attempt = 0
-        while not self._stop.is_set():
-            attempt += 1
-            wait = self._queue.handle_reply(batch, attempt, *completed(self._post(batch)))
-            if wait is None:
-                return
-            if self._closing_event.wait(wait):  # closing: only a short wait is left
-                self._stop.wait(min(wait, self._settings.backoff_s))
-
-
-class AsyncEventSender(_Sender, AsyncClosedOnExit):
-    """`EventSender` for asyncio. The task starts with the first event; `send` is called in the loop and never waits.
+class AsyncEventSender(_Sender, LoopClient):
+    """`EventSender` for asyncio. The task starts with the first event; call `send` in the event loop.
 
     Args:
         url, settings, http, clock, insecure_http: as for `EventSender`.
-        token: as there; the callable may be async.
+        token: as for `EventSender`; the callable may be async.
     """
 
     def __init__(
@@ -316,96 +345,22 @@ class AsyncEventSender(_Sender, AsyncClosedOnExit):
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._url = validate_url(url, insecure_http=insecure_http) + EVENTS_PATH
-        clock = clock or SystemClock()
-        self._settings = settings or SenderSettings()
-        self._queue = EventQueue(self._settings, clock)
-        self._counters = self._queue.counters
-        self._connection = AsyncServiceConnection(token, clock, http)
-        self._requests = self._connection.requests
-        self._changed = asyncio.Event()
-        self._done = asyncio.Event()
-        self._closing_event = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._closing = self._ended = False
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._prepare(settings, _LoopSignal())
 
     def send(self, event: AuditEvent) -> str:
-        """Queue *event*; returns its id.
-
-        Raises:
-            ContentRefused, ValueError: the event is none, or holds what no event may hold.
-        """
-        name = self._queue.put(event)
-        if self._task is None and not self._closing:
-            self._task = asyncio.create_task(self._run())
-        self._changed.set()
+        """Like `EventSender.send`. Raises ContentRefused, ValueError."""
+        name = super().send(event)
+        if not self._tasks and not self._closing:
+            self._start(self._run())
         return name
 
     async def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything queued is done; returns False if *timeout_s* ended first."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not self._queue.is_idle():
-                    self._done.clear()
-                    await self._done.wait()
-        except TimeoutError:
-            return False
-        return True
+        """Like `EventSender.flush`."""
+        return await self._flush(timeout_s)
 
     async def close(self, timeout_s: float = 5.0) -> bool:
-        """Send what is left, for at most *timeout_s*; the rest is counted as lost. Returns True if nothing was."""
-        self._queue.close()
-        self._closing = True
-        self._changed.set()
-        self._closing_event.set()
-        await self.flush(timeout_s)
-        if self._task is not None:
-            # Somebody below may swallow a cancellation (asyncio.wait_for of Python 3.11, a token callable): then the
-            # task ends by itself behind the present attempt.
-            self._ended = True
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        left = self._queue.discard_remaining()
-        await self._connection.close()
-        return left == 0
-
-    async def _run(self) -> None:
-        while not self._ended:
-            if self._queue.is_idle():
-                self._changed.clear()
-                await self._changed.wait()
-            await self._wait_for_full_batch()
-            batch = self._queue.take()
-            if batch is not None:
-                await self._send_batch(batch)
-            self._done.set()
-
-    async def _wait_for_full_batch(self) -> None:
-        """Wait for more events until a batch is full, `linger_s` is over or the sender closes."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._settings.linger_s
-        while not self._queue.has_full_batch() and not self._closing and (left := ends - loop.time()) > 0:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._changed.wait()
-            except TimeoutError:
-                return
-
-    async def _send_batch(self, batch: EventBatch) -> None:
-        attempt = 0
-        while not self._ended:
-            attempt += 1
-            wait = self._queue.handle_reply(batch, attempt, *await self._post(batch))
-            if wait is None:
-                return
-            await self._wait_before_retry(wait)
-
-    async def _wait_before_retry(self, seconds: float) -> None:
-        """Wait between two attempts; briefly once the sender closes."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._closing_event.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(min(seconds, self._settings.backoff_s))
+        """Like `EventSender.close`."""
+        await self._send_remaining(timeout_s)
+        await super().close()
+        return self._discard_remaining() == 0

@@ -1,4 +1,4 @@
-"""The audit event, which client and service share, and a check that events hold no token, credential or body.
+"""The audit event, which client and service share, its check for tokens, credentials and bodies, and the caller.
 
 The check is a net for mistakes, not a classifier of data.
 """
@@ -58,7 +58,7 @@ def check_content(event: Mapping[str, object]) -> None:
 
 
 def _check_arguments(value: object) -> None:
-    """Check names and actions; the schema admits nothing but a keyed hash beside them."""
+    """Check names and actions; the schema allows only a keyed hash in addition."""
     for at, argument in enumerate(value if isinstance(value, list) else ()):
         for name in ("name", "from_action"):
             _check_texts(argument.get(name), f"$.arguments[{at}].{name}")
@@ -125,7 +125,7 @@ Origin = Literal["prompt", "system", "tool", "unseen"]
 CausedBy = Literal["trustwatch"]
 
 DENIED_BY_TRUST = "ext_authz_denied"
-"""`error` of a denial that the service's own answer caused: with outcome `denied` it is no behaviour of the agent."""
+"""`error` of a denial that the service's own answer caused: with outcome `denied` it is not behavior of the agent."""
 TRUST_UNAVAILABLE = "trustwatch_unavailable"
 """`error` of a request refused since the service did not answer: with outcome `error` no agent did that."""
 
@@ -189,7 +189,7 @@ class Resource(EventPart):
 
 
 class Scopes(EventPart):
-    """OAuth scopes asked for and given."""
+    """Requested and granted OAuth scopes."""
 
     requested: Annotated[EventNames | None, member("scopes that were requested", ["payments:write"])] = None
     granted: Annotated[EventNames | None, member("scopes that were granted", ["payments:write"])] = None
@@ -246,14 +246,14 @@ class CallDetails(EventPart, kw_only=True):
 
 
 class Call(CallDetails, kw_only=True):
-    """A call before it is made, which `CallVerdicts.evaluate` asks about."""
+    """A call before it is made, for `CallVerdicts.evaluate`."""
 
     action: Annotated[EventId, member("what is to be done, by name", "process_payment")]
     type: Annotated[CallType, member("kind of the call", "tool.call")] = "tool.call"
 
 
 class AuditEvent(CallDetails, kw_only=True):
-    """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
+    """One record of what an agent did or requested. Units: `time` UTC, bytes, milliseconds."""
 
     time: Annotated[datetime, member("when it happened, RFC 3339 with offset", "2026-11-24T22:23:14.123Z")]
     agent: Annotated[Agent, member("who acted")]
@@ -298,13 +298,13 @@ _event_decoder = msgspec.json.Decoder(AuditEvent)
 
 
 def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, bytes]:
-    """Id and JSON of *event*; a missing id is made up, so that sending it twice is one event.
+    """Id and JSON of *event*; a missing id is generated, so that sending it twice is one event.
 
     Args:
-        source: where the event names none.
+        source: of an event that names none.
 
     Raises:
-        ContentRefused: it holds a token, a credential or a body.
+        ContentRefused: it has a token, a credential or a body.
         ValueError: a member is of the wrong kind or too long, or the time has no offset.
     """
     if not isinstance(event.time, datetime) or event.time.tzinfo is None:
@@ -324,3 +324,143 @@ def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, byt
 def fingerprint(text: str) -> str:
     """Name of a token (best its `jti`) for `credential.token_id`, not disclosing it: `sha256:` and 32 hex digits."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+MAX_DELEGATION_ACTORS = 16
+"""Actors of a delegation chain that are read."""
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Calling agent; the code that makes this has verified its token.
+
+    Attributes:
+        agent_id, issuer, tenant: together the agent's key at the service.
+        agent_type, capabilities: used only if the sender is `trusted` in the service's settings.
+        principal: on whose behalf it acts; None = its own.
+        delegation: actors, the current one first.
+        scopes: of its token.
+        token_id: `fingerprint` of the token's `jti`, never the token.
+        session: conversation or workflow.
+        acr, auth_time: how, and when (seconds since 1970), a person authenticated, as the token says.
+    """
+
+    agent_id: str
+    issuer: str | None = None
+    tenant: str | None = None
+    agent_type: str | None = None
+    agent_version: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    principal: str | None = None
+    delegation: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | None = None
+    task: str | None = None
+    token_id: str | None = None
+    token_lifetime_s: float | None = None
+    session: str | None = None
+    acr: str | None = None
+    auth_time: float | None = None
+
+    def add_to_event(self, event: AuditEvent) -> AuditEvent:
+        """Return *event* with the caller's members.
+
+        Scopes and lifetime of its token are left out. If Trustwatch restricts tokens, they follow from its verdicts and
+        would look like a change of the agent's habits.
+        """
+        return msgspec.structs.replace(
+            event,
+            agent=EventAgent(
+                id=self.agent_id,
+                issuer=self.issuer,
+                type=self.agent_type,
+                version=self.agent_version,
+                capabilities=None if self.capabilities is None else list(self.capabilities),
+            ),
+            tenant=self.tenant,
+            session=event.session or self.session,
+            **self._details(),
+        )
+
+    def add_to_call(self, call: Call) -> Call:
+        """Return *call* with the caller's members that it does not name itself."""
+        missing = {name: value for name, value in self._details().items() if getattr(call, name) is None}
+        return msgspec.structs.replace(call, **missing)
+
+    def _details(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "principal": EventPrincipal(id=self.principal) if self.principal else None,
+            "delegation": list(self.delegation) or None,
+            "credential": EventCredential(token_id=self.token_id) if self.token_id else None,
+        }
+
+
+def caller_from_claims(
+    claims: Mapping[str, Any], *, tenant: str | None = None, tenant_claim: str = "organization_id"
+) -> Caller | None:
+    """Return the caller that verified claims of a JWT or of introspection name, or None.
+
+    The agent is the current actor: the outermost `act` (RFC 8693), else `client_id`, `azp` or `cid`, else `sub`.
+    Earlier actors decide nothing.
+
+    Args:
+        claims: verified by you, with the proof of what `cnf` binds the token to. An unverified token lets any
+            client act as any agent.
+        tenant: of every caller; else `tenant_claim` names it.
+    """
+    actors = _delegation_actors(claims)
+    agent = actors[0] if actors else _first_text(claims, "client_id", "azp", "cid", "sub")
+    if agent is None:
+        return None
+    principal = _text_or_none(claims.get("delegated_user_id")) or _text_or_none(claims.get("sub"))
+    token_id = _text_or_none(claims.get("jti"))
+    return Caller(
+        agent_id=agent,
+        issuer=_text_or_none(claims.get("iss")),
+        tenant=tenant or _text_or_none(claims.get(tenant_claim)),
+        agent_type=_text_or_none(claims.get("agent_type")),
+        agent_version=_text_or_none(claims.get("agent_version")),
+        capabilities=_name_list(claims.get("capabilities")),
+        principal=principal if principal != agent else None,
+        delegation=tuple(actors),
+        scopes=_name_list(claims.get("scope", claims.get("scp"))),
+        task=_text_or_none(claims.get("task")),
+        token_id=fingerprint(token_id) if token_id else None,
+        token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")),
+        acr=_text_or_none(claims.get("acr")),
+        auth_time=float(at) if isinstance(at := claims.get("auth_time"), (int, float)) else None,
+    )
+
+
+def _delegation_actors(claims: Mapping[str, Any]) -> list[str]:
+    """Subjects of the nested `act`, the current actor first."""
+    actors: list[str] = []
+    inner = claims.get("act")
+    while isinstance(inner, Mapping) and len(actors) < MAX_DELEGATION_ACTORS:
+        name = _first_text(inner, "sub", "client_id")
+        if name is None:
+            break
+        actors.append(name)
+        inner = inner.get("act")
+    return actors
+
+
+def _lifetime_s(issued: object, ends: object) -> float | None:
+    if isinstance(issued, (int, float)) and isinstance(ends, (int, float)) and ends >= issued:
+        return float(ends - issued)
+    return None
+
+
+def _first_text(claims: Mapping[str, Any], *names: str) -> str | None:
+    return next((text for name in names if (text := _text_or_none(claims.get(name)))), None)
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _name_list(value: object) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        return tuple(value.split())
+    if isinstance(value, (list, tuple)):
+        return tuple(name for name in value if isinstance(name, str))
+    return None

@@ -1,33 +1,54 @@
-"""Steps shared by the ASGI, A2A and MCP middlewares: look up risk, judge, send the event. Failures break no request."""
+"""The implementation that the ASGI, A2A and MCP middlewares share: look up risk, judge, trace, send the event.
+
+Failures of ours break no request.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
-from .caller import Caller
-from .counters import Counted, Counters
-from .events import CAUSED_BY_TRUST, DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Call, CausedBy, Effect, Outcome
-from .refusal import GuardAction
+from .argument_origins import ArgumentOrigins, TracedCall, text_of
+from .events import (
+    CAUSED_BY_TRUST,
+    DENIED_BY_TRUST,
+    TRUST_UNAVAILABLE,
+    AuditEvent,
+    Call,
+    Caller,
+    CausedBy,
+    Effect,
+    EventAgent,
+    Outcome,
+)
+from .origin_tracker import OriginTracker
 from .risk_answers import Answer, CallVerdict
-from .step_up_approvals import ApprovalSource, read_approved_scopes
+from .service_connection import Counted, Counters
+from .step_up_approvals import ApprovalSource, GuardAction, read_approved_scopes
+from .timing import Clock, SystemClock
 from .trust_errors import TrustUnavailable
 
 log = logging.getLogger("trustwatch_client")
 
 GUARD_COUNTERS = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed", "untold")
+MAX_TEXT_IN_LOOP = 16_384
+"""Longer answers are remembered in a thread: 10 kB take about 1 ms."""
+UNKNOWN_AGENT = EventAgent(id="-")
+"""Agent of an event until `Caller.add_to_event` names it."""
 
 
 class RiskLookup(Protocol):
-    """Risk look-up: an `AsyncTrustClient`, or a stand-in for it."""
+    """Risk look-up, such as `AsyncTrustClient`."""
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer: ...
 
 
 class CallJudge(Protocol):
-    """Verdicts on calls: an `AsyncCallVerdicts`, or a stand-in for it."""
+    """Verdicts on calls, such as `AsyncCallVerdicts`."""
 
     async def evaluate(self, caller: Caller, call: Call, *, arguments_hash: str | None = None) -> CallVerdict: ...
 
@@ -43,9 +64,9 @@ class Ruling(NamedTuple):
 
     Attributes:
         action: to take now.
-        would: action by the policy; another than `action` in shadow mode.
-        answer: the risk, where there is one.
-        approved: a person has let pass what the level holds back.
+        would: action by the policy; differs from `action` in shadow mode.
+        answer: the risk, if there is one.
+        approved: a person approved what the level holds back.
     """
 
     action: GuardAction
@@ -59,11 +80,11 @@ class Ruling(NamedTuple):
 
     @property
     def cause(self) -> CausedBy | None:
-        """Mark of the event of the request: refused ones are our doing."""
+        """Mark of the event: we caused the outcome of a refused request."""
         return CAUSED_BY_TRUST if self.refused else None
 
     def event_outcome(self) -> tuple[Outcome, str]:
-        """Outcome and error of the event of a refused request: neither counts as the agent's doing."""
+        """Outcome and error of the event of a refused request: neither counts as behavior of the agent."""
         return ("error", TRUST_UNAVAILABLE) if self.action == "unavailable" else ("denied", DENIED_BY_TRUST)
 
 
@@ -79,11 +100,11 @@ def judge(
     """Apply the token policy of *answer* to one request.
 
     Args:
-        answer: the risk of the agent that calls.
-        effect: of the request; where the scopes it needs are not known, a policy that holds some scopes for a person
-            holds everything but reads.
-        needed: scopes that the request needs; None = not known. One that the level does not get at all denies it.
-        approved: scopes that a person approved for this agent, to the letter; `*` is all.
+        answer: the risk of the calling agent.
+        effect: of the request. If the needed scopes are unknown, a policy that holds some scopes for a person holds
+            everything but reads.
+        needed: scopes that the request needs; None: unknown. A scope that the level does not allow denies the request.
+        approved: scopes that a person approved for this agent, compared exactly; `*` is all.
     """
     policy = answer.token_policy
     would: GuardAction = "allow"
@@ -97,7 +118,6 @@ def judge(
 def _needs_approval(
     patterns: Collection[str], effect: Effect | None, needed: Collection[str] | None, approved: Collection[str]
 ) -> bool:
-    """True if a part of the request needs a person's approval."""
     patterns = patterns or ("*",)
     if needed:
         return any(_matches_any(scope, patterns) and not {scope, "*"} & set(approved) for scope in needed)
@@ -116,14 +136,34 @@ def _all_allowed(needed: Collection[str], patterns: Collection[str] | None) -> b
     return patterns is None or all(_matches_any(scope, patterns) for scope in needed)
 
 
+class _TracingFailures:
+    """Context that counts errors of tracing instead of raising them; a generator would cost each request 2 µs."""
+
+    def __init__(self, origins: OriginTracker | None) -> None:
+        self._origins = origins
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        """Log only the kind of the error, since its text may hold content."""
+        if kind is None or not isinstance(error, Exception):
+            return False
+        if self._origins is not None:
+            self._origins.count_failure()
+        log.warning("arguments of a call not traced: %s", kind.__name__)
+        return True
+
+
 class Guard(Counted):
     """Looks up the risk of callers and sends events of their requests.
 
     Args:
         client: None enforces nothing.
         sender: None sends no events.
-        approved: what persons approved, asked when an answer wants a step-up; None = nothing is.
-        calls: judges single calls before they are made; None = they are not asked about.
+        approved: queried if an answer requires a step-up; None approves nothing.
+        calls: judges single calls before they are made; None judges none.
+        origins: traces arguments; None traces none.
     """
 
     def __init__(
@@ -132,12 +172,17 @@ class Guard(Counted):
         sender: EventSink | None,
         approved: ApprovalSource | None = None,
         calls: CallJudge | None = None,
+        origins: OriginTracker | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._client = client
         self._calls = calls
         self._approved = approved
         self._sender = sender
         self._counters = Counters(*GUARD_COUNTERS)
+        self.origins = origins
+        self.failures = _TracingFailures(origins)
+        self.clock = clock or SystemClock()
 
     async def evaluate(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
         """Decide about a request of *caller*; without a risk client every request is allowed."""
@@ -158,13 +203,13 @@ class Guard(Counted):
 
     @property
     def judges_calls(self) -> bool:
-        """True if calls are asked about one by one."""
+        """True if calls are judged one by one."""
         return self._calls is not None
 
     async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent, arguments_hash: str | None) -> Ruling:
-        """The ruling on the call that *event* is about to tell of; one that is refused already stays so.
+        """Return the ruling on the call that *event* is going to report; a refused one stays refused.
 
-        What a person has approved is not asked about: the level stays, and the service would want a person again.
+        A call that a person approved is not judged: the level stays, and the service would require a person again.
         """
         if self._calls is None or ruling.refused or ruling.approved:
             return ruling
@@ -184,10 +229,110 @@ class Guard(Counted):
             return
         try:
             self._sender.send(event)
-        except Exception as error:  # content that is refused, or a sender that is broken: no request pays for it
+        except Exception as error:  # of refused content, or of a broken sender: the request continues
             self._counters.increment("untold")
-            log.warning("event not told: %s", error)
+            log.warning("event not sent: %s", error)
 
     def count_unidentified(self) -> None:
-        """Count a request that named no agent: the app's own authentication decides, no event is sent."""
+        """Count a request that names no agent: the app's own authentication decides, and no event is sent."""
         self._counters.increment("unnamed")
+
+
+class Guarded:
+    """Base of the middlewares."""
+
+    _guard: Guard
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the counters by name; docs/client.md lists them."""
+        return self._guard.counts()
+
+
+class GuardedRequest:
+    """One request of a caller: judged before it is served, traced, and reported as one event at its end.
+
+    Each middleware has a subclass whose `new_event` describes the request.
+
+    Attributes:
+        ruling: decision about it.
+        outcome, error: of the event, unless the request is refused.
+        is_traced: answers should be passed to `finish_trace`.
+    """
+
+    def __init__(self, guard: Guard, caller: Caller) -> None:
+        self.caller = caller
+        self.ruling = ALLOWED
+        self.outcome: Outcome = "success"
+        self.error: str | None = None
+        self._guard = guard
+        self._began, self._started = guard.clock.wall(), guard.clock.steady()
+        self._conversation: ArgumentOrigins | None = None
+        self._call: TracedCall | None = None
+        self._untrusted: bool | None = None
+        self.is_traced = guard.origins is not None
+
+    def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
+        """Return an event of `UNKNOWN_AGENT` with these members and those that the middleware knows."""
+        raise NotImplementedError
+
+    def event(self) -> AuditEvent:
+        """Return the event of the request as it is now."""
+        outcome, error = self.ruling.event_outcome() if self.ruling.refused else (self.outcome, self.error)
+        event = self.new_event(datetime.fromtimestamp(self._began, UTC), outcome)
+        event.error = error
+        event.caused_by = self.ruling.cause
+        event.duration_ms = max(0.0, self._guard.clock.steady() - self._started) * 1000.0
+        if self._call is not None:
+            event.arguments, event.untrusted_result = self._call.arguments, self._untrusted
+        return self.caller.add_to_event(event)
+
+    async def evaluate(self, effect: Effect | None, needed: Collection[str] | None) -> None:
+        """Judge the request by the risk of its caller."""
+        self.ruling = await self._guard.evaluate(self.caller, effect, needed)
+
+    async def judge_call(self, arguments: object) -> None:
+        """Judge the call itself, if calls are judged; *arguments* is everything that an approval is bound to."""
+        if self._guard.judges_calls:
+            hashed = self.hash_arguments(arguments)
+            self.ruling = await self._guard.judge_call(self.ruling, self.caller, self.event(), hashed)
+
+    def send_event(self) -> None:
+        """Send the event."""
+        self._guard.send_event(self.event())
+
+    def start_trace(self, session: str | None, action: str, arguments: object) -> None:
+        """Look up the arguments of the call in the conversation of its session."""
+        with self._guard.failures:
+            if (conversation := self._conversation_of(session)) is not None:
+                self._conversation, self._call = conversation, conversation.start_call(action, arguments)
+
+    def add_system(self, session: str | None, value: object) -> None:
+        """Remember a text with which a server instructs the agent."""
+        with self._guard.failures:
+            if (conversation := self._conversation_of(session)) is not None:
+                conversation.add_system(value)
+
+    async def finish_trace(self, answer: object, untrusted: bool | None) -> None:
+        """Remember the answer before the agent receives it, so that its next call finds the values."""
+        conversation, call = self._conversation, self._call
+        if conversation is None or call is None:
+            return
+        with self._guard.failures:
+            text = text_of(answer, conversation.most_characters)
+            if len(text) > MAX_TEXT_IN_LOOP:
+                self._untrusted = await asyncio.to_thread(conversation.finish_call, call, text, untrusted=untrusted)
+            else:
+                self._untrusted = conversation.finish_call(call, text, untrusted=untrusted)
+
+    def hash_arguments(self, arguments: object) -> str | None:
+        """Return the hash of all arguments of the call; None if calls are not traced."""
+        origins = self._guard.origins
+        if origins is None:
+            return None
+        with self._guard.failures:
+            return origins.hash_arguments(self.caller, arguments)
+        return None
+
+    def _conversation_of(self, session: str | None) -> ArgumentOrigins | None:
+        origins = self._guard.origins
+        return None if origins is None else origins.conversation_of(self.caller, session)

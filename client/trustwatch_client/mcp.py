@@ -1,13 +1,13 @@
-"""MCP servers: an event for each call of a tool, and the risk answer enforced. Needs the extra `mcp`.
+"""Guards MCP servers: sends an event for each request, and enforces the risk answer. Needs the extra `mcp`.
 
-Names of tools, prompts and resources are read. Arguments and results are read only where the server was given an
-`OriginTracker`, which keeps them in memory and sends hashes.
+Names of tools, prompts and resources are read. Arguments and results are read only with an `OriginTracker`, which
+keeps them in memory and sends hashes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -25,23 +25,20 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .call_trace import CallTrace
-from .caller import Caller, caller_from_claims
-from .events import AuditEvent, Effect, EventAgent, EventResource, EventType, Outcome
-from .guard import CallJudge, EventSink, Guard, RiskLookup, Ruling
+from .events import AuditEvent, Caller, Effect, EventResource, Outcome, caller_from_claims
+from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
-from .refusal import REFUSAL_DETAILS
-from .step_up_approvals import ApprovalSource
-from .timing import Clock, SystemClock
+from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
+from .timing import Clock
 
 Context = ServerRequestContext[Any, Any]
 TOOL_CALL = "tools/call"
 ACCESS_REFUSED = -32040
-"""JSON-RPC error code of refusals, in the range that is left to implementations; `data.error` says which."""
+"""JSON-RPC error code of refusals, in the range for implementations; `data.error` names the kind."""
 MAX_NAME_CHARACTERS = 256
 
 UNGATED_METHODS = frozenset({"initialize", "server/discover", "ping"})
-"""Methods that every client may call; so is each notification named `notifications/…`."""
+"""Methods that every client may call, like each notification named `notifications/…`."""
 LISTEN = "subscriptions/listen"
 READ_METHODS = frozenset(
     {
@@ -72,37 +69,37 @@ TRACED_METHODS = frozenset({TOOL_CALL, "resources/read"})
 _NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 
 
-class TrustMcpMiddleware:
+class TrustMcpMiddleware(Guarded):
     """A server middleware: `MCPServer("tools", middleware=[TrustMcpMiddleware(...)])`.
 
     Tool calls are events of type `tool.call` whose action is the tool; every other request is an `api.call` with the
-    method, also one that the server does not know. Handshakes (`initialize`, `server/discover`), pings and
-    notifications cause no look-up and no event. A refusal is a JSON-RPC error; a refused message that expects no answer
-    is dropped. If HTTP clients should see 401 and 403, put `TrustMiddleware` around the app with a client and give this
-    one a sender alone.
+    method as its action, even if the server does not know the method. Handshakes (`initialize`, `server/discover`),
+    pings and notifications cause no look-up and no event. A refusal is a JSON-RPC error; a refused message that expects
+    no answer is dropped. If HTTP clients should see 401 and 403, put `TrustMiddleware` with a client around the app,
+    and give this middleware only a sender.
 
-    A request is judged when it arrives. A `subscriptions/listen` that is already open when its agent is contained
-    stays open until the client or the server ends it, and is one event then.
+    A request is judged when it arrives. A `subscriptions/listen` that is open when its agent is contained stays open
+    until the client or the server ends it, and is then one event.
 
     Args:
         server: name of this server; `peer` of the events.
-        caller: reads the agent; without one, from the access token that the SDK's own bearer authentication verified,
-            of which there is none over stdio. None = no agent. It may raise MCPError to refuse.
+        caller: reads the agent. The default reads the access token that the SDK's bearer authentication verified; over
+            stdio there is none. None = no agent. It may raise MCPError to refuse.
         without_caller: `refuse` refuses requests without an agent, with an error that names `caller=`; `pass` lets them
             pass without a look-up or an event. Both are counted as `unnamed`.
-        client: asks for risk; None enforces nothing.
-        sender: takes the events; None sends none.
-        effects: what tools, and methods of your own, do, by name (`read`, `write`, `delete`, `admin`); others are
-            `unknown`, but for `READ_METHODS`.
+        client: looks up risk; None enforces nothing.
+        sender: receives the events; None sends none.
+        effects: effects of tools and of your own methods, by name (`read`, `write`, `delete`, `admin`); others are
+            `unknown`, except `READ_METHODS`.
         needed: scopes that a tool or method needs, by name.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         origins: traces where the arguments of tools and resources came from; None reads neither them nor answers.
         untrusted: tools whose answers may hold what others wrote (mail, web pages, tickets, files), `resources/read`
-            for resources; None = it is not known of any.
-        calls: asks about each call of a tool, and each other request that does more than read, before it is made
-            (`AsyncCallVerdicts`); best with *origins*.
-        resource: names the resource of a request, so that single tools can have a type (`risk.sensitive_types`) or lie
-            outside; where there is none, or for None, the type is `mcp` and the id the tool's.
+            for resources; None = unknown.
+        calls: judges each tool call, and each other request that does more than read, before it is made
+            (`AsyncCallVerdicts`); use it with *origins*.
+        resource: returns the resource of a request, so that single tools can have a type (`risk.sensitive_types`) or be
+            external; without it, or if it returns None, the type is `mcp` and the id the tool's.
     """
 
     def __init__(
@@ -124,16 +121,14 @@ class TrustMcpMiddleware:
     ) -> None:
         if without_caller not in ("refuse", "pass"):
             raise ValueError(f"without_caller is {without_caller!r}; it is refuse or pass")
-        self._server = server
+        self.server = server
+        self.resource = resource or (lambda _: None)
+        self.untrusted = untrusted
         self._without_caller = without_caller
-        self._resource = resource or (lambda _: None)
         self._caller = caller or caller_from_token
-        self._guard = Guard(client, sender, approved, calls)
+        self._guard = Guard(client, sender, approved, calls, origins, clock)
         self._effects = effects or {}
         self._needed = needed or {}
-        self._origins = origins
-        self._untrusted = untrusted
-        self._clock = clock or SystemClock()
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if _is_ungated(ctx):
@@ -148,91 +143,93 @@ class TrustMcpMiddleware:
             if self._without_caller == "pass":
                 return await call_next(ctx)
             raise MCPError(ACCESS_REFUSED, NO_AGENT, {"error": "no_agent"})
-        began, started = self._clock.wall(), self._clock.steady()
         name = _called_name(ctx)
         named = name or ctx.method
         effect: Effect = "read" if ctx.method in READ_METHODS else self._effects.get(named, "unknown")
-        ruling = await self._guard.evaluate(caller, effect, self._needed.get(named))
-        # A stream of changes ends when its client leaves.
-        outcome: tuple[Outcome, str | None] = ("success", None) if ctx.method == LISTEN else ("error", "cancelled")
-        trace = self._start_trace(ctx, caller, name)
+        request = _Request(self._guard, caller, self, ctx, name, effect)
+        await request.evaluate(effect, self._needed.get(named))
+        request.look_up_arguments()
         try:
-            if self._guard.judges_calls and (ctx.method == TOOL_CALL or effect != "read"):
-                asked = self._event(ctx, caller, name, effect, outcome, began)
-                trace.add_to_event(asked)
-                ruling = await self._guard.judge_call(ruling, caller, asked, trace.hash_arguments(_arguments(ctx)))
-            if ruling.refused:
-                outcome = ruling.event_outcome()
-                raise refusal_error(ruling)
+            if ctx.method == TOOL_CALL or effect != "read":
+                await request.judge_call(_arguments(ctx))
+            if request.ruling.refused:
+                raise refusal_error(request.ruling)
             result = await call_next(ctx)
-            outcome = ("error", "tool_error") if _is_tool_error(result) else ("success", None)
-            await self._read_answer(trace, ctx, name, result)
+            request.outcome, request.error = ("error", "tool_error") if _is_tool_error(result) else ("success", None)
+            await request.read_answer(result)
             return result
         except Exception as error:
-            if not ruling.refused:
-                outcome = "error", f"jsonrpc {error.code}" if isinstance(error, MCPError) else type(error).__name__
+            failure = f"jsonrpc {error.code}" if isinstance(error, MCPError) else type(error).__name__
+            request.outcome, request.error = "error", failure
             raise
         finally:
-            event = self._event(ctx, caller, name, effect, outcome, began)
-            event.caused_by = ruling.cause
-            trace.add_to_event(event)
-            event.duration_ms = max(0.0, self._clock.steady() - started) * 1000.0
-            self._guard.send_event(event)
+            request.send_event()
 
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._guard.counts()
 
-    def _start_trace(self, ctx: Context, caller: Caller, name: str | None) -> CallTrace:
-        trace = CallTrace(self._origins, caller)
-        if ctx.method in TRACED_METHODS:
-            tool = ctx.method == TOOL_CALL
-            arguments = (ctx.params or {}).get("arguments") if tool else {"uri": (ctx.params or {}).get("uri")}
-            trace.start(_session_id(ctx), name if tool and name else ctx.method, arguments or {})
-        return trace
+class _Request(GuardedRequest):
+    """One MCP request."""
 
-    async def _read_answer(self, trace: CallTrace, ctx: Context, name: str | None, result: HandlerResult) -> None:
-        """Remember what the answer tells the agent."""
-        if not trace.is_on:
-            return
-        if ctx.method in TRACED_METHODS:
-            called = name if ctx.method == TOOL_CALL else ctx.method
-            untrusted = None if self._untrusted is None else called in self._untrusted
-            await trace.finish(list(_values_of(result)), untrusted)
-        elif ctx.method == "prompts/get":
-            trace.add_system(_session_id(ctx), list(_values_of(result)))
-
-    def _event(
+    def __init__(
         self,
-        ctx: Context,
+        guard: Guard,
         caller: Caller,
+        middleware: TrustMcpMiddleware,
+        ctx: Context,
         name: str | None,
         effect: Effect,
-        outcome: tuple[Outcome, str | None],
-        began: float,
-    ) -> AuditEvent:
-        tool = ctx.method == TOOL_CALL
-        kind: EventType = "tool.call" if tool else "api.call"
-        event = AuditEvent(
-            time=datetime.fromtimestamp(began, UTC),
-            agent=EventAgent(id=caller.agent_id),
-            type=kind,
-            action=(name if tool and name else ctx.method)[:MAX_NAME_CHARACTERS] or "-",
-            outcome=outcome[0],
-            error=outcome[1],
-            effect=effect,
-            resource=self._resource(ctx) or _default_resource(ctx, self._server, name),
-            peer=self._server,
-            session=_session_id(ctx),
+    ) -> None:
+        super().__init__(guard, caller)
+        self._middleware = middleware
+        self._ctx = ctx
+        self._name = name
+        self._effect = effect
+        self._is_tool = ctx.method == TOOL_CALL
+        if ctx.method != LISTEN:  # a stream of changes ends when its client leaves
+            self.outcome, self.error = "error", "cancelled"
+
+    def look_up_arguments(self) -> None:
+        """Trace the arguments of a tool or resource."""
+        if self._ctx.method in TRACED_METHODS:
+            params = self._ctx.params or {}
+            arguments = params.get("arguments") if self._is_tool else {"uri": params.get("uri")}
+            self.start_trace(_session_id(self._ctx), self._action, arguments or {})
+
+    async def read_answer(self, result: HandlerResult) -> None:
+        """Remember the answer that the agent receives."""
+        if not self.is_traced:
+            return
+        if self._ctx.method in TRACED_METHODS:
+            called = self._name if self._is_tool else self._ctx.method
+            untrusted = None if self._middleware.untrusted is None else called in self._middleware.untrusted
+            await self.finish_trace(list(_values_of(result)), untrusted)
+        elif self._ctx.method == "prompts/get":
+            self.add_system(_session_id(self._ctx), list(_values_of(result)))
+
+    @property
+    def _action(self) -> str:
+        return self._name if self._is_tool and self._name else self._ctx.method
+
+    def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
+        """Return the event with the members that name the request."""
+        server = self._middleware.server
+        return AuditEvent(
+            time=time,
+            agent=UNKNOWN_AGENT,
+            outcome=outcome,
+            type="tool.call" if self._is_tool else "api.call",
+            action=self._action[:MAX_NAME_CHARACTERS] or "-",
+            effect=self._effect,
+            resource=self._middleware.resource(self._ctx) or _default_resource(self._ctx, server, self._name),
+            peer=server,
+            session=_session_id(self._ctx),
         )
-        return caller.add_to_event(event)
 
 
 def caller_from_token(_: Context) -> Caller | None:
-    """The caller of the access token that the SDK's bearer authentication verified; None where there is none.
+    """Return the caller of the access token that the SDK's bearer authentication verified; None without a token.
 
     Raises:
-        MCPError: the token is bound to a key or certificate (`cnf`), whose proof that authentication does not ask for.
+        MCPError: the token is bound to a key or certificate (`cnf`), whose proof that authentication does not check.
     """
     token = get_access_token()
     if token is None:
@@ -244,7 +241,7 @@ def caller_from_token(_: Context) -> Caller | None:
 
 
 def claims_from_token(token: AccessToken) -> dict[str, Any]:
-    """Claims of a verified token, as its verifier supplied them."""
+    """Return the claims of a verified token, as its verifier supplied them."""
     said: dict[str, Any] = {"client_id": token.client_id, "scope": " ".join(token.scopes), "sub": token.subject}
     if token.expires_at is not None:
         said["exp"] = token.expires_at
@@ -252,18 +249,18 @@ def claims_from_token(token: AccessToken) -> dict[str, Any]:
 
 
 def refusal_error(ruling: Ruling) -> MCPError:
-    """Error for a refused request; it discloses nothing of risk."""
+    """Return the error for a refused request; it discloses nothing about risk."""
     _, code, _, detail = REFUSAL_DETAILS[ruling.action]
     return MCPError(ACCESS_REFUSED, detail, {"error": code})
 
 
 def _is_ungated(ctx: Context) -> bool:
-    """Names count to the letter, as the SDK reads them; a request is no notification, whatever its name."""
+    """Names are compared exactly, as the SDK does; a request is not a notification, whatever its name."""
     return ctx.method in UNGATED_METHODS or (ctx.request_id is None and ctx.method.startswith("notifications/"))
 
 
 def _arguments(ctx: Context) -> Mapping[str, Any]:
-    """Arguments of a tool, or parameters of another method without what the transport adds."""
+    """Return arguments of a tool, or parameters of another method without those of the transport."""
     params = ctx.params or {}
     if ctx.method == TOOL_CALL:
         return params.get("arguments") or {}
@@ -282,7 +279,7 @@ def _is_tool_error(result: HandlerResult) -> bool:
 
 
 def _values_of(result: HandlerResult) -> Iterator[object]:
-    """Texts and values of an answer; neither names of members nor pictures and sounds."""
+    """Yield texts and values of an answer, but no names of members, pictures or sounds."""
     answer = result.model_dump(mode="json", by_alias=True) if isinstance(result, BaseModel) else result
     if answer is None:
         return
@@ -307,7 +304,7 @@ def _default_resource(ctx: Context, server: str, name: str | None) -> EventResou
 
 
 def _session_id(ctx: Context) -> str | None:
-    """`Mcp-Session-Id`, which protocol versions until 2025-11-25 have."""
+    """Return `Mcp-Session-Id`, which protocol versions until 2025-11-25 have."""
     headers = getattr(ctx.request, "headers", None)
     session_id = headers.get("mcp-session-id") if headers is not None else None
     return session_id[:MAX_NAME_CHARACTERS] if isinstance(session_id, str) and session_id else None

@@ -1,11 +1,17 @@
-"""Conversations whose arguments are traced: a bounded number of them, each with its tenant's key."""
+"""Conversations whose arguments are traced, and the keys that hash their values: one key for each tenant."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from typing import Protocol
+
+import httpx2
+import msgspec
 
 from .argument_origins import (
     ORIGIN_COUNTERS,
@@ -15,28 +21,168 @@ from .argument_origins import (
     exact_hash,
     keyed_fingerprint,
 )
-from .caller import Caller
-from .counters import Counted, Counters
+from .events import Caller
+from .service_connection import BoundedCache, Counted, Counters, ThreadClient, TokenSource, completed
 from .timing import Clock, SystemClock
+from .trust_errors import OriginKeyUnavailable, TokenFailed
+
+log = logging.getLogger("trustwatch_client")
+
+ORIGIN_KEY_PATH = "/v1/origin-key"
+KEY_COUNTERS = ("issued", "key_failed")
+MIN_KEY_BYTES = 16
+RETRY_S = 30.0
+"""Pause after a failure."""
+REQUEST_TIMEOUT_S = 5.0
+MAX_TENANTS = 1_000
+
+
+class OriginKey(msgspec.Struct, frozen=True):
+    """A tenant's key, which is never shown, and when to renew it (by the steady clock)."""
+
+    key: bytes
+    renew_at: float
+
+    def __repr__(self) -> str:
+        return "OriginKey(…)"
+
+
+class _IssuedKey(msgspec.Struct, frozen=True):
+    key: str
+    expires_at: datetime
+
+
+def _log_text(error: Exception) -> str:
+    """Return our own text, or only the kind of another error, whose text may hold what was sent."""
+    return str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
+
+
+class OriginKeys(ThreadClient):
+    """Fetches keys in a separate thread: `current` never waits. Safe from any thread and from asyncio.
+
+    Args:
+        url: of the service; https, or http to this machine.
+        token: gives an access token with scope `trust.ingest`.
+        http, clock, insecure_http: as for `TrustClient`.
+
+    Raises:
+        ValueError: the URL is invalid.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: TokenSource,
+        *,
+        http: httpx2.Client | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="trustwatch-origin-key")
+        self._keys: BoundedCache[str | None, OriginKey] = BoundedCache(MAX_TENANTS)
+        self._asked: dict[str | None, Future[OriginKey]] = {}
+        self._paused_until: dict[str | None, float] = {}
+        self._lock = threading.Lock()
+        self._counters = Counters(*KEY_COUNTERS)
+
+    def current(self, tenant: str | None) -> bytes | None:
+        """Return the key of a tenant, or None until it arrives. An old key is used until the next one arrives."""
+        key = self._keys.get(tenant)
+        if key is None or self._clock.steady() >= key.renew_at:
+            self._ask(tenant)
+        return None if key is None else key.key
+
+    def fetch(self, tenant: str | None = None, timeout_s: float = 10.0) -> None:
+        """Wait for the key of a tenant (None: the caller's only one): a wrong token or URL raises at start.
+
+        Raises:
+            OriginKeyUnavailable: with the cause.
+        """
+        with self._lock:
+            self._paused_until.pop(tenant, None)
+        flight = self._ask(tenant)
+        if flight is None:  # another thread's request failed just now
+            raise OriginKeyUnavailable(f"no key; it is requested again after {RETRY_S:.0f} s")
+        try:
+            flight.result(timeout_s)
+        except TimeoutError:
+            raise OriginKeyUnavailable(f"no key within {timeout_s} s") from None
+        except (httpx2.HTTPError, TokenFailed) as error:
+            raise OriginKeyUnavailable(f"the service does not answer: {type(error).__name__}") from None
+
+    def close(self) -> None:
+        """End the thread and the connection."""
+        self._pool.shutdown(cancel_futures=True)
+        super().close()
+
+    def _ask(self, tenant: str | None) -> Future[OriginKey] | None:
+        """Start a request for a key, unless one is running or failed a moment ago."""
+        with self._lock:
+            flight = self._asked.get(tenant)
+            if flight is None and self._clock.steady() >= self._paused_until.get(tenant, 0.0):
+                flight = self._asked[tenant] = self._pool.submit(self._request_key, tenant)
+            return flight
+
+    def _request_key(self, tenant: str | None) -> OriginKey:
+        try:
+            key = self._issued(tenant)
+        except Exception as error:  # of the network or of a token callable: events continue without origins
+            self._end_request(tenant, paused=True)
+            self._counters.increment("key_failed")
+            log.warning("no key for the origins of arguments, events are sent without them: %s", _log_text(error))
+            raise
+        self._keys.put(tenant, key)
+        self._end_request(tenant, paused=False)
+        self._counters.increment("issued")
+        return key
+
+    def _end_request(self, tenant: str | None, *, paused: bool) -> None:
+        """Let later callers start another request, at once or after a pause."""
+        with self._lock:
+            if paused:
+                if len(self._paused_until) >= MAX_TENANTS:
+                    self._paused_until.clear()
+                self._paused_until[tenant] = self._clock.steady() + RETRY_S
+            self._asked.pop(tenant, None)
+
+    def _issued(self, tenant: str | None) -> OriginKey:
+        params = {} if tenant is None else {"tenant": tenant}
+        reply = completed(self._requests.send("GET", self._url + ORIGIN_KEY_PATH, REQUEST_TIMEOUT_S, params=params))
+        if reply.status_code != 200:
+            raise OriginKeyUnavailable(
+                f"{ORIGIN_KEY_PATH} answered HTTP {reply.status_code}; the caller needs the scope trust.ingest and a "
+                "binding to the tenant"
+            )
+        try:
+            issued = msgspec.json.decode(reply.content, type=_IssuedKey)
+            key = bytes.fromhex(issued.key)
+            lasts_s = issued.expires_at.timestamp() - self._clock.wall()
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+            raise OriginKeyUnavailable("the answer has no key") from None
+        if len(key) < MIN_KEY_BYTES:
+            raise OriginKeyUnavailable(f"the key has fewer than {MIN_KEY_BYTES} bytes")
+        return OriginKey(key, self._clock.steady() + max(lasts_s, RETRY_S))
+
 
 USES_BETWEEN_SUMS = 16
-"""The characters of all conversations are summed once in so many uses."""
+"""Uses after which the characters of all conversations are summed again."""
 
 ConversationKey = tuple[str | None, str | None, str | None, str]
 
 
 class KeySource(Protocol):
-    """Keys by tenant: `OriginKeys`, or a stand-in for it."""
+    """Keys by tenant, such as `OriginKeys`."""
 
     def current(self, tenant: str | None) -> bytes | None: ...
 
 
 class OriginTracker(Counted):
-    """Memories of conversations; the one not used longest makes room. Safe from any thread.
+    """Memories of conversations; the least recently used one makes room. Safe from any thread.
 
     Args:
-        keys: gives the keys; while there is none for a tenant, its events tell no arguments.
-        limits: bounds, of each conversation and of all together.
+        keys: supplies the keys; without a key for a tenant, its events have no arguments.
+        limits: of each conversation, and of all together.
         clock: for tests.
     """
 
@@ -51,18 +197,18 @@ class OriginTracker(Counted):
 
     @property
     def conversations(self) -> int:
-        """Conversations that are kept."""
+        """Number of conversations."""
         return len(self._conversations)
 
     def conversation(
         self, session: str, *, tenant: str | None = None, issuer: str | None = None, agent_id: str | None = None
     ) -> ArgumentOrigins:
-        """The memory of a conversation, a new one where it is not known.
+        """Return the memory of a conversation, a new one if it is unknown.
 
         Args:
             session: `session` of its events.
-            tenant: whose key hashes its values; None = the only one that this client sends for.
-            issuer, agent_id: of the agent, where sessions of several agents may have one name.
+            tenant: its key hashes the values; None = the only tenant that this client sends for.
+            issuer, agent_id: of the agent, if sessions of several agents may have the same name.
         """
         key = (tenant, issuer, agent_id, session)
         with self._lock:
@@ -75,8 +221,8 @@ class OriginTracker(Counted):
             return conversation
 
     def conversation_of(self, caller: Caller, session: str | None) -> ArgumentOrigins | None:
-        """The memory of a caller's conversation; None, and counted, where it names no session: values of different
-        conversations must not meet."""
+        """Return the memory of a caller's conversation. Without a session it is None, and counted, since values of
+        different conversations must not be mixed."""
         session = session or caller.session
         if not session:
             self._counters.increment("no_session")
@@ -84,7 +230,7 @@ class OriginTracker(Counted):
         return self.conversation(session, tenant=caller.tenant, issuer=caller.issuer, agent_id=caller.agent_id)
 
     def hash_arguments(self, caller: Caller, arguments: object) -> str | None:
-        """Hash of all arguments of a call, whatever its session; None where there is no key."""
+        """Return the hash of all arguments of a call, independent of its session; None without a key."""
         key = self._keys.current(caller.tenant)
         return None if key is None else exact_hash(arguments, keyed_fingerprint(key))
 
@@ -96,7 +242,7 @@ class OriginTracker(Counted):
             self._conversations.pop((tenant, issuer, agent_id, session), None)
 
     def count_failure(self) -> None:
-        """Count a call that could not be traced because of an error of ours."""
+        """Count a call that was not traced because of an error of ours."""
         self._counters.increment("failed")
 
     def _make_room(self) -> None:
@@ -111,7 +257,7 @@ class OriginTracker(Counted):
             self._counters.increment("forgotten")
 
     def _fingerprints(self, tenant: str | None) -> Callable[[], Fingerprint | None]:
-        """Hash function of one conversation: under the same key for `key_s`, so that its hashes stay comparable."""
+        """Return the hash function of one conversation. It keeps a key for `key_s`, so that hashes stay comparable."""
         fingerprint: Fingerprint | None = None
         expires_at = 0.0
 

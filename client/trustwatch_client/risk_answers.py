@@ -32,7 +32,7 @@ AnswerSource = Literal["service", "cache", "last_known", "fail_open"]
 
 
 class Question(msgspec.Struct, frozen=True):
-    """Agent whose risk is asked for. Without tenant or issuer the service searches those of the caller."""
+    """Agent to query. Without tenant or issuer the service searches those of the caller."""
 
     agent_id: str
     tenant: str | None = None
@@ -111,8 +111,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         concern: what the level is about: `compromise`, `malfunction` or `overreach`; None below `medium`, and from
             services of before concerns.
         evaluated_at, expires_at: UTC; None in an answer that the service did not give.
-        source: `service`; `cache`: given by the service up to `cache_s` ago; `last_known`: older, since no new one is
-            to be had; `fail_open`: nothing is known of the agent.
+        source: `service`; `cache`: from the service up to `cache_s` ago; `last_known`: older, since there is no
+            new one; `fail_open`: the service did not answer.
         age_s: seconds since the service gave it.
     """
 
@@ -218,7 +218,7 @@ def read_answers(body: bytes) -> list[Answer | ServiceProblem]:
     """Answers of `POST /v1/risk/query`, in the order of the questions.
 
     Raises:
-        msgspec.MsgspecError: it is none.
+        msgspec.MsgspecError: the reply is invalid.
     """
     return [
         msgspec.convert(item, _ProblemAnswer).problem if "problem" in item else msgspec.convert(item, Answer)
@@ -250,7 +250,7 @@ def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
 
 
 def classify_refusal(status: int, body: bytes) -> tuple[FailureCause, str]:
-    """Cause of a reply that is no answer, and what it says; no text of it but the code."""
+    """Return the cause and a text for a reply that is not an answer; the text quotes only its code."""
     problem = read_problem(body)
     said = f"HTTP {status} {problem.code}".strip()
     if status == 429:

@@ -1,48 +1,327 @@
-"""Requests to the service, each with an access token, over the caller's own HTTP client or one of ours."""
+"""Base of all clients of the service: requests with access tokens, over a given HTTP client or a separate one.
+
+Tokens come from a callable, or by OAuth client credentials (RFC 6749, RFC 7523).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Self, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
+from urllib.parse import quote_plus, urlsplit
 
 import httpx2
+import msgspec
 
-from .access_tokens import AccessTokens, AsyncTokenSource, TokenSource
-from .timing import Clock
+from .timing import Clock, SystemClock
+from .trust_errors import TokenFailed
 
 T = TypeVar("T")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+SendRequest = Callable[..., Awaitable[httpx2.Response]]
 
 RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
-"""A connection that ended under a request: a question may be asked again, once, within the same budget."""
+"""The connection ended during a request: a query is sent again, once, within the same budget."""
 _TOKEN_REFUSED = (401, 421)
-"""421: only a valid token may come under a name that the service does not know as its own."""
+"""421: the service does not know the host name, and accepts it only with a valid token."""
 _JSON_HEADERS = {"content-type": "application/json"}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def validate_url(url: str, *, insecure_http: bool = False) -> str:
+    """Return *url* without a trailing slash.
+
+    Raises:
+        ValueError: it is not an http(s) URL, or would send tokens in clear text to another machine.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise ValueError(f"{parts.hostname or 'the address'}: give a URL like https://trustwatch.example")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure_http:
+        raise ValueError(f"{parts.hostname}: http sends tokens in clear; use https, or insecure_http=True in a mesh")
+    return url.rstrip("/")
+
+
+def require_positive(settings: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be above 0")
+
+
+def require_not_negative(settings: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) >= 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must not be below 0")
+
+
+RENEWAL_SHARE = 0.8
+"""Share of its lifetime after which a token is renewed."""
+MIN_TOKEN_LIFETIME_S = 1.0
+TOKEN_TIMEOUT_S = 5.0
+
+
+class ClientAuthentication(Protocol):
+    """Authenticates the client at the token endpoint."""
+
+    def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
+        """Add the authentication to *form*, and return headers. *now*: seconds since 1970."""
+        ...
+
+
+class ClientSecret:
+    """A shared secret (RFC 6749 section 2.3.1).
+
+    Args:
+        secret: the shared secret; it is never shown.
+        method: `client_secret_basic` or `client_secret_post`.
+    """
+
+    def __init__(
+        self, secret: str, method: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    ) -> None:
+        if method not in ("client_secret_basic", "client_secret_post"):
+            raise ValueError(f"method is {method!r}; it is client_secret_basic or client_secret_post")
+        self._secret = secret
+        self._method = method
+
+    def __repr__(self) -> str:
+        return f"ClientSecret({self._method})"
+
+    def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:  # noqa: ARG002
+        if self._method == "client_secret_post":
+            form["client_id"], form["client_secret"] = client_id, self._secret
+            return {}
+        login = httpx2.BasicAuth(quote_plus(client_id), quote_plus(self._secret))
+        request = next(login.auth_flow(httpx2.Request("POST", token_url)))
+        return {"authorization": request.headers["authorization"]}
+
+
+class ClientCredentials:
+    """The client credentials grant.
+
+    Args:
+        token_url: the token endpoint; https, or http to this machine.
+        client_id: of the gateway or agent that calls Trustwatch.
+        authentication: `ClientSecret`, or `PrivateKeyJwt` of `trustwatch_client.assertion`.
+        scope: requested scopes, separated by spaces: `trust.score:read` to query risk, `trust.ingest` to send events.
+        audience, resource: sent if given (RFC 8707 defines `resource`; some servers expect `audience`).
+        insecure_http: allows http to another machine, for a service mesh that encrypts.
+
+    Raises:
+        ValueError: the URL would send secrets in plain text.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        client_id: str,
+        authentication: ClientAuthentication,
+        *,
+        scope: str = "trust.score:read trust.ingest",
+        audience: str | None = None,
+        resource: str | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self.token_url = validate_url(token_url, insecure_http=insecure_http)
+        self.client_id = client_id
+        self._authentication = authentication
+        self._form = {"grant_type": "client_credentials", "scope": scope}
+        self._form |= {name: value for name, value in (("audience", audience), ("resource", resource)) if value}
+
+    def request(self, now: float) -> tuple[dict[str, str], dict[str, str]]:
+        """Return form and headers of a token request at *now* (seconds since 1970)."""
+        form = dict(self._form)
+        return form, self._authentication.authenticate(self.client_id, self.token_url, form, now)
+
+
+class _TokenResponse(msgspec.Struct, frozen=True):
+    access_token: Annotated[str, msgspec.Meta(min_length=1)]
+    expires_in: float | str | None = None
+    token_type: str = "Bearer"  # noqa: S105 - the type of the token, not one
+
+
+class _CachedAccessToken(msgspec.Struct, frozen=True):
+    """A token, and when to renew it and when it expires, by the steady clock."""
+
+    token: str
+    renew_at: float
+    expires_at: float
+
+
+def _read_token_response(reply: httpx2.Response, now: float) -> _CachedAccessToken:
+    if reply.status_code != 200:
+        raise TokenFailed(f"the token endpoint answered HTTP {reply.status_code}: {_oauth_error(reply.content)}")
+    try:
+        granted = msgspec.json.decode(reply.content, type=_TokenResponse)
+        lifetime = 60.0 if granted.expires_in is None else float(granted.expires_in)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        raise TokenFailed("the token endpoint's answer has no access_token") from None
+    if granted.token_type.lower() != "bearer":
+        raise TokenFailed(f"the token endpoint returned a token of type {granted.token_type[:20]!r}; Bearer is needed")
+    lifetime = max(lifetime, MIN_TOKEN_LIFETIME_S)
+    return _CachedAccessToken(granted.access_token, now + RENEWAL_SHARE * lifetime, now + lifetime)
+
+
+def _oauth_error(body: bytes) -> str:
+    """Return the `error` code of a reply, without its description, which may repeat what was sent."""
+    try:
+        said = msgspec.json.decode(body).get("error", "")
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
+        return "no error code"
+    return said[:60] if isinstance(said, str) else "no error code"
+
+
+TokenSource = Callable[[], str] | ClientCredentials
+AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
+
+
+class AccessTokens:
+    """Tokens for the requests of one client. One task or thread fetches a token, and the others wait for it."""
+
+    def __init__(
+        self,
+        source: AsyncTokenSource,
+        clock: Clock,
+        request: SendRequest,
+        fetching: AbstractAsyncContextManager[object],
+        *,
+        waits: bool,
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._request = request
+        self._fetching = fetching
+        self._waits = waits
+        self._cached: _CachedAccessToken | None = None
+
+    async def get(self) -> str:
+        """Return a valid token. Raises TokenFailed."""
+        if not isinstance(self._source, ClientCredentials):
+            supplied = self._source()
+            in_time = self._waits and inspect.isawaitable(supplied)
+            return _require_token(await _supplied_in_time(supplied) if in_time else supplied)
+        if (token := self._fresh_token()) is not None:
+            return token
+        async with self._fetching:
+            if (token := self._fresh_token()) is not None:
+                return token
+            try:
+                form, headers = self._source.request(self._clock.wall())
+                url = self._source.token_url
+                reply = await self._request("POST", url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
+                self._cached = _read_token_response(reply, self._clock.steady())
+            except (httpx2.HTTPError, TokenFailed) as error:
+                if self._cached is not None and self._clock.steady() < self._cached.expires_at:
+                    return self._cached.token  # the old token is still valid
+                if isinstance(error, TokenFailed):
+                    raise
+                raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None
+            return self._cached.token
+
+    def discard_token(self, token: str) -> None:
+        """Forget *token*, which the service refused."""
+        cached = self._cached
+        if cached is not None and cached.token == token:
+            self._cached = None
+
+    def _fresh_token(self) -> str | None:
+        cached = self._cached
+        return cached.token if cached is not None and self._clock.steady() < cached.renew_at else None
+
+
+async def _supplied_in_time(token: Any) -> object:
+    """Await the token of a callable. Raises TokenFailed if it takes too long: callers would queue behind it."""
+    try:
+        async with asyncio.timeout(TOKEN_TIMEOUT_S):
+            return await token
+    except TimeoutError:
+        raise TokenFailed(f"the token callable returned nothing within {TOKEN_TIMEOUT_S:g} s") from None
+
+
+def _require_token(token: object) -> str:
+    if not isinstance(token, str) or not token:
+        raise TokenFailed(f"the token callable returned {type(token).__name__}; it must return a non-empty text")
+    return token
+
+
+class Counters:
+    """Counts by name, from any thread; they start at 0 and never fall."""
+
+    def __init__(self, *names: str) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
+
+    def increment(self, name: str, by: int = 1) -> None:
+        with self._lock:
+            self._counts[name] += by
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def as_dict(self) -> Mapping[str, int]:
+        """Return a copy."""
+        with self._lock:
+            return dict(self._counts)
+
+
+class Counted:
+    """Base of objects with counters."""
+
+    _counters: Counters
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the counters by name; docs/client.md lists them."""
+        return self._counters.as_dict()
+
+
+class BoundedCache(Generic[Key, Value]):
+    """Keeps at most *size* entries; the least recently used one makes room. Safe from any thread."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Key) -> Value | None:
+        """Return the value of *key*, which counts as a use; None if there is none."""
+        with self._lock:
+            if key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key]
+
+    def put(self, key: Key, value: Value) -> None:
+        """Store *value* under *key*."""
+        with self._lock:
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._size:
+                self._entries.popitem(last=False)
 
 
 class Requests:
     """Requests to the service, for threads and for asyncio."""
 
-    def __init__(self, request: Callable[..., Awaitable[httpx2.Response]], tokens: AccessTokens) -> None:
+    def __init__(self, request: SendRequest, tokens: AccessTokens) -> None:
         self._request = request
         self._tokens = tokens
 
     async def send(
-        self,
-        method: str,
-        url: str,
-        timeout_s: float,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
+        self, method: str, url: str, timeout_s: float, *, on_attempt: Callable[[], None] = lambda: None, **given: Any
     ) -> httpx2.Response:
         """Make one attempt; a token that the service refuses is forgotten. Raises TokenFailed, httpx2.HTTPError."""
         token = await self._tokens.get()
-        headers = {**(headers or {}), "authorization": f"Bearer {token}"}
-        reply = await self._request(method, url, content=body, headers=headers, params=params, timeout=timeout_s)
+        on_attempt()
+        headers = {**given.pop("headers", {}), "authorization": f"Bearer {token}"}
+        reply = await self._request(method, url, headers=headers, timeout=timeout_s, **given)
         if reply.status_code in _TOKEN_REFUSED:
             self._tokens.discard_token(token)
         return reply
@@ -50,28 +329,22 @@ class Requests:
     async def ask(
         self, url: str, question: bytes, timeout_s: float, on_attempt: Callable[[], None] = lambda: None
     ) -> httpx2.Response:
-        """POST JSON; a token that the service refuses, or a kept connection that it closed, is replaced once.
+        """POST JSON; retried once if the token is refused, or if the service closed a kept connection.
 
         Raises TokenFailed, httpx2.HTTPError.
         """
-        for last in (False, True):
-            token = await self._tokens.get()
-            on_attempt()
-            headers = _JSON_HEADERS | {"authorization": f"Bearer {token}"}
-            try:
-                reply = await self._request("POST", url, content=question, headers=headers, timeout=timeout_s)
-            except RETRYABLE_ERRORS:
-                if last:
-                    raise
-                continue
-            if reply.status_code not in _TOKEN_REFUSED or last:
+        given: dict[str, Any] = {"content": question, "headers": _JSON_HEADERS, "on_attempt": on_attempt}
+        try:
+            reply = await self.send("POST", url, timeout_s, **given)
+            if reply.status_code not in _TOKEN_REFUSED:
                 return reply
-            self._tokens.discard_token(token)
-        raise AssertionError("unreachable")
+        except RETRYABLE_ERRORS:
+            pass
+        return await self.send("POST", url, timeout_s, **given)
 
 
 class _ThreadLock:
-    """A lock of threads, as `async with` takes one."""
+    """A lock of threads for `async with`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,62 +356,29 @@ class _ThreadLock:
         self._lock.release()
 
 
-class ServiceConnection:
-    """Connections to the service, for threads. What `requests` has runs by `completed`.
+class ThreadClient(Counted):
+    """Base of the clients for threads. A `with` block closes them. Their coroutines are run by `completed`."""
 
-    Raises:
-        TypeError: *http* is of another library.
-    """
-
-    def __init__(self, token: TokenSource, clock: Clock, http: httpx2.Client | None) -> None:
-        if not isinstance(http, httpx2.Client | None):  # another library's errors would be taken for the token's
-            raise TypeError(f"http is {_type_name(http)}; it must be an httpx2.Client")
+    def __init__(
+        self, url: str, token: TokenSource, http: httpx2.Client | None, clock: Clock | None, *, insecure_http: bool
+    ) -> None:
+        self._url = validate_url(url, insecure_http=insecure_http)
+        self._clock = clock or SystemClock()
+        _check_type(http, httpx2.Client)
         self._owns_http = http is None
         self._http = http or httpx2.Client(trust_env=False)
-        self.requests = Requests(self._request, AccessTokens(token, clock, self._request, _ThreadLock(), waits=False))
+        self._requests = Requests(
+            self._request, AccessTokens(token, self._clock, self._request, _ThreadLock(), waits=False)
+        )
 
     async def _request(self, method: str, url: str, **given: Any) -> httpx2.Response:
         return self._http.request(method, url, **given)
 
-    def close(self) -> None:
-        """End the connections, unless the client is the caller's own."""
+    def close(self) -> object:
+        """Close the connections, unless the caller passed its own HTTP client."""
         if self._owns_http:
             self._http.close()
-
-
-class AsyncServiceConnection:
-    """`ServiceConnection` for one event loop."""
-
-    def __init__(self, token: AsyncTokenSource, clock: Clock, http: httpx2.AsyncClient | None) -> None:
-        if not isinstance(http, httpx2.AsyncClient | None):
-            raise TypeError(f"http is {_type_name(http)}; it must be an httpx2.AsyncClient")
-        self._owns_http = http is None
-        self._http = http or httpx2.AsyncClient(trust_env=False)
-        request = self._http.request
-        self.requests = Requests(request, AccessTokens(token, clock, request, asyncio.Lock(), waits=True))
-
-    async def close(self) -> None:
-        """End the connections, unless the client is the caller's own."""
-        if self._owns_http:
-            await self._http.aclose()
-
-
-def completed(work: Coroutine[Any, Any, T]) -> T:
-    """Result of a coroutine that waits for nothing: one over the HTTP client of threads, which blocks."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise AssertionError("it waits")
-
-
-class ClosedOnExit(ABC):
-    """Base of clients that a `with` block closes."""
-
-    @abstractmethod
-    def close(self) -> object:
-        """Release everything."""
+        return None
 
     def __enter__(self) -> Self:
         return self
@@ -147,12 +387,47 @@ class ClosedOnExit(ABC):
         self.close()
 
 
-class AsyncClosedOnExit(ABC):
-    """Base of clients that an `async with` block closes."""
+class LoopClient(Counted):
+    """Base of the clients for asyncio. An `async with` block closes them."""
 
-    @abstractmethod
+    def __init__(
+        self,
+        url: str,
+        token: AsyncTokenSource,
+        http: httpx2.AsyncClient | None,
+        clock: Clock | None,
+        *,
+        insecure_http: bool,
+    ) -> None:
+        self._url = validate_url(url, insecure_http=insecure_http)
+        self._clock = clock or SystemClock()
+        _check_type(http, httpx2.AsyncClient)
+        self._owns_http = http is None
+        self._http = http or httpx2.AsyncClient(trust_env=False)
+        request = self._http.request
+        self._requests = Requests(request, AccessTokens(token, self._clock, request, asyncio.Lock(), waits=True))
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task, which `close` cancels."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # asyncio complains about an error that is never read
+
     async def close(self) -> object:
-        """Release everything."""
+        """Cancel running requests, and close the connections unless the caller passed its own HTTP client."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._owns_http:
+            await self._http.aclose()
+        return None
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,5 +436,18 @@ class AsyncClosedOnExit(ABC):
         await self.close()
 
 
-def _type_name(given: object) -> str:
-    return f"{type(given).__module__}.{type(given).__qualname__}".replace("httpx._client.", "httpx.")
+def completed(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that never suspends, since its HTTP client blocks."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("the coroutine was suspended")
+
+
+def _check_type(http: object, kind: type) -> None:
+    """Raise TypeError for a client of another library: its errors would be taken for those of the token callable."""
+    if not isinstance(http, kind | None):
+        given = f"{type(http).__module__}.{type(http).__qualname__}".replace("httpx._client.", "httpx.")
+        raise TypeError(f"http is {given}; it must be an httpx2.{kind.__name__}")

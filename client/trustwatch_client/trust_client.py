@@ -1,4 +1,4 @@
-"""Risk look-up, for threads and for asyncio: what both share (cache, replies, fail mode), then the clients."""
+"""Risk look-up for threads and for asyncio: first the shared parts (cache, replies, fail mode), then the clients."""
 
 from __future__ import annotations
 
@@ -6,27 +6,36 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import httpx2
 import msgspec
 
-from .access_tokens import AsyncTokenSource, TokenSource
-from .bounded_cache import BoundedCache
-from .counters import Counted, Counters
-from .risk_answers import Answer, Question, ServiceProblem, classify_refusal, fail_open_answer, read_answers
-from .service_connection import (
-    AsyncClosedOnExit,
-    AsyncServiceConnection,
-    ClosedOnExit,
-    Requests,
-    ServiceConnection,
-    completed,
+from .risk_answers import (
+    UNKNOWN_POLICY,
+    Answer,
+    Question,
+    ServiceProblem,
+    TokenPolicy,
+    classify_refusal,
+    fail_open_answer,
+    read_answers,
 )
-from .settings import RiskSettings, validate_url
-from .timing import Clock, SystemClock, parse_retry_after
+from .service_connection import (
+    AsyncTokenSource,
+    BoundedCache,
+    Counters,
+    LoopClient,
+    Requests,
+    ThreadClient,
+    TokenSource,
+    completed,
+    require_not_negative,
+    require_positive,
+)
+from .timing import Clock, parse_retry_after
 from .trust_errors import FailureCause, TokenFailed, TrustUnavailable
 
 log = logging.getLogger("trustwatch_client")
@@ -49,6 +58,50 @@ LOOKUP_COUNTERS = (
 )
 
 
+FailMode = Literal["open", "closed", "last_known"]
+
+
+class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of risk look-ups.
+
+    Attributes:
+        fail_mode: what happens without an answer; it has no default. `open`: *unknown* with its policy, marked
+            `fail_open`. `closed`: `TrustUnavailable`. `last_known`: the last answer, if it is not older than
+            `last_known_s`, else as in `without_last_known`.
+        last_known_s: s, from 0.
+        without_last_known: `open` or `closed`.
+        budget_s: s, a look-up takes no longer than this; a late answer still reaches the cache.
+        request_timeout_s: s, a request may take so long, although its callers have left.
+        cache_s: s, for which an answer is cached, never past its `expires_at`; stale answers are not cached. 0 queries
+            each time. Changes of risk are seen as much later.
+        cache_size: answers kept; the least recently used one makes room.
+        accept_stale: false treats a `stale` answer as a missing one.
+        unknown_policy: the policy of *unknown* in open answers.
+        pause_s: s, for which no request is made after a failure, or as in `Retry-After`.
+        max_in_flight: agents queried at one time; more are `busy`.
+        workers: threads that send requests (`TrustClient`).
+    """
+
+    fail_mode: FailMode
+    last_known_s: float = 300.0
+    without_last_known: Literal["open", "closed"] = "closed"
+    budget_s: float = 0.05
+    request_timeout_s: float = 2.0
+    cache_s: float = 1.0
+    cache_size: int = 10_000
+    accept_stale: bool = True
+    unknown_policy: TokenPolicy = UNKNOWN_POLICY
+    pause_s: float = 0.5
+    max_in_flight: int = 1_000
+    workers: int = 4
+
+    def __post_init__(self) -> None:
+        if self.fail_mode not in ("open", "closed", "last_known"):
+            raise ValueError(f"fail_mode is {self.fail_mode!r}; it is open, closed or last_known")
+        require_positive(self, "budget_s", "request_timeout_s", "cache_size", "max_in_flight", "workers")
+        require_not_negative(self, "last_known_s", "cache_s", "pause_s")
+
+
 class LookupFailure(NamedTuple):
     """Failure of a look-up, with its cause."""
 
@@ -60,10 +113,10 @@ LookupResult = Answer | LookupFailure
 FlightT = TypeVar("FlightT")
 
 TIMED_OUT = LookupFailure("timeout", "no answer within the time budget")
-TOO_MANY_IN_FLIGHT = LookupFailure("busy", "too many questions on their way")
+TOO_MANY_IN_FLIGHT = LookupFailure("busy", "too many agents are queried at one time")
 INVALID_QUESTION = LookupFailure("refused", "ids have 1 to 2,048 characters, tenants and issuers at most that")
 CONNECTION_CHECK = Question("")
-"""Stands for the questions of a request that has none: a check of the connection."""
+"""Key of the result of a request without questions, which checks the connection."""
 
 
 class _CachedAnswer(NamedTuple):
@@ -72,114 +125,117 @@ class _CachedAnswer(NamedTuple):
     fresh_until: float
 
 
-class AnswerCache:
-    """Remembers answers, reads replies, and applies the fail mode. Safe from any thread."""
+class _Lookups:
+    """Parts that both clients share: remembered answers, replies, and the fail mode. Safe from any thread."""
 
-    def __init__(self, settings: RiskSettings, clock: Clock) -> None:
-        self.settings = settings
-        self.clock = clock
-        self.counters = Counters(*LOOKUP_COUNTERS)
+    _url: str
+    _clock: Clock
+    _requests: Requests
+
+    def _prepare(self, settings: RiskSettings) -> None:
+        self._settings = settings
+        self._counters = Counters(*LOOKUP_COUNTERS)
         self._answers: BoundedCache[Question, _CachedAnswer] = BoundedCache(settings.cache_size)
+        self._flights: dict[Question, Any] = {}
+        self._lock = threading.Lock()
         self._paused_until = -math.inf
         self._logged_causes: set[FailureCause] = set()
 
-    def cached_answer(self, question: Question) -> Answer | None:
-        """Answer that is still valid, if there is one."""
+    def _cached_answer(self, question: Question) -> Answer | None:
+        """Return an answer that is still valid, or None."""
         kept = self._answers.get(question)
-        now = self.clock.steady()
+        now = self._clock.steady()
         if kept is None or now >= kept.fresh_until:
             return None
-        self.counters.increment("cache")
+        self._counters.increment("cache")
         return msgspec.structs.replace(kept.answer, source="cache", age_s=now - kept.received_at)
 
-    def immediate_result(self, question: Question) -> LookupResult | None:
-        """Result that needs no request: an answer still valid, or the failure of an invalid question; else None."""
-        if (answer := self.cached_answer(question)) is not None:
+    def _immediate_result(self, question: Question) -> LookupResult | None:
+        """Return a valid cached answer, or the failure of an invalid question; None if a request is needed."""
+        if (answer := self._cached_answer(question)) is not None:
             return answer
         return None if _is_valid_question(question) else INVALID_QUESTION
 
-    def count_request(self) -> None:
-        """Count an attempt to ask the service."""
-        self.counters.increment("requests")
-
-    def plan(
+    def _plan(
         self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]
     ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT], list[Question]]:
-        """Sort questions by the way to their answer, so that each agent is asked for once, whoever asks."""
+        """Split questions into results, running requests, and questions to send, so that no agent is queried twice."""
         results: dict[Question, LookupResult] = {}
         flights: dict[Question, FlightT] = {}
         new: list[Question] = []
         for question in dict.fromkeys(questions):
-            if (result := self.immediate_result(question)) is not None:
+            if (result := self._immediate_result(question)) is not None:
                 results[question] = result
             elif (flight := in_flight.get(question)) is not None:
                 flights[question] = flight
-                self.counters.increment("joined")
+                self._counters.increment("joined")
             else:
                 new.append(question)
-        refused = self.pause_failure() if new else None
-        if refused is None and len(in_flight) + len(new) > self.settings.max_in_flight:
+        refused = self._pause_failure() if new else None
+        if refused is None and len(in_flight) + len(new) > self._settings.max_in_flight:
             refused = TOO_MANY_IN_FLIGHT
         if refused is not None:
             return results | dict.fromkeys(new, refused), flights, []
         return results, flights, new
 
-    def pause_failure(self) -> LookupFailure | None:
-        """Failure for questions during the pause after an error; None outside of it."""
-        if self.clock.steady() < self._paused_until:
-            return LookupFailure("paused", "it failed a moment ago")
+    def _pause_failure(self) -> LookupFailure | None:
+        """Return the failure that applies during the pause after an error; None outside of it."""
+        if self._clock.steady() < self._paused_until:
+            return LookupFailure("paused", "a request failed a moment ago")
         return None
 
-    def read_reply(
+    def _read_reply(
         self, questions: Sequence[Question], status: int, headers: Mapping[str, str], body: bytes
     ) -> dict[Question, LookupResult]:
         """Read a reply into one result for each question; answers are remembered."""
         if status != 200:
             cause, detail = classify_refusal(status, body)
-            # What is wrong with one question must not keep others from being asked.
+            # An invalid question must not delay others.
             pause = (
                 0.0
                 if status in _QUESTION_ERROR_STATUSES
-                else parse_retry_after(headers.get("retry-after"), self.clock.wall())
+                else parse_retry_after(headers.get("retry-after"), self._clock.wall())
             )
-            return self.record_failure(questions, cause, detail, pause)
+            return self._record_failure(questions, cause, detail, pause)
         try:
             replies = read_answers(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return self.record_failure(questions, "malformed", f"the reply is no risk answer: {error}")
+            return self._record_failure(questions, "malformed", f"the reply is not a risk answer: {error}")
         if len(replies) != len(questions):
-            return self.record_failure(questions, "malformed", f"{len(replies)} answers to {len(questions)} questions")
+            return self._record_failure(questions, "malformed", f"{len(replies)} answers to {len(questions)} questions")
         self._logged_causes.clear()
         return {
             question: self._accept_reply(question, reply) for question, reply in zip(questions, replies, strict=True)
         }
 
-    def record_failure(
+    def _record_failure(
         self, questions: Sequence[Question], cause: FailureCause, detail: str, pause_s: float | None = None
     ) -> dict[Question, LookupResult]:
-        """Record the failure of a whole request; no request is made for a moment."""
-        wait = self.settings.pause_s if pause_s is None else min(pause_s, MAX_PAUSE_S)
-        self._paused_until = self.clock.steady() + wait
-        if cause not in self._logged_causes:  # once until it works again: an outage must not flood the log
+        """Record the failure of a whole request, and pause."""
+        wait = self._settings.pause_s if pause_s is None else min(pause_s, MAX_PAUSE_S)
+        self._paused_until = self._clock.steady() + wait
+        if cause not in self._logged_causes:  # once per outage: it must not flood the log
             self._logged_causes.add(cause)
-            log.warning("no risk answers from Trustwatch: %s: %s; fail mode %s", cause, detail, self.settings.fail_mode)
+            log.warning(
+                "no risk answers from Trustwatch: %s: %s; fail mode %s", cause, detail, self._settings.fail_mode
+            )
         return dict.fromkeys(questions or (CONNECTION_CHECK,), LookupFailure(cause, detail))
 
-    def record_error(self, questions: Sequence[Question], error: Exception) -> dict[Question, LookupResult]:
+    def _record_error(self, questions: Sequence[Question], error: Exception) -> dict[Question, LookupResult]:
         """Record the failure of a request that raised *error*."""
         if isinstance(error, TokenFailed):
-            return self.record_failure(questions, "token", str(error))
+            return self._record_failure(questions, "token", str(error))
         if isinstance(error, httpx2.HTTPError):
-            return self.record_failure(questions, "network", type(error).__name__)
-        return self.record_failure(questions, "token", f"{type(error).__name__} while a token was asked for")
+            return self._record_failure(questions, "network", type(error).__name__)
+        return self._record_failure(questions, "token", f"the token callable raised {type(error).__name__}")
 
-    def raise_if_check_failed(self, results: Mapping[Question, LookupResult]) -> None:
+    def _raise_if_check_failed(self, results: Mapping[Question, LookupResult]) -> None:
         """Raise TrustUnavailable if a check of the connection failed."""
         if isinstance(failure := results.get(CONNECTION_CHECK), LookupFailure):
             raise TrustUnavailable(failure.cause, failure.detail, ())
 
-    def apply_fail_mode(self, questions: Sequence[Question], results: Mapping[Question, LookupResult]) -> list[Answer]:
-        """Answers in the order of *questions*, by the fail mode where there is none.
+    def _apply_fail_mode(self, questions: Sequence[Question], results: Mapping[Question, LookupResult]) -> list[Answer]:
+        """Return answers in the order of *questions*; the fail mode replaces those that are missing.
 
         Raises:
             TrustUnavailable: the fail mode is closed, and some have no answer.
@@ -191,33 +247,33 @@ class AnswerCache:
             if isinstance(result, LookupFailure)
         ]
         if lost:
-            self.counters.increment("fail_closed", len(lost))
+            self._counters.increment("fail_closed", len(lost))
             failure = lost[0][1]
             raise TrustUnavailable(failure.cause, failure.detail, tuple(question.agent_id for question, _ in lost))
         return [result for result in answers if isinstance(result, Answer)]
 
     def _apply_fail_mode_to_one(self, question: Question, result: LookupResult) -> LookupResult:
-        self.counters.increment("asked")
+        self._counters.increment("asked")
         if isinstance(result, Answer):
             return result
-        self.counters.increment(f"cause_{result.cause}")
-        mode = self.settings.fail_mode
+        self._counters.increment(f"cause_{result.cause}")
+        mode = self._settings.fail_mode
         if mode == "last_known":
             if (last_known := self._last_known_answer(question)) is not None:
-                self.counters.increment("last_known")
+                self._counters.increment("last_known")
                 return last_known
-            mode = self.settings.without_last_known
+            mode = self._settings.without_last_known
         if mode == "closed":
             return result
-        self.counters.increment("fail_open")
-        return fail_open_answer(question, self.settings.unknown_policy)
+        self._counters.increment("fail_open")
+        return fail_open_answer(question, self._settings.unknown_policy)
 
     def _last_known_answer(self, question: Question) -> Answer | None:
         kept = self._answers.get(question)
         if kept is None:
             return None
-        age = self.clock.steady() - kept.received_at
-        if age > self.settings.last_known_s:
+        age = self._clock.steady() - kept.received_at
+        if age > self._settings.last_known_s:
             return None
         return msgspec.structs.replace(kept.answer, source="last_known", age_s=age)
 
@@ -226,32 +282,50 @@ class AnswerCache:
             return LookupFailure("refused", f"{reply.code or reply.status}: {reply.detail}")
         answer = msgspec.structs.replace(reply, source="service", age_s=0.0)
         if answer.stale:
-            self.counters.increment("stale")
-            if not self.settings.accept_stale:
-                return LookupFailure("stale", "the service says that its answer is out of date")
-        self.counters.increment("service")
+            self._counters.increment("stale")
+            if not self._settings.accept_stale:
+                return LookupFailure("stale", "the service marked its answer as out of date")
+        self._counters.increment("service")
         self._store(question, answer)
         return answer
 
     def _store(self, question: Question, answer: Answer) -> None:
-        now, left = self.clock.steady(), 0.0
+        now, left = self._clock.steady(), 0.0
         if answer.expires_at is not None and not answer.stale:
-            left = answer.expires_at.timestamp() - self.clock.wall()
-        self._answers.put(question, _CachedAnswer(answer, now, now + min(self.settings.cache_s, left)))
+            left = answer.expires_at.timestamp() - self._clock.wall()
+        self._answers.put(question, _CachedAnswer(answer, now, now + min(self._settings.cache_s, left)))
 
+    def _start_requests(
+        self, questions: Sequence[Question], start: Callable[[Sequence[Question]], FlightT]
+    ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT]]:
+        """Start the requests that are needed; see `_plan` for the returned values."""
+        with self._lock:
+            results, flights, new = self._plan(questions, self._flights)
+            for at in range(0, len(new), MAX_QUESTIONS):
+                chunk = new[at : at + MAX_QUESTIONS]
+                started = dict.fromkeys(chunk, start(chunk))
+                flights |= started
+                self._flights |= started
+        return results, flights
 
-def query_body(questions: Sequence[Question]) -> bytes:
-    """Body of `POST /v1/risk/query`."""
-    return msgspec.json.encode({"agents": questions})
-
-
-def split_questions(questions: Sequence[Question]) -> list[Sequence[Question]]:
-    """Split questions by the service's bound for one request."""
-    return [questions[at : at + MAX_QUESTIONS] for at in range(0, len(questions), MAX_QUESTIONS)]
+    async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
+        """Request answers for *chunk*; raises nothing except when it is canceled."""
+        try:
+            if chunk and (failure := self._pause_failure()) is not None:  # it failed in the meantime
+                return dict.fromkeys(chunk, failure)
+            url, body = self._url + QUERY_PATH, msgspec.json.encode({"agents": chunk})
+            reply = await self._requests.ask(url, body, timeout_s, lambda: self._counters.increment("requests"))
+            return self._read_reply(chunk, reply.status_code, reply.headers, reply.content)
+        except Exception as error:  # anything that a token callable raises: the fail mode applies
+            return self._record_error(chunk, error)
+        finally:
+            with self._lock:
+                for question in chunk:
+                    self._flights.pop(question, None)
 
 
 def _is_valid_question(question: Question) -> bool:
-    """True if the service reads such a question: ids come from tokens, and a bad one must not spoil a whole request."""
+    """Return whether the service accepts the question: one bad id must not make a whole request fail."""
     texts = [text for text in (question.agent_id, question.tenant, question.issuer) if text is not None]
     try:
         return bool(question.agent_id) and all(
@@ -261,45 +335,22 @@ def _is_valid_question(question: Question) -> bool:
         return False
 
 
-class _Lookups(Counted):
-    """What both clients share."""
-
-    def __init__(self, url: str, settings: RiskSettings, clock: Clock | None, *, insecure_http: bool) -> None:
-        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
-        self._clock = clock or SystemClock()
-        self._answer_cache = AnswerCache(settings, self._clock)
-        self._counters = self._answer_cache.counters
-        self._settings = settings
-
-    async def _request_answers(
-        self, requests: Requests, chunk: Sequence[Question], timeout_s: float
-    ) -> dict[Question, LookupResult]:
-        """Request answers for *chunk*; never raises except when cancelled."""
-        try:
-            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
-                return dict.fromkeys(chunk, failure)
-            reply = await requests.ask(self._url, query_body(chunk), timeout_s, self._answer_cache.count_request)
-            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
-        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
-            return self._answer_cache.record_error(chunk, error)
-
-
-class TrustClient(_Lookups, ClosedOnExit):
-    """Looks risk up within a time budget; safe from any thread.
+class TrustClient(_Lookups, ThreadClient):
+    """Looks up risk within a time budget; safe from any thread.
 
     Args:
         url: of the service; https, or http to this machine.
-        token: gives an access token with scope `trust.score:read`: a callable, asked for each request, or
+        token: gives an access token with scope `trust.score:read`: a callable, called for each request, or
             `ClientCredentials`.
-        settings: cache, budget, and the fail mode, which must be named.
-        http: an httpx2 client of your own (proxy, certificates); it stays yours to close. Without one, neither proxies
-            nor other things of the environment are used.
+        settings: cache, budget, and the fail mode, which has no default.
+        http: your own httpx2 client (proxy, certificates), which you close. The default client ignores proxies and
+            other settings of the environment.
         clock: for tests.
-        insecure_http: allows http to another machine, for a mesh that encrypts by itself.
+        insecure_http: allows http to another machine, for a service mesh that encrypts.
 
     Raises:
-        ValueError: a setting or the URL is wrong.
-        TypeError: *http* is of another library.
+        ValueError: a setting or the URL is invalid.
+        TypeError: *http* is a client of another library.
     """
 
     def __init__(
@@ -312,14 +363,12 @@ class TrustClient(_Lookups, ClosedOnExit):
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        super().__init__(url, settings, clock, insecure_http=insecure_http)
-        self._connection = ServiceConnection(token, self._clock, http)
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._prepare(settings)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
-        self._requests_in_flight: dict[Question, Future[dict[Question, LookupResult]]] = {}
-        self._lock = threading.Lock()
 
     def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
-        """Risk of one agent, at most `budget_s` from now.
+        """Return the risk of one agent, after at most `budget_s`.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
@@ -327,66 +376,44 @@ class TrustClient(_Lookups, ClosedOnExit):
         return self.query([Question(agent_id, tenant, issuer)])[0]
 
     def query(self, questions: Sequence[Question]) -> list[Answer]:
-        """Risk of several agents, in the order of *questions*, all within one `budget_s`.
+        """Return the risk of several agents, in the order of *questions*, within one `budget_s`.
 
         Raises:
             TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
         """
         deadline = self._clock.steady() + self._settings.budget_s
-        results, flights = self._start_requests(questions)
+        results, flights = self._start_requests(questions, self._submit)
         for question, flight in flights.items():
             try:
                 results[question] = flight.result(max(0.0, deadline - self._clock.steady()))[question]
             except TimeoutError:
                 results[question] = TIMED_OUT
-        return self._answer_cache.apply_fail_mode(questions, results)
+        return self._apply_fail_mode(questions, results)
 
     def check(self, timeout_s: float = 10.0) -> None:
-        """Ask once without budget and fail mode, so that a wrong token, URL or binding shows at start. Warms
-        connections.
+        """Query once without budget and fail mode: a wrong token, URL or scope raises at start. Opens a connection.
 
         Raises:
             TrustUnavailable: with the cause.
         """
-        results = self._pool.submit(self._fetch_answers, (), timeout_s).result()
-        self._answer_cache.raise_if_check_failed(results)
+        self._raise_if_check_failed(self._submit((), timeout_s).result())
 
     def close(self) -> None:
-        """End threads and connections after the requests on their way, up to `request_timeout_s`."""
+        """End threads and connections after running requests, which take up to `request_timeout_s`."""
         self._pool.shutdown(cancel_futures=True)
-        self._connection.close()
+        super().close()
 
-    def _start_requests(
-        self, questions: Sequence[Question]
-    ) -> tuple[dict[Question, LookupResult], dict[Question, Future[dict[Question, LookupResult]]]]:
-        """Start the requests that are needed; see `AnswerCache.plan` for what is returned."""
-        with self._lock:
-            results, flights, new = self._answer_cache.plan(questions, self._requests_in_flight)
-            for chunk in split_questions(new):
-                flight = self._pool.submit(self._fetch_answers, chunk, self._settings.request_timeout_s)
-                flights |= dict.fromkeys(chunk, flight)
-                self._requests_in_flight |= dict.fromkeys(chunk, flight)
-        return results, flights
-
-    def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
-        """Request answers for *chunk*; never raises."""
-        try:
-            return completed(self._request_answers(self._connection.requests, chunk, timeout_s))
-        finally:
-            with self._lock:
-                for question in chunk:
-                    self._requests_in_flight.pop(question, None)
+    def _submit(self, chunk: Sequence[Question], timeout_s: float = 0.0) -> Future[dict[Question, LookupResult]]:
+        wait_s = timeout_s or self._settings.request_timeout_s
+        return self._pool.submit(lambda: completed(self._fetch_answers(chunk, wait_s)))
 
 
-QueryTask = asyncio.Task[dict[Question, LookupResult]]
-
-
-class AsyncTrustClient(_Lookups, AsyncClosedOnExit):
+class AsyncTrustClient(_Lookups, LoopClient):
     """`TrustClient` for asyncio; belongs to the event loop that first uses it.
 
     Args:
         url, settings, http, clock, insecure_http: as for `TrustClient`.
-        token: as there; the callable may be async.
+        token: as for `TrustClient`; the callable may be async.
     """
 
     def __init__(
@@ -399,65 +426,25 @@ class AsyncTrustClient(_Lookups, AsyncClosedOnExit):
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        super().__init__(url, settings, clock, insecure_http=insecure_http)
-        self._connection = AsyncServiceConnection(token, self._clock, http)
-        self._requests_in_flight: dict[Question, QueryTask] = {}
-        self._tasks: set[QueryTask] = set()
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._prepare(settings)
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
-        """Risk of one agent, at most `budget_s` from now.
-
-        Raises:
-            TrustUnavailable: there is no answer, and the fail mode is closed.
-        """
+        """Like `TrustClient.risk`. Raises TrustUnavailable."""
         return (await self.query([Question(agent_id, tenant, issuer)]))[0]
 
     async def query(self, questions: Sequence[Question]) -> list[Answer]:
-        """Risk of several agents, in the order of *questions*, all within one `budget_s`.
-
-        Raises:
-            TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
-        """
-        results, flights = self._start_requests(questions)
+        """Like `TrustClient.query`. Raises TrustUnavailable."""
+        results, flights = self._start_requests(
+            questions, lambda chunk: self._start(self._fetch_answers(chunk, self._settings.request_timeout_s))
+        )
         if flights:
             await asyncio.wait(set(flights.values()), timeout=self._settings.budget_s)
         for question, flight in flights.items():
             landed = flight.done() and not flight.cancelled()
             results[question] = flight.result()[question] if landed else TIMED_OUT
-        return self._answer_cache.apply_fail_mode(questions, results)
+        return self._apply_fail_mode(questions, results)
 
     async def check(self, timeout_s: float = 10.0) -> None:
-        """As `TrustClient.check`.
-
-        Raises:
-            TrustUnavailable: with the cause.
-        """
-        self._answer_cache.raise_if_check_failed(await self._fetch_answers((), timeout_s))
-
-    async def close(self) -> None:
-        """Cancel requests on their way and end connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._connection.close()
-
-    def _start_requests(
-        self, questions: Sequence[Question]
-    ) -> tuple[dict[Question, LookupResult], dict[Question, QueryTask]]:
-        """Start the requests that are needed; see `AnswerCache.plan` for what is returned."""
-        results, flights, new = self._answer_cache.plan(questions, self._requests_in_flight)
-        for chunk in split_questions(new):
-            task = asyncio.create_task(self._fetch_answers(chunk, self._settings.request_timeout_s))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            flights |= dict.fromkeys(chunk, task)
-            self._requests_in_flight |= dict.fromkeys(chunk, task)
-        return results, flights
-
-    async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
-        """Request answers for *chunk*; never raises except when cancelled."""
-        try:
-            return await self._request_answers(self._connection.requests, chunk, timeout_s)
-        finally:
-            for question in chunk:
-                self._requests_in_flight.pop(question, None)
+        """Like `TrustClient.check`. Raises TrustUnavailable."""
+        self._raise_if_check_failed(await self._fetch_answers((), timeout_s))

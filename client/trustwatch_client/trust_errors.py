@@ -19,9 +19,9 @@ FailureCause = Literal[
 """Cause of a missing answer.
 
 timeout: not within the time budget; network: no connection, or it broke; throttled: 429; server_error: 5xx; refused:
-another 4xx, or the agent's id is ambiguous; malformed: no answer that can be read; token: none to be
-had; busy: too many questions on their way; paused: it failed a moment ago and is not asked yet; stale: out of date, and
-not accepted.
+another 4xx, or the agent's id is ambiguous; malformed: an unreadable answer; token: no token
+could be fetched; busy: too many agents are queried at one time; paused: a request failed a moment ago; stale: out of
+date, and not accepted.
 """
 
 
@@ -49,11 +49,11 @@ class TokenFailed(TrustError):
 
 
 class OriginKeyUnavailable(TrustError):
-    """The service gave no key for the origins of arguments; events go on without them. The text holds no secret."""
+    """The service issued no key for the origins of arguments; events are sent without them. The text has no secret."""
 
 
 class ContentRefused(TrustError, ValueError):
-    """An event holds what no audit event may hold: a token, a credential, a body. Its text names where, never what."""
+    """An event has a token, a credential or a body, which no audit event may have. The text names only its place."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"event refused: {path} {reason}; audit events hold no tokens, credentials or bodies")

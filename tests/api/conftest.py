@@ -37,7 +37,7 @@ from trustwatch.api.service.assembly import drop_cached_answers, make_decision_p
 from trustwatch.api.service.http_server import guarded_protocol
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
-from trustwatch.api.settings.reloading import ReloadStatus
+from trustwatch.api.settings.effective import ReloadStatus
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import TenantSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings

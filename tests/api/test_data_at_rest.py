@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from trustwatch.api.data_at_rest import close_existing_data
 from trustwatch.api.file_access import closed_bits, restrict_new_files
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.errors import ConfigError
 
 

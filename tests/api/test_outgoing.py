@@ -24,14 +24,13 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.console.openid_provider import OpenIdProvider
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.settings.access_settings import IssuerSettings, VerificationSettings
-from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings
 from trustwatch.api.settings.enforcement_settings import (
     GatewayIssuerSettings,
     GatewaySettings,
     IntrospectionServerSettings,
 )
-from trustwatch.api.settings.service_settings import OutgoingSettings
-from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
+from trustwatch.api.settings.service_settings import ConsoleGrantSettings, ConsoleOidcSettings, OutgoingSettings
+from trustwatch.api.settings.shared_signals_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.errors import ConfigError
@@ -45,8 +44,7 @@ from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.records.security_events import POLL_METHOD
 from trustwatch_client import TrustUnavailable
-from trustwatch_client.settings import RiskSettings
-from trustwatch_client.trust_client import TrustClient
+from trustwatch_client.trust_client import RiskSettings, TrustClient
 
 from ..support.alert_receiver import ALERTS, outgoing, target
 from ..support.mutual_tls import CertificateAuthority

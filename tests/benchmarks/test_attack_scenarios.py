@@ -17,7 +17,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, SimulationSettings
 
 Played = list[tuple[dict[str, Any], int, int]]
 """Events of an attack: JSON, event label, milliseconds since the start."""

@@ -41,7 +41,7 @@ SECRET_TEXT = "the account number is 4711"
 
 
 class Clerk(AgentExecutor):
-    """Completes what it is asked; breaks when told to."""
+    """Completes requests, and fails on demand."""
 
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         assert context.message is not None
@@ -169,7 +169,6 @@ def test_a_stream_is_one_event_too(make: Callable[..., GuardedA2aAgent]) -> None
 
 
 def test_other_methods_and_errors(make: Callable[..., GuardedA2aAgent]) -> None:
-    """The error is the agent's, and reaches it as it did before."""
     world = make(ScriptedAnswer(CALM))
 
     async def work(client: Client) -> None:
@@ -228,7 +227,6 @@ def test_who_names_no_agent_passes_untold(make: Callable[..., GuardedA2aAgent]) 
 
 
 def test_every_method_of_the_sdk_is_watched() -> None:
-    """A new one in the interface would pass unseen."""
     from a2a.server.request_handlers import RequestHandler
     from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
 
@@ -256,7 +254,6 @@ METHODS_OF_0_3: dict[str, dict[str, Any]] = {
 
 
 def test_a_contained_agent_is_refused_each_method_of_both_versions_and_batches() -> None:
-    """What is not refused by us does not exist for the SDK: batches, and names in other letters."""
     world = GuardedA2aAgent("JSONRPC", ScriptedAnswer(DENY), CLAIMS)
     builder = Verified()
     app = Starlette(routes=create_jsonrpc_routes(world.handler, "/", builder, enable_v0_3_compat=True))
@@ -290,7 +287,6 @@ def test_a_contained_agent_is_refused_each_method_of_both_versions_and_batches()
 @pytest.mark.parametrize("binding", BINDINGS)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
-    """What this agent answered is found in what it is asked next in the same context, and nowhere else."""
     world = GuardedA2aAgent(binding, None, CLAIMS, origins=OriginTracker(FixedKeys()), untrusted=True)
 
     async def work(client: Client) -> None:
@@ -317,7 +313,6 @@ def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
 
 
 def test_data_and_names_of_files_are_traced() -> None:
-    """Each kind of part under its name; what a file holds is not read."""
     world = GuardedA2aAgent("JSONRPC", None, CLAIMS, origins=OriginTracker(FixedKeys()))
 
     async def work(client: Client) -> None:
@@ -352,7 +347,6 @@ def test_data_and_names_of_files_are_traced() -> None:
 def test_a_message_is_asked_about_before_it_is_answered(
     binding: str, streaming: bool, verdict: CallVerdict | None, refused: str, counted: str | None
 ) -> None:
-    """Reads are not; in shadow mode the message passes, and is counted. What we refused is our doing."""
     judge = ScriptedJudge(verdict)
     world = GuardedA2aAgent(binding, None, CLAIMS, calls=judge)
 
@@ -408,7 +402,6 @@ def test_a_question_tells_where_parts_of_the_message_came_from() -> None:
 
 
 def test_a_question_binds_an_approval_to_the_message() -> None:
-    """Sent again it has another id; of a conversation's first message no origin is told."""
     judge = ScriptedJudge(CallVerdict("deny", allow=False))
     world = GuardedA2aAgent("JSONRPC", None, CLAIMS, calls=judge, origins=OriginTracker(FixedKeys()))
 

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from trustwatch_client import ClientCredentials, ClientSecret, RiskSettings, TrustUnavailable, access_tokens
+from trustwatch_client import ClientCredentials, ClientSecret, RiskSettings, TrustUnavailable, service_connection
 from trustwatch_client.assertion import ASSERTION_TYPE, PrivateKeyJwt
 
 from ..support.client_doubles import Clock, Reply, Request, Scripted
@@ -158,8 +158,7 @@ def test_secrets_never_travel_in_clear() -> None:
 
 
 def test_a_callable_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else every question about a call would leave one that waits for ever."""
-    monkeypatch.setattr(access_tokens, "TOKEN_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(service_connection, "TOKEN_TIMEOUT_S", 0.01)
 
     async def hang() -> str:
         await asyncio.Event().wait()
@@ -167,7 +166,7 @@ def test_a_callable_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def ask() -> None:
         async with httpx2.AsyncClient() as http:
-            await access_tokens.AccessTokens(hang, Clock(), http.request, asyncio.Lock(), waits=True).get()
+            await service_connection.AccessTokens(hang, Clock(), http.request, asyncio.Lock(), waits=True).get()
 
-    with pytest.raises(access_tokens.TokenFailed, match=r"nothing within 0\.01 s"):
+    with pytest.raises(service_connection.TokenFailed, match=r"nothing within 0\.01 s"):
         asyncio.run(ask())

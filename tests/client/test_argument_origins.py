@@ -1,4 +1,4 @@
-"""Origins of arguments: found in every spelling, unseen where nothing held them, bounded, and without content."""
+"""Origins of arguments: found in every spelling, else unseen, bounded, and without content."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from trustwatch_client.argument_origins import (
     OriginLimits,
     keyed_fingerprint,
 )
-from trustwatch_client.counters import Counters
 from trustwatch_client.events import EventArgument
+from trustwatch_client.service_connection import Counters
 
 KEY = b"k" * 32
 WORDS = [f"{a}{b}" for a in ("lorem", "ipsum", "dolor", "amet", "sit") for b in ("a", "er", "ing", "ful", "ance", "ed")]
@@ -128,7 +128,6 @@ def test_a_part_of_a_longer_value_is_not_that_value(value: object) -> None:
 
 
 def test_prompt_before_system_before_the_earliest_result() -> None:
-    """What the user asked for is the user's, also where a mail says the same; of results the first one counts."""
     memory = after_mail("acct-1001 acct-1002 acct-1003")
     memory.finish_call(memory.start_call("search", {}), "acct-1003")
     memory.add_system("acct-1002")
@@ -150,7 +149,6 @@ def test_what_the_agent_made_up_stays_unseen_when_a_tool_echoes_it() -> None:
 
 @pytest.mark.parametrize("words", [12, 40, 400, 1500])
 def test_a_copied_text_is_a_part(words: int) -> None:
-    """A text that is mostly somebody else's, with words of the agent's own around it and other blanks."""
     mail = prose(words)
     copied = f"Hello, {mail.upper()}\n\n Bye"
     memory = after_mail(f"Subject: x\n\n{prose(300, 2)}\n{mail}\n{prose(300, 3)}")
@@ -162,7 +160,6 @@ def test_a_copied_text_is_a_part(words: int) -> None:
 
 
 def test_a_copied_text_without_blanks_is_a_part() -> None:
-    """Scripts that write words without blanks between them."""
     draw = random.Random(5)
     mail = "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(900))
     memory = after_mail(f"件名\n{mail}")
@@ -172,7 +169,6 @@ def test_a_copied_text_without_blanks_is_a_part() -> None:
 
 
 def test_values_inside_a_text_have_entries_of_their_own() -> None:
-    """Targets inside of what the agent wrote itself: addresses, hosts, accounts, the name of a file."""
     memory = after_mail("eve@evil.example, https://evil.example/in, DE89 3704 0044 0532 0130 00, plans-q3.txt")
 
     found = told(
@@ -258,7 +254,6 @@ def test_without_a_key_nothing_is_told_and_memory_goes_on() -> None:
 
 
 def test_names_that_may_be_content_are_not_told() -> None:
-    """Parameters have names; keys of objects, and whatever a model makes up as a name, may be what nobody may see."""
     memory = origins()
 
     found = told(
@@ -271,7 +266,6 @@ def test_names_that_may_be_content_are_not_told() -> None:
 
 
 def test_of_many_arguments_those_from_results_are_told() -> None:
-    """An event is bounded; nobody hides a value by adding others."""
     counters = Counters(*ORIGIN_COUNTERS)
     memory = origins(OriginLimits(sent=3), counters)
     memory.add_prompt(" ".join(f"ask-{number}" for number in range(90)))
@@ -309,7 +303,6 @@ def test_old_results_make_room_and_the_prompt_stays() -> None:
 
 
 def test_many_words_of_results_do_not_push_the_prompt_out() -> None:
-    """Neither by their characters nor by their number, nor by that of texts; what comes again is kept once."""
     counters = Counters(*ORIGIN_COUNTERS)
     memory = origins(OriginLimits(characters=20_000), counters)
     for number in range(300):
@@ -353,7 +346,6 @@ VALUES = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["prompt", "system", "call"]), VALUES, VALUES), max_size=12))
 def test_nothing_breaks_bounds_hold_and_the_service_takes_it(steps: list[tuple[str, Any, Any]]) -> None:
-    """Whatever is told: memory stays bounded and what is sent fits the schema."""
     limits = OriginLimits(characters=600, made_up=20, sent=8, argument_values=16, argument_characters=400)
     memory = origins(limits)
     for kind, value, result in steps:

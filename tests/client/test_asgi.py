@@ -89,7 +89,7 @@ CLAIMS = {
 
 
 class Authenticated:
-    """The app's own authentication: whoever comes with the header has been verified."""
+    """The app's own authentication, which trusts a header."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -174,7 +174,6 @@ def test_bytes_are_counted_and_bodies_are_not_read() -> None:
     [("/orders/7", 404, "error"), ("/orders/8", 403, "denied"), ("/orders/9", 500, "error"), ("/none", 404, "error")],
 )
 def test_outcomes_are_those_of_gateways_logs(path: str, status: int, outcome: str) -> None:
-    """The app's own denials are the agent's doing."""
     app, told, _ = build()
 
     assert ask(app, "GET", path).status_code == status
@@ -352,7 +351,6 @@ def test_paths_without_a_router_lose_what_varies(path: str, action: str) -> None
 
 
 def test_claims_name_the_current_actor() -> None:
-    """RFC 8693: earlier actors inform and decide nothing."""
     nested = {"sub": "jo", "client_id": "gw", "act": {"sub": "worker", "act": {"sub": "orchestrator"}}}
     found = caller_from_claims(nested, tenant="acme")
 
@@ -411,8 +409,6 @@ def test_whom_the_level_refuses_nobody_asks_about() -> None:
 
 @pytest.mark.parametrize(("approved", "status", "questions"), [({"orders:write"}, 200, 0), (set(), 401, 0)])
 def test_what_a_person_has_approved_nobody_asks_about(approved: set[str], status: int, questions: int) -> None:
-    """The service would ask for a person again, since the level is as it was."""
-
     async def of_the_agent(_: Caller) -> set[str]:
         return approved
 
@@ -476,7 +472,6 @@ def make_mail_app() -> FastAPI:
     ],
 )
 def test_a_question_tells_where_values_of_query_and_body_came_from(body: dict[str, Any], name: str) -> None:
-    """The app still has the whole body, and no value leaves."""
     judge, told = ScriptedJudge(CallVerdict("allow", allow=True)), RecordingSender()
     middle = TrustMiddleware(
         make_mail_app(),
@@ -589,7 +584,6 @@ def test_origins_do_not_need_questions() -> None:
 
 
 def test_a_body_that_is_too_long_reaches_the_app_whole() -> None:
-    """It is read ahead in part, and in many messages."""
     judge = ScriptedJudge(CallVerdict("allow", allow=True))
     middle = TrustMiddleware(make_mail_app(), caller=talking, calls=judge, origins=OriginTracker(FixedKeys()))
 

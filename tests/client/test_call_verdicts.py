@@ -1,4 +1,4 @@
-"""Questions about calls over HTTP: what is sent, what comes back, and what holds without an answer."""
+"""Verdicts on calls over HTTP: requests, answers, and fail modes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,6 @@ def test_what_is_asked_and_answered() -> None:
 
 
 def test_a_call_says_what_it_knows_itself_and_the_caller_the_rest() -> None:
-    """For whom, for which task and with which token; what the call says itself stays."""
     me = msgspec.structs.replace(BOT, principal="jo", task="desk", delegation=("boss",), token_id="sha256:1")
     known = Call(action="pay", type="a2a.message", task="books", principal=EventPrincipal(id="ann"))
     bodies: list[dict[str, Any]] = []
@@ -178,8 +177,6 @@ def test_the_fail_mode_holds_without_an_answer_and_is_counted(
 
 
 def test_without_a_token_the_fail_mode_holds_too() -> None:
-    """A source of tokens that breaks takes no call of the agent with it, where that is wanted."""
-
     def broken() -> str:
         raise RuntimeError("no key")
 
@@ -216,7 +213,6 @@ MORE: dict[str, Any] = {
 
 
 def test_threads_and_loops_ask_alike(make_verdicts: Callable[..., Any], server: Scripted) -> None:
-    """Over real HTTP: the same question, and the same verdict."""
     server.answer = lambda _: Reply(200, STEP_UP)
     verdicts = make_verdicts(server.url, lambda: "token", fail_mode="closed", budget_s=5.0)
 
@@ -288,7 +284,6 @@ def test_the_fail_mode_holds_in_both_forms(
 
 
 def test_many_threads_ask_at_once(server: Scripted) -> None:
-    """Each has its own verdict, also where there are more of them than workers."""
     server.answer = lambda request: Reply(200, {"decision": "deny", "allow": False, "reason": request.json["action"]})
     with (
         CallVerdicts(server.url, lambda: "token", fail_mode="closed", budget_s=20.0, workers=3) as verdicts,

@@ -1,6 +1,6 @@
-"""A mapping that forgets what was used least recently."""
+"""The cache evicts its least recently used entry."""
 
-from trustwatch_client.bounded_cache import BoundedCache
+from trustwatch_client.service_connection import BoundedCache
 
 
 def test_the_least_recently_used_entry_makes_room():

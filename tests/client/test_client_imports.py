@@ -46,7 +46,6 @@ def loaded(module: str, folder: Path) -> set[str]:
 
 
 def test_the_server_stays_out(tmp_path: Path) -> None:
-    """In a fresh interpreter, since this one has it all."""
     found = loaded("trustwatch_client", tmp_path)
 
     assert "trustwatch_client.trust_client" in found
@@ -55,7 +54,6 @@ def test_the_server_stays_out(tmp_path: Path) -> None:
 
 
 def test_the_event_comes_without_the_http_client(tmp_path: Path) -> None:
-    """The service reads its declaration in processes that call nobody."""
     found = loaded("trustwatch_client.events", tmp_path)
 
     assert "msgspec" in found

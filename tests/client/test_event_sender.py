@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from trustwatch_client import AsyncEventSender, AuditEvent, ContentRefused, SenderSettings
-from trustwatch_client.events import EventAgent, encode_event
+from trustwatch_client.events import EventAgent
 from trustwatch_client.timing import backoff, parse_retry_after
 
 from ..support.client_doubles import Reply, Scripted
@@ -68,7 +68,6 @@ def test_batches_are_bounded_in_bytes(server: Scripted, make_sender: Make) -> No
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 401, 403, 408])
 def test_an_attempt_that_failed_is_repeated_with_the_same_ids(server: Scripted, make_sender: Make, status: int) -> None:
-    """So that what the service did take is a duplicate there, and no new event."""
     server.then(Reply(status), Reply(status))
     sender = make_sender(server.url, token, settings())
     name = sender.send(event())
@@ -119,7 +118,6 @@ def test_the_oldest_make_room_and_are_counted(server: Scripted, make_sender: Mak
 
 
 def test_sending_never_waits(server: Scripted, make_sender: Make) -> None:
-    """The service hangs; the request path does not notice."""
     server.answer = lambda request: Reply(500, wait_s=1.0)
     sender = make_sender(server.url, token, settings(linger_s=0.0))
     sender.send(event())
@@ -134,7 +132,6 @@ def test_sending_never_waits(server: Scripted, make_sender: Make) -> None:
 
 
 def test_a_body_that_is_too_large_is_halved(server: Scripted, make_sender: Make) -> None:
-    """Order is kept; a single event that is too large is given up."""
     calm = server.calm
     server.answer = lambda request: (
         Reply(413) if len(request.lines) > 2 or request.lines[0]["action"] == "act-3" else calm(request)
@@ -169,7 +166,6 @@ def test_what_is_rejected_is_counted_and_not_repeated(
 
 
 def test_closing_sends_what_is_left(server: Scripted, make_sender: Make) -> None:
-    """Without waiting for company."""
     sender = make_sender(server.url, token, settings(linger_s=30.0))
     sender.send(event())
 
@@ -223,7 +219,6 @@ async def close_behind_a_swallowed_cancellation(url: str) -> int:
 
 
 def test_an_async_sender_closes_whatever_becomes_of_its_cancellation(server: Scripted) -> None:
-    """`asyncio.wait_for` of Python 3.11 swallows one now and then: the task went on for ever, and `close` waited."""
     server.answer = lambda request: Reply(503)
     assert asyncio.run(close_behind_a_swallowed_cancellation(server.url)) == 1
 
@@ -277,16 +272,6 @@ def test_backoff_grows_up_to_its_bound_and_spreads() -> None:
 )
 def test_retry_after_is_a_number_or_a_date(said: str, seconds: float | None) -> None:
     assert parse_retry_after(said, NOW.timestamp()) == seconds
-
-
-def test_encoding_is_quick_enough_for_a_request_path() -> None:
-    """A plain bound that catches a mistake, not a benchmark."""
-    encode_event(event())
-    began = time.perf_counter()
-    for number in range(1_000):
-        encode_event(event(number, session="s", tenant="acme"))
-
-    assert time.perf_counter() - began < 1.0
 
 
 @pytest.mark.parametrize(

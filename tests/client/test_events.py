@@ -34,12 +34,10 @@ def event(**members: Any) -> AuditEvent:
 
 
 def test_the_event_is_declared_once() -> None:
-    """The service decodes what a client encodes."""
     assert theirs.NativeEvent is ours.AuditEvent
 
 
 def test_the_marks_of_our_own_doing_are_the_services() -> None:
-    """What a refusal is told as is left out of behaviour."""
     assert ours.DENIED_BY_TRUST in columns.OWN_DENIALS
     assert ours.TRUST_UNAVAILABLE in columns.OWN_OUTAGES
 
@@ -102,7 +100,6 @@ SECRETS = [
     ],
 )
 def test_secrets_are_refused_wherever_they_are(members: Any, secret: str) -> None:
-    """And the refusal does not repeat them."""
     with pytest.raises(ContentRefused) as raised:
         encode_event(event(**members(secret)))
 
@@ -148,7 +145,6 @@ def test_what_only_sounds_like_it_is_taken(members: dict[str, Any]) -> None:
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=60))
 def test_any_short_name_is_either_read_by_the_service_or_refused(name: str) -> None:
-    """Nothing is sent that the service can not decode."""
     try:
         _, raw = encode_event(event(action=name, session=name))
     except ContentRefused:
@@ -173,6 +169,5 @@ def test_any_short_name_is_either_read_by_the_service_or_refused(name: str) -> N
     ],
 )
 def test_what_is_no_event_is_refused_here(members: dict[str, Any]) -> None:
-    """The one who made it learns of it, and not a dead letter."""
     with pytest.raises(ValueError, match="refused"):
         encode_event(event(**members))

@@ -1,4 +1,4 @@
-"""A client of the caller's own must be of the library whose errors are known, and that shows at start."""
+"""A given HTTP client must be of httpx2, whose errors are handled; else the constructor raises."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ ASYNC: dict[str, Callable[..., object]] = {
 
 @pytest.mark.parametrize("name", THREADS)
 def test_a_client_of_threads(name: str) -> None:
-    """The predecessor's client raises errors of another library, and one of asyncio cannot be called."""
     with httpx.Client() as old, pytest.raises(TypeError, match=r"http is httpx\.Client; it must be an httpx2\.Client"):
         THREADS[name](old)
     with pytest.raises(TypeError, match=r"httpx2.*AsyncClient; it must be an httpx2\.Client"):
@@ -55,8 +54,6 @@ def test_a_client_of_threads(name: str) -> None:
 
 @pytest.mark.parametrize("name", ASYNC)
 def test_a_client_of_asyncio(name: str) -> None:
-    """As for threads."""
-
     async def work() -> None:
         async with httpx.AsyncClient() as old:
             with pytest.raises(TypeError, match=r"http is httpx\.AsyncClient; it must be an httpx2\.AsyncClient"):
@@ -68,7 +65,6 @@ def test_a_client_of_asyncio(name: str) -> None:
 
 
 def test_a_client_that_is_given_stays_open() -> None:
-    """It is the caller's to close."""
     with httpx2.Client() as http:
         client = TrustClient(URL, token, RISK, http=http)
         client.close()

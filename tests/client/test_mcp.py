@@ -118,8 +118,6 @@ def test_a_tool_call_is_one_event(mode: str) -> None:
 
 
 def test_single_tools_can_have_resources_of_their_own_kind() -> None:
-    """What is named is told, and judged, by type and place; other requests keep the kind that all tools have."""
-
     def resource(ctx: Any) -> EventResource | None:
         named = {"balance": EventResource(type="account"), "pay": EventResource(type="payee", external=True)}
         return named.get((ctx.params or {}).get("name"))
@@ -226,7 +224,6 @@ def test_who_names_no_agent_passes_untold_if_the_server_says_so() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("token", "agent"), [("agent-7", "agent-7"), ("agent-delegated", "sub-agent")])
 def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mode: str) -> None:
-    """And nothing of the token but a fingerprint of its id is told."""
     world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
@@ -255,7 +252,6 @@ def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mo
 def test_a_token_that_is_bound_to_something_is_no_bearer_token(
     monkeypatch: pytest.MonkeyPatch, cnf: dict[str, str], without_caller: str
 ) -> None:
-    """The SDK asks for no proof: who stole the token would be its agent."""
     world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True, without_caller=without_caller)
     app = world.server.streamable_http_app()
     verify = Verifier.verify_token
@@ -299,7 +295,7 @@ def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
 
 
 class FixedKeys:
-    """One key for everybody."""
+    """One key for all tenants."""
 
     def current(self, tenant: str | None) -> bytes | None:
         return (tenant or "").encode().ljust(32, b"k")
@@ -360,7 +356,6 @@ SECRET = "and tell nobody of the merger with Globex before the end of May"
 
 @pytest.mark.parametrize("mode", MODES)
 def test_arguments_are_traced_through_a_real_conversation(mode: str) -> None:
-    """Out of a mail, out of what was looked up by a name of that mail, out of the server's prompt, and made up."""
     world = TracingMcpServer()
 
     async def work(client: Client) -> None:
@@ -470,7 +465,6 @@ def test_a_call_that_fails_is_traced_too() -> None:
     ],
 )
 def test_a_call_is_asked_about_before_it_is_made(verdict: CallVerdict, refused: str, counted: str | None) -> None:
-    """Tools alone; in shadow mode the call passes, and is counted. What we refused is our doing."""
     judge = ScriptedJudge(verdict)
     world = GuardedMcpServer(calls=judge)
 
@@ -494,7 +488,6 @@ def test_a_call_is_asked_about_before_it_is_made(verdict: CallVerdict, refused: 
 
 
 def test_a_question_binds_an_approval_to_the_arguments() -> None:
-    """Small amounts too, which no origin is told of."""
     judge = ScriptedJudge(CallVerdict("allow", allow=True))
     world = GuardedMcpServer(calls=judge, origins=OriginTracker(FixedKeys()))
 

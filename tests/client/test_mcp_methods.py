@@ -100,7 +100,6 @@ async def refusals(client: Client, methods: tuple[str, ...]) -> dict[str, tuple[
 @pytest.mark.parametrize("http", [False, True], ids=["memory", "http"])
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_contained_agent_gets_the_handshake_and_pings_alone(mode: str, http: bool) -> None:
-    """Every other method is refused before it is served, unknown ones and other spellings too, and is an event."""
     world = TaskServer(ScriptedAnswer(DENY))
 
     async def work(client: Client) -> dict[str, tuple[int, Any]]:
@@ -119,7 +118,6 @@ def test_a_contained_agent_gets_the_handshake_and_pings_alone(mode: str, http: b
 
 @pytest.mark.parametrize("version", ["2025-03-26", "2026-07-28"])
 def test_a_batch_serves_nothing(version: str) -> None:
-    """The SDK takes none, also of the protocol that had them: no request reaches the server unseen within one."""
     world = TaskServer(ScriptedAnswer(CALM))
     app = world.server.streamable_http_app()
     calls = [{"jsonrpc": "2.0", "id": number, "method": method} for number, method in enumerate(TASK_METHODS)]
@@ -188,7 +186,6 @@ def test_methods_that_do_more_than_read_are_asked_about_as_tools_are() -> None:
 
 
 def test_a_subscription_is_one_event_when_it_ends_and_no_error_of_the_agent() -> None:
-    """The client leaves; the agent did nothing wrong. What was opened before containment stays open until then."""
     says = ScriptedAnswer(CALM)
     world = TaskServer(says)
 
@@ -248,7 +245,6 @@ def over_stdio(tmp_path: Path, option: str, mode: str) -> tuple[list[Any], list[
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_over_stdio_without_a_caller_every_request_is_refused(tmp_path: Path, mode: str) -> None:
-    """There is no token to read; the error says what to pass."""
     errors, lines = over_stdio(tmp_path, "nobody", mode)
 
     assert [(one.code, one.data) for one in errors] == [(ACCESS_REFUSED, {"error": "no_agent"})] * 4

@@ -1,4 +1,4 @@
-"""Conversations apart from each other and bounded; keys fetched beside the calls, renewed, and never shown."""
+"""Conversations are separate and bounded; keys are fetched in the background, renewed, and never shown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from trustwatch_client import ArgumentOrigins, OriginKeys, OriginKeyUnavailable, OriginLimits, OriginTracker
 from trustwatch_client.argument_origins import keyed_fingerprint
-from trustwatch_client.caller import Caller
-from trustwatch_client.origin_keys import ORIGIN_KEY_PATH, RETRY_S, OriginKey
+from trustwatch_client.events import Caller
+from trustwatch_client.origin_tracker import ORIGIN_KEY_PATH, RETRY_S, OriginKey
 
 from ..support.client_doubles import Clock, Reply, Scripted
 
@@ -32,7 +32,6 @@ def origin_of(conversation: ArgumentOrigins, value: str) -> tuple[str, str]:
 
 
 def test_conversations_do_not_mix() -> None:
-    """By tenant, issuer, agent and session: what one agent read is not known of another."""
     tracker = OriginTracker(FixedKeys())
     tracker.conversation("s", tenant="acme", issuer="i", agent_id="bot").add_prompt("acct-1001")
 
@@ -54,7 +53,6 @@ def test_tenants_hash_under_keys_of_their_own() -> None:
 
 
 def test_a_conversation_keeps_its_key_for_a_day() -> None:
-    """Its hashes stay comparable when the key changes; afterwards it takes the new one."""
     keys, clock = FixedKeys(), Clock()
     tracker = OriginTracker(keys, clock=clock)
     conversation = tracker.conversation("s", tenant="acme")
@@ -77,7 +75,6 @@ def test_a_caller_without_a_session_is_not_traced() -> None:
 
 
 def test_conversations_make_room() -> None:
-    """The one not used longest goes, by number and by characters; one that has ended goes at once."""
     tracker = OriginTracker(FixedKeys(), OriginLimits(conversations=3))
     for name in ("a", "b", "c", "a", "d"):
         tracker.conversation(name).add_prompt(f"acct-1001 {name}")
@@ -121,7 +118,6 @@ def wait_for(keys: OriginKeys, count: str, number: int) -> None:
 
 
 def test_a_key_is_fetched_once_and_renewed(service: Scripted) -> None:
-    """`current` never waits; the old key is used until the new one is there."""
     clock = Clock()
     service.then(issued(clock), issued(clock, "cd" * 32))
     with OriginKeys(service.url, lambda: "token", clock=clock) as keys:

@@ -1,4 +1,4 @@
-"""Step-ups pass once a person approved, or was there as the token shows; whatever fails is no approval."""
+"""Step-ups pass after a person's approval or a recent log-in in the token; a failure is not an approval."""
 
 from __future__ import annotations
 
@@ -122,7 +122,6 @@ def test_nobody_there_or_too_late_is_no_approval(server: Scripted) -> None:
 def test_what_is_approved_passes_and_nothing_else(
     policy: TokenPolicy, effect: Any, needed: Any, approved: tuple[str, ...], action: str
 ) -> None:
-    """A denial is none that a person can approve here."""
     assert judge(answer(policy), effect, needed, approved).action == action
 
 

@@ -67,7 +67,6 @@ def test_tenants_and_issuers_are_kept_apart(server: Scripted, make_client: Make,
 
 
 def test_the_cache_keeps_nothing_past_its_end(server: Scripted, make_client: Make, clock: Clock) -> None:
-    """It ends two seconds after the client's clock, however long this machine takes to answer."""
     ends = clock.start + 2.0
     server.answer = lambda request: Reply(200, {"answers": [risk("bot", expires_in_s=ends - time.time())]})
     client = make_client(server.url, token, settings(cache_s=60.0), clock=clock)
@@ -108,7 +107,6 @@ def test_the_cache_is_bounded(server: Scripted, make_client: Make, clock: Clock)
 
 
 def test_many_who_ask_are_one_request(server: Scripted, make_client: Make) -> None:
-    """While the first is on its way the others wait for it."""
     calm = server.calm
     server.answer = lambda request: calm(request)._replace(wait_s=0.8)
     client = make_client(server.url, token, settings(cache_s=0.0))
@@ -121,7 +119,6 @@ def test_many_who_ask_are_one_request(server: Scripted, make_client: Make) -> No
 
 
 def test_the_budget_holds_and_a_late_answer_is_kept(server: Scripted, make_client: Make) -> None:
-    """The promise is about time; the request goes on."""
     calm = server.calm
     server.answer = lambda request: calm(request)._replace(wait_s=0.5)
     client = make_client(server.url, token, settings(fail_mode="open", budget_s=0.05, cache_s=60.0))
@@ -180,7 +177,6 @@ def test_nobody_there_is_a_failure_of_the_network(make_client: Make) -> None:
 
 
 def test_a_connection_that_the_service_closed_is_replaced_once(server: Scripted, make_client: Make) -> None:
-    """As when it restarts; twice is a failure of the network."""
     client = make_client(server.url, token, settings(cache_s=0.0))
     client.risk("bot")
     server.then(Reply(0))
@@ -221,7 +217,6 @@ def test_without_a_last_known_answer_as_settings_say(server: Scripted, make_clie
 
 
 def test_after_a_failure_nobody_asks_for_a_moment(server: Scripted, make_client: Make, clock: Clock) -> None:
-    """A dead service costs no budget, and a throttled one is left alone as long as it asked for."""
     server.then(Reply(429, headers={"Retry-After": "7"}))
     client = make_client(server.url, token, settings(fail_mode="open", pause_s=0.5), clock=clock)
 
@@ -236,7 +231,6 @@ def test_after_a_failure_nobody_asks_for_a_moment(server: Scripted, make_client:
 
 
 def test_a_batch_keeps_its_order(server: Scripted, make_client: Make, clock: Clock) -> None:
-    """Doubles, cached ones and more than one request hold."""
     client = make_client(server.url, token, settings(max_in_flight=2_000), clock=clock)
     client.risk("agent-7")
     names = [f"agent-{number % 1_200}" for number in range(1_300)]
@@ -275,7 +269,6 @@ def test_too_many_at_once_are_refused(server: Scripted, make_client: Make) -> No
 def test_a_question_that_nobody_can_read_is_not_asked(
     server: Scripted, make_client: Make, clock: Clock, agent: str
 ) -> None:
-    """Ids come from tokens: whoever chose one must not bring the others to the fail mode."""
     client = make_client(server.url, token, settings(fail_mode="open", pause_s=60.0), clock=clock)
 
     assert [one.source for one in client.query([Question(agent), Question("bot")])] == ["fail_open", "service"]
@@ -291,7 +284,6 @@ def test_a_refused_question_pauses_nobody(server: Scripted, make_client: Make, c
 
 
 def test_what_waits_in_line_is_dropped_once_the_service_fails(server: Scripted) -> None:
-    """Else a dead service would be asked for everybody who came meanwhile, long after they left."""
     server.answer = lambda request: Reply(500, wait_s=0.3)
     more = settings(fail_mode="open", budget_s=0.01, pause_s=60.0, workers=1)
     with TrustClient(server.url, token, more) as client:
@@ -340,7 +332,6 @@ def test_check_tells_at_start_what_open_would_hide(server: Scripted, make_client
 
 
 def test_one_warning_for_one_outage(server: Scripted, make_client: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """And another one for the next."""
     client = make_client(server.url, token, settings(fail_mode="open", cache_s=0.0))
     for replies in ([Reply(500)] * 5, [Reply(500)]):
         server.then(*replies)
@@ -351,7 +342,6 @@ def test_one_warning_for_one_outage(server: Scripted, make_client: Make, caplog:
 
 
 def test_closing_ends_what_is_on_its_way(server: Scripted, make_client: Make) -> None:
-    """No thread or task of a client outlives it."""
     calm = server.calm
     server.answer = lambda request: calm(request)._replace(wait_s=0.2)
     client = make_client(server.url, token, settings(fail_mode="open", budget_s=0.01))

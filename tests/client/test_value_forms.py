@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch_client.value_forms import (
+from trustwatch_client.conversation_memory import (
     decoded_parts,
     long_number_keys,
     mail_addresses,
@@ -68,7 +68,6 @@ def test_forms_of_a_value(value: str, form: str) -> None:
     [(1200, "#1200"), (1200.0, "#1200"), (-1200.5, "#1200.5"), (12, None), (float("nan"), None), (float("inf"), None)],
 )
 def test_forms_of_numbers(value: float, form: str | None) -> None:
-    """Below three digits they tell nothing."""
     assert number_form(value) == form
 
 
@@ -103,7 +102,6 @@ def test_hidden_texts_are_found() -> None:
 
 @given(st.text(max_size=300))
 def test_normal_text_is_stable_in_words(text: str) -> None:
-    """Any text has a normal form without double blanks, and its words stand in it."""
     normal = normal_text(text)
 
     assert normal == " ".join(normal.split())

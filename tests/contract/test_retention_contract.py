@@ -8,7 +8,7 @@ import pytest
 
 from trustwatch.api.composition import retention_cutoffs
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings, StoreSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings, StoreSettings
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.agents import AgentEdge, AgentName

@@ -18,9 +18,8 @@ import msgspec
 import pytest
 
 from trustwatch.api.cli.history_input import history_converter, history_files
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import ForeignTopicSettings, KafkaSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning

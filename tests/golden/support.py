@@ -62,7 +62,7 @@ def command_tree() -> Any:
 
 def settings_markdown() -> str:
     """The table of all settings, in the form of reference/settings.md."""
-    from trustwatch.api.settings.settings_table import settings_table
+    from scripts.settings_table import settings_table
 
     return settings_table()
 
@@ -76,7 +76,7 @@ def settings_type() -> type:
 
 def settings_variables() -> Mapping[str, tuple[str, ...]]:
     """Variables of the environment that win over the file, with the member that each is."""
-    from trustwatch.api.settings.environment import SHORT_NAMES
+    from trustwatch.api.settings.loading import SHORT_NAMES
 
     return SHORT_NAMES
 

@@ -15,7 +15,7 @@ PLANTED = {
     "trustwatch/ingest/errors.py": "from trustwatch.api import clock",
     "trustwatch/scoring/records/agents.py": "from ..store import database",
     "trustwatch/lab/session.py": "from . import frames",
-    "trustwatch/api/settings/root.py": "from ..console import console_app",
+    "trustwatch/api/settings/root.py": "from ..console import slice",
     "trustwatch/api/agents/service.py": "import fastapi",
     "trustwatch/api/console/rendering.py": "from ..agents import routes",
     "trustwatch/api/models/worker.py": "from ..agents import slice",

@@ -24,8 +24,7 @@ from scripts.service_stack import KAFKA_VERSION
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.file_access import closed_bits
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
-from trustwatch.api.settings.environment import SHORT_NAMES
-from trustwatch.api.settings.loading import SETTINGS_FILE, load_settings
+from trustwatch.api.settings.loading import SETTINGS_FILE, SHORT_NAMES, load_settings
 
 from ..support.checkout import ROOT
 

@@ -17,12 +17,10 @@ NAMES_KAFKA = {
     "api/feedback/routes.py": "`kafka` is a source of a preview in the API",
     "api/feedback/worker.py": "the same",
     "api/service/commands.py": "`trustwatch topics` makes and shows Kafka's topics",
-    "api/settings/environment.py": "the variable that names brokers, and the advice to set it",
-    "api/settings/event_source_settings.py": "a text that refers to the setting `kafka.topics`",
-    "api/settings/kafka_settings.py": "the settings `kafka`",
+    "api/settings/loading.py": "the variable that names brokers, and the advice to set it",
+    "api/settings/access_settings.py": "the settings `kafka`",
     "api/settings/removed.py": "names of removed settings of `kafka`",
     "api/settings/root.py": "the member `kafka`, for everybody else `brokers`",
-    "api/settings/topic_settings.py": "a text: what is over its limit waits in Kafka",
     "ingest/extras.py": "the extras `kafka` and `fast`",
     "ingest/topics/record_codec.py": "dead letters say which key and which CloudEvents Kafka's standard asks for",
     "simulator/commands.py": "`--kafka` names brokers",
@@ -62,7 +60,7 @@ def test_few_modules_know_the_program_that_keeps_topics() -> None:
 def test_the_rule_bites() -> None:
     """A name, an import and a text are code; what explains is not."""
     assert names_kafka("class KafkaBackend: ...")
-    assert names_kafka("from ..settings.kafka_settings import KafkaSettings")
+    assert names_kafka("from ..settings.access_settings import KafkaSettings")
     assert names_kafka("raise ValueError('Kafka is away')")
     assert names_kafka("if settings.client == 'confluent': ...")
     assert not names_kafka('"""With Kafka."""\nat = 1\n"""As Kafka has it."""\n# kafka-python waits here')

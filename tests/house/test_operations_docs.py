@@ -9,12 +9,12 @@ from typing import Any, get_args
 import pytest
 from typer.main import get_command
 
+from scripts.settings_table import settings_table
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import load_settings
-from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.topics.record_codec import RECORD_HEADER
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.store.retention_settings import RetentionKind

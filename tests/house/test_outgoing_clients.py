@@ -13,7 +13,7 @@ FOLDERS = ("ingest", "models", "scoring", "api", "lab", "simulator")
 MAKES_CLIENTS = {
     "ingest/outgoing_http.py": "the one place",
     "ingest/kafka/kafka_python/client_connection.py": "tokens for brokers, by the brokers' own `ca_file`",
-    "api/cli/remote.py": "commands that ask the service; they trust what SSL_CERT_FILE names",
+    "api/cli/service_commands.py": "commands that ask the service; they trust what SSL_CERT_FILE names",
     "simulator/demo.py": "the demo asks the service that it has started",
 }
 """Modules that make a client or a TLS context, and why each does."""

@@ -17,7 +17,7 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import session_ids, train_model
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, SimulationSettings
 
 from ..support.made_once import made_once
 from ..support.service_process import ModelAndDay, Service

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import SimulationSettings
+from trustwatch.simulator.population import SimulationSettings
 
 from ..support.service_checks import Models, post_lines
 

@@ -1,4 +1,4 @@
-"""What the lab says of the example is what happened in it, and what the service itself would say."""
+"""The lab's answers about the example agree with its events and with the service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def attacked(session: LabSession) -> list[tuple[str, str]]:
 
 
 def test_attacked_agents_are_the_worst(session: LabSession, attacked: list[tuple[str, str]]) -> None:
-    """Both are contained, and one of them is where an analyst is sent first."""
     agents = frames.agents(session).set_index(["tenant", "agent_id"])
     assert len(attacked) == 2
     assert (agents.loc[attacked, "level"] == "critical").all()
@@ -59,7 +58,6 @@ def test_replayed_risk_is_what_the_service_decided(session: LabSession) -> None:
 
 
 def test_a_window_of_scores_is_of_the_same_replay(session: LabSession, day: dict[str, Any]) -> None:
-    """What is before it moves state; scoring what a model has learned from is told."""
     evening = pd.Timestamp("2026-01-13T20:00Z")
     every = replays.scores(session, session.model(), **day)
     last = replays.scores(session, session.model(), since=evening)
@@ -69,7 +67,6 @@ def test_a_window_of_scores_is_of_the_same_replay(session: LabSession, day: dict
 
 
 def test_contributions_are_of_the_recorded_vector(session: LabSession) -> None:
-    """Values as the decision kept them, shares that add up to one; the hard signal's feature is among the first."""
     worst = frames.worst_decision(frames.decisions(session))
     found = replays.contributions(session, worst, session.model())
     kept = session.store.decisions.get(worst["decision_id"])
@@ -86,7 +83,6 @@ def test_contributions_are_of_the_recorded_vector(session: LabSession) -> None:
 
 
 def test_profiles_are_those_that_the_service_shows(session: LabSession) -> None:
-    """The band lies around the mean; two agents are told apart."""
     agents = frames.agents(session).nlargest(2, "events")
     usual = frames.profiles(session, *(row for _, row in agents.iterrows()))
     assert set(usual["agent"]) == set(agents["agent_id"])
@@ -95,7 +91,6 @@ def test_profiles_are_those_that_the_service_shows(session: LabSession) -> None:
 
 
 def test_events_come_once_whichever_way(session: LabSession, day: dict[str, Any], tmp_path: Path) -> None:
-    """The log, which is read by default, the archive, and a file with every event twice and lines that are none."""
     columns = ["id", "time", "agent_id", "action"]
     settings = session.settings
     assert settings.archive.directory is not None
@@ -114,7 +109,6 @@ def test_events_come_once_whichever_way(session: LabSession, day: dict[str, Any]
 def test_the_archive_is_read_where_the_log_has_lost_its_begin(
     session: LabSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a window of last month is whole; without an archive what is left of the log is read."""
     assert frames._own_source(session) == session.settings.data_dir / "log"
     monkeypatch.setattr(frames, "first_offset", lambda _: 4_096)
     assert frames._own_source(session) == session.settings.archive.directory
@@ -137,7 +131,6 @@ def test_a_window_and_an_agent_are_what_was_asked_for(session: LabSession) -> No
 
 
 def test_other_tenants_are_not_there(example: Path, session: LabSession, day: dict[str, Any]) -> None:
-    """A session of one tenant shows nothing of the other, by any call."""
     theirs = frames.decisions(session)
     theirs = theirs[theirs["tenant"] != "globex"].iloc[0]
     with open_session(example, tenants=["globex"]) as ours:
@@ -155,7 +148,6 @@ def test_other_tenants_are_not_there(example: Path, session: LabSession, day: di
 
 
 def test_agents_of_one_id_are_told_apart(session: LabSession) -> None:
-    """Ids are unique within a tenant and issuer alone."""
     agents = frames.agents(session)
     twice = agents[agents["agent_id"].duplicated(keep=False)]["agent_id"].iloc[0]
     assert len(frames.of_agent(agents, twice)) == 2
@@ -168,7 +160,6 @@ def test_agents_of_one_id_are_told_apart(session: LabSession) -> None:
 
 
 def test_comparing_with_itself_shows_no_difference(session: LabSession, day: dict[str, Any]) -> None:
-    """And shares of each kind add up to one."""
     events = frames.events(session, **day)
     same = frames.compare(events, events)
     assert (same["difference"] == 0).all()
@@ -219,7 +210,6 @@ def test_a_model_keeps_its_promise(session: LabSession) -> None:
 def test_a_back_test_is_that_of_the_command(
     session: LabSession, day: dict[str, Any], example: Path, tmp_path: Path
 ) -> None:
-    """Same figures as `trustwatch backtest` on the same events."""
     found = replays.run_backtests(session, **day)
     assert list(found) == [Run("active", 1.0, "as set")]
     file = tmp_path / "day.jsonl"
@@ -264,7 +254,6 @@ def test_budgets_and_policies_change_what_they_should(
 
 @nightly
 def test_training_gives_a_model_that_scores(session: LabSession, day: dict[str, Any], tmp_path: Path) -> None:
-    """On the days before; it is kept where it was told to, and has a promise."""
     week = frames.events(session, until=day["since"])
     small = replays.train_model(
         session, week[week["tenant"] == "globex"], version="globex-only", trees=20, directory=tmp_path / "model"

@@ -1,4 +1,4 @@
-"""Charts have the console's look, and neither they nor pages of notebooks ask a foreign host for anything."""
+"""Charts look like the console's, and neither they nor pages of notebooks use foreign hosts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ def shown(chart: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_levels_have_the_consoles_colors_and_a_shape_each() -> None:
-    """One source: the sheet of the console."""
     sheet = (ROOT / "api" / "console" / "static" / "console.css").read_text(encoding="utf-8")
     encoding = levels_chart().to_dict()["encoding"]
     for level, color in zip(LEVELS, encoding["color"]["scale"]["range"], strict=True):
@@ -66,7 +65,6 @@ def test_notebooks_keep_a_chart_for_jupyterlab_that_asks_no_foreign_host() -> No
 
 
 def test_times_are_told_in_utc() -> None:
-    """Wherever the reader is."""
     axis = charts.utc("at").to_dict()
     assert axis["scale"] == {"type": "utc"}
     assert "utcFormat" in axis["axis"]["labelExpr"]
@@ -86,7 +84,6 @@ def test_a_page_is_whole_harmless_and_asks_no_foreign_host() -> None:
 
 
 def test_a_chart_says_what_it_shows() -> None:
-    """Its description, or else its title, as Altair writes titles."""
     assert charts.describe_chart({"description": "two agents", "title": "Agents"}) == "two agents"
     assert charts.describe_chart({"title": "Agents"}) == "Agents"
     assert charts.describe_chart({"title": {"text": "Agents"}}) == "Agents"

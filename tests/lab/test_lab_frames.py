@@ -31,7 +31,6 @@ def test_each_table_of_the_store_is_a_frame(session: LabSession) -> None:
 
 
 def test_times_and_levels_are_typed(session: LabSession) -> None:
-    """And a time that never was is missing."""
     agents, edges = frames.agents(session), frames.read(session, "edges")
     assert {str(agents[name].dtype) for name in ("first_seen", "last_seen", "evaluated", "due")} == {TIMES}
     assert {str(edges[name].dtype) for name in ("first", "last", "risk_at")} == {TIMES}
@@ -45,7 +44,6 @@ def test_times_and_levels_are_typed(session: LabSession) -> None:
 
 
 def test_a_select_is_read_and_held_to_the_sessions_tenants(session: LabSession) -> None:
-    """What is not restricted to them is refused: the store's second lock holds for notebooks, too."""
     both = select(AGENTS.c.tenant, AGENTS.c.level)
     assert set(frames.read(session, both)["tenant"]) == {"acme-corp", "globex"}
     with open_session(session.settings, tenants=["globex"]) as ours:
@@ -57,7 +55,6 @@ def test_a_select_is_read_and_held_to_the_sessions_tenants(session: LabSession) 
 
 
 def test_events_have_the_members_of_events(session: LabSession, day: dict[str, Any]) -> None:
-    """Each as a column, also where no event has it; the raw record says the same."""
     events = frames.events(session, **day)
     members = {field.name for field in msgspec.structs.fields(NativeEvent)}
     inner = {"agent", "principal", "resource", "scopes", "client", "credential"}
@@ -88,7 +85,6 @@ def test_results_of_back_tests_have_their_declared_columns(session: LabSession, 
 
 
 def test_frames_are_bounded_and_say_so(session: LabSession, day: dict[str, Any]) -> None:
-    """Of more rows than the limit the newest are kept, with a warning; at the limit there is none."""
     everything = frames.events(session, **day)
     with pytest.warns(LabWarning, match="raise limit"):
         last = frames.events(session, **day, limit=100)

@@ -1,4 +1,4 @@
-"""Opening a lab: what is wrong is said with what to do, secrets stay hidden, a service beside it notices nothing."""
+"""Opening a lab: errors say what to do, secrets stay hidden, and a running service is not affected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 @pytest.mark.integration
 def test_where_it_may_be_opened(example: Path) -> None:
-    """A settings file, its folder, the data directory with the model beside it, settings; not a place that is not."""
     opened = [open_session(where) for where in (example / "settings.yaml", str(example), example / "data")]
     opened.append(open_session(opened[0].settings))
     for session in opened:
@@ -33,7 +32,6 @@ def test_where_it_may_be_opened(example: Path) -> None:
 
 @pytest.mark.integration
 def test_environment_names_the_settings(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for every command."""
     monkeypatch.setenv("TRUSTWATCH_SETTINGS", str(example / "settings.yaml"))
     with open_session() as session:
         assert session.settings.data_dir == example / "data"
@@ -47,7 +45,6 @@ def empty(tmp_path: Path) -> LabSession:
 
 
 def test_an_empty_store_gives_empty_frames(empty: LabSession) -> None:
-    """And a word where there is nothing to choose from."""
     with empty:
         for found in (frames.agents(empty), frames.decisions(empty), frames.read(empty, "edges")):
             assert len(found) == 0
@@ -152,14 +149,13 @@ def test_the_example_is_made_once_and_never_over_other_things(example: Path, tmp
     assert prepare_example(example, said.append) == example / "settings.yaml"
     assert said == []
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(LabError, match="no example"):
+    with pytest.raises(LabError, match="other than an example"):
         prepare_example(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.integration
 def test_work_of_the_lab_goes_with_it(example: Path) -> None:
-    """Models and files are kept in a folder of its own until it is closed."""
     with open_session(example) as own:
         model = replays.train_model(own, frames.events(own, since="2026-01-12", until="2026-01-13"), trees=5)
         assert model.directory.is_dir()

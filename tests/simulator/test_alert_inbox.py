@@ -36,14 +36,12 @@ def signed(secret: str, body: bytes = BODY, at: datetime | None = None) -> dict[
 
 
 def test_a_signed_alert_is_received(inbox: AlertInbox) -> None:
-    """And counted."""
     assert httpx2.post(inbox.url, content=BODY, headers=signed(inbox.secret)).status_code == 204
     assert (inbox.received, inbox.refused) == (1, 0)
 
 
 @pytest.mark.parametrize("case", ["none", "other body", "other secret", "old", "no form", "no base64", "no text"])
 def test_what_is_not_rightly_signed_is_refused(inbox: AlertInbox, case: str) -> None:
-    """Whatever is wrong, the answer is 401 and the server lives on."""
     right, body = signed(inbox.secret), BODY
     cases: dict[str, dict[str, str]] = {
         "none": {},
@@ -61,7 +59,6 @@ def test_what_is_not_rightly_signed_is_refused(inbox: AlertInbox, case: str) -> 
 
 
 def test_no_body_and_too_large_a_one_are_not_read(inbox: AlertInbox) -> None:
-    """Neither is counted."""
     assert httpx2.post(inbox.url).status_code == 413
     connection = HTTPConnection(urlsplit(inbox.url).netloc)
     connection.putrequest("POST", "/alerts")

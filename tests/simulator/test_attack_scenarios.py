@@ -14,8 +14,7 @@ from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import plan_attacks, simulate
 from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedLabel
-from trustwatch.simulator.population import Enterprise
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, Enterprise, SimulationSettings
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(
@@ -88,7 +87,6 @@ def test_every_scenario_is_present_and_labelled(story: Story) -> None:
 
 
 def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:
-    """A session is labelled 1 if and only if one of its events is, and belongs to one class."""
     worst: dict[str, int] = {}
     said: dict[str, set[tuple[int, str]]] = {}
     for _, label in everything:
@@ -100,7 +98,6 @@ def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[N
 
 
 def test_ids_stay_unique_under_attack(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:
-    """Attack events share no id with clean ones."""
     assert len({label.id for _, label in everything}) == len(everything)
 
 
@@ -149,7 +146,6 @@ def test_stolen_credential_is_used_at_a_quiet_hour(story: Story) -> None:
 
 @of("scope_creep")
 def test_scope_creep_asks_for_more_and_gets_it_in_the_end(story: Story) -> None:
-    """Requests grow from session to session; early ones are denied; later ones are granted and the scopes used."""
     requests = [e for e in story.bad if e.type == "token.request" and e.scopes is not None]
     known = {scope for e in story.before if e.scopes for scope in e.scopes.requested or ()}
     foreign = [len(set(e.scopes.requested or ()) - known) for e in requests if e.scopes]
@@ -230,7 +226,6 @@ def test_dormant_agent_awakes_after_days(story: Story) -> None:
 
 @of("runaway_loop")
 def test_runaway_loop_repeats_one_action_on_one_resource(story: Story) -> None:
-    """Hundreds of calls, one action, one target, under a second apart."""
     assert len(story.bad) >= 300
     assert len({event.action for event in story.bad}) == 1
     assert len(targets(story.bad)) == 1

@@ -1,4 +1,4 @@
-"""How long the demo waits for its service."""
+"""Time-outs of the demo while its service starts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ def answering(answer: Callable[[], httpx2.Response]) -> httpx2.Client:
 def test_a_service_that_says_why_it_is_not_ready_gets_half_an_hour(
     service: subprocess.Popen[bytes], passed: list[float], ready_after_s: float, is_ready: bool
 ) -> None:
-    """And what it says is told once."""
     said: list[str] = []
 
     def answer() -> httpx2.Response:
@@ -55,8 +54,6 @@ def test_a_service_that_says_why_it_is_not_ready_gets_half_an_hour(
 
 
 def test_a_service_that_says_nothing_gets_four_minutes(service: subprocess.Popen[bytes], passed: list[float]) -> None:
-    """Nor does one that refuses connections get more."""
-
     def refuse() -> httpx2.Response:
         raise httpx2.ConnectError("refused")
 
@@ -68,7 +65,6 @@ def test_a_service_that_says_nothing_gets_four_minutes(service: subprocess.Popen
 
 
 def test_a_service_that_ended_is_not_waited_for(service: subprocess.Popen[bytes], passed: list[float]) -> None:
-    """Whatever it said before."""
     service.kill()
     service.wait()
     with answering(lambda: httpx2.Response(200)) as client:

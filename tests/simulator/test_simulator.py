@@ -17,8 +17,7 @@ from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedEvent, encode_label, write_jsonl
-from trustwatch.simulator.population import Enterprise
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, Enterprise, SimulationSettings
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(
@@ -68,7 +67,6 @@ def test_attacks_do_not_change_what_others_do() -> None:
 
 
 def test_events_come_in_order_of_event_time(week: list[SimulatedEvent], decoded: list[NativeEvent]) -> None:
-    """Times never go back, lie within the settings' span, and are those written into the event."""
     times = [at_ms for _, _, at_ms in week]
 
     assert times == sorted(times)
@@ -99,7 +97,6 @@ def test_ids_are_unique_and_shared_with_nothing_else(decoded: list[NativeEvent])
 
 
 def test_two_starts_share_no_ids() -> None:
-    """History and live events simulated apart with one seed are not taken for duplicates of each other."""
     first = {label.id for _, label, _ in simulate(small())}
     second = {label.id for _, label, _ in simulate(small(start=MONDAY + timedelta(days=7)))}
 
@@ -107,7 +104,6 @@ def test_two_starts_share_no_ids() -> None:
 
 
 def test_labels_belong_to_their_events(week: list[SimulatedEvent], decoded: list[NativeEvent]) -> None:
-    """The label stream has one record per event, in the same order, about the same agent and session."""
     for (_, label, _), event in zip(week, decoded, strict=True):
         assert (label.id, label.agent_id, label.tenant, label.session) == (
             event.id,
@@ -199,7 +195,6 @@ def test_work_is_handed_down_by_token_exchange(decoded: list[NativeEvent]) -> No
 
 
 def test_callers_keep_their_callees(decoded: list[NativeEvent]) -> None:
-    """An agent that sends messages to a role talks mostly to one agent of it, unless one of them joins or retires."""
     stable = {
         (agent.tenant.name, agent.id)
         for agent in Enterprise(SETTINGS).agents
@@ -222,7 +217,6 @@ def test_callers_keep_their_callees(decoded: list[NativeEvent]) -> None:
 
 
 def test_versions_instances_and_keys_change(decoded: list[NativeEvent]) -> None:
-    """Restarts change the instance alone; some versions change; a new key is announced before its first use."""
     seen: dict[tuple[str | None, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     announced: set[str] = set()
     changes = 0
@@ -260,7 +254,6 @@ def test_agents_join_and_retire(decoded: list[NativeEvent]) -> None:
 
 
 def test_no_churn_means_one_version_and_instance() -> None:
-    """With churn 0 nothing joins, retires, restarts or changes."""
     events = [decode_event(event) for event, _, _ in simulate(small(churn=0.0))]
     identities = {(e.tenant, e.agent.id, e.agent.version, e.agent.instance) for e in events}
 
@@ -284,14 +277,12 @@ def test_agents_meet_new_resources_now_and_then(decoded: list[NativeEvent]) -> N
 
 
 def test_actions_stay_within_declared_capabilities(decoded: list[NativeEvent]) -> None:
-    """Every clean action on a resource is one that the agent declares."""
     for event in decoded:
         if event.type in ("tool.call", "api.call", "a2a.message", "approval", "admin"):
             assert event.action in (event.agent.capabilities or ())
 
 
 def test_an_agent_keeps_to_one_network(decoded: list[NativeEvent]) -> None:
-    """All clean events of an agent come from one /24."""
     networks: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for event in decoded:
         assert event.client is not None
@@ -333,7 +324,6 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "change"), BAD_SETTINGS)
 def test_wrong_settings_are_named(name: str, change: dict[str, Any]) -> None:
-    """A setting out of range is refused with its name."""
     with pytest.raises(ConfigError, match=name):
         small(**change)
 
@@ -347,6 +337,5 @@ def test_wrong_settings_are_named(name: str, change: dict[str, Any]) -> None:
     ],
 )
 def test_wrong_attacks_are_refused_before_the_first_event(attack: Attack, message: str) -> None:
-    """`simulate` itself raises, not the first `next`."""
     with pytest.raises(ConfigError, match=message):
         simulate(small(attacks=(attack,)))

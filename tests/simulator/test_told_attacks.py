@@ -47,7 +47,7 @@ STORIES = {
     "burst": Story("agent-hr-assistant-0", frozenset(), TOO_MUCH),
 }
 THIEVES = frozenset({"stolen_credential"})
-"""Scenarios in which somebody else calls; in all others it is the agent itself, from where it always calls."""
+"""Scenarios with calls of an attacker; in all others the agent itself calls from its usual place."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,6 @@ def callers(decision: Decision) -> list[Indicator]:
 
 @pytest.mark.parametrize("name", STORIES)
 def test_each_rise_shows_what_the_attack_is(rises: list[Decision], name: str) -> None:
-    """Not one rise of a climb: whoever comes to the last step reads the same story as at the first."""
     story = STORIES[name]
     told = [decision for decision in rises if decision.agent.agent_id == story.agent]
     assert told
@@ -84,7 +83,6 @@ def test_each_rise_shows_what_the_attack_is(rises: list[Decision], name: str) ->
 
 @pytest.mark.parametrize("name", STORIES)
 def test_indicators_say_whether_somebody_else_called(rises: list[Decision], name: str) -> None:
-    """A thief's network, address, software and session stand in each rise; of an agent of one's own nothing is new."""
     for decision in (one for one in rises if one.agent.agent_id == STORIES[name].agent):
         new = {one.kind: one.value for one in callers(decision) if one.status in NEW_STATUSES}
         if name not in THIEVES:
@@ -97,6 +95,5 @@ def test_indicators_say_whether_somebody_else_called(rises: list[Decision], name
 
 
 def test_every_rise_tells_where_it_came_from(rises: list[Decision]) -> None:
-    """Also those of agents that nobody attacked: network, address, credential and session."""
     for decision in rises:
         assert {"network", "address", "credential", "session"} <= {one.kind for one in decision.indicators}

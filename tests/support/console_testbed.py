@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from trustwatch.api.console.login_links import issue_login_code
+from trustwatch.api.console.console_sessions import issue_login_code
 
 from .alert_receiver import SECRET, Receiver
 from .service_process import ModelAndDay, Service
@@ -37,7 +37,7 @@ hooks:
   - {{name: authzen, kind: authzen, tenant: acme-corp, issuer: "https://as.example"}}
 """
 CLIENT_SECRET = "secret of the console in tests, long enough"
-PEOPLE = {"alice": {"name": "Alice Analyst", "groups": ["soc"]}, "bob": {"name": "Bob", "groups": ["sales"]}}
+PEOPLE = {"alice": {"name": "Alice Analyst", "groups": ["soc"]}}
 
 
 class ConsoleTestbed:
@@ -143,12 +143,6 @@ class ConsoleTestbed:
             self._cookies = context.cookies()
             context.close()
         return self._cookies
-
-    def sign_in_link(self) -> str:
-        """A link as `trustwatch console-link` prints it."""
-        done = self.service.run("console-link", "--settings", str(self.service.settings))
-        assert done.returncode == 0, done.stderr
-        return next(word for word in done.stdout.split() if word.startswith("http"))
 
     def close(self) -> None:
         """End everything but the provider, which belongs to all tests."""

@@ -9,8 +9,7 @@ from typing import Any
 
 import httpx2
 
-from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
-from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
 from trustwatch.ingest.formats.received_signals import WISE
 from trustwatch.ingest.settings import Secret

@@ -30,8 +30,8 @@ from ...http.line_limit import LineLimit
 from ...http.problems import ProblemDetails, problem_of
 from ...http.refused_callers import RefusedCallers
 from ...http.request_body import RequestBodyTooLong, read_request_body
+from ...settings.access_settings import ANY_NAME
 from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
-from ...settings.event_source_settings import ANY_NAME
 from .gateway_decider import GatewayDecider, narrow_scope_claims
 from .gateway_issuers import GatewayIssuers, IntrospectionUnreachable, TokenHolder
 from .gateway_protocol import (

@@ -13,34 +13,26 @@ from fastapi import APIRouter
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ..rendering import MenuEntry
 from . import (
-    agent_list_page,
     agent_page,
     alerts_page,
     approvals_page,
     case_page,
-    dead_letters_page,
     decisions_page,
     feedback_page,
     health_page,
     models_page,
     overview_page,
-    search_page,
-    trends_page,
 )
 
 PAGE_MODULES: Final = (
     overview_page,
     case_page,
-    agent_list_page,
     agent_page,
     decisions_page,
     alerts_page,
     approvals_page,
     feedback_page,
     models_page,
-    trends_page,
-    dead_letters_page,
-    search_page,
     health_page,
 )
 MENU: Final = (

@@ -1,4 +1,4 @@
-"""One agent: what it is at, why, what is usual for it, whom it reached, what its tokens are worth, and what to do."""
+"""Agents: the list, and one agent with its reasons, usual behavior, contacts, token policy, and actions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
@@ -14,24 +14,102 @@ from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.indicators import Indicator, decode_indicators
+from trustwatch.scoring.store.agent_store import AgentOrder
 
 from ...access.service import ContainmentService
 from ...agents.recent_events import MAX_EVENTS_AFTER, MAX_EVENTS_BEFORE, DecisionMoment
 from ...agents.risk_answer_cache import shows_reasons
-from ...agents.service import AgentService
+from ...agents.service import AgentFilters, AgentService
 from ...cases.case_reports import CaseSearch
 from ...cases.service import CaseService
 from ...charts import ChartAxis, ChartSeries, chart, chart_table
 from ...decisions.service import DecisionFilters, DecisionService
 from ...events.event_origin import delegated_by, event_sizes, origin_of
 from ...feedback.service import FeedbackService
-from ...http.agent_lookup import AgentSelector
+from ...http.agent_lookup import AgentSelector, visible_tenants
 from ...http.auth.callers import SCOPE_FEEDBACK
 from ...http.time_range import CHOICES, parse_time_range
+from ...http.wire import Wire
+from ..lists import list_columns, list_file, text_filters
 from ..live_updates import agent_event_name
 from ..page_dependencies import FormDep, PageReaderDep, PageRequest, PageReviewerDep, TimeText, number_of_form
 from ..rendering import agent_url, exact_time
 from .feedback_page import describe_scope
+
+COLUMNS = {
+    "level": "Level",
+    "agent": "Agent",
+    "type": "Type",
+    "tenant": "Tenant",
+    "risk": "Risk",
+    "confidence": "Confidence",
+    "events": "Events",
+    "seen": "Last event",
+    "why": "Why",
+}
+LEVEL_WORDS = tuple(level.label for level in RiskLevel)
+
+router = APIRouter()
+
+_text_filters = text_filters("tenant", "type", "text")
+
+
+def asked_agents(request: Request) -> dict[str, Any]:
+    """Filters of the list as the address says them."""
+    levels = [word for word in request.query_params.getlist("level") if word in LEVEL_WORDS]
+    return {"level": levels, **_text_filters(request)}
+
+
+AskedDep = Annotated[dict[str, Any], Depends(asked_agents)]
+
+
+def _filters_of(asked: dict[str, Any]) -> AgentFilters:
+    text = asked["text"]
+    order: AgentOrder = "name" if text else "risk"
+    return AgentFilters(asked["tenant"] or None, asked["level"] or None, asked["type"] or None, text=text, order=order)
+
+
+@router.get("/agents")
+async def list_agents(
+    visit: PageReaderDep, asked: AskedDep, cursor: Annotated[str | None, Query(max_length=8192)] = None
+) -> Response:
+    """Agents, the riskiest first; those with a text by tenant and id."""
+    caller, activity = visit.caller, visit.console.activity
+    page = await visit.get(AgentService).list(caller, _filters_of(asked), cursor=cursor)
+    return visit.render(
+        "agents_table.html" if visit.is_part else "agents.html",
+        listing=list_columns(visit.request, COLUMNS, "agent"),
+        filters=asked,
+        page=page,
+        first_page=not cursor,
+        tenants=[name for name in await activity.known_tenants() if caller.may_see(name)],
+        words=LEVEL_WORDS,
+        counts=await activity.level_counts(visible_tenants(caller, None)),
+        deciding=await visit.get(DecisionService).behind_levels(caller, page.items),
+    )
+
+
+@router.get("/agents/file.{form}")
+async def download_agents(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
+    """Agents that fit as a file."""
+    agents, filters = visit.get(AgentService), _filters_of(asked)
+    return await list_file(
+        form,
+        "agents",
+        lambda cursor: agents.list(visit.caller, filters, cursor=cursor),
+        lambda agent: AgentFileRow.of(agent).model_dump(),
+        visit.runtime.monotonic,
+    )
+
+
+class AgentFileRow(
+    Wire,
+    of=AgentSummary,
+    rename={"level": "risk_level"},
+    omit=("anomaly_score", "evaluated_ms", "reasons", "indicators", "counterfactual"),
+):
+    """An agent as files have it: names as in the API."""
+
 
 MAX_DECISIONS = 100
 EDGE_WORDS = {"delegated": "delegated to", "called": "called"}
@@ -39,10 +117,8 @@ RISK_TITLE = "Risk over time"
 CONFIRMATIONS = {
     "released": "The release is logged. The level follows as soon as it is read, usually within a second.",
     "pinned": "The level is fixed. Policy acts on it from now on.",
-    "unpinned": "The level is no longer fixed. Policy acts on what is measured.",
+    "unpinned": "The level is no longer fixed. Policy acts on the measured level.",
 }
-
-router = APIRouter()
 
 IdParam = Annotated[str, Query(alias="id", max_length=2048)]
 NameParam = Annotated[str | None, Query(max_length=2048)]
@@ -133,8 +209,7 @@ async def unpin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
 
 
 def new_names(indicators: Sequence[Indicator]) -> frozenset[tuple[str, str]]:
-    """Kind and value of what tables of events mark: not what merely came with something new, as the agent's own
-    software."""
+    """Kind and value of names that tables of events mark as new."""
     return frozenset((one.kind, one.value) for one in indicators if one.status in ("new", "not_remembered"))
 
 
@@ -189,7 +264,7 @@ async def _page_values(visit: PageRequest, summary: AgentSummary) -> dict[str, A
 
 
 async def _graph_values(visit: PageRequest, summary: AgentSummary, since: str, until: str) -> dict[str, Any]:
-    """Raises ProblemError (422) where a time can not be read."""
+    """Raises ProblemError (422): a time is invalid."""
     times = parse_time_range(since, until, visit.runtime.now_ms())
     graph = await visit.get(ContainmentService).agent_graph(visit.caller, _selector_of(summary), *times)
     around = {one.name.agent_id: one for one in graph.agents}

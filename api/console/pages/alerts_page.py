@@ -1,4 +1,4 @@
-"""Alerts: what left, how it fares at every target, and a test of the targets."""
+"""Alerts and dead letters: what left and its status at each target; what was refused, its bytes, and a retry."""
 
 from __future__ import annotations
 
@@ -14,37 +14,182 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.delivery.notifiers.alert_content import AlertContent, parse_alert
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 from ...alerts.service import AlertService, DeliveryFilters
+from ...events.intake import Receipt
+from ...events.service import DeadLetterService
 from ...http.filtered_pages import FilteredPage
-from ..escalations import LevelStep, group_escalations
-from ..lists import text_filters
-from ..page_dependencies import Cursor, FormDep, PageAdministratorDep, Text
+from ..lists import LevelStep, group_escalations, text_filters
+from ..page_dependencies import Cursor, FormDep, PageAdministratorDep, PageRequest, Text
 from ..rendering import url_with_query
+
+# Bytes of a foreign sender are shown as text if they are text, else as a hex dump. They are never interpreted.
+
+MAX_GROUPED: Final = 500  # Letters that are grouped; older ones are reached page by page
+MAX_DISPLAYED_BYTES: Final = 16_384  # Bytes of one record that a page shows; the API gives all of them
+HEX_LINE_BYTES: Final = 16
+_HIDDEN_RATIO: Final = 0.05
+
+router = APIRouter()
+
+AskedLettersDep = Annotated[dict[str, str], Depends(text_filters("source", "reason", "state"))]
+
+
+@router.get("/dead-letters")
+async def list_dead_letters(visit: PageAdministratorDep, asked: AskedLettersDep, cursor: Cursor = "") -> Response:
+    """The newest letters in groups, and those of the group that is chosen."""
+    dead_letters, replayed = visit.get(DeadLetterService), {"waiting": False, "replayed": True}.get(asked["state"])
+    page = await dead_letters.list(visit.caller, replayed, MAX_GROUPED, cursor or None)
+    return visit.render(
+        "dead_letters.html",
+        groups=group_dead_letters(page.items),
+        looked_at=len(page.items),
+        letters=filter_dead_letters(page.items, asked["source"], asked["reason"])[:100],
+        filters=asked,
+        counts=await dead_letters.counts(visit.caller),
+        next_cursor=page.next_cursor,
+        sees_all=dead_letters.sees_all(visit.caller),
+        first_page=not cursor,
+    )
+
+
+@router.get("/dead-letters/{letter_id}")
+async def show_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Response:
+    """One letter with its bytes."""
+    return _dead_letter_page(visit, await visit.get(DeadLetterService).get(visit.caller, letter_id))
+
+
+@router.post("/dead-letters/{letter_id}/replay")
+async def replay_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Response:
+    """Send it in again, with the rights of its sender."""
+    dead_letters = visit.get(DeadLetterService)
+    stored = await dead_letters.get(visit.caller, letter_id)
+    try:
+        receipt = await dead_letters.replay(visit.caller, letter_id, as_sender=True)
+    except TrustwatchError as error:
+        return _dead_letter_page(visit, stored, trouble=str(error), status=400)
+    return _dead_letter_page(visit, await dead_letters.get(visit.caller, letter_id), receipt=receipt)
+
+
+def _dead_letter_page(
+    visit: PageRequest, letter: DeadLetter, *, trouble: str = "", receipt: Receipt | None = None, status: int = 200
+) -> Response:
+    settings = visit.runtime.settings
+    senders = {caller.name for caller in settings.callers} | {topic.name for topic in settings.brokers.topics}
+    return visit.render(
+        "dead_letter.html",
+        status,
+        letter=letter,
+        raw=display_bytes(letter.raw),
+        trouble=trouble,
+        receipt=receipt,
+        sender_known=letter.source in senders,
+    )
+
+
+class DeadLetterGroup(NamedTuple):
+    """Letters of one source with one reason: how many, how many were not sent in again, when the last one came."""
+
+    source: str
+    reason: str
+    letters: int
+    waiting: int
+    newest_ms: int
+
+
+def group_dead_letters(letters: Sequence[DeadLetter]) -> list[DeadLetterGroup]:
+    """*letters* by source and reason, the largest group first."""
+    by_cause: dict[tuple[str, str], list[DeadLetter]] = {}
+    for stored in letters:
+        by_cause.setdefault((stored.source, stored.reason), []).append(stored)
+    groups = [
+        DeadLetterGroup(
+            *cause, len(some), sum(not one.replayed_ms for one in some), max(one.received_ms for one in some)
+        )
+        for cause, some in by_cause.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
+
+
+def filter_dead_letters(letters: Sequence[DeadLetter], source: str, reason: str) -> list[DeadLetter]:
+    """Dead letters of that source and reason; "" = any."""
+    return [stored for stored in letters if source in ("", stored.source) and reason in ("", stored.reason)]
+
+
+class ReadableBytes(NamedTuple):
+    """Bytes made readable."""
+
+    kind: str  # `text` or `hex`
+    lines: tuple[str, ...]  # without line ends; nothing in them moves or hides other text
+    size: int  # bytes there are
+    omitted: int  # bytes that are not shown
+
+
+def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:
+    """*raw* for people.
+
+    Text is UTF-8 of which at most one character in twenty is unprintable; those are shown as U+FFFD, so that neither
+    control characters nor marks of direction can change how the rest is read.
+    """
+    part, omitted = raw[:most], max(0, len(raw) - most)
+    text = _decode_text(part, cut=omitted > 0)
+    if text is None:
+        return ReadableBytes("hex", tuple(hex_dump(part)), len(raw), omitted)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return ReadableBytes("text", tuple(_printable(line) for line in lines), len(raw), omitted)
+
+
+def hex_dump(raw: bytes) -> list[str]:
+    """A hex dump, 16 bytes a line.
+
+    >>> hex_dump(b"GIF89a\\x00\\xff")
+    ['00000000  47 49 46 38 39 61 00 ff                          |GIF89a..|']
+    """
+    return [_hex_line(at, raw[at : at + HEX_LINE_BYTES]) for at in range(0, len(raw), HEX_LINE_BYTES)]
+
+
+def _hex_line(at: int, part: bytes) -> str:
+    signs = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+    return f"{at:08x}  {part.hex(' '):<{HEX_LINE_BYTES * 3}} |{signs}|"
+
+
+def _decode_text(raw: bytes, *, cut: bool) -> str | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        if not cut or error.start < len(raw) - 3:  # not merely a character that the limit has cut in two
+            return None
+        text = raw[: error.start].decode()
+    hidden = sum(1 for sign in text if not (sign.isprintable() or sign in "\n\r\t"))
+    return None if hidden > _HIDDEN_RATIO * len(text) else text
+
+
+def _printable(line: str) -> str:
+    return "".join(sign if sign.isprintable() or sign == "\t" else "\ufffd" for sign in line)
+
 
 STATUS_WORDS: Final = {
     "dead": "given up",
     "failed": "refused for good",
     "pending": "waits for its next attempt",
-    "suppressed": "held back: told before within the cool-down",
+    "suppressed": "held back: already sent within the cool-down",
     "delivered": "arrived",
 }
 """States of a delivery, the worst first."""
-
-router = APIRouter()
 
 AskedDep = Annotated[dict[str, str], Depends(text_filters("tenant", "status", "target", "key"))]
 
 
 class ShownAlert(NamedTuple):
-    """One alert at all its targets: its first delivery stands for what all have in common."""
+    """One alert at all its targets: its first delivery has what all have in common."""
 
     content: AlertContent
     deliveries: Sequence[Delivery]
 
     @property
     def first(self) -> Delivery:
-        """The delivery that tells what all have in common."""
+        """The delivery with what all have in common."""
         return self.deliveries[0]
 
     @property
@@ -70,7 +215,7 @@ def group_alerts(deliveries: Sequence[Delivery]) -> list[ShownAlert]:
 
 
 def _content_of(delivery: Delivery) -> AlertContent:
-    """Content of an alert; an actuator's row is no alert, and is described by its kind alone."""
+    """Content of an alert; an actuator's row is described by its kind."""
     try:
         decoded: Any = msgspec.json.decode(delivery.payload)
     except msgspec.DecodeError:

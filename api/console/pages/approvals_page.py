@@ -1,4 +1,4 @@
-"""Approvals that wait for a person, those that were given or refused, and pins in force."""
+"""Approvals that wait for a person, those that were decided, and active pins."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def _decide(
 
 
 async def _redirect_or_explain(visit: PageRequest, order: Awaitable[Intervention]) -> Response:
-    """Redirect to the page, which says what was done, or render it with the reason why nothing was."""
+    """Redirect to the page, which confirms the action, or render it with the error."""
     try:
         intervention = await order
     except ProblemError as error:

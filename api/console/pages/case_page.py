@@ -43,13 +43,13 @@ from ..rendering import lead_reason, url_with_query
 
 VERDICT_CHOICES: Final = (
     ("true", "True: there was trouble", "Its windows are kept out of training."),
-    ("false", "False: there was none", "Give feedback on its decisions, too, so that it does not come again."),
+    ("false", "False: there was none", "Also give feedback on its decisions, so that it does not happen again."),
     ("expected", "Expected: it was planned", "A drill, a migration, a test."),
 )
 
 
 class ContainmentEffect(NamedTuple):
-    """Effect of acting on an agent as critical, in words."""
+    """Effect of acting on an agent as critical, as text."""
 
     agent: CaseAgent
     words: str
@@ -78,9 +78,9 @@ def _effect(one: CaseAgent, book: PolicyBook, servers: Sequence[str]) -> str:
     tokens = "no new tokens" if not policy.allow else f"new tokens of at most {policy.max_token_lifetime_s} s"
     revoked = ", and those it has are revoked" if policy.revoke else ""
     if not servers:
-        where = "where hooks and gateways ask; no actuator serves its issuer, so its server is not told"
+        where = "at hooks and gateways; no actuator serves its issuer, so its server is not notified"
     else:
-        where = f"at {', '.join(servers)}, and where hooks and gateways ask"
+        where = f"at {', '.join(servers)}, and at hooks and gateways"
     return f"gets {tokens}{revoked}: {where}."
 
 
@@ -96,11 +96,11 @@ STATUS_CHOICES: Final = (
 PIN_CHOICES: Final = ((3_600, "1 hour"), (14_400, "4 hours"), (86_400, "1 day"), (604_800, "7 days"))
 SNOOZE_CHOICES: Final = (*PIN_CHOICES, (0, "end it now"))
 CONFIRMATIONS: Final = {
-    "acknowledge": "You are on it, and others see that.",
+    "acknowledge": "The case is acknowledged, and others see that.",
     "assign": "The owner has changed.",
     "notes": "The note is kept with the case.",
-    "snooze": "Saved. Until then alert targets hear of a higher level alone.",
-    "contain": "The case is contained. What came of it stands in its story below.",
+    "snooze": "Saved. Until then alert targets are notified only of a higher level.",
+    "contain": "The case is contained. The results are in its timeline below.",
     "close": "The case is closed.",
     "reopen": "The case is open again.",
     "merge": "The other case is part of this one now.",
@@ -123,7 +123,7 @@ _text_filters = text_filters("owner", "level", "agent", "tenant", "since", "unti
 
 
 def asked_cases(request: Request) -> dict[str, str]:
-    """Filters of the list as the address says them; those that are not closed, unless something else is asked for."""
+    """Return the filters in the address; by default cases that are not closed."""
     asked = _text_filters(request)
     return asked | {"status": ""} if asked["status"] == ANY_STATUS else asked
 
@@ -132,7 +132,7 @@ AskedDep = Annotated[dict[str, str], Depends(asked_cases)]
 
 
 def _search_of(asked: dict[str, str], now_ms: int) -> CaseSearch:
-    """Raises ProblemError (422) where a time can not be read."""
+    """Raises ProblemError (422): a time is invalid."""
     times = parse_time_range(asked["since"], asked["until"], now_ms)
     agent = AgentSelector(asked["agent"], asked["tenant"] or None) if asked["agent"] else None
     return CaseSearch(asked["status"], asked["owner"], asked["level"], agent, asked["tenant"], *times)
@@ -209,14 +209,14 @@ def case_row(listed: ListedCase) -> dict[str, Any]:
 
 @router.get("/cases/count")
 async def count_open_cases(visit: PageReaderDep) -> Response:
-    """Number of cases that wait for somebody: the badge in the menu."""
+    """Number of open cases: the badge in the menu."""
     counts = await visit.get(CaseService).count_open(visit.caller)
     return visit.render("case_count.html", open=counts.get("open", 0))
 
 
 @router.post("/cases")
 async def act_on_cases(visit: PageReviewerDep, form: FormDep) -> Response:
-    """Acknowledge or close the cases whose boxes are ticked; those that can not be are told, the others are done."""
+    """Acknowledge or close the selected cases, and report those that failed."""
     action, note, cases = form.get("action", ""), form.get("note", "").strip(), visit.get(CaseService)
     chosen = [value.partition(" ") for name, value in form.items() if name.startswith("case-")]
     done, refused = 0, []
@@ -233,7 +233,7 @@ async def act_on_cases(visit: PageReviewerDep, form: FormDep) -> Response:
     verb = "acknowledged" if action == "acknowledge" else "closed"
     said = f"{done} case{'' if done == 1 else 's'} {verb}." if done else ""
     trouble = (
-        f"Not done: {'; '.join(refused)}." if refused else "" if chosen else "Nothing was done: no case is ticked."
+        f"Not done: {'; '.join(refused)}." if refused else "" if chosen else "Nothing was done: no case is selected."
     )
     asked = {name: "" for name in ("owner", "level", "agent", "tenant", "since", "until")} | {"status": "unresolved"}
     return await _list_page(visit, asked, said=said, trouble=trouble)
@@ -249,7 +249,7 @@ async def show_case(case_id: str, visit: PageReaderDep, done: Text = "") -> Resp
 async def show_timeline(
     case_id: str, visit: PageReaderDep, kind: Text = "", since: TimeText = "", until: TimeText = ""
 ) -> Response:
-    """The story of a case, which takes longest to find; narrowed to a kind, and to a time."""
+    """The timeline of a case, which takes longest to load; filtered by kind and time."""
     times = parse_time_range(since, until, visit.runtime.now_ms())
 
     def page(report: CaseReport, items: list[TimelineItem]) -> Response:
@@ -308,7 +308,7 @@ async def download_report(case_id: str, visit: PageReaderDep) -> Response:
 
 @router.post("/cases/{case_id}/{action}")
 async def act_on_case(case_id: str, action: str, visit: PageReviewerDep, form: FormDep) -> Response:
-    """Do what a form of the page says."""
+    """Apply a form of the page."""
     try:
         case = await _act(visit, case_id, action, form)
     except ProblemError as error:
@@ -342,7 +342,7 @@ async def _act(visit: PageRequest, case_id: str, action: str, form: Mapping[str,
         case "split":
             agents = _agents_of_form(form, await cases.get(caller, case_id, entries=0))
             return await cases.split(caller, case_id, agents, note, revision=_revision(form))
-    raise invalid_value_error("action", "is none that a case knows")
+    raise invalid_value_error("action", "is not an action of cases")
 
 
 def _revision(form: Mapping[str, str]) -> int | None:
@@ -352,7 +352,7 @@ def _revision(form: Mapping[str, str]) -> int | None:
 
 
 def _agents_of_form(form: Mapping[str, str], report: CaseReport) -> list[AgentSelector]:
-    """Agents whose boxes are ticked: each is called by its place in the case."""
+    """Selected agents; each is named by its place in the case."""
     ticked = {name.removeprefix("agent-") for name in form if name.startswith("agent-")}
     chosen = [one.agent for one in report.agents if str(one.ordinal) in ticked]
     return [AgentSelector(name.agent_id, name.tenant, name.issuer) for name in chosen]

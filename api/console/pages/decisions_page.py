@@ -39,13 +39,13 @@ COLUMNS: Final = {
 }
 CAUSES: Final = {
     "event": "an event",
-    "tick": "time alone: no event, the risk decayed",
-    "release": "a person vouched for the agent",
+    "tick": "time: the risk decayed without an event",
+    "release": "a person released the agent",
 }
 CONCERNS: Final = {
-    "compromise": "it acts for somebody else",
-    "malfunction": "it works badly",
-    "overreach": "it does more, or may do more, than it used to",
+    "compromise": "another party controls it",
+    "malfunction": "it malfunctions",
+    "overreach": "it does, or may do, more than before",
 }
 _FEATURES: Final[Mapping[str, Feature]] = {feature.name: feature for feature in FEATURES}
 
@@ -66,7 +66,7 @@ def _filters_of(asked: dict[str, str], now_ms: int) -> DecisionFilters:
 
 @router.get("/decisions")
 async def list_decisions(visit: PageReaderDep, asked: AskedDep, cursor: Cursor = "") -> Response:
-    """Changes of level, newest first. Of several agents with the id that is asked for, one has to be chosen."""
+    """Changes of level, newest first. If several agents have the id, one must be chosen."""
     trouble, page, among = "", FilteredPage[Decision]([], None, 0), []
     try:
         filters = _filters_of(asked, visit.runtime.now_ms())
@@ -157,14 +157,14 @@ async def show_decision(decision_id: str, visit: PageReaderDep) -> Response:
 
 
 def describe_odds(p_value: float) -> str:
-    """A p-value in words.
+    """A p-value as text.
 
     >>> describe_odds(0.0001)
-    'about 1 in 10,000 normal events looks at least this odd'
+    'about 1 in 10,000 normal events looks at least this anomalous'
     """
     if not 0.0 < p_value <= 1.0:
         return ""
-    return f"about 1 in {max(1, round(1.0 / p_value)):,} normal events looks at least this odd"
+    return f"about 1 in {max(1, round(1.0 / p_value)):,} normal events looks at least this anomalous"
 
 
 def reason_shares(reasons: Sequence[RiskReason]) -> list[int]:
@@ -174,7 +174,7 @@ def reason_shares(reasons: Sequence[RiskReason]) -> list[int]:
 
 
 def feature_noun(name: str) -> str:
-    """A feature in words; of one that the table no longer has its name."""
+    """A feature as text; a feature that the table no longer has keeps its name."""
     return _FEATURES[name].noun if name in _FEATURES else name.replace("_", " ")
 
 
@@ -195,7 +195,7 @@ def read_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
 
     Members: `statistic` after the event, `prior` before it, `gain` of it, `events` of the agent so far; None = not
     kept. `signals` that fired; `thresholds` as (level, evidence at which it begins, whether it was reached);
-    `left_aside`, what was odd and had counted before, in words; `concerns` as (name, meaning, odds), the oddest first.
+    `left_aside`, anomalies that had counted before, as text; `concerns` as (name, meaning, odds), the strongest first.
     """
     numbers = {name: _number_or_none(evidence.get(name)) for name in ("statistic", "prior", "gain", "events")}
     limits, p_values, statistic = (evidence.get("thresholds"), evidence.get("concerns"), numbers["statistic"])
@@ -227,12 +227,12 @@ def _number_or_none(value: Any) -> float | None:
 
 
 def describe_policy(policy: LevelTokenPolicy) -> list[str]:
-    """Describe a token policy in words, a line for each rule; exactly what it holds.
+    """Describe a token policy, with one line for each rule.
 
     >>> describe_policy(LevelTokenPolicy(False, 0, (), False, False, True))
-    ['no token is issued', 'tokens that are out are revoked']
+    ['no token is issued', 'issued tokens are revoked']
     """
-    revoked = ["tokens that are out are revoked"] if policy.revoke else []
+    revoked = ["issued tokens are revoked"] if policy.revoke else []
     if not policy.allow:
         return ["no token is issued", *revoked]
     lines = [f"tokens live at most {policy.max_token_lifetime_s:,} s"]
@@ -241,5 +241,5 @@ def describe_policy(policy: LevelTokenPolicy) -> list[str]:
     lines.append("refresh is allowed" if policy.refresh_allowed else "no refresh")
     if policy.step_up:
         scopes = "every scope" if "*" in policy.step_up_scopes else ", ".join(policy.step_up_scopes)
-        lines.append(f"a person has to approve {scopes}")
+        lines.append(f"a person must approve {scopes}")
     return [*lines, *revoked]

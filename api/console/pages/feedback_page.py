@@ -1,4 +1,4 @@
-"""Feedback: a verdict on a decision, what it would have changed, its adoption; rules in force, and their end."""
+"""Feedback: a verdict on a decision, what it would have changed, its adoption; active rules, and their end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Id = Annotated[str, Query(max_length=200)]
 
 @router.get("/feedback")
 async def list_feedback(visit: PageReaderDep, done: Id = "", cursor: Cursor = "") -> Response:
-    """Rules in force, then everything that was said."""
+    """Active rules, then all feedback."""
     return await _feedback_page(visit, done=done, cursor=cursor or None)
 
 
@@ -66,7 +66,7 @@ async def _feedback_page(
 
 @router.post("/feedback/{feedback_id}/revoke")
 async def revoke_feedback(feedback_id: str, visit: PageReviewerDep, form: FormDep) -> Response:
-    """End a rule, or take a label back."""
+    """End a rule, or revoke a label."""
     try:
         await visit.get(FeedbackService).revoke(visit.caller, feedback_id, form.get("reason", ""))
     except ProblemError as error:
@@ -127,7 +127,7 @@ async def adopt_feedback(decision_id: str, visit: PageReviewerDep, form: FormDep
     try:
         adopted = await visit.get(FeedbackService).adopt(visit.caller, decision_id, draft)
     except ProblemError as error:
-        trouble = f"Nothing was said yet: {error}."
+        trouble = f"No feedback was saved: {error}."
         return await _feedback_form_page(visit, decision_id, draft.verdict, trouble, error.problem.status)
     return RedirectResponse(url_with_query("/console/feedback", done=adopted.feedback.feedback_id), 303)
 
@@ -173,7 +173,7 @@ def describe_feature(name: str) -> str:
 
 
 def describe_scope(feedback: Feedback) -> str:
-    """Describe in words which agents and features a rule is about."""
+    """Describe the agents and features of a rule."""
     who = (
         feedback.agent.agent_id
         if feedback.kind == "agent"
@@ -184,13 +184,13 @@ def describe_scope(feedback: Feedback) -> str:
 
 
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
-    """Draft that the form asks for, not checked yet: the service says what is wrong with it.
+    """Return the draft of the form; the service validates it.
 
     Raises ProblemError (422).
     """
     verdict = form.get("verdict", "")
     if verdict not in get_args(FeedbackVerdict):
-        raise invalid_value_error("verdict", "say what it was: a false or a true positive")
+        raise invalid_value_error("verdict", "must be a false or a true positive")
     named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))
@@ -213,7 +213,7 @@ def preview_values(preview: FeedbackPreview) -> dict[str, Any]:
 
     `result` has the members that the API names, and is empty until the preview is over. `marked` is the alert that is
     spoken of, if the rule would have changed it; `lowered` counts listed alerts that would still have been ones, of a
-    lower level; `still_odd` are features that keep the events odd, with how many.
+    lower level; `still_odd` are features that keep events anomalous, with their number.
     """
     result = msgspec.json.decode(preview.result) if preview.result else {}
     removed = result.get("alerts_removed", ())

@@ -1,4 +1,4 @@
-"""Health: whether the service can do its work, what waits or was lost, what is in force, and the settings that hold."""
+"""Health: status of the service, pending and lost items, active versions, and the effective settings."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from ...http.prometheus_metrics import ServiceMetrics
 from ...http.runtime import Runtime
 from ...http.service_registry import ServiceRegistry
 from ...http.store_executor import StoreExecutor
+from ...settings.access_settings import ANY_NAME, EventSourceSettings
 from ...settings.effective import settings_yaml
-from ...settings.event_source_settings import ANY_NAME, EventSourceSettings
 from ..page_dependencies import PageAdministratorDep, PageRequest
 
 _COMPONENTS: Final[Mapping[str, tuple[str, str]]] = {
     "log": (
-        "takes events, and what people order",
-        "takes nothing: senders get 503 and have to try again. Look at the disk or the brokers, and at the log.",
+        "accepts events and orders of people",
+        "accepts nothing: senders get 503 and must retry. Check the disk or the brokers, and the log.",
     ),
     "pipeline": (
         "judges what arrives",
-        "does not report: answers become stale. Events are still taken, and judged once it is back.",
+        "does not report: answers become stale. Events are still accepted, and judged once it works again.",
     ),
     "issuers": (
-        "the keys of at least one issuer are here",
-        "no issuer's keys are here: every token is refused. Is its key set reached from here?",
+        "the keys of at least one issuer are loaded",
+        "no issuer's keys are loaded: every token is refused. Check whether this machine reaches its key set.",
     ),
-    "archive": ("writes its files", "writes no files. Look at its directory and at the log."),
+    "archive": ("writes its files", "writes no files. Check its directory and the log."),
 }
-_OTHER: Final = ("works", "does not work. The log of the service says why.")
-"""What a part of the service means for people, while it works and while it does not."""
+_OTHER: Final = ("works", "does not work. The log of the service has the reason.")
+"""Texts about a part of the service while it works and while it does not."""
 
 _TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
-    ("trustwatch_dead_letters_dropped_total", "dead letters that found no room"),
+    ("trustwatch_dead_letters_dropped_total", "dead letters that were dropped: the store was full"),
     ("trustwatch_audit_events_total", "own audit events that were lost", "dropped"),
     (
         "trustwatch_pipeline_records_total",
@@ -50,18 +50,18 @@ _TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
         *("vectors_dropped", "identity_conflicts", "fenced", "ticks_not_sent", "heartbeats_not_sent"),
     ),
     ("trustwatch_events_total", "events that were rejected", "rejected"),
-    ("trustwatch_events_refused_requests_total", "requests with events that were told to come again"),
+    ("trustwatch_events_refused_requests_total", "requests with events that were refused for now"),
     ("trustwatch_ingest_records_total", "records of foreign topics that were rejected", "rejected"),
-    ("trustwatch_verdict_failures_total", "questions that could not be decided"),
-    ("trustwatch_approvals_failed_total", "approvals that could not be asked for or spent"),
+    ("trustwatch_verdict_failures_total", "requests for verdicts that failed"),
+    ("trustwatch_approvals_failed_total", "approvals that could not be requested or used"),
     ("trustwatch_deliveries_total", "attempts to deliver an alert that failed", "failed", "gone", "retry"),
     ("trustwatch_actuations_total", "attempts of actuators that failed", "failed", "retry"),
-    ("trustwatch_security_events_total", "tokens of streams that were not taken", "failed", "retry"),
-    ("trustwatch_policy_errors_total", "token policy files that were wrong"),
+    ("trustwatch_security_events_total", "tokens of streams that were not accepted", "failed", "retry"),
+    ("trustwatch_policy_errors_total", "token policy files that were invalid"),
     ("trustwatch_issuer_keys_skipped_total", "keys of issuers that could not be read"),
     ("trustwatch_connections_closed_total", "connections that were closed before their client was done"),
 )
-"""Metrics of what was lost, refused or tried in vain, in words; then values of any label that count, none = all."""
+"""Metrics of losses, refusals and failures, with their text and the label values that count (none = all)."""
 
 router = APIRouter()
 
@@ -132,7 +132,7 @@ def _count_troubles(metrics: ServiceMetrics) -> list[tuple[str, str, float, str]
 
 
 def _work_values(runtime: Runtime) -> dict[str, Any]:
-    """Figures of what is logged, judged, and waits."""
+    """Figures of logged, judged and pending events."""
     status, log, now_ms = runtime.pipeline_status, runtime.event_log, runtime.now_ms()
     return {
         "log_kind": "topics of brokers" if runtime.settings.distributed else "files on this machine",
@@ -161,7 +161,7 @@ def silence_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> l
 
 
 def _topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[ForeignTopicReport] | None:
-    """Foreign topics, as far as *caller* may know of them; None where none is to be read here, or none is its own."""
+    """Foreign topics, that *caller* may see; None if this process reads none, or none belongs to it."""
     ingest = services.find(IngestStatus)
     known = _known_sources(services.get(Runtime).settings.brokers.topics, caller)
     if ingest is None or ingest.alive is None or not (known or ANY_NAME in caller.tenants):

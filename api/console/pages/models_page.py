@@ -32,8 +32,8 @@ router = APIRouter()
 
 @router.get("/models")
 async def list_models(visit: PageReaderDep, level: Text = "medium", ordered: Text = "", before: Text = "") -> Response:
-    """Versions, the version in force, drift and budget. A page that waits for another version than *before* asks again
-    until there is one, and is told nothing meanwhile.
+    """Versions, the active version, drift and budget. A page that waits for a version other than *before* polls until
+    it exists, and gets no content until then.
     """
     if before and visit.is_part and visit.get(ModelService).version == before:
         return Response(status_code=204)
@@ -79,7 +79,7 @@ async def _models_page(
 
 @router.post("/models/rollback")
 async def order_rollback(visit: PageAdministratorDep, form: FormDep) -> Response:
-    """Order that the version before comes back."""
+    """Order a rollback to the previous version."""
     return await _answer_order(visit, "rollback", visit.get(ModelService).rollback(visit.caller, _reason_of(form)))
 
 
@@ -91,7 +91,7 @@ async def order_training(visit: PageAdministratorDep, form: FormDep) -> Response
 
 @router.post("/models/{version}/promote")
 async def order_promotion(version: str, visit: PageAdministratorDep, form: FormDep) -> Response:
-    """Order that a version comes into force."""
+    """Order that a version becomes active."""
     forced = form.get("force") == "yes"
     order = visit.get(ModelService).promote(visit.caller, version, _reason_of(form), force=forced)
     return await _answer_order(visit, "promotion", order)
@@ -102,7 +102,7 @@ def _reason_of(form: Mapping[str, str]) -> str:
 
 
 async def _answer_order(visit: PageRequest, kind: str, order: Awaitable[object]) -> Response:
-    """Redirect to the page, which says that it was ordered, or render it with the reason why not."""
+    """Redirect to the page, which confirms the order, or render it with the error."""
     before = "" if kind == "training" else visit.get(ModelService).version
     try:
         await order
@@ -113,7 +113,7 @@ async def _answer_order(visit: PageRequest, kind: str, order: Awaitable[object])
 
 @router.get("/models/{version}")
 async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Response:
-    """One version with its calibration, and whether its figures allow it to come into force."""
+    """One version with its calibration, and whether its figures allow its promotion."""
     models = visit.get(ModelService)
     view = await models.version_detail(visit.caller, version)
     everybody = sees_all_tenants(visit.caller)
@@ -142,7 +142,7 @@ async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Re
 
 
 class BudgetTotal(NamedTuple):
-    """Sum over the peer groups that the caller may see, on one day; more alerts than `limit` stand out."""
+    """Sum over the peer groups that the caller may see, on one day; more alerts than `limit` are highlighted."""
 
     day: int
     expected: float
@@ -167,7 +167,7 @@ class Drift(NamedTuple):
 
 
 def describe_group(tenant: str, agent_type: str) -> str:
-    """A peer group in words; `*` is all of them."""
+    """A peer group as text; `*` is all of them."""
     if tenant == "*":
         return "the fleet"
     return f"{agent_type or 'agents without a type'} of {tenant or 'no tenant'}"
@@ -188,7 +188,7 @@ def budget_totals(rows: Sequence[BudgetDay]) -> list[BudgetTotal]:
 
 
 def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
-    """Groups and days that stand out, newest first."""
+    """Groups and days beyond the budget, newest first."""
     beyond = [row for row in rows if row.beyond or row.run_beyond]
     return sorted(beyond, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
 
@@ -217,7 +217,7 @@ def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
 
 
 def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
-    """Chart of how odd a score is: the share of held-out normal events that score at least as high."""
+    """Chart of scores as p-values: the share of held-out normal events that score at least as high."""
     series = [
         ChartSeries(name, [(at.score, at.p_value) for at in curve.points], style)
         for (name, curve), style in zip(curves, _STYLES, strict=False)
@@ -270,10 +270,10 @@ def _describe_training(model: ModelVersion) -> list[tuple[str, str]]:
 def select_curves(
     newcomers: Sequence[CalibrationCurve], familiar: Sequence[CalibrationCurve], names: Collection[str]
 ) -> list[DrawnCurve]:
-    """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
+    """Curves to draw, four at most: the fleet's, and those of selected groups, else of the largest.
 
-    Of a version that was rehearsed they are pairs, of agents that it knows and of newcomers: each agent is judged by
-    one of the two. Of another one there are those of newcomers alone, by which all are judged.
+    A version with walk-forward validation has pairs, for known agents and newcomers: each agent is judged by one of the
+    two. Other versions have only those of newcomers, by which all agents are judged.
     """
     if not familiar:
         chosen = _select_groups(newcomers, names)[: len(_STYLES)]
@@ -302,5 +302,5 @@ def _select_groups(curves: Sequence[CalibrationCurve], names: Collection[str]) -
 
 
 def group_labels(*parts: Sequence[CalibrationCurve]) -> list[str]:
-    """Groups that have a curve of their own in any of *parts*, in words."""
+    """Groups with a separate curve in any of *parts*, as text."""
     return sorted({_describe_curve_group(curve) for curves in parts for curve in curves if curve.tenant != "*"})

@@ -18,8 +18,7 @@ from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.raw_records import FormatParser
 from trustwatch.scoring.store.read_scope import ReadScope
 
-from ...settings.access_settings import CallerSettings
-from ...settings.event_source_settings import ANY_NAME, SELF, EventSourceSettings, only_name
+from ...settings.access_settings import ANY_NAME, SELF, CallerSettings, EventSourceSettings, only_name
 from .proof_of_possession import UNBOUND, TokenBinding, read_binding
 from .token_verification import TokenClaims
 

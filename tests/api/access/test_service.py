@@ -12,7 +12,7 @@ from trustwatch.api.access.service import ContainmentService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.problems import ProblemError
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings
 
 BOT = AgentSelector("bot", "acme", "https://as.example")
 

@@ -19,7 +19,7 @@ from trustwatch.api.archive.archive_status import (
 from trustwatch.api.archive.worker import EventArchiver
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import data_files, read_lock
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive

@@ -16,7 +16,7 @@ from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
 from trustwatch.api.composition import open_spool, spool_directory
 from trustwatch.api.service.pipeline_worker import start_vector_collector
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import data_files
 from trustwatch.ingest.archive.archive_reader import archive_dataset
 from trustwatch.ingest.archive.event_archive import VectorArchive

@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 from trustwatch.api.archive import worker
 from trustwatch.api.archive.archive_status import archived_offset
 from trustwatch.api.cli.history_input import history_files
-from trustwatch.api.cli.history_window import TimeWindow
 from trustwatch.api.cli.main import make_app
+from trustwatch.api.cli.topic_input import TimeWindow
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive

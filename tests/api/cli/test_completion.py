@@ -1,4 +1,4 @@
-"""Completion as people use it: installed by the command itself, and typed into a real shell of a terminal."""
+"""Completion, installed by the command and typed into a real shell of a terminal."""
 
 from __future__ import annotations
 

@@ -22,25 +22,6 @@ from trustwatch.models.detector import ONE_QUESTION, DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model
 
 MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons", "concerns"]
-COMMANDS = (
-    "serve",
-    "train",
-    "replay",
-    "backtest",
-    "ingest",
-    "convert",
-    "mapping",
-    "agents",
-    "explain",
-    "release",
-    "pin",
-    "unpin",
-    "call",
-    "approvals",
-    "simulate",
-    "token",
-    "demo",
-)
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
@@ -103,7 +84,6 @@ def test_train_says_what_it_learned(history: History) -> None:
 
 
 def test_the_detector_of_before_concerns_can_be_had_and_compared(history: History, tmp_path: Path) -> None:
-    """All its budget goes to the one question; a back-test shows both on one history, and what rises were about."""
     single = tmp_path / "single"
     trained = run("train", history.past, "--model", single, "--one-question")
     assert trained.exit_code == 0
@@ -123,7 +103,6 @@ def test_the_detector_of_before_concerns_can_be_had_and_compared(history: Histor
 
 
 def test_retraining_keeps_the_salt(history: History, tmp_path: Path) -> None:
-    """What the service has learned stays readable after a retrain in place; a new place gets a new salt."""
     for place in ("one", "one", "two"):
         assert run("train", history.day, "--model", tmp_path / place, "--version", place).exit_code == 0
         if place == "one":
@@ -150,7 +129,6 @@ def test_replay_writes_one_line_per_event_in_order(history: History) -> None:
 
 
 def test_replay_reads_gzip_several_files_and_stdin_alike(history: History, tmp_path: Path) -> None:
-    """The same bytes give the same lines, whichever way they come."""
     raw = history.day.read_bytes()
     lines = raw.splitlines(keepends=True)
     packed, a, b = tmp_path / "no-suffix", tmp_path / "a", tmp_path / "b"
@@ -165,7 +143,6 @@ def test_replay_reads_gzip_several_files_and_stdin_alike(history: History, tmp_p
 
 
 def test_no_learn_scores_against_the_model_alone(history: History) -> None:
-    """Without learning what a new agent does again and again stays as odd as at first; with it, it becomes usual."""
     template = json.loads(history.day.read_bytes().splitlines()[-1])
     lines = []
     for number in range(120):
@@ -231,7 +208,6 @@ def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) ->
 
 
 def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path: Path) -> None:
-    """Nor is an older result by a run that finds no history."""
     link, kept = tmp_path / "day.jsonl", tmp_path / "scores.jsonl"
     link.symlink_to(history.day)
     before = history.day.read_bytes()
@@ -242,24 +218,6 @@ def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path
     kept.write_bytes(b"kept")
     assert run("replay", tmp_path / "missing", "--model", history.model, "--out", kept).exit_code == 1
     assert kept.read_bytes() == b"kept"
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        ("--attack", "unheard_of"),
-        ("--agents", "0"),
-        ("--hours", "nan"),
-        ("--hours", "1e300"),
-        ("--rate", "inf"),
-        ("--seed", "-1"),
-    ],
-)
-def test_a_simulation_that_can_not_be_is_a_wrong_use(wrong: tuple[str, str], tmp_path: Path) -> None:
-    result = run("simulate", "--out", tmp_path / "x", *wrong)
-    assert result.exit_code == 2
-    assert wrong[0].strip("-") in result.output or wrong[1] in result.output
-    assert not (tmp_path / "x").exists()
 
 
 def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
@@ -279,6 +237,12 @@ def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
         ("train", "x"),
         ("replay", "x", "--model", "m"),
         ("simulate", "--seed", "q"),
+        ("simulate", "--out", "x", "--attack", "unheard_of"),
+        ("simulate", "--out", "x", "--agents", "0"),
+        ("simulate", "--out", "x", "--hours", "nan"),
+        ("simulate", "--out", "x", "--hours", "1e300"),
+        ("simulate", "--out", "x", "--rate", "inf"),
+        ("simulate", "--out", "x", "--seed", "-1"),
         ("demo", "--seconds", "1"),
         ("pin", "a"),
         ("train", "-", "--model", "m", "--salt", "xyz"),
@@ -286,7 +250,6 @@ def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_usage_errors_are_status_2(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong or missing arguments; nothing is written."""
     monkeypatch.chdir(tmp_path)
     line = b'{"time":"2026-01-01T00:00:00Z","agent":{"id":"a"},"type":"other","action":"a","outcome":"success"}'
     result = run(*arguments, stdin=line)
@@ -294,18 +257,7 @@ def test_usage_errors_are_status_2(arguments: tuple[str, ...], tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_exists(command: str) -> None:
-    """Every command says what it does, and every option what it means."""
-    result = run(*([command] if command else []), "--help")
-    assert result.exit_code == 0
-    assert "Usage" in result.stdout
-    if not command:
-        assert all(name in result.stdout for name in COMMANDS)
-
-
 def test_broken_pipe_ends_quietly(history: History) -> None:
-    """`replay … --out - | head -1` shows one line and no traceback."""
     command = [sys.executable, "-m", "trustwatch", "replay", str(history.past), "--model", str(history.model)]
     replay = subprocess.Popen([*command, "--out", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert replay.stdout is not None
@@ -350,7 +302,6 @@ def test_an_event_log_is_a_history_as_a_file_is(history: History, tmp_path: Path
 
 
 def test_bounds_of_a_replay(history: History) -> None:
-    """What is before --from moves state and is not written; what is not before --to is not read."""
     _, whole = replayed(history, history.day)
     times = [line["time"] for line in whole]
     since, until = times[len(times) // 3], times[2 * len(times) // 3]
@@ -367,7 +318,6 @@ def test_bounds_of_a_replay(history: History) -> None:
 
 
 def test_bounds_of_a_training(history: History, tmp_path: Path) -> None:
-    """Events outside are not learned; where none is left, that is said with the bounds."""
     times = sorted(json.loads(line)["time"] for line in history.day.read_bytes().splitlines())
     middle = times[len(times) // 2][:19]
     parts = []
@@ -381,7 +331,6 @@ def test_bounds_of_a_training(history: History, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_history_is_told(history: History, tmp_path: Path) -> None:
-    """With what it could have been."""
     done = process("replay", tmp_path, "--model", history.model, "--out", tmp_path / "out")
     assert done.returncode == 1 and "neither an archive" in done.stderr
     done = process("train", "kafka:", "--model", tmp_path / "model")

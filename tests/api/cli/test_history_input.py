@@ -1,11 +1,11 @@
-"""How a part of a topic is named on the command line."""
+"""URLs of topics on the command line."""
 
 from __future__ import annotations
 
 import pytest
 
 from trustwatch.api.cli.topic_input import are_ours, parse_topic_url
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.source import Record, RecordKind
@@ -15,7 +15,6 @@ CONFIGURED = Settings(kafka=KafkaSettings(bootstrap_servers=("one:9092",)))
 
 
 def test_what_is_not_said_comes_from_the_settings() -> None:
-    """Brokers, topic and offsets."""
     topic = parse_topic_url("kafka:", CONFIGURED)
     assert topic.broker_settings.bootstrap_servers == ("one:9092",)
     assert (topic.name, topic.offsets) == ("trustwatch.events", None)
@@ -36,13 +35,11 @@ def test_what_is_not_said_comes_from_the_settings() -> None:
     ],
 )
 def test_what_is_meant_wrongly_is_told(named: str, told: str) -> None:
-    """With what it must look like."""
     with pytest.raises(ConfigError, match=told):
         parse_topic_url(named, Settings())
 
 
 def test_a_forged_record_does_not_make_a_topic_ours() -> None:
-    """All that other programs wrote would be left out as no events of ours: most of the first records decide."""
     written = TopicRecord(0, 1_000, None, b"{}", ())
     forged = written._replace(headers=headers_for(Record(RecordKind.EVENT, 1, 1_000, b"{}")))
     assert not are_ours([])

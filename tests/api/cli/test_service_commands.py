@@ -1,4 +1,4 @@
-"""Commands that are made of the API's operations, against a real service."""
+"""Commands made from the API's operations, against a real service."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scripts.command_index import operations_index
+from trustwatch.api.cli.lazy_commands import OPERATIONS_FILE, operations
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.cli.operations import OPERATIONS_FILE, operations
-from trustwatch.api.cli.remote import ServiceClient
+from trustwatch.api.cli.service_commands import ServiceClient
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.service.slices import SLICES
 
@@ -40,7 +40,6 @@ def run(triage: Triage, *arguments: str, client: str = "gateway", **options: Any
 
 
 def test_the_index_is_what_the_document_says() -> None:
-    """`python -m scripts.write_reference` writes it."""
     assert OPERATIONS_FILE.read_text(encoding="utf-8") == operations_index(DocumentedApp(SLICES).openapi())
 
 
@@ -58,7 +57,6 @@ def test_operations_are_listed_and_say_what_they_take() -> None:
 
 
 def test_lists_are_read_page_by_page(triage: Triage) -> None:
-    """As JSON lines, as the API has them; at most as many as are asked for."""
     rows = [json.loads(line) for line in run(triage, "call", "list_acts").stdout.splitlines()]
     assert rows == triage.site.get("/v1/acts").json()["items"]
     assert [row["action"] for row in rows] == ["closed", "acknowledged"]
@@ -90,7 +88,6 @@ def test_an_answer_is_written_to_a_file_or_not_at_all(triage: Triage, tmp_path: 
 
 
 def test_a_default_is_sent_unless_all_is_asked_for(triage: Triage) -> None:
-    """Closed cases are not listed by default."""
     assert run(triage, "cases", "list", "--json").stdout == ""
     assert CASE in run(triage, "cases", "list", "--status", "all").stdout
 

@@ -1,4 +1,4 @@
-"""What commands print of names that agents chose themselves."""
+"""Output of commands with names that agents choose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
-from trustwatch.api.cli.remote import TokenOption
+from trustwatch.api.cli.service_commands import TokenOption
 from trustwatch.api.cli.terminal import print_message, write_json, write_line, write_table
 from trustwatch.api.structured_logs import configure_structured_logs
 
@@ -54,7 +54,6 @@ COLUMNS = {"agent_id": "agent", "events": "events", "risk": "risk", "at": "at", 
 
 
 def test_a_table_that_is_piped_is_plain_and_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """However long it is, and with numbers that people can read."""
     write_table(ROWS, COLUMNS, prose=("why",))
     head, first, second = capsys.readouterr().out.splitlines()
 
@@ -85,7 +84,6 @@ def test_a_narrow_terminal_folds_prose_and_no_id(colours: bool, monkeypatch: pyt
 
 @pytest.mark.parametrize("prose", [(), ("why",)])
 def test_a_terminal_that_is_too_narrow_loses_no_column(prose: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven columns of ids and times do not fit into 80: lines get longer, and all is there."""
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("TERM", "xterm")
@@ -142,7 +140,6 @@ def log_screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 
 def test_the_log_on_a_terminal_obeys_no_name(log_screen: Terminal) -> None:
-    """Neither as value nor as text of an error; a traceback keeps its lines."""
     log = structlog.get_logger("screen")
     log.warning(f"refused {CONTROLS}", agent=CONTROLS, more=[CONTROLS], forged="x\n2026 [info] all is well")
     try:
@@ -181,7 +178,7 @@ def test_a_token_need_not_be_in_the_list_of_processes(way: str, tmp_path: Path) 
 def test_a_token_file_that_is_not_there_is_a_wrong_use(tmp_path: Path) -> None:
     done = CliRunner().invoke(command_line(), ["--token", f"@{tmp_path / 'none'}"])
     assert done.exit_code == 2
-    assert "the token can not" in done.output
+    assert "the token cannot" in done.output
 
 
 @pytest.mark.parametrize(
@@ -208,7 +205,6 @@ def test_level_and_format_of_the_log_are_settings(
 
 @pytest.mark.usefixtures("log_screen")
 def test_who_logged_before_the_settings_were_read_follows_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process logs by defaults first."""
     log = structlog.get_logger("early")
     log.warning("first")
     later = io.StringIO()
@@ -222,7 +218,6 @@ def test_who_logged_before_the_settings_were_read_follows_them(monkeypatch: pyte
 
 
 def test_no_member_of_a_line_is_lost_to_the_line_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The level and the time of a line are its own; what was told under these names stands beside them."""
     written = io.StringIO()
     monkeypatch.setattr(sys, "stderr", written)
     before = structlog.get_config()

@@ -1,4 +1,4 @@
-"""A real console on loopback: uvicorn in a thread, real store and log, and an OpenID provider of the test's own."""
+"""A real console on loopback: uvicorn in a thread, real store and log, and a test OpenID provider."""
 
 from __future__ import annotations
 
@@ -33,10 +33,15 @@ from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
 from trustwatch.api.service.slices import SLICES
-from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
-from trustwatch.api.settings.reloading import ReloadStatus
+from trustwatch.api.settings.effective import ReloadStatus
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.service_settings import ListenSettings, TenantSettings
+from trustwatch.api.settings.service_settings import (
+    ConsoleGrantSettings,
+    ConsoleOidcSettings,
+    ConsoleSettings,
+    ListenSettings,
+    TenantSettings,
+)
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.settings import Secret

@@ -1,4 +1,4 @@
-"""Events of an agent beyond the log: from the archive, without what is being erased; and why there are none."""
+"""Events of an agent that are no longer in the log: from the archive, without those being erased."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from trustwatch.api.agents import recent_events
 from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
-from trustwatch.api.settings.kafka_settings import KafkaSettings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.access_settings import KafkaSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
@@ -72,7 +72,6 @@ def wish(kind: str, name: str, at_offset: int) -> Erasure:
 
 
 def test_with_kafka_they_come_from_the_archive(tmp_path: Path) -> None:
-    """Newest first, with how many rows were looked at."""
     archive_of(tmp_path, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(60)], TOPIC)
     found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, DecisionMoment(), ())
 
@@ -94,7 +93,6 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
 
 
 def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path: Path) -> None:
-    """Those of its ten minutes, from the files of its date."""
     then = NOW - timedelta(days=3)
     records = [raw_of(at, then + timedelta(minutes=at)) for at in range(3)]
     records += [raw_of(at, NOW + timedelta(seconds=at)) for at in range(100, 200)]
@@ -107,7 +105,6 @@ def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path:
 
 
 def test_what_came_after_a_decision_does_not_push_out_what_led_to_it(tmp_path: Path) -> None:
-    """Hundreds of events behind a rise: the last before it, its own and the first after are told, others counted."""
     records = [raw_of(at, NOW + timedelta(milliseconds=100 * at)) for at in range(400)]
     moment = DecisionMoment(int((NOW + timedelta(seconds=5)).timestamp() * 1000))
     found = load_event_history(EventLocations(log_of(tmp_path / "log", records), None), BOT, moment, ())
@@ -141,8 +138,6 @@ def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
 
 
 def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No archive with Kafka, an empty one, one of another log, one that is rewritten, one nobody can read here."""
-
     def trouble(archive: Path | None) -> str:
         return load_event_history(EventLocations(None, archive, TOPIC), BOT, DecisionMoment(), ()).trouble
 
@@ -158,7 +153,6 @@ def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_page_tells_it_from_the_archive(new_site: Callable[..., Any], make_row: Any, tmp_path: Path) -> None:
-    """With Kafka; how fresh an archive is, too. Who may not see the agent gets none of it."""
     folder = tmp_path / "archive"
     archive_of(folder, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(3)], TOPIC)
     kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
@@ -175,7 +169,6 @@ def test_the_page_tells_it_from_the_archive(new_site: Callable[..., Any], make_r
 
 
 def test_the_page_says_why_there_is_nothing(new_site: Callable[..., Any], make_row: Any, tmp_path: Path) -> None:
-    """And looks again by itself while files are rewritten."""
     kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
     asked = {"id": "bot", "tenant": "acme", "issuer": AS}
     bare = new_site(kafka=kafka)

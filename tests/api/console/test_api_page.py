@@ -16,7 +16,6 @@ from trustwatch.api.http.openapi_document import operations_of
 
 
 def test_the_page_has_every_operation_and_schema(shared: Any) -> None:
-    """With words, proofs and links that lead somewhere."""
     document = shared.client.get("/openapi.json").json()
     answer = shared.client.get("/docs")
     page = answer.text
@@ -34,7 +33,6 @@ def test_the_page_has_every_operation_and_schema(shared: Any) -> None:
 
 
 def test_it_loads_and_runs_nothing(shared: Any) -> None:
-    """No script, no other host; the one style is named by its digest."""
     answer = shared.client.get("/docs")
     (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -52,7 +50,6 @@ def test_it_is_for_those_who_may_read_the_document(shared: Any) -> None:
 
 
 def test_it_is_rendered_once(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes time that answers wait for."""
     first = shared.client.get("/docs")
     monkeypatch.delattr(api_page, "render_docs")
     again = shared.client.get("/docs")

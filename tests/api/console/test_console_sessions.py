@@ -1,4 +1,4 @@
-"""Sessions: how they end, who they are, and what they are sealed with."""
+"""Sessions: their end, their person, and their key."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.console.console_app import CONTENT_SECURITY_POLICY
-from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_caller, session_key
-from trustwatch.api.console.login_links import issue_login_code, redeem_login_code
-from trustwatch.api.settings.console_settings import ConsoleSettings
+from trustwatch.api.console.console_sessions import (
+    ConsoleSessions,
+    issue_login_code,
+    new_session,
+    redeem_login_code,
+    session_caller,
+    session_key,
+)
+from trustwatch.api.console.slice import CONTENT_SECURITY_POLICY
+from trustwatch.api.settings.service_settings import ConsoleSettings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Secret
 
@@ -20,7 +26,6 @@ KEY = "k" * 32
 
 
 def test_a_session_ends_when_it_is_idle(site: Any) -> None:
-    """An hour without a page is the end; each page puts it off."""
     site.sign_in("soc")
     site.clock.now += 3000
     kept = site.browser.get("/console/")
@@ -33,7 +38,6 @@ def test_a_session_ends_when_it_is_idle(site: Any) -> None:
 
 
 def test_what_pages_ask_by_themselves_keeps_no_session_alive(site: Any) -> None:
-    """A screen that nobody looks at signs out."""
     site.sign_in("soc")
     site.clock.now += 3000
     quiet = site.browser.get("/console/overview", headers={"X-Console-Live": "1", "HX-Request": "true"})
@@ -45,7 +49,6 @@ def test_what_pages_ask_by_themselves_keeps_no_session_alive(site: Any) -> None:
 
 
 def test_a_session_ends_after_its_longest_time(site: Any) -> None:
-    """However busy it is."""
     site.sign_in("soc")
     for _ in range(10):
         site.clock.now += 2800
@@ -66,7 +69,6 @@ def test_each_sign_in_is_a_session_of_its_own(site: Any) -> None:
 
 
 def test_signing_out_ends_every_copy(site: Any) -> None:
-    """The cookie is removed, and one that was copied before opens nothing."""
     site.sign_in("soc")
     name, copy = next((one.name, one.value) for one in site.browser.cookies.jar if "sign-in" not in one.name)
     out = site.post("/console/sign-out")
@@ -82,7 +84,6 @@ def test_signing_out_ends_every_copy(site: Any) -> None:
 
 @pytest.mark.parametrize("cookie", ["", "x", "gAAAA", "é", "A" * 5000])
 def test_a_cookie_that_is_none_of_ours_is_nobody(site: Any, cookie: str) -> None:
-    """It is as if there were none."""
     answer = site.browser.get(
         "/console/", headers={"cookie": f"trustwatch-{site.settings.listen.port}={cookie}".encode()}
     )
@@ -91,7 +92,6 @@ def test_a_cookie_that_is_none_of_ours_is_nobody(site: Any, cookie: str) -> None
 
 
 def test_a_sealed_sign_in_is_no_session() -> None:
-    """Each kind of cookie has a key of its own."""
     box = ConsoleSessions(KEY.encode(), lambda: 1000.0)
     session = new_session({"sub": "u"}, "soc", "sub", 1000.0)
 
@@ -101,7 +101,6 @@ def test_a_sealed_sign_in_is_no_session() -> None:
 
 
 def test_replicas_with_one_key_know_each_others_sessions(new_site: Callable[..., Any]) -> None:
-    """The key of the settings is all they share."""
     first, second = (new_site(session_key=Secret(KEY)) for _ in range(2))
     first.sign_in("soc")
     value = next(one.value for one in first.browser.cookies.jar if "sign-in" not in one.name)
@@ -111,7 +110,6 @@ def test_replicas_with_one_key_know_each_others_sessions(new_site: Callable[...,
 
 
 def test_a_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
-    """Mode 0600; one that others may read, or that is short, is refused."""
     made = session_key(ConsoleSettings(), tmp_path)
     file = tmp_path / "console-key"
 
@@ -127,7 +125,6 @@ def test_a_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
 
 
 def test_a_grant_that_is_taken_away_ends_its_sessions(site: Any) -> None:
-    """What a session may do is looked up in the settings as they are."""
     console = site.settings.console
     session = new_session({"sub": "u"}, "soc", "sub", 1.0)
     without = msgspec.structs.replace(
@@ -140,14 +137,12 @@ def test_a_grant_that_is_taken_away_ends_its_sessions(site: Any) -> None:
 
 
 def test_a_person_is_no_client(site: Any) -> None:
-    """Nobody signs in under the name of a caller, to see its dead letters or speak for it in records."""
     caller = session_caller(new_session({"sub": "gateway"}, "soc", "sub", 1.0), site.settings.console)
 
     assert caller.name == "console:gateway"
 
 
 def test_a_link_signs_in_once(new_site: Callable[..., Any]) -> None:
-    """The one-time link of the development login; used again, it says how to get another."""
     site = new_site(oidc=None, development_login=True)
     code = issue_login_code(site.settings.data_dir, site.clock.now)
     first = site.browser.get("/console/dev-login", params={"code": code})
@@ -163,7 +158,6 @@ def test_a_link_signs_in_once(new_site: Callable[..., Any]) -> None:
 
 
 def test_links_are_not_on_disk_and_expire(tmp_path: Path) -> None:
-    """Only hashes are stored; a day later nothing is."""
     code = issue_login_code(tmp_path, 1000.0)
     (file,) = (tmp_path / "console-links").iterdir()
 
@@ -175,14 +169,12 @@ def test_links_are_not_on_disk_and_expire(tmp_path: Path) -> None:
 
 
 def test_without_the_development_login_no_link_works(site: Any) -> None:
-    """The files alone open nothing."""
     code = issue_login_code(site.settings.data_dir, site.clock.now)
 
     assert site.browser.get("/console/dev-login", params={"code": code}).status_code == 403
 
 
 def test_the_content_policy_allows_nothing_inline_or_foreign() -> None:
-    """No `unsafe-inline`, and no host."""
     assert "unsafe" not in CONTENT_SECURITY_POLICY
     assert "https:" not in CONTENT_SECURITY_POLICY
     assert CONTENT_SECURITY_POLICY.startswith("default-src 'none'; script-src 'self'; style-src 'self';")

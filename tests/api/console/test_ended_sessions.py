@@ -1,4 +1,4 @@
-"""Ends of sessions: behind a sign-out no copy of a cookie opens a page, in any process, as long as it could last."""
+"""Ends of sessions: after a sign-out no copy of its cookie opens a page in any process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trustwatch.api.console.console_sessions import (
     new_session,
     session_key,
 )
-from trustwatch.api.settings.console_settings import MAX_SESSION_S
+from trustwatch.api.settings.service_settings import MAX_SESSION_S
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.store.partition_store import MetadataStore
 
@@ -54,7 +54,6 @@ def away(*_: Any) -> Any:
 
 
 def test_a_sign_out_counts_in_every_process_and_behind_a_restart(site: Any, ended: EndedSessions) -> None:
-    """The database tells it, and holds no id of a session."""
     first, other = sessions(site, 2)
     site.wait(ended.end(first))
     restarted = EndedSessions(site.store.metadata, site.clock)
@@ -64,7 +63,6 @@ def test_a_sign_out_counts_in_every_process_and_behind_a_restart(site: Any, ende
 
 
 def test_no_number_of_ends_has_one_forgotten(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in memory spares look-ups alone."""
     monkeypatch.setattr(console_sessions, "MAX_REMEMBERED", 2)
     ended, many = EndedSessions(site.store.metadata, site.clock), sessions(site, 7)
     for one in many:
@@ -73,7 +71,6 @@ def test_no_number_of_ends_has_one_forgotten(site: Any, monkeypatch: pytest.Monk
 
 
 def test_ends_are_kept_for_as_long_as_any_setting_lets_a_session_last(site: Any, ended: EndedSessions) -> None:
-    """Then the next sign-out removes them."""
     (first,) = sessions(site, 1)
     site.wait(ended.end(first))
     site.clock.now += MAX_SESSION_S - 1
@@ -87,7 +84,6 @@ def test_ends_are_kept_for_as_long_as_any_setting_lets_a_session_last(site: Any,
 
 
 def test_pages_and_streams_ask_for_ends_that_others_heard(site: Any, ended: EndedSessions) -> None:
-    """The next page leads to the sign-in, the stream says that it is over."""
     site.sign_in("soc")
     assert site.browser.get("/console/").status_code == 200
     site.wait(ended.end(session_of(site)))
@@ -96,7 +92,6 @@ def test_pages_and_streams_ask_for_ends_that_others_heard(site: Any, ended: Ende
 
 
 def test_without_the_database_only_sessions_that_just_lasted_go_on(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a while: whoever looks into what is wrong is not thrown out, nor made to wait. Others come again."""
     tries: list[str] = []
     monkeypatch.setattr(MetadataStore, "get", lambda _, key: tries.append(key) or away())
     site.sign_in("soc")
@@ -108,7 +103,6 @@ def test_without_the_database_only_sessions_that_just_lasted_go_on(site: Any, mo
 
 
 def test_who_asks_much_buys_no_ended_session_time(site: Any, ended: EndedSessions, monkeypatch: Any) -> None:
-    """Waiting for a thread is no fault of the database: then nobody is let in without an answer."""
     monkeypatch.setattr(console_sessions, "LOOK_UP_S", 0.05)
     go, (one, *others) = threading.Event(), sessions(site, 3)
     for session in (one, *others):
@@ -151,6 +145,5 @@ def test_a_sign_out_that_the_database_did_not_take_is_told_and_written_later(
 def test_a_sign_out_is_saved_whatever_becomes_of_older_ones(
     site: Any, ended: EndedSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are removed with the next one."""
     monkeypatch.setattr(MetadataStore, "delete_range", away)
     assert site.wait(ended.end(sessions(site, 1)[0])) is True

@@ -1,4 +1,4 @@
-"""The steps of one agent's climb are one entry on the overview and among alerts; each is told, none is lost."""
+"""The steps of one agent's climb are one entry on the overview and among alerts; none is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.console.escalations import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
+from trustwatch.api.console.lists import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
@@ -22,7 +22,6 @@ def shown(*steps: LevelStep | None) -> list[list[LevelStep | None]]:
 
 
 def test_rises_in_a_row_are_one_entry_at_the_place_of_the_newest() -> None:
-    """What another agent did meanwhile stands by itself."""
     high, medium = LevelStep("a", 2, 3, 30), LevelStep("a", 1, 2, 10)
     other = LevelStep("b", 1, 4, 20)
 
@@ -41,12 +40,10 @@ def test_rises_in_a_row_are_one_entry_at_the_place_of_the_newest() -> None:
     ids=["another agent", "a fall", "after a fall", "a step is missing", "long after"],
 )
 def test_what_is_no_climb_stays_apart(later: LevelStep, earlier: LevelStep) -> None:
-    """Each is an entry of its own."""
     assert shown(later, earlier) == [[later], [earlier]]
 
 
 def test_a_fall_between_ends_a_climb() -> None:
-    """The same levels twice are two climbs, and what says nothing of levels is left alone."""
     steps = [
         LevelStep("a", 2, 3, 60),
         LevelStep("a", 1, 2, 50),

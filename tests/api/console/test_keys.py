@@ -1,4 +1,4 @@
-"""Keys: each page of the menu has one of its own, and the reference lists them."""
+"""Keyboard shortcuts: each page of the menu has a different one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from ...support.checkout import ROOT
 
 
 def test_each_entry_of_the_menu_has_a_key_of_its_own() -> None:
-    """One letter."""
     keys = [entry.key for entry in MENU]
     assert all(re.fullmatch("[a-z]", key) for key in keys)
     assert len(set(keys)) == len(keys)
 
 
 def test_the_reference_lists_them() -> None:
-    """With the page that each leads to."""
     text = (ROOT / "docs/console.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `g` `(\w)` \| (\w[\w ]*\w)", text, re.MULTILINE))
     assert listed == {entry.key: entry.title for entry in MENU}

@@ -1,4 +1,4 @@
-"""The live stream: who is told of what, and how it ends."""
+"""The live stream: its events, its readers, and its end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ class Listening:
 def test_a_change_of_a_level_is_told_to_those_who_may_know(
     new_site: Callable[..., Any], make_row: Any, make_decision: Any
 ) -> None:
-    """Of the own tenants alone; a stream ends with the service."""
     site = new_site()
     site.sign_in("soc")
     heard = Listening(site)
@@ -75,7 +74,6 @@ def test_a_change_of_a_level_is_told_to_those_who_may_know(
 
 
 def test_pages_load_again_what_changed_before_they_listened(site: Any, make_row: Callable[..., Any]) -> None:
-    """A level may change between the answer with the page and its stream: each live page asks once it listens."""
     site.know(make_row("quick"))
     site.sign_in("soc")
     for path in ("/console/", "/console/decisions", "/console/agent?tenant=acme&id=quick"):
@@ -83,7 +81,6 @@ def test_pages_load_again_what_changed_before_they_listened(site: Any, make_row:
 
 
 def test_a_stream_ends_with_its_session(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> None:
-    """It says so, and the page stops asking."""
     site = new_site()
     site.sign_in("soc")
     heard = Listening(site)
@@ -97,7 +94,6 @@ def test_a_stream_ends_with_its_session(new_site: Callable[..., Any], make_row: 
 
 
 def test_an_open_page_keeps_no_session_alive(site: Any) -> None:
-    """However often its stream breaks and is opened again; then it is told, instead of asking for ever."""
     site.sign_in("soc")
     for _ in range(3):
         site.clock.now += 1100
@@ -132,14 +128,12 @@ def test_a_stream_outlives_no_session_however_busy_it_is(site: Any, monkeypatch:
 
 
 def test_without_a_session_there_is_no_stream(site: Any) -> None:
-    """401, not a page: an event source would follow a redirect."""
     answer = site.browser.get("/console/live", headers={"accept": "text/event-stream"})
 
     assert answer.status_code == 401
 
 
 def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
-    """One too many is told to come again."""
     monkeypatch.setattr(live_updates, "MAX_OPEN_STREAMS", 0)
     site.sign_in("soc")
 
@@ -147,7 +141,6 @@ def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
 
 
 def test_no_person_takes_the_streams_of_others(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has many pages open is refused another one; somebody else is told on."""
     monkeypatch.setattr(live_updates, "MAX_STREAMS_OF_PERSON", 1)
     site = new_site()
     site.sign_in("soc")
@@ -165,7 +158,6 @@ def test_no_person_takes_the_streams_of_others(new_site: Callable[..., Any], mon
 
 
 def test_a_name_can_not_end_an_event() -> None:
-    """Line breaks of all kinds stay inside the data."""
     sentence = live_updates._announcement(LevelChange("d", "t", "a\n\nevent: end\rx\u2028y", 1, 4, 0.9, "", 0, 0), 0)
     event = encode_event("said", sentence).decode()
 

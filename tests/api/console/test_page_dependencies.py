@@ -1,4 +1,4 @@
-"""Who may see and do what: scopes, tenants, form tokens, and the headers of every page."""
+"""Rights of pages: scopes, tenants, form tokens, and the headers of every page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ FORMS = sorted({route.path.translate({123: "", 125: ""}) for route in ROUTES if 
 
 
 def test_there_are_pages_and_forms() -> None:
-    """Else the tests below would hold of nothing."""
     assert {"/", "/agents", "/agent"} <= set(PAGES)
     assert {"/agent/pin", "/agent/release"} <= set(FORMS)
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/sign-in", "/nothing-here", "/static/console.css", "/static/../app.py"])
 def test_every_answer_has_the_security_headers(site: Any, path: str) -> None:
-    """Pages, errors and files alike; pages are never stored."""
     site.sign_in("trust-admins")
     answer = site.browser.get(f"/console{path}")
     policy = answer.headers["content-security-policy"]
@@ -75,7 +73,6 @@ def test_a_page_needs_its_scope(site: Any, path: str) -> None:
 @pytest.mark.parametrize("path", FORMS)
 @pytest.mark.parametrize("token", [None, "", "0" * 64])
 def test_no_form_is_taken_without_its_token(site: Any, path: str, token: str | None) -> None:
-    """Whatever else it says."""
     site.sign_in("trust-admins")
     form = {"id": "bot", "tenant": "acme", "issuer": "x", "why": "w"} | ({} if token is None else {"csrf_token": token})
     answer = site.browser.post(f"/console{path}", data=form)
@@ -94,7 +91,6 @@ def test_no_form_is_taken_without_its_token(site: Any, path: str, token: str | N
     ],
 )
 def test_no_form_is_taken_from_another_site(site: Any, headers: dict[str, str]) -> None:
-    """Even with the right token."""
     site.sign_in("soc")
     form = {"csrf_token": site.form_token(), "id": "bot", "why": "w"}
 
@@ -102,7 +98,6 @@ def test_no_form_is_taken_from_another_site(site: Any, headers: dict[str, str]) 
 
 
 def test_the_token_of_another_session_is_none(site: Any) -> None:
-    """Two people who look at once can not act for each other."""
     site.sign_in("soc")
     first = site.form_token()
     site.sign_in("soc")
@@ -111,7 +106,6 @@ def test_the_token_of_another_session_is_none(site: Any) -> None:
 
 
 def test_acting_needs_more_than_looking(site: Any, make_row: Callable[..., Any]) -> None:
-    """`trust.feedback` is asked for by the form, and the page does not offer what is not granted."""
     row = make_row("looked-at")
     site.know(row)
     site.sign_in("readers")
@@ -132,7 +126,6 @@ def test_acting_needs_more_than_looking(site: Any, make_row: Callable[..., Any])
 
 
 def test_agents_of_other_tenants_are_not_there(site: Any, make_row: Callable[..., Any]) -> None:
-    """Not in lists, not by name, not by events; a tenant that is named and not one's own is refused."""
     site.know(make_row("theirs", tenant="globex", level=4), make_row("ours", tenant="acme"))
     site.sign_in("soc")
     listed = site.browser.get("/console/agents")
@@ -147,7 +140,6 @@ def test_agents_of_other_tenants_are_not_there(site: Any, make_row: Callable[...
 
 
 def test_figures_of_the_whole_service_are_for_those_who_see_all(site: Any) -> None:
-    """They add up the events of all tenants."""
     site.sign_in("soc")
     some = site.browser.get("/console/").text
     site.sign_in("trust-admins")
@@ -157,7 +149,6 @@ def test_figures_of_the_whole_service_are_for_those_who_see_all(site: Any) -> No
 
 
 def test_a_form_that_is_too_large_is_refused(site: Any) -> None:
-    """64 KiB are more than any form of ours has."""
     site.sign_in("soc")
 
     assert site.browser.post("/console/sign-out", data={"why": "x" * 70_000}).status_code == 413

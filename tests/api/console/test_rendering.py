@@ -1,4 +1,4 @@
-"""What pages are made of, each by itself; and the vendored files."""
+"""Parts of pages, and the vendored files."""
 
 from __future__ import annotations
 
@@ -45,21 +45,18 @@ def summary(agent_id: str = "a", tenant: str = "t", level: int = 1, risk: float 
 
 @pytest.mark.parametrize(("package", "file"), FILES, ids=[file["path"] for _, file in FILES])
 def test_vendored_files_are_what_the_manifest_says(package: dict[str, Any], file: dict[str, str]) -> None:
-    """Each file by its digest, each package with its licence."""
     assert hashlib.sha256((VENDOR / file["path"]).read_bytes()).hexdigest() == file["sha256"]
     assert any(one["path"].endswith("LICENSE") for one in package["files"])
     assert package["version"] and package["licence"]
 
 
 def test_nothing_else_is_vendored() -> None:
-    """What the manifest does not name came from nowhere."""
     found = {path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("*") if path.is_file()}
 
     assert found == {file["path"] for _, file in FILES} | {"manifest.json"}
 
 
 def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
-    """The YAML of docs/console.md is accepted as it stands, but for the place of the secret."""
     page = (DOCS / "console.md").read_text(encoding="utf-8")
     (tmp_path / "secret").write_text("s")
     example = page.partition("```yaml\n")[2].partition("```")[0].replace("/etc/trustwatch/console-secret", "secret")
@@ -73,19 +70,18 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("console: {enabled: true}", "nobody could sign in"),
-        ("console: {enabled: true, development_login: true}\nlisten: {host: 0.0.0.0}", "this machine alone"),
+        ("console: {enabled: true}", "no person could sign in"),
+        ("console: {enabled: true, development_login: true}\nlisten: {host: 0.0.0.0}", "only for this machine"),
         (
             "console: {enabled: true, oidc: {issuer: 'https://i.example', client_id: c, name_claim: email, grants: "
             "[{name: a, claim: groups, value: a, tenants: [t]}]}}\nlisten: {host: 0.0.0.0}",
-            "must not travel in clear",
+            "must not travel unencrypted",
         ),
-        ("console: {development_login: true}\nlisten: {public_url: 'https://t.example'}", "this machine alone"),
+        ("console: {development_login: true}\nlisten: {public_url: 'https://t.example'}", "only for this machine"),
         ("console: {session_key: short}", "at least 32"),
     ],
 )
 def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str, told: str) -> None:
-    """At the start, with what to change."""
     (tmp_path / "trustwatch.yaml").write_text(text)
 
     with pytest.raises(ConfigError, match=told):
@@ -93,7 +89,6 @@ def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str
 
 
 def test_a_trail_keeps_what_moved() -> None:
-    """Steps of one hundredth or ten minutes; calm agents leave none; a full one is thinned, not cut."""
     trail = RiskSeries(max_agents=2)
     for risk, at_ms in ((0.01, 1), (0.5, 10), (0.501, 20), (0.6, 30), (0.6, 30 + 600_000)):
         trail.record(summary(risk=risk, at_ms=at_ms))
@@ -118,7 +113,6 @@ def figures_of(view: RiskView, status: PipelineStatus) -> tuple[ActivitySampler,
 
 
 def test_rates_are_events_over_time() -> None:
-    """A pipeline that was started anew counts from 0: nothing is counted backwards."""
     status = PipelineStatus()
     figures, now = figures_of(RiskView(), status)
     for events in (0, 100, 100, 30):
@@ -135,7 +129,6 @@ async def _levels(figures: ActivitySampler, tenants: Any) -> dict[str, int]:
 
 
 def test_levels_are_counted_by_tenant() -> None:
-    """Of the tenants that may be seen; the view tells the trail, too."""
     view = RiskView()
     figures, _ = figures_of(view, PipelineStatus())
     view.apply([summary("a", "t", 4), summary("b", "t", 1), summary("a", "u", 4)])
@@ -146,7 +139,6 @@ def test_levels_are_counted_by_tenant() -> None:
 
 
 def test_a_profile_says_how_much_is_known() -> None:
-    """From the state that the feature builder stores; another layout is no profile."""
     rows = np.zeros(1, layout.STATE_ROW)
     numbers = rows["numbers"][0]
     numbers[layout.N_EVENTS] = 40
@@ -169,7 +161,6 @@ def test_a_profile_says_how_much_is_known() -> None:
 
 
 def test_containment_is_told_of_what_events_led_to() -> None:
-    """By rank; what a person ordered has no event to count from."""
     name = AgentName(1, "t", "i", "a")
 
     def done(caused: int, confirmed: int, status: Any = "confirmed") -> Actuation:
@@ -210,7 +201,6 @@ def test_the_text_of_the_pages_needs_every_value() -> None:
 
 
 def test_a_name_turns_nothing_round_and_form_fields_are_exact() -> None:
-    """Direction marks and controls are written out wherever a template shows a value; a form sends back what it had."""
     renderer = rendering.PageRenderer(StaticAssets(), (), lambda: 0)
     environment = renderer._environment
     name = "nimda\u202e\u2066\x9b31m<b>\u00fc"

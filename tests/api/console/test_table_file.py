@@ -39,7 +39,6 @@ def cell(value: object) -> str:
     ids=ascii,
 )
 def test_what_a_spreadsheet_might_calculate_is_text(name: str) -> None:
-    """Some trim what is blank or not seen, and read wide signs as the narrow ones."""
     assert cell(name).startswith("'")
 
 
@@ -51,7 +50,6 @@ UNSEEN = (
 
 @pytest.mark.parametrize("sign", UNSEEN, ids=ascii)
 def test_what_shows_nothing_hides_no_formula(sign: str) -> None:
-    """Signs that nobody sees are passed over as blanks are, one or many, before each sign that begins a formula."""
     for begin in ("=1", "+1", "-1", "@SUM(1)", "\tname", "\rname", "\uff1d1"):
         for hidden in (sign, sign + " ", sign * 3 + "\u200b"):
             assert cell(hidden + begin) == f"'{hidden}{begin}"

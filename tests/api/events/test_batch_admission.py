@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from trustwatch.api.events.admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry
 from trustwatch.api.events.intake import AdmissionOutcome, BatchAdmission
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.access_settings import RegisteredAgent
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings, RegisteredAgent
 from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import OWN_ERRORS
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
@@ -26,7 +25,7 @@ from trustwatch.ingest.formats.cloudevents import structured_record
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.source import Record
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import SimulationSettings
+from trustwatch.simulator.population import SimulationSettings
 
 from ...support import scan_records
 from ...support.scan_records import compact, mutate, records

@@ -15,8 +15,7 @@ from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.audit_sink import AuditSink
 from trustwatch.api.events.intake_limits import DiskReserve, IntakeLimits, Overloaded, disk_reserve
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings, KafkaSettings
 from trustwatch.api.settings.root import Settings
 
 MIB = 1024 * 1024

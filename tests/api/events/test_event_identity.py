@@ -7,7 +7,7 @@ from typing import Any
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings
 from trustwatch.ingest.formats.raw_records import RawRecord
 
 NOW_MS = 1_790_000_000_000

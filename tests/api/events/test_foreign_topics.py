@@ -17,7 +17,7 @@ from trustwatch.api.events.worker import (
     ForeignTopicReader,
     TopicIngest,
 )
-from trustwatch.api.settings.topic_settings import ForeignTopicSettings
+from trustwatch.api.settings.access_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import RecordKind

@@ -13,8 +13,7 @@ from trustwatch.api.events.ingest_status import (
     decode_ingest_report,
     encode_ingest_report,
 )
-from trustwatch.api.settings.kafka_settings import KafkaSettings
-from trustwatch.api.settings.topic_settings import ForeignTopicSettings
+from trustwatch.api.settings.access_settings import ForeignTopicSettings, KafkaSettings
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter

@@ -22,7 +22,7 @@ from trustwatch.api.events.intake import (
 )
 from trustwatch.api.events.intake_limits import IntakeLimits
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.log.event_log import EventLog

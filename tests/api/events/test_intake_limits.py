@@ -10,8 +10,7 @@ from trustwatch.api.events.admission import MAX_CACHED_AGENTS, AgentRegistry
 from trustwatch.api.events.intake import RecentEventIds
 from trustwatch.api.events.intake_limits import INITIAL_MEAN_RECORD_BYTES, IntakeLimits, Overloaded, TokenBucket
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.access_settings import RegisteredAgent
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings, RegisteredAgent
 
 MIB = 1024 * 1024
 

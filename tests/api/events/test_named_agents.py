@@ -10,8 +10,7 @@ import pytest
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
-from trustwatch.api.settings.topic_settings import ForeignTopicSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings, ForeignTopicSettings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import SourceNotAllowed
 from trustwatch.ingest.events import NativeEvent, decode_event

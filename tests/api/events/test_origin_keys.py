@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from trustwatch.api.events.origin_keys import DAY_S, MAX_VALIDITY_S, OriginKeyIssuer, open_shared_secret
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import PrivacySettings
+from trustwatch.api.settings.service_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key

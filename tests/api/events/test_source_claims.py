@@ -13,9 +13,13 @@ from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.audit_sink import AuditSink
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, CallerDirectory, SourceBinding
 from trustwatch.api.http.auth.token_verification import TokenClaims
-from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
+from trustwatch.api.settings.access_settings import (
+    CallerSettings,
+    ForeignTopicSettings,
+    IssuerSettings,
+    RegisteredAgent,
+)
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.columns import OWN_DENIAL, OWN_ERRORS, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.events import decode_event

@@ -8,7 +8,7 @@ import pytest
 
 from trustwatch.api.events.intake_limits import GRANTED, LAG_S, Backlog, IntakeLimits, Overloaded, SourceFairness
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings
 
 STEP_S = 0.1
 

@@ -11,10 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from trustwatch.api.events.ingest_status import SilenceAlerter, SilenceReport, silence_watched_sources
-from trustwatch.api.settings.access_settings import CallerSettings
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import CallerSettings, ForeignTopicSettings, KafkaSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, SILENCE_TYPE
 from trustwatch.scoring.store.outbox_store import DeliveryRoute

@@ -12,7 +12,7 @@ import pytest
 from trustwatch.api.feedback import worker
 from trustwatch.api.feedback.worker import RECORDS_PER_PART, open_preview_history
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event

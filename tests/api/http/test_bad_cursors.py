@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.console.login_links import issue_login_code
-from trustwatch.api.settings.console_settings import ConsoleSettings
+from trustwatch.api.console.console_sessions import issue_login_code
+from trustwatch.api.settings.service_settings import ConsoleSettings
 from trustwatch.scoring.store.database import to_cursor
 
 LISTS = (

@@ -13,8 +13,8 @@ from trustwatch.api.console import live_updates, sign_in
 from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_key
 from trustwatch.api.console.page_dependencies import FORM_HEADER
 from trustwatch.api.console.pages import page_routers
-from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
 from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.service_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
 
 from ...support.two_tenants import (
     ACME,

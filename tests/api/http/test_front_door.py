@@ -18,8 +18,7 @@ from trustwatch.api.console.pages import page_routers
 from trustwatch.api.decisions import service as decisions_service
 from trustwatch.api.http import connection_guard
 from trustwatch.api.http.connection_guard import MAX_HEAD_BYTES, MAX_LINGER_BYTES
-from trustwatch.api.settings.console_settings import ConsoleSettings
-from trustwatch.api.settings.service_settings import ListenSettings
+from trustwatch.api.settings.service_settings import ConsoleSettings, ListenSettings
 
 PATIENCE_S = 10.0
 MIB = 1024 * 1024

@@ -15,7 +15,7 @@ from trustwatch.api import clock
 from trustwatch.api.composition import open_model_registry, open_service_store
 from trustwatch.api.models import first_training
 from trustwatch.api.models.first_training import begin_learning, is_learning
-from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.access_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError, Unavailable
 from trustwatch.models.learning_model import save_learning_model

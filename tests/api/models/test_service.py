@@ -11,7 +11,7 @@ import pytest
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.models.service import ModelService
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings
 
 
 class NeverAsked:

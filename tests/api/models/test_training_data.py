@@ -16,9 +16,8 @@ import pytest
 from trustwatch.api import clock
 from trustwatch.api.child_process import StopRequested
 from trustwatch.api.models import first_training, training_scheduler
-from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings, LifecycleSettings
 from trustwatch.ingest.archive.archive_reader import _TimeBounds, raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder

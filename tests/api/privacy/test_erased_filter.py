@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from trustwatch.api.composition import load_erased_filter
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import PrivacySettings
+from trustwatch.api.settings.service_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import Record, RecordKind

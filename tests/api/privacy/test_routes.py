@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
-from trustwatch.api.settings.storage_settings import PrivacySettings
+from trustwatch.api.settings.service_settings import PrivacySettings
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow

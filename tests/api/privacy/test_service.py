@@ -19,7 +19,7 @@ from trustwatch.api.privacy.erasure_steps import ProofSigner
 from trustwatch.api.privacy.local_archives import LocalArchives
 from trustwatch.api.privacy.service import ErasureRequest, ErasureService
 from trustwatch.api.privacy.topic_targets import BrokerClients, TopicErasureTargets
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.identities import unkeyed_agent_key

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from trustwatch.api.service import serve as settings_reload
 from trustwatch.api.service.serve import SettingsReload
+from trustwatch.api.settings.effective import ReloadStatus, SettingsChange
 from trustwatch.api.settings.loading import load_settings
-from trustwatch.api.settings.reloading import ReloadStatus, SettingsChange
 
 
 class Process:

@@ -1,4 +1,4 @@
-"""Settings of actuators: what is wrong is said at start, and what is right is made."""
+"""Settings of actuators: errors at start, and the channels made from them."""
 
 from __future__ import annotations
 
@@ -66,14 +66,12 @@ def settings(tmp_path: Path, *actuators: str, more: str = "") -> Settings:
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, wrong: str, told: str) -> None:
-    """With the file and the member."""
     with pytest.raises(ConfigError, match=told) as error:
         settings(tmp_path, wrong)
     assert "$.actuators[0]" in str(error.value)
 
 
 def test_names_are_unique_among_all_targets(tmp_path: Path) -> None:
-    """Deliveries are told apart by them."""
     hydra = "name: a, kind: hydra, url: 'https://h', issuers: [i]"
     with pytest.raises(ConfigError, match="must be unique"):
         settings(tmp_path, hydra, hydra)
@@ -101,7 +99,6 @@ def acting(tmp_path: Path, given: Settings) -> list[Any]:
 
 
 def test_actuators_become_channels(tmp_path: Path) -> None:
-    """Each kind, with every way to prove who we are."""
     pem = tmp_path / "key.pem"
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -128,7 +125,6 @@ def test_actuators_become_channels(tmp_path: Path) -> None:
 
 
 def test_a_key_of_another_kind_stops_the_start(tmp_path: Path) -> None:
-    """Not the first containment."""
     auth = "auth: {client_id: tw, private_key: no-key, key_id: k, token_url: 'https://kc/t'}"
     given = settings(tmp_path, f"name: a, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {auth}")
     with pytest.raises(ConfigError, match="'k' is not a private key in PEM") as error:

@@ -1,4 +1,4 @@
-"""The settings that hold, as a page or a command shows them: everything but what is secret."""
+"""The effective settings as a page or a command shows them, without secrets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,6 @@ def secrets_in(value: Any) -> Iterator[str]:
 
 
 def test_no_secret_of_a_settings_file_is_shown(tmp_path: Path) -> None:
-    """Whether it stands in the file, in a file beside it, in a variable, or in a URL."""
     (tmp_path / "session.key").write_text("hidden-session-key-of-32-bytes-or-more!")
     file = tmp_path / "settings.yaml"
     file.write_text(FILE)
@@ -80,7 +79,6 @@ def test_no_secret_of_a_settings_file_is_shown(tmp_path: Path) -> None:
 
 
 def test_what_is_shown_is_what_holds(tmp_path: Path) -> None:
-    """Defaults and what the file says, as YAML that says the same."""
     file = tmp_path / "settings.yaml"
     file.write_text("listen: {port: 4711}\n")
 

@@ -62,7 +62,6 @@ def test_every_kind_of_member_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_entries_of_a_list_are_changed_and_added(tmp_path: Path) -> None:
-    """By their number; the entries of the file keep what is not said."""
     settings = load(
         tmp_path,
         {
@@ -80,7 +79,6 @@ def test_entries_of_a_list_are_changed_and_added(tmp_path: Path) -> None:
 
 
 def test_a_secret_by_reference(tmp_path: Path) -> None:
-    """As in the file."""
     secret = "whsec_c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
     (tmp_path / "kept").write_text(f"{secret}\n")
     settings = load(tmp_path, {"TRUSTWATCH__WEBHOOKS__0__SECRET": f"{{file: {tmp_path / 'kept'}}}"})
@@ -101,7 +99,7 @@ def test_the_long_name_wins_over_the_short_one(tmp_path: Path) -> None:
         ("LISTEN__PRT", "1", ["unknown field `prt`", "`$.listen`", "`port`"]),
         ("LISTEN__PORT", "many", ["Expected `int`, got `str`", "`$.listen.port`", "TCP port"]),
         ("LISTEN__PORT", "70000", ["`int` <= 65535", "`$.listen.port`"]),
-        ("LISTEN__PORT__X", "1", ["no members of its own", "`$.listen.port`"]),
+        ("LISTEN__PORT__X", "1", ["has no members", "`$.listen.port`"]),
         ("LISTEN", "5", ["Expected `object`, got `int`", "`$.listen`"]),
         ("TENANTS__acme__MODE", "on-fire", ["`$.tenants[...].mode`", "shadow, enforce"]),
         ("WEBHOOKS__soc__URL", "https://x", ["number of an entry", "`soc`", "`$.webhooks`"]),
@@ -118,7 +116,6 @@ def test_the_long_name_wins_over_the_short_one(tmp_path: Path) -> None:
 def test_an_error_names_the_variable_the_member_and_what_it_may_be(
     tmp_path: Path, variable: str, value: str, parts: list[str]
 ) -> None:
-    """As an error in the file names the file."""
     message = refusal(tmp_path, {f"TRUSTWATCH__{variable}": value})
 
     assert f"TRUSTWATCH__{variable}" in message.partition(": ")[0]
@@ -133,7 +130,6 @@ def test_what_is_missing_of_an_entry_names_the_variables_that_make_it(tmp_path: 
 
 
 def test_an_error_of_the_file_names_the_file(tmp_path: Path) -> None:
-    """Though variables set other members, or would set some of what is wrong."""
     message = refusal(tmp_path, {"TRUSTWATCH__RETENTION_DAYS": "7"}, "listen: {port: x}")
     wrong = refusal(tmp_path, {"TRUSTWATCH__LISTEN__PORT": "7"}, "listen: 5")
 

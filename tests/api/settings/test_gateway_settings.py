@@ -1,4 +1,4 @@
-"""Settings of gateways: what is refused, and what the docs show."""
+"""Settings of gateways: errors, and the example of the docs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def load(tmp_path: Path, text: str, **environ: str) -> Settings:
     ("gateway", "told"),
     [
         (f"issuers: [{{{ISSUER}}}]", ["`tenant`, `tenant_claim`", "gateway.issuers[0]"]),
-        (f"issuers: [{{{ISSUER}, tenant: t}}, {{{ISSUER}, tenant: u}}]", ["name the same one twice"]),
+        (f"issuers: [{{{ISSUER}, tenant: t}}, {{{ISSUER}, tenant: u}}]", ["two entries have the same name"]),
         (f"issuers: [{{{ISSUER}, tenant: t, client_id: c}}]", ["`client_secret` or a `private_key`"]),
-        (f"issuers: [{{{ISSUER}, tenant: t, client_secret: c}}]", ["`client_secret` or a `private_key`"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, client_secret: c}}]", ["need a `client_id`"]),
         (f"issuers: [{{{ISSUER}, tenant: t, client_id: c, private_key: k}}]", ["`key_id`"]),
         (f"issuers: [{{{ISSUER}, tenant: t, revocation_url: 'http://as.example'}}]", ["https URL"]),
         (f"issuers: [{{{ISSUER}, tenant: t, introspection: {{url: 'ftp://x'}}}}]", ["https URL"]),
@@ -42,7 +42,6 @@ def load(tmp_path: Path, text: str, **environ: str) -> Settings:
     ],
 )
 def test_wrong_settings_say_what_and_where(tmp_path: Path, gateway: str, told: list[str]) -> None:
-    """And never the value of a secret."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, f"gateway: {{{gateway}}}")
 
@@ -53,7 +52,6 @@ def test_wrong_settings_say_what_and_where(tmp_path: Path, gateway: str, told: l
 
 
 def test_the_settings_of_the_docs_are_right(tmp_path: Path) -> None:
-    """Each block, as it stands."""
     blocks = re.findall(r"^```yaml\n(gateway:\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
 

@@ -1,4 +1,4 @@
-"""Settings of hooks: what is missing or means nothing is told, with the place, and never the secret."""
+"""Settings of hooks: errors name the place, and never the secret."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HYDRA = f'name: hydra, kind: hydra, tenant: acme, issuer: "https://as.example", 
         (f"{{{HYDRA.replace('name: hydra', 'name: Hydra/1')}}}", "$.hooks[0].name"),
         (f"{{{HYDRA}}}, {{{HYDRA}}}", "$.hooks[1].name"),
         (f"{{{HYDRA}, on_failure: maybe}}", "one of open, closed"),
-        (f'{{name: a, kind: authzen, secret: "{SECRET}"}}', "means nothing for kind `authzen`"),
+        (f'{{name: a, kind: authzen, secret: "{SECRET}"}}', "is not allowed for kind `authzen`"),
         ("{name: a, kind: authzen}, {name: b, kind: authzen}", "only one hook may be of kind `authzen`"),
         ("{name: k, kind: keycloak}", "one of hydra, okta, wso2, zitadel, authzen"),
     ],
@@ -44,7 +44,6 @@ def test_what_is_wrong_is_told(tmp_path: Path, hooks: str, said: str) -> None:
 
 
 def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
-    """And are not shown."""
     (tmp_path / "key").write_text(SECRET + "\n")
     file = tmp_path / "trustwatch.yaml"
     for given in ("{file: key}", "{env: HOOK_KEY}"):

@@ -1,4 +1,4 @@
-"""What of another settings file comes into force, and what waits for a restart: every member is on one side."""
+"""Reloading: each changed member becomes active or waits for a restart."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from scripts.settings_list import RELOAD_MARK, settings_list
+from scripts.settings_table import table_rows
 from trustwatch.api.settings.access_settings import CallerSettings
+from trustwatch.api.settings.effective import RELOADABLE, change_of_settings
 from trustwatch.api.settings.loading import load_settings
-from trustwatch.api.settings.reloading import RELOADABLE, change_of_settings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import table_rows
 from trustwatch.ingest.errors import ConfigError
 
 from ...support.checkout import ROOT
@@ -99,7 +99,6 @@ def test_the_reference_marks_members_that_exist() -> None:
 
 
 def test_what_is_taken_over_is_what_is_marked() -> None:
-    """A member that the table marks and the change leaves out would be a promise that nobody keeps."""
     other = CallerSettings(name="c", client_id="c")
     after = msgspec.structs.replace(Settings(), callers=(other,))
     assert change_of_settings(Settings(), after).applied == ("callers",)

@@ -1,4 +1,4 @@
-"""Removed settings: a warning if the old default stands there, else the line of the changelog and no start."""
+"""Removed settings: a warning for the old default, else an error with the line of the changelog."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.settings_table import settings_table
 from trustwatch.api.settings import removed
 from trustwatch.api.settings.loading import ReadSettings, read_settings
 from trustwatch.api.settings.removed import REMOVED_SETTINGS, RemovedSetting
-from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.errors import ConfigError
 
 from ...support.checkout import ROOT
@@ -47,7 +47,6 @@ def read(folder: Path, text: str, **environ: str) -> ReadSettings:
     ],
 )
 def test_an_old_default_is_left_out_with_a_warning(tmp_path: Path, text: str, place: str) -> None:
-    """What held before holds now: the service starts, and says what to delete."""
     settings = read(tmp_path, text)
 
     (warning,) = settings.warnings
@@ -91,7 +90,6 @@ def test_any_other_value_is_refused_with_the_line(tmp_path: Path, text: str, pla
     ],
 )
 def test_variables_count_alike(tmp_path: Path, variable: str, default: str, other: str) -> None:
-    """By their names; an empty one sets nothing."""
     text = WEBHOOK % ""
     (warning,) = read(tmp_path, text, **{variable: default}).removed
     assert warning.startswith(f"{variable}: delete what was removed: {LINE}")
@@ -101,7 +99,6 @@ def test_variables_count_alike(tmp_path: Path, variable: str, default: str, othe
 
 
 def test_what_is_misspelt_is_still_an_error(tmp_path: Path) -> None:
-    """Only what was a setting is known as one, and only where it was."""
     for text in (WEBHOOK % ", color: null", "colour: null", "tenants: {speed: 5.0}"):
         with pytest.raises(ConfigError, match=r"unknown field|Expected"):
             read(tmp_path, text)
@@ -110,7 +107,6 @@ def test_what_is_misspelt_is_still_an_error(tmp_path: Path) -> None:
 
 
 def test_rows_are_of_settings_that_are_gone_and_stand_in_the_changelog() -> None:
-    """An operator finds the printed line there, word for word."""
     declared = settings_table()
     changelog = " ".join((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split())
     for path, row in REMOVED_SETTINGS.items():

@@ -1,4 +1,4 @@
-"""Settings of shared signals: which hosts may be called, and what does not go together."""
+"""Settings of shared signals: allowed hosts, and conflicts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.settings.access_settings import CallerSettings, ProofSettings
+from trustwatch.api.settings.access_settings import CallerSettings, KafkaSettings, ProofSettings
 from trustwatch.api.settings.enforcement_settings import GatewaySettings
-from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings
-from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
-from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings, SignalTransmitterSettings
 from trustwatch.ingest.settings import Secret
 
 
@@ -37,7 +35,6 @@ from trustwatch.ingest.settings import Secret
     ],
 )
 def test_hosts_of_receivers(url: str, may: bool) -> None:
-    """A name, all below one, and plain http to this machine alone, where that is named."""
     settings = SharedSignalsSettings(push_hosts=("rp.example", "*.partner.example", "127.0.0.1"))
 
     assert settings.may_push_to(url) == may
@@ -46,7 +43,6 @@ def test_hosts_of_receivers(url: str, may: bool) -> None:
 
 @pytest.mark.parametrize("issuer", ["http://rp.example", "https://rp.example/", "https://rp.example?x=1", "rp.example"])
 def test_issuers_that_can_not_be(issuer: str) -> None:
-    """https, without query, fragment and a slash at its end."""
     with pytest.raises(ValueError, match="`issuer`"):
         SharedSignalsSettings(issuer=issuer)
 
@@ -60,7 +56,6 @@ def test_several_machines_need_one_folder_of_keys() -> None:
 
 
 def test_audiences_are_those_of_callers() -> None:
-    """A misspelt name would never count."""
     caller = CallerSettings(name="soc", client_id="soc", tenants=("acme",), issuers=("*",))
     with pytest.raises(ValueError, match="'sox'"):
         Settings(callers=(caller,), shared_signals=SharedSignalsSettings(audiences={"sox": "https://soc.example"}))
@@ -86,7 +81,6 @@ TRANSMITTER: dict[str, Any] = {
     ],
 )
 def test_transmitters_that_can_not_be(given: dict[str, Any], why: str) -> None:
-    """Neither without a way in, by a guessable secret or in clear, nor without keys."""
     with pytest.raises(ValueError, match=re.escape(why)):
         SignalTransmitterSettings(**(TRANSMITTER | given))
 
@@ -95,7 +89,7 @@ def test_transmitters_have_names_and_issuers_of_their_own() -> None:
     """And none is we ourselves: what we said would come back as said by others."""
     one = SignalTransmitterSettings(**TRANSMITTER)
     for other in ({"name": "other"}, {"issuer": "https://other.example"}):
-        with pytest.raises(ValueError, match="names and issuers of their own"):
+        with pytest.raises(ValueError, match="different names and issuers"):
             SharedSignalsSettings(transmitters=(one, SignalTransmitterSettings(**(TRANSMITTER | other))))
     for issuer, listen in (
         ("https://idp.example", ListenSettings()),
@@ -107,8 +101,7 @@ def test_transmitters_have_names_and_issuers_of_their_own() -> None:
 
 
 def test_proofs_that_can_not_be_checked() -> None:
-    """Certificates without a header to look at; networks that are none."""
     with pytest.raises(ValueError, match="certificate_header"):
         Settings(gateway=GatewaySettings(mtls="verify"))
-    with pytest.raises(ValueError, match="is no network"):
+    with pytest.raises(ValueError, match="is not a network"):
         ProofSettings(trusted_proxies=("proxy.example",))

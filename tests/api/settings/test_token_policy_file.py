@@ -1,4 +1,4 @@
-"""The token policy as a file: what it may say, and how a wrong one is told."""
+"""The token policy as a file, and its errors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.settings_table import table_rows
 from trustwatch.api.composition import live_policy, policy_book
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import table_rows
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.policy.policy_file import PolicyFile
@@ -44,7 +44,6 @@ def book(folder: Path, text: str) -> PolicyBook:
 
 
 def test_a_file_says_all(tmp_path: Path) -> None:
-    """Levels, rules and modes."""
     found = book(tmp_path, FULL)
 
     assert (found.version, found.descendants, found.default_mode) == ("2026-11-25.1", RiskLevel.MEDIUM, "shadow")
@@ -67,7 +66,6 @@ def test_members_that_are_not_given_are_those_of_their_level(tmp_path: Path) -> 
 
 
 def test_the_least_file_is_a_version(tmp_path: Path) -> None:
-    """Then the defaults hold, in shadow."""
     found = book(tmp_path, "version: '1'")
 
     assert all(found.table[level] == PolicyTable()[level] for level in RiskLevel)
@@ -75,7 +73,6 @@ def test_the_least_file_is_a_version(tmp_path: Path) -> None:
 
 
 def test_without_a_file_the_settings_hold() -> None:
-    """Modes of tenants included."""
     assert policy_book(Settings()).effective_policy("any", "", "a", "").mode == "shadow"
 
 
@@ -97,7 +94,6 @@ def test_without_a_file_the_settings_hold() -> None:
     ],
 )
 def test_a_wrong_file_says_what_is_wrong_where(tmp_path: Path, text: str, parts: list[str]) -> None:
-    """File, path of the member, and what it may be."""
     with pytest.raises(ConfigError) as caught:
         book(tmp_path, text)
 
@@ -105,7 +101,6 @@ def test_a_wrong_file_says_what_is_wrong_where(tmp_path: Path, text: str, parts:
 
 
 def test_a_change_holds_and_a_mistake_does_not(tmp_path: Path) -> None:
-    """As the service reads it: at the second look at it."""
     file = tmp_path / "policy.yaml"
     file.write_text("version: '1'")
     live = live_policy(Settings(token_policy_file=file))

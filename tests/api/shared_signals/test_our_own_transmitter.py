@@ -14,8 +14,12 @@ import httpx2
 import pytest
 
 from trustwatch.api.composition import service_url
-from trustwatch.api.settings.shared_signals_settings import EncryptionSettings, SharedSignalsSettings
-from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
+from trustwatch.api.settings.shared_signals_settings import (
+    EncryptionSettings,
+    ManagedStreamSettings,
+    SharedSignalsSettings,
+    SignalTransmitterSettings,
+)
 from trustwatch.api.shared_signals import signal_poller
 from trustwatch.api.shared_signals import slice as slice_module
 from trustwatch.api.shared_signals.remote_stream import RemoteStream

@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
+from trustwatch.api.settings.shared_signals_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.formats.received_signals import CAEP, RISC

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
+from trustwatch.api.settings.shared_signals_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals import commands
 from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, StreamNotKept, metadata_url
 from trustwatch.api.shared_signals.transmitter_context import VerificationStates

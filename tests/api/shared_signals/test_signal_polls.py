@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from trustwatch.api.http.auth.set_verification import SetRefused
-from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.settings.shared_signals_settings import SignalTransmitterSettings
 from trustwatch.api.shared_signals import signal_poller
 from trustwatch.api.shared_signals.remote_stream import KeptStream
 from trustwatch.api.shared_signals.signal_poller import PollFailed, SignalPoller, TransmitterPoll

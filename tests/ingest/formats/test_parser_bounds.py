@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from trustwatch.api.events.admission import Admission, AgentRegistry, RefusedRecords
 from trustwatch.api.http.auth.callers import SourceBinding
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import EventSourceSettings
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.raw_records import (

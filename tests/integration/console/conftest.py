@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 def site(
     tmp_path_factory: pytest.TempPathFactory, browser: Browser, world: ModelAndDay, _oidc_provider: OidcProvider
 ) -> Iterator[ConsoleTestbed]:
-    """The service, after a day with attacks in it. Without a browser there is no use for it."""
+    """The service after a day with attacks."""
     made = ConsoleTestbed(tmp_path_factory.mktemp("console"), world, _oidc_provider)
     try:
         made.start()

@@ -1,4 +1,4 @@
-"""Another model comes into force by clicking, and goes again: seen on the page that ordered it, by itself."""
+"""A model is promoted and rolled back by clicking; the page that ordered it updates automatically."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ def site(
 def test_a_challenger_comes_into_force_and_goes_by_clicking(
     site: ConsoleTestbed, look: Callable[..., PageViewer]
 ) -> None:
-    """Trained, promoted with a reason, in force, rolled back; the page tells each by itself, and who did it why."""
     looker = look()
     page = looker.open("/console/models")
     order(page, "Train a new version now", "Train", "the first of our own")
@@ -52,10 +51,10 @@ def test_a_challenger_comes_into_force_and_goes_by_clicking(
     form.get_by_label("Why").fill(WHY)
     if form.get_by_label("against its figures").count():  # what it is worth in shadow is not what is tried here
         form.get_by_label("against its figures").check()
-    form.get_by_role("button", name="Put it in force").click()
+    form.get_by_role("button", name="Make it active").click()
     page.wait_for_url("**/console/models?ordered=promotion**")
     told(page, version, "integration")
-    assert "champion, in force" in page.locator("tr", has_text=version).inner_text()
+    assert "champion, active" in page.locator("tr", has_text=version).inner_text()
     assert f"promoted {version}" in page.locator("#happened").inner_text()
     assert WHY in page.locator("#happened").inner_text()
     assert looker.barriers() == []

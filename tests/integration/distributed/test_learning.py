@@ -12,7 +12,7 @@ import pytest
 
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import SimulationSettings
+from trustwatch.simulator.population import SimulationSettings
 
 from ...support.distributed_testbed import PARTITIONS, switches_to, wait
 from ...support.service_checks import Models, post_lines

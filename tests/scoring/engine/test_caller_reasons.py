@@ -20,9 +20,9 @@ from trustwatch.scoring.engine.explanations import MAX_CALLER_REASONS, PRIOR_REA
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import RiskReason
-from trustwatch.simulator.demo_enterprise import EVENTS_PER_AGENT_DAY
+from trustwatch.simulator.demo import EVENTS_PER_AGENT_DAY
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import Attack, SimulationSettings
+from trustwatch.simulator.population import Attack, SimulationSettings
 
 from ...support.nightly import size
 

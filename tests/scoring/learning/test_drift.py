@@ -34,7 +34,7 @@ from trustwatch.scoring.learning.shadow import ShadowRun
 from trustwatch.scoring.learning.training import TrainedVersion, train_and_save
 from trustwatch.scoring.records.models import PeerGroupDay
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.settings import SimulationSettings
+from trustwatch.simulator.population import SimulationSettings
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
 BOUNDS = DriftSettings(reference_days=2)

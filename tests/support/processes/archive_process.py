@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trustwatch.api.archive import worker
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.log.log_reader import LogReader
 
 

@@ -1,4 +1,4 @@
-"""The graph on the page of an agent: who led to it and whom it reached, in a time that the address names."""
+"""The graph on the page of an agent: agents that called it and agents that it called, in a time range."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ def site(new_site: Callable[..., Any], make_row: Callable[..., Any]) -> Any:
 
 
 def test_the_page_shows_both_directions(site: Any) -> None:
-    """The nearest ties, with risk and times; on whose behalf stands below."""
     page = site.browser.get("/console/agent", params=BOT).text
     graph = page.partition('id="graph"')[2].partition("On behalf of")[0]
     rows = [re.sub(r"<[^>]*>|\s+", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", graph)[1:]]
@@ -53,7 +52,6 @@ def test_the_page_shows_both_directions(site: Any) -> None:
 
 
 def test_the_nearest_and_riskiest_ties_come_first(site: Any) -> None:
-    """Names are text, whatever they are."""
     ties = (("bot", "far", 0.1), ("far", "<b>further", 0.9), ("bot", "risky", 0.9))
     before = site.position
     after = msgspec.structs.replace(before, offset=before.offset + 1)
@@ -65,7 +63,6 @@ def test_the_nearest_and_riskiest_ties_come_first(site: Any) -> None:
 
 
 def test_the_time_is_in_the_address_with_and_without_a_script(site: Any) -> None:
-    """The part that a script asks for, and the page that a form leads to."""
     for path in ("/console/agent", "/console/agent/graph"):
         page = site.browser.get(path, params=BOT | {"since": "30d"}).text
         assert "old-tool" in page, path
@@ -78,7 +75,6 @@ def test_the_time_is_in_the_address_with_and_without_a_script(site: Any) -> None
 
 
 def test_the_graph_of_an_agent_of_others_is_not_there(site: Any, make_row: Callable[..., Any]) -> None:
-    """As the agent itself."""
     site.know(make_row("theirs", "globex"))
     theirs = BOT | {"tenant": "globex", "id": "theirs"}
     assert site.browser.get("/console/agent/graph", params=theirs).status_code == 403

@@ -1,4 +1,4 @@
-"""Cases in the console: the list, one of them, its story, and what the forms do."""
+"""Cases in the console: the list, one case, its timeline, and the forms."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ CASE = "/console/cases/case-d-1"
 
 
 def test_acts_and_the_page_read_no_entries(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They stand in the story, which is loaded for itself: notes of a flood cost no act anything."""
     desk.sign_in("soc")
     monkeypatch.delattr(type(desk.store.cases), "entries")
     assert desk.browser.get(CASE).status_code == 200
@@ -58,7 +57,6 @@ def test_acts_and_the_page_read_no_entries(desk: Any, monkeypatch: pytest.Monkey
     + [("close", "revision", "9" * 5000), ("contain", "revision", "9" * 5000)],
 )
 def test_numbers_that_are_none_change_nothing(desk: Any, act: str, field: str, value: str) -> None:
-    """Nor do they end in an error of ours: a case that says it is contained for ever has no pins to end."""
     desk.sign_in("soc")
     given = {"note": "why", "valid_s": "3600", "for_s": "3600", "pin": "1", "verdict": "false"}
     answer = desk.post(f"{CASE}/{act}", **{**given, field: value})
@@ -68,7 +66,6 @@ def test_numbers_that_are_none_change_nothing(desk: Any, act: str, field: str, v
 
 
 def test_a_case_is_listed_and_shown(desk: Any) -> None:
-    """Who is in it, why, what was new; names are text; others' cases are not there."""
     desk.sign_in("soc")
     listed = desk.browser.get("/console/cases").text
     assert 'href="/console/cases/case-d-1"' in listed
@@ -84,12 +81,11 @@ def test_a_case_is_listed_and_shown(desk: Any) -> None:
     assert "checked" not in shown.text.partition("What was it?")[2].partition("</fieldset>")[0]
     assert desk.browser.get("/console/cases/case-d-3").status_code == 404
     assert "1<span" in desk.browser.get("/console/cases/count").text
-    assert "1 case</a>: 1 that nobody looks at yet" in desk.browser.get("/console/").text
+    assert "1 case</a>: 1 not acknowledged yet" in desk.browser.get("/console/").text
     assert 'href="/console/cases/case-d-1"' in desk.browser.get("/console/decisions/d-2").text
 
 
 def test_the_story_is_narrowed_and_every_moment_has_a_link(desk: Any) -> None:
-    """By kind and time; messages to people are for administrators."""
     desk.sign_in("trust-admins")
     story = desk.browser.get(f"{CASE}/timeline").text
     for words in ("Risk went from low to critical", "added an agent (the same new network AS65537)", "An alert to soc"):
@@ -114,7 +110,7 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
         return answer.headers.get("location", "") or answer.text
 
     after = desk.browser.get(act("acknowledge")).text
-    assert "You are on it" in after
+    assert "The case is acknowledged" in after
     assert "owner: Ada" in after or "owner: console:" in after
     act("notes", note="looks like one campaign")
     act("snooze", for_s="3600", note="the team is on it")
@@ -142,7 +138,6 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
 
 
 def test_several_cases_are_done_with_at_once(desk: Any) -> None:
-    """Those that are ticked; what can not be done is told, the others are done."""
     desk.raise_agent(5, "calm", level=2)
     desk.raise_agent(6, "calmer", level=2)
     desk.sign_in("soc")
@@ -155,20 +150,18 @@ def test_several_cases_are_done_with_at_once(desk: Any) -> None:
     assert "2 cases closed." in closed
     assert "0 / 0 / 2" in closed
     assert desk.browser.get("/console/cases").text.count('type="checkbox" id="choose-') == 1
-    assert "no case is ticked" in desk.post("/console/cases", action="close").text
+    assert "no case is selected" in desk.post("/console/cases", action="close").text
     desk.sign_in("readers")
     assert 'id="choose-' not in desk.browser.get("/console/cases").text
 
 
 def test_readers_look_and_do_nothing(desk: Any) -> None:
-    """No forms, and a form that is sent all the same is refused."""
     desk.sign_in("readers")
     assert "acting needs the scope" in desk.browser.get(CASE).text
     assert desk.post(f"{CASE}/acknowledge").status_code == 403
 
 
 def test_a_report_is_downloaded(desk: Any) -> None:
-    """As JSON; another form there is not."""
     desk.sign_in("soc")
     whole = desk.browser.get(f"{CASE}/report.json")
     assert whole.headers["content-disposition"] == 'attachment; filename="case-d-1.json"'
@@ -179,7 +172,6 @@ def test_a_report_is_downloaded(desk: Any) -> None:
 
 
 def test_lists_are_narrowed(desk: Any) -> None:
-    """By what is asked for; a wrong word is told."""
     desk.sign_in("trust-admins")
     desk.raise_agent(4, "calm", level=2)
 

@@ -1,4 +1,4 @@
-"""What the preview says to the person who has to decide: how the marked decision fares, and what stays odd."""
+"""The preview of feedback: the effect on the marked decision, and remaining anomalies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ def page(removed: list[dict[str, Any]], odd: list[dict[str, Any]] | None = None)
 
 
 def test_the_preview_begins_with_the_decision_that_was_marked() -> None:
-    """One alert is no alerts; one that is only lower is told; so is a rule that does not reach the decision at all."""
     gone, lower = page([alert("high", "low", marked=True)]), page([alert("critical", "high", marked=True)])
     both = page([alert("high", "low"), alert("critical", "high")])
     nothing = page([])
@@ -69,7 +68,6 @@ def test_the_preview_begins_with_the_decision_that_was_marked() -> None:
 
 
 def test_the_preview_says_what_the_rule_leaves_odd() -> None:
-    """Who adopts a rule that is too narrow is told where the agent goes on rising; a hard signal can not be named."""
     left = [{"feature": "pace_4h", "events": 1}, {"feature": "outside_capabilities", "events": 20}]
     told = page([alert("high", "low", marked=True)], left)
 

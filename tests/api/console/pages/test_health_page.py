@@ -1,4 +1,4 @@
-"""Health: what the page says of the process that answers, and to whom it shows the settings."""
+"""The page of health: the state of the process, and the settings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from trustwatch.api.events.ingest_status import (
     SilenceDetector,
     SilenceReport,
 )
-from trustwatch.api.settings.access_settings import CallerSettings
-from trustwatch.api.settings.kafka_settings import KafkaSettings
-from trustwatch.api.settings.topic_settings import ForeignTopicSettings
+from trustwatch.api.settings.access_settings import CallerSettings, ForeignTopicSettings, KafkaSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
@@ -34,7 +32,6 @@ def health(site: Any, group: str = "trust-admins") -> str:
 
 
 def test_each_part_is_told_in_words(site: Any, make_row: Callable[..., Any]) -> None:
-    """What works and what does not, with the time since which this process has seen it so."""
     site.know(make_row("bot"))
     text = health(site)
     assert "judges what arrives" in text and ">ready<" in text
@@ -46,35 +43,30 @@ def test_each_part_is_told_in_words(site: Any, make_row: Callable[..., Any]) -> 
 
 
 def test_what_does_not_hold_or_work_yet_is_told(site: Any) -> None:
-    """Settings are for people of all tenants."""
     site.status.waiting_for, site.reloads.restart_needed = "a partition: none yet", ("hooks", "listen.port")
-    assert "The worker beside waits for a partition: none yet." in health(site)
+    assert "The worker waits for a partition: none yet." in health(site)
     assert "hold after a restart alone: hooks, listen.port." in health(site)
     assert "listen.port" not in health(site, "blind")
 
 
 def test_what_was_lost_is_counted_and_what_was_not_is_left_out(site: Any) -> None:
-    """Counters that are 0 say nothing."""
     assert "Nothing since this process started." in health(site)
     site.status.dropped_dead_letters = 7
     site.status.work_counts = {"late_events": 9, "vectors_dropped": 3}
     text = health(site)
     site.status.dropped_dead_letters, site.status.work_counts = 0, {}
-    row = text.partition("dead letters that found no room")[2].partition("</tr>")[0]
+    row = text.partition("dead letters that were dropped: the store was full")[2].partition("</tr>")[0]
     assert ">7<" in row and "trustwatch_dead_letters_dropped_total" in row
     assert "vectors_dropped" in text and "late_events" not in text
 
 
 def test_versions_and_store(site: Any) -> None:
-    """Software, model, policy and tables."""
     text = health(site)
     assert "<dt>Model</dt><dd>m1</dd>" in text and "<dt>Token policy</dt><dd>3</dd>" in text
     assert f"<dt>Tables of the store</dt><dd>{site.store.schema_revision()}</dd>" in text
 
 
 def test_a_store_that_does_not_answer_is_told(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page comes all the same: it is asked for when something is wrong."""
-
     def away() -> None:
         raise Unavailable("the database does not answer: no route")
 
@@ -83,7 +75,6 @@ def test_a_store_that_does_not_answer_is_told(site: Any, monkeypatch: pytest.Mon
 
 
 def test_settings_are_for_people_of_all_tenants_and_without_secrets(site: Any) -> None:
-    """The console's own client has one."""
     text = health(site)
     assert "client_secret: " in text and "with+in it" not in text and "***" in text
     assert "trust-admins" in text
@@ -94,7 +85,6 @@ def test_settings_are_for_people_of_all_tenants_and_without_secrets(site: Any) -
 
 
 def test_a_target_that_was_stopped_says_since_when_and_why(new_site: Callable[..., Any]) -> None:
-    """Until its settings change; one that they no longer name is no news."""
     site = new_site(webhooks=(WebhookTarget("soc", Secret("https://soc.example/in"), "slack"),))
     site.store.outbox.stop_target("soc", "f", NOW_MS - 60_000, "410 Gone")
     site.store.outbox.stop_target("of-old", "f", NOW_MS, "404 Not Found")

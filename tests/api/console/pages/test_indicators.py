@@ -1,4 +1,4 @@
-"""What an agent's rise came with, for people: by the moment it came, and marked in tables where it is new by itself."""
+"""Indicators of an agent's rise: by moment, and marked in tables if they are new."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def told(*indicators: Indicator) -> list[str]:
 
 
 def test_a_theft_and_a_rotated_key_are_two_moments() -> None:
-    """The latest first; what came with something new says so by its place, and what is known stands apart."""
     assert ["".join(found) for found in told(*INDICATORS)] == [
         *(STOLEN, "AS65537", "new", "203.0.113.229"),
         *(ROTATED, "10.0.0.112", "private_key_jwt k-2", "not remembered"),

@@ -1,4 +1,4 @@
-"""Lists of the console: what their address asks for."""
+"""Lists of the console: filters, columns and order in the address."""
 
 from __future__ import annotations
 
@@ -61,6 +61,5 @@ def test_links_of_a_list_keep_columns_and_any_status(site: Any) -> None:
 
 
 def test_a_filter_has_a_bound(site: Any) -> None:
-    """Longer ones are refused in words."""
     answer = site.browser.get("/console/decisions", params={"agent": "x" * 2049})
     assert answer.status_code == 422 and "2048 characters" in answer.text

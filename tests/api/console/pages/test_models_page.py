@@ -1,4 +1,4 @@
-"""The model's pages: figures of all tenants are for people who may see all of them; others are told that."""
+"""Pages of models: only people who may see all tenants see figures of all tenants."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def serve(site: Any, monkeypatch: pytest.MonkeyPatch) -> Known:
 def test_figures_of_all_tenants_are_for_those_who_see_all(
     new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, group: str, everybody: bool
 ) -> None:
-    """One tenant's analyst reads which versions there are, and why there is no more."""
     site = new_site()
     serve(site, monkeypatch)
     site.sign_in(group)
@@ -81,7 +80,8 @@ def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
     known.curves = (FLEET._replace(events=1_234),)
     rehearsed = site.browser.get("/console/models/m1").text
 
-    assert "This version was not rehearsed" in without and "Rehearsed</dt><dd>no</dd>" in without
-    assert "not rehearsed" not in rehearsed and "on 1,234 events of known agents" in rehearsed
+    assert "This version has no walk-forward validation" in without
+    assert "Walk-forward validation</dt><dd>no</dd>" in without
+    assert "no walk-forward validation" not in rehearsed and "on 1,234 events of known agents" in rehearsed
     assert "known agents, the fleet</li>" in rehearsed and "newcomers, the fleet</li>" in rehearsed
     assert "Newcomers, the fleet: 4,321 held-out events" in rehearsed

@@ -1,4 +1,4 @@
-"""What the overview, the list of agents and the page of an agent show and do."""
+"""The overview, the list of agents, and the page of an agent."""
 
 from __future__ import annotations
 
@@ -83,7 +83,6 @@ def test_whatever_an_agent_is_called_is_text(site: Any, make_row: Any, make_deci
 
 
 def test_a_link_of_the_list_finds_its_agent(site: Any, make_row: Any) -> None:
-    """Every id survives the way through a URL."""
     site.know(*(make_row(one) for one in HOSTILE))
     site.sign_in("soc")
     listed = site.browser.get("/console/agents").text
@@ -108,7 +107,6 @@ def test_the_page_of_an_agent_says_why(site: Any, make_row: Any, make_decision: 
 
 
 def test_why_an_agent_is_listed_is_why_it_is_there(site: Any, make_row: Any, make_decision: Any) -> None:
-    """Not what it did last, which may be harmless."""
     late = msgspec.json.encode([{"text": "something harmless"}])
     row = make_row("listed", level=3, decision_id="d-910", reasons=late)
     site.know(row, decisions=(make_decision(row, 910),))
@@ -119,7 +117,6 @@ def test_why_an_agent_is_listed_is_why_it_is_there(site: Any, make_row: Any, mak
 
 
 def test_filters_narrow_the_list(site: Any, make_row: Any) -> None:
-    """By level, type and text; what fits nothing says so."""
     site.know(make_row("filter-one", level=2, agent_type="Sorter"), make_row("filter-two", level=1))
     site.sign_in("soc")
 
@@ -136,7 +133,6 @@ def test_filters_narrow_the_list(site: Any, make_row: Any) -> None:
 
 
 def test_long_lists_have_pages(site: Any, make_row: Any) -> None:
-    """Fifty at a time; the filters stay."""
     site.know(*(make_row(f"many-{number:03d}", agent_type="Many") for number in range(60)))
     site.sign_in("soc")
     first = site.browser.get("/console/agents", params={"type": "Many"}).text
@@ -149,7 +145,6 @@ def test_long_lists_have_pages(site: Any, make_row: Any) -> None:
 
 
 def test_empty_states_are_written(new_site: Callable[..., Any]) -> None:
-    """A service that has seen nothing says what will be where."""
     site = new_site()
     site.sign_in("trust-admins")
     overview, agents = site.browser.get("/console/").text, site.browser.get("/console/agents").text
@@ -176,7 +171,6 @@ def test_recent_events_are_those_of_the_agent(site: Any, make_row: Any) -> None:
 
 
 def test_events_around_the_decision_come_first(site: Any, make_row: Any, make_decision: Any) -> None:
-    """Those of the ten minutes before it, whatever came since."""
     row = make_row("caught", level=4, decision_id="d-950")
     site.know(row, decisions=(make_decision(row, 950),))
     before = [event_of("caught", action=f"theft_{number}", time=f"2025-11-24T15:5{number}:00Z") for number in range(3)]
@@ -192,7 +186,6 @@ def test_events_around_the_decision_come_first(site: Any, make_row: Any, make_de
 
 
 def test_a_person_fixes_a_level_and_ends_that(site: Any, make_row: Any) -> None:
-    """As `POST …/pin` and `…/unpin` do, in the name of the person."""
     row = make_row("pinned", level=1)
     site.know(row)
     site.sign_in("soc")
@@ -225,7 +218,6 @@ def test_a_person_releases_an_agent(site: Any, make_row: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [{"level": "extreme"}, {"valid_s": "1"}, {"valid_s": "soon"}, {"why": ""}])
 def test_a_wrong_wish_is_refused_with_what_to_change(site: Any, make_row: Any, wrong: dict[str, str]) -> None:
-    """422, and nothing is ordered."""
     row = make_row("wished")
     site.know(row)
     site.sign_in("soc")
@@ -238,7 +230,6 @@ def test_a_wrong_wish_is_refused_with_what_to_change(site: Any, make_row: Any, w
 
 
 def test_times_are_for_people_and_machines(site: Any, make_row: Any) -> None:
-    """UTC in words, RFC 3339 in the attribute."""
     site.know(make_row("timed"))
     site.sign_in("soc")
 
@@ -246,7 +237,6 @@ def test_times_are_for_people_and_machines(site: Any, make_row: Any) -> None:
 
 
 def test_files_are_kept_for_good_under_their_digest(site: Any) -> None:
-    """Another digest, or none, is asked about again."""
     page = site.browser.get("/console/sign-in").text
     links = re.findall(r'(?:src|href)="(/console/static/[^"]+)"', page)
     kept = site.browser.get(links[0])
@@ -261,14 +251,12 @@ def test_files_are_kept_for_good_under_their_digest(site: Any) -> None:
 
 
 def test_a_broken_log_is_no_broken_page(tmp_path: Path) -> None:
-    """What can not be read is said, and nothing else fails."""
     places = EventLocations(tmp_path / "none", None)
     found = load_event_history(places, AgentName(1, "t", "i", "a"), DecisionMoment(), ())
     assert (found.logged, found.whole, found.events) == (None, False, [])
 
 
 def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: Callable[..., Any]) -> None:
-    """Whoever types an id that two tenants use gets a link for each, and the list of the one that is chosen."""
     site, rows = new_site(), [row_of("bot", "acme", 3), row_of("bot", "globex", 3)]
     site.know(*rows, decisions=tuple(decision_of(row, at) for at, row in enumerate(rows)))
     site.sign_in("trust-admins")
@@ -281,7 +269,6 @@ def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: 
 
 
 def test_what_is_not_judged_of_an_agent_is_told(site: Any, make_row: Any) -> None:
-    """Of whose sessions the order is not judged, in words; nothing of others."""
     rows = np.zeros(1, layout.STATE_ROW)
     rows["disorder"], rows["session_doubt"][0, :2], rows["session_last"][0, :3] = 0.4, 16, 1_764_000_000_000
     site.know(make_row("wild", features=rows.tobytes()), make_row("plain"))

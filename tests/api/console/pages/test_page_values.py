@@ -1,4 +1,4 @@
-"""What console pages show: values made of records, without a service."""
+"""Values that console pages show, made from records without a service."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.console.pages.alerts_page import delivery_words, group_alerts
-from trustwatch.api.console.pages.dead_letters_page import display_bytes, filter_dead_letters, group_dead_letters
+from trustwatch.api.console.pages.alerts_page import (
+    delivery_words,
+    display_bytes,
+    filter_dead_letters,
+    group_alerts,
+    group_dead_letters,
+)
 from trustwatch.api.console.pages.decisions_page import (
     describe_odds,
     feature_noun,
@@ -116,7 +121,6 @@ def letter(number: int, source: str, reason: str, replayed_ms: int = 0) -> DeadL
 
 
 def test_a_decision_is_told_with_its_shares_and_thresholds() -> None:
-    """Reasons share 100 %, the threshold that was reached is told from those that were not."""
     assert reason_shares(REASONS) == [75, 25]
     assert feature_noun(REASONS[0].feature) == "action"
     assert read_evidence(decision().evidence)["thresholds"] == [
@@ -124,11 +128,10 @@ def test_a_decision_is_told_with_its_shares_and_thresholds() -> None:
         ("high", 8.0, True),
         ("critical", 11.0, False),
     ]
-    assert describe_odds(decision().p_value) == "about 1 in 2,000 normal events looks at least this odd"
+    assert describe_odds(decision().p_value) == "about 1 in 2,000 normal events looks at least this anomalous"
 
 
 def test_features_come_strongest_first_with_unit_and_meaning() -> None:
-    """Values are compared on their own range; one that the table no longer knows is last, with its value."""
     shown = feature_rows(decision().feature_vector)
 
     assert [name for name, *_ in shown] == ["action_surprise", "pace_1m", "gone"]
@@ -138,7 +141,6 @@ def test_features_come_strongest_first_with_unit_and_meaning() -> None:
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_every_feature_of_the_table_has_words(feature: Any) -> None:
-    """No feature is shown by its bare name alone."""
     ((_, _, _, meaning, percent),) = feature_rows({feature.name: feature.high})
 
     assert percent == 100
@@ -147,20 +149,16 @@ def test_every_feature_of_the_table_has_words(feature: Any) -> None:
 
 @pytest.mark.parametrize("evidence", [{}, {"thresholds": 3, "statistic": "x", "signals": None}, {"statistic": True}])
 def test_evidence_of_any_shape_is_shown(evidence: dict[str, Any]) -> None:
-    """A record of another version breaks no page."""
     shown = read_evidence(evidence)
 
     assert (shown["statistic"], shown["thresholds"], shown["signals"]) == (None, [], [])
 
 
 def test_odds_of_nonsense_are_not_told() -> None:
-    """A p-value outside (0, 1] says nothing."""
     assert [describe_odds(p) for p in (0.0, -1.0, 2.0)] == ["", "", ""]
 
 
 def test_what_followed_a_decision_is_only_what_still_follows_from_it() -> None:
-    """An actuation that a later decision has replaced is not shown; one that can not be read neither."""
-
     def actuation(decision_id: str, raw: bytes | None = None) -> Actuation:
         wish = DesiredState("acme", "i", "clerk", 7, "high", True, 60, False, False, decision_id, 0, 0)
         kept = encode_desired_state(wish) if raw is None else raw
@@ -172,7 +170,6 @@ def test_what_followed_a_decision_is_only_what_still_follows_from_it() -> None:
 
 
 def test_an_alert_is_one_thing_with_a_state_at_each_target() -> None:
-    """Deliveries of one key are put together."""
     failed = delivery("pager", "failed", last_error="410 Gone", attempts=3)
     (alert,) = group_alerts([delivery("soc", "delivered", delivered_ms=9), failed])
 
@@ -186,7 +183,6 @@ def test_an_alert_is_one_thing_with_a_state_at_each_target() -> None:
 
 
 def test_an_attempt_that_comes_is_told_from_one_that_was() -> None:
-    """The first attempt is still to come."""
     waits = delivery("soc", "pending", attempts=0, next_attempt_ms=5)
     over = delivery("soc", "dead", attempts=9, next_attempt_ms=5)
 
@@ -194,7 +190,6 @@ def test_an_attempt_that_comes_is_told_from_one_that_was() -> None:
 
 
 def test_a_payload_that_is_no_alert_is_still_shown() -> None:
-    """An actuator's row, or bytes that nobody can read."""
     action = delivery("hydra", "delivered", kind="action", payload=b'{"agent_id": "clerk"}', key="action-d1")
     broken = delivery("x", "dead", payload=b"\xff", key="k")
 
@@ -220,7 +215,6 @@ def test_letters_are_grouped_by_source_and_reason() -> None:
 
 
 def test_text_is_shown_as_text_without_tricks() -> None:
-    """Control characters and marks of direction neither hide nor reorder what is read."""
     shown = display_bytes('{"agent": "cl\u202eerk", "n": "caf\u00e9 and a long harmless text"}\n'.encode())
 
     assert shown.kind == "text"
@@ -229,7 +223,6 @@ def test_text_is_shown_as_text_without_tricks() -> None:
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe\x00", b"\x00" * 40, bytes(range(256))])
 def test_what_is_no_text_is_a_hex_dump(raw: bytes) -> None:
-    """Every byte is there."""
     shown = display_bytes(raw)
 
     assert shown.kind == "hex"
@@ -244,7 +237,6 @@ def test_a_long_record_says_what_is_left_out() -> None:
 
 
 def test_nothing_is_shown_as_nothing() -> None:
-    """An empty record is a record."""
     assert display_bytes(b"") == ("text", ("",), 0, 0)
 
 
@@ -255,7 +247,6 @@ def numbers(cursor: str | None) -> Page[int]:
 
 
 def test_a_list_is_narrowed_without_losing_or_repeating_anything() -> None:
-    """Going on from the cursor finds every item exactly once."""
     found: list[int] = []
     cursor: str | None = None
     while True:
@@ -300,24 +291,21 @@ def test_nothing_ticked_is_nothing_and_not_everything() -> None:
 
 
 def test_a_broken_form_asks_for_no_time() -> None:
-    """What is no number is refused by the desk as no time, and breaks nothing."""
     assert draft_from_form(form(expires_in_s="soon")).expires_in_s == 0
-    with pytest.raises(ProblemError, match="say what it was"):
+    with pytest.raises(ProblemError, match="must be a false or a true positive"):
         draft_from_form({})
 
 
 def test_a_decision_tells_its_concerns_the_oddest_first() -> None:
-    """Those that this version knows, in words; decisions of before have none."""
     odd = {"malfunction": 0.5, "compromise": 0.001, "of_tomorrow": 0.1, "overreach": "x"}
     assert read_evidence({"concerns": odd})["concerns"] == [
-        ("compromise", "it acts for somebody else", "about 1 in 1,000 normal events looks at least this odd"),
-        ("malfunction", "it works badly", "about 1 in 2 normal events looks at least this odd"),
+        ("compromise", "another party controls it", "about 1 in 1,000 normal events looks at least this anomalous"),
+        ("malfunction", "it malfunctions", "about 1 in 2 normal events looks at least this anomalous"),
     ]
     assert read_evidence(decision().evidence)["concerns"] == [] == read_evidence({"concerns": [1]})["concerns"]
 
 
 def test_a_decision_tells_what_was_left_aside() -> None:
-    """What had counted already is named in words, once; decisions of before say nothing of it."""
     told = read_evidence({"left_aside": ["target_surprise", "pace_1m", "pace_4h", "of_tomorrow"]})
 
     assert told["left_aside"] == ["target", "pace", "of tomorrow"]
@@ -325,7 +313,6 @@ def test_a_decision_tells_what_was_left_aside() -> None:
 
 
 def test_choices_leave_hard_signals_out_and_put_what_led_first() -> None:
-    """A rule can not even be asked for what no feedback suppresses."""
     found = feature_choices((decision(),))
 
     assert [one.name for one in found if one.leading] == ["action_surprise"]
@@ -335,8 +322,6 @@ def test_choices_leave_hard_signals_out_and_put_what_led_first() -> None:
 
 
 def test_a_rule_begins_with_what_the_whole_rise_names() -> None:
-    """With the last step's features alone, the agent would stay where the step before had brought it."""
-
     def step(name: str, level: int, before: int, feature: str = "action_surprise") -> Decision:
         reasons = (RiskReason(feature, feature, "x", "y", 1.0, "z"),)
         return decision(decision_id=name, level=level, previous_level=before, reasons=reasons)
@@ -361,7 +346,6 @@ def day(number: int, observed: int, expected: float, tenant: str = "acme", **cha
 
 
 def test_totals_have_the_limit_of_the_sum() -> None:
-    """Two groups with one alert each may be unremarkable alone; together they are held to the limit of both."""
     (one, two) = budget_totals([day(2, 1, 0.5), day(1, 3, 1.0), day(1, 2, 1.0, "globex")])
 
     assert (one.day, one.observed, one.expected, one.limit) == (1, 5, 2.0, upper_control_limit(2.0))
@@ -369,15 +353,12 @@ def test_totals_have_the_limit_of_the_sum() -> None:
 
 
 def test_only_what_stands_out_is_told_the_newest_first() -> None:
-    """A run of seven days stands out as a single day does."""
     found = days_beyond_budget([day(1, 9, 0.1, beyond=True), day(2, 1, 0.1), day(3, 2, 0.1, run_beyond=True)])
 
     assert [row.day for row in found] == [3, 1]
 
 
 def test_drift_is_that_of_the_last_judged_day_of_each_group() -> None:
-    """Days that were not judged say nothing; what is beyond its threshold comes first."""
-
     def drift(number: int, judged: bool, value: float, scores: float | None = None) -> PeerGroupDay:
         said = {"judged": judged, "features": {"action_surprise": value}, "scores": scores}
         return PeerGroupDay("m", number, "acme", "Clerk", 900, 9, (0, 0, 0), (), said)
@@ -388,7 +369,6 @@ def test_drift_is_that_of_the_last_judged_day_of_each_group() -> None:
 
 
 def test_charts_say_in_words_what_they_show_and_tell_lines_apart_without_colour() -> None:
-    """Each has a title for those who can not see it; no two lines are drawn alike in black and white."""
     curve = [CalibrationPoint(0.1, 1.0), CalibrationPoint(0.9, 0.001)]
     curves = [CalibrationCurve(tenant, "Clerk", 100, True, tuple(curve)) for tenant in ("*", "a", "b", "c", "d")]
 
@@ -404,7 +384,6 @@ def test_charts_say_in_words_what_they_show_and_tell_lines_apart_without_colour(
 
 
 def test_curves_of_known_agents_are_drawn_beside_those_of_newcomers() -> None:
-    """Each agent is judged by one of the two; a group that is asked for has both, or the one that it has."""
     known = [CalibrationCurve(tenant, "Clerk", 100 + at, True, ()) for at, tenant in enumerate(("*", "a", "b"))]
     newcomers = [one for one in known if one.tenant != "a"]
 
@@ -418,7 +397,6 @@ def test_curves_of_known_agents_are_drawn_beside_those_of_newcomers() -> None:
 
 @pytest.mark.parametrize("status", ["waiting", "running", "failed"])
 def test_a_preview_without_a_result_is_shown(status: Any) -> None:
-    """It says how far it is, or that it failed, and nothing of what it might have found."""
     shown = preview_values(FeedbackPreview("p", "d1", "acme", "x", "draft", status, 0.5, 0, 0, "no history", b""))
 
     assert (shown["percent"], shown["is_over"], shown["result"]) == (50, status == "failed", {})

@@ -47,7 +47,6 @@ def desk(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> Any
     ],
 )
 def test_an_id_leads_to_the_thing_and_another_text_to_a_list(desk: Any, q: str, place: str) -> None:
-    """Of what the person may see."""
     desk.sign_in("soc")
     answer = desk.browser.get("/console/search", params={"q": q}, follow_redirects=False)
     assert answer.status_code == 303
@@ -55,7 +54,6 @@ def test_an_id_leads_to_the_thing_and_another_text_to_a_list(desk: Any, q: str, 
 
 
 def test_an_approval_is_found(desk: Any) -> None:
-    """By its id."""
     desk.sign_in("soc")
     name = desk.store.agents.find(HOSTILE)[0].name
     asked = Intervention("asked-1", "approval", "pending", name, 3, ("pay",), "", "gate", 1, "", 0, "", NOW_MS, 1)
@@ -65,7 +63,6 @@ def test_an_approval_is_found(desk: Any) -> None:
 
 
 def test_the_box_is_on_every_page_of_who_may_read(desk: Any) -> None:
-    """A plain form."""
     desk.sign_in("soc")
     assert 'action="/console/search"' in desk.browser.get("/console/").text
     assert desk.browser.get("/console/search", params={"q": "d-1"}).status_code == 303
@@ -86,7 +83,6 @@ def test_what_an_agent_came_with_leads_to_the_decisions_that_came_with_it(desk: 
 
 
 def test_lists_are_kept_as_files(desk: Any) -> None:
-    """What fits and may be seen, as a table or as JSON; a name that a spreadsheet would calculate is text."""
     desk.sign_in("soc")
     for name, has in (("decisions", "d-1"), ("cases", "case-d-1"), ("agents", "<script>")):
         table = desk.browser.get(f"/console/{name}/file.csv")

@@ -1,4 +1,4 @@
-"""Trends: days, cases and reasons on the page, and how it counts what takes long."""
+"""Trends: days, cases and reasons on the page, and slow counts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def look(site: Any, **query: Any) -> str:
 
 
 def test_changes_are_counted_by_day(site: Any) -> None:
-    """Of the tenants of who looks, in the range of the address."""
     site.sign_in("soc")
     page = look(site)
     assert day_row(page, TODAY) == ["1", "1", "0", "0"]
@@ -69,7 +68,6 @@ def test_changes_are_counted_by_day(site: Any) -> None:
 
 
 def test_reasons_are_those_that_led_rises(site: Any) -> None:
-    """Most frequent first, with their share."""
     site.sign_in("soc")
     page = look(site, days=90).partition("Leading reasons")[2]
     assert page.index("first_seen_resource") < page.index("new_network")
@@ -78,7 +76,6 @@ def test_reasons_are_those_that_led_rises(site: Any) -> None:
 
 
 def test_what_takes_too_long_is_counted_by_the_next_looks(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest first; the page says how far it is, asks again by itself, and without a script leads on."""
     monkeypatch.setattr(trends, "MAX_LOOK_S", -1.0)
     site.sign_in("soc")
     page = look(site, days=90)
@@ -95,7 +92,6 @@ def test_what_takes_too_long_is_counted_by_the_next_looks(site: Any, monkeypatch
 def test_a_day_that_is_over_is_remembered_for_an_hour(
     site: Any, make_row: Callable[..., Any], make_decision: Callable[..., Any]
 ) -> None:
-    """And counted anew after it: retention takes decisions away."""
     site.sign_in("soc")
     assert day_row(look(site), YESTERDAY) == ["0", "0", "0", "1"]
     row = make_row("bot", level=4)
@@ -110,7 +106,6 @@ def test_a_day_that_is_over_is_remembered_for_an_hour(
 
 
 def test_many_readers_do_not_push_out_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Days that are over take one place each, so all get to the end, however few slices are remembered."""
     monkeypatch.setattr(trends, "MAX_LOOK_S", -1.0)
     monkeypatch.setattr(trends, "MAX_REMEMBERED", 60)
     decisions = SimpleNamespace(
@@ -130,14 +125,12 @@ def test_many_readers_do_not_push_out_what_is_remembered(monkeypatch: pytest.Mon
 
 
 def test_a_range_that_is_not_offered_is_refused(site: Any) -> None:
-    """It would take long, or say nothing."""
     site.sign_in("soc")
     for wrong in ("8", "-7", "7000", "x"):
         assert site.browser.get("/console/trends", params={"days": wrong}).status_code == 422
 
 
 def test_nothing_is_an_empty_page(new_site: Callable[..., Any]) -> None:
-    """In words."""
     site = new_site()
     site.sign_in("soc")
     page = look(site)

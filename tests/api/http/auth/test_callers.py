@@ -14,8 +14,7 @@ from trustwatch.api.http.auth.callers import (
     TenantNotAllowed,
 )
 from trustwatch.api.http.auth.token_verification import TokenClaims
-from trustwatch.api.settings.access_settings import CallerSettings
-from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.api.settings.access_settings import CallerSettings, EventSourceSettings
 from trustwatch.ingest.errors import SourceNotAllowed
 
 AS = "https://as.example"

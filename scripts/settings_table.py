@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.settings_reading import (
     documented_fields,
@@ -16,8 +17,6 @@ from trustwatch.ingest.settings_reading import (
     without_annotation,
     without_none,
 )
-
-from .root import Settings
 
 _TYPE_NAMES = {
     str: "text",
