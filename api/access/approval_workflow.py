@@ -11,6 +11,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -28,8 +29,8 @@ from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.store.containment_store import InterventionStore
 
 from ..events.audit_sink import AuditSink, order_event
-from ..http.line_limit import LineLimit, OrderLines
 from ..http.problems import ProblemDetails, ProblemError
+from ..http.refused_callers import LineLimit, OrderLines
 from ..http.separation_of_duties import Attribution
 from ..http.store_executor import StoreExecutor
 
@@ -471,3 +472,29 @@ def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
 
 def _status_word(intervention: Intervention, now_ms: int) -> str:
     return "expired" if intervention.expires_ms <= now_ms else intervention.status
+
+
+class Outcome(NamedTuple):
+    """The answer that a request would get: `scopes` are those left of a token; None = all."""
+
+    permitted: bool
+    scopes: tuple[str, ...] | None = None
+
+
+async def spend_needed(
+    workflow: ApprovalWorkflow,
+    identities: Iterable[AgentIdentity],
+    judge: Callable[[tuple[Intervention, ...]], Outcome],
+) -> tuple[Intervention, ...]:
+    """The approvals that were spent for a request; none if it is permitted without, or is not with all of them."""
+    unspent = tuple(one for identity in identities for one in workflow.one_use_approvals(identity))
+    if not unspent:
+        return ()
+    best = judge(unspent)
+    if not best.permitted or judge(()) == best:
+        return ()
+    for approval in unspent:
+        others = tuple(one for one in unspent if one is not approval)
+        if judge(others) == best:
+            unspent = others
+    return tuple([approval for approval in unspent if await workflow.spend(approval)])

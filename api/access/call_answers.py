@@ -17,15 +17,14 @@ from trustwatch.scoring.engine.settings import accepted_challenges
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch_client.risk_answers import CallThreshold, CallVerdict
 
-from ..http.agent_lookup import find_agent_entry
-from ..http.agent_paths import decode_agent_id, parse_agent_selection
+from ..http.agent_lookup import decode_agent_id, find_agent_entry, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.dependencies import authenticate_request
+from ..http.fast_path import RequestBodyTooLong, read_request_body
 from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.refused_callers import RefusedCallers
-from ..http.request_body import RequestBodyTooLong, read_request_body
 from ..http.runtime import Runtime
 from .call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from .decision_point import MAX_ACTORS

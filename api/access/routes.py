@@ -17,10 +17,8 @@ from trustwatch.scoring.store.blast_radius import MAX_DEPTH, ReachedAgent
 from trustwatch.scoring.store.database import Page
 from trustwatch_client.risk_answers import CallVerdict
 
-from ..http.agent_lookup import AgentSelector
-from ..http.agent_paths import AGENT_PATH, PRINCIPAL_PATH
+from ..http.agent_lookup import AGENT_PATH, PRINCIPAL_PATH, AgentSelector
 from ..http.dependencies import AdministratorDep, AgentDep, ReaderDep, ReviewerDep, provided
-from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -33,6 +31,7 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
+from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.wire import TimeText, Wire, level_word
 from .call_answers import CallAnswers
 from .service import (

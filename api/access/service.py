@@ -26,9 +26,8 @@ from trustwatch.scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error
-from ..http.reasons import check_reason
 from ..http.runtime import Runtime
-from ..http.separation_of_duties import Attribution, attribute_to_caller
+from ..http.separation_of_duties import Attribution, attribute_to_caller, check_reason
 from ..http.store_executor import StoreExecutor
 from ..settings.event_source_settings import ANY_NAME
 from .approval_workflow import ApprovalWorkflow, without_path_scopes

@@ -182,8 +182,7 @@ def load_event_history(
 ) -> AgentEventHistory:
     """Events of an agent, of both places. Blocks. Those of a subject are not shown once its erasure is asked for.
 
-    Raises:
-        OSError: the log can not be read.
+    Raises OSError.
     """
     concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
     unerased = make_erasure_filter(concerned, by_offset=locations.log is not None)

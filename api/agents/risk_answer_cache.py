@@ -59,12 +59,7 @@ class RiskAnswerCache:
         self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
 
     def answer(self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
-        """The answer as JSON.
-
-        Raises:
-            TenantNotAllowed: the caller may not ask about that tenant.
-            ProblemError: 409, the id alone does not say which agent is meant.
-        """
+        """The answer as JSON. Raises TenantNotAllowed, ProblemError."""
         entry = find_agent_entry(self._view, caller, agent_id, tenant, issuer)
         now_ms = self._now_ms()
         if entry is None:

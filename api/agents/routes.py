@@ -14,11 +14,10 @@ from trustwatch.scoring.store.agent_store import AgentOrder
 from trustwatch_client.described import INDICATORS
 from trustwatch_client.risk_answers import Answer, EnforcementPoint, Pin
 
-from ..http.agent_lookup import AgentSelector
-from ..http.agent_paths import AGENT_PATH
+from ..http.agent_lookup import AGENT_PATH, AgentSelector
 from ..http.dependencies import AgentDep, ReaderDep, ReviewerDep, provided
 from ..http.problems import ProblemDetails
-from ..http.reasons import MAX_REASON_LENGTH
+from ..http.responses import SIGNED_RESPONSES, signed_response
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -34,11 +33,10 @@ from ..http.schemas import (
     TenantParam,
     TokenPolicyOut,
 )
-from ..http.signed_responses import SIGNED_RESPONSES, signed_response
+from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.wire import TimeText, Wire
-from .baseline_profile import BaselineProfile
 from .risk_answer_cache import shows_reasons
-from .service import AgentFilters, AgentService, ReleasedAgent
+from .service import AgentFilters, AgentService, BaselineProfile, ReleasedAgent
 
 RISK_QUERY_PATH = "/v1/risk/query"
 MAX_QUESTIONS = 1000

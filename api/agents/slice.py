@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,18 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trustwatch.scoring.records.erasures import Erasure
 
 from ..events.intake import EventIntake
-from ..http.agent_lookup import AgentResolver
-from ..http.agent_paths import decode_agent_id, parse_agent_selection
+from ..http.agent_lookup import AgentResolver, decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
-from ..http.auth.signed_answers import AnswerSigner, wants_signed
 from ..http.dependencies import authenticate_request
 from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.refused_callers import RefusedCallers
+from ..http.responses import AnswerSigner, wants_signed
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import FastRoute, Slice
+from ..http.slice import FastRoute, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from ..privacy.service import ErasureService
 from .risk_answer_cache import RiskAnswerCache
@@ -38,28 +37,21 @@ _SIGNED = (b"content-type", b"application/jwt")
 _NO_STORE = (b"cache-control", b"no-store")
 
 
+@dataclass(eq=False, repr=False)
 class FastRiskRoute:
     """Answers risk questions from memory."""
 
-    def __init__(
-        self,
-        answers: RiskAnswerCache,
-        verifier: TokenVerifier[AuthenticatedCaller],
-        metrics: ServiceMetrics,
-        monotonic: Callable[[], float],
-        new_id: Callable[[], str],
-        refused_callers: RefusedCallers,
-        signer: AnswerSigner | None,
-    ) -> None:
-        self._answers = answers
-        self._verifier = verifier
-        self._metrics = metrics
-        self._monotonic = monotonic
-        self._new_id = new_id
-        self._refused_callers = refused_callers
-        self._signer = signer
-        self._count_answer = metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, "200").inc
-        self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", RISK_ROUTE).observe
+    _answers: RiskAnswerCache
+    _verifier: TokenVerifier[AuthenticatedCaller]
+    _metrics: ServiceMetrics
+    _monotonic: Callable[[], float]
+    _new_id: Callable[[], str]
+    _refused_callers: RefusedCallers
+    _signer: AnswerSigner | None
+
+    def __post_init__(self) -> None:
+        self._count_answer = self._metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, "200").inc
+        self._observe_duration = self._metrics.histogram("trustwatch_http_request_seconds", RISK_ROUTE).observe
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
         """This route, where *path* is one of a risk answer."""

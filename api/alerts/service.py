@@ -14,10 +14,9 @@ from trustwatch.scoring.store.outbox_store import TargetStop
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
-from ..http.store_executor import StoreExecutor
+from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
 from ..settings.event_source_settings import ANY_NAME
 
 
@@ -44,10 +43,7 @@ class AlertService:
     ) -> Page[Delivery]:
         """Deliveries to configured targets, newest first. An unknown agent has none.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         tenants, name = visible_tenants(caller, filters.tenant), None
         if filters.agent is not None:
@@ -81,10 +77,7 @@ class AlertService:
     async def send_test(self, caller: AuthenticatedCaller, target: str | None = None) -> Sequence[OutboxRow]:
         """A clearly marked test alert to one target, or to all, on the way that every alert takes.
 
-        Raises:
-            TenantNotAllowed: the caller is bound to no tenant.
-            ProblemError: 404, there is no such target.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         runtime = self._runtime
         targets = _select_targets(runtime.settings.webhooks, target)

@@ -40,11 +40,11 @@ class ArchiveMaintenance:
     """Keeps one archive small and its files large."""
 
     def __init__(self, directory: Path, kind: ArchiveFileKind, settings: ArchiveSettings) -> None:
-        self.merged = 0
-        """Small files that went into larger ones."""
         self._directory = directory
         self._kind = kind
         self._settings = settings
+        self.merged = 0
+        """Small files that went into larger ones."""
         self._due_at = clock.monotonic() + FIRST_RETENTION_S
         self._merging = False
         self._worked_at = float("-inf")

@@ -81,9 +81,9 @@ class EventArchiver:
     """Implements `PartitionOwner` over all partitions of the log of events."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         directory = settings.archive.directory
         assert directory is not None
-        self._settings = settings
         self._archive = EventArchive(directory, event_log_name(settings))
         self._source: GroupSource | None = None
         self._positions: dict[int, int] = {}
@@ -92,12 +92,7 @@ class EventArchiver:
         self.maintenance = ArchiveMaintenance(directory, "events", settings.archive)
 
     def start(self) -> None:
-        """Open the source of records where the archive ends.
-
-        Raises:
-            CorruptLog: the log does not go back, or on, to there; or the archive is of another log.
-            ConfigError: another process writes this archive.
-        """
+        """Open the source of records where the archive ends. Raises CorruptLog, ConfigError."""
         self._positions = dict(self._archive.start() or {})
         # Who is erased from here on is erased in what was archived, once we are past that.
         self._erased_filter = load_erased_from_log(self._settings)

@@ -12,7 +12,7 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 
 from ..http.agent_lookup import AgentSelector
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
-from ..http.reasons import check_reason
+from ..http.separation_of_duties import check_reason
 
 
 class CaseSearch(NamedTuple):

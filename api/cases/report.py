@@ -14,7 +14,7 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.cases import CaseAgent, CaseEntry, CaseId, SharedIndicator
 from trustwatch.scoring.store.case_assignment import tie_words
 
-from ..http.signed_responses import encode_model
+from ..http.responses import encode_model
 from ..http.wire import Wire
 from .case_reports import CaseReport
 from .timeline import TimelineItem

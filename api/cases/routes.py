@@ -14,7 +14,6 @@ from trustwatch.scoring.records.cases import CaseStatistics, CaseVerdict
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
-from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -28,6 +27,7 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
+from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.wire import Wire
 from .case_reports import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S, CaseSearch, ListedCase
 from .report import CASE_NAMES, CaseOut, TimelineOut, case_out, render_markdown, timeline_out

@@ -16,8 +16,7 @@ from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
 from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import LifespanService, Slice
+from ..http.slice import LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from .agent_acts import CaseAgentActs
 from .figures import CaseFigures

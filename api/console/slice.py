@@ -17,8 +17,7 @@ from starlette.responses import HTMLResponse
 from ..http.dependencies import RequireScopeUnlessLocal, declared
 from ..http.openapi_document import SCHEMA_REF_PREFIX
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import MountedApplication, Slice
+from ..http.slice import MountedApplication, ServiceRegistry, Slice
 from .console_app import ConsoleApplication
 
 router = APIRouter(include_in_schema=False)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
 from trustwatch.ingest.record_keys import record_time_ms
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
 from trustwatch.scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
 from trustwatch.scoring.pipeline.ipc import LevelChange
 from trustwatch.scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
@@ -23,10 +26,9 @@ from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
-from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
-from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError
+from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
-from ..http.store_executor import StoreExecutor
+from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
 
 MAX_DECISIONS_LOOKED_UP = 60
 """Decisions behind levels that are looked up for one list."""
@@ -166,10 +168,7 @@ class DecisionService:
     ) -> FilteredPage[Decision]:
         """Changes of level, newest first. An unknown agent has none.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         tenants, name = visible_tenants(caller, filters.tenant), None
         if filters.agent is not None:
@@ -324,3 +323,48 @@ def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Deci
             break
         rise.append(decision)
     return tuple(rise)
+
+
+CHOICES = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "last 30 days"))
+"""Relative beginnings that pages offer; a URL may have any other."""
+
+_RELATIVE = re.compile(r"^(\d{1,5})([mhd])$")
+_UNITS_MS = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
+
+
+class TimeRange(NamedTuple):
+    """From `since_ms` on, before `until_ms`, UTC milliseconds; 0 = no bound."""
+
+    since_ms: int = 0
+    until_ms: int = 0
+
+
+def parse_time_range(since: str, until: str, now_ms: int) -> TimeRange:
+    """The range of two texts; an empty one is no bound. Raises ProblemError."""
+    time_range = TimeRange(_moment("since", since, now_ms), _moment("until", until, now_ms))
+    if time_range.until_ms and time_range.since_ms >= time_range.until_ms:
+        raise invalid_value_error("until", "is not after since")
+    return time_range
+
+
+def _moment(name: str, text: str, now_ms: int) -> int:
+    """UTC milliseconds of a text.
+
+    >>> _moment("since", "2h", 10_000_000_000), _moment("since", "2026-11-28T18:04", 0), _moment("since", "", 5)
+    (9992800000, 1795889040000, 0)
+    """
+    text = text.strip()
+    if not text:
+        return 0
+    relative = _RELATIVE.match(text)
+    if relative is not None:
+        return max(1, now_ms - int(relative[1]) * _UNITS_MS[relative[2]])
+    try:
+        at = datetime.fromisoformat(text)
+        return max(1, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise _unreadable(name) from None
+
+
+def _unreadable(name: str) -> ProblemError:
+    return invalid_value_error(name, "is no time: write 24h, 7d or 2026-11-28T18:04 (UTC)")

@@ -8,7 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from starlette.convertors import Convertor, register_url_convertor
 
 from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
@@ -95,11 +98,7 @@ def require_all_tenants(caller: AuthenticatedCaller) -> None:
 
 
 def visible_tenants(caller: AuthenticatedCaller, tenant: str | None) -> Collection[str] | None:
-    """Tenants that a request of *caller* reaches; None = all.
-
-    Raises:
-        TenantNotAllowed: it named one that it is not bound to, or is bound to none.
-    """
+    """Tenants that a request of *caller* reaches; None = all. Raises TenantNotAllowed."""
     if tenant is not None:
         return (caller.require_tenant(tenant),)
     if ANY_NAME in caller.tenants:
@@ -114,9 +113,7 @@ def find_agent_entry(
 ) -> RiskViewEntry | None:
     """The one agent that is meant; None = never seen, as far as this caller may know.
 
-    Raises:
-        TenantNotAllowed: see `visible_tenants`.
-        ProblemError: 409, several are meant.
+    Raises TenantNotAllowed, ProblemError.
     """
     tenants = visible_tenants(caller, tenant)
     entries = view.find_by_id(agent_id, tenant, issuer, tenants)
@@ -140,3 +137,51 @@ def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
 def not_found_error(what: str) -> ProblemError:
     """404 for something that does not exist, or not for this caller."""
     return ProblemError(ProblemDetails(404, "not_found", "Not found", f"there is no such {what}"))
+
+
+class NameConvertor(Convertor[str]):
+    """Any text, with slashes and line feeds. Starlette's own `path` ends at a line feed."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The name as it came."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The name as it is."""
+        return value
+
+
+register_url_convertor("name", NameConvertor())
+
+AGENT_PATH: Final = "/v1/agents/{agent_id:name}"
+PRINCIPAL_PATH: Final = "/v1/principals/{principal_id:name}"
+
+
+def decode_agent_id(raw: bytes) -> str:
+    """An agent id out of a path, for what is answered before FastAPI. Percent-decoded once.
+
+    Ids that are URLs come as `https%3A%2F%2F…`, or as they are. Raises ProblemError.
+    """
+    if not raw:
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", "the path names no agent id"))
+    try:
+        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+    except UnicodeDecodeError:
+        raise ProblemError(
+            ProblemDetails(400, "invalid_request", "Invalid request", "the agent id in the path is not UTF-8")
+        ) from None
+
+
+def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
+    """`tenant` and `issuer` of a query string; None = not named. Raises ProblemError."""
+    try:
+        members = parse_qs(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=16)
+    except ValueError:
+        members = {"tenant": ["", ""]}
+    named: dict[str, Any] = {name: members.get(name, [None]) for name in ("tenant", "issuer")}
+    if any(len(values) > 1 for values in named.values()):
+        detail = "the query must be UTF-8 and name `tenant` and `issuer` at most once"
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
+    return named["tenant"][0], named["issuer"][0]

@@ -16,18 +16,16 @@ from starlette.responses import RedirectResponse, Response
 
 from . import routes as service_routes
 from .agent_lookup import AgentResolver
-from .allowed_hosts import AllowedHosts
 from .auth.callers import SCOPE_WORDS
 from .connection_guard import ConnectionGuard
-from .fast_path import FastPath, RequestAdmission
+from .fast_path import AllowedHosts, FastPath, RequestAdmission
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
 from .refused_callers import RefusedCallers
 from .request_traces import FASTAPI_TELEMETRY_OFF
 from .runtime import Runtime
-from .service_registry import ServiceRegistry
-from .slice import LifespanService, MountedApplication, Slice
+from .slice import LifespanService, MountedApplication, ServiceRegistry, Slice
 from .store_executor import StoreExecutor
 
 API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
@@ -72,16 +70,16 @@ class DocumentedApp(FastAPI):
             if self._document is None:
                 scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
                 records = [record for part in self._slices for record in part.documented_records]
-                routers = [router for part in self._slices for router in part.documented]
+                parts = [part.documented for part in self._slices if part.documented is not None]
                 document = get_openapi(
                     title=self.title,
                     version=self.version,
                     summary=self.summary,
                     description=self.description,
                     license_info=self.license_info,
-                    routes=[*self.routes, *(route for router in routers for route in router.routes)],
+                    routes=self.routes,
                 )
-                self._document = complete_document(document, records, {**SCOPE_WORDS, **scopes})
+                self._document = complete_document(document, parts, records, {**SCOPE_WORDS, **scopes})
             return self._document
 
 

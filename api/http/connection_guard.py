@@ -144,11 +144,11 @@ class GuardedConnection:
         "unstamped",
     )
 
-    def __init__(self, transport: asyncio.Transport, client: object, now: float) -> None:
+    def __init__(self, transport: asyncio.Transport, client: object, since: float) -> None:
         self.transport = transport
         self.client = client
+        self.since = since
         self.phase = IDLE
-        self.since = now
         self.unstamped = False
         self.head_bytes = 0
         self.unframed_bytes = 0

@@ -14,14 +14,13 @@ from trustwatch.scoring.store.read_scope import restrict_reads
 from .agent_lookup import AgentSelector
 from .auth.bearer_tokens import TokenVerifier, presented_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
-from .auth.proof_of_possession import UNBOUND
-from .auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
+from .auth.token_verification import UNBOUND, BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from .connection_guard import ConnectionGuard
 from .openapi_document import OAUTH_SCHEME
 from .refused_callers import CALLER_OF_REQUEST
 from .runtime import Runtime
 from .schemas import IssuerParam, TenantParam
-from .service_registry import ServiceRegistry
+from .slice import ServiceRegistry
 
 T = TypeVar("T")
 

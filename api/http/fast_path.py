@@ -7,16 +7,21 @@ token, so this layer asks first: of a request that may have a body nothing is re
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+import structlog
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.settings import is_loopback
 from trustwatch.scoring.store.read_scope import NOBODY, reads_of
 
-from .allowed_hosts import UNCHECKED_PATHS, AllowedHosts
+from ..settings.service_settings import ListenSettings
 from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import AuthenticatedCaller
 from .auth.proof_of_possession import ProofRefused
@@ -25,9 +30,156 @@ from .connection_guard import ConnectionGuard
 from .dependencies import authenticate_request, presents_bearer
 from .problems import ProblemDetails, ProblemError, problem_of, send_problem
 from .prometheus_metrics import ServiceMetrics
-from .request_body import declared_body_length, limit_body
-from .request_ids import identify_request
 from .slice import FastRoute
+
+REQUEST_ID_HEADER: Final = b"x-request-id"
+REQUEST_ID_KEY: Final = "trustwatch.request_id"
+"""Under which the scope of a request holds its id."""
+_ID_PATTERN: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+
+
+def given_request_id(scope: Scope) -> bytes:
+    """The id that a request brings, where it is one that is fit to be repeated; empty = none."""
+    given = b""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER:
+            if given or not _ID_PATTERN.match(value):
+                return b""
+            given = value
+    return given
+
+
+def request_id_of(scope: Scope, new_id: Callable[[], str]) -> str:
+    """The id of a request; a new one where nothing has given it one."""
+    stored_id: str | None = scope.get(REQUEST_ID_KEY)
+    return stored_id or given_request_id(scope).decode() or new_id()
+
+
+def identify_request(scope: Scope, send: Send, new_id: Callable[[], str]) -> Send:
+    """Give a request its id, for all lines that follow in its task; returns the *send* that puts it into the answer."""
+    request_id = given_request_id(scope) or new_id().encode()
+    scope[REQUEST_ID_KEY] = request_id.decode()
+    structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID_KEY])
+
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))  # answers are made once and shared: never changed in place
+            if not any(name == REQUEST_ID_HEADER for name, _ in headers):
+                headers.append((REQUEST_ID_HEADER, request_id))
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_with_id
+
+
+class RequestBodyTooLong(Exception):
+    """The body has more bytes than are read."""
+
+
+async def read_request_body(receive: Receive, most: int) -> bytes | None:
+    """The body, at most so many bytes; None where the client went away before it was whole.
+
+    Raises RequestBodyTooLong.
+    """
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise RequestBodyTooLong
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def limit_body(receive: Receive, most: int) -> Receive:
+    """*receive* that refuses, with 413, a body of more than *most* bytes."""
+    left = most
+
+    async def counted() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, f"the body may have {most} bytes")
+        return message
+
+    return counted
+
+
+def declared_body_length(scope: Scope) -> int:
+    """Content-Length of a request; 0 where none is given."""
+    given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(given) if given.isdigit() else 0
+
+
+HOST_HEADER = b"host"
+UNCHECKED_PATHS = frozenset({"/healthz", "/readyz"})
+"""Paths that tell nothing: probes call them by whatever address a machine has."""
+
+
+class AllowedHosts:
+    """Check of the `Host` of requests without a valid token."""
+
+    def __init__(self, listen: ListenSettings) -> None:
+        public = urlsplit(listen.public_url).hostname if listen.public_url is not None else None
+        names = {"localhost", listen.host, public or "", *listen.allowed_hosts}
+        self._names = frozenset(_canonical(name) for name in names) - {""}
+        self._any_address = _is_wildcard(listen.host)
+
+    def check(self, scope: Scope) -> None:
+        """Raise ProblemError unless the request names this service: 400 without exactly one Host, 421 for another."""
+        given = [value for name, value in scope["headers"] if name == HOST_HEADER]
+        if len(given) != 1:
+            detail = "a request without a valid token must have exactly one Host header"
+            raise ProblemError(ProblemDetails(400, "invalid_host", "Invalid Host", detail))
+        host = host_name(given[0].decode("latin-1"))
+        if not self._covers(host):
+            detail = (
+                "a request without a valid token must name this service: the address it listens on, localhost, the "
+                "host of `listen.public_url`, or one of `listen.allowed_hosts`"
+            )
+            raise ProblemError(ProblemDetails(421, "misdirected_request", "Misdirected request", detail))
+
+    def _covers(self, host: str) -> bool:
+        if host in self._names or is_loopback(host):
+            return True
+        # A name can be made to lead here, an address can not: its page comes from this machine.
+        return self._any_address and _is_address(host)
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without port and in lower case; "" where it is none.
+
+    >>> host_name("Trust.example.:8420"), host_name("[::1]:8420"), host_name("127.0.0.1")
+    ('trust.example', '::1', '127.0.0.1')
+    """
+    try:
+        return _canonical(urlsplit(f"//{host}").hostname or "") if set(host).isdisjoint("/?#@\\ ") else ""
+    except ValueError:
+        return ""
+
+
+def _canonical(name: str) -> str:
+    return name.strip("[]").rstrip(".").lower()
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
 
 MAX_REQUEST_BYTES = 64 * 1024
 """Bytes of a request body, where its slice says nothing else."""

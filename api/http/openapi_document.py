@@ -7,20 +7,20 @@ groups, and words and an example for every member. `reference/openapi.json` is t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter
 
 from trustwatch.ingest.events import event_schema_components
+from trustwatch.ingest.settings_reading import decode_yaml
 
 Document = dict[str, Any]
 SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
 OAUTH_SCHEME: Final = "oauth2"
 _PAGE_SUFFIX: Final = "PageOut"
 _PAGE_NAME = re.compile(r"PageOut_(\w+)Out_")
-_NOT_VALIDATED: Final = "FastAPI does not read the request"
 _METHODS: Final = ("get", "put", "post", "delete", "patch", "head", "options")
 
 
@@ -45,26 +45,23 @@ TAGS: Final[Mapping[str, str]] = {
 """Descriptions of the groups of operations."""
 
 
-class DocumentedRouter(APIRouter):
-    """Routes that the document alone has, and something in front of FastAPI serves."""
-
-    def __init__(self, tag: str) -> None:
-        no_validation: dict[int | str, Any] = {422: {"description": _NOT_VALIDATED}}
-        super().__init__(tags=[tag], responses=no_validation, generate_unique_id_function=lambda route: route.name)
-
-
-def complete_document(document: Document, records: Sequence[type], scopes: Mapping[str, str]) -> Document:
-    """Complete FastAPI's document; returns it."""
+def complete_document(
+    document: Document, parts: Iterable[Traversable], records: Sequence[type], scopes: Mapping[str, str]
+) -> Document:
+    """Complete FastAPI's document with *parts* (YAML files), the schemas of *records* and *scopes*. Returns it."""
     document = _with_readable_names(document)
     components = document["components"]
+    for part in parts:
+        more = decode_yaml(part.read_bytes(), part.name)
+        document["paths"].update(more["paths"])
+        for kind, named in more["components"].items():
+            components[kind].update(named)
     _, event_parts = event_schema_components(SCHEMA_REF_PREFIX)
     components["schemas"].update(event_parts)
     components["schemas"].update(msgspec.json.schema_components(records, ref_template=SCHEMA_REF_PREFIX + "{name}")[1])
     components["securitySchemes"][OAUTH_SCHEME]["flows"]["clientCredentials"]["scopes"] = dict(scopes)
     document["servers"] = [{"url": "/", "description": "where this document came from"}]
     for operation in operations_of(document):
-        if operation["responses"].get("422", {}).get("description") == _NOT_VALIDATED:
-            del operation["responses"]["422"]
         operation["security"] = _alternatives(operation.get("security", []))
     used = {tag for operation in operations_of(document) for tag in operation.get("tags", ())}
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]

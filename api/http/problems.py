@@ -26,10 +26,8 @@ from trustwatch.ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, T
 
 from .auth.callers import InsufficientScope, TenantNotAllowed
 from .auth.proof_of_possession import DPOP_ALGORITHMS, ProofRefused
-from .auth.signed_answers import SignedAnswersMissing
 from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
 from .refused_callers import RefusedCallers
-from .service_registry import MissingService
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:trustwatch:problem:"
@@ -39,6 +37,16 @@ CLIENT_CLOSED_REQUEST = 499
 """Status, in metrics alone, of a request whose client hung up before its body was over; nobody reads the answer."""
 
 _log = structlog.get_logger(__name__)
+
+
+class MissingService(Unavailable):
+    """This process runs without the service that a request needs. Answered with 503."""
+
+
+class SignedAnswersMissing(TrustwatchError):
+    """The client accepts a signed answer only, and the service has no keys. Answered with 406."""
+
+    code = "not_acceptable"
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):

@@ -1,16 +1,18 @@
-"""Separation of duties: nobody decides about itself, neither by name nor as one of a group."""
+"""Separation of duties: no caller decides about itself, neither by name nor as one of a group; and its reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
 
 from ..settings.event_source_settings import ANY_NAME
 from .auth.callers import AuthenticatedCaller
-from .problems import ProblemDetails, ProblemError
+from .problems import ProblemDetails, ProblemError, invalid_value_error
+
+MAX_REASON_LENGTH: Final = 2_048
 
 
 class Reviewer(NamedTuple):
@@ -52,11 +54,7 @@ def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[
 def check_not_own_group(
     agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Reviewer, actuators: Iterable[ActuatorSettings]
 ) -> None:
-    """Refuse feedback for a peer group that the author is of: such a rule would cover it.
-
-    Raises:
-        ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
-    """
+    """Refuse feedback for a peer group that the author is of: such a rule would cover it. Raises ProblemError."""
     if any(summary.agent_type == agent_type for summaries in own.values() for summary in summaries):
         raise _own_decision_error(
             f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to"
@@ -75,10 +73,14 @@ def _own_decision_error(detail: str) -> ProblemError:
 def attribute_to_caller(
     actuators: Iterable[ActuatorSettings], caller: AuthenticatedCaller, agent: AgentName, why: str
 ) -> Attribution:
-    """The caller as who orders something about *agent*, which may not be the caller itself.
-
-    Raises:
-        ProblemError: 403, the caller is the agent, or its client at one of the *actuators*.
-    """
+    """The caller as who orders something about *agent*, which may not be the caller itself. Raises ProblemError."""
     check_not_own_agent(agent, reviewer_of(caller), actuators)
     return Attribution(caller.recorded_name, why)
+
+
+def check_reason(member: str, reason: str, *, required: bool = True, kept_with: str = "the decision") -> None:
+    """Raise ProblemError (422) for a reason that is too long, or missing where one is required."""
+    if required and not reason.strip():
+        raise invalid_value_error(member, f"is empty; say why: it is kept with {kept_with}")
+    if len(reason) > MAX_REASON_LENGTH:
+        raise invalid_value_error(member, f"has more than {MAX_REASON_LENGTH} characters")

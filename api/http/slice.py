@@ -6,8 +6,9 @@ says what it is made of; no other module of it imports that file, so that worker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from importlib.resources.abc import Traversable
+from typing import NamedTuple, Protocol, TypeVar
 
 from fastapi import APIRouter
 from starlette.routing import Route
@@ -15,10 +16,39 @@ from starlette.types import ASGIApp
 
 from trustwatch.ingest.errors import TrustwatchError
 
-from .openapi_document import DocumentedRouter
-from .problems import ProblemMaker
+from .problems import MissingService, ProblemMaker
 from .prometheus_metrics import MetricValues
-from .service_registry import ServiceRegistry
+
+T = TypeVar("T")
+
+
+class ServiceRegistry:
+    """Services by type. Filled by the composition root and by the slices, before the first request."""
+
+    def __init__(self, services: Iterable[object] = ()) -> None:
+        self._services: dict[type, object] = {}
+        for service in services:
+            self.add(service)
+
+    def add(self, service: object) -> None:
+        """Add *service* under its type. Raises ValueError where that type is taken."""
+        kind = type(service)
+        if kind in self._services:
+            raise ValueError(f"a service of the type {kind.__qualname__} is registered already")
+        self._services[kind] = service
+
+    def get(self, kind: type[T]) -> T:
+        """The service of that type. Raises MissingService, in the words of its `MISSING_DETAIL` where it has any."""
+        service = self.find(kind)
+        if service is None:
+            raise MissingService(getattr(kind, "MISSING_DETAIL", f"no {kind.__qualname__} runs in this process"))
+        return service
+
+    def find(self, kind: type[T]) -> T | None:
+        """The service of that type; None where this process has none."""
+        service = self._services.get(kind)
+        assert service is None or isinstance(service, kind)
+        return service
 
 
 class LifespanService(Protocol):
@@ -94,7 +124,7 @@ class Slice(NamedTuple):
         fast_routes: answered before FastAPI.
         metrics: values of observed metrics, read when somebody asks; also where the process answers no questions.
         applications: mounted beside the routes.
-        documented: routes of the OpenAPI document that are answered before FastAPI.
+        documented: YAML file with the part of the OpenAPI document that FastAPI cannot write.
         documented_records: bodies that the document names without FastAPI's knowledge.
         scopes: scopes of its own, with what each lets a token do.
     """
@@ -110,6 +140,6 @@ class Slice(NamedTuple):
     fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = no_fast_routes
     metrics: Callable[[ServiceRegistry], MetricValues] = no_metrics
     applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = no_applications
-    documented: Sequence[DocumentedRouter] = ()
+    documented: Traversable | None = None
     documented_records: Sequence[type] = ()
     scopes: Mapping[str, str] = {}

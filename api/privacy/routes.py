@@ -12,7 +12,7 @@ from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.decision_chain import ChainHead
 from trustwatch.scoring.store.decision_store import ChainBreak, ChainVerification
 
-from ..http.agent_paths import AGENT_PATH
+from ..http.agent_lookup import AGENT_PATH
 from ..http.dependencies import AdministratorDep, AgentDep, provided
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,

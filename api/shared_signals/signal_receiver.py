@@ -35,10 +35,17 @@ from trustwatch.scoring.store.received_signal_store import ReceivedSignalStore, 
 from ..events.intake import EventIntake
 from ..http.auth.callers import SourceBinding
 from ..http.auth.jwks import FETCH_TIMEOUT_S, JwksCache
-from ..http.auth.set_decryption import SetDecryption, is_encrypted
-from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.auth.set_verification import (
+    MAX_SET_BYTES,
+    SetDecryption,
+    SetEarly,
+    SetKeyUnknown,
+    SetRefused,
+    is_encrypted,
+    verify_security_event,
+)
 from ..http.auth.token_verification import LEEWAY_S
-from ..http.line_limit import LineLimit
+from ..http.refused_callers import LineLimit
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.event_source_settings import ANY_NAME

@@ -14,7 +14,7 @@ from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver,
 
 from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
-from ..http.auth.signed_answers import AnswerSigner
+from ..http.responses import AnswerSigner
 from ..settings.event_source_settings import ANY_NAME
 from ..settings.root import Settings
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from trustwatch.ingest.formats.security_event_types import VERIFICATION
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
-from ..http.auth.sealed_secrets import BrokenSeal, SecretSealer
+from ..http.auth.security_event_keys import BrokenSeal, SecretSealer
 from ..http.auth.set_verification import SetRefused
 
 PURPOSE: Final = "verification-state"

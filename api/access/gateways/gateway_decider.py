@@ -26,10 +26,10 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 
 from ... import clock
-from ...http.line_limit import LineLimit
+from ...http.refused_callers import LineLimit
 from ...settings.enforcement_settings import GatewaySettings
+from ..approval_workflow import Outcome, spend_needed
 from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint, refusal_members
-from ..one_use import Outcome, spend_needed
 from .gateway_issuers import TokenHolder
 
 _UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")

@@ -24,9 +24,15 @@ from trustwatch.scoring.policy.access_evaluation import AccessRequest
 
 from ...http.auth.bearer_tokens import TokenCache, TokenVerifier
 from ...http.auth.jwks import EpochClock, JwksCache
-from ...http.auth.proof_of_possession import TokenBinding, read_binding
 from ...http.auth.signing import assertion_signer
-from ...http.auth.token_verification import MAX_CLAIM_NAME_LENGTH, InvalidToken, TokenClaims, split_scopes
+from ...http.auth.token_verification import (
+    MAX_CLAIM_NAME_LENGTH,
+    InvalidToken,
+    TokenBinding,
+    TokenClaims,
+    read_binding,
+    split_scopes,
+)
 from ...settings.access_settings import VerificationSettings
 from ...settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings, IntrospectionServerSettings
 from ..decision_point import MAX_SCOPES, RequestLimitExceeded, earlier_actors

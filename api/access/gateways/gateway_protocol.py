@@ -18,7 +18,7 @@ from ...http.auth.proof_of_possession import ProofRefused, ShownProof
 from ...http.auth.token_verification import BadAuthorization, MissingToken
 from ...http.problems import proof_challenge
 from ...settings.enforcement_settings import GatewaySettings
-from ..judged_agents import TOOL_CALL
+from ..decision_point import TOOL_CALL
 
 AUTHORIZATION_NAME = b"authorization"
 METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")

@@ -18,8 +18,17 @@ from trustwatch.scoring.records.containment import Intervention
 
 from ...http.auth.callers import AuthenticatedCaller, SourceBinding
 from ..call_evaluation import CallQuestion
-from ..decision_point import MAX_SCOPES, RequestLimitExceeded, check_name_length, text_or_empty
-from ..judged_agents import PERSON_TYPES, JudgedAgent, UnreadableAgent, judged_action, read_named_agents
+from ..decision_point import (
+    MAX_SCOPES,
+    PERSON_TYPES,
+    JudgedAgent,
+    RequestLimitExceeded,
+    UnreadableAgent,
+    check_name_length,
+    judged_action,
+    read_named_agents,
+    text_or_empty,
+)
 from .hook_adapter import (
     REFRESH_GRANT,
     ParsedHookRequest,

@@ -18,11 +18,10 @@ from trustwatch.scoring.policy.access_evaluation import UNDECIDED
 from trustwatch.scoring.policy.book import LivePolicy
 
 from ... import clock
-from ...http.bulk_turns import BulkTurns
-from ...http.line_limit import LineLimit
+from ...http.fast_path import RequestBodyTooLong, read_request_body
 from ...http.problems import CONTENT_TYPE, internal_problem
-from ...http.refused_callers import RefusedCallers
-from ...http.request_body import RequestBodyTooLong, read_request_body
+from ...http.refused_callers import LineLimit, RefusedCallers
+from ...http.store_executor import BulkTurns
 from ...settings.enforcement_settings import HookSettings
 from ..call_evaluation import CallEvaluator
 from ..decision_point import AccessDecision, PolicyDecisionPoint, RequestLimitExceeded
@@ -34,8 +33,15 @@ from .authzen_hook import (
     AuthZenMetadataEndpoint,
     IdentifyHookCaller,
 )
-from .hook_adapter import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponder, HookResponse, ParsedHookRequest
-from .hook_decider import HookDecider
+from .hook_adapter import (
+    MAX_HOOK_BODY_BYTES,
+    HookAdapter,
+    HookDecider,
+    HookRequest,
+    HookResponder,
+    HookResponse,
+    ParsedHookRequest,
+)
 from .product_hooks import HOOK_ADAPTERS
 
 AUTHORIZATION_HEADER = b"authorization"

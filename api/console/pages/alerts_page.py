@@ -16,7 +16,7 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 
 from ...alerts.service import AlertService, DeliveryFilters
-from ...http.filtered_pages import FilteredPage
+from ...http.store_executor import FilteredPage
 from ..escalations import LevelStep, group_escalations
 from ..lists import text_filters
 from ..page_dependencies import Cursor, FormDep, PageAdministratorDep, Text

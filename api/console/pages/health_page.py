@@ -18,7 +18,7 @@ from ...events.source_silence import SilenceDetector
 from ...http.auth.callers import AuthenticatedCaller
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.runtime import Runtime
-from ...http.service_registry import ServiceRegistry
+from ...http.slice import ServiceRegistry
 from ...http.store_executor import StoreExecutor
 from ...settings.effective import settings_yaml
 from ...settings.event_source_settings import ANY_NAME, EventSourceSettings

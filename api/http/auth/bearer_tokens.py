@@ -64,11 +64,7 @@ class TokenCache(Generic[CachedCaller]):
         return len(self._refused)
 
     def get(self, digest: bytes, now: float) -> CachedCaller | None:
-        """The holder of a token verified earlier, or None.
-
-        Raises:
-            InvalidToken: the token was refused a moment ago.
-        """
+        """The holder of a token verified earlier, or None. Raises InvalidToken."""
         verified = self._verified.get(digest)
         if verified is not None:
             if now < verified[1]:
@@ -121,12 +117,7 @@ class PresentedToken(NamedTuple):
 
 
 def presented_token(authorization: bytes | None) -> PresentedToken:
-    """The token of an Authorization header as it came in.
-
-    Raises:
-        MissingToken: there is no header.
-        BadAuthorization: it is no bearer credential.
-    """
+    """The token of an Authorization header as it came in. Raises MissingToken, BadAuthorization."""
     if authorization is None:
         raise MissingToken("the request has no bearer token")
     scheme, _, token = authorization.partition(b" ")
@@ -180,9 +171,7 @@ class TokenVerifier(Generic[BoundCaller]):
     def verify_now(self, token: bytes) -> BoundCaller:
         """The caller that *token* (compact JWS, as received) stands for, by the keys that are in memory now.
 
-        Raises:
-            UnknownKey: the key is not held; a fetch has been asked for where an event loop runs.
-            InvalidToken: the token is refused.
+        Raises UnknownKey, InvalidToken.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken("the token is too long")
@@ -194,8 +183,7 @@ class TokenVerifier(Generic[BoundCaller]):
     async def verify(self, token: bytes) -> BoundCaller:
         """As `verify_now`, but a token whose key is not held waits up to `UNKNOWN_KEY_WAIT_S` for a fetch.
 
-        Raises:
-            InvalidToken: as `verified`.
+        Raises InvalidToken.
         """
         try:
             return self.verify_now(token)

@@ -20,8 +20,7 @@ from trustwatch.scoring.store.read_scope import ReadScope
 
 from ...settings.access_settings import CallerSettings
 from ...settings.event_source_settings import ANY_NAME, SELF, EventSourceSettings, only_name
-from .proof_of_possession import UNBOUND, TokenBinding, read_binding
-from .token_verification import TokenClaims
+from .token_verification import UNBOUND, TokenBinding, TokenClaims, read_binding
 
 CONSOLE_NAME_PREFIX: Final = "console:"
 """Prefix of names of people in records: no person can be taken for a client of the settings, nor for a source."""
@@ -119,11 +118,7 @@ class SourceBinding:
         return only_name(self.issuers)
 
     def parser(self, name: str) -> FormatParser:
-        """The parser of a format, with the mapping of this source where the format is its own.
-
-        Raises:
-            ConfigError: there is no such format, or it needs a mapping that this source does not have.
-        """
+        """The parser of a format, with the mapping of this source where the format is its own. Raises ConfigError."""
         parser = self._parsers.get(name)
         if parser is None:
             own = name == self.source.format
@@ -134,9 +129,7 @@ class SourceBinding:
         """Raise unless an event may claim these, after defaults are filled in.
 
         A missing tenant or issuer is a claim of its own, which only `*` covers; a missing source claims nothing.
-
-        Raises:
-            SourceNotAllowed: with the path `$.tenant`, `$.agent.issuer` or `$.source`.
+        Raises SourceNotAllowed.
         """
         claim = (tenant, issuer, source)
         if claim in self._allowed_claims:
@@ -165,11 +158,7 @@ class SourceBinding:
             )
 
     def check_agent(self, issuer: str | None, agent_id: str) -> None:
-        """Raise unless an event may be about that agent.
-
-        Raises:
-            SourceNotAllowed: with the path `$.agent.id`.
-        """
+        """Raise unless an event may be about that agent. Raises SourceNotAllowed: with the path `$.agent.id`."""
         if self._covers_agent(issuer, agent_id):
             return
         raise SourceNotAllowed(
@@ -268,8 +257,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
     def require_tenant(self, tenant: str | None) -> str:
         """The tenant that a request is about: *tenant* itself, or the caller's only one where the request names none.
 
-        Raises:
-            TenantNotAllowed: it is not bound to *tenant*, or must name one and did not.
+        Raises TenantNotAllowed.
         """
         if tenant is None:
             tenant = self.binding.default_tenant

@@ -20,13 +20,18 @@ import jwt
 
 from ...settings.access_settings import ProofSettings
 from .client_certificates import ForwardedCertificates
-from .token_verification import InvalidToken, base64url, key_thumbprint, usable_keys
+from .token_verification import (
+    InvalidToken,
+    TokenBinding,
+    base64url,
+    key_thumbprint,
+    usable_keys,
+)
 
 DPOP_TYPE: Final = "dpop+jwt"
 DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")
 MAX_PROOF_BYTES: Final = 8 * 1024
 MAX_JTI_LENGTH: Final = 1024
-MAX_THUMBPRINT_LENGTH: Final = 256
 MAX_RSA_BITS: Final = 4096
 _MODULUS_LENGTH: Final = math.ceil(MAX_RSA_BITS / 6)
 _EXPONENT_LENGTH: Final = math.ceil(32 / 6)
@@ -48,38 +53,6 @@ Report = Literal["", "evidence", "proof"]
 """Meaning of a failure for the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
 
 _REQUIRED: Final = ["jti", "htm", "htu", "iat", "ath"]
-
-
-class TokenBinding(NamedTuple):
-    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so.
-
-    Attributes:
-        jkt: thumbprint of a key (RFC 7638).
-        x5t: SHA-256 of a certificate, base64url.
-        is_unchecked: true if `cnf` has a member that is checked nowhere here, or none at all.
-    """
-
-    jkt: str = ""
-    x5t: str = ""
-    is_unchecked: bool = False
-
-
-UNBOUND: Final = TokenBinding()
-_CHECKED_MEMBERS: Final = ("jkt", "x5t#S256")
-
-
-def read_binding(members: Mapping[str, Any]) -> TokenBinding:
-    """Read what a token with these claims is bound to. Raises InvalidToken where that can not be read."""
-    confirmation = members.get("cnf")
-    if confirmation is None:
-        return UNBOUND
-    if not isinstance(confirmation, dict):
-        raise InvalidToken("the token is bound to something that is not understood (cnf)")
-    named = {name: confirmation[name] for name in _CHECKED_MEMBERS if name in confirmation}
-    if not all(isinstance(value, str) and 0 < len(value) <= MAX_THUMBPRINT_LENGTH for value in named.values()):
-        raise InvalidToken("the token is bound to something that is not understood (cnf)")
-    is_unchecked = not named or len(named) < len(confirmation)
-    return TokenBinding(named.get("jkt", ""), named.get("x5t#S256", ""), is_unchecked)
 
 
 class ProofRefused(InvalidToken):

@@ -6,18 +6,180 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jwt
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from jwt.algorithms import RSAAlgorithm
 
+from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.timestamps import DAY_S
 
-from .rotated_keys import RotatedKey, RotatedKeys
-from .sealed_secrets import BrokenSeal, SecretSealer
+from .token_verification import key_thumbprint
+
+KEY_BITS: Final = 2048
+REREAD_EVERY_S: Final = 60.0
+
+
+class RotatedKey(NamedTuple):
+    """One key of the folder.
+
+    Attributes:
+        made_s: when it was made, s since 1970.
+        kid: its thumbprint (RFC 7638).
+        key: the private key.
+        jwk: its public half, with `kid`.
+        path: of its file.
+    """
+
+    made_s: int
+    kid: str
+    key: rsa.RSAPrivateKey
+    jwk: dict[str, Any]
+    path: Path
+
+
+@dataclass(eq=False, repr=False)
+class RotatedKeys:
+    """Keys of one purpose. It may be used from several threads."""
+
+    _folder: Path
+    _prefix: str
+    _rotation_s: float
+    _kept_s: float
+    _now_s: Callable[[], float]
+    _monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._keys: tuple[RotatedKey, ...] = ()
+        self._read_at = float("-inf")
+
+    def current(self, max_age_s: float = REREAD_EVERY_S) -> tuple[RotatedKey, ...]:
+        """All keys, the oldest first, as the folder had them at most *max_age_s* ago. Raises ConfigError."""
+        now = self._monotonic()
+        if now - self._read_at >= max_age_s:
+            self._keys = self._read_keys()
+            if not self._keys:
+                self._make_key(int(self._now_s()))
+                self._keys = self._read_keys()
+            self._read_at = now
+        return self._keys
+
+    def rotate(self) -> None:
+        """Make the next key where it is time, and remove those that nobody needs any more. Raises ConfigError."""
+        keys, now = self.current(), self._now_s()
+        if keys[-1].made_s + self._rotation_s <= now:
+            self._make_key(int(now))
+        for key, successor in pairwise(keys):
+            if successor.made_s + self._kept_s < now:
+                key.path.unlink(missing_ok=True)
+        self._read_at = float("-inf")
+
+    def _read_keys(self) -> tuple[RotatedKey, ...]:
+        keys_by_path = {key.path: key for key in self._keys}
+        try:
+            paths = sorted(self._folder.glob(f"{self._prefix}-*.pem"), key=self._time_of_name)
+            return tuple(keys_by_path.get(path) or self._load_key(path) for path in paths)
+        except OSError as error:
+            raise ConfigError(f"{self._folder}: keys can not be read: {error.strerror}") from None
+
+    def _make_key(self, made_s: int) -> None:
+        key = rsa.generate_private_key(65_537, KEY_BITS)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        create_key_file(self._folder / f"{self._prefix}-{made_s}.pem", pem)
+
+    def _time_of_name(self, path: Path) -> int:
+        time_text = path.stem.removeprefix(f"{self._prefix}-")
+        if not time_text.isdigit():
+            raise ConfigError(f"{path}: keys are called {self._prefix}-SECONDS.pem, by when they were made")
+        return int(time_text)
+
+    def _load_key(self, path: Path) -> RotatedKey:
+        try:
+            key = load_pem_private_key(read_key_file(path), password=None)
+        except ValueError:
+            raise ConfigError(f"{path}: is no private key in PEM") from None
+        if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < KEY_BITS:
+            raise ConfigError(f"{path}: expected an RSA key of {KEY_BITS} bits or more")
+        public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        members = {name: public[name] for name in ("kty", "n", "e")}
+        kid = key_thumbprint(members)
+        return RotatedKey(self._time_of_name(path), kid, key, {**members, "kid": kid}, path)
+
+
+def create_key_file(path: Path, content: bytes) -> None:
+    """Make a file of a key, where it is not there. Raises ConfigError."""
+    try:
+        create_secret_file(path, content)
+    except OSError as error:
+        raise ConfigError(f"{path}: a key can not be written: {error.strerror}") from None
+
+
+def read_key_file(path: Path) -> bytes:
+    """Read the file of a key. Raises ConfigError: others may read it, too, or we may not."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path}: others may read the key; its mode must be 0600")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: the key can not be read: {error.strerror}") from None
+
+
+SEALING_KEY_FILE: Final = "sealing-key"
+_NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+
+
+class BrokenSeal(Exception):
+    """A text was not sealed under this key, or for another purpose."""
+
+
+class SecretSealer:
+    """Seals texts under the key of a folder, which is made on first use. It may be used from several threads."""
+
+    def __init__(self, folder: Path, purpose: str = "") -> None:
+        self.path = folder / SEALING_KEY_FILE
+        self._purpose = purpose.encode()
+        self._key: AESGCM | None = None
+
+    def seal(self, text: str) -> str:
+        """*text* as only this deployment can read it, each time otherwise. Raises ConfigError."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return base64.b64encode(nonce + self._cipher().encrypt(nonce, text.encode(), self._purpose)).decode()
+
+    def unseal(self, sealed: str) -> str:
+        """Inverse of `seal`. Raises BrokenSeal, ConfigError."""
+        try:
+            raw = base64.b64decode(sealed, validate=True)
+            if len(raw) < _NONCE_BYTES + _TAG_BYTES:
+                raise BrokenSeal
+            return self._cipher().decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], self._purpose).decode()
+        except (InvalidTag, binascii.Error, ValueError):
+            raise BrokenSeal from None
+
+    def _cipher(self) -> AESGCM:
+        if self._key is None:
+            create_key_file(self.path, AESGCM.generate_key(256))
+            self._key = AESGCM(read_key_file(self.path))
+        return self._key
+
 
 SET_TYPE: Final = "secevent+jwt"
 PUBLISHED_AHEAD_S: Final = DAY_S

@@ -71,10 +71,7 @@ class EncryptionKeys:
 
 def parse_encryption_keys(document: bytes) -> EncryptionKeys:
     """Keys of a JWKS document with `use: enc` that can encrypt; private, symmetric, short and very long ones are left
-    out.
-
-    Raises:
-        ValueError: the document is no JWKS.
+    out. Raises ValueError: the document is no JWKS.
     """
     members = read_jwks_members(document)
     keys: list[EncryptionKey] = []

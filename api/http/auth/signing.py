@@ -52,8 +52,7 @@ class LocalSigningKey:
     def open(cls, data_dir: Path) -> LocalSigningKey:
         """The key of *data_dir*, created on first use: `local-key.pem` (mode 0600) and `local-jwks.json` beside it.
 
-        Raises:
-            ConfigError: the key can not be read or written, is no P-256 key, or others may read it.
+        Raises ConfigError.
         """
         path = data_dir / LOCAL_KEY_FILE
         try:
@@ -100,11 +99,7 @@ class LocalSigningKey:
         return jwt.encode(document, self._key, algorithm="ES256", headers={"typ": kind, "kid": self.kid})
 
     def read_document(self, signed: str, kind: str) -> dict[str, Any]:
-        """Verify a signed document and return what `sign_document` was given.
-
-        Raises:
-            ValueError: it was not signed by this key, or is of another kind.
-        """
+        """Verify a signed document and return what `sign_document` was given. Raises ValueError."""
         try:
             if jwt.get_unverified_header(signed).get("typ") != kind:
                 raise ValueError(f"not of the kind {kind}")
@@ -116,11 +111,7 @@ class LocalSigningKey:
 def assertion_signer(
     key: str, key_id: str, now_s: Callable[[], float], new_id: Callable[[], str]
 ) -> Callable[[str, str], str]:
-    """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523).
-
-    Raises:
-        ConfigError: the key is none of these.
-    """
+    """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523). Raises ConfigError."""
 
     def sign(client_id: str, audience: str) -> str:
         issued = int(now_s())

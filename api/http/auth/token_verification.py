@@ -17,7 +17,7 @@ import hmac
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import jwt
 import msgspec
@@ -148,9 +148,7 @@ def parse_keys(document: bytes) -> KeySet:
     member that can not be read is skipped, and said: it must not cost the others their place.
 
     An answered set is the issuer's word, even when nothing in it is usable: then no token of it is accepted any more.
-
-    Raises:
-        ValueError: the document is no JWKS.
+    Raises ValueError.
     """
     members = read_jwks_members(document)
     keys: dict[tuple[str, str], jwt.PyJWK] = {}
@@ -212,11 +210,7 @@ def base64url(raw: bytes) -> str:
 
 
 def unverified_issuer(token: str) -> str:
-    """The issuer that *token* claims, unverified: good for choosing keys and for nothing else.
-
-    Raises:
-        InvalidToken: *token* is no JWT, or names no issuer.
-    """
+    """The issuer that *token* claims, unverified: good for choosing keys and for nothing else. Raises InvalidToken."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
@@ -228,12 +222,7 @@ def unverified_issuer(token: str) -> str:
 
 
 def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float) -> TokenClaims:
-    """Everything that must hold of an access token, in one call.
-
-    Raises:
-        UnknownKey: no key fits the header.
-        InvalidToken: anything else is wrong; the message holds nothing of the token.
-    """
+    """Everything that must hold of an access token, in one call. Raises UnknownKey, InvalidToken."""
     claims = signed_claims(token, issuer, keys)
     exp = check_times(claims, now)
     return _token_claims(claims, exp, issuer)
@@ -242,8 +231,7 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float) -
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
     """Claims of a token whose header, signature, issuer and audience are right; what they say is yet to be judged.
 
-    Raises:
-        InvalidToken: as `verify_token`.
+    Raises InvalidToken.
     """
     kid, alg = _checked_header(token, typed=typed)
     key = keys.find(kid, alg)
@@ -340,12 +328,7 @@ def _scope_names(value: Any, issuer: IssuerSettings) -> list[str]:
 
 
 def verify_id_token(token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float) -> Mapping[str, Any]:
-    """Claims of an ID token that answers our own request, all in one call.
-
-    Raises:
-        UnknownKey: no key fits the header.
-        InvalidToken: anything else is wrong; the message holds nothing of the token.
-    """
+    """Claims of an ID token that answers our own request, all in one call. Raises UnknownKey, InvalidToken."""
     if len(token) > MAX_TOKEN_BYTES:
         raise InvalidToken("the token is too long")
     claims = signed_claims(token, issuer, keys, typed=False)
@@ -361,3 +344,38 @@ def verify_id_token(token: str, issuer: IssuerSettings, keys: KeySet, nonce: str
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_CLAIM_NAME_LENGTH:
         raise InvalidToken("the subject of the token is no name")
     return claims
+
+
+MAX_THUMBPRINT_LENGTH: Final = 256
+
+
+class TokenBinding(NamedTuple):
+    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so.
+
+    Attributes:
+        jkt: thumbprint of a key (RFC 7638).
+        x5t: SHA-256 of a certificate, base64url.
+        is_unchecked: true if `cnf` has a member that is checked nowhere here, or none at all.
+    """
+
+    jkt: str = ""
+    x5t: str = ""
+    is_unchecked: bool = False
+
+
+UNBOUND: Final = TokenBinding()
+_CHECKED_MEMBERS: Final = ("jkt", "x5t#S256")
+
+
+def read_binding(members: Mapping[str, Any]) -> TokenBinding:
+    """Read what a token with these claims is bound to. Raises InvalidToken where that can not be read."""
+    confirmation = members.get("cnf")
+    if confirmation is None:
+        return UNBOUND
+    if not isinstance(confirmation, dict):
+        raise InvalidToken("the token is bound to something that is not understood (cnf)")
+    named = {name: confirmation[name] for name in _CHECKED_MEMBERS if name in confirmation}
+    if not all(isinstance(value, str) and 0 < len(value) <= MAX_THUMBPRINT_LENGTH for value in named.values()):
+        raise InvalidToken("the token is bound to something that is not understood (cnf)")
+    is_unchecked = not named or len(named) < len(confirmation)
+    return TokenBinding(named.get("jkt", ""), named.get("x5t#S256", ""), is_unchecked)

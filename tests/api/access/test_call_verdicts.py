@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 
 from trustwatch.api.access import approval_workflow
 from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT
-from trustwatch.api.access.call_evaluation import CallQuestion
-from trustwatch.api.access.live_call_scorer import LiveCallScorer
+from trustwatch.api.access.call_evaluation import CallQuestion, LiveCallScorer
 from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import Unavailable

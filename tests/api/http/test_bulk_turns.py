@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch.api.http.bulk_turns import (
+from trustwatch.api.http.store_executor import (
     AT_ONCE,
     MAX_TENANT_BYTES,
     MAX_TENANT_PIECES,

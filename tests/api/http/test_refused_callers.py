@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from structlog.testing import capture_logs
 
-from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.api.http.refused_callers import (
     CALLER_OF_REQUEST,
     LINES_PER_CALLER_S,
+    LINES_PER_S,
     LINES_UNLISTED_S,
     MAX_ASKED_LENGTH,
     MAX_LIMITS,

@@ -9,8 +9,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from trustwatch.api.http.line_limit import LineLimit
-from trustwatch.api.http.request_ids import REQUEST_ID_KEY, given_request_id, identify_request, request_id_of
+from trustwatch.api.http.fast_path import REQUEST_ID_KEY, given_request_id, identify_request, request_id_of
+from trustwatch.api.http.refused_callers import LineLimit
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/agents", "/v1/agents/bot/risk", "/nowhere", "/openapi.json"])

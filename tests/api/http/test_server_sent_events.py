@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trustwatch.api.http.server_sent_events import encode_comment, encode_event, encode_retry
+from trustwatch.api.http.responses import encode_comment, encode_event, encode_retry
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trustwatch.api.decisions.service import CHOICES, TimeRange, parse_time_range
 from trustwatch.api.http.problems import ProblemError
-from trustwatch.api.http.time_range import CHOICES, TimeRange, parse_time_range
 
 NOW = 1_764_000_000_000
 HOUR = 3_600_000

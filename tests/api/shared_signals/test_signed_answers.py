@@ -14,7 +14,8 @@ import pytest
 from jwt import PyJWKSet
 from standardwebhooks import Webhook
 
-from trustwatch.api.http.auth.signed_answers import SignedAnswersMissing, wants_signed
+from trustwatch.api.http.problems import SignedAnswersMissing
+from trustwatch.api.http.responses import wants_signed
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.shared_signals.transmitter_context import TransmitterContext
 from trustwatch.ingest.settings import Secret

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from trustwatch.api.access.live_call_scorer import LiveCallScorer
+from trustwatch.api.access.call_evaluation import LiveCallScorer
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory

@@ -12,7 +12,7 @@ import pytest
 
 from trustwatch.api.access.hooks import authzen_requests
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
-from trustwatch.api.http import bulk_turns
+from trustwatch.api.http import store_executor
 
 GATE = {"action": {"name": "issue:access_token:client_credentials"}}
 PROFILE = {
@@ -350,7 +350,7 @@ def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.M
 
 def test_long_batches_of_a_tenant_take_turns(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is more than may wait is refused with a time to come again; short ones never wait."""
-    monkeypatch.setattr(bulk_turns, "MAX_TENANT_PIECES", 2)
+    monkeypatch.setattr(store_executor, "MAX_TENANT_PIECES", 2)
     desk = make_desk("authzen")
 
     async def run() -> list[httpx2.Response]:

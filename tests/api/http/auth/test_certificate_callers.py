@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from trustwatch.api.http.auth.callers import ALL_SCOPES, AuthenticatedCaller
-from trustwatch.api.http.auth.certificate_callers import CertificateCallers, InvalidCertificate
+from trustwatch.api.http.auth.client_certificates import CertificateCallers, InvalidCertificate
 from trustwatch.api.http.auth.token_verification import LEEWAY_S, MissingToken
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.http.separation_of_duties import agents_operated_by, check_not_own_agent, reviewer_of

@@ -14,17 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from trustwatch.api.http.auth import proof_of_possession
-from trustwatch.api.http.auth.proof_of_possession import (
-    NONCE_S,
+from trustwatch.api.http.auth.proof_of_possession import NONCE_S, ProofRefused, ProofVerifier, ShownProof, normal_url
+from trustwatch.api.http.auth.token_verification import (
     UNBOUND,
-    ProofRefused,
-    ProofVerifier,
-    ShownProof,
+    InvalidToken,
     TokenBinding,
-    normal_url,
+    key_thumbprint,
     read_binding,
 )
-from trustwatch.api.http.auth.token_verification import InvalidToken, key_thumbprint
 from trustwatch.api.settings.access_settings import ProofSettings
 
 from ....support.proofs import DpopClient, base64url, make_certificate, x5t_of

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwe, jwk
 
-from trustwatch.api.http.auth.set_decryption import SetDecryption, is_encrypted
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
-from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused
+from trustwatch.api.http.auth.set_verification import SetDecryption, SetErrorCode, SetRefused, is_encrypted
 from trustwatch.ingest import extras
 from trustwatch.ingest.errors import ConfigError
 
