@@ -5,27 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.engine.settings import accepted_challenges
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch_client.risk_answers import CallThreshold, CallVerdict
 
-from ..http.agent_lookup import decode_agent_id, find_agent_entry, parse_agent_selection
-from ..http.auth.bearer_tokens import TokenVerifier
-from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
-from ..http.dependencies import authenticate_request
-from ..http.fast_path import RequestBodyTooLong, read_request_body
-from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
-from ..http.prometheus_metrics import ServiceMetrics
-from ..http.refused_callers import RefusedCallers
+from ..http.agent_lookup import find_agent_entry, parse_agent_selection
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.fast_path import JSON_HEADER, FastAgentRoute, RequestBodyTooLong, read_request_body
+from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
+from ..http.slice import ServiceRegistry
 from .call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from .decision_point import MAX_ACTORS
 
@@ -126,70 +121,28 @@ def unreadable_call(reason: str) -> ProblemError:
     return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", reason, members=members))
 
 
-CALL_PATH_PREFIX, CALL_PATH_SUFFIX = b"/v1/agents/", b"/calls/evaluate"
-CALL_ROUTE = "/v1/agents/{agent_id}/calls/evaluate"
 MAX_CALL_BYTES = 128 * 1024
-"""Bytes of a question: 256 arguments with long names, and what an event has beside them."""
-_MIN_PATH_LENGTH = len(CALL_PATH_PREFIX) + len(CALL_PATH_SUFFIX)
-
-_HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+"""Bytes of a question: 256 arguments with long names, and the other members of an event."""
 
 
-@dataclass(eq=False, repr=False)
-class FastCallRoute:
+class FastCallRoute(FastAgentRoute):
     """The route in front of FastAPI."""
 
-    _answers: CallAnswers
-    _verifier: TokenVerifier[AuthenticatedCaller]
-    _metrics: ServiceMetrics
-    _monotonic: Callable[[], float]
-    _new_id: Callable[[], str]
-    _refused_callers: RefusedCallers
+    route, method = "/v1/agents/{agent_id}/calls/evaluate", "POST"
 
-    def __post_init__(self) -> None:
-        self._observe_duration = self._metrics.histogram("trustwatch_http_request_seconds", CALL_ROUTE).observe
+    def __init__(self, services: ServiceRegistry) -> None:
+        super().__init__(services)
+        self._answers = services.get(CallAnswers)
 
-    def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This route, where *path* is one of a question about a call."""
-        fits = path.endswith(CALL_PATH_SUFFIX) and path.startswith(CALL_PATH_PREFIX) and len(path) >= _MIN_PATH_LENGTH
-        return self if fits else None
-
-    def template(self, path: bytes) -> str:  # noqa: ARG002 - there is one
-        """See `FastRoute`."""
-        return CALL_ROUTE
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        start, status = self._monotonic(), 200
-        try:
-            body = await self._answer(scope, receive)
-        except Exception as error:
-            problem = problem_of_failure(error, CALL_ROUTE, self._new_id, scope, self._refused_callers)
-            status = problem.status
-            await send_problem(problem, send, with_body=scope["method"] != "HEAD")
-        else:
-            if body is None:
-                return
-            length = (b"content-length", b"%d" % len(body))
-            await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS, length]})
-            await send({"type": "http.response.body", "body": body})
-        self._metrics.counter("trustwatch_http_requests_total", CALL_ROUTE, str(status)).inc()
-        self._observe_duration(self._monotonic() - start)
-
-    async def _answer(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The answer; None where the client went away before its question was whole."""
-        if scope["method"] != "POST":
-            detail = "only POST is answered here"
-            raise ProblemError(
-                ProblemDetails(405, "method_not_allowed", "Method not allowed", detail, {"Allow": "POST"})
-            )
-        caller = await authenticate_request(self._verifier, scope)
-        caller.require(SCOPE_SCORE_READ)
-        agent_id = decode_agent_id(scope["raw_path"][len(CALL_PATH_PREFIX) : -len(CALL_PATH_SUFFIX)])
+    async def _answer(
+        self, caller: AuthenticatedCaller, agent_id: str, scope: Scope, receive: Receive
+    ) -> tuple[tuple[bytes, bytes], bytes] | None:
         tenant, issuer = parse_agent_selection(scope["query_string"])
         try:
             body = await read_request_body(receive, MAX_CALL_BYTES)
         except RequestBodyTooLong:
             detail = f"the body may have {MAX_CALL_BYTES} bytes"
             raise ProblemError(ProblemDetails(413, "body_too_large", "Body too large", detail)) from None
-        return None if body is None else await self._answers.answer(caller, agent_id, tenant, issuer, body)
+        return (
+            None if body is None else (JSON_HEADER, await self._answers.answer(caller, agent_id, tenant, issuer, body))
+        )

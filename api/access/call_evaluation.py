@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,15 +44,9 @@ from trustwatch.scoring.policy.access_evaluation import (
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.decisions import RiskReason
-from trustwatch_client.events import (
-    Agent,
-    Call,
-    EventHash,
-    EventText,
-    Principal,
-    Resource,
-)
+from trustwatch_client.events import Agent, Call, EventHash, EventText, Principal, Resource
 
+from ..http.problems import error_members
 from .approval_workflow import (
     CALL_SCOPE_PREFIX,
     MAX_PENDING_PER_AGENT,
@@ -336,8 +329,7 @@ class CallEvaluator:
         try:
             return live.scorer.score(asked, announced, trusted=trusted), ""
         except Exception as error:
-            trace = "".join(traceback.format_exception(error))  # no local variables: they hold requests
-            _log.error("call_not_scored", error=type(error).__name__, traceback=trace)
+            _log.error("call_not_scored", **error_members(error))
             return None, FAILED
 
     def _as_event(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> NativeEvent:

@@ -16,12 +16,13 @@ from trustwatch.scoring.policy.access_evaluation import (
     LEVEL_CLAIM,
     SCOPES_REFUSED,
     STEP_UP,
+    UNDECIDED,
     AccessRequest,
     DecisionContext,
     PolicyEvaluator,
     Verdict,
 )
-from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch_client.events import CAUSED_BY_TRUST, MAX_ID_LENGTH
 
 from ..events.audit_sink import AuditSink
@@ -81,8 +82,7 @@ class PolicyDecisionPoint:
         verdict, context = self.policy_evaluator.evaluate(question)
         if fit is not None:
             verdict = fit(verdict)
-        mode = "enforce" if verdict.enforced else "shadow"
-        self.verdict_counts[via, verdict.level.label, verdict.reason, mode] += 1
+        self.verdict_counts[via, verdict.level.label, verdict.reason, mode_word(verdict)] += 1
         approval_id = ""
         if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
             approval_id = self._request_approval(question, verdict, via)
@@ -104,9 +104,26 @@ class PolicyDecisionPoint:
         )
 
     def count_failure(self, via: str, *, fails_open: bool) -> None:
-        """Count a question that could not be decided, and how it was answered for that reason."""
-        answered = "open" if fails_open else "closed"
-        self.failure_counts[via, answered] += 1
+        """Count a request that could not be decided, and how it is answered."""
+        self.failure_counts[via, "open" if fails_open else "closed"] += 1
+
+    def may_enforce(self, tenant: str) -> bool:
+        """True if the tenant's policy is enforced, or if that cannot be determined. Never raises.
+
+        If no policy is enforced, no fault of the service may refuse a request.
+        """
+        try:
+            return self.policy_evaluator.policy.book.may_enforce(tenant)
+        except Exception:
+            return True
+
+    def undecided(self, question: AccessRequest, *, allow: bool) -> AccessDecision:
+        """The decision on a request that could not be decided."""
+        enforced = self.may_enforce(question.tenant)
+        verdict = Verdict(
+            allow, allow, enforced, RiskLevel.UNKNOWN, UNDECIDED, None, None, False, (), (), allow, False, ""
+        )
+        return AccessDecision(verdict, DecisionContext(None, RiskLevel.UNKNOWN, ""), "")
 
     def record_decision(
         self,
@@ -134,7 +151,7 @@ class PolicyDecisionPoint:
             "agent": {"id": question.agent_id, "issuer": question.issuer or None},
             "outcome": "success" if verdict.allow else "denied",
             "error": None if verdict.allow else OWN_DENIAL_ERROR,
-            "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode_word(verdict)},
+            "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": mode_word(verdict)},
         }
         if verdict.outside:
             event["attributes"]["outside_boundary"] = True
@@ -156,7 +173,8 @@ class PolicyDecisionPoint:
         self.audit_sink.enqueue({**event, **(more or {})})
 
 
-def _mode_word(verdict: Verdict) -> str:
+def mode_word(verdict: Verdict) -> str:
+    """The mode of a verdict, as metrics and events name it."""
     return "enforce" if verdict.enforced else "shadow"
 
 

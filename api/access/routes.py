@@ -34,14 +34,7 @@ from ..http.schemas import (
 from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.wire import TimeText, Wire, level_word
 from .call_answers import CallAnswers
-from .service import (
-    DEFAULT_VALID_S,
-    MAX_VALID_S,
-    MIN_VALID_S,
-    ActingAgent,
-    BlastRadiusReport,
-    ContainmentService,
-)
+from .service import DEFAULT_VALID_S, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport, ContainmentService
 
 _SEEN: Final = {"first_ms": "first_seen_at", "last_ms": "last_seen_at"}
 _CALL_QUESTION: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/CallQuestion"}}}

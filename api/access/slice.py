@@ -15,11 +15,9 @@ from ..http.auth.bearer_tokens import CallerWithoutToken, PresentedToken
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.auth.client_certificates import CertificateCallers
 from ..http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof
-from ..http.dependencies import authenticate_request
 from ..http.fast_path import HOST_HEADER, AllowedHosts
 from ..http.problems import ProblemError
-from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
-from ..http.refused_callers import RefusedCallers
+from ..http.prometheus_metrics import LabelledValues, MetricValues
 from ..http.runtime import Runtime
 from ..http.slice import FastRoute, LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
@@ -28,8 +26,8 @@ from .call_answers import CallAnswers, FastCallRoute
 from .call_evaluation import CallEvaluator, CallQuestion, LiveCallScorer
 from .decision_point import PolicyDecisionPoint
 from .gateways.gateway_issuers import GatewayIssuers
-from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
-from .hooks.hook_server import HookServer, HookServerDependencies
+from .gateways.gateway_server import GatewayServer
+from .hooks.hook_server import HookServer
 from .routes import actuations_router, router
 from .service import ContainmentService
 
@@ -92,7 +90,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.store.identities,
         runtime.now_ms,
     )
-    hooks = _make_hook_server(services, calls)
+    hooks = HookServer(services, calls)
     proofs, reports = (
         _make_proofs(runtime),
         ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms),
@@ -109,7 +107,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.monotonic,
         runtime.settings.outgoing.ca_file,
     )
-    gateway = _make_gateway_server(services, issuers, proofs, reports)
+    gateway = GatewayServer(services, issuers, proofs, reports)
     return containment, calls, CallAnswers(runtime, calls), hooks, reports, issuers, gateway
 
 
@@ -133,43 +131,6 @@ def _report_caller(reports: ProofReports, caller: AuthenticatedCaller, refused: 
     reports.report("api", tenant, issuer, caller.client_id or caller.subject, refused)
 
 
-def _make_hook_server(services: ServiceRegistry, calls: CallEvaluator) -> HookServer:
-    runtime = services.get(Runtime)
-    dependencies = HookServerDependencies(
-        services.get(PolicyDecisionPoint),
-        runtime.live_policy,
-        partial(authenticate_request, runtime.verifier),
-        runtime.settings.listen.url(),
-        runtime.clock,
-        runtime.monotonic,
-        services.get(ServiceMetrics).count_hook_answer,
-        runtime.new_id,
-        calls,
-        services.get(RefusedCallers),
-    )
-    return HookServer(runtime.settings.hooks, dependencies)
-
-
-def _make_gateway_server(
-    services: ServiceRegistry, issuers: GatewayIssuers, proofs: ProofVerifier, reports: ProofReports
-) -> GatewayServer:
-    runtime = services.get(Runtime)
-    dependencies = GatewayServerDependencies(
-        issuers,
-        services.get(PolicyDecisionPoint),
-        runtime.live_policy,
-        partial(authenticate_request, runtime.verifier),
-        runtime.clock,
-        runtime.monotonic,
-        services.get(ServiceMetrics).count_gateway_answer,
-        runtime.new_id,
-        proofs,
-        reports,
-        services.get(RefusedCallers),
-    )
-    return GatewayServer(runtime.settings.gateway, dependencies)
-
-
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
     issuers = services.find(GatewayIssuers)
     return () if issuers is None else (issuers,)
@@ -177,15 +138,7 @@ def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     gateway, hooks = services.find(GatewayServer), services.get(HookServer)
-    runtime = services.get(Runtime)
-    calls = FastCallRoute(
-        services.get(CallAnswers),
-        runtime.verifier,
-        services.get(ServiceMetrics),
-        runtime.monotonic,
-        runtime.new_id,
-        services.get(RefusedCallers),
-    )
+    calls = FastCallRoute(services)
     return (calls, hooks) if gateway is None else (gateway, calls, hooks)
 
 

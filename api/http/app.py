@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from starlette.responses import RedirectResponse, Response
 
@@ -71,15 +70,7 @@ class DocumentedApp(FastAPI):
                 scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
                 records = [record for part in self._slices for record in part.documented_records]
                 parts = [part.documented for part in self._slices if part.documented is not None]
-                document = get_openapi(
-                    title=self.title,
-                    version=self.version,
-                    summary=self.summary,
-                    description=self.description,
-                    license_info=self.license_info,
-                    routes=self.routes,
-                )
-                self._document = complete_document(document, parts, records, {**SCOPE_WORDS, **scopes})
+                self._document = complete_document(super().openapi(), parts, records, {**SCOPE_WORDS, **scopes})
             return self._document
 
 

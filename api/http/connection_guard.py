@@ -12,8 +12,8 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 import structlog
 
@@ -69,95 +69,47 @@ class ConnectionPhase(Enum):
 IDLE, HEAD, BODY, ANSWERING, LINGERING = ConnectionPhase
 
 
-class ClosingReason(NamedTuple):
-    """Reason for which connections are closed; *name* is the label in metrics."""
+class ClosingReason(Enum):
+    """Reason for closing a connection. The value is the label in metrics."""
 
-    name: str
-    answer: ProblemDetails | None = None
+    HEAD_TIMEOUT = "head_timeout"
+    HEAD_TOO_LARGE = "head_too_large"
+    TRAILERS_TOO_LARGE = "trailers_too_large"
+    IDLE_TIMEOUT = "idle_timeout"
+    BODY_TIMEOUT = "body_timeout"
+    SEND_TIMEOUT = "send_timeout"
+    UNREAD_BODY = "unread_body"
+    NO_ROOM = "max_connections"
+    NO_MEMORY = "unauthenticated_bytes"
 
 
-HEAD_TIMEOUT = ClosingReason(
-    "head_timeout",
-    ProblemDetails(
-        408, "request_timeout", "Request timeout", "the request's headers did not come in time; send them in one go"
+_ANSWERS = {
+    ClosingReason.HEAD_TIMEOUT: ProblemDetails(
+        408, "request_timeout", "Request timeout", "the headers did not arrive in time; send them at once"
     ),
-)
-HEAD_TOO_LARGE = ClosingReason(
-    "head_too_large",
-    ProblemDetails(
+    ClosingReason.HEAD_TOO_LARGE: ProblemDetails(
         431, "head_too_large", "Headers too large", f"request line and headers may have {MAX_HEAD_BYTES} bytes"
     ),
-)
-TRAILERS_TOO_LARGE = ClosingReason("trailers_too_large")
-IDLE_TIMEOUT = ClosingReason("idle_timeout")
-BODY_TIMEOUT = ClosingReason("body_timeout")
-SEND_TIMEOUT = ClosingReason("send_timeout")
-UNREAD_BODY = ClosingReason("unread_body")
-NO_ROOM = ClosingReason("max_connections")
-NO_MEMORY = ClosingReason("unauthenticated_bytes")
-
-CLOSING_REASONS = (
-    HEAD_TIMEOUT,
-    HEAD_TOO_LARGE,
-    TRAILERS_TOO_LARGE,
-    IDLE_TIMEOUT,
-    BODY_TIMEOUT,
-    SEND_TIMEOUT,
-    UNREAD_BODY,
-    NO_ROOM,
-    NO_MEMORY,
-)
+}
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class GuardedConnection:
-    """State of one connection, kept by its protocol.
+    """State of one connection, kept by its protocol. Times are those of the guard's clock."""
 
-    Attributes:
-        transport: of the connection.
-        client: address and port of the other side.
-        phase: of its current request.
-        since: time at which that phase began.
-        unstamped: whether `since` has to be set yet: bytes that came together begin and end phases at one time.
-        head_bytes: bytes of a head that has no end yet; what came together with an earlier request is not counted.
-        unframed_bytes: bytes behind a head since a part of its body came: of trailers, which the parser keeps.
-        held_bytes: bytes of the current request that count as unauthenticated.
-        admitted: whether its caller is known: further bytes are not counted.
-        unanswered: requests whose head is whole and whose answer is not.
-        unsent_since: time since which the client takes no bytes; None = it does.
-        linger_bytes: bytes that may still come behind the answer.
-        closing_since: time at which it was seen closing; None = it is not.
-    """
-
-    __slots__ = (
-        "admitted",
-        "client",
-        "closing_since",
-        "head_bytes",
-        "held_bytes",
-        "linger_bytes",
-        "phase",
-        "since",
-        "transport",
-        "unanswered",
-        "unframed_bytes",
-        "unsent_since",
-        "unstamped",
-    )
-
-    def __init__(self, transport: asyncio.Transport, client: object, since: float) -> None:
-        self.transport = transport
-        self.client = client
-        self.since = since
-        self.phase = IDLE
-        self.unstamped = False
-        self.head_bytes = 0
-        self.unframed_bytes = 0
-        self.held_bytes = 0
-        self.admitted = False
-        self.unanswered = 0
-        self.unsent_since: float | None = None
-        self.linger_bytes = 0
-        self.closing_since: float | None = None
+    transport: asyncio.Transport
+    client: object  # address and port of the other side
+    since: float  # when the phase began
+    phase: ConnectionPhase = IDLE
+    unstamped: bool = False  # `since` is not set yet: bytes that came together begin and end phases at one time
+    head_bytes: int = 0  # of a head that has no end yet; what came with an earlier request is not counted
+    unframed_bytes: int = 0  # behind a head since a part of its body came: of trailers, which the parser keeps
+    held_bytes: int = 0  # of the current request that count as unauthenticated
+    admitted: bool = False  # the caller is known: further bytes are not counted
+    unanswered: int = 0  # requests whose head is complete and whose answer is not
+    unsent_since: float | None = None  # since when the client takes no bytes
+    linger_bytes: int = 0  # that may still come after the answer
+    closing_since: float | None = None  # when it was first seen closing
 
     def enter(self, phase: ConnectionPhase, now: float) -> None:
         """Begin *phase*."""
@@ -179,10 +131,10 @@ class ConnectionGuard:
         self._max_held_bytes = MAX_UNAUTHENTICATED_BYTES
         self._send_timeout_s = SEND_TIMEOUT_S
         self._time_limits = {
-            IDLE: (IDLE_S + HEAD_TIMEOUT_S, IDLE_TIMEOUT),
-            HEAD: (HEAD_TIMEOUT_S, HEAD_TIMEOUT),
-            BODY: (BODY_TIMEOUT_S, BODY_TIMEOUT),
-            LINGERING: (LINGER_S, UNREAD_BODY),
+            IDLE: (IDLE_S + HEAD_TIMEOUT_S, ClosingReason.IDLE_TIMEOUT),
+            HEAD: (HEAD_TIMEOUT_S, ClosingReason.HEAD_TIMEOUT),
+            BODY: (BODY_TIMEOUT_S, ClosingReason.BODY_TIMEOUT),
+            LINGERING: (LINGER_S, ClosingReason.UNREAD_BODY),
         }
         self._look_interval_s = min(1.0, HEAD_TIMEOUT_S / 4, BODY_TIMEOUT_S / 4)
         self.monotonic = monotonic
@@ -231,13 +183,14 @@ class ConnectionGuard:
 
     def end(self, connection: GuardedConnection, reason: ClosingReason) -> None:
         """Close a connection; with an answer where *reason* has one, else at once."""
-        self.closed[reason.name] += 1
+        self.closed[reason.value] += 1
         self.forget(connection)
         transport = connection.transport
-        if reason.answer is None or connection.unanswered or transport.is_closing():
+        answer = _ANSWERS.get(reason)
+        if answer is None or connection.unanswered or transport.is_closing():
             transport.abort()
             return
-        transport.write(encode_http_problem(reason.answer))
+        transport.write(encode_http_problem(answer))
         transport.close()
         # It may be that the client does not read it; then it has to be closed once more.
         self._connections[connection.client] = connection
@@ -268,9 +221,9 @@ class ConnectionGuard:
         if connection.transport.is_closing():
             if connection.closing_since is None:
                 connection.closing_since = now
-            return SEND_TIMEOUT if now - connection.closing_since > self._send_timeout_s else None
+            return ClosingReason.SEND_TIMEOUT if now - connection.closing_since > self._send_timeout_s else None
         if connection.unsent_since is not None and now - connection.unsent_since > self._send_timeout_s:
-            return SEND_TIMEOUT
+            return ClosingReason.SEND_TIMEOUT
         limit = self._time_limits.get(connection.phase)
         if limit is None or now - connection.since <= limit[0]:
             return None
@@ -285,7 +238,7 @@ class ConnectionGuard:
         # Half a request comes before none: connections that are kept open between calls are a gateway's, too.
         waiting.sort(key=lambda connection: (connection.phase is IDLE, connection.since))
         number = max(1, int(self._max_connections * EVICTED_PART))
-        self._end_all(waiting[:number] or [newest], NO_ROOM)
+        self._end_all(waiting[:number] or [newest], ClosingReason.NO_ROOM)
 
     def _make_memory(self, size: int) -> None:
         """Close connections until *size* more bytes are within the bound."""
@@ -298,11 +251,11 @@ class ConnectionGuard:
                 break
             remaining_bytes -= connection.held_bytes
             closing.append(connection)
-        self._end_all(closing, NO_MEMORY)
+        self._end_all(closing, ClosingReason.NO_MEMORY)
 
     def _end_all(self, connections: Iterable[GuardedConnection], reason: ClosingReason) -> None:
-        if not self.closed[reason.name]:
-            _log.warning("connections are closed since there is no room", cause=reason.name, connections=len(self))
+        if not self.closed[reason.value]:
+            _log.warning("connections are closed since there is no room", cause=reason.value, connections=len(self))
         for connection in connections:
             self.end(connection, reason)
 
@@ -310,7 +263,7 @@ class ConnectionGuard:
         """Values of the metrics of connections."""
         return {
             "trustwatch_connections_closed_total": {
-                (reason.name,): self.closed[reason.name] for reason in CLOSING_REASONS
+                (reason.value,): self.closed[reason.value] for reason in ClosingReason
             },
         }
 

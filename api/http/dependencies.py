@@ -12,9 +12,9 @@ from starlette.types import Scope
 from trustwatch.scoring.store.read_scope import restrict_reads
 
 from .agent_lookup import AgentSelector
-from .auth.bearer_tokens import TokenVerifier, presented_token
+from .auth.bearer_tokens import TokenVerifier, authorization_header, presented_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
-from .auth.token_verification import UNBOUND, BadAuthorization, InvalidToken, MissingToken, UnknownKey
+from .auth.token_verification import UNBOUND, InvalidToken, MissingToken, UnknownKey
 from .connection_guard import ConnectionGuard
 from .openapi_document import OAUTH_SCHEME
 from .refused_callers import CALLER_OF_REQUEST
@@ -134,17 +134,6 @@ def agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: Is
 
 
 AgentDep = Annotated[AgentSelector, Depends(agent_of_path)]
-
-
-def authorization_header(scope: Scope) -> bytes | None:
-    """The Authorization header of a request; None = it has none. Raises BadAuthorization where it has several."""
-    given: bytes | None = None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            if given is not None:
-                raise BadAuthorization("the request has several Authorization headers")
-            given = value
-    return given
 
 
 def presents_bearer(scope: Scope) -> bool:

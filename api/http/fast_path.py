@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 import structlog
@@ -22,16 +23,21 @@ from trustwatch.ingest.settings import is_loopback
 from trustwatch.scoring.store.read_scope import NOBODY, reads_of
 
 from ..settings.service_settings import ListenSettings
+from .agent_lookup import decode_agent_id
 from .auth.bearer_tokens import TokenVerifier
-from .auth.callers import AuthenticatedCaller
+from .auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.proof_of_possession import ProofRefused
 from .auth.token_verification import AuthenticationFailed
 from .connection_guard import ConnectionGuard
 from .dependencies import authenticate_request, presents_bearer
-from .problems import ProblemDetails, ProblemError, problem_of, send_problem
+from .problems import ProblemDetails, ProblemError, problem_of, problem_of_failure, send_problem
 from .prometheus_metrics import ServiceMetrics
-from .slice import FastRoute
+from .refused_callers import RefusedCallers
+from .runtime import Runtime
+from .slice import FastRoute, ServiceRegistry
 
+JSON_HEADER: Final = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
 REQUEST_ID_HEADER: Final = b"x-request-id"
 REQUEST_ID_KEY: Final = "trustwatch.request_id"
 """Under which the scope of a request holds its id."""
@@ -63,10 +69,12 @@ def identify_request(scope: Scope, send: Send, new_id: Callable[[], str]) -> Sen
 
     async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))  # answers are made once and shared: never changed in place
-            if not any(name == REQUEST_ID_HEADER for name, _ in headers):
-                headers.append((REQUEST_ID_HEADER, request_id))
-            message = {**message, "headers": headers}
+            headers = message.get("headers", ())
+            for name, _ in headers:
+                if name == REQUEST_ID_HEADER:
+                    break
+            else:  # answers are made once and shared: never changed in place
+                message = {**message, "headers": [*headers, (REQUEST_ID_HEADER, request_id)]}
         await send(message)
 
     return send_with_id
@@ -186,6 +194,68 @@ MAX_REQUEST_BYTES = 64 * 1024
 
 BODILESS_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of routes that read no body."""
+
+
+class FastAgentRoute(ABC):
+    """Answers requests about one agent in front of FastAPI: `/v1/agents/{agent_id}` and a suffix, by one method."""
+
+    route: ClassVar[str]
+    method: ClassVar[str]
+
+    def __init__(self, services: ServiceRegistry) -> None:
+        runtime, metrics = services.get(Runtime), services.get(ServiceMetrics)
+        self._verifier = runtime.verifier
+        self._metrics = metrics
+        self._monotonic = runtime.monotonic
+        self._new_id = runtime.new_id
+        self._refused_callers = services.get(RefusedCallers)
+        prefix, _, suffix = self.route.partition("{agent_id}")
+        self._prefix, self._suffix = prefix.encode(), suffix.encode()
+        self._id_start, self._id_end = len(prefix), -len(suffix)
+        self._least_length = len(prefix) + len(suffix)
+        self._count_answer = metrics.counter("trustwatch_http_requests_total", self.route, "200").inc
+        self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", self.route).observe
+
+    def find_handler(self, path: bytes) -> ASGIApp | None:
+        """This route, if *path* is one of its."""
+        if path.endswith(self._suffix) and path.startswith(self._prefix) and len(path) >= self._least_length:
+            return self
+        return None
+
+    def template(self, path: bytes) -> str:  # noqa: ARG002 - there is one
+        """See `FastRoute`."""
+        return self.route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        start = self._monotonic()
+        try:
+            if scope["method"] != self.method:
+                detail, allowed = f"only {self.method} is answered here", {"Allow": self.method}
+                raise ProblemError(ProblemDetails(405, "method_not_allowed", "Method not allowed", detail, allowed))
+            caller = await authenticate_request(self._verifier, scope)
+            caller.require(SCOPE_SCORE_READ)
+            agent_id = decode_agent_id(scope["raw_path"][self._id_start : self._id_end])
+            answer = await self._answer(caller, agent_id, scope, receive)
+        except Exception as error:
+            problem = problem_of_failure(error, self.route, self._new_id, scope, self._refused_callers)
+            self._metrics.counter("trustwatch_http_requests_total", self.route, str(problem.status)).inc()
+            await send_problem(problem, send, with_body=scope["method"] != "HEAD")
+        else:
+            if answer is None:
+                return
+            content_type, body = answer
+            headers = [content_type, _NO_STORE, (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            self._count_answer()
+        self._observe_duration(self._monotonic() - start)
+
+    @abstractmethod
+    async def _answer(
+        self, caller: AuthenticatedCaller, agent_id: str, scope: Scope, receive: Receive
+    ) -> tuple[tuple[bytes, bytes], bytes] | None:
+        """The header `content-type` and the body of the answer; None if the client disconnected early."""
 
 
 class RequestAdmission:

@@ -104,23 +104,28 @@ def problem_body(status: int, code: str, title: str, detail: str, **members: Any
     return msgspec.json.encode({**members, **fixed})
 
 
-def bearer_challenge(error: str = "", description: str = "", scope: str = "") -> str:
-    """Value of WWW-Authenticate (RFC 6750 section 3); without *error* the bare challenge where no token came."""
-    given = {"realm": REALM, "error": error, "error_description": description, "scope": scope}
-    return "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
+def bearer_challenge(error: str = "", description: str = "", realm: str = REALM, **more: str) -> str:
+    """Value of WWW-Authenticate (RFC 6750 section 3). Without *error* it is the bare challenge for a missing token."""
+    given = {"realm": realm, "error": error, "error_description": description, **more}
+    return "Bearer " + _parameters(given)
 
 
 def proof_challenge(error: ProofRefused, realm: str) -> str:
-    """Value of WWW-Authenticate where a bound token came without its proof (RFC 9449 section 7.1, RFC 8705)."""
+    """Value of WWW-Authenticate if a bound token came without its proof (RFC 9449 section 7.1, RFC 8705)."""
     given = {"realm": realm, "error": error.error, "error_description": str(error)}
     if error.scheme == "DPoP":
         given["algs"] = " ".join(DPOP_ALGORITHMS)
-    return f"{error.scheme} " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items())
+    return f"{error.scheme} " + _parameters(given)
 
 
-def _quotable(value: str) -> str:
-    """Only the characters that RFC 6750 allows in these parameters."""
-    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
+def _parameters(given: Mapping[str, str]) -> str:
+    """The parameters that are not empty, with no other characters than RFC 6750 allows."""
+    allowed = {
+        name: "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
+        for name, value in given.items()
+        if value
+    }
+    return ", ".join(f'{name}="{value}"' for name, value in allowed.items())
 
 
 def problem_of(error: TrustwatchError) -> ProblemDetails:
@@ -131,7 +136,7 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
         case AuthenticationFailed():
             return _authentication_problem(error)
         case InsufficientScope():
-            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), error.scope)}
+            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), scope=error.scope)}
             return ProblemDetails(403, error.code, "Insufficient scope", str(error), headers, {"scope": error.scope})
         case SignedAnswersMissing():
             return ProblemDetails(406, error.code, "Not acceptable", str(error))
@@ -182,9 +187,17 @@ def problem_of_failure(
     refused_callers.tell_of(scope, problem.code, problem.detail)
     if problem.status != HTTPStatus.INTERNAL_SERVER_ERROR:
         return problem
+    return _logged_failure(error, new_error_id, route=route)
+
+
+def error_members(error: Exception) -> dict[str, str]:
+    """Members of a log line about an unexpected error. No local variables: one of them may be a token."""
+    return {"error": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
+
+
+def _logged_failure(error: Exception, new_error_id: Callable[[], str], **members: str) -> ProblemDetails:
     error_id = new_error_id()
-    trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
-    _log.error("request_failed", error_id=error_id, route=route, error=type(error).__name__, traceback=trace)
+    _log.error("request_failed", error_id=error_id, **members, **error_members(error))
     return internal_problem(error_id)
 
 
@@ -221,18 +234,12 @@ def install_problem_handlers(
 ) -> None:
     """Have every failure of *app* answered with a problem document."""
 
-    def failed(error: Exception) -> ProblemDetails:
-        error_id = new_error_id()
-        # Formatted here: pretty tracebacks of a log set-up may print local variables, and one of them may be a token.
-        trace = "".join(traceback.format_exception(error))
-        _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
-        return internal_problem(error_id)
-
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, TrustwatchError)
         problem = problems.problem_of(error)
         refused_callers.tell_of(request.scope, problem.code, problem.detail)
-        return problem_response(failed(error) if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else problem)
+        failed = problem.status == HTTPStatus.INTERNAL_SERVER_ERROR
+        return problem_response(_logged_failure(error, new_error_id) if failed else problem)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -246,7 +253,7 @@ def install_problem_handlers(
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     async def unexpected(_: Request, error: Exception) -> Response:
-        return problem_response(failed(error))
+        return problem_response(_logged_failure(error, new_error_id))
 
     app.add_exception_handler(TrustwatchError, ours)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from trustwatch.scoring.records.agents import AgentName
 
-from .auth.callers import CONSOLE_NAME_PREFIX
+from .auth.callers import CONSOLE_NAME_PREFIX, AuthenticatedCaller
 
 _log = structlog.get_logger(__name__)
 
@@ -94,26 +94,6 @@ _AGENTS_PREFIX: Final = b"/v1/agents/"
 K = TypeVar("K")
 
 
-class KnownCaller(Protocol):
-    """A caller, as far as a log line names it."""
-
-    @property
-    def name(self) -> str:
-        """Name in the settings; "" = it has no entry there."""
-
-    @property
-    def issuer(self) -> str:
-        """Issuer of its token."""
-
-    @property
-    def client_id(self) -> str:
-        """Client of its token."""
-
-    @property
-    def subject(self) -> str:
-        """Subject of its token."""
-
-
 class RefusedCallers:
     """Counts and tells of them. For one event loop.
 
@@ -137,7 +117,7 @@ class RefusedCallers:
         if code == INVALID_TOKEN:
             self.tell_of_token("api", detail)
             return
-        caller: KnownCaller | None = scope.get(CALLER_OF_REQUEST)
+        caller: AuthenticatedCaller | None = scope.get(CALLER_OF_REQUEST)
         if caller is not None and code in BEYOND_CALLER:
             tenant = parse_qs(scope["query_string"][:4096].decode("latin-1")).get("tenant", [None])[0]
             self.tell(caller, code, why=detail, method=scope["method"], tenant=tenant, agent_id=_agent_of(scope))
@@ -146,7 +126,7 @@ class RefusedCallers:
         """Tell that a token was not accepted."""
         self._tokens.write(_log.warning, "a token is not accepted", code=INVALID_TOKEN, via=via, why=why)
 
-    def tell(self, caller: KnownCaller, code: str, **members: Any) -> None:
+    def tell(self, caller: AuthenticatedCaller, code: str, **members: Any) -> None:
         """Tell of a caller that asked for what it may not have."""
         name, is_person = caller.name or _UNLISTED, caller.name.startswith(CONSOLE_NAME_PREFIX)
         counted = _CONSOLE if is_person else name

@@ -81,31 +81,6 @@ class MountedApplication(LifespanService, Protocol):
     app: ASGIApp
 
 
-def no_services(_: ServiceRegistry) -> Sequence[object]:
-    """A slice without services of its own."""
-    return ()
-
-
-def no_lifespans(_: ServiceRegistry) -> Sequence[LifespanService]:
-    """A slice without services to start and end."""
-    return ()
-
-
-def no_fast_routes(_: ServiceRegistry) -> Sequence[FastRoute]:
-    """A slice whose routes are all FastAPI's."""
-    return ()
-
-
-def no_metrics(_: ServiceRegistry) -> MetricValues:
-    """A slice without observed metrics."""
-    return {}
-
-
-def no_applications(_: ServiceRegistry) -> Sequence[MountedApplication]:
-    """A slice without mounted applications."""
-    return ()
-
-
 class Slice(NamedTuple):
     """Everything that one subject adds to the application.
 
@@ -135,11 +110,11 @@ class Slice(NamedTuple):
     streamed_paths: Collection[str] = ()
     body_limits: Mapping[str, int] = {}
     problems: Mapping[type[TrustwatchError], ProblemMaker] = {}
-    services: Callable[[ServiceRegistry], Sequence[object]] = no_services
-    lifespans: Callable[[ServiceRegistry], Sequence[LifespanService]] = no_lifespans
-    fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = no_fast_routes
-    metrics: Callable[[ServiceRegistry], MetricValues] = no_metrics
-    applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = no_applications
+    services: Callable[[ServiceRegistry], Sequence[object]] = lambda _: ()
+    lifespans: Callable[[ServiceRegistry], Sequence[LifespanService]] = lambda _: ()
+    fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = lambda _: ()
+    metrics: Callable[[ServiceRegistry], MetricValues] = lambda _: {}
+    applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = lambda _: ()
     documented: Traversable | None = None
     documented_records: Sequence[type] = ()
     scopes: Mapping[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,23 +15,18 @@ from trustwatch.scoring.policy.access_evaluation import (
     OUTSIDE_BOUNDARY,
     STALE,
     STEP_UP,
-    UNDECIDED,
     AccessRequest,
-    DecisionContext,
     Verdict,
 )
-from trustwatch.scoring.policy.book import LivePolicy
-from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 
 from ... import clock
+from ...http.problems import error_members
 from ...http.refused_callers import LineLimit
 from ...settings.enforcement_settings import GatewaySettings
 from ..approval_workflow import Outcome, spend_needed
 from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint, refusal_members
 from .gateway_issuers import TokenHolder
-
-_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")
 
 _log = structlog.get_logger(__name__)
 
@@ -46,12 +40,10 @@ class GatewayDecider:
         self,
         settings: GatewaySettings,
         decision_point: PolicyDecisionPoint,
-        policy: LivePolicy,
         revoker: TokenRevoker,
         now_ms: Callable[[], int],
     ) -> None:
         self._decision_point = decision_point
-        self._live_policy = policy
         self._revoker = revoker
         self._now_ms = now_ms
         self._fails_open = settings.on_failure == "open"
@@ -104,21 +96,10 @@ class GatewayDecider:
         return decided
 
     def _undecided_decision(self, error: Exception, question: AccessRequest, via: str) -> AccessDecision:
-        enforced = self._may_enforce(question.tenant)
-        opened = self._fails_open or not enforced
+        opened = self._fails_open or not self._decision_point.may_enforce(question.tenant)
         self._decision_point.count_failure(via, fails_open=opened)
         self._log_failure("gateway_failed", via, error)
-        verdict = Verdict(
-            opened, opened, enforced, RiskLevel.UNKNOWN, UNDECIDED, None, None, False, (), (), opened, False, ""
-        )
-        return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
-
-    def _may_enforce(self, tenant: str) -> bool:
-        """True if the tenant's policy is enforced; where none is, no fault of the service may refuse a request."""
-        try:
-            return self._live_policy.book.may_enforce(tenant)
-        except Exception:
-            return True
+        return self._decision_point.undecided(question, allow=opened)
 
     def count_unverifiable(self, via: str, issuer: str) -> None:
         """Count a token that can not be verified since the issuer's keys can not be had. It never passes:
@@ -183,8 +164,7 @@ class GatewayDecider:
         return msgspec.structs.replace(verdict, step_up=False) if verdict.step_up else verdict
 
     def _log_failure(self, what: str, via: str, error: Exception) -> None:
-        trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
-        _log.error(what, via=via, error=type(error).__name__, traceback=trace)
+        _log.error(what, via=via, **error_members(error))
 
 
 def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:

@@ -15,10 +15,7 @@ import structlog
 
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
-from trustwatch.scoring.delivery.actuators.authenticators import (
-    ClientAuthenticator,
-    make_client_authenticator,
-)
+from trustwatch.scoring.delivery.actuators.authenticators import ClientAuthenticator, make_client_authenticator
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 

@@ -13,10 +13,8 @@ from starlette.types import Scope
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch_client.events import MAX_ID_LENGTH
 
-from ...http.auth.bearer_tokens import PresentedToken
 from ...http.auth.proof_of_possession import ProofRefused, ShownProof
-from ...http.auth.token_verification import BadAuthorization, MissingToken
-from ...http.problems import proof_challenge
+from ...http.problems import bearer_challenge, proof_challenge
 from ...settings.enforcement_settings import GatewaySettings
 from ..decision_point import TOOL_CALL
 
@@ -59,25 +57,6 @@ def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
             value_by_name[name] = value
     values = set(value_by_name.values())
     return values.pop() if len(values) == 1 else None
-
-
-def presented_token(scope: Scope) -> PresentedToken:
-    """The token of a request. Raises MissingToken, BadAuthorization."""
-    given = None
-    for name, value in scope["headers"]:
-        if name == AUTHORIZATION_NAME:
-            if given is not None:
-                raise BadAuthorization("the request has several Authorization headers")
-            given = value
-    if not given:
-        raise MissingToken("the request has no access token")
-    scheme, _, token = given.partition(b" ")
-    scheme, token = scheme.lower(), token.strip(b" ")
-    if scheme not in (b"bearer", b"dpop"):
-        raise MissingToken("the request has no access token")
-    if not token or b" " in token:
-        raise BadAuthorization("the Authorization header holds no access token")
-    return PresentedToken(token, scheme == b"dpop")
 
 
 def forwarded_method(scope: Scope) -> str:
@@ -212,15 +191,8 @@ class GatewayResponses:
 
     def challenge(self, error: str = "", sentence: str = "") -> bytes:
         """`WWW-Authenticate` (RFC 6750, RFC 9728)."""
-        given = {
-            "realm": REALM,
-            "error": error,
-            "error_description": sentence,
-            "resource_metadata": self._settings.resource_metadata,
-        }
-        return (
-            "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
-        ).encode()
+        metadata = self._settings.resource_metadata or ""
+        return bearer_challenge(error, sentence, REALM, resource_metadata=metadata).encode()
 
 
 def _refusal_response(status: int, error: str, request_id: str, kind: str, *more: RawHeader) -> GatewayResponse:
@@ -228,8 +200,3 @@ def _refusal_response(status: int, error: str, request_id: str, kind: str, *more
     return GatewayResponse(
         status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
     )
-
-
-def _quotable(value: str) -> str:
-    """Only the characters that RFC 6750 allows."""
-    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
 import msgspec
@@ -25,9 +24,9 @@ from trustwatch.api import clock
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, STEP_UP, UNDECIDED
-from trustwatch.scoring.policy.book import LivePolicy
 
 from ...events.proof_reports import ProofReports
+from ...http.auth.bearer_tokens import authorization_header, presented_token
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof
 from ...http.auth.token_verification import (
@@ -40,9 +39,13 @@ from ...http.auth.token_verification import (
     UnknownKey,
     unverified_issuer,
 )
+from ...http.dependencies import authenticate_request
 from ...http.fast_path import RequestBodyTooLong, read_request_body, request_id_of
-from ...http.problems import ProblemDetails, problem_of
+from ...http.problems import ProblemDetails, error_members, problem_of
+from ...http.prometheus_metrics import ServiceMetrics
 from ...http.refused_callers import LineLimit, RefusedCallers
+from ...http.runtime import Runtime
+from ...http.slice import ServiceRegistry
 from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
 from ...settings.event_source_settings import ANY_NAME
 from ..decision_point import AccessDecision, PolicyDecisionPoint
@@ -60,7 +63,6 @@ from .gateway_protocol import (
     forwarded_method,
     forwarded_target,
     mcp_action,
-    presented_token,
     shown_proof,
     single_header,
 )
@@ -300,63 +302,27 @@ INACTIVE_RESPONSE = _json_gateway_response(200, {"active": False}, "inactive")
 FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/forward-auth", b"/introspect"
 GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", INTROSPECTION_ROUTE: "/introspect"}
 
-GatewayMeter = Callable[[str, str, int, str, float], None]
-"""Counts an answer: way, route, status, kind of answer, seconds."""
-
-
-class GatewayServerDependencies(NamedTuple):
-    """Dependencies of the checks of gateways.
-
-    Attributes:
-        issuers: whose tokens agents present; started and closed by the application.
-        decision_point: decides and records.
-        live_policy: the book in force.
-        identify: the caller of a request, by its access token.
-        clock: seconds since 1970.
-        monotonic: seconds, for durations.
-        meter: counts every answer.
-        new_id: text that never repeats.
-        proofs: judges proofs of possession, where the settings want that here.
-        proof_reports: told of those that fail.
-        refused_callers: told of tokens that are not accepted, and of callers that reach beyond their entry.
-    """
-
-    issuers: GatewayIssuers
-    decision_point: PolicyDecisionPoint
-    live_policy: LivePolicy
-    identify: IdentifyIntrospectionCaller
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    meter: GatewayMeter
-    new_id: Callable[[], str]
-    proofs: ProofVerifier
-    proof_reports: ProofReports
-    refused_callers: RefusedCallers
-
 
 class GatewayServer:
-    """ASGI handler of the checks of gateways."""
+    """ASGI handler of the checks of gateways. The application starts and closes the issuers."""
 
-    def __init__(self, settings: GatewaySettings, dependencies: GatewayServerDependencies) -> None:
-        self._dependencies = dependencies
-        self._verifier = dependencies.issuers.verifier
+    def __init__(
+        self, services: ServiceRegistry, issuers: GatewayIssuers, proofs: ProofVerifier, proof_reports: ProofReports
+    ) -> None:
+        runtime = services.get(Runtime)
+        settings = runtime.settings.gateway
+        self._issuers, self._verifier = issuers, issuers.verifier
+        self._proofs, self._proof_reports = proofs, proof_reports
+        self._monotonic, self._new_id = runtime.monotonic, runtime.new_id
+        self._decision_point = services.get(PolicyDecisionPoint)
+        self._refused_callers = services.get(RefusedCallers)
+        self._count_answer = services.get(ServiceMetrics).count_gateway_answer
         self._dpop, self._verifies_certificates = settings.dpop, settings.mtls == "verify"
         self._responses = GatewayResponses(settings)
-        self._decider = GatewayDecider(
-            settings,
-            dependencies.decision_point,
-            dependencies.live_policy,
-            dependencies.issuers.revoker,
-            lambda: int(dependencies.clock() * 1000),
-        )
+        self._decider = GatewayDecider(settings, self._decision_point, issuers.revoker, runtime.now_ms)
+        identify = partial(authenticate_request, runtime.verifier)
         self._introspection = IntrospectionEndpoint(
-            settings,
-            dependencies.issuers,
-            self._decider,
-            dependencies.identify,
-            dependencies.proofs,
-            dependencies.proof_reports,
-            dependencies.refused_callers,
+            settings, issuers, self._decider, identify, proofs, proof_reports, self._refused_callers
         )
 
     def route_of(self, path: bytes) -> str:
@@ -382,7 +348,7 @@ class GatewayServer:
 
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that came by *way*."""
-        start = self._dependencies.monotonic()
+        start = self._monotonic()
         try:
             answer = await (
                 self._introspection.answer(scope, receive) if way == INTROSPECTION_ROUTE else self._check(way, scope)
@@ -393,13 +359,11 @@ class GatewayServer:
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
-        self._dependencies.meter(
-            way, GATEWAY_ROUTES[way], answer.status, answer.kind, self._dependencies.monotonic() - start
-        )
+        self._count_answer(way, GATEWAY_ROUTES[way], answer.status, answer.kind, self._monotonic() - start)
 
     async def _check(self, way: str, scope: Scope) -> GatewayResponse:
         try:
-            token, dpop = presented_token(scope)
+            token, dpop = presented_token(authorization_header(scope) or None)
             holder = await self._token_holder(token)
             self._check_binding(way, scope, holder, token, dpop=dpop)
         except ProofRefused as refused:
@@ -407,7 +371,7 @@ class GatewayServer:
         except MissingToken:
             return self._responses.unauthenticated(self._request_id(scope), "", "")
         except UnknownKey as unknown:
-            if self._dependencies.issuers.jwks.keys(unknown.issuer) is None:
+            if self._issuers.jwks.keys(unknown.issuer) is None:
                 self._decider.count_unverifiable(way, unknown.issuer)
                 return self._responses.denied(self._request_id(scope), "no_keys")
             return self._unauthenticated_response(way, scope, unknown)
@@ -440,13 +404,13 @@ class GatewayServer:
         shown = shown_proof(way, scope, dpop=dpop and verifies)
         if checked == UNBOUND and not shown.is_dpop:
             return
-        proofs = self._dependencies.proofs
+        proofs = self._proofs
         certificate = proofs.certificate_of(scope["headers"], (scope.get("client") or ("",))[0])
         agent = holder.access_request
         try:
             proofs.check(checked, token, shown._replace(certificate=certificate), (agent.issuer, agent.agent_id))
         except ProofRefused as refused:
-            self._dependencies.proof_reports.report(way, agent.tenant, agent.issuer, agent.agent_id, refused)
+            self._proof_reports.report(way, agent.tenant, agent.issuer, agent.agent_id, refused)
             raise
 
     def _allowed_response(self, decided: AccessDecision) -> GatewayResponse:
@@ -471,15 +435,14 @@ class GatewayServer:
         return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
 
     def _unauthenticated_response(self, way: str, scope: Scope, error: AuthenticationFailed) -> GatewayResponse:
-        self._dependencies.refused_callers.tell_of_token(way, str(error))
+        self._refused_callers.tell_of_token(way, str(error))
         return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
 
     def _request_id(self, scope: Scope) -> str:
-        return request_id_of(scope, self._dependencies.new_id)
+        return request_id_of(scope, self._new_id)
 
     def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
         """Nothing before the decision may fail; where it does all the same, nobody passes: no token is verified yet."""
-        self._dependencies.decision_point.count_failure(way, fails_open=False)
-        trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
-        _log.error("gateway_failed", via=way, error=type(error).__name__, traceback=trace)
+        self._decision_point.count_failure(way, fails_open=False)
+        _log.error("gateway_failed", via=way, **error_members(error))
         return self._responses.denied(self._request_id(scope), "undecided")

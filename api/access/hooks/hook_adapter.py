@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ import structlog
 
 from trustwatch.api import clock
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.scoring.policy.access_evaluation import STALE, UNDECIDED, AccessRequest, DecisionContext, Verdict, deny
-from trustwatch.scoring.policy.book import LivePolicy
-from trustwatch.scoring.records.agents import AgentIdentity, RiskLevel
+from trustwatch.scoring.policy.access_evaluation import STALE, AccessRequest, Verdict, deny
+from trustwatch.scoring.records.agents import AgentIdentity
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch_client.events import MAX_ID_LENGTH
 
+from ...http.problems import error_members
 from ...http.refused_callers import LineLimit
 from ...settings.enforcement_settings import HookSettings
 from ..approval_workflow import Outcome, spend_needed
@@ -229,8 +228,6 @@ def json_hook_response(status: int, content: Mapping[str, Any], *headers: tuple[
 
 HookConstraint = Callable[[ParsedHookRequest, Verdict], Verdict]
 
-_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")
-
 _log = structlog.get_logger(__name__)
 
 
@@ -240,7 +237,6 @@ class HookDecider:
 
     settings: HookSettings
     _decision_point: PolicyDecisionPoint
-    _live_policy: LivePolicy
     _now_ms: Callable[[], int]
 
     def __post_init__(self) -> None:
@@ -287,12 +283,7 @@ class HookDecider:
 
     def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
         """Count a question that could not be decided, and return the decision that holds for it."""
-        enforced = self._may_enforce(question.tenant)
-        allow = self.fails_open(error, question.tenant)
-        verdict = Verdict(
-            allow, allow, enforced, RiskLevel.UNKNOWN, UNDECIDED, None, None, False, (), (), allow, False, ""
-        )
-        return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
+        return self._decision_point.undecided(question, allow=self.fails_open(error, question.tenant))
 
     def fails_open(self, error: Exception, tenant: str) -> bool:
         """Count a question that failed with *error*; true if it is answered as if nothing stood against it.
@@ -300,7 +291,7 @@ class HookDecider:
         Where no policy is enforced nothing may be refused. What a client can bring about never lets it pass.
         """
         opened = self.settings.on_failure == "open" and not isinstance(error, ClientInducedFailure)
-        opened = opened or not self._may_enforce(tenant)
+        opened = opened or not self._decision_point.may_enforce(tenant)
         self._decision_point.count_failure(self.channel, fails_open=opened)
         answered = "open" if opened else "closed"
         if isinstance(error, (UnreadableHookRequest, ClientInducedFailure)):
@@ -335,16 +326,8 @@ class HookDecider:
             verdict = deny(verdict, STALE)
         return fit(parsed, verdict) if verdict.allow else verdict
 
-    def _may_enforce(self, tenant: str) -> bool:
-        try:
-            return self._live_policy.book.may_enforce(tenant)
-        except Exception as error:
-            self._log_failure("hook_failed", error)
-            return True
-
     def _log_failure(self, what: str, error: Exception, **more: str) -> None:
-        trace = "".join(traceback.format_exception(error))  # no local variables: they hold requests
-        _log.error(what, hook=self.settings.name, error=type(error).__name__, traceback=trace, **more)
+        _log.error(what, hook=self.settings.name, **error_members(error), **more)
 
 
 def _truncated_scopes(question: AccessRequest, verdict: Verdict) -> dict[str, Any]:

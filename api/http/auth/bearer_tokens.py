@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from cachetools import FIFOCache
@@ -116,13 +116,24 @@ class PresentedToken(NamedTuple):
     is_dpop: bool
 
 
+def authorization_header(scope: Mapping[str, Any]) -> bytes | None:
+    """The Authorization header of a request (its ASGI scope), or None. Raises BadAuthorization if there are several."""
+    given: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if given is not None:
+                raise BadAuthorization("the request has several Authorization headers")
+            given = value
+    return given
+
+
 def presented_token(authorization: bytes | None) -> PresentedToken:
     """The token of an Authorization header as it came in. Raises MissingToken, BadAuthorization."""
     if authorization is None:
         raise MissingToken("the request has no bearer token")
     scheme, _, token = authorization.partition(b" ")
     scheme = scheme.lower()
-    if scheme and scheme not in (b"bearer", b"dpop"):
+    if authorization and scheme not in (b"bearer", b"dpop"):
         raise MissingToken("the request has no bearer token")
     token = token.strip(b" ")
     if not token or b" " in token:

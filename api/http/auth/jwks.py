@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import httpx2
 import msgspec
@@ -22,7 +22,7 @@ import structlog
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
 
 from ...settings.access_settings import IssuerSettings
-from .token_verification import KeySet, parse_keys
+from .token_verification import KeySet, PublishedKeys, parse_keys
 
 MAX_DOCUMENT = 512 * 1024
 """Bytes in a JWKS document."""
@@ -57,22 +57,7 @@ class JwksStatus(msgspec.Struct, frozen=True):
     """Members of its key sets that could not be read, over all fetches."""
 
 
-class PublishedKeys(Protocol):
-    """Keys of one JWKS document, in the form that a verifier wants."""
-
-    @property
-    def digest(self) -> bytes:
-        """Changes exactly when a usable key does."""
-
-    @property
-    def skipped(self) -> Sequence[str]:
-        """Members that can not be read, and why."""
-
-    def __len__(self) -> int:
-        """Number of usable keys."""
-
-
-Keys = TypeVar("Keys", bound=PublishedKeys)
+Keys = TypeVar("Keys", bound=PublishedKeys[Any])
 
 
 class _IssuerKeys(Generic[Keys]):
@@ -103,7 +88,7 @@ class PublishedKeyCache(Generic[Keys]):
         self,
         issuers: Iterable[IssuerSettings],
         clock: EpochClock,
-        parse: Callable[[bytes, IssuerSettings], Keys],
+        parse: Callable[[bytes], Keys],
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
@@ -201,7 +186,7 @@ class PublishedKeyCache(Generic[Keys]):
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 document = await self._fetch_document(issuer_keys.settings)
-            keys = self._parse(document, issuer_keys.settings)
+            keys = self._parse(document)
         except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             issuer_keys.last_error = connection_error_text(error, with_text=True)[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
@@ -244,7 +229,7 @@ class JwksCache(PublishedKeyCache[KeySet]):
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
-        super().__init__(issuers, clock, lambda document, _: parse_keys(document), monotonic, ca_file)
+        super().__init__(issuers, clock, parse_keys, monotonic, ca_file)
 
 
 async def _read_bounded(response: httpx2.Response) -> bytes:

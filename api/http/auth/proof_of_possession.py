@@ -20,13 +20,7 @@ import jwt
 
 from ...settings.access_settings import ProofSettings
 from .client_certificates import ForwardedCertificates
-from .token_verification import (
-    InvalidToken,
-    TokenBinding,
-    base64url,
-    key_thumbprint,
-    usable_keys,
-)
+from .token_verification import InvalidToken, TokenBinding, base64url, key_thumbprint, usable_keys
 
 DPOP_TYPE: Final = "dpop+jwt"
 DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")

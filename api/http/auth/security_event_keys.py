@@ -13,26 +13,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import jwt
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from jwt.algorithms import RSAAlgorithm
 
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.extras import require_extra
 from trustwatch.ingest.timestamps import DAY_S
 
-from .token_verification import key_thumbprint
+from .set_verification import SET_TYPE, SetRefused
+from .token_verification import MAX_KEY_ID_LENGTH, key_thumbprint
+
+if TYPE_CHECKING:
+    from .set_encryption import DecryptionKey
 
 KEY_BITS: Final = 2048
 REREAD_EVERY_S: Final = 60.0
@@ -181,7 +181,6 @@ class SecretSealer:
         return self._key
 
 
-SET_TYPE: Final = "secevent+jwt"
 PUBLISHED_AHEAD_S: Final = DAY_S
 """A receiver that fetched the keys just before learns of a new one before it signs."""
 PUBLISHED_AFTER_S: Final = 7 * DAY_S
@@ -236,3 +235,92 @@ class SecurityEventKeys:
         keys, now = self._keys.current(), self._now_s()
         ready = [key for key in keys if key.made_s + PUBLISHED_AHEAD_S <= now]
         return ready[-1] if ready else keys[0]
+
+
+KEY_ALGORITHM: Final = "RSA-OAEP-256"
+"""The only `alg` of our keys (RFC 8725, section 3.1)."""
+CONTENT_ALGORITHMS: Final = ("A256GCM", "A192GCM", "A128GCM", "A256CBC-HS512", "A128CBC-HS256")
+ASK_AGAIN_S: Final = 1.0
+"""A key that is not known may have been made by another process: the folder is read again, so often at most."""
+
+
+class SetDecryption:
+    """Decrypts, and publishes the keys. It may be used from several threads. Raises ConfigError."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rotation_s: float,
+        now_s: Callable[[], float],
+        monotonic: Callable[[], float],
+        needed_by: str,
+    ) -> None:
+        require_extra("jwe", needed_by)
+        from . import set_encryption  # an extra of its own
+
+        self._library = set_encryption
+        self._imported: dict[str, DecryptionKey] = {}
+        self._keys = RotatedKeys(folder, "enc", rotation_s, PUBLISHED_AHEAD_S + PUBLISHED_AFTER_S, now_s, monotonic)
+
+    def jwks(self) -> bytes:
+        """The key that SETs are to be encrypted to, as a JWK set: the newest alone. Raises ConfigError."""
+        newest = self._keys.current()[-1]
+        return msgspec.json.encode({"keys": [{**newest.jwk, "alg": KEY_ALGORITHM, "use": "enc"}]})
+
+    def rotate(self) -> None:
+        """Make the next key where it is time, and remove those that nobody needs any more. Raises ConfigError."""
+        self._keys.rotate()
+
+    def decrypt(self, token: str) -> str:
+        """The signed SET in an encrypted one. Raises SetRefused, ConfigError."""
+        kid = _checked_kid(token)
+        for key in self._fitting(kid):
+            try:
+                return self._import(key).decrypt(token).decode("ascii")
+            except self._library.NotDecrypted:
+                continue
+            except UnicodeDecodeError:
+                raise SetRefused("invalid_request", "what is encrypted is no SET in compact form") from None
+        if kid is None:
+            raise SetRefused("invalid_key", "the SET is encrypted to no key of ours")
+        raise SetRefused("invalid_key", "the SET can not be decrypted with the key that it names")
+
+    def _import(self, key: RotatedKey) -> DecryptionKey:
+        imported = self._imported.get(key.kid)
+        if imported is None:
+            imported = self._library.DecryptionKey(key.key, KEY_ALGORITHM, CONTENT_ALGORITHMS)
+            self._imported[key.kid] = imported
+        return imported
+
+    def _fitting(self, kid: str | None) -> list[RotatedKey]:
+        """Keys that may be meant, the newest first. Raises SetRefused: there is none."""
+        for max_age_s in (float("inf"), ASK_AGAIN_S):
+            keys = [key for key in reversed(self._keys.current(max_age_s)) if kid in (None, key.kid)]
+            if keys:
+                return keys
+        raise SetRefused("invalid_key", "the SET is encrypted to a key that we do not publish: fetch our keys again")
+
+
+def _checked_kid(token: str) -> str | None:
+    """The key that a JWE names; None = it names none. Raises SetRefused: its header is not accepted."""
+    header = _read_header(token)
+    kid, cty = header.get("kid"), header.get("cty", "JWT")
+    if "crit" in header or "zip" in header:
+        raise SetRefused("invalid_request", "the encrypted SET uses compression or an extension (zip, crit)")
+    if header.get("alg") != KEY_ALGORITHM or header.get("enc") not in CONTENT_ALGORITHMS:
+        accepted = f"`alg` {KEY_ALGORITHM}, `enc` {', '.join(CONTENT_ALGORITHMS)}"
+        raise SetRefused("invalid_key", f"the encryption algorithm of the SET is not accepted: {accepted}")
+    if not isinstance(cty, str) or cty.lower().removeprefix("application/") not in ("jwt", "secevent+jwt"):
+        raise SetRefused("invalid_request", "the header `cty` of an encrypted SET is JWT")
+    if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID_LENGTH):
+        raise SetRefused("invalid_request", "the header `kid` of the SET is no key id")
+    return kid
+
+
+def _read_header(token: str) -> dict[str, Any]:
+    encoded = token.partition(".")[0]
+    try:
+        raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise SetRefused("invalid_request", "the body is no SET in compact form") from None

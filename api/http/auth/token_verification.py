@@ -15,9 +15,10 @@ import base64
 import hashlib
 import hmac
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import jwt
 import msgspec
@@ -113,66 +114,87 @@ class TokenClaims(msgspec.Struct, frozen=True):
     members: Mapping[str, Any] = NO_CLAIMS
 
 
-class KeySet:
-    """The usable public keys of one issuer at one time.
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, repr=False)
+class PublishedKeys(Generic[Key]):
+    """The usable keys of one JWK set.
 
     Attributes:
+        keys: in the order of the set.
         digest: changes exactly when a usable key does.
-        skipped: positions of members that can not be read, and why.
+        skipped: positions of members that cannot be read, and why.
     """
 
-    def __init__(self, keys: Mapping[tuple[str, str], jwt.PyJWK], digest: bytes, skipped: Sequence[str] = ()) -> None:
-        self._keys = dict(keys)
-        self.digest = digest
-        self.skipped = tuple(skipped)
+    keys: Sequence[Key]
+    digest: bytes
+    skipped: Sequence[str]
 
     def __len__(self) -> int:
-        return len({kid for kid, _ in self._keys})
+        return len(self.keys)
+
+    @classmethod
+    def read(cls, document: bytes, usable: Callable[[int, Any], Iterable[Key]]) -> Self:
+        """The keys of a JWKS document: those that *usable* makes of a member and its position.
+
+        A member that *usable* cannot read is skipped and reported, so that it does not affect the others. Raises
+        ValueError if the document is not a JWK set.
+        """
+        try:
+            members = msgspec.json.decode(document)["keys"]
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+            raise ValueError("is no JWK set") from None
+        if not isinstance(members, list) or len(members) > MAX_KEYS:
+            raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
+        keys: list[Key] = []
+        skipped: list[str] = []
+        for index, member in enumerate(members):
+            try:
+                keys += usable(index, member)
+            except Exception as error:  # a member of any type in any place: the libraries expect texts
+                skipped.append(f"#{index}: {type(error).__name__}")
+        return cls(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
+
+
+class VerificationKey(NamedTuple):
+    """A public key of an issuer, for one algorithm. `kid` is its position in the set if it has none."""
+
+    kid: str
+    alg: str
+    key: jwt.PyJWK
+
+
+class KeySet(PublishedKeys[VerificationKey]):
+    """The usable public keys of one issuer at one time."""
+
+    def __len__(self) -> int:
+        return len({key.kid for key in self.keys})
 
     def find(self, kid: str | None, alg: str) -> jwt.PyJWK | None:
-        """Key *kid* for *alg*; without a kid the only key that fits.
+        """Key *kid* for *alg*. Without a kid, the only key that fits.
 
-        Where several fit and the token names none, none is taken (RFC 7515 leaves it open): trying one after the other
+        If several fit and the token names none, none is used (RFC 7515 leaves it open): trying one after the other
         would let a withdrawn key's double pass, and cost an attacker's token as many verifications as there are keys.
         """
-        if kid is not None:
-            return self._keys.get((kid, alg))
-        fitting = [key for (_, key_alg), key in self._keys.items() if key_alg == alg]
-        return fitting[0] if len(fitting) == 1 else None
+        fitting: dict[str, jwt.PyJWK] = {}
+        for key in self.keys:
+            if key.alg == alg and kid in (None, key.kid):
+                fitting.setdefault(key.kid, key.key)
+        return fitting.popitem()[1] if len(fitting) == 1 else None
 
 
 def parse_keys(document: bytes) -> KeySet:
     """Keys of a JWKS document that may verify one of `SIGNATURE_ALGORITHMS`.
 
     Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members. A
-    member that can not be read is skipped, and said: it must not cost the others their place.
-
-    An answered set is the issuer's word, even when nothing in it is usable: then no token of it is accepted any more.
-    Raises ValueError.
+    set without a usable key is valid: then no token of the issuer is accepted any more. Raises ValueError.
     """
-    members = read_jwks_members(document)
-    keys: dict[tuple[str, str], jwt.PyJWK] = {}
-    skipped: list[str] = []
-    for index, member in enumerate(members):
-        try:
-            usable = usable_keys(member)
-        except Exception as error:  # a member of any type in any place: PyJWT and cryptography expect texts
-            skipped.append(f"#{index}: {type(error).__name__}")
-            continue
-        for alg, key in usable:
-            keys.setdefault((member.get("kid", f"#{index}"), alg), key)
-    return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
 
+    def usable(index: int, member: Any) -> list[VerificationKey]:
+        return [VerificationKey(member.get("kid", f"#{index}"), alg, key) for alg, key in usable_keys(member)]
 
-def read_jwks_members(document: bytes) -> list[Any]:
-    """Members of a JWKS document, of whatever type they are. Raises ValueError: it is none."""
-    try:
-        members = msgspec.json.decode(document)["keys"]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
-        raise ValueError("is no JWK set") from None
-    if not isinstance(members, list) or len(members) > MAX_KEYS:
-        raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
-    return members
+    return KeySet.read(document, usable)
 
 
 def usable_keys(member: Any, algorithms: Sequence[str] = SIGNATURE_ALGORITHMS) -> list[tuple[str, jwt.PyJWK]]:

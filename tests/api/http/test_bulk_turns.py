@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch.api.http.store_executor import (
-    AT_ONCE,
-    MAX_TENANT_BYTES,
-    MAX_TENANT_PIECES,
-    BulkTurns,
-    TooMuchBulkWork,
-)
+from trustwatch.api.http.store_executor import AT_ONCE, MAX_TENANT_BYTES, MAX_TENANT_PIECES, BulkTurns, TooMuchBulkWork
 
 
 def test_one_piece_of_a_tenant_and_few_in_all_are_worked_on() -> None:
