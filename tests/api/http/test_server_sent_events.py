@@ -19,7 +19,6 @@ from trustwatch.api.http.responses import encode_comment, encode_event, encode_r
     ],
 )
 def test_an_event_on_the_wire(name: str, data: str, event_id: str | None, wire: bytes) -> None:
-    """Name, data line by line, and the id before both."""
     assert encode_event(name, data, event_id) == wire
 
 

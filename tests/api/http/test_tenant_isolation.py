@@ -212,7 +212,6 @@ def test_the_document_has_no_route_that_is_not_walked(service: Any) -> None:
 
 
 def test_nothing_but_the_public_paths_answers_without_a_token(service: Any) -> None:
-    """Every other route says 401, with whatever body."""
     for route in [*ROUTES, *(Route("GET", path) for path in STREAMS)]:
         call = call_of(route, ACME, BODIES)
         assert service.client.request(call.method, call.path, json=call.body).status_code == 401, route

@@ -94,7 +94,6 @@ def test_what_is_lenient(process: Process) -> None:
 
 
 def test_what_is_no_jwe(process: Process) -> None:
-    """Nothing of a hostile text gets further than its refusal."""
     ours = process.published()
     token = encrypt(ours)
     direct = base64.urlsafe_b64encode(b'{"alg":"dir","enc":"A128GCM"}').rstrip(b"=").decode()
@@ -166,7 +165,6 @@ def test_rotation_overlaps(process: Process) -> None:
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is made, not when the first SET comes."""
     monkeypatch.setattr(extras, "_is_installed", lambda module: module != "joserfc")
     with pytest.raises(ConfigError, match=r"a setting asks, but joserfc is not installed: .*\.\[jwe\]"):
         Process(tmp_path)
