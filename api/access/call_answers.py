@@ -1,4 +1,4 @@
-"""`POST /v1/agents/{agent_id}/calls/evaluate`: reads a question about a call, finds its agent, answers as JSON.
+"""`POST /v1/agents/{agent_id}/calls/evaluate`: reads a request about a call, finds its agent, and answers as JSON.
 
 `FastCallRoute` answers in front of FastAPI, which declares the route too, so that OpenAPI has it.
 """
@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CallAnswers:
-    """Answers questions of callers about calls of their agents."""
+    """Answers requests about calls of agents."""
 
     def __init__(self, runtime: Runtime, evaluator: CallEvaluator) -> None:
         self._runtime = runtime
@@ -42,7 +42,7 @@ class CallAnswers:
     async def answer(
         self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, body: bytes
     ) -> bytes:
-        """The answer as JSON. Waits for the store only where the agent has an approval for one use that it needs.
+        """The answer as JSON. Waits for the store only if the agent needs an approval for one use.
 
         Raises TenantNotAllowed, ProblemError.
         """
@@ -54,7 +54,7 @@ class CallAnswers:
             tenant = tenant if tenant is not None else caller.binding.default_tenant
             issuer = issuer if issuer is not None else caller.binding.default_issuer
         ancestors = tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id)
-        # Who may not speak for an agent asks no person in its name: it would use up the agent's own approvals.
+        # A caller that may not act for an agent cannot request approvals for it: they would use up the agent's own.
         approvable = caller.binding.may_speak_for(tenant, issuer, agent_id)
         # An agent that could name its own scopes would choose its own boundary.
         held = tuple(call.scopes.granted or ()) if call.scopes is not None and caller.binding.source.trusted else ()
@@ -114,7 +114,7 @@ def read_call_question(body: bytes) -> CallQuestion:
 
 
 def unreadable_call(reason: str) -> ProblemError:
-    """422 for a body that is no question about a call."""
+    """422 for a body that is not a request about a call."""
     message, at_path, path = reason.rpartition(" - at `")
     errors: list[dict[str, Any]] = [{"path": path.removesuffix("`") if at_path else "$", "reason": message or reason}]
     members = {"errors": errors}

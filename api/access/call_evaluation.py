@@ -1,8 +1,8 @@
-"""Verdicts on calls before they are made: allow, step up, deny; from memory, and nothing is learned by asking.
+"""Verdicts on calls before they are made (allow, step up, deny), from memory. Nothing is learned from requests.
 
-The level decides first, as for tokens. Where it lets the call pass, the model says whether this call is odd enough for
-a person to look at it. A person's yes holds for the very call: its action, resource and the hashes of its arguments.
-Where a new access path alone is why, the person may trust it with the call: else every call by it would wait.
+The level decides first, as for tokens. If it allows the call, the model decides whether the call is anomalous enough
+to need a person. An approval holds for this exact call: its action, resource and the hashes of its arguments. If a new
+access path is the only reason, the person may trust it too; otherwise every call by it would wait.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ _log = structlog.get_logger(__name__)
 
 
 class LiveCallScorer:
-    """Holds the scorer of the model in force. While it can not be had, calls are judged by the level alone.
+    """Holds the scorer of the active model. While it is unavailable, only the level decides.
 
     Attributes:
-        scorer: None = there is none.
-        missing_because: why; "" = there is one.
+        scorer: None if it is unavailable.
+        missing_because: why it is unavailable.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class LiveCallScorer:
         self._tried = version
 
     async def follow(self, version: Callable[[], str], stop: asyncio.Event) -> None:
-        """Use the version that *version* names, until *stop*. A model that is put back is found."""
+        """Use the version that *version* returns, until *stop*. A restored model is found."""
         while not stop.is_set():
             await asyncio.to_thread(self.use_version, version())
             with contextlib.suppress(TimeoutError):
@@ -129,7 +129,7 @@ def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
 
 
 BY_MODEL, BY_LEVEL = "model", "level"
-FAILED = "the model could not be asked for a fault of ours"
+FAILED = "the model could not be used because of an internal error"
 
 CallType = Literal["api.call", "tool.call", "a2a.message"]
 CallDecision = Literal["allow", "step_up", "deny"]
@@ -178,14 +178,14 @@ class CallEvaluation(NamedTuple):
     """Answer about one call.
 
     Attributes:
-        decision: what the policy says of the call, whatever the mode.
-        allow: what whoever asks is to do; always true in shadow mode.
+        decision: that of the policy, regardless of the mode.
+        allow: whether to make the call; always true in shadow mode.
         reason: code, see `VERDICT_REASONS`.
-        by_level: verdict of the level alone.
-        score: of the model; None where the level decided, or the model could not be asked.
+        by_level: verdict of the level.
+        score: of the model; None if the level decided, or the model is unavailable.
         basis: `model`, or `level`.
-        detail: why the verdict rests on the level alone; "" = it does not, or that was enough.
-        approval_id: the approval that waits for a person; "" = none does.
+        detail: why only the level decided, if the model should have.
+        approval_id: the pending approval, if any.
         call: keyed digest of the call.
         outside: no capability that the agent declares covers the action.
     """
@@ -203,7 +203,7 @@ class CallEvaluation(NamedTuple):
 
     @property
     def would_allow(self) -> bool:
-        """True if nothing stands against the call, whatever the mode."""
+        """True if the policy allows the call, regardless of the mode."""
         return self.decision == "allow"
 
     @property
@@ -213,7 +213,7 @@ class CallEvaluation(NamedTuple):
 
 
 class _JudgedCall(NamedTuple):
-    """Members of a `CallEvaluation`. `asked` is the call as the model was asked about it; None = it was not."""
+    """Members of a `CallEvaluation`. `asked` is the event that was scored, if any."""
 
     by_level: Verdict
     decision: CallDecision
@@ -228,7 +228,7 @@ class _JudgedCall(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class CallEvaluator:
-    """Judges calls, counts what it judged, and asks persons. For one event loop.
+    """Judges and counts calls, and requests approvals. For one event loop.
 
     Attributes:
         counts: verdicts by (way, effect, decision, basis).
@@ -312,7 +312,7 @@ class CallEvaluator:
         return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path.encoded())
 
     def _new_path(self, asked: NativeEvent) -> AccessPath | None:
-        """Access path of an unusual call, where that alone makes it wait for a person."""
+        """Access path of an unusual call, if it is the only reason to wait for a person."""
         path = AccessPath.of_event(asked)
         if not path.is_told:
             return None
@@ -375,7 +375,7 @@ class CallEvaluator:
 
 
 def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
-    """Access paths that were announced of an agent; none while it is under suspicion, or may be without our knowing."""
+    """Announced access paths of an agent; none while it is suspicious, or its risk may be out of date."""
     if context.entry is None or by_level.stale:
         return NO_PATHS
     if max(by_level.level, context.entry.summary.level) >= RiskLevel.MEDIUM:
@@ -384,7 +384,7 @@ def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
 
 
 def _unkeyed_digest(bound: bytes) -> str:
-    """Digest under which approvals lie that persons gave before digests were keyed; none is stored any more."""
+    """Digest of approvals from before digests were keyed. No new ones are stored."""
     return hashlib.sha256(bound).hexdigest()[:CALL_DIGEST_DIGITS]
 
 
@@ -400,7 +400,7 @@ def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) ->
 
 
 def _request_text(call: CallQuestion, reason: str, score: CallScore | None, new_path: AccessPath | None) -> str:
-    """Words for the person who is asked. Neither targets nor arguments nor others: no erasure looks for names here."""
+    """Text for the person who decides. No targets, arguments or other names: erasures do not search here."""
     codes = () if score is None else dict.fromkeys(model_reason.code for model_reason in score.reasons)
     why = f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
     return why if new_path is None else f"{why}; its access path is new: {new_path.describe()}"

@@ -1,4 +1,4 @@
-"""The policy decision point that hooks and gateways ask."""
+"""The policy decision point of hooks and gateways, and the agents that an AuthZEN evaluation is about."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ OWN_DENIAL_ERROR = "revoked_by_trustwatch"
 
 
 class AccessDecision(NamedTuple):
-    """A verdict with what it stands on. `approval_id` is the approval that waits for a person; "" = none does."""
+    """A verdict with its context. `approval_id` is the pending approval, or ""."""
 
     verdict: Verdict
     context: DecisionContext
     approval_id: str
 
     def risk_claims(self) -> dict[str, Any]:
-        """Claims of risk for a token's resource servers, where the product lets a hook write claims."""
+        """Claims of risk for a token's resource servers, if the product lets a hook write claims."""
         return {LEVEL_CLAIM: self.verdict.level.label, "policy_version": self.verdict.policy_version}
 
 
 def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[str, Any]:
-    """Members of a log line about a refusal: whose agent, at which level, why. Neither principal nor scopes."""
+    """Members of a log line about a refusal: the agent, its level and the reason, without principal or scopes."""
     return {
         "tenant": question.tenant,
         "issuer": question.issuer,
@@ -94,7 +94,7 @@ class PolicyDecisionPoint:
         return self.approval_workflow.active_interventions.any_for_one_use
 
     def _request_approval(self, question: AccessRequest, verdict: Verdict, via: str) -> str:
-        """Ask a person for the scopes that a verdict holds; "" where nobody is asked."""
+        """Request approval of the scopes that a verdict holds; "" if no person is asked."""
         scopes = without_call_scopes(verdict.held_scopes)
         if verdict.held_scopes and not scopes:
             return ""
@@ -139,8 +139,8 @@ class PolicyDecisionPoint:
     ) -> None:
         """Make an audit event of a question and its answer.
 
-        What we decide ourselves stands in `attributes`, which no feature reads: a life that we shorten, and give back
-        on recovery, would otherwise look like a change of the agent's habits.
+        Our own decision is in `attributes`, which no feature reads. Otherwise a lifetime that we shorten and restore
+        would look like a change of the agent's behavior.
         """
         verdict = decided.verdict
         event: dict[str, Any] = {
@@ -165,7 +165,7 @@ class PolicyDecisionPoint:
             granted = () if not verdict.allow else question.scopes if verdict.scopes is None else verdict.scopes
             event["scopes"] = {"requested": list(question.scopes), "granted": list(granted)}
             if verdict.allow and len(granted) < len(question.scopes):
-                # Not granted by us is not asked too much: else its risk would feed itself.
+                # Scopes that we withhold do not count as excessive: otherwise risk would increase itself.
                 event["scopes"] = {"requested": list(question.scopes)}
                 event["attributes"]["granted"] = " ".join(granted)
         if question.ancestors:
@@ -187,8 +187,8 @@ MAX_ACTORS = 32
 
 
 class ClientInducedFailure(TrustwatchError):
-    """A client may have brought it about, so it never lets a request pass: denied where policy is enforced, whatever
-    `on_failure` says."""
+    """A failure that a client may have caused. Such a request never passes where policy is enforced, regardless of
+    `on_failure`."""
 
     code = "by_client"
 
@@ -205,7 +205,7 @@ def text_or_empty(value: Any) -> str:
 
 
 def check_name_length(name: str) -> str:
-    """*name* itself. Raises RequestLimitExceeded where no event could hold it."""
+    """*name*. Raises RequestLimitExceeded if it is too long for an event."""
     if len(name) > MAX_ID_LENGTH:
         raise RequestLimitExceeded(f"a name has more than {MAX_ID_LENGTH} characters")
     return name
@@ -231,7 +231,7 @@ NO_AGENT = (
 )
 
 TOOL_CALL = "tools/call"
-"""Method of MCP whose judged action is the tool; every other method is an action of its own name."""
+"""Method of MCP whose judged action is the tool; any other method is the action itself."""
 
 
 class JudgedAgent(NamedTuple):

@@ -32,13 +32,13 @@ from .routes import actuations_router, router
 from .service import ContainmentService
 
 PROVEN: Final = "trustwatch.proven"
-"""Member of the scope of a request whose proof was taken: several parts of the service ask who called."""
+"""Member of the scope of a request whose proof was accepted: several parts of the service authenticate it."""
 
 ReportProof = Callable[[AuthenticatedCaller, ProofRefused], None]
 
 
 class CallerProofs:
-    """Checks what bound tokens of callers come with."""
+    """Checks the proofs of bound tokens of callers."""
 
     def __init__(self, proofs: ProofVerifier, listen: ListenSettings, report: ReportProof) -> None:
         self._proofs = proofs
@@ -67,7 +67,7 @@ class CallerProofs:
         scope[PROVEN] = presented.token
 
     def _url(self, scope: MutableMapping[str, Any]) -> str:
-        """URL of a request, as its client called it; "" = it names another service."""
+        """URL of a request as its client called it; "" if it names another service."""
         path: str = scope["raw_path"].decode("latin-1")
         if self._public_url is not None:
             return self._public_url + path
@@ -125,7 +125,7 @@ def _make_certificate_callers(runtime: Runtime) -> CallerWithoutToken[Authentica
 
 
 def _report_caller(reports: ProofReports, caller: AuthenticatedCaller, refused: ProofRefused) -> None:
-    """Tell of a caller's failed proof: it says something of an agent where the caller is one, of one tenant."""
+    """Report a caller's failed proof, which is evidence about an agent if the caller is one."""
     tenant = caller.binding.default_tenant or ""
     issuer = caller.binding.default_issuer or caller.issuer
     reports.report("api", tenant, issuer, caller.client_id or caller.subject, refused)

@@ -35,7 +35,7 @@ from ..http.wire import Wire
 
 
 class ActSearch(NamedTuple):
-    """Filters as a request says them; "" and 0 = all."""
+    """Filters of a request; "" and 0 for all."""
 
     by: str = ""
     kind: str = ""
@@ -46,7 +46,7 @@ class ActSearch(NamedTuple):
 
 
 class ActService:
-    """Acts of people that a caller may see: those about its tenants, and about the deployment where it has them all.
+    """Acts of people that a caller may see: those about its tenants, and about the deployment if it has all tenants.
 
     For one event loop.
     """
@@ -75,7 +75,7 @@ class ActService:
 
 
 def _kind_of(word: str) -> ActKind | None:
-    """Raises ProblemError (422) where there is no such kind."""
+    """Raises ProblemError (422) for an unknown kind."""
     if not word:
         return None
     for kind in ACT_KINDS:
@@ -85,10 +85,12 @@ def _kind_of(word: str) -> ActKind | None:
 
 
 class ActOut(Wire, of=Act):
-    """One thing that a person did."""
+    """An act of a person."""
 
-    agent_id: str | None = Field(description="null = it is about no single agent", examples=["agent-ledger"])
-    issuer: str | None = Field(description="of the agent", examples=["https://as.example"])
+    agent_id: str | None = Field(
+        description="agent that the act is about; null if it is not about a single agent", examples=["agent-ledger"]
+    )
+    issuer: str | None = Field(description="issuer of the agent", examples=["https://as.example"])
 
 
 def act_out(act: Act) -> ActOut:
@@ -102,23 +104,27 @@ router = APIRouter(tags=["acts"], responses=COMMON_PROBLEMS)
 ActServiceDep = Annotated[ActService, Depends(provided(ActService))]
 
 
-@router.get("/v1/acts", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List what people did")
+@router.get("/v1/acts", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List acts of people")
 async def list_acts(
     caller: AdministratorDep,
     acts: ActServiceDep,
-    by: Annotated[str | None, Query(max_length=2048, description="who did it, in full")] = None,
-    kind: Annotated[ActKind | None, Query(description="only those of that kind")] = None,
+    by: Annotated[
+        str | None, Query(max_length=2048, description="Only acts of this person or client. The full name is required.")
+    ] = None,
+    kind: Annotated[ActKind | None, Query(description="Only those of this kind.")] = None,
     agent_id: AgentParam = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
-    since: Annotated[datetime | None, Query(description="at this time or later; UTC where it says no zone")] = None,
-    until: Annotated[datetime | None, Query(description="before this time; UTC where it says no zone")] = None,
+    since: Annotated[
+        datetime | None, Query(description="At this time or later. UTC unless the time has a zone.")
+    ] = None,
+    until: Annotated[datetime | None, Query(description="Before this time. UTC unless the time has a zone.")] = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[ActOut]:
-    """Acts of people, with when and why, newest first; a page may be empty and have a next one. Scope `trust.admin`.
+    """Newest first, with time and reason. A page may be empty and have a next one.
 
-    Acts about the deployment, as those about models, are shown to callers of all tenants.
+    Acts about the deployment, such as those about models, are shown only to callers of all tenants.
     """
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     times = _milliseconds("since", since), _milliseconds("until", until)
@@ -127,7 +133,7 @@ async def list_acts(
 
 
 def _milliseconds(name: str, at: datetime | None) -> int:
-    """UTC milliseconds of a time; 0 = none was given. Raises ProblemError (422)."""
+    """UTC milliseconds of a time; 0 for none. Raises ProblemError (422)."""
     if at is None:
         return 0
     try:

@@ -1,4 +1,4 @@
-"""Agents: their risk, lists, baseline and recent events, and the release by which a person vouches for one."""
+"""Agents: their risk, lists, baseline and recent events, and releases."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .recent_events import AgentEventHistory, DecisionMoment, event_locations, l
 from .risk_answer_cache import RiskAnswerCache
 
 _FIRST = (layout.Q_PACE_15M, layout.Q_PACE_4H, layout.Q_GAP, layout.Q_SESSION)
-"""Quantities that say most of what an agent is like; the others follow in their order."""
+"""The most telling quantities. The others follow in their order."""
 
 DISTINCT_COUNT_LABELS = {kind: item.profile for kind, item in sorted(ITEMS.items()) if item.profile}
 QUANTITY_LABELS = {
@@ -49,45 +49,45 @@ QUANTITY_LABELS = {
 }
 
 _ADVICE = "where only your own programs write that source, a mapping can say so (reference/sources.md)"
-"""The way to have events that no token vouches for learned."""
+"""How unattested events can be learned."""
 
 
 class UsualRange(NamedTuple):
-    """A quantity: its mean and the band of one standard deviation."""
+    """A figure with its mean and one standard deviation."""
 
-    name: Annotated[str, member("the figure", "time between events")]
-    unit: Annotated[str, member("its unit; empty if it has none", "s")]
-    mean: Annotated[float, member("its mean", 20.0)]
+    name: Annotated[str, member("name of the figure", "time between events")]
+    unit: Annotated[str, member("unit, if any", "s")]
+    mean: Annotated[float, member("mean", 20.0)]
     low: Annotated[float, member("one standard deviation below the mean", 12.0)]
     high: Annotated[float, member("one standard deviation above the mean", 33.0)]
 
 
 class DistinctCount(NamedTuple):
-    """Different names of a kind that an agent has learned; *complete* is false where there may be more."""
+    """The number of different names of a kind that an agent has learned."""
 
     name: Annotated[str, member("kind of name", "destinations")]
-    number: Annotated[int, member("different ones that are known", 12)]
-    complete: Annotated[bool, member("false: there may be more than are counted")]
+    number: Annotated[int, member("number of different names that are known", 12)]
+    complete: Annotated[bool, member("false if there may be more than are counted")]
 
 
 class BaselineProfile(NamedTuple):
-    """Usual behaviour of an agent, read from its state; *notes* say in sentences what is not judged or learned."""
+    """Usual behaviour of an agent, read from its state; *notes* state what is not judged or learned."""
 
     learned: Annotated[
         int,
         member(
-            "events that were learned, with those of the model's history; null: nothing is stored yet, or another "
-            "version of Trustwatch wrote it",
+            "events that were learned, including the model's history; null if nothing is stored, or "
+            "another version of Trustwatch wrote it",
             4210,
         ),
     ]
-    distinct_counts: Annotated[list[DistinctCount], member("kinds of names of which the agent has learned some")]
-    usual: Annotated[list[UsualRange], member("figures that the agent has shown")]
+    distinct_counts: Annotated[list[DistinctCount], member("kinds of names that the agent has learned")]
+    usual: Annotated[list[UsualRange], member("usual values of the agent's figures")]
     notes: Annotated[list[str], member("what is not judged or learned of it, and why", ["order is not judged"])]
 
 
 def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
-    """The profile in a stored row; None where there is none, or it is of another layout."""
+    """The profile in a stored row; None if there is none, or it has another layout."""
     if row is None or not row.features:
         return None
     state = read_state_rows([row.features])
@@ -135,7 +135,7 @@ ANSWERS_PER_TURN = 100
 """Questions answered in one go; then other requests get their turn."""
 
 SEARCH_PAGE_SIZE = 500
-"""Agents that are read in one go where a text is looked for: most of them are not shown."""
+"""Agents that are read at once for a text search, of which most are not shown."""
 
 
 class AgentFilters(NamedTuple):
@@ -153,7 +153,7 @@ class AgentFilters(NamedTuple):
 
 
 class ReleasedAgent(NamedTuple):
-    """An agent that a person vouched for, and who did."""
+    """A released agent, and who released it."""
 
     name: AgentName
     by: Annotated[str, member("who released it", "analyst")]
@@ -240,7 +240,7 @@ class AgentService:
         return ReleasedAgent(name, by)
 
     async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:
-        """The behaviour that is usual for an agent; None = none is stored yet, or it is of another layout."""
+        """The usual behavior of an agent; None if none is stored, or it has another layout."""
         row: AgentRow | None = await self._executor(
             self._runtime.store.agents.get, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
         )
@@ -256,7 +256,7 @@ class AgentService:
         try:
             return await self._executor(load_event_history, locations, name, moment, erasures)
         except OSError as error:
-            raise Unavailable(f"the event log can not be read: {error}") from None
+            raise Unavailable(f"the event log cannot be read: {error}") from None
 
 
 def _contains_text(text: str, agent: AgentSummary) -> bool:

@@ -33,12 +33,14 @@ DeliveryStatus = Literal["pending", "delivered", "failed", "suppressed", "dead"]
 
 
 class DeliveryOut(Wire, of=Delivery, rename={"group": "reason"}):
-    """Delivery of one alert to one target. `why` says why it was not delivered."""
+    """The delivery of one alert to one target."""
 
     status: DeliveryStatus
     type: str = Field(description="type of the alert", examples=["io.trustwatch.risk.changed.v1"])
     subject: str = Field(description="what the alert is about", examples=["agent-payment-processor-v2.1"])
-    next_attempt_at: str | None = Field(description="when it is tried again; null = never", examples=[TIME_EXAMPLE])
+    next_attempt_at: str | None = Field(
+        description="time of the next attempt, if there is one", examples=[TIME_EXAMPLE]
+    )
     last_error: str | None = Field(description="why the last attempt failed", examples=["the receiver answered 503"])
     why: str | None = Field(description="why it was not delivered", examples=["the receiver answered 503"])
 
@@ -49,12 +51,12 @@ class AlertTestIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     target: str | None = Field(
-        None, max_length=2048, description="its name in the settings; null is all", examples=["soc"]
+        None, max_length=2048, description="name of the target in the settings; null for all targets", examples=["soc"]
     )
 
 
 class SentAlertTestOut(Wire, of=OutboxRow, only=("key", "target")):
-    """A test alert that is on its way; `key` is that of its delivery."""
+    """A test alert that is being delivered."""
 
     key: str = Field(description="key of the delivery, the same at every attempt")
     target: str = Field(description="name of the receiver in the settings", examples=["soc"])
@@ -63,7 +65,7 @@ class SentAlertTestOut(Wire, of=OutboxRow, only=("key", "target")):
 class AlertTestsOut(BaseModel):
     """Test alerts that are on their way, one per target."""
 
-    items: list[SentAlertTestOut] = Field(description="one per target")
+    items: list[SentAlertTestOut] = Field(description="one test alert for each target")
 
 
 class _CloudEventHead(msgspec.Struct):
@@ -76,7 +78,7 @@ class _CloudEventHead(msgspec.Struct):
 def _cloud_event_head(payload: bytes) -> _CloudEventHead:
     try:
         return msgspec.json.decode(payload, type=_CloudEventHead)
-    except msgspec.MsgspecError:  # none of our alerts: how it fares is shown all the same
+    except msgspec.MsgspecError:  # not an alert of ours: its state is shown anyway
         return _CloudEventHead()
 
 
@@ -99,12 +101,12 @@ router = APIRouter(tags=["alerts"], responses=COMMON_PROBLEMS)
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 
 
-@router.get("/v1/deliveries", responses=AMBIGUOUS_AGENT_RESPONSES, summary="How alerts fare")
+@router.get("/v1/deliveries", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List deliveries of alerts")
 async def list_deliveries(
     caller: AdministratorDep,
     alerts: AlertServiceDep,
     tenant: TenantParam = None,
-    status: Annotated[DeliveryStatus | None, Query(description="only those of that status")] = None,
+    status: Annotated[DeliveryStatus | None, Query(description="Only those with this status.")] = None,
     target: Annotated[str | None, Query(max_length=2048, description="name of the target")] = None,
     agent_id: Annotated[str | None, Query(max_length=2048, description="alerts about this agent")] = None,
     issuer: IssuerParam = None,
@@ -112,7 +114,7 @@ async def list_deliveries(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[DeliveryOut]:
-    """Deliveries to configured targets, newest first. Scope `trust.admin`."""
+    """Deliveries to configured targets, newest first."""
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     page = await alerts.list(caller, DeliveryFilters(tenant, status, target, agent, key), limit, cursor)
     return PageOut(items=[delivery_out(delivery) for delivery in page.items], next_cursor=page.next_cursor)
@@ -121,13 +123,13 @@ async def list_deliveries(
 @router.post(
     "/v1/alerts/test",
     status_code=202,
-    responses=problem_responses({404: "no such target, or none at all"}),
+    responses=problem_responses({404: "The target does not exist, or no target is configured."}),
     summary="Send a test alert",
 )
 async def send_test_alert(caller: AdministratorDep, alerts: AlertServiceDep, test: AlertTestIn) -> AlertTestsOut:
-    """A clearly marked test alert to one target, or to all, on the way that every alert takes. Scope `trust.admin`.
+    """Sends a test alert, marked as such, to one target or to all, in the same way as any alert.
 
-    `GET /v1/deliveries?key=…` says how it fares. The administrators of the caller's (first) tenant see it.
+    `GET /v1/deliveries?key=…` returns its status. It is visible to administrators of the caller's (first) tenant.
     """
     rows = await alerts.send_test(caller, test.target)
     return AlertTestsOut(items=[SentAlertTestOut.of(row) for row in rows])

@@ -27,7 +27,7 @@ class CaseAgentOut(
 
 
 class CaseEntryOut(Wire, of=CaseEntry):
-    """One thing that was done to a case."""
+    """An entry in the history of a case."""
 
     detail: dict[str, Any]
 
@@ -46,20 +46,20 @@ CASE_NAMES: Final = {
 
 
 class CaseOut(Wire, of=CaseReport, rename=CASE_NAMES):
-    """A case with all that is kept of it."""
+    """A case with everything that is stored about it."""
 
     entries_before: int
 
 
 class TimelineItemOut(Wire, of=TimelineItem):
-    """One thing that happened in a case."""
+    """An item of a case's timeline."""
 
 
 class TimelineOut(Wire):
-    """The story of a case."""
+    """The timeline of a case."""
 
     case_id: CaseId
-    items: list[TimelineItemOut] = Field(description="oldest first")
+    items: list[TimelineItemOut] = Field(description="items, oldest first")
 
 
 def case_out(report: CaseReport) -> CaseOut:

@@ -1,4 +1,4 @@
-"""Decisions: lists and look-ups, what a decision set off, and changes of level as they happen."""
+"""Decisions: lists, look-ups, consequences, and changes of level as they happen."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MAX_STREAMS_PER_CALLER = 20
 """Streams of decisions that one caller may have open: each takes a connection."""
 
 STREAM_RETRY_S = "5"
-"""Seconds after which a caller with too many streams may try again, as a header says it."""
+"""Seconds after which a caller with too many streams may try again, as a header value."""
 
 LONGEST_PENDING_MS = 600_000
 """A decision that is older and not in the store was removed from it."""
@@ -52,9 +52,9 @@ MAX_EARLIER_DECISIONS = 100
 
 
 class DecisionFilters(NamedTuple):
-    """Filters of a list; None and "" = all. *level* is the word of the least one, *change* is `up` or `down`.
+    """Filters of a list; None and "" for all. *level* is the lowest one, *change* is `up` or `down`.
 
-    *since_ms* and *until_ms* bound when it was decided, 0 = no bound. *indicator* is what the risk came with (a
+    *since_ms* and *until_ms* bound when it was decided, 0 for no bound. *indicator* is that of the risk (a
     network, an address, a key, ...), or the id of the event.
     """
 
@@ -98,7 +98,7 @@ class SubscriptionEnded(Exception):
 
 
 class LevelChangeSubscription:
-    """Changes of level from now on, of some tenants alone. A context manager, for one event loop."""
+    """Changes of level from now on, of some tenants. A context manager, for one event loop."""
 
     def __init__(self, status: PipelineStatus, tenants: Collection[str] | None) -> None:
         self._status = status
@@ -116,7 +116,7 @@ class LevelChangeSubscription:
             self._status.unsubscribe(self._queue)
 
     async def next_change(self, wait_s: float) -> LevelChange | None:
-        """The next change; None where none came in *wait_s* seconds. Raises SubscriptionEnded."""
+        """The next change; None if none came in *wait_s* seconds. Raises SubscriptionEnded."""
         queue = self._entered_queue()
         try:
             async with asyncio.timeout(wait_s):
@@ -143,7 +143,7 @@ class LevelChangeSubscription:
         return changes
 
     def _entered_queue(self) -> LevelChangeQueue:
-        assert self._queue is not None  # changes are heard inside the `with` block alone
+        assert self._queue is not None  # only inside the `with` block
         return self._queue
 
     def _is_visible(self, change: LevelChange) -> bool:
@@ -194,14 +194,14 @@ class DecisionService:
         return decision
 
     def _is_pending(self, decision_id: str, tenants: Collection[str] | None) -> bool:
-        """Tell whether a decision was told of in answers a short while ago: they do not wait for the store."""
+        """Return whether recent answers name the decision: they do not wait for the store."""
         decided_ms, tenant = record_time_ms(decision_id), self._runtime.risk_view.tenant_of_recent_decision(decision_id)
         if tenant is None or decided_ms is None or decided_ms < self._runtime.now_ms() - LONGEST_PENDING_MS:
             return False
         return tenants is None or tenant in tenants
 
     async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
-        """Everything beside *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
+        """What followed from *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
         return await self._executor(
             load_consequences,
             self._runtime.store,
@@ -227,7 +227,7 @@ class DecisionService:
         return await self._executor(get_many, ids[:MAX_DECISIONS_LOOKED_UP], visible_tenants(caller, None))
 
     def subscribe(self, caller: AuthenticatedCaller, tenant: str | None = None) -> LevelChangeSubscription:
-        """Changes of level from now on. Whoever watches ends it with the caller's token or session.
+        """Changes of level from now on. It must end with the caller's token or session.
 
         Raises TenantNotAllowed, see `visible_tenants`.
         """
@@ -235,7 +235,7 @@ class DecisionService:
 
     @contextmanager
     def counted_stream(self, caller: AuthenticatedCaller) -> Iterator[None]:
-        """Count one more stream of *caller* while this lasts. Raises ProblemError (429) where it has too many."""
+        """Count one more stream of *caller* while this lasts. Raises ProblemError (429) if it has too many."""
         who, most = (caller.issuer, caller.client_id, caller.subject), MAX_STREAMS_PER_CALLER
         if self._open_streams[who] >= most:
             detail = f"this caller has {most} streams open already, as many as it may; close one first"
@@ -256,7 +256,7 @@ class DecisionService:
 
 
 def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
-    """True if a list shows *decision*; words that are no levels and no changes narrow nothing."""
+    """True if a list shows *decision*; unknown levels and changes do not filter."""
     wanted = filters.indicator
     if wanted and wanted != decision.event_id and all(one.value != wanted for one in decision.indicators):
         return False
@@ -333,7 +333,7 @@ _UNITS_MS = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 
 class TimeRange(NamedTuple):
-    """From `since_ms` on, before `until_ms`, UTC milliseconds; 0 = no bound."""
+    """From `since_ms` on, before `until_ms`, UTC milliseconds; 0 for no bound."""
 
     since_ms: int = 0
     until_ms: int = 0

@@ -81,20 +81,20 @@ async def list_decisions(
     issuer: IssuerParam = None,
     indicator: Annotated[
         str,
-        Query(max_length=2048, description="network, address, software, key, … it came with, or the id of its event"),
+        Query(max_length=2048, description="Only decisions with this network, address, software, key, …, or event ID."),
     ] = "",
     level: Annotated[
-        Literal["medium", "high", "critical"] | None, Query(description="from or to at least this level")
+        Literal["medium", "high", "critical"] | None, Query(description="Only changes from or to at least this level.")
     ] = None,
-    since: Annotated[str, Query(max_length=64, description="`24h`, `7d`, or a UTC time")] = "",
-    until: Annotated[str, Query(max_length=64, description="as `since`")] = "",
+    since: Annotated[str, Query(max_length=64, description="Start of the range: `24h`, `7d`, or a UTC time.")] = "",
+    until: Annotated[str, Query(max_length=64, description="End of the range, in the same form as `since`.")] = "",
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[DecisionOut] | Response:
-    """Changes of level, newest first; of one agent, where `agent_id` is given.
+    """Changes of level, newest first. With `agent_id`, only those of one agent.
 
-    With `indicator` or `level`, a page may have fewer decisions than there are, or none: go on while there is a
-    `next_cursor`. Signed with `Accept: application/jwt`. Scope `trust.score:read`.
+    With `indicator` or `level`, a page may be short or empty. Continue while there is a `next_cursor`. The answer is
+    signed with `Accept: application/jwt`.
     """
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     times = parse_time_range(since, until, runtime.now_ms())
@@ -106,7 +106,7 @@ async def list_decisions(
     AGENT_PATH + "/decisions",
     response_model=PageOut[DecisionOut],
     responses=_LIST_RESPONSES,
-    summary="Decisions about one agent",
+    summary="List decisions about an agent",
 )
 async def list_agent_decisions(
     request: Request,
@@ -131,16 +131,16 @@ def _page_answer(
 @router.get(
     "/v1/decisions/stream",
     response_class=StreamingResponse,
-    responses=problem_responses({429: "this caller has too many streams open"}),
+    responses=problem_responses({429: "The caller has too many open streams."}),
     summary="Follow decisions",
 )
 async def stream_decisions(
     caller: ReaderDep, decisions: DecisionServiceDep, runtime: RuntimeDep, tenant: TenantParam = None
 ) -> StreamingResponse:
-    """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
+    """Sends one server-sent event `decision` for each change of level from now on.
 
-    A reader that does not keep up is cut off, and so is one whose token has expired, and everybody where `callers` are
-    reloaded; `GET /v1/decisions` has what it missed. A caller may have 20 of them open.
+    The stream ends if the client does not keep up, if its token expires, or if `callers` are reloaded.
+    `GET /v1/decisions` returns what was missed. A caller may have 20 open streams.
     """
     bindings = runtime.verifier.bindings
 
@@ -173,9 +173,11 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
 @router.get(
     "/v1/decisions/{decision_id}",
     responses=SIGNED_RESPONSES
-    | problem_responses({404: "no such decision", 409: "made, and not stored yet: ask again in a moment"}),
+    | problem_responses(
+        {404: "The decision does not exist.", 409: "The decision is not stored yet. Retry in a moment."}
+    ),
     response_model=DecisionOut,
-    summary="One decision",
+    summary="Retrieve a decision",
 )
 async def get_decision(
     request: Request,
@@ -183,9 +185,9 @@ async def get_decision(
     caller: ReaderDep,
     decisions: DecisionServiceDep,
 ) -> DecisionOut | Response:
-    """A decision with its feature vector and the snapshots that led to it; signed with `Accept: application/jwt`.
+    """Returns a decision with its feature vector and the evidence that led to it.
 
-    Scope `trust.score:read`.
+    The answer is signed with `Accept: application/jwt`.
     """
     decision = decision_out(await decisions.get(caller, decision_id))
     return signed_response(request, caller, "decision", encode_model(decision)) or decision

@@ -27,10 +27,10 @@ from .runtime import Runtime
 from .slice import LifespanService, MountedApplication, ServiceRegistry, Slice
 from .store_executor import StoreExecutor
 
-API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
+API_DESCRIPTION = """Read the risk of AI agents that hold OAuth tokens, and send their audit events.
 
-Every request needs an access token (JWT, RFC 9068) of a configured issuer; a scope includes no other. Errors are
-problem documents (RFC 9457). Identifiers may be URLs: in a path they are percent-encoded once."""
+Every request needs an access token (JWT, RFC 9068) of a configured issuer. No scope includes another. Errors are
+problem documents (RFC 9457). IDs may be URLs; percent-encode them once in a path."""
 
 
 class DocumentedApp(FastAPI):
@@ -64,7 +64,7 @@ class DocumentedApp(FastAPI):
         self.router.routes[:0] = [route for part in slices for route in part.direct_routes]
 
     def openapi(self) -> dict[str, Any]:
-        """The document; made once, and nobody sees it before it is complete."""
+        """The complete document, made once."""
         with self._documenting:
             if self._document is None:
                 scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
@@ -110,7 +110,7 @@ def create_app(
 
 
 def _add_store_access(services: ServiceRegistry) -> None:
-    """The way into the store, with who is found there: the composition root's where it made them, else new ones."""
+    """Add the store executor and the agent resolver, unless the composition root made them."""
     runtime, executor = services.get(Runtime), services.find(StoreExecutor)
     if executor is None:
         executor = StoreExecutor()
@@ -135,7 +135,7 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
 
 
 def _redirection(target: str) -> Callable[[], Response]:
-    """A route that leads to *target*, for a path that lacks its last slash."""
+    """A route that redirects to *target*, for a path without its last slash."""
 
     def redirect() -> Response:
         return RedirectResponse(target, 308)

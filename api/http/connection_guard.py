@@ -1,8 +1,8 @@
-"""Bounds on connections: how many, how long each may take, and how many bytes are held of requests nobody vouches for.
+"""Bounds on connections: their number, their time, and the bytes that are held of unauthenticated requests.
 
-A connection costs memory before it has shown any token. The server's protocol (`api/service/http_server.py`) tells the
-guard what each one is at; the guard closes those that never come to an end, and where there is no room those that have
-waited longest for their client. Whoever sends a request in one go is never among them.
+A connection costs memory before it has shown a token. The server's protocol (`api/service/http_server.py`) reports the
+phase of each connection. The guard closes those that take too long and, if there is no room, those that have waited
+longest for their client. A client that sends its request at once is never among them.
 """
 
 from __future__ import annotations
@@ -22,42 +22,41 @@ from .problems import ProblemDetails, encode_http_problem
 _log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 4_096
-"""Connections at one time: each takes an open file and some 10 kB; for a further one those go that waited longest."""
+"""Connections at one time. Each takes an open file and some 10 kB. Above it, those that waited longest are closed."""
 
 MAX_UNAUTHENTICATED_BYTES = 16 * 1024 * 1024
-"""Bytes of requests without a known caller that are held at one time: room for 256 of the largest heads."""
+"""Bytes of unauthenticated requests that are held at one time: 256 of the largest heads."""
 
 HEAD_TIMEOUT_S = 10.0
-"""Time in which the headers of a request must arrive: clients send them in one go."""
+"""Time in which the headers of a request must arrive. Clients send them at once."""
 
 BODY_TIMEOUT_S = 60.0
-"""Time in which the body behind them must arrive: the largest one in a minute asks for 1 MB/s."""
+"""Time in which the body must arrive. The largest one needs 1 MB/s."""
 
 SEND_TIMEOUT_S = 30.0
-"""A connection whose client takes no bytes of its answer for so long is closed: answers wait in memory."""
+"""Time after which a connection is closed whose client reads nothing of its answer, which waits in memory."""
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request line with its headers."""
 
 LINGER_S = 5.0
-"""Time in which the rest of a body may arrive whose request is answered already, so that its client sees the answer."""
+"""Time in which the rest of a body may arrive after the answer, so that the client sees the answer."""
 
 MAX_LINGER_BYTES = 1024 * 1024
-"""Bytes of such a body that are read, and thrown away: gateways send bodies of calls along, and shall see the 401."""
+"""Bytes of such a body that are read and discarded: gateways send bodies of calls and must see the 401."""
 
 MAX_KNOWN_LINGER_BYTES = 64 * 1024 * 1024
-"""The same where the caller is known: one that sends too much shall see why it is refused."""
+"""The same for a known caller, which must see why its body is refused."""
 
 IDLE_S = 5.0
-"""Time between an answer and the first byte of the next request (what uvicorn keeps by itself, unless bytes come that
-begin none)."""
+"""Time between an answer and the first byte of the next request. uvicorn keeps it, unless other bytes arrive."""
 
 EVICTED_PART = 1 / 32
-"""Part of all connections that is closed at once where there is no room: looking for them goes over all."""
+"""Share of all connections that is closed at once if there is no room, because finding them visits all."""
 
 
 class ConnectionPhase(Enum):
-    """Phase of a connection, seen from its current request."""
+    """Phase of a connection's current request."""
 
     IDLE = "idle"  # no byte of a request yet
     HEAD = "head"
@@ -119,7 +118,7 @@ class GuardedConnection:
 
     @property
     def waits_for_client(self) -> bool:
-        """True if nothing is done for it: it is idle, or unknown and its request is not whole."""
+        """True if it is idle, or if its caller is unknown and its request is incomplete."""
         return self.phase is not ANSWERING and not (self.phase is BODY and self.admitted)
 
 
@@ -147,7 +146,7 @@ class ConnectionGuard:
         return len(self._connections)
 
     def open(self, transport: asyncio.Transport, client: object) -> GuardedConnection:
-        """A new connection; where there is no room, for it others go, or itself."""
+        """Add a connection. If there is no room, close others, or this one."""
         connection = GuardedConnection(transport, client, self.monotonic())
         self._connections[client] = connection
         if len(self._connections) > self._max_connections:
@@ -155,13 +154,13 @@ class ConnectionGuard:
         return connection
 
     def forget(self, connection: GuardedConnection) -> None:
-        """Forget a connection that is over."""
+        """Forget a closed connection."""
         self.release(connection)
         if self._connections.get(connection.client) is connection:
             del self._connections[connection.client]
 
     def hold(self, connection: GuardedConnection, size: int) -> None:
-        """Count *size* more bytes of somebody unknown; where they are too many, who holds some for longest goes."""
+        """Count *size* more bytes of an unknown caller. Above the limit, close those that hold some longest."""
         if self.held_bytes + size > self._max_held_bytes:
             self._make_memory(size)
             if connection.transport.is_closing():
@@ -170,19 +169,19 @@ class ConnectionGuard:
         self.held_bytes += size
 
     def release(self, connection: GuardedConnection) -> None:
-        """Count the bytes of a connection no longer."""
+        """Stop counting the bytes of a connection."""
         self.held_bytes -= connection.held_bytes
         connection.held_bytes = 0
 
     def admit(self, client: object) -> None:
-        """The caller of the request that came from *client* is known: its bytes do not count any more."""
+        """Note that the caller of the request from *client* is known, so that its bytes no longer count."""
         connection = self._connections.get(client)
         if connection is not None:
             connection.admitted = True
             self.release(connection)
 
     def end(self, connection: GuardedConnection, reason: ClosingReason) -> None:
-        """Close a connection; with an answer where *reason* has one, else at once."""
+        """Close a connection, with an answer if *reason* has one."""
         self.closed[reason.value] += 1
         self.forget(connection)
         transport = connection.transport
@@ -192,15 +191,15 @@ class ConnectionGuard:
             return
         transport.write(encode_http_problem(answer))
         transport.close()
-        # It may be that the client does not read it; then it has to be closed once more.
+        # If the client does not read the answer, the connection is closed again later.
         self._connections[connection.client] = connection
 
     async def start(self) -> None:
-        """Begin to close what is over its time."""
+        """Start to close overdue connections."""
         self._closing = asyncio.get_running_loop().create_task(self._close_overdue_always())
 
     async def close(self) -> None:
-        """End that; the server closes connections by itself."""
+        """Stop. The server closes the connections."""
         if self._closing is not None:
             self._closing.cancel()
 
@@ -210,7 +209,7 @@ class ConnectionGuard:
             self.close_overdue()
 
     def close_overdue(self) -> None:
-        """Close what is over its time."""
+        """Close overdue connections."""
         now = self.monotonic()
         for connection in list(self._connections.values()):
             reason = self._overdue_reason(connection, now)
@@ -235,7 +234,7 @@ class ConnectionGuard:
             for connection in self._connections.values()
             if connection.waits_for_client and connection is not newest
         ]
-        # Half a request comes before none: connections that are kept open between calls are a gateway's, too.
+        # Half a request goes before an idle one: gateways keep connections open between calls, too.
         waiting.sort(key=lambda connection: (connection.phase is IDLE, connection.since))
         number = max(1, int(self._max_connections * EVICTED_PART))
         self._end_all(waiting[:number] or [newest], ClosingReason.NO_ROOM)
@@ -269,13 +268,13 @@ class ConnectionGuard:
 
 
 RESERVED_FILES = 256
-"""Files that the process opens beside its connections: database, log, keys, pipes of its children."""
+"""Other files that the process opens: database, log, keys, pipes of its children."""
 
 
-def affordable_connections(wanted: int = MAX_CONNECTIONS) -> int:
-    """As many of *wanted* connections as this process may open files for; raises its soft limit where it can."""
+def affordable_connections(planned: int = MAX_CONNECTIONS) -> int:
+    """As many of *planned* connections as this process may open files for. Raises its soft limit if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_FILES
+    needed = planned + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with suppress(ValueError, OSError):
@@ -286,8 +285,8 @@ def affordable_connections(wanted: int = MAX_CONNECTIONS) -> int:
             _log.warning(
                 "fewer connections than planned fit into the limit of open files; raise it (ulimit -n)",
                 limit=soft,
-                planned=wanted,
+                planned=planned,
                 connections=affordable,
             )
             return affordable
-    return wanted
+    return planned

@@ -1,8 +1,8 @@
-"""The bare ASGI layer in front of FastAPI: answers what cannot wait itself, and lets in who may come in.
+"""The bare ASGI layer in front of FastAPI: answers requests that cannot wait, and admits the others.
 
 FastAPI's routing and dependencies cost several times what an answer from memory costs, and that answer is asked for
 while a token is being issued or a call waits. FastAPI also reads and parses a body before a dependency asks for a
-token, so this layer asks first: of a request that may have a body nothing is read before its caller is known.
+token, so this layer authenticates first: no byte of a body is read before the caller is known.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ JSON_HEADER: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
 REQUEST_ID_HEADER: Final = b"x-request-id"
 REQUEST_ID_KEY: Final = "trustwatch.request_id"
-"""Under which the scope of a request holds its id."""
+"""Key of the request ID in the ASGI scope."""
 _ID_PATTERN: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
 def given_request_id(scope: Scope) -> bytes:
-    """The id that a request brings, where it is one that is fit to be repeated; empty = none."""
+    """The ID in a request's header, if it is well-formed; else empty."""
     given = b""
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER:
@@ -56,13 +56,13 @@ def given_request_id(scope: Scope) -> bytes:
 
 
 def request_id_of(scope: Scope, new_id: Callable[[], str]) -> str:
-    """The id of a request; a new one where nothing has given it one."""
+    """The ID of a request, or a new one."""
     stored_id: str | None = scope.get(REQUEST_ID_KEY)
     return stored_id or given_request_id(scope).decode() or new_id()
 
 
 def identify_request(scope: Scope, send: Send, new_id: Callable[[], str]) -> Send:
-    """Give a request its id, for all lines that follow in its task; returns the *send* that puts it into the answer."""
+    """Bind the request's ID to all log lines of its task, and return a *send* that adds it to the answer."""
     request_id = given_request_id(scope) or new_id().encode()
     scope[REQUEST_ID_KEY] = request_id.decode()
     structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID_KEY])
@@ -81,11 +81,11 @@ def identify_request(scope: Scope, send: Send, new_id: Callable[[], str]) -> Sen
 
 
 class RequestBodyTooLong(Exception):
-    """The body has more bytes than are read."""
+    """The body is too long."""
 
 
 async def read_request_body(receive: Receive, most: int) -> bytes | None:
-    """The body, at most so many bytes; None where the client went away before it was whole.
+    """The body, of at most so many bytes; None if the client disconnected before it was complete.
 
     Raises RequestBodyTooLong.
     """
@@ -118,14 +118,14 @@ def limit_body(receive: Receive, most: int) -> Receive:
 
 
 def declared_body_length(scope: Scope) -> int:
-    """Content-Length of a request; 0 where none is given."""
+    """Content-Length of a request; 0 if it is missing."""
     given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     return int(given) if given.isdigit() else 0
 
 
 HOST_HEADER = b"host"
 UNCHECKED_PATHS = frozenset({"/healthz", "/readyz"})
-"""Paths that tell nothing: probes call them by whatever address a machine has."""
+"""Paths without a Host check: probes call them by any address of the machine."""
 
 
 class AllowedHosts:
@@ -154,12 +154,12 @@ class AllowedHosts:
     def _covers(self, host: str) -> bool:
         if host in self._names or is_loopback(host):
             return True
-        # A name can be made to lead here, an address can not: its page comes from this machine.
+        # A name can be made to resolve to this machine; an address cannot.
         return self._any_address and _is_address(host)
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without port and in lower case; "" where it is none.
+    """The name in a Host header, without port and in lower case; "" if it is invalid.
 
     >>> host_name("Trust.example.:8420"), host_name("[::1]:8420"), host_name("127.0.0.1")
     ('trust.example', '::1', '127.0.0.1')
@@ -190,7 +190,7 @@ def _is_address(host: str) -> bool:
 
 
 MAX_REQUEST_BYTES = 64 * 1024
-"""Bytes of a request body, where its slice says nothing else."""
+"""Bytes of a request body, unless its slice specifies another limit."""
 
 BODILESS_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of routes that read no body."""
@@ -276,11 +276,11 @@ class RequestAdmission:
         self._guard = guard
 
     def body_limit(self, path: str) -> int:
-        """Bytes that the body of a request to *path* may have."""
+        """Maximum bytes of the body of a request to *path*."""
         return self._body_limits.get(path, MAX_REQUEST_BYTES)
 
     async def admit(self, scope: Scope) -> None:
-        """Raise unless the request may go on. Raises ProblemError (400, 421), AuthenticationFailed."""
+        """Raise ProblemError (400, 421) or AuthenticationFailed unless the request is admitted."""
         path = scope["path"]
         if path not in UNCHECKED_PATHS:
             await self._check_host(scope)
@@ -291,7 +291,7 @@ class RequestAdmission:
             self._guard.admit(scope["client"])
 
     async def _check_host(self, scope: Scope) -> None:
-        """Raise unless the request names this service, or comes with a valid token, whatever else it has for one."""
+        """Raise unless the request names this service or has a valid token."""
         try:
             self._hosts.check(scope)
         except ProblemError as misdirected:
@@ -329,7 +329,7 @@ class FastPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan of the application.
 
-        No request reads anything of a tenant from the store before somebody has said whose it is.
+        Until its caller is known, a request can read no tenant's rows from the store.
         """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -344,7 +344,7 @@ class FastPath:
             await self._forward(scope, receive, send)
 
     def route_template(self, scope: Scope) -> str:
-        """The route that a request took."""
+        """The route of a request."""
         path = scope.get("raw_path") or b""
         for route in self._routes:
             if route.find_handler(path) is not None:
@@ -389,14 +389,13 @@ class FastPath:
 
 
 def route_template(scope: Scope) -> str:
-    """The route that FastAPI found for a request; (none) where it found none."""
+    """The route that FastAPI found for a request, or (none)."""
     route = getattr(scope.get("route"), "path_format", "")
     return scope.get("root_path", "") + route if route else "(none)"
 
 
 def _without_origin(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """A header as it came; `Location`, which Starlette makes of the request's Host for a path with a slash too many or
-    too few, without scheme and host."""
+    """A header unchanged, except `Location`, which loses the scheme and host that Starlette copies from the request."""
     if name != b"location":
         return name, value
     parts = urlsplit(value)

@@ -34,7 +34,7 @@ TYPE_PREFIX = "urn:trustwatch:problem:"
 REALM = "trustwatch"
 RETRY_AFTER_S = 1
 CLIENT_CLOSED_REQUEST = 499
-"""Status, in metrics alone, of a request whose client hung up before its body was over; nobody reads the answer."""
+"""Status, only in metrics, of a request whose client disconnected before its body was complete."""
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class SignedAnswersMissing(TrustwatchError):
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """One answer that is no success. `members` are extension members of RFC 9457."""
+    """An error answer. `members` are extension members of RFC 9457."""
 
     status: int
     code: str
@@ -65,7 +65,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
 
 class ProblemError(TrustwatchError):
-    """A route answers with a problem of its own (not found, too large, too many requests, …)."""
+    """A route answers with a specific problem (not found, too large, too many requests, …)."""
 
     def __init__(self, problem: ProblemDetails) -> None:
         super().__init__(problem.detail)
@@ -74,7 +74,7 @@ class ProblemError(TrustwatchError):
 
 
 def invalid_value_error(name: str, reason: str) -> ProblemError:
-    """422 for one value that a service does not take; as `invalid_request` says it of a body."""
+    """422 for one invalid value, in the form that `invalid_request` has for a body."""
     errors = [{"path": f"$.{name}", "reason": reason}]
     detail = f"{name}: {reason}"
     return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors}))
@@ -85,7 +85,7 @@ ProblemMaker = Callable[[Any], ProblemDetails]
 
 
 class ProblemTable:
-    """The answers to all errors: those of slices first, then those that every part of the service knows."""
+    """The answers to all errors: those of slices first, then those of the whole service."""
 
     def __init__(self, makers: Mapping[type[TrustwatchError], ProblemMaker] = MappingProxyType({})) -> None:
         self._makers = makers
@@ -149,7 +149,7 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
         case MissingService():
             return ProblemDetails(503, Unavailable.code, "Unavailable", str(error))
         case Unavailable() | Fenced():
-            detail = "the service can not answer now; nothing was changed, try again"
+            detail = "the service cannot answer now; nothing was changed, try again"
             return ProblemDetails(503, Unavailable.code, "Unavailable", detail, {"Retry-After": str(RETRY_AFTER_S)})
         case _:
             return internal_problem()
@@ -182,7 +182,7 @@ def internal_problem(error_id: str = "") -> ProblemDetails:
 def problem_of_failure(
     error: Exception, route: str, new_error_id: Callable[[], str], scope: Scope, refused_callers: RefusedCallers
 ) -> ProblemDetails:
-    """The answer to whatever *route* raised; a fault of ours is logged under an id, which is all that is told of it."""
+    """The answer to an error of *route*. An unexpected error is logged under an ID, and the answer has only the ID."""
     problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
     refused_callers.tell_of(scope, problem.code, problem.detail)
     if problem.status != HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -207,7 +207,7 @@ def problem_response(problem: ProblemDetails) -> Response:
 
 
 async def send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) -> None:
-    """Answer an ASGI request with *problem*; without its body where only the head was asked for."""
+    """Answer an ASGI request with *problem*, without a body if only the head was requested."""
     body = problem.body()
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     headers += [
@@ -220,7 +220,7 @@ async def send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) 
 
 
 def encode_http_problem(problem: ProblemDetails) -> bytes:
-    """A whole HTTP answer that ends its connection, for requests that no application gets to see."""
+    """A whole HTTP answer that closes the connection, for requests that never reach the application."""
     body = problem.body()
     head = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {CONTENT_TYPE}\r\nCache-Control: no-store\r\n"
@@ -263,7 +263,7 @@ def install_problem_handlers(
 
 
 def invalid_request(error: RequestValidationError) -> ProblemDetails:
-    """422 with the place and reason of each wrong part; what was sent is not repeated."""
+    """422 with the place and reason of each invalid part. The input is not repeated."""
     errors = [{"path": _location_path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
     first = errors[0] if errors else {"path": "$", "reason": "is not valid"}
     detail = f"{first['path']}: {first['reason']}"

@@ -1,9 +1,8 @@
-"""Callers that are refused, in the log: tokens that are not accepted, and known callers that reach beyond their entry.
+"""Bounded log lines, and the log of refused callers: invalid tokens, and known callers that exceed their permissions.
 
-A stolen token and a curious administrator look the same among the latter: somebody who is known asks for what is not
-theirs. They are counted as well. Lines are bounded for each caller by itself, so that no caller hides another one
-behind its own. Callers without an entry, and persons of the console, have a bound together as well, since an issuer may
-have any number of them.
+Among the latter, a stolen token and a curious administrator look the same. They are also counted. Lines are bounded for
+each caller separately, so that no caller can hide another. Callers without an entry in the settings and users of the
+console also have a common bound, because an issuer may have any number of them.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ LINES_PER_S: Final = 20
 
 
 class LineLimit:
-    """Lets some lines of one kind through each second. For one event loop."""
+    """Limits lines of one kind to some per second. For one event loop."""
 
     def __init__(self, monotonic: Callable[[], float], per_s: int = LINES_PER_S) -> None:
         self._monotonic = monotonic
@@ -36,7 +35,7 @@ class LineLimit:
         self._left_out = 0
 
     def write(self, line: Callable[..., Any], event: str, **members: Any) -> None:
-        """Write a line, or leave it out; the next one that is written says how many were."""
+        """Write a line, or omit it. The next written line states how many were omitted."""
         second = int(self._monotonic())
         if second != self._second:
             self._second, self._written = second, 0
@@ -51,17 +50,17 @@ class LineLimit:
 
 
 _CAUSED_BY_AGENTS = (".request", ".expire")
-"""Ends of actions that agents bring about, and may in any number."""
+"""Suffixes of actions that agents can cause in any number."""
 
 
 class OrderLines:
-    """Writes them, some each second: what agents bring about hides no order of a person. For one event loop."""
+    """Logs orders, some per second. Those that agents cause hide none of a person. For one event loop."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._of_people, self._of_agents = LineLimit(monotonic), LineLimit(monotonic)
 
     def write(self, agent: AgentName, action: str, by: str, intervention_id: str | None = None) -> None:
-        """Tell what was ordered, by whom; reasons, which are free text, stay in the records."""
+        """Log what was ordered and by whom. Reasons are free text and stay in the records."""
         lines = self._of_agents if action.endswith(_CAUSED_BY_AGENTS) else self._of_people
         lines.write(
             _log.info,
@@ -78,14 +77,14 @@ class OrderLines:
 CALLER_OF_REQUEST: Final = "trustwatch.caller"
 """Member of an ASGI scope: the caller, once it is known."""
 BEYOND_CALLER: Final = frozenset({"insufficient_scope", "tenant_not_allowed", "source_not_allowed", "own_decision"})
-"""Codes of problems that say: somebody else may, this caller may not."""
+"""Codes of problems that mean: another caller may, this one may not."""
 INVALID_TOKEN: Final = "invalid_token"  # noqa: S105 - a code, no token
-"""Code of the problem, and of the answer of a gateway's check, that says: this token does not tell who asks."""
+"""Code of the problem, and of the answer to a gateway, for an invalid token."""
 AGENT_NOT_ALLOWED: Final = "agent_not_allowed"
-"""A question about an agent that the caller may not speak for was answered with a denial."""
+"""A request about an agent that the caller may not act for was denied."""
 LINES_PER_CALLER_S: Final = 5
 LINES_UNLISTED_S: Final = 100
-"""Of all callers without an entry together; of all persons of the console as many again."""
+"""Bound of all callers without an entry together; users of the console have the same."""
 MAX_ASKED_LENGTH: Final = 256
 MAX_LIMITS: Final = 1_000
 _UNLISTED, _CONSOLE = "(no entry)", "console"
@@ -95,10 +94,10 @@ K = TypeVar("K")
 
 
 class RefusedCallers:
-    """Counts and tells of them. For one event loop.
+    """Counts and logs refused callers. For one event loop.
 
     Attributes:
-        counts: refusals by (name of the caller, code); all persons of the console are one caller here.
+        counts: refusals by (name of the caller, code); all users of the console count as one caller.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -111,8 +110,8 @@ class RefusedCallers:
         self._all_unlisted, self._all_persons = (LineLimit(monotonic, LINES_UNLISTED_S) for _ in range(2))
 
     def tell_of(self, scope: Scope, code: str, detail: str) -> None:
-        """Tell of a request that is refused with a problem, where its token is not accepted, or its caller is known and
-        reached beyond its entry.
+        """Log a request that is refused with a problem, if its token is invalid or its caller exceeds its
+        permissions.
         """
         if code == INVALID_TOKEN:
             self.tell_of_token("api", detail)
@@ -123,11 +122,11 @@ class RefusedCallers:
             self.tell(caller, code, why=detail, method=scope["method"], tenant=tenant, agent_id=_agent_of(scope))
 
     def tell_of_token(self, via: str, why: str) -> None:
-        """Tell that a token was not accepted."""
+        """Log an invalid token."""
         self._tokens.write(_log.warning, "a token is not accepted", code=INVALID_TOKEN, via=via, why=why)
 
     def tell(self, caller: AuthenticatedCaller, code: str, **members: Any) -> None:
-        """Tell of a caller that asked for what it may not have."""
+        """Log a caller that exceeds its permissions."""
         name, is_person = caller.name or _UNLISTED, caller.name.startswith(CONSOLE_NAME_PREFIX)
         counted = _CONSOLE if is_person else name
         self.counts[counted, code] = self.counts.get((counted, code), 0) + 1
@@ -161,7 +160,7 @@ class RefusedCallers:
 
 
 def _agent_of(scope: Scope) -> str | None:
-    """The agent that a path names; names of principals are nobody's business in a log."""
+    """The agent that a path names. Names of principals do not belong in a log."""
     path: bytes = scope.get("raw_path") or b""
     if not path.startswith(_AGENTS_PREFIX):
         return None

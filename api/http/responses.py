@@ -1,4 +1,4 @@
-"""Signed answers of FastAPI's routes: the answer as it would be, as a claim of a JWT where the client wants that."""
+"""Signed answers (the plain answer as a claim of a JWT, on request) and streams of server-sent events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AnswerSigner:
     _new_id: Callable[[], str]
 
     def sign(self, kind: AnswerKind, audience: str, body: bytes, answer_id: str = "") -> bytes:
-        """*body* (JSON) as the claim *kind* of a compact JWS. Raises ConfigError: a key can not be read."""
+        """*body* (JSON) as the claim *kind* of a compact JWS. Raises ConfigError if a key cannot be read."""
         now = int(self._now_s())
         claims: dict[str, Any] = {
             "iss": self._issuer,
@@ -58,7 +58,7 @@ def answer_type(kind: AnswerKind) -> str:
 
 
 def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> bool:
-    """Tell whether a request is to be answered by a signed JWT: where it accepts that, and likes JSON no better.
+    """Return whether a request accepts a signed JWT and does not prefer JSON.
 
     Raises SignedAnswersMissing.
     """
@@ -76,7 +76,7 @@ def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> b
 
 
 def _qualities(accept: bytes) -> dict[str, float]:
-    """Quality of each media range of an Accept header (RFC 9110, 12.5.1); what can not be read is not wanted."""
+    """Quality of each media range of an Accept header (RFC 9110, 12.5.1); 0 if it cannot be read."""
     qualities: dict[str, float] = {}
     for part in accept.decode("latin-1").lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
@@ -87,13 +87,13 @@ def _qualities(accept: bytes) -> dict[str, float]:
 
 SIGNED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {JWT_MEDIA_TYPE: {"schema": {"type": "string"}}}},
-    **problem_responses({406: "only a signed answer is accepted, and the service signs none"}),
+    **problem_responses({406: "The client accepts only signed answers, and the service does not sign."}),
 }
-"""Answers that a route which signs on request has besides."""
+"""Additional answers of a route that signs on request."""
 
 
 def signed_response(request: Request, caller: AuthenticatedCaller, kind: AnswerKind, body: bytes) -> Response | None:
-    """*body* (JSON) signed for the caller; None where the client does not want that. Raises SignedAnswersMissing."""
+    """*body* (JSON) signed for the caller; None if the client does not ask for it. Raises SignedAnswersMissing."""
     signer = services_of(request).find(AnswerSigner)
     if not wants_signed(request.scope["headers"], can_sign=signer is not None) or signer is None:
         return None
@@ -118,12 +118,12 @@ def encode_event(name: str, data: str, event_id: str | None = None) -> bytes:
 
 
 def encode_comment(text: str) -> bytes:
-    """A line that readers pass over: it shows them, and everything between, that the stream is alive."""
+    """A line that clients ignore. It shows that the stream is alive."""
     return format_sse_event(comment=text)
 
 
 def encode_retry(after_ms: int) -> bytes:
-    """Interval after which a reader that lost the stream opens it anew, as a line of the stream."""
+    """A line that sets the interval after which a client reopens a lost stream."""
     return format_sse_event(retry=after_ms)
 
 

@@ -1,4 +1,4 @@
-"""The way into the store from the event loop: bounded threads, a time limit."""
+"""Access to the store from the event loop (bounded threads, a time limit), filtered pages, and turns of bulk work."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STORE_THREADS = 4
-"""Threads that read the store for the API: lists may wait for each other, not hold up the pipeline."""
+"""Threads that read the store for the API: lists may wait for each other, but not delay the pipeline."""
 
 STORE_TIMEOUT_S = 15.0
 """Longest time that a request waits for the store."""
 
 
 class StoreExecutor:
-    """Calls the store in threads, a few at a time, and waits only so long."""
+    """Calls the store in a few threads, with a time limit."""
 
     def __init__(self, threads: int = STORE_THREADS, wait_s: float = STORE_TIMEOUT_S) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
@@ -46,17 +46,17 @@ class StoreExecutor:
             raise ProblemError(ProblemDetails(400, error.code, "Invalid cursor", str(error))) from None
 
     async def write(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of *change*, however long it takes: nobody could say whether one that was given up took effect."""
+        """The result of *change*, without a time limit: an abandoned change might still take effect."""
         return await anyio.to_thread.run_sync(partial(change, *args, **kwargs), limiter=self._limiter)
 
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGES_READ = 20
-"""Pages of the store that are read for one page of a narrowed list."""
+"""Pages of the store that are read for one page of a filtered list."""
 
 
 class FilteredPage(NamedTuple, Generic[T]):
-    """Items that were wanted, where the next ones are, and how many were looked at to find them."""
+    """Items that fit, the cursor of the next ones, and how many items were read to find them."""
 
     items: list[T]
     next_cursor: str | None
@@ -73,8 +73,8 @@ def read_filtered_page(
 ) -> FilteredPage[T]:
     """Read pages until *least_items* are found, the list ends, or *most_pages* are read.
 
-    Whole pages are used up, so that the cursor of the last one goes on exactly behind what was looked at; there may be
-    more items than that, by less than a page. Blocks; raises what *page_at* raises.
+    Whole pages are used, so that the cursor continues exactly after what was read. There may be up to a page more
+    items. Blocks; raises what *page_at* raises.
     """
     items: list[T] = []
     looked_at = 0

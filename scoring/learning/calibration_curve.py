@@ -17,7 +17,7 @@ CURVE_POINTS = 40
 
 
 class CalibrationPoint(NamedTuple):
-    """Of normal behaviour a share of *p_value* has a score of at least *score*."""
+    """A share `p_value` of normal behavior has a score of at least `score`."""
 
     score: Annotated[float, member("anomaly score", 0.62)]
     p_value: PValue

@@ -1,8 +1,8 @@
 """Checks for gateways on bare ASGI: `/ext-authz…` (Envoy), `/forward-auth` (all others), `/introspect`.
 
 Every call of an agent waits for the answer, so it takes the short way that the risk answer takes
-(`api/http/fast_path.py`). The token is verified once and remembered; the verdict is asked for at every call, so that a
-token of an agent that has just turned critical is refused at the very next one.
+(`api/http/fast_path.py`). The token is verified once and remembered; the verdict is evaluated for every call, so that
+the next call of an agent that has just become critical is refused.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
 
 _NOBODYS_SECRET = Secret(secrets.token_hex(32))
-"""Compared with where no client has the name that was given."""
+"""Compared with if no client has the given name."""
 
 
 class IntrospectionClientRefused(TrustwatchError):
@@ -111,12 +111,12 @@ class IntrospectionEndpoint:
         self._tenant_of = {
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in self._settings.issuers
         }
-        """Tenant by issuer; None = its tokens name it."""
+        """Tenant by issuer; None if its tokens name it."""
         self._refusals = LineLimit(clock.monotonic)
         self._clients = {client.client_id: client for client in self._settings.clients}
 
     async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
-        """The answer to one request; None where the client went away before it was whole."""
+        """The answer to one request; None if the client disconnected early."""
         if scope["method"] != "POST":
             return _json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
         try:
@@ -158,7 +158,7 @@ class IntrospectionEndpoint:
         except (binascii.Error, UnicodeDecodeError):
             raise IntrospectionClientRefused("the credentials are malformed") from None
         client = self._clients.get(unquote_plus(user))
-        # Compared in any case, so that the time tells no names of clients.
+        # Always compared, so that the time reveals no names of clients.
         right = (_NOBODYS_SECRET if client is None else client.secret).matches(unquote_plus(password).encode())
         if client is None or not right:
             raise IntrospectionClientRefused("no such client, or another secret")
@@ -217,11 +217,11 @@ class IntrospectionEndpoint:
         except UnknownKey:
             if issuer in self._issuers.issuer_names and self._issuers.jwks.keys(issuer) is None:
                 self._decider.count_unverifiable(INTROSPECTION_ROUTE, issuer)
-                raise IntrospectionUnreachable("the issuer's keys can not be had") from None
+                raise IntrospectionUnreachable("the issuer's keys cannot be had") from None
             raise
 
     async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
-        """Ask the issuers about an opaque token, which does not name its own, until one says that it is active.
+        """Ask the issuers about an opaque token until one reports it as active.
 
         Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
         """
@@ -271,7 +271,7 @@ def _token_of_form(fields: Mapping[str, list[str]]) -> bytes:
 
 
 def _proof_of_form(fields: Mapping[str, list[str]]) -> ShownProof | None:
-    """The proof that a form holds beside the token, with the call that it is for; None = it holds none.
+    """The proof that a form has in addition to the token, with the call that it is for; None if it has none.
 
     Not of RFC 7662: for gateways that verify no DPoP themselves. Raises UnreadableIntrospectionRequest.
     """
@@ -338,7 +338,7 @@ class GatewayServer:
         return INTROSPECTION_ROUTE if path == INTROSPECT_PATH else ""
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This server by the way that *path* asks; None where it asks nothing of a gateway."""
+        """This server, for the protocol of *path*; None if the path is not a gateway's."""
         way = self.route_of(path)
         return partial(self, way) if way else None
 
@@ -442,7 +442,7 @@ class GatewayServer:
         return request_id_of(scope, self._new_id)
 
     def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
-        """Nothing before the decision may fail; where it does all the same, nobody passes: no token is verified yet."""
+        """Nothing before the decision may fail. If it does, the call is refused, because no token is verified yet."""
         self._decision_point.count_failure(way, fails_open=False)
         _log.error("gateway_failed", via=way, **error_members(error))
         return self._responses.denied(self._request_id(scope), "undecided")

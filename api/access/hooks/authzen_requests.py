@@ -44,7 +44,7 @@ EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT = "execute_all", "deny_o
 EVALUATION_SEMANTICS = (EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT)
 
 MAX_CALLS = 50
-"""Items of a batch that tell arguments: each is judged by the model, while nobody else is answered."""
+"""Items of a batch with arguments: the model scores each, and no other request is answered meanwhile."""
 
 MAX_JUDGED_AGENTS = 50
 """Agents that a batch may ask about: each, with the principal and the chain that an item names, is judged once."""

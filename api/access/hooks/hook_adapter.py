@@ -49,7 +49,7 @@ _EVENT_TYPES_BY_GRANT = {
 
 
 class UnreadableHookRequest(TrustwatchError):
-    """The product sent something in another shape than is known: the question can not be decided."""
+    """The product sent something in another shape than is known: the question cannot be decided."""
 
     code = "unreadable"
 
@@ -61,7 +61,7 @@ class HookRequest(NamedTuple):
     body: bytes
 
     def header(self, name: bytes) -> bytes | None:
-        """The only header of that name; None where there is none, or more than one."""
+        """The only header of that name; None if there is none, or more than one."""
         values = [value for key, value in self.headers if key == name]
         return values[0] if len(values) == 1 else None
 
@@ -123,7 +123,7 @@ class HookAdapter(ABC):
 
     @abstractmethod
     def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """A denial in place of what the product can not do; the same verdict where it can."""
+        """A denial in place of what the product cannot do, else the same verdict."""
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
         """Lifetime of the token, s; None where the request does not state it."""
@@ -164,7 +164,7 @@ def is_json(request: HookRequest) -> bool:
 
 
 def decode_json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; members that nobody knows are no error. Raises ClientInducedFailure, Unreadable."""
+    """A JSON object; unknown members are not an error. Raises ClientInducedFailure, Unreadable."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -177,7 +177,7 @@ def decode_json_object(body: bytes) -> dict[str, Any]:
 
 
 def member_at(data: Any, *path: str) -> Any:
-    """The member at *path*, None where there is none."""
+    """The member at *path*, or None."""
     for name in path:
         if type(data) is not dict:
             return None
@@ -204,7 +204,7 @@ def object_or_empty(value: Any) -> dict[str, Any]:
 
 
 def whole_seconds(value: Any) -> int | None:
-    """Whole seconds of a number or of digits; None where it is neither."""
+    """Whole seconds of a number or of digits; None if it is neither."""
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 12:
         return int(value)
     return int(value) if type(value) in (int, float) and 0 <= value < 1e12 else None
@@ -216,7 +216,7 @@ def without_empty_members(**members: Any) -> dict[str, Any]:
 
 
 def principal_member(name: Any, agent: str, kind: str = "user") -> dict[str, str] | None:
-    """Principal that the agent acts for; None where it acts for itself."""
+    """Principal that the agent acts for; None if it acts for itself."""
     who = text_or_empty(name)[:MAX_ID_LENGTH]
     return {"id": who, "type": kind} if who and who != agent else None
 
@@ -252,7 +252,7 @@ class HookDecider:
             return True
 
     def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
-        """The verdict; one with the reason `undecided` where there is none, for a fault of ours. Never raises."""
+        """The verdict; one with the reason `undecided` if an internal error prevents it. Never raises."""
         try:
             return self._decision_point.decide(
                 parsed.access_request, self.channel, partial(self._constrain, parsed, fit)
@@ -268,7 +268,7 @@ class HookDecider:
     async def spend_needed(
         self, identities: Iterable[AgentIdentity], judge: Callable[[tuple[Intervention, ...]], Outcome]
     ) -> tuple[Intervention, ...]:
-        """Approvals for one use that were spent for a request about these agents; see `one_use`. Never raises."""
+        """Approvals for one use that were spent for a request about these agents (`spend_needed`). Never raises."""
         try:
             return await spend_needed(self._decision_point.approval_workflow, identities, judge)
         except Exception as error:
@@ -331,7 +331,7 @@ class HookDecider:
 
 
 def _truncated_scopes(question: AccessRequest, verdict: Verdict) -> dict[str, Any]:
-    """The scopes of an event, where there are more than an event holds: the first ones."""
+    """The scopes of an event: the first ones if there are more than an event holds."""
     if len(question.scopes) <= MAX_EVENT_SCOPES:
         return {}
     requested = question.scopes[:MAX_EVENT_SCOPES]

@@ -122,7 +122,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
 
 
 class HookEndpoint:
-    """Answers one product. It never fails: what can not be decided is answered as the settings say."""
+    """Answers one product. It never fails: what cannot be decided is answered as the settings say."""
 
     def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = adapter
@@ -261,7 +261,7 @@ class HookServer:
         return answer if isinstance(answer, HookResponse) else await answer
 
     def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
-        """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""
+        """Nothing before the answer may fail. If it does, the answer has no internal detail."""
         error_id = self._new_id()
         _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
         return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))

@@ -1,6 +1,6 @@
 """Bearer tokens of callers: verified once and remembered until they end.
 
-Verified and refused tokens are kept apart, so that a flood of garbage pushes out garbage alone.
+Verified and refused tokens are kept separately, so that a flood of invalid tokens evicts no valid one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .token_verification import (
 )
 
 CACHED_TOKENS = 16_384
-"""Verified tokens that are remembered until `exp`."""
+"""Number of verified tokens that are remembered, until `exp`."""
 
 REFUSED_TOKENS = 4_096
-"""Refused tokens that are remembered, apart from the verified."""
+"""Number of refused tokens that are remembered."""
 
 REFUSED_S = 5.0
-"""Time for which a refusal is remembered: short, since a key may arrive that makes the token good."""
+"""Time for which a refusal is remembered: short, because a new key may make the token valid."""
 
 UNKNOWN_KEY_WAIT_S = 0.5
 """Time for which a token with an unknown key may wait for a fetch of keys."""
@@ -45,8 +45,8 @@ CachedCaller = TypeVar("CachedCaller")
 class TokenCache(Generic[CachedCaller]):
     """Two bounded maps from token digest to judgement. For one thread.
 
-    Of the accepted tokens the least recently used goes first, of the refused ones the oldest. The former is looked at
-    for every answer, so it is a bare OrderedDict: one of cachetools would cost a few calls more.
+    The least recently used accepted token and the oldest refused one are evicted first. Every answer reads the former,
+    so it is a bare OrderedDict: a cache of cachetools would cost a few more calls.
     """
 
     def __init__(self, verified: int, refused: int, refused_s: float) -> None:
@@ -94,12 +94,12 @@ class TokenCache(Generic[CachedCaller]):
         self._refused[digest] = (error.reason, now + self._refused_s)
 
     def clear(self) -> None:
-        """Drop every judgement."""
+        """Drop everything."""
         self._verified.clear()
         self._refused.clear()
 
     def forget_issuer(self, issuer: str) -> None:
-        """Drop what was judged with keys of *issuer* that are no longer current, and every refusal."""
+        """Drop what was verified with keys of *issuer*, and every refusal."""
         stale = [digest for digest, (_, _, by) in self._verified.items() if by == issuer]
         for digest in stale:
             del self._verified[digest]
@@ -137,7 +137,7 @@ def presented_token(authorization: bytes | None) -> PresentedToken:
         raise MissingToken("the request has no bearer token")
     token = token.strip(b" ")
     if not token or b" " in token:
-        raise BadAuthorization("the Authorization header is no bearer credential")
+        raise BadAuthorization("the Authorization header is not a bearer credential")
     return PresentedToken(token, scheme == b"dpop")
 
 
@@ -163,7 +163,7 @@ class TokenVerifier(Generic[BoundCaller]):
         self._jwks = jwks
         self._bind = bind
         self.bindings = 0
-        """Number of times that tokens were bound anew. What lasts longer than a request ends where it is another."""
+        """Number of times that tokens were rebound. Whatever outlives a request ends if it changes."""
         self._rules = rules
         self._clock = clock
         self.check_proof: ProofCheck[BoundCaller] | None = None
@@ -174,13 +174,13 @@ class TokenVerifier(Generic[BoundCaller]):
         jwks.on_change(self.cache.forget_issuer)
 
     def use(self, bind: Callable[[TokenClaims], BoundCaller]) -> None:
-        """Bind tokens anew from now on: nothing that was judged before counts."""
+        """Rebind tokens from now on, and forget everything that was verified."""
         self._bind = bind
         self.bindings += 1
         self.cache.clear()
 
     def verify_now(self, token: bytes) -> BoundCaller:
-        """The caller that *token* (compact JWS, as received) stands for, by the keys that are in memory now.
+        """The caller of *token* (compact JWS, as received), by the keys in memory.
 
         Raises UnknownKey, InvalidToken.
         """
@@ -222,7 +222,7 @@ class TokenVerifier(Generic[BoundCaller]):
         try:
             text = token.decode("ascii")
         except UnicodeDecodeError:
-            raise InvalidToken("the token is no signed JWT") from None
+            raise InvalidToken("the token is not a signed JWT") from None
         issuer = self._issuers.get(unverified_issuer(text))
         if issuer is None:
             raise InvalidToken("the issuer of the token is not trusted")

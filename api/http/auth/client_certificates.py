@@ -1,6 +1,6 @@
-"""Client certificates, as a proxy in front of us tells them in a header.
+"""Client certificates in the header of a trusted proxy, and the callers that they identify.
 
-What a certificate says of its owner is the owner's word: none of it may change which certificate is read.
+The owner writes a certificate's names, so none of them may change which certificate is read.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ MAX_CERTIFICATE_BYTES: Final = 32 * 1024
 
 _PAIR: Final = re.compile(rb'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;]*))(;|\Z)', re.DOTALL)
 _REPEATED_KEYS: Final = (b"by", b"uri", b"dns")
-"""Keys of Envoy's header that stand once for each name of a certificate; all others stand once."""
+"""Keys of Envoy's header that may repeat, once for each name of a certificate."""
 
 
 class ShownCertificate(NamedTuple):
     """A client's certificate.
 
     Attributes:
-        thumbprint: SHA-256, base64url; "" = there is no certificate that can be read.
-        certificate: itself; None = the proxy tells its digest alone.
+        thumbprint: SHA-256, base64url; "" if there is no readable certificate.
+        certificate: None if the proxy forwards only its digest.
     """
 
     thumbprint: str = ""
@@ -45,14 +45,14 @@ NO_CERTIFICATE: Final = ShownCertificate()
 
 
 class ForwardedCertificates:
-    """Reads the header of the settings, from the proxies of the settings alone."""
+    """Reads the configured header, only from configured proxies."""
 
     def __init__(self, settings: ProofSettings) -> None:
         self._header = (settings.certificate_header or "").lower().encode()
         self._proxies = [ipaddress.ip_network(network) for network in settings.proxies]
 
     def shown(self, headers: list[tuple[bytes, bytes]], peer: str) -> ShownCertificate:
-        """The client's certificate, as the proxy in front of us tells it; none where that can not be trusted."""
+        """The client's certificate as the proxy forwards it, if that can be trusted."""
         if not self._header:
             return NO_CERTIFICATE
         values = [value for name, value in headers if name == self._header]
@@ -101,7 +101,7 @@ def certificate_names(certificate: x509.Certificate) -> frozenset[str]:
 
 
 def _forwarded_certificate(value: bytes) -> ShownCertificate:
-    """Of Envoy's header. Where it has both a digest and the certificate, they are of the same one."""
+    """The certificate of Envoy's header. If it has a digest too, both must match."""
     pairs = _forwarded_pairs(value)
     digest, certificate = pairs.get(b"hash"), pairs.get(b"cert")
     by_digest, by_itself = "", NO_CERTIFICATE
@@ -118,8 +118,8 @@ def _forwarded_certificate(value: bytes) -> ShownCertificate:
 def _forwarded_pairs(value: bytes) -> dict[bytes, bytes]:
     """Values of the one element of Envoy's header, by key in small letters.
 
-    Envoy quotes some values and leaves alternative names of certificates as they are. So a comma outside of quotes
-    is another proxy's element or a name that looks like one, and nobody can tell which. So is a key that comes again.
+    Envoy quotes some values but not the alternative names. A comma outside of quotes, or a repeated key, is another
+    proxy's element or a name that looks like one: they cannot be told apart.
     Raises ValueError.
     """
     pairs: dict[bytes, bytes] = {}
@@ -146,11 +146,11 @@ def _shown(certificate: x509.Certificate) -> ShownCertificate:
 
 
 BROWSER_HEADERS: Final = (b"origin", b"sec-fetch-site")
-"""Sent by browsers, which show a certificate for whatever page asks them to."""
+"""Sent by browsers, which present a certificate to any page."""
 
 
 class InvalidCertificate(InvalidToken):
-    """A client certificate came in place of a token, and is refused."""
+    """A client certificate was presented in place of a token, and is refused."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, lasting=False)
@@ -193,11 +193,11 @@ class CertificateCallers:
         return len(self._by_thumbprint) + len(self._by_name)
 
     def caller_of(self, scope: Mapping[str, Any]) -> AuthenticatedCaller:
-        """The caller of a request (its ASGI scope) that has no token. Raises MissingToken, InvalidCertificate."""
+        """The caller of a request (its ASGI scope) without a token. Raises MissingToken, InvalidCertificate."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         shown = self._forwarded.shown(headers, (scope.get("client") or ("",))[0])
         if not shown.thumbprint:
-            raise MissingToken("the request has no bearer token, and no client certificate that a trusted proxy tells")
+            raise MissingToken("the request has no bearer token, and no client certificate of a trusted proxy")
         if any(name in BROWSER_HEADERS for name, _ in headers):
             raise InvalidCertificate("a client certificate is taken from programs, not from browsers: bring a token")
         until = math.inf if shown.certificate is None else self._end(shown.certificate)
@@ -210,13 +210,13 @@ class CertificateCallers:
             start = certificate.not_valid_before_utc.timestamp() - LEEWAY_S
             end = certificate.not_valid_after_utc.timestamp() + LEEWAY_S
         except (ValueError, OverflowError):
-            raise InvalidCertificate("the times of the client certificate can not be read") from None
+            raise InvalidCertificate("the times of the client certificate cannot be read") from None
         if not start <= self._clock() < end:
             raise InvalidCertificate("the client certificate is out of the time for which it is valid")
         return end
 
     def _entry(self, shown: ShownCertificate, names: frozenset[str]) -> _Entry:
-        """Entry of the settings for a certificate: by itself, else by the names that it has."""
+        """Entry of the settings for a certificate: by its thumbprint, else by its names."""
         by_itself = self._by_thumbprint.get(shown.thumbprint)
         if by_itself is not None:
             return by_itself
@@ -229,7 +229,7 @@ class CertificateCallers:
 
 
 def _caller(entry: _Entry, until: float, names: frozenset[str]) -> AuthenticatedCaller:
-    """As by a token of the same client, where the settings know one; its names may be those of agents."""
+    """The same caller as by a token of the client, if the settings name one. Its names may be those of agents."""
     client = entry.caller.client_id or ""
     return AuthenticatedCaller(
         issuer=entry.issuer,

@@ -83,7 +83,7 @@ class RotatedKeys:
         return self._keys
 
     def rotate(self) -> None:
-        """Make the next key where it is time, and remove those that nobody needs any more. Raises ConfigError."""
+        """Make the next key if it is time, and remove keys that are no longer needed. Raises ConfigError."""
         keys, now = self.current(), self._now_s()
         if keys[-1].made_s + self._rotation_s <= now:
             self._make_key(int(now))
@@ -98,7 +98,7 @@ class RotatedKeys:
             paths = sorted(self._folder.glob(f"{self._prefix}-*.pem"), key=self._time_of_name)
             return tuple(keys_by_path.get(path) or self._load_key(path) for path in paths)
         except OSError as error:
-            raise ConfigError(f"{self._folder}: keys can not be read: {error.strerror}") from None
+            raise ConfigError(f"{self._folder}: keys cannot be read: {error.strerror}") from None
 
     def _make_key(self, made_s: int) -> None:
         key = rsa.generate_private_key(65_537, KEY_BITS)
@@ -125,21 +125,21 @@ class RotatedKeys:
 
 
 def create_key_file(path: Path, content: bytes) -> None:
-    """Make a file of a key, where it is not there. Raises ConfigError."""
+    """Write the file of a key, unless it exists. Raises ConfigError."""
     try:
         create_secret_file(path, content)
     except OSError as error:
-        raise ConfigError(f"{path}: a key can not be written: {error.strerror}") from None
+        raise ConfigError(f"{path}: a key cannot be written: {error.strerror}") from None
 
 
 def read_key_file(path: Path) -> bytes:
-    """Read the file of a key. Raises ConfigError: others may read it, too, or we may not."""
+    """Read the file of a key. Raises ConfigError if others may read it, or this process may not."""
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path}: others may read the key; its mode must be 0600")
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: the key can not be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: the key cannot be read: {error.strerror}") from None
 
 
 SEALING_KEY_FILE: Final = "sealing-key"
@@ -148,7 +148,7 @@ _TAG_BYTES: Final = 16
 
 
 class BrokenSeal(Exception):
-    """A text was not sealed under this key, or for another purpose."""
+    """A text was sealed with another key, or for another purpose."""
 
 
 class SecretSealer:
@@ -160,7 +160,7 @@ class SecretSealer:
         self._key: AESGCM | None = None
 
     def seal(self, text: str) -> str:
-        """*text* as only this deployment can read it, each time otherwise. Raises ConfigError."""
+        """*text*, encrypted for this deployment, differently each time. Raises ConfigError."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return base64.b64encode(nonce + self._cipher().encrypt(nonce, text.encode(), self._purpose)).decode()
 
@@ -182,7 +182,7 @@ class SecretSealer:
 
 
 PUBLISHED_AHEAD_S: Final = DAY_S
-"""A receiver that fetched the keys just before learns of a new one before it signs."""
+"""A receiver that fetched the keys just before gets a new one before it signs."""
 PUBLISHED_AFTER_S: Final = 7 * DAY_S
 
 
@@ -200,7 +200,7 @@ class SecurityEventKeys:
     def sign(self, claims: dict[str, Any], token_type: str = SET_TYPE) -> str:
         """A SET with these claims, or another token of that type, as a compact JWS.
 
-        Raises ConfigError: a key can not be read or made.
+        Raises ConfigError: a key cannot be read or made.
         """
         signer = self._signer()
         return jwt.encode(claims, signer.key, algorithm="RS256", headers={"typ": token_type, "kid": signer.kid})
@@ -211,14 +211,14 @@ class SecurityEventKeys:
         return msgspec.json.encode({"keys": keys})
 
     def rotate(self) -> None:
-        """Make the next key where it is time, and remove those that nobody needs any more. For one process at a time.
+        """Make the next key if it is time, and remove keys that are no longer needed. For one process at a time.
 
         Raises ConfigError.
         """
         self._keys.rotate()
 
     def seal(self, secret: str) -> str:
-        """*secret* as only this deployment can read it; "" stays "". Raises ConfigError."""
+        """*secret*, encrypted for this deployment; "" stays "". Raises ConfigError."""
         return self._sealer.seal(secret) if secret else ""
 
     def unseal(self, sealed: str) -> str:
@@ -241,7 +241,7 @@ KEY_ALGORITHM: Final = "RSA-OAEP-256"
 """The only `alg` of our keys (RFC 8725, section 3.1)."""
 CONTENT_ALGORITHMS: Final = ("A256GCM", "A192GCM", "A128GCM", "A256CBC-HS512", "A128CBC-HS256")
 ASK_AGAIN_S: Final = 1.0
-"""A key that is not known may have been made by another process: the folder is read again, so often at most."""
+"""Another process may have made an unknown key, so the folder is read again, at most this often."""
 
 
 class SetDecryption:
@@ -256,19 +256,19 @@ class SetDecryption:
         needed_by: str,
     ) -> None:
         require_extra("jwe", needed_by)
-        from . import set_encryption  # an extra of its own
+        from . import set_encryption  # needs the extra
 
         self._library = set_encryption
         self._imported: dict[str, DecryptionKey] = {}
         self._keys = RotatedKeys(folder, "enc", rotation_s, PUBLISHED_AHEAD_S + PUBLISHED_AFTER_S, now_s, monotonic)
 
     def jwks(self) -> bytes:
-        """The key that SETs are to be encrypted to, as a JWK set: the newest alone. Raises ConfigError."""
+        """The newest key, to which SETs are to be encrypted, as a JWK set. Raises ConfigError."""
         newest = self._keys.current()[-1]
         return msgspec.json.encode({"keys": [{**newest.jwk, "alg": KEY_ALGORITHM, "use": "enc"}]})
 
     def rotate(self) -> None:
-        """Make the next key where it is time, and remove those that nobody needs any more. Raises ConfigError."""
+        """Make the next key if it is time, and remove keys that are no longer needed. Raises ConfigError."""
         self._keys.rotate()
 
     def decrypt(self, token: str) -> str:
@@ -283,7 +283,7 @@ class SetDecryption:
                 raise SetRefused("invalid_request", "what is encrypted is no SET in compact form") from None
         if kid is None:
             raise SetRefused("invalid_key", "the SET is encrypted to no key of ours")
-        raise SetRefused("invalid_key", "the SET can not be decrypted with the key that it names")
+        raise SetRefused("invalid_key", "the SET cannot be decrypted with the key that it names")
 
     def _import(self, key: RotatedKey) -> DecryptionKey:
         imported = self._imported.get(key.kid)
@@ -293,7 +293,7 @@ class SetDecryption:
         return imported
 
     def _fitting(self, kid: str | None) -> list[RotatedKey]:
-        """Keys that may be meant, the newest first. Raises SetRefused: there is none."""
+        """Keys that may fit, the newest first. Raises SetRefused if there is none."""
         for max_age_s in (float("inf"), ASK_AGAIN_S):
             keys = [key for key in reversed(self._keys.current(max_age_s)) if kid in (None, key.kid)]
             if keys:

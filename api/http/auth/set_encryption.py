@@ -31,13 +31,13 @@ _ALGORITHMS_OF_KEY: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
         for kty, crv in (("EC", "P-256"), ("EC", "P-384"), ("EC", "P-521"), ("OKP", "X25519"))
     },
 }
-"""Algorithms by type and curve of a key; the first one where the key names none."""
+"""Algorithms by type and curve of a key. The first is used if the key names none."""
 _KEY_OPERATIONS: Final = {"encrypt", "wrapKey", "deriveKey", "deriveBits"}
 _ALLOWED: Final = sorted({CONTENT_ALGORITHM, *(alg for algs in _ALGORITHMS_OF_KEY.values() for alg in algs)})
 
 
 class NoEncryptionKey(Unavailable):
-    """A receiver whose tokens are to be encrypted has no key that can be had now. Nothing is sent in clear instead."""
+    """A receiver whose tokens must be encrypted has no available key. Nothing is sent unencrypted instead."""
 
     def __init__(self, receiver: str) -> None:
         super().__init__(f"no encryption key of the receiver {receiver} can be had (`shared_signals.encryption`)")
@@ -85,11 +85,11 @@ def encrypt_token(token: str, key: EncryptionKey) -> str:
 
 
 class NotDecrypted(Exception):
-    """A token is not encrypted to this key, or malformed, or was changed."""
+    """A token is malformed, was changed, or is not encrypted to this key."""
 
 
 class DecryptionKey:
-    """A key of ours, to which tokens are encrypted by one algorithm."""
+    """One of our keys, to which tokens are encrypted by one algorithm."""
 
     def __init__(self, key: rsa.RSAPrivateKey, algorithm: str, content_algorithms: Sequence[str]) -> None:
         self._key = jwk.RSAKey.import_key(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -131,7 +131,7 @@ class SetEncryption:
         await self._cache.close()
 
     def encrypt(self, receiver: str, token: str) -> str:
-        """*token* as that receiver is to get it: encrypted, or as it is. Raises NoEncryptionKey."""
+        """*token*, encrypted if the receiver's settings require it. Raises NoEncryptionKey."""
         if receiver not in self._names:
             return token
         keys = self._cache.keys(receiver)

@@ -4,7 +4,7 @@
 
     AuthenticationFailed        invalid_token       base: answered with 401
     ├── MissingToken            missing_token       no credentials: a bare challenge without error code
-    ├── BadAuthorization        invalid_request     the header is no bearer credential (answered with 400)
+    ├── BadAuthorization        invalid_request     the header is not a bearer credential (answered with 400)
     └── InvalidToken            invalid_token       the token is refused
         └── UnknownKey          invalid_token       the key is not known *yet*: a refresh may help
 """
@@ -29,7 +29,7 @@ from ...settings.access_settings import IssuerSettings
 
 
 class AuthenticationFailed(TrustwatchError):
-    """The caller is not known."""
+    """The caller is not authenticated."""
 
     code = "invalid_token"
 
@@ -41,7 +41,7 @@ class MissingToken(AuthenticationFailed):
 
 
 class BadAuthorization(AuthenticationFailed):
-    """The Authorization header is no bearer credential."""
+    """The Authorization header is not a bearer credential."""
 
     code = "invalid_request"
 
@@ -63,8 +63,8 @@ class UnknownKey(InvalidToken):
         self.issuer = issuer
 
 
-# PyJWT judges signature, audience, issuer and form; the three time claims are judged here, because PyJWT reads the
-# clock of the machine and ours is passed in.
+# PyJWT checks signature, audience, issuer and form. The three time claims are checked here, because PyJWT reads the
+# machine's clock and ours is passed in.
 
 MAX_TOKEN_BYTES = 16 * 1024
 """Bytes in a token; a longer one is refused before anything is computed from it."""
@@ -87,7 +87,7 @@ _ALGORITHMS_OF_KEY: Mapping[tuple[str, str], tuple[str, ...]] = {
 SIGNATURE_ALGORITHMS = [alg for fitting in _ALGORITHMS_OF_KEY.values() for alg in fitting]
 """Accepted of every issuer: asymmetric only, so never `none` or HS*."""
 LEEWAY_S = 30.0
-"""Clock difference to issuers that is forgiven: clocks that are synchronized at all differ by less."""
+"""Tolerated clock difference to issuers: synchronized clocks differ by less."""
 _REQUIRED_CLAIMS = ["exp", "iat", "iss", "sub", "aud"]
 _OTHER_TOKEN_TYPES = frozenset({"ID", "Refresh", "Offline", "Logout"})  # Keycloak's `typ` claim, under header typ JWT
 
@@ -198,7 +198,7 @@ def parse_keys(document: bytes) -> KeySet:
 
 
 def usable_keys(member: Any, algorithms: Sequence[str] = SIGNATURE_ALGORITHMS) -> list[tuple[str, jwt.PyJWK]]:
-    """Keys of one member of a set; raises where something in it has a wrong type or is no key."""
+    """Keys of one member of a set. Raises if a part of it has a wrong type or is not a key."""
     if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
         raise TypeError
     if "d" in member or member.get("use", "sig") != "sig":
@@ -221,7 +221,7 @@ _THUMBPRINT_MEMBERS: Mapping[str, tuple[str, ...]] = {
 
 
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
+    """Thumbprint of a public key (RFC 7638). Raises KeyError for an unknown type of key."""
     members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
     return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
 
@@ -236,7 +236,7 @@ def unverified_issuer(token: str) -> str:
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
-        raise InvalidToken("the token is no signed JWT") from None
+        raise InvalidToken("the token is not a signed JWT") from None
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
         raise InvalidToken("the issuer of the token is not trusted")
@@ -244,14 +244,14 @@ def unverified_issuer(token: str) -> str:
 
 
 def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float) -> TokenClaims:
-    """Everything that must hold of an access token, in one call. Raises UnknownKey, InvalidToken."""
+    """Verify an access token. Raises UnknownKey, InvalidToken."""
     claims = signed_claims(token, issuer, keys)
     exp = check_times(claims, now)
     return _token_claims(claims, exp, issuer)
 
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
-    """Claims of a token whose header, signature, issuer and audience are right; what they say is yet to be judged.
+    """Claims of a token with a valid header, signature, issuer and audience. The other claims are not checked yet.
 
     Raises InvalidToken.
     """
@@ -284,7 +284,7 @@ def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
         raise InvalidToken("the signature algorithm of the token is not accepted")
     if typ is None and not typed:
         typ = "JWT"
-    accepted = ("at+jwt", "jwt") if typed else ("jwt",)  # RFC 9068 says the first, Keycloak and Hydra the second
+    accepted = ("at+jwt", "jwt") if typed else ("jwt",)  # RFC 9068 uses the first, Keycloak and Hydra the second
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
         raise InvalidToken(f"the token is no {'access' if typed else 'ID'} token (header typ)")
     if kid is not None and not 0 < len(kid) <= MAX_KEY_ID_LENGTH:
@@ -390,7 +390,7 @@ _CHECKED_MEMBERS: Final = ("jkt", "x5t#S256")
 
 
 def read_binding(members: Mapping[str, Any]) -> TokenBinding:
-    """Read what a token with these claims is bound to. Raises InvalidToken where that can not be read."""
+    """Read what a token with these claims is bound to. Raises InvalidToken if that is not understood."""
     confirmation = members.get("cnf")
     if confirmation is None:
         return UNBOUND

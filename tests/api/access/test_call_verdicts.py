@@ -447,7 +447,7 @@ def test_a_fault_of_the_scorer_leaves_the_level(judged: Any, summary: Any, monke
     answer = ask(judged, **call(NEW_VALUE))
 
     assert (answer["decision"], answer["basis"]) == ("allow", "level")
-    assert "fault of ours" in answer["basis_detail"]
+    assert "internal error" in answer["basis_detail"]
 
 
 def test_answers_need_neither_database_nor_pipeline(judged: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
