@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from trustwatch.api.access.live_call_scorer import LiveCallScorer
+from trustwatch.api.access.call_evaluation import LiveCallScorer
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import jensenshannon
 
-from trustwatch.api.agents.baseline_profile import read_baseline_profile
+from trustwatch.api.agents.service import read_baseline_profile
 from trustwatch.api.brokers import TOPIC_PREFIX
 from trustwatch.api.cli.history_input import WindowedSource, history_files
 from trustwatch.api.cli.topic_input import TimeWindow

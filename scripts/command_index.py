@@ -70,7 +70,7 @@ def _member(document: dict[str, Any], name: str, place: str, declared: dict[str,
         "many": many,
         "choices": (items if many else schema).get("enum", []),
         "default": default,
-        "help": declared.get("description", "").removesuffix(", percent-encoded once"),
+        "help": declared.get("description", "").removesuffix(".").removesuffix(", percent-encoded once"),
     }
     return {name: value for name, value in member.items() if value not in (None, "", [], False, "string")}
 

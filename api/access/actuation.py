@@ -32,10 +32,10 @@ from ..settings.root import Settings
 ACTUATION_DISPATCH_POLICY = DispatchPolicy(
     backoff_base_s=0.5, backoff_cap_s=15.0, retry_after_cap_s=60.0, concurrency=16, poll_s=0.5
 )
-"""Containment is tried again sooner than alerts are, and for more agents at once."""
+"""Containment is retried sooner than alerts, and for more agents at once."""
 
 RECONCILE_EVERY_S = 3600.0
-"""Interval between full reconciliations, s: a missed change, or one made at a server itself, lasts no longer."""
+"""Interval between full reconciliations, s: a lost change, or one made at a server, lasts no longer."""
 
 STORE_RETRY_S = 5.0
 
@@ -88,7 +88,7 @@ class ActuationService:
         return list(self._channels)
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
-        """Take up a change for those agents that came without a decision: a person pinned one, or a pin ended."""
+        """Apply a change for agents that has no decision: a person pinned one, or a pin ended."""
         if self._channels and agents:
             task = asyncio.get_running_loop().create_task(self._reconcile(agents))
             self._tasks.add(task)
@@ -96,7 +96,7 @@ class ActuationService:
 
     async def _reconcile(self, agents: Collection[AgentName]) -> None:
         try:
-            with reads_of(WHOLE_DEPLOYMENT):  # our own work, although a person's request may have set it off
+            with reads_of(WHOLE_DEPLOYMENT):  # work of the service, even if a person's request caused it
                 await self.desired_state_resolver.enqueue_reconciliation(agents)
             self._on_rows_waiting()
         except TrustwatchError as error:
@@ -104,11 +104,11 @@ class ActuationService:
             self._full_reconciliation_requested.set()
 
     def request_full_reconciliation(self) -> None:
-        """Have everything compared again, since another policy is in force."""
+        """Request a full reconciliation, because the active policy has changed."""
         self._full_reconciliation_requested.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look at everything at the start, when it is asked for, and every `RECONCILE_EVERY_S`, until *stop*."""
+        """Reconcile everything at the start, on request, and every `RECONCILE_EVERY_S`, until *stop*."""
         while self._channels and not stop.is_set():
             self._full_reconciliation_requested.clear()
             pause_s = RECONCILE_EVERY_S

@@ -1,7 +1,7 @@
-"""Approvals and pins: what a person is asked, what a person orders, and how it ends.
+"""Approvals and pins: requests to a person, orders of a person, and how they end.
 
-The store is the truth; memory follows it (`synchronise`), and takes over at once what this process writes. A request
-that needs a person never waits for one: it is refused, and may be made again once somebody approved.
+The store is the truth. Memory follows it (`synchronise`), and applies at once what this process writes. A request
+that needs a person never waits: it is refused, and can be repeated once a person approved it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -28,21 +29,21 @@ from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.store.containment_store import InterventionStore
 
 from ..events.audit_sink import AuditSink, order_event
-from ..http.line_limit import LineLimit, OrderLines
 from ..http.problems import ProblemDetails, ProblemError
+from ..http.refused_callers import LineLimit, OrderLines
 from ..http.separation_of_duties import Attribution
 from ..http.store_executor import StoreExecutor
 
 MAX_PENDING_PER_CALLER = 1_000
-"""Approvals that one caller of ours, hook, or issuer of tokens at gateways may have waiting in a process, over all
-agents that it may speak for; `MIN_PENDING_PER_TENANT` come on top."""
+"""Approvals that one caller, hook, or issuer of tokens at gateways may have pending in a process, over all agents that
+it may act for, plus `MIN_PENDING_PER_TENANT`."""
 
 MAX_PENDING_PER_TENANT = 200
 """Those of them about agents of one tenant."""
 
 SHARE_OF_ROOM = 4
 """A tenant may have a quarter as many waiting as there is room for others. So tenants that share a gateway or hook
-always leave room: five of them have 111 each, fifty have 18, and whoever comes then may have as many as each."""
+always leave room: five of them have 111 each, fifty have 18, and the next tenant may have as many as each."""
 
 MIN_PENDING_PER_TENANT = 5
 """Approvals that a tenant may have waiting, however many others wait."""
@@ -74,7 +75,7 @@ class _AskedByCaller:
         return min(MAX_PENDING_PER_TENANT, max(MIN_PENDING_PER_TENANT, room // SHARE_OF_ROOM))
 
     def keep(self, tenant: str, now_ms: int, waiting: Callable[[Collection[str]], Collection[str]] | None) -> None:
-        """Forget those of a tenant whose time is over and, where *waiting* says which wait, those that do not."""
+        """Forget expired approvals of a tenant and, if *waiting* is given, those that no longer wait."""
         asked = self.by_tenant.get(tenant)
         if asked is None:
             return
@@ -124,7 +125,7 @@ class AskedApprovals:
 
 
 PENDING_TIMEOUT_S = 3600.0
-"""An approval that nobody gives or refuses is over then; the next request asks anew."""
+"""An undecided approval expires after this time. The next request creates a new one."""
 
 CALL_SCOPE_PREFIX = "call:"
 """Begins the scope of an approval that holds for one call; what follows is the keyed digest of the call."""
@@ -138,7 +139,7 @@ MAX_PENDING_PER_AGENT = 5
 the newest of those that wait, or none while some are being written."""
 
 MAX_WAITING_OF_TENANT = 1_000
-"""Approvals about agents of one tenant that may wait in all: whoever asked, in any process, before a restart too."""
+"""Approvals about agents of one tenant that may be pending in total, in all processes and across restarts."""
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
@@ -157,8 +158,8 @@ _CALL_SCOPE = re.compile(f"{CALL_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}|{
 
 
 def without_call_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """*scopes* but those that stand for a call or an access path: else who asks for a token with one had something
-    approved that no person was told of."""
+    """*scopes* without those of calls and access paths. Otherwise a client could request a token with such a scope and
+    get an approval that no person has seen."""
     return tuple(scope for scope in scopes if not _CALL_SCOPE.fullmatch(scope))
 
 
@@ -178,8 +179,8 @@ class InterventionNotOpen(ProblemError):
 class ApprovalWorkflow:
     """Requests for approval, and the approvals and pins that persons decide.
 
-    It knows no callers: who may decide is checked before it is asked. What persons and agents wait for goes by the
-    executor; what follows the store in the background takes its time, in threads that nobody waits for.
+    The service checks who may decide. What persons and agents wait for uses the executor. Background synchronization
+    uses other threads.
     """
 
     _interventions: InterventionStore
@@ -252,7 +253,7 @@ class ApprovalWorkflow:
         return approval.intervention_id
 
     def _is_refused(self, caller: str, agent: AgentName, now_ms: int) -> bool:
-        """True if too many approvals wait for one more, which is counted and told."""
+        """True if too many approvals are pending for another one, which is counted and logged."""
         if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
             why = "too many approvals are being written"
         elif self._waiting_of_tenant(agent.tenant) >= MAX_WAITING_OF_TENANT:
@@ -351,7 +352,7 @@ class ApprovalWorkflow:
         return new_pin
 
     async def unpin(self, agent: AgentName, person: Attribution) -> Intervention | None:
-        """End every pin of an agent, hidden ones too; the one that held, None where none did. Raises Unavailable."""
+        """End every pin of an agent, hidden ones too. Returns the active one, or None. Raises Unavailable."""
         return await self._end_pins(agent, person, "")
 
     async def _end_pins(self, agent: AgentName, person: Attribution, but: str) -> Intervention | None:
@@ -390,7 +391,7 @@ class ApprovalWorkflow:
         return self.active_interventions.one_use_approvals(identity, self._now_ms())
 
     async def spend(self, approval: Intervention) -> bool:
-        """Spend an approval for one use; False = it may not give a permit: it is over, or the store does not say."""
+        """Spend an approval for one use. Returns False, for no permit, if it is over or the store does not answer."""
         used = msgspec.structs.replace(approval, status="used", updated_ms=_next_update_ms(approval, self._now_ms()))
         try:
             # One that is given up may still be written: then it is spent, and gave no permit.
@@ -412,7 +413,7 @@ class ApprovalWorkflow:
         return was_open
 
     async def synchronise(self) -> None:
-        """Take over what other processes wrote, and write down what has expired. Raises Unavailable."""
+        """Apply what other processes wrote, and record what has expired. Raises Unavailable."""
         news = self.active_interventions.apply_changes(
             await asyncio.to_thread(self._interventions.changed_since, self.active_interventions.since_ms)
         )
@@ -430,7 +431,7 @@ class ApprovalWorkflow:
                 self._on_change({intervention.agent})
 
     async def load_open(self) -> None:
-        """Take over all that is open. Raises Unavailable."""
+        """Load everything that is open. Raises Unavailable."""
         self.active_interventions.apply_changes(await asyncio.to_thread(self._interventions.list_open))
 
     async def close(self) -> None:
@@ -441,12 +442,12 @@ class ApprovalWorkflow:
     async def _write_change(self, intervention: Intervention, was: str, action: str, person: Attribution) -> None:
         if not await self._executor.write(self._interventions.update, intervention, was, _outbox_of(intervention)):
             raise InterventionNotOpen(
-                f"{intervention.kind} {intervention.intervention_id} was decided by somebody else meanwhile"
+                f"{intervention.kind} {intervention.intervention_id} was decided by another person in the meantime"
             )
         self._apply_and_audit(intervention, action, person.name, person.why)
 
     def _apply_and_audit(self, intervention: Intervention, action: str, by: str, why: str) -> None:
-        """Apply a written intervention in this process, tell the observers, and write its audit event."""
+        """Apply a written intervention in this process, notify the observers, and write its audit event."""
         self.active_interventions.apply_changes([intervention])
         self._orders.write(intervention.agent, action, by, intervention.intervention_id)
         attributes = {
@@ -460,14 +461,44 @@ class ApprovalWorkflow:
 
 
 def _outbox_of(intervention: Intervention) -> list[OutboxRow]:
-    """Rows that announce an intervention as it is now: of pins alone, which change the level that policy acts on."""
+    """Rows that announce an intervention: only of pins, which change the level that the policy uses."""
     return [build_pin_row(intervention)] if intervention.kind == "pin" else []
 
 
 def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
-    """UTC ms to note for a change: later than that of the last change, whatever the clocks of other processes say."""
+    """UTC ms of a change: later than the last change, even if clocks of other processes differ."""
     return max(now_ms, intervention.updated_ms + 1)
 
 
 def _status_word(intervention: Intervention, now_ms: int) -> str:
     return "expired" if intervention.expires_ms <= now_ms else intervention.status
+
+
+class Outcome(NamedTuple):
+    """The answer that a request would get: `scopes` are those that remain of a token; None for all."""
+
+    permitted: bool
+    scopes: tuple[str, ...] | None = None
+
+
+async def spend_needed(
+    workflow: ApprovalWorkflow,
+    identities: Iterable[AgentIdentity],
+    judge: Callable[[tuple[Intervention, ...]], Outcome],
+) -> tuple[Intervention, ...]:
+    """The approvals that were spent for a request; none if it is permitted without, or is not with all of them.
+
+    A verdict never waits for the store. So what it needs is spent first and passed on in `AccessRequest.spent`; other
+    approvals for one use do not count.
+    """
+    unspent = tuple(one for identity in identities for one in workflow.one_use_approvals(identity))
+    if not unspent:
+        return ()
+    best = judge(unspent)
+    if not best.permitted or judge(()) == best:
+        return ()
+    for approval in unspent:
+        others = tuple(one for one in unspent if one is not approval)
+        if judge(others) == best:
+            unspent = others
+    return tuple([approval for approval in unspent if await workflow.spend(approval)])

@@ -1,32 +1,26 @@
-"""`POST /v1/agents/{agent_id}/calls/evaluate`: reads a question about a call, finds its agent, answers as JSON.
+"""`POST /v1/agents/{agent_id}/calls/evaluate`: reads a request about a call, finds its agent, and answers as JSON.
 
 `FastCallRoute` answers in front of FastAPI, which declares the route too, so that OpenAPI has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.engine.settings import accepted_challenges
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch_client.risk_answers import CallThreshold, CallVerdict
 
-from ..http.agent_lookup import find_agent_entry
-from ..http.agent_paths import decode_agent_id, parse_agent_selection
-from ..http.auth.bearer_tokens import TokenVerifier
-from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
-from ..http.dependencies import authenticate_request
-from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
-from ..http.prometheus_metrics import ServiceMetrics
-from ..http.refused_callers import RefusedCallers
-from ..http.request_body import RequestBodyTooLong, read_request_body
+from ..http.agent_lookup import find_agent_entry, parse_agent_selection
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.fast_path import JSON_HEADER, FastAgentRoute, RequestBodyTooLong, read_request_body
+from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
+from ..http.slice import ServiceRegistry
 from .call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from .decision_point import MAX_ACTORS
 
@@ -38,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CallAnswers:
-    """Answers questions of callers about calls of their agents."""
+    """Answers requests about calls of agents."""
 
     def __init__(self, runtime: Runtime, evaluator: CallEvaluator) -> None:
         self._runtime = runtime
@@ -48,7 +42,7 @@ class CallAnswers:
     async def answer(
         self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, body: bytes
     ) -> bytes:
-        """The answer as JSON. Waits for the store only where the agent has an approval for one use that it needs.
+        """The answer as JSON. Waits for the store only if the agent needs an approval for one use.
 
         Raises TenantNotAllowed, ProblemError.
         """
@@ -60,7 +54,7 @@ class CallAnswers:
             tenant = tenant if tenant is not None else caller.binding.default_tenant
             issuer = issuer if issuer is not None else caller.binding.default_issuer
         ancestors = tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id)
-        # Who may not speak for an agent asks no person in its name: it would use up the agent's own approvals.
+        # A caller that may not act for an agent cannot request approvals for it: they would use up the agent's own.
         approvable = caller.binding.may_speak_for(tenant, issuer, agent_id)
         # An agent that could name its own scopes would choose its own boundary.
         held = tuple(call.scopes.granted or ()) if call.scopes is not None and caller.binding.source.trusted else ()
@@ -120,77 +114,35 @@ def read_call_question(body: bytes) -> CallQuestion:
 
 
 def unreadable_call(reason: str) -> ProblemError:
-    """422 for a body that is no question about a call."""
+    """422 for a body that is not a request about a call."""
     message, at_path, path = reason.rpartition(" - at `")
     errors: list[dict[str, Any]] = [{"path": path.removesuffix("`") if at_path else "$", "reason": message or reason}]
     members = {"errors": errors}
     return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", reason, members=members))
 
 
-CALL_PATH_PREFIX, CALL_PATH_SUFFIX = b"/v1/agents/", b"/calls/evaluate"
-CALL_ROUTE = "/v1/agents/{agent_id}/calls/evaluate"
 MAX_CALL_BYTES = 128 * 1024
-"""Bytes of a question: 256 arguments with long names, and what an event has beside them."""
-_MIN_PATH_LENGTH = len(CALL_PATH_PREFIX) + len(CALL_PATH_SUFFIX)
-
-_HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+"""Bytes of a question: 256 arguments with long names, and the other members of an event."""
 
 
-@dataclass(eq=False, repr=False)
-class FastCallRoute:
+class FastCallRoute(FastAgentRoute):
     """The route in front of FastAPI."""
 
-    _answers: CallAnswers
-    _verifier: TokenVerifier[AuthenticatedCaller]
-    _metrics: ServiceMetrics
-    _monotonic: Callable[[], float]
-    _new_id: Callable[[], str]
-    _refused_callers: RefusedCallers
+    route, method = "/v1/agents/{agent_id}/calls/evaluate", "POST"
 
-    def __post_init__(self) -> None:
-        self._observe_duration = self._metrics.histogram("trustwatch_http_request_seconds", CALL_ROUTE).observe
+    def __init__(self, services: ServiceRegistry) -> None:
+        super().__init__(services)
+        self._answers = services.get(CallAnswers)
 
-    def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This route, where *path* is one of a question about a call."""
-        fits = path.endswith(CALL_PATH_SUFFIX) and path.startswith(CALL_PATH_PREFIX) and len(path) >= _MIN_PATH_LENGTH
-        return self if fits else None
-
-    def template(self, path: bytes) -> str:  # noqa: ARG002 - there is one
-        """See `FastRoute`."""
-        return CALL_ROUTE
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        start, status = self._monotonic(), 200
-        try:
-            body = await self._answer(scope, receive)
-        except Exception as error:
-            problem = problem_of_failure(error, CALL_ROUTE, self._new_id, scope, self._refused_callers)
-            status = problem.status
-            await send_problem(problem, send, with_body=scope["method"] != "HEAD")
-        else:
-            if body is None:
-                return
-            length = (b"content-length", b"%d" % len(body))
-            await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS, length]})
-            await send({"type": "http.response.body", "body": body})
-        self._metrics.counter("trustwatch_http_requests_total", CALL_ROUTE, str(status)).inc()
-        self._observe_duration(self._monotonic() - start)
-
-    async def _answer(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The answer; None where the client went away before its question was whole."""
-        if scope["method"] != "POST":
-            detail = "only POST is answered here"
-            raise ProblemError(
-                ProblemDetails(405, "method_not_allowed", "Method not allowed", detail, {"Allow": "POST"})
-            )
-        caller = await authenticate_request(self._verifier, scope)
-        caller.require(SCOPE_SCORE_READ)
-        agent_id = decode_agent_id(scope["raw_path"][len(CALL_PATH_PREFIX) : -len(CALL_PATH_SUFFIX)])
+    async def _answer(
+        self, caller: AuthenticatedCaller, agent_id: str, scope: Scope, receive: Receive
+    ) -> tuple[tuple[bytes, bytes], bytes] | None:
         tenant, issuer = parse_agent_selection(scope["query_string"])
         try:
             body = await read_request_body(receive, MAX_CALL_BYTES)
         except RequestBodyTooLong:
             detail = f"the body may have {MAX_CALL_BYTES} bytes"
             raise ProblemError(ProblemDetails(413, "body_too_large", "Body too large", detail)) from None
-        return None if body is None else await self._answers.answer(caller, agent_id, tenant, issuer, body)
+        return (
+            None if body is None else (JSON_HEADER, await self._answers.answer(caller, agent_id, tenant, issuer, body))
+        )

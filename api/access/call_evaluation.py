@@ -1,16 +1,17 @@
-"""Verdicts on calls before they are made: allow, step up, deny; from memory, and nothing is learned by asking.
+"""Verdicts on calls before they are made (allow, step up, deny), from memory. Nothing is learned from requests.
 
-The level decides first, as for tokens. Where it lets the call pass, the model says whether this call is odd enough for
-a person to look at it. A person's yes holds for the very call: its action, resource and the hashes of its arguments.
-Where a new access path alone is why, the person may trust it with the call: else every call by it would wait.
+The level decides first, as for tokens. If it allows the call, the model decides whether the call is anomalous enough
+to need a person. An approval holds for this exact call: its action, resource and the hashes of its arguments. If a new
+access path is the only reason, the person may trust it too; otherwise every call by it would wait.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
-import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
@@ -19,11 +20,17 @@ import msgspec
 import structlog
 
 from trustwatch.ingest.access_path import AccessPath
+from trustwatch.ingest.compilation import KernelGate
 from trustwatch.ingest.described import member
+from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features import feature_kernel
 from trustwatch.ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
+from trustwatch.models import assessment_kernel
+from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.announced_paths import NO_PATHS
-from trustwatch.scoring.engine.call_scorer import CallScore
+from trustwatch.scoring.engine.call_scorer import CallScore, CallScorer
+from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import (
     ALLOWED,
     OUTSIDE_BOUNDARY,
@@ -37,33 +44,97 @@ from trustwatch.scoring.policy.access_evaluation import (
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.decisions import RiskReason
-from trustwatch_client.events import (
-    Agent,
-    Call,
-    EventHash,
-    EventText,
-    Principal,
-    Resource,
-)
+from trustwatch_client.events import Agent, Call, EventHash, EventText, Principal, Resource
 
+from ..http.problems import error_members
 from .approval_workflow import (
     CALL_SCOPE_PREFIX,
     MAX_PENDING_PER_AGENT,
     PATH_SCOPE_PREFIX,
     ApprovalWorkflow,
+    Outcome,
+    spend_needed,
 )
-from .live_call_scorer import LiveCallScorer
-from .one_use import Outcome, spend_needed
+
+REFRESH_EVERY_S = 2.0
+
+_FIRST_CALL = NativeEvent(
+    time=datetime(2000, 1, 1, tzinfo=UTC), agent=Agent("-"), type="tool.call", action="-", outcome="success"
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class LiveCallScorer:
+    """Holds the scorer of the active model. While it is unavailable, only the level decides.
+
+    Attributes:
+        scorer: None if it is unavailable.
+        missing_because: why it is unavailable.
+    """
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        budget: ChallengeBudget,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        *,
+        compiled_elsewhere: bool = False,
+    ) -> None:
+        self._registry = registry
+        self._budget = budget
+        self._domains = domains
+        self._tried = ""
+        self._gate = KernelGate(
+            feature_kernel.observe, assessment_kernel.assess_rows, compiled_elsewhere=compiled_elsewhere
+        )
+        self.scorer: CallScorer | None = None
+        self.missing_because = "the model is not loaded yet"
+
+    def use_version(self, version: str) -> None:
+        """Load a version, unless it is there; blocks for as long as a model takes to be read and verified."""
+        if version == self._tried and self.scorer is not None:
+            return
+        if not self._gate.is_open():
+            self.missing_because = "its kernels are being compiled"
+            return
+        try:
+            scorer = CallScorer(self._registry.load(version), self._budget, self._domains)
+            scorer.score(_FIRST_CALL)  # so that no caller waits for what is compiled on first use
+        except (TrustwatchError, OSError) as error:
+            self.scorer, self.missing_because = None, str(error)
+            if version != self._tried:
+                _log.warning("calls are judged by the level alone", model=version, why=str(error))
+        else:
+            self.scorer, self.missing_because = scorer, ""
+            told = {"thresholds": _threshold_texts(scorer), "tenants_with_own": scorer.tenants_with_own}
+            _log.info("calls are judged by a model", model=version, **told)
+        self._tried = version
+
+    async def follow(self, version: Callable[[], str], stop: asyncio.Event) -> None:
+        """Use the version that *version* returns, until *stop*. A restored model is found."""
+        while not stop.is_set():
+            await asyncio.to_thread(self.use_version, version())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REFRESH_EVERY_S if self.scorer else 5 * REFRESH_EVERY_S)
+
+
+def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
+    """Thresholds by effect, for the log: of tenants that have none of their own; "none" where the history is too short
+    for the budget."""
+    return {
+        effect: "none" if threshold is None else f"{threshold.anomaly_score:.3f} of {threshold.effect}"
+        for effect, threshold in scorer.thresholds.items()
+    }
+
 
 BY_MODEL, BY_LEVEL = "model", "level"
-FAILED = "the model could not be asked for a fault of ours"
+FAILED = "the model could not be used because of an internal error"
 
 CallType = Literal["api.call", "tool.call", "a2a.message"]
 CallDecision = Literal["allow", "step_up", "deny"]
 CALL_DECISIONS: tuple[CallDecision, ...] = ("deny", "step_up", "allow")
 """Decisions, the strictest first."""
-
-_log = structlog.get_logger(__name__)
 
 
 class CallQuestion(Call, kw_only=True, omit_defaults=False):
@@ -107,14 +178,14 @@ class CallEvaluation(NamedTuple):
     """Answer about one call.
 
     Attributes:
-        decision: what the policy says of the call, whatever the mode.
-        allow: what whoever asks is to do; always true in shadow mode.
+        decision: that of the policy, regardless of the mode.
+        allow: whether to make the call; always true in shadow mode.
         reason: code, see `VERDICT_REASONS`.
-        by_level: verdict of the level alone.
-        score: of the model; None where the level decided, or the model could not be asked.
+        by_level: verdict of the level.
+        score: of the model; None if the level decided, or the model is unavailable.
         basis: `model`, or `level`.
-        detail: why the verdict rests on the level alone; "" = it does not, or that was enough.
-        approval_id: the approval that waits for a person; "" = none does.
+        detail: why only the level decided, if the model should have.
+        approval_id: the pending approval, if any.
         call: keyed digest of the call.
         outside: no capability that the agent declares covers the action.
     """
@@ -132,7 +203,7 @@ class CallEvaluation(NamedTuple):
 
     @property
     def would_allow(self) -> bool:
-        """True if nothing stands against the call, whatever the mode."""
+        """True if the policy allows the call, regardless of the mode."""
         return self.decision == "allow"
 
     @property
@@ -142,7 +213,7 @@ class CallEvaluation(NamedTuple):
 
 
 class _JudgedCall(NamedTuple):
-    """Members of a `CallEvaluation`. `asked` is the call as the model was asked about it; None = it was not."""
+    """Members of a `CallEvaluation`. `asked` is the event that was scored, if any."""
 
     by_level: Verdict
     decision: CallDecision
@@ -157,7 +228,7 @@ class _JudgedCall(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class CallEvaluator:
-    """Judges calls, counts what it judged, and asks persons. For one event loop.
+    """Judges and counts calls, and requests approvals. For one event loop.
 
     Attributes:
         counts: verdicts by (way, effect, decision, basis).
@@ -241,7 +312,7 @@ class CallEvaluator:
         return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path.encoded())
 
     def _new_path(self, asked: NativeEvent) -> AccessPath | None:
-        """Access path of an unusual call, where that alone makes it wait for a person."""
+        """Access path of an unusual call, if it is the only reason to wait for a person."""
         path = AccessPath.of_event(asked)
         if not path.is_told:
             return None
@@ -258,8 +329,7 @@ class CallEvaluator:
         try:
             return live.scorer.score(asked, announced, trusted=trusted), ""
         except Exception as error:
-            trace = "".join(traceback.format_exception(error))  # no local variables: they hold requests
-            _log.error("call_not_scored", error=type(error).__name__, traceback=trace)
+            _log.error("call_not_scored", **error_members(error))
             return None, FAILED
 
     def _as_event(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> NativeEvent:
@@ -305,7 +375,7 @@ class CallEvaluator:
 
 
 def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
-    """Access paths that were announced of an agent; none while it is under suspicion, or may be without our knowing."""
+    """Announced access paths of an agent; none while it is suspicious, or its risk may be out of date."""
     if context.entry is None or by_level.stale:
         return NO_PATHS
     if max(by_level.level, context.entry.summary.level) >= RiskLevel.MEDIUM:
@@ -314,7 +384,7 @@ def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
 
 
 def _unkeyed_digest(bound: bytes) -> str:
-    """Digest under which approvals lie that persons gave before digests were keyed; none is stored any more."""
+    """Digest of approvals from before digests were keyed. No new ones are stored."""
     return hashlib.sha256(bound).hexdigest()[:CALL_DIGEST_DIGITS]
 
 
@@ -330,7 +400,7 @@ def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) ->
 
 
 def _request_text(call: CallQuestion, reason: str, score: CallScore | None, new_path: AccessPath | None) -> str:
-    """Words for the person who is asked. Neither targets nor arguments nor others: no erasure looks for names here."""
+    """Text for the person who decides. No targets, arguments or other names: erasures do not search here."""
     codes = () if score is None else dict.fromkeys(model_reason.code for model_reason in score.reasons)
     why = f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
     return why if new_path is None else f"{why}; its access path is new: {new_path.describe()}"

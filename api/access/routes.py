@@ -17,10 +17,8 @@ from trustwatch.scoring.store.blast_radius import MAX_DEPTH, ReachedAgent
 from trustwatch.scoring.store.database import Page
 from trustwatch_client.risk_answers import CallVerdict
 
-from ..http.agent_lookup import AgentSelector
-from ..http.agent_paths import AGENT_PATH, PRINCIPAL_PATH
+from ..http.agent_lookup import AGENT_PATH, PRINCIPAL_PATH, AgentSelector
 from ..http.dependencies import AdministratorDep, AgentDep, ReaderDep, ReviewerDep, provided
-from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -33,16 +31,10 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
+from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.wire import TimeText, Wire, level_word
 from .call_answers import CallAnswers
-from .service import (
-    DEFAULT_VALID_S,
-    MAX_VALID_S,
-    MIN_VALID_S,
-    ActingAgent,
-    BlastRadiusReport,
-    ContainmentService,
-)
+from .service import DEFAULT_VALID_S, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport, ContainmentService
 
 _SEEN: Final = {"first_ms": "first_seen_at", "last_ms": "last_seen_at"}
 _CALL_QUESTION: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/CallQuestion"}}}
@@ -50,22 +42,27 @@ _FORBIDDEN = ConfigDict(extra="forbid")
 
 ReasonText = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_REASON_LENGTH, description="why; kept, and audited", examples=["CHG-1234"]),
+    Field(
+        min_length=1,
+        max_length=MAX_REASON_LENGTH,
+        description="reason; it is stored and audited",
+        examples=["CHG-1234"],
+    ),
 ]
-ValidityPeriod = Annotated[float, Field(ge=MIN_VALID_S, le=MAX_VALID_S, description="how long it holds, s")]
+ValidityPeriod = Annotated[float, Field(ge=MIN_VALID_S, le=MAX_VALID_S, description="how long it is valid, s")]
 
 
 class ApprovalIn(BaseModel):
-    """A person lets the scopes pass for a while."""
+    """Approves the scopes for a limited time."""
 
     model_config = _FORBIDDEN
 
     why: ReasonText
     valid_s: ValidityPeriod = DEFAULT_VALID_S
     trust_path: bool = Field(
-        False, description="of a scope `path:…`: the access path of the call counts as known for as long"
+        False, description="for a scope `path:…`: also treat the access path of the call as known for that time"
     )
-    one_use: bool = Field(False, description="spent by the first permit that rests on it")
+    one_use: bool = Field(False, description="the first permit that uses the approval spends it")
 
 
 class JustificationIn(BaseModel):
@@ -77,7 +74,7 @@ class JustificationIn(BaseModel):
 
 
 class PinIn(BaseModel):
-    """A person fixes the level that policy acts on."""
+    """Pins the level that the policy uses."""
 
     model_config = _FORBIDDEN
 
@@ -91,7 +88,7 @@ class InterventionOut(Wire, of=Intervention):
 
 
 class CallVerdictOut(Wire, of=CallVerdict):
-    """The answer about one call before it is made."""
+    """The verdict on a call before it is made."""
 
     would_allow: bool
     mode: Literal["shadow", "enforce"]
@@ -105,7 +102,7 @@ class ReachedAgentOut(
     omit=("name.tenant", "name.issuer"),
     rename={**_SEEN, "level": "risk_level", "risk": "edge_risk_score"},
 ):
-    """One agent that was reached."""
+    """An agent that was reached."""
 
     kind: Literal["delegated", "called"]
 
@@ -135,7 +132,7 @@ class ActingAgentOut(
     of=ActingAgent,
     rename={"level": "risk_level", "last_ms": "last_seen_at", "pair_risk": "pair_risk_score"},
 ):
-    """One agent that acts for a principal."""
+    """An agent that acts for a principal."""
 
 
 class PrincipalRiskOut(Wire):
@@ -150,15 +147,17 @@ class PrincipalRiskOut(Wire):
 
 
 class DesiredStateOut(Wire, of=DesiredState, rename={"level": "risk_level"}):
-    """State to bring about for the agent's client at an authorization server."""
+    """The desired state of the agent's client at an authorization server."""
 
     risk_level: LevelName
 
 
 class ActuationOut(Wire, of=Actuation):
-    """One agent at one actuator."""
+    """The state of one agent at one actuator."""
 
-    desired: DesiredStateOut | None = Field(description="null = written by another version of the service")
+    desired: DesiredStateOut | None = Field(
+        description="desired state; null if another version of the service wrote it"
+    )
     original: Any
     decision_id: DecisionId | None
 
@@ -189,22 +188,24 @@ def actuation_out(actuation: Actuation) -> ActuationOut:
     )
 
 
-ENDED_RESPONSES = problem_responses({404: "no such intervention", 409: "somebody decided already, or its time is over"})
+ENDED_RESPONSES = problem_responses(
+    {404: "The intervention does not exist.", 409: "The intervention was already decided, or has expired."}
+)
 
 router = APIRouter(tags=["containment"], responses=COMMON_PROBLEMS)
 
 CallAnswersDep = Annotated[CallAnswers, Depends(provided(CallAnswers))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 InterventionId = Annotated[str, Path(description="id of the approval")]
-StatusParam = Annotated[InterventionStatus | None, Query(description="only those of that status")]
-DaysParam = Annotated[float, Query(ge=0.04, le=3650, description="edges seen in the last so many days")]
+StatusParam = Annotated[InterventionStatus | None, Query(description="Only those with this status.")]
+DaysParam = Annotated[float, Query(ge=0.04, le=3650, description="Only interactions of the last so many days.")]
 
 
 @router.get("/v1/interventions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List pins and approvals")
 async def list_interventions(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
-    kind: Annotated[Literal["pin", "approval"] | None, Query(description="only those of that kind")] = None,
+    kind: Annotated[Literal["pin", "approval"] | None, Query(description="Only those of this kind.")] = None,
     status: StatusParam = None,
     agent_id: AgentParam = None,
     tenant: TenantParam = None,
@@ -212,7 +213,7 @@ async def list_interventions(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[InterventionOut]:
-    """Newest first. Scope `trust.score:read`."""
+    """Newest first."""
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     return interventions_out(await containment.list(caller, kind, status, agent, tenant, limit, cursor))
 
@@ -226,26 +227,27 @@ async def list_approvals(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[InterventionOut]:
-    """Requests for approval, newest first; `?status=pending` lists those that wait. Scope `trust.score:read`."""
+    """Newest first. `?status=pending` lists the requests that wait for a decision."""
     return interventions_out(await containment.list(caller, "approval", status, None, tenant, limit, cursor))
 
 
 @router.get(
-    "/v1/approvals/{intervention_id}", responses=problem_responses({404: "no such approval"}), summary="One approval"
+    "/v1/approvals/{intervention_id}",
+    responses=problem_responses({404: "The approval does not exist."}),
+    summary="Retrieve an approval",
 )
 async def get_approval(
     intervention_id: InterventionId, caller: ReaderDep, containment: ContainmentServiceDep
 ) -> InterventionOut:
-    """Scope `trust.score:read`."""
+    """Returns an approval."""
     return InterventionOut.of(await containment.get(caller, intervention_id))
 
 
-@router.post("/v1/approvals/{intervention_id}/approve", responses=ENDED_RESPONSES, summary="Approve")
+@router.post("/v1/approvals/{intervention_id}/approve", responses=ENDED_RESPONSES, summary="Approve a request")
 async def approve_request(
     intervention_id: InterventionId, caller: ReviewerDep, containment: ContainmentServiceDep, approval: ApprovalIn
 ) -> InterventionOut:
-    """The scopes pass from now on, for this agent alone and until `valid_s` is over, or one permit before with
-    `one_use`. Scope `trust.feedback`."""
+    """Allows the scopes for this agent for `valid_s` seconds, or for one permit with `one_use`."""
     return InterventionOut.of(
         await containment.approve(
             caller,
@@ -258,14 +260,14 @@ async def approve_request(
     )
 
 
-@router.post("/v1/approvals/{intervention_id}/reject", responses=ENDED_RESPONSES, summary="Reject")
+@router.post("/v1/approvals/{intervention_id}/reject", responses=ENDED_RESPONSES, summary="Reject a request")
 async def reject_request(
     intervention_id: InterventionId,
     caller: ReviewerDep,
     containment: ContainmentServiceDep,
     justification: JustificationIn,
 ) -> InterventionOut:
-    """The next request that needs a person asks anew. Scope `trust.feedback`."""
+    """The next request that needs an approval creates a new one."""
     return InterventionOut.of(await containment.reject(caller, intervention_id, justification.why))
 
 
@@ -276,7 +278,7 @@ async def withdraw_approval(
     containment: ContainmentServiceDep,
     justification: JustificationIn,
 ) -> InterventionOut:
-    """End an approval before its time. Scope `trust.feedback`."""
+    """Ends an approval before it expires."""
     return InterventionOut.of(await containment.withdraw(caller, intervention_id, justification.why))
 
 
@@ -289,9 +291,9 @@ async def withdraw_approval(
 async def pin_agent(
     agent: AgentDep, caller: ReviewerDep, containment: ContainmentServiceDep, pin: PinIn
 ) -> InterventionOut:
-    """Policy acts on this level until it expires, whatever is measured; a measured risk goes on being shown.
+    """The policy uses this level until the pin expires. The measured risk continues to be shown.
 
-    Also for an agent that was never seen, where tenant and issuer are named. Scope `trust.feedback`.
+    An agent that was never seen can be pinned if tenant and issuer are given.
     """
     return InterventionOut.of(await containment.pin(caller, agent, pin.level, pin.why, pin.valid_s))
 
@@ -300,7 +302,7 @@ async def pin_agent(
 async def unpin_agent(
     agent: AgentDep, caller: ReviewerDep, containment: ContainmentServiceDep, justification: JustificationIn
 ) -> InterventionOut:
-    """The measured level is acted on again. Scope `trust.feedback`."""
+    """The policy uses the measured level again."""
     return InterventionOut.of(await containment.unpin(caller, agent, justification.why))
 
 
@@ -309,12 +311,13 @@ async def unpin_agent(
     response_model=CallVerdictOut,
     responses=AMBIGUOUS_AGENT_RESPONSES,
     openapi_extra={"requestBody": {"required": True, "content": _CALL_QUESTION}},
-    summary="Verdict on a call before it is made",
+    summary="Evaluate a call before it is made",
 )
 async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswersDep, request: Request) -> Response:
-    """Allow, step up or deny, from memory; nothing is learned by asking. The body has members of an event.
+    """Returns allow, step up or deny, from memory. Nothing is learned from the request. The body has the members of an
+    event.
 
-    A person's yes to `approval_id` holds for this very call until it expires. Scope `trust.score:read`.
+    If a person approves `approval_id`, this exact call is allowed until the approval expires.
     """
     # Reached only where a server gives no `raw_path`: `FastCallRoute` answers before FastAPI does.
     body = await answers.answer(caller, *agent, await request.body())
@@ -324,23 +327,23 @@ async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswers
 @router.get(
     AGENT_PATH + "/blast-radius",
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
-    summary="Whom an agent reached",
+    summary="Retrieve the blast radius of an agent",
 )
 async def get_blast_radius(
     agent: AgentDep,
     caller: ReaderDep,
     containment: ContainmentServiceDep,
     days: DaysParam = 7.0,
-    depth: Annotated[int, Query(ge=1, le=MAX_DEPTH, description="most steps from the agent")] = MAX_DEPTH,
+    depth: Annotated[int, Query(ge=1, le=MAX_DEPTH, description="Maximum number of steps from the agent.")] = MAX_DEPTH,
 ) -> BlastRadiusOut:
-    """Agents it delegated to or called, and theirs, with their own risk. Scope `trust.score:read`."""
+    """Returns the agents that it delegated to or called, directly or through others, with their own risk."""
     return BlastRadiusOut.of(await containment.blast_radius(caller, agent, days, depth))
 
 
 @router.get(
     PRINCIPAL_PATH + "/risk",
-    responses=problem_responses({404: "no such principal, or none that the caller may see"}),
-    summary="Risk of a principal",
+    responses=problem_responses({404: "The principal does not exist, or the caller may not see it."}),
+    summary="Retrieve the risk of a principal",
 )
 async def get_principal_risk(
     principal_id: Annotated[str, Path(description="id of the principal, percent-encoded once")],
@@ -350,7 +353,7 @@ async def get_principal_risk(
     issuer: Annotated[str, Query(description="issuer under which the principal's agents are known")],
     days: DaysParam = 7.0,
 ) -> PrincipalRiskOut:
-    """Risk of a principal: that of its riskiest agent, and of each that acted for it. Scope `trust.score:read`."""
+    """Returns the risk of the riskiest agent that acted for the principal, and of each other one."""
     agents = await containment.principal_risk(caller, principal_id, tenant, issuer, days)
     acting = [ActingAgentOut.of(agent) for agent in agents]
     level, score = level_word(agents[0].level), agents[0].risk_score
@@ -365,21 +368,20 @@ actuations_router = APIRouter(tags=["actuations"], responses=COMMON_PROBLEMS)
 @actuations_router.get(
     "/v1/actuations",
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
-    summary="What actuators did and are to do",
+    summary="List actuations",
 )
 async def list_actuations(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
-    target: Annotated[str | None, Query(max_length=64, description="name of the actuator")] = None,
+    target: Annotated[str | None, Query(max_length=64, description="Name of the actuator.")] = None,
     agent_id: AgentParam = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[ActuationOut]:
-    """Last changed first. An agent that never was above `low` has none; one never seen has to be named in full.
-
-    Scope `trust.score:read`.
+    """Most recently changed first. An agent that was never above `low` has none. To name an agent that was never
+    seen, give its tenant and issuer.
     """
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     page = await containment.actuations(caller, target, agent, tenant, limit, cursor)
@@ -389,8 +391,8 @@ async def list_actuations(
 @actuations_router.post(
     "/v1/actuations/{target}/reconcile",
     status_code=202,
-    responses=problem_responses({404: "no such actuator"}),
-    summary="Look at a server anew",
+    responses=problem_responses({404: "The actuator does not exist."}),
+    summary="Reconcile an authorization server",
 )
 async def reconcile_actuator(
     target: Annotated[str, Path(description="name of the authorization server in the settings")],
@@ -398,8 +400,8 @@ async def reconcile_actuator(
     containment: ContainmentServiceDep,
     tenant: TenantParam = None,
 ) -> ReconciliationOut:
-    """Compare every agent that is, or ought to be, lowered with the server, and put right what differs.
+    """Compares every agent that is restricted, or should be, with the server, and corrects the differences.
 
-    It is done in the background, as at the start of the service and every hour. Scope `trust.admin`.
+    Runs in the background, as it does at the start of the service and every hour.
     """
     return ReconciliationOut(agents=await containment.reconcile(caller, target, tenant))

@@ -1,4 +1,4 @@
-"""Containment: approvals and pins that people decide, whom an agent reached, and what actuators did because of it."""
+"""Containment: approvals and pins, the blast radius of agents, and actuations."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from trustwatch.scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error
-from ..http.reasons import check_reason
 from ..http.runtime import Runtime
-from ..http.separation_of_duties import Attribution, attribute_to_caller
+from ..http.separation_of_duties import Attribution, attribute_to_caller, check_reason
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import ANY_NAME
 from .approval_workflow import ApprovalWorkflow, without_path_scopes
@@ -51,7 +50,7 @@ class BlastRadiusReport(NamedTuple):
     name: AgentName
     level: Annotated[RiskLevel, member("level that policy acts on", "high", level=True)]
     descendants_level: Annotated[
-        RiskLevel, member("descendants of a `critical` agent have at least it", "medium", level=True)
+        RiskLevel, member("lowest level of descendants of a `critical` agent", "medium", level=True)
     ]
     radius: Annotated[BlastRadius, FLAT]
 
@@ -60,9 +59,9 @@ class ActingAgent(NamedTuple):
     """One agent that acts for a principal. `pair_risk` is its risk while it did, decayed until now."""
 
     agent_id: AgentId
-    level: Annotated[RiskLevel, member("its own level", "high", level=True)]
+    level: Annotated[RiskLevel, member("level of the agent itself", "high", level=True)]
     risk_score: RiskScore
-    last_ms: Annotated[int, member("when it last did")]
+    last_ms: Annotated[int, member("when it last acted for the principal")]
     pair_risk: Annotated[RiskScore, member("risk while it acted for this principal, decayed")]
 
 
@@ -118,7 +117,7 @@ class ContainmentService:
         return intervention
 
     async def find(self, caller: AuthenticatedCaller, intervention_id: str) -> Intervention | None:
-        """One approval or pin; None = there is none, as far as this caller may know. Raises Unavailable."""
+        """One approval or pin; None if this caller knows none of that ID. Raises Unavailable."""
         return await self._executor(
             self._runtime.store.interventions.get, intervention_id, visible_tenants(caller, None)
         )
@@ -133,7 +132,7 @@ class ContainmentService:
         trust_path: bool = False,
         one_use: bool = False,
     ) -> Intervention:
-        """Let the scopes pass from now on, for the agent alone and for *valid_s* seconds.
+        """Allow the scopes from now on, for this agent and *valid_s* seconds.
 
         Raises ProblemError, Unavailable.
         """
@@ -148,7 +147,7 @@ class ContainmentService:
         )
 
     async def reject(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
-        """Refuse; the next request that needs a person asks anew. Raises as `approve`."""
+        """Reject a request. The next one that needs a person creates another. Raises as `approve`."""
         approval, person = await self._decidable_approval(caller, approval_id, why)
         return await self._approvals.decide(approval, person, approve=False, valid_s=0.0)
 
@@ -172,7 +171,7 @@ class ContainmentService:
         why: str,
         valid_s: float = DEFAULT_VALID_S,
     ) -> Intervention:
-        """Fix the level that policy acts on, whatever is measured. An agent never seen has to be named in full.
+        """Pin the level that the policy uses. An agent that was never seen must be named in full.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """
@@ -185,7 +184,7 @@ class ContainmentService:
         return await self._approvals.pin(name, PINNABLE_LEVELS[level], person, valid_s)
 
     async def unpin(self, caller: AuthenticatedCaller, agent: AgentSelector, why: str) -> Intervention:
-        """End the pin of an agent: the measured level is acted on again. Raises as `pin`; 404 also where none holds."""
+        """End the pin of an agent, so that the measured level is used. Raises as `pin`, and 404 without a pin."""
         check_reason("why", why)
         name = self._agents.name(caller, agent)
         pin = await self._approvals.unpin(name, self._attribute(caller, name, why))
@@ -194,7 +193,7 @@ class ContainmentService:
         return pin
 
     def _attribute(self, caller: AuthenticatedCaller, agent: AgentName, why: str) -> Attribution:
-        """The caller as who decides about *agent*. Raises ProblemError (403): nobody decides about itself."""
+        """The caller as the author of a decision about *agent*. Raises ProblemError (403) if it is the agent."""
         return attribute_to_caller(self._runtime.settings.actuators, caller, agent, why)
 
     # Whom an agent reached, and who acted for a principal.
@@ -307,7 +306,7 @@ class ContainmentService:
     ) -> Page[Actuation]:
         """List what actuators did and are to do, last changed first. Raises as `list`.
 
-        An agent that never was above `low` has none; one that was pinned and never seen has to be named in full.
+        An agent that was never above `low` has none. One that was pinned and never seen must be named in full.
         """
         tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
@@ -317,7 +316,7 @@ class ContainmentService:
         return await self._executor(self._runtime.store.actuations.page, tenants, name, target, limit, cursor)
 
     def informed_actuators(self, name: AgentName) -> Sequence[str]:
-        """Authorization servers at which an agent is lowered; without one nobody takes back a token that is out."""
+        """Authorization servers that restrict an agent. Without one, issued tokens are not revoked."""
         return [
             actuator.name
             for actuator in self._runtime.settings.actuators
@@ -329,7 +328,7 @@ class ContainmentService:
         return containment_times((await self.actuations(caller, limit=MAX_ACTUATIONS_READ)).items)
 
     async def reconcile(self, caller: AuthenticatedCaller, target: str, tenant: str | None = None) -> int:
-        """Have every agent that is, or ought to be, lowered compared with a server; returns how many those are.
+        """Compare every agent that is restricted, or should be, with a server. Returns their number.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """

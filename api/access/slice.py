@@ -3,34 +3,80 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
+from importlib.resources import files
+from typing import Any, Final
 
 from ..events.audit_sink import ProofReports
 from ..events.origin_keys import open_shared_secret
 from ..http.agent_lookup import AgentResolver
-from ..http.auth.bearer_tokens import CallerWithoutToken
+from ..http.auth.bearer_tokens import CallerWithoutToken, PresentedToken
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.auth.certificate_callers import CertificateCallers
-from ..http.auth.proof_of_possession import ProofRefused, ProofVerifier
-from ..http.caller_proofs import CallerProofs
-from ..http.dependencies import authenticate_request
-from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
-from ..http.refused_callers import RefusedCallers
+from ..http.auth.client_certificates import CertificateCallers
+from ..http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof
+from ..http.fast_path import HOST_HEADER, AllowedHosts
+from ..http.problems import ProblemError
+from ..http.prometheus_metrics import LabelledValues, MetricValues
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import FastRoute, LifespanService, Slice
+from ..http.slice import FastRoute, LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
+from ..settings.service_settings import ListenSettings
 from .call_answers import CallAnswers, FastCallRoute
-from .call_evaluation import CallEvaluator, CallQuestion
+from .call_evaluation import CallEvaluator, CallQuestion, LiveCallScorer
 from .decision_point import PolicyDecisionPoint
-from .documented_routes import gateways, hooks
 from .gateways.gateway_issuers import GatewayIssuers
-from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
-from .hooks.hook_server import HookServer, HookServerDependencies
-from .live_call_scorer import LiveCallScorer
+from .gateways.gateway_server import GatewayServer
+from .hooks.hook_server import HookServer
 from .routes import actuations_router, router
 from .service import ContainmentService
+
+PROVEN: Final = "trustwatch.proven"
+"""Member of the scope of a request whose proof was accepted: several parts of the service authenticate it."""
+
+ReportProof = Callable[[AuthenticatedCaller, ProofRefused], None]
+
+
+class CallerProofs:
+    """Checks the proofs of bound tokens of callers."""
+
+    def __init__(self, proofs: ProofVerifier, listen: ListenSettings, report: ReportProof) -> None:
+        self._proofs = proofs
+        self._public_url = None if listen.public_url is None else listen.public_url.rstrip("/")
+        self._hosts = AllowedHosts(listen)
+        self._report = report
+
+    def check(self, caller: AuthenticatedCaller, presented: PresentedToken, scope: MutableMapping[str, Any]) -> None:
+        """Raise InvalidToken unless the request proves what the caller's token is bound to. Once for each request."""
+        if scope.get(PROVEN) == presented.token:
+            return
+        headers = scope["headers"]
+        shown = ShownProof(
+            presented.is_dpop,
+            tuple(value for name, value in headers if name == b"dpop"),
+            scope["method"],
+            self._url(scope),
+            self._proofs.certificate_of(headers, (scope.get("client") or ("",))[0]),
+        )
+        try:
+            holder = caller.issuer, caller.client_id or caller.subject
+            self._proofs.check(caller.bound_to, presented.token, shown, holder)
+        except ProofRefused as refused:
+            self._report(caller, refused)
+            raise
+        scope[PROVEN] = presented.token
+
+    def _url(self, scope: MutableMapping[str, Any]) -> str:
+        """URL of a request as its client called it; "" if it names another service."""
+        path: str = scope["raw_path"].decode("latin-1")
+        if self._public_url is not None:
+            return self._public_url + path
+        try:
+            self._hosts.check(scope)
+        except ProblemError:
+            return ""
+        host = next(value for name, value in scope["headers"] if name == HOST_HEADER)
+        return f"{scope.get('scheme', 'http')}://{host.decode('latin-1')}{path}"
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
@@ -44,7 +90,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.store.identities,
         runtime.now_ms,
     )
-    hooks = _make_hook_server(services, calls)
+    hooks = HookServer(services, calls)
     proofs, reports = (
         _make_proofs(runtime),
         ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms),
@@ -61,7 +107,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.monotonic,
         runtime.settings.outgoing.ca_file,
     )
-    gateway = _make_gateway_server(services, issuers, proofs, reports)
+    gateway = GatewayServer(services, issuers, proofs, reports)
     return containment, calls, CallAnswers(runtime, calls), hooks, reports, issuers, gateway
 
 
@@ -79,47 +125,10 @@ def _make_certificate_callers(runtime: Runtime) -> CallerWithoutToken[Authentica
 
 
 def _report_caller(reports: ProofReports, caller: AuthenticatedCaller, refused: ProofRefused) -> None:
-    """Tell of a caller's failed proof: it says something of an agent where the caller is one, of one tenant."""
+    """Report a caller's failed proof, which is evidence about an agent if the caller is one."""
     tenant = caller.binding.default_tenant or ""
     issuer = caller.binding.default_issuer or caller.issuer
     reports.report("api", tenant, issuer, caller.client_id or caller.subject, refused)
-
-
-def _make_hook_server(services: ServiceRegistry, calls: CallEvaluator) -> HookServer:
-    runtime = services.get(Runtime)
-    dependencies = HookServerDependencies(
-        services.get(PolicyDecisionPoint),
-        runtime.live_policy,
-        partial(authenticate_request, runtime.verifier),
-        runtime.settings.listen.url(),
-        runtime.clock,
-        runtime.monotonic,
-        services.get(ServiceMetrics).count_hook_answer,
-        runtime.new_id,
-        calls,
-        services.get(RefusedCallers),
-    )
-    return HookServer(runtime.settings.hooks, dependencies)
-
-
-def _make_gateway_server(
-    services: ServiceRegistry, issuers: GatewayIssuers, proofs: ProofVerifier, reports: ProofReports
-) -> GatewayServer:
-    runtime = services.get(Runtime)
-    dependencies = GatewayServerDependencies(
-        issuers,
-        services.get(PolicyDecisionPoint),
-        runtime.live_policy,
-        partial(authenticate_request, runtime.verifier),
-        runtime.clock,
-        runtime.monotonic,
-        services.get(ServiceMetrics).count_gateway_answer,
-        runtime.new_id,
-        proofs,
-        reports,
-        services.get(RefusedCallers),
-    )
-    return GatewayServer(runtime.settings.gateway, dependencies)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
@@ -129,15 +138,7 @@ def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     gateway, hooks = services.find(GatewayServer), services.get(HookServer)
-    runtime = services.get(Runtime)
-    calls = FastCallRoute(
-        services.get(CallAnswers),
-        runtime.verifier,
-        services.get(ServiceMetrics),
-        runtime.monotonic,
-        runtime.new_id,
-        services.get(RefusedCallers),
-    )
+    calls = FastCallRoute(services)
     return (calls, hooks) if gateway is None else (gateway, calls, hooks)
 
 
@@ -178,6 +179,6 @@ SLICE = Slice(
     lifespans=_lifespans,
     fast_routes=_fast_routes,
     metrics=_metric_values,
-    documented=(hooks, gateways),
+    documented=files(__package__).joinpath("documented_paths.yaml"),
     documented_records=(CallQuestion,),
 )

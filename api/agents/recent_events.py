@@ -32,7 +32,7 @@ DECISION_WINDOW_S = 600.0
 """Events so long before a decision, and a tenth of it after, count as those around it."""
 
 MAX_EVENTS_BEFORE, MAX_EVENTS_AFTER = 20, 10
-"""Events around a decision that are told: the last up to it, its own included, and the first behind it."""
+"""Events around a decision that are listed: the last up to it, its own included, and the first after it."""
 
 JSON_ESCAPE = b"\\u"
 """Escape by which JSON may write any character: a record that has it is decoded, whatever name it may hide."""
@@ -79,7 +79,7 @@ def _agent_events(
     reader: LogReader, start: int, end: int, name: AgentName, unerased: ErasureFilter
 ) -> Iterator[NativeEvent]:
     words = _WORD_PATTERN.findall(name.agent_id.encode(errors="replace"))
-    mark = max(words, key=len, default=b"")  # stands in the JSON as it is, unless it was escaped
+    mark = max(words, key=len, default=b"")  # appears in the JSON unchanged, unless it was escaped
     try:
         reader.seek(0, start)
         at = start
@@ -95,7 +95,7 @@ def _agent_events(
 
 
 def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: ErasureFilter) -> NativeEvent | None:
-    """The event of a record, as it may be shown; None where it is none of the agent's."""
+    """The event of a record, as it may be shown; None if it is not the agent's."""
     try:
         event = decode_event(payload)
         if (event.agent.id, event.agent.issuer or "", event.tenant or "") != (name.agent_id, name.issuer, name.tenant):
@@ -117,8 +117,8 @@ class EventLocations(NamedTuple):
     """Places of stored events: embedded log, archive, topic.
 
     Attributes:
-        log: directory of the embedded log; None = events are in a topic.
-        archive: directory of the archive; None = none is kept.
+        log: directory of the embedded log; None if events are in a topic.
+        archive: directory of the archive, if there is one.
         topic: whose records the archive holds; "" = the embedded log.
     """
 
@@ -128,7 +128,7 @@ class EventLocations(NamedTuple):
 
 
 class DecisionMoment(NamedTuple):
-    """Position of the decision whose surrounding events are looked for; *at_ms* UTC, 0 = of none."""
+    """Position of the decision whose surrounding events are looked for; *at_ms* UTC, 0 for none."""
 
     at_ms: int = 0
     partition: int = 0
@@ -145,11 +145,11 @@ class AgentEventHistory:
             `MAX_EVENTS_BEFORE` up to it, and `MAX_EVENTS_AFTER` behind it.
         left_out: the most frequent actions of those around that are not listed, with how often; of the log alone.
         match_count: events of the agent among all that was looked at.
-        logged: records of the log looked at; None = there is no log here.
-        archived: rows of the archive looked at; None = it was not looked at, or can not be (*trouble*).
+        logged: records of the log that were read; None if there is no log here.
+        archived: rows of the archive that were read; None if it was not read (*trouble*).
         whole: whether nothing older is left anywhere.
-        damaged: files of the archive that can not be read.
-        trouble: why the archive was not looked at, "" = it was, or was not needed.
+        damaged: files of the archive that cannot be read.
+        trouble: why the archive was not read, although it was needed.
         busy: whether that passes within moments.
         actions, resources: the most frequent of all found, with how often.
         hours: found by hour of day, UTC.
@@ -180,10 +180,9 @@ def event_locations(settings: Settings) -> EventLocations:
 def load_event_history(
     locations: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
 ) -> AgentEventHistory:
-    """Events of an agent, of both places. Blocks. Those of a subject are not shown once its erasure is asked for.
+    """Events of an agent, of both places. Blocks. Events of a subject are hidden once its erasure is requested.
 
-    Raises:
-        OSError: the log can not be read.
+    Raises OSError.
     """
     concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
     unerased = make_erasure_filter(concerned, by_offset=locations.log is not None)
@@ -280,7 +279,7 @@ class _EventLook:
         return [] if then is None else self._displayable(then)[::-1]
 
     def _look_up(self, **asked: Any) -> LatestEvents | None:
-        """Events of the archive; None if there are none, for the reason that *trouble* then says."""
+        """Events of the archive; None if there are none (see *trouble*)."""
         found, (log, archive, topic) = self._found, self._locations
         if archive is None:
             found.trouble = _NO_PLACE if log is None else ""
@@ -288,7 +287,7 @@ class _EventLook:
         try:
             from trustwatch.ingest.archive.archive_reader import AgentEventQuery, latest_events  # needs `archive`
         except ImportError:
-            found.trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
+            found.trouble = "The archive cannot be read here: the extra “archive” (pyarrow) is not installed."
             return None
         query = AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id, **asked)
         try:
@@ -297,7 +296,7 @@ class _EventLook:
             found.trouble, found.busy = "Files of the archive are being rewritten at this moment.", True
             return None
         except (TrustwatchError, OSError) as error:
-            found.trouble = f"The archive can not be read: {error}."
+            found.trouble = f"The archive cannot be read: {error}."
             return None
         if result is None and log is None:
             found.trouble = f"Nothing is archived in {archive} so far, or the archive is on another machine."
@@ -309,6 +308,6 @@ class _EventLook:
 
 
 _NO_PLACE = (
-    "Events are in a topic, where those of one agent can not be looked up, and no archive is kept "
+    "Events are in a topic, where those of one agent cannot be looked up, and no archive is kept "
     "(archive.directory of the settings names one)."
 )

@@ -2,10 +2,10 @@
 
 An answer is two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next update. The
 tail (`expires_at`, `stale`, `model_version`) is the same for all agents of a partition at one time: it follows from how
-fresh they are, and which model is in force. So a repeated answer costs one concatenation.
+fresh they are, and which model is active. So a repeated answer costs one concatenation.
 
-`expires_at` is `fresh_ms + staleness_s`: until then the answer stands without a newer one, since everything that was
-logged `staleness_s` before it is in it. From then on the answer says `stale`. An agent that is idle does not turn stale
+`expires_at` is `fresh_ms + staleness_s`: until then the answer is valid, because everything that was
+logged `staleness_s` before it is included. From then on the answer is `stale`. An idle agent does not turn stale
 while the pipeline lives and keeps up; all turn stale when it is dead or falls behind.
 """
 
@@ -59,12 +59,7 @@ class RiskAnswerCache:
         self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
 
     def answer(self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
-        """The answer as JSON.
-
-        Raises:
-            TenantNotAllowed: the caller may not ask about that tenant.
-            ProblemError: 409, the id alone does not say which agent is meant.
-        """
+        """The answer as JSON. Raises TenantNotAllowed, ProblemError."""
         entry = find_agent_entry(self._view, caller, agent_id, tenant, issuer)
         now_ms = self._now_ms()
         if entry is None:
@@ -85,7 +80,7 @@ class RiskAnswerCache:
         return head + self.encode_tail(now_ms, None if entry is None else entry.partition)
 
     def encode_tail(self, now_ms: int, partition: int | None = None) -> bytes:
-        """The end of every answer given at *now_ms* about agents of *partition*; None: of agents nobody knows."""
+        """The end of every answer given at *now_ms* about agents of *partition*; None for unknown agents."""
         fresh_ms = self._pipeline_status.fresh_ms if partition is None else self._pipeline_status.fresh_ms_of(partition)
         expires_ms = fresh_ms + self._staleness_ms if fresh_ms else now_ms
         stale = now_ms >= expires_ms
@@ -138,7 +133,7 @@ class RiskAnswerCache:
         return self._interventions.active_pin(name.identity, now_ms)
 
     def _critical_ancestor(self, tenant: str, issuer: str, agent_id: str, book: PolicyBook) -> str:
-        """The critical agent above this one, where the policy minds."""
+        """The critical agent above this one, if the policy considers it."""
         return self._policy_evaluator.critical_ancestor(AccessRequest(tenant, issuer, agent_id), book)
 
 
@@ -154,12 +149,12 @@ def _pin_member(pin: Intervention | None) -> Pin | None:
 
 
 def _effective_level(measured: RiskLevel, pin: Intervention | None, ancestor: str, book: PolicyBook) -> RiskLevel:
-    """The level that policy acts on: a person's word, else what is measured, or what a critical ancestor leaves."""
+    """The level that the policy uses: a pin, else the measured level, raised by a critical ancestor."""
     if pin is not None:
         return RiskLevel(pin.level)
     return max(measured, book.descendants) if ancestor else measured
 
 
 def shows_reasons(summary: AgentSummary) -> bool:
-    """True if some of the risk that the stored reasons explain is left."""
+    """True if some of the risk that the stored reasons explain remains."""
     return bool(summary.reasons) and summary.risk_score >= MIN_RISK_WITH_REASONS

@@ -14,11 +14,10 @@ from trustwatch.scoring.store.agent_store import AgentOrder
 from trustwatch_client.described import INDICATORS
 from trustwatch_client.risk_answers import Answer, EnforcementPoint, Pin
 
-from ..http.agent_lookup import AgentSelector
-from ..http.agent_paths import AGENT_PATH
+from ..http.agent_lookup import AGENT_PATH, AgentSelector
 from ..http.dependencies import AgentDep, ReaderDep, ReviewerDep, provided
 from ..http.problems import ProblemDetails
-from ..http.reasons import MAX_REASON_LENGTH
+from ..http.responses import SIGNED_RESPONSES, signed_response
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -34,24 +33,23 @@ from ..http.schemas import (
     TenantParam,
     TokenPolicyOut,
 )
-from ..http.signed_responses import SIGNED_RESPONSES, signed_response
+from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.wire import TimeText, Wire
-from .baseline_profile import BaselineProfile
 from .risk_answer_cache import shows_reasons
-from .service import AgentFilters, AgentService, ReleasedAgent
+from .service import AgentFilters, AgentService, BaselineProfile, ReleasedAgent
 
 RISK_QUERY_PATH = "/v1/risk/query"
 MAX_QUESTIONS = 1000
 
 
 class PinOut(Wire, of=Pin):
-    """A person's order about the level that policy acts on, until it expires."""
+    """A pin of the level that the policy uses."""
 
     level: LevelName
 
 
 class EnforcementPointOut(Wire, of=EnforcementPoint):
-    """One server. *max_token_lifetime_s* is what it holds new tokens to; None: nothing but its own lifetime."""
+    """A server that enforces the policy."""
 
     by: Literal["hook", "actuator", "gateway"]
 
@@ -65,7 +63,7 @@ class RiskOut(Wire, of=Answer, omit=("source", "age_s")):
     token_policy: TokenPolicyOut
     policy_version: PolicyVersion
     model_version: ModelVersionName
-    expires_at: TimeText = Field(description="until when it holds")
+    expires_at: TimeText = Field(description="until when it is valid")
     indicators: Annotated[list[IndicatorOut], INDICATORS]
 
 
@@ -84,11 +82,11 @@ class RiskQueryIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    agents: list[RiskQuestionIn] = Field(max_length=MAX_QUESTIONS, description="agents to ask about")
+    agents: list[RiskQuestionIn] = Field(max_length=MAX_QUESTIONS, description="agents whose risk is queried")
 
 
 class RiskFailureOut(Wire):
-    """One question of several that has no answer."""
+    """A question that has no answer."""
 
     agent_id: AgentId
     problem: ProblemOut = Field(description="why there is no answer")
@@ -97,7 +95,7 @@ class RiskFailureOut(Wire):
 class RiskAnswersOut(Wire):
     """Answers in the order of the questions."""
 
-    answers: list[RiskOut | RiskFailureOut] = Field(description="one for each question, in their order")
+    answers: list[RiskOut | RiskFailureOut] = Field(description="one answer for each question, in the same order")
 
 
 class AgentOut(Wire, of=AgentSummary, rename={"level": "risk_level"}):
@@ -109,7 +107,7 @@ class AgentOut(Wire, of=AgentSummary, rename={"level": "risk_level"}):
 
 
 class BaselineOut(Wire, of=BaselineProfile, rename={"distinct_counts": "known"}):
-    """Usual behavior of an agent, as it was stored with the last commit that moved it."""
+    """The usual behavior of an agent, as of the last commit that changed it."""
 
     agent_id: AgentId
     tenant: TenantName
@@ -118,17 +116,17 @@ class BaselineOut(Wire, of=BaselineProfile, rename={"distinct_counts": "known"})
 
 
 class ReleaseIn(BaseModel):
-    """A person vouches for an agent."""
+    """Releases an agent."""
 
     model_config = ConfigDict(extra="forbid")
 
     note: str = Field(
-        "", max_length=MAX_REASON_LENGTH, description="why; kept with the decision", examples=["new accounts"]
+        "", max_length=MAX_REASON_LENGTH, description="reason; stored with the decision", examples=["new accounts"]
     )
 
 
 class ReleaseOut(Wire, of=ReleasedAgent):
-    """The release is logged; the decision follows as soon as the pipeline has read it."""
+    """A logged release. The decision follows when the pipeline has read it."""
 
 
 def agent_out(summary: AgentSummary) -> AgentOut:
@@ -144,14 +142,14 @@ AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 @router.get(
     AGENT_PATH + "/risk",
     response_model=RiskOut,
-    summary="Risk of one agent",
+    summary="Retrieve the risk of an agent",
     responses=SIGNED_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
 )
 async def get_risk(request: Request, agent: AgentDep, caller: ReaderDep, agents: AgentServiceDep) -> Response:
-    """The risk of an agent and what it means for its tokens, from memory; signed with `Accept: application/jwt`.
+    """Returns the risk of an agent and its token policy, from memory.
 
-    The id is percent-encoded once. An agent that was never seen has the level `unknown` and confidence 0. Scope
-    `trust.score:read`.
+    An agent that was never seen has the level `unknown` and the confidence 0. The answer is signed with
+    `Accept: application/jwt`.
     """
     # Reached only where a server gives no `raw_path`: `FastRiskRoute` answers before FastAPI does.
     body = agents.answer(caller, agent)
@@ -159,12 +157,16 @@ async def get_risk(request: Request, agent: AgentDep, caller: ReaderDep, agents:
 
 
 @router.post(
-    RISK_QUERY_PATH, response_model=RiskAnswersOut, responses=SIGNED_RESPONSES, summary="Risk of several agents"
+    RISK_QUERY_PATH,
+    response_model=RiskAnswersOut,
+    responses=SIGNED_RESPONSES,
+    summary="Retrieve the risk of several agents",
 )
 async def query_risk(request: Request, questions: RiskQueryIn, caller: ReaderDep, agents: AgentServiceDep) -> Response:
-    """At most 1,000 questions, answered in their order; one that has no answer gets a problem in its place.
+    """Accepts up to 1,000 questions. Answers are in the same order; a question without an answer gets a problem
+    document.
 
-    Signed with `Accept: application/jwt`.
+    The answer is signed with `Accept: application/jwt`.
     """
     selectors = [AgentSelector(question.agent_id, question.tenant, question.issuer) for question in questions.agents]
     answers = await agents.answer_many(caller, selectors)
@@ -188,19 +190,25 @@ async def list_agents(
     caller: ReaderDep,
     agents: AgentServiceDep,
     tenant: TenantParam = None,
-    level: Annotated[list[LevelName] | None, Query(description="repeat it for several levels")] = None,
-    agent_type: Annotated[
-        str | None, Query(alias="type", max_length=2048, description="only agents of that type")
+    level: Annotated[
+        list[LevelName] | None, Query(description="Only agents at this level. Repeat the parameter for several levels.")
     ] = None,
-    prefix: Annotated[str, Query(max_length=2048, description="beginning of the agent id")] = "",
-    text: Annotated[str, Query(max_length=2048, description="part of the id or the type, in upper or lower case")] = "",
-    order: Annotated[AgentOrder, Query(description="`risk`: by level, above low by score; the rest by name")] = "name",
+    agent_type: Annotated[
+        str | None, Query(alias="type", max_length=2048, description="Only agents of this type.")
+    ] = None,
+    prefix: Annotated[str, Query(max_length=2048, description="Only agents whose ID begins with this text.")] = "",
+    text: Annotated[
+        str, Query(max_length=2048, description="Only agents whose ID or type contains this text, ignoring case.")
+    ] = "",
+    order: Annotated[
+        AgentOrder, Query(description="`risk` sorts by level, above low by score, and then by name.")
+    ] = "name",
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[AgentOut]:
-    """Agents by tenant and id, or the riskiest first, as of the last commit. Scope `trust.score:read`.
+    """Agents by tenant and ID, or the riskiest first, as of the last commit.
 
-    With `text`, a page may have fewer agents than there are, or none: go on while there is a `next_cursor`.
+    With `text`, a page may be short or empty. Continue while there is a `next_cursor`.
     """
     page = await agents.list(caller, AgentFilters(tenant, level, agent_type, prefix, text, order), limit, cursor)
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)
@@ -209,12 +217,12 @@ async def list_agents(
 @router.get(
     AGENT_PATH + "/baseline",
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
-    summary="What is usual for an agent",
+    summary="Retrieve the baseline of an agent",
 )
 async def get_baseline(agent: AgentDep, caller: ReaderDep, agents: AgentServiceDep) -> BaselineOut:
-    """Habits of an agent, and notes on what is not judged or learned of it. Scope `trust.score:read`.
+    """Returns the usual behavior of an agent, and notes on what is not judged or learned.
 
-    The state keeps how many names are known, not which.
+    The state stores how many names are known, not which ones.
     """
     name = (await agents.get(caller, agent)).name
     profile = await agents.baseline(caller, name)
@@ -228,13 +236,13 @@ async def get_baseline(agent: AgentDep, caller: ReaderDep, agents: AgentServiceD
     AGENT_PATH + "/release",
     status_code=202,
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
-    summary="Vouch for an agent",
+    summary="Release an agent",
 )
 async def release_agent(
     agent: AgentDep, caller: ReviewerDep, agents: AgentServiceDep, release: ReleaseIn
 ) -> ReleaseOut:
-    """Drop the evidence against an agent; its next decision names who vouched. Scope `trust.feedback`.
+    """Drops the evidence against an agent. Its next decision names who released it.
 
-    202 as soon as the release is durable.
+    Returns 202 when the release is durable.
     """
     return ReleaseOut.of(await agents.release(caller, agent, release.note))

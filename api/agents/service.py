@@ -1,9 +1,11 @@
-"""Agents: their risk, lists, baseline and recent events, and the release by which a person vouches for one."""
+"""Agents: their risk, lists, baseline and recent events, and releases."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -11,6 +13,16 @@ import msgspec
 
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.earlier_layout import read_state_rows
+from trustwatch.ingest.features.feature_table import ITEMS, QUANTITIES
+from trustwatch.ingest.features.frequency_tables import different_items_known
+from trustwatch.ingest.features.missing_evidence import (
+    is_latest_unvouched,
+    unordered_sessions,
+    used_sessions,
+    was_never_vouched,
+)
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
 from trustwatch.scoring.records.erasures import Erasure
@@ -20,23 +32,110 @@ from trustwatch.scoring.store.database import Page
 from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
-from ..http.line_limit import OrderLines
 from ..http.problems import ProblemDetails, problem_of
-from ..http.reasons import check_reason
-from ..http.refused_callers import BEYOND_CALLER, RefusedCallers
+from ..http.refused_callers import BEYOND_CALLER, OrderLines, RefusedCallers
 from ..http.runtime import Runtime
-from ..http.separation_of_duties import attribute_to_caller
-from ..http.store_executor import StoreExecutor
-from .baseline_profile import BaselineProfile, read_baseline_profile
+from ..http.separation_of_duties import attribute_to_caller, check_reason
+from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
 from .recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
 from .risk_answer_cache import RiskAnswerCache
+
+_FIRST = (layout.Q_PACE_15M, layout.Q_PACE_4H, layout.Q_GAP, layout.Q_SESSION)
+"""The most telling quantities. The others follow in their order."""
+
+DISTINCT_COUNT_LABELS = {kind: item.profile for kind, item in sorted(ITEMS.items()) if item.profile}
+QUANTITY_LABELS = {
+    q: shown for q in (*_FIRST, *sorted(set(QUANTITIES) - set(_FIRST))) if (shown := QUANTITIES[q].profile) is not None
+}
+
+_ADVICE = "where only your own programs write that source, a mapping can say so (reference/sources.md)"
+"""How unattested events can be learned."""
+
+
+class UsualRange(NamedTuple):
+    """A figure with its mean and one standard deviation."""
+
+    name: Annotated[str, member("name of the figure", "time between events")]
+    unit: Annotated[str, member("unit, if any", "s")]
+    mean: Annotated[float, member("mean", 20.0)]
+    low: Annotated[float, member("one standard deviation below the mean", 12.0)]
+    high: Annotated[float, member("one standard deviation above the mean", 33.0)]
+
+
+class DistinctCount(NamedTuple):
+    """The number of different names of a kind that an agent has learned."""
+
+    name: Annotated[str, member("kind of name", "destinations")]
+    number: Annotated[int, member("number of different names that are known", 12)]
+    complete: Annotated[bool, member("false if there may be more than are counted")]
+
+
+class BaselineProfile(NamedTuple):
+    """Usual behaviour of an agent, read from its state; *notes* state what is not judged or learned."""
+
+    learned: Annotated[
+        int,
+        member(
+            "events that were learned, including the model's history; null if nothing is stored, or "
+            "another version of Trustwatch wrote it",
+            4210,
+        ),
+    ]
+    distinct_counts: Annotated[list[DistinctCount], member("kinds of names that the agent has learned")]
+    usual: Annotated[list[UsualRange], member("usual values of the agent's figures")]
+    notes: Annotated[list[str], member("what is not judged or learned of it, and why", ["order is not judged"])]
+
+
+def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
+    """The profile in a stored row; None if there is none, or it has another layout."""
+    if row is None or not row.features:
+        return None
+    state = read_state_rows([row.features])
+    if state is None:
+        return None
+    numbers = state[0]["numbers"]
+    learned = int(numbers[layout.N_EVENTS])
+    return BaselineProfile(learned, _distinct_counts(state[0]["known"]), _usual_ranges(numbers), _notes(state[0]))
+
+
+def _notes(state: layout.Array) -> list[str]:
+    notes = []
+    row = state[None]
+    if unordered := int(unordered_sessions(row["disorder"], row["session_last"], row["session_doubt"])[0]):
+        notes.append(
+            "more than a tenth of its recent work came out of order: order is not judged in "
+            f"{unordered} of its {used_sessions(state)} latest sessions (docs/detection.md#late-events)"
+        )
+    if was_never_vouched(state):
+        notes.append(f"no token vouches for any event of it: nothing is learned, and what it does stays new; {_ADVICE}")
+    elif is_latest_unvouched(state):
+        notes.append(f"no token vouches for its latest events: nothing is learned of them, they stay new; {_ADVICE}")
+    return notes
+
+
+def _distinct_counts(known: layout.Array) -> list[DistinctCount]:
+    """Counts by kind of item, without the kinds of which the agent has learned none."""
+    counts = ((name, different_items_known(known, kind)) for kind, name in DISTINCT_COUNT_LABELS.items())
+    return [DistinctCount(name, *count) for name, count in counts if count is not None and count[0]]
+
+
+def _usual_ranges(numbers: layout.Array) -> list[UsualRange]:
+    ranges = []
+    for quantity, (name, unit) in QUANTITY_LABELS.items():
+        if not numbers[layout.N_COUNT + quantity]:
+            continue
+        mean = float(numbers[layout.N_MEAN + quantity])
+        spread = math.sqrt(max(float(numbers[layout.N_VAR + quantity]), 0.0))
+        low, high = max(0.0, math.expm1(mean - spread)), math.expm1(mean + spread)
+        ranges.append(UsualRange(name, unit, max(0.0, math.expm1(mean)), low, high))
+    return ranges
+
 
 ANSWERS_PER_TURN = 100
 """Questions answered in one go; then other requests get their turn."""
 
 SEARCH_PAGE_SIZE = 500
-"""Agents that are read in one go where a text is looked for: most of them are not shown."""
+"""Agents that are read at once for a text search, of which most are not shown."""
 
 
 class AgentFilters(NamedTuple):
@@ -54,41 +153,29 @@ class AgentFilters(NamedTuple):
 
 
 class ReleasedAgent(NamedTuple):
-    """An agent that a person vouched for, and who did."""
+    """A released agent, and who released it."""
 
     name: AgentName
     by: Annotated[str, member("who released it", "analyst")]
 
 
+@dataclass(eq=False, repr=False)
 class AgentService:
     """Risk, lists and history of agents, and their release. For one event loop."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        answers: RiskAnswerCache,
-        agents: AgentResolver,
-        executor: StoreExecutor,
-        intake: EventIntake,
-        open_erasures: Callable[[], Awaitable[Sequence[Erasure]]],
-        refused_callers: RefusedCallers,
-    ) -> None:
-        self._runtime = runtime
-        self._answers = answers
-        self._agents = agents
-        self._executor = executor
-        self._intake = intake
-        self._open_erasures = open_erasures
-        self._refused_callers = refused_callers
-        self._orders = OrderLines(runtime.monotonic)
+    _runtime: Runtime
+    _answers: RiskAnswerCache
+    _agents: AgentResolver
+    _executor: StoreExecutor
+    _intake: EventIntake
+    _open_erasures: Callable[[], Awaitable[Sequence[Erasure]]]
+    _refused_callers: RefusedCallers
+
+    def __post_init__(self) -> None:
+        self._orders = OrderLines(self._runtime.monotonic)
 
     def answer(self, caller: AuthenticatedCaller, agent: AgentSelector) -> bytes:
-        """The risk of an agent as JSON, from memory.
-
-        Raises:
-            TenantNotAllowed: the caller may not ask about that tenant.
-            ProblemError: 409, several agents are meant.
-        """
+        """The risk of an agent as JSON, from memory. Raises TenantNotAllowed, ProblemError."""
         return self._answers.answer(caller, *agent)
 
     async def answer_many(
@@ -117,13 +204,7 @@ class AgentService:
     async def list(
         self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int | None = None, cursor: str | None = None
     ) -> FilteredPage[AgentSummary]:
-        """Agents as of the last commit.
-
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours.
-            Unavailable: the store does not answer.
-        """
+        """Agents as of the last commit. Raises TenantNotAllowed, ProblemError, Unavailable."""
         size = limit or (SEARCH_PAGE_SIZE if filters.text else DEFAULT_PAGE_SIZE)
         levels = None if filters.levels is None else [RiskLevel[word.upper()] for word in filters.levels]
         tenants = visible_tenants(caller, filters.tenant)
@@ -145,11 +226,7 @@ class AgentService:
     ) -> ReleasedAgent:
         """Drop the evidence against an agent as soon as the pipeline reads of it; durable when this returns.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 403, nobody vouches for itself; 404, the agent is not known; 409, several agents are meant;
-                422, the note is too long, or there is none.
-            Overloaded, LogFailed: nothing was done.
+        Raises TenantNotAllowed, ProblemError.
         """
         check_reason("note", note, required=note_required)
         entry = self._agents.entry(caller, agent)
@@ -163,7 +240,7 @@ class AgentService:
         return ReleasedAgent(name, by)
 
     async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:
-        """The behaviour that is usual for an agent; None = none is stored yet, or it is of another layout."""
+        """The usual behavior of an agent; None if none is stored, or it has another layout."""
         row: AgentRow | None = await self._executor(
             self._runtime.store.agents.get, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
         )
@@ -172,19 +249,14 @@ class AgentService:
     async def recent_events(
         self, caller: AuthenticatedCaller, name: AgentName, moment: DecisionMoment
     ) -> AgentEventHistory:
-        """Events of an agent, without those of anybody who is being erased.
-
-        Raises:
-            TenantNotAllowed: the agent is of another tenant.
-            Unavailable: the store does not answer, or the event log can not be read.
-        """
+        """Events of an agent, without those of anybody who is being erased. Raises TenantNotAllowed, Unavailable."""
         caller.require_tenant(name.tenant)
         erasures = await self._open_erasures()  # known before anything is looked at
         locations = event_locations(self._runtime.settings)
         try:
             return await self._executor(load_event_history, locations, name, moment, erasures)
         except OSError as error:
-            raise Unavailable(f"the event log can not be read: {error}") from None
+            raise Unavailable(f"the event log cannot be read: {error}") from None
 
 
 def _contains_text(text: str, agent: AgentSummary) -> bool:

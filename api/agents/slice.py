@@ -2,113 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from trustwatch.scoring.records.erasures import Erasure
 
 from ..events.intake import EventIntake
-from ..http.agent_lookup import AgentResolver
-from ..http.agent_paths import decode_agent_id, parse_agent_selection
-from ..http.auth.bearer_tokens import TokenVerifier
-from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
-from ..http.auth.signed_answers import AnswerSigner, wants_signed
-from ..http.dependencies import authenticate_request
-from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
-from ..http.prometheus_metrics import ServiceMetrics
+from ..http.agent_lookup import AgentResolver, parse_agent_selection
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.fast_path import JSON_HEADER, FastAgentRoute
 from ..http.refused_callers import RefusedCallers
+from ..http.responses import AnswerSigner, wants_signed
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import FastRoute, Slice
+from ..http.slice import FastRoute, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from ..privacy.service import ErasureService
 from .risk_answer_cache import RiskAnswerCache
 from .routes import RISK_QUERY_PATH, router
 from .service import AgentService
 
-RISK_PATH_PREFIX = b"/v1/agents/"
-RISK_PATH_SUFFIX = b"/risk"
-RISK_ROUTE = "/v1/agents/{agent_id}/risk"
-MIN_RISK_PATH_LENGTH = len(RISK_PATH_PREFIX) + len(RISK_PATH_SUFFIX)
-
-_JSON = (b"content-type", b"application/json")
 _SIGNED = (b"content-type", b"application/jwt")
-_NO_STORE = (b"cache-control", b"no-store")
 
 
-class FastRiskRoute:
-    """Answers risk questions from memory."""
+class FastRiskRoute(FastAgentRoute):
+    """Answers requests for the risk of an agent from memory. `signer` is None if the service signs nothing."""
 
-    def __init__(
-        self,
-        answers: RiskAnswerCache,
-        verifier: TokenVerifier[AuthenticatedCaller],
-        metrics: ServiceMetrics,
-        monotonic: Callable[[], float],
-        new_id: Callable[[], str],
-        refused_callers: RefusedCallers,
-        signer: AnswerSigner | None,
-    ) -> None:
-        self._answers = answers
-        self._verifier = verifier
-        self._metrics = metrics
-        self._monotonic = monotonic
-        self._new_id = new_id
-        self._refused_callers = refused_callers
-        self._signer = signer
-        self._count_answer = metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, "200").inc
-        self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", RISK_ROUTE).observe
+    route, method = "/v1/agents/{agent_id}/risk", "GET"
 
-    def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This route, where *path* is one of a risk answer."""
-        if path.endswith(RISK_PATH_SUFFIX) and path.startswith(RISK_PATH_PREFIX) and len(path) >= MIN_RISK_PATH_LENGTH:
-            return self
-        return None
+    def __init__(self, services: ServiceRegistry) -> None:
+        super().__init__(services)
+        self._answers, self._signer = services.get(RiskAnswerCache), services.find(AnswerSigner)
 
-    def template(self, path: bytes) -> str:  # noqa: ARG002 - there is one
-        """See `FastRoute`."""
-        return RISK_ROUTE
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's arguments
-        """Answer one request."""
-        start = self._monotonic()
-        try:
-            signer = self._signer if wants_signed(scope["headers"], can_sign=self._signer is not None) else None
-            body = await self._risk_body(scope, signer)
-        except Exception as error:
-            problem = problem_of_failure(error, RISK_ROUTE, self._new_id, scope, self._refused_callers)
-            self._metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, str(problem.status)).inc()
-            await send_problem(problem, send, with_body=scope["method"] != "HEAD")
-        else:
-            length = (b"content-length", b"%d" % len(body))
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [_JSON if signer is None else _SIGNED, _NO_STORE, length],
-                }
-            )
-            await send({"type": "http.response.body", "body": body})
-            self._count_answer()
-        self._observe_duration(self._monotonic() - start)
-
-    async def _risk_body(self, scope: Scope, signer: AnswerSigner | None) -> bytes:
-        if scope["method"] != "GET":
-            raise ProblemError(
-                ProblemDetails(
-                    405, "method_not_allowed", "Method not allowed", "only GET is answered here", {"Allow": "GET"}
-                )
-            )
-        caller = await authenticate_request(self._verifier, scope)
-        caller.require(SCOPE_SCORE_READ)
-        agent_id = decode_agent_id(scope["raw_path"][len(RISK_PATH_PREFIX) : -len(RISK_PATH_SUFFIX)])
+    async def _answer(
+        self, caller: AuthenticatedCaller, agent_id: str, scope: Scope, _: Receive
+    ) -> tuple[tuple[bytes, bytes], bytes]:
+        signer = self._signer if wants_signed(scope["headers"], can_sign=self._signer is not None) else None
         query = scope["query_string"]
         parse = _remembered_selection if len(query) <= MAX_REMEMBERED_QUERY else parse_agent_selection
         tenant, issuer = parse(query) if query else (None, None)
         body = self._answers.answer(caller, agent_id, tenant, issuer)
-        return body if signer is None else signer.sign("risk", caller.audience, body)
+        return (JSON_HEADER, body) if signer is None else (_SIGNED, signer.sign("risk", caller.audience, body))
 
 
 MAX_REMEMBERED_QUERY = 256
@@ -141,11 +76,7 @@ async def _nothing_is_erased() -> Sequence[Erasure]:
 
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
-    runtime, answers = services.get(Runtime), services.get(RiskAnswerCache)
-    signer = services.find(AnswerSigner)
-    metrics = services.get(ServiceMetrics)
-    timing = runtime.monotonic, runtime.new_id, services.get(RefusedCallers)
-    return (FastRiskRoute(answers, runtime.verifier, metrics, *timing, signer),)
+    return (FastRiskRoute(services),)
 
 
 SLICE = Slice(

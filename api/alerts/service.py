@@ -1,4 +1,4 @@
-"""Alerts: how each of them fares at each target, and a test of the targets."""
+"""Alerts: their deliveries to targets, and tests of the targets."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from trustwatch.scoring.store.outbox_store import TargetStop
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
-from ..http.store_executor import StoreExecutor
+from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
 from ..settings.access_settings import ANY_NAME
 
 
 class DeliveryFilters(NamedTuple):
-    """Filters of a list of deliveries; None = all. *key* is that of one alert."""
+    """Filters of a list of deliveries; None for all. *key* is that of one alert."""
 
     tenant: str | None = None
     status: str | None = None
@@ -44,10 +43,7 @@ class AlertService:
     ) -> Page[Delivery]:
         """Deliveries to configured targets, newest first. An unknown agent has none.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         tenants, name = visible_tenants(caller, filters.tenant), None
         if filters.agent is not None:
@@ -68,7 +64,7 @@ class AlertService:
     async def search(
         self, caller: AuthenticatedCaller, filters: DeliveryFilters, cursor: str | None = None
     ) -> FilteredPage[Delivery]:
-        """As `list`, of any agent and narrowed to alerts: what actuators are to do is no alert; a bounded look."""
+        """As `list`, of any agent and only alerts, without rows for actuators. Reads a bounded number of rows."""
         tenants = visible_tenants(caller, filters.tenant)
 
         def page_at(page_cursor: str | None) -> Page[Delivery]:
@@ -79,12 +75,9 @@ class AlertService:
         return await self._executor(read_filtered_page, page_at, _is_alert, cursor)
 
     async def send_test(self, caller: AuthenticatedCaller, target: str | None = None) -> Sequence[OutboxRow]:
-        """A clearly marked test alert to one target, or to all, on the way that every alert takes.
+        """Send a test alert, marked as such, to one target or to all, as any alert is sent.
 
-        Raises:
-            TenantNotAllowed: the caller is bound to no tenant.
-            ProblemError: 404, there is no such target.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         runtime = self._runtime
         targets = _select_targets(runtime.settings.webhooks, target)
@@ -98,11 +91,11 @@ class AlertService:
         return rows
 
     async def stopped_targets(self) -> set[str]:
-        """Configured targets that refused for good, and get nothing until their settings change."""
+        """Configured targets that refused permanently, and get nothing until their settings change."""
         return {stop.name for stop in await self.target_stops()}
 
     async def target_stops(self) -> Sequence[TargetStop]:
-        """The same with when and why. Raises Unavailable."""
+        """The same, with time and reason. Raises Unavailable."""
         configured = {webhook.name for webhook in self._runtime.settings.webhooks}
         stops = await self._executor(self._runtime.store.outbox.target_stops)
         return [stop for stop in stops if stop.name in configured]
@@ -113,7 +106,7 @@ def _is_alert(delivery: Delivery) -> bool:
 
 
 def _select_targets(webhooks: Sequence[WebhookTarget], name: str | None) -> list[WebhookTarget]:
-    """The target of that name, or all. Raises ProblemError where there is none."""
+    """The target of that name, or all. Raises ProblemError if there is none."""
     chosen = [webhook for webhook in webhooks if name in (None, webhook.name)]
     if not chosen:
         names = ", ".join(webhook.name for webhook in webhooks) or "none: `webhooks` of the settings is empty"
@@ -124,7 +117,7 @@ def _select_targets(webhooks: Sequence[WebhookTarget], name: str | None) -> list
 
 
 def _owning_tenant(caller: AuthenticatedCaller) -> str:
-    """Tenant whose administrators see the test; "" = those of all."""
+    """Tenant whose administrators see the test; "" for those of all tenants."""
     tenants = visible_tenants(caller, None)
     return "" if tenants is None or ANY_NAME in tenants else min(tenants)
 

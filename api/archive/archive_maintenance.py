@@ -26,9 +26,9 @@ MERGE_AFTER = timedelta(hours=6)
 RETENTION_EVERY_S = 3_600.0
 FIRST_RETENTION_S = 30.0
 RETRY_S = 60.0
-"""Pause before another attempt where the folder is being read, or the disk refuses, s."""
+"""Pause before another attempt if the folder is being read, or the disk refuses, s."""
 OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
-"""A log that is never quiet lets upkeep begin so late, and does a piece of it so often."""
+"""With a log that is never idle, upkeep begins this late, and does a piece of work this often."""
 VECTOR_MERGE_DELAY_MS = 900_000
 """Vectors are merged so long after they were written: what another worker's spool holds of offsets between two files is
 there by then. Of events of a past date, which come late, it might else come after both were one."""
@@ -40,11 +40,11 @@ class ArchiveMaintenance:
     """Keeps one archive small and its files large."""
 
     def __init__(self, directory: Path, kind: ArchiveFileKind, settings: ArchiveSettings) -> None:
-        self.merged = 0
-        """Small files that went into larger ones."""
         self._directory = directory
         self._kind = kind
         self._settings = settings
+        self.merged = 0
+        """Small files that went into larger ones."""
         self._due_at = clock.monotonic() + FIRST_RETENTION_S
         self._merging = False
         self._worked_at = float("-inf")
@@ -78,7 +78,7 @@ class ArchiveMaintenance:
         return self._merging
 
     def _drop_old_days(self) -> bool:
-        """Retention, unless somebody reads or erases: that may take hours, and nobody could end us meanwhile."""
+        """Retention, unless a reader or an erasure holds the lock: waiting could take hours and block the stop."""
         with rewrite_lock(self._directory, wait=False) as ours:
             self._due_at = clock.monotonic() + (RETENTION_EVERY_S if ours else RETRY_S)
             if ours:

@@ -15,7 +15,7 @@ class ArchiveWorkerReport(msgspec.Struct, array_like=True):
     """One archiving process, of events or of vectors.
 
     Attributes:
-        lag_s: age of the oldest record of the log that is not archived; 0 = none waits.
+        lag_s: age of the oldest record of the log that is not archived; 0 if none waits.
     """
 
     lag_s: float = 0.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from ..http.prometheus_metrics import MetricValues
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import Slice
+from ..http.slice import ServiceRegistry, Slice
 from .archive_status import ArchiveStatus
 
 

@@ -19,7 +19,7 @@ POLL_S, REPORT_EVERY_S = 0.5, 2.0
 
 
 def run_vector_archive(child: ChildRuntime) -> None:
-    """Turn what is handed on into files until told to end."""
+    """Write vectors from the spool to files until stopped."""
     from trustwatch.ingest.archive.event_archive import VectorArchive
 
     from .archive_maintenance import ArchiveMaintenance

@@ -1,8 +1,8 @@
-"""The archiving process: `python -m trustwatch.api.archive.worker`, started by the service where there is an archive.
+"""The archiving process: `python -m trustwatch.api.archive.worker`, started by the service if there is an archive.
 
-It follows the log of events as a group of its own, so the pipeline and the answers notice nothing. Where to read on
-stands with the files. An event that came twice is archived once: the same window as the pipeline's tells, rebuilt from
-the log after a restart.
+It reads the log of events as a separate group, independently of the pipeline and the answers. The position is stored
+with the files. A repeated event is archived once, by the same window as the pipeline's, rebuilt from the log after a
+restart.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class EventArchiver:
     """Implements `PartitionOwner` over all partitions of the log of events."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         directory = settings.archive.directory
         assert directory is not None
-        self._settings = settings
         self._archive = EventArchive(directory, event_log_name(settings))
         self._source: GroupSource | None = None
         self._positions: dict[int, int] = {}
@@ -92,12 +92,7 @@ class EventArchiver:
         self.maintenance = ArchiveMaintenance(directory, "events", settings.archive)
 
     def start(self) -> None:
-        """Open the source of records where the archive ends.
-
-        Raises:
-            CorruptLog: the log does not go back, or on, to there; or the archive is of another log.
-            ConfigError: another process writes this archive.
-        """
+        """Open the source of records at the end of the archive. Raises CorruptLog, ConfigError."""
         self._positions = dict(self._archive.start() or {})
         # Who is erased from here on is erased in what was archived, once we are past that.
         self._erased_filter = load_erased_from_log(self._settings)
@@ -111,7 +106,7 @@ class EventArchiver:
         return self._source
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """See `PartitionOwner`: begin where the files end; a new archive, at the oldest record that is kept."""
+        """See `PartitionOwner`: begin at the end of the files; a new archive begins at the oldest record."""
         new = [partition for partition in partitions if partition not in self._positions]
         firsts = {at: kept.first for at, kept in self.source.offsets(0).items()} if new else {}
         for partition in partitions:
@@ -184,7 +179,7 @@ class EventArchiver:
 
 
 def run_event_archive(child: ChildRuntime) -> None:
-    """Archive until told to end; then what was read is in the archive."""
+    """Archive until stopped, and then write what was read."""
     archiver = EventArchiver(child.settings)
     reported_at = float("-inf")
     try:

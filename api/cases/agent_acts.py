@@ -21,7 +21,7 @@ from ..feedback.service import KNOWN_CODE, FeedbackService
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemError, problem_of
-from ..http.reasons import MAX_REASON_LENGTH
+from ..http.separation_of_duties import MAX_REASON_LENGTH
 
 ACT_WITHIN_S: Final = 30.0
 """Time that one act on a case may take for all of its agents: what comes later is told as not done."""

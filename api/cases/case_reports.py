@@ -12,7 +12,7 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 
 from ..http.agent_lookup import AgentSelector
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
-from ..http.reasons import check_reason
+from ..http.separation_of_duties import check_reason
 
 
 class CaseSearch(NamedTuple):
@@ -31,11 +31,11 @@ class ListedCase(NamedTuple):
     """A case of a list, with its first agents and the decision that brought it to its level."""
 
     case: Annotated[Case, FLAT]
-    agents: Annotated[Sequence[CaseAgent], member("in lists at most the first three")]
+    agents: Annotated[Sequence[CaseAgent], member("agents; in lists, at most the first three")]
     lead: Decision | None
 
     @property
-    def reason(self) -> Annotated[str | None, member("leading reason of the decision that brought it to its level")]:
+    def reason(self) -> Annotated[str | None, member("main reason of the decision that raised it to its level")]:
         """Leading reason of `lead`; None = it has none."""
         return self.lead.reasons[0].text if self.lead is not None and self.lead.reasons else None
 
@@ -51,14 +51,14 @@ class CaseReport(NamedTuple):
     """All that is kept of one case. *lead* brought it to its level; None = it is not stored any more."""
 
     case: Annotated[Case, FLAT]
-    agents: Annotated[Sequence[CaseAgent], member("all agents of it")]
+    agents: Annotated[Sequence[CaseAgent], member("all agents of the case")]
     shared: Annotated[Sequence[SharedIndicator], member("new targets, keys and networks of its agents")]
     entries: Annotated[Sequence[CaseEntry], member("oldest first; the newest 1,000, after an act the newest 20")]
     lead: Decision | None
-    entries_before: Annotated[int | None, member("older entries, which are not among them")] = None
+    entries_before: Annotated[int | None, member("number of older entries that are not included")] = None
 
     @property
-    def reason(self) -> Annotated[str | None, member("leading reason of the decision that brought it to its level")]:
+    def reason(self) -> Annotated[str | None, member("main reason of the decision that raised it to its level")]:
         """Leading reason of `lead`; None = it has none."""
         return self.reasons[0].text if self.reasons else None
 

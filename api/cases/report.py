@@ -14,7 +14,7 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.cases import CaseAgent, CaseEntry, CaseId, SharedIndicator
 from trustwatch.scoring.store.case_assignment import tie_words
 
-from ..http.signed_responses import encode_model
+from ..http.responses import encode_model
 from ..http.wire import Wire
 from .case_reports import CaseReport
 from .timeline import TimelineItem
@@ -27,7 +27,7 @@ class CaseAgentOut(
 
 
 class CaseEntryOut(Wire, of=CaseEntry):
-    """One thing that was done to a case."""
+    """An entry in the history of a case."""
 
     detail: dict[str, Any]
 
@@ -46,20 +46,20 @@ CASE_NAMES: Final = {
 
 
 class CaseOut(Wire, of=CaseReport, rename=CASE_NAMES):
-    """A case with all that is kept of it."""
+    """A case with everything that is stored about it."""
 
     entries_before: int
 
 
 class TimelineItemOut(Wire, of=TimelineItem):
-    """One thing that happened in a case."""
+    """An item of a case's timeline."""
 
 
 class TimelineOut(Wire):
-    """The story of a case."""
+    """The timeline of a case."""
 
     case_id: CaseId
-    items: list[TimelineItemOut] = Field(description="oldest first")
+    items: list[TimelineItemOut] = Field(description="items, oldest first")
 
 
 def case_out(report: CaseReport) -> CaseOut:

@@ -24,7 +24,6 @@ from ..http.agent_lookup import AgentResolver, AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
-from ..http.reasons import MAX_REASON_LENGTH
 from ..http.runtime import Runtime
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
@@ -39,8 +38,8 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import LifespanService, Slice
+from ..http.separation_of_duties import MAX_REASON_LENGTH
+from ..http.slice import LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from ..http.wire import Wire
 from .agent_acts import CaseAgentActs
@@ -62,42 +61,42 @@ class _CaseAct(BaseModel):
 
 RevisionSeen = Annotated[
     int | None,
-    Field(ge=0, description="`revision` that this is decided upon; 409 where the case has changed; null = any"),
+    Field(ge=0, description="`revision` that the request is based on; 409 if the case has changed; null for any"),
 ]
 
 
 class CaseAcknowledgementIn(_CaseAct):
-    """Somebody looks at a case."""
+    """Acknowledges a case."""
 
-    note: NoteText = Field("", description="kept with the case")
+    note: NoteText = Field("", description="stored with the case")
 
 
 class CaseAssignmentIn(_CaseAct):
     """The person who is to work on a case."""
 
-    owner: Annotated[str, Field(max_length=MAX_OWNER_LENGTH)] = Field(description="a person; empty takes it from all")
-    note: NoteText = Field("", description="kept with the case")
+    owner: Annotated[str, Field(max_length=MAX_OWNER_LENGTH)] = Field(description="person; empty removes the owner")
+    note: NoteText = Field("", description="stored with the case")
 
 
 class CaseNoteIn(_CaseAct):
-    """Words of a person."""
+    """A note."""
 
-    note: NoteText = Field(description="kept with the case")
+    note: NoteText = Field(description="stored with the case")
 
 
 class CaseSnoozeIn(_CaseAct):
-    """For how long nobody is told of a case."""
+    """How long a case is snoozed."""
 
-    for_s: float = Field(description="from 60 s to 30 days; 0 ends it", ge=0, le=MAX_SNOOZE_S)
-    note: NoteText = Field(description="why; kept with the case")
+    for_s: float = Field(description="60 s to 30 days; 0 ends the snooze", ge=0, le=MAX_SNOOZE_S)
+    note: NoteText = Field(description="reason; stored with the case")
 
 
 class CaseContainmentIn(_CaseAct):
     """Containment of a case."""
 
-    note: NoteText = Field(description="why; kept with the case and with each pin")
-    pin: bool = Field(True, description="act on every agent of it as critical")
-    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=MIN_HOLD_S, le=MAX_HOLD_S)
+    note: NoteText = Field(description="reason; stored with the case and with each pin")
+    pin: bool = Field(True, description="treat every agent of the case as critical")
+    valid_s: float = Field(3_600, description="how long the pins are valid, s", ge=MIN_HOLD_S, le=MAX_HOLD_S)
     revision: RevisionSeen = None
 
 
@@ -105,16 +104,16 @@ class CaseClosureIn(_CaseAct):
     """Verdict on a case, as a person closes it."""
 
     verdict: CaseVerdict = Field(description="`true`: trouble; `false`: none; `expected`: something that was planned")
-    note: NoteText = Field(description="why; kept with the case")
-    release: bool = Field(False, description="drop the evidence against its agents and end fixed levels")
+    note: NoteText = Field(description="reason; stored with the case")
+    release: bool = Field(False, description="also drop the evidence against its agents and end their pins")
     revision: RevisionSeen = None
 
 
 class CaseMergerIn(_CaseAct):
-    """The case that takes all of this one."""
+    """The case that this one is merged into."""
 
     into: str = Field(min_length=1, max_length=100, description="id of an open case; `revision` is of that one")
-    note: NoteText = Field("", description="kept with both")
+    note: NoteText = Field("", description="stored with both cases")
     revision: RevisionSeen = None
 
 
@@ -126,10 +125,10 @@ class CaseAgentIn(_CaseAct):
 
 
 class CaseSplitIn(_CaseAct):
-    """Agents that become a case of their own."""
+    """The agents that move to a new case."""
 
     agents: list[CaseAgentIn] = Field(min_length=1, max_length=200, description="agents that leave the case")
-    note: NoteText = Field(description="why; kept with both")
+    note: NoteText = Field(description="reason; stored with both cases")
     revision: RevisionSeen = None
 
 
@@ -140,15 +139,15 @@ class CaseSummaryOut(Wire, of=ListedCase, rename=CASE_NAMES):
 class CaseDayOut(BaseModel):
     """Cases of one day."""
 
-    day: str = Field(description="UTC", examples=["2026-11-24"])
+    day: str = Field(description="day, UTC", examples=["2026-11-24"])
     opened: int = Field(description="cases that were opened")
 
 
 class CaseStatisticsOut(Wire, of=CaseStatistics):
     """Outcomes of the cases of some days."""
 
-    days: int = Field(description="days that were looked at")
-    by_day: list[CaseDayOut] = Field(description="days on which any was opened, oldest first")
+    days: int = Field(description="number of days covered")
+    by_day: list[CaseDayOut] = Field(description="days on which a case was opened, oldest first")
 
 
 router = APIRouter(tags=["cases"], responses=COMMON_PROBLEMS)
@@ -158,13 +157,13 @@ CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
 CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]
 CaseStatusParam = Annotated[
     Literal["open", "acknowledged", "contained", "closed", "unresolved"] | None,
-    Query(description="`unresolved` is all that is not closed"),
+    Query(description="Only cases with this status. `unresolved` matches every case that is not closed."),
 ]
-UNKNOWN_CASE = problem_responses({404: "no such case, or none that you may see"})
+UNKNOWN_CASE = problem_responses({404: "The case does not exist, or the caller may not see it."})
 ACT_RESPONSES = problem_responses(
     {
-        404: "no such case, or none that you may see",
-        409: "it is closed, or somebody changed it meanwhile; nothing was done",
+        404: "The case does not exist, or the caller may not see it.",
+        409: "The case is closed, or was changed in the meantime. Nothing was done.",
     }
 )
 
@@ -174,9 +173,9 @@ async def list_cases(
     caller: ReaderDep,
     cases: CaseServiceDep,
     status: CaseStatusParam = None,
-    owner: Annotated[str | None, Query(max_length=256, description="the person who works on it")] = None,
+    owner: Annotated[str | None, Query(max_length=256, description="Only cases of this owner.")] = None,
     level: Annotated[
-        Literal["medium", "high", "critical"] | None, Query(description="those that reached at least this")
+        Literal["medium", "high", "critical"] | None, Query(description="Only cases that reached at least this level.")
     ] = None,
     agent_id: AgentParam = None,
     tenant: TenantParam = None,
@@ -184,36 +183,36 @@ async def list_cases(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[CaseSummaryOut]:
-    """Rises of risk that belong together, last changed first. Scope `trust.score:read`."""
+    """Related rises of risk, most recently changed first."""
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     search = CaseSearch(status or "", owner or "", level or "", agent, tenant or "")
     page = await cases.search(caller, search, limit, cursor)
     return PageOut(items=[CaseSummaryOut.of(listed) for listed in page.items], next_cursor=page.next_cursor)
 
 
-@router.get("/v1/cases/statistics", summary="How cases went")
+@router.get("/v1/cases/statistics", summary="Retrieve statistics of cases")
 async def get_case_statistics(
     caller: ReaderDep,
     cases: CaseServiceDep,
-    days: Annotated[int, Query(ge=1, le=366, description="opened in the last so many days")] = 30,
+    days: Annotated[int, Query(ge=1, le=366, description="Only cases opened in the last so many days.")] = 30,
 ) -> CaseStatisticsOut:
-    """Cases that were opened, by what they turned out to be, and how soon people looked. Scope `trust.score:read`."""
+    """Returns the cases that were opened, by verdict, and how soon people acknowledged them."""
     counted = await cases.statistics(caller, days)
     by_day = [{"day": format_day(day), "opened": opened} for day, opened in sorted(counted.by_day.items())]
     return CaseStatisticsOut.of(counted, days=days, by_day=by_day)
 
 
-@router.get("/v1/cases/{case_id}", responses=UNKNOWN_CASE, summary="One case")
+@router.get("/v1/cases/{case_id}", responses=UNKNOWN_CASE, summary="Retrieve a case")
 async def get_case(case_id: CaseIdParam, caller: ReaderDep, cases: CaseServiceDep) -> CaseOut:
-    """Its agents, what ties them, and what people did. Scope `trust.score:read`."""
+    """Returns a case with its agents, what connects them, and what people did."""
     return case_out(await cases.get(caller, case_id))
 
 
-@router.get("/v1/cases/{case_id}/timeline", responses=UNKNOWN_CASE, summary="The story of a case")
+@router.get("/v1/cases/{case_id}/timeline", responses=UNKNOWN_CASE, summary="Retrieve the timeline of a case")
 async def get_case_timeline(case_id: CaseIdParam, caller: ReaderDep, story: CaseStoryDep) -> TimelineOut:
-    """Events around each rise, decisions, tokens, approvals, actuations, what people did, in one order.
+    """Returns events around each rise, decisions, tokens, approvals, actuations and acts, in order of time.
 
-    Messages to people are among it with the scope `trust.admin`. Scope `trust.score:read`.
+    With `trust.admin`, messages to people are included.
     """
     return await story.tell(caller, case_id, lambda _, items: timeline_out(case_id, items))
 
@@ -222,10 +221,10 @@ async def get_case_timeline(case_id: CaseIdParam, caller: ReaderDep, story: Case
     "/v1/cases/{case_id}/report",
     responses={**UNKNOWN_CASE, 200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
     response_class=PlainTextResponse,
-    summary="A case as a document",
+    summary="Retrieve a case as a document",
 )
 async def get_case_report(case_id: CaseIdParam, caller: ReaderDep, story: CaseStoryDep) -> PlainTextResponse:
-    """The case and its story as Markdown, for a ticket. Scope `trust.score:read`."""
+    """Returns the case and its timeline as Markdown, for a ticket."""
     text = await story.tell(caller, case_id, render_markdown)
     return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
 
@@ -239,7 +238,7 @@ async def _after_act(cases: CaseService, caller: AuthenticatedCaller, case_id: s
 async def acknowledge_case(
     case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseAcknowledgementIn
 ) -> CaseOut:
-    """Somebody looks at it: the caller owns it, unless somebody does. Scope `trust.feedback`."""
+    """The caller becomes the owner, unless the case has one."""
     await cases.acknowledge(caller, case_id, act.note)
     return await _after_act(cases, caller, case_id)
 
@@ -248,21 +247,21 @@ async def acknowledge_case(
 async def assign_case(
     case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseAssignmentIn
 ) -> CaseOut:
-    """Somebody is to work on it. Scope `trust.feedback`."""
+    """Sets the person who works on the case."""
     await cases.assign(caller, case_id, act.owner, act.note)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/notes", status_code=201, responses=ACT_RESPONSES, summary="Add a note to a case")
 async def add_case_note(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
-    """Words of a person; also with a case that is closed. Scope `trust.feedback`."""
+    """Adds a note, also to a closed case."""
     await cases.note(caller, case_id, act.note)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/snooze", responses=ACT_RESPONSES, summary="Snooze a case")
 async def snooze_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSnoozeIn) -> CaseOut:
-    """Until that is over, alert targets hear of it at a higher level alone. Scope `trust.feedback`."""
+    """While the case is snoozed, targets are alerted only if it reaches a higher level."""
     await cases.snooze(caller, case_id, act.for_s, act.note)
     return await _after_act(cases, caller, case_id)
 
@@ -271,35 +270,35 @@ async def snooze_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServ
 async def contain_case(
     case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseContainmentIn
 ) -> CaseOut:
-    """Policy acts on every agent of it as critical, until the pins expire or are ended. Scope `trust.feedback`."""
+    """The policy treats every agent of the case as critical until the pins expire or are ended."""
     await cases.contain(caller, case_id, act.note, pin=act.pin, valid_s=act.valid_s, revision=act.revision)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/close", responses=ACT_RESPONSES, summary="Close a case")
 async def close_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseClosureIn) -> CaseOut:
-    """Say what it was. The windows of one that was true are kept out of future training. Scope `trust.feedback`."""
+    """Records the verdict. The windows of a true case are kept out of future training."""
     await cases.close(caller, case_id, act.verdict, act.note, release=act.release, revision=act.revision)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/reopen", responses=ACT_RESPONSES, summary="Reopen a case")
 async def reopen_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
-    """Look at a closed case again. Scope `trust.feedback`."""
+    """Opens a closed case again."""
     await cases.reopen(caller, case_id, act.note)
     return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/merge", responses=ACT_RESPONSES, summary="Merge a case into another")
 async def merge_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseMergerIn) -> CaseOut:
-    """The other takes all agents, decisions and messages; answers with the other. Scope `trust.feedback`."""
+    """Moves all agents, decisions and messages to the other case, which is returned."""
     await cases.merge(caller, case_id, act.into, act.note, revision=act.revision)
     return await _after_act(cases, caller, act.into)
 
 
 @router.post("/v1/cases/{case_id}/split", status_code=201, responses=ACT_RESPONSES, summary="Split a case")
 async def split_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSplitIn) -> CaseOut:
-    """Some agents become a case of their own; answers with the new one. Scope `trust.feedback`."""
+    """Moves some agents to a new case, which is returned."""
     leaving = [AgentSelector(agent.agent_id, None, agent.issuer) for agent in act.agents]
     fresh = await cases.split(caller, case_id, leaving, act.note, revision=act.revision)
     return await _after_act(cases, caller, fresh.case_id)

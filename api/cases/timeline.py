@@ -67,8 +67,8 @@ class TimelineItem(NamedTuple):
     """One thing that happened."""
 
     at_ms: Annotated[int, member("when it happened")]
-    kind: Annotated[TimelineKind, member("what it is", "decision")]
-    agent_id: Annotated[str, member("agent that it is about; null = the whole case", "agent-ledger", null=True)]
+    kind: Annotated[TimelineKind, member("kind of the item", "decision")]
+    agent_id: Annotated[str, member("agent that it is about; null for the whole case", "agent-ledger", null=True)]
     text: Annotated[str, member("a sentence", "Risk went from low to high: new network 203.0.113.0/24")]
     indicators: Annotated[tuple[tuple[str, str], ...], member("kinds and values", [["network", "AS65537"]])] = ()
     decision_id: Annotated[DecisionId, NULL] = ""

@@ -26,7 +26,7 @@ from trustwatch.scoring.records.agents import RiskLevel
 
 from ..decisions.service import DecisionService, LevelChangeSubscription, SubscriptionEnded
 from ..http.auth.callers import SCOPE_SCORE_READ
-from ..http.server_sent_events import encode_event, encode_retry, event_stream
+from ..http.responses import encode_event, encode_retry, event_stream
 from .console_sessions import ConsoleSession, SessionState
 from .page_dependencies import ConsoleContext, ConsoleDep, SignInNeeded, require_console_scope
 from .rendering import LEVEL_SYMBOLS, agent_url

@@ -18,11 +18,10 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.store.read_scope import restrict_reads
 
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
-from ..http.line_limit import LineLimit
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
-from ..http.refused_callers import CALLER_OF_REQUEST
+from ..http.refused_callers import CALLER_OF_REQUEST, LineLimit
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
+from ..http.slice import ServiceRegistry
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSession, ConsoleSessions, EndedSessions, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider

@@ -29,14 +29,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
 
 from ..http.dependencies import RequireScopeUnlessLocal, declared
-from ..http.line_limit import LineLimit
 from ..http.openapi_document import SCHEMA_REF_PREFIX
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
-from ..http.refused_callers import RefusedCallers
+from ..http.refused_callers import LineLimit, RefusedCallers
 from ..http.request_traces import FASTAPI_TELEMETRY_OFF
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import MountedApplication, Slice
+from ..http.slice import MountedApplication, ServiceRegistry, Slice
 from . import live_updates, sign_in
 from .activity import ActivitySampler
 from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, EndedSessions, SessionCookies, session_key

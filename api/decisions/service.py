@@ -1,16 +1,19 @@
-"""Decisions: lists and look-ups, what a decision set off, and changes of level as they happen."""
+"""Decisions: lists, look-ups, consequences, and changes of level as they happen."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
 from trustwatch.ingest.record_keys import record_time_ms
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
 from trustwatch.scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
 from trustwatch.scoring.pipeline.ipc import LevelChange
 from trustwatch.scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
@@ -23,10 +26,9 @@ from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
-from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
-from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError
+from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
-from ..http.store_executor import StoreExecutor
+from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
 
 MAX_DECISIONS_LOOKED_UP = 60
 """Decisions behind levels that are looked up for one list."""
@@ -40,7 +42,7 @@ MAX_STREAMS_PER_CALLER = 20
 """Streams of decisions that one caller may have open: each takes a connection."""
 
 STREAM_RETRY_S = "5"
-"""Seconds after which a caller with too many streams may try again, as a header says it."""
+"""Seconds after which a caller with too many streams may try again, as a header value."""
 
 LONGEST_PENDING_MS = 600_000
 """A decision that is older and not in the store was removed from it."""
@@ -50,9 +52,9 @@ MAX_EARLIER_DECISIONS = 100
 
 
 class DecisionFilters(NamedTuple):
-    """Filters of a list; None and "" = all. *level* is the word of the least one, *change* is `up` or `down`.
+    """Filters of a list; None and "" for all. *level* is the lowest one, *change* is `up` or `down`.
 
-    *since_ms* and *until_ms* bound when it was decided, 0 = no bound. *indicator* is what the risk came with (a
+    *since_ms* and *until_ms* bound when it was decided, 0 for no bound. *indicator* is that of the risk (a
     network, an address, a key, ...), or the id of the event.
     """
 
@@ -96,7 +98,7 @@ class SubscriptionEnded(Exception):
 
 
 class LevelChangeSubscription:
-    """Changes of level from now on, of some tenants alone. A context manager, for one event loop."""
+    """Changes of level from now on, of some tenants. A context manager, for one event loop."""
 
     def __init__(self, status: PipelineStatus, tenants: Collection[str] | None) -> None:
         self._status = status
@@ -114,7 +116,7 @@ class LevelChangeSubscription:
             self._status.unsubscribe(self._queue)
 
     async def next_change(self, wait_s: float) -> LevelChange | None:
-        """The next change; None where none came in *wait_s* seconds. Raises SubscriptionEnded."""
+        """The next change; None if none came in *wait_s* seconds. Raises SubscriptionEnded."""
         queue = self._entered_queue()
         try:
             async with asyncio.timeout(wait_s):
@@ -141,7 +143,7 @@ class LevelChangeSubscription:
         return changes
 
     def _entered_queue(self) -> LevelChangeQueue:
-        assert self._queue is not None  # changes are heard inside the `with` block alone
+        assert self._queue is not None  # only inside the `with` block
         return self._queue
 
     def _is_visible(self, change: LevelChange) -> bool:
@@ -166,10 +168,7 @@ class DecisionService:
     ) -> FilteredPage[Decision]:
         """Changes of level, newest first. An unknown agent has none.
 
-        Raises:
-            TenantNotAllowed: see `visible_tenants`.
-            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
-            Unavailable: the store does not answer.
+        Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         tenants, name = visible_tenants(caller, filters.tenant), None
         if filters.agent is not None:
@@ -195,14 +194,14 @@ class DecisionService:
         return decision
 
     def _is_pending(self, decision_id: str, tenants: Collection[str] | None) -> bool:
-        """Tell whether a decision was told of in answers a short while ago: they do not wait for the store."""
+        """Return whether recent answers name the decision: they do not wait for the store."""
         decided_ms, tenant = record_time_ms(decision_id), self._runtime.risk_view.tenant_of_recent_decision(decision_id)
         if tenant is None or decided_ms is None or decided_ms < self._runtime.now_ms() - LONGEST_PENDING_MS:
             return False
         return tenants is None or tenant in tenants
 
     async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
-        """Everything beside *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
+        """What followed from *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
         return await self._executor(
             load_consequences,
             self._runtime.store,
@@ -228,7 +227,7 @@ class DecisionService:
         return await self._executor(get_many, ids[:MAX_DECISIONS_LOOKED_UP], visible_tenants(caller, None))
 
     def subscribe(self, caller: AuthenticatedCaller, tenant: str | None = None) -> LevelChangeSubscription:
-        """Changes of level from now on. Whoever watches ends it with the caller's token or session.
+        """Changes of level from now on. It must end with the caller's token or session.
 
         Raises TenantNotAllowed, see `visible_tenants`.
         """
@@ -236,7 +235,7 @@ class DecisionService:
 
     @contextmanager
     def counted_stream(self, caller: AuthenticatedCaller) -> Iterator[None]:
-        """Count one more stream of *caller* while this lasts. Raises ProblemError (429) where it has too many."""
+        """Count one more stream of *caller* while this lasts. Raises ProblemError (429) if it has too many."""
         who, most = (caller.issuer, caller.client_id, caller.subject), MAX_STREAMS_PER_CALLER
         if self._open_streams[who] >= most:
             detail = f"this caller has {most} streams open already, as many as it may; close one first"
@@ -257,7 +256,7 @@ class DecisionService:
 
 
 def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
-    """True if a list shows *decision*; words that are no levels and no changes narrow nothing."""
+    """True if a list shows *decision*; unknown levels and changes do not filter."""
     wanted = filters.indicator
     if wanted and wanted != decision.event_id and all(one.value != wanted for one in decision.indicators):
         return False
@@ -324,3 +323,48 @@ def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Deci
             break
         rise.append(decision)
     return tuple(rise)
+
+
+CHOICES = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "last 30 days"))
+"""Relative beginnings that pages offer; a URL may have any other."""
+
+_RELATIVE = re.compile(r"^(\d{1,5})([mhd])$")
+_UNITS_MS = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
+
+
+class TimeRange(NamedTuple):
+    """From `since_ms` on, before `until_ms`, UTC milliseconds; 0 for no bound."""
+
+    since_ms: int = 0
+    until_ms: int = 0
+
+
+def parse_time_range(since: str, until: str, now_ms: int) -> TimeRange:
+    """The range of two texts; an empty one is no bound. Raises ProblemError."""
+    time_range = TimeRange(_moment("since", since, now_ms), _moment("until", until, now_ms))
+    if time_range.until_ms and time_range.since_ms >= time_range.until_ms:
+        raise invalid_value_error("until", "is not after since")
+    return time_range
+
+
+def _moment(name: str, text: str, now_ms: int) -> int:
+    """UTC milliseconds of a text.
+
+    >>> _moment("since", "2h", 10_000_000_000), _moment("since", "2026-11-28T18:04", 0), _moment("since", "", 5)
+    (9992800000, 1795889040000, 0)
+    """
+    text = text.strip()
+    if not text:
+        return 0
+    relative = _RELATIVE.match(text)
+    if relative is not None:
+        return max(1, now_ms - int(relative[1]) * _UNITS_MS[relative[2]])
+    try:
+        at = datetime.fromisoformat(text)
+        return max(1, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise _unreadable(name) from None
+
+
+def _unreadable(name: str) -> ProblemError:
+    return invalid_value_error(name, "is no time: write 24h, 7d or 2026-11-28T18:04 (UTC)")

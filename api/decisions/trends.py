@@ -1,8 +1,8 @@
 """Trends: how levels changed over days, and which reasons led; counted slice by slice, and remembered.
 
 No index has levels or reasons, so every decision of the range is read once. A look takes no longer than
-`MAX_LOOK_S`: it counts the newest slices first, and says from when on its figures are complete. Slices that are over
-are remembered, so the next look goes on where this one ended.
+`MAX_LOOK_S`: it counts the newest slices first, and states since when its figures are complete. Finished slices
+are remembered, so the next look continues where this one ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..http.store_executor import StoreExecutor
 
 MAX_DAYS: Final = 90
 SLICE_MS: Final = 2 * HOUR_MS
-"""Divides days, so that no slice lies in two."""
+"""Divides days, so that no slice is in two."""
 SETTLED_MS: Final = HOUR_MS
 """A slice that is over for so long gets no more decisions."""
 MAX_LOOK_S: Final = 0.1
@@ -36,7 +36,7 @@ for 222 sets of tenants: readers of many do not push each other's out, so each g
 _Changes = Counter[tuple[int, int, str]]
 
 _SliceKey = tuple[frozenset[str] | None, int]
-"""Tenants (None = all), and where the slice begins, UTC ms."""
+"""Tenants (None for all), and the start of the slice, UTC ms."""
 
 
 class DayOfChanges(NamedTuple):
@@ -52,7 +52,7 @@ class LevelTrends(NamedTuple):
 
     Attributes:
         reasons: code of the leading reason of rises to medium or above, most frequent first, with their number.
-        counted_from_ms: figures are complete from here on, UTC ms; 0 = all that was asked for is counted.
+        counted_from_ms: figures are complete from here on, UTC ms; 0 if everything is counted.
     """
 
     days: list[DayOfChanges]

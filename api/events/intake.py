@@ -207,9 +207,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One record that was refused. `dead_letter_id` is "" if nothing was kept."""
+    """A record that was refused. `dead_letter_id` is empty if it was not stored."""
 
-    index: Annotated[int, member("place in the body, from 0; skipped records do not count")]
+    index: Annotated[int, member("position in the body, from 0; skipped records are not counted")]
     path: Annotated[str, member("JSON path of what is wrong", "$.agent.id")]
     reason: Annotated[str, member("what is wrong there", "Object missing required field `time`")]
     dead_letter_id: Annotated[str, member("id under which the refused record is kept", "01KAW4ED1JQ4V1S0Z3Y8M4C2QK")]
@@ -219,10 +219,10 @@ class Receipt(msgspec.Struct):
     """The outcome of a body: counts of its records, and the reasons of those that were refused."""
 
     accepted: Annotated[int, member("records that are in the log now", 25)] = 0
-    duplicate: Annotated[int, member("records that were there already", 0)] = 0
+    duplicate: Annotated[int, member("records that were already stored", 0)] = 0
     rejected: Annotated[int, member("records that were refused", 1)] = 0
-    skipped: Annotated[int, member("records that are not audit events by design; of foreign formats alone", 0)] = 0
-    rejections: Annotated[list[Rejection], member("refused records, the first ones")] = []
+    skipped: Annotated[int, member("records that are not audit events; only for external formats", 0)] = 0
+    rejections: Annotated[list[Rejection], member("the first refused records")] = []
     rejections_omitted: Annotated[int, member("refused records that are not listed", 0)] = 0
 
     def reject(self, rejection: Rejection) -> None:

@@ -89,25 +89,25 @@ _EVENT_BODIES: dict[str, Any] = {
 }
 _EVENT_PROBLEMS = problem_responses(
     {
-        400: "every record was refused (members as of the receipt), or there is no such format",
-        413: "too many bytes or events",
-        415: "media type, charset or content coding",
-        429: "come again after `Retry-After`; nothing was kept",
-        503: "the disk refuses; nothing was acknowledged",
+        400: "Every record was refused (the members are those of the receipt), or the format does not exist.",
+        413: "The body has too many bytes or events.",
+        415: "The media type, charset or content coding is not supported.",
+        429: "Retry after `Retry-After`. Nothing was kept.",
+        503: "The disk refuses the write. Nothing was acknowledged.",
     }
 )
-_UNKNOWN_LETTER_RESPONSES = problem_responses({404: "no such dead letter"})
+_UNKNOWN_LETTER_RESPONSES = problem_responses({404: "The dead letter does not exist."})
 
 
 class ReceiptOut(Wire, of=Receipt):
-    """Outcome of a body: everything counted here is durable."""
+    """The outcome of a request. Every accepted record is durable."""
 
 
 class DeadLetterOut(Wire, of=DeadLetter):
     """A record that was refused."""
 
     size: int = Field(description="bytes of the record", examples=[412])
-    raw: str | None = Field(None, description="base64; only if one dead letter is requested")
+    raw: str | None = Field(None, description="bytes of the record in base64; only when one dead letter is retrieved")
 
 
 class OriginKeyOut(Wire, of=IssuedOriginKey):
@@ -138,10 +138,10 @@ dead_letters_router = APIRouter(tags=["dead letters"], responses=COMMON_PROBLEMS
 async def send_events(
     request: Request, caller: SenderDep, events: EventServiceDep, record_format: FormatParam = None
 ) -> Response:
-    """Native events or CloudEvents (structured, batch, or binary by `ce-*` headers), one or up to 10,000 in a body.
+    """Accepts up to 10,000 native events or CloudEvents (structured, batch, or binary by `ce-*` headers) in one body.
 
-    202 when everything that is counted as accepted is on disk. A wrong record rejects only itself and becomes a dead
-    letter. Sending the same again is safe: events are known by tenant, source and id. Scope `trust.ingest`.
+    Returns 202 when every accepted event is on disk. An invalid record is rejected alone and becomes a dead letter.
+    Retrying is safe: events are identified by tenant, source and ID.
 
     Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
     parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
@@ -190,13 +190,13 @@ def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) ->
     )
 
 
-@router.get(ORIGIN_KEY_PATH, summary="Key to hash the arguments of calls with")
+@router.get(ORIGIN_KEY_PATH, summary="Retrieve the key for hashes of arguments")
 async def get_origin_key(
     caller: SenderDep, issuer: OriginKeyIssuerDep, response: Response, tenant: TenantParam = None
 ) -> OriginKeyOut:
-    """The key of one tenant under which the values of `arguments` are hashed before they are sent.
+    """Returns the key of a tenant for hashing the values of `arguments` before they are sent.
 
-    The same for all who send for that tenant, until its period ends; ask again at `expires_at`. Scope `trust.ingest`.
+    All senders of the tenant get the same key until its period ends. Request it again at `expires_at`.
     """
     response.headers["Cache-Control"] = "no-store"
     named = caller.require_tenant(tenant)
@@ -208,22 +208,22 @@ async def get_origin_key(
 async def list_dead_letters(
     caller: AdministratorDep,
     dead_letters: DeadLetterServiceDep,
-    replayed: Annotated[bool | None, Query(description="only those that were, or were not, sent in again")] = None,
+    replayed: Annotated[bool | None, Query(description="Only those that were, or were not, sent again.")] = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[DeadLetterOut]:
-    """Newest first. A caller bound to `*` sees all, others what they sent themselves. Scope `trust.admin`."""
+    """Newest first. A caller bound to `*` sees all dead letters, any other caller its own."""
     page = await dead_letters.list(caller, replayed, limit, cursor)
     return PageOut(items=[dead_letter_out(item, with_raw=False) for item in page.items], next_cursor=page.next_cursor)
 
 
 @dead_letters_router.get(
-    "/v1/dead-letters/{letter_id}", responses=_UNKNOWN_LETTER_RESPONSES, summary="One refused record"
+    "/v1/dead-letters/{letter_id}", responses=_UNKNOWN_LETTER_RESPONSES, summary="Retrieve a refused record"
 )
 async def get_dead_letter(
     letter_id: LetterIdParam, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
 ) -> DeadLetterOut:
-    """One dead letter with its bytes, in base64. Scope `trust.admin`."""
+    """Returns one dead letter with its bytes in base64."""
     return dead_letter_out(await dead_letters.get(caller, letter_id), with_raw=True)
 
 
@@ -232,7 +232,7 @@ async def get_dead_letter(
     status_code=202,
     response_model=ReceiptOut,
     responses=_EVENT_PROBLEMS | _UNKNOWN_LETTER_RESPONSES,
-    summary="Send a refused record in again",
+    summary="Send a refused record again",
 )
 async def replay_dead_letter(
     letter_id: LetterIdParam,
@@ -240,10 +240,10 @@ async def replay_dead_letter(
     dead_letters: DeadLetterServiceDep,
     record_format: FormatParam = None,
 ) -> Response:
-    """Through the same intake, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
+    """Sends the record through the same intake, with this caller's bindings, and marks it as replayed.
 
-    What came from a foreign topic is read as its mapping says now, and with what that topic may speak for; what came
-    from a caller in a format of its own, likewise as that caller, unless `format` says otherwise.
+    A record from an external topic is read with the topic's current mapping and bindings. A record in a caller's own
+    format is read as that caller's, unless `format` is given.
     """
     return _receipt_response(await dead_letters.replay(caller, letter_id, record_format))
 
@@ -263,11 +263,11 @@ _OTLP_CONTENT: dict[str, Any] = {
 _OTLP_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _OTLP_CONTENT}}
 _OTLP_PROBLEMS = problem_responses(
     {
-        400: "the body is no OTLP; it became a dead letter",
-        413: "too many bytes or records",
+        400: "The body is not OTLP. It became a dead letter.",
+        413: "The body has too many bytes or records.",
         415: "another media type or content coding, or protobuf where the extra `otlp` is not installed",
-        429: "come again after `Retry-After`; nothing was kept",
-        503: "the disk refuses; nothing was acknowledged",
+        429: "Retry after `Retry-After`. Nothing was kept.",
+        503: "The disk refuses the write. Nothing was acknowledged.",
     }
 )
 
@@ -276,17 +276,17 @@ otlp_router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
 
 @otlp_router.post(TRACES_PATH, responses=_OTLP_PROBLEMS, openapi_extra=_OTLP_BODY, summary="Send traces (OTLP/HTTP)")
 async def send_traces(request: Request, caller: SenderDep, events: EventServiceDep) -> Response:
-    """Spans with attributes of generative AI, MCP or A2A, and events of Ory Hydra on spans, become audit events.
+    """Spans with attributes of generative AI, MCP or A2A, and Ory Hydra's events on spans, become audit events.
 
-    200 when what was taken is on disk. Refused spans are counted in `partialSuccess` and are dead letters; spans of
-    other kinds are skipped. Scope `trust.ingest`.
+    Returns 200 when every accepted span is on disk. Refused spans are counted in `partialSuccess` and become dead
+    letters. Other spans are skipped.
     """
     return await _receive_export(request, caller, events, "traces")
 
 
 @otlp_router.post(LOGS_PATH, responses=_OTLP_PROBLEMS, openapi_extra=_OTLP_BODY, summary="Send logs (OTLP/HTTP)")
 async def send_logs(request: Request, caller: SenderDep, events: EventServiceDep) -> Response:
-    """Access logs of agentgateway and Envoy become audit events; as `/v1/traces`. Scope `trust.ingest`."""
+    """Access logs of agentgateway and Envoy become audit events. Otherwise the same as `/v1/traces`."""
     return await _receive_export(request, caller, events, "logs")
 
 

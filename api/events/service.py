@@ -40,11 +40,10 @@ from trustwatch.scoring.store.dead_letter_store import DeadLetterCounts
 
 from ..http.agent_lookup import not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed, binding_of_caller, token_issuer
-from ..http.bulk_turns import BulkTurns, TooMuchBulkWork
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.runtime import Runtime
-from ..http.store_executor import StoreExecutor
+from ..http.store_executor import BulkTurns, StoreExecutor, TooMuchBulkWork
 from ..settings.access_settings import CallerSettings
 from .ingest_status import SilenceDetector
 from .intake import EventIntake, Receipt

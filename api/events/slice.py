@@ -9,8 +9,7 @@ from functools import partial
 from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import LifespanService, Slice
+from ..http.slice import LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from .admission import Admission, AgentRegistry
 from .ingest_status import CallerSilenceWatch, IngestStatus, SilenceAlerter, SilenceDetector

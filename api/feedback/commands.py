@@ -31,7 +31,7 @@ def parse_verdict(text: str) -> str:
 def add(
     decision: Annotated[str, typer.Argument(help="id of the decision (see `trustwatch explain AGENT --json`)")],
     verdict: Annotated[str, typer.Option(help="false-positive or true-positive")],
-    reason: Annotated[str, typer.Option(help="why; kept, and part of the audit event")],
+    reason: Annotated[str, typer.Option(help="reason; it is stored, and part of the audit event")],
     peer_group: Annotated[
         bool, typer.Option("--peer-group/--agent", help="for all agents of its type, or for this agent alone")
     ] = False,

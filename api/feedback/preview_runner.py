@@ -20,8 +20,8 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackRule
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ..http.bulk_turns import BulkTurns
 from ..http.problems import ProblemDetails, ProblemError
+from ..http.store_executor import BulkTurns
 
 PREVIEW_DAYS = 7  # A preview counts what happened in the last so many days: as far as the embedded log reaches
 PREVIEW_MAX_S = 600.0

@@ -40,10 +40,10 @@ class FeedbackScopeIn(BaseModel):
 
     kind: Literal["agent", "peer_group"] = Field("agent", description="the decision's agent, or all of its type")
     features: list[Annotated[str, Field(max_length=100)]] | None = Field(
-        None, max_length=60, description="features or codes of reasons; null = all but hard signals"
+        None, max_length=60, description="features or codes of reasons; null for all except hard signals"
     )
     resource: Annotated[str, Field(max_length=2048)] | None = Field(
-        None, description="target or resource id of events; null = any"
+        None, description="target or resource id of events; null for any"
     )
 
 
@@ -54,10 +54,10 @@ class FeedbackIn(BaseModel):
 
     verdict: FeedbackVerdict = Field(description="whether the decision was right", examples=["false_positive"])
     scope: FeedbackScopeIn = Field(FeedbackScopeIn(), description="agents and features that the rule is about")  # type: ignore[call-arg]  # pydantic's defaults
-    reason: FeedbackText = Field(description="why; kept, and part of the audit event")
-    expires_in_s: int = Field(0, ge=0, le=31_622_400, description="of a false positive: how long its rule holds, s")
-    preview_id: str | None = Field(None, max_length=100, description="of the finished preview of the same draft")
-    accept_unseen: bool = Field(False, description="adopt although there was no history to preview it on")
+    reason: FeedbackText = Field(description="reason; it is stored, and part of the audit event")
+    expires_in_s: int = Field(0, ge=0, le=31_622_400, description="for a false positive: how long its rule applies, s")
+    preview_id: str | None = Field(None, max_length=100, description="id of the finished preview of the same draft")
+    accept_unseen: bool = Field(False, description="adopt the rule even though there was no history for a preview")
 
 
 class FeedbackScopeOut(Wire, of=Feedback, only=("kind", "agent", "agent_type", "features", "resource")):
@@ -89,8 +89,8 @@ class PreviewWindowOut(Wire):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    from_: TimeText = Field(alias="from", serialization_alias="from", description="time of the first")
-    to: TimeText = Field(description="time of the last")
+    from_: TimeText = Field(alias="from", serialization_alias="from", description="time of the first event")
+    to: TimeText = Field(description="time of the last event")
     events: int = Field(description="number of events")
     source: str = Field(description="log, archive and log, or kafka")
 
@@ -106,8 +106,8 @@ class PreviewAlertOut(Wire):
     level: LevelName = Field(description="level without the rule", examples=["high"])
     level_with_rule: LevelName = Field(description="level that it would have reached under the rule", examples=["low"])
     reasons: list[str] = Field(description="why, the strongest first")
-    marked: bool = Field(description="it is the decision that the feedback is about")
-    same_rise: bool = Field(False, description="a step of the rise that led to that decision")
+    marked: bool = Field(description="whether this is the decision that the feedback is about")
+    same_rise: bool = Field(False, description="whether it is a step of the rise that led to that decision")
 
 
 class LostDetectionOut(PreviewAlertOut):
@@ -118,17 +118,17 @@ class LostDetectionOut(PreviewAlertOut):
 
 
 class RemainingAnomalyOut(Wire):
-    """A feature that the rule does not name and that makes events odd which it touches."""
+    """A feature outside the rule that makes the matched events anomalous."""
 
     feature: str = Field(description="name of the feature", examples=["rate_deviation"])
     events: int = Field(description="number of events")
 
 
 class PreviewOut(Wire, of=FeedbackPreview):
-    """A preview. What it found is null until it is done."""
+    """A preview. Its results are null until it is done."""
 
     window: PreviewWindowOut | None = Field(None, description="events that were replayed")
-    events_matched: int | None = Field(None, description="events in which the rule counted", examples=[14])
+    events_matched: int | None = Field(None, description="events that the rule matched", examples=[14])
     alerts_before: int | None = Field(None, description="alerts without the rule", examples=[9])
     alerts_after: int | None = Field(None, description="alerts with the rule", examples=[2])
     alerts_removed: list[PreviewAlertOut] | None = Field(None, description="at most 200")
@@ -136,8 +136,8 @@ class PreviewOut(Wire, of=FeedbackPreview):
     detections_lost: list[LostDetectionOut] | None = Field(None, description="at most 200, confirmed attacks first")
     detections_lost_count: int | None = Field(None, description="detections that the rule would lose", examples=[0])
     agents_affected: int | None = Field(None, description="agents whose risk it changes", examples=[3])
-    still_odd: list[RemainingAnomalyOut] | None = Field(None, description="what else is anomalous in those events")
-    unseen: str | None = Field(None, description="why there was no history to preview it on; empty where there was")
+    still_odd: list[RemainingAnomalyOut] | None = Field(None, description="other anomalies in these events")
+    unseen: str | None = Field(None, description="why there was no history for a preview; empty if there was")
 
 
 def feedback_out(status: FeedbackStatus) -> FeedbackOut:
@@ -156,9 +156,9 @@ FeedbackIdParam = Annotated[str, Path(description="id of the feedback")]
 DecisionIdParam = Annotated[str, Path(description="id of the decision")]
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 ADOPTION_RESPONSES = problem_responses(
-    {404: "no such decision", 409: "no finished preview of this draft, or too many rules"}
+    {404: "The decision does not exist.", 409: "The draft has no finished preview, or there are too many rules."}
 )
-PREVIEW_RESPONSES = problem_responses({404: "no such decision", 429: "too many previews run or wait"})
+PREVIEW_RESPONSES = problem_responses({404: "The decision does not exist.", 429: "Too many previews run or wait."})
 
 
 @router.post(
@@ -167,9 +167,9 @@ PREVIEW_RESPONSES = problem_responses({404: "no such decision", 429: "too many p
 async def adopt_feedback(
     decision_id: DecisionIdParam, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
 ) -> FeedbackOut:
-    """A false positive needs the finished preview of the same draft, acts at once, in its scope alone, and expires.
+    """A false positive needs a finished preview of its draft, applies at once, within its scope, and expires.
 
-    A true positive keeps its window out of future training and changes nothing else. Scope `trust.feedback`.
+    A true positive keeps its window out of future training and changes nothing else.
     """
     return feedback_out(await feedback.adopt(caller, decision_id, draft_from_body(draft)))
 
@@ -183,7 +183,7 @@ async def adopt_feedback(
 async def start_feedback_preview(
     decision_id: DecisionIdParam, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
 ) -> PreviewStartedOut:
-    """Replay the last days without the rule and with it, in the background. Scope `trust.feedback`."""
+    """Replays the last days with and without the rule, in the background."""
     preview = await feedback.start_preview(caller, decision_id, draft_from_body(draft))
     return PreviewStartedOut.of(preview)
 
@@ -194,7 +194,7 @@ async def start_feedback_preview(
 async def get_feedback_preview(
     preview_id: Annotated[str, Path(description="id of the preview")], caller: ReaderDep, feedback: FeedbackServiceDep
 ) -> PreviewOut:
-    """Progress and result of a preview. Scope `trust.score:read`."""
+    """Returns the progress and result of a preview."""
     preview = await feedback.get_preview(caller, preview_id)
     return PreviewOut.of(preview, **(msgspec.json.decode(preview.result) if preview.result else {}))
 
@@ -203,8 +203,8 @@ async def get_feedback_preview(
 async def list_feedback(
     caller: ReaderDep,
     feedback: FeedbackServiceDep,
-    status: Annotated[FeedbackState | None, Query(description="only those of that status")] = None,
-    verdict: Annotated[FeedbackVerdict | None, Query(description="only those of that verdict")] = None,
+    status: Annotated[FeedbackState | None, Query(description="Only those with this status.")] = None,
+    verdict: Annotated[FeedbackVerdict | None, Query(description="Only those with this verdict.")] = None,
     agent_id: AgentParam = None,
     decision_id: Annotated[str | None, Query(max_length=100, description="id of the decision")] = None,
     tenant: TenantParam = None,
@@ -212,23 +212,23 @@ async def list_feedback(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[FeedbackOut]:
-    """Newest first, with what each rule did. Scope `trust.score:read`."""
+    """Newest first, with the effect of each rule."""
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     page = await feedback.list(caller, status, verdict, agent, decision_id, tenant, limit, cursor)
     return PageOut(items=[feedback_out(entry) for entry in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(
-    "/v1/feedback/{feedback_id}", responses=problem_responses({404: "no such feedback"}), summary="One feedback"
+    "/v1/feedback/{feedback_id}", responses=problem_responses({404: "no such feedback"}), summary="Retrieve feedback"
 )
 async def get_feedback(feedback_id: FeedbackIdParam, caller: ReaderDep, feedback: FeedbackServiceDep) -> FeedbackOut:
-    """One feedback with every step of its life. Scope `trust.score:read`."""
+    """Returns feedback with every step of its history."""
     return feedback_out(await feedback.get(caller, feedback_id))
 
 
 @router.delete(
     "/v1/feedback/{feedback_id}",
-    responses=problem_responses({404: "no such feedback", 409: "it is revoked already"}),
+    responses=problem_responses({404: "The feedback does not exist.", 409: "The feedback is already revoked."}),
     summary="Revoke feedback",
 )
 async def revoke_feedback(
@@ -237,7 +237,7 @@ async def revoke_feedback(
     feedback: FeedbackServiceDep,
     reason: Annotated[str, Query(min_length=1, max_length=1000, description="why; kept with it")],
 ) -> FeedbackOut:
-    """The rule ends at once; what was learned while it held stays learned. Scope `trust.feedback`."""
+    """Ends the rule immediately. What was learned while it applied remains learned."""
     return feedback_out(await feedback.revoke(caller, feedback_id, reason))
 
 

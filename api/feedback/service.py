@@ -176,10 +176,10 @@ class FeedbackStatus(NamedTuple):
     """Feedback with what became of it."""
 
     feedback: Annotated[Feedback, FLAT]
-    matched: Annotated[int, member("events in which the rule counted, as of the last commits", 14)]
-    last_ms: Annotated[int, member("time of the last event in which the rule counted; null = none", null=True)]
+    matched: Annotated[int, member("events that the rule matched, as of the last commits", 14)]
+    last_ms: Annotated[int, member("time of the last event that the rule matched, if any", null=True)]
     partitions: Annotated[int, member("event logs that apply the rule now", 1)]
-    steps: Annotated[Sequence[FeedbackStep], member("its life so far; empty in lists")] = ()
+    steps: Annotated[Sequence[FeedbackStep], member("history; empty in lists")] = ()
 
 
 @dataclass(eq=False, repr=False)

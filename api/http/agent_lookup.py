@@ -1,14 +1,17 @@
-"""Look-up of the agent that a caller names, and of its rights to it. Same rules for answers, histories and releases.
+"""Finds the agent that a caller names and checks the caller's rights. Answers, histories and releases share the rules.
 
-- A tenant that is named must be one of the caller's: else 403, whether or not the agent exists.
-- Where none is named, only the caller's own tenants are searched; agents of others are as if they did not exist.
-- Several agents of that id and nothing that tells them apart: 409, with what to name.
+- If the request names a tenant, it must be one of the caller's: else 403, whether or not the agent exists.
+- Otherwise only the caller's own tenants are searched. Agents of other tenants seem not to exist.
+- If several agents fit, the answer is 409 with the members that tell them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from starlette.convertors import Convertor, register_url_convertor
 
 from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
@@ -23,7 +26,7 @@ MAX_CANDIDATES = 20
 
 
 class AgentSelector(NamedTuple):
-    """The agent that a request means, as far as it says; None = whichever has that id."""
+    """The agent that a request names; None leaves the tenant or issuer open."""
 
     agent_id: str
     tenant: str | None = None
@@ -31,7 +34,7 @@ class AgentSelector(NamedTuple):
 
 
 class AgentResolver:
-    """Finds the agent that a caller means, in memory and, where memory has let it go, in the store.
+    """Finds the agent that a caller names, in memory, or in the store if memory no longer has it.
 
     Every method raises TenantNotAllowed (see `visible_tenants`) and ProblemError (409: several agents are meant); those
     that look into the store raise Unavailable.
@@ -43,11 +46,11 @@ class AgentResolver:
         self._executor = executor
 
     def entry(self, caller: AuthenticatedCaller, agent: AgentSelector) -> RiskViewEntry | None:
-        """The agent in memory; None = never seen, as far as this caller may know."""
+        """The agent in memory; None if this caller knows no such agent."""
         return find_agent_entry(self._risk_view, caller, *agent)
 
     async def find_name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName | None:
-        """Full name of the agent; None = never seen, as far as this caller may know."""
+        """Full name of the agent; None if this caller knows no such agent."""
         if agent.tenant is not None and agent.issuer is not None:
             full = agent.tenant, agent.issuer, agent.agent_id
             return self._store.edges.agent_name(*full)
@@ -58,7 +61,7 @@ class AgentResolver:
         return None if stored is None else stored.name
 
     def name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName:
-        """Name of the agent; one that was never seen has to be named in full, else ProblemError (404)."""
+        """Name of the agent. An agent that was never seen must be named in full, else ProblemError (404)."""
         entry = self.entry(caller, agent)
         if entry is not None:
             return entry.summary.name
@@ -69,7 +72,7 @@ class AgentResolver:
         return self._store.edges.agent_name(tenant, issuer, agent.agent_id)
 
     async def summary(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
-        """The agent as it is at. Raises ProblemError (404) where it was never seen."""
+        """The current state of the agent. Raises ProblemError (404) if it was never seen."""
         entry = self.entry(caller, agent)
         if entry is not None:
             return entry.summary
@@ -88,18 +91,14 @@ class AgentResolver:
 
 
 def require_all_tenants(caller: AuthenticatedCaller) -> None:
-    """Refuse a caller that is not bound to all tenants, for what reaches every tenant. Raises ProblemError (403)."""
+    """Refuse a caller that is not bound to all tenants. Raises ProblemError (403)."""
     if ANY_NAME not in caller.tenants:
         detail = "this reaches every tenant; the caller must be bound to all of them (`tenants: ['*']`)"
         raise ProblemError(ProblemDetails(403, "all_tenants_needed", "All tenants needed", detail))
 
 
 def visible_tenants(caller: AuthenticatedCaller, tenant: str | None) -> Collection[str] | None:
-    """Tenants that a request of *caller* reaches; None = all.
-
-    Raises:
-        TenantNotAllowed: it named one that it is not bound to, or is bound to none.
-    """
+    """Tenants that a request of *caller* may read; None for all. Raises TenantNotAllowed."""
     if tenant is not None:
         return (caller.require_tenant(tenant),)
     if ANY_NAME in caller.tenants:
@@ -112,11 +111,9 @@ def visible_tenants(caller: AuthenticatedCaller, tenant: str | None) -> Collecti
 def find_agent_entry(
     view: RiskView, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
 ) -> RiskViewEntry | None:
-    """The one agent that is meant; None = never seen, as far as this caller may know.
+    """The agent that is named; None if this caller knows no such agent.
 
-    Raises:
-        TenantNotAllowed: see `visible_tenants`.
-        ProblemError: 409, several are meant.
+    Raises TenantNotAllowed, ProblemError.
     """
     tenants = visible_tenants(caller, tenant)
     entries = view.find_by_id(agent_id, tenant, issuer, tenants)
@@ -126,7 +123,7 @@ def find_agent_entry(
 
 
 def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
-    """409 with the names among which the request has to choose; all are of tenants that the caller may see."""
+    """409 with the names that the request must choose from, all of tenants that the caller may see."""
     candidates = [{"tenant": name.tenant, "issuer": name.issuer} for name in names[:MAX_CANDIDATES]]
     missing = [part for part in ("tenant", "issuer") if len({getattr(name, part) for name in names}) > 1]
     detail = f"{len(names)} agents have that id; name its {' and '.join(missing)}"
@@ -138,5 +135,53 @@ def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
 
 
 def not_found_error(what: str) -> ProblemError:
-    """404 for something that does not exist, or not for this caller."""
+    """404 for something that does not exist, or that this caller may not see."""
     return ProblemError(ProblemDetails(404, "not_found", "Not found", f"there is no such {what}"))
+
+
+class NameConvertor(Convertor[str]):
+    """Any text, with slashes and line feeds. Starlette's own `path` ends at a line feed."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The name as it came."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The name as it is."""
+        return value
+
+
+register_url_convertor("name", NameConvertor())
+
+AGENT_PATH: Final = "/v1/agents/{agent_id:name}"
+PRINCIPAL_PATH: Final = "/v1/principals/{principal_id:name}"
+
+
+def decode_agent_id(raw: bytes) -> str:
+    """The agent ID of a path, percent-decoded once, for routes in front of FastAPI.
+
+    Ids that are URLs come as `https%3A%2F%2F…`, or as they are. Raises ProblemError.
+    """
+    if not raw:
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", "the path names no agent id"))
+    try:
+        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+    except UnicodeDecodeError:
+        raise ProblemError(
+            ProblemDetails(400, "invalid_request", "Invalid request", "the agent id in the path is not UTF-8")
+        ) from None
+
+
+def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
+    """`tenant` and `issuer` of a query string, or None. Raises ProblemError."""
+    try:
+        members = parse_qs(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=16)
+    except ValueError:
+        members = {"tenant": ["", ""]}
+    named: dict[str, Any] = {name: members.get(name, [None]) for name in ("tenant", "issuer")}
+    if any(len(values) > 1 for values in named.values()):
+        detail = "the query must be UTF-8 and name `tenant` and `issuer` at most once"
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
+    return named["tenant"][0], named["issuer"][0]

@@ -10,30 +10,27 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from starlette.responses import RedirectResponse, Response
 
 from . import routes as service_routes
 from .agent_lookup import AgentResolver
-from .allowed_hosts import AllowedHosts
 from .auth.callers import SCOPE_WORDS
 from .connection_guard import ConnectionGuard
-from .fast_path import FastPath, RequestAdmission
+from .fast_path import AllowedHosts, FastPath, RequestAdmission
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
 from .refused_callers import RefusedCallers
 from .request_traces import FASTAPI_TELEMETRY_OFF
 from .runtime import Runtime
-from .service_registry import ServiceRegistry
-from .slice import LifespanService, MountedApplication, Slice
+from .slice import LifespanService, MountedApplication, ServiceRegistry, Slice
 from .store_executor import StoreExecutor
 
-API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
+API_DESCRIPTION = """Read the risk of AI agents that hold OAuth tokens, and send their audit events.
 
-Every request needs an access token (JWT, RFC 9068) of a configured issuer; a scope includes no other. Errors are
-problem documents (RFC 9457). Identifiers may be URLs: in a path they are percent-encoded once."""
+Every request needs an access token (JWT, RFC 9068) of a configured issuer. No scope includes another. Errors are
+problem documents (RFC 9457). IDs may be URLs; percent-encode them once in a path."""
 
 
 class DocumentedApp(FastAPI):
@@ -67,21 +64,13 @@ class DocumentedApp(FastAPI):
         self.router.routes[:0] = [route for part in slices for route in part.direct_routes]
 
     def openapi(self) -> dict[str, Any]:
-        """The document; made once, and nobody sees it before it is complete."""
+        """The complete document, made once."""
         with self._documenting:
             if self._document is None:
                 scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
                 records = [record for part in self._slices for record in part.documented_records]
-                routers = [router for part in self._slices for router in part.documented]
-                document = get_openapi(
-                    title=self.title,
-                    version=self.version,
-                    summary=self.summary,
-                    description=self.description,
-                    license_info=self.license_info,
-                    routes=[*self.routes, *(route for router in routers for route in router.routes)],
-                )
-                self._document = complete_document(document, records, {**SCOPE_WORDS, **scopes})
+                parts = [part.documented for part in self._slices if part.documented is not None]
+                self._document = complete_document(super().openapi(), parts, records, {**SCOPE_WORDS, **scopes})
             return self._document
 
 
@@ -121,7 +110,7 @@ def create_app(
 
 
 def _add_store_access(services: ServiceRegistry) -> None:
-    """The way into the store, with who is found there: the composition root's where it made them, else new ones."""
+    """Add the store executor and the agent resolver, unless the composition root made them."""
     runtime, executor = services.get(Runtime), services.find(StoreExecutor)
     if executor is None:
         executor = StoreExecutor()
@@ -146,7 +135,7 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
 
 
 def _redirection(target: str) -> Callable[[], Response]:
-    """A route that leads to *target*, for a path that lacks its last slash."""
+    """A route that redirects to *target*, for a path without its last slash."""
 
     def redirect() -> Response:
         return RedirectResponse(target, 308)

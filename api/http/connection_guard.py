@@ -1,8 +1,8 @@
-"""Bounds on connections: how many, how long each may take, and how many bytes are held of requests nobody vouches for.
+"""Bounds on connections: their number, their time, and the bytes that are held of unauthenticated requests.
 
-A connection costs memory before it has shown any token. The server's protocol (`api/service/http_server.py`) tells the
-guard what each one is at; the guard closes those that never come to an end, and where there is no room those that have
-waited longest for their client. Whoever sends a request in one go is never among them.
+A connection costs memory before it has shown a token. The server's protocol (`api/service/http_server.py`) reports the
+phase of each connection. The guard closes those that take too long and, if there is no room, those that have waited
+longest for their client. A client that sends its request at once is never among them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 import structlog
 
@@ -22,42 +22,41 @@ from .problems import ProblemDetails, encode_http_problem
 _log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 4_096
-"""Connections at one time: each takes an open file and some 10 kB; for a further one those go that waited longest."""
+"""Connections at one time. Each takes an open file and some 10 kB. Above it, those that waited longest are closed."""
 
 MAX_UNAUTHENTICATED_BYTES = 16 * 1024 * 1024
-"""Bytes of requests without a known caller that are held at one time: room for 256 of the largest heads."""
+"""Bytes of unauthenticated requests that are held at one time: 256 of the largest heads."""
 
 HEAD_TIMEOUT_S = 10.0
-"""Time in which the headers of a request must arrive: clients send them in one go."""
+"""Time in which the headers of a request must arrive. Clients send them at once."""
 
 BODY_TIMEOUT_S = 60.0
-"""Time in which the body behind them must arrive: the largest one in a minute asks for 1 MB/s."""
+"""Time in which the body must arrive. The largest one needs 1 MB/s."""
 
 SEND_TIMEOUT_S = 30.0
-"""A connection whose client takes no bytes of its answer for so long is closed: answers wait in memory."""
+"""Time after which a connection is closed whose client reads nothing of its answer, which waits in memory."""
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request line with its headers."""
 
 LINGER_S = 5.0
-"""Time in which the rest of a body may arrive whose request is answered already, so that its client sees the answer."""
+"""Time in which the rest of a body may arrive after the answer, so that the client sees the answer."""
 
 MAX_LINGER_BYTES = 1024 * 1024
-"""Bytes of such a body that are read, and thrown away: gateways send bodies of calls along, and shall see the 401."""
+"""Bytes of such a body that are read and discarded: gateways send bodies of calls and must see the 401."""
 
 MAX_KNOWN_LINGER_BYTES = 64 * 1024 * 1024
-"""The same where the caller is known: one that sends too much shall see why it is refused."""
+"""The same for a known caller, which must see why its body is refused."""
 
 IDLE_S = 5.0
-"""Time between an answer and the first byte of the next request (what uvicorn keeps by itself, unless bytes come that
-begin none)."""
+"""Time between an answer and the first byte of the next request. uvicorn keeps it, unless other bytes arrive."""
 
 EVICTED_PART = 1 / 32
-"""Part of all connections that is closed at once where there is no room: looking for them goes over all."""
+"""Share of all connections that is closed at once if there is no room, because finding them visits all."""
 
 
 class ConnectionPhase(Enum):
-    """Phase of a connection, seen from its current request."""
+    """Phase of a connection's current request."""
 
     IDLE = "idle"  # no byte of a request yet
     HEAD = "head"
@@ -69,95 +68,47 @@ class ConnectionPhase(Enum):
 IDLE, HEAD, BODY, ANSWERING, LINGERING = ConnectionPhase
 
 
-class ClosingReason(NamedTuple):
-    """Reason for which connections are closed; *name* is the label in metrics."""
+class ClosingReason(Enum):
+    """Reason for closing a connection. The value is the label in metrics."""
 
-    name: str
-    answer: ProblemDetails | None = None
+    HEAD_TIMEOUT = "head_timeout"
+    HEAD_TOO_LARGE = "head_too_large"
+    TRAILERS_TOO_LARGE = "trailers_too_large"
+    IDLE_TIMEOUT = "idle_timeout"
+    BODY_TIMEOUT = "body_timeout"
+    SEND_TIMEOUT = "send_timeout"
+    UNREAD_BODY = "unread_body"
+    NO_ROOM = "max_connections"
+    NO_MEMORY = "unauthenticated_bytes"
 
 
-HEAD_TIMEOUT = ClosingReason(
-    "head_timeout",
-    ProblemDetails(
-        408, "request_timeout", "Request timeout", "the request's headers did not come in time; send them in one go"
+_ANSWERS = {
+    ClosingReason.HEAD_TIMEOUT: ProblemDetails(
+        408, "request_timeout", "Request timeout", "the headers did not arrive in time; send them at once"
     ),
-)
-HEAD_TOO_LARGE = ClosingReason(
-    "head_too_large",
-    ProblemDetails(
+    ClosingReason.HEAD_TOO_LARGE: ProblemDetails(
         431, "head_too_large", "Headers too large", f"request line and headers may have {MAX_HEAD_BYTES} bytes"
     ),
-)
-TRAILERS_TOO_LARGE = ClosingReason("trailers_too_large")
-IDLE_TIMEOUT = ClosingReason("idle_timeout")
-BODY_TIMEOUT = ClosingReason("body_timeout")
-SEND_TIMEOUT = ClosingReason("send_timeout")
-UNREAD_BODY = ClosingReason("unread_body")
-NO_ROOM = ClosingReason("max_connections")
-NO_MEMORY = ClosingReason("unauthenticated_bytes")
-
-CLOSING_REASONS = (
-    HEAD_TIMEOUT,
-    HEAD_TOO_LARGE,
-    TRAILERS_TOO_LARGE,
-    IDLE_TIMEOUT,
-    BODY_TIMEOUT,
-    SEND_TIMEOUT,
-    UNREAD_BODY,
-    NO_ROOM,
-    NO_MEMORY,
-)
+}
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class GuardedConnection:
-    """State of one connection, kept by its protocol.
+    """State of one connection, kept by its protocol. Times are those of the guard's clock."""
 
-    Attributes:
-        transport: of the connection.
-        client: address and port of the other side.
-        phase: of its current request.
-        since: time at which that phase began.
-        unstamped: whether `since` has to be set yet: bytes that came together begin and end phases at one time.
-        head_bytes: bytes of a head that has no end yet; what came together with an earlier request is not counted.
-        unframed_bytes: bytes behind a head since a part of its body came: of trailers, which the parser keeps.
-        held_bytes: bytes of the current request that count as unauthenticated.
-        admitted: whether its caller is known: further bytes are not counted.
-        unanswered: requests whose head is whole and whose answer is not.
-        unsent_since: time since which the client takes no bytes; None = it does.
-        linger_bytes: bytes that may still come behind the answer.
-        closing_since: time at which it was seen closing; None = it is not.
-    """
-
-    __slots__ = (
-        "admitted",
-        "client",
-        "closing_since",
-        "head_bytes",
-        "held_bytes",
-        "linger_bytes",
-        "phase",
-        "since",
-        "transport",
-        "unanswered",
-        "unframed_bytes",
-        "unsent_since",
-        "unstamped",
-    )
-
-    def __init__(self, transport: asyncio.Transport, client: object, now: float) -> None:
-        self.transport = transport
-        self.client = client
-        self.phase = IDLE
-        self.since = now
-        self.unstamped = False
-        self.head_bytes = 0
-        self.unframed_bytes = 0
-        self.held_bytes = 0
-        self.admitted = False
-        self.unanswered = 0
-        self.unsent_since: float | None = None
-        self.linger_bytes = 0
-        self.closing_since: float | None = None
+    transport: asyncio.Transport
+    client: object  # address and port of the other side
+    since: float  # when the phase began
+    phase: ConnectionPhase = IDLE
+    unstamped: bool = False  # `since` is not set yet: bytes that came together begin and end phases at one time
+    head_bytes: int = 0  # of a head that has no end yet; what came with an earlier request is not counted
+    unframed_bytes: int = 0  # behind a head since a part of its body came: of trailers, which the parser keeps
+    held_bytes: int = 0  # of the current request that count as unauthenticated
+    admitted: bool = False  # the caller is known: further bytes are not counted
+    unanswered: int = 0  # requests whose head is complete and whose answer is not
+    unsent_since: float | None = None  # since when the client takes no bytes
+    linger_bytes: int = 0  # that may still come after the answer
+    closing_since: float | None = None  # when it was first seen closing
 
     def enter(self, phase: ConnectionPhase, now: float) -> None:
         """Begin *phase*."""
@@ -167,7 +118,7 @@ class GuardedConnection:
 
     @property
     def waits_for_client(self) -> bool:
-        """True if nothing is done for it: it is idle, or unknown and its request is not whole."""
+        """True if it is idle, or if its caller is unknown and its request is incomplete."""
         return self.phase is not ANSWERING and not (self.phase is BODY and self.admitted)
 
 
@@ -179,10 +130,10 @@ class ConnectionGuard:
         self._max_held_bytes = MAX_UNAUTHENTICATED_BYTES
         self._send_timeout_s = SEND_TIMEOUT_S
         self._time_limits = {
-            IDLE: (IDLE_S + HEAD_TIMEOUT_S, IDLE_TIMEOUT),
-            HEAD: (HEAD_TIMEOUT_S, HEAD_TIMEOUT),
-            BODY: (BODY_TIMEOUT_S, BODY_TIMEOUT),
-            LINGERING: (LINGER_S, UNREAD_BODY),
+            IDLE: (IDLE_S + HEAD_TIMEOUT_S, ClosingReason.IDLE_TIMEOUT),
+            HEAD: (HEAD_TIMEOUT_S, ClosingReason.HEAD_TIMEOUT),
+            BODY: (BODY_TIMEOUT_S, ClosingReason.BODY_TIMEOUT),
+            LINGERING: (LINGER_S, ClosingReason.UNREAD_BODY),
         }
         self._look_interval_s = min(1.0, HEAD_TIMEOUT_S / 4, BODY_TIMEOUT_S / 4)
         self.monotonic = monotonic
@@ -195,7 +146,7 @@ class ConnectionGuard:
         return len(self._connections)
 
     def open(self, transport: asyncio.Transport, client: object) -> GuardedConnection:
-        """A new connection; where there is no room, for it others go, or itself."""
+        """Add a connection. If there is no room, close others, or this one."""
         connection = GuardedConnection(transport, client, self.monotonic())
         self._connections[client] = connection
         if len(self._connections) > self._max_connections:
@@ -203,13 +154,13 @@ class ConnectionGuard:
         return connection
 
     def forget(self, connection: GuardedConnection) -> None:
-        """Forget a connection that is over."""
+        """Forget a closed connection."""
         self.release(connection)
         if self._connections.get(connection.client) is connection:
             del self._connections[connection.client]
 
     def hold(self, connection: GuardedConnection, size: int) -> None:
-        """Count *size* more bytes of somebody unknown; where they are too many, who holds some for longest goes."""
+        """Count *size* more bytes of an unknown caller. Above the limit, close those that hold some longest."""
         if self.held_bytes + size > self._max_held_bytes:
             self._make_memory(size)
             if connection.transport.is_closing():
@@ -218,36 +169,37 @@ class ConnectionGuard:
         self.held_bytes += size
 
     def release(self, connection: GuardedConnection) -> None:
-        """Count the bytes of a connection no longer."""
+        """Stop counting the bytes of a connection."""
         self.held_bytes -= connection.held_bytes
         connection.held_bytes = 0
 
     def admit(self, client: object) -> None:
-        """The caller of the request that came from *client* is known: its bytes do not count any more."""
+        """Note that the caller of the request from *client* is known, so that its bytes no longer count."""
         connection = self._connections.get(client)
         if connection is not None:
             connection.admitted = True
             self.release(connection)
 
     def end(self, connection: GuardedConnection, reason: ClosingReason) -> None:
-        """Close a connection; with an answer where *reason* has one, else at once."""
-        self.closed[reason.name] += 1
+        """Close a connection, with an answer if *reason* has one."""
+        self.closed[reason.value] += 1
         self.forget(connection)
         transport = connection.transport
-        if reason.answer is None or connection.unanswered or transport.is_closing():
+        answer = _ANSWERS.get(reason)
+        if answer is None or connection.unanswered or transport.is_closing():
             transport.abort()
             return
-        transport.write(encode_http_problem(reason.answer))
+        transport.write(encode_http_problem(answer))
         transport.close()
-        # It may be that the client does not read it; then it has to be closed once more.
+        # If the client does not read the answer, the connection is closed again later.
         self._connections[connection.client] = connection
 
     async def start(self) -> None:
-        """Begin to close what is over its time."""
+        """Start to close overdue connections."""
         self._closing = asyncio.get_running_loop().create_task(self._close_overdue_always())
 
     async def close(self) -> None:
-        """End that; the server closes connections by itself."""
+        """Stop. The server closes the connections."""
         if self._closing is not None:
             self._closing.cancel()
 
@@ -257,7 +209,7 @@ class ConnectionGuard:
             self.close_overdue()
 
     def close_overdue(self) -> None:
-        """Close what is over its time."""
+        """Close overdue connections."""
         now = self.monotonic()
         for connection in list(self._connections.values()):
             reason = self._overdue_reason(connection, now)
@@ -268,9 +220,9 @@ class ConnectionGuard:
         if connection.transport.is_closing():
             if connection.closing_since is None:
                 connection.closing_since = now
-            return SEND_TIMEOUT if now - connection.closing_since > self._send_timeout_s else None
+            return ClosingReason.SEND_TIMEOUT if now - connection.closing_since > self._send_timeout_s else None
         if connection.unsent_since is not None and now - connection.unsent_since > self._send_timeout_s:
-            return SEND_TIMEOUT
+            return ClosingReason.SEND_TIMEOUT
         limit = self._time_limits.get(connection.phase)
         if limit is None or now - connection.since <= limit[0]:
             return None
@@ -282,10 +234,10 @@ class ConnectionGuard:
             for connection in self._connections.values()
             if connection.waits_for_client and connection is not newest
         ]
-        # Half a request comes before none: connections that are kept open between calls are a gateway's, too.
+        # Half a request goes before an idle one: gateways keep connections open between calls, too.
         waiting.sort(key=lambda connection: (connection.phase is IDLE, connection.since))
         number = max(1, int(self._max_connections * EVICTED_PART))
-        self._end_all(waiting[:number] or [newest], NO_ROOM)
+        self._end_all(waiting[:number] or [newest], ClosingReason.NO_ROOM)
 
     def _make_memory(self, size: int) -> None:
         """Close connections until *size* more bytes are within the bound."""
@@ -298,11 +250,11 @@ class ConnectionGuard:
                 break
             remaining_bytes -= connection.held_bytes
             closing.append(connection)
-        self._end_all(closing, NO_MEMORY)
+        self._end_all(closing, ClosingReason.NO_MEMORY)
 
     def _end_all(self, connections: Iterable[GuardedConnection], reason: ClosingReason) -> None:
-        if not self.closed[reason.name]:
-            _log.warning("connections are closed since there is no room", cause=reason.name, connections=len(self))
+        if not self.closed[reason.value]:
+            _log.warning("connections are closed since there is no room", cause=reason.value, connections=len(self))
         for connection in connections:
             self.end(connection, reason)
 
@@ -310,19 +262,19 @@ class ConnectionGuard:
         """Values of the metrics of connections."""
         return {
             "trustwatch_connections_closed_total": {
-                (reason.name,): self.closed[reason.name] for reason in CLOSING_REASONS
+                (reason.value,): self.closed[reason.value] for reason in ClosingReason
             },
         }
 
 
 RESERVED_FILES = 256
-"""Files that the process opens beside its connections: database, log, keys, pipes of its children."""
+"""Other files that the process opens: database, log, keys, pipes of its children."""
 
 
-def affordable_connections(wanted: int = MAX_CONNECTIONS) -> int:
-    """As many of *wanted* connections as this process may open files for; raises its soft limit where it can."""
+def affordable_connections(planned: int = MAX_CONNECTIONS) -> int:
+    """As many of *planned* connections as this process may open files for. Raises its soft limit if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_FILES
+    needed = planned + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with suppress(ValueError, OSError):
@@ -333,8 +285,8 @@ def affordable_connections(wanted: int = MAX_CONNECTIONS) -> int:
             _log.warning(
                 "fewer connections than planned fit into the limit of open files; raise it (ulimit -n)",
                 limit=soft,
-                planned=wanted,
+                planned=planned,
                 connections=affordable,
             )
             return affordable
-    return wanted
+    return planned

@@ -1,5 +1,5 @@
 """Dependencies of every ordinary route: the services of the application, and the caller with the scope it needs."""
-# No postponed annotations here: FastAPI reads them from objects that are no functions.
+# No postponed annotations here: FastAPI reads them from objects that are not functions.
 
 import ipaddress
 from collections.abc import Callable
@@ -12,16 +12,15 @@ from starlette.types import Scope
 from trustwatch.scoring.store.read_scope import restrict_reads
 
 from .agent_lookup import AgentSelector
-from .auth.bearer_tokens import TokenVerifier, presented_token
+from .auth.bearer_tokens import TokenVerifier, authorization_header, presented_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
-from .auth.proof_of_possession import UNBOUND
-from .auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
+from .auth.token_verification import UNBOUND, InvalidToken, MissingToken, UnknownKey
 from .connection_guard import ConnectionGuard
 from .openapi_document import OAUTH_SCHEME
 from .refused_callers import CALLER_OF_REQUEST
 from .runtime import Runtime
 from .schemas import IssuerParam, TenantParam
-from .service_registry import ServiceRegistry
+from .slice import ServiceRegistry
 
 T = TypeVar("T")
 
@@ -31,7 +30,8 @@ _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 oauth2_scheme = OAuth2(
     flows={"clientCredentials": {"tokenUrl": "https://as.example/oauth2/token", "scopes": {}}},
     scheme_name=OAUTH_SCHEME,
-    description="Access token (JWT, RFC 9068) of a configured issuer, as Bearer; the token endpoint is the issuer's",
+    description="An access token (JWT, RFC 9068) of a configured issuer, as Bearer. The token endpoint is the "
+    "issuer's.",
     auto_error=False,
 )
 
@@ -44,7 +44,7 @@ def services_of(request: Request) -> ServiceRegistry:
 
 
 def provided(kind: type[T]) -> Callable[[Request], T]:
-    """A dependency: the service of that type. Where this process has none, the answer is 503."""
+    """A dependency: the service of that type. If this process has none, the answer is 503."""
 
     def service_of(request: Request) -> T:
         return services_of(request).get(kind)
@@ -55,7 +55,7 @@ def provided(kind: type[T]) -> Callable[[Request], T]:
 class RequireScope:
     """A dependency: the caller, whose token must have *scope* or one of *others* ("" = any token that is valid).
 
-    From then on the request reads no more of the store than that caller may see, whatever its route asks for.
+    From then on the request reads only those rows of the store that the caller may see.
     """
 
     def __init__(self, scope: str, *others: str) -> None:
@@ -108,7 +108,7 @@ def declared(required: DeclaresScopes) -> Any:
 
 
 def is_local(request: Request) -> bool:
-    """True if *request* comes from this machine itself, not through a proxy: one that says so, or a declared one."""
+    """True if *request* comes from this machine and not through a proxy that adds a header or is configured."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
     try:
@@ -126,30 +126,19 @@ ReviewerDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_FEEDBAC
 AdministratorDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_ADMIN))]
 
 
-AgentIdParam = Annotated[str, Path(description="id of the agent, percent-encoded once")]
+AgentIdParam = Annotated[str, Path(description="ID of the agent, percent-encoded once.")]
 
 
 def agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:
-    """The agent that the path of a request names, and its query more closely."""
+    """The agent that the path and query of a request name."""
     return AgentSelector(agent_id, tenant, issuer)
 
 
 AgentDep = Annotated[AgentSelector, Depends(agent_of_path)]
 
 
-def authorization_header(scope: Scope) -> bytes | None:
-    """The Authorization header of a request; None = it has none. Raises BadAuthorization where it has several."""
-    given: bytes | None = None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            if given is not None:
-                raise BadAuthorization("the request has several Authorization headers")
-            given = value
-    return given
-
-
 def presents_bearer(scope: Scope) -> bool:
-    """True if the request has some access token, whatever it is worth."""
+    """True if the request has an access token, valid or not."""
     return any(
         name == b"authorization" and value.partition(b" ")[0].lower() in _TOKEN_SCHEMES
         for name, value in scope["headers"]
@@ -176,7 +165,7 @@ async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], sco
 
 
 async def authenticate_connection(services: ServiceRegistry, scope: Scope) -> AuthenticatedCaller:
-    """As `authenticate_request`; what comes of this request from then on is no unknown client's."""
+    """As `authenticate_request`; further bytes of the request then count as those of a known caller."""
     caller = await authenticate_request(services.get(Runtime).verifier, scope)
     guard = services.find(ConnectionGuard)
     if guard is not None:

@@ -1,77 +1,76 @@
-"""The OpenAPI document, made complete: FastAPI's own, and what FastAPI does not know.
+"""The OpenAPI document: FastAPI's own, and what FastAPI does not know.
 
 Added are the schema of events, the paths that are answered before FastAPI (hooks, gateways), scopes as alternatives,
-groups, and words and an example for every member. `reference/openapi.json` is this document, and a test keeps it so.
+groups, and descriptions and examples of members. `reference/openapi.json` is this document; a test compares them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter
 
 from trustwatch.ingest.events import event_schema_components
+from trustwatch.ingest.settings_reading import decode_yaml
 
 Document = dict[str, Any]
 SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
 OAUTH_SCHEME: Final = "oauth2"
 _PAGE_SUFFIX: Final = "PageOut"
 _PAGE_NAME = re.compile(r"PageOut_(\w+)Out_")
-_NOT_VALIDATED: Final = "FastAPI does not read the request"
 _METHODS: Final = ("get", "put", "post", "delete", "patch", "head", "options")
 
 
 TAGS: Final[Mapping[str, str]] = {
-    "service": "The service about itself: health, readiness, metrics, schema of events, token policy.",
-    "events": "Audit events in: native events and CloudEvents, traces and logs of OpenTelemetry.",
-    "dead letters": "Records that could not be taken in, and another try at them.",
-    "agents": "Risk of agents, from memory; a person vouches for one.",
-    "decisions": "Changes of level: history, single records, a live stream.",
-    "containment": "Calls judged before they are made; approvals, pins, and what an agent reached.",
-    "hooks": "Questions of authorization servers while a token is issued, in the shape of each product.",
-    "gateways": "Questions of gateways and resource servers about each call.",
-    "actuations": "What was changed at authorization servers.",
+    "service": "Health, readiness, metrics, the schema of events and the token policy.",
+    "events": "Send audit events: native events, CloudEvents, and traces and logs of OpenTelemetry.",
+    "dead letters": "Records that were refused, and replays of them.",
+    "agents": "Risk of agents, from memory, and the release of an agent.",
+    "decisions": "Changes of risk level: history, single decisions, a live stream.",
+    "containment": "Verdicts on calls before they are made, approvals, pins, and what an agent reached.",
+    "hooks": "Requests of authorization servers while a token is issued, in each product's own format.",
+    "gateways": "Requests of gateways and resource servers about each call.",
+    "actuations": "Changes that were made at authorization servers.",
     "alerts": "Deliveries of alerts, and test alerts.",
-    "cases": "Rises of risk that belong together, and what people do with them.",
-    "acts": "What people did, whatever it was about.",
-    "feedback": "A person says that a decision was right or wrong; previews of the rule that follows.",
-    "models": "Versions, shadow, promotion, drift and the budget of alerts.",
-    "privacy": "Erasures with signed proofs, exports, the chain of decisions.",
+    "cases": "Related rises of risk, and what people do about them.",
+    "acts": "Acts of people, whatever they are about.",
+    "feedback": "Verdicts of people on decisions, and previews of the rules that follow from them.",
+    "models": "Versions of the model, shadow mode, promotion, drift and the budget of alerts.",
+    "privacy": "Erasures with signed proofs, exports, and the chain of decisions.",
     "shared signals": "Transmitter of security event tokens (OpenID SSF 1.0).",
 }
 """Descriptions of the groups of operations."""
 
 
-class DocumentedRouter(APIRouter):
-    """Routes that the document alone has, and something in front of FastAPI serves."""
-
-    def __init__(self, tag: str) -> None:
-        no_validation: dict[int | str, Any] = {422: {"description": _NOT_VALIDATED}}
-        super().__init__(tags=[tag], responses=no_validation, generate_unique_id_function=lambda route: route.name)
-
-
-def complete_document(document: Document, records: Sequence[type], scopes: Mapping[str, str]) -> Document:
-    """Complete FastAPI's document; returns it."""
+def complete_document(
+    document: Document, parts: Iterable[Traversable], records: Sequence[type], scopes: Mapping[str, str]
+) -> Document:
+    """Complete FastAPI's document with *parts* (YAML files), the schemas of *records* and *scopes*. Returns it."""
     document = _with_readable_names(document)
     components = document["components"]
+    for part in parts:
+        more = decode_yaml(part.read_bytes(), part.name)
+        document["paths"].update(more["paths"])
+        for kind, named in more["components"].items():
+            components[kind].update(named)
     _, event_parts = event_schema_components(SCHEMA_REF_PREFIX)
     components["schemas"].update(event_parts)
     components["schemas"].update(msgspec.json.schema_components(records, ref_template=SCHEMA_REF_PREFIX + "{name}")[1])
     components["securitySchemes"][OAUTH_SCHEME]["flows"]["clientCredentials"]["scopes"] = dict(scopes)
-    document["servers"] = [{"url": "/", "description": "where this document came from"}]
+    document["servers"] = [{"url": "/", "description": "The server that returned this document."}]
     for operation in operations_of(document):
-        if operation["responses"].get("422", {}).get("description") == _NOT_VALIDATED:
-            del operation["responses"]["422"]
         operation["security"] = _alternatives(operation.get("security", []))
+        operation["description"] = _with_scopes(operation)
     used = {tag for operation in operations_of(document) for tag in operation.get("tags", ())}
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
     for name, schema in components["schemas"].items():
         if name.endswith(_PAGE_SUFFIX):
-            schema.setdefault("description", "A page of items, and where the next ones are.")
+            schema.setdefault("description", "A page of items, and the cursor of the next one.")
         _give_example(schema, document)
+    _write_sentences(document)
     return document
 
 
@@ -82,7 +81,7 @@ def operations_of(document: Document) -> Iterator[Document]:
 
 
 def _with_readable_names(document: Document) -> Document:
-    """Pages are named after their items: what FastAPI calls a page of something ends in its own suffix then."""
+    """Name schemas of pages after their items."""
 
     def renamed(value: Any) -> Any:
         if isinstance(value, dict):
@@ -99,7 +98,7 @@ def _readable(name: str) -> str:
 
 
 def _alternatives(security: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
-    """One requirement for each scope: a token has to have one of them, never several."""
+    """One requirement for each scope: a token needs one of them, not several."""
     return [
         {scheme: [scope] if scope else []}
         for requirement in security
@@ -108,8 +107,32 @@ def _alternatives(security: list[dict[str, list[str]]]) -> list[dict[str, list[s
     ]
 
 
+def _with_scopes(operation: Document) -> str:
+    """The description of an operation with the scopes that it requires, unless it states them itself."""
+    text: str = operation.get("description", "")
+    scopes = [scope for requirement in operation["security"] for scope in requirement.get(OAUTH_SCHEME, ())]
+    if not scopes or re.search(r"[Ss]cope\s+`", text):
+        return text
+    return f"{text}\n\nRequires the scope {' or '.join(f'`{scope}`' for scope in scopes)}.".strip()
+
+
+def _write_sentences(node: Any) -> None:
+    """Have every description below *node* begin with a capital letter and end with a period."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "description" and isinstance(value, str) and value:
+                words = re.sub(r"(?<![`\w])id(s?)(?![`\w])", r"ID\1", value)
+                sentence = words[0].upper() + words[1:]
+                node[name] = sentence if sentence[-1] in ".:!?…" else sentence + "."
+            elif name not in ("example", "examples"):
+                _write_sentences(value)
+    elif isinstance(node, list):
+        for below in node:
+            _write_sentences(below)
+
+
 def _give_example(schema: Document, document: Document) -> None:
-    """Have `examples` stand where JSON Schema has them, with one made of the members' own where there is none."""
+    """Use `examples` of JSON Schema, made from the members' own if there are none."""
     if "example" in schema:
         schema["examples"] = [schema.pop("example")]
     elif "examples" not in schema:

@@ -26,23 +26,31 @@ from trustwatch.ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, T
 
 from .auth.callers import InsufficientScope, TenantNotAllowed
 from .auth.proof_of_possession import DPOP_ALGORITHMS, ProofRefused
-from .auth.signed_answers import SignedAnswersMissing
 from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
 from .refused_callers import RefusedCallers
-from .service_registry import MissingService
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:trustwatch:problem:"
 REALM = "trustwatch"
 RETRY_AFTER_S = 1
 CLIENT_CLOSED_REQUEST = 499
-"""Status, in metrics alone, of a request whose client hung up before its body was over; nobody reads the answer."""
+"""Status, only in metrics, of a request whose client disconnected before its body was complete."""
 
 _log = structlog.get_logger(__name__)
 
 
+class MissingService(Unavailable):
+    """This process runs without the service that a request needs. Answered with 503."""
+
+
+class SignedAnswersMissing(TrustwatchError):
+    """The client accepts a signed answer only, and the service has no keys. Answered with 406."""
+
+    code = "not_acceptable"
+
+
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """One answer that is no success. `members` are extension members of RFC 9457."""
+    """An error answer. `members` are extension members of RFC 9457."""
 
     status: int
     code: str
@@ -57,7 +65,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
 
 class ProblemError(TrustwatchError):
-    """A route answers with a problem of its own (not found, too large, too many requests, …)."""
+    """A route answers with a specific problem (not found, too large, too many requests, …)."""
 
     def __init__(self, problem: ProblemDetails) -> None:
         super().__init__(problem.detail)
@@ -66,7 +74,7 @@ class ProblemError(TrustwatchError):
 
 
 def invalid_value_error(name: str, reason: str) -> ProblemError:
-    """422 for one value that a service does not take; as `invalid_request` says it of a body."""
+    """422 for one invalid value, in the form that `invalid_request` has for a body."""
     errors = [{"path": f"$.{name}", "reason": reason}]
     detail = f"{name}: {reason}"
     return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors}))
@@ -77,7 +85,7 @@ ProblemMaker = Callable[[Any], ProblemDetails]
 
 
 class ProblemTable:
-    """The answers to all errors: those of slices first, then those that every part of the service knows."""
+    """The answers to all errors: those of slices first, then those of the whole service."""
 
     def __init__(self, makers: Mapping[type[TrustwatchError], ProblemMaker] = MappingProxyType({})) -> None:
         self._makers = makers
@@ -96,23 +104,28 @@ def problem_body(status: int, code: str, title: str, detail: str, **members: Any
     return msgspec.json.encode({**members, **fixed})
 
 
-def bearer_challenge(error: str = "", description: str = "", scope: str = "") -> str:
-    """Value of WWW-Authenticate (RFC 6750 section 3); without *error* the bare challenge where no token came."""
-    given = {"realm": REALM, "error": error, "error_description": description, "scope": scope}
-    return "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
+def bearer_challenge(error: str = "", description: str = "", realm: str = REALM, **more: str) -> str:
+    """Value of WWW-Authenticate (RFC 6750 section 3). Without *error* it is the bare challenge for a missing token."""
+    given = {"realm": realm, "error": error, "error_description": description, **more}
+    return "Bearer " + _parameters(given)
 
 
 def proof_challenge(error: ProofRefused, realm: str) -> str:
-    """Value of WWW-Authenticate where a bound token came without its proof (RFC 9449 section 7.1, RFC 8705)."""
+    """Value of WWW-Authenticate if a bound token came without its proof (RFC 9449 section 7.1, RFC 8705)."""
     given = {"realm": realm, "error": error.error, "error_description": str(error)}
     if error.scheme == "DPoP":
         given["algs"] = " ".join(DPOP_ALGORITHMS)
-    return f"{error.scheme} " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items())
+    return f"{error.scheme} " + _parameters(given)
 
 
-def _quotable(value: str) -> str:
-    """Only the characters that RFC 6750 allows in these parameters."""
-    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
+def _parameters(given: Mapping[str, str]) -> str:
+    """The parameters that are not empty, with no other characters than RFC 6750 allows."""
+    allowed = {
+        name: "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
+        for name, value in given.items()
+        if value
+    }
+    return ", ".join(f'{name}="{value}"' for name, value in allowed.items())
 
 
 def problem_of(error: TrustwatchError) -> ProblemDetails:
@@ -123,7 +136,7 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
         case AuthenticationFailed():
             return _authentication_problem(error)
         case InsufficientScope():
-            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), error.scope)}
+            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), scope=error.scope)}
             return ProblemDetails(403, error.code, "Insufficient scope", str(error), headers, {"scope": error.scope})
         case SignedAnswersMissing():
             return ProblemDetails(406, error.code, "Not acceptable", str(error))
@@ -136,7 +149,7 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
         case MissingService():
             return ProblemDetails(503, Unavailable.code, "Unavailable", str(error))
         case Unavailable() | Fenced():
-            detail = "the service can not answer now; nothing was changed, try again"
+            detail = "the service cannot answer now; nothing was changed, try again"
             return ProblemDetails(503, Unavailable.code, "Unavailable", detail, {"Retry-After": str(RETRY_AFTER_S)})
         case _:
             return internal_problem()
@@ -169,14 +182,22 @@ def internal_problem(error_id: str = "") -> ProblemDetails:
 def problem_of_failure(
     error: Exception, route: str, new_error_id: Callable[[], str], scope: Scope, refused_callers: RefusedCallers
 ) -> ProblemDetails:
-    """The answer to whatever *route* raised; a fault of ours is logged under an id, which is all that is told of it."""
+    """The answer to an error of *route*. An unexpected error is logged under an ID, and the answer has only the ID."""
     problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
     refused_callers.tell_of(scope, problem.code, problem.detail)
     if problem.status != HTTPStatus.INTERNAL_SERVER_ERROR:
         return problem
+    return _logged_failure(error, new_error_id, route=route)
+
+
+def error_members(error: Exception) -> dict[str, str]:
+    """Members of a log line about an unexpected error. No local variables: one of them may be a token."""
+    return {"error": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
+
+
+def _logged_failure(error: Exception, new_error_id: Callable[[], str], **members: str) -> ProblemDetails:
     error_id = new_error_id()
-    trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
-    _log.error("request_failed", error_id=error_id, route=route, error=type(error).__name__, traceback=trace)
+    _log.error("request_failed", error_id=error_id, **members, **error_members(error))
     return internal_problem(error_id)
 
 
@@ -186,7 +207,7 @@ def problem_response(problem: ProblemDetails) -> Response:
 
 
 async def send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) -> None:
-    """Answer an ASGI request with *problem*; without its body where only the head was asked for."""
+    """Answer an ASGI request with *problem*, without a body if only the head was requested."""
     body = problem.body()
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     headers += [
@@ -199,7 +220,7 @@ async def send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) 
 
 
 def encode_http_problem(problem: ProblemDetails) -> bytes:
-    """A whole HTTP answer that ends its connection, for requests that no application gets to see."""
+    """A whole HTTP answer that closes the connection, for requests that never reach the application."""
     body = problem.body()
     head = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {CONTENT_TYPE}\r\nCache-Control: no-store\r\n"
@@ -213,18 +234,12 @@ def install_problem_handlers(
 ) -> None:
     """Have every failure of *app* answered with a problem document."""
 
-    def failed(error: Exception) -> ProblemDetails:
-        error_id = new_error_id()
-        # Formatted here: pretty tracebacks of a log set-up may print local variables, and one of them may be a token.
-        trace = "".join(traceback.format_exception(error))
-        _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
-        return internal_problem(error_id)
-
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, TrustwatchError)
         problem = problems.problem_of(error)
         refused_callers.tell_of(request.scope, problem.code, problem.detail)
-        return problem_response(failed(error) if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else problem)
+        failed = problem.status == HTTPStatus.INTERNAL_SERVER_ERROR
+        return problem_response(_logged_failure(error, new_error_id) if failed else problem)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -238,7 +253,7 @@ def install_problem_handlers(
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     async def unexpected(_: Request, error: Exception) -> Response:
-        return problem_response(failed(error))
+        return problem_response(_logged_failure(error, new_error_id))
 
     app.add_exception_handler(TrustwatchError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -248,7 +263,7 @@ def install_problem_handlers(
 
 
 def invalid_request(error: RequestValidationError) -> ProblemDetails:
-    """422 with the place and reason of each wrong part; what was sent is not repeated."""
+    """422 with the place and reason of each invalid part. The input is not repeated."""
     errors = [{"path": _location_path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
     first = errors[0] if errors else {"path": "$", "reason": "is not valid"}
     detail = f"{first['path']}: {first['reason']}"

@@ -1,4 +1,4 @@
-"""Prometheus metrics: counted as things happen, or read from the services when somebody asks."""
+"""Prometheus metrics: counted as things happen, or read from the services at each scrape."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MetricValues = Mapping[str, LabelledValues]
 
 
 class MetricDefinition(msgspec.Struct, frozen=True):
-    """One metric. *kind* `counter` and `histogram` are counted as things happen, `observed …` read when asked."""
+    """One metric. Kinds `counter` and `histogram` are counted as things happen; `observed …` is read at a scrape."""
 
     name: str
     kind: str  # counter | histogram | observed counter | observed gauge | observed histogram
@@ -131,7 +131,7 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
 
 
 def age_s(at_ms: int, now_ms: int) -> float:
-    """Seconds since *at_ms*; -1 = it has not been yet."""
+    """Seconds since *at_ms*; -1 if it has not happened."""
     return (now_ms - at_ms) / 1000 if at_ms else -1.0
 
 
@@ -166,7 +166,7 @@ class ServiceMetrics:
         slice_values: Sequence[Callable[[], MetricValues]] = (),
     ) -> None:
         self.registry = registry
-        # A series more for each, which nobody reads: scrapes see a restart by the count.
+        # One more series for each, without use: a restart shows in the count.
         disable_created_metrics()  # type: ignore[no-untyped-call] # the library declares no result
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
@@ -187,7 +187,7 @@ class ServiceMetrics:
         registry.register(RuntimeCollector(services, slice_values))
 
     def counter(self, name: str, *labels: str) -> Counter:
-        """A counter with its labels, to be kept where it is counted often."""
+        """A counter with its labels. Keep it if it is used often."""
         return self._counters[name].labels(*labels)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
@@ -201,7 +201,7 @@ class ServiceMetrics:
         self.histogram("trustwatch_hook_seconds", hook).observe(seconds)
 
     def count_gateway_answer(self, way: str, route: str, status: int, kind: str, seconds: float) -> None:
-        """Count one answer to a gateway. What counts it is looked up once: agents wait for each."""
+        """Count one answer to a gateway. Its instruments are looked up once, because agents wait."""
         instruments = self._gateway_instruments.get((way, status, kind))
         if instruments is None:
             instruments = self._gateway_instruments[way, status, kind] = (

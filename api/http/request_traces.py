@@ -11,8 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trustwatch.ingest.extras import install_line, missing_packages
 
 from ..settings.service_settings import TRACES_PATH
-from .fast_path import FastPath
-from .request_ids import REQUEST_ID_KEY
+from .fast_path import REQUEST_ID_KEY, FastPath
 
 if TYPE_CHECKING:  # versions before it ignore the argument
     from fastapi.telemetry import TelemetryConfig

@@ -1,4 +1,4 @@
-"""The service about itself: health, readiness, metrics, schema, policy."""
+"""Health, readiness, metrics, schema of events, token policy."""
 
 from __future__ import annotations
 
@@ -19,33 +19,31 @@ from .runtime import component_states
 from .schemas import COMMON_PROBLEMS, LivenessOut, ReadinessOut, TokenPoliciesOut, token_policies_out
 
 BODILESS_PROBLEMS: dict[int | str, Any] = {status: COMMON_PROBLEMS[status] for status in (400, 401, 403, 413, 421)}
-"""Problems of routes without parameters that ask no other part of the service."""
+"""Problems of routes without parameters that use no other part of the service."""
 
 router = APIRouter(tags=["service"])
 
 MetricsDep = Annotated[ServiceMetrics, Depends(provided(ServiceMetrics))]
 
 
-@router.get("/healthz", summary="Is the process alive")
+@router.get("/healthz", summary="Check liveness")
 async def get_health() -> LivenessOut:
-    """Open to everybody."""
+    """Needs no token."""
     return LivenessOut()
 
 
-@router.get(
-    "/readyz", response_model=ReadinessOut, responses={503: {"model": ReadinessOut}}, summary="Can it do its work"
-)
+@router.get("/readyz", response_model=ReadinessOut, responses={503: {"model": ReadinessOut}}, summary="Check readiness")
 async def get_readiness(request: Request, runtime: RuntimeDep) -> Response:
-    """Component names, and why a start takes long. Open to everybody. Requests of this machine itself are told, too,
-    what is not as it should be: no model yet, a worker without work, settings that need a restart.
+    """Returns the state of each component, and why a slow start is not finished. Needs no token. A request from this
+    machine also gets what needs attention: no model yet, an idle worker, settings that need a restart.
 
-    503 unless all components are `ok`.
+    The status is 503 unless all components are `ok`.
     """
     states = component_states(runtime)
     ready, told = (
         all(states.values()),
         is_local(request),
-    )  # others would know when nobody is judged, or what still holds
+    )  # other callers could learn when agents are not judged
     body = ReadinessOut(
         ready=ready,
         components={name: "ok" if fine else "not ok" for name, fine in states.items()},
@@ -67,7 +65,9 @@ async def get_metrics(
     metrics: MetricsDep,
     caller: Annotated[AuthenticatedCaller | None, declared(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
 ) -> Response:
-    """Metrics for Prometheus; from this machine, with scope `trust.metrics`, or `trust.admin` for all tenants."""
+    """Returns the metrics in the Prometheus text format. Requires a request from this machine, the scope
+    `trust.metrics`, or `trust.admin` for all tenants.
+    """
     if caller is not None and SCOPE_METRICS not in caller.scopes and ANY_NAME not in caller.tenants:
         raise TenantNotAllowed(
             "metrics name callers and targets of all tenants: for a caller of all, or `trust.metrics`"
@@ -79,16 +79,18 @@ async def get_metrics(
     "/v1/schema/audit-event",
     dependencies=[declared(RequireScopeUnlessLocal(""))],
     responses=BODILESS_PROBLEMS,
-    summary="JSON Schema of the audit event",
+    summary="Retrieve the JSON Schema of the audit event",
 )
 async def get_event_schema() -> dict[str, Any]:
-    """From this machine, or with any valid token."""
+    """Requires a request from this machine, or any valid token."""
     return event_json_schema()
 
 
-@router.get("/v1/policy", responses=BODILESS_PROBLEMS, summary="Token policy of every level")
+@router.get("/v1/policy", responses=BODILESS_PROBLEMS, summary="Retrieve the token policy")
 async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut:
-    """Scope `trust.score:read`, of a caller that speaks for some tenant."""
+    """Returns the token policy of every risk level. Requires the scope `trust.score:read` and a caller that is bound
+    to a tenant.
+    """
     visible_tenants(caller, None)
     return token_policies_out(runtime.live_policy.book)
 

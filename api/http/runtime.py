@@ -34,27 +34,27 @@ class Runtime:
         settings: of the service.
         verifier: judges bearer tokens.
         event_log: where events become durable.
-        policy_evaluator: evaluates the policy for an agent, with the pins and approvals in force.
+        policy_evaluator: evaluates the policy for an agent, with the active pins and approvals.
         store: lists and look-ups; called in threads.
         risk_view: risk of every agent, in memory.
-        live_policy: the policy book in force.
+        live_policy: the active policy book.
         model_version: of the model that scored when the service started.
         active_version: version of the model that scores now; None = still `model_version`.
-        learning: whether no trained model is in force yet.
+        learning: whether there is no active trained model yet.
         pipeline_status: what is known of the pipeline.
         clock: seconds since 1970.
         monotonic: seconds on a clock that never goes back, for durations.
         new_id: text that never repeats, for ids of errors and dead letters.
-        readiness_checks: further components of readiness, by name; each says whether it is ready.
+        readiness_checks: further components of readiness, by name; each returns whether it is ready.
         runs_pipeline: whether log and pipeline are components of readiness; not where nothing but an archive is kept.
         delivery_counts: attempts to deliver alerts so far, by target and outcome.
-        issuer_key_status: how the keys of each issuer fare.
+        issuer_key_status: state of the keys of each issuer.
         log_lag: logged records that wait to be applied, for the bound at intake; None = the log has its own bound.
-        desired_state: what actuators are to bring about, and who asks them to look; None = in tests without any.
-        actuation_statistics: how actuators fared in this process.
+        desired_state: resolves the desired states of actuators; None in tests without actuators.
+        actuation_statistics: results of actuators in this process.
         services: services of slices that the composition root makes, since more than the application uses them.
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
-        settings_reloads: how reloads of the settings fared.
+        settings_reloads: results of reloads of the settings.
         compiled_elsewhere: whether what can do without compiled kernels waits until another process has compiled them.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.

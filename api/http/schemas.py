@@ -25,11 +25,11 @@ NameText = Annotated[str, Field(max_length=2048)]
 
 
 class ReasonOut(Wire, of=RiskReason):
-    """A reason why risk moved."""
+    """A reason for a change of risk."""
 
 
 class IndicatorOut(Wire, of=Indicator):
-    """One thing that the events came with which raised an agent's risk."""
+    """An indicator in the events that raised an agent's risk."""
 
 
 class TokenPolicyOut(Wire, of=LevelTokenPolicy):
@@ -49,7 +49,7 @@ class ProblemOut(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="URN of the problem", examples=["urn:trustwatch:problem:invalid_token"])
-    title: str = Field(description="the problem in a few words", examples=["Invalid token"])
+    title: str = Field(description="short summary of the problem", examples=["Invalid token"])
     status: int = Field(description="status of the answer", examples=[401])
     detail: str = Field(description="what is wrong, where, and what to do", examples=["the token has expired"])
     code: str = Field(description="stable code of the problem, for programs", examples=["invalid_token"])
@@ -63,13 +63,13 @@ def problem_responses(descriptions: dict[int, str]) -> dict[int | str, dict[str,
 
 COMMON_PROBLEMS = problem_responses(
     {
-        400: "several or malformed Authorization headers, an unreadable body, or a cursor that is none of ours",
-        401: "no token, or one that is refused; `WWW-Authenticate` says why",
-        403: "the token lacks a scope, or its client is not bound to that tenant",
-        413: "the body has more bytes than the route takes",
-        421: "neither a bearer token nor a `Host` of this service",
-        422: "a parameter or the body is not valid; `errors` says where",
-        503: "what answers is away, or does not run in this process; nothing was changed",
+        400: "The Authorization header is malformed or repeated, the body is unreadable, or the cursor is invalid.",
+        401: "The token is missing or invalid. `WWW-Authenticate` states the reason.",
+        403: "The token lacks a scope, or its client is not bound to the tenant.",
+        413: "The body is larger than the route accepts.",
+        421: "The request has neither a bearer token nor a `Host` of this service.",
+        422: "A parameter or the body is invalid. `errors` lists where.",
+        503: "A required part of the service is unavailable. Nothing was changed.",
     }
 )
 """Answers that every route which needs a token may give, whatever else it answers."""
@@ -78,7 +78,7 @@ COMMON_PROBLEMS = problem_responses(
 class LivenessOut(BaseModel):
     """The process answers."""
 
-    status: Literal["ok"] = Field(default="ok", description="the process answers")
+    status: Literal["ok"] = Field(default="ok", description="always `ok`")
 
 
 class ReadinessOut(BaseModel):
@@ -88,23 +88,22 @@ class ReadinessOut(BaseModel):
     components: dict[str, Literal["ok", "not ok"]] = Field(
         description="state by component", examples=[{"store": "ok", "pipeline": "ok"}]
     )
-    reason: str | None = Field(None, description="why a service that starts is not ready yet")
-    learning: bool | None = Field(None, description="true while no trained model is active; else left out")
-    waiting_for: str | None = Field(None, description="what a worker that is ready has not got yet; else left out")
+    reason: str | None = Field(None, description="why a starting service is not ready")
+    learning: bool | None = Field(None, description="true while no trained model is active; otherwise omitted")
+    waiting_for: str | None = Field(None, description="what a worker that is ready still waits for; otherwise omitted")
     restart_needed: list[str] | None = Field(
         None,
-        description="members of the settings that were changed and reloaded, and hold after a restart alone; else "
-        "left out",
+        description="reloaded settings that take effect only after a restart; otherwise omitted",
     )
 
 
 NEXT_CURSOR: Any = Field(
-    description="pass as `cursor`; null = these were the last ones", examples=["WzE3NjQwMDAwMDAsIkQxIl0"]
+    description="pass as `cursor` to get the next page; null on the last page", examples=["WzE3NjQwMDAwMDAsIkQxIl0"]
 )
 
 
 class PageOut(BaseModel, Generic[T]):
-    """A page of items, and where the next ones are."""
+    """A page of items, and the cursor of the next one."""
 
     items: list[T] = Field(description="the items of this page")
     next_cursor: str | None = NEXT_CURSOR
@@ -116,18 +115,18 @@ def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
     return TokenPoliciesOut(version=book.version, levels=levels)
 
 
-UNKNOWN_AGENT_RESPONSES = problem_responses({404: "no such agent, or none that the caller may see"})
+UNKNOWN_AGENT_RESPONSES = problem_responses({404: "The agent does not exist, or the caller may not see it."})
 
-AMBIGUOUS_AGENT_RESPONSES = problem_responses({409: "several agents have that id: name tenant or issuer"})
+AMBIGUOUS_AGENT_RESPONSES = problem_responses({409: "Several agents have this ID. Name the tenant or issuer."})
 
 TenantParam = Annotated[str | None, Query(max_length=2048, description="tenant of the agent; one of the caller's own")]
 
 IssuerParam = Annotated[
-    str | None, Query(max_length=2048, description="issuer of the agent, where its id is not unique")
+    str | None, Query(max_length=2048, description="Issuer of the agent. Required if its ID is not unique.")
 ]
 
-LimitParam = Annotated[int, Query(ge=1, le=MAX_PAGE, description="most items of a page")]
+LimitParam = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of items on the page.")]
 
 AgentParam = Annotated[str | None, Query(max_length=2048, description="id of the agent, as its issuer knows it")]
 
-CursorParam = Annotated[str | None, Query(max_length=8192, description="`next_cursor` of the page before")]
+CursorParam = Annotated[str | None, Query(max_length=8192, description="`next_cursor` of the previous page.")]

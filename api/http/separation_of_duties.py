@@ -1,16 +1,18 @@
-"""Separation of duties: nobody decides about itself, neither by name nor as one of a group."""
+"""Separation of duties: no caller decides about itself, by name or as one of a group. Also checks reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
 
 from ..settings.access_settings import ANY_NAME
 from .auth.callers import AuthenticatedCaller
-from .problems import ProblemDetails, ProblemError
+from .problems import ProblemDetails, ProblemError, invalid_value_error
+
+MAX_REASON_LENGTH: Final = 2_048
 
 
 class Reviewer(NamedTuple):
@@ -22,7 +24,7 @@ class Reviewer(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """The name of whoever decides, and the reason that was given."""
+    """The name of the caller that decides, and its reason."""
 
     name: str
     why: str
@@ -46,25 +48,21 @@ def _agents_of_client(author: Reviewer, actuators: Iterable[ActuatorSettings]) -
 def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[ActuatorSettings]) -> None:
     """Refuse feedback of an agent on itself, whichever of its clients it uses. Raises ProblemError (403)."""
     if agent.agent_id in agents_operated_by(author, actuators):
-        raise _own_decision_error("nobody decides about itself; another caller has to")
+        raise _own_decision_error("a caller cannot decide about itself; another one must")
 
 
 def check_not_own_group(
     agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Reviewer, actuators: Iterable[ActuatorSettings]
 ) -> None:
-    """Refuse feedback for a peer group that the author is of: such a rule would cover it.
-
-    Raises:
-        ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
-    """
+    """Refuse feedback for a peer group that the author is of: such a rule would cover it. Raises ProblemError."""
     if any(summary.agent_type == agent_type for summaries in own.values() for summary in summaries):
         raise _own_decision_error(
-            f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to"
+            f"a caller cannot decide about itself, and this one is an agent of the type {agent_type}: another one must"
         )
     if unseen := sorted(agent for agent in _agents_of_client(author, actuators) if not own.get(agent)):
         raise _own_decision_error(
-            f"nobody decides about itself, and this caller is the client of {unseen[0]}, which was not seen yet: it may"
-            f" be of the type {agent_type}, so another has to"
+            f"a caller cannot decide about itself, and this one is the client of {unseen[0]}, which was never seen and"
+            f" may be of the type {agent_type}: another one must"
         )
 
 
@@ -75,10 +73,14 @@ def _own_decision_error(detail: str) -> ProblemError:
 def attribute_to_caller(
     actuators: Iterable[ActuatorSettings], caller: AuthenticatedCaller, agent: AgentName, why: str
 ) -> Attribution:
-    """The caller as who orders something about *agent*, which may not be the caller itself.
-
-    Raises:
-        ProblemError: 403, the caller is the agent, or its client at one of the *actuators*.
-    """
+    """The caller as the author of an order about *agent*, which may not be the caller itself. Raises ProblemError."""
     check_not_own_agent(agent, reviewer_of(caller), actuators)
     return Attribution(caller.recorded_name, why)
+
+
+def check_reason(member: str, reason: str, *, required: bool = True, kept_with: str = "the decision") -> None:
+    """Raise ProblemError (422) if a reason is too long, or is required and missing."""
+    if required and not reason.strip():
+        raise invalid_value_error(member, f"is empty; say why: it is kept with {kept_with}")
+    if len(reason) > MAX_REASON_LENGTH:
+        raise invalid_value_error(member, f"has more than {MAX_REASON_LENGTH} characters")

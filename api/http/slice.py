@@ -1,13 +1,14 @@
 """A slice: everything that one subject (agents, decisions, alerts, …) adds to the application.
 
 The application is given a list of slices (`api/service/slices.py`) and imports none of them. The `slice.py` of a slice
-says what it is made of; no other module of it imports that file, so that worker processes load no web stack.
+states its parts. No other module of the slice imports that file, so worker processes load no web stack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from importlib.resources.abc import Traversable
+from typing import NamedTuple, Protocol, TypeVar
 
 from fastapi import APIRouter
 from starlette.routing import Route
@@ -15,10 +16,39 @@ from starlette.types import ASGIApp
 
 from trustwatch.ingest.errors import TrustwatchError
 
-from .openapi_document import DocumentedRouter
-from .problems import ProblemMaker
+from .problems import MissingService, ProblemMaker
 from .prometheus_metrics import MetricValues
-from .service_registry import ServiceRegistry
+
+T = TypeVar("T")
+
+
+class ServiceRegistry:
+    """Services by type. The composition root and the slices fill it before the first request."""
+
+    def __init__(self, services: Iterable[object] = ()) -> None:
+        self._services: dict[type, object] = {}
+        for service in services:
+            self.add(service)
+
+    def add(self, service: object) -> None:
+        """Add *service* under its type. Raises ValueError if the type is taken."""
+        kind = type(service)
+        if kind in self._services:
+            raise ValueError(f"a service of the type {kind.__qualname__} is registered already")
+        self._services[kind] = service
+
+    def get(self, kind: type[T]) -> T:
+        """The service of that type. Raises MissingService, with the type's `MISSING_DETAIL` if it has one."""
+        service = self.find(kind)
+        if service is None:
+            raise MissingService(getattr(kind, "MISSING_DETAIL", f"no {kind.__qualname__} runs in this process"))
+        return service
+
+    def find(self, kind: type[T]) -> T | None:
+        """The service of that type, or None."""
+        service = self._services.get(kind)
+        assert service is None or isinstance(service, kind)
+        return service
 
 
 class LifespanService(Protocol):
@@ -32,48 +62,23 @@ class LifespanService(Protocol):
 
 
 class FastRoute(Protocol):
-    """Requests that are answered before FastAPI sees them, since somebody waits for each."""
+    """Requests that are answered in front of FastAPI, because tokens and calls wait for them."""
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """The handler of requests to *path*, percent-encoded as it came; None: they are others' to answer."""
+        """The handler of requests to *path*, percent-encoded as received, or None."""
 
     def template(self, path: bytes) -> str:
-        """The route that a *path* of ours takes, as metrics and traces call it."""
+        """The route of a *path* that this handles, as metrics and traces name it."""
 
 
 class MountedApplication(LifespanService, Protocol):
-    """An application under a path of its own, which is not in the OpenAPI document.
+    """An application under a separate path, which is not in the OpenAPI document.
 
-    It knows its callers by other means than tokens, and reads no byte of a body before it does.
+    It authenticates its callers by other means than tokens, before it reads a body.
     """
 
     path: str
     app: ASGIApp
-
-
-def no_services(_: ServiceRegistry) -> Sequence[object]:
-    """A slice without services of its own."""
-    return ()
-
-
-def no_lifespans(_: ServiceRegistry) -> Sequence[LifespanService]:
-    """A slice without services to start and end."""
-    return ()
-
-
-def no_fast_routes(_: ServiceRegistry) -> Sequence[FastRoute]:
-    """A slice whose routes are all FastAPI's."""
-    return ()
-
-
-def no_metrics(_: ServiceRegistry) -> MetricValues:
-    """A slice without observed metrics."""
-    return {}
-
-
-def no_applications(_: ServiceRegistry) -> Sequence[MountedApplication]:
-    """A slice without mounted applications."""
-    return ()
 
 
 class Slice(NamedTuple):
@@ -84,19 +89,19 @@ class Slice(NamedTuple):
 
     Attributes:
         name: of its folder.
-        routers: routes that stand in the OpenAPI document.
+        routers: routes in the OpenAPI document.
         direct_routes: routes that are looked at before all others, and not in the document.
         streamed_paths: paths whose routes know their caller before they read, and bound the body as it arrives.
         body_limits: bytes of a request body by path, where a route needs more than `MAX_REQUEST_BYTES`.
-        problems: the answer to each error of its own.
+        problems: the answer to each of its errors.
         services: made once, added to the registry under their types.
         lifespans: of its services, those that start and end with the application.
         fast_routes: answered before FastAPI.
-        metrics: values of observed metrics, read when somebody asks; also where the process answers no questions.
-        applications: mounted beside the routes.
-        documented: routes of the OpenAPI document that are answered before FastAPI.
+        metrics: values of observed metrics, read at each scrape, also in processes without an API.
+        applications: mounted next to the routes.
+        documented: YAML file with the part of the OpenAPI document that FastAPI cannot write.
         documented_records: bodies that the document names without FastAPI's knowledge.
-        scopes: scopes of its own, with what each lets a token do.
+        scopes: additional scopes, with what each allows.
     """
 
     name: str
@@ -105,11 +110,11 @@ class Slice(NamedTuple):
     streamed_paths: Collection[str] = ()
     body_limits: Mapping[str, int] = {}
     problems: Mapping[type[TrustwatchError], ProblemMaker] = {}
-    services: Callable[[ServiceRegistry], Sequence[object]] = no_services
-    lifespans: Callable[[ServiceRegistry], Sequence[LifespanService]] = no_lifespans
-    fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = no_fast_routes
-    metrics: Callable[[ServiceRegistry], MetricValues] = no_metrics
-    applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = no_applications
-    documented: Sequence[DocumentedRouter] = ()
+    services: Callable[[ServiceRegistry], Sequence[object]] = lambda _: ()
+    lifespans: Callable[[ServiceRegistry], Sequence[LifespanService]] = lambda _: ()
+    fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = lambda _: ()
+    metrics: Callable[[ServiceRegistry], MetricValues] = lambda _: {}
+    applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = lambda _: ()
+    documented: Traversable | None = None
     documented_records: Sequence[type] = ()
     scopes: Mapping[str, str] = {}

@@ -34,11 +34,11 @@ TimeText = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examp
 
 Convert = Callable[[Any], Any]
 _Step = tuple[Convert, Convert | None]
-"""What reads a member of a record, and what makes it one of the answer."""
+"""Reads a member of a record, and converts it."""
 
 
 class _Member(NamedTuple):
-    """A member of an answer: where the record has it, its type, description and examples, and what makes it."""
+    """A member of an answer: its path in the record, type, description and examples, and its conversion."""
 
     path: str
     hint: Any
@@ -129,7 +129,7 @@ def _members(
 
 
 def _below(names: Any, member: str) -> dict[str, str]:
-    """Of names of the record's members those of a member of its own, without its name."""
+    """The names below *member*, without its prefix."""
     values = names if isinstance(names, Mapping) else dict.fromkeys(names, "")
     return {name.removeprefix(f"{member}."): new for name, new in values.items() if name.startswith(f"{member}.")}
 
@@ -229,7 +229,7 @@ def _converted_union(args: Sequence[Any]) -> tuple[Any, Convert | None]:
     if len(kinds) == 1:
         kind, convert = _converted(kinds[0])
         return (kind | None if NoneType in args else kind), None if convert is None else partial(_or_same, convert)
-    return Union[tuple(args)], None  # noqa: UP007  # of types that are known at run time alone
+    return Union[tuple(args)], None  # noqa: UP007  # of types that are known only at run time
 
 
 def _or_same(convert: Convert, value: Any) -> Any:

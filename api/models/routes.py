@@ -26,11 +26,11 @@ from ..http.slice import Slice
 from ..http.wire import TimeText, Wire
 from .service import ModelService, ModelVersionView
 
-DayText = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
+DayText = Annotated[str, Field(description="day, UTC", examples=["2026-11-24"])]
 
 
 class TrainingWindowOut(Wire):
-    """The history that a version learned from."""
+    """The history that a version was trained on."""
 
     from_at: TimeText
     to_at: TimeText
@@ -48,7 +48,7 @@ class ModelPageOut(Wire):
 
     items: list[ModelOut] = Field(description="the versions of this page")
     next_cursor: str | None = NEXT_CURSOR
-    in_force: str = Field(description="version that judges now", examples=["2026-11-24.1"])
+    in_force: str = Field(description="active version", examples=["2026-11-24.1"])
     keeper: bool = Field(description="whether a process trains and runs models in shadow here (`lifecycle.enabled`)")
     learning: str | None = Field(description="history so far while no model is active, for callers of all tenants")
 
@@ -60,13 +60,13 @@ class ModelHistoryEntryOut(Wire, of=ModelHistoryEntry):
 
 
 class PromotionJudgementOut(Wire, of=PromotionAssessment):
-    """Judgement by figures: the version may be promoted if `reasons` is empty."""
+    """The judgment of the figures. The version may be promoted if `reasons` is empty."""
 
 
 class ModelDetailOut(
     Wire, of=ModelVersionView, rename={"curves": "calibration", "known_agent_curves": "calibration_known"}
 ):
-    """One version with its calibration and what became of it."""
+    """A version with its calibration and history."""
 
     window: TrainingWindowOut = Field(description="the history that it learned from")
 
@@ -78,15 +78,15 @@ class DriftOut(Wire, of=PeerGroupDay):
     judged: bool = Field(description="whether the day is over and held enough events")
     scores: float | None = Field(description="population stability index of p-values against uniform")
     features: dict[str, float] = Field(description="population stability index of features", examples=[{"pace": 0.31}])
-    drifted: list[str] = Field(description="what is beyond its threshold; `scores` represents p-values")
+    drifted: list[str] = Field(description="what exceeds its threshold; `scores` stands for p-values")
 
 
 class DriftPageOut(BaseModel):
     """Drift by day and group, oldest first."""
 
-    items: list[DriftOut] = Field(description="days and groups")
+    items: list[DriftOut] = Field(description="one item per day and peer group")
     thresholds: dict[str, float] = Field(
-        description="values from which on a group has drifted", examples=[{"scores": 0.2}]
+        description="values at and above which a group has drifted", examples=[{"scores": 0.2}]
     )
 
 
@@ -101,7 +101,7 @@ class BudgetPageOut(BaseModel):
 
     level: Literal["medium", "high", "critical"] = Field(description="level from which on alerts count")
     budget: float = Field(description="alerts accepted per 1,000 agent-days")
-    items: list[BudgetOut] = Field(description="days and groups")
+    items: list[BudgetOut] = Field(description="one item per day and peer group")
 
 
 class ModelOrderIn(BaseModel):
@@ -113,13 +113,13 @@ class ModelOrderIn(BaseModel):
 class PromotionIn(ModelOrderIn):
     """A promotion. One that the figures do not allow needs `force` and a reason."""
 
-    force: bool = Field(False, description="promote although the figures do not allow it; needs a reason")
+    force: bool = Field(False, description="promote even if the figures do not allow it; requires a reason")
 
 
 class ModelOrderOut(Wire):
-    """An accepted order. It is done when `GET /v1/models` says so."""
+    """An accepted order. `GET /v1/models` shows when it is done."""
 
-    version: str | None = Field(description="null = it has no name yet", examples=["2026-11-24.1"])
+    version: str | None = Field(description="version; null until it has a name", examples=["2026-11-24.1"])
     by: str = Field(description="who ordered it", examples=["analyst"])
     status: Literal["ordered"] = Field(description="accepted")
 
@@ -149,9 +149,9 @@ ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]
 async def list_models(
     caller: ReaderDep, models: ModelServiceDep, limit: LimitParam = 50, cursor: CursorParam = None
 ) -> ModelPageOut:
-    """Versions, newest first, with their figures in shadow. Scope `trust.score:read`.
+    """Newest first, with their figures in shadow mode.
 
-    What a version learned from and how it fares are figures of all tenants: empty for a caller that is not of all.
+    Its training data and figures cover all tenants: empty for a caller that is not bound to all.
     """
     page = await models.versions(caller, limit, cursor)
     return ModelPageOut(
@@ -165,20 +165,20 @@ async def list_models(
     )
 
 
-@router.get("/v1/models/history", summary="What happened to versions")
+@router.get("/v1/models/history", summary="List the history of versions")
 async def list_model_history(
     caller: ReaderDep, models: ModelServiceDep, limit: LimitParam = 50, cursor: CursorParam = None
 ) -> PageOut[ModelHistoryEntryOut]:
-    """Newest first; lines are only ever added. Scope `trust.score:read`, of all tenants: it tells who ordered what."""
+    """Newest first. Entries never change. Requires the scope `trust.score:read` for all tenants."""
     page = await models.history(caller, limit, cursor)
     return PageOut(items=[ModelHistoryEntryOut.of(entry) for entry in page.items], next_cursor=page.next_cursor)
 
 
-@router.get("/v1/models/drift", summary="Drift of features and scores")
+@router.get("/v1/models/drift", summary="Retrieve the drift of features and scores")
 async def get_drift(
     caller: ReaderDep, models: ModelServiceDep, days: DaysWindowParam = 30, tenant: TenantParam = None
 ) -> DriftPageOut:
-    """Drift of the version in force, by day and peer group. Scope `trust.score:read`."""
+    """Returns the drift of the active version by day and peer group."""
     report = await models.drift(caller, days, tenant)
     return DriftPageOut(
         items=[drift_out(day) for day in report.days],
@@ -186,7 +186,7 @@ async def get_drift(
     )
 
 
-@router.get("/v1/models/budget", summary="The alert budget as a control chart")
+@router.get("/v1/models/budget", summary="Retrieve the alert budget as a control chart")
 async def get_alert_budget(
     caller: ReaderDep,
     models: ModelServiceDep,
@@ -194,28 +194,28 @@ async def get_alert_budget(
     level: BudgetLevelParam = "medium",
     tenant: TenantParam = None,
 ) -> BudgetPageOut:
-    """Expected and observed alerts by day and peer group, with limits. Scope `trust.score:read`."""
+    """Returns expected and observed alerts by day and peer group, with limits."""
     chart = await models.budget(caller, days, level, tenant)
     return BudgetPageOut(
         level=level, budget=chart.accepted, items=[BudgetOut.of(day, day=format_day(day.day)) for day in chart.days]
     )
 
 
-REFUSED_ORDER_RESPONSES = problem_responses({409: "refused; `reasons` says why"})
+REFUSED_ORDER_RESPONSES = problem_responses({409: "The request was refused. `reasons` states why."})
 
 
 @router.post("/v1/models/train", status_code=202, responses=REFUSED_ORDER_RESPONSES, summary="Train a new version")
 async def order_training(order: ModelOrderIn, caller: AdministratorDep, models: ModelServiceDep) -> ModelOrderOut:
-    """Ask the model worker for a training; its version appears as a challenger. Scope `trust.admin`, of all tenants."""
+    """Requests a new version, which becomes a challenger. Requires the scope `trust.admin` for all tenants."""
     await models.train(caller, order.why)
     return ModelOrderOut(version=None, by=caller.recorded_name, status="ordered")
 
 
 @router.post(
-    "/v1/models/rollback", status_code=202, responses=REFUSED_ORDER_RESPONSES, summary="Go back to the version before"
+    "/v1/models/rollback", status_code=202, responses=REFUSED_ORDER_RESPONSES, summary="Roll back to the last version"
 )
 async def order_rollback(order: ModelOrderIn, caller: AdministratorDep, models: ModelServiceDep) -> ModelOrderOut:
-    """The version that was in force before comes back at a recorded offset. Scope `trust.admin`, of all tenants."""
+    """Activates the previous version at a recorded offset. Requires the scope `trust.admin` for all tenants."""
     version = await models.rollback(caller, order.why)
     return ModelOrderOut(version=version, by=caller.recorded_name, status="ordered")
 
@@ -223,27 +223,27 @@ async def order_rollback(order: ModelOrderIn, caller: AdministratorDep, models: 
 @router.post(
     "/v1/models/{version}/promote",
     status_code=202,
-    responses=REFUSED_ORDER_RESPONSES | problem_responses({404: "no such version"}),
-    summary="Put a version in force",
+    responses=REFUSED_ORDER_RESPONSES | problem_responses({404: "The version does not exist."}),
+    summary="Promote a version",
 )
 async def order_promotion(
     version: VersionParam, order: PromotionIn, caller: AdministratorDep, models: ModelServiceDep
 ) -> ModelOrderOut:
-    """It comes into force at a recorded offset, if its figures in shadow allow it. Scope `trust.admin`.
+    """Activates the version at a recorded offset, if its figures in shadow mode allow it.
 
-    `force` overrules the figures and needs `why`; another salt or feature table can not be overruled.
+    `force` overrides the figures and requires `why`. A different salt or feature table cannot be overridden.
     """
     await models.promote(caller, version, order.why, force=order.force)
     return ModelOrderOut(version=version, by=caller.recorded_name, status="ordered")
 
 
-@router.get("/v1/models/{version}", responses=problem_responses({404: "no such version"}), summary="One version")
+@router.get("/v1/models/{version}", responses=problem_responses({404: "no such version"}), summary="Retrieve a version")
 async def get_model(
     version: VersionParam, caller: ReaderDep, models: ModelServiceDep, tenant: TenantParam = None
 ) -> ModelDetailOut:
-    """A version with its calibration curve, promised against observed, and its history. Scope `trust.score:read`.
+    """Returns a version with its calibration curve (promised and observed) and its history.
 
-    `trained`, `figures`, `judgement` and `history` are of all tenants: empty for a caller that is not of all.
+    `trained`, `figures`, `judgement` and `history` cover all tenants: empty for a caller not bound to all.
     """
     view = await models.version_detail(caller, version, tenant)
     shown = view if view.model.status == "challenger" else view._replace(judgement=None)

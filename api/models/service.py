@@ -89,7 +89,7 @@ class ModelVersionView(NamedTuple):
             "calibration for those that it knows; empty if it was not validated, and `calibration` judges them, too"
         ),
     ] = ()
-    judgement: Annotated[PromotionAssessment | None, member("of a challenger: whether it may be promoted")] = None
+    judgement: Annotated[PromotionAssessment | None, member("for a challenger: whether it may be promoted")] = None
 
 
 class DriftReport(NamedTuple):

@@ -30,8 +30,8 @@ def erase(
     wait: Annotated[bool, typer.Option(help="wait until it is done")] = True,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
-    tenant: Annotated[str | None, typer.Option(help="default: the caller's only one")] = None,
-    issuer: Annotated[str | None, typer.Option(help="of an agent; default: the caller's only one")] = None,
+    tenant: Annotated[str | None, typer.Option(help="defaults to the caller's only tenant")] = None,
+    issuer: Annotated[str | None, typer.Option(help="issuer of the agent; defaults to the caller's only one")] = None,
     json: JsonOption = False,
 ) -> None:
     """Erase an agent or a principal everywhere, with a signed proof; or verify a proof (scope trust.admin)."""

@@ -12,7 +12,7 @@ from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.decision_chain import ChainHead
 from trustwatch.scoring.store.decision_store import ChainBreak, ChainVerification
 
-from ..http.agent_paths import AGENT_PATH
+from ..http.agent_lookup import AGENT_PATH
 from ..http.dependencies import AdministratorDep, AgentDep, provided
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
@@ -36,10 +36,10 @@ class ErasureIn(BaseModel):
 
     agent: SubjectIdentifier | None = Field(None, description="agent id")
     principal: SubjectIdentifier | None = Field(None, description="person or service that agents act for")
-    tenant: NameText | None = Field(None, description="default: the caller's only one")
-    issuer: NameText | None = Field(None, description="of an agent; default: the caller's only one")
+    tenant: NameText | None = Field(None, description="defaults to the caller's only tenant")
+    issuer: NameText | None = Field(None, description="issuer of the agent; defaults to the caller's only one")
     as_named: bool = Field(False, description="with pseudonyms on: erase the identifier itself, logged before")
-    reason: Annotated[str, Field(min_length=1, max_length=1000, description="why; it becomes part of the proof")]
+    reason: Annotated[str, Field(min_length=1, max_length=1000, description="reason; it becomes part of the proof")]
 
     @model_validator(mode="after")
     def _check_one_subject(self) -> ErasureIn:
@@ -55,16 +55,16 @@ class ErasureOut(Wire, of=Erasure, rename={"error": "detail"}):
     proof: str | None = Field(
         description="compact JWS (ES256) of the local key", examples=["eyJhbGciOiJFUzI1NiJ9.e30.c2ln"]
     )
-    document: dict[str, Any] | None = Field(description="what the proof says")
+    document: dict[str, Any] | None = Field(description="content of the proof")
 
 
 class ProofCheckIn(BaseModel):
-    """A proof, and the identifier that it is about: the service does not know it any more."""
+    """A proof, and the identifier that it is about, which the service no longer knows."""
 
     proof: Annotated[str, Field(max_length=200_000)] = Field(
         description="the signed proof, a JWT", examples=["eyJhbGciOiJFUzI1NiJ9.e30.c2ln"]
     )
-    subject: SubjectIdentifier = Field(description="who is said to be erased", examples=["john.doe@company.com"])
+    subject: SubjectIdentifier = Field(description="identifier that was erased", examples=["john.doe@company.com"])
 
 
 class ProofCheckOut(Wire, of=ProofCheck):
@@ -72,15 +72,15 @@ class ProofCheckOut(Wire, of=ProofCheck):
 
 
 class ChainHeadOut(Wire, of=ChainHead, rename={"anchor_sequence": "complete_after"}):
-    """End of the chain of a partition; all entries behind the sequence number `complete_after` must be there."""
+    """The end of the chain of a partition. All entries after the sequence number `complete_after` must exist."""
 
 
 class ChainBreakOut(Wire, of=ChainBreak, rename={"problem": "what"}):
-    """A place where a chain does not hold."""
+    """A place where a chain is broken."""
 
 
 class ChainOut(Wire, of=ChainVerification, rename={"before": "before_chain"}):
-    """Result of the check that decisions are as they were written."""
+    """The result of the check that decisions are unchanged."""
 
 
 def erasure_out(erasure: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
@@ -96,13 +96,13 @@ router = APIRouter(tags=["privacy"], responses=COMMON_PROBLEMS)
 ErasureId = Annotated[str, Path(description="id of the erasure")]
 ErasureServiceDep = Annotated[ErasureService, Depends(provided(ErasureService))]
 REFUSED_ERASURE_RESPONSES = problem_responses(
-    {409: "it can not be erased as things are; `detail` says why and what to do"}
+    {409: "The subject cannot be erased now. `detail` states why and what to do."}
 )
 
 
 @router.get("/v1/decisions/verify", summary="Verify the chain of decisions")
 async def verify_decision_chain(caller: AdministratorDep, erasures: ErasureServiceDep) -> ChainOut:
-    """Walk over all tenants' decisions; takes some 30 µs for each. Scope `trust.admin`, of all tenants."""
+    """Checks all decisions, about 30 µs each. Requires the scope `trust.admin` for all tenants."""
     return ChainOut.of(await erasures.verify_decision_chain(caller))
 
 
@@ -113,9 +113,9 @@ async def verify_decision_chain(caller: AdministratorDep, erasures: ErasureServi
     summary="Erase an agent or a principal",
 )
 async def order_erasure(caller: AdministratorDep, erasures: ErasureServiceDep, order: ErasureIn) -> ErasureOut:
-    """Everywhere, in the background, with a proof at the end; asked twice, it is done once.
+    """Erases it everywhere, in the background, and issues a proof. A repeated request has no further effect.
 
-    Scope `trust.admin`, of all tenants: refused records, for one, belong to nobody, and are searched for the name.
+    Requires the scope `trust.admin` for all tenants: records that belong to no tenant are searched too.
     """
     if order.agent is not None:
         request = ErasureRequest("agent", order.agent, order.tenant, order.issuer)
@@ -128,7 +128,7 @@ async def order_erasure(caller: AdministratorDep, erasures: ErasureServiceDep, o
 async def list_erasures(
     caller: AdministratorDep, erasures: ErasureServiceDep, limit: LimitParam = 50, cursor: CursorParam = None
 ) -> PageOut[ErasureOut]:
-    """Newest first, without their proofs. Scope `trust.admin`."""
+    """Newest first, without proofs."""
     page = await erasures.list(caller, limit, cursor)
     return PageOut(
         items=[erasure_out(erasure, None, brief=True) for erasure in page.items], next_cursor=page.next_cursor
@@ -139,20 +139,20 @@ async def list_erasures(
     "/v1/privacy/erasures/{erasure_id}", responses=problem_responses({404: "no such erasure"}), summary="One erasure"
 )
 async def get_erasure(erasure_id: ErasureId, caller: AdministratorDep, erasures: ErasureServiceDep) -> ErasureOut:
-    """Progress of an erasure; once it is done, with its proof. Scope `trust.admin`."""
+    """Returns the progress of an erasure and, once it is done, its proof."""
     erasure = await erasures.get(caller, erasure_id)
     return erasure_out(erasure, erasures.document(erasure))
 
 
 @router.post(
     "/v1/privacy/erasures/{erasure_id}/verify",
-    responses=problem_responses({404: "no such erasure", 409: "it is not done yet, so that there is no proof"}),
+    responses=problem_responses({404: "no such erasure", 409: "The erasure is not done, so there is no proof yet."}),
     summary="Verify a proof",
 )
 async def verify_proof(
     erasure_id: ErasureId, caller: AdministratorDep, erasures: ErasureServiceDep, claim: ProofCheckIn
 ) -> ProofCheckOut:
-    """Look through everything that it covered once more. Scope `trust.admin`."""
+    """Searches everything that the erasure covered again."""
     return ProofCheckOut.of(await erasures.verify(caller, erasure_id, claim.proof, claim.subject))
 
 
@@ -165,9 +165,9 @@ async def verify_proof(
 async def export_agent_data(
     agent: AgentDep, caller: AdministratorDep, erasures: ErasureServiceDep
 ) -> StreamingResponse:
-    """A ZIP of JSON lines: state, decisions with their links in the chain, alerts, orders, events. Scope `trust.admin`.
+    """Returns a ZIP of JSON lines: state, decisions with links in the chain, alerts, orders and events.
 
-    Made while it is sent; `manifest.json`, its last file, has the number of lines and the digest of every other one.
+    It is created while it is sent. Its last file, `manifest.json`, has the lines and digest of each other file.
     """
     pieces = erasures.export(caller, agent)
     headers = {"Content-Disposition": 'attachment; filename="agent-export.zip"', "Cache-Control": "no-store"}

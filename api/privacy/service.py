@@ -78,13 +78,13 @@ class ErasureRequest(NamedTuple):
 class ProofCheck(NamedTuple):
     """The result of a check of a proof. `left` is empty where nothing of the subject is left, as far as was looked."""
 
-    signed: Annotated[bool, member("the proof is of this service")]
-    same_subject: Annotated[bool, member("the proof is about that identifier, and of this erasure")]
-    left: Annotated[dict[str, int], member("where something was found, and how often")]
+    signed: Annotated[bool, member("whether this service signed the proof")]
+    same_subject: Annotated[bool, member("whether the proof is about this identifier and this erasure")]
+    left: Annotated[dict[str, int], member("number of findings by place")]
     not_looked_at: Annotated[Sequence[str], member("what this process does not reach: other archives, topics")] = ()
 
     @property
-    def nothing_left(self) -> Annotated[bool, member("nothing was found in what was looked at")]:
+    def nothing_left(self) -> Annotated[bool, member("whether nothing was found in the places that were searched")]:
         """True if everything was looked at for the subject, and nothing was there."""
         return self.signed and self.same_subject and not self.left
 

@@ -29,7 +29,7 @@ from trustwatch.scoring.store.sql_store import SqlStore
 from .. import clock
 from ..access.approval_workflow import ApprovalWorkflow
 from ..access.decision_point import PolicyDecisionPoint
-from ..agents.baseline_profile import read_baseline_profile
+from ..agents.service import read_baseline_profile
 from ..brokers import open_admin, open_reader
 from ..composition import (
     new_id,

@@ -17,14 +17,12 @@ from ..http.connection_guard import (
     ANSWERING,
     BODY,
     HEAD,
-    HEAD_TOO_LARGE,
     IDLE,
     LINGERING,
     MAX_HEAD_BYTES,
     MAX_KNOWN_LINGER_BYTES,
     MAX_LINGER_BYTES,
-    TRAILERS_TOO_LARGE,
-    UNREAD_BODY,
+    ClosingReason,
     ConnectionGuard,
     GuardedConnection,
 )
@@ -175,14 +173,14 @@ class GuardedProtocol(HttpToolsProtocol):
             guarded.enter(phase, self.guard.monotonic())
         if phase is HEAD:
             if guarded.head_bytes > MAX_HEAD_BYTES:
-                self.guard.end(guarded, HEAD_TOO_LARGE)
+                self.guard.end(guarded, ClosingReason.HEAD_TOO_LARGE)
         elif guarded.unframed_bytes > MAX_HEAD_BYTES and phase in (BODY, LINGERING):
-            self.guard.end(guarded, TRAILERS_TOO_LARGE)
+            self.guard.end(guarded, ClosingReason.TRAILERS_TOO_LARGE)
         elif phase is LINGERING:
             self.guard.release(guarded)
             guarded.linger_bytes -= len(data)
             if guarded.linger_bytes < 0:
-                self.guard.end(guarded, UNREAD_BODY)
+                self.guard.end(guarded, ClosingReason.UNREAD_BODY)
 
     def pause_writing(self) -> None:
         self.guarded.unsent_since = self.guard.monotonic()

@@ -13,8 +13,8 @@ from trustwatch.scoring.records.agents import AgentName
 
 from .. import clock
 from ..access.actuation import ActuationService
+from ..access.call_evaluation import LiveCallScorer
 from ..access.decision_point import PolicyDecisionPoint
-from ..access.live_call_scorer import LiveCallScorer
 from ..archive.archive_status import ArchiveStatus
 from ..composition import live_policy, open_model_registry, principal_alias, service_url
 from ..events.ingest_status import IngestStatus, SilenceAlerter, silence_watched_sources

@@ -37,9 +37,9 @@ SCOPE_SSF_MANAGE: Final = "ssf.manage"
 SCOPE_SSF_POLL: Final = "ssf.manage.poll"
 """A scope for the credential of a poller that is to change no stream."""
 SCOPE_WORDS: Final = {
-    SCOPE_SSF_READ: "read one's own streams of security events",
-    SCOPE_SSF_MANAGE: "create, change, delete and poll one's own streams",
-    SCOPE_SSF_POLL: "poll one's own streams and change none",
+    SCOPE_SSF_READ: "Read the caller's own streams of security events.",
+    SCOPE_SSF_MANAGE: "Create, change, delete and poll the caller's own streams.",
+    SCOPE_SSF_POLL: "Poll the caller's own streams.",
 }
 NO_STORE: Final = {"cache-control": "no-store"}
 JWKS_MAX_AGE_S: Final = 3_600
@@ -79,16 +79,16 @@ _ISSUER_PATH: Final[dict[str, Any]] = {
     "description": "path of the issuer, slashes included",
     "schema": {"type": "string"},
 }
-_NOT_FOUND = problem_responses({404: "no such stream of this receiver, or nothing is transmitted here"})
+_NOT_FOUND = problem_responses({404: "The receiver has no such stream, or this service does not transmit events."})
 _OPEN_PROBLEMS = problem_responses(
     {
-        400: "not exactly one `Host`",
-        404: "nothing is transmitted here, or by another issuer",
-        421: "neither a bearer token nor a `Host` of this service",
+        400: "The request does not have exactly one `Host`.",
+        404: "This service does not transmit events, or its issuer is a different one.",
+        421: "The request has neither a bearer token nor a `Host` of this service.",
     }
 )
-_TOO_MANY = problem_responses({429: "too many, or too soon after the last one"})
-_CHANGED = problem_responses({409: "others change it at the same time"})
+_TOO_MANY = problem_responses({429: "There are too many requests, or the last one was too recent."})
+_CHANGED = problem_responses({409: "The stream is being changed by another request."})
 _CREATED: Any = {201: {"description": "the configuration of the new stream"}}
 _NO_CONTENT: Any = {204: {"description": "done"}}
 
@@ -115,34 +115,34 @@ def _json(document: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(document), status, NO_STORE, "application/json")
 
 
-@router.get(METADATA_PATH, summary="Metadata of the transmitter", response_class=Response)
+@router.get(METADATA_PATH, summary="Retrieve the metadata of the transmitter", response_class=Response)
 @router.get(
     METADATA_PATH + "/{issuer_path:path}",
     operation_id="read_metadata_of_issuer_path",
     openapi_extra={"parameters": [_ISSUER_PATH]},
-    summary="Metadata of a transmitter whose issuer has a path",
+    summary="Retrieve the metadata of a transmitter whose issuer has a path",
     response_class=Response,
 )
 async def read_metadata(request: Request, transmitter: TransmitterDep) -> Response:
-    """Places of everything, as SSF 1.0 has them. Open to everybody."""
+    """Returns the endpoints of the transmitter, as SSF 1.0 defines them. Needs no token."""
     return Response(msgspec.json.encode(transmitter.metadata(request.url.path)), media_type="application/json")
 
 
-@router.get("/ssf/jwks.json", summary="Keys that verify security event tokens", response_class=Response)
+@router.get("/ssf/jwks.json", summary="Retrieve the keys that verify security event tokens", response_class=Response)
 async def read_keys(transmitter: TransmitterDep) -> Response:
-    """The keys that sign now, will soon, or did lately. Open to everybody."""
+    """Returns the keys that sign now, will sign soon, or signed recently. Needs no token."""
     headers = {"cache-control": f"max-age={JWKS_MAX_AGE_S}"}
     return Response(await transmitter.jwks(), headers=headers, media_type="application/json")
 
 
 @router.get(
     "/ssf/receiver-jwks.json",
-    responses=problem_responses({404: "no transmitter may send encrypted tokens here"}),
-    summary="The key to encrypt security event tokens to",
+    responses=problem_responses({404: "No transmitter may send encrypted tokens to this service."}),
+    summary="Retrieve the key for encrypted security event tokens",
     response_class=Response,
 )
 async def read_receiver_keys(request: Request) -> Response:
-    """The key (`use: enc`) to which transmitters of the settings may encrypt what they send here. Open to everybody."""
+    """Returns the key (`use: enc`) to which configured transmitters may encrypt what they send here. Needs no token."""
     receiver = services_of(request).find(SignalReceiver)
     if receiver is None or receiver.decryption is None:
         raise not_found_error("encryption key: no transmitter of the settings has `encrypted`")
@@ -153,19 +153,19 @@ async def read_receiver_keys(request: Request) -> Response:
 @streams.post(
     "/ssf/stream",
     status_code=201,
-    responses={**_CREATED, **problem_responses({409: "the receiver has as many streams as it may have"})},
+    responses={**_CREATED, **problem_responses({409: "The receiver has the maximum number of streams."})},
     openapi_extra=_body_of(StreamRequest),
     summary="Create a stream",
     response_class=Response,
 )
 async def create_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """A stream of the caller's own, by poll unless the body names a push. Scope `ssf.manage`."""
+    """Creates a stream of the caller, which is polled unless the body configures push delivery."""
     return _json(await transmitter.create(caller, read_body(await request.body(), StreamRequest)), 201)
 
 
-@streams.get("/ssf/stream", summary="Read one stream, or all", response_class=Response)
+@streams.get("/ssf/stream", summary="Retrieve one stream, or list all", response_class=Response)
 async def read_streams(caller: ReceiverDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
-    """An object where `stream_id` is given, else an array of all of the caller's. Scope `ssf.read`."""
+    """Returns an object if `stream_id` is given, else an array of the caller's streams."""
     if stream_id is None:
         return _json(await transmitter.read_all(caller))
     return _json(await transmitter.read(caller, stream_id))
@@ -179,7 +179,7 @@ async def read_streams(caller: ReceiverDep, transmitter: TransmitterDep, stream_
     response_class=Response,
 )
 async def update_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """Only what the body names changes. Scope `ssf.manage`."""
+    """Changes only the members that the body names."""
     asked = read_body(await request.body(), StreamChange)
     return _json(await transmitter.change(caller, asked, replace=False))
 
@@ -192,7 +192,7 @@ async def update_stream(request: Request, caller: ManagerDep, transmitter: Trans
     response_class=Response,
 )
 async def replace_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """Replace a stream: what the body does not name is taken back. Scope `ssf.manage`."""
+    """Replaces the configuration. Members that the body omits are reset."""
     asked = read_body(await request.body(), StreamChange)
     return _json(await transmitter.change(caller, asked, replace=True))
 
@@ -201,14 +201,14 @@ async def replace_stream(request: Request, caller: ManagerDep, transmitter: Tran
     "/ssf/stream", status_code=204, responses=_NO_CONTENT, summary="Delete a stream", response_class=Response
 )
 async def delete_stream(caller: ManagerDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
-    """With all that waits in it. Scope `ssf.manage`."""
+    """Deletes the stream and everything that is queued in it."""
     await transmitter.delete(caller, _required(stream_id))
     return Response(status_code=204)
 
 
-@streams.get("/ssf/status", summary="Status of a stream", response_class=Response)
+@streams.get("/ssf/status", summary="Retrieve the status of a stream", response_class=Response)
 async def read_status(caller: ReceiverDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
-    """Enabled, paused or disabled, and why. Scope `ssf.read`."""
+    """Returns whether the stream is enabled, paused or disabled, and why."""
     return _json(await transmitter.status(caller, _required(stream_id)))
 
 
@@ -219,7 +219,7 @@ async def read_status(caller: ReceiverDep, transmitter: TransmitterDep, stream_i
     response_class=Response,
 )
 async def set_status(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """A paused stream keeps what is queued, a disabled one nothing. Scope `ssf.manage`."""
+    """A paused stream keeps its queue. A disabled stream keeps nothing."""
     return _json(await transmitter.set_status(caller, read_body(await request.body(), StatusRequest)))
 
 
@@ -231,7 +231,7 @@ async def set_status(request: Request, caller: ManagerDep, transmitter: Transmit
     response_class=Response,
 )
 async def add_subject(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """From now on the stream is about it; an unknown subject is no error. Scope `ssf.manage`."""
+    """The stream sends events about the subject from now on. An unknown subject is not an error."""
     await transmitter.set_subject(caller, read_body(await request.body(), SubjectRequest), wanted=True)
     return Response(status_code=200)
 
@@ -245,7 +245,7 @@ async def add_subject(request: Request, caller: ManagerDep, transmitter: Transmi
     response_class=Response,
 )
 async def remove_subject(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """From now on the stream is not about it. Scope `ssf.manage`."""
+    """The stream no longer sends events about the subject."""
     await transmitter.set_subject(caller, read_body(await request.body(), SubjectRequest), wanted=False)
     return Response(status_code=204)
 
@@ -255,11 +255,11 @@ async def remove_subject(request: Request, caller: ManagerDep, transmitter: Tran
     status_code=204,
     responses={**_NO_CONTENT, **_TOO_MANY},
     openapi_extra=_body_of(VerificationRequest),
-    summary="Ask for a verification",
+    summary="Request a verification",
     response_class=Response,
 )
 async def request_verification(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """A verification event with the `state` of the body comes through the stream. Scope `ssf.manage`."""
+    """Sends a verification event with the `state` of the body through the stream."""
     await transmitter.verify(caller, read_body(await request.body(), VerificationRequest))
     return Response(status_code=204)
 
@@ -273,8 +273,7 @@ async def poll_stream(
     caller: PollerDep,
     transmitter: TransmitterDep,
 ) -> Response:
-    """RFC 8936: acknowledge, report errors, and get what waits or wait for it. Scope `ssf.manage` or
-    `ssf.manage.poll`."""
+    """Acknowledges events, reports errors, and returns queued events or waits for them (RFC 8936)."""
     return _json(
         await transmitter.poll(caller, stream_id, read_body(await request.body(), PollRequest), request.is_disconnected)
     )

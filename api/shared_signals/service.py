@@ -75,10 +75,10 @@ class StreamChange(StreamRequest, frozen=True):
     """The same of one stream, with what is the transmitter's own to say: that must be as it is."""
 
     stream_id: Annotated[StreamId | UnsetType, member("id of the stream, as it is")] = UNSET
-    iss: Annotated[Any, member("issuer of the stream; as it is", "https://trust.example")] = UNSET
-    aud: Annotated[Any, member("audience of the stream; as it is", "soc")] = UNSET
-    events_supported: Annotated[Any, member("types that can be requested; as they are")] = UNSET
-    events_delivered: Annotated[Any, member("types that are delivered; as they are")] = UNSET
+    iss: Annotated[Any, member("Issuer of the stream. Must be unchanged.", "https://trust.example")] = UNSET
+    aud: Annotated[Any, member("Audience of the stream. Must be unchanged.", "soc")] = UNSET
+    events_supported: Annotated[Any, member("Event types that can be requested. Must be unchanged.")] = UNSET
+    events_delivered: Annotated[Any, member("Event types that are delivered. Must be unchanged.")] = UNSET
     min_verification_interval: Annotated[Any, member("least seconds between two verifications; as it is", 60)] = UNSET
     inactivity_timeout: Annotated[Any, member("seconds until an unused stream is paused; as it is", 86400)] = UNSET
 
@@ -103,7 +103,7 @@ class VerificationRequest(msgspec.Struct, frozen=True):
     """A verification that a receiver asks for."""
 
     stream_id: StreamId
-    state: Annotated[Text | None, member("given back in the verification event", "VGhpcyBpcw")] = None
+    state: Annotated[Text | None, member("Returned in the verification event.", "VGhpcyBpcw")] = None
 
 
 class SetError(msgspec.Struct, frozen=True):

@@ -35,10 +35,10 @@ from trustwatch.scoring.store.received_signal_store import ReceivedSignalStore, 
 from ..events.intake import EventIntake
 from ..http.auth.callers import SourceBinding
 from ..http.auth.jwks import FETCH_TIMEOUT_S, JwksCache
-from ..http.auth.set_decryption import SetDecryption, is_encrypted
+from ..http.auth.security_event_keys import SetDecryption
 from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
 from ..http.auth.token_verification import LEEWAY_S
-from ..http.line_limit import LineLimit
+from ..http.refused_callers import LineLimit
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import ANY_NAME, IssuerSettings, VerificationSettings
 from ..settings.shared_signals_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
@@ -243,7 +243,7 @@ class SignalReceiver:
     async def _opened(self, transmitter: SignalTransmitter, text: str) -> str:
         """A SET without its encryption. Raises SetRefused, ConfigError."""
         expected = transmitter.settings.encrypted
-        if not is_encrypted(text):
+        if text.count(".") != 4:  # a JWE has five parts (RFC 7516, section 9)
             if expected == "require":
                 raise SetRefused("invalid_request", "SETs of this transmitter are taken encrypted (JWE) alone")
             return text

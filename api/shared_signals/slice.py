@@ -21,15 +21,14 @@ from .. import clock
 from ..composition import service_url
 from ..events.intake import EventIntake
 from ..events.intake_limits import Overloaded
-from ..http.auth.set_decryption import SetDecryption
+from ..http.auth.security_event_keys import SetDecryption
 from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused
 from ..http.auth.signing import assertion_signer
-from ..http.line_limit import LineLimit
+from ..http.fast_path import RequestBodyTooLong, read_request_body
 from ..http.prometheus_metrics import LabelledValues, MetricValues
-from ..http.request_body import RequestBodyTooLong, read_request_body
+from ..http.refused_callers import LineLimit
 from ..http.runtime import Runtime
-from ..http.service_registry import ServiceRegistry
-from ..http.slice import FastRoute, LifespanService, Slice
+from ..http.slice import FastRoute, LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from ..settings.shared_signals_settings import RECEIVE_PATH
 from .remote_stream import RemoteStream

@@ -15,10 +15,9 @@ from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver,
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
 from ..composition import new_id, service_url
-from ..http.auth.sealed_secrets import BrokenSeal, SecretSealer
-from ..http.auth.security_event_keys import SecurityEventKeys
+from ..http.auth.security_event_keys import BrokenSeal, SecretSealer, SecurityEventKeys
 from ..http.auth.set_verification import SetRefused
-from ..http.auth.signed_answers import AnswerSigner
+from ..http.responses import AnswerSigner
 from ..settings.access_settings import ANY_NAME
 from ..settings.root import Settings
 

@@ -50,13 +50,13 @@ class Reason(msgspec.Struct, frozen=True):
     text: Annotated[str, member("the reason as a sentence", "new resource acct-9001 (very unusual)")] = ""
 
 
-KIND = member("`target`: a destination outside; `key`: a thumbprint")
-VALUE = member("the network, address or other thing itself, cleaned of what is secret", "AS65537")
+KIND = member("kind; `target` is an external destination, `key` a thumbprint")
+VALUE = member("value, such as the network or address, without secrets", "AS65537")
 STATUS = member(
     "`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` if the event came "
     "with a new network or credential, else `not_tracked`"
 )
-MET_AT = member("when it was first met since the agent was quiet", "2026-11-24T22:23:14.130Z")
+MET_AT = member("when it was first seen since the agent was last quiet", "2026-11-24T22:23:14.130Z")
 
 
 class Indicator(msgspec.Struct, frozen=True):
@@ -88,19 +88,19 @@ class Pin(msgspec.Struct, frozen=True):
     """A level that a person has fixed for policy to act on."""
 
     level: Annotated[str, member("level that policy acts on", "high")]
-    by: Annotated[str, member("who fixed it", "analyst")]
+    by: Annotated[str, member("who pinned it", "analyst")]
     why: Annotated[str, member("the reason given", "its key may have leaked")]
-    expires_at: Annotated[str, member("until when it holds", "2026-11-25T08:00:00.000Z")]
+    expires_at: Annotated[str, member("until when it is valid", "2026-11-25T08:00:00.000Z")]
 
 
 class EnforcementPoint(msgspec.Struct, frozen=True):
     """A server that applies the policy. *max_token_lifetime_s* is None if it keeps its own lifetime."""
 
     by: Annotated[str, member("who queries this service, or is told", "actuator")]
-    name: Annotated[str, member("name of the hook or actuator in the settings; of a gateway the issuer", "hydra-eu")]
+    name: Annotated[str, member("name of the hook or actuator in the settings; for a gateway, its issuer", "hydra-eu")]
     kind: Annotated[str, member("the product", "hydra")]
     max_token_lifetime_s: Annotated[int | None, member("longest lifetime of new tokens, s; null: the server's own", 60)]
-    text: Annotated[str, member("the same as text", "shortens new tokens of the client to at most 60 s")]
+    text: Annotated[str, member("the same information as text", "shortens new tokens of the client to at most 60 s")]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +119,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: AgentId
     tenant: TenantName | None = None
     issuer: IssuerName | None = None
-    risk_level: Annotated[AnswerLevel, member("level that was measured", "high")]
+    risk_level: Annotated[AnswerLevel, member("measured level", "high")]
     risk_score: RiskScore
     concern: Annotated[str | None, CONCERN] = None
     confidence: Confidence
@@ -127,17 +127,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reasons: Annotated[tuple[Reason, ...], REASONS] = ()
     indicators: Annotated[tuple[Indicator, ...], INDICATORS] = ()
     counterfactual: Counterfactual | None = None
-    pin: Annotated[Pin | None, member("a person's order about the level that `token_policy` follows")] = None
+    pin: Annotated[Pin | None, member("pin of the level that `token_policy` follows, if any")] = None
     critical_ancestor: Annotated[
         str | None, member("a `critical` agent that delegated to this one", "agent-orchestrator")
     ] = None
-    token_policy: Annotated[TokenPolicy, member("what the level means for tokens")]
+    token_policy: Annotated[TokenPolicy, member("token policy of the level")]
     holds_at: Annotated[tuple[EnforcementPoint, ...], member("servers that apply the policy, as far as each can")] = ()
     decision_id: DecisionId | None = None
     policy_version: PolicyVersion = ""
     mode: Annotated[AnswerMode, MODE] = "enforce"
-    expires_at: Annotated[datetime | None, member("until when it holds", "2026-11-24T22:23:14.130Z")] = None
-    stale: Annotated[bool, member("it is past `expires_at`: recent events are not in it", False)] = False
+    expires_at: Annotated[datetime | None, member("until when it is valid", "2026-11-24T22:23:14.130Z")] = None
+    stale: Annotated[bool, member("true after `expires_at`, when recent events are not included", False)] = False
     model_version: ModelVersionName = ""
     source: AnswerSource = msgspec.field(default="service", name="_source")
     age_s: float = msgspec.field(default=0.0, name="_age_s")
@@ -161,31 +161,31 @@ class CallVerdict(msgspec.Struct, frozen=True):
     """
 
     decision: Annotated[
-        Literal["allow", "step_up", "deny"], member("policy's decision about the call, whatever the mode", "allow")
+        Literal["allow", "step_up", "deny"], member("decision of the policy, regardless of the mode", "allow")
     ]
-    allow: Annotated[bool, member("what to do; always true in shadow mode", True)]
+    allow: Annotated[bool, member("whether to make the call; always true in shadow mode", True)]
     reason: Annotated[str, member("code of the decision", "unusual_call")] = ""
     approval_id: Annotated[
         str | None, member("approval of this call that waits for a person", "01KAW4CD1JQ4V1S0Z3Y8M4C2QK")
     ] = None
-    would_allow: Annotated[bool | None, member("true if nothing speaks against the call, whatever the mode", True)] = (
+    would_allow: Annotated[bool | None, member("true if the policy allows the call, regardless of the mode", True)] = (
         None
     )
     mode: Annotated[AnswerMode | None, MODE] = None
     reasons: Annotated[tuple[Reason, ...], member("what is anomalous about the call, the strongest first")] = ()
     p_value: Annotated[
-        float | None, member("share of honest calls at least as anomalous; null without model", 0.0004)
+        float | None, member("share of honest calls that are at least as anomalous; null without a model", 0.0004)
     ] = None
     agent_id: AgentId = ""
     tenant: TenantName | None = None
     issuer: IssuerName | None = None
-    risk_level: Annotated[str, member("level of the agent that was acted on", "high")] = ""
+    risk_level: Annotated[str, member("level of the agent that the policy used", "high")] = ""
     anomaly_score: AnomalyScore | None = None
-    threshold: Annotated[CallThreshold | None, member("score above which a call waits; null without model")] = None
+    threshold: Annotated[CallThreshold | None, member("score above which a call waits; null without a model")] = None
     basis: Annotated[str, member("what the decision is based on", "model")] = ""
     basis_detail: Annotated[str | None, member("why no model was used; null if one was, or the level decided")] = None
     call: Annotated[str, member("digest of the members that an approval is bound to")] = ""
-    stale: Annotated[bool, member("the answer does not take recent events into account", False)] = False
+    stale: Annotated[bool, member("true if the answer does not take recent events into account", False)] = False
     evaluated_at: Annotated[str, member("when it was computed", "2026-11-24T22:23:14.130Z")] = ""
     model_version: ModelVersionName | None = None
     policy_version: PolicyVersion = ""

@@ -45,15 +45,15 @@ class BudgetDay(NamedTuple):
     tenant: TenantName
     agent_type: AgentType
     agent_days: Annotated[int, member("days on which agents of the group acted", 120)]
-    estimated: Annotated[bool, member("agent-days are estimated from when agents were seen first and last")]
-    expected: Annotated[float, member("alerts that the budget leaves room for", 1.2)]
+    estimated: Annotated[bool, member("whether the agent-days are estimated from when agents were first and last seen")]
+    expected: Annotated[float, member("alerts that the budget allows", 1.2)]
     observed: Annotated[int, member("alerts of the day", 2)]
     false_positive: Annotated[int, member("alerts that a person marked as wrong", 1)]
     true_positive: Annotated[int, member("alerts that a person marked as right", 0)]
     unmarked: Annotated[int, member("alerts that no person has judged", 1)]
-    limit: Annotated[int, member("the most alerts that do not stand out", 6)]
+    limit: Annotated[int, member("maximum number of alerts that is not anomalous", 6)]
     run_observed: Annotated[int, member("alerts of the last seven days, without true positives", 9)]
-    run_limit: Annotated[int, member("the most alerts of seven days that do not stand out", 14)]
+    run_limit: Annotated[int, member("maximum number of alerts in seven days that is not anomalous", 14)]
     beyond: Annotated[bool, member("whether the day is over its limit", False)]
     run_beyond: Annotated[bool, member("whether the seven days are over their limit", False)]
 
@@ -167,7 +167,7 @@ CURVE_POINTS = 40
 
 
 class CalibrationPoint(NamedTuple):
-    """Of normal behaviour a share of *p_value* has a score of at least *score*."""
+    """A share `p_value` of normal behavior has a score of at least `score`."""
 
     score: Annotated[float, member("anomaly score", 0.62)]
     p_value: PValue

@@ -89,7 +89,7 @@ class PromotionAssessment(NamedTuple):
     """`reasons` say why it may not be promoted, empty = it may; `gains` say what is better."""
 
     gains: Annotated[list[str], member("what it does better than the champion", ["fewer false alerts"])]
-    reasons: Annotated[list[str], member("what speaks against a promotion", ["too few days in shadow"])]
+    reasons: Annotated[list[str], member("what prevents a promotion", ["too few days in shadow"])]
 
 
 def assess_promotion(

@@ -27,7 +27,7 @@ class LevelTokenPolicy(SettingsPart, frozen=True):
     max_token_lifetime_s: Annotated[int, setting("longest lifetime of a new token, s", ge=0, le=86_400)] = 300
     allowed_scopes: Annotated[tuple[Name, ...] | None, setting("glob patterns of scopes granted; null is all")] = None
     refresh_allowed: Annotated[bool, setting("whether a refresh token may be used")] = True
-    step_up: Annotated[bool, setting("whether a person must approve, whatever the scopes")] = False
+    step_up: Annotated[bool, setting("whether a person must approve, regardless of the scopes")] = False
     revoke: Annotated[bool, setting("whether tokens already issued are revoked")] = False
     step_up_scopes: Annotated[
         tuple[Name, ...], setting("glob patterns of scopes that a person must approve", after="step_up")

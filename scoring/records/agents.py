@@ -85,9 +85,9 @@ class AgentSummary(msgspec.Struct, frozen=True):
     risk_score: described.RiskScore
     confidence: described.Confidence
     anomaly_score: described.AnomalyScore
-    first_seen_ms: Annotated[int, member("time of the first event; null = never", null=True)]
-    last_seen_ms: Annotated[int, member("time of the last event; null = never", null=True)]
-    evaluated_ms: Annotated[int, member("when risk was last computed; null = never", null=True)]
+    first_seen_ms: Annotated[int, member("time of the first event, if any", null=True)]
+    last_seen_ms: Annotated[int, member("time of the last event, if any", null=True)]
+    evaluated_ms: Annotated[int, member("when risk was last computed, if ever", null=True)]
     due_ms: int  # when the level next changes without events; 0 = never
     events: Annotated[int, member("number of events", 4210)]
     decision_id: Annotated[described.DecisionId, described.NULL]
@@ -281,7 +281,7 @@ class VersionedAgent(NamedTuple):
 
 
 class ReleaseAgent(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
-    """A person vouches for an agent.
+    """Releases an agent.
 
     Attributes:
         key: `identities.unkeyed_agent_key` in decimal: in records of 0.1, which do not name the agent.

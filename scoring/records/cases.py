@@ -44,23 +44,23 @@ class Case(msgspec.Struct, frozen=True):
     tenant: TenantName
     status: Annotated[CaseStatus, member("status of the case", "open")]
     verdict: Annotated[
-        CaseVerdict | Literal[""], member("verdict; null = it is not closed, or merged", "false", null=True)
+        CaseVerdict | Literal[""], member("verdict; null if the case is not closed, or was merged", "false", null=True)
     ]
     level: Annotated[Level, member("highest level that an agent of it reached", "critical")]
-    lead_decision_id: Annotated[DecisionId, member("the decision that brought it to its highest level")]
+    lead_decision_id: Annotated[DecisionId, member("decision that raised it to its highest level")]
     opened_ms: Annotated[int, member("when it was opened")]
     updated_ms: Annotated[int, member("time of the last change")]
-    risen_ms: Annotated[int, member("when an agent of it rose last")]
-    acknowledged_ms: Annotated[int, member("when a person first looked at it; null = not yet", null=True)]
-    contained_ms: Annotated[int, member("when a person contained it; null = not yet", null=True)]
-    closed_ms: Annotated[int, member("when a person closed it; null = it is open", null=True)]
-    held_until_ms: Annotated[int, member("until when levels of its agents are fixed; null = they are not", null=True)]
-    owner: Annotated[str, member("the person who works on it; null = none", "ann@example.com", null=True)]
-    snoozed_until_ms: Annotated[int, member("until when only a higher level alerts; null = not snoozed", null=True)]
-    merged_into: Annotated[str, member("the case that has all of it now; null = it was not merged", null=True)]
+    risen_ms: Annotated[int, member("when an agent of the case last rose")]
+    acknowledged_ms: Annotated[int, member("when a person acknowledged it; null until then", null=True)]
+    contained_ms: Annotated[int, member("when a person contained it; null until then", null=True)]
+    closed_ms: Annotated[int, member("when a person closed it; null while it is open", null=True)]
+    held_until_ms: Annotated[int, member("until when the levels of its agents are pinned, if they are", null=True)]
+    owner: Annotated[str, member("person who works on the case, if any", "ann@example.com", null=True)]
+    snoozed_until_ms: Annotated[int, member("until when only a higher level alerts; null if not snoozed", null=True)]
+    merged_into: Annotated[str, member("case that it was merged into, if any", null=True)]
     agents: Annotated[int, member("number of agents", 3)]
     decisions: Annotated[int, member("number of decisions", 7)]
-    revision: Annotated[int, member("rises with every change")]
+    revision: Annotated[int, member("incremented with every change")]
 
 
 class CaseAgent(msgspec.Struct, frozen=True):
@@ -78,9 +78,9 @@ class CaseAgent(msgspec.Struct, frozen=True):
     peak: Annotated[Level, member("highest level since it joined", "critical")]
     joined_ms: Annotated[int, member("when it joined the case")]
     last_ms: Annotated[int, member("time of the last rise")]
-    decision_id: Annotated[DecisionId, member("the decision that brought it to its highest level")]
-    tie: Annotated[CaseTie, member("what put it into the case", "network")]
-    tied_by: Annotated[str, member("the value that it shares, the agent, or the person", "203.0.113.0/24")]
+    decision_id: Annotated[DecisionId, member("decision that raised it to its highest level")]
+    tie: Annotated[CaseTie, member("what added it to the case", "network")]
+    tied_by: Annotated[str, member("shared value, agent or person that connects it", "203.0.113.0/24")]
 
 
 class CaseEntry(msgspec.Struct, frozen=True):
@@ -89,9 +89,9 @@ class CaseEntry(msgspec.Struct, frozen=True):
     case_id: str
     sequence: int
     at_ms: Annotated[int, member("when it happened")]
-    by: Annotated[str, member("the person; `trustwatch` is the service itself", "analyst")]
+    by: Annotated[str, member("person; `trustwatch` is the service itself", "analyst")]
     action: Annotated[CaseAction, member("what was done", "acknowledged")]
-    note: Annotated[str, member("the person's words; null = none", "checked with the team", null=True)]
+    note: Annotated[str, member("note of the person, if any", "checked with the team", null=True)]
     detail: Annotated[bytes, member("what changed, by action")] = b"{}"
 
 
@@ -99,7 +99,7 @@ class SharedIndicator(msgspec.Struct, frozen=True):
     """A new target, key or network that agents of a case had, and how many of them."""
 
     kind: Annotated[CaseTie, member("target, key or network", "network")]
-    value: Annotated[str, member("the target, key or network itself", "203.0.113.0/24")]
+    value: Annotated[str, member("value of the target, key or network", "203.0.113.0/24")]
     agents: Annotated[int, member("number of agents", 3)]
     last_ms: Annotated[int, member("time of the last event with it")]
 
@@ -111,12 +111,12 @@ class CaseStatistics(msgspec.Struct, frozen=True):
         by_day: opened by day of UTC since 1970.
     """
 
-    opened: Annotated[int, member("cases that were opened; merged ones are not counted")]
-    closed: Annotated[dict[str, int], member("closed ones by what they turned out to be; merged ones are not counted")]
-    acknowledged: Annotated[int, member("cases that a person looked at")]
+    opened: Annotated[int, member("cases that were opened; merged cases are not counted")]
+    closed: Annotated[dict[str, int], member("closed cases by verdict; merged cases are not counted")]
+    acknowledged: Annotated[int, member("cases that a person acknowledged")]
     contained: Annotated[int, member("cases that a person contained")]
-    acknowledge_p50_s: Annotated[float | None, member("half were looked at within this time, s; null = none was")]
-    contain_p50_s: Annotated[float | None, member("half were contained within this time, s; null = none was")]
+    acknowledge_p50_s: Annotated[float | None, member("median time until a case was acknowledged, s; null if none was")]
+    contain_p50_s: Annotated[float | None, member("median time until a case was contained, s; null if none was")]
     by_day: dict[int, int]
 
 

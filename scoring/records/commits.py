@@ -48,14 +48,14 @@ class Delivery(msgspec.Struct, frozen=True):
     tenant: TenantName
     agent_key: int
     level: Annotated[Level, member("level that it announces", "high")]
-    group: Annotated[str, member("what cool-down counts per agent", "first_seen_resource")]
+    group: Annotated[str, member("reason by which the cool-down counts alerts of an agent", "first_seen_resource")]
     created_ms: Annotated[int, member("when it was decided")]
     status: Annotated[str, member("status of the delivery")]
     attempts: Annotated[int, member("attempts so far", 1)]
     next_attempt_ms: int  # earliest time of the next attempt; only while pending
     last_error: str  # why it is not delivered, suppressed ones included; "" = no reason is known
-    delivered_ms: Annotated[int, member("when the receiver took it; null = not yet", null=True)]
-    suppressed_before: Annotated[int, member("alerts that cool-down held back before this one", 0)]
+    delivered_ms: Annotated[int, member("when the receiver accepted it; null until then", null=True)]
+    suppressed_before: Annotated[int, member("alerts that the cool-down suppressed before this one", 0)]
     payload: bytes = b""  # of the outbox row
 
 

@@ -29,14 +29,14 @@ class Intervention(msgspec.Struct, frozen=True):
     status: Annotated[InterventionStatus, member("status of the pin or approval")]
     agent: AgentName
     level: Annotated[Level, member("level that policy acts on; of an approval: when it was requested", "high")]
-    scopes: Annotated[tuple[str, ...], member("of an approval: scope patterns; `*` is all")]
-    asked_why: Annotated[str, member("reason code of the verdict, or a person's words", "unusual_call")]
+    scopes: Annotated[tuple[str, ...], member("for an approval: patterns of scopes; `*` for all")]
+    asked_why: Annotated[str, member("code of the verdict's reason, or the person's words", "unusual_call")]
     asked_by: Annotated[str, member("caller; of an approval `hydra`, `ext_authz`, …", "ext_authz")]
     asked_ms: Annotated[int, member("when it was requested")]
-    decided_by: Annotated[str, member("who approved, rejected or ended it; null = not yet", "analyst", null=True)]
-    decided_ms: Annotated[int, member("when it was decided; null = not yet", null=True)]
-    why: Annotated[str, member("the reason given; null = not decided yet", "planned migration, CHG-1234", null=True)]
-    expires_ms: Annotated[int, member("when it ends automatically")]
+    decided_by: Annotated[str, member("who approved, rejected or ended it; null until then", "analyst", null=True)]
+    decided_ms: Annotated[int, member("when it was decided; null until then", null=True)]
+    why: Annotated[str, member("reason for the decision; null until then", "planned migration, CHG-1234", null=True)]
+    expires_ms: Annotated[int, member("when it expires")]
     updated_ms: int
 
 
@@ -52,12 +52,12 @@ class Actuation(msgspec.Struct, frozen=True):
 
     target: Annotated[str, member("name of the authorization server in the settings", "hydra-eu")]
     agent: AgentName
-    version: Annotated[int, member("version of what is wanted; higher ones replace lower ones", 3)]
+    version: Annotated[int, member("version of the desired state; higher versions replace lower ones", 3)]
     desired: bytes
-    original: Annotated[bytes, member("what the server had before; null = nothing is lowered", null=True)]
-    status: Annotated[ActuationStatus, member("status; `applied`: accepted by a receiver that cannot be queried")]
-    caused_ms: Annotated[int, member("time of the event that led to it; null = time or a person did", null=True)]
+    original: Annotated[bytes, member("what the server had before; null if nothing is restricted", null=True)]
+    status: Annotated[ActuationStatus, member("status; `applied` means accepted by a receiver that cannot be queried")]
+    caused_ms: Annotated[int, member("time of the event that led to it; null if time or a person did", null=True)]
     wanted_ms: Annotated[int, member("when it was decided")]
-    confirmed_ms: Annotated[int, member("when the server confirmed it; null = not yet", null=True)]
+    confirmed_ms: Annotated[int, member("when the server confirmed it; null until then", null=True)]
     updated_ms: Annotated[int, member("time of the last change")]
-    error: Annotated[str, member("error of the last attempt; null = none", "the server answered 503", null=True)]
+    error: Annotated[str, member("error of the last attempt, if any", "the server answered 503", null=True)]

@@ -65,9 +65,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     letter_id: Annotated[str, member("id of the dead letter", "01KAW4ED1JQ4V1S0Z3Y8M4C2QK")]
     received_ms: Annotated[int, member("when the record arrived")]
     source: Annotated[str, member("caller or topic that sent it", "caller:gateway")]
-    reason: Annotated[str, member("what was wrong there", "Object missing required field `time`")]
+    reason: Annotated[str, member("what is wrong there", "Object missing required field `time`")]
     path: Annotated[str, member("JSON path of what was wrong", "$.time")]
     raw: bytes
     partition: int
     offset: int
-    replayed_ms: Annotated[int, member("when it was accepted after all; null = it waits", null=True)] = 0
+    replayed_ms: Annotated[int, member("when it was accepted after a replay; null until then", null=True)] = 0

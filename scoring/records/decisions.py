@@ -37,7 +37,7 @@ class Decision(msgspec.Struct, frozen=True):
     agent_type: described.AgentType
     decided_ms: Annotated[int, member("when it was decided")]
     event_id: Annotated[described.EventId, described.NULL]
-    event_time_ms: Annotated[int, member("time of the event, or of the change of level without one")]
+    event_time_ms: Annotated[int, member("time of the event, or of the change of level if there was no event")]
     previous_level: Annotated[described.Level, member("level before the decision", "medium")]
     level: described.Level
     risk_score: described.RiskScore
@@ -52,7 +52,7 @@ class Decision(msgspec.Struct, frozen=True):
     baseline_version: Annotated[str, member("version of the layout of baselines", "7")]
     policy_version: described.PolicyVersion
     mode: Annotated[str, described.MODE]
-    cause: Annotated[str, member("what moved the level: an event, time, or a person", "event")]
+    cause: Annotated[str, member("what changed the level: an event, time, or a person", "event")]
     partition: Annotated[int, member("partition of the event log", 0)]
     offset: Annotated[int, member("offset in the partition", 154000)]
 

@@ -31,7 +31,7 @@ class Erasure(msgspec.Struct, frozen=True):
     status: Annotated[str, member("queued, waiting, erasing, checking, compacting, done, failed", "done")]
     tenant: TenantName
     issuer: Annotated[IssuerName, NULL]
-    subject: Annotated[str, member("who is erased; null once it is done", "john.doe@company.com", null=True)]
+    subject: Annotated[str, member("who is erased; null when the erasure is done", "john.doe@company.com", null=True)]
     subject_salt: str
     subject_digest: str
     reason: Annotated[str, member("why", "a request of the person")]
@@ -40,9 +40,9 @@ class Erasure(msgspec.Struct, frozen=True):
     at_offset: int = -1
     at_ms: int = 0
     rounds: int = 0
-    error: Annotated[str, member("what it waits for, or why it failed; null = nothing", null=True)] = ""
+    error: Annotated[str, member("what it waits for, or why it failed, if anything", null=True)] = ""
     updated_ms: int = 0
-    done_ms: Annotated[int, member("when it was finished; null = not yet", null=True)] = 0
+    done_ms: Annotated[int, member("when it was finished; null until then", null=True)] = 0
     counts: dict[str, Any] = {}
     proof: bytes = b""
 

@@ -112,22 +112,22 @@ class Feedback(msgspec.Struct, frozen=True):
     agent_type: AgentType
     kind: Annotated[RuleScopeKind, member("scope of the rule: the decision's agent, or all of its type", "agent")]
     features: Annotated[tuple[str, ...] | None, member("features; null = all but hard signals", ["resource_surprise"])]
-    resource: Annotated[str | None, member("target or resource id of events; null = any", "acct-9001")]
-    reason: Annotated[str, member("why, as its author said", "a new supplier")]
+    resource: Annotated[str | None, member("target or resource id of events; null for any", "acct-9001")]
+    reason: Annotated[str, member("reason that its author gave", "a new supplier")]
     author: Annotated[str, member("who gave it", "analyst")]
     created_ms: Annotated[int, member("when it was given")]
     expires_ms: Annotated[int, member("end of the rule; null = a label, which holds until it is revoked", null=True)]
-    preview_id: Annotated[str, member("preview that was seen; null = none", "01KAW4BD1JQ4V1S0Z3Y8M4C2QK", null=True)]
-    unseen: Annotated[bool, member("adopted although there was no history to preview it on")]
+    preview_id: Annotated[str, member("preview that was shown, if any", "01KAW4BD1JQ4V1S0Z3Y8M4C2QK", null=True)]
+    unseen: Annotated[bool, member("whether it was adopted without history for a preview")]
     event_id: str
     event_time_ms: int
     level: Annotated[Level, member("level of the decision", "high")]
-    from_ms: Annotated[int, member("the label is about events of the agent from then")]
-    until_ms: Annotated[int, member("the label is about events of the agent until then")]
+    from_ms: Annotated[int, member("start of the events that the label is about")]
+    until_ms: Annotated[int, member("end of the events that the label is about")]
     withdraw: float
-    revoked_by: Annotated[str, member("who revoked it; null = it was not", "analyst", null=True)]
-    revoked_ms: Annotated[int, member("when it was revoked; null = it was not", null=True)]
-    revoked_why: Annotated[str, member("why it was revoked; null = it was not", "the supplier was a fraud", null=True)]
+    revoked_by: Annotated[str, member("who revoked it, if it was revoked", "analyst", null=True)]
+    revoked_ms: Annotated[int, member("when it was revoked, if it was", null=True)]
+    revoked_why: Annotated[str, member("why it was revoked, if it was", "the supplier was a fraud", null=True)]
     updated_ms: int
 
     @property
@@ -149,7 +149,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
 
 class FeedbackStep(msgspec.Struct, frozen=True):
-    """One step in the life of feedback; written once, never changed."""
+    """A step in the history of feedback. It never changes."""
 
     feedback_id: str
     action: Annotated[FeedbackAction, member("what happened", "adopted")]
@@ -175,9 +175,9 @@ class FeedbackPreview(msgspec.Struct, frozen=True):
     tenant: str
     author: str
     draft: str
-    status: Annotated[PreviewStatus, member("whether it waits, runs, or how it ended")]
+    status: Annotated[PreviewStatus, member("status of the preview")]
     progress: Annotated[float, member("share that is done, 0 to 1", 1.0)]
     created_ms: int
     updated_ms: int
-    error: Annotated[str, member("why the preview failed; null = it did not", "the log begins later", null=True)]
+    error: Annotated[str, member("why the preview failed, if it did", "the log begins later", null=True)]
     result: bytes

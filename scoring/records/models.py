@@ -25,12 +25,12 @@ class ModelVersion(msgspec.Struct, frozen=True):
 
     version: ModelVersionName
     status: Annotated[ModelStatus, member("status of the version")]
-    digest: Annotated[str, member("SHA-256 of its manifest, which holds that of every file")]
+    digest: Annotated[str, member("SHA-256 of its manifest, which contains the digest of every file")]
     from_ms: int
     to_ms: int
     created_ms: Annotated[int, member("when it was trained")]
-    promoted_ms: Annotated[int, member("when it last became active; null = never", null=True)] = 0
-    changed_ms: Annotated[int, member("when its status last changed; null = never", null=True)] = 0
+    promoted_ms: Annotated[int, member("when it last became active, if ever", null=True)] = 0
+    changed_ms: Annotated[int, member("when its status last changed, if ever", null=True)] = 0
     counted_from: int = 0  # offset of the log from which shadow counts
     trained: Annotated[dict[str, Any], member("what it learned from, and what was left out; of all tenants")] = {}
     figures: Annotated[dict[str, Any], member("how it performs in shadow against the champion; of all tenants")] = {}
@@ -49,7 +49,7 @@ class ModelHistoryEntry(msgspec.Struct, frozen=True):
 
 
 class ModelSwitch(msgspec.Struct, frozen=True):
-    """Switch of a partition to a model: from *offset* of *partition* on, *version* is in force.
+    """The switch of a partition to a model. From `offset` on, `version` is active.
 
     `installed` is the digest of the model in `model_dir` at that time: a later change of it outweighs the switch.
     """

@@ -25,13 +25,13 @@ class ReachedAgent(NamedTuple):
     """One agent in the blast radius."""
 
     name: AgentName
-    depth: Annotated[int, member("steps from the agent that was asked about", 1)]
+    depth: Annotated[int, member("steps from the agent in the request", 1)]
     kind: Annotated[str, member("`delegated` if every step to it was a delegation, else `called`", "delegated")]
-    via: Annotated[str, member("the agent before it on the shortest way", "agent-orchestrator")]
+    via: Annotated[str, member("previous agent on the shortest path", "agent-orchestrator")]
     first_ms: Annotated[int, member("when it was first reached")]
-    last_ms: Annotated[int, member("when it was last reached; at most an hour old while it continues")]
+    last_ms: Annotated[int, member("when it was last reached, accurate to an hour")]
     level: Annotated[RiskLevel | None, member("its own level; null = never seen", "high", level=True)]
-    risk: Annotated[RiskScore, member("risk of who acted over the last step to it, decayed until now")]
+    risk: Annotated[RiskScore, member("risk of the agents that made the last step to it, decayed until now")]
     risk_ms: int
 
 

@@ -155,7 +155,7 @@ class ChainBreak(NamedTuple):
 
     partition: Annotated[int, member("partition of the event log", 0)]
     sequence: Annotated[int, member("place in the chain", 1204)]
-    problem: Annotated[str, member("how it is broken", "digest differs")]
+    problem: Annotated[str, member("how the chain is broken", "digest differs")]
 
 
 class ChainVerification(NamedTuple):
@@ -163,14 +163,14 @@ class ChainVerification(NamedTuple):
 
     heads: Annotated[tuple[ChainHead, ...], member("end of the chain of each partition")]
     checked: Annotated[int, member("decisions whose content fits their digest")]
-    erased: Annotated[int, member("tombstones")]
+    erased: Annotated[int, member("erased decisions (tombstones)")]
     redacted: Annotated[int, member("decisions that an erasure took a name out of, and that are as it left them")]
-    before: Annotated[int, member("decisions older than the chain; nothing is known of them")]
+    before: Annotated[int, member("decisions older than the chain, which cannot be checked")]
     breaks: Annotated[tuple[ChainBreak, ...], member("breaks of the chains, at most 20")]
     broken: Annotated[int, member("number of breaks", 0)]
 
     @property
-    def intact(self) -> Annotated[bool, member("whether every chain holds", True)]:
+    def intact(self) -> Annotated[bool, member("whether every chain is intact", True)]:
         """True if every chain holds."""
         return self.broken == 0
 

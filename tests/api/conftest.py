@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from trustwatch.api.access.live_call_scorer import LiveCallScorer
+from trustwatch.api.access.call_evaluation import LiveCallScorer
 from trustwatch.api.composition import new_id as services_id
 from trustwatch.api.composition import principal_alias
 from trustwatch.api.events.ingest_status import IngestStatus

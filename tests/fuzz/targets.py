@@ -37,18 +37,13 @@ from trustwatch.api.events.service import (
 )
 from trustwatch.api.http.auth.bearer_tokens import presented_token
 from trustwatch.api.http.auth.client_certificates import certificate_names, read_certificate
-from trustwatch.api.http.auth.proof_of_possession import (
-    ProofRefused,
-    ProofVerifier,
-    Report,
-    ShownProof,
-    TokenBinding,
-)
+from trustwatch.api.http.auth.proof_of_possession import ProofRefused, ProofVerifier, Report, ShownProof
 from trustwatch.api.http.auth.set_encryption import CONTENT_ALGORITHM, parse_encryption_keys
 from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused, verify_security_event
 from trustwatch.api.http.auth.token_verification import (
     AuthenticationFailed,
     InvalidToken,
+    TokenBinding,
     parse_keys,
     unverified_issuer,
     verify_token,

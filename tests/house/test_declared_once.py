@@ -25,7 +25,6 @@ REASONS = {
     ("ErasureSubject", "EraseCommand"): "the second is a format of the log",
     ("EventLabel", "SimulatedLabel"): "the simulator writes what backtests read, by its own name",
     ("FeedbackDraft", "FeedbackIn"): "a body of the API, and what is left when it was checked",
-    ("GatewayServerDependencies", "HookServerDependencies"): "two servers, each with what it needs",
     ("LevelChange", "_DecisionRecordData"): "the second is a format of topics",
     ("OutboxRow", "Delivery"): "what is to be sent, and what became of it",
     ("RefusedInput", "DeadLetter"): "a draft, and the row that it becomes",

@@ -1,8 +1,7 @@
-"""Decisions on calls: what a gateway can not do is denied, and what fails is answered as the settings say."""
+"""Decisions on calls: what a gateway cannot enforce is denied, and failures are answered as the settings specify."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,23 +15,18 @@ from trustwatch.scoring.policy.access_evaluation import (
     OUTSIDE_BOUNDARY,
     STALE,
     STEP_UP,
-    UNDECIDED,
     AccessRequest,
-    DecisionContext,
     Verdict,
 )
-from trustwatch.scoring.policy.book import LivePolicy
-from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 
 from ... import clock
-from ...http.line_limit import LineLimit
+from ...http.problems import error_members
+from ...http.refused_callers import LineLimit
 from ...settings.enforcement_settings import GatewaySettings
+from ..approval_workflow import Outcome, spend_needed
 from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint, refusal_members
-from ..one_use import Outcome, spend_needed
 from .gateway_issuers import TokenHolder
-
-_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")
 
 _log = structlog.get_logger(__name__)
 
@@ -46,12 +40,10 @@ class GatewayDecider:
         self,
         settings: GatewaySettings,
         decision_point: PolicyDecisionPoint,
-        policy: LivePolicy,
         revoker: TokenRevoker,
         now_ms: Callable[[], int],
     ) -> None:
         self._decision_point = decision_point
-        self._live_policy = policy
         self._revoker = revoker
         self._now_ms = now_ms
         self._fails_open = settings.on_failure == "open"
@@ -65,7 +57,7 @@ class GatewayDecider:
     ) -> AccessDecision:
         """The verdict on a call. Never raises.
 
-        Waits for the store only where the agent has an approval for one use that the call needs.
+        Waits for the store only if the call needs an approval for one use.
         """
         fit = self._constrain_safe if method in self._safe_methods else self._constrain_unsafe
         if action:
@@ -91,7 +83,7 @@ class GatewayDecider:
         return holder._replace(access_request=question._replace(spent=spent))
 
     def decide_introspection(self, holder: TokenHolder, token: bytes, via: str) -> AccessDecision:
-        """The verdict on a token that is asked about; its `scopes` are those that it is good for. Never raises."""
+        """The verdict on a token; its `scopes` are those that it may be used for. Never raises."""
         return self._decide(holder, token, via, self._constrain_stale)
 
     def _decide(self, holder: TokenHolder, token: bytes, via: str, fit: GatewayConstraint) -> AccessDecision:
@@ -104,24 +96,13 @@ class GatewayDecider:
         return decided
 
     def _undecided_decision(self, error: Exception, question: AccessRequest, via: str) -> AccessDecision:
-        enforced = self._may_enforce(question.tenant)
-        opened = self._fails_open or not enforced
+        opened = self._fails_open or not self._decision_point.may_enforce(question.tenant)
         self._decision_point.count_failure(via, fails_open=opened)
         self._log_failure("gateway_failed", via, error)
-        verdict = Verdict(
-            opened, opened, enforced, RiskLevel.UNKNOWN, UNDECIDED, None, None, False, (), (), opened, False, ""
-        )
-        return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
-
-    def _may_enforce(self, tenant: str) -> bool:
-        """True if the tenant's policy is enforced; where none is, no fault of the service may refuse a request."""
-        try:
-            return self._live_policy.book.may_enforce(tenant)
-        except Exception:
-            return True
+        return self._decision_point.undecided(question, allow=opened)
 
     def count_unverifiable(self, via: str, issuer: str) -> None:
-        """Count a token that can not be verified since the issuer's keys can not be had. It never passes:
+        """Count a token that cannot be verified since the issuer's keys cannot be had. It never passes:
         anybody can write a token that names that issuer."""
         self._decision_point.count_failure(via, fails_open=False)
         _log.warning("gateway_without_keys", via=via, issuer=issuer)
@@ -129,7 +110,7 @@ class GatewayDecider:
     def record(
         self, decided: AccessDecision, question: AccessRequest, via: str, kind: str, method: str, target: str
     ) -> None:
-        """Make an audit event of a denial, or of every call where the settings say so. Never raises."""
+        """Record a denial, or every call if the settings require it, as an audit event. Never raises."""
         if decided.verdict.allow and not self.records_all and not decided.verdict.outside:
             return
         if not decided.verdict.allow:
@@ -150,7 +131,7 @@ class GatewayDecider:
         return self._constrain_boundary(of_method(verdict))
 
     def _constrain_boundary(self, verdict: Verdict) -> Verdict:
-        """Refuse an action outside of the declared boundary, or let a person decide, as the settings say."""
+        """Refuse an action outside of the declared boundary, or let a person decide, as the settings specify."""
         on_outside = self._decision_point.policy_evaluator.boundary.outside
         if not verdict.outside or on_outside == "record":
             return verdict
@@ -165,7 +146,7 @@ class GatewayDecider:
         return _deny(verdict, STALE) if verdict.stale and self._denies_stale and verdict.would_allow else verdict
 
     def _constrain_unsafe(self, verdict: Verdict) -> Verdict:
-        """Refuse the call if any scope of its token is refused: a gateway does not say which of them a call uses."""
+        """Refuse the call if any scope of its token is refused: a gateway does not state which scopes a call uses."""
         verdict = self._constrain_stale(verdict)
         if not verdict.would_allow:
             return verdict
@@ -174,7 +155,7 @@ class GatewayDecider:
         return _deny(verdict, STEP_UP, step_up=True) if verdict.step_up else verdict
 
     def _constrain_safe(self, verdict: Verdict) -> Verdict:
-        """A safe method needs none of the scopes that wait for a person, as long as one is left: nobody is asked."""
+        """A safe method needs none of the scopes that wait for a person, if one remains, so no person is asked."""
         verdict = self._constrain_stale(verdict)
         if not verdict.would_allow:
             return verdict
@@ -183,12 +164,11 @@ class GatewayDecider:
         return msgspec.structs.replace(verdict, step_up=False) if verdict.step_up else verdict
 
     def _log_failure(self, what: str, via: str, error: Exception) -> None:
-        trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
-        _log.error(what, via=via, error=type(error).__name__, traceback=trace)
+        _log.error(what, via=via, **error_members(error))
 
 
 def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
-    """A denial in place of what a gateway can not do. In shadow mode it only stands in the audit event."""
+    """A denial in place of what a gateway cannot enforce. In shadow mode only the audit event shows it."""
     return msgspec.structs.replace(
         verdict, allow=not verdict.enforced, would_allow=False, reason=reason, scopes=None, step_up=step_up
     )

@@ -1,4 +1,4 @@
-"""Issuers behind gateways: whose token it is, from verified claims to an access request."""
+"""Issuers of tokens at gateways: from verified claims to an access request."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ import structlog
 
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
-from trustwatch.scoring.delivery.actuators.authenticators import (
-    ClientAuthenticator,
-    make_client_authenticator,
-)
+from trustwatch.scoring.delivery.actuators.authenticators import ClientAuthenticator, make_client_authenticator
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 
 from ...http.auth.bearer_tokens import TokenCache, TokenVerifier
 from ...http.auth.jwks import EpochClock, JwksCache
-from ...http.auth.proof_of_possession import TokenBinding, read_binding
 from ...http.auth.signing import assertion_signer
-from ...http.auth.token_verification import MAX_CLAIM_NAME_LENGTH, InvalidToken, TokenClaims, split_scopes
+from ...http.auth.token_verification import (
+    MAX_CLAIM_NAME_LENGTH,
+    InvalidToken,
+    TokenBinding,
+    TokenClaims,
+    read_binding,
+    split_scopes,
+)
 from ...settings.access_settings import VerificationSettings
 from ...settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings, IntrospectionServerSettings
 from ..decision_point import MAX_SCOPES, RequestLimitExceeded, earlier_actors
@@ -52,7 +55,7 @@ class TokenHolder(NamedTuple):
     encoded_claims: bytes
 
     def decode_claims(self) -> dict[str, Any]:
-        """All claims, decoded anew."""
+        """All claims."""
         claims: dict[str, Any] = msgspec.json.decode(self.encoded_claims)
         return claims
 
@@ -69,7 +72,7 @@ class TokenHolderFactory:
         return self._make(self._issuers[claims.issuer], client, claims.scopes, claims.members)
 
     def from_introspection(self, issuer: str, members: Mapping[str, Any]) -> TokenHolder:
-        """The holder of a token that its issuer says is active. Raises InvalidToken where no agent is named."""
+        """The holder of a token that its issuer reports as active. Raises InvalidToken if it names no agent."""
         named = next((members[name] for name in CLIENT_CLAIMS if members.get(name) is not None), members.get("sub"))
         settings, given = self._issuers[issuer], members.get("scope")
         scopes = frozenset(split_scopes(given, settings)) if isinstance(given, str) else frozenset()
@@ -129,7 +132,7 @@ def _check_name(value: Any) -> str:
 
 
 def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]) -> str:
-    """Tenant of a token: that of the claim, else the issuer's own, where that has one."""
+    """Tenant of a token: that of the claim, else the issuer's."""
     named = None if settings.tenant_claim is None else members.get(settings.tenant_claim)
     if named is None:
         named = settings.tenant
@@ -148,7 +151,7 @@ INTROSPECTION_TIMEOUT_S = 2.0
 """Time budget of one introspection: the agent's call waits for it."""
 
 HTTP_TIMEOUT_S = 30.0
-"""Time limit of any request; each use has a shorter one of its own."""
+"""Time limit of any request. Each use has a shorter one."""
 MAX_CACHED_INTROSPECTIONS = 4096
 """Answers of one authorization server that are kept, active and inactive each."""
 
@@ -158,7 +161,7 @@ _log = structlog.get_logger(__name__)
 
 
 class IntrospectionUnreachable(TrustwatchError):
-    """An authorization server did not say whether a token is active."""
+    """An authorization server did not report whether a token is active."""
 
     code = "unreachable"
 
@@ -218,7 +221,7 @@ class IntrospectionClient:
                     "introspection_unreachable", issuer=self.issuer, error=connection_error_text(error, with_text=True)
                 )
             self._failing = True
-            raise IntrospectionUnreachable(f"{self.issuer}: introspection can not be asked") from None
+            raise IntrospectionUnreachable(f"{self.issuer}: introspection cannot be asked") from None
         self._failing = False
         try:
             self._check_active(members, asked_at)
@@ -253,7 +256,7 @@ class IntrospectionClient:
             or members.get("iss", self.issuer) != self.issuer
             or (audience is not None and not self._audiences.intersection(map(str, audiences)))
             or (isinstance(exp, int | float) and exp <= now)
-            # Hydra and Keycloak say of refresh tokens too that they are active
+            # Hydra and Keycloak report refresh tokens as active, too
             or members.get("token_use", "access_token") != "access_token"
             or members.get("typ") in ("ID", "Refresh", "Offline", "Logout")
         )
@@ -267,7 +270,7 @@ class GatewayIssuers:
     Attributes:
         verifier: judges the tokens of agents.
         introspection_clients: introspection endpoints, in the order of the settings.
-        revoker: revokes tokens that are seen though policy says `revoke`.
+        revoker: revokes tokens that are used although the policy revokes them.
         revocation_counts: such tokens, by (issuer, outcome).
     """
 

@@ -13,12 +13,10 @@ from starlette.types import Scope
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch_client.events import MAX_ID_LENGTH
 
-from ...http.auth.bearer_tokens import PresentedToken
 from ...http.auth.proof_of_possession import ProofRefused, ShownProof
-from ...http.auth.token_verification import BadAuthorization, MissingToken
-from ...http.problems import proof_challenge
+from ...http.problems import bearer_challenge, proof_challenge
 from ...settings.enforcement_settings import GatewaySettings
-from ..judged_agents import TOOL_CALL
+from ..decision_point import TOOL_CALL
 
 AUTHORIZATION_NAME = b"authorization"
 METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")
@@ -38,7 +36,7 @@ _HOST_PATTERN = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
 
 
 def single_header(scope: Scope, *names: bytes) -> bytes | None:
-    """The first of the headers *names* that is there; None where it is there twice: one may be the agent's own."""
+    """The value of the first of the headers *names* that is present; None if it is repeated: one may be the agent's."""
     for name in names:
         values: list[bytes] = [value for key, value in scope["headers"] if key == name]
         if values:
@@ -47,9 +45,9 @@ def single_header(scope: Scope, *names: bytes) -> bytes | None:
 
 
 def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
-    """The one value of the headers *names* that are there; None where two differ, or one is there twice.
+    """The common value of the headers *names* that are present; None if two differ, or one is repeated.
 
-    A gateway sets the one of its product and hands on the agent's own of another: neither is known to be its word.
+    A gateway sets its product's header and forwards the agent's others, so neither can be trusted.
     """
     value_by_name: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
@@ -61,36 +59,17 @@ def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
     return values.pop() if len(values) == 1 else None
 
 
-def presented_token(scope: Scope) -> PresentedToken:
-    """The token of a request. Raises MissingToken, BadAuthorization."""
-    given = None
-    for name, value in scope["headers"]:
-        if name == AUTHORIZATION_NAME:
-            if given is not None:
-                raise BadAuthorization("the request has several Authorization headers")
-            given = value
-    if not given:
-        raise MissingToken("the request has no access token")
-    scheme, _, token = given.partition(b" ")
-    scheme, token = scheme.lower(), token.strip(b" ")
-    if scheme not in (b"bearer", b"dpop"):
-        raise MissingToken("the request has no access token")
-    if not token or b" " in token:
-        raise BadAuthorization("the Authorization header holds no access token")
-    return PresentedToken(token, scheme == b"dpop")
-
-
 def forwarded_method(scope: Scope) -> str:
-    """The method of the call that a sub-request is about; "" = not known, which no list of safe methods holds."""
+    """The method of the call of a subrequest; "" if unknown, which is never a safe method."""
     given = agreed_header(scope, *METHOD_HEADERS) or b""
     return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
 
 
 def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
-    """Read what a call shows beside its token; the certificate is yet to be looked for.
+    """Read the proof that a call presents with its token, without the certificate.
 
-    Where two headers of gateways differ the URL is not known, and no proof fits it. A gateway that does not say its
-    scheme is taken to be called by https.
+    If two headers of gateways differ, the URL is unknown and no proof fits it. A gateway that does not state the
+    scheme is assumed to be called by https.
     """
     scheme = agreed_header(scope, *SCHEME_HEADERS) or b"https"
     if way == "ext_authz":
@@ -106,9 +85,9 @@ def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
 
 
 def mcp_action(scope: Scope) -> str:
-    """The action of a call by MCP, as its headers name it: the tool, or the method; "" = it is no call by MCP.
+    """The action of a call by MCP, as its headers name it: the tool, or the method; "" if it is not a call by MCP.
 
-    Servers of MCP refuse a request whose headers say something else than its body.
+    Servers of MCP refuse a request whose headers differ from its body.
     """
     methods = [value for name, value in scope["headers"] if name == MCP_METHOD_NAME]
     if not methods:
@@ -120,7 +99,7 @@ def mcp_action(scope: Scope) -> str:
 
 
 def _decode_mcp_name(value: bytes) -> str:
-    """A name that is not plain ASCII comes as base64 between `=?base64?` and `?=`; "" = it can not be read."""
+    """A name that is not plain ASCII comes as base64 between `=?base64?` and `?=`; "" if it cannot be read."""
     try:
         if value.startswith(b"=?base64?") and value.endswith(b"?="):
             value = base64.b64decode(value[len(b"=?base64?") : -len(b"?=")], validate=True)
@@ -144,7 +123,7 @@ def call_target(host: bytes | None, uri: bytes) -> str:
 
 # Answers to gateways, made once and sent as they are. Allowed is exactly 200 with an empty body: Envoy takes any other
 # status for a denial. Denied is 401 or 403 and nothing else: NGINX turns any other status into 500. Envoy, Caddy and
-# Traefik hand all headers of a denial to the client, so there is none that tells why, how risky, or by whose rules.
+# Traefik hand all headers of a denial to the client, so no header states the reason, the risk or the policy.
 
 RawHeader = tuple[bytes, bytes]
 
@@ -184,11 +163,11 @@ class GatewayResponses:
         """Allowed since we could not decide, and are set to fail open: without the level."""
 
     def allowed(self, level: RiskLevel) -> GatewayResponse:
-        """The call may go on."""
+        """The call may continue."""
         return self._allowed[level]
 
     def denied(self, request_id: str, kind: str = "denied") -> GatewayResponse:
-        """The call may not go on, whoever asks again; also where we can not decide and fail closed."""
+        """The call may not continue. Also used if the service cannot decide and fails closed."""
         return _refusal_response(403, "access_denied", request_id, kind)
 
     def step_up(self, request_id: str, approval_id: str) -> GatewayResponse:
@@ -212,15 +191,8 @@ class GatewayResponses:
 
     def challenge(self, error: str = "", sentence: str = "") -> bytes:
         """`WWW-Authenticate` (RFC 6750, RFC 9728)."""
-        given = {
-            "realm": REALM,
-            "error": error,
-            "error_description": sentence,
-            "resource_metadata": self._settings.resource_metadata,
-        }
-        return (
-            "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
-        ).encode()
+        metadata = self._settings.resource_metadata or ""
+        return bearer_challenge(error, sentence, REALM, resource_metadata=metadata).encode()
 
 
 def _refusal_response(status: int, error: str, request_id: str, kind: str, *more: RawHeader) -> GatewayResponse:
@@ -228,8 +200,3 @@ def _refusal_response(status: int, error: str, request_id: str, kind: str, *more
     return GatewayResponse(
         status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
     )
-
-
-def _quotable(value: str) -> str:
-    """Only the characters that RFC 6750 allows."""
-    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)

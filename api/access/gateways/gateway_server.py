@@ -1,108 +1,328 @@
 """Checks for gateways on bare ASGI: `/ext-authz…` (Envoy), `/forward-auth` (all others), `/introspect`.
 
 Every call of an agent waits for the answer, so it takes the short way that the risk answer takes
-(`api/http/fast_path.py`). The token is verified once and remembered; the verdict is asked for at every call, so that a
-token of an agent that has just turned critical is refused at the very next one.
+(`api/http/fast_path.py`). The token is verified once and remembered; the verdict is evaluated for every call, so that
+the next call of an agent that has just become critical is refused.
 """
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable
+import base64
+import binascii
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any
+from urllib.parse import parse_qs, unquote_plus
 
+import msgspec
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from trustwatch.api import clock
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, STEP_UP, UNDECIDED
-from trustwatch.scoring.policy.book import LivePolicy
 
 from ...events.audit_sink import ProofReports
-from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier
-from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
-from ...http.refused_callers import RefusedCallers
-from ...http.request_ids import request_id_of
-from ...settings.enforcement_settings import GatewaySettings
+from ...http.auth.bearer_tokens import authorization_header, presented_token
+from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
+from ...http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof
+from ...http.auth.token_verification import (
+    MAX_TOKEN_BYTES,
+    UNBOUND,
+    AuthenticationFailed,
+    InvalidToken,
+    MissingToken,
+    TokenBinding,
+    UnknownKey,
+    unverified_issuer,
+)
+from ...http.dependencies import authenticate_request
+from ...http.fast_path import RequestBodyTooLong, read_request_body, request_id_of
+from ...http.problems import ProblemDetails, error_members, problem_of
+from ...http.prometheus_metrics import ServiceMetrics
+from ...http.refused_callers import LineLimit, RefusedCallers
+from ...http.runtime import Runtime
+from ...http.slice import ServiceRegistry
+from ...settings.access_settings import ANY_NAME
+from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
 from ..decision_point import AccessDecision, PolicyDecisionPoint
-from .gateway_decider import GatewayDecider
-from .gateway_issuers import GatewayIssuers, TokenHolder
+from .gateway_decider import GatewayDecider, narrow_scope_claims
+from .gateway_issuers import GatewayIssuers, IntrospectionUnreachable, TokenHolder
 from .gateway_protocol import (
+    AUTHORIZATION_NAME,
     EXT_AUTHZ_PREFIX,
+    JSON_HEADER,
+    NO_STORE_HEADER,
     GatewayResponse,
     GatewayResponses,
+    RawHeader,
     call_target,
     forwarded_method,
     forwarded_target,
     mcp_action,
-    presented_token,
     shown_proof,
     single_header,
 )
-from .introspection import INTROSPECTION_ROUTE, IdentifyIntrospectionCaller, IntrospectionEndpoint
+
+_log = structlog.get_logger(__name__)
+
+INTROSPECTION_ROUTE = "introspection"
+MAX_FORM_BYTES = 64 * 1024
+PROOF_FIELDS = ("dpop", "htm", "htu")
+"""Fields of a form that holds a DPoP proof: the proof, and method and URL of the call that it came with."""
+FORM_MEDIA_TYPE = b"application/x-www-form-urlencoded"
+BASIC_CHALLENGE: RawHeader = (b"www-authenticate", b'Basic realm="introspection"')
+
+IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
+
+
+_NOBODYS_SECRET = Secret(secrets.token_hex(32))
+"""Compared with if no client has the given name."""
+
+
+class IntrospectionClientRefused(TrustwatchError):
+    """Raised if the client that asks for introspection is none of the configured gateways."""
+
+    code = "invalid_client"
+
+
+class UnreadableIntrospectionRequest(TrustwatchError):
+    """The request is none of RFC 7662."""
+
+    code = "invalid_request"
+
+
+@dataclass(eq=False, repr=False)
+class IntrospectionEndpoint:
+    """Answers introspection requests."""
+
+    _settings: GatewaySettings
+    _issuers: GatewayIssuers
+    _decider: GatewayDecider
+    _identify: IdentifyIntrospectionCaller
+    _proofs: ProofVerifier
+    _proof_reports: ProofReports
+    _refused_callers: RefusedCallers
+
+    def __post_init__(self) -> None:
+        self._tenant_of = {
+            issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in self._settings.issuers
+        }
+        """Tenant by issuer; None if its tokens name it."""
+        self._refusals = LineLimit(clock.monotonic)
+        self._clients = {client.client_id: client for client in self._settings.clients}
+
+    async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
+        """The answer to one request; None if the client disconnected early."""
+        if scope["method"] != "POST":
+            return _json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
+        try:
+            tenants = await self._client_tenants(scope)
+            form = await _read_form(scope, receive)
+            if form is None:
+                return None
+            fields = _read_fields(form)
+            return await self._answer(_token_of_form(fields), tenants, _proof_of_form(fields))
+        except IntrospectionClientRefused as error:
+            self._refusals.write(
+                _log.warning, "a client may not introspect", code="introspection_client", why=str(error)
+            )
+            return _json_gateway_response(401, {"error": "invalid_client"}, "unauthorized", BASIC_CHALLENGE)
+        except UnreadableIntrospectionRequest as error:
+            return _json_gateway_response(400, {"error": error.code, "error_description": str(error)}, "unreadable")
+        except IntrospectionUnreachable:
+            return self._unreachable_response()
+        except TrustwatchError as error:
+            problem = problem_of(error)
+            self._refused_callers.tell_of(scope, problem.code, problem.detail)
+            return _problem_gateway_response(problem)
+
+    async def _client_tenants(self, scope: Scope) -> Collection[str]:
+        """Tenants whose tokens the client may ask about. Raises IntrospectionClientRefused."""
+        given = single_header(scope, AUTHORIZATION_NAME) or b""
+        scheme, _, credentials = given.partition(b" ")
+        if scheme.lower() == b"basic":
+            tenants = self._authenticate_client(credentials.strip(b" ")).tenants
+            return (ANY_NAME,) if tenants is None else tenants
+        caller = await self._identify(scope)
+        caller.require(SCOPE_DECIDE)
+        return caller.tenants
+
+    def _authenticate_client(self, credentials: bytes) -> GatewayClientSettings:
+        """The client of `client_secret_basic`; both halves are form-encoded (RFC 6749, 2.3.1)."""
+        try:
+            user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise IntrospectionClientRefused("the credentials are malformed") from None
+        client = self._clients.get(unquote_plus(user))
+        # Always compared, so that the time reveals no names of clients.
+        right = (_NOBODYS_SECRET if client is None else client.secret).matches(unquote_plus(password).encode())
+        if client is None or not right:
+            raise IntrospectionClientRefused("no such client, or another secret")
+        return client
+
+    async def _answer(self, token: bytes, tenants: Collection[str], shown: ShownProof | None) -> GatewayResponse:
+        try:
+            holder = await self._token_holder(token, tenants)
+        except InvalidToken:
+            return INACTIVE_RESPONSE
+        question = holder.access_request
+        if question.tenant not in tenants and ANY_NAME not in tenants:
+            return INACTIVE_RESPONSE
+        if shown is not None and not self._is_proven(holder, token, shown):
+            return INACTIVE_RESPONSE
+        decided = self._decider.decide_introspection(holder, token, INTROSPECTION_ROUTE)
+        self._decider.record(decided, question, INTROSPECTION_ROUTE, "token.introspect", "introspect", "")
+        if not decided.verdict.allow:
+            return INACTIVE_RESPONSE._replace(kind="denied")
+        members: dict[str, Any] = {**narrow_scope_claims(holder.decode_claims(), decided.verdict), "active": True}
+        if holder.bound_to.jkt:
+            members["token_type"] = "DPoP"  # noqa: S105 - a word of RFC 9449
+        if self._settings.risk_claims and decided.verdict.policy_version:
+            members |= decided.risk_claims()
+        return _json_gateway_response(200, members, "active")
+
+    def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
+        """True if the proof that a gateway hands on is the one that the token is bound to."""
+        agent = holder.access_request
+        try:
+            self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown, (agent.issuer, agent.agent_id))
+        except ProofRefused as refused:
+            self._proof_reports.report(INTROSPECTION_ROUTE, agent.tenant, agent.issuer, agent.agent_id, refused)
+            return False
+        return True
+
+    async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
+        """Return the holder of a token. Raises InvalidToken, IntrospectionUnreachable."""
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise InvalidToken("the token is too long")
+        try:
+            issuer = unverified_issuer(token.decode())
+        except InvalidToken:
+            return await self._introspect_opaque(token, tenants)
+        holder = await self._verify(token, issuer)
+        client = self._issuers.introspection_clients.get(issuer)
+        if client is None or client.settings.tokens != "all":
+            return holder
+        return self._issuers.holder_factory.from_introspection(
+            issuer, {**holder.decode_claims(), **await client.introspect(token)}
+        )
+
+    async def _verify(self, token: bytes, issuer: str) -> TokenHolder:
+        try:
+            return await self._issuers.verifier.verify(token)
+        except UnknownKey:
+            if issuer in self._issuers.issuer_names and self._issuers.jwks.keys(issuer) is None:
+                self._decider.count_unverifiable(INTROSPECTION_ROUTE, issuer)
+                raise IntrospectionUnreachable("the issuer's keys cannot be had") from None
+            raise
+
+    async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
+        """Ask the issuers about an opaque token until one reports it as active.
+
+        Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
+        """
+        unreachable: IntrospectionUnreachable | None = None
+        for issuer, server in self._issuers.introspection_clients.items():
+            tenant = self._tenant_of[issuer]
+            if tenant is not None and tenant not in tenants and ANY_NAME not in tenants:
+                continue
+            try:
+                return self._issuers.holder_factory.from_introspection(issuer, await server.introspect(token))
+            except InvalidToken:
+                continue
+            except IntrospectionUnreachable as error:
+                unreachable = error
+        raise unreachable or InvalidToken("the token is not active")
+
+    def _unreachable_response(self) -> GatewayResponse:
+        if self._settings.on_unreachable == "inactive":
+            return INACTIVE_RESPONSE._replace(kind="unreachable")
+        return _json_gateway_response(503, {"error": "temporarily_unavailable"}, "unreachable", (b"retry-after", b"1"))
+
+
+async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
+    kind = (single_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind != FORM_MEDIA_TYPE:
+        raise UnreadableIntrospectionRequest("the body must be application/x-www-form-urlencoded")
+    try:
+        return await read_request_body(receive, MAX_FORM_BYTES)
+    except RequestBodyTooLong:
+        raise UnreadableIntrospectionRequest(f"the body may have {MAX_FORM_BYTES} bytes") from None
+
+
+def _read_fields(form: bytes) -> dict[str, list[str]]:
+    """Fields of a form. Raises UnreadableIntrospectionRequest."""
+    try:
+        return parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
+    except ValueError:
+        raise UnreadableIntrospectionRequest("the body is no form") from None
+
+
+def _token_of_form(fields: Mapping[str, list[str]]) -> bytes:
+    """The only `token` of a form. Raises UnreadableIntrospectionRequest."""
+    tokens = fields.get("token", ())
+    if len(tokens) != 1 or not tokens[0]:
+        raise UnreadableIntrospectionRequest("the form must have one `token`")
+    return tokens[0].encode()
+
+
+def _proof_of_form(fields: Mapping[str, list[str]]) -> ShownProof | None:
+    """The proof that a form has in addition to the token, with the call that it is for; None if it has none.
+
+    Not of RFC 7662: for gateways that verify no DPoP themselves. Raises UnreadableIntrospectionRequest.
+    """
+    given = [fields.get(name, []) for name in PROOF_FIELDS]
+    if not any(given):
+        return None
+    if any(len(values) != 1 for values in given):
+        raise UnreadableIntrospectionRequest(f"the form must have {', '.join(PROOF_FIELDS)} once each, or none of them")
+    proof, method, url = (values[0] for values in given)
+    return ShownProof(True, (proof.encode(),), method, url)
+
+
+def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:
+    body = msgspec.json.encode(content)
+    return GatewayResponse(
+        status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
+    )
+
+
+def _problem_gateway_response(problem: ProblemDetails) -> GatewayResponse:
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
+    return _json_gateway_response(problem.status, {"error": problem.code}, "unauthorized", *headers)
+
+
+INACTIVE_RESPONSE = _json_gateway_response(200, {"active": False}, "inactive")
+
 
 FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/forward-auth", b"/introspect"
 GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", INTROSPECTION_ROUTE: "/introspect"}
 
-GatewayMeter = Callable[[str, str, int, str, float], None]
-"""Counts an answer: way, route, status, kind of answer, seconds."""
-
-_log = structlog.get_logger(__name__)
-
-
-class GatewayServerDependencies(NamedTuple):
-    """Dependencies of the checks of gateways.
-
-    Attributes:
-        issuers: whose tokens agents present; started and closed by the application.
-        decision_point: decides and records.
-        live_policy: the book in force.
-        identify: the caller of a request, by its access token.
-        clock: seconds since 1970.
-        monotonic: seconds, for durations.
-        meter: counts every answer.
-        new_id: text that never repeats.
-        proofs: judges proofs of possession, where the settings want that here.
-        proof_reports: told of those that fail.
-        refused_callers: told of tokens that are not accepted, and of callers that reach beyond their entry.
-    """
-
-    issuers: GatewayIssuers
-    decision_point: PolicyDecisionPoint
-    live_policy: LivePolicy
-    identify: IdentifyIntrospectionCaller
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    meter: GatewayMeter
-    new_id: Callable[[], str]
-    proofs: ProofVerifier
-    proof_reports: ProofReports
-    refused_callers: RefusedCallers
-
 
 class GatewayServer:
-    """ASGI handler of the checks of gateways."""
+    """ASGI handler of the checks of gateways. The application starts and closes the issuers."""
 
-    def __init__(self, settings: GatewaySettings, dependencies: GatewayServerDependencies) -> None:
-        self._dependencies = dependencies
-        self._verifier = dependencies.issuers.verifier
+    def __init__(
+        self, services: ServiceRegistry, issuers: GatewayIssuers, proofs: ProofVerifier, proof_reports: ProofReports
+    ) -> None:
+        runtime = services.get(Runtime)
+        settings = runtime.settings.gateway
+        self._issuers, self._verifier = issuers, issuers.verifier
+        self._proofs, self._proof_reports = proofs, proof_reports
+        self._monotonic, self._new_id = runtime.monotonic, runtime.new_id
+        self._decision_point = services.get(PolicyDecisionPoint)
+        self._refused_callers = services.get(RefusedCallers)
+        self._count_answer = services.get(ServiceMetrics).count_gateway_answer
         self._dpop, self._verifies_certificates = settings.dpop, settings.mtls == "verify"
         self._responses = GatewayResponses(settings)
-        self._decider = GatewayDecider(
-            settings,
-            dependencies.decision_point,
-            dependencies.live_policy,
-            dependencies.issuers.revoker,
-            lambda: int(dependencies.clock() * 1000),
-        )
+        self._decider = GatewayDecider(settings, self._decision_point, issuers.revoker, runtime.now_ms)
+        identify = partial(authenticate_request, runtime.verifier)
         self._introspection = IntrospectionEndpoint(
-            settings,
-            dependencies.issuers,
-            self._decider,
-            dependencies.identify,
-            dependencies.proofs,
-            dependencies.proof_reports,
-            dependencies.refused_callers,
+            settings, issuers, self._decider, identify, proofs, proof_reports, self._refused_callers
         )
 
     def route_of(self, path: bytes) -> str:
@@ -118,7 +338,7 @@ class GatewayServer:
         return INTROSPECTION_ROUTE if path == INTROSPECT_PATH else ""
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This server by the way that *path* asks; None where it asks nothing of a gateway."""
+        """This server, for the protocol of *path*; None if the path is not a gateway's."""
         way = self.route_of(path)
         return partial(self, way) if way else None
 
@@ -128,7 +348,7 @@ class GatewayServer:
 
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that came by *way*."""
-        start = self._dependencies.monotonic()
+        start = self._monotonic()
         try:
             answer = await (
                 self._introspection.answer(scope, receive) if way == INTROSPECTION_ROUTE else self._check(way, scope)
@@ -139,13 +359,11 @@ class GatewayServer:
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
-        self._dependencies.meter(
-            way, GATEWAY_ROUTES[way], answer.status, answer.kind, self._dependencies.monotonic() - start
-        )
+        self._count_answer(way, GATEWAY_ROUTES[way], answer.status, answer.kind, self._monotonic() - start)
 
     async def _check(self, way: str, scope: Scope) -> GatewayResponse:
         try:
-            token, dpop = presented_token(scope)
+            token, dpop = presented_token(authorization_header(scope) or None)
             holder = await self._token_holder(token)
             self._check_binding(way, scope, holder, token, dpop=dpop)
         except ProofRefused as refused:
@@ -153,7 +371,7 @@ class GatewayServer:
         except MissingToken:
             return self._responses.unauthenticated(self._request_id(scope), "", "")
         except UnknownKey as unknown:
-            if self._dependencies.issuers.jwks.keys(unknown.issuer) is None:
+            if self._issuers.jwks.keys(unknown.issuer) is None:
                 self._decider.count_unverifiable(way, unknown.issuer)
                 return self._responses.denied(self._request_id(scope), "no_keys")
             return self._unauthenticated_response(way, scope, unknown)
@@ -186,13 +404,13 @@ class GatewayServer:
         shown = shown_proof(way, scope, dpop=dpop and verifies)
         if checked == UNBOUND and not shown.is_dpop:
             return
-        proofs = self._dependencies.proofs
+        proofs = self._proofs
         certificate = proofs.certificate_of(scope["headers"], (scope.get("client") or ("",))[0])
         agent = holder.access_request
         try:
             proofs.check(checked, token, shown._replace(certificate=certificate), (agent.issuer, agent.agent_id))
         except ProofRefused as refused:
-            self._dependencies.proof_reports.report(way, agent.tenant, agent.issuer, agent.agent_id, refused)
+            self._proof_reports.report(way, agent.tenant, agent.issuer, agent.agent_id, refused)
             raise
 
     def _allowed_response(self, decided: AccessDecision) -> GatewayResponse:
@@ -217,15 +435,14 @@ class GatewayServer:
         return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
 
     def _unauthenticated_response(self, way: str, scope: Scope, error: AuthenticationFailed) -> GatewayResponse:
-        self._dependencies.refused_callers.tell_of_token(way, str(error))
+        self._refused_callers.tell_of_token(way, str(error))
         return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
 
     def _request_id(self, scope: Scope) -> str:
-        return request_id_of(scope, self._dependencies.new_id)
+        return request_id_of(scope, self._new_id)
 
     def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
-        """Nothing before the decision may fail; where it does all the same, nobody passes: no token is verified yet."""
-        self._dependencies.decision_point.count_failure(way, fails_open=False)
-        trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
-        _log.error("gateway_failed", via=way, error=type(error).__name__, traceback=trace)
+        """Nothing before the decision may fail. If it does, the call is refused, because no token is verified yet."""
+        self._decision_point.count_failure(way, fails_open=False)
+        _log.error("gateway_failed", via=way, **error_members(error))
         return self._responses.denied(self._request_id(scope), "undecided")

@@ -1,6 +1,5 @@
-"""Hooks at issuance: authorization servers ask, in the formats of their product, what is to become of a token.
+"""Hooks at issuance: authorization servers ask, in the format of their product, for a decision about a token.
 
-`hook_adapter` is the interface to products, one module per product reads its requests and renders its answers,
-`hook_decider` asks the decision point for all of them, `hook_server` answers on bare ASGI. Nothing here waits for a
-store.
+`hook_adapter` is the interface to products and asks the decision point for them, `product_hooks` and `authzen_hook`
+read requests and render answers, `hook_server` answers on bare ASGI. Nothing here waits for a store.
 """

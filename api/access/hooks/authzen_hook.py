@@ -18,13 +18,19 @@ from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES
 from trustwatch.scoring.records.containment import Intervention
 
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
-from ...http.bulk_turns import BulkTurns, TooMuchBulkWork
 from ...http.problems import problem_of
 from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
+from ...http.store_executor import BulkTurns, TooMuchBulkWork
+from ..approval_workflow import Outcome
 from ..call_evaluation import CALL_DECISIONS, CallEvaluation, CallEvaluator, CallQuestion
-from ..decision_point import AccessDecision, ClientInducedFailure, refusal_members
-from ..judged_agents import NO_AGENT, JudgedAgent, strictest_decision
-from ..one_use import Outcome
+from ..decision_point import (
+    NO_AGENT,
+    AccessDecision,
+    ClientInducedFailure,
+    JudgedAgent,
+    refusal_members,
+    strictest_decision,
+)
 from .authzen_requests import (
     DENY_ON_FIRST_DENY,
     INVALID_ITEM,
@@ -41,6 +47,7 @@ from .authzen_requests import (
     read_single,
 )
 from .hook_adapter import (
+    HookDecider,
     HookRequest,
     HookResponder,
     HookResponse,
@@ -50,7 +57,6 @@ from .hook_adapter import (
     is_json,
     json_hook_response,
 )
-from .hook_decider import HookDecider
 
 FEW_BYTES = 16 * 1024
 """Bytes of a body that are decoded at once."""

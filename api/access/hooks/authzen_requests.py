@@ -18,8 +18,17 @@ from trustwatch.scoring.records.containment import Intervention
 
 from ...http.auth.callers import AuthenticatedCaller, SourceBinding
 from ..call_evaluation import CallQuestion
-from ..decision_point import MAX_SCOPES, RequestLimitExceeded, check_name_length, text_or_empty
-from ..judged_agents import PERSON_TYPES, JudgedAgent, UnreadableAgent, judged_action, read_named_agents
+from ..decision_point import (
+    MAX_SCOPES,
+    PERSON_TYPES,
+    JudgedAgent,
+    RequestLimitExceeded,
+    UnreadableAgent,
+    check_name_length,
+    judged_action,
+    read_named_agents,
+    text_or_empty,
+)
 from .hook_adapter import (
     REFRESH_GRANT,
     ParsedHookRequest,
@@ -35,7 +44,7 @@ EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT = "execute_all", "deny_o
 EVALUATION_SEMANTICS = (EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT)
 
 MAX_CALLS = 50
-"""Items of a batch that tell arguments: each is judged by the model, while nobody else is answered."""
+"""Items of a batch with arguments: the model scores each, and no other request is answered meanwhile."""
 
 MAX_JUDGED_AGENTS = 50
 """Agents that a batch may ask about: each, with the principal and the chain that an item names, is judged once."""

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 
+from trustwatch.api import clock
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict
+from trustwatch.scoring.policy.access_evaluation import STALE, AccessRequest, Verdict, deny
+from trustwatch.scoring.records.agents import AgentIdentity
+from trustwatch.scoring.records.containment import Intervention
 from trustwatch_client.events import MAX_ID_LENGTH
 
+from ...http.problems import error_members
+from ...http.refused_callers import LineLimit
 from ...settings.enforcement_settings import HookSettings
+from ..approval_workflow import Outcome, spend_needed
 from ..decision_point import (
+    MAX_EVENT_SCOPES,
     MAX_SCOPES,
     AccessDecision,
     ClientInducedFailure,
+    PolicyDecisionPoint,
     RequestLimitExceeded,
     check_name_length,
     earlier_actors,
+    refusal_members,
     text_or_empty,
 )
 
@@ -37,7 +49,7 @@ _EVENT_TYPES_BY_GRANT = {
 
 
 class UnreadableHookRequest(TrustwatchError):
-    """The product sent something in another shape than is known: the question can not be decided."""
+    """The product sent something in another shape than is known: the question cannot be decided."""
 
     code = "unreadable"
 
@@ -49,7 +61,7 @@ class HookRequest(NamedTuple):
     body: bytes
 
     def header(self, name: bytes) -> bytes | None:
-        """The only header of that name; None where there is none, or more than one."""
+        """The only header of that name; None if there is none, or more than one."""
         values = [value for key, value in self.headers if key == name]
         return values[0] if len(values) == 1 else None
 
@@ -111,7 +123,7 @@ class HookAdapter(ABC):
 
     @abstractmethod
     def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """A denial in place of what the product can not do; the same verdict where it can."""
+        """A denial in place of what the product cannot do, else the same verdict."""
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
         """Lifetime of the token, s; None where the request does not state it."""
@@ -152,7 +164,7 @@ def is_json(request: HookRequest) -> bool:
 
 
 def decode_json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; members that nobody knows are no error. Raises ClientInducedFailure, Unreadable."""
+    """A JSON object; unknown members are not an error. Raises ClientInducedFailure, Unreadable."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -165,7 +177,7 @@ def decode_json_object(body: bytes) -> dict[str, Any]:
 
 
 def member_at(data: Any, *path: str) -> Any:
-    """The member at *path*, None where there is none."""
+    """The member at *path*, or None."""
     for name in path:
         if type(data) is not dict:
             return None
@@ -192,7 +204,7 @@ def object_or_empty(value: Any) -> dict[str, Any]:
 
 
 def whole_seconds(value: Any) -> int | None:
-    """Whole seconds of a number or of digits; None where it is neither."""
+    """Whole seconds of a number or of digits; None if it is neither."""
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 12:
         return int(value)
     return int(value) if type(value) in (int, float) and 0 <= value < 1e12 else None
@@ -204,7 +216,7 @@ def without_empty_members(**members: Any) -> dict[str, Any]:
 
 
 def principal_member(name: Any, agent: str, kind: str = "user") -> dict[str, str] | None:
-    """Principal that the agent acts for; None where it acts for itself."""
+    """Principal that the agent acts for; None if it acts for itself."""
     who = text_or_empty(name)[:MAX_ID_LENGTH]
     return {"id": who, "type": kind} if who and who != agent else None
 
@@ -212,3 +224,118 @@ def principal_member(name: Any, agent: str, kind: str = "user") -> dict[str, str
 def json_hook_response(status: int, content: Mapping[str, Any], *headers: tuple[bytes, bytes]) -> HookResponse:
     """An answer that is JSON."""
     return HookResponse(status, msgspec.json.encode(content), ((b"content-type", b"application/json"), *headers))
+
+
+HookConstraint = Callable[[ParsedHookRequest, Verdict], Verdict]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False, repr=False)
+class HookDecider:
+    """Access decisions for one hook."""
+
+    settings: HookSettings
+    _decision_point: PolicyDecisionPoint
+    _now_ms: Callable[[], int]
+
+    def __post_init__(self) -> None:
+        self.channel = self.settings.kind
+        self._refusals = LineLimit(clock.monotonic)
+
+    def knows(self, tenant: str, issuer: str, agent_id: str) -> bool:
+        """True if that agent has been seen, or if that cannot be decided. Never raises."""
+        try:
+            return self._decision_point.policy_evaluator.view.get(tenant, issuer, agent_id) is not None
+        except Exception as error:
+            self._log_failure("hook_failed", error)
+            return True
+
+    def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
+        """The verdict; one with the reason `undecided` if an internal error prevents it. Never raises."""
+        try:
+            return self._decision_point.decide(
+                parsed.access_request, self.channel, partial(self._constrain, parsed, fit)
+            )
+        except Exception as error:
+            return self.undecided_decision(error, parsed.access_request)
+
+    @property
+    def any_for_one_use(self) -> bool:
+        """True if some agent has an approval for one use."""
+        return self._decision_point.any_for_one_use
+
+    async def spend_needed(
+        self, identities: Iterable[AgentIdentity], judge: Callable[[tuple[Intervention, ...]], Outcome]
+    ) -> tuple[Intervention, ...]:
+        """Approvals for one use that were spent for a request about these agents (`spend_needed`). Never raises."""
+        try:
+            return await spend_needed(self._decision_point.approval_workflow, identities, judge)
+        except Exception as error:
+            self._log_failure("hook_failed", error)
+            return ()
+
+    def preview(self, parsed: ParsedHookRequest, fit: HookConstraint, spent: tuple[Intervention, ...]) -> Outcome:
+        """The outcome of a request once some approvals are spent. Nothing is counted, and no person is asked."""
+        question = parsed.access_request._replace(spent=spent)
+        verdict = self._constrain(parsed, fit, self._decision_point.policy_evaluator.evaluate(question)[0])
+        return Outcome(verdict.allow, verdict.scopes)
+
+    def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
+        """Count a question that could not be decided, and return the decision that holds for it."""
+        return self._decision_point.undecided(question, allow=self.fails_open(error, question.tenant))
+
+    def fails_open(self, error: Exception, tenant: str) -> bool:
+        """Count a question that failed with *error*; true if it is answered as if nothing stood against it.
+
+        Where no policy is enforced nothing may be refused. What a client can bring about never lets it pass.
+        """
+        opened = self.settings.on_failure == "open" and not isinstance(error, ClientInducedFailure)
+        opened = opened or not self._decision_point.may_enforce(tenant)
+        self._decision_point.count_failure(self.channel, fails_open=opened)
+        answered = "open" if opened else "closed"
+        if isinstance(error, (UnreadableHookRequest, ClientInducedFailure)):
+            _log.warning("hook_unreadable", hook=self.settings.name, why=str(error), answered=answered)
+        else:
+            self._log_failure("hook_failed", error, answered=answered)
+        return opened
+
+    def record(self, parsed: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
+        """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
+        if not decided.verdict.allow:
+            members = refusal_members(parsed.access_request, decided)
+            self._refusals.write(_log.info, "token refused", hook=self.settings.name, **members)
+        try:
+            more = {**_truncated_scopes(parsed.access_request, decided.verdict), **parsed.event_extras}
+            self._decision_point.record_decision(
+                decided,
+                parsed.access_request,
+                self.channel,
+                kind=parsed.event_type,
+                action=parsed.action,
+                at_ms=self._now_ms(),
+                lifetime_s=lifetime_s if decided.verdict.allow else None,
+                more=more,
+            )
+        except Exception as error:
+            self._decision_point.audit_sink.dropped += 1
+            self._log_failure("hook_not_recorded", error)
+
+    def _constrain(self, parsed: ParsedHookRequest, fit: HookConstraint, verdict: Verdict) -> Verdict:
+        if verdict.stale and self.settings.on_stale == "deny":
+            verdict = deny(verdict, STALE)
+        return fit(parsed, verdict) if verdict.allow else verdict
+
+    def _log_failure(self, what: str, error: Exception, **more: str) -> None:
+        _log.error(what, hook=self.settings.name, **error_members(error), **more)
+
+
+def _truncated_scopes(question: AccessRequest, verdict: Verdict) -> dict[str, Any]:
+    """The scopes of an event: the first ones if there are more than an event holds."""
+    if len(question.scopes) <= MAX_EVENT_SCOPES:
+        return {}
+    requested = question.scopes[:MAX_EVENT_SCOPES]
+    if verdict.allow and verdict.scopes is not None and len(verdict.scopes) < len(question.scopes):
+        return {"scopes": {"requested": list(requested)}}
+    left = () if not verdict.allow else requested
+    return {"scopes": {"requested": list(requested), "granted": list(left)}}

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,14 +15,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.policy.access_evaluation import UNDECIDED
-from trustwatch.scoring.policy.book import LivePolicy
 
 from ... import clock
-from ...http.bulk_turns import BulkTurns
-from ...http.line_limit import LineLimit
+from ...http.dependencies import authenticate_request
+from ...http.fast_path import RequestBodyTooLong, read_request_body
 from ...http.problems import CONTENT_TYPE, internal_problem
-from ...http.refused_callers import RefusedCallers
-from ...http.request_body import RequestBodyTooLong, read_request_body
+from ...http.prometheus_metrics import ServiceMetrics
+from ...http.refused_callers import LineLimit, RefusedCallers
+from ...http.runtime import Runtime
+from ...http.slice import ServiceRegistry
+from ...http.store_executor import BulkTurns
 from ...settings.enforcement_settings import HookSettings
 from ..call_evaluation import CallEvaluator
 from ..decision_point import AccessDecision, PolicyDecisionPoint, RequestLimitExceeded
@@ -32,10 +34,16 @@ from .authzen_hook import (
     METADATA_PATH,
     AuthZenEndpoint,
     AuthZenMetadataEndpoint,
-    IdentifyHookCaller,
 )
-from .hook_adapter import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponder, HookResponse, ParsedHookRequest
-from .hook_decider import HookDecider
+from .hook_adapter import (
+    MAX_HOOK_BODY_BYTES,
+    HookAdapter,
+    HookDecider,
+    HookRequest,
+    HookResponder,
+    HookResponse,
+    ParsedHookRequest,
+)
 from .product_hooks import HOOK_ADAPTERS
 
 AUTHORIZATION_HEADER = b"authorization"
@@ -114,7 +122,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
 
 
 class HookEndpoint:
-    """Answers one product. It never fails: what can not be decided is answered as the settings say."""
+    """Answers one product. It never fails: what cannot be decided is answered as the settings say."""
 
     def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = adapter
@@ -186,38 +194,8 @@ class HookEndpoint:
 HOOK_PATH_PREFIX = "/hooks/"
 
 HookAdmission = Callable[[HookRequest, Scope], Awaitable[HookResponder | HookResponse]]
-HookMeter = Callable[[str, str, int, float], None]
-"""Counts an answer: name of the hook, route, status, seconds."""
 
 _log = structlog.get_logger(__name__)
-
-
-class HookServerDependencies(NamedTuple):
-    """Dependencies of the hooks.
-
-    Attributes:
-        decision_point: decides and records.
-        live_policy: the book in force.
-        identify: the caller of a request, by its access token.
-        url: how others reach the service.
-        clock: seconds since 1970.
-        monotonic: seconds, for durations.
-        meter: counts every answer.
-        new_id: text that never repeats.
-        calls: judges calls whose arguments are told.
-        refused_callers: told of those that reach beyond their entry of the settings.
-    """
-
-    decision_point: PolicyDecisionPoint
-    live_policy: LivePolicy
-    identify: IdentifyHookCaller
-    url: str
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    meter: HookMeter
-    new_id: Callable[[], str]
-    calls: CallEvaluator
-    refused_callers: RefusedCallers
 
 
 class HookRoute(NamedTuple):
@@ -233,9 +211,12 @@ class HookRoute(NamedTuple):
 class HookServer:
     """Answers all configured hooks."""
 
-    def __init__(self, hooks: Iterable[HookSettings], dependencies: HookServerDependencies) -> None:
-        self._dependencies = dependencies
-        self._routes = {route.route.encode(): route for hook in hooks for route in _routes_of_hook(hook, dependencies)}
+    def __init__(self, services: ServiceRegistry, calls: CallEvaluator) -> None:
+        runtime = services.get(Runtime)
+        self._monotonic, self._new_id = runtime.monotonic, runtime.new_id
+        self._count_answer = services.get(ServiceMetrics).count_hook_answer
+        routes = [route for hook in runtime.settings.hooks for route in _routes_of_hook(hook, services, calls)]
+        self._routes = {route.route.encode(): route for route in routes}
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
         """This server, where *path*, percent-encoded as it came, is one of a hook."""
@@ -247,7 +228,7 @@ class HookServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        start = self._dependencies.monotonic()
+        start = self._monotonic()
         route = self._routes[scope["raw_path"]]
         try:
             answer = await self._answer(route, scope, receive)
@@ -260,7 +241,7 @@ class HookServer:
         headers = [*answer.headers, (b"cache-control", b"no-store"), *([length] if answer.status != 204 else [])]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
-        self._dependencies.meter(route.hook, route.route, answer.status, self._dependencies.monotonic() - start)
+        self._count_answer(route.hook, route.route, answer.status, self._monotonic() - start)
 
     async def _answer(self, route: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
         """Answer one request; None where the client went away before its request was whole."""
@@ -280,29 +261,23 @@ class HookServer:
         return answer if isinstance(answer, HookResponse) else await answer
 
     def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
-        """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""
-        error_id = self._dependencies.new_id()
+        """Nothing before the answer may fail. If it does, the answer has no internal detail."""
+        error_id = self._new_id()
         _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
         return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
 
 
-def _routes_of_hook(settings: HookSettings, dependencies: HookServerDependencies) -> list[HookRoute]:
-    asking = HookDecider(
-        settings, dependencies.decision_point, dependencies.live_policy, lambda: int(dependencies.clock() * 1000)
-    )
-    turns = BulkTurns()
+def _routes_of_hook(settings: HookSettings, services: ServiceRegistry, calls: CallEvaluator) -> list[HookRoute]:
+    runtime = services.get(Runtime)
+    decider = HookDecider(settings, services.get(PolicyDecisionPoint), runtime.now_ms)
     if settings.kind != "authzen":
-        endpoint = HookEndpoint(
-            HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, dependencies.clock), asking
-        )
+        authentication = hook_authentication(settings, runtime.clock)
+        endpoint = HookEndpoint(HOOK_ADAPTERS[settings.kind](settings), authentication, decider)
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
-    single, many = (
-        AuthZenEndpoint(
-            asking, dependencies.identify, dependencies.calls, dependencies.refused_callers, turns, several=several
-        )
-        for several in (False, True)
-    )
-    metadata = AuthZenMetadataEndpoint(dependencies.url)
+    identify = partial(authenticate_request, runtime.verifier)
+    shared = decider, identify, calls, services.get(RefusedCallers), BulkTurns()
+    single, many = (AuthZenEndpoint(*shared, several=several) for several in (False, True))
+    metadata = AuthZenMetadataEndpoint(runtime.settings.listen.url())
     return [
         HookRoute(settings.name, EVALUATION_PATH, "POST", single.admit, single.too_large),
         HookRoute(settings.name, EVALUATIONS_PATH, "POST", many.admit, many.too_large),

@@ -60,7 +60,7 @@ class HydraHook(HookAdapter):
     unchanged_response = HookResponse(204)
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
-        """The agent is the client: with client credentials the session names nobody else."""
+        """The agent is the client: with client credentials the session names no other party."""
         data = decode_json_object(body)
         token_request = member_at(data, "request") or member_at(data, "requester")  # the older hook calls it so
         # What the client wrote, and as Hydra took it apart: it splits at blanks, and so do we.
@@ -90,7 +90,7 @@ class HydraHook(HookAdapter):
         return ParsedHookRequest(question, check_name_length(grant), self._decode_session(body), more)
 
     def deny_unsupported(self, _: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """Scopes can not be left out; a lifetime can be shortened, by the admin API and not here."""
+        """Scopes cannot be left out; a lifetime can be shortened, by the admin API and not here."""
         return deny(verdict, NOT_NARROWED) if verdict.narrowed else verdict
 
     def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
@@ -165,7 +165,7 @@ class OktaHook(HookAdapter):
         return ParsedHookRequest(question, check_name_length(grant), access, more, lifetime_s)
 
     def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """Scopes can not be left out, and no token lives for less than MIN_LIFETIME_S."""
+        """Scopes cannot be left out, and no token lives for less than MIN_LIFETIME_S."""
         if verdict.narrowed:
             return deny(verdict, NOT_NARROWED)
         ceiling = verdict.max_token_lifetime_s
@@ -376,7 +376,7 @@ class ZitadelHook(HookAdapter):
         return ParsedHookRequest(question, check_name_length(function), None, {})
 
     def deny_unsupported(self, _: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """Without scopes nothing can be narrowed; lifetimes can not be set, so the ceiling is a claim."""
+        """Without scopes nothing can be narrowed; lifetimes cannot be set, so the ceiling is a claim."""
         return verdict
 
     def render_response(self, _: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
@@ -393,7 +393,7 @@ class ZitadelHook(HookAdapter):
         )
 
     def unauthenticated_response(self) -> HookResponse:
-        """An error, with or without which ZITADEL goes on, as `interruptOnError` says."""
+        """An error. `interruptOnError` of ZITADEL decides whether it continues."""
         return json_hook_response(401, {"error": "the signature is missing, wrong or too old"})
 
 

@@ -23,12 +23,11 @@ from ...agents.service import AgentFilters, AgentService
 from ...cases.case_reports import CaseSearch
 from ...cases.service import CaseService
 from ...charts import ChartAxis, ChartSeries, chart, chart_table
-from ...decisions.service import DecisionFilters, DecisionService
+from ...decisions.service import CHOICES, DecisionFilters, DecisionService, parse_time_range
 from ...events.event_origin import delegated_by, event_sizes, origin_of
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector, visible_tenants
 from ...http.auth.callers import SCOPE_FEEDBACK
-from ...http.time_range import CHOICES, parse_time_range
 from ...http.wire import Wire
 from ..lists import list_columns, list_file, text_filters
 from ..live_updates import agent_event_name

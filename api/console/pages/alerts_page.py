@@ -19,7 +19,7 @@ from trustwatch.scoring.records.dead_letters import DeadLetter
 from ...alerts.service import AlertService, DeliveryFilters
 from ...events.intake import Receipt
 from ...events.service import DeadLetterService
-from ...http.filtered_pages import FilteredPage
+from ...http.store_executor import FilteredPage
 from ..lists import LevelStep, group_escalations, text_filters
 from ..page_dependencies import Cursor, FormDep, PageAdministratorDep, PageRequest, Text
 from ..rendering import url_with_query

@@ -23,10 +23,10 @@ from ...cases.case_reports import OPEN_STATUSES, CaseReport, CaseSearch, ListedC
 from ...cases.report import render_json
 from ...cases.service import CaseService
 from ...cases.timeline import TIMELINE_KINDS, CaseStory, TimelineItem
+from ...decisions.service import CHOICES, TimeRange, parse_time_range
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
-from ...http.time_range import CHOICES, TimeRange, parse_time_range
 from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import (
     BACKGROUND_HEADER,

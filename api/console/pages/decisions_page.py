@@ -17,13 +17,12 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 
 from ...cases.service import CaseService
-from ...decisions.service import DecisionFilters, DecisionService
+from ...decisions.service import CHOICES, DecisionFilters, DecisionService, parse_time_range
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN
-from ...http.filtered_pages import FilteredPage
 from ...http.problems import ProblemError
-from ...http.time_range import CHOICES, parse_time_range
+from ...http.store_executor import FilteredPage
 from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import Cursor, PageReaderDep
 from .alerts_page import delivery_words

@@ -17,7 +17,7 @@ from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceDet
 from ...http.auth.callers import AuthenticatedCaller
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.runtime import Runtime
-from ...http.service_registry import ServiceRegistry
+from ...http.slice import ServiceRegistry
 from ...http.store_executor import StoreExecutor
 from ...settings.access_settings import ANY_NAME, EventSourceSettings
 from ...settings.effective import settings_yaml

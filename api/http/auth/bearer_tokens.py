@@ -1,6 +1,6 @@
 """Bearer tokens of callers: verified once and remembered until they end.
 
-Verified and refused tokens are kept apart, so that a flood of garbage pushes out garbage alone.
+Verified and refused tokens are kept separately, so that a flood of invalid tokens evicts no valid one.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from cachetools import FIFOCache
@@ -28,13 +28,13 @@ from .token_verification import (
 )
 
 CACHED_TOKENS = 16_384
-"""Verified tokens that are remembered until `exp`."""
+"""Number of verified tokens that are remembered, until `exp`."""
 
 REFUSED_TOKENS = 4_096
-"""Refused tokens that are remembered, apart from the verified."""
+"""Number of refused tokens that are remembered."""
 
 REFUSED_S = 5.0
-"""Time for which a refusal is remembered: short, since a key may arrive that makes the token good."""
+"""Time for which a refusal is remembered: short, because a new key may make the token valid."""
 
 UNKNOWN_KEY_WAIT_S = 0.5
 """Time for which a token with an unknown key may wait for a fetch of keys."""
@@ -45,8 +45,8 @@ CachedCaller = TypeVar("CachedCaller")
 class TokenCache(Generic[CachedCaller]):
     """Two bounded maps from token digest to judgement. For one thread.
 
-    Of the accepted tokens the least recently used goes first, of the refused ones the oldest. The former is looked at
-    for every answer, so it is a bare OrderedDict: one of cachetools would cost a few calls more.
+    The least recently used accepted token and the oldest refused one are evicted first. Every answer reads the former,
+    so it is a bare OrderedDict: a cache of cachetools would cost a few more calls.
     """
 
     def __init__(self, verified: int, refused: int, refused_s: float) -> None:
@@ -64,11 +64,7 @@ class TokenCache(Generic[CachedCaller]):
         return len(self._refused)
 
     def get(self, digest: bytes, now: float) -> CachedCaller | None:
-        """The holder of a token verified earlier, or None.
-
-        Raises:
-            InvalidToken: the token was refused a moment ago.
-        """
+        """The holder of a token verified earlier, or None. Raises InvalidToken."""
         verified = self._verified.get(digest)
         if verified is not None:
             if now < verified[1]:
@@ -98,12 +94,12 @@ class TokenCache(Generic[CachedCaller]):
         self._refused[digest] = (error.reason, now + self._refused_s)
 
     def clear(self) -> None:
-        """Drop every judgement."""
+        """Drop everything."""
         self._verified.clear()
         self._refused.clear()
 
     def forget_issuer(self, issuer: str) -> None:
-        """Drop what was judged with keys of *issuer* that are no longer current, and every refusal."""
+        """Drop what was verified with keys of *issuer*, and every refusal."""
         stale = [digest for digest, (_, _, by) in self._verified.items() if by == issuer]
         for digest in stale:
             del self._verified[digest]
@@ -120,22 +116,28 @@ class PresentedToken(NamedTuple):
     is_dpop: bool
 
 
-def presented_token(authorization: bytes | None) -> PresentedToken:
-    """The token of an Authorization header as it came in.
+def authorization_header(scope: Mapping[str, Any]) -> bytes | None:
+    """The Authorization header of a request (its ASGI scope), or None. Raises BadAuthorization if there are several."""
+    given: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if given is not None:
+                raise BadAuthorization("the request has several Authorization headers")
+            given = value
+    return given
 
-    Raises:
-        MissingToken: there is no header.
-        BadAuthorization: it is no bearer credential.
-    """
+
+def presented_token(authorization: bytes | None) -> PresentedToken:
+    """The token of an Authorization header as it came in. Raises MissingToken, BadAuthorization."""
     if authorization is None:
         raise MissingToken("the request has no bearer token")
     scheme, _, token = authorization.partition(b" ")
     scheme = scheme.lower()
-    if scheme and scheme not in (b"bearer", b"dpop"):
+    if authorization and scheme not in (b"bearer", b"dpop"):
         raise MissingToken("the request has no bearer token")
     token = token.strip(b" ")
     if not token or b" " in token:
-        raise BadAuthorization("the Authorization header is no bearer credential")
+        raise BadAuthorization("the Authorization header is not a bearer credential")
     return PresentedToken(token, scheme == b"dpop")
 
 
@@ -161,7 +163,7 @@ class TokenVerifier(Generic[BoundCaller]):
         self._jwks = jwks
         self._bind = bind
         self.bindings = 0
-        """Number of times that tokens were bound anew. What lasts longer than a request ends where it is another."""
+        """Number of times that tokens were rebound. Whatever outlives a request ends if it changes."""
         self._rules = rules
         self._clock = clock
         self.check_proof: ProofCheck[BoundCaller] | None = None
@@ -172,17 +174,15 @@ class TokenVerifier(Generic[BoundCaller]):
         jwks.on_change(self.cache.forget_issuer)
 
     def use(self, bind: Callable[[TokenClaims], BoundCaller]) -> None:
-        """Bind tokens anew from now on: nothing that was judged before counts."""
+        """Rebind tokens from now on, and forget everything that was verified."""
         self._bind = bind
         self.bindings += 1
         self.cache.clear()
 
     def verify_now(self, token: bytes) -> BoundCaller:
-        """The caller that *token* (compact JWS, as received) stands for, by the keys that are in memory now.
+        """The caller of *token* (compact JWS, as received), by the keys in memory.
 
-        Raises:
-            UnknownKey: the key is not held; a fetch has been asked for where an event loop runs.
-            InvalidToken: the token is refused.
+        Raises UnknownKey, InvalidToken.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken("the token is too long")
@@ -194,8 +194,7 @@ class TokenVerifier(Generic[BoundCaller]):
     async def verify(self, token: bytes) -> BoundCaller:
         """As `verify_now`, but a token whose key is not held waits up to `UNKNOWN_KEY_WAIT_S` for a fetch.
 
-        Raises:
-            InvalidToken: as `verified`.
+        Raises InvalidToken.
         """
         try:
             return self.verify_now(token)
@@ -223,7 +222,7 @@ class TokenVerifier(Generic[BoundCaller]):
         try:
             text = token.decode("ascii")
         except UnicodeDecodeError:
-            raise InvalidToken("the token is no signed JWT") from None
+            raise InvalidToken("the token is not a signed JWT") from None
         issuer = self._issuers.get(unverified_issuer(text))
         if issuer is None:
             raise InvalidToken("the issuer of the token is not trusted")

@@ -1,7 +1,7 @@
-"""Callers: the clients of verified tokens, with the tenants, issuers and sources they may speak for.
+"""Callers: the clients of verified tokens, with the tenants, issuers and sources that they may act for.
 
-A verified token says who; the `callers` of the settings say what for. A client without an entry there is authenticated
-and speaks for nobody: an issuer may well hand tokens to clients that the operator of Trustwatch never meant to hear.
+A verified token identifies the client; `callers` of the settings authorize it. A client without an entry is
+authenticated but not authorized for anything: an issuer may issue tokens to clients that the operator does not know.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from trustwatch.ingest.formats.raw_records import FormatParser
 from trustwatch.scoring.store.read_scope import ReadScope
 
 from ...settings.access_settings import ANY_NAME, SELF, CallerSettings, EventSourceSettings, only_name
-from .proof_of_possession import UNBOUND, TokenBinding, read_binding
-from .token_verification import TokenClaims
+from .token_verification import UNBOUND, TokenBinding, TokenClaims, read_binding
 
 CONSOLE_NAME_PREFIX: Final = "console:"
 """Prefix of names of people in records: no person can be taken for a client of the settings, nor for a source."""
@@ -32,26 +31,26 @@ SCOPE_FEEDBACK: Final = "trust.feedback"
 SCOPE_ADMIN: Final = "trust.admin"
 SCOPE_METRICS: Final = "trust.metrics"
 SCOPE_WORDS: Final[Mapping[str, str]] = {
-    SCOPE_SCORE_READ: "read risk, decisions and what led to them",
-    SCOPE_DECIDE: "ask for decisions about tokens and calls",
-    SCOPE_INGEST: "send audit events",
-    SCOPE_FEEDBACK: "say that decisions were right or wrong, answer approvals, vouch for agents",
-    SCOPE_ADMIN: "models, erasures, exports, dead letters, actuators",
-    SCOPE_METRICS: "read metrics and nothing else",
+    SCOPE_SCORE_READ: "Read risk, decisions and their evidence.",
+    SCOPE_DECIDE: "Request decisions about tokens and calls.",
+    SCOPE_INGEST: "Send audit events.",
+    SCOPE_FEEDBACK: "Give feedback on decisions, decide approvals, release agents.",
+    SCOPE_ADMIN: "Manage models, erasures, exports, dead letters and actuators.",
+    SCOPE_METRICS: "Read metrics.",
 }
 """Scopes, with what each lets a token do. A scope includes no other."""
 ALL_SCOPES: Final = tuple(SCOPE_WORDS)
 
 OWN_SOURCE_PREFIX: Final = "urn:trustwatch:"
-"""Events of ours name a source that begins so; no caller may (`SourceBinding.check_claims`)."""
+"""Prefix of the sources of our own events, which no caller may use (`SourceBinding.check_claims`)."""
 CALLER_SOURCE_PREFIX: Final = "caller:"
-"""Stands, with the name of its caller, for the source of an event that names none."""
+"""With the caller's name, the source of an event that names none."""
 MAX_ALLOWED_CLAIMS = 4096
 """Combinations of tenant, issuer and source that one binding remembers as allowed."""
 
 
 class InsufficientScope(TrustwatchError):
-    """The token lacks a scope (RFC 6750): answered with 403 and the scope that is needed."""
+    """The token lacks a scope (RFC 6750). Answered with 403 and the required scope."""
 
     code = "insufficient_scope"
 
@@ -61,7 +60,7 @@ class InsufficientScope(TrustwatchError):
 
 
 class TenantNotAllowed(TrustwatchError):
-    """The caller may not ask about, or act for, that tenant: answered with 403."""
+    """The caller may not read or act for the tenant. Answered with 403."""
 
     code = "tenant_not_allowed"
 
@@ -87,9 +86,9 @@ class SourceBinding:
         self.issuers = frozenset(source.issuers)
         self.bytes_per_day = bytes_per_day
         self.vouches = source.is_gateway
-        """True if it has a token for who acts; of all others every event is self-asserted."""
+        """True if it authenticates the agents that act. Events of all other sources are self-asserted."""
         self.enforces = source.may_mark
-        """True if it may mark an event as caused by us."""
+        """True if it may mark an event as caused by Trustwatch."""
         self.ours = ours
         self._parsers: dict[str, FormatParser] = {}
         self._source_pattern = _any_of(source.sources)
@@ -99,17 +98,17 @@ class SourceBinding:
         self._own_agent = own_agent if SELF in agents else ""
         self._own_issuers = frozenset(own_issuers)
         self.is_bounded = self.vouches and not self._all_agents
-        """True if its word on agents counts, and counts for some of them only."""
+        """True if it attests agents, but only some."""
         self._allowed_claims: set[tuple[str | None, str | None, str | None]] = set()
 
     @property
     def source_without_name(self) -> str:
-        """Stands for the source of an event that names none."""
+        """The source of an event that names none."""
         return CALLER_SOURCE_PREFIX + self.name
 
     @property
     def default_tenant(self) -> str | None:
-        """Tenant of an event that names none: the only one of this binding, else None."""
+        """Tenant of an event that names none: the binding's only one, else None."""
         return only_name(self.tenants)
 
     @property
@@ -118,11 +117,7 @@ class SourceBinding:
         return only_name(self.issuers)
 
     def parser(self, name: str) -> FormatParser:
-        """The parser of a format, with the mapping of this source where the format is its own.
-
-        Raises:
-            ConfigError: there is no such format, or it needs a mapping that this source does not have.
-        """
+        """The parser of a format, with this source's mapping if the format is its own. Raises ConfigError."""
         parser = self._parsers.get(name)
         if parser is None:
             own = name == self.source.format
@@ -132,10 +127,8 @@ class SourceBinding:
     def check_claims(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
         """Raise unless an event may claim these, after defaults are filled in.
 
-        A missing tenant or issuer is a claim of its own, which only `*` covers; a missing source claims nothing.
-
-        Raises:
-            SourceNotAllowed: with the path `$.tenant`, `$.agent.issuer` or `$.source`.
+        A missing tenant or issuer counts as a claim that only `*` covers. A missing source claims nothing.
+        Raises SourceNotAllowed.
         """
         claim = (tenant, issuer, source)
         if claim in self._allowed_claims:
@@ -153,26 +146,22 @@ class SourceBinding:
         self._allowed_claims.add(claim)
 
     def _check_reserved(self, source: str) -> None:
-        """Raise for the sources of this service and of other callers, whatever patterns the settings name."""
+        """Raise for the sources of this service and of other callers, regardless of the patterns in the settings."""
         spelled = source.strip().casefold()
         if spelled.startswith(OWN_SOURCE_PREFIX):
             raise SourceNotAllowed(f"sources that begin with `{OWN_SOURCE_PREFIX}` are this service's own", "$.source")
         if spelled.startswith(CALLER_SOURCE_PREFIX) and source != self.source_without_name:
             raise SourceNotAllowed(
-                f"sources that begin with `{CALLER_SOURCE_PREFIX}` stand for callers of the settings, each for its own",
+                f"sources that begin with `{CALLER_SOURCE_PREFIX}` belong to callers of the settings",
                 "$.source",
             )
 
     def check_agent(self, issuer: str | None, agent_id: str) -> None:
-        """Raise unless an event may be about that agent.
-
-        Raises:
-            SourceNotAllowed: with the path `$.agent.id`.
-        """
+        """Raise unless an event may be about that agent. Raises SourceNotAllowed: with the path `$.agent.id`."""
         if self._covers_agent(issuer, agent_id):
             return
         raise SourceNotAllowed(
-            "this source may not speak for that agent: `agents` of its entry in the settings does not cover it; list "
+            "this source may not act for that agent: `agents` of its entry in the settings does not cover it; list "
             "the ids, or globs of them, that it reports (`self` is the client of its own token)",
             "$.agent.id",
         )
@@ -183,17 +172,17 @@ class SourceBinding:
         return bool(self._own_agent) and agent_id == self._own_agent and issuer in self._own_issuers
 
     def unauthorized_agents(self, issuer: str | None, names: Iterable[str | None]) -> list[str]:
-        """Those of *names* that an event may show and that it must not affect: agents which `agents` does not cover.
+        """Those of *names* that an event may show but not affect: agents that `agents` does not cover.
 
-        Every member that names an agent other than the event's own is held to this. Empty for a source whose events are
-        all self-asserted: these affect no other agent.
+        Applies to every member that names another agent than the event's own. Empty for a source whose events are
+        self-asserted, because these affect no other agent.
         """
         if not self.is_bounded:
             return []
         return [name for name in dict.fromkeys(names) if name and not self._covers_agent(issuer, name)]
 
     def may_speak_for(self, tenant: str | None, issuer: str | None, agent_id: str) -> bool:
-        """True if an event of that agent would be taken from this source."""
+        """True if events of that agent are accepted from this source."""
         try:
             self.check_claims(tenant, issuer, None)
             self.check_agent(issuer, agent_id)
@@ -213,7 +202,7 @@ def _covers(names: frozenset[str], name: str | None) -> bool:
 def _refusal_reason(what: str, name: str | None) -> str:
     if not name:
         return f"the event must name the {what} it is about: the settings bind its source to no single one"
-    return f"this source may not speak for that {what}: `{what}s` of its entry in the settings does not cover it"
+    return f"this source may not act for that {what}: `{what}s` of its entry in the settings does not cover it"
 
 
 class AuthenticatedCaller(msgspec.Struct, frozen=True):
@@ -228,26 +217,26 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
     bound_to: TokenBinding = UNBOUND
     """The key or certificate that each request has to prove."""
     other_names: frozenset[str] = frozenset()
-    """Further names that it is known to have: those of its client certificate."""
+    """Further names: those of its client certificate."""
 
     @property
     def name(self) -> str:
-        """Name in the settings; "" where it has no entry there."""
+        """Name in the settings; "" without an entry."""
         return self.binding.name
 
     @property
     def audience(self) -> str:
-        """`aud` of what is signed for it: the client that it is to its issuer."""
+        """`aud` of what is signed for it: its client ID at the issuer."""
         return self.client_id or self.subject
 
     @property
     def recorded_name(self) -> str:
-        """The name under which is recorded what it orders: that of the settings, else the subject of its token."""
+        """The name under which its orders are recorded: that of the settings, else the token's subject."""
         return self.name or self.subject
 
     @property
     def tenants(self) -> frozenset[str]:
-        """Tenants it speaks for; holds `*` where that is all of them."""
+        """Tenants that it may act for; `*` means all."""
         return self.binding.tenants
 
     @property
@@ -265,10 +254,9 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
         return tenant in self.binding.tenants or ANY_NAME in self.binding.tenants
 
     def require_tenant(self, tenant: str | None) -> str:
-        """The tenant that a request is about: *tenant* itself, or the caller's only one where the request names none.
+        """The tenant of a request: *tenant*, or the caller's only one if the request names none.
 
-        Raises:
-            TenantNotAllowed: it is not bound to *tenant*, or must name one and did not.
+        Raises TenantNotAllowed.
         """
         if tenant is None:
             tenant = self.binding.default_tenant
@@ -287,7 +275,7 @@ NO_BINDING: Final = SourceBinding(EventSourceSettings(""))
 
 
 class CallerDirectory:
-    """Finds the settings entry of a token: that of client and subject, else of the client, else of the subject."""
+    """Finds the entry of a token in the settings: by client and subject, else by client, else by subject."""
 
     def __init__(self, callers: Iterable[CallerSettings], issuers: Iterable[str]) -> None:
         configured_issuers = tuple(issuers)
@@ -298,7 +286,7 @@ class CallerDirectory:
                 self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller, issuer)
 
     def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
-        """The caller that a verified token stands for; without an entry it speaks for nobody. Raises InvalidToken."""
+        """The caller of a verified token. Without an entry it is not authorized for anything. Raises InvalidToken."""
         client, subject = claims.client_id or None, claims.subject
         bindings = (
             self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
@@ -315,14 +303,14 @@ class CallerDirectory:
 
 
 def token_issuer(caller: CallerSettings, issuers: Sequence[str]) -> str | None:
-    """Issuer of a caller's tokens, where *issuers* are configured; None where it is not said."""
+    """Issuer of a caller's tokens; None if neither the caller nor *issuers* determine it."""
     return caller.authenticated_by or (issuers[0] if len(issuers) == 1 else None)
 
 
 def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBinding:
-    """Claims that the events of a configured caller may make, whose tokens are of *issuer*.
+    """Claims that events of a configured caller may make, if its tokens are of *issuer*.
 
-    The agent ids of `self` mean something under that issuer, and under the one that the settings name for its events.
+    `self` is an agent of that issuer, and of the one that the settings name for its events.
     """
     own_issuers = {issuer, only_name(frozenset(caller.issuers))} - {None}
     return SourceBinding(

@@ -1,6 +1,6 @@
-"""Client certificates, as a proxy in front of us tells them in a header.
+"""Client certificates in the header of a trusted proxy, and the callers that they identify.
 
-What a certificate says of its owner is the owner's word: none of it may change which certificate is read.
+The owner writes a certificate's names, so none of them may change which certificate is read.
 """
 
 from __future__ import annotations
@@ -9,29 +9,32 @@ import base64
 import binascii
 import hashlib
 import ipaddress
+import math
 import re
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ...settings.access_settings import ProofSettings
-from .token_verification import base64url
+from ...settings.access_settings import CallerCertificateSettings, CallerSettings, ProofSettings, VerificationSettings
+from .callers import AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
+from .token_verification import LEEWAY_S, InvalidToken, MissingToken, base64url
 
 MAX_CERTIFICATE_BYTES: Final = 32 * 1024
 
 _PAIR: Final = re.compile(rb'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;]*))(;|\Z)', re.DOTALL)
 _REPEATED_KEYS: Final = (b"by", b"uri", b"dns")
-"""Keys of Envoy's header that stand once for each name of a certificate; all others stand once."""
+"""Keys of Envoy's header that may repeat, once for each name of a certificate."""
 
 
 class ShownCertificate(NamedTuple):
     """A client's certificate.
 
     Attributes:
-        thumbprint: SHA-256, base64url; "" = there is no certificate that can be read.
-        certificate: itself; None = the proxy tells its digest alone.
+        thumbprint: SHA-256, base64url; "" if there is no readable certificate.
+        certificate: None if the proxy forwards only its digest.
     """
 
     thumbprint: str = ""
@@ -42,14 +45,14 @@ NO_CERTIFICATE: Final = ShownCertificate()
 
 
 class ForwardedCertificates:
-    """Reads the header of the settings, from the proxies of the settings alone."""
+    """Reads the configured header, only from configured proxies."""
 
     def __init__(self, settings: ProofSettings) -> None:
         self._header = (settings.certificate_header or "").lower().encode()
         self._proxies = [ipaddress.ip_network(network) for network in settings.proxies]
 
     def shown(self, headers: list[tuple[bytes, bytes]], peer: str) -> ShownCertificate:
-        """The client's certificate, as the proxy in front of us tells it; none where that can not be trusted."""
+        """The client's certificate as the proxy forwards it, if that can be trusted."""
         if not self._header:
             return NO_CERTIFICATE
         values = [value for name, value in headers if name == self._header]
@@ -98,7 +101,7 @@ def certificate_names(certificate: x509.Certificate) -> frozenset[str]:
 
 
 def _forwarded_certificate(value: bytes) -> ShownCertificate:
-    """Of Envoy's header. Where it has both a digest and the certificate, they are of the same one."""
+    """The certificate of Envoy's header. If it has a digest too, both must match."""
     pairs = _forwarded_pairs(value)
     digest, certificate = pairs.get(b"hash"), pairs.get(b"cert")
     by_digest, by_itself = "", NO_CERTIFICATE
@@ -115,11 +118,9 @@ def _forwarded_certificate(value: bytes) -> ShownCertificate:
 def _forwarded_pairs(value: bytes) -> dict[bytes, bytes]:
     """Values of the one element of Envoy's header, by key in small letters.
 
-    Envoy quotes some values and leaves alternative names of certificates as they are. So a comma outside of quotes
-    is another proxy's element or a name that looks like one, and nobody can tell which. So is a key that comes again.
-
-    Raises:
-        ValueError: there are several elements, a key is there twice, or the header is malformed.
+    Envoy quotes some values but not the alternative names. A comma outside of quotes, or a repeated key, is another
+    proxy's element or a name that looks like one: they cannot be told apart.
+    Raises ValueError.
     """
     pairs: dict[bytes, bytes] = {}
     at, ended = 0, b";"
@@ -142,3 +143,100 @@ def _escaped_certificate(pem: bytes) -> x509.Certificate:
 def _shown(certificate: x509.Certificate) -> ShownCertificate:
     der = certificate.public_bytes(Encoding.DER)
     return ShownCertificate(base64url(hashlib.sha256(der).digest()), certificate)
+
+
+BROWSER_HEADERS: Final = (b"origin", b"sec-fetch-site")
+"""Sent by browsers, which present a certificate to any page."""
+
+
+class InvalidCertificate(InvalidToken):
+    """A client certificate was presented in place of a token, and is refused."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, lasting=False)
+
+
+class _Entry(NamedTuple):
+    """A caller of the settings and its certificates."""
+
+    caller: CallerSettings
+    certificate: CallerCertificateSettings
+    issuer: str
+    binding: SourceBinding
+
+
+class CertificateCallers:
+    """Finds the caller of a request without a token."""
+
+    def __init__(
+        self,
+        callers: Iterable[CallerSettings],
+        issuers: Sequence[str],
+        verification: VerificationSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._forwarded = ForwardedCertificates(verification.proofs)
+        self._clock = clock
+        self._by_thumbprint: dict[str, _Entry] = {}
+        self._by_name: dict[str, _Entry] = {}
+        for caller in callers:
+            if caller.certificate is not None:
+                self._add(caller, caller.certificate, token_issuer(caller, issuers) or "")
+
+    def _add(self, caller: CallerSettings, certificate: CallerCertificateSettings, issuer: str) -> None:
+        entry = _Entry(caller, certificate, issuer, binding_of_caller(caller, issuer or None))
+        for digest in certificate.digests():
+            self._by_thumbprint[base64url(digest)] = entry
+        self._by_name |= dict.fromkeys(certificate.names, entry)
+
+    def __len__(self) -> int:
+        return len(self._by_thumbprint) + len(self._by_name)
+
+    def caller_of(self, scope: Mapping[str, Any]) -> AuthenticatedCaller:
+        """The caller of a request (its ASGI scope) without a token. Raises MissingToken, InvalidCertificate."""
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        shown = self._forwarded.shown(headers, (scope.get("client") or ("",))[0])
+        if not shown.thumbprint:
+            raise MissingToken("the request has no bearer token, and no client certificate of a trusted proxy")
+        if any(name in BROWSER_HEADERS for name, _ in headers):
+            raise InvalidCertificate("a client certificate is taken from programs, not from browsers: bring a token")
+        until = math.inf if shown.certificate is None else self._end(shown.certificate)
+        names = frozenset[str]() if shown.certificate is None else certificate_names(shown.certificate)
+        return _caller(self._entry(shown, names), until, names)
+
+    def _end(self, certificate: x509.Certificate) -> float:
+        """Seconds since 1970 at which the certificate ends. Raises InvalidCertificate unless it counts now."""
+        try:
+            start = certificate.not_valid_before_utc.timestamp() - LEEWAY_S
+            end = certificate.not_valid_after_utc.timestamp() + LEEWAY_S
+        except (ValueError, OverflowError):
+            raise InvalidCertificate("the times of the client certificate cannot be read") from None
+        if not start <= self._clock() < end:
+            raise InvalidCertificate("the client certificate is out of the time for which it is valid")
+        return end
+
+    def _entry(self, shown: ShownCertificate, names: frozenset[str]) -> _Entry:
+        """Entry of the settings for a certificate: by its thumbprint, else by its names."""
+        by_itself = self._by_thumbprint.get(shown.thumbprint)
+        if by_itself is not None:
+            return by_itself
+        named = {id(entry): entry for name in names if (entry := self._by_name.get(name)) is not None}
+        if len(named) > 1:
+            raise InvalidCertificate("the client certificate has the names of several callers of the settings")
+        if not named:
+            raise InvalidCertificate("the client certificate is of no caller of the settings")
+        return named.popitem()[1]
+
+
+def _caller(entry: _Entry, until: float, names: frozenset[str]) -> AuthenticatedCaller:
+    """The same caller as by a token of the client, if the settings name one. Its names may be those of agents."""
+    client = entry.caller.client_id or ""
+    return AuthenticatedCaller(
+        issuer=entry.issuer,
+        subject=entry.caller.subject or client or entry.caller.name,
+        client_id=client,
+        scopes=frozenset(entry.certificate.scopes),
+        exp=until,
+        binding=entry.binding,
+        other_names=names,
+    )

@@ -1,8 +1,8 @@
-"""Keys of issuers: fetched in the background, kept when an issuer fails, never waited for by those whose key is known.
+"""Keys of issuers: fetched in the background, kept if an issuer fails. A token with a known key never waits.
 
 - Every issuer is fetched each `REFRESH_S`; what is held is used meanwhile (stale while revalidate).
 - A token with an unknown key asks for a fetch; at most one runs per issuer, and at most one starts each
-  `REFRESH_MIN_S`, so random key ids can not make a storm of fetches.
+  `REFRESH_MIN_S`, so random key ids cannot make a storm of fetches.
 - Keys outlive failing fetches up to `KEYS_MAX_AGE_S`; then the issuer is no longer trusted (fail closed).
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import httpx2
 import msgspec
@@ -22,7 +22,7 @@ import structlog
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
 
 from ...settings.access_settings import IssuerSettings
-from .token_verification import KeySet, parse_keys
+from .token_verification import KeySet, PublishedKeys, parse_keys
 
 MAX_DOCUMENT = 512 * 1024
 """Bytes in a JWKS document."""
@@ -37,7 +37,7 @@ KEYS_MAX_AGE_S = 86_400.0
 """Keys of an issuer that no longer answers are trusted this long: a day to notice, and no withdrawn key for longer."""
 
 FETCH_TIMEOUT_S = 5.0
-"""Time budget of one fetch; nobody with a known key waits for it."""
+"""Time budget of one fetch. Tokens with a known key do not wait for it."""
 
 EpochClock = Callable[[], float]
 """Seconds since 1970."""
@@ -57,22 +57,7 @@ class JwksStatus(msgspec.Struct, frozen=True):
     """Members of its key sets that could not be read, over all fetches."""
 
 
-class PublishedKeys(Protocol):
-    """Keys of one JWKS document, in the form that a verifier wants."""
-
-    @property
-    def digest(self) -> bytes:
-        """Changes exactly when a usable key does."""
-
-    @property
-    def skipped(self) -> Sequence[str]:
-        """Members that can not be read, and why."""
-
-    def __len__(self) -> int:
-        """Number of usable keys."""
-
-
-Keys = TypeVar("Keys", bound=PublishedKeys)
+Keys = TypeVar("Keys", bound=PublishedKeys[Any])
 
 
 class _IssuerKeys(Generic[Keys]):
@@ -103,7 +88,7 @@ class PublishedKeyCache(Generic[Keys]):
         self,
         issuers: Iterable[IssuerSettings],
         clock: EpochClock,
-        parse: Callable[[bytes, IssuerSettings], Keys],
+        parse: Callable[[bytes], Keys],
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
@@ -121,7 +106,7 @@ class PublishedKeyCache(Generic[Keys]):
         self._on_change.append(call)
 
     def keys(self, issuer: str) -> Keys | None:
-        """Keys of *issuer* now; None where it is unknown, never answered, or has been silent for too long."""
+        """Current keys of *issuer*; None if it is unknown, never answered, or has not answered for too long."""
         issuer_keys = self._issuers.get(issuer)
         if issuer_keys is None or self._age_s(issuer_keys) >= KEYS_MAX_AGE_S:
             return None
@@ -131,9 +116,9 @@ class PublishedKeyCache(Generic[Keys]):
         return math.inf if issuer_keys.fetched is None else self._monotonic() - issuer_keys.fetched
 
     def is_fetched_since(self, issuer: str, since: float) -> bool:
-        """True if a fetch of the keys of *issuer* went well that began at *since* or later, on the monotonic clock.
+        """True if the keys of *issuer* were fetched by a request that began at *since* or later (monotonic clock).
 
-        One that was under way may have the keys of before.
+        An earlier request may have returned the previous keys.
         """
         asked = self._issuers[issuer].asked
         return asked is not None and asked >= since
@@ -188,7 +173,7 @@ class PublishedKeyCache(Generic[Keys]):
         return issuer_keys.task
 
     async def _refresh_periodically(self) -> None:
-        """Refresh whoever is due. A failed fetch is due again at once, which means after `REFRESH_MIN_S`."""
+        """Refresh the issuers that are due. A failed fetch is due again after `REFRESH_MIN_S`."""
         while True:
             await asyncio.sleep(min(REFRESH_S, REFRESH_MIN_S))
             for issuer, issuer_keys in self._issuers.items():
@@ -201,12 +186,12 @@ class PublishedKeyCache(Generic[Keys]):
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 document = await self._fetch_document(issuer_keys.settings)
-            keys = self._parse(document, issuer_keys.settings)
+            keys = self._parse(document)
         except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             issuer_keys.last_error = connection_error_text(error, with_text=True)[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
-        except Exception as error:  # a fault of ours: said, and tried again like every other
+        except Exception as error:  # a fault of ours: logged, and retried like any other
             issuer_keys.last_error = f"{type(error).__name__} of ours"
             _log.error("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
@@ -244,7 +229,7 @@ class JwksCache(PublishedKeyCache[KeySet]):
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
-        super().__init__(issuers, clock, lambda document, _: parse_keys(document), monotonic, ca_file)
+        super().__init__(issuers, clock, parse_keys, monotonic, ca_file)
 
 
 async def _read_bounded(response: httpx2.Response) -> bytes:

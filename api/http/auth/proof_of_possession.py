@@ -1,7 +1,7 @@
 """Proof of possession: tokens that are bound to a key (DPoP, RFC 9449) or to a certificate (mTLS, RFC 8705).
 
-A bound token is worth nothing without its proof. Where the token is right and the proof is not, somebody else holds the
-token: that says something of its agent, and is reported (`ProofRefused.report`) beside the refusal.
+A bound token is invalid without its proof. If the token is valid and the proof is not, another party holds the token.
+That is evidence about its agent, and is reported (`ProofRefused.report`) in addition to the refusal.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ import jwt
 
 from ...settings.access_settings import ProofSettings
 from .client_certificates import ForwardedCertificates
-from .token_verification import InvalidToken, base64url, key_thumbprint, usable_keys
+from .token_verification import InvalidToken, TokenBinding, base64url, key_thumbprint, usable_keys
 
 DPOP_TYPE: Final = "dpop+jwt"
 DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")
 MAX_PROOF_BYTES: Final = 8 * 1024
 MAX_JTI_LENGTH: Final = 1024
-MAX_THUMBPRINT_LENGTH: Final = 256
 MAX_RSA_BITS: Final = 4096
 _MODULUS_LENGTH: Final = math.ceil(MAX_RSA_BITS / 6)
 _EXPONENT_LENGTH: Final = math.ceil(32 / 6)
@@ -35,62 +34,30 @@ FUTURE_S: Final = 5.0
 """Lead of a client's clock that is forgiven, s."""
 
 PROOF_MAX_AGE_S: Final = 60.0
-"""Age at which a DPoP proof is no longer taken: clients make one for each request."""
+"""Maximum age of a DPoP proof. Clients make one for each request."""
 NONCE_S: Final = 300.0
-"""A nonce is taken for so long, up to twice."""
+"""A nonce is valid for this time, at most twice."""
 MAX_REMEMBERED_PROOFS: Final = 200_000
-"""Proofs that a process remembers, so that none counts twice there: 3,000 a second for their 60 s."""
+"""Proofs that a process remembers, so that none is accepted twice: 3,000 per second for their 60 s."""
 
 SHARE: Final = 10
-"""Part of what is remembered that one holder of tokens may take up: one of so many."""
+"""One holder of tokens may take up one part in so many of what is remembered."""
 
 Report = Literal["", "evidence", "proof"]
-"""Meaning of a failure for the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
+"""Meaning of a failure for the agent: none (a clock, a nonce), evidence, or proof that another party has its token."""
 
 _REQUIRED: Final = ["jti", "htm", "htu", "iat", "ath"]
 
 
-class TokenBinding(NamedTuple):
-    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so.
-
-    Attributes:
-        jkt: thumbprint of a key (RFC 7638).
-        x5t: SHA-256 of a certificate, base64url.
-        is_unchecked: true if `cnf` has a member that is checked nowhere here, or none at all.
-    """
-
-    jkt: str = ""
-    x5t: str = ""
-    is_unchecked: bool = False
-
-
-UNBOUND: Final = TokenBinding()
-_CHECKED_MEMBERS: Final = ("jkt", "x5t#S256")
-
-
-def read_binding(members: Mapping[str, Any]) -> TokenBinding:
-    """Read what a token with these claims is bound to. Raises InvalidToken where that can not be read."""
-    confirmation = members.get("cnf")
-    if confirmation is None:
-        return UNBOUND
-    if not isinstance(confirmation, dict):
-        raise InvalidToken("the token is bound to something that is not understood (cnf)")
-    named = {name: confirmation[name] for name in _CHECKED_MEMBERS if name in confirmation}
-    if not all(isinstance(value, str) and 0 < len(value) <= MAX_THUMBPRINT_LENGTH for value in named.values()):
-        raise InvalidToken("the token is bound to something that is not understood (cnf)")
-    is_unchecked = not named or len(named) < len(confirmation)
-    return TokenBinding(named.get("jkt", ""), named.get("x5t#S256", ""), is_unchecked)
-
-
 class ProofRefused(InvalidToken):
-    """A bound token came without its proof.
+    """A bound token without a valid proof.
 
     Attributes:
         action: name of the failure, `action` of its audit event.
-        report: what it says of the agent.
+        report: what it means for the agent.
         thumbprint: of the key or certificate that was shown; "" = none was.
         nonce: that the client is to use; "" = none.
-        scheme: `DPoP`, or `Bearer` where the token is bound to a certificate.
+        scheme: `DPoP`, or `Bearer` if the token is bound to a certificate.
     """
 
     code = "invalid_dpop_proof"
@@ -110,7 +77,7 @@ class ProofRefused(InvalidToken):
 
 
 class NonceRequired(ProofRefused):
-    """The proof has none of our nonces, or an old one: with the one of the answer it is right."""
+    """The proof has no current nonce. The client retries with the one in the answer."""
 
     code = "use_dpop_nonce"
 
@@ -119,7 +86,7 @@ class NonceRequired(ProofRefused):
 
 
 class ShownProof(NamedTuple):
-    """Proofs that a request shows beside its token.
+    """Proofs that a request presents with its token.
 
     Attributes:
         is_dpop: whether the token came under the scheme `DPoP`.
@@ -136,7 +103,7 @@ class ShownProof(NamedTuple):
 
 
 class NonceIssuer:
-    """Nonces that any process with the same key takes, and that are stored nowhere."""
+    """Nonces that are stored nowhere. Every process with the same key accepts them."""
 
     _TIME = struct.Struct(">Q")
     _MAC_BYTES = 16
@@ -179,7 +146,7 @@ class ProofWindow:
         self._counts: Counter[bytes] = Counter()
         self._floors: dict[bytes, int] = {}
         self._floor = int(began) - 1
-        """Second of `iat` up to which every proof is refused; those beside it are of one holder each."""
+        """Second of `iat` up to which every proof is refused; `_floors` has those of single holders."""
         self._forgotten = self._floor
 
     def __len__(self) -> int:
@@ -188,7 +155,8 @@ class ProofWindow:
     def remembers(self, holder: bytes, iat: float) -> bool:
         """True if it would be known of a proof of *holder* with that `iat` whether it was shown before."""
         floor = max(self._floor, self._floors.get(holder, self._floor))
-        return int(iat) > floor and int(iat) >= self._forgotten  # what is forgotten stays so where a clock is set back
+        # What is forgotten stays forgotten if a clock is set back.
+        return int(iat) > floor and int(iat) >= self._forgotten
 
     def add(self, holder: bytes, digest: bytes, iat: float, now: float) -> bool:
         """Remember a proof; False = it was shown before, or is as old as some that were forgotten."""
@@ -234,7 +202,7 @@ class ProofWindow:
 
 
 class ProofVerifier:
-    """Checks what bound tokens are shown with. For one event loop."""
+    """Checks the proofs of bound tokens. For one event loop."""
 
     def __init__(self, settings: ProofSettings, clock: Callable[[], float], nonce_key: bytes) -> None:
         self._clock = clock
@@ -304,7 +272,7 @@ class ProofVerifier:
             raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", proof.thumbprint)
 
     def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
-        """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted."""
+        """SHA-256 of the client's certificate, as a trusted proxy forwards it; "" if there is none."""
         return self._certificates.shown(headers, peer).thumbprint
 
 
@@ -316,7 +284,7 @@ class _Proof(NamedTuple):
         signature: bytes of it.
         alg, jwk: of its header.
         thumbprint: of its key.
-        claims: all that a proof must have; whose they are is known by its signature alone.
+        claims: those that a proof must have. Only the signature shows whose they are.
     """
 
     signed: bytes
@@ -340,7 +308,7 @@ def _read_proof(proof: bytes) -> _Proof:
         read = _Proof(proof.rpartition(b".")[0], parts["signature"], alg, jwk, key_thumbprint(jwk), claims)
     except ProofRefused:
         raise
-    except Exception:  # anything may stand in a header that nobody vouches for: PyJWT and msgspec expect texts
+    except Exception:  # an unverified header may hold anything; PyJWT and msgspec expect texts
         raise _malformed() from None
     jti = claims["jti"]
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or not isinstance(claims["htu"], str):
@@ -362,7 +330,7 @@ def _check_signature(proof: _Proof) -> None:
 
 
 def _is_short(jwk: Mapping[str, Any]) -> bool:
-    """True if an RSA key is one that is soon verified; told by its text, before a key is made of it."""
+    """True if an RSA key is short enough to verify quickly, by its text before the key is built."""
     modulus, exponent = jwk["n"], jwk["e"]
     texts = isinstance(modulus, str) and isinstance(exponent, str)
     return texts and len(modulus) <= _MODULUS_LENGTH and len(exponent) <= _EXPONENT_LENGTH
@@ -373,7 +341,7 @@ def _malformed(sentence: str = "the proof is malformed") -> ProofRefused:
 
 
 def _stolen(proof: _Proof, jkt: str, token: bytes) -> ProofRefused | None:
-    """Refusal of a proof which, if it is signed, tells that the token is in other hands; None = it does not."""
+    """Refusal of a proof that, if its signature is valid, shows that another party has the token; else None."""
     if not hmac.compare_digest(proof.thumbprint.encode(), jkt.encode(errors="replace")):
         return ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", proof.thumbprint)
     ath, expected = proof.claims["ath"], base64url(hashlib.sha256(token).digest())

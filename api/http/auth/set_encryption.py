@@ -6,12 +6,10 @@ A signed token is the plaintext (nested JWT, RFC 7519 section 5.2): its receiver
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jwe, jwk
@@ -20,7 +18,7 @@ from trustwatch.ingest.errors import Unavailable
 
 from ...settings.access_settings import IssuerSettings
 from .jwks import EpochClock, PublishedKeyCache
-from .token_verification import MAX_KEY_ID_LENGTH, MIN_RSA_BITS, read_jwks_members
+from .token_verification import MAX_KEY_ID_LENGTH, MIN_RSA_BITS, PublishedKeys
 
 CONTENT_ALGORITHM: Final = "A256GCM"
 MAX_RSA_BITS: Final = 4096
@@ -33,13 +31,13 @@ _ALGORITHMS_OF_KEY: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
         for kty, crv in (("EC", "P-256"), ("EC", "P-384"), ("EC", "P-521"), ("OKP", "X25519"))
     },
 }
-"""Algorithms by type and curve of a key; the first one where the key names none."""
+"""Algorithms by type and curve of a key. The first is used if the key names none."""
 _KEY_OPERATIONS: Final = {"encrypt", "wrapKey", "deriveKey", "deriveBits"}
 _ALLOWED: Final = sorted({CONTENT_ALGORITHM, *(alg for algs in _ALGORITHMS_OF_KEY.values() for alg in algs)})
 
 
 class NoEncryptionKey(Unavailable):
-    """A receiver whose tokens are to be encrypted has no key that can be had now. Nothing is sent in clear instead."""
+    """A receiver whose tokens must be encrypted has no available key. Nothing is sent unencrypted instead."""
 
     def __init__(self, receiver: str) -> None:
         super().__init__(f"no encryption key of the receiver {receiver} can be had (`shared_signals.encryption`)")
@@ -52,65 +50,33 @@ class EncryptionKey(NamedTuple):
     header: Mapping[str, str]
 
 
-class EncryptionKeys:
-    """The usable encryption keys of one JWKS, in its order.
-
-    Attributes:
-        digest: changes exactly when a usable key does.
-        skipped: positions of members that can not be read, and why.
-    """
-
-    def __init__(self, keys: Sequence[EncryptionKey], digest: bytes, skipped: Sequence[str]) -> None:
-        self.keys = tuple(keys)
-        self.digest = digest
-        self.skipped = tuple(skipped)
-
-    def __len__(self) -> int:
-        return len(self.keys)
+def parse_encryption_keys(document: bytes) -> PublishedKeys[EncryptionKey]:
+    """Keys of a JWKS document with `use: enc` that can encrypt. Private, symmetric, short and very long ones are left
+    out. Raises ValueError if the document is not a JWK set."""
+    return PublishedKeys.read(document, lambda _, member: _usable_key(member))
 
 
-def parse_encryption_keys(document: bytes) -> EncryptionKeys:
-    """Keys of a JWKS document with `use: enc` that can encrypt; private, symmetric, short and very long ones are left
-    out.
-
-    Raises:
-        ValueError: the document is no JWKS.
-    """
-    members = read_jwks_members(document)
-    keys: list[EncryptionKey] = []
-    skipped: list[str] = []
-    for index, member in enumerate(members):
-        try:
-            key = _usable_key(member)
-        except Exception as error:  # a member of any type in any place: joserfc and cryptography expect texts
-            skipped.append(f"#{index}: {type(error).__name__}")
-            continue
-        if key is not None:
-            keys.append(key)
-    return EncryptionKeys(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
-
-
-def _usable_key(member: Any) -> EncryptionKey | None:
-    """The key of one member, None where it is for something else; raises where something in it has a wrong type."""
+def _usable_key(member: Any) -> tuple[EncryptionKey, ...]:
+    """The key of one member, or none if it is for another use. Raises if a part of it has a wrong type."""
     if not isinstance(member, dict):
         raise TypeError
     if member.get("use") != "enc" or "d" in member or not _KEY_OPERATIONS & set(member.get("key_ops", _KEY_OPERATIONS)):
-        return None
+        return ()
     curve = "" if member["kty"] == "RSA" else member["crv"]
     fitting, named = _ALGORITHMS_OF_KEY.get((member["kty"], curve), ()), member.get("alg")
     if not fitting or named not in (None, *fitting):
-        return None
+        return ()
     kid = member.get("kid", "")
     if not isinstance(kid, str) or len(kid) > MAX_KEY_ID_LENGTH:
         raise TypeError
     names = ("kty", "crv", "x", "y", "n", "e", "use")
     key = jwk.import_key({name: member[name] for name in names if name in member})
     if isinstance(key, jwk.RSAKey) and not MIN_RSA_BITS <= key.public_key.key_size <= MAX_RSA_BITS:
-        return None
+        return ()
     header = {"alg": named or fitting[0], "enc": CONTENT_ALGORITHM, "cty": "JWT"}
     usable = EncryptionKey(key, header | ({"kid": kid} if kid else {}))
     encrypt_token("try", usable)  # a point of low order, an even modulus: read, and of no use
-    return usable
+    return (usable,)
 
 
 def encrypt_token(token: str, key: EncryptionKey) -> str:
@@ -119,11 +85,11 @@ def encrypt_token(token: str, key: EncryptionKey) -> str:
 
 
 class NotDecrypted(Exception):
-    """A token is not encrypted to this key, or malformed, or was changed."""
+    """A token is malformed, was changed, or is not encrypted to this key."""
 
 
 class DecryptionKey:
-    """A key of ours, to which tokens are encrypted by one algorithm."""
+    """One of our keys, to which tokens are encrypted by one algorithm."""
 
     def __init__(self, key: rsa.RSAPrivateKey, algorithm: str, content_algorithms: Sequence[str]) -> None:
         self._key = jwk.RSAKey.import_key(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -150,9 +116,7 @@ class SetEncryption:
     ) -> None:
         known = tuple(receivers)
         self._names = frozenset(receiver.issuer for receiver in known)
-        self._cache = PublishedKeyCache(
-            known, clock, lambda document, _: parse_encryption_keys(document), monotonic, ca_file
-        )
+        self._cache = PublishedKeyCache(known, clock, parse_encryption_keys, monotonic, ca_file)
         self._started = False
 
     async def start(self) -> None:
@@ -167,7 +131,7 @@ class SetEncryption:
         await self._cache.close()
 
     def encrypt(self, receiver: str, token: str) -> str:
-        """*token* as that receiver is to get it: encrypted, or as it is. Raises NoEncryptionKey."""
+        """*token*, encrypted if the receiver's settings require it. Raises NoEncryptionKey."""
         if receiver not in self._names:
             return token
         keys = self._cache.keys(receiver)

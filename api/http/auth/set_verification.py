@@ -10,7 +10,6 @@ import jwt
 from trustwatch.ingest.errors import TrustwatchError
 
 from ...settings.access_settings import IssuerSettings
-from .security_event_keys import SET_TYPE
 from .token_verification import (
     LEEWAY_S,
     MAX_KEY_ID_LENGTH,
@@ -31,16 +30,17 @@ SetErrorCode = Literal[
 ]
 """Errors of RFC 8935, section 2.4, and of SSF 1.0, section 8.1.4."""
 
+SET_TYPE: Final = "secevent+jwt"
 MAX_SET_BYTES: Final = 64 * 1024
 MAX_JTI_LENGTH: Final = 1024
 MAX_AHEAD_S: Final = 3_600.0
-"""A transmitter whose clock is so far ahead is asked to send again; its SETs say nothing wrong."""
+"""A transmitter whose clock is this far ahead is asked to send again. Its SETs are valid."""
 _MAX_TIME_S: Final = 1e12
 _REQUIRED: Final = ["iss", "iat", "jti", "aud", "events", "sub_id"]
 
 
 class SetRefused(TrustwatchError):
-    """A SET is not taken. The description holds nothing of it."""
+    """A SET is refused. The description contains nothing of it."""
 
     code = "set_refused"
 
@@ -51,27 +51,21 @@ class SetRefused(TrustwatchError):
 
 
 class SetKeyUnknown(SetRefused):
-    """No key that is held fits: a fetch may help, also where a key has taken another's place under its `kid`."""
+    """No known key fits. Fetching the keys may help, also if a key was replaced under the same `kid`."""
 
     def __init__(self, description: str = "the SET is signed with a key that its issuer does not publish") -> None:
         super().__init__("invalid_key", description)
 
 
 class SetEarly(SetRefused):
-    """Its time is a little ahead: it will be right."""
+    """Its time is slightly ahead: it will become valid."""
 
     def __init__(self) -> None:
-        super().__init__("invalid_request", "the claim iat lies in the future")
+        super().__init__("invalid_request", "the claim iat is in the future")
 
 
 def verify_security_event(token: str, transmitter: IssuerSettings, keys: KeySet, now: float) -> dict[str, Any]:
-    """Claims of a SET with exactly one event.
-
-    Raises:
-        SetKeyUnknown: no key fits the header, or the one that does not the signature.
-        SetEarly: its `iat` is ahead, by no more than `MAX_AHEAD_S`.
-        SetRefused: anything else is wrong.
-    """
+    """Claims of a SET with exactly one event. Raises SetKeyUnknown, SetEarly, SetRefused."""
     kid, alg = _check_header(token)
     _check_issuer(token, transmitter)
     key = keys.find(kid, alg)
@@ -140,7 +134,7 @@ def _check_claims(claims: Mapping[str, Any], latest: float) -> None:
     if latest < iat <= latest + MAX_AHEAD_S:
         raise SetEarly
     if iat > latest:
-        raise SetRefused("invalid_request", "the claim iat lies in the future")
+        raise SetRefused("invalid_request", "the claim iat is in the future")
     if not _is_object(events) or len(events) != 1 or not all(map(_is_object, events.values())):
         raise SetRefused("invalid_request", "the claim events holds one event, which is an object")
     if not _is_object(sub_id) or not isinstance(sub_id.get("format"), str):

@@ -1,6 +1,6 @@
 """Signing: tokens of the local development key (RFC 9068), and assertions that prove who we are elsewhere.
 
-Nothing trusts the local key unless the settings name its issuer and its `jwks_file`, as they would any other issuer.
+The local key is trusted only if the settings name its issuer and `jwks_file`, as for any other issuer.
 The only module that imports PyJWT for signing.
 """
 
@@ -15,12 +15,7 @@ import jwt
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from jwt.algorithms import ECAlgorithm
 
 from trustwatch.ingest.durable_files import create_secret_file, write_file_atomically
@@ -50,10 +45,9 @@ class LocalSigningKey:
 
     @classmethod
     def open(cls, data_dir: Path) -> LocalSigningKey:
-        """The key of *data_dir*, created on first use: `local-key.pem` (mode 0600) and `local-jwks.json` beside it.
+        """The key of *data_dir*, created on first use: `local-key.pem` (mode 0600) and `local-jwks.json`.
 
-        Raises:
-            ConfigError: the key can not be read or written, is no P-256 key, or others may read it.
+        Raises ConfigError.
         """
         path = data_dir / LOCAL_KEY_FILE
         try:
@@ -65,7 +59,7 @@ class LocalSigningKey:
             if not published.exists() or published.read_bytes() != local.jwks():
                 write_file_atomically(published, local.jwks(), mode=0o644)
         except OSError as error:
-            raise ConfigError(f"{path}: the local key can not be read or written: {error.strerror}") from None
+            raise ConfigError(f"{path}: the local key cannot be read or written: {error.strerror}") from None
         return local
 
     def jwks(self) -> bytes:
@@ -96,15 +90,11 @@ class LocalSigningKey:
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": "at+jwt", "kid": self.kid})
 
     def sign_document(self, document: dict[str, Any], kind: str) -> str:
-        """A document as a compact JWS; *kind* is its `typ`, which no token of ours has."""
+        """A document as a compact JWS. *kind* is its `typ`, which none of our tokens has."""
         return jwt.encode(document, self._key, algorithm="ES256", headers={"typ": kind, "kid": self.kid})
 
     def read_document(self, signed: str, kind: str) -> dict[str, Any]:
-        """Verify a signed document and return what `sign_document` was given.
-
-        Raises:
-            ValueError: it was not signed by this key, or is of another kind.
-        """
+        """Verify a signed document and return what `sign_document` was given. Raises ValueError."""
         try:
             if jwt.get_unverified_header(signed).get("typ") != kind:
                 raise ValueError(f"not of the kind {kind}")
@@ -116,11 +106,7 @@ class LocalSigningKey:
 def assertion_signer(
     key: str, key_id: str, now_s: Callable[[], float], new_id: Callable[[], str]
 ) -> Callable[[str, str], str]:
-    """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523).
-
-    Raises:
-        ConfigError: the key is none of these.
-    """
+    """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523). Raises ConfigError."""
 
     def sign(client_id: str, audience: str) -> str:
         issued = int(now_s())
@@ -166,7 +152,7 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
-    """A token signed with the key of *data_dir*; only accepted where the settings trust that issuer."""
+    """A token signed with the key of *data_dir*. It is accepted only if the settings trust that issuer."""
     return LocalSigningKey.open(data_dir).issue_token(
         subject=client_id,
         client_id=client_id,

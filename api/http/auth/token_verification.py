@@ -4,7 +4,7 @@
 
     AuthenticationFailed        invalid_token       base: answered with 401
     ├── MissingToken            missing_token       no credentials: a bare challenge without error code
-    ├── BadAuthorization        invalid_request     the header is no bearer credential (answered with 400)
+    ├── BadAuthorization        invalid_request     the header is not a bearer credential (answered with 400)
     └── InvalidToken            invalid_token       the token is refused
         └── UnknownKey          invalid_token       the key is not known *yet*: a refresh may help
 """
@@ -15,9 +15,10 @@ import base64
 import hashlib
 import hmac
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import jwt
 import msgspec
@@ -28,7 +29,7 @@ from ...settings.access_settings import IssuerSettings
 
 
 class AuthenticationFailed(TrustwatchError):
-    """The caller is not known."""
+    """The caller is not authenticated."""
 
     code = "invalid_token"
 
@@ -40,7 +41,7 @@ class MissingToken(AuthenticationFailed):
 
 
 class BadAuthorization(AuthenticationFailed):
-    """The Authorization header is no bearer credential."""
+    """The Authorization header is not a bearer credential."""
 
     code = "invalid_request"
 
@@ -62,8 +63,8 @@ class UnknownKey(InvalidToken):
         self.issuer = issuer
 
 
-# PyJWT judges signature, audience, issuer and form; the three time claims are judged here, because PyJWT reads the
-# clock of the machine and ours is passed in.
+# PyJWT checks signature, audience, issuer and form. The three time claims are checked here, because PyJWT reads the
+# machine's clock and ours is passed in.
 
 MAX_TOKEN_BYTES = 16 * 1024
 """Bytes in a token; a longer one is refused before anything is computed from it."""
@@ -86,7 +87,7 @@ _ALGORITHMS_OF_KEY: Mapping[tuple[str, str], tuple[str, ...]] = {
 SIGNATURE_ALGORITHMS = [alg for fitting in _ALGORITHMS_OF_KEY.values() for alg in fitting]
 """Accepted of every issuer: asymmetric only, so never `none` or HS*."""
 LEEWAY_S = 30.0
-"""Clock difference to issuers that is forgiven: clocks that are synchronized at all differ by less."""
+"""Tolerated clock difference to issuers: synchronized clocks differ by less."""
 _REQUIRED_CLAIMS = ["exp", "iat", "iss", "sub", "aud"]
 _OTHER_TOKEN_TYPES = frozenset({"ID", "Refresh", "Offline", "Logout"})  # Keycloak's `typ` claim, under header typ JWT
 
@@ -113,72 +114,91 @@ class TokenClaims(msgspec.Struct, frozen=True):
     members: Mapping[str, Any] = NO_CLAIMS
 
 
-class KeySet:
-    """The usable public keys of one issuer at one time.
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, repr=False)
+class PublishedKeys(Generic[Key]):
+    """The usable keys of one JWK set.
 
     Attributes:
+        keys: in the order of the set.
         digest: changes exactly when a usable key does.
-        skipped: positions of members that can not be read, and why.
+        skipped: positions of members that cannot be read, and why.
     """
 
-    def __init__(self, keys: Mapping[tuple[str, str], jwt.PyJWK], digest: bytes, skipped: Sequence[str] = ()) -> None:
-        self._keys = dict(keys)
-        self.digest = digest
-        self.skipped = tuple(skipped)
+    keys: Sequence[Key]
+    digest: bytes
+    skipped: Sequence[str]
 
     def __len__(self) -> int:
-        return len({kid for kid, _ in self._keys})
+        return len(self.keys)
+
+    @classmethod
+    def read(cls, document: bytes, usable: Callable[[int, Any], Iterable[Key]]) -> Self:
+        """The keys of a JWKS document: those that *usable* makes of a member and its position.
+
+        A member that *usable* cannot read is skipped and reported, so that it does not affect the others. Raises
+        ValueError if the document is not a JWK set.
+        """
+        try:
+            members = msgspec.json.decode(document)["keys"]
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+            raise ValueError("is no JWK set") from None
+        if not isinstance(members, list) or len(members) > MAX_KEYS:
+            raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
+        keys: list[Key] = []
+        skipped: list[str] = []
+        for index, member in enumerate(members):
+            try:
+                keys += usable(index, member)
+            except Exception as error:  # a member of any type in any place: the libraries expect texts
+                skipped.append(f"#{index}: {type(error).__name__}")
+        return cls(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
+
+
+class VerificationKey(NamedTuple):
+    """A public key of an issuer, for one algorithm. `kid` is its position in the set if it has none."""
+
+    kid: str
+    alg: str
+    key: jwt.PyJWK
+
+
+class KeySet(PublishedKeys[VerificationKey]):
+    """The usable public keys of one issuer at one time."""
+
+    def __len__(self) -> int:
+        return len({key.kid for key in self.keys})
 
     def find(self, kid: str | None, alg: str) -> jwt.PyJWK | None:
-        """Key *kid* for *alg*; without a kid the only key that fits.
+        """Key *kid* for *alg*. Without a kid, the only key that fits.
 
-        Where several fit and the token names none, none is taken (RFC 7515 leaves it open): trying one after the other
+        If several fit and the token names none, none is used (RFC 7515 leaves it open): trying one after the other
         would let a withdrawn key's double pass, and cost an attacker's token as many verifications as there are keys.
         """
-        if kid is not None:
-            return self._keys.get((kid, alg))
-        fitting = [key for (_, key_alg), key in self._keys.items() if key_alg == alg]
-        return fitting[0] if len(fitting) == 1 else None
+        fitting: dict[str, jwt.PyJWK] = {}
+        for key in self.keys:
+            if key.alg == alg and kid in (None, key.kid):
+                fitting.setdefault(key.kid, key.key)
+        return fitting.popitem()[1] if len(fitting) == 1 else None
 
 
 def parse_keys(document: bytes) -> KeySet:
     """Keys of a JWKS document that may verify one of `SIGNATURE_ALGORITHMS`.
 
     Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members. A
-    member that can not be read is skipped, and said: it must not cost the others their place.
-
-    An answered set is the issuer's word, even when nothing in it is usable: then no token of it is accepted any more.
-
-    Raises:
-        ValueError: the document is no JWKS.
+    set without a usable key is valid: then no token of the issuer is accepted any more. Raises ValueError.
     """
-    members = read_jwks_members(document)
-    keys: dict[tuple[str, str], jwt.PyJWK] = {}
-    skipped: list[str] = []
-    for index, member in enumerate(members):
-        try:
-            usable = usable_keys(member)
-        except Exception as error:  # a member of any type in any place: PyJWT and cryptography expect texts
-            skipped.append(f"#{index}: {type(error).__name__}")
-            continue
-        for alg, key in usable:
-            keys.setdefault((member.get("kid", f"#{index}"), alg), key)
-    return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
 
+    def usable(index: int, member: Any) -> list[VerificationKey]:
+        return [VerificationKey(member.get("kid", f"#{index}"), alg, key) for alg, key in usable_keys(member)]
 
-def read_jwks_members(document: bytes) -> list[Any]:
-    """Members of a JWKS document, of whatever type they are. Raises ValueError: it is none."""
-    try:
-        members = msgspec.json.decode(document)["keys"]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
-        raise ValueError("is no JWK set") from None
-    if not isinstance(members, list) or len(members) > MAX_KEYS:
-        raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
-    return members
+    return KeySet.read(document, usable)
 
 
 def usable_keys(member: Any, algorithms: Sequence[str] = SIGNATURE_ALGORITHMS) -> list[tuple[str, jwt.PyJWK]]:
-    """Keys of one member of a set; raises where something in it has a wrong type or is no key."""
+    """Keys of one member of a set. Raises if a part of it has a wrong type or is not a key."""
     if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
         raise TypeError
     if "d" in member or member.get("use", "sig") != "sig":
@@ -201,7 +221,7 @@ _THUMBPRINT_MEMBERS: Mapping[str, tuple[str, ...]] = {
 
 
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
+    """Thumbprint of a public key (RFC 7638). Raises KeyError for an unknown type of key."""
     members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
     return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
 
@@ -212,15 +232,11 @@ def base64url(raw: bytes) -> str:
 
 
 def unverified_issuer(token: str) -> str:
-    """The issuer that *token* claims, unverified: good for choosing keys and for nothing else.
-
-    Raises:
-        InvalidToken: *token* is no JWT, or names no issuer.
-    """
+    """The issuer that *token* claims, unverified: good for choosing keys and for nothing else. Raises InvalidToken."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
-        raise InvalidToken("the token is no signed JWT") from None
+        raise InvalidToken("the token is not a signed JWT") from None
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
         raise InvalidToken("the issuer of the token is not trusted")
@@ -228,22 +244,16 @@ def unverified_issuer(token: str) -> str:
 
 
 def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float) -> TokenClaims:
-    """Everything that must hold of an access token, in one call.
-
-    Raises:
-        UnknownKey: no key fits the header.
-        InvalidToken: anything else is wrong; the message holds nothing of the token.
-    """
+    """Verify an access token. Raises UnknownKey, InvalidToken."""
     claims = signed_claims(token, issuer, keys)
     exp = check_times(claims, now)
     return _token_claims(claims, exp, issuer)
 
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
-    """Claims of a token whose header, signature, issuer and audience are right; what they say is yet to be judged.
+    """Claims of a token with a valid header, signature, issuer and audience. The other claims are not checked yet.
 
-    Raises:
-        InvalidToken: as `verify_token`.
+    Raises InvalidToken.
     """
     kid, alg = _checked_header(token, typed=typed)
     key = keys.find(kid, alg)
@@ -274,7 +284,7 @@ def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
         raise InvalidToken("the signature algorithm of the token is not accepted")
     if typ is None and not typed:
         typ = "JWT"
-    accepted = ("at+jwt", "jwt") if typed else ("jwt",)  # RFC 9068 says the first, Keycloak and Hydra the second
+    accepted = ("at+jwt", "jwt") if typed else ("jwt",)  # RFC 9068 uses the first, Keycloak and Hydra the second
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
         raise InvalidToken(f"the token is no {'access' if typed else 'ID'} token (header typ)")
     if kid is not None and not 0 < len(kid) <= MAX_KEY_ID_LENGTH:
@@ -340,12 +350,7 @@ def _scope_names(value: Any, issuer: IssuerSettings) -> list[str]:
 
 
 def verify_id_token(token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float) -> Mapping[str, Any]:
-    """Claims of an ID token that answers our own request, all in one call.
-
-    Raises:
-        UnknownKey: no key fits the header.
-        InvalidToken: anything else is wrong; the message holds nothing of the token.
-    """
+    """Claims of an ID token that answers our own request, all in one call. Raises UnknownKey, InvalidToken."""
     if len(token) > MAX_TOKEN_BYTES:
         raise InvalidToken("the token is too long")
     claims = signed_claims(token, issuer, keys, typed=False)
@@ -361,3 +366,38 @@ def verify_id_token(token: str, issuer: IssuerSettings, keys: KeySet, nonce: str
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_CLAIM_NAME_LENGTH:
         raise InvalidToken("the subject of the token is no name")
     return claims
+
+
+MAX_THUMBPRINT_LENGTH: Final = 256
+
+
+class TokenBinding(NamedTuple):
+    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so.
+
+    Attributes:
+        jkt: thumbprint of a key (RFC 7638).
+        x5t: SHA-256 of a certificate, base64url.
+        is_unchecked: true if `cnf` has a member that is checked nowhere here, or none at all.
+    """
+
+    jkt: str = ""
+    x5t: str = ""
+    is_unchecked: bool = False
+
+
+UNBOUND: Final = TokenBinding()
+_CHECKED_MEMBERS: Final = ("jkt", "x5t#S256")
+
+
+def read_binding(members: Mapping[str, Any]) -> TokenBinding:
+    """Read what a token with these claims is bound to. Raises InvalidToken if that is not understood."""
+    confirmation = members.get("cnf")
+    if confirmation is None:
+        return UNBOUND
+    if not isinstance(confirmation, dict):
+        raise InvalidToken("the token is bound to something that is not understood (cnf)")
+    named = {name: confirmation[name] for name in _CHECKED_MEMBERS if name in confirmation}
+    if not all(isinstance(value, str) and 0 < len(value) <= MAX_THUMBPRINT_LENGTH for value in named.values()):
+        raise InvalidToken("the token is bound to something that is not understood (cnf)")
+    is_unchecked = not named or len(named) < len(confirmation)
+    return TokenBinding(named.get("jkt", ""), named.get("x5t#S256", ""), is_unchecked)

@@ -34,9 +34,9 @@ class DesiredState(msgspec.Struct, frozen=True):
     issuer: str
     agent_id: str
     agent_key: int
-    level: Annotated[str, member("level that is acted on", "high")]
+    level: Annotated[str, member("level that the policy uses", "high")]
     allow: Annotated[bool, member("whether new tokens are issued at all")]
-    max_token_lifetime_s: Annotated[int | None, member("ceiling of a new token's lifetime, s; null = none", 60)]
+    max_token_lifetime_s: Annotated[int | None, member("maximum lifetime of a new token, s; null for no maximum", 60)]
     refresh_allowed: Annotated[bool, member("whether refresh tokens may be issued and used")]
     revoke: Annotated[bool, member("whether tokens already issued are revoked")]
     decision_id: str

@@ -98,7 +98,6 @@ def test_what_is_lowered_is_shown(lowering: Any, summary: Any) -> None:
 
 
 def test_pages_and_tenants(lowering: Any) -> None:
-    """Last changed first; callers see their tenants alone."""
     for number in range(5):
         lowered(lowering, name(f"bot-{number}"), updated_ms=NOW + number)
     lowered(lowering, name("theirs", "globex"), updated_ms=NOW + 9)
@@ -115,7 +114,6 @@ def test_pages_and_tenants(lowering: Any) -> None:
 
 
 def test_another_versions_wish_is_shown_as_unknown(lowering: Any) -> None:
-    """The rest of the row still is."""
     lowered(lowering, name("bot"), desired=b'{"of":"the future"}')
 
     (shown,) = lowering.get("/v1/actuations").json()["items"]
@@ -153,7 +151,6 @@ def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any
 
 
 def test_metrics_tell_how_actuators_fare(lowering: Any) -> None:
-    """Outcomes by target, and containment times with their sum."""
     lowering.actuations.record("hydra", "confirmed", 0.4)
     lowering.actuations.record("hydra", "retry")
 

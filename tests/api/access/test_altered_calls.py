@@ -56,7 +56,6 @@ def test_the_order_of_members_is_no_alteration() -> None:
 
 
 def test_what_can_not_be_written_down_is_never_the_same() -> None:
-    """So that no approval holds for it."""
     ring: list[Any] = []
     ring.append(ring)
     for told in ({"a": object()}, ring, {1: "a", "1": "b"}):

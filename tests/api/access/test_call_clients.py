@@ -115,7 +115,6 @@ class Clerk(AgentExecutor):
 
 
 def test_an_agent_asks_before_it_answers_another(judged: Any) -> None:
-    """Nor did it ever write to this agent."""
     card = types.AgentCard(name="clerk", version="1", capabilities=types.AgentCapabilities())
     message = types.SendMessageRequest(message=new_text_message("hello", role=types.ROLE_USER))
 

@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 
 from trustwatch.api.access import approval_workflow
 from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT
-from trustwatch.api.access.call_evaluation import CallQuestion
-from trustwatch.api.access.live_call_scorer import LiveCallScorer
+from trustwatch.api.access.call_evaluation import CallQuestion, LiveCallScorer
 from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import Unavailable
@@ -399,7 +398,6 @@ def test_nobody_asks_persons_in_the_name_of_an_agent_that_is_not_its_own(site: A
 def test_as_many_may_wait_as_are_said_however_fast_they_come(
     site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those count that are not written yet."""
     held, add = threading.Event(), site.store.interventions.add
     monkeypatch.setattr(site.store.interventions, "add", lambda *given: held.wait(20) and add(*given))
     site.report([summary(level=HIGH, agent_type="Clerk")])
@@ -449,7 +447,7 @@ def test_a_fault_of_the_scorer_leaves_the_level(judged: Any, summary: Any, monke
     answer = ask(judged, **call(NEW_VALUE))
 
     assert (answer["decision"], answer["basis"]) == ("allow", "level")
-    assert "fault of ours" in answer["basis_detail"]
+    assert "internal error" in answer["basis_detail"]
 
 
 def test_answers_need_neither_database_nor_pipeline(judged: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,7 +511,7 @@ def test_other_tenants_and_other_methods_are_refused(site: Any) -> None:
 
 
 def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
-    """One that can not be had, or was trained before there were verdicts on calls, leaves the level."""
+    """One that cannot be had, or was trained before there were verdicts on calls, leaves the level."""
     live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), {})
     live.use_version("calls")
     assert live.scorer is None and "is not at" in live.missing_because
@@ -527,7 +525,6 @@ def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
 
 
 def test_a_service_that_learns_is_not_told_to_train(tmp_path: Path) -> None:
-    """It trains by itself: until then calls are judged by the level."""
     save_learning_model(tmp_path / "installed", NOW_MS)
     live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), {})
     live.use_version(LEARNING_VERSION)

@@ -31,7 +31,6 @@ def waiting(site: Any, summary: Any) -> str:
 
 
 def test_approvals_are_listed_and_approved(site: Any, summary: Any) -> None:
-    """Those that wait, in words and as JSON."""
     asked = waiting(site, summary)
 
     listed = json.loads(run(site, "approvals", "list", "--json").stdout)
@@ -54,7 +53,6 @@ def test_an_approval_is_given_for_one_use(site: Any, summary: Any) -> None:
 
 
 def test_an_approval_is_rejected_or_withdrawn(site: Any, summary: Any) -> None:
-    """With who and why."""
     asked = waiting(site, summary)
 
     assert run(site, "approvals", "reject", asked, "--why", "no").exit_code == 0
@@ -79,7 +77,6 @@ def test_an_agent_is_pinned_and_unpinned(site: Any, summary: Any) -> None:
 
 
 def test_the_blast_radius_is_shown(site: Any, summary: Any) -> None:
-    """As JSON, by any number of days."""
     site.report([summary(level=CRITICAL)])
     at_ms = int(site.clock.now * 1000)
     place = site.store.partitions.claim(0)

@@ -84,7 +84,6 @@ def test_what_a_person_approves_passes_until_it_expires(site: Any, summary: Any)
 
 
 def test_of_two_persons_the_first_decides(site: Any, summary: Any) -> None:
-    """The other is told; a rejected request may be asked anew."""
     site.report([summary(level=HIGH)])
     asked = ask(site, "pay:write").approval_id
     settled(site)
@@ -100,7 +99,6 @@ def test_of_two_persons_the_first_decides(site: Any, summary: Any) -> None:
 
 
 def test_an_approval_is_withdrawn(site: Any, summary: Any) -> None:
-    """From then on the scopes need a person again."""
     site.report([summary(level=HIGH)])
     asked = ask(site, "pay:write").approval_id
     settled(site)
@@ -167,7 +165,6 @@ def test_the_log_tells_orders_of_people(site: Any, summary: Any) -> None:
 
 
 def test_an_agent_that_was_never_seen_may_be_pinned(site: Any) -> None:
-    """A stolen key is known before it is used."""
     path = f"/v1/agents/{quote('https://agents.example/new', safe='')}/pin?tenant=acme&issuer={quote(AS)}"
 
     assert post(site, path, level="critical", why="stolen").status_code == 201
@@ -198,7 +195,6 @@ def test_orders_that_are_refused(
 
 
 def test_a_scope_is_needed_to_decide(site: Any, summary: Any) -> None:
-    """Reading is not enough."""
     site.report([summary()])
     headers = site.auth("gateway", "trust.score:read")
 
@@ -262,7 +258,6 @@ def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> N
 
 
 def test_a_principal_is_as_risky_as_who_acts_for_it(site: Any, summary: Any) -> None:
-    """An agent of the same name is somebody else."""
     site.report([summary(level=HIGH, risk_score=0.8), summary("calm", level=LOW, risk_score=0.1)])
     edges(site, ("acts_for", "bot", "ann"), age_s=3600.0, risk=0.8)
     edges(site, ("acts_for", "calm", "ann"), ("called", "calm", "ann"))
@@ -319,7 +314,6 @@ def test_a_chain_that_a_request_tells_of_counts_at_once(site: Any, summary: Any)
 
 
 def test_an_approval_at_medium_is_none_at_high(site: Any, summary: Any) -> None:
-    """Risk that rose since is something else than what the person saw."""
     site.report([summary(level=2)])
     asked = ask(site, "pay:write", "pay:read")
     settled(site)
@@ -342,7 +336,6 @@ def test_a_request_that_passes_asks_nobody(site: Any, summary: Any) -> None:
 
 
 def test_an_agent_can_not_flood_those_who_approve(site: Any, summary: Any) -> None:
-    """Nor ask for everything by calling a scope so."""
     site.report([summary(level=HIGH)])
 
     for number in range(20):
@@ -355,7 +348,6 @@ def test_an_agent_can_not_flood_those_who_approve(site: Any, summary: Any) -> No
 
 
 def test_what_another_replica_ended_is_ended_whatever_its_clock(site: Any, summary: Any) -> None:
-    """Also where the one that made it is ahead."""
     site.report([summary(level=LOW)])
     post(site, "/v1/agents/bot/pin", level="critical", why="look at it")
     (pin,) = site.store.interventions.list_open()
@@ -368,7 +360,6 @@ def test_what_another_replica_ended_is_ended_whatever_its_clock(site: Any, summa
 
 
 def test_two_pins_of_two_replicas_both_end(site: Any, summary: Any) -> None:
-    """What hides below the last pin must not come back with its end."""
     site.report([summary(level=LOW)])
     post(site, "/v1/agents/bot/pin", level="low", why="fine")
     (pin,) = site.store.interventions.list_open()
@@ -383,7 +374,6 @@ def test_two_pins_of_two_replicas_both_end(site: Any, summary: Any) -> None:
 
 
 def test_an_agent_decides_about_itself_by_no_client_of_its_own(new_site: Any, summary: Any) -> None:
-    """The client that actuators know it by is the agent, too."""
     actuator = ActuatorSettings(
         name="as", kind="hydra", url="https://as.example", issuers=(AS,), clients={"bot": "gateway"}
     )

@@ -57,7 +57,6 @@ def status_of(site: Any, approval_id: str) -> str:
 
 
 def test_one_call_passes_and_the_next_waits_for_a_person_again(site: Any, approved: str) -> None:
-    """Another call spends nothing, and who approved stays on record."""
     assert ask(site, "e" * 12)["decision"] == "step_up"
     settled(site)
     assert status_of(site, approved) == "approved_once"
@@ -106,8 +105,6 @@ def test_a_restart_neither_forgets_nor_renews_it(site: Any, approved: str) -> No
 
 
 def test_without_the_store_it_gives_no_permit(site: Any, approved: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail closed, and counted; once the store is back it may be used."""
-
     def away(*_: Any) -> bool:
         raise Unavailable("the database is away")
 

@@ -66,7 +66,6 @@ def test_a_pin_has_a_level_a_reason_and_an_end(level: str, why: str, valid_s: fl
 
 @pytest.mark.parametrize("why", ["", "x" * 2_049])
 def test_what_a_person_decides_has_a_reason(why: str) -> None:
-    """Approvals, their refusal and their end, and the end of a pin."""
     service, ann = containment(), caller("acme")
     orders = (
         service.approve(ann, "i-1", why),
@@ -79,7 +78,6 @@ def test_what_a_person_decides_has_a_reason(why: str) -> None:
 
 
 def test_an_approval_holds_for_a_while_and_no_longer() -> None:
-    """From a minute to 30 days."""
     service, ann = containment(), caller("acme")
 
     assert [refusal(service.approve(ann, "i-1", "known", valid_s)).problem.status for valid_s in (1.0, 1e9)] == [

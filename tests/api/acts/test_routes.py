@@ -54,7 +54,6 @@ def test_what_was_done_is_told_newest_first(triage: Triage) -> None:
 
 
 def test_acts_are_narrowed(triage: Triage) -> None:
-    """By who, kind, agent and time, in any zone."""
     assert acts(triage, by="nobody") == []
     assert {one["kind"] for one in acts(triage, kind="pin")} == {"pin"}
     assert len(acts(triage, agent_id="a", tenant="acme", issuer=AS)) == 4
@@ -66,7 +65,6 @@ def test_acts_are_narrowed(triage: Triage) -> None:
 
 
 def test_pages_follow_each_other(triage: Triage) -> None:
-    """By cursor, until there is none."""
     whole, cursor, found = acts(triage), None, []
     for _ in whole:
         page = triage.site.get("/v1/acts", limit=1, **({"cursor": cursor} if cursor else {})).json()
@@ -88,7 +86,6 @@ def test_others_see_nothing_of_it(triage: Triage) -> None:
     "wrong", [{"kind": "coffee"}, {"since": "yesterday"}, {"until": "9999-12-31T23:59:59-23:59"}], ids=str
 )
 def test_what_can_not_be_meant_is_said(shared: Any, wrong: dict[str, str]) -> None:
-    """422, never a failure of the service."""
     assert shared.get("/v1/acts", **wrong).status_code in (200, 422)
     if "until" not in wrong:
         assert shared.get("/v1/acts", **wrong).status_code == 422

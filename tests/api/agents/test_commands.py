@@ -74,7 +74,6 @@ def run(site: Any, *arguments: str) -> Result:
     ],
 )
 def test_agents_are_listed_by_risk(site: Any, options: tuple[str, ...], expected: list[str]) -> None:
-    """As a table and as JSON lines; a limit leaves out the least."""
     table = run(site, "agents", *options).stdout.splitlines()
     lines = [json.loads(line) for line in run(site, "agents", *options, "--json").stdout.splitlines()]
 

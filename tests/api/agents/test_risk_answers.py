@@ -65,7 +65,6 @@ def test_an_answer_has_the_members_of_the_design(site: Any, summary: Any) -> Non
 
 
 def test_an_agent_never_seen_is_unknown_not_low(site: Any) -> None:
-    """200, confidence 0, the policy of unknown, evaluated now."""
     site.report()
 
     answer = risk(site, "nobody").json()
@@ -109,7 +108,6 @@ def test_an_answer_says_what_the_level_is_about_and_policy_may_ask(site: Any, su
 
 @pytest.mark.parametrize(("score", "shown"), [(0.05, 1), (0.0499, 0)])
 def test_reasons_are_shown_while_there_is_risk(site: Any, summary: Any, score: float, shown: int) -> None:
-    """What once was is history; the decisions keep it."""
     site.report([summary(level=1, risk_score=score)])
 
     assert len(risk(site, "bot").json()["reasons"]) == len(risk(site, "bot").json()["indicators"]) == shown
@@ -171,21 +169,18 @@ def test_ids_may_be_anything_that_is_percent_encoded_once(shared: Any, summary: 
 
 
 def test_slashes_may_stand_as_they_are(shared: Any, summary: Any) -> None:
-    """A client that does not encode them means the same agent."""
     shared.report([summary("spiffe://t/ns/a")])
 
     assert shared.get("/v1/agents/spiffe://t/ns/a/risk").json()["risk_level"] == "high"
 
 
 def test_an_id_that_is_no_text_is_refused(shared: Any) -> None:
-    """Bytes that are no UTF-8 name nobody."""
     assert shared.get("/v1/agents/%ff%fe/risk").json()["code"] == "invalid_request"
     assert shared.get("/v1/agents//risk").status_code == 400
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "DELETE", "OPTIONS"])
 def test_only_get_is_answered(shared: Any, method: str) -> None:
-    """405 names what is allowed."""
     answer = shared.client.request(method, "/v1/agents/bot/risk", headers=shared.auth())
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
@@ -203,7 +198,6 @@ def test_an_id_of_several_agents_asks_which(site: Any, summary: Any) -> None:
 
 
 def test_an_id_at_two_issuers_asks_for_the_issuer(site: Any, summary: Any) -> None:
-    """The tenant alone does not say it."""
     site.report([summary(), summary(issuer="https://other.example", level=2)])
 
     assert risk(site, "bot", query="?tenant=acme").json()["name"] == ["issuer"]
@@ -222,7 +216,6 @@ def test_agents_of_other_tenants_are_as_if_they_did_not_exist(site: Any, summary
 
 
 def test_a_client_that_speaks_for_nobody_gets_403(site: Any, summary: Any) -> None:
-    """Authenticated, and bound to no tenant."""
     site.report([summary()])
 
     assert risk(site, "bot", "stranger").json()["code"] == "tenant_not_allowed"
@@ -230,7 +223,6 @@ def test_a_client_that_speaks_for_nobody_gets_403(site: Any, summary: Any) -> No
 
 @pytest.mark.parametrize("query", ["?tenant=a&tenant=b", "?tenant=%ff", "?" + "&".join(f"a{n}=1" for n in range(20))])
 def test_a_query_that_says_two_things_is_refused(shared: Any, query: str) -> None:
-    """Guessing among them would answer about another agent."""
     assert risk(shared, "bot", query=query).json()["code"] == "invalid_request"
 
 
@@ -268,7 +260,6 @@ def test_bad_tokens_get_a_challenge(shared: Any, name: str, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/agents/bot/risk", "/v1/agents", "/v1/policy", "/v1/dead-letters"])
 def test_without_a_token_nothing_is_said(shared: Any, path: str) -> None:
-    """401 with the bare challenge."""
     answer = shared.client.get(path)
 
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="trustwatch"')
@@ -285,7 +276,6 @@ def test_without_a_token_nothing_is_said(shared: Any, path: str) -> None:
     ],
 )
 def test_a_scope_includes_no_other(shared: Any, path: str, scope: str) -> None:
-    """403 says which scope is needed."""
     others = {"trust.score:read", "trust.decide", "trust.ingest", "trust.feedback", "trust.admin"} - {scope}
     answer = shared.client.get(path, headers=shared.auth("gateway", *others))
 
@@ -293,7 +283,6 @@ def test_a_scope_includes_no_other(shared: Any, path: str, scope: str) -> None:
 
 
 def test_a_token_that_was_good_is_refused_from_its_expiry_on(site: Any) -> None:
-    """The cache of verified tokens looks at the clock (leeway 30 s)."""
     site.report()
     headers = site.auth(lifetime_s=60)
     seen = []
@@ -305,7 +294,6 @@ def test_a_token_that_was_good_is_refused_from_its_expiry_on(site: Any) -> None:
 
 
 def test_many_questions_are_answered_in_their_order(site: Any, summary: Any) -> None:
-    """Each has an answer or a problem of its own."""
     site.report([summary(), summary(tenant="globex"), summary("solo", "globex", level=1)])
     agents = [{"agent_id": "solo"}, {"agent_id": "bot"}, {"agent_id": "bot", "tenant": "nsa"}, {"agent_id": "new"}]
 
@@ -318,7 +306,6 @@ def test_many_questions_are_answered_in_their_order(site: Any, summary: Any) -> 
 
 
 def test_a_question_of_many_is_answered_as_if_it_were_asked_alone(site: Any, summary: Any) -> None:
-    """1,000 are allowed, 1,001 are not."""
     site.report([summary(f"bot-{number}") for number in range(1000)])
     agents = [{"agent_id": f"bot-{number}"} for number in range(1000)]
 
@@ -330,7 +317,6 @@ def test_a_question_of_many_is_answered_as_if_it_were_asked_alone(site: Any, sum
 
 
 def test_bodies_of_other_routes_are_bounded(shared: Any) -> None:
-    """413, by what is declared and by what arrives."""
     headers = {**shared.auth(), "content-type": "application/json"}
 
     def chunks() -> Any:
@@ -391,7 +377,6 @@ def _references(value: Any) -> Any:
 
 
 def test_the_example_has_the_members_of_a_real_answer(shared: Any, summary: Any) -> None:
-    """Documentation that drifts is worse than none."""
     shared.report([summary()])
 
     document = shared.client.get("/openapi.json").json()

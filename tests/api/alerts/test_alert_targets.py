@@ -38,7 +38,6 @@ def load(tmp_path: Path, text: str) -> Settings:
 
 
 def test_a_target_of_each_format(tmp_path: Path) -> None:
-    """Addresses and secrets come from where they are kept."""
     targets = {target.name: target for target in load(tmp_path, ALL).webhooks}
 
     assert {target.format for target in targets.values()} == set(ALERT_FORMATS)
@@ -91,7 +90,6 @@ def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:
     ],
 )
 def test_errors_say_what_the_format_needs(tmp_path: Path, members: str, parts: list[str]) -> None:
-    """And never repeat what was given."""
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, f"webhooks: [{{name: w, {members}}}]")
 
@@ -101,7 +99,6 @@ def test_errors_say_what_the_format_needs(tmp_path: Path, members: str, parts: l
 
 
 def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
-    """It has a target of each format, as the table beside it."""
     page = (DOCS / "alerts.md").read_text(encoding="utf-8")
     example = page.partition("```yaml\n")[2].partition("```")[0]
     for name, secret in (("siem.secret", SECRET), ("pager.key", KEY)):
@@ -117,7 +114,6 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
 
 
 def test_settings_show_no_address_and_no_key(tmp_path: Path) -> None:
-    """Neither do the targets that are made of them."""
     settings = load(tmp_path, ALL)
     shown = repr(settings) + str(settings.webhooks)
 

@@ -143,7 +143,6 @@ def test_who_may_send_a_test(alerting: Any) -> None:
 
 
 def test_without_targets_there_is_nothing_to_test(site: Any) -> None:
-    """The answer says where targets are configured."""
     answer = post(site)
 
     assert answer.status_code == 404
@@ -199,7 +198,6 @@ def test_the_command_fails_where_an_alert_does_not_arrive(alerting: Any, receive
 
 
 def test_the_command_lists(alerting: Any) -> None:
-    """As a table or as JSON, with the filters of the API."""
     alerting.store.outbox.enqueue([agent_alert(1, "bot", 3), agent_alert(2, "bot", 3)])
     drain(alerting)
 

@@ -57,7 +57,6 @@ def worked(directory: Path, **settings: float) -> ArchiveMaintenance:
 
 
 def test_old_dates_go_past_ones_are_merged_and_today_is_left(tmp_path: Path) -> None:
-    """Ranges that are not committed are touched by neither."""
     archive = EventArchive(tmp_path)
     archive.start()
     for base in range(0, 40, 4):
@@ -74,7 +73,6 @@ def test_old_dates_go_past_ones_are_merged_and_today_is_left(tmp_path: Path) -> 
 
 
 def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time counts from the end of the date."""
     archive = EventArchive(tmp_path)
     archive.start()
     for base in range(4):
@@ -100,7 +98,6 @@ def test_reports_and_what_is_known_of_them() -> None:
 
 
 def test_the_role_needs_a_place(tmp_path: Path) -> None:
-    """And the distributed form."""
     role = ServiceRoles(api=False, workers=False)
     with pytest.raises(ConfigError, match="--archiver-only is for the distributed form"):
         check_service_roles(role, Settings(archive=ArchiveSettings(directory=tmp_path)))
@@ -125,7 +122,6 @@ def small(directory: Path) -> ArchiveMaintenance:
 
 
 def test_nobody_waits_for_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A back-test may take hours; a minute after it, upkeep goes on."""
     time, upkeep = Clock(monkeypatch), small(tmp_path)
     time.now += archive_maintenance.FIRST_RETENTION_S
     with read_lock(tmp_path):
@@ -166,7 +162,6 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_log_that_is_never_quiet_holds_up_no_upkeep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute late at most, then a piece every few seconds."""
     small(tmp_path / "archive")
     with EventLog(tmp_path / "log") as log:
         log.append([Record(RecordKind.TICK, 0, clock.now_ms(), bytes(8))] * 4)
@@ -192,7 +187,6 @@ def test_a_log_that_is_never_quiet_holds_up_no_upkeep(tmp_path: Path, monkeypatc
 
 
 def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the vectors' archive: upkeep in between, once it is overdue."""
     time, steps = Clock(monkeypatch), 200
     done: list[float] = []
     monkeypatch.setattr("trustwatch.ingest.archive.event_archive.VectorArchive.archive_next_file", lambda _: True)

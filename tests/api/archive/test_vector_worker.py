@@ -116,6 +116,5 @@ def merged(archive: Path) -> int:
 
 
 def test_without_an_archive_nothing_is_collected(tmp_path: Path) -> None:
-    """No spool, no collector."""
     assert open_spool(Settings(data_dir=tmp_path)) is None
     assert start_vector_collector(None, PARTITION) is None

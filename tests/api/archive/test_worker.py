@@ -124,7 +124,6 @@ def test_it_is_read_by_analysts_tools(tmp_path: Path) -> None:
 
 
 def test_partitions_are_names_that_any_file_system_takes() -> None:
-    """Tenants can not leave their folder or run into each other."""
     assert event_folder(START_MS, "../../etc") == "date=2025-12-01/tenant=..%2F..%2Fetc"
     assert event_folder(START_MS, "") == "date=2025-12-01/tenant=~"
     one, other = (event_folder(START_MS, "ü" * 300 + end) for end in "ab")
@@ -179,7 +178,6 @@ def write_from(directory: Path, ranges: list[tuple[int, int]], events: list[Even
 
 
 def test_killed_again_and_again_it_has_every_event_once(tmp_path: Path) -> None:
-    """kill -9 of the real process at random moments."""
     events, dice = 4_000, random.Random(1)
     fill(tmp_path / "data", events)
     command = process_command("archive_process", tmp_path / "data", tmp_path / "archive")
@@ -242,7 +240,6 @@ def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
 
 
 def test_settings_are_refused_where_no_archive_can_be(tmp_path: Path) -> None:
-    """Two tables need two folders."""
     from trustwatch.api.settings.loading import load_settings
 
     path = tmp_path / "t.yaml"

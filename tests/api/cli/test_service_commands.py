@@ -50,7 +50,7 @@ def test_operations_are_listed_and_say_what_they_take() -> None:
     for given in (("split_case",), ("split_case", "case_id=c", "nothing=1"), ("split_case", "case_id")):
         refused = runner.invoke(make_app(), ["call", *given], env={"COLUMNS": "1000"})
         assert (refused.exit_code, refused.stdout) == (2, "")
-        assert "agents: agents that leave the case; note: why" in refused.stderr
+        assert "agents: Agents that leave the case; note: Reason" in refused.stderr
     wrong = runner.invoke(make_app(), ["call", "split_case", "case_id=c", "agents=a"])
     assert wrong.exit_code == 2 and "agents must be JSON" in wrong.stderr
     assert runner.invoke(make_app(), ["call", "no_operation"]).exit_code == 2

@@ -29,7 +29,7 @@ def test_the_page_has_every_operation_and_schema(shared: Any) -> None:
     assert {link for link in re.findall(r'href="#([^"]+)"', page)} <= {*ids}
     for operation in operations_of(document):
         assert operation["description"] in unescape(page)
-    assert "trust.score:read</code>: read risk" in page
+    assert "trust.score:read</code>: Read risk" in page
 
 
 def test_it_loads_and_runs_nothing(shared: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from trustwatch.api.console import live_updates
 from trustwatch.api.console.live_updates import agent_event_name
-from trustwatch.api.http.server_sent_events import encode_event
+from trustwatch.api.http.responses import encode_event
 from trustwatch.scoring.pipeline.ipc import LevelChange
 
 

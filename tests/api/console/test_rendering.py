@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from trustwatch.api import console
 from trustwatch.api.access.service import containment_times
-from trustwatch.api.agents.baseline_profile import read_baseline_profile
+from trustwatch.api.agents.service import read_baseline_profile
 from trustwatch.api.console import rendering
 from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSeries
 from trustwatch.api.console.pages.overview_page import order_by_last_rise

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from structlog.testing import capture_logs
 
 from trustwatch.api.console.console_sessions import matching_grant
-from trustwatch.api.http.line_limit import LINES_PER_S
+from trustwatch.api.http.refused_callers import LINES_PER_S
 from trustwatch.ingest.settings import Secret
 
 NOW = 1_764_000_000.0

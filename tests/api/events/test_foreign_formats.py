@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from trustwatch.api.http.bulk_turns import BulkTurns, TooMuchBulkWork
+from trustwatch.api.http.store_executor import BulkTurns, TooMuchBulkWork
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import MalformedEvent

@@ -217,7 +217,7 @@ def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: Script
     copies = [one for one in world.durable if one.topic == "dlq"]
     letters = [one for one in world.durable if one.topic == "events" and one.headers["tw"][0] == RecordKind.DEAD]
     assert [copy.value for copy in copies] == [event(tenant="other"), b"\xff\x00"]
-    assert copies[0].headers["reason"].startswith(b"this source may not speak for that tenant")
+    assert copies[0].headers["reason"].startswith(b"this source may not act for that tenant")
     assert copies[0].headers["path"] == b"$.tenant"
     assert (copies[0].headers["topic"], copies[0].headers["offset"]) == (b"gw.log", b"1")
     told = json.loads(letters[0].value)

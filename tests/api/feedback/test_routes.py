@@ -155,10 +155,12 @@ def test_feedback_needs_its_scope_and_another_voice_than_the_agents(person: Pers
     at = person.site.store.partitions.position(0)
     told = [decision(7, agent=mine)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
-    problem(person.adopt(person.draft(verdict="true_positive"), "D0007", "two"), 403, "nobody decides about itself")
+    problem(
+        person.adopt(person.draft(verdict="true_positive"), "D0007", "two"), 403, "a caller cannot decide about itself"
+    )
     made = person.adopt(person.draft(verdict="true_positive"), "D0007", "gateway")
     assert made.status_code == 201
-    problem(person.revoke(made.json()["feedback_id"], "two"), 403, "nobody decides about itself")
+    problem(person.revoke(made.json()["feedback_id"], "two"), 403, "a caller cannot decide about itself")
     assert person.revoke(made.json()["feedback_id"], "gateway").status_code == 200
 
 
@@ -197,9 +199,9 @@ def test_nobody_adopts_a_rule_for_its_own_group(new_site: Callable[..., Any], cl
     store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [row], told, [], []))
     body = person.draft(scope={"kind": "peer_group"})
 
-    problem(person.start(body, "D0008", client), 403, "nobody decides about itself", "PaymentProcessor")
+    problem(person.start(body, "D0008", client), 403, "a caller cannot decide about itself", "PaymentProcessor")
     seen = person.previewed(body, "D0008", "all")
-    problem(person.adopt(seen, "D0008", client), 403, "nobody decides about itself", "PaymentProcessor")
+    problem(person.adopt(seen, "D0008", client), 403, "a caller cannot decide about itself", "PaymentProcessor")
     assert person.commands() == []
     assert person.start(person.draft(), "D0008", client).status_code == 202  # of one other agent it may speak
     assert person.start(body, "D0009", client).status_code == 202  # and of another group
@@ -221,7 +223,7 @@ def test_an_agents_client_adopts_no_rule_for_a_group_before_the_agent_was_seen(
     asked = person.start(person.draft(scope={"kind": "peer_group"}), "D0008", "two")
 
     if refused:
-        problem(asked, 403, "nobody decides about itself", "bot-7, which was not seen yet")
+        problem(asked, 403, "a caller cannot decide about itself", "bot-7, which was never seen")
         assert person.start(person.draft(), "D0008", "two").status_code == 202  # of one other agent it may speak
     else:
         assert asked.status_code == 202

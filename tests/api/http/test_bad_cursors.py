@@ -44,7 +44,6 @@ CURSORS = {
 
 @pytest.mark.parametrize("path", LISTS)
 def test_a_bad_cursor_is_the_callers_error(shared: Any, path: str) -> None:
-    """Whatever is wrong with it."""
     wrong = {}
     for name, cursor in CURSORS.items():
         answer = shared.get(path, "all", cursor=cursor)
@@ -56,7 +55,6 @@ def test_a_bad_cursor_is_the_callers_error(shared: Any, path: str) -> None:
 
 @pytest.mark.parametrize("page", ["agents", "decisions", "approvals", "feedback", "alerts", "dead-letters"])
 def test_a_bad_cursor_in_the_address_of_a_page(new_site: Any, page: str) -> None:
-    """The person is told, as the API tells programs."""
     site = new_site(console=ConsoleSettings(enabled=True, development_login=True))
     code = issue_login_code(site.settings.data_dir, site.clock())
     assert site.client.get("/console/dev-login", params={"code": code}).status_code == 303

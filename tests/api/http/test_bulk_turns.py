@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch.api.http.bulk_turns import (
-    AT_ONCE,
-    MAX_TENANT_BYTES,
-    MAX_TENANT_PIECES,
-    BulkTurns,
-    TooMuchBulkWork,
-)
+from trustwatch.api.http.store_executor import AT_ONCE, MAX_TENANT_BYTES, MAX_TENANT_PIECES, BulkTurns, TooMuchBulkWork
 
 
 def test_one_piece_of_a_tenant_and_few_in_all_are_worked_on() -> None:
-    """However many come at once; each gets its turn."""
     turns, active, most, done = BulkTurns(), Counter[str](), Counter[str](), Counter[str]()
 
     async def work(tenant: str) -> None:
@@ -41,7 +34,6 @@ def test_one_piece_of_a_tenant_and_few_in_all_are_worked_on() -> None:
 
 
 def test_a_tenant_does_not_wait_for_the_pieces_of_another() -> None:
-    """Only for those that are worked on."""
     turns, order = BulkTurns(at_once=1), list[str]()
 
     async def work(tenant: str) -> None:
@@ -100,14 +92,12 @@ async def _order(tenants: str) -> str:
 
 
 def test_tenants_take_turns() -> None:
-    """Who came with four waits after each of the others' first."""
     assert asyncio.run(_order("aaaabbc")) == "abcabaa"
     assert asyncio.run(_order("")) == ""
 
 
 @given(st.text("abc", max_size=12))
 def test_every_piece_has_a_turn_and_no_tenant_has_two_before_another_one(tenants: str) -> None:
-    """Between two turns of a tenant each other that waits has one."""
     had = asyncio.run(_order(tenants))
 
     assert sorted(had) == sorted(tenants)
@@ -121,8 +111,6 @@ def test_every_piece_has_a_turn_and_no_tenant_has_two_before_another_one(tenants
 
 @pytest.mark.parametrize("given_first", [False, True], ids=["while it waits", "as its turn comes"])
 def test_who_leaves_holds_up_nothing(given_first: bool) -> None:
-    """The turn goes on to the next, also where it had just been given."""
-
     async def leave() -> None:
         turns, had, ending = BulkTurns(at_once=1), [], asyncio.Event()
 

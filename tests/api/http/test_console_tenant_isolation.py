@@ -131,7 +131,6 @@ def test_every_page_shows_its_person_one_tenant_alone(browser: httpx2.Client) ->
 
 
 def test_the_walk_finds_what_is_there(browser: httpx2.Client) -> None:
-    """Who owns it is shown it by the same requests."""
     shown = {page.path for page in PAGES if page.method == "GET" and mark(ACME) in ask(browser, page, ACME).text}
     assert shown >= {
         "/agents",
@@ -145,7 +144,6 @@ def test_the_walk_finds_what_is_there(browser: httpx2.Client) -> None:
 
 
 def test_no_page_answers_without_a_session(console: Any) -> None:
-    """A page leads to the sign-in; a form is refused."""
     with httpx2.Client(base_url=f"{console.url}/console") as stranger:
         for page in all_pages():
             if page.path in WITHOUT_SESSION:

@@ -99,7 +99,6 @@ def operations(document: dict[str, Any]) -> Iterator[Any]:
 
 @pytest.mark.timeout(300 + 60 * SECONDS_A_CASE * (EXAMPLES - 6))
 def test_every_status_that_is_answered_is_declared(asked: Any, document: dict[str, Any]) -> None:
-    """And none of them is a failure of ours."""
     undeclared: dict[str, dict[str, str]] = {}
     checked = 0
     for operation in operations(document):
@@ -135,7 +134,6 @@ def test_names_may_hold_line_feeds(asked: Any, document: dict[str, Any], summary
 
 
 def test_streams_declare_their_statuses_too(asked: Any, document: dict[str, Any]) -> None:
-    """They are asked without waiting for their end."""
     for path in STREAMS:
         declared = document["paths"][path]["get"]["responses"]
         for headers in callers(asked):
@@ -145,7 +143,6 @@ def test_streams_declare_their_statuses_too(asked: Any, document: dict[str, Any]
 
 
 def test_bodies_that_are_too_large_are_declared(asked: Any, document: dict[str, Any]) -> None:
-    """On every operation that has a body."""
     for path, item in document["paths"].items():
         if "post" in item and path not in ("/v1/events", "/v1/traces", "/v1/logs"):
             answer = asked.client.post(

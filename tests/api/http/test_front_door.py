@@ -82,7 +82,6 @@ def wait_until(check: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("path", BODY_ROUTES)
 @pytest.mark.parametrize("length", ["Content-Length: 8000000", "Transfer-Encoding: chunked"])
 def test_no_byte_of_a_body_is_waited_for_without_a_token(shared: Any, path: str, length: str) -> None:
-    """The refusal comes while the body has not begun."""
     with connected(shared, head("POST", path, "Content-Type: application/json", length)) as connection:
         answer = connection.recv(65_536)
 
@@ -172,7 +171,6 @@ def hasty(new_site: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_heads_that_never_end_are_closed(hasty: Any, sent: bytes, cause: str, status: bytes) -> None:
-    """With an answer that says why."""
     with connected(hasty, sent) as connection:
         answer = received(connection)
 
@@ -181,7 +179,6 @@ def test_heads_that_never_end_are_closed(hasty: Any, sent: bytes, cause: str, st
 
 
 def test_heads_that_drip_are_closed(hasty: Any) -> None:
-    """A byte now and then is no progress."""
     with connected(hasty, b"GET / HTTP/1.1\r\n") as connection, pytest.raises(ConnectionError):
         for _ in range(1000):
             connection.sendall(b"X-A: 1\r\n")
@@ -191,7 +188,6 @@ def test_heads_that_drip_are_closed(hasty: Any) -> None:
 
 
 def test_bodies_that_drip_are_closed(hasty: Any) -> None:
-    """Those of callers with a token too."""
     token = f"Authorization: {hasty.auth()['authorization']}"
     request = head("POST", "/v1/risk/query", token, "Content-Type: application/json", "Content-Length: 1000")
 
@@ -218,7 +214,6 @@ def test_connections_that_begin_no_request_are_closed(new_site: Any, monkeypatch
 
 
 def test_clients_that_read_no_answer_are_closed(new_site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers pile up in memory no longer than `SEND_TIMEOUT_S`."""
     # What is sent may end within a head, which must not be what ends the connection.
     bound(monkeypatch, HEAD_TIMEOUT_S=30.0, BODY_TIMEOUT_S=0.3, SEND_TIMEOUT_S=0.3)
     hasty = new_site()
@@ -250,7 +245,6 @@ def test_requests_that_come_together_are_no_long_head(shared: Any) -> None:
 
 
 def test_heads_without_end_are_refused(shared: Any) -> None:
-    """httptools has no bound of its own."""
     before = closed_count(shared, "head_too_large")
 
     with connected(shared, b"GET / HTTP/1.1\r\n") as connection:
@@ -337,7 +331,6 @@ def test_bytes_of_unknown_clients_are_bounded_over_all_connections(
 
 
 def test_bodies_of_known_senders_are_not_counted(new_site: Any, event: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Events have bounds of their own."""
     bound(monkeypatch, MAX_UNAUTHENTICATED_BYTES=MIB)
     site = new_site()
 
@@ -419,12 +412,10 @@ def test_a_token_that_is_not_valid_opens_nothing_under_another_name(shared: Any,
 
 @pytest.mark.parametrize("path", ["/v1/agents", "/v1/agents/bot/risk", "/openapi.json"])
 def test_a_valid_token_may_come_by_any_name(shared: Any, path: str) -> None:
-    """No page of another site has it."""
     assert shared.client.get(path, headers={**FOREIGN, **shared.auth()}).status_code in (200, 404)
 
 
 def test_where_all_addresses_are_listened_on_each_may_be_named(new_site: Any) -> None:
-    """A name can be made to lead here, an address can not."""
     site = new_site(listen=ListenSettings(host="0.0.0.0"))
 
     assert site.client.get("/metrics", headers={"host": "192.0.2.1"}).status_code == 200
@@ -433,7 +424,6 @@ def test_where_all_addresses_are_listened_on_each_may_be_named(new_site: Any) ->
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_probes_may_use_any_name(shared: Any, path: str) -> None:
-    """They tell nothing."""
     assert shared.client.get(path, headers=FOREIGN).status_code in (200, 503)
 
 
@@ -445,7 +435,6 @@ def test_a_redirect_names_no_host(shared: Any) -> None:
 
 
 def test_a_redirect_leads_to_no_other_host(shared: Any) -> None:
-    """`//name` would be one."""
     answer = shared.client.get("//evil.example/v1/decisions/", headers=shared.auth())
 
     assert not answer.headers.get("location", "/").startswith("//")
@@ -474,7 +463,6 @@ def test_an_empty_bearer_is_no_request_without_token(shared: Any, path: str, cre
 
 
 def test_what_was_closed_is_counted_in_metrics(hasty: Any) -> None:
-    """With its cause."""
     with connected(hasty, b"GET /") as connection:
         received(connection)
 
@@ -485,7 +473,6 @@ def test_what_was_closed_is_counted_in_metrics(hasty: Any) -> None:
 
 
 def test_requests_behind_each_other_are_all_answered(shared: Any) -> None:
-    """Pipelined ones, sent in one go: the bounds count each by itself."""
     with connected(shared, head("GET", "/healthz") * 50 + head("GET", "/healthz", "Connection: close")) as connection:
         answers = received(connection)
 

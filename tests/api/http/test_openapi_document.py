@@ -45,7 +45,7 @@ def test_nobody_sees_it_half_made(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_body_has_one_schema_of_json(document: Document) -> None:
-    """Clients that are generated choose among bodies by their types, and can not tell lists of two kinds apart."""
+    """Clients that are generated choose among bodies by their types, and cannot tell lists of two kinds apart."""
     for operation in operations_of(document):
         bodies = operation.get("requestBody", {}).get("content", {})
         of_json = [kind for kind, body in bodies.items() if kind.endswith("json") and "ndjson" not in kind]
@@ -68,7 +68,6 @@ def schemas_in(value: Any, at: str, *, among_members: bool = False) -> Iterator[
 
 
 def test_operations_have_names_of_their_own_and_words(document: Document) -> None:
-    """A generated client has a function of each name."""
     operations = list(operations_of(document))
     names = Counter(operation["operationId"] for operation in operations)
 
@@ -78,7 +77,6 @@ def test_operations_have_names_of_their_own_and_words(document: Document) -> Non
 
 
 def test_every_member_and_parameter_is_described(document: Document) -> None:
-    """In components, bodies and answers alike."""
     missing = [
         f"{at}.{name}"
         for at, schema in schemas_in(document, "")
@@ -97,7 +95,6 @@ def test_every_member_and_parameter_is_described(document: Document) -> None:
 
 
 def test_every_schema_has_an_example_that_fits_it(document: Document) -> None:
-    """Made of the members' own where nobody wrote one."""
     for name, schema in document["components"]["schemas"].items():
         whole = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
         assert schema["examples"], name

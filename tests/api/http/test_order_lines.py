@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from trustwatch.api.http.line_limit import LINES_PER_S, OrderLines
+from trustwatch.api.http.refused_callers import LINES_PER_S, OrderLines
 from trustwatch.scoring.records.agents import AgentName
 
 

@@ -94,7 +94,6 @@ def client() -> Iterator[TestClient]:
     ],
 )
 def test_each_error_has_its_status_and_code(error: TrustwatchError, status: int, code: str) -> None:
-    """One function maps them; the document repeats status and code."""
     problem = problem_of(error)
     body = json.loads(problem.body())
 
@@ -106,7 +105,6 @@ def test_each_error_has_its_status_and_code(error: TrustwatchError, status: int,
 
 
 def test_internal_errors_tell_nothing_of_themselves() -> None:
-    """The text of an unexpected or internal error is for the log."""
     for error in (ConfigError("hunter2"), Unavailable("hunter2"), Fenced("hunter2")):
         assert b"hunter2" not in problem_of(error).body()
 
@@ -119,7 +117,6 @@ def test_a_wrong_member_is_named_by_its_path() -> None:
 
 
 def test_members_never_replace_those_of_the_standard() -> None:
-    """Extension members stand beside type, title, status and detail."""
     body = json.loads(problem_body(400, "c", "t", "d", type="x", index=3))
 
     assert body == {
@@ -133,7 +130,6 @@ def test_members_never_replace_those_of_the_standard() -> None:
 
 
 def test_no_token_gets_a_bare_challenge(client: TestClient) -> None:
-    """RFC 6750 section 3.1: without credentials no error code is sent."""
     answer = client.get("/raise/missing")
 
     assert answer.status_code == 401
@@ -142,7 +138,6 @@ def test_no_token_gets_a_bare_challenge(client: TestClient) -> None:
 
 
 def test_a_refused_token_gets_invalid_token(client: TestClient) -> None:
-    """The challenge says why in words of ours."""
     answer = client.get("/raise/invalid")
 
     assert answer.status_code == 401
@@ -152,7 +147,6 @@ def test_a_refused_token_gets_invalid_token(client: TestClient) -> None:
 
 
 def test_a_missing_scope_is_named(client: TestClient) -> None:
-    """403 with the scope that is needed."""
     answer = client.get("/raise/scope")
 
     assert answer.status_code == 403
@@ -162,7 +156,7 @@ def test_a_missing_scope_is_named(client: TestClient) -> None:
 
 
 def test_a_challenge_can_not_be_broken_out_of() -> None:
-    """Quotes, backslashes and line breaks in a description can not end the header or its parameter."""
+    """Quotes, backslashes and line breaks in a description cannot end the header or its parameter."""
     assert (
         bearer_challenge("e", 'a"b\\c\r\nd\u2019')
         == 'Bearer realm="trustwatch", error="e", error_description="a\'b\'c\'\'d\'"'
@@ -201,7 +195,6 @@ def test_a_route_may_bring_its_own_problem(client: TestClient) -> None:
     [("GET", "/nowhere", 404, "not_found"), ("PUT", "/query", 405, "method_not_allowed")],
 )
 def test_routing_failures_are_problems_too(method: str, path: str, status: int, code: str, client: TestClient) -> None:
-    """404 and 405 have the same form, and 405 keeps Allow."""
     answer = client.request(method, path)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -219,7 +212,6 @@ def test_an_invalid_body_names_each_wrong_member_and_repeats_none(client: TestCl
 
 
 def test_a_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
-    """Broken JSON is answered in the same form."""
     answer = client.post("/query", content=b"{", headers={"Content-Type": "application/json"})
 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from structlog.testing import capture_logs
 
-from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.api.http.refused_callers import (
     CALLER_OF_REQUEST,
     LINES_PER_CALLER_S,
+    LINES_PER_S,
     LINES_UNLISTED_S,
     MAX_ASKED_LENGTH,
     MAX_LIMITS,
@@ -75,7 +75,7 @@ def test_a_flood_hides_no_other_caller() -> None:
     with capture_logs() as lines:
         for _ in range(1000):
             refused.tell_of(scope(caller("noisy")), "insufficient_scope", "x" * 10_000)
-        refused.tell_of(scope(caller("quiet")), "own_decision", "nobody decides about itself")
+        refused.tell_of(scope(caller("quiet")), "own_decision", "a caller cannot decide about itself")
         second = 1.0
         refused.tell_of(scope(caller("noisy")), "insufficient_scope", "x")
     by_caller = [line["caller"] for line in lines]
@@ -127,7 +127,7 @@ def test_persons_are_named_in_the_log_alone() -> None:
     refused = RefusedCallers(lambda: 0.0)
     with capture_logs() as lines:
         for number in range(2 * MAX_LIMITS):
-            refused.tell_of(scope(caller(f"console:{number}")), "own_decision", "nobody decides about itself")
+            refused.tell_of(scope(caller(f"console:{number}")), "own_decision", "a caller cannot decide about itself")
     assert refused.counts == {("console", "own_decision"): 2 * MAX_LIMITS}
     assert [line["caller"] for line in lines[:2]] == ["console:0", "console:1"]
 
@@ -153,7 +153,6 @@ def test_persons_are_bounded() -> None:
 
 
 def test_other_problems_and_unknown_callers_are_no_reach() -> None:
-    """A wrong body, a lost page, a request without a token."""
     refused = RefusedCallers(lambda: 0.0)
     refused.tell_of(scope(caller("soc")), "invalid_request", "wrong")
     refused.tell_of(scope(caller("soc")), "not_found", "gone")

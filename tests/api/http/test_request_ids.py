@@ -9,8 +9,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from trustwatch.api.http.line_limit import LineLimit
-from trustwatch.api.http.request_ids import REQUEST_ID_KEY, given_request_id, identify_request, request_id_of
+from trustwatch.api.http.fast_path import REQUEST_ID_KEY, given_request_id, identify_request, request_id_of
+from trustwatch.api.http.refused_callers import LineLimit
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/agents", "/v1/agents/bot/risk", "/nowhere", "/openapi.json"])
@@ -26,7 +26,6 @@ def test_every_answer_has_the_id_of_its_request(shared: Any, path: str) -> None:
 
 @pytest.mark.parametrize("given", [[b"a b"], [b"x" * 129], [b""], [b"one", b"two"], [b"\xc3\xa4"], [b"a\x1b[31m"]])
 def test_what_is_no_id_is_not_repeated(given: list[bytes]) -> None:
-    """Neither in a header nor in a log."""
     scope: dict[str, Any] = {"headers": [(b"x-request-id", value) for value in given]}
 
     assert given_request_id(scope) == b""
@@ -34,7 +33,6 @@ def test_what_is_no_id_is_not_repeated(given: list[bytes]) -> None:
 
 
 def test_lines_of_a_request_have_its_id_and_shared_answers_stay_as_they_are() -> None:
-    """Two requests at once do not mix theirs."""
     shared_headers = [(b"content-type", b"text/plain")]
     sent: dict[str, Any] = {}
 
@@ -61,7 +59,6 @@ def test_lines_of_a_request_have_its_id_and_shared_answers_stay_as_they_are() ->
 
 
 def test_an_answer_that_names_its_request_names_it_once() -> None:
-    """AuthZEN gives the header back itself."""
     sent: list[Any] = []
 
     async def work() -> None:
@@ -79,7 +76,6 @@ def test_an_answer_that_names_its_request_names_it_once() -> None:
 
 
 def test_a_flood_of_lines_is_bounded_and_counted() -> None:
-    """The first line of the next second says how many were left out."""
     now = 0.0
     lines: list[Any] = []
     limit = LineLimit(lambda: now, per_s=2)

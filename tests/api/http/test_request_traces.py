@@ -85,8 +85,6 @@ def test_a_span_says_route_and_answer(traced: Any, collector: TraceCollector) ->
 def test_a_fault_is_marked_and_its_words_stay_here(
     traced: Any, collector: TraceCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message of an error may hold names, whoever answers for it."""
-
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("somebody")
 
@@ -109,7 +107,6 @@ def test_a_fault_is_marked_and_its_words_stay_here(
 def test_a_parent_that_is_none_begins_a_trace(
     headers: list[tuple[str, str]], traced: Any, collector: TraceCollector
 ) -> None:
-    """One that cannot be read, and two."""
     traced.client.get("/readyz", headers=headers)
 
     (span,) = collector.wait(lambda: collector.named("GET /readyz"))
@@ -119,7 +116,6 @@ def test_a_parent_that_is_none_begins_a_trace(
 def test_a_caller_decides_whether_its_trace_is_sent(
     collector: TraceCollector, new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The standard sampler decides about all others."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     site = new_site()
     for headers in ({}, {"traceparent": PARENT[:-1] + "0"}, {"traceparent": PARENT}):
@@ -129,7 +125,6 @@ def test_a_caller_decides_whether_its_trace_is_sent(
 
 
 def test_spans_that_come_in_make_none(traced: Any, collector: TraceCollector) -> None:
-    """A collector may send our own spans back to us."""
     sent = traced.client.post("/v1/traces", json={"resourceSpans": []}, headers=traced.auth())
     assert sent.status_code == 200, sent.text
     traced.client.get("/readyz")
@@ -141,7 +136,6 @@ def test_spans_that_come_in_make_none(traced: Any, collector: TraceCollector) ->
 def test_lines_of_the_log_have_the_trace_id(
     traced: Any, collector: TraceCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inside of a span that is sent, and nowhere else."""
     log, answer = structlog.get_logger(), traced.app.app
 
     async def logging_app(*arguments: Any) -> None:

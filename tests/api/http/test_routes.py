@@ -173,7 +173,6 @@ def test_decisions_by_what_they_came_with(site: Any) -> None:
 
 
 def test_an_agent_in_a_list_says_what_lists_show(site: Any) -> None:
-    """Names, level, times, and no state of the pipeline."""
     store(site, agents=[row("bot")])
 
     (agent,) = site.get("/v1/agents").json()["items"]
@@ -204,7 +203,6 @@ def test_an_agent_in_a_list_says_what_lists_show(site: Any) -> None:
 def test_requests_that_ask_for_nothing_there_is(
     shared: Any, path: str, params: dict[str, Any], status: int, code: str
 ) -> None:
-    """Each with a problem document of its own."""
     answer = shared.get(path, **params)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -261,7 +259,6 @@ def test_a_decision_that_answers_name_before_it_is_stored_is_pending(site: Any, 
 
 
 def test_a_release_is_logged_as_a_command(site: Any, summary: Any) -> None:
-    """With who vouched; 202 once it is on disk."""
     site.report([summary(URL_ID)])
     path = f"/v1/agents/{quote(URL_ID, safe='')}/release"
 
@@ -286,7 +283,6 @@ def test_a_release_is_logged_as_a_command(site: Any, summary: Any) -> None:
 def test_releases_that_are_refused(
     site: Any, summary: Any, client: str, scope: str, agent_id: str, status: int
 ) -> None:
-    """Nothing is logged for them."""
     site.report([summary(), summary("twin"), summary("twin", "globex")])
 
     answer = site.client.post(f"/v1/agents/{agent_id}/release", json={}, headers=site.auth(client, scope))
@@ -329,7 +325,6 @@ def test_a_dead_letter_is_replayed_through_the_same_door(site: Any, event: Any) 
 
 @pytest.mark.parametrize("mode", ["structured", "binary"])
 def test_a_refused_cloudevent_can_be_replayed(site: Any, event: Any, mode: str) -> None:
-    """Its letter holds the envelope, also where that came in headers."""
     data = event(tenant="globex")
     if mode == "structured":
         envelope = {
@@ -354,7 +349,6 @@ def test_a_refused_cloudevent_can_be_replayed(site: Any, event: Any, mode: str) 
 
 
 def test_deliveries_are_shown_to_the_admins_of_their_tenant(site: Any) -> None:
-    """How each alert fares at each target."""
     outbox = [OutboxRow(f"k-{tenant}", "alert", "", b"{}", NOW_MS, 1, "r", 3, tenant) for tenant in ("acme", "globex")]
     store(site, outbox=outbox)
     site.store.outbox.route([DeliveryRoute("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
@@ -391,7 +385,6 @@ def following(site: Any, client: str, report: Callable[[], None], expected: int)
 
 
 def test_decisions_can_be_followed(site: Any) -> None:
-    """As server-sent events, of the caller's tenants alone."""
     found = following(site, "gateway", lambda: site.report(changes=[changed(1, "globex"), changed(2)]), 3)
 
     data = msgspec.json.decode(found[2][1])
@@ -431,8 +424,6 @@ def test_streams_end_when_the_service_does(site: Any) -> None:
 
 
 def test_a_reader_that_does_not_keep_up_is_cut_off(site: Any) -> None:
-    """It would fill the memory; the list has what it missed."""
-
     def overflow() -> int:
         queue = site.status.subscribe()
         for number in range(1001):
@@ -497,7 +488,6 @@ def test_strangers_are_not_told_what_does_not_hold_yet(site: Any, header: str) -
 def test_metrics_are_for_this_machine_for_prometheus_and_for_admins(
     shared: Any, headers: dict[str, str], client: str, scope: str, status: int
 ) -> None:
-    """They tell names of callers of all tenants, so they are not open."""
     token = shared.auth(client, scope) if client else {}
 
     assert shared.client.get("/metrics", headers={**headers, **token}).status_code == status
@@ -538,7 +528,6 @@ def test_the_scope_of_metrics_opens_nothing_else(shared: Any) -> None:
 
 
 def test_metrics_tell_the_version_and_of_the_process(shared: Any) -> None:
-    """Without a series for the time at which each began."""
     lines = shared.client.get("/metrics").text.splitlines()
     names = {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
 
@@ -578,7 +567,6 @@ def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> Non
 
 
 def test_the_schema_is_served_and_fits_the_events_that_are_taken(shared: Any, event: Any) -> None:
-    """A sender can check its events before it sends them."""
     schema = shared.client.get("/v1/schema/audit-event").json()
 
     checker = jsonschema.Draft202012Validator(schema)
@@ -593,7 +581,6 @@ def test_a_client_that_nobody_entered_sees_nothing(shared: Any, path: str) -> No
 
 
 def test_the_policy_is_shown(shared: Any) -> None:
-    """Every level, and the version that answers and decisions name."""
     policy = shared.get("/v1/policy").json()
 
     assert (policy["version"], list(policy["levels"])) == ("3", ["unknown", "low", "medium", "high", "critical"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trustwatch.api.http.server_sent_events import encode_comment, encode_event, encode_retry
+from trustwatch.api.http.responses import encode_comment, encode_event, encode_retry
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,6 @@ from trustwatch.api.http.server_sent_events import encode_comment, encode_event,
     ],
 )
 def test_an_event_on_the_wire(name: str, data: str, event_id: str | None, wire: bytes) -> None:
-    """Name, data line by line, and the id before both."""
     assert encode_event(name, data, event_id) == wire
 
 

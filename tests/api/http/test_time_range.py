@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trustwatch.api.decisions.service import CHOICES, TimeRange, parse_time_range
 from trustwatch.api.http.problems import ProblemError
-from trustwatch.api.http.time_range import CHOICES, TimeRange, parse_time_range
 
 NOW = 1_764_000_000_000
 HOUR = 3_600_000
@@ -33,13 +33,11 @@ def test_a_range_is_what_it_says(since: str, until: str, found: TimeRange | None
 
 @pytest.mark.parametrize("text", ["yesterday", "24", "h", "-3h", "9" * 40, "2025-13-01"])
 def test_what_is_no_time_is_refused_with_what_to_write(text: str) -> None:
-    """Of either end."""
     for since, until in ((text, ""), ("", text)):
         with pytest.raises(ProblemError, match="write 24h"):
             parse_time_range(since, until, NOW)
 
 
 def test_what_pages_offer_can_be_read() -> None:
-    """Each is earlier than the one before."""
     found = [parse_time_range(value, "", NOW).since_ms for value, _ in CHOICES]
     assert found == sorted(found, reverse=True)

@@ -107,12 +107,10 @@ def test_an_answer_has_the_described_members_of_its_record() -> None:
 
 
 def test_what_is_given_replaces_what_the_record_has() -> None:
-    """A value that a record has is not always for everyone."""
     assert ThingOut.of(thing(), owner=None, risk_score=0.0).model_dump()["risk_score"] == 0.0
 
 
 def test_a_value_of_another_type_is_refused() -> None:
-    """An answer is checked as every pydantic model is."""
     with pytest.raises(ValueError, match="detail"):
         ThingOut.of(thing(detail=b"[]"), owner=None)
 

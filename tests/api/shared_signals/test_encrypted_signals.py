@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from trustwatch.api.http.auth.set_decryption import SetDecryption
+from trustwatch.api.http.auth.security_event_keys import SetDecryption
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.http.line_limit import LINES_PER_S
+from trustwatch.api.http.refused_callers import LINES_PER_S
 from trustwatch.api.shared_signals import signal_receiver
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.formats.expressions import token_id_digest

@@ -14,7 +14,8 @@ import pytest
 from jwt import PyJWKSet
 from standardwebhooks import Webhook
 
-from trustwatch.api.http.auth.signed_answers import SignedAnswersMissing, wants_signed
+from trustwatch.api.http.problems import SignedAnswersMissing
+from trustwatch.api.http.responses import wants_signed
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.shared_signals.transmitter_context import TransmitterContext
 from trustwatch.ingest.settings import Secret
@@ -96,9 +97,11 @@ def test_a_signed_answer_is_no_token_of_any_other_kind(transmitter: Any) -> None
 
 
 def test_without_keys_nothing_is_signed(new_site: Callable[..., Any]) -> None:
-    """Who accepts nothing else is told so; who accepts JSON too gets that."""
+    """An authorized client that accepts nothing else gets 406. One that accepts JSON too gets JSON."""
     site = new_site()
-    for path in ("/v1/agents/bot/risk", "/v1/decisions/d-1"):
+    for path in ("/v1/agents/bot/risk", "/v1/decisions/d-1", "/v1/decisions"):
+        assert site.client.get(path, headers=SIGNED).status_code == 401
+        assert site.client.get(path, headers=site.auth("gateway", "trust.ingest") | SIGNED).status_code == 403
         refused = site.client.get(path, headers=site.auth("gateway") | SIGNED)
         assert refused.status_code in (404, 406)
     assert site.client.get("/v1/agents/bot/risk", headers=site.auth("gateway") | SIGNED).status_code == 406

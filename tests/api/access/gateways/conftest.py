@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,37 +14,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from trustwatch.api.http.app import create_app
-from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
-from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
-from trustwatch.api.http.auth.jwks import JwksCache
-from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
-from trustwatch.api.http.runtime import Runtime
-from trustwatch.api.service.assembly import make_decision_point
-from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import (
     CallerSettings,
-    IssuerSettings,
     ProofSettings,
     VerificationSettings,
 )
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
-from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.group_commit import GroupCommit
-from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.scoring.pipeline.ipc import PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
-from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
-from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-NOW = 1_764_000_000.0
-AUDIENCE = "trustwatch"
-AS = "https://as.example"
+from ....support.access_testbed import AS, NOW, AccessTestbed
+
 API = "https://api.example"
 CALLERS = (
     CallerSettings(name="gateway", client_id="gateway", tenants=("acme",), issuers=("*",)),
@@ -86,8 +65,8 @@ class Issuer:
         return jwt.encode(kept, self.key, "ES256", {"typ": "at+jwt", "kid": self.kid, **(header or {})})
 
 
-class GatewayTestbed:
-    """The application, and what it stands on."""
+class GatewayTestbed(AccessTestbed):
+    """The application, and the issuer of its agents' tokens."""
 
     def __init__(
         self,
@@ -98,94 +77,9 @@ class GatewayTestbed:
         book: PolicyBook,
         proofs: ProofSettings,
     ) -> None:
-        self.now = NOW
         self.issuer = issuer
-        self.runner = asyncio.Runner()
-        self.key = LocalSigningKey.open(folder)
-        own = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
-        self.settings = Settings(
-            data_dir=folder,
-            issuers=(own,),
-            callers=CALLERS,
-            gateway=gateway,
-            verification=VerificationSettings(proofs=proofs),
-        )
-        self.event_log = EventLog(folder / "log")
-        self.store = open_store(sqlite_url(database))
-        self.view, self.status, self.policy = RiskView(), PipelineStatus(), LivePolicy(book)
-        self.ids = iter(range(10**9))
-        self.runner.run(self._open())
-
-    async def _open(self) -> None:
-        rules = self.settings.verification
-        self.jwks = JwksCache(self.settings.issuers, lambda: self.now)
-        callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
-        log = GroupCommit(self.event_log)
-        self.guard = make_decision_point(
-            self.settings,
-            log,
-            self.store,
-            self.view,
-            self.policy,
-            self.status,
-            lambda _: None,
-            lambda: int(self.now * 1000),
-        )
-        verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.resolve, rules, lambda: self.now)
-        services = Runtime(
-            self.settings,
-            verifier,
-            log,
-            self.store,
-            self.guard.policy_evaluator,
-            self.view,
-            self.policy,
-            "m",
-            self.status,
-            clock=lambda: self.now,
-            monotonic=lambda: self.now,
-            new_id=lambda: str(next(self.ids)),
-            services=(self.guard,),
-            on_startup=(self.jwks.start,),
-            on_shutdown=(self.jwks.close, self.guard.approval_workflow.close, log.close),
-        )
-        self.fresh()
-        self.app = create_app(services, SLICES)
-        self.lifespan = Lifespan(self.app)
-        await self.lifespan.start()
-        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://localhost")
-        self.writing = asyncio.create_task(self.guard.audit_sink.run())
-
-    def close(self) -> None:
-        async def work() -> None:
-            self.writing.cancel()
-            await self.http.aclose()
-            await self.lifespan.end()
-
-        self.runner.run(work())
-        self.runner.close()
-        self.event_log.close()
-        self.store.close()
-
-    def run(self, coroutine: Any) -> Any:
-        return self.runner.run(coroutine)
-
-    def fresh(self) -> None:
-        """What the pipeline reports while it lives."""
-        offset = self.status.offset + 1
-        update = PipelineUpdate([], [], offset, 0, {}, {}, risk_offset=offset)
-        self.status.apply_report(update, int(self.now * 1000))
-
-    def agent(self, agent: str = "bot", level: RiskLevel = RiskLevel.LOW, **named: Any) -> None:
-        """An agent at a level, as the pipeline reports it."""
-        given = {"tenant": "acme", "issuer": AS} | named
-        name = AgentName(
-            IdentityHasher().agent_key(given["tenant"], given["issuer"], agent), given["tenant"], given["issuer"], agent
-        )
-        at_ms = int(self.now * 1000)
-        self.view.apply(
-            [AgentSummary(name, "Payer", int(level), 0.5, 0.9, 0.5, 1, at_ms, at_ms, 0, 9, "01J", b"[]", "")]
-        )
+        verification = VerificationSettings(proofs=proofs)
+        super().__init__(folder, database, book, callers=CALLERS, gateway=gateway, verification=verification)
 
     def send(self, method: str, path: str, headers: Any = None, **more: Any) -> Answer:
         return self.run(self.http.request(method, path, headers=headers, **more))
@@ -208,48 +102,10 @@ class GatewayTestbed:
         return self.send("POST", "/introspect", self.auth(client) | headers, data={"token": token})
 
     def auth(self, client: str = "gateway", *scopes: str) -> dict[str, str]:
-        made = self.key.issue_token(client, client, scopes or ALL_SCOPES, AUDIENCE, 3600, self.now, str(next(self.ids)))
-        return {"authorization": f"Bearer {made}"}
-
-    def events(self) -> list[dict[str, Any]]:
-        """Audit events that were written."""
-        assert self.run(self.guard.audit_sink.flush(5.0))
-        reader = LogReader(self.settings.data_dir / "log")
-        reader.seek(0, 0)
-        found: list[dict[str, Any]] = []
-        while (batch := reader.poll(1000, 0.0)) is not None:
-            found += [json.loads(record.payload) for record in batch.records]
-        reader.close()
-        return found
-
-    def waiting(self) -> list[Intervention]:
-        """Approvals that wait for a person."""
-        self.run(self.guard.approval_workflow.close())
-        return self.store.interventions.list_open()
+        return super().auth(client, *scopes)
 
     def metrics(self) -> str:
         return str(self.send("GET", "/metrics").text)
-
-
-class Lifespan:
-    """Starts and ends an application as a server does."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._app({"type": "lifespan"}, self._told.get, self._said.put))
-        await self._tell("startup")
-
-    async def end(self) -> None:
-        await self._tell("shutdown")
-        await self._task
-
-    async def _tell(self, what: str) -> None:
-        await self._told.put({"type": f"lifespan.{what}"})
-        assert (await self._said.get())["type"] == f"lifespan.{what}.complete"
 
 
 @pytest.fixture(scope="session")

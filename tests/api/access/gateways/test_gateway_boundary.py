@@ -46,7 +46,7 @@ def test_a_tool_outside_is_answered_as_the_settings_say(
     told = [event for event in desk.events() if event["type"] == "api.call"]
     assert [event["action"] for event in told] == ["delete_everything", "löschen", "tools/call", "resources/read"]
     assert all(event["attributes"]["outside_boundary"] for event in told)
-    waiting = {scope for one in desk.waiting() for scope in one.scopes}
+    waiting = {scope for one in desk.asked() for scope in one.scopes}
     assert waiting == ({event["action"] for event in told} if outside == "step_up" else set())
 
 
@@ -59,7 +59,7 @@ def test_a_scope_of_the_token_covers_by_the_table_alone(new_desk: Callable[..., 
 def test_a_yes_lets_the_tool_pass(new_desk: Callable[..., Any]) -> None:
     desk = bounded(new_desk, "step_up")
     assert check(desk, "envoy", tool("delete_one")).status_code == 401
-    (waiting,) = desk.waiting()
+    (waiting,) = desk.asked()
     answer = desk.send(
         "POST", f"/v1/approvals/{waiting.intervention_id}/approve", desk.auth(), json={"why": "as planned"}
     )

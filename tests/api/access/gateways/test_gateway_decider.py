@@ -60,7 +60,6 @@ def told(answer: Any) -> str:
 
 @pytest.mark.parametrize(("level", "scope", "method", "expected"), EXPECTED)
 def test_every_verdict(desk: Any, level: RiskLevel, scope: str | None, method: str, expected: str) -> None:
-    """Both ways say the same; what came as GET about a POST is a POST."""
     desk.agent("bot", level)
     token = desk.issuer.token(scope=scope)
 
@@ -77,7 +76,6 @@ def test_a_method_that_is_not_known_is_not_safe(desk: Any, method: str) -> None:
 
 
 def test_a_method_that_is_told_twice_is_not_known(desk: Any) -> None:
-    """One of the two may be the agent's own."""
     desk.agent("bot", MEDIUM)
     headers = [("authorization", f"Bearer {desk.issuer.token(scope=BOTH)}")]
     once, other = ("x-forwarded-method", "GET"), ("x-forwarded-method", "POST")
@@ -110,7 +108,6 @@ def test_envoy_is_asked_for_the_method_itself(desk: Any) -> None:
 
 
 def test_safe_methods_are_the_operators(new_desk: Callable[..., Any]) -> None:
-    """None at all, where reading is what hurts."""
     desk = new_desk(safe_methods=())
     desk.agent("bot", MEDIUM)
 
@@ -118,13 +115,13 @@ def test_safe_methods_are_the_operators(new_desk: Callable[..., Any]) -> None:
 
 
 def test_scopes_that_a_level_does_not_get_spoil_the_token(new_desk: Callable[..., Any]) -> None:
-    """A gateway can not take them away, so the agent needs another token, whatever the method."""
+    """A gateway cannot take them away, so the agent needs another token, whatever the method."""
     desk = new_desk(table={MEDIUM: LevelTokenPolicy(True, 300, ("*:read",), True, False, False)})
     desk.agent("bot", MEDIUM)
 
     assert told(desk.envoy(desk.issuer.token(scope=READ), "POST")) == ALLOW
     assert [told(desk.envoy(desk.issuer.token(scope=BOTH), method)) for method in ("GET", "POST")] == [DENY, DENY]
-    assert desk.waiting() == []
+    assert desk.asked() == []
 
 
 def test_a_person_is_asked_only_when_a_call_is_held(desk: Any) -> None:
@@ -132,10 +129,10 @@ def test_a_person_is_asked_only_when_a_call_is_held(desk: Any) -> None:
     desk.agent("bot", MEDIUM)
     token = desk.issuer.token(scope=BOTH)
     assert told(desk.envoy(token, "GET")) == ALLOW
-    assert desk.waiting() == []
+    assert desk.asked() == []
 
     assert [told(desk.envoy(token, "POST")) for _ in range(3)] == [STEP_UP] * 3
-    (asked,) = desk.waiting()
+    (asked,) = desk.asked()
     assert (asked.scopes, asked.asked_by, asked.agent.agent_id) == (("tools:write",), "ext_authz", "bot")
 
     from trustwatch.api.http.separation_of_duties import Attribution
@@ -153,12 +150,11 @@ def test_a_gateway_may_have_so_many_persons_asked(desk: Any, monkeypatch: pytest
         desk.agent(f"bot-{number}", MEDIUM)
         assert told(desk.envoy(desk.issuer.token(f"bot-{number}", scope=BOTH), "POST")) == STEP_UP
 
-    assert len(desk.waiting()) == 2
+    assert len(desk.asked()) == 2
     assert 'trustwatch_approvals_failed_total{what="unasked"} 2.0' in desk.metrics()
 
 
 def test_nothing_is_refused_in_shadow_mode(new_desk: Callable[..., Any]) -> None:
-    """And the counts tell what would have been."""
     desk = new_desk(mode="shadow", record="all")
     for agent, level in (("held", MEDIUM), ("high", HIGH), ("critical", CRITICAL)):
         desk.agent(agent, level)
@@ -168,7 +164,7 @@ def test_nothing_is_refused_in_shadow_mode(new_desk: Callable[..., Any]) -> None
     for level, reason in (("medium", "step_up_required"), ("high", "step_up_required"), ("critical", "risk_level")):
         line = f'trustwatch_verdicts_total{{level="{level}",mode="shadow",reason="{reason}",via="ext_authz"}} 1.0'
         assert line in metrics
-    assert desk.waiting() == []
+    assert desk.asked() == []
     assert {event["outcome"] for event in desk.events()} == {"success"}
 
 
@@ -188,7 +184,6 @@ def test_a_live_token_is_refused_at_the_very_next_call(desk: Any) -> None:
 
 
 def test_stale_risk_is_used_or_denied(new_desk: Callable[..., Any]) -> None:
-    """As the settings say."""
     for on_stale, expected in (("use", ALLOW), ("deny", DENY)):
         desk = new_desk(on_stale=on_stale)
         desk.agent("bot", LOW)
@@ -222,7 +217,6 @@ def test_the_current_actor_decides(desk: Any, claims: dict[str, Any], agent: str
 
 
 def test_the_tenant_is_the_claims_or_the_issuers(new_desk: Callable[..., Any], issuer: Any) -> None:
-    """An agent of one tenant is nobody in another."""
     desk = new_desk(issuer.settings(tenant_claim="organization_id"))
     desk.agent("bot", CRITICAL, tenant="acme")
 
@@ -234,7 +228,6 @@ def test_the_tenant_is_the_claims_or_the_issuers(new_desk: Callable[..., Any], i
 
 
 def test_the_issuer_of_events_may_have_another_name(new_desk: Callable[..., Any], issuer: Any) -> None:
-    """Gateways behind another host name of the same server."""
     desk = new_desk(issuer.settings(agent_issuer="https://inside.example"))
     desk.agent("bot", CRITICAL, issuer="https://inside.example")
 
@@ -242,7 +235,6 @@ def test_the_issuer_of_events_may_have_another_name(new_desk: Callable[..., Any]
 
 
 def test_the_level_is_told_upstream_only_where_configured(new_desk: Callable[..., Any]) -> None:
-    """Never in a refusal."""
     desk = new_desk(risk_header="X-Risk-Level")
     assert desk.envoy(desk.issuer.token()).headers["x-risk-level"] == "unknown"
     desk.agent("bot", MEDIUM)
@@ -259,7 +251,7 @@ def test_the_log_tells_why_a_token_is_not_accepted(desk: Any) -> None:
     with capture_logs(processors=[merge_contextvars]) as lines:
         desk.envoy("no.jwt.this", headers={"x-request-id": "call-2"})
     (told,) = [line for line in lines if line["event"] == "a token is not accepted"]
-    assert (told["via"], told["request_id"], told["why"]) == ("ext_authz", "call-2", "the token is no signed JWT")
+    assert (told["via"], told["request_id"], told["why"]) == ("ext_authz", "call-2", "the token is not a signed JWT")
     assert "no.jwt" not in str(lines)
 
 

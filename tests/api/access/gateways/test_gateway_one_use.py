@@ -14,7 +14,7 @@ def test_one_call_passes_and_a_safe_one_spends_none(desk: Any) -> None:
     desk.agent("bot", RiskLevel.MEDIUM)
     token = desk.issuer.token(scope=BOTH)
     assert desk.envoy(token, "POST").status_code == 401
-    (waiting,) = desk.waiting()
+    (waiting,) = desk.asked()
     path = f"/v1/approvals/{waiting.intervention_id}/approve"
     done = desk.send("POST", path, desk.auth(), json={"why": "as planned", "one_use": True})
     assert done.json()["status"] == "approved_once", done.text

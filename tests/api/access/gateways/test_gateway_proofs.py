@@ -120,7 +120,6 @@ def test_unbound_tokens_go_on_as_they_did(caller: Caller) -> None:
 
 
 def test_a_url_in_doubt_fits_no_proof(new_desk: Callable[..., Any]) -> None:
-    """Two headers that differ: one of them may be the agent's own."""
     caller = Caller(new_desk(dpop="verify"), "forward_auth")
     assert caller.call(caller.proof(), x_original_host="evil.example").status_code == 401
     assert caller.call(caller.proof()).status_code == 200
@@ -239,7 +238,6 @@ def test_what_nobody_checks_is_no_bearer_token_of_our_own_api(
 
 @pytest.mark.parametrize("settings", [{}, {"dpop": "gateway"}, {"dpop": "verify"}], ids=str)
 def test_what_nobody_checks_is_no_bearer_token_at_gateways(new_desk: Callable[..., Any], settings: Any) -> None:
-    """Introspection tells of it: there the resource server checks."""
     desk = new_desk(**settings)
     token = desk.issuer.token(cnf={"kid": "k"})
 

@@ -119,7 +119,6 @@ def test_no_token_is_a_bare_challenge(desk: Any, way: str, given: str | None) ->
 
 
 def test_two_authorization_headers_are_none(desk: Any) -> None:
-    """Which of them the upstream would take, nobody knows."""
     right = ("authorization", f"Bearer {desk.issuer.token()}")
 
     for other in (right, ("authorization", "Bearer other"), ("authorization", "")):
@@ -128,7 +127,6 @@ def test_two_authorization_headers_are_none(desk: Any) -> None:
 
 
 def test_challenges_name_the_metadata_where_configured(new_desk: Callable[..., Any]) -> None:
-    """RFC 9728: by it a client finds where to get a token."""
     url = "https://api.example/.well-known/oauth-protected-resource"
     desk = new_desk(resource_metadata=url)
 
@@ -213,13 +211,11 @@ def raw(desk: Any, method: str, path: str, token: str | None) -> tuple[int, bool
 
 
 def test_what_is_near_a_check_is_none(desk: Any) -> None:
-    """Only these paths are answered here."""
     for path in ("/forward-auth/x", "/forward-authx", "/ext-auth", "/introspect/x", "/EXT-AUTHZ/x"):
         assert desk.send("GET", path, {"authorization": f"Bearer {desk.issuer.token()}"}).status_code == 404
 
 
 def test_without_issuers_there_are_no_checks(new_desk: Callable[..., Any], issuer: Any) -> None:
-    """Nothing is open by default."""
     desk = new_desk(none=True)
 
     for answer in (desk.envoy(issuer.token()), desk.forward(issuer.token()), desk.introspect(issuer.token())):
@@ -231,7 +227,6 @@ EVIL = 'bot\r\nX-Risk-Level: low\r\n\r\n<script>"\\\x00é代'
 
 @pytest.mark.parametrize("way", WAYS)
 def test_names_of_agents_reach_no_header(new_desk: Callable[..., Any], way: str) -> None:
-    """Whatever an authorization server lets a client call itself."""
     desk = new_desk(risk_header="X-Risk-Level", tell_approval=True)
     for level in (RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL):
         desk.agent(EVIL, level)
@@ -247,7 +242,6 @@ def test_names_of_agents_reach_no_header(new_desk: Callable[..., Any], way: str)
 
 
 def test_an_id_of_the_gateway_is_repeated_only_when_it_is_one(desk: Any) -> None:
-    """Else ours stands there."""
     fit = "acc5ee3d-8d25-4189-9c43-8770921f86d8"
     assert desk.envoy(headers={"x-request-id": fit}).json()["request_id"] == fit
     for unfit in ("", "a b", '"}', "é".encode(), "x" * 129, "a\x00"):
@@ -279,14 +273,13 @@ def test_a_denial_tells_nothing(desk: Any) -> None:
 
 
 def test_an_approval_is_named_only_where_configured(new_desk: Callable[..., Any]) -> None:
-    """By default a step-up says no more than RFC 9470 has it."""
     for told in (False, True):
         desk = new_desk(tell_approval=told)
         desk.agent("bot", RiskLevel.HIGH)
 
         answer = desk.envoy(desk.issuer.token(), "POST")
 
-        (asked,) = desk.waiting()
+        (asked,) = desk.asked()
         assert answer.headers.get("x-approval-id") == (asked.intervention_id if told else None)
 
 
@@ -304,7 +297,6 @@ def test_new_keys_are_taken_over_while_a_call_waits(new_desk: Callable[..., Any]
 
 
 def test_a_key_that_nobody_published_is_a_bad_token(desk: Any) -> None:
-    """The issuer's keys are held, so it is the token's fault."""
     assert desk.envoy(desk.issuer.token(header={"kid": "k9"})).status_code == 401
 
 
@@ -383,7 +375,6 @@ def test_denials_become_events_that_are_no_behaviour(new_desk: Callable[..., Any
 
 
 def test_all_calls_become_events_where_configured(new_desk: Callable[..., Any]) -> None:
-    """For gateways without an access log that we read."""
     desk = new_desk(record="all")
     desk.envoy(desk.issuer.token(), "POST", "/mcp")
 
@@ -400,7 +391,6 @@ def test_more_scopes_than_an_event_holds(desk: Any) -> None:
 
 
 def test_answers_are_counted(desk: Any) -> None:
-    """By way, kind and status, with their time."""
     desk.agent("bot", RiskLevel.CRITICAL)
     desk.envoy(desk.issuer.token("fine"))
     desk.envoy(desk.issuer.token("bot"))

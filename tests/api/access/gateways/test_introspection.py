@@ -93,7 +93,6 @@ def basic(client: str = "kong", secret: str = SECRET) -> dict[str, str]:
 
 
 def test_an_active_token_is_answered_with_its_claims(new_desk: Callable[..., Any]) -> None:
-    """And with the risk only where configured."""
     desk = new_desk()
     token = desk.issuer.token(act={"sub": "bot"}, jti="j-1")
 
@@ -141,11 +140,10 @@ def test_scopes_that_wait_are_left_out(desk: Any) -> None:
     assert desk.introspect(listed).json()["scope"] == "tools:read"
     assert "scp" not in desk.introspect(listed).json()
     assert desk.introspect(desk.issuer.token(scope="tools:write")).json() == INACTIVE
-    assert [one.scopes for one in desk.waiting()] == [("tools:write",)]
+    assert [one.scopes for one in desk.asked()] == [("tools:write",)]
 
 
 def test_denials_become_events(desk: Any) -> None:
-    """Marked as ours."""
     desk.agent("bot", RiskLevel.CRITICAL)
     desk.introspect(desk.issuer.token("fine"))
     desk.introspect(desk.issuer.token())
@@ -184,7 +182,6 @@ def test_only_authorized_clients_may_ask(new_desk: Callable[..., Any]) -> None:
 
 
 def test_a_client_is_told_of_its_tenants_alone(new_desk: Callable[..., Any]) -> None:
-    """Tokens of others are inactive to it (RFC 7662: not for you)."""
     clients = [
         GatewayClientSettings(client_id=name, secret=Secret(SECRET), tenants=(tenant,))
         for name, tenant in (("mine", "acme"), ("theirs", "globex"))
@@ -214,7 +211,6 @@ def test_a_client_is_told_of_its_tenants_alone(new_desk: Callable[..., Any]) -> 
     ],
 )
 def test_what_is_no_request_is_400(desk: Any, body: bytes, kind: str | None) -> None:
-    """Told without repeating it."""
     headers = desk.auth() | {"content-type": kind or "application/x-www-form-urlencoded"}
 
     answer = desk.send("POST", "/introspect", headers, content=body)
@@ -223,7 +219,6 @@ def test_what_is_no_request_is_400(desk: Any, body: bytes, kind: str | None) -> 
 
 
 def test_only_post(desk: Any) -> None:
-    """A token has no place in a URL."""
     answer = desk.send("GET", "/introspect?token=x", desk.auth())
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
@@ -259,7 +254,6 @@ def test_opaque_tokens_are_asked_about(new_desk: Callable[..., Any], issuer: Any
 
 
 def test_answers_are_kept_for_seconds(new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer) -> None:
-    """Active and inactive ones; then the server is asked anew."""
     desk = new_desk(issuer.settings(**asked(server)))
     server.tokens["opaque-1"] = {"client_id": "bot"}
     for token, active in (("opaque-1", True), ("opaque-2", False)):
@@ -274,7 +268,6 @@ def test_answers_are_kept_for_seconds(new_desk: Callable[..., Any], issuer: Any,
 
 
 def test_questions_at_the_same_time_are_one(new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer) -> None:
-    """However many gateways wait."""
     desk = new_desk(issuer.settings(**asked(server)))
     server.tokens["opaque-1"] = {"client_id": "bot"}
     server.delay_s = 0.2
@@ -369,14 +362,12 @@ def test_while_its_server_can_not_be_asked(
 
 
 def test_without_keys_it_is_an_outage(new_desk: Callable[..., Any], issuer: Any) -> None:
-    """Not the token's fault."""
     issuer.file.unlink()
 
     assert new_desk().introspect(issuer.token()).status_code == 503
 
 
 def test_a_fault_of_ours_is_inactive(new_desk: Callable[..., Any]) -> None:
-    """Or active, where we are set to fail open; then without risk."""
     for on_failure, active in (("closed", False), ("open", True)):
         desk = new_desk(on_failure=on_failure, risk_claims=True)
         desk.guard.policy_evaluator._is_stale = None
@@ -410,7 +401,6 @@ def test_tokens_that_policy_revokes_burn_on_sight(
 
 
 def test_nobody_waits_for_a_revocation(new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer) -> None:
-    """Nor does shadow mode revoke."""
     given = {"revocation_url": f"{server.url}/revoke"}
     server.delay_s = 1.0
     desk = new_desk(issuer.settings(**given))

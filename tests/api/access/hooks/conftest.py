@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -14,35 +13,17 @@ from typing import Any
 import httpx2
 import pytest
 
-from trustwatch.api.access.live_call_scorer import LiveCallScorer
-from trustwatch.api.http.app import create_app
-from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
-from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
-from trustwatch.api.http.auth.jwks import JwksCache
-from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
-from trustwatch.api.http.runtime import Runtime
-from trustwatch.api.service.assembly import make_decision_point
-from trustwatch.api.service.slices import SLICES
-from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
+from trustwatch.api.access.call_evaluation import LiveCallScorer
+from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.enforcement_settings import HookSettings
-from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.log.group_commit import GroupCommit
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.settings import Secret
 from trustwatch.models.model_registry import ModelRegistry
-from trustwatch.scoring.pipeline.ipc import PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
-from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
-from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-NOW = 1_764_000_000.0
-AUDIENCE = "trustwatch"
-AS = "https://as.example"
+from ....support.access_testbed import AS, AccessTestbed
+
 SECRET = "a secret of 24 letters!!"
 BODIES = Path(__file__).parent / "bodies"
 CALLERS = (
@@ -58,8 +39,8 @@ def hook(kind: str, **given: Any) -> HookSettings:
     return HookSettings(**{"name": kind, "kind": kind, **own, **given})
 
 
-class HookTestbed:
-    """The application, and what it stands on."""
+class HookTestbed(AccessTestbed):
+    """The application, and the scorer of calls."""
 
     def __init__(
         self,
@@ -69,67 +50,12 @@ class HookTestbed:
         book: PolicyBook,
         callers: tuple[CallerSettings, ...] = (),
     ) -> None:
-        self.now = NOW
-        self.runner = asyncio.Runner()
-        self.key = LocalSigningKey.open(folder)
-        issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
-        self.settings = Settings(data_dir=folder, issuers=(issuer,), callers=(*CALLERS, *callers), hooks=hooks)
-        self.event_log = EventLog(folder / "log")
-        self.store = open_store(sqlite_url(database))
-        self.view, self.status, self.policy = RiskView(), PipelineStatus(), LivePolicy(book)
         self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), {})
-        self.ids = iter(range(10**9))
-        self.runner.run(self._open())
-
-    async def _open(self) -> None:
-        rules = self.settings.verification
-        self.jwks = JwksCache(self.settings.issuers, lambda: self.now)
-        callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
-        log = GroupCommit(self.event_log)
-        self.guard = make_decision_point(
-            self.settings,
-            log,
-            self.store,
-            self.view,
-            self.policy,
-            self.status,
-            lambda _: None,
-            lambda: int(self.now * 1000),
-        )
-        verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.resolve, rules, lambda: self.now)
-        services = Runtime(
-            self.settings,
-            verifier,
-            log,
-            self.store,
-            self.guard.policy_evaluator,
-            self.view,
-            self.policy,
-            "m",
-            self.status,
-            clock=lambda: self.now,
-            new_id=lambda: str(next(self.ids)),
-            services=(self.guard, self.calls),
-        )
-        self.fresh()
-        await self.jwks.start()
-        self.app = create_app(services, SLICES)
-        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://localhost")
-        self.writing = asyncio.create_task(self.guard.audit_sink.run())
-        self.log = log
-
-    def fresh(self) -> None:
-        """The pipeline reports that it is up to date."""
-        offset = self.status.offset + 1
-        update = PipelineUpdate([], [], offset, 0, {}, {}, risk_offset=offset)
-        self.status.apply_report(update, int(self.now * 1000))
+        super().__init__(folder, database, book, (self.calls,), callers=(*CALLERS, *callers), hooks=hooks)
 
     def level(self, level: RiskLevel | str, agent: str = "bot", agent_type: str = "Payer") -> None:
         """The pipeline reports an agent at a level."""
-        number = RiskLevel[level.upper()] if isinstance(level, str) else level
-        name = AgentName(IdentityHasher().agent_key("acme", AS, agent), "acme", AS, agent)
-        at_ms = int(self.now * 1000)
-        self.view.apply([AgentSummary(name, agent_type, number, 0.5, 0.9, 0.5, 1, 2, at_ms, 0, 12, "", b"[]", "")])
+        self.agent(agent, RiskLevel[level.upper()] if isinstance(level, str) else level, agent_type)
 
     def send(self, method: str, path: str, content: bytes = b"", **headers: str) -> httpx2.Response:
         """One request; underscores in header names are hyphens."""
@@ -149,10 +75,7 @@ class HookTestbed:
         return f"t={at},v1=" + hmac.new(secret.encode(), f"{at}.".encode() + content, hashlib.sha256).hexdigest()
 
     def auth(self, client: str = "as", *scopes: str) -> dict[str, str]:
-        token = self.key.issue_token(
-            client, client, scopes or ALL_SCOPES, AUDIENCE, 3600, self.now, str(next(self.ids))
-        )
-        return {"authorization": f"Bearer {token}"}
+        return super().auth(client, *scopes)
 
     def evaluate(self, body: Any, *, several: bool = True, client: str = "as", **headers: str) -> httpx2.Response:
         """One call of the AuthZEN decision point."""
@@ -162,40 +85,13 @@ class HookTestbed:
         return self.send("POST", path, content, **sent)
 
     def events(self) -> list[dict[str, Any]]:
-        """Audit events that were made durable, without their ids."""
-        assert self.runner.run(self.guard.audit_sink.flush(5.0))
-        reader = LogReader(self.settings.data_dir / "log")
-        reader.seek(0, 0)
-        found = []
-        while (batch := reader.poll(1000, 0.0)) is not None:
-            found += [json.loads(record.payload) for record in batch.records]
-        reader.close()
-        for event in found:
-            event.pop("id")
-        return found
-
-    def asked(self) -> list[Intervention]:
-        """Approvals that persons were asked for."""
-        self.runner.run(self.guard.approval_workflow.close())
-        return self.store.interventions.list_open()
+        """Audit events that were made durable, without their IDs."""
+        return [{name: value for name, value in event.items() if name != "id"} for event in super().events()]
 
     def metric(self, line: str) -> float:
         """Value of a metric with its labels, as written in the exposition; 0 where there is none."""
         lines = self.send("GET", "/metrics", **self.auth("all")).text.splitlines()
         return next((float(one.rpartition(" ")[2]) for one in lines if one.startswith(f"{line} ")), 0.0)
-
-    def close(self) -> None:
-        async def end() -> None:
-            await self.http.aclose()
-            self.writing.cancel()
-            await self.guard.approval_workflow.close()
-            await self.jwks.close()
-            await self.log.close()
-
-        self.runner.run(end())
-        self.runner.close()
-        self.event_log.close()
-        self.store.close()
 
 
 @pytest.fixture(scope="session")

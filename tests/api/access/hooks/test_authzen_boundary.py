@@ -72,7 +72,6 @@ def test_each_action_of_a_batch_is_judged_by_itself(make_desk: Any) -> None:
 
 
 def test_a_yes_covers_the_action_alone(make_desk: Any) -> None:
-    """And never with `deny`."""
     desk = bounded(make_desk, "step_up")
     ask(desk, "delete_everything")
     (waiting,) = desk.asked()
@@ -125,7 +124,6 @@ def test_methods_of_the_protocol_are_inside(make_desk: Any) -> None:
 
 @pytest.mark.parametrize(("outside", "call"), [("step_up", "step_up"), ("deny", "deny"), ("record", "allow")])
 def test_a_call_with_arguments_is_bounded_too(make_desk: Any, outside: str, call: str) -> None:
-    """A yes holds for this very call; it is asked for once."""
     desk = bounded(make_desk, outside)
     answer = ask(desk, "delete_everything", arguments=[])
     assert answer["decision"] is (outside == "record")

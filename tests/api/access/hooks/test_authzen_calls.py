@@ -63,7 +63,6 @@ def test_the_level_denies_first(desk: Any) -> None:
 
 
 def test_an_action_that_the_level_lets_pass_by_its_name_is_not_held_for_another_scope(desk: Any) -> None:
-    """At medium writing scopes wait; this action is none of them."""
     desk.level("medium", agent_type="Clerk")
 
     assert ask(desk, KNOWN_VALUE)["decision"] is True
@@ -106,7 +105,6 @@ def test_arguments_that_are_none_are_refused(desk: Any) -> None:
 
 
 def test_an_approval_is_of_arguments_to_the_letter(desk: Any) -> None:
-    """Their normal forms may be the same."""
     asked = [ask(desk, NEW_VALUE, arguments_hash=told * 36)["context"]["approval_id"] for told in "aab"]
     assert asked[0] == asked[1] != asked[2]
 
@@ -167,7 +165,6 @@ def test_a_denial_about_a_neighbour_is_told_of_its_asker(make_desk: Any) -> None
 
 
 def test_a_denied_call_of_a_neighbour_is_told_of_its_asker(make_desk: Any) -> None:
-    """The level lets the agent pass, the model holds the call."""
     desk = own_agents(make_desk)
     desk.calls.scorer = CallScorer(call_model(NOW_MS), {})
     desk.level("low", agent_type="Clerk")

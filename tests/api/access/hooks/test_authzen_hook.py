@@ -12,7 +12,7 @@ import pytest
 
 from trustwatch.api.access.hooks import authzen_requests
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
-from trustwatch.api.http import bulk_turns
+from trustwatch.api.http import store_executor
 
 GATE = {"action": {"name": "issue:access_token:client_credentials"}}
 PROFILE = {
@@ -150,7 +150,6 @@ def test_items_override_whole_members(make_desk: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["user", "client", "workload", "agent", "https://schemas.example/robot"])
 def test_subjects_of_any_type(make_desk: Any, kind: str) -> None:
-    """The client is the agent, and the subject is whom it acts for."""
     desk = make_desk("authzen")
     desk.evaluate({**PROFILE, "subject": {"type": kind, "id": "ann"}})
 
@@ -235,7 +234,6 @@ def test_an_id_that_is_none_is_not_repeated(make_desk: Any, unfit: str) -> None:
 
 
 def test_an_item_that_is_none_is_denied_by_itself(make_desk: Any) -> None:
-    """The others are decided."""
     items = [{**GATE, "subject": None}, GATE, 7]
     answers = make_desk("authzen").evaluate({**PROFILE, "evaluations": items}).json()["evaluations"]
 
@@ -245,7 +243,6 @@ def test_an_item_that_is_none_is_denied_by_itself(make_desk: Any) -> None:
 
 
 def test_members_that_nobody_knows_are_no_error(make_desk: Any) -> None:
-    """The standard: they MUST be ignored."""
     request = json.loads(json.dumps(SINGLE))
     request |= {"unheard": 1, "options": {"unheard": [2]}}
     request["subject"] |= {"type": "client", "properties": {"department": "sales"}, "unheard": {}}
@@ -281,7 +278,6 @@ def test_who_may_ask(make_desk: Any, make_hook: Any) -> None:
 def test_a_fault_of_ours_is_answered_as_the_settings_say(
     make_desk: Any, make_hook: Any, on_failure: str, mode: str, decision: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decisions, never a 5xx; counted, and an audit event."""
     desk = make_desk(make_hook("authzen", on_failure=on_failure), mode=mode)
 
     def boom(*_: str) -> None:
@@ -297,7 +293,6 @@ def test_a_fault_of_ours_is_answered_as_the_settings_say(
 
 
 def test_a_body_is_bounded(make_desk: Any) -> None:
-    """413 with a sentence."""
     assert make_desk("authzen").evaluate({**SINGLE, "pad": "x" * MAX_HOOK_BODY_BYTES}).status_code == 413
 
 
@@ -350,7 +345,7 @@ def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.M
 
 def test_long_batches_of_a_tenant_take_turns(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is more than may wait is refused with a time to come again; short ones never wait."""
-    monkeypatch.setattr(bulk_turns, "MAX_TENANT_PIECES", 2)
+    monkeypatch.setattr(store_executor, "MAX_TENANT_PIECES", 2)
     desk = make_desk("authzen")
 
     async def run() -> list[httpx2.Response]:

@@ -94,7 +94,6 @@ def test_by_the_actors_of_a_question(desk: Any) -> None:
 
 
 def test_a_source_of_all_agents_counts_as_before(desk: Any) -> None:
-    """By either way."""
     send(desk, "fleet", {"delegation": ["team1-a", "one", "team1-bad"]})
     evaluate(desk, "fleet", "team1-b", act={"sub": "two", "act": {"sub": "team1-bad"}})
 

@@ -17,7 +17,6 @@ HOOKS = (ROOT / "docs" / "hooks.md").read_text()
 
 
 def test_the_tests_that_fail_modes_names_are_there() -> None:
-    """A row without its test is a promise."""
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", FAIL_MODES)
     assert len(named) > 10
     functions = {
@@ -46,14 +45,12 @@ def test_every_hook_has_its_rows_in_fail_modes() -> None:
 
 
 def test_every_reason_is_told(tmp_path: Path) -> None:
-    """They reach clients, whose developers will ask."""
     told = HOOKS.partition("Reason codes that may reach clients:")[2].partition("\n\n")[0]
 
     assert set(re.findall(r"`(\w+)`", told.partition("Nothing else")[0])) == {*VERDICT_REASONS} - {ALLOWED}
 
 
 def test_the_settings_of_the_page_are_settings(tmp_path: Path) -> None:
-    """Every YAML block with hooks loads."""
     (tmp_path / "hydra-hook.key").write_text("a secret of 24 letters!!")
     blocks = [block for block in re.findall(r"```yaml\n(.*?)```", HOOKS, re.DOTALL) if "hooks:" in block]
     assert len(blocks) == 2

@@ -92,7 +92,6 @@ def test_a_fault_of_ours_is_answered_as_the_settings_say(
 def test_in_shadow_nothing_is_refused_whatever_fails(
     make_desk: Any, body: Any, product: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`closed` is for those whose policy is acted on."""
     words = PRODUCTS[product]
     desk = make_desk(product, mode="shadow")
     break_view(desk, monkeypatch)
@@ -134,7 +133,6 @@ def strange(value: Any) -> Any:
 
 
 def test_members_that_nobody_knows_are_no_error(make_desk: Any, body: Any, product: str) -> None:
-    """Products add members with every release."""
     words = PRODUCTS[product]
     desk = make_desk(product)
     plain = desk.ask(product, body(words.body))
@@ -178,7 +176,7 @@ def test_members_of_the_wrong_type_are_answered_in_the_products_words(
 
 
 def test_too_large_bodies_do_not_open_the_door(make_desk: Any, make_hook: Any, body: Any, product: str) -> None:
-    """A client can make a request large, so `open` does not hold for it. What is signed can not be believed unread."""
+    """A client can make a request large, so `open` does not hold for it. What is signed cannot be believed unread."""
     words = PRODUCTS[product]
     desk = make_desk(make_hook(product, on_failure="open"))
     request = body(words.body) | {"pad": "x" * MAX_HOOK_BODY_BYTES}
@@ -188,7 +186,6 @@ def test_too_large_bodies_do_not_open_the_door(make_desk: Any, make_hook: Any, b
 
 
 def test_too_many_scopes_do_not_open_the_door(make_desk: Any, make_hook: Any, body: Any) -> None:
-    """Nor do names that no event can hold."""
     desk = make_desk(make_hook("hydra", on_failure="open"))
     for scopes in ([f"s{number}" for number in range(1001)], ["x" * 2049]):
         request = body("hydra_token")
@@ -198,7 +195,6 @@ def test_too_many_scopes_do_not_open_the_door(make_desk: Any, make_hook: Any, bo
 
 
 def test_an_event_tells_of_many_scopes_what_it_can(make_desk: Any, body: Any) -> None:
-    """An event holds 256; more of them are not a way to go unnoticed."""
     desk = make_desk("hydra")
     request = body("hydra_token")
     request["request"]["granted_scopes"] = [f"s{number}" for number in range(1000)]
@@ -261,7 +257,6 @@ def test_other_paths_and_methods(make_desk: Any, body: Any) -> None:
 def test_what_may_be_out_of_date(
     make_desk: Any, make_hook: Any, body: Any, on_stale: str, mode: str, reason: str
 ) -> None:
-    """The pipeline has been silent for longer than `risk.staleness_s`."""
     desk = make_desk(make_hook("hydra", on_stale=on_stale), mode=mode)
     desk.level("low", "app-client")
     assert desk.ask("hydra", body("hydra_token")).status_code == 200
@@ -289,7 +284,6 @@ def test_an_answer_does_not_wait_for_the_log(make_desk: Any, body: Any, monkeypa
 
 
 def test_verdicts_and_times_are_counted(make_desk: Any, body: Any) -> None:
-    """By way, level, reason and mode; time by the name of the hook."""
     desk = make_desk("hydra", "okta")
     desk.level("critical")
     for _ in range(3):

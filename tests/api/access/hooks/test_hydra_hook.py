@@ -47,7 +47,6 @@ def test_hydras_own_request_at_every_level(
 
 
 def test_without_claims_an_allowed_token_is_left_alone(make_desk: Any, body: Any, make_hook: Any) -> None:
-    """204 has neither body nor length."""
     answer = make_desk(make_hook("hydra", claims=False)).ask("hydra", body("hydra_token"))
 
     assert (answer.status_code, answer.content) == (204, b"")
@@ -55,7 +54,6 @@ def test_without_claims_an_allowed_token_is_left_alone(make_desk: Any, body: Any
 
 
 def test_the_older_refresh_hook_is_understood(make_desk: Any, body: Any) -> None:
-    """`oauth2.refresh_token_hook` names the same things otherwise."""
     desk = make_desk("hydra")
     desk.level("high", "app-client")
 
@@ -79,7 +77,6 @@ def test_claims_of_the_session_survive_to_the_digit(make_desk: Any, body: Any) -
 
 
 def test_client_credentials_are_about_the_client(make_desk: Any, body: Any) -> None:
-    """Nobody else is named then; the audit event has no principal."""
     desk = make_desk("hydra")
     desk.level("critical", "app-client")
 

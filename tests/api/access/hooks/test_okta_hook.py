@@ -50,7 +50,6 @@ def test_every_level(make_desk: Any, body: Any, level: str, enforced: dict[str, 
 
 
 def test_a_token_that_is_short_already_is_never_made_longer(make_desk: Any, body: Any, make_hook: Any) -> None:
-    """Nothing to change and no claims: 204."""
     request = body("okta")
     request["data"]["access"]["token"]["lifetime"]["expiration"] = 300
 
@@ -58,7 +57,6 @@ def test_a_token_that_is_short_already_is_never_made_longer(make_desk: Any, body
 
 
 def test_what_may_not_live_for_300_s(make_desk: Any, body: Any, make_hook: Any) -> None:
-    """Okta refuses less, so there is no token."""
     policies = {RiskLevel.HIGH: LevelTokenPolicy(True, 60, None, True, False, False)}
     desk = make_desk(make_hook("okta"), policies=policies)
     desk.level("high")
@@ -67,7 +65,6 @@ def test_what_may_not_live_for_300_s(make_desk: Any, body: Any, make_hook: Any) 
 
 
 def test_scopes_that_wait_for_a_person_can_not_be_left_out(make_desk: Any, body: Any) -> None:
-    """At medium, one write scope among others denies the whole."""
     desk = make_desk("okta")
     desk.level("medium")
     request = body("okta")
@@ -77,7 +74,6 @@ def test_scopes_that_wait_for_a_person_can_not_be_left_out(make_desk: Any, body:
 
 
 def test_a_claim_that_the_server_sets_already_is_replaced(make_desk: Any, body: Any) -> None:
-    """`add` of a claim that is there is an error in Okta."""
     request = body("okta")
     request["data"]["access"]["claims"]["risk_level"] = "from the server's own rules"
     desk = make_desk("okta", mode="shadow")
@@ -90,7 +86,6 @@ def test_a_claim_that_the_server_sets_already_is_replaced(make_desk: Any, body: 
 
 
 def test_an_id_token_alone_is_left_alone(make_desk: Any, body: Any) -> None:
-    """There is no access token to patch; a denial is one all the same."""
     request = body("okta")
     del request["data"]["access"]
     desk = make_desk("okta")
@@ -101,7 +96,6 @@ def test_an_id_token_alone_is_left_alone(make_desk: Any, body: Any) -> None:
 
 
 def test_a_refresh_is_refused_where_policy_allows_none(make_desk: Any, body: Any) -> None:
-    """At high, by default."""
     desk = make_desk("okta")
     desk.level("high")
     request = body("okta")

@@ -98,7 +98,6 @@ def test_what_is_not_allowed_to_be_changed_is_denied(
 
 
 def test_claims_stay_away_where_none_may_be_added(make_desk: Any, body: Any) -> None:
-    """No operation is sent that was not allowed."""
     request = body("wso2")
     request["allowedOperations"] = []
 

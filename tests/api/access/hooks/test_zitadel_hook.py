@@ -42,7 +42,6 @@ def test_without_claims_nothing_is_said(make_desk: Any, body: Any, make_hook: An
 
 
 def test_the_agent_is_where_the_settings_say(make_desk: Any, body: Any, make_hook: Any) -> None:
-    """Machine users are known by other names in other places."""
     desk = make_desk(make_hook("zitadel", agent="user.username"))
     desk.level("critical", "payments-bot")
 
@@ -50,7 +49,6 @@ def test_the_agent_is_where_the_settings_say(make_desk: Any, body: Any, make_hoo
 
 
 def test_a_signature_is_of_body_time_and_key(make_desk: Any, body: Any) -> None:
-    """Anything else is 401, and nothing is decided or told."""
     desk = make_desk("zitadel")
     content = json.dumps(body("zitadel")).encode()
     right = desk.signature(content)

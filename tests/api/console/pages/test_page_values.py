@@ -32,8 +32,8 @@ from trustwatch.api.console.pages.models_page import (
     select_curves,
 )
 from trustwatch.api.decisions.service import actuations_of_decision, escalation_to
-from trustwatch.api.http.filtered_pages import read_filtered_page
 from trustwatch.api.http.problems import ProblemError
+from trustwatch.api.http.store_executor import read_filtered_page
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, encode_desired_state
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload

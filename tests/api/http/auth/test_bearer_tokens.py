@@ -51,7 +51,6 @@ def test_a_token_becomes_its_caller(world: Any, es: Any, rs: Any, ed: Any) -> No
 
 
 def test_a_client_without_an_entry_speaks_for_nobody(world: Any, es: Any) -> None:
-    """It is authenticated all the same: 403 is the answer, not 401."""
     world.server.publish(es)
 
     async def scene() -> None:
@@ -292,7 +291,6 @@ def test_a_member_of_a_wrong_type_costs_the_other_keys_nothing(world: Any, es: A
 
 
 def test_unchanged_keys_keep_what_is_remembered(world: Any, es: Any) -> None:
-    """A fetch that brings the same keys costs no token its place."""
     world.server.publish(es)
 
     async def scene() -> None:
@@ -387,7 +385,6 @@ def test_no_log_line_holds_a_token(world: Any, es: Any, capsys: Any, caplog: Any
 
 
 def test_a_token_that_is_too_long_is_refused_before_any_work(world: Any) -> None:
-    """16 KiB is the limit; the refusal is not even remembered."""
     with pytest.raises(InvalidToken, match="too long"):
         world.verifier.verify_now(b"a" * 20_000)
     assert world.verifier.cache.refusals == 0
@@ -407,7 +404,6 @@ def test_without_an_event_loop_known_keys_work(world: Any, es: Any) -> None:
 
 
 def test_refusals_are_forgotten_after_a_while_and_never_kept_when_they_may_pass() -> None:
-    """A token that is not valid *yet* is judged anew each time."""
     cache: TokenCache[str] = TokenCache(verified=2, refused=2, refused_s=5.0)
     cache.refuse(b"1", InvalidToken("wrong"), now=100.0)
     cache.refuse(b"2", InvalidToken("early", lasting=False), now=100.0)
@@ -420,7 +416,6 @@ def test_refusals_are_forgotten_after_a_while_and_never_kept_when_they_may_pass(
 
 
 def test_the_least_recently_used_token_goes_first() -> None:
-    """A token in use stays."""
     cache: TokenCache[str] = TokenCache(verified=2, refused=2, refused_s=5.0)
     for name in ("a", "b"):
         cache.accept(name.encode(), name, until=10.0, issuer="i")
@@ -434,7 +429,6 @@ def test_the_least_recently_used_token_goes_first() -> None:
 
 @pytest.mark.parametrize("header", [b"Bearer abc", b"bearer abc", b"BEARER   abc "])
 def test_bearer_header(header: bytes) -> None:
-    """The scheme is compared without case (RFC 9110)."""
     assert presented_token(header).token == b"abc"
 
 

@@ -74,7 +74,6 @@ def test_a_default_exists_only_where_there_is_one_choice() -> None:
 
 
 def test_what_a_binding_remembers_is_bounded() -> None:
-    """A trusted source that names endless tenants fills no memory."""
     binding = SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",)))
     for number in range(10_000):
         binding.check_claims(f"tenant-{number}", AS, "s")
@@ -83,7 +82,6 @@ def test_what_a_binding_remembers_is_bounded() -> None:
 
 
 def test_the_most_exact_entry_wins() -> None:
-    """Client and subject, then client, then subject."""
     directory = CallerDirectory(
         [
             CallerSettings(name="subject", subject="svc"),
@@ -110,7 +108,6 @@ def test_an_entry_belongs_to_one_issuer() -> None:
 
 
 def test_scopes_are_required_one_by_one() -> None:
-    """No scope includes another: trust.admin does not read scores."""
     caller = CallerDirectory([], [AS]).resolve(claims(scopes=frozenset({"trust.admin"})))
 
     caller.require("trust.admin")

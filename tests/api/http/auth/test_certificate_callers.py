@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from trustwatch.api.http.auth.callers import ALL_SCOPES, AuthenticatedCaller
-from trustwatch.api.http.auth.certificate_callers import CertificateCallers, InvalidCertificate
+from trustwatch.api.http.auth.client_certificates import CertificateCallers, InvalidCertificate
 from trustwatch.api.http.auth.token_verification import LEEWAY_S, MissingToken
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.http.separation_of_duties import agents_operated_by, check_not_own_agent, reviewer_of
@@ -80,7 +80,7 @@ def test_nobody_decides_about_itself_by_a_certificate() -> None:
     assert caller.name == "mesh"
     assert agents_operated_by(reviewer_of(caller), ()) >= {SPIFFE, "soc.acme.example"}
     agent = AgentName(1, "acme", AS, SPIFFE)
-    with pytest.raises(ProblemError, match="nobody decides about itself"):
+    with pytest.raises(ProblemError, match="a caller cannot decide about itself"):
         check_not_own_agent(agent, reviewer_of(caller), ())
 
 
@@ -165,13 +165,11 @@ def x509_of_tomorrow() -> x509.Certificate:
 
 
 def test_a_stream_ends_with_its_certificate() -> None:
-    """As with its token; of a digest alone nobody knows an end."""
     assert caller_of(escaped_pem(SOC)).exp == SOC.not_valid_after_utc.timestamp() + LEEWAY_S
     assert caller_of(f"Hash={SOC.fingerprint(hashes.SHA256()).hex()}").exp > 1e18
 
 
 def test_every_scope_may_be_named() -> None:
-    """In the settings as in a token."""
     assert set(get_args(CallerScope)) == {*ALL_SCOPES, *SSF_SCOPES}
 
 
@@ -192,7 +190,6 @@ def test_every_scope_may_be_named() -> None:
     ids=["no-header", "no-proxies", "same-fingerprint", "same-name", "nothing", "self"],
 )
 def test_settings_that_can_not_be(callers: list[dict[str, Any]], verification: VerificationSettings, why: str) -> None:
-    """They say what is wrong, and where."""
     with pytest.raises(ValueError, match=why):
         Settings(
             callers=tuple(CallerSettings(name=f"c{number}", **caller) for number, caller in enumerate(callers)),
@@ -201,7 +198,6 @@ def test_settings_that_can_not_be(callers: list[dict[str, Any]], verification: V
 
 
 def test_callers_with_certificates_alone_need_no_issuer() -> None:
-    """Several of them are several callers."""
     callers = tuple(CallerSettings(name=name, certificate=known(cert)) for name, cert in (("a", SOC), ("b", GATEWAY)))
     assert len(Settings(callers=callers, verification=VERIFICATION).callers) == 2
 

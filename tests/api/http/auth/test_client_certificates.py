@@ -49,7 +49,6 @@ def quoted(text: str) -> str:
 
 
 def test_headers_of_certificates() -> None:
-    """As proxies write them."""
     der = base64.b64encode(CERTIFICATE.public_bytes(Encoding.DER)).decode()
     for header in (
         f":{der}:",

@@ -14,17 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from trustwatch.api.http.auth import proof_of_possession
-from trustwatch.api.http.auth.proof_of_possession import (
-    NONCE_S,
+from trustwatch.api.http.auth.proof_of_possession import NONCE_S, ProofRefused, ProofVerifier, ShownProof, normal_url
+from trustwatch.api.http.auth.token_verification import (
     UNBOUND,
-    ProofRefused,
-    ProofVerifier,
-    ShownProof,
+    InvalidToken,
     TokenBinding,
-    normal_url,
+    key_thumbprint,
     read_binding,
 )
-from trustwatch.api.http.auth.token_verification import InvalidToken, key_thumbprint
 from trustwatch.api.settings.access_settings import ProofSettings
 
 from ....support.proofs import DpopClient, base64url, make_certificate, x5t_of
@@ -85,7 +82,6 @@ def test_a_right_proof_passes_once(bench: Bench) -> None:
 
 
 def test_a_proof_of_another_key(bench: Bench) -> None:
-    """Says that somebody else has the token, and by which key."""
     assert bench.show(bench.proof(STRANGER)) == "proof-of-another-key proof"
     assert bench.refused is not None
     assert bench.refused.thumbprint == STRANGER.jkt
@@ -94,7 +90,6 @@ def test_a_proof_of_another_key(bench: Bench) -> None:
 
 
 def test_a_proof_is_bound_to_token_method_and_url(bench: Bench) -> None:
-    """Query and fragment do not count, nor how a URL is spelled."""
     assert bench.show(bench.proof(token="d.e.f")) == "proof-of-another-token proof"
     assert bench.show(bench.proof(), method="GET") == "proof-of-another-call evidence"
     assert bench.show(bench.proof(), method="post") == "proof-of-another-call evidence"
@@ -213,7 +208,6 @@ def test_rsa_keys_are_bounded(bench: Bench) -> None:
 
 
 def test_long_rsa_keys_pass_up_to_the_bound() -> None:
-    """4096 bits are 683 characters, and an exponent of 32 bits six."""
     assert (
         len(base64url(b"x" * 512)),
         len(base64url(b"x" * 4)),
@@ -221,7 +215,7 @@ def test_long_rsa_keys_pass_up_to_the_bound() -> None:
 
 
 def test_proofs_from_before_the_process_began_are_refused(bench: Bench) -> None:
-    """What was shown to the process before it can not be known; it is no sign of a theft."""
+    """What was shown to the process before it cannot be known; it is no sign of a theft."""
     proof, bench.now = bench.proof(), NOW + 30
     assert bench.show(proof) == ""
     later = Bench()
@@ -246,7 +240,6 @@ def test_who_shows_too_many_locks_out_nobody_else(monkeypatch: pytest.MonkeyPatc
 
 
 def test_certificates() -> None:
-    """A token bound to a certificate passes with that one alone."""
     bench = Bench()
     x5t = x5t_of(CERTIFICATE)
     for shown, expected in (
@@ -276,7 +269,6 @@ def test_whose_word_on_certificates_counts() -> None:
 
 
 def test_what_a_token_is_bound_to() -> None:
-    """By `cnf`; what is no thumbprint is refused."""
     assert read_binding({}) is read_binding({"cnf": None}) is UNBOUND
     assert read_binding({"cnf": {"jkt": "a", "x5t#S256": "b"}}) == TokenBinding("a", "b")
     for wrong in ("x", [], {"jkt": ""}, {"jkt": 7}, {"x5t#S256": None}, {"jkt": "x" * 300}):
@@ -287,7 +279,6 @@ def test_what_a_token_is_bound_to() -> None:
 @pytest.mark.parametrize("name", ["jwk", "kid", "jku", "osc", "x5t", "x5t#S512", "JKT", "jkt#S512", ""])
 @pytest.mark.parametrize("checked", [{}, {"jkt": CLIENT.jkt}, {"x5t#S256": "b"}])
 def test_a_token_that_is_bound_in_another_way_too_is_refused(name: str, checked: dict[str, str]) -> None:
-    """Whatever is shown: nothing here checks that member."""
     bench = Bench()
     binding = read_binding({"cnf": {**checked, name: {}}})
     proof = bench.proof().encode()
@@ -304,7 +295,6 @@ def test_an_empty_cnf_is_no_token_without_one() -> None:
 
 
 def test_thumbprints_are_those_of_the_rfc() -> None:
-    """RFC 7638, section 3.1."""
     modulus = (
         "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknj"
         "hMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQ"
@@ -320,5 +310,4 @@ def test_thumbprints_are_those_of_the_rfc() -> None:
     "url", ["", "/x", "ftp://a/", "https://", "https://u@a/", "https://a:x/", "https://[::1", "https://a:99999/"]
 )
 def test_what_is_no_url(url: str) -> None:
-    """Has no normal form, so no proof fits it."""
     assert normal_url(url) == ""

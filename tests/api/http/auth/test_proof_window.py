@@ -56,7 +56,6 @@ def test_one_holder_is_bounded() -> None:
 
 
 def test_nothing_is_known_from_before_the_beginning() -> None:
-    """Proofs as old as that may have been shown to the process before."""
     window = ProofWindow(60.0, 30, 100.5)
     assert [window.add(BOT, b"x", iat, 101.0) for iat in (60, 99.9, 100, 101)] == [False, False, True, True]
 

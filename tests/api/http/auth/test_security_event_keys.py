@@ -98,7 +98,6 @@ def no_time(folder: Path) -> None:
     ("spoil", "says"), [(open_to_others, "0600"), (no_key, "no private key"), (no_time, "set-SECONDS.pem")]
 )
 def test_keys_that_can_not_be_used(tmp_path: Path, spoil: Any, says: str) -> None:
-    """The message names the file and what is wrong with it."""
     Site(tmp_path).kid()
     spoil(tmp_path)
     with pytest.raises(ConfigError, match=says):
@@ -106,7 +105,6 @@ def test_keys_that_can_not_be_used(tmp_path: Path, spoil: Any, says: str) -> Non
 
 
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
-    """Said as such."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="file"):
         Site(tmp_path / "file" / "keys").kid()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwe, jwk
 
-from trustwatch.api.http.auth.set_decryption import SetDecryption, is_encrypted
+from trustwatch.api.http.auth.security_event_keys import SetDecryption
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused
 from trustwatch.ingest import extras
@@ -62,8 +62,6 @@ def test_our_own_transmitter_to_our_own_key(process: Process) -> None:
     (key,) = parse_encryption_keys(document).keys
     token = encrypt_token(TOKEN, key)
 
-    assert is_encrypted(token)
-    assert not is_encrypted(TOKEN)
     assert process.decryption.decrypt(token) == TOKEN
     assert sorted(process.published()) == ["alg", "e", "kid", "kty", "n", "use"]
     assert (process.published()["alg"], process.published()["use"]) == ("RSA-OAEP-256", "enc")
@@ -96,7 +94,6 @@ def test_what_is_lenient(process: Process) -> None:
 
 
 def test_what_is_no_jwe(process: Process) -> None:
-    """Nothing of a hostile text gets further than its refusal."""
     ours = process.published()
     token = encrypt(ours)
     direct = base64.urlsafe_b64encode(b'{"alg":"dir","enc":"A128GCM"}').rstrip(b"=").decode()
@@ -168,7 +165,6 @@ def test_rotation_overlaps(process: Process) -> None:
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is made, not when the first SET comes."""
     monkeypatch.setattr(extras, "_is_installed", lambda module: module != "joserfc")
     with pytest.raises(ConfigError, match=r"a setting asks, but joserfc is not installed: .*\.\[jwe\]"):
         Process(tmp_path)

@@ -21,7 +21,6 @@ def usable(*members: Any) -> list[dict[str, str]]:
 
 
 def test_a_nested_token() -> None:
-    """What was signed is the plaintext; two of the same differ."""
     (key,) = parse_encryption_keys(json.dumps({"keys": [PUBLIC]}).encode()).keys
     first, second = encrypt_token("a.b.c", key), encrypt_token("a.b.c", key)
 

@@ -66,7 +66,6 @@ def test_a_local_token_is_trusted_only_where_the_settings_say_so(tmp_path: Path)
 
 
 def test_a_local_token_has_the_form_of_rfc_9068(tmp_path: Path) -> None:
-    """Header typ at+jwt, and every claim that the standard requires."""
     token = token_of(LocalSigningKey.open(tmp_path))
     claims = jwt.decode(token, options={"verify_signature": False})
 
@@ -85,7 +84,6 @@ def test_two_machines_have_two_keys(tmp_path: Path) -> None:
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    """A leaked key is not used any further."""
     LocalSigningKey.open(tmp_path)
     (tmp_path / "local-key.pem").chmod(0o644)
 
@@ -94,7 +92,6 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_fitting_key_is_refused(tmp_path: Path) -> None:
-    """Neither garbage nor a key of another kind is replaced silently."""
     path = tmp_path / "local-key.pem"
     foreign = ed25519.Ed25519PrivateKey.generate()
     for content in (b"garbage", foreign.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())):
@@ -106,7 +103,6 @@ def test_a_file_that_is_no_fitting_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_key_is_not_shown(tmp_path: Path) -> None:
-    """repr names the public key id alone."""
     key = LocalSigningKey.open(tmp_path)
 
     assert repr(key) == f"LocalSigningKey(kid='{key.kid}')"

@@ -212,7 +212,6 @@ def test_garbage_is_an_invalid_token(garbage: str, issuer: IssuerSettings, keys:
 
 
 def test_a_deeply_nested_token_is_an_invalid_token() -> None:
-    """A payload of 10,000 brackets is refused, not a crash."""
     bomb = segment({"alg": "ES256"}) + b"." + segment(b"[" * 10_000 + b"]" * 10_000) + b"." + segment(b"x")
 
     with pytest.raises(InvalidToken):
@@ -231,7 +230,6 @@ def test_a_deeply_nested_token_is_an_invalid_token() -> None:
 def test_reads_the_dialects_of_authorization_servers(
     claims: dict[str, Any], client: str, scopes: set[str], es: Any, issuer: IssuerSettings, keys: KeySet
 ) -> None:
-    """Client is client_id, azp or cid; scopes are `scope` or `scp`."""
     read = check(es.token(**claims), issuer, keys)
 
     assert (read.client_id, read.scopes) == (client, frozenset(scopes))
@@ -310,7 +308,6 @@ def test_a_document_that_is_no_jwks_is_refused(document: bytes) -> None:
 
 
 def test_no_message_holds_any_of_the_token(es: Any, issuer: IssuerSettings, keys: KeySet) -> None:
-    """What is wrong is said; what was sent is not repeated."""
     token = es.token(sub="SENTINEL" * 400, client_id="SENTINEL")
     parts = [token, es.token({"kid": "SENTINEL"}), es.token({"typ": "SENTINEL"}), es.token(aud="SENTINEL"), b"SENTINEL"]
 
