@@ -9,11 +9,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from trustwatch.ingest.compilation import KernelGate
+from trustwatch.ingest.compilation import KernelGate, KernelPart
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import NativeEvent
-from trustwatch.ingest.features import feature_kernel
-from trustwatch.models import assessment_kernel
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
@@ -48,9 +46,7 @@ class LiveCallScorer:
         self._budget = budget
         self._domains = domains
         self._tried = ""
-        self._gate = KernelGate(
-            feature_kernel.observe, assessment_kernel.assess_rows, compiled_elsewhere=compiled_elsewhere
-        )
+        self._gate = KernelGate(KernelPart.SCORING, compiled_elsewhere=compiled_elsewhere)
         self.scorer: CallScorer | None = None
         self.missing_because = "the model is not loaded yet"
 

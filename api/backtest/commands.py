@@ -13,6 +13,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
+from trustwatch.ingest.compilation import KernelPart, is_kept
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.printable_text import number_text
@@ -30,7 +31,6 @@ from trustwatch.scoring.backtest.plan import (
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.settings import AlertBudget
-from trustwatch.scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.policy.policy_file import read_policy_book
@@ -63,8 +63,10 @@ from ..cli.terminal import (
     write_json,
 )
 from ..composition import engine_settings, policy_book
+from ..service.kernel_compiler import compile_ahead
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
+from ..structured_logs import configure_structured_logs
 from .report import render_report
 
 _MAX_SHOWN_AGENTS = 20
@@ -128,7 +130,7 @@ def backtest_command(
         )
         _check_labels(plan)
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
-        _announce_compilation("back-test")
+        _compile_kernels(plan.models[0])
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = run_backtest(plan, progress)
     outcome = build_result(plan, counts, problems, known_labels)
@@ -140,9 +142,11 @@ def backtest_command(
     _print_outcome(outcome, seconds, report, json)
 
 
-def _announce_compilation(work: str) -> None:
-    if not all(is_part_kept(part) for part in NEEDED_TO_SCORE):
-        print_message(f"compiling kernels: the first {work} on this machine takes up to a minute longer")
+def _compile_kernels(model_dir: Path) -> None:
+    if not is_kept(KernelPart.SCORING):
+        print_message("compiling kernels, once for each version on this machine: up to a minute")
+        configure_structured_logs()  # progress belongs to stderr
+        compile_ahead(model_dir, [KernelPart.SCORING])  # here, not in each process that replays
 
 
 def _parse_budget(text: str, configured: Settings) -> AlertBudget:
@@ -353,7 +357,7 @@ def replay_command(
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
         applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
         source = WindowedSource(FileSource(inputs, progress=progress), applied)
-        _announce_compilation("replay")
+        _compile_kernels(model)
         counts, written_from = _write_replayed(replayed, source, first, target)
     if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
         print_message(warning)

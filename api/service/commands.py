@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,8 +35,9 @@ from ..composition import (
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
+from ..structured_logs import configure_structured_logs
 from .group_worker import GroupPipelineWorker
-from .kernel_compilation import compile_all
+from .kernel_compiler import compile_ahead
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
 
 
@@ -48,8 +48,8 @@ def compile_command(
 ) -> None:
     """Compile the kernels of the service for this machine, so that its first start is as quick as others."""
     started = clock.monotonic()
-    if not asyncio.run(compile_all(model or load_process_settings(settings).model_dir)):
-        raise typer.Exit(1)
+    configure_structured_logs()
+    compile_ahead(model or load_process_settings(settings).model_dir)
     seconds = round(clock.monotonic() - started, 2)
     print_summary({"seconds": seconds}, json, "kernels are compiled and kept: {seconds} s")
 

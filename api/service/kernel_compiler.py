@@ -1,84 +1,85 @@
-"""A process that compiles kernels: `python -m trustwatch.api.service.kernel_compiler --model DIR PART…`.
+"""A process that compiles kernels ahead of their use: `python -m trustwatch.api.service.kernel_compiler`.
 
-The service starts one where code is not kept yet, `trustwatch compile` two. It ends when its parts are done.
+The service starts one if machine code is missing. It ends when everything is compiled, or with the service.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
 
 from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.compilation import KernelPart, is_kept
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.pipeline.kernel_warm_up import (
-    NEEDED_TO_SCORE,
-    KernelPart,
-    is_part_kept,
-    warm_up,
-    warm_up_judging,
-    warm_up_reading,
-)
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.policy.book import LivePolicy
 
-from .. import clock
 from ..composition import live_policy
 from ..file_access import restrict_new_files
 from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
 
+COMPILING = "kernels are being compiled: the first start on this machine takes a minute, on a busy machine several"
+"""Why a service is not ready to score yet."""
+
+AHEAD = (KernelPart.SCORING, KernelPart.READING)
+"""What is compiled ahead, the most urgent first."""
+
 _log = structlog.get_logger(__name__)
 
 
-def compile_to_score(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    """Compile, or load, all that scores events, and log what takes long. What others have compiled is loaded."""
-    started = clock.monotonic()
-    missing = [part.value for part in NEEDED_TO_SCORE if not is_part_kept(part)]
-    if missing:
-        _log.info("compiling kernels: the first start on this machine takes longer", parts=missing)
-    warm_up(model, encoder, policy)
-    if missing:
-        _log.info("kernels are compiled", parts=missing, seconds=round(clock.monotonic() - started, 1))
+def compile_ahead(model_dir: Path, parts: Iterable[KernelPart] = AHEAD) -> None:
+    """Compile parts of the service's kernels. Raises ModelError if the model cannot be read."""
 
-
-def compile_parts(parts: Sequence[KernelPart], model_dir: Path) -> None:
-    """Compile parts, one after the other. Raises ModelError where a part needs a model and there is none."""
-    for part in parts:
-        if part is KernelPart.READING:
-            _compile_reading()
-            continue
+    def load() -> tuple[TrainedModel, ColumnEncoder, LivePolicy]:
         model = load_trained_model(model_dir)
-        encoder, policy = ColumnEncoder(model.salt, {}), live_policy(Settings())
-        if part is KernelPart.JUDGING:
-            warm_up_judging(model, encoder, policy)
-        else:
-            compile_to_score(model, encoder, policy)
+        return model, ColumnEncoder(model.salt, {}), live_policy(Settings())
+
+    for part in parts:
+        compile_part(part, load)
 
 
-def _compile_reading() -> None:
-    started, kept = clock.monotonic(), is_part_kept(KernelPart.READING)
-    warm_up_reading()
-    if not kept:
-        seconds = round(clock.monotonic() - started, 1)
-        _log.info("kernels are compiled", parts=[KernelPart.READING.value], seconds=seconds)
+def _command(model_dir: Path) -> list[str]:
+    return [sys.executable, "-m", "trustwatch.api.service.kernel_compiler", "--model", str(model_dir)]
+
+
+async def compile_beside_service(model_dir: Path, quiet: asyncio.Event) -> None:
+    """Compile what is not kept in another process, which ends with the service."""
+    if all(map(is_kept, AHEAD)):
+        return
+    process = await asyncio.create_subprocess_exec(*_command(model_dir))
+    ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(quiet.wait())
+    await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not ended.done():
+        process.terminate()
+    elif ended.result():
+        _log.error(
+            "kernels were not compiled: records are read the slower way, and calls may be judged by the level alone",
+            exit_status=ended.result(),
+            advice="run `trustwatch compile`, which shows why",
+        )
+    await ended
 
 
 def main() -> int:
-    """Compile what the command line names; the exit status is 1 where it could not be done."""
+    """Compile; the exit status is 1 if it failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("parts", nargs="+", type=KernelPart)
     arguments = parser.parse_args()
     configure_structured_logs()
     restrict_new_files()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever started this ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service ends this process
     try:
-        compile_parts(arguments.parts, arguments.model)
+        compile_ahead(arguments.model)
     except TrustwatchError as error:
         _log.error("kernels were not compiled", code=error.code, error=str(error))
         return 1

@@ -1,32 +1,31 @@
 """Compilation of kernels ahead of their use.
 
 Machine code is kept on disk, so a warm-up costs a tenth of a second. The first start after an installation compiles for
-half a minute: a member of a group that fell silent for so long after it got partitions would hold them up. What
-compiles is cut into parts that processes compile at the same time; each calls the kernels as the service does.
+half a minute. A member of a group that is silent for so long after it got partitions would hold them up.
 """
 
 from __future__ import annotations
 
-import enum
-from typing import Any, Final
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
+import structlog
 
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.compilation import is_kept
+from trustwatch.ingest.compilation import KERNEL_DIRECTORY, KernelPart, is_kept, mark_kept
 from trustwatch.ingest.duplicate_window import DuplicateWindow
-from trustwatch.ingest.features import feature_kernel
+from trustwatch.ingest.durable_files import lock_file
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
 from trustwatch.ingest.identities import IdentityHasher, encode_agent_names
 from trustwatch.ingest.scan import claim_reader, raw_encoder
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.models import assessment_kernel
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine import risk
 from ..engine.agent_paces import AgentPaces, PlaceSet
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, measured_columns
@@ -34,6 +33,11 @@ from ..engine.round_kernels import RoundInput
 from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy
 from .processor import Processor
+
+PROGRESS_EVERY_S = 5.0
+WAITING_POLL_S = 0.1
+
+_log = structlog.get_logger(__name__)
 
 _WARM_UP_TIME_MS = 1_764_547_200_000
 _WARM_UP_EVENT = {
@@ -51,40 +55,47 @@ _WARM_UP_EVENT = {
 }
 
 
-class KernelPart(enum.StrEnum):
-    """A part of the kernels that one process compiles."""
+def compile_part(part: KernelPart, load: Callable[[], tuple[TrainedModel, ColumnEncoder, LivePolicy]]) -> None:
+    """Call every kernel of a part, so that it is compiled, or loaded if its machine code is kept.
 
-    FEATURES = "features"
-    JUDGING = "judging"
-    """Scores, p-values and risk, and what is learned."""
-    READING = "reading"
-    """JSON to columns, and claims of events that come in: both have a plain path, which serves until then."""
+    One process of a host compiles at a time and logs its progress; the others wait and load what it has compiled.
+
+    Args:
+        part: SCORING or READING.
+        load: returns what scoring needs; called for SCORING alone.
+    """
+    with (KERNEL_DIRECTORY / "lock").open("ab") as file:
+        while not is_kept(part) and not lock_file(file, wait=False):
+            time.sleep(WAITING_POLL_S)  # not for the lock: the process that holds it may continue with another part
+        with nullcontext() if is_kept(part) else _logged_progress(part):
+            if part is KernelPart.READING:
+                warm_up_reading()
+            else:
+                warm_up(*load())
+        mark_kept(part)
 
 
-_LONGEST: Final[dict[KernelPart, tuple[Any, ...]]] = {
-    KernelPart.FEATURES: (feature_kernel.observe,),
-    KernelPart.JUDGING: (assessment_kernel.assess_rows, risk.update, feature_kernel.learn),
-    KernelPart.READING: (raw_encoder.scan_records, claim_reader.read_claims),
-}
-"""Kernels of each part that take longest; the others take less than a second."""
+@contextmanager
+def _logged_progress(part: KernelPart) -> Iterator[None]:
+    started, done = time.monotonic(), threading.Event()
 
-NEEDED_TO_SCORE: Final = (KernelPart.FEATURES, KernelPart.JUDGING)
-"""Parts without which no event is scored."""
+    def log() -> None:
+        while not done.wait(PROGRESS_EVERY_S):
+            kernels = sum(1 for _ in KERNEL_DIRECTORY.rglob("*.nbc"))
+            _log.info("compiling kernels", part=part.value, kernels=kernels, seconds=round(time.monotonic() - started))
 
-
-def is_part_kept(part: KernelPart) -> bool:
-    """Tell whether the machine code of a part is kept already."""
-    return is_kept(*_LONGEST[part])
+    _log.info("compiling kernels: once for each version on this machine", part=part.value)
+    threading.Thread(target=log, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+    _log.info("kernels are compiled", part=part.value, seconds=round(time.monotonic() - started, 1))
 
 
 def warm_up(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    """Score a few events of agents that are forgotten at once: all parts but reading."""
+    """Score a few events of agents that are forgotten at once."""
     _process_events(Engine(model, EngineSettings(capacity=2), None), encoder, policy)
-
-
-def warm_up_judging(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    """Judge, and learn, a few events of which nothing was observed."""
-    _process_events(_JudgingEngine(model, EngineSettings(capacity=2), None), encoder, policy)
 
 
 def warm_up_reading() -> None:
@@ -93,13 +104,6 @@ def warm_up_reading() -> None:
     raw_encoder.RawEncoder(ColumnEncoder(salt, {})).encode([event])
     sender = claim_reader.BatchSender(0, "")
     claim_reader.ClaimReader(salt, IdentityHasher(salt)).read([event], sender, 0, aliased=False)
-
-
-class _JudgingEngine(Engine):
-    """Judges rows of zeros, so that the kernels of features, which take longest, are left to another process."""
-
-    def _observe(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Leave the feature vectors as they are."""
 
 
 def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) -> None:

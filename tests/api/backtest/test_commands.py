@@ -308,13 +308,13 @@ def test_a_first_run_says_that_it_compiles(
     history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     """For half a minute nothing else is seen."""
-    monkeypatch.setattr(commands, "is_part_kept", lambda _part: kept)
+    monkeypatch.setattr(commands, "is_kept", lambda _part: kept)
     replayed = run("replay", history.day, "--model", history.model, "--out", tmp_path / "scores.jsonl")
     tested = run("backtest", history.day, "--model", history.model, "--jobs", 1)
 
     assert (replayed.exit_code, tested.exit_code) == (0, 0)
-    assert ["compiling kernels: the first replay" in replayed.stderr] == [not kept]
-    assert ["compiling kernels: the first back-test" in tested.stderr] == [not kept]
+    assert ["compiling kernels, once" in replayed.stderr] == [not kept]
+    assert ["compiling kernels, once" in tested.stderr] == [not kept]
 
 
 def test_events_that_no_token_vouches_for_are_told_with_what_changes_it(history: History, tmp_path: Path) -> None:

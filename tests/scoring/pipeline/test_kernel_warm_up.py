@@ -1,77 +1,95 @@
-"""Kernels are compiled ahead of their use, in parts, as the service calls them."""
+"""Kernels are compiled ahead of their use, one process at a time, as the service calls them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.compilation import KernelPart, is_kept
+from trustwatch.ingest.durable_files import lock_file
 from trustwatch.ingest.features import feature_kernel
 from trustwatch.ingest.scan import claim_reader, raw_encoder
-from trustwatch.models import assessment_kernel
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.pipeline import kernel_warm_up
-from trustwatch.scoring.pipeline.kernel_warm_up import warm_up, warm_up_judging, warm_up_reading
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 
-
-class Calls:
-    """Stands in for a kernel: keeps the signatures that it is called with."""
-
-    def __init__(self, kernel: Any) -> None:
-        self.kernel, self.seen = kernel, set()
-
-    def __call__(self, *arguments: Any) -> Any:
-        self.seen.add(tuple(map(self.kernel.typeof_pyval, arguments)))
-        return self.kernel(*arguments)
+KERNELS = {
+    KernelPart.SCORING: [
+        (feature_kernel, "observe"),
+        (feature_kernel, "learn"),
+        (risk, "update"),
+    ],
+    KernelPart.READING: [(raw_encoder, "scan_records"), (claim_reader, "read_claims")],
+}
 
 
-@pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], Calls]:
-    """Has a kernel watched, by module and name."""
-
-    def start(module: Any, name: str) -> Calls:
-        calls = Calls(getattr(module, name))
-        monkeypatch.setattr(module, name, calls)
-        return calls
-
-    return start
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where marks and the lock are, empty at first."""
+    for module in (compilation, kernel_warm_up):
+        monkeypatch.setattr(module, "KERNEL_DIRECTORY", tmp_path)
+    return tmp_path
 
 
-def test_judging_is_compiled_as_scoring_calls_it(model: TrainedModel, watch: Callable[[Any, str], Calls]) -> None:
-    """With the same signatures, or the code of the other process would be of no use; and without the features."""
-    update, learn = watch(risk, "update"), watch(feature_kernel, "learn")
-    observe = watch(feature_kernel, "observe")
-    encoder = ColumnEncoder(model.salt, {})
-    policy = LivePolicy(PolicyBook())
-
-    warm_up_judging(model, encoder, policy)
-    alone = update.seen, learn.seen
-    update.seen, learn.seen = set(), set()
-    assert observe.seen == set()
-    warm_up(model, encoder, policy)
-
-    assert (update.seen, learn.seen) == alone and all(alone)
-    assert observe.seen
+def load(model: TrainedModel) -> Any:
+    """What scoring needs."""
+    return lambda: (model, ColumnEncoder(model.salt, {}), LivePolicy(PolicyBook()))
 
 
-def test_reading_calls_both_kernels(watch: Callable[[Any, str], Calls]) -> None:
-    """For records of a log, and for events that come in."""
-    kernels = watch(raw_encoder, "scan_records"), watch(claim_reader, "read_claims")
+@pytest.mark.parametrize("part", KERNELS)
+def test_a_part_calls_its_kernels_and_is_kept(
+    part: KernelPart, model: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = set()
+    for module, name in KERNELS[part]:
+        kernel = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *given, kernel=kernel, name=name: (called.add(name), kernel(*given))[1]
+        )
+    assert not is_kept(part)
 
-    warm_up_reading()
+    with capture_logs() as logs:
+        compile_part(part, load(model))
 
-    assert all(kernel.seen for kernel in kernels)
+    assert called == {name for _, name in KERNELS[part]}
+    assert is_kept(part)
+    assert [line["event"] for line in logs][-1] == "kernels are compiled"
+    with capture_logs() as logs:
+        compile_part(part, load(model))
+    assert logs == []
 
 
-def test_a_part_is_kept_with_all_its_long_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is missing is enough to say so in the log."""
-    missing = assessment_kernel.assess_rows
-    monkeypatch.setattr(kernel_warm_up, "is_kept", lambda *kernels: missing not in kernels)
+def test_a_part_that_failed_is_not_kept(directory: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        compile_part(KernelPart.SCORING, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert not is_kept(KernelPart.SCORING)
 
-    kept = {part: kernel_warm_up.is_part_kept(part) for part in kernel_warm_up.KernelPart}
 
-    assert kept == {"features": True, "judging": False, "reading": True}
+def test_one_process_compiles_and_the_others_wait(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_warm_up, "warm_up_reading", lambda: None)
+    waiting = threading.Thread(target=compile_part, args=(KernelPart.READING, None))
+    with (directory / "lock").open("ab") as other:
+        lock_file(other)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert is_kept(KernelPart.READING)
+
+
+def test_progress_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = threading.Event()
+    monkeypatch.setattr(kernel_warm_up, "PROGRESS_EVERY_S", 0.01)
+    monkeypatch.setattr(kernel_warm_up, "warm_up_reading", lambda: progress.wait(0.5))
+    with capture_logs() as logs:
+        compile_part(KernelPart.READING, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert {"kernels", "seconds", "part"} <= set(logs[1])

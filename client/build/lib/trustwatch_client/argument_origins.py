@@ -1,0 +1,420 @@
+"""Origins of the arguments of an agent's calls: from the prompt, the system's text, an earlier result, or nowhere.
+
+Everything is computed in memory. What leaves is a word for the origin, names of arguments and actions, and a keyed
+hash of each value; never a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
+
+import msgspec
+
+from .conversation_memory import ConversationMemory, SeenKind, SeenText
+from .counters import Counters
+from .events import MAX_LABEL_LENGTH, EventArgument
+from .value_forms import (
+    MIN_TEXT_CHARACTERS,
+    long_number_keys,
+    mail_addresses,
+    number_form,
+    url_host,
+    urls,
+    value_forms,
+)
+
+HASH_DIGITS = 12
+PARTS_OF_EXACT_HASH = 3
+"""Keyed hashes of 48 bits that make one: whoever has the key finds two values with one of them in seconds."""
+ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten", "failed")
+LONG_TEXT_CHARACTERS = 400
+"""Longer texts are not looked for as a whole: pieces of them are."""
+PIECES_OF_TEXT = 5
+PIECE_CHARACTERS = 50
+"""Of a piece of a long text; the words that it cuts are left out, so that about six are compared."""
+WORDS_OF_SHORT_PIECE = 3
+COPIED_SHARE = 0.5
+"""A text is a part of another one if more than this share of its pieces stands there."""
+MAX_INNER_VALUES = 8
+"""Addresses, hosts and numbers that are looked for inside one text."""
+MAX_DEPTH = 8
+INNER_MARK = "~"
+OTHER_NAME = "other"
+"""In place of a name that is not one of a parameter: keys of objects may be content."""
+
+_NAME_PATTERN = re.compile(r"[A-Za-z_][\w.-]{0,62}", re.ASCII)
+
+Fingerprint = Callable[[bytes], str]
+
+
+class OriginLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of what is kept and computed.
+
+    Attributes:
+        characters: of the texts of one conversation; a quarter is kept for prompts.
+        made_up: values that the agent made up, by which an echo of them is known; the oldest make room.
+        argument_values: values of one call that are looked at.
+        argument_characters: characters of one call that are looked at.
+        sent: arguments of one event, at most 256; those from results stay longest, those from prompts go first.
+        conversations: that are kept; the one not used longest makes room.
+        total_characters: of the texts of all conversations.
+        key_s: s, a conversation hashes with one key for so long, so that its hashes stay comparable.
+    """
+
+    characters: int = 262_144
+    made_up: int = 4_096
+    argument_values: int = 512
+    argument_characters: int = 131_072
+    sent: int = 64
+    conversations: int = 256
+    total_characters: int = 8_388_608
+    key_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.sent > 256:
+            raise ValueError(f"sent is {self.sent}; the service takes at most 256 arguments of one event")
+
+
+class TracedCall(msgspec.Struct, frozen=True):
+    """One call whose arguments were looked up.
+
+    Attributes:
+        index: among the calls of the conversation, from 0.
+        action: the tool.
+        arguments: for the event; None where there is no key to hash with.
+        derived: whether an argument came out of an untrusted result, so that others chose what the answer tells.
+    """
+
+    index: int
+    action: str
+    arguments: list[EventArgument] | None
+    derived: bool
+
+
+class _Traced(msgspec.Struct, frozen=True, gc=False):
+    """One value with its origin."""
+
+    name: str
+    form: str
+    seen: SeenText | None
+    part: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Order of sending where not all are sent: untrusted results, other results, values from nowhere, the rest."""
+        if self.seen is None:
+            return 2
+        if self.seen.kind != "tool":
+            return 3
+        return 0 if self.seen.untrusted else 1
+
+
+class ArgumentOrigins:
+    """Memory of one conversation, and the origins of what its calls are given. Safe from any thread.
+
+    Args:
+        fingerprint: gives the keyed hash that is used now; None = there is no key yet, and nothing is told.
+        limits: bounds.
+        counters: shared with other conversations.
+    """
+
+    def __init__(
+        self,
+        fingerprint: Callable[[], Fingerprint | None],
+        limits: OriginLimits | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self._fingerprint = fingerprint
+        self._limits = limits or OriginLimits()
+        self._counters = counters or Counters(*ORIGIN_COUNTERS)
+        self._memory = ConversationMemory(self._limits.characters)
+        self._made_up: OrderedDict[int, None] = OrderedDict()
+        self._calls = 0
+        self._lock = threading.Lock()
+
+    @property
+    def characters(self) -> int:
+        """Characters that are kept."""
+        return self._memory.characters
+
+    @property
+    def most_characters(self) -> int:
+        """Characters of one text that are worth reading; more is cut."""
+        return self._limits.characters + 1
+
+    def add_prompt(self, text: object) -> None:
+        """Tell what the user asked for (a text, or values that hold texts)."""
+        self._remember("prompt", text)
+
+    def add_system(self, text: object) -> None:
+        """Tell the system's text: instructions and data of whoever runs the agent."""
+        self._remember("system", text)
+
+    def start_call(self, action: str, arguments: object) -> TracedCall:
+        """Look up where the arguments of a call came from, before it is made."""
+        with self._lock:
+            index, self._calls = self._calls, self._calls + 1
+            traced = self._trace(arguments)
+        hashed = self._fingerprint()
+        self._counters.increment("traced" if hashed is not None else "no_key")
+        derived = any(value.seen is not None and value.seen.untrusted for value in traced)
+        event_arguments = None if hashed is None else self._event_arguments(traced, hashed)
+        return TracedCall(index, _label(action), event_arguments, derived)
+
+    def hash_arguments(self, arguments: object) -> str | None:
+        """Hash of all arguments of a call, for a question about it; None where there is no key."""
+        hashed = self._fingerprint()
+        return None if hashed is None else exact_hash(arguments, hashed)
+
+    def finish_call(self, call: TracedCall, result: object, *, untrusted: bool | None = None) -> bool | None:
+        """Remember the result of a call.
+
+        Args:
+            result: a text, or values that hold texts; None = there is none.
+            untrusted: whether the tool's answers may hold what others wrote (mail, web pages, tickets, files); None =
+                it is not known.
+
+        Returns:
+            `untrusted_result` for the event: true also where the call was made with a value out of an untrusted
+            result, since whoever wrote that one chose what this one tells.
+        """
+        untrusted_result = True if untrusted or call.derived else untrusted
+        self._remember("tool", result, call.index, call.action, untrusted=bool(untrusted_result))
+        return untrusted_result
+
+    def _remember(
+        self, kind: SeenKind, value: object, call: int = -1, action: str = "", *, untrusted: bool = False
+    ) -> None:
+        text = text_of(value, self.most_characters)
+        if not text:
+            return
+        with self._lock:
+            evicted, cut = self._memory.evicted, self._memory.cut
+            self._memory.add(kind, text, call, action, untrusted=untrusted)
+            evicted, cut = self._memory.evicted - evicted, self._memory.cut - cut
+        self._count("evicted", evicted)
+        self._count("cut", cut)
+
+    def _count(self, name: str, by: int) -> None:
+        if by:
+            self._counters.increment(name, by)
+
+    def _trace(self, arguments: object) -> list[_Traced]:
+        """Values of the arguments with their origins."""
+        values = list(islice(leaves(arguments), self._limits.argument_values + 1))
+        lengths = [len(value) for _, value in values if isinstance(value, str)]
+        too_many, too_long = len(values) > self._limits.argument_values, sum(lengths) - self._limits.argument_characters
+        if too_many or too_long > 0:
+            self._count("cut", 1)
+            values = values[: self._limits.argument_values]
+        # A long text must not hide what comes behind it: each gets its share, and targets are short.
+        most = self._limits.argument_characters // len(lengths) if too_long > 0 else self._limits.argument_characters
+        traced: list[_Traced] = []
+        for name, value in values:
+            traced.extend(self._trace_value(name, value[:most] if isinstance(value, str) else value))
+        return traced
+
+    def _trace_value(self, name: str, value: str | float) -> Iterator[_Traced]:
+        if not isinstance(value, str):
+            if (form := number_form(value)) is not None:
+                yield self._looked_up(name, form)
+        elif len(value) > LONG_TEXT_CHARACTERS:
+            text = value.casefold()
+            yield self._long_text(name, text)
+            yield from self._inner_values(name, text)
+        else:
+            yield from self._short_text(name, value)
+
+    def _short_text(self, name: str, value: str) -> Iterator[_Traced]:
+        forms: list[str] = []
+        for form in value_forms(value):
+            if len(form) >= MIN_TEXT_CHARACTERS:
+                forms.append(form)
+                if (seen := self._first_holder(form)) is not None:
+                    yield _Traced(name, form, seen)
+                    return
+        if not forms:
+            return
+        seen = None
+        if not self._is_made_up(forms[0]):
+            seen = self._copied_from([self._memory.holders(piece) for piece in _pieces_of_words(forms[0])])
+        if seen is None:
+            self._make_up(forms)
+        yield _Traced(name, forms[0], seen, part=seen is not None)
+        yield from self._inner_values(name, forms[0], forms)
+
+    def _looked_up(self, name: str, form: str) -> _Traced:
+        """A value by its one form."""
+        seen = self._first_holder(form)
+        if seen is None:
+            self._make_up((form,))
+        return _Traced(name, form, seen)
+
+    def _first_holder(self, form: str) -> SeenText | None:
+        """The text that holds a form, unless the agent made the value up and a tool echoed it."""
+        seen = self._memory.find(form)
+        return None if seen is not None and seen.kind == "tool" and self._is_made_up(form) else seen
+
+    def _long_text(self, name: str, text: str) -> _Traced:
+        seen = None
+        if not self._is_made_up(text):
+            step = len(text) // PIECES_OF_TEXT
+            places = range(0, step * PIECES_OF_TEXT, step)
+            seen = self._copied_from(
+                [self._memory.holders_of_middle(text[at : at + PIECE_CHARACTERS]) for at in places]
+            )
+        if seen is None:
+            self._make_up((text,))
+        return _Traced(name, text, seen, part=seen is not None)
+
+    @staticmethod
+    def _copied_from(holders_by_piece: Sequence[Sequence[SeenText]]) -> SeenText | None:
+        """The text that most of the pieces stand in, given those that hold each piece."""
+        counts: dict[SeenText, int] = {}
+        for texts in holders_by_piece:
+            for seen in texts:
+                counts[seen] = counts.get(seen, 0) + 1
+        most = [seen for seen, count in counts.items() if count > COPIED_SHARE * len(holders_by_piece)]
+        return min(most, key=lambda seen: (-counts[seen], seen.order), default=None)
+
+    def _inner_values(self, name: str, text: str, whole: Sequence[str] = ()) -> Iterator[_Traced]:
+        """Addresses, hosts, numbers and file names inside a text."""
+        inner = [form for form in inner_forms(text) if form not in whole][:MAX_INNER_VALUES]
+        for form in inner:
+            yield self._looked_up(name + INNER_MARK, form)
+
+    def _is_made_up(self, form: str) -> bool:
+        return hash(form) in self._made_up
+
+    def _make_up(self, forms: Sequence[str]) -> None:
+        for form in forms:
+            self._made_up[hash(form)] = None
+        while len(self._made_up) > self._limits.made_up:
+            self._made_up.popitem(last=False)
+
+    def _event_arguments(self, traced: Sequence[_Traced], hashed: Fingerprint) -> list[EventArgument]:
+        """The arguments of the event, in the order of the call."""
+        if len(traced) > self._limits.sent:
+            self._count("cut", 1)
+            kept = sorted(range(len(traced)), key=lambda at: (traced[at].rank, at))[: self._limits.sent]
+            traced = [traced[at] for at in sorted(kept)]
+        return [_event_argument(value, hashed) for value in traced]
+
+
+def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
+    seen, raw = value.seen, value.form.encode("utf-8", "surrogatepass")
+    # Long texts keep their blanks: taking them out costs more than everything else.
+    digits = hashed(raw if len(raw) > LONG_TEXT_CHARACTERS or b" " not in raw else raw.translate(None, b" "))
+    if seen is None:
+        return EventArgument(value.name, "unseen", digits)
+    if seen.kind != "tool":
+        return EventArgument(value.name, seen.kind, digits, part=value.part)
+    return EventArgument(value.name, "tool", digits, seen.call, seen.action, value.part, seen.untrusted)
+
+
+def keyed_fingerprint(key: bytes) -> Fingerprint:
+    """HMAC-SHA-256 under *key*, cut to 12 hexadecimal digits."""
+
+    keyed = hmac.new(key, digestmod="sha256")
+
+    def fingerprint(value: bytes) -> str:
+        hashed = keyed.copy()  # a third dearer when the key is set up each time
+        hashed.update(value)
+        return hashed.hexdigest()[:HASH_DIGITS]
+
+    return fingerprint
+
+
+def exact_hash(arguments: object, hashed: Fingerprint) -> str:
+    """Hash of arguments to the letter, 36 digits: an approval is bound to it.
+
+    What no JSON can tell has another hash each time, so that no approval of it holds.
+    """
+    try:
+        text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        text = secrets.token_hex()
+    digest = hashlib.sha256(text.encode()).digest()  # JSON is ASCII here: half characters are escaped
+    return "".join(hashed(b"arguments %d " % part + digest) for part in range(PARTS_OF_EXACT_HASH))
+
+
+def leaves(arguments: object) -> Iterator[tuple[str, str | float]]:
+    """Texts and numbers of a call's arguments, under the names of the parameters that hold them."""
+    named = arguments.items() if isinstance(arguments, Mapping) else [("", arguments)]
+    for name, value in named:
+        plain = name if isinstance(name, str) and _NAME_PATTERN.fullmatch(name) else OTHER_NAME
+        if isinstance(value, str):  # most are
+            if len(value) >= MIN_TEXT_CHARACTERS:
+                yield plain, value
+            continue
+        for leaf in _leaves_of(value, 0):
+            yield plain, leaf
+
+
+def _leaves_of(value: object, depth: int) -> Iterator[str | float]:
+    if isinstance(value, str):
+        if len(value) >= MIN_TEXT_CHARACTERS:
+            yield value
+    elif isinstance(value, (int, float)):
+        if not isinstance(value, bool):
+            yield value
+    elif depth < MAX_DEPTH:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from _leaves_of(key, depth + 1)
+                yield from _leaves_of(inner, depth + 1)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                yield from _leaves_of(inner, depth + 1)
+
+
+def text_of(value: object, most: int) -> str:
+    """All texts and numbers that a value holds, each on a line of its own, about *most* characters at most."""
+    if isinstance(value, str):
+        return value[:most]
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value[:most]).decode(errors="replace")
+    texts, remaining = [], most
+    for leaf in _leaves_of(value, 0):
+        text = leaf if isinstance(leaf, str) else (number_form(leaf) or "").removeprefix("#")
+        texts.append(text[:remaining])
+        remaining -= len(text) + 1
+        if remaining <= 0:
+            break
+    return "\n".join(texts)
+
+
+def inner_forms(text: str) -> list[str]:
+    """Values that a text in small letters holds: mail addresses, URLs and their hosts, long numbers, a file's name."""
+    forms = mail_addresses(text, MAX_INNER_VALUES)
+    for url in urls(text, MAX_INNER_VALUES):
+        forms += [url, url_host("x://" + url) or ""]
+    forms += long_number_keys(text, MAX_INNER_VALUES)
+    if " " not in text and "/" in text and "://" not in text:
+        forms.append(text.rstrip("/").rpartition("/")[2])
+    return [form for form in dict.fromkeys(forms) if len(form) >= MIN_TEXT_CHARACTERS]
+
+
+def _pieces_of_words(text: str) -> list[str]:
+    """Overlapping pieces of a short text, of three words each."""
+    words = text.split()
+    count = len(words) - WORDS_OF_SHORT_PIECE + 1
+    if count < 2:
+        return [" ".join(pair) for pair in pairwise(words)] if len(words) == 3 else []
+    step = max(1, count // PIECES_OF_TEXT)
+    return [" ".join(words[at : at + WORDS_OF_SHORT_PIECE]) for at in range(0, count, step)]
+
+
+def _label(text: str) -> str:
+    return text[:MAX_LABEL_LENGTH] or OTHER_NAME
