@@ -13,12 +13,12 @@ from trustwatch.api.cli.operations import OPERATIONS_FILE
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.service.slices import SLICES
-from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, TO_HIGH
 
 from .command_index import operations_index
+from .settings_list import settings_list
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 WRITTEN = "Written by `python -m scripts.write_reference`."
@@ -34,17 +34,17 @@ A member without a default is null, empty, or a part whose members follow. Lists
 type is given. A *secret* is `{{env: NAME}}` or `{{file: PATH}}`. URLs are https, or http to loopback. Members marked
 **[reload]**, and all below them, are read again on SIGHUP; other changes need a restart.
 
-{settings_table()}"""
+{settings_list()}"""
 
 
 def metrics_page() -> str:
     """Every metric."""
-    rows = [
-        f"| `{metric.name}` | {metric.kind.removeprefix('observed ')}, {metric.unit} | "
-        f"{', '.join(f'`{label}`' for label in metric.labels)} | {metric.meaning} |"
-        for metric in METRICS
-    ]
-    lines = [*SCRAPING, "", "| metric | kind, unit | labels | meaning |", "|---|---|---|---|", *rows]
+    rows = []
+    for metric in METRICS:
+        labels = "".join(f", `{label}`" for label in metric.labels)
+        kind = metric.kind.removeprefix("observed ")
+        rows.append(f"- `{metric.name}` ({kind}, {metric.unit}{labels}): {metric.meaning}")
+    lines = [*SCRAPING, "", "Each metric has its kind, unit and labels.", "", *rows]
     return _page("All metrics", "[Runbooks](runbooks.md) explain what to do.", lines)
 
 
@@ -59,11 +59,8 @@ SCRAPING = (
 
 def features_page() -> str:
     """Every feature in the order of the vector."""
-    rows = [f"| `{f.name}` | {f.family} | {f.unit} | {f.meaning} |" for f in FEATURES]
     lines = [
-        "| feature | family | unit | meaning |",
-        "|---|---|---|---|",
-        *rows,
+        *(f"- `{f.name}` ({f.family}, {f.unit}): {f.meaning}" for f in FEATURES),
         "",
         *_hard_signals_table(),
         "",
@@ -71,7 +68,7 @@ def features_page() -> str:
     ]
     return _page(
         "All features",
-        "In the order of the vector. How they are measured, and ranges of units: [features](../docs/features.md).",
+        "In the order of the vector, with family and unit. How they are measured: [features](../docs/features.md).",
         lines,
     )
 

@@ -17,7 +17,6 @@ from trustwatch.ingest.settings_reading import (
     without_none,
 )
 
-from .reloading import RELOADABLE
 from .root import Settings
 
 _TYPE_NAMES = {
@@ -31,55 +30,10 @@ _TYPE_NAMES = {
 }
 
 
-TableRow = tuple[str, str, str, str]
-"""Path, type, default, meaning."""
-
-
-def settings_table(*, whole: bool = False) -> str:
-    """Markdown table of all settings: path, type, default, meaning."""
-    told = list(table_rows(Settings))
-    rows = [
-        f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path)} |"
-        for path, kind, default, text in (told if whole else _said_once(told))
-    ]
-    return "\n".join(["| member | type, default | meaning |", "|---|---|---|", *rows]) + "\n"
-
-
-def _type_and_default(kind: str, default: str) -> str:
-    """The type without what follows from an empty default: null, or a list or mapping of texts."""
-    short = kind.replace("` / `", "`/`")
-    if default in ("", "`[]`", "`{}`", '`""`', "`null`"):
-        return short.removesuffix(" or null").removesuffix(" of text")
-    short = short.removesuffix(" of text")
-    return f"{short}, {default}"
-
-
-RELOAD_MARK = " **[reload]**"
-"""Follows the meaning of members that become active without a restart, with all below them."""
-
-
-def _reload_mark(path: str) -> str:
-    return RELOAD_MARK if path.replace("[]", "") in RELOADABLE else ""
-
-
-def _said_once(rows: list[TableRow]) -> Iterator[TableRow]:
-    """*rows* without those that repeat one of another part: the row of their part says so."""
-    first: dict[tuple[str, ...], str] = {}
-    kept: dict[str, TableRow] = {}
-    repeated: dict[str, dict[str, list[str]]] = {}
-    for path, *told in rows:
-        part, _, name = path.rpartition(".")
-        place = first.setdefault((name, *told), part)
-        if place != part:
-            repeated.setdefault(part, {}).setdefault(place, []).append(f"`{name}`")
-        else:
-            kept[path] = (path, *told)  # type: ignore[assignment] # a row has four cells
-    for path, kind, default, text in kept.values():
-        more = []
-        for suffix in ("", "[]", ".NAME"):
-            for place, names in repeated.get(path + suffix, {}).items():
-                more.append(f"also {', '.join(names)} as of `{place}`")
-        yield path, kind, default, "; ".join([text, *more])
+def settings_table() -> str:
+    """Markdown table of all settings."""
+    rows = [f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in table_rows(Settings)]
+    return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tuple[str, str, str, str]]:

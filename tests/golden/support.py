@@ -64,7 +64,7 @@ def settings_markdown() -> str:
     """The table of all settings, in the form of reference/settings.md."""
     from trustwatch.api.settings.settings_table import settings_table
 
-    return settings_table(whole=True)
+    return settings_table()
 
 
 def settings_type() -> type:

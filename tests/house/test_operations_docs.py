@@ -86,7 +86,7 @@ def test_the_settings_of_the_first_start_run_every_role(tmp_path: Path) -> None:
 
 def test_settings_that_are_named_exist() -> None:
     """`kafka.session_timeout_s` and the like."""
-    known = set(re.findall(r"^\| `([\w.\[\]]+)` ", settings_table(whole=True), re.MULTILINE))
+    known = set(re.findall(r"^\| `([\w.\[\]]+)` ", settings_table(), re.MULTILINE))
     named = set(re.findall(r"`((?:kafka|pipeline|risk|store|dead_letters)\.\w+)`", PAGE))
 
     assert named and named <= known

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from scripts.settings_list import RELOAD_MARK, settings_list
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.reloading import RELOADABLE, change_of_settings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import RELOAD_MARK, settings_table, table_rows
+from trustwatch.api.settings.settings_table import table_rows
 from trustwatch.ingest.errors import ConfigError
 
 from ...support.checkout import ROOT
@@ -91,7 +93,9 @@ def test_the_reference_marks_members_that_exist() -> None:
     """Each name is one of a member, and exactly these are marked; the page says that the mark holds for all below."""
     paths = {path.replace("[]", "") for path, *_ in table_rows(Settings)}
     assert paths >= RELOADABLE
-    assert {line.split("`")[1] for line in settings_table().splitlines() if RELOAD_MARK in line} == RELOADABLE
+    mark = re.escape(RELOAD_MARK)
+    marked = re.findall(rf"^(?:- `|## )([\w.\[\]]+)(?:\n\n|`).*{mark}$", settings_list(), re.MULTILINE)
+    assert set(marked) == RELOADABLE
 
 
 def test_what_is_taken_over_is_what_is_marked() -> None:
