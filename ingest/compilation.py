@@ -1,15 +1,17 @@
 """Compilation of numba kernels: cached, sequential, without fast-math, so that every run gives equal bits.
 
 Machine code is kept in one directory for each state of the sources, version of numba and kind of processor: in
-`NUMBA_CACHE_DIR` if it is set, else next to the package, else in the user's cache directory.
+`NUMBA_CACHE_DIR` if it is set, else next to the package, else in the user's cache directory. If none of them can be
+written to or has room, nothing is kept, and each process compiles what it calls.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -29,7 +31,9 @@ as_int = cast(Callable[[Any], int], np.int64)
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _KERNEL_SOURCES = ("ingest/**/*.py", "models/*.py", "scoring/engine/*.py")
-_USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trustwatch"
+_USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.environ.get("HOME", "") + "/.cache") / "trustwatch"
+ROOM_BYTES = 64 << 20
+"""Free space without which nothing is compiled to a disk; machine code takes a fifth of it."""
 
 
 class KernelPart(enum.StrEnum):
@@ -55,25 +59,34 @@ def source_digest(package: Path) -> str:
     return digest.hexdigest()
 
 
-def _kernel_directory(bases: Iterable[Path]) -> Path:
-    """Create the directory in the first base that can be written to; if there is none, one for this process alone."""
-    processor = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
-    version = f"{source_digest(PACKAGE_ROOT)} {numba.__version__} {processor}"
-    name = f"kernels-{hashlib.blake2b(version.encode(), digest_size=8).hexdigest()}"
-    for base in bases:
-        try:
-            (base / name).mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(base / name, os.W_OK):
-            return base / name
-    return Path(tempfile.mkdtemp(prefix="trustwatch-kernels-"))
-
-
 _NUMBA: Any = numba  # its types know neither its configuration nor all options
+
+
+def _processor() -> str:
+    """Return what machine code is compiled for: the processor of this host, unless `NUMBA_CPU_NAME` names another."""
+    binding, config = llvmlite.binding, _NUMBA.config
+    features = binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return f"{config.CPU_NAME or binding.get_host_cpu_name()} {features}"
+
+
+def _kernel_directory(bases: Iterable[Path]) -> Path | None:
+    """Create the directory in the first base that can be written to and has room."""
+    version = f"{source_digest(PACKAGE_ROOT)} {numba.__version__} {_processor()}"
+    name = f"kernels-{hashlib.blake2b(version.encode(), digest_size=8).hexdigest()}"
+    for directory in (base / name for base in bases):
+        with contextlib.suppress(OSError):
+            directory.mkdir(parents=True, exist_ok=True)
+            has_room = (directory / KernelPart.SCORING).exists() or shutil.disk_usage(directory).free >= ROOM_BYTES
+            if has_room and os.access(directory, os.W_OK):
+                return directory
+    return None
+
+
 _CHOSEN = _NUMBA.config.CACHE_DIR
 KERNEL_DIRECTORY = _kernel_directory([Path(_CHOSEN)] if _CHOSEN else [PACKAGE_ROOT / "__pycache__", _USER_CACHE])
-_NUMBA.config.CACHE_DIR = str(KERNEL_DIRECTORY)
+"""Where machine code is kept; None if it cannot be kept."""
+if KERNEL_DIRECTORY is not None:
+    _NUMBA.config.CACHE_DIR = str(KERNEL_DIRECTORY)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -103,17 +116,19 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
 
 def _compile_with_cache(function: Callable[P, R], **options: Any) -> Callable[P, R]:
     # Nothing calls a kernel from C, and each entry for it costs compile time.
-    return cast(Callable[P, R], _NUMBA.njit(cache=True, no_cfunc_wrapper=True, **options)(function))
+    options |= {"cache": KERNEL_DIRECTORY is not None, "no_cfunc_wrapper": True}
+    return cast(Callable[P, R], _NUMBA.njit(**options)(function))
 
 
 def is_kept(part: KernelPart) -> bool:
     """Return whether the machine code of a part is kept on disk."""
-    return (KERNEL_DIRECTORY / part).exists()
+    return KERNEL_DIRECTORY is not None and (KERNEL_DIRECTORY / part).exists()
 
 
 def mark_kept(part: KernelPart) -> None:
     """Record that every kernel of a part has been called, so that its machine code is on disk."""
-    (KERNEL_DIRECTORY / part).touch()
+    if KERNEL_DIRECTORY is not None:
+        (KERNEL_DIRECTORY / part).touch()
 
 
 class KernelGate:
@@ -121,7 +136,7 @@ class KernelGate:
 
     def __init__(self, part: KernelPart, *, compiled_elsewhere: bool) -> None:
         self._part = part
-        self._open = not compiled_elsewhere
+        self._open = not compiled_elsewhere or KERNEL_DIRECTORY is None  # the other process cannot pass its code on
 
     def is_open(self) -> bool:
         """Return whether they may be called; once true, it stays true."""

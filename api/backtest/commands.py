@@ -57,6 +57,7 @@ from ..cli.terminal import (
     SettingsFileOption,
     byte_progress,
     fail,
+    print_event,
     print_message,
     print_summary,
     readable,
@@ -66,7 +67,6 @@ from ..composition import engine_settings, policy_book
 from ..service.kernel_compiler import compile_ahead
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
-from ..structured_logs import configure_structured_logs
 from .report import render_report
 
 _MAX_SHOWN_AGENTS = 20
@@ -144,9 +144,7 @@ def backtest_command(
 
 def _compile_kernels(model_dir: Path) -> None:
     if not is_kept(KernelPart.SCORING):
-        print_message("compiling kernels, once for each version on this machine: up to a minute")
-        configure_structured_logs()  # progress belongs to stderr
-        compile_ahead(model_dir, [KernelPart.SCORING])  # here, not in each process that replays
+        compile_ahead(model_dir, [KernelPart.SCORING], print_event)  # here, not in each process that replays
 
 
 def _parse_budget(text: str, configured: Settings) -> AlertBudget:

@@ -18,6 +18,7 @@ from ..brokers import open_admin, open_reader, open_writer
 from ..cli.terminal import (
     JsonOption,
     SettingsFileOption,
+    print_event,
     print_message,
     print_summary,
     readable,
@@ -35,7 +36,6 @@ from ..composition import (
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
-from ..structured_logs import configure_structured_logs
 from .group_worker import GroupPipelineWorker
 from .kernel_compiler import compile_ahead
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
@@ -48,8 +48,7 @@ def compile_command(
 ) -> None:
     """Compile the kernels of the service for this machine, so that its first start is as quick as others."""
     started = clock.monotonic()
-    configure_structured_logs()
-    compile_ahead(model or load_process_settings(settings).model_dir)
+    compile_ahead(model or load_process_settings(settings).model_dir, report=print_event)
     seconds = round(clock.monotonic() - started, 2)
     print_summary({"seconds": seconds}, json, "kernels are compiled and kept: {seconds} s")
 

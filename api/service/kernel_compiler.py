@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.compilation import KernelPart, is_kept
+from trustwatch.ingest.compilation import KERNEL_DIRECTORY, KernelPart, is_kept
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
+from trustwatch.scoring.pipeline.kernel_warm_up import Report, compile_part
 from trustwatch.scoring.policy.book import LivePolicy
 
 from ..composition import live_policy
@@ -36,7 +36,7 @@ AHEAD = (KernelPart.SCORING, KernelPart.READING)
 _log = structlog.get_logger(__name__)
 
 
-def compile_ahead(model_dir: Path, parts: Iterable[KernelPart] = AHEAD) -> None:
+def compile_ahead(model_dir: Path, parts: Iterable[KernelPart] = AHEAD, report: Report | None = None) -> None:
     """Compile parts of the service's kernels. Raises ModelError if the model cannot be read."""
 
     def load() -> tuple[TrainedModel, ColumnEncoder, LivePolicy]:
@@ -44,7 +44,7 @@ def compile_ahead(model_dir: Path, parts: Iterable[KernelPart] = AHEAD) -> None:
         return model, ColumnEncoder(model.salt, {}), live_policy(Settings())
 
     for part in parts:
-        compile_part(part, load)
+        compile_part(part, load, report)
 
 
 def _command(model_dir: Path) -> list[str]:
@@ -53,7 +53,7 @@ def _command(model_dir: Path) -> list[str]:
 
 async def compile_beside_service(model_dir: Path, quiet: asyncio.Event) -> None:
     """Compile what is not kept in another process, which ends with the service."""
-    if all(map(is_kept, AHEAD)):
+    if KERNEL_DIRECTORY is None or all(map(is_kept, AHEAD)):
         return
     process = await asyncio.create_subprocess_exec(*_command(model_dir))
     ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(quiet.wait())

@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.compilation import KERNEL_DIRECTORY, KernelPart, is_kept, mark_kept
+from trustwatch.ingest.compilation import KERNEL_DIRECTORY, ROOM_BYTES, KernelPart, is_kept, mark_kept
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.durable_files import lock_file
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
@@ -33,6 +33,9 @@ from ..engine.round_kernels import RoundInput
 from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy
 from .processor import Processor
+
+Report = Callable[..., object]
+"""Receives progress as a log does: a text, and values by name."""
 
 PROGRESS_EVERY_S = 5.0
 WAITING_POLL_S = 0.1
@@ -55,42 +58,63 @@ _WARM_UP_EVENT = {
 }
 
 
-def compile_part(part: KernelPart, load: Callable[[], tuple[TrainedModel, ColumnEncoder, LivePolicy]]) -> None:
+def compile_part(
+    part: KernelPart,
+    load: Callable[[], tuple[TrainedModel, ColumnEncoder, LivePolicy]],
+    report: Report | None = None,
+) -> None:
     """Call every kernel of a part, so that it is compiled, or loaded if its machine code is kept.
 
-    One process of a host compiles at a time and logs its progress; the others wait and load what it has compiled.
+    One process of a host compiles at a time and reports its progress; the others wait and load what it has compiled.
 
     Args:
         part: SCORING or READING.
         load: returns what scoring needs; called for SCORING alone.
+        report: receives progress; None = the log.
     """
-    with (KERNEL_DIRECTORY / "lock").open("ab") as file:
-        while not is_kept(part) and not lock_file(file, wait=False):
-            time.sleep(WAITING_POLL_S)  # not for the lock: the process that holds it may continue with another part
-        with nullcontext() if is_kept(part) else _logged_progress(part):
-            if part is KernelPart.READING:
-                warm_up_reading()
-            else:
-                warm_up(*load())
+    report = report or _log.info
+    with _turn_to_compile(part, report), nullcontext() if is_kept(part) else _reported_progress(part, report):
+        if part is KernelPart.READING:
+            warm_up_reading()
+        else:
+            warm_up(*load())
         mark_kept(part)
 
 
 @contextmanager
-def _logged_progress(part: KernelPart) -> Iterator[None]:
+def _turn_to_compile(part: KernelPart, report: Report) -> Iterator[None]:
+    """Wait until no other process compiles, or one has compiled the part. The lock of a process that dies is free."""
+    if KERNEL_DIRECTORY is None:
+        report(
+            "machine code cannot be kept: each process compiles at each start",
+            advice=f"set NUMBA_CACHE_DIR to a directory that can be written to and has {ROOM_BYTES >> 20} MiB free",
+        )
+        yield
+        return
+    with (KERNEL_DIRECTORY / "lock").open("ab") as file:
+        if not is_kept(part) and not lock_file(file, wait=False):
+            report("waiting for the process that compiles kernels", part=part.value)
+            while not is_kept(part) and not lock_file(file, wait=False):
+                time.sleep(WAITING_POLL_S)  # not for the lock: its holder may continue with another part
+        yield
+
+
+@contextmanager
+def _reported_progress(part: KernelPart, report: Report) -> Iterator[None]:
     started, done = time.monotonic(), threading.Event()
 
-    def log() -> None:
+    def report_regularly() -> None:
         while not done.wait(PROGRESS_EVERY_S):
-            kernels = sum(1 for _ in KERNEL_DIRECTORY.rglob("*.nbc"))
-            _log.info("compiling kernels", part=part.value, kernels=kernels, seconds=round(time.monotonic() - started))
+            kernels = sum(1 for _ in KERNEL_DIRECTORY.rglob("*.nbc")) if KERNEL_DIRECTORY else 0
+            report("compiling kernels", part=part.value, kernels=kernels, seconds=round(time.monotonic() - started))
 
-    _log.info("compiling kernels: once for each version on this machine", part=part.value)
-    threading.Thread(target=log, daemon=True).start()
+    report("compiling kernels: once for each version on this machine", part=part.value)
+    threading.Thread(target=report_regularly, daemon=True).start()
     try:
         yield
     finally:
         done.set()
-    _log.info("kernels are compiled", part=part.value, seconds=round(time.monotonic() - started, 1))
+    report("kernels are compiled", part=part.value, seconds=round(time.monotonic() - started, 1))
 
 
 def warm_up(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
