@@ -1,8 +1,7 @@
 """Compilation of numba kernels: cached, sequential, without fast-math, so that every run gives equal bits.
 
 Machine code is kept in one directory for each state of the sources, version of numba and kind of processor: in
-`NUMBA_CACHE_DIR` if it is set, else next to the package, else in the user's cache directory. If none of them can be
-written to or has room, nothing is kept, and each process compiles what it calls.
+`NUMBA_CACHE_DIR` if it is set, else next to the package, else in the user's cache directory.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def _kernel_directory(bases: Iterable[Path]) -> Path | None:
 
 _CHOSEN = _NUMBA.config.CACHE_DIR
 KERNEL_DIRECTORY = _kernel_directory([Path(_CHOSEN)] if _CHOSEN else [PACKAGE_ROOT / "__pycache__", _USER_CACHE])
-"""Where machine code is kept; None if it cannot be kept."""
+"""Where machine code is kept; None if there is no room or permission: then each process compiles what it calls."""
 if KERNEL_DIRECTORY is not None:
     _NUMBA.config.CACHE_DIR = str(KERNEL_DIRECTORY)
 
@@ -97,8 +96,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
     """Compile as `compiled` does, for kernels that create no arrays, only views of their arguments.
 
-    Without numba's runtime a view costs nothing. With it each one is an atomic count up and down, which made up most of
-    the feature kernel's time.
+    Without numba's runtime a view costs nothing; with it, an atomic count up and down.
     """
     return _compile_with_cache(function, _nrt=False)
 
@@ -127,7 +125,7 @@ def is_kept(part: KernelPart) -> bool:
 
 def mark_kept(part: KernelPart) -> None:
     """Record that every kernel of a part has been called, so that its machine code is on disk."""
-    if KERNEL_DIRECTORY is not None:
+    if KERNEL_DIRECTORY:
         (KERNEL_DIRECTORY / part).touch()
 
 

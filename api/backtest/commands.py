@@ -13,7 +13,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
-from trustwatch.ingest.compilation import KernelPart, is_kept
+from trustwatch.ingest.compilation import KernelPart
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.printable_text import number_text
@@ -130,7 +130,7 @@ def backtest_command(
         )
         _check_labels(plan)
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
-        _compile_kernels(plan.models[0])
+        compile_ahead(plan.models[0], [KernelPart.SCORING], print_event)  # not in each process that replays
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = run_backtest(plan, progress)
     outcome = build_result(plan, counts, problems, known_labels)
@@ -140,11 +140,6 @@ def backtest_command(
     if report is not None:
         report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
     _print_outcome(outcome, seconds, report, json)
-
-
-def _compile_kernels(model_dir: Path) -> None:
-    if not is_kept(KernelPart.SCORING):
-        compile_ahead(model_dir, [KernelPart.SCORING], print_event)  # here, not in each process that replays
 
 
 def _parse_budget(text: str, configured: Settings) -> AlertBudget:
@@ -355,7 +350,7 @@ def replay_command(
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
         applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
         source = WindowedSource(FileSource(inputs, progress=progress), applied)
-        _compile_kernels(model)
+        compile_ahead(model, [KernelPart.SCORING], print_event)
         counts, written_from = _write_replayed(replayed, source, first, target)
     if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
         print_message(warning)

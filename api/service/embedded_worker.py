@@ -20,7 +20,6 @@ from trustwatch.ingest.retry import retry_until_available
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
-from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
 from trustwatch.scoring.pipeline.processor import Processor, VectorCollector
@@ -44,6 +43,7 @@ from ..composition import (
 )
 from ..settings.reloading import SettingsChange
 from .decision_log import log_decisions
+from .kernel_compiler import compile_part
 
 HEARTBEAT_EVERY_S = 0.5
 MAX_REST_S = 5.0

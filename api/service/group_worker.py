@@ -26,7 +26,6 @@ from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline, PartitionProgress
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
-from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
@@ -50,6 +49,7 @@ from ..composition import (
 from ..settings.reloading import SettingsChange
 from ..settings.root import Settings
 from .decision_log import log_decisions
+from .kernel_compiler import compile_part
 from .partition_migration import check_partitions
 
 HEARTBEAT_EVERY_S = 0.5
