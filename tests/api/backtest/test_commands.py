@@ -17,7 +17,6 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner, Result
 
-from trustwatch.api.backtest import commands
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.service import kernel_compiler
 from trustwatch.ingest import compilation
