@@ -1,6 +1,6 @@
 """Compilation of numba kernels: cached, sequential, without fast-math, so that every run gives equal bits.
 
-Machine code is kept in one directory for each state of the sources, version of numba and kind of processor: in
+Machine code is kept in one directory for each state of the sources, version of Python and numba, and processor: in
 `NUMBA_CACHE_DIR` if it is set, else next to the package, else in the user's cache directory.
 """
 
@@ -11,6 +11,7 @@ import enum
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -70,7 +71,7 @@ def _processor() -> str:
 
 def _kernel_directory(bases: Iterable[Path]) -> Path | None:
     """Create the directory in the first base that can be written to and has room."""
-    version = f"{source_digest(PACKAGE_ROOT)} {numba.__version__} {_processor()}"
+    version = f"{source_digest(PACKAGE_ROOT)} {sys.implementation.cache_tag} {numba.__version__} {_processor()}"
     name = f"kernels-{hashlib.blake2b(version.encode(), digest_size=8).hexdigest()}"
     for directory in (base / name for base in bases):
         with contextlib.suppress(OSError):
