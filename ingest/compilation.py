@@ -31,7 +31,7 @@ as_int = cast(Callable[[Any], int], np.int64)
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _KERNEL_SOURCES = ("ingest/**/*.py", "models/*.py", "scoring/engine/*.py")
-_USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.environ.get("HOME", "") + "/.cache") / "trustwatch"
+_USER_CACHE = Path("~/.cache/trustwatch")
 ROOM_BYTES = 64 << 20
 """Free space without which nothing is compiled to a disk; machine code takes a fifth of it."""
 
@@ -73,8 +73,9 @@ def _kernel_directory(bases: Iterable[Path]) -> Path | None:
     """Create the directory in the first base that can be written to and has room."""
     version = f"{source_digest(PACKAGE_ROOT)} {sys.implementation.cache_tag} {numba.__version__} {_processor()}"
     name = f"kernels-{hashlib.blake2b(version.encode(), digest_size=8).hexdigest()}"
-    for directory in (base / name for base in bases):
-        with contextlib.suppress(OSError):
+    for base in bases:
+        with contextlib.suppress(OSError, RuntimeError):  # the latter for a user without a home
+            directory = base.expanduser() / name
             directory.mkdir(parents=True, exist_ok=True)
             has_room = (directory / KernelPart.SCORING).exists() or shutil.disk_usage(directory).free >= ROOM_BYTES
             if has_room and os.access(directory, os.W_OK):

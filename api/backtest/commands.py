@@ -13,7 +13,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
-from trustwatch.ingest.compilation import KernelPart
+from trustwatch.ingest.compilation import KernelPart, is_kept
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.printable_text import number_text
@@ -31,6 +31,7 @@ from trustwatch.scoring.backtest.plan import (
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.policy.policy_file import read_policy_book
@@ -64,7 +65,6 @@ from ..cli.terminal import (
     write_json,
 )
 from ..composition import engine_settings, policy_book
-from ..service.kernel_compiler import compile_ahead
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .report import render_report
@@ -130,7 +130,8 @@ def backtest_command(
         )
         _check_labels(plan)
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
-        compile_ahead(plan.models[0], [KernelPart.SCORING], print_event)  # not in each process that replays
+        if not is_kept(KernelPart.SCORING):  # compile here, not in each process that replays
+            compile_part(KernelPart.SCORING, lambda: load_trained_model(plan.models[0]), print_event)
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = run_backtest(plan, progress)
     outcome = build_result(plan, counts, problems, known_labels)
@@ -350,7 +351,8 @@ def replay_command(
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
         applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
         source = WindowedSource(FileSource(inputs, progress=progress), applied)
-        compile_ahead(model, [KernelPart.SCORING], print_event)
+        if not is_kept(KernelPart.SCORING):
+            compile_part(KernelPart.SCORING, lambda: trained, print_event)
         counts, written_from = _write_replayed(replayed, source, first, target)
     if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
         print_message(warning)

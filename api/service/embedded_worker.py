@@ -20,6 +20,7 @@ from trustwatch.ingest.retry import retry_until_available
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
 from trustwatch.scoring.pipeline.processor import Processor, VectorCollector
@@ -43,7 +44,6 @@ from ..composition import (
 )
 from ..settings.reloading import SettingsChange
 from .decision_log import log_decisions
-from .kernel_compiler import compile_part
 
 HEARTBEAT_EVERY_S = 0.5
 MAX_REST_S = 5.0
@@ -87,7 +87,7 @@ class EmbeddedPipelineWorker:
     def _make_processor(self, models: ActiveModels, model: TrainedModel) -> Processor:
         settings, identities = self._child.settings, self.store.identities
         encoder = ColumnEncoder(model.salt, settings.domains(), identities)
-        compile_part(KernelPart.SCORING, lambda: (model, encoder, self._policy))
+        compile_part(KernelPart.SCORING, lambda: model)
         engine = Engine(model, engine_settings(settings), self.store.agents, identities=identities)
         engine.agent_states.erased_agents = load_forgotten_agents(settings, self.store)
         open_erasures = self.store.erasures.list_open()

@@ -26,6 +26,7 @@ from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline, PartitionProgress
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
@@ -49,7 +50,6 @@ from ..composition import (
 from ..settings.reloading import SettingsChange
 from ..settings.root import Settings
 from .decision_log import log_decisions
-from .kernel_compiler import compile_part
 from .partition_migration import check_partitions
 
 HEARTBEAT_EVERY_S = 0.5
@@ -77,7 +77,7 @@ class GroupPipelineWorker:
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains(), self.store.identities)
         self._policy = live_policy(settings)
-        compile_part(KernelPart.SCORING, lambda: (self._model, self._encoder, self._policy))
+        compile_part(KernelPart.SCORING, lambda: self._model)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)

@@ -48,11 +48,10 @@ class ControlRecords:
         """Erasures that were met since the last commit; the pipeline takes them."""
 
     def apply(self, partition: int, offset: int, record: Record) -> list[Decision]:
-        """Apply a CONTROL or FORGET record; returns the decisions that follow from it.
+        """Apply a CONTROL or FORGET record; return the decisions that follow from it.
 
-        Raises:
-            MalformedEvent: it is no order, or none that can be carried out here; nothing has changed.
-            ModelError: the model to switch to can not be used: the worker can not go on.
+        Raises MalformedEvent if it is no order, or none that can be carried out here; nothing has changed. Raises
+        ModelError if the model to switch to cannot be used: the worker cannot continue.
         """
         moment = RecordMoment(partition, offset, record.received_ms)
         if record.kind == RecordKind.FORGET:

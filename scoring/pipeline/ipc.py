@@ -106,9 +106,7 @@ class PipelineUpdateSender:
     ) -> None:
         """Send erased agents, then those that moved, in frames of at most `MAX_FRAME_ITEMS`.
 
-        The last one says that answers go so far.
-
-        Raises OSError when nobody reads.
+        The last one reports that answers go so far. Raises OSError if no process reads.
         """
         gone = [AgentErased(*met.subject.agent_identity, 0, met.offset) for met in erasures if met.owns_agent]
         if gone:

@@ -6,11 +6,19 @@ half a minute. A member of a group that is silent for so long after it got parti
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
 import msgspec
 import numpy as np
+import structlog
 
 from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.compilation import KERNEL_DIRECTORY, ROOM_BYTES, KernelPart, is_kept, mark_kept
 from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.durable_files import lock_file
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
 from trustwatch.ingest.identities import IdentityHasher, encode_agent_names
 from trustwatch.ingest.scan import claim_reader, raw_encoder
@@ -23,8 +31,15 @@ from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, measured_columns
 from ..engine.round_kernels import RoundInput
 from ..engine.scored_batch import ScoredBatch
-from ..policy.book import LivePolicy
+from ..policy.book import LivePolicy, PolicyBook
 from .processor import Processor
+
+Report = Callable[..., object]
+"""Receives progress as a log does: a text, and values by name."""
+
+PROGRESS_EVERY_S = 5.0
+
+_log = structlog.get_logger(__name__)
 
 _WARM_UP_TIME_MS = 1_764_547_200_000
 _WARM_UP_EVENT = {
@@ -42,9 +57,55 @@ _WARM_UP_EVENT = {
 }
 
 
-def warm_up(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    """Score a few events of agents that are forgotten at once."""
-    _process_events(Engine(model, EngineSettings(capacity=2), None), encoder, policy)
+def compile_part(part: KernelPart, load: Callable[[], TrainedModel], report: Report | None = None) -> None:
+    """Call every kernel of a part, so that it is compiled, or loaded if its machine code is kept.
+
+    One process of a host compiles at a time and reports its progress, by default to the log; the others wait and load
+    what it has compiled. `load` is called for SCORING only.
+    """
+    report = report or _log.info
+    with _turn_to_compile(part, report), nullcontext() if is_kept(part) else _reported_progress(part, report):
+        if part is KernelPart.READING:
+            warm_up_reading()
+        else:
+            warm_up(load())
+        mark_kept(part)
+
+
+@contextmanager
+def _turn_to_compile(part: KernelPart, report: Report) -> Iterator[None]:
+    """Wait until no other process compiles, or one has compiled the part. The lock of a process that dies is free."""
+    if KERNEL_DIRECTORY is None:
+        report(
+            "machine code cannot be kept: each process compiles at each start",
+            advice=f"set NUMBA_CACHE_DIR to a directory that can be written to and has {ROOM_BYTES >> 20} MiB free",
+        )
+        yield
+        return
+    with (KERNEL_DIRECTORY / "lock").open("ab") as file:
+        if not is_kept(part) and not lock_file(file, wait=False):
+            report("waiting for the process that compiles kernels", part=part.value)
+            while not is_kept(part) and not lock_file(file, wait=False):
+                time.sleep(0.1)  # not for the lock: its holder may continue with another part
+        yield
+
+
+@contextmanager
+def _reported_progress(part: KernelPart, report: Report) -> Iterator[None]:
+    started, done = time.monotonic(), threading.Event()
+
+    def report_regularly() -> None:
+        while not done.wait(PROGRESS_EVERY_S):
+            kernels = sum(1 for _ in KERNEL_DIRECTORY.rglob("*.nbc")) if KERNEL_DIRECTORY else 0
+            report("compiling kernels", part=part.value, kernels=kernels, seconds=round(time.monotonic() - started))
+
+    report("compiling kernels: once for each version on this machine", part=part.value)
+    threading.Thread(target=report_regularly, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+    report("kernels are compiled", part=part.value, seconds=round(time.monotonic() - started, 1))
 
 
 def warm_up_reading() -> None:
@@ -55,7 +116,10 @@ def warm_up_reading() -> None:
     claim_reader.ClaimReader(salt, IdentityHasher(salt)).read([event], sender, 0, aliased=False)
 
 
-def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) -> None:
+def warm_up(model: TrainedModel) -> None:
+    """Score a few events of agents that are forgotten at once."""
+    engine = Engine(model, EngineSettings(capacity=2), None)
+    encoder, policy = ColumnEncoder(model.salt, {}), LivePolicy(PolicyBook())
     processor = Processor(engine, encoder, DuplicateWindow(1), policy, edges=EdgeCollector(), compiled_elsewhere=True)
     agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
     records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]

@@ -28,9 +28,7 @@ class ModelChoice(NamedTuple):
 class ActiveModels:
     """Chooses and loads models for the partitions of one worker.
 
-    Raises:
-        ModelError: the installed model can not be read.
-        OSError: it can not be copied into the registry.
+    Raises ModelError if the installed model cannot be read, OSError if it cannot be copied into the registry.
     """
 
     def __init__(self, registry: ModelRegistry, now_ms: Callable[[], int]) -> None:
@@ -56,9 +54,8 @@ class ActiveModels:
     def load_next(self, command: SwitchModel, model: TrainedModel) -> TrainedModel:
         """Load the model that a command asks for, to follow *model*.
 
-        Raises:
-            ModelError: it can not be read, or agents' state could not be carried over to it. The worker ends with that:
-                it can not go on, since all others switch here.
+        Raises ModelError, which ends the worker, if it cannot be read or cannot take the agents' state over: all others
+        switch here.
         """
         successor = self.load(command.version, command.digest)
         if successor.salt != model.salt:
@@ -102,9 +99,7 @@ class ModelSwitcher:
     def switch(self, command: SwitchModel, partition: int, offset: int, at_ms: int) -> None:
         """Use another model from the record behind *offset* on, ordered at *at_ms*.
 
-        Raises:
-            MalformedEvent: there is one model alone.
-            ModelError: as `ActiveModels.load_next`.
+        Raises MalformedEvent if there is only one model, and ModelError as `ActiveModels.load_next` does.
         """
         if self._models is None:
             raise MalformedEvent(f"this pipeline can not switch to model {command.version!r}: it was given one alone")

@@ -80,13 +80,11 @@ class PartitionPipeline:
         return self.commits.next_offset
 
     def take_over(self) -> int:
-        """Claim the partition, so that nobody else writes its states, and go on from them; returns where to read on.
+        """Claim the partition, so that no other worker writes its states; return the offset to continue from.
 
-        What perhaps nobody published is published again, and the duplicate window is rebuilt.
-
-        Raises:
-            CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
-            Fenced: another worker has claimed the partition since.
+        What may not have been published is published again, and the duplicate window is rebuilt. Raises CorruptLog if
+        the log has lost acknowledged records: the stored position lies behind its end. Raises Fenced if another worker
+        has claimed the partition since.
         """
         partition, store, begun = self.partition, self._context.store, self._context.monotonic()
         position = self.retry_until_available(lambda: store.partitions.claim(partition))

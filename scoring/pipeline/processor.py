@@ -211,14 +211,7 @@ class VectorCollector:
     def collect(
         self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], payloads: Sequence[bytes], model_version: str
     ) -> None:
-        """Take a batch.
-
-        Args:
-            scored: n events.
-            offsets: int64 (n,).
-            payloads: n events as they were logged.
-            model_version: of the model that scored them.
-        """
+        """Take n events that a model version scored, their offsets, int64 (n,), and payloads as they were logged."""
         self._frames.append(
             encode_frame(
                 VectorFrame(

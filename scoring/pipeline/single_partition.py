@@ -74,8 +74,7 @@ class SinglePartitionPipeline:
     def start(self) -> None:
         """Take the partition over, and read on from where its state was stored.
 
-        Raises:
-            CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
+        Raises CorruptLog if the log has lost acknowledged records: the stored position lies behind its end.
         """
         self._source.seek(ONLY_PARTITION, self._partition.take_over())
         self._preloader.begin(self._partition)

@@ -18,9 +18,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner, Result
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.service import kernel_compiler
 from trustwatch.ingest import compilation
 from trustwatch.ingest.compilation import KernelPart
+from trustwatch.scoring.pipeline import kernel_warm_up
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "rect", "line", "circle", "polyline"}
@@ -314,7 +314,7 @@ def test_a_first_run_reports_that_it_compiles(
     for arguments in (replay, ("backtest", history.day, "--model", history.model, "--jobs", 1)):
         directory = tmp_path / str(arguments[0])
         directory.mkdir()
-        for module in (compilation, kernel_compiler):
+        for module in (compilation, kernel_warm_up):
             monkeypatch.setattr(module, "KERNEL_DIRECTORY", directory)
         if kept:
             compilation.mark_kept(KernelPart.SCORING)
