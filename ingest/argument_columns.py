@@ -165,12 +165,9 @@ def scanned_arguments(
     of_rows: Mapping[int, Sequence[Argument]],
     hash_many: HashMany,
 ) -> ArgumentColumns | None:
-    """Columns of n events; None if none tells any.
+    """Build the columns of n events; None if none has any.
 
-    Args:
-        counts: int64 (n,), arguments of each row, which stand one behind the other in *entries*.
-        of_rows: those of some rows that hold instead.
-        hash_many: see `collect_arguments`.
+    `counts` has the arguments of each row, which are consecutive in `entries`; `of_rows` replaces those of some rows.
     """
     if not of_rows and not counts.any():
         return None

@@ -1,17 +1,25 @@
-"""Compilation of numba kernels, in one place: cached, sequential, without fast-math, so that runs give equal bits."""
+"""Compilation of numba kernels: cached, sequential, without fast-math, so that every run gives equal bits.
+
+Machine code is kept in one directory for each state of the sources, version of Python and numba, and processor: in
+`NUMBA_CACHE_DIR` if it is set, else next to the package, else in the user's cache directory.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import hashlib
-from collections.abc import Callable
-from functools import lru_cache
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
+import llvmlite.binding
+import numba
 import numpy as np
-from numba import njit
-from numba.core.dispatcher import Dispatcher
-from numba.core.registry import cpu_target
+from numba.extending import register_jitable
 
 from trustwatch_client import events
 
@@ -21,101 +29,116 @@ R = TypeVar("R")
 as_int = cast(Callable[[Any], int], np.int64)
 """A signed integer for kernels: `int` leaves one without sign as it is, and the two together become a float."""
 
-
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _KERNEL_SOURCES = ("ingest/*.py", "ingest/features/*.py", "ingest/scan/*.py", "models/*.py", "scoring/engine/*.py")
+_USER_CACHE = Path("~/.cache/trustwatch")
+ROOM_BYTES = 64 << 20
+"""Free space without which nothing is compiled to a disk; machine code takes a fifth of it."""
 
 
-_NO_ENTRY_FROM_C: dict[str, Any] = {"no_cfunc_wrapper": True}  # nobody has one, and each costs compile time
+class KernelPart(enum.StrEnum):
+    """A part of the kernels that is compiled ahead of its use."""
+
+    SCORING = "scoring"
+    """Features, scores, p-values and risk, and what is learned."""
+    READING = "reading"
+    """JSON to columns, and claims of incoming events. Both have a slower path, which is used until then."""
+    TRAINING = "training"
+    """What `trustwatch train` needs besides; nothing compiles it ahead."""
 
 
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile at the first call; the machine code is kept beside the source (or in `NUMBA_CACHE_DIR`)."""
-    return _compile_with_cache(function, {})
-
-
-def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile as `allocation_free` does, for small helpers that other kernels alone call: always inlined by LLVM.
-
-    Nothing is compiled by which Python could call one, which would be a fifth of the time that kernels take.
-    """
-    options = {"_nrt": False, "forceinline": True, "no_cpython_wrapper": True}
-    kernel: Any = _compile_with_cache(function, options)
-    if isinstance(kernel, Dispatcher):  # without an entry, numba's own call would jump to address 0
-        vars(kernel).update(_insert=_enter_nothing, _compile_for_args=_refuse_call)
-    return cast(Callable[P, R], kernel)
-
-
-def inlined_and_callable(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile as `inlined` does, for helpers that Python calls, too."""
-    return _compile_with_cache(function, {"_nrt": False, "forceinline": True})
-
-
-def _enter_nothing(*_signature: Any, **_options: Any) -> None:
-    """Stand in for the table of what Python may call."""
-
-
-def _refuse_call(*_arguments: Any, **_named: Any) -> NoReturn:
-    raise TypeError("a kernel that is `inlined` can be called by kernels alone: declare it `inlined_and_callable`")
-
-
-def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile as `compiled` does, for kernels that create no arrays, only views of their arguments.
-
-    Without numba's runtime a view costs nothing. With it each one is an atomic count up and down, which made up most of
-    the feature kernel's time.
-    """
-    return _compile_with_cache(function, {"_nrt": False})
-
-
-def _compile_with_cache(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
-    """Compile with a cache that any change of a kernel's source makes stale.
-
-    numba asks for the file of the kernel alone. Helpers and constants of other files are frozen into the machine code,
-    too: after a `git pull` that changes one of those, old code would go on, with new models.
-    """
-    compiled = njit(cache=True, **_NO_ENTRY_FROM_C, **options)(function)
-    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if cache_file is not None:
-        cache_file._source_stamp = (cache_file._source_stamp, source_digest(PACKAGE_ROOT))
-    return cast(Callable[P, R], compiled)
-
-
-def is_kept(*kernels: Any) -> bool:
-    """Return whether machine code of kernels is kept on disk: of these sources, this numba, this kind of processor.
-
-    True for a kernel that numba keeps no code of (where no folder can be written): waiting would not help.
-    """
-    processor = cpu_target.target_context.codegen().magic_tuple()
-    files = [getattr(getattr(kernel, "_cache", None), "_cache_file", None) for kernel in kernels]
-    return all(file is None or _has_code(file, processor) for file in files)
-
-
-def _has_code(file: Any, processor: Any) -> bool:
-    """Return whether there is code for a *processor*."""
-    # numba lists code before it writes it: who trusted the list would compile what another process has just compiled.
-    names = [name for key, name in file._load_index().items() if key[1] == processor]
-    return any(Path(file._data_path(name)).exists() for name in names)
-
-
-class KernelGate:
-    """Says when kernels may be called, for callers that can do without them until they are compiled."""
-
-    def __init__(self, *kernels: Any, compiled_elsewhere: bool) -> None:
-        self._kernels = kernels
-        self._open = not compiled_elsewhere
-
-    def is_open(self) -> bool:
-        """Return whether they are to be called; once true, it stays so."""
-        self._open = self._open or is_kept(*self._kernels)
-        return self._open
-
-
-@lru_cache
 def source_digest(package: Path) -> str:
-    """Digest of all files that hold kernels, their helpers and their constants: the event's members, too."""
+    """Digest of all files that hold kernels, their helpers and their constants, including the members of an event.
+
+    numba itself checks the file of a kernel alone, but compiles helpers and constants of other files into it.
+    """
     digest = hashlib.blake2b(Path(events.__file__).read_bytes(), digest_size=16)
     for path in sorted(path for pattern in _KERNEL_SOURCES for path in package.glob(pattern)):
         text = path.read_bytes()
         digest.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)
     return digest.hexdigest()
+
+
+_NUMBA: Any = numba  # its types know neither its configuration nor all options
+
+
+def _processor() -> str:
+    """Return what machine code is compiled for: the processor of this host, unless `NUMBA_CPU_NAME` names another."""
+    binding, config = llvmlite.binding, _NUMBA.config
+    features = binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return f"{config.CPU_NAME or binding.get_host_cpu_name()} {features}"
+
+
+def _kernel_directory(bases: Iterable[Path]) -> Path | None:
+    """Create the directory in the first base that can be written to and has room."""
+    version = f"{source_digest(PACKAGE_ROOT)} {sys.implementation.cache_tag} {numba.__version__} {_processor()}"
+    name = f"kernels-{hashlib.blake2b(version.encode(), digest_size=8).hexdigest()}"
+    for base in bases:
+        with contextlib.suppress(OSError, RuntimeError):  # the latter for a user without a home
+            directory = base.expanduser() / name
+            directory.mkdir(parents=True, exist_ok=True)
+            has_room = (directory / KernelPart.SCORING).exists() or shutil.disk_usage(directory).free >= ROOM_BYTES
+            if has_room and os.access(directory, os.W_OK):
+                return directory
+    return None
+
+
+_CHOSEN = _NUMBA.config.CACHE_DIR
+KERNEL_DIRECTORY = _kernel_directory([Path(_CHOSEN)] if _CHOSEN else [PACKAGE_ROOT / "__pycache__", _USER_CACHE])
+"""Where machine code is kept; None if there is no room or permission: then each process compiles what it calls."""
+if KERNEL_DIRECTORY is not None:
+    _NUMBA.config.CACHE_DIR = str(KERNEL_DIRECTORY)
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile at the first call, and keep the machine code."""
+    return _compile_with_cache(function)
+
+
+def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile as `compiled` does, for kernels that create no arrays, only views of their arguments.
+
+    Without numba's runtime a view costs nothing; with it, an atomic count up and down.
+    """
+    return _compile_with_cache(function, _nrt=False)
+
+
+def inlined_and_callable(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile as `allocation_free` does, for small helpers that Python calls, too: always inlined by LLVM."""
+    return _compile_with_cache(function, _nrt=False, forceinline=True)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile as `inlined_and_callable` does if a kernel calls it; if Python calls it, it is plain Python."""
+    options = {"_nrt": False, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return register_jitable(**options)(function)
+
+
+def _compile_with_cache(function: Callable[P, R], **options: Any) -> Callable[P, R]:
+    # Nothing calls a kernel from C, and each entry for it costs compile time.
+    options |= {"cache": KERNEL_DIRECTORY is not None, "no_cfunc_wrapper": True}
+    return cast(Callable[P, R], _NUMBA.njit(**options)(function))
+
+
+def is_kept(part: KernelPart) -> bool:
+    """Return whether the machine code of a part is kept on disk."""
+    return KERNEL_DIRECTORY is not None and (KERNEL_DIRECTORY / part).exists()
+
+
+def mark_kept(part: KernelPart) -> None:
+    """Record that every kernel of a part has been called, so that its machine code is on disk."""
+    if KERNEL_DIRECTORY:
+        (KERNEL_DIRECTORY / part).touch()
+
+
+class KernelGate:
+    """States when the kernels of a part may be called, for callers that can do without them until then."""
+
+    def __init__(self, part: KernelPart, *, compiled_elsewhere: bool) -> None:
+        self._part = part
+        self._open = not compiled_elsewhere or KERNEL_DIRECTORY is None  # the other process cannot pass its code on
+
+    def is_open(self) -> bool:
+        """Return whether they may be called; once true, it stays true."""
+        self._open = self._open or is_kept(self._part)
+        return self._open

@@ -79,16 +79,10 @@ class DuplicateWindow:
         return self._tables.nbytes
 
     def mark(self, hashes: npt.NDArray[np.uint64], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Remember a batch and tell which of it was seen before, in the window or earlier in the batch.
+        """Remember a batch and return which of it, shape (n,), was seen before, in the window or earlier in the batch.
 
-        Raises ValueError.
-
-        Args:
-            hashes: shape (n,), from `event_id_hash`; 0 = no event, never a duplicate.
-            offsets: shape (n,), ascending, none below those of earlier calls.
-
-        Returns:
-            Shape (n,).
+        `hashes` (n,) are from `event_id_hash`; 0 = no event, never a duplicate. Raises ValueError unless `offsets` (n,)
+        ascend, from those of earlier calls on.
         """
         hashes = np.ascontiguousarray(hashes, np.uint64)
         offsets = np.ascontiguousarray(offsets, np.int64)

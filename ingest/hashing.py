@@ -35,8 +35,7 @@ def salted_key(salt: bytes, purpose: bytes) -> Hashes:
 class NameHasher:
     """Keyed 64-bit hashes of names; a missing or empty name hashes to 0, and no other does.
 
-    Args:
-        salt: 1 to 64 bytes; part of the model's manifest, since its baselines are written in these hashes.
+    The salt, 1 to 64 bytes, is part of the model's manifest, since its baselines are written in these hashes.
     """
 
     def __init__(self, salt: bytes) -> None:

@@ -37,15 +37,12 @@ _two_words = struct.Struct("<2Q").unpack
 
 
 class AgentHash(NamedTuple):
-    """Identity of an agent, 128 bits in two halves, unsigned and never 0.
-
-    Attributes:
-        key: finds the agent: in memory, and in the tables.
-        check: tells it from another one that has the same key.
-    """
+    """Identity of an agent, 128 bits in two halves, unsigned and never 0."""
 
     key: int
+    """Finds the agent in memory and in the tables."""
     check: int
+    """Distinguishes it from another agent that has the same key."""
 
 
 class IdentityHasher:

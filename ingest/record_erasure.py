@@ -29,21 +29,17 @@ _WORDS_OF_COMMANDS = frozenset(
 
 
 class ErasureSubject(NamedTuple):
-    """Agent or principal to erase.
-
-    Attributes:
-        kind: `agent` or `principal`.
-        tenant: of its events; "" = events that name none.
-        issuer: of an agent; "" for principals, who are people whichever issuer names them.
-        name: its identifier.
-        pseudonym: replaces the name in records of others.
-    """
+    """Agent or principal to erase."""
 
     kind: str
+    """`agent` or `principal`."""
     tenant: str
+    """Of its events; "" = events that name none."""
     issuer: str
+    """Of an agent; "" for principals, who are people whichever issuer names them."""
     name: str
     pseudonym: str
+    """Replaces the name in records of others."""
 
     @property
     def agent_identity(self) -> tuple[str, str, str]:
@@ -338,15 +334,11 @@ def _pattern_parts(text: bytes) -> set[bytes]:
 
 
 class ErasedSubject(NamedTuple):
-    """Erased subject whose records are still in the topic.
-
-    Attributes:
-        subject: agent or principal.
-        up_to: by partition, the offset of the erasure record: the records before it are erased.
-    """
+    """Erased subject whose records are still in the topic."""
 
     subject: ErasureSubject
     up_to: Mapping[int, int]
+    """By partition, the offset of the erasure record: the records before it are erased."""
 
 
 class ErasedFilter:

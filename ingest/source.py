@@ -84,17 +84,14 @@ class DurableSource(Source, Protocol):
 
 
 class PartitionOffsets(NamedTuple):
-    """Offsets of one partition.
-
-    Attributes:
-        first: of the oldest record that is kept.
-        since: from which on all is read that arrived at a given time or later; older records may be among it.
-        end: that the next record to be written will get.
-    """
+    """Offsets of one partition."""
 
     first: int
+    """Of the oldest record that is kept."""
     since: int
+    """From which on all is read that arrived at a given time or later; older records may be among it."""
     end: int
+    """That the next record to be written will get."""
 
 
 class PartitionOwner(Protocol):

@@ -20,13 +20,11 @@ import msgspec
 import structlog
 
 from trustwatch.ingest.access_path import AccessPath
-from trustwatch.ingest.compilation import KernelGate
+from trustwatch.ingest.compilation import KernelGate, KernelPart
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import NativeEvent
-from trustwatch.ingest.features import feature_kernel
 from trustwatch.ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
-from trustwatch.models import assessment_kernel
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.announced_paths import NO_PATHS
 from trustwatch.scoring.engine.call_scorer import CallScore, CallScorer
@@ -85,9 +83,7 @@ class LiveCallScorer:
         self._budget = budget
         self._domains = domains
         self._tried = ""
-        self._gate = KernelGate(
-            feature_kernel.observe, assessment_kernel.assess_rows, compiled_elsewhere=compiled_elsewhere
-        )
+        self._gate = KernelGate(KernelPart.SCORING, compiled_elsewhere=compiled_elsewhere)
         self.scorer: CallScorer | None = None
         self.missing_because = "the model is not loaded yet"
 

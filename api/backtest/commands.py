@@ -13,6 +13,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
+from trustwatch.ingest.compilation import KernelPart, is_kept
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.printable_text import number_text
@@ -30,7 +31,7 @@ from trustwatch.scoring.backtest.plan import (
 )
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from trustwatch.scoring.engine.settings import AlertBudget
-from trustwatch.scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.policy.policy_file import read_policy_book
@@ -57,6 +58,7 @@ from ..cli.terminal import (
     SettingsFileOption,
     byte_progress,
     fail,
+    print_event,
     print_message,
     print_summary,
     readable,
@@ -128,7 +130,8 @@ def backtest_command(
         )
         _check_labels(plan)
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
-        _announce_compilation("back-test")
+        if not is_kept(KernelPart.SCORING):  # compile here, not in each process that replays
+            compile_part(KernelPart.SCORING, lambda: load_trained_model(plan.models[0]), print_event)
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = run_backtest(plan, progress)
     outcome = build_result(plan, counts, problems, known_labels)
@@ -138,11 +141,6 @@ def backtest_command(
     if report is not None:
         report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
     _print_outcome(outcome, seconds, report, json)
-
-
-def _announce_compilation(work: str) -> None:
-    if not all(is_part_kept(part) for part in NEEDED_TO_SCORE):
-        print_message(f"compiling kernels: the first {work} on this machine takes up to a minute longer")
 
 
 def _parse_budget(text: str, configured: Settings) -> AlertBudget:
@@ -353,7 +351,8 @@ def replay_command(
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
         applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
         source = WindowedSource(FileSource(inputs, progress=progress), applied)
-        _announce_compilation("replay")
+        if not is_kept(KernelPart.SCORING):
+            compile_part(KernelPart.SCORING, lambda: trained, print_event)
         counts, written_from = _write_replayed(replayed, source, first, target)
     if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
         print_message(warning)

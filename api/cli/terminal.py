@@ -60,6 +60,11 @@ def print_message(text: str) -> None:
     stderr_console.print("\n".join(map(escaped_text, text.split("\n"))), markup=False, soft_wrap=True)
 
 
+def print_event(text: str, **values: object) -> None:
+    """One message on stderr, with values by name as a log line has them."""
+    print_message(text + (f" ({', '.join(f'{name}: {value}' for name, value in values.items())})" if values else ""))
+
+
 def write_line(text: str) -> None:
     """One line of a result on stdout."""
     sys.stdout.write(escaped_text(text) + "\n")

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from trustwatch.ingest.compilation import KernelGate
+from trustwatch.ingest.compilation import KernelGate, KernelPart
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.raw_records import RawRecord
@@ -33,7 +33,6 @@ from trustwatch.ingest.scan.claim_reader import (
     BatchClaims,
     BatchSender,
     ClaimReader,
-    read_claims,
     unread_claims,
 )
 from trustwatch.ingest.source import Record, RecordKind
@@ -71,7 +70,7 @@ class BatchAdmission:
         self._reader = ClaimReader(salt, admission.identities, claim_slots)
         self._senders: dict[SourceBinding, BatchSender] = {}
         self._next_sender_number = count()
-        self._gate = KernelGate(read_claims, compiled_elsewhere=compiled_elsewhere)
+        self._gate = KernelGate(KernelPart.READING, compiled_elsewhere=compiled_elsewhere)
         if self._gate.is_open():
             self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled or loaded now, in no request
 

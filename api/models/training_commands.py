@@ -11,13 +11,13 @@ import typer
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.compilation import KernelPart, is_kept, mark_kept
 from trustwatch.models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
 from trustwatch.models.input_checks import VOUCHING_ADVICE
 from trustwatch.models.model_directory import is_model
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.learning.training import KnownPeerGroups, TrainedVersion, train_and_save
 from trustwatch.scoring.learning.walkforward import walk_forward_events
-from trustwatch.scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
 
 from .. import clock
 from ..cli.history_input import (
@@ -80,7 +80,7 @@ def train_command(
         raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
     columns = KnownPeerGroups().settle(ColumnEncoder(key, configured.domains()).encode(read))
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
-    if not is_part_kept(KernelPart.FEATURES):
+    if not is_kept(KernelPart.TRAINING):
         print_message("compiling kernels: the first training on this machine takes up to a minute longer")
     with stage_progress() as progress:
         trained = train_and_save(
@@ -93,6 +93,7 @@ def train_command(
             clock.now_ms(),
             progress,
         )
+    mark_kept(KernelPart.TRAINING)
     rehearsed = walk_forward_events(trained.model)
     facts = _training_facts(trained, history, rehearsed) | {"seconds": round(clock.monotonic() - started, 2)}
     asserted = columns.codes[:, event_columns.SELF_ASSERTED] != 0

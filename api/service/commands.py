@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from ..brokers import open_admin, open_reader, open_writer
 from ..cli.terminal import (
     JsonOption,
     SettingsFileOption,
+    print_event,
     print_message,
     print_summary,
     readable,
@@ -35,7 +35,7 @@ from ..composition import (
 )
 from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
 from ..settings.root import Settings
-from .kernel_compiler import compile_all
+from .kernel_compiler import compile_ahead
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
 from .pipeline_worker import GroupPipelineWorker
 
@@ -47,8 +47,7 @@ def compile_command(
 ) -> None:
     """Compile the kernels of the service for this machine, so that its first start is as quick as others."""
     started = clock.monotonic()
-    if not asyncio.run(compile_all(model or load_process_settings(settings).model_dir)):
-        raise typer.Exit(1)
+    compile_ahead(model or load_process_settings(settings).model_dir, report=print_event)
     seconds = round(clock.monotonic() - started, 2)
     print_summary({"seconds": seconds}, json, "kernels are compiled and kept: {seconds} s")
 

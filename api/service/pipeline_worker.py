@@ -16,12 +16,14 @@ import structlog
 
 from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
 from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.compilation import KernelPart
 from trustwatch.ingest.errors import Unavailable, retry_until_available
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics.record_codec import headers_for
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline import PartitionProgress, Pipeline
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext, RiskListener
@@ -50,7 +52,6 @@ from ..composition import (
 from ..event_sources import make_duplicate_window, open_event_source
 from ..settings.effective import SettingsChange
 from ..settings.root import Settings
-from .kernel_compiler import compile_to_score
 from .partition_migration import check_partitions
 
 _log = structlog.get_logger(__name__)
@@ -99,7 +100,7 @@ class PipelineWorker:
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains(), self.store.identities)
         self._policy = live_policy(settings)
-        compile_to_score(self._model, self._encoder, self._policy)
+        compile_part(KernelPart.SCORING, lambda: self._model)
         self._spool = open_spool(settings)
         self.stages = StageMetrics(clock.monotonic)
         self.partitions = 1

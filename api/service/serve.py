@@ -17,6 +17,7 @@ import httpx2
 import structlog
 import uvicorn
 
+from trustwatch.ingest.compilation import KernelPart, is_kept
 from trustwatch.ingest.errors import ConfigError, TrustwatchError
 from trustwatch.ingest.extras import ExtraName, extra_missing, install_line, missing_packages
 from trustwatch.models.model_persistence import load_trained_model
@@ -50,7 +51,7 @@ from .assembly import (
 )
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
-from .kernel_compiler import COMPILING, compile_beside_service, is_scoring_kept, parts_beside_service
+from .kernel_compiler import COMPILING, compile_beside_service
 from .service_parts import caller_directory, make_runtime, make_service_parts
 from .slices import SLICES
 
@@ -165,7 +166,7 @@ async def serve(
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
-        if roles.workers and not is_scoring_kept():
+        if roles.workers and not is_kept(KernelPart.SCORING):
             status.starting = COMPILING
         await asyncio.to_thread(backend.load_view, view)
         await RunningService(settings, backend, view, status, model.version, roles).run(stop)
@@ -307,8 +308,7 @@ class RunningService:
         if parts.calls is not None:
             helpers.append(parts.calls.follow(lambda: parts.models.version, quiet))
         if parts.roles.api or parts.roles.workers:
-            kernels = parts_beside_service(workers=parts.roles.workers, calls=parts.calls is not None)
-            helpers.append(compile_beside_service(kernels, parts.settings.model_dir, quiet))
+            helpers.append(compile_beside_service(parts.settings.model_dir, quiet))
         if parts.roles.workers:
             retention = apply_retention(parts.settings, backend, parts.status, quiet)
             helpers += [retention, dispatcher.run(quiet), parts.actuation.run(quiet)]

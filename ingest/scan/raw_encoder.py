@@ -12,7 +12,7 @@ from trustwatch_client.events import MAX_EVENT_BYTES, Argument
 
 from ..argument_columns import may_tell_origins, read_arguments, scanned_arguments
 from ..columns import UNTRUSTED_RESULT, ColumnEncoder, EventColumns, LazyEvents, untrusted_result_code
-from ..compilation import KernelGate, allocation_free
+from ..compilation import KernelGate, KernelPart, allocation_free
 from ..errors import MalformedEvent
 from ..events import NativeEvent, decode_event
 from . import fingerprint_table
@@ -67,7 +67,7 @@ class RawEncoder:
         )
         self._members = allocate_member_spans()
         self._remembered = 0
-        self._gate = KernelGate(scan_records, compiled_elsewhere=compiled_elsewhere)
+        self._gate = KernelGate(KernelPart.READING, compiled_elsewhere=compiled_elsewhere)
 
     @staticmethod
     def slots_for(agents: int) -> int:

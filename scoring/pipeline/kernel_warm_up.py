@@ -1,39 +1,45 @@
 """Compilation of kernels ahead of their use.
 
 Machine code is kept on disk, so a warm-up costs a tenth of a second. The first start after an installation compiles for
-half a minute: a member of a group that fell silent for so long after it got partitions would hold them up. What
-compiles is cut into parts that processes compile at the same time; each calls the kernels as the service does.
+half a minute. A member of a group that is silent for so long after it got partitions would hold them up.
 """
 
 from __future__ import annotations
 
-import enum
-from typing import Any, Final
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
+import structlog
 
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.compilation import is_kept
+from trustwatch.ingest.compilation import KERNEL_DIRECTORY, ROOM_BYTES, KernelPart, is_kept, mark_kept
 from trustwatch.ingest.duplicate_window import DuplicateWindow
-from trustwatch.ingest.features import feature_kernel
+from trustwatch.ingest.durable_files import lock_file
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
 from trustwatch.ingest.identities import IdentityHasher, encode_agent_names
 from trustwatch.ingest.scan import claim_reader, raw_encoder
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.models import assessment_kernel
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine import risk
 from ..engine.agent_paces import AgentPaces, PlaceSet
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, measured_columns
 from ..engine.round_kernels import RoundInput
 from ..engine.scored_batch import ScoredBatch
-from ..policy.book import LivePolicy
+from ..policy.book import LivePolicy, PolicyBook
 from .processor import Processor
+
+Report = Callable[..., object]
+"""Receives progress as a log does: a text, and values by name."""
+
+PROGRESS_EVERY_S = 5.0
+
+_log = structlog.get_logger(__name__)
 
 _WARM_UP_TIME_MS = 1_764_547_200_000
 _WARM_UP_EVENT = {
@@ -51,39 +57,55 @@ _WARM_UP_EVENT = {
 }
 
 
-class KernelPart(enum.StrEnum):
-    """A part of the kernels that one process compiles."""
+def compile_part(part: KernelPart, load: Callable[[], TrainedModel], report: Report | None = None) -> None:
+    """Call every kernel of a part, so that it is compiled, or loaded if its machine code is kept.
 
-    FEATURES = "features"
-    JUDGING = "judging"
-    """Scores, p-values and risk, and what is learned."""
-    READING = "reading"
-    """JSON to columns, and claims of events that come in: both have a plain path, which serves until then."""
-
-
-_LONGEST: Final[dict[KernelPart, tuple[Any, ...]]] = {
-    KernelPart.FEATURES: (feature_kernel.observe,),
-    KernelPart.JUDGING: (assessment_kernel.assess_rows, risk.update, feature_kernel.learn),
-    KernelPart.READING: (raw_encoder.scan_records, claim_reader.read_claims),
-}
-"""Kernels of each part that take longest; the others take less than a second."""
-
-NEEDED_TO_SCORE: Final = (KernelPart.FEATURES, KernelPart.JUDGING)
-"""Parts without which no event is scored."""
+    One process of a host compiles at a time and reports its progress, by default to the log; the others wait and load
+    what it has compiled. `load` is called for SCORING only.
+    """
+    report = report or _log.info
+    with _turn_to_compile(part, report), nullcontext() if is_kept(part) else _reported_progress(part, report):
+        if part is KernelPart.READING:
+            warm_up_reading()
+        else:
+            warm_up(load())
+        mark_kept(part)
 
 
-def is_part_kept(part: KernelPart) -> bool:
-    return is_kept(*_LONGEST[part])
+@contextmanager
+def _turn_to_compile(part: KernelPart, report: Report) -> Iterator[None]:
+    """Wait until no other process compiles, or one has compiled the part. The lock of a process that dies is free."""
+    if KERNEL_DIRECTORY is None:
+        report(
+            "machine code cannot be kept: each process compiles at each start",
+            advice=f"set NUMBA_CACHE_DIR to a directory that can be written to and has {ROOM_BYTES >> 20} MiB free",
+        )
+        yield
+        return
+    with (KERNEL_DIRECTORY / "lock").open("ab") as file:
+        if not is_kept(part) and not lock_file(file, wait=False):
+            report("waiting for the process that compiles kernels", part=part.value)
+            while not is_kept(part) and not lock_file(file, wait=False):
+                time.sleep(0.1)  # not for the lock: its holder may continue with another part
+        yield
 
 
-def warm_up(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    """Score a few events of agents that are forgotten at once: all parts but reading."""
-    _process_events(Engine(model, EngineSettings(capacity=2), None), encoder, policy)
+@contextmanager
+def _reported_progress(part: KernelPart, report: Report) -> Iterator[None]:
+    started, done = time.monotonic(), threading.Event()
 
+    def report_regularly() -> None:
+        while not done.wait(PROGRESS_EVERY_S):
+            kernels = sum(1 for _ in KERNEL_DIRECTORY.rglob("*.nbc")) if KERNEL_DIRECTORY else 0
+            report("compiling kernels", part=part.value, kernels=kernels, seconds=round(time.monotonic() - started))
 
-def warm_up_judging(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    """Judge, and learn, a few events of which nothing was observed."""
-    _process_events(_JudgingEngine(model, EngineSettings(capacity=2), None), encoder, policy)
+    report("compiling kernels: once for each version on this machine", part=part.value)
+    threading.Thread(target=report_regularly, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+    report("kernels are compiled", part=part.value, seconds=round(time.monotonic() - started, 1))
 
 
 def warm_up_reading() -> None:
@@ -94,14 +116,10 @@ def warm_up_reading() -> None:
     claim_reader.ClaimReader(salt, IdentityHasher(salt)).read([event], sender, 0, aliased=False)
 
 
-class _JudgingEngine(Engine):
-    """Judges rows of zeros, so that the kernels of features, which take longest, are left to another process."""
-
-    def _observe(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Leave the feature vectors as they are."""
-
-
-def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) -> None:
+def warm_up(model: TrainedModel) -> None:
+    """Score a few events of agents that are forgotten at once."""
+    engine = Engine(model, EngineSettings(capacity=2), None)
+    encoder, policy = ColumnEncoder(model.salt, {}), LivePolicy(PolicyBook())
     processor = Processor(engine, encoder, DuplicateWindow(1), policy, edges=EdgeCollector(), compiled_elsewhere=True)
     agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
     records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]

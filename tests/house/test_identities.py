@@ -20,7 +20,6 @@ TAKERS = {
 WITHOUT_A_DEPLOYMENT = {
     "api/models/training_commands.py": "`train` learns from files",
     "api/models/training_scheduler.py": "a model knows agents under its salt",
-    "api/service/kernel_compiler.py": "its agents are made up and forgotten",
 }
 """Callers to whom the salt of the model is the key, and why."""
 

@@ -1,131 +1,129 @@
-"""Machine code that is kept is of the sources as they are."""
+"""Machine code is kept for the sources as they are."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numba
 import pytest
 
 from trustwatch.ingest import compilation
-from trustwatch.ingest.features import feature_kernel
+from trustwatch.ingest.compilation import KernelGate, KernelPart
 
 KERNEL = """
-from trustwatch.ingest.compilation import compiled, inlined
-
+import json
+from trustwatch.ingest.compilation import KERNEL_DIRECTORY, compiled, inlined
 @inlined
 def half(x):
     return x / 2
 
 @compiled
-def twice(x):
-    return 2 * x
+def quarter(x):
+    return half(half(x))
+
+assert half(3.0) == 1.5
+assert quarter(3.0) == 0.75
+print(json.dumps([KERNEL_DIRECTORY and str(KERNEL_DIRECTORY), sum(quarter.stats.cache_hits.values())]))
 """
 
 
-def load_module(path: Path) -> Any:
-    """The module anew, as in a process of its own."""
-    spec = importlib.util.spec_from_file_location("kernel_of_a_test", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def load(path: Path) -> Any:
-    """What numba says of the cache, after a call."""
-    module = load_module(path)
-    assert module.twice(21) == 42
-    return module.twice.stats
-
-
-def test_who_can_wait_calls_a_kernel_once_another_process_has_compiled_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And at once, whoever can not. Code of another kind of processor does not count."""
-    path = tmp_path / "kernel_of_a_test.py"
+def run_kernel(path: Path, **environment: str) -> tuple[Path | None, int]:
+    """Directory of machine code in a new process, and how many kernels it found there."""
     path.write_text(KERNEL)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    here, there = load_module(path), load_module(path)
-    gate = compilation.KernelGate(here.twice, compiled_elsewhere=True)
-
-    assert not gate.is_open()
-    assert compilation.KernelGate(here.twice, compiled_elsewhere=False).is_open()
-    assert there.twice(21) == 42
-    index = here.twice._cache._cache_file
-    (name,) = index._load_index().values()
-    index._save_index({("signature", ("triple", "another processor", ""), "hashes"): name})
-    assert not gate.is_open()
-    assert there.twice(2.5) == 5
-    assert gate.is_open()
+    done = subprocess.run(
+        [sys.executable, str(path)], env=os.environ | environment, check=True, capture_output=True, timeout=300
+    )
+    directory, hits = json.loads(done.stdout)
+    return directory and Path(directory), hits
 
 
-def test_code_that_is_listed_and_not_yet_written_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """numba writes the list first; who called the kernel then would compile it, and hold up whom it answers."""
-    path = tmp_path / "kernel_of_a_test.py"
-    path.write_text(KERNEL)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    here, there = load_module(path), load_module(path)
-    assert there.twice(21) == 42
-    assert compilation.is_kept(here.twice)
+def test_a_second_process_finds_the_code_of_the_first(tmp_path: Path) -> None:
+    first = run_kernel(tmp_path / "kernel.py", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    second = run_kernel(tmp_path / "kernel.py", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
 
-    (code,) = (tmp_path / "cache").rglob("*twice*.nbc")
-    code.unlink()
-    assert not compilation.is_kept(here.twice)
+    assert first[0] is not None and first[0].parent == tmp_path / "cache"
+    assert (first[1], second) == (0, (first[0], 1))
 
 
-def test_a_kernel_for_kernels_alone_is_no_jump_to_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python has no entry to it."""
-    path = tmp_path / "kernel_of_a_test.py"
-    path.write_text(KERNEL)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    half = load_module(path).half
+def test_code_is_kept_apart_by_sources_numba_and_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba checks the file of the kernel alone, and would run code that was compiled with another constant."""
+    seen = {compilation._kernel_directory([tmp_path])}
+    for module, name in (
+        (compilation, "source_digest"),
+        (numba, "__version__"),
+        (compilation.llvmlite.binding, "get_host_cpu_name"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, "other" if name == "__version__" else lambda *_: "other")
+            seen.add(compilation._kernel_directory([tmp_path]))
+    assert len(seen) == 4
+    assert compilation._kernel_directory([tmp_path]) in seen
 
-    for _ in range(2):
-        with pytest.raises(TypeError, match="inlined_and_callable"):
-            half(3.0)
-    assert compilation.inlined_and_callable(half.py_func)(3.0) == 1.5
+
+def test_code_for_any_processor_is_found_on_every_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image is built for `generic` on another host than it runs on."""
+    monkeypatch.setattr(numba.config, "CPU_NAME", "generic")
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", "")
+    built = compilation._kernel_directory([tmp_path])
+    monkeypatch.setattr(compilation.llvmlite.binding, "get_host_cpu_name", lambda: "other")
+    monkeypatch.setattr(compilation.llvmlite.binding, "get_host_cpu_features", lambda: SimpleNamespace(flatten=str))
+    assert built == compilation._kernel_directory([tmp_path])
 
 
-def test_a_change_of_any_helper_or_constant_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """numba itself would look at the kernel's own file alone, which stays as it is."""
-    path = tmp_path / "kernel_of_a_test.py"
-    path.write_text(KERNEL)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+def test_a_directory_that_cannot_be_written_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = compilation._kernel_directory([tmp_path / "file", tmp_path])
 
-    assert not load(path).cache_hits, "the first compiles"
-    assert load(path).cache_hits, "the second finds it"
-    monkeypatch.setattr(compilation, "source_digest", lambda package: "as if a helper had changed")
-    assert not load(path).cache_hits
+    assert found is not None and found.parent == tmp_path
+    assert compilation._kernel_directory([tmp_path / "file"]) is None
+
+
+def test_a_full_disk_is_passed_over_unless_it_has_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = compilation._kernel_directory([tmp_path])
+    monkeypatch.setattr(compilation.shutil, "disk_usage", lambda _: SimpleNamespace(free=compilation.ROOM_BYTES - 1))
+
+    assert compilation._kernel_directory([tmp_path]) is None
+    assert full is not None
+    (full / KernelPart.SCORING).touch()
+    assert compilation._kernel_directory([tmp_path]) == full
+
+
+def test_kernels_run_without_a_place_to_keep_them(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert run_kernel(tmp_path / "kernel.py", NUMBA_CACHE_DIR=str(tmp_path / "file" / "cache")) == (None, 0)
 
 
 def test_all_files_with_kernels_count(tmp_path: Path) -> None:
     """Those of sub-packages, too, by name and content."""
-    for name in (
+    names = (
         "ingest/scan/record_scanner.py",
         "ingest/features/layout.py",
         "models/feature_tails.py",
         "scoring/engine/risk.py",
-        "simulator/demo.py",
-    ):
+    )
+    for name in (*names, "simulator/demo.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("A = 1")
     seen = {compilation.source_digest(tmp_path)}
-    for name in (
-        "ingest/scan/record_scanner.py",
-        "ingest/features/layout.py",
-        "models/feature_tails.py",
-        "scoring/engine/risk.py",
-    ):
+    for name in names:
         (tmp_path / name).write_text("A = 2")
-        compilation.source_digest.cache_clear()
         seen.add(compilation.source_digest(tmp_path))
     assert len(seen) == 5
 
 
-def test_the_kernels_have_it() -> None:
-    """Otherwise a new numba keeps its cache elsewhere, and this needs another way."""
-    observe: Any = feature_kernel.observe
-    assert observe._cache._cache_file._source_stamp[1] == compilation.source_digest(compilation.PACKAGE_ROOT)
+def test_a_gate_opens_once_the_part_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "KERNEL_DIRECTORY", tmp_path)
+    gate = KernelGate(KernelPart.READING, compiled_elsewhere=True)
+
+    assert KernelGate(KernelPart.READING, compiled_elsewhere=False).is_open()
+    compilation.mark_kept(KernelPart.SCORING)
+    assert not gate.is_open()
+    compilation.mark_kept(KernelPart.READING)
+    assert gate.is_open()
+    monkeypatch.setattr(compilation, "KERNEL_DIRECTORY", None)
+    assert KernelGate(KernelPart.TRAINING, compiled_elsewhere=True).is_open(), "waiting would not help"

@@ -1,77 +1,144 @@
-"""Kernels are compiled ahead of their use, in parts, as the service calls them."""
+"""Kernels are compiled ahead of their use, as the service calls them, by one process of a host at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest import compilation
+from trustwatch.ingest.compilation import KernelPart, is_kept
+from trustwatch.ingest.durable_files import lock_file
 from trustwatch.ingest.features import feature_kernel
 from trustwatch.ingest.scan import claim_reader, raw_encoder
-from trustwatch.models import assessment_kernel
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.pipeline import kernel_warm_up
-from trustwatch.scoring.pipeline.kernel_warm_up import warm_up, warm_up_judging, warm_up_reading
-from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.pipeline.kernel_warm_up import compile_part, warm_up, warm_up_reading
+
+HOLDER = """
+import sys, time
+from trustwatch.ingest.durable_files import lock_file
+file = open(sys.argv[1], "ab")
+lock_file(file)
+print("locked", flush=True)
+time.sleep(3600)
+"""
+"""A process that holds the lock, as one that compiles for long."""
 
 
-class Calls:
-    """Stands in for a kernel: keeps the signatures that it is called with."""
+def watch(monkeypatch: pytest.MonkeyPatch, *kernels: tuple[Any, str]) -> set[str]:
+    """Names of those kernels that are called from now on."""
+    called: set[str] = set()
+    for module, name in kernels:
+        kernel = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *given, kernel=kernel, name=name: (called.add(name), kernel(*given))[1]
+        )
+    return called
 
-    def __init__(self, kernel: Any) -> None:
-        self.kernel, self.seen = kernel, set()
 
-    def __call__(self, *arguments: Any) -> Any:
-        self.seen.add(tuple(map(self.kernel.typeof_pyval, arguments)))
-        return self.kernel(*arguments)
+def test_scoring_calls_its_kernels(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = watch(monkeypatch, (feature_kernel, "observe"), (feature_kernel, "learn"), (risk, "update"))
+    warm_up(model)
+    assert called == {"observe", "learn", "update"}
+
+
+def test_reading_calls_both_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For records of a log, and for incoming events."""
+    called = watch(monkeypatch, (raw_encoder, "scan_records"), (claim_reader, "read_claims"))
+    warm_up_reading()
+    assert called == {"scan_records", "read_claims"}
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], Calls]:
-    """Has a kernel watched, by module and name."""
-
-    def start(module: Any, name: str) -> Calls:
-        calls = Calls(getattr(module, name))
-        monkeypatch.setattr(module, name, calls)
-        return calls
-
-    return start
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Place of marks and the lock, empty at first; nothing is called by a warm-up."""
+    for module in (compilation, kernel_warm_up):
+        monkeypatch.setattr(module, "KERNEL_DIRECTORY", tmp_path)
+    for name in ("warm_up", "warm_up_reading"):
+        monkeypatch.setattr(kernel_warm_up, name, lambda *_: None)
+    return tmp_path
 
 
-def test_judging_is_compiled_as_scoring_calls_it(model: TrainedModel, watch: Callable[[Any, str], Calls]) -> None:
-    """With the same signatures, or the code of the other process would be of no use; and without the features."""
-    update, learn = watch(risk, "update"), watch(feature_kernel, "learn")
-    observe = watch(feature_kernel, "observe")
-    encoder = ColumnEncoder(model.salt, {})
-    policy = LivePolicy(PolicyBook())
-
-    warm_up_judging(model, encoder, policy)
-    alone = update.seen, learn.seen
-    update.seen, learn.seen = set(), set()
-    assert observe.seen == set()
-    warm_up(model, encoder, policy)
-
-    assert (update.seen, learn.seen) == alone and all(alone)
-    assert observe.seen
+def load() -> Any:
+    """No model: nothing is called that needs one."""
 
 
-def test_reading_calls_both_kernels(watch: Callable[[Any, str], Calls]) -> None:
-    """For records of a log, and for events that come in."""
-    kernels = watch(raw_encoder, "scan_records"), watch(claim_reader, "read_claims")
+@pytest.mark.parametrize("part", [KernelPart.SCORING, KernelPart.READING])
+@pytest.mark.usefixtures("directory")
+def test_a_part_is_kept_once_it_is_compiled(part: KernelPart) -> None:
+    with capture_logs() as logs:
+        compile_part(part, load)
+        assert is_kept(part)
+        compile_part(part, load)
+    assert [line["event"].partition(":")[0] for line in logs] == ["compiling kernels", "kernels are compiled"]
 
-    warm_up_reading()
 
-    assert all(kernel.seen for kernel in kernels)
+@pytest.mark.usefixtures("directory")
+def test_a_part_that_failed_is_not_kept() -> None:
+    with pytest.raises(ZeroDivisionError):
+        compile_part(KernelPart.SCORING, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert not is_kept(KernelPart.SCORING)
 
 
-def test_a_part_is_kept_with_all_its_long_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is missing is enough to say so in the log."""
-    missing = assessment_kernel.assess_rows
-    monkeypatch.setattr(kernel_warm_up, "is_kept", lambda *kernels: missing not in kernels)
+def start_waiting() -> tuple[threading.Thread, list[str]]:
+    """A thread that compiles once it may, and what it has reported."""
+    reported: list[str] = []
+    waiting = threading.Thread(
+        target=compile_part, args=(KernelPart.READING, load, lambda text, **_: reported.append(text.partition(":")[0]))
+    )
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    return waiting, reported
 
-    kept = {part: kernel_warm_up.is_part_kept(part) for part in kernel_warm_up.KernelPart}
 
-    assert kept == {"features": True, "judging": False, "reading": True}
+def test_who_waits_for_a_part_loads_it_while_another_one_compiles(directory: Path) -> None:
+    with (directory / "lock").open("ab") as other:
+        lock_file(other)
+        waiting, reported = start_waiting()
+        compilation.mark_kept(KernelPart.READING)
+        waiting.join(30)
+    assert not waiting.is_alive()
+    assert reported == ["waiting for the process that compiles kernels"]
+
+
+def test_who_waits_compiles_if_the_process_that_compiled_is_killed(directory: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, directory / "lock"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"locked\n"
+        waiting, reported = start_waiting()
+        holder.kill()
+        waiting.join(30)
+    assert not waiting.is_alive()
+    assert reported == [
+        "waiting for the process that compiles kernels",
+        "compiling kernels",
+        "kernels are compiled",
+    ]
+    assert is_kept(KernelPart.READING)
+
+
+@pytest.mark.usefixtures("directory")
+def test_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_warm_up, "PROGRESS_EVERY_S", 0.01)
+    monkeypatch.setattr(kernel_warm_up, "warm_up_reading", lambda: threading.Event().wait(0.5))
+    with capture_logs() as logs:
+        compile_part(KernelPart.READING, load)
+    assert {"kernels", "seconds", "part"} <= set(logs[1])
+
+
+@pytest.mark.usefixtures("directory")
+def test_a_process_compiles_for_itself_if_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With advice in the log."""
+    for module in (compilation, kernel_warm_up):
+        monkeypatch.setattr(module, "KERNEL_DIRECTORY", None)
+    with capture_logs() as logs:
+        compile_part(KernelPart.READING, load)
+    assert "NUMBA_CACHE_DIR" in logs[0]["advice"]
+    assert not is_kept(KernelPart.READING)
