@@ -9,10 +9,11 @@ export PYTHONDONTWRITEBYTECODE := # modules are compiled once: else each process
 ARGS ?=
 BENCHMARKS := distributed scoring features pipeline backtest store kafka answer call_verdict hooks gateway gateway_flood event_intake origins archive_merging under_load
 INTEGRATION := tests/integration tests/contract tests/lab
+UNIT := tests/ingest tests/models tests/scoring/engine tests/scoring/policy tests/scoring/learning tests/risk
 PRODUCT := trustwatch ingest models scoring api client lab simulator
 
 .DEFAULT_GOAL := help
-.PHONY: help setup newest lock dist audit image-digests sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports check-api generated-client format bench bench-quick bench-detection bench-containment docs clean
+.PHONY: help setup newest lock dist audit image-digests sbom demo notebooks notebooks-html example-agents unit test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports check-api generated-client format bench bench-quick bench-detection bench-containment docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ notebooks-html: $(READY) ## run all notebooks on the example; executed copies an
 
 example-agents: $(READY) ## the world in small: real agents, tokens, gateway, tools; one is turned (ARGS=--exit ends by itself)
 	$(BIN)/python -m examples.agents.run $(ARGS)
+
+unit: $(READY) ## tests of events, features, models, scores and risk, without application and database (90 s)
+	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(UNIT) $(ARGS)
 
 test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PATH": one process)
 	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(ARGS)

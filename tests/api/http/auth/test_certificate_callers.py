@@ -205,11 +205,11 @@ def test_callers_with_certificates_alone_need_no_issuer() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({}, "by `names`"),
-        ({"fingerprints": ("ab:cd",)}, "no SHA-256"),
-        ({"fingerprints": (fingerprint(SOC) + ":00",)}, "no SHA-256"),
+        ({}, "needs `fingerprints` or `names`"),
+        ({"fingerprints": ("ab:cd",)}, "is not a SHA-256"),
+        ({"fingerprints": (fingerprint(SOC) + ":00",)}, "is not a SHA-256"),
         ({"names": ("*.acme.example",)}, "neither a SPIFFE ID"),
-        ({"names": ("GW.acme.example",)}, "small letters"),
+        ({"names": ("GW.acme.example",)}, "lower-case"),
         ({"names": ("spiffe://acme.example",)}, "neither a SPIFFE ID"),
     ],
     ids=["nothing", "short", "long", "wildcard", "capitals", "trust-domain"],
