@@ -19,7 +19,7 @@ def test_every_test_that_a_row_names_is_there() -> None:
 
 
 def test_every_module_that_a_row_names_is_there() -> None:
-    """By its path, or in the folder that the page says its tests stand in."""
+    """By its path, or in the folder that the page names."""
     named = set(re.findall(r"`((?:[\w/]+/)?test_\w+\.py)`", PAGE))
     places = (ROOT, ROOT / "tests" / "api" / "shared_signals")
     assert len(named) > 10
