@@ -14,7 +14,7 @@ def test_every_test_that_a_row_names_is_there() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     there = set(re.findall(r"^(?:async )?def (test_\w+)", sources, re.MULTILINE))
     named = set(re.findall(r"`(test_\w+)`", PAGE))
-    assert len(named) > 100
+    assert len(named) > 60
     assert named - there == set()
 
 
