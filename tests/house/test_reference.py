@@ -10,14 +10,12 @@ BY_HAND = (
     "backup.md",
     "code.md",
     "command-line.md",
-    "promises.md",
     "questions.md",
     "runbooks.md",
     "simulator.md",
     "sources.md",
     "standards.md",
     "traces.md",
-    "written-by-hand.md",
 )
 
 

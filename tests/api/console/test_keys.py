@@ -17,5 +17,5 @@ def test_each_entry_of_the_menu_has_a_key_of_its_own() -> None:
 
 def test_the_reference_lists_them() -> None:
     text = (ROOT / "docs/console.md").read_text(encoding="utf-8")
-    listed = dict(re.findall(r"^\| `g` `(\w)` \| (\w[\w ]*\w)", text, re.MULTILINE))
+    listed = dict(re.findall(r"^- `g` `(\w)`: (\w[\w ]*\w)", text, re.MULTILINE))
     assert listed == {entry.key: entry.title for entry in MENU}
