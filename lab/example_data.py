@@ -145,11 +145,10 @@ def _process_day(settings: Settings, begin: int) -> None:
     """The pipeline, from the day on, to the end of the log."""
     model, policy = load_trained_model(settings.model_dir), live_policy(settings)
     with closing(open_service_store(settings)) as store, closing(LogGroupSource(settings.data_dir / "log")) as source:
-        encoder = ColumnEncoder(model.salt, settings.domains(), store.identities)
         store.partitions.set_position(ONLY_PARTITION, begin)
         processor = Processor(
             Engine(model, engine_settings(settings, capacity=10_000), store.agents, identities=store.identities),
-            encoder,
+            ColumnEncoder(model.salt, settings.domains(), store.identities),
             DuplicateWindow(),
             policy,
             edges=EdgeCollector(),
@@ -165,8 +164,7 @@ def _process_day(settings: Settings, begin: int) -> None:
             StageMetrics(clock.monotonic),
             tuning=PipelineTuning(poll_s=0.0),
         )
-        work = Pipeline(source, context, lambda _: processor, shared=False)
-        with closing(work):
+        with closing(Pipeline(source, context, lambda _: processor, shared=False)) as work:
             work.start()
             while work.step():
                 pass
