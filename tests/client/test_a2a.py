@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from a2a.client import ClientConfig, ClientFactory
 from a2a.client.client import Client
-from a2a.helpers import new_data_part, new_task_from_user_message, new_text_message, new_url_part
+from a2a.helpers import new_task_from_user_message, new_text_message
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
@@ -30,7 +30,6 @@ from ..support.client_doubles import (
     ALL,
     CALM,
     DENY,
-    WRITES,
     FixedKeys,
     RecordingSender,
     ScriptedAnswer,
@@ -153,21 +152,6 @@ def test_a_message_is_one_event(make: Callable[..., GuardedA2aAgent]) -> None:
     assert SECRET_TEXT.encode() not in msgspec.json.encode(event)
 
 
-def test_a_stream_is_one_event_too(make: Callable[..., GuardedA2aAgent]) -> None:
-    world = make(ScriptedAnswer(CALM))
-
-    replies = world.run(send, streaming=True)
-
-    assert len(replies) >= 3
-    (event,) = world.told.events
-    assert (event.action, event.outcome, event.session, bool(event.txn)) == (
-        "SendStreamingMessage",
-        "success",
-        "conv-1",
-        True,
-    )
-
-
 def test_other_methods_and_errors(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(CALM))
 
@@ -206,34 +190,12 @@ def test_refused_before_the_agent_works(
     assert event.outcome == ("denied" if policy else "error")
 
 
-def test_reads_go_on_where_only_writes_wait(make: Callable[..., GuardedA2aAgent]) -> None:
-    world = make(ScriptedAnswer(WRITES))
-
-    async def work(client: Client) -> int:
-        with pytest.raises(Exception, match="A person must"):
-            await send(client)
-        return len((await client.list_tasks(types.ListTasksRequest())).tasks)
-
-    assert world.run(work) == 0
-    assert [one.outcome for one in world.told.events] == ["denied", "success"]
-
-
 def test_who_names_no_agent_passes_untold(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(DENY), claims=None)
 
     assert world.run(send)
     assert world.told.events == []
     assert world.handler.counts()["unnamed"] == 1
-
-
-def test_every_method_of_the_sdk_is_watched() -> None:
-    from a2a.server.request_handlers import RequestHandler
-    from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
-
-    assert set(A2A_METHOD_EFFECTS) == set(JsonRpcDispatcher.METHOD_TO_MODEL)
-    assert {name for name in vars(RequestHandler) if name.startswith("on_")} <= set(vars(TrustA2AHandler))
-    with pytest.raises(AttributeError, match="not served"):
-        getattr(GuardedA2aAgent("JSONRPC", None, CLAIMS).handler, "on_of_a_newer_sdk")  # noqa: B009
 
 
 TASK, MESSAGE = {"id": "t-1"}, {"messageId": "m", "role": "user", "parts": [{"kind": "text", "text": "pay"}]}
@@ -312,26 +274,6 @@ def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
     assert b"account number" not in msgspec.json.encode(world.told.events)
 
 
-def test_data_and_names_of_files_are_traced() -> None:
-    world = GuardedA2aAgent("JSONRPC", None, CLAIMS, origins=OriginTracker(FixedKeys()))
-
-    async def work(client: Client) -> None:
-        message = new_text_message("what is my account", role=types.ROLE_USER)
-        async for answer in client.send_message(types.SendMessageRequest(message=message)):
-            context = answer.task.context_id
-        again = new_text_message("and now", context_id=context, role=types.ROLE_USER)
-        again.parts.append(new_data_part({"account": 4711, "note": ["see you"]}))
-        again.parts.append(new_url_part("https://files.example/4711.pdf", filename="4711.pdf"))
-        async for _ in client.send_message(types.SendMessageRequest(message=again)):
-            pass
-
-    world.run(work)
-
-    found = {(one.name, one.origin) for one in world.told.events[-1].arguments or ()}
-    assert {("data", "tool"), ("data", "unseen"), ("url", "unseen"), ("filename", "unseen")} <= found
-    assert world.told.events[-1].untrusted_result is None
-
-
 @pytest.mark.parametrize("binding", BINDINGS)
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(
@@ -366,16 +308,6 @@ def test_a_message_is_asked_about_before_it_is_answered(
     assert (message.action, message.caused_by is not None) == (asked.action, bool(refused))
     if counted:
         assert world.handler.counts()[counted] == 1
-
-
-def test_whom_the_level_refuses_nobody_asks_about() -> None:
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    world = GuardedA2aAgent("JSONRPC", ScriptedAnswer(DENY), CLAIMS, calls=judge)
-
-    with pytest.raises(Exception, match="Access is denied"):
-        world.run(send)
-
-    assert judge.asked == []
 
 
 def test_a_question_tells_where_parts_of_the_message_came_from() -> None:

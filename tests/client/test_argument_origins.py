@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import random
 from typing import Any
 
@@ -117,16 +115,6 @@ def test_a_value_is_found_however_it_is_spelled(text: str, value: str | float) -
     assert seen(argument) == ("value", "tool", 0, False)
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["eve@evil.exampl", "ve@evil.example", "acct-42", "acct-421", "4217.pdf", "4217-x", 42, "4", "on", True, None],
-)
-def test_a_part_of_a_longer_value_is_not_that_value(value: object) -> None:
-    memory = after_mail("eve1@evil.example7 acct-4217 evilness")
-
-    assert all(argument.origin == "unseen" for argument in told(memory, {"value": value}))
-
-
 def test_prompt_before_system_before_the_earliest_result() -> None:
     memory = after_mail("acct-1001 acct-1002 acct-1003")
     memory.finish_call(memory.start_call("search", {}), "acct-1003")
@@ -145,27 +133,6 @@ def test_what_the_agent_made_up_stays_unseen_when_a_tool_echoes_it() -> None:
     found = told(memory, {"name": "Draft-9001", "text": prose(200)})
 
     assert [argument.origin for argument in found] == ["unseen", "unseen"]
-
-
-@pytest.mark.parametrize("words", [12, 40, 400, 1500])
-def test_a_copied_text_is_a_part(words: int) -> None:
-    mail = prose(words)
-    copied = f"Hello, {mail.upper()}\n\n Bye"
-    memory = after_mail(f"Subject: x\n\n{prose(300, 2)}\n{mail}\n{prose(300, 3)}")
-
-    whole, *_ = told(memory, {"body": copied})
-
-    assert seen(whole) == ("body", "tool", 0, True)
-    assert seen(told(memory, {"body": prose(words, 7)})[0]) == ("body", "unseen", None, False)
-
-
-def test_a_copied_text_without_blanks_is_a_part() -> None:
-    draw = random.Random(5)
-    mail = "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(900))
-    memory = after_mail(f"件名\n{mail}")
-
-    assert seen(told(memory, {"body": mail[20:]})[0]) == ("body", "tool", 0, True)
-    assert seen(told(memory, {"body": mail[::-1]})[0]) == ("body", "unseen", None, False)
 
 
 def test_values_inside_a_text_have_entries_of_their_own() -> None:
@@ -208,35 +175,6 @@ def test_what_is_looked_up_by_an_untrusted_key_is_untrusted() -> None:
     assert pay.arguments is not None and seen(pay.arguments[0]) == ("to", "tool", 1, False)
     assert pay.derived
     assert pay.arguments[0].untrusted is True
-
-
-@pytest.mark.parametrize(("text", "untrusted"), [("acct-1001", False), ("acct-2002", None), ("acct-3003", None)])
-def test_an_argument_says_whether_its_answer_is_untrusted(text: str, untrusted: bool | None) -> None:
-    """Of values out of the prompt, or out of nothing, there is nothing to say."""
-    memory = after_mail("acct-1001", prompt="Pay acct-2002.", untrusted=False)
-
-    (argument,) = told(memory, {"to": text})
-
-    assert argument.untrusted is untrusted
-
-
-@pytest.mark.parametrize("untrusted", [False, None])
-def test_a_result_is_as_trusted_as_its_tool(untrusted: bool | None) -> None:
-    memory = after_mail("acct-1001", untrusted=untrusted)
-    call = memory.start_call("pay", {"to": "acct-1001"})
-
-    assert not call.derived
-    assert memory.finish_call(call, "paid", untrusted=untrusted) is untrusted
-
-
-def test_hashes_are_of_the_value_not_of_its_spelling() -> None:
-    """HMAC-SHA-256 under the key, 12 digits; the same value has the same hash under every name and in every call."""
-    memory = after_mail("eve@evil.example")
-    first, second = told(memory, {"to": "EVE@evil.example", "cc": "mailto:eve@evil.example"})
-    other = ArgumentOrigins(lambda: keyed_fingerprint(b"o" * 32))
-
-    assert first.hash == second.hash == hmac.new(KEY, b"eve@evil.example", hashlib.sha256).hexdigest()[:12]
-    assert told(other, {"to": "eve@evil.example"})[0].hash != first.hash
 
 
 def test_without_a_key_nothing_is_told_and_memory_goes_on() -> None:
@@ -317,18 +255,6 @@ def test_many_words_of_results_do_not_push_the_prompt_out() -> None:
     for _ in range(50):
         memory.finish_call(memory.start_call("read", {}), " ".join(f"299x{word}" for word in range(200)))
     assert counters["evicted"] == again
-
-
-def test_a_text_that_is_too_long_is_cut_and_counted() -> None:
-    counters = Counters(*ORIGIN_COUNTERS)
-    memory = origins(OriginLimits(characters=2_000, argument_characters=100, argument_values=5), counters)
-
-    memory.finish_call(memory.start_call("read", {}), "acct-7001 " + prose(2_000))
-    memory.start_call("send", {"a": "x" * 500})
-    memory.start_call("send", {"a": [f"value-{number}" for number in range(9)]})
-
-    assert counters["cut"] == 3
-    assert told(memory, {"v": "acct-7001"})[0].origin == "tool"
 
 
 TEXTS = st.one_of(

@@ -6,9 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import httpx2
 import msgspec
@@ -20,7 +19,6 @@ from trustwatch_client import (
     Call,
     Caller,
     CallVerdict,
-    CallVerdicts,
     ClientCredentials,
     ClientSecret,
     EventArgument,
@@ -97,30 +95,6 @@ def test_a_call_says_what_it_knows_itself_and_the_caller_the_rest() -> None:
         said | {"type": "a2a.message", "task": "books", "principal": {"id": "ann"}},
     ]
     assert known.credential is None, "the call of the program is as it was"
-
-
-def test_an_event_in_place_of_a_call_is_deprecated(make_verdicts: Callable[..., Any], server: Scripted) -> None:
-    """It is the same question, without its time, its outcome and its session."""
-    server.answer = lambda _: Reply(200, STEP_UP)
-    verdicts = make_verdicts(server.url, lambda: "token", fail_mode="closed", budget_s=5.0)
-    event = AuditEvent(
-        time=datetime(2026, 1, 1, tzinfo=UTC),
-        agent=EventAgent(id=BOT.agent_id),
-        type="tool.call",
-        action="pay",
-        outcome="success",
-        effect="write",
-        session="conv-1",
-        resource=CALL.resource,
-        arguments=CALL.arguments,
-    )
-
-    with pytest.warns(DeprecationWarning, match="as_call"):
-        by_event = verdicts.evaluate(BOT, event)
-
-    assert by_event == verdicts.evaluate(BOT, event.as_call()) == verdicts.evaluate(BOT, CALL)
-    first, second, third = (request.json for request in server.requests)
-    assert first == second == third
 
 
 def test_what_is_no_call_is_the_type_that_the_service_takes_for_it() -> None:
@@ -224,14 +198,6 @@ def test_threads_and_loops_ask_alike(make_verdicts: Callable[..., Any], server: 
     assert verdicts.counts() == {"asked": 1, "fail_open": 0, "fail_closed": 0}
 
 
-def test_a_late_answer_is_none(make_verdicts: Callable[..., Any], server: Scripted) -> None:
-    server.answer = lambda _: Reply(200, STEP_UP, wait_s=0.5)
-    verdicts = make_verdicts(server.url, lambda: "token", fail_mode="open", budget_s=0.05)
-
-    assert verdicts.evaluate(BOT, CALL) == CallVerdict("allow", allow=True)
-    assert verdicts.counts()["cause_timeout"] == 1
-
-
 def test_a_token_counts_against_the_budget_and_is_there_for_the_next_call(
     make_verdicts: Callable[..., Any], server: Scripted
 ) -> None:
@@ -254,19 +220,6 @@ def test_a_token_counts_against_the_budget_and_is_there_for_the_next_call(
     assert [request.path for request in server.requests].count("/token") <= 3
 
 
-def test_a_token_that_is_refused_and_a_connection_that_ended_are_replaced_once(
-    make_verdicts: Callable[..., Any], server: Scripted
-) -> None:
-    tokens = iter(("old", "new", "new", "new"))
-    server.answer = lambda request: Reply(200, STEP_UP) if "new" in request.headers["authorization"] else Reply(401)
-    verdicts = make_verdicts(server.url, lambda: next(tokens), fail_mode="closed", budget_s=5.0)
-
-    assert verdicts.evaluate(BOT, CALL).decision == "step_up"
-    server.then(Reply(0))
-    assert verdicts.evaluate(BOT, CALL).decision == "step_up"
-    assert verdicts.counts() == {"asked": 2, "fail_open": 0, "fail_closed": 0}
-
-
 @pytest.mark.parametrize("mode", ["open", "closed"])
 def test_the_fail_mode_holds_in_both_forms(
     make_verdicts: Callable[..., Any], server: Scripted, mode: Literal["open", "closed"]
@@ -281,20 +234,3 @@ def test_the_fail_mode_holds_in_both_forms(
             verdicts.evaluate(BOT, CALL)
         assert refused.value.cause == "server_error"
     assert verdicts.counts()[f"fail_{mode}"] == verdicts.counts()["cause_server_error"] == 1
-
-
-def test_many_threads_ask_at_once(server: Scripted) -> None:
-    server.answer = lambda request: Reply(200, {"decision": "deny", "allow": False, "reason": request.json["action"]})
-    with (
-        CallVerdicts(server.url, lambda: "token", fail_mode="closed", budget_s=20.0, workers=3) as verdicts,
-        ThreadPoolExecutor(12) as threads,
-    ):
-        calls = [msgspec.structs.replace(CALL, action=f"action-{number}") for number in range(48)]
-        found = list(threads.map(lambda call: verdicts.evaluate(BOT, call).reason, calls))
-
-    assert found == [call.action for call in calls]
-
-
-def test_a_fail_mode_must_be_named() -> None:
-    with pytest.raises(ValueError, match="open or closed"):
-        CallVerdicts("https://trust.example", lambda: "token", fail_mode=cast(Any, "last_known"))

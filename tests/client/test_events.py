@@ -33,10 +33,6 @@ def event(**members: Any) -> AuditEvent:
     )
 
 
-def test_the_event_is_declared_once() -> None:
-    assert theirs.NativeEvent is ours.AuditEvent
-
-
 def test_the_marks_of_our_own_doing_are_the_services() -> None:
     assert ours.DENIED_BY_TRUST in columns.OWN_DENIALS
     assert ours.TRUST_UNAVAILABLE in columns.OWN_OUTAGES
@@ -65,12 +61,6 @@ def test_the_service_reads_what_is_encoded() -> None:
     assert (read.id, read.source, read.agent.id, read.delegation) == (name, "urn:gateway:1", "bot", ["bot", "boss"])
     assert msgspec.to_builtins(read)["attributes"] == {"region": "eu", "retries": 2}
     assert b"null" not in raw
-
-
-def test_ids_are_made_once_and_kept() -> None:
-    assert encode_event(event(id="mine", source="urn:a"), "urn:b")[0] == "mine"
-    assert b'"urn:a"' in encode_event(event(source="urn:a"), "urn:b")[1]
-    assert encode_event(event())[0] != encode_event(event())[0]
 
 
 SECRETS = [

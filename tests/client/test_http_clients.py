@@ -62,10 +62,3 @@ def test_a_client_of_asyncio(name: str) -> None:
             ASYNC[name](sync)
 
     asyncio.run(work())
-
-
-def test_a_client_that_is_given_stays_open() -> None:
-    with httpx2.Client() as http:
-        client = TrustClient(URL, token, RISK, http=http)
-        client.close()
-        assert not http.is_closed

@@ -18,10 +18,9 @@ from mcp.shared.exceptions import MCPError
 
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 from trustwatch_client import Caller, CallVerdict, OriginTracker, TokenPolicy
-from trustwatch_client.events import EventResource
 from trustwatch_client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 
-from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, ScriptedJudge
+from ..support.client_doubles import ALL, CALM, DENY, RecordingSender, ScriptedAnswer, ScriptedJudge
 
 BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session="conv-1")
 MODES = ["auto", "legacy"]
@@ -117,41 +116,6 @@ def test_a_tool_call_is_one_event(mode: str) -> None:
     assert b"acct-9001" not in msgspec.json.encode(event)
 
 
-def test_single_tools_can_have_resources_of_their_own_kind() -> None:
-    def resource(ctx: Any) -> EventResource | None:
-        named = {"balance": EventResource(type="account"), "pay": EventResource(type="payee", external=True)}
-        return named.get((ctx.params or {}).get("name"))
-
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    world = GuardedMcpServer(ScriptedAnswer(CALM), calls=judge, resource=resource)
-
-    async def work(client: Client) -> None:
-        await client.call_tool("balance", {"account": "acct-1"})
-        await client.call_tool("pay", {"account": "acct-1", "amount": 7})
-        await client.read_resource("ledger://accounts")
-
-    world.run(work)
-
-    told = {one.action: one.resource for one in world.told.events if one.action != "tools/list"}
-    assert {action: named and (named.type, named.id, named.external) for action, named in told.items()} == {
-        "balance": ("account", None, None),
-        "pay": ("payee", None, True),
-        "resources/read": ("mcp", "ledger://accounts", None),
-    }
-    assert [event.resource and event.resource.type for event in judge.asked] == ["account", "payee"]
-
-
-def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
-    world = GuardedMcpServer(ScriptedAnswer(CALM))
-
-    result = world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": -1}))
-
-    assert result.is_error
-    assert [(one.outcome, one.error) for one in world.told.events if one.type == "tool.call"] == [
-        ("error", "tool_error")
-    ]
-
-
 def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
     world = GuardedMcpServer(ScriptedAnswer(CALM))
 
@@ -198,19 +162,6 @@ def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mo
     event = next(one for one in world.told.events if one.type == "tool.call")
     assert event.outcome == ("denied" if policy else "error")
     assert ColumnEncoder(b"salt").encode([event]).codes[0, OWN_DENIAL] == 1
-
-
-def test_reading_tools_go_on_where_only_writes_wait() -> None:
-    world = GuardedMcpServer(ScriptedAnswer(WRITES))
-
-    async def work(client: Client) -> None:
-        assert not (await client.call_tool("balance", {"account": "a"})).is_error
-        with pytest.raises(MCPError, match="A person must"):
-            await client.call_tool("pay", {"account": "a", "amount": 7})
-
-    world.run(work)
-
-    assert world.paid == []
 
 
 def test_who_names_no_agent_passes_untold_if_the_server_says_so() -> None:
@@ -277,21 +228,6 @@ def test_a_token_that_is_bound_to_something_is_no_bearer_token(
 
     assert (refused.code, refused.data) == (ACCESS_REFUSED, {"error": "invalid_token"})
     assert (world.told.events, says.asked, world.middleware.counts()["unnamed"]) == ([], [], 1)
-
-
-def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
-    world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
-    app = world.server.streamable_http_app()
-
-    async def work() -> int:
-        transport = httpx2.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as http:
-            return (
-                await http.post("http://127.0.0.1:8000/mcp", json={}, headers={"authorization": "Bearer no"})
-            ).status_code
-
-    assert asyncio.run(work()) == 401
-    assert (world.told.events, says.asked) == ([], [])
 
 
 class FixedKeys:
@@ -393,41 +329,6 @@ def test_arguments_are_traced_through_a_real_conversation(mode: str) -> None:
         assert content not in sent
 
 
-def test_a_resource_is_a_call_of_its_own_and_a_prompt_is_the_servers() -> None:
-    world = TracingMcpServer()
-
-    async def work(client: Client) -> None:
-        await client.get_prompt("rules", {})
-        await client.read_resource("notes://today")
-        await client.call_tool("send", {"to": "desk@acme.example", "text": "15551234567"})
-
-    world.run(work)
-
-    assert world.traced()["resources/read"][1] is True
-    assert world.traced()["send"][0] == {
-        "to": ("system", None, None, False),
-        "text": ("tool", 0, "resources/read", False),
-    }
-
-
-def test_without_a_session_or_a_key_there_are_no_arguments_and_calls_go_on() -> None:
-    """Counted by the tracker; everything else of the events is as before."""
-
-    class NoKeys:
-        def current(self, tenant: str | None) -> bytes | None:
-            return None
-
-    nameless = TracingMcpServer(caller=Caller(agent_id="bot"))
-    keyless = TracingMcpServer(tracker=OriginTracker(NoKeys()))
-    for world in (nameless, keyless):
-        result = world.run(lambda client: client.call_tool("read_mail", {"folder": "inbox"}))
-        assert not result.is_error
-        assert world.traced() == {}
-
-    assert nameless.tracker.counts()["no_session"] == 1
-    assert keyless.tracker.counts()["no_key"] == 1
-
-
 def test_a_broken_tracker_breaks_no_request_and_shows_no_content(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def current(self, tenant: str | None) -> bytes | None:
@@ -441,18 +342,6 @@ def test_a_broken_tracker_breaks_no_request_and_shows_no_content(caplog: pytest.
     assert [event.outcome for event in world.told.events if event.type == "tool.call"] == ["success"]
     assert world.tracker.counts()["failed"] == 1
     assert "inbox" not in caplog.text
-
-
-def test_a_call_that_fails_is_traced_too() -> None:
-    world = TracingMcpServer()
-
-    result = world.run(lambda client: client.call_tool("send", {"to": "nobody", "text": "hello world"}))
-
-    assert result.is_error
-    assert world.traced()["send"] == (
-        {"to": ("unseen", None, None, False), "text": ("unseen", None, None, False)},
-        False,
-    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from trustwatch_client import Caller, CallVerdict
 from trustwatch_client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 
 from ..support.checkout import ROOT, process_command
-from ..support.client_doubles import CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, ScriptedJudge
+from ..support.client_doubles import CALM, DENY, RecordingSender, ScriptedAnswer, ScriptedJudge
 from ..support.mcp_task_server import TASK_METHODS, VENDOR_METHODS, make_task_server
 
 BOT = Caller(agent_id="bot", tenant="acme")
@@ -134,40 +134,6 @@ def test_a_batch_serves_nothing(version: str) -> None:
     assert (world.served, world.told.events) == ([], [])
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_an_agent_that_is_not_contained_gets_them(mode: str) -> None:
-    world = TaskServer(ScriptedAnswer(CALM))
-    served = [
-        *TASK_METHODS,
-        *VENDOR_METHODS,
-        *(("resources/subscribe", "logging/setLevel") if mode == "legacy" else ()),
-    ]
-
-    async def work(client: Client) -> None:
-        for method in served:
-            await ask(client, method)
-
-    world.run(work, mode)
-
-    assert world.served == served
-    assert [(one.action, one.outcome) for one in world.told.events] == [(method, "success") for method in served]
-
-
-def test_what_only_reads_goes_on_where_writes_wait() -> None:
-    world = TaskServer(ScriptedAnswer(WRITES))
-    held = ("tasks/cancel", "tasks/update", "acme/export", "Tools/Call")
-
-    async def work(client: Client) -> dict[str, tuple[int, Any]]:
-        for method in ("tasks/get", "tasks/list", "tasks/result"):
-            await ask(client, method)
-        return await refusals(client, held)
-
-    found = world.run(work)
-
-    assert found == dict.fromkeys(held, (ACCESS_REFUSED, {"error": "insufficient_user_authentication"}))
-    assert world.served == ["tasks/get", "tasks/list", "tasks/result"]
-
-
 def test_methods_that_do_more_than_read_are_asked_about_as_tools_are() -> None:
     judge = ScriptedJudge(CallVerdict("deny", allow=False))
     world = TaskServer(None, calls=judge)
@@ -252,12 +218,6 @@ def test_over_stdio_without_a_caller_every_request_is_refused(tmp_path: Path, mo
     assert lines == []
 
 
-def test_over_stdio_requests_without_a_caller_can_be_let_pass(tmp_path: Path) -> None:
-    errors, lines = over_stdio(tmp_path, "pass", "auto")
-
-    assert (errors, lines) == ([None] * 4, ["pay", "tasks/get", "acme/export"])
-
-
 def test_over_stdio_a_contained_agent_is_refused(tmp_path: Path) -> None:
     errors, lines = over_stdio(tmp_path, "contained", "auto")
 
@@ -277,8 +237,3 @@ def test_who_names_no_agent_is_refused_and_counted(says: ScriptedAnswer | None) 
 
     assert (world.served, world.told.events) == ([], [])
     assert world.middleware.counts()["unnamed"] == 1
-
-
-def test_another_value_for_requests_without_a_caller_is_an_error() -> None:
-    with pytest.raises(ValueError, match="without_caller"):
-        TrustMcpMiddleware("ledger", without_caller="allow")  # type: ignore[arg-type]

@@ -10,7 +10,6 @@ import pytest
 
 from trustwatch_client import ArgumentOrigins, OriginKeys, OriginKeyUnavailable, OriginLimits, OriginTracker
 from trustwatch_client.argument_origins import keyed_fingerprint
-from trustwatch_client.events import Caller
 from trustwatch_client.origin_tracker import ORIGIN_KEY_PATH, RETRY_S, OriginKey
 
 from ..support.client_doubles import Clock, Reply, Scripted
@@ -65,15 +64,6 @@ def test_a_conversation_keeps_its_key_for_a_day() -> None:
     assert origin_of(conversation, "acct-1001") != first
 
 
-def test_a_caller_without_a_session_is_not_traced() -> None:
-    tracker = OriginTracker(FixedKeys())
-    caller = Caller(agent_id="bot", tenant="acme")
-
-    assert tracker.conversation_of(caller, None) is None
-    assert tracker.counts()["no_session"] == 1
-    assert tracker.conversation_of(caller, "s") is tracker.conversation("s", tenant="acme", agent_id="bot")
-
-
 def test_conversations_make_room() -> None:
     tracker = OriginTracker(FixedKeys(), OriginLimits(conversations=3))
     for name in ("a", "b", "c", "a", "d"):
@@ -89,13 +79,6 @@ def test_conversations_make_room() -> None:
     for number in range(64):
         small.conversation(str(number)).add_prompt("lorem ipsum " * 20)
     assert small.conversations < 32
-
-
-def test_limits_are_checked() -> None:
-    with pytest.raises(ValueError, match="sent is 300"):
-        OriginLimits(sent=300)
-    with pytest.raises(ValueError, match="characters is 0"):
-        OriginLimits(characters=0)
 
 
 @pytest.fixture
@@ -154,13 +137,6 @@ def test_without_a_key_nobody_waits_and_it_is_asked_again(service: Scripted, rep
         assert keys.current(None) is None
         wait_for(keys, "issued", 1)
         assert keys.current(None) is not None
-
-
-def test_a_short_key_is_none(service: Scripted) -> None:
-    clock = Clock()
-    service.then(issued(clock, "ab"))
-    with OriginKeys(service.url, lambda: "token", clock=clock) as keys, pytest.raises(OriginKeyUnavailable, match="16"):
-        keys.fetch("acme")
 
 
 def test_fetch_tells_what_is_wrong(service: Scripted) -> None:

@@ -98,13 +98,6 @@ def test_a_token_that_the_service_refuses_is_not_shown_again(server: Scripted, c
     assert ask(Approvals(server.url, credentials, clock=clock, cache_s=0.0), BOT, BOT) == [(), ("a",)]
 
 
-def test_nobody_there_or_too_late_is_no_approval(server: Scripted) -> None:
-    server.answer = lambda request: page(["*"])._replace(wait_s=0.5)
-
-    assert ask(Approvals(server.url, token, timeout_s=0.1), BOT) == [()]
-    assert ask(Approvals("http://127.0.0.1:9", token), BOT) == [()]
-
-
 @pytest.mark.parametrize(
     ("policy", "effect", "needed", "approved", "action"),
     [

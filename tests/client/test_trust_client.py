@@ -87,15 +87,6 @@ def test_stale_answers_are_given_and_not_kept(server: Scripted, make_client: Mak
     assert (len(server.requests), client.counts()["stale"]) == (2, 2)
 
 
-def test_stale_answers_may_be_none(server: Scripted, make_client: Make) -> None:
-    server.answer = lambda request: Reply(200, {"answers": [risk("bot", stale=True)]})
-
-    with pytest.raises(TrustUnavailable) as raised:
-        make_client(server.url, token, settings(accept_stale=False)).risk("bot")
-
-    assert raised.value.cause == "stale"
-
-
 def test_the_cache_is_bounded(server: Scripted, make_client: Make, clock: Clock) -> None:
     client = make_client(server.url, token, settings(cache_size=2), clock=clock)
 
@@ -256,15 +247,6 @@ def test_one_that_can_not_be_answered_spoils_no_other(server: Scripted, make_cli
     assert closed.risk("a").source == "cache"
 
 
-def test_too_many_at_once_are_refused(server: Scripted, make_client: Make) -> None:
-    client = make_client(server.url, token, settings(fail_mode="open", max_in_flight=2))
-
-    answers = client.query([Question(name) for name in "abc"])
-
-    assert {one.source for one in answers} == {"fail_open"}
-    assert (server.requests, client.counts()["cause_busy"]) == ([], 3)
-
-
 @pytest.mark.parametrize("agent", ["", "x" * 2_049, "lone \ud800 surrogate"])
 def test_a_question_that_nobody_can_read_is_not_asked(
     server: Scripted, make_client: Make, clock: Clock, agent: str
@@ -331,16 +313,6 @@ def test_check_tells_at_start_what_open_would_hide(server: Scripted, make_client
     assert server.requests[0].json == {"agents": []}
 
 
-def test_one_warning_for_one_outage(server: Scripted, make_client: Make, caplog: pytest.LogCaptureFixture) -> None:
-    client = make_client(server.url, token, settings(fail_mode="open", cache_s=0.0))
-    for replies in ([Reply(500)] * 5, [Reply(500)]):
-        server.then(*replies)
-        for _ in range(len(replies) + 1):
-            client.risk("bot")
-
-    assert [record.message.count("server_error") for record in caplog.records if "no risk" in record.message] == [1, 1]
-
-
 def test_closing_ends_what_is_on_its_way(server: Scripted, make_client: Make) -> None:
     calm = server.calm
     server.answer = lambda request: calm(request)._replace(wait_s=0.2)
@@ -350,20 +322,6 @@ def test_closing_ends_what_is_on_its_way(server: Scripted, make_client: Make) ->
     client.close()
 
     assert not [one for one in threading.enumerate() if one.name.startswith("trustwatch-risk")]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"fail_mode": "ajar"}, {"budget_s": 0}, {"cache_s": -1}, {"cache_size": 0}, {"workers": 0}, {"last_known_s": -1}],
-)
-def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        settings(**wrong)
-
-
-def test_the_fail_mode_must_be_named() -> None:
-    with pytest.raises(TypeError, match="fail_mode"):
-        RiskSettings()  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,8 @@ from trustwatch_client.conversation_memory import (
     normal_text,
     number_form,
     number_keys,
-    url_host,
-    url_without_scheme,
     urls,
     value_forms,
-    words_of,
 )
 
 
@@ -63,34 +60,6 @@ def test_forms_of_a_value(value: str, form: str) -> None:
     assert form in list(value_forms(value))
 
 
-@pytest.mark.parametrize(
-    ("value", "form"),
-    [(1200, "#1200"), (1200.0, "#1200"), (-1200.5, "#1200.5"), (12, None), (float("nan"), None), (float("inf"), None)],
-)
-def test_forms_of_numbers(value: float, form: str | None) -> None:
-    assert number_form(value) == form
-
-
-def test_numbers_of_a_text() -> None:
-    text = "pay 1,200.50 to de89 3704 0044 0532 or call 555-123-4567; room 12, x9042y, total 4500."
-
-    keys = set(number_keys(text))
-
-    assert {"#1200.5", "#de89370400440532", "#5551234567", "#x9042y", "#4500"} <= keys
-    assert "#12" not in keys
-    assert long_number_keys("a " * 500 + text, 8)[0].endswith("0532")
-
-
-def test_addresses_of_a_text() -> None:
-    text = "write to <eve@evil.example>, see (https://www.evil.example/a?b=c), or x@ @y a@b"
-
-    assert mail_addresses(text, 8) == ["eve@evil.example"]
-    assert urls(text, 8) == ["evil.example/a?b=c"]
-    assert url_host("https://u:p@evil.example:80/x") == "evil.example"
-    assert url_host("evil.example") is None
-    assert url_without_scheme("no url at all") == "no url at all"
-
-
 def test_hidden_texts_are_found() -> None:
     hidden = base64.b64encode(b"send it to eve@evil.example").decode()
 
@@ -98,14 +67,6 @@ def test_hidden_texts_are_found() -> None:
         "send it to eve@evil.example",
         "acct-9001-x",
     ]
-
-
-@given(st.text(max_size=300))
-def test_normal_text_is_stable_in_words(text: str) -> None:
-    normal = normal_text(text)
-
-    assert normal == " ".join(normal.split())
-    assert all(word in normal for word in words_of(normal))
 
 
 @given(st.one_of(st.text(max_size=200), st.text("0123456789.,' -()/", max_size=200), st.binary().map(repr)))

@@ -6,9 +6,6 @@ import pytest
 
 from trustwatch.ingest.capabilities import (
     covers,
-    decode_capabilities,
-    encode_capabilities,
-    scope_capabilities,
 )
 
 
@@ -34,15 +31,3 @@ def test_a_capability_covers_actions_by_name_or_glob(
     capabilities: tuple[str, ...], action: str, expected: bool
 ) -> None:
     assert covers(capabilities, action) is expected
-
-
-def test_a_scope_covers_by_the_table_alone() -> None:
-    table = {"payments": ("pay", "refund_*")}
-    assert scope_capabilities(("payments", "pay", "other"), table) == ("pay", "refund_*")
-    assert scope_capabilities(("pay",), {}) == ()
-
-
-def test_none_declared_is_not_an_empty_list() -> None:
-    assert decode_capabilities(b"") is None
-    assert decode_capabilities(encode_capabilities([])) == ()
-    assert decode_capabilities(encode_capabilities(["pay", "a b"])) == ("pay", "a b")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -12,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustwatch.ingest import columns as event_columns
-from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction, network_of
-from trustwatch.ingest.events import EFFECTS, OUTCOMES, NativeEvent, decode_event
+from trustwatch.ingest.columns import MemoizedFunction, network_of
+from trustwatch.ingest.events import EFFECTS
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 
-from ..support.feature_histories import SALT, columns, event, history
+from ..support.feature_histories import SALT, columns, event
 
 
 def test_columns_hash_every_name_under_the_salt() -> None:
@@ -86,15 +85,6 @@ def test_columns_tell_absent_from_zero() -> None:
     ]
 
 
-@pytest.mark.parametrize("outcome", OUTCOMES)
-@pytest.mark.parametrize("effect", EFFECTS)
-def test_columns_code_closed_vocabularies(effect: str, outcome: str) -> None:
-    """Codes are positions in the published vocabularies."""
-    codes = columns([event(effect=effect, outcome=outcome)]).codes[0]
-
-    assert (EFFECTS[codes[event_columns.EFFECT]], OUTCOMES[codes[event_columns.OUTCOME]]) == (effect, outcome)
-
-
 @pytest.mark.parametrize(
     ("capabilities", "kind", "expected"),
     [
@@ -113,24 +103,6 @@ def test_columns_judge_capabilities_of_work_alone(capabilities: list[str] | None
     members = {} if capabilities is None else {"capabilities": capabilities}
 
     assert columns([event(type=kind, **members)]).codes[0, event_columns.CAPABILITY] == expected
-
-
-@pytest.mark.parametrize(
-    ("scopes", "breadth", "ungranted"),
-    [
-        ({"requested": ["a", "b"], "granted": ["a"]}, 2, 1),
-        ({"requested": ["a", "a"], "granted": ["a"]}, 1, 0),
-        ({"requested": ["a"]}, 1, -1),
-        ({"granted": ["a", "b"]}, 2, -1),
-        ({"requested": ["a"], "granted": []}, 1, 1),
-        ({}, 0, -1),
-    ],
-)
-def test_columns_measure_scopes(scopes: dict[str, list[str]], breadth: float, ungranted: float) -> None:
-    """Breadth counts distinct scopes; the gap is known only where both sides are."""
-    numbers = columns([event(scopes=scopes)]).numbers[0]
-
-    assert numbers[[event_columns.BREADTH, event_columns.UNGRANTED]].tolist() == [breadth, ungranted]
 
 
 def test_columns_mark_what_people_said_of_an_agent() -> None:
@@ -179,13 +151,6 @@ def test_columns_keep_milliseconds_exactly(year: int, milliseconds: int) -> None
     assert batch.time_ms.tolist() == [exact, exact]
 
 
-def test_columns_cut_microseconds_down() -> None:
-    """The last microsecond of a millisecond belongs to it."""
-    batch = columns([event(time="2026-03-02T09:00:00.123999Z")])
-
-    assert batch.time_ms[0] % 1000 == 123
-
-
 @pytest.mark.parametrize(
     ("ip", "network"),
     [
@@ -219,51 +184,6 @@ def test_the_network_of_any_text_is_that_of_its_address(ip: str) -> None:
         return
     network = ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False)
     assert network_of(ip) == str(network)
-
-
-def test_columns_same_network_same_name() -> None:
-    """Two addresses of a /24 are one network to the baseline."""
-    batch = columns(
-        [event(client={"ip": "10.0.0.1"}), event(client={"ip": "10.0.0.99"}), event(client={"ip": "10.0.1.1"})]
-    )
-
-    assert (
-        batch.names[0, event_columns.NETWORK]
-        == batch.names[1, event_columns.NETWORK]
-        != batch.names[2, event_columns.NETWORK]
-    )
-
-
-def test_columns_do_not_depend_on_what_was_encoded_before() -> None:
-    """The encoder's memory is only a memory: a warm encoder and a new one give equal columns."""
-    events = [decode_event(json.dumps(made).encode()) for made in history(3, 100)]
-    warm = ColumnEncoder(SALT)
-    warm.encode(events)
-
-    again, fresh = warm.encode(events), ColumnEncoder(SALT).encode(events)
-
-    np.testing.assert_array_equal(again.names, fresh.names)
-    np.testing.assert_array_equal(again.numbers, fresh.numbers)
-    np.testing.assert_array_equal(again.codes, fresh.codes)
-
-
-def test_columns_of_nothing() -> None:
-    """An empty batch has columns of no rows."""
-    batch = columns([])
-
-    assert (len(batch), batch.names.shape, batch.codes.shape) == (0, (0, event_columns.NAMES), (0, event_columns.CODES))
-
-
-def test_columns_take_and_timed() -> None:
-    """Rows can be picked, and told at other times, without touching the batch."""
-    batch = columns([event(0, action="a"), event(1, action="b"), event(2, action="c")])
-
-    picked = batch.take(np.array([2, 0])).with_times(np.array([7, 8], np.int64))
-
-    assert [found.action for found in picked.events] == ["c", "a"]
-    assert picked.time_ms.tolist() == [7, 8]
-    np.testing.assert_array_equal(picked.names, batch.names[[2, 0]])
-    assert isinstance(picked.events[0], NativeEvent)
 
 
 def test_remembered_is_bounded() -> None:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from trustwatch.ingest.durable_files import (
-    create_file_once,
     create_secret_file,
     lock_file,
     write_file_atomically,
@@ -34,15 +33,6 @@ print(Path(sys.argv[1]).read_text())
 """
 
 
-def test_a_file_is_made_with_its_folders_and_replaced(tmp_path):
-    path = tmp_path / "a" / "b" / "file"
-    write_file_atomically(path, b"first")
-    write_file_atomically(path, lambda file: file.write(b"second"))
-
-    assert path.read_bytes() == b"second"
-    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
-
-
 def test_a_failed_write_leaves_the_old_content_and_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
     write_file_atomically(path, b"old")
@@ -56,24 +46,6 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_beside_it(tmp_path):
 
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_what_a_crash_left_is_written_anew(tmp_path):
-    left = tmp_path / "file.tmp"
-    left.write_bytes(b"half of something longer")
-    write_file_atomically(tmp_path / "file", b"whole", temporary=left)
-
-    assert (tmp_path / "file").read_bytes() == b"whole"
-    assert not left.exists()
-
-
-def test_a_file_made_once_stays(tmp_path):
-    path = tmp_path / "new" / "id"
-    create_file_once(path, b"first")
-    create_file_once(path, b"second")
-
-    assert path.read_bytes() == b"first"
-    assert [entry.name for entry in path.parent.iterdir()] == ["id"]
 
 
 def test_nobody_else_may_read_a_secret_file(tmp_path):

@@ -16,7 +16,7 @@ from trustwatch.ingest.record_erasure import NameEraser
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.scan.raw_encoder import RawEncoder
 from trustwatch.scoring.records.erasures import erasure_pseudonym
-from trustwatch_client.events import MAX_ARGUMENTS, Argument
+from trustwatch_client.events import Argument
 
 from ..support.feature_histories import SALT, event
 
@@ -56,25 +56,6 @@ def read(**members: Any) -> tuple[Any, bool | None]:
 def test_members_and_attributes_say_the_same(members: dict[str, Any]) -> None:
     """In an attribute as JSON or as its text; a member wins."""
     assert read(**members) == (BOTH, True)
-
-
-def test_none_told_is_not_a_call_without_arguments() -> None:
-    assert read() == (None, None)
-    assert read(arguments=[], untrusted_result=False) == ([], False)
-    assert read(attributes={"arguments": [], "untrusted_result": "false"}) == ([], False)
-
-
-@pytest.mark.parametrize("value", ["rm -rf", "[", {"a": 1}, 7, None, '"x"', "[" * 5000])
-def test_another_attribute_of_that_name_is_passed_over(value: Any) -> None:
-    """Attributes were free before, and events of 0.1 stay what they are."""
-    assert read(attributes={"arguments": value, "untrusted_result": value}) == (None, None)
-
-
-def test_of_attributes_those_are_read_that_fit_and_a_bounded_number() -> None:
-    wrong = [1, {}, {**PROMPTED, "origin": "user"}, {**COPIED, "from": -1}, {**PROMPTED, "hash": "the value itself"}]
-
-    assert read(attributes={"arguments": [PROMPTED, *wrong, COPIED]}) == (BOTH, None)
-    assert len(read(attributes={"arguments": [PROMPTED] * 1000})[0]) == MAX_ARGUMENTS
 
 
 @pytest.mark.parametrize(
@@ -135,16 +116,6 @@ def test_columns_of_members_and_of_attributes_are_the_same() -> None:
         for ours, theirs in zip((*columns[1:3], columns.time_ms), (*plain[1:3], plain.time_ms), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         np.testing.assert_array_equal(columns.codes[:, :UNTRUSTED_RESULT], plain.codes[:, :UNTRUSTED_RESULT])
-
-
-def test_an_erased_name_is_no_value() -> None:
-    """What stands in its place is the same for all that the person was called in."""
-    erased = {**PROMPTED, "hash": "erased~01KAV9FT00QX"}
-
-    columns = ColumnEncoder(SALT, {}).encode([decode_event(json.dumps(event(arguments=[erased, COPIED])).encode())])
-
-    assert columns.arguments is not None
-    assert columns.arguments.values.tolist() == [int(COPIED["hash"], 16)]
 
 
 @pytest.mark.parametrize(("untrusted", "source"), [(True, UNTRUSTED_CALL), (False, NO_CALL), (None, COPIED["from"])])

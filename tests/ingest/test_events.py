@@ -10,22 +10,13 @@ import pytest
 
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event, event_json_schema
-from trustwatch_client.events import MAX_EVENT_BYTES, MAX_ID_LENGTH
+from trustwatch_client.events import MAX_ID_LENGTH
 
 from ..support.feature_histories import event
 
 
 def raw(**members: Any) -> bytes:
     return json.dumps({**event(), **members}).encode()
-
-
-def test_event_needs_five_members_alone() -> None:
-    """Time, agent id, type, action and outcome make an event; unknown members are no error."""
-    found = decode_event(
-        b'{"time":"2026-11-24T22:23:14Z","agent":{"id":"a","new":1},"type":"other","action":"x","outcome":"error","more":[]}'
-    )
-
-    assert (found.agent.id, found.action, found.effect, found.agent.self_asserted) == ("a", "x", None, False)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +61,6 @@ def test_event_refuses_numbers_that_are_not_finite(name: str, value: str) -> Non
         decode_event(text.encode())
 
 
-def test_event_accepts_large_finite_numbers() -> None:
-    """The largest double is a number like others."""
-    assert decode_event(raw(bytes_in=1.7e308, bytes_out=1.7e308)).bytes_in == 1.7e308
-
-
 @pytest.mark.parametrize("body", [b"", b"[]", b"7", b"null", b"{", b'{"time":', b"\xff\xfe", b"[" * 100_000])
 def test_event_refuses_what_is_no_object(body: bytes) -> None:
     """A record that is no JSON object is wrong as a whole."""
@@ -82,12 +68,6 @@ def test_event_refuses_what_is_no_object(body: bytes) -> None:
         decode_event(body)
 
     assert caught.value.path == "$"
-
-
-def test_event_refuses_a_large_record() -> None:
-    """Audit events hold no bodies: a larger record is refused before it is read."""
-    with pytest.raises(MalformedEvent, match="limit"):
-        decode_event(raw(attributes={"x": "y" * MAX_EVENT_BYTES}))
 
 
 def test_event_schema_accepts_what_the_decoder_accepts() -> None:

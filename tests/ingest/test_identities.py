@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.hashing import BLAKE2B_BLOCK_BYTES, blake2b_digest, blake2b_initial_state
-from trustwatch.ingest.identities import IdentityHasher, encode_agent_names, open_identity_key, unkeyed_agent_key
+from trustwatch.ingest.identities import IdentityHasher, open_identity_key, unkeyed_agent_key
 
 KEY = bytes(range(32))
 NAME = ("acme", "https://as.example", "a1")
@@ -34,18 +29,6 @@ def test_parts_are_kept_apart() -> None:
     assert len({unkeyed_agent_key(*name) for name in names}) == 4
 
 
-@settings(deadline=None)  # the first call compiles
-@given(st.lists(st.tuples(*(st.text(st.characters(codec="utf-8"), max_size=150) for _ in range(3))), max_size=5))
-def test_many_at_once_are_the_same(names: list[tuple[str, str, str]]) -> None:
-    """Of whatever names, with and without a key."""
-    names = [*names, *names, *((tenant, issuer, tenant + name) for tenant, issuer, name in names)]
-    for hasher in (IdentityHasher(KEY), IdentityHasher()):
-        hashes = hasher.agent_hashes(encode_agent_names(*([name[part] for name in names] for part in range(3))))
-
-        assert hashes.shape == (len(names), 2) and hashes.dtype == np.uint64
-        assert [tuple(row) for row in hashes.tolist()] == [hasher.agent_hash(*name) for name in names]
-
-
 def test_an_identity_has_128_bits_of_its_key() -> None:
     """Both halves change with the key, and no principal shares one with an agent."""
     ours, theirs = IdentityHasher(KEY), IdentityHasher(bytes(32))
@@ -56,18 +39,6 @@ def test_an_identity_has_128_bits_of_its_key() -> None:
     assert ours.event_id_hash(*NAME, b"") != theirs.event_id_hash(*NAME, b"")
     assert ours == IdentityHasher(KEY) != theirs
     assert KEY.hex() not in repr(ours) + ours.proof
-
-
-@settings(deadline=None)  # the first call compiles
-@given(text=st.binary(min_size=1, max_size=700), key=st.binary(max_size=64))
-def test_the_compiled_hash_is_that_of_the_library(text: bytes, key: bytes) -> None:
-    """With a key and without, for every length."""
-    room = np.zeros(len(text) + 2 * BLAKE2B_BLOCK_BYTES, np.uint8)
-    room[: len(text)] = np.frombuffer(text, np.uint8)
-    digest = blake2b_digest(room, len(text), blake2b_initial_state(b"tw-test", key), np.zeros(8, np.uint64))
-
-    expected = hashlib.blake2b(text, digest_size=8, key=key, person=b"tw-test").digest()
-    assert int(digest) == int.from_bytes(expected, "little")
 
 
 def test_the_key_is_a_file_of_its_owner(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ import pytest
 from trustwatch.api.service.http_server import listening_socket
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings
-
-from ..support.nightly import nightly
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -108,58 +105,6 @@ def test_port_that_is_taken_is_named(running: Any, tmp_path: Path) -> None:
     refused(service.run("serve", "--settings", str(other)), str(service.port), "listen.port")
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda text: text.replace("listen:", "lisen:"), ("settings.yaml", "lisen", "`listen`")),
-        (lambda text: text.replace("{port:", "{port: x"), ("settings.yaml", "listen.port")),
-        (lambda text: text.replace("client_id: all", "client_id: [all"), ("settings.yaml", "line")),
-        (lambda text: text.replace("mode: enforce", "mode: enforced"), ("enforce", "shadow")),
-    ],
-    ids=["typo", "port", "yaml", "mode"],
-)
-def test_wrong_settings_are_one_line(service: Any, change: Callable[[str], str], words: tuple[str, ...]) -> None:
-    """Status 1 and one line that names the file and the member, or what to do."""
-    service.settings.write_text(change(service.settings.read_text()))
-    refused(service.run("serve", "--settings", str(service.settings)), *words)
-
-
-def test_no_place_for_a_model_is_one_line(service: Any) -> None:
-    """Status 1; the line names it, and how to make it."""
-    service.settings.write_text(service.settings.read_text().replace("model_dir: ", "model_dir: /proc/nowhere/"))
-    refused(service.run("serve", "--settings", str(service.settings)), "/proc/nowhere/", "mkdir -p")
-
-
-def test_missing_settings_file_is_one_line(service: Any) -> None:
-    """Status 1; the line names the file."""
-    refused(service.run("serve", "--settings", "/nowhere/settings.yaml"), "/nowhere/settings.yaml")
-
-
-PARTS_BY_NIGHT = [pytest.param(name, marks=nightly) for name in ("manifest.json", "extras/baseline/keys.npy")]
-
-
-@pytest.mark.parametrize("name", ["detector/forest_thresholds.npy", *PARTS_BY_NIGHT])
-def test_tampered_model_is_refused(make_service: Any, world: Any, tmp_path: Path, name: str) -> None:
-    """One flipped bit in a file of the model: the service does not start, and names the file and what to do."""
-    model = tmp_path / "model"
-    shutil.copytree(world.model, model)
-    content = bytearray((model / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (model / name).write_bytes(content)
-    service = make_service(model=model)
-    refused(service.run("serve", "--settings", str(service.settings)), str(model), name, "retrain")
-
-
-def test_model_of_another_manifest_is_refused(make_service: Any, world: Any, tmp_path: Path) -> None:
-    """A manifest that is still JSON, with another threshold file named or another version, is noticed by its digest."""
-    model = tmp_path / "model"
-    shutil.copytree(world.model, model)
-    text = (model / "manifest.json").read_text()
-    (model / "manifest.json").write_text(text.replace('"integration"', '"other"'))
-    service = make_service(model=model)
-    refused(service.run("serve", "--settings", str(service.settings)), "manifest.json", "edited")
-
-
 def test_log_that_lost_records_is_refused(service: Any, make_event: Any) -> None:
     """State whose log is gone is not served: new events would get offsets that count as applied already."""
     service.start()
@@ -168,16 +113,6 @@ def test_log_that_lost_records_is_refused(service: Any, make_event: Any) -> None
     assert service.stop() == 0
     shutil.rmtree(service.folder / "data" / "log")
     refused(service.run("serve", "--settings", str(service.settings)), "lost records", "backup")
-
-
-def test_keys_that_can_not_be_read_are_said(service: Any) -> None:
-    """Without keys of its issuer it can judge nobody: the log names the file, it is not ready, answers are 401."""
-    service.settings.write_text(service.settings.read_text().replace("local-jwks.json", "missing.json"))
-    service.start(ready=False)
-    service.wait(lambda: "missing.json" in service.log())
-    assert service.wait(lambda: service.status("/readyz")) == 503
-    assert service.status("/healthz") == 200
-    assert service.get("/v1/agents/a/risk").status_code == 401
 
 
 def test_connections_send_at_once() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,9 +24,7 @@ from trustwatch.scoring.records.commits import Commit, LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store import migrate
 from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
-from trustwatch.scoring.store.dialects import postgresql
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
-from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
@@ -152,19 +149,6 @@ def test_a_database_gets_the_tables_of_today(postgres: Postgres, postgres_url: s
             ]
 
 
-def test_processes_migrate_side_by_side(postgres_url: str) -> None:
-    """Several processes that start on the same empty database all end up with a working store."""
-    code = (
-        "import sys; from trustwatch.scoring.store.sql_store import open_store as o; "
-        "s = o(sys.argv[1]); s.partitions.claim(0); s.close()"
-    )
-    running = [subprocess.Popen([sys.executable, "-W", "error", "-c", code, postgres_url]) for _ in range(3)]
-
-    assert [process.wait(60) for process in running] == [0, 0, 0]
-    with closing(open_store(postgres_url)) as store:
-        assert store.partitions.position(0) == Position(0, 3, 0)
-
-
 def test_database_of_another_encoding_is_refused(postgres: Postgres, postgres_url: str) -> None:
     """A database that cannot hold every text is a matter of configuration, and stays empty."""
     name = postgres_url.rpartition("/")[2]
@@ -177,78 +161,7 @@ def test_database_of_another_encoding_is_refused(postgres: Postgres, postgres_ur
     assert postgres.sql("select count(*) from pg_tables where schemaname = 'public'", name) == "0"
 
 
-def test_wrong_password(postgres: Postgres) -> None:
-    """Who is not let in is told why, without what they said."""
-    with pytest.raises(Unavailable, match="password authentication failed") as caught:
-        open_store(postgres.url, password="wrong-secret")
-
-    assert "wrong-secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
-
-
-def test_password_beside_the_url(postgres: Postgres, postgres_store_url: str) -> None:
-    """The password may come from elsewhere than the URL."""
-    head, _, tail = postgres_store_url.partition("://")
-    user, _, rest = tail.partition("@")
-    name, _, password = user.partition(":")
-
-    with closing(open_store(f"{head}://{name}@{rest}", password=password)) as store:
-        assert store.partitions.claim(0) == Position(0, 1, 0)
-
-
-def test_options_of_the_url_are_kept(postgres_store_url: str) -> None:
-    """What the URL says stands above our defaults, option by option."""
-    url = f"{postgres_store_url}?application_name=mine&options=-c%20statement_timeout%3D1234"
-    with closing(open_store(url)) as store, store.database.read() as connection:
-        shown = {
-            name: connection.execute(text(f"SHOW {name}")).scalar_one()
-            for name in ("application_name", "statement_timeout", "lock_timeout", "transaction_isolation")
-        }
-
-    assert shown == {
-        "application_name": "mine",
-        "statement_timeout": "1234ms",
-        "lock_timeout": "5s",
-        "transaction_isolation": "repeatable read",
-    }
-
-
 # Decisions by the week
-
-
-def test_weeks_of_decisions(store: SqlStore) -> None:
-    """Whole weeks are dropped; an agent's current decision outlives its week and stays one row when it is repeated."""
-    week = postgresql.WEEK_MS
-    made = [decision(number, number % 2, NOW + number * week) for number in range(5)]
-    commit(store, decisions=made[:2])  # before there are weeks
-    store.retention.prepare_weeks(NOW)
-    commit(store, decisions=made[2:], agents=[agent(0, decision_id="D0004"), agent(1, decision_id="D0001")])
-
-    assert rows_of(store, "decisions_default") == 0
-    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW + 3 * week + 1)).decisions == 2
-    left = [one.decision_id for one in store.decisions.page().items]
-    assert left == ["D0004", "D0003", "D0001"]
-    assert store.decisions.get("D0001") == made[1]
-    assert rows_of(store, "decisions_default") == 1
-    commit(store, decisions=[made[1]])
-    assert [one.decision_id for one in store.decisions.page().items] == left
-
-    commit(store, agents=[agent(1, decision_id="D0003")])
-    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW + 3 * week + 1)).decisions == 1
-    assert rows_of(store, "decisions_default") == 0
-    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW + 3 * week + 1)).decisions == 0
-
-
-def test_upkeep_again_and_at_once(store: SqlStore, second: SqlStore) -> None:
-    """Two replicas that prepare at a time make every week once; a week later one more is there."""
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda replica: replica.retention.prepare_weeks(NOW), [store, second]))
-    store.retention.prepare_weeks(NOW + postgresql.WEEK_MS)
-
-    with store.database.read() as connection:
-        found = postgresql.list_weeks(connection)
-    assert [week.start_ms for week in found] == [
-        postgresql.week_of(NOW).start_ms + number * postgresql.WEEK_MS for number in range(postgresql.WEEKS_AHEAD + 2)
-    ]
 
 
 def rows_of(store: SqlStore, table: str) -> int:
@@ -359,16 +272,6 @@ def unrouted(store: SqlStore) -> bool:
     with store.database.read() as connection:
         query = text("SELECT count(*) FROM outbox WHERE routed_ms = 0")
         return bool(connection.execute(query).scalar_one())
-
-
-def test_only_one_routes(store: SqlStore, second: SqlStore) -> None:
-    """While somebody routes, another dispatcher leaves it to them and does not wait."""
-    commit(store, outbox=[alert(1)])
-    with store.database.write() as connection:
-        assert postgresql.try_transaction_lock(connection, "route")
-        assert second.outbox.route(ROUTES, NOW) == 0
-
-    assert second.outbox.route(ROUTES, NOW) == 1
 
 
 def test_an_alert_that_is_committed_late_is_routed(store: SqlStore, second: SqlStore) -> None:

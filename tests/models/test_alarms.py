@@ -40,17 +40,6 @@ def test_maxima_are_of_sums_that_never_fall_below_nothing() -> None:
     assert tail.share == pytest.approx(10 / 42)
 
 
-def test_newcomers_do_not_count() -> None:
-    """An agent that has shown little has no maxima, however odd it was."""
-    assert (
-        fit_alarm_tail(
-            np.full(ESTABLISHED_EVENTS, 9.0), np.ones(ESTABLISHED_EVENTS, np.uint64), np.arange(ESTABLISHED_EVENTS)
-        )
-        == AlarmTail.empty()
-    )
-    assert fit_alarm_tail(np.zeros(0), np.zeros(0, np.uint64), np.zeros(0, np.int64)) == AlarmTail.empty()
-
-
 def test_the_budget_is_kept_on_days_to_come() -> None:
     """Thresholds from one history are reached on no more agent-days of another than the budget accepts."""
     tail = fit_alarm_tail(*history(40, 30, 50))
@@ -96,8 +85,3 @@ def test_a_wild_day_does_not_set_the_thresholds_of_all() -> None:
     wild = (who == 7) & (times // DAY_MS == 20)
     calm, odd = fit_alarm_tail(bets, who, times), fit_alarm_tail(np.where(wild, 3.0, bets), who, times)
     assert odd.level_for_share(0.001) < 1.2 * calm.level_for_share(0.001)
-
-
-def test_a_budget_that_history_exceeds_anyway() -> None:
-    """More alerts allowed than agent-days reach the tail's beginning: its beginning is the threshold."""
-    assert AlarmTail(3.0, 1.0, 0.1, 500).level_for_share(0.5) == 3.0

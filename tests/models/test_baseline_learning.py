@@ -12,12 +12,9 @@ from trustwatch.ingest.columns import EventColumns
 from trustwatch.models.betting import (
     LEARN_ALL,
     LEARN_CREDENTIAL,
-    LEARNED_ONE_IN,
     MIN_LEARNED_EVENTS,
-    ODD_P_VALUE,
     learnable_parts,
 )
-from trustwatch.models.input_checks import WrongShape
 
 ROWS = 2000
 KNOWN = np.full(ROWS, 100)
@@ -30,24 +27,6 @@ def events(agent: int = 7, start: int = 0, step: int = 60_000, kind: int = 0) ->
     names[:, columns.AGENT_DRAW], codes[:, columns.TYPE] = np.uint64(agent), kind
     times = start + step * np.arange(ROWS, dtype=np.int64)
     return EventColumns([], names, np.zeros((ROWS, columns.NUMBERS)), codes, times)
-
-
-def test_what_is_not_odd_becomes_a_habit():
-    """Above ODD everything is learned; at it and below, only what is drawn."""
-    p_values = np.full(ROWS, np.nextafter(ODD_P_VALUE, 1))
-    assert learnable_parts(events(), AT, p_values, KNOWN).all()
-    assert 0 < learnable_parts(events(), AT, np.full(ROWS, ODD_P_VALUE), KNOWN).sum() < ROWS / 4
-
-
-@given(
-    agent=st.integers(0, 2**64 - 1), start=st.integers(0, 2**42), step=st.sampled_from([1, 1000, 60_000, 86_400_000])
-)
-@settings(deadline=None)
-def test_the_draw_is_even(agent, start, step):
-    """Whatever an agent's rhythm, about one odd event in eight is drawn, and no long run of them never is."""
-    lucky = np.flatnonzero(learnable_parts(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN))
-    assert len(lucky) == pytest.approx(ROWS / int(LEARNED_ONE_IN), rel=0.4)
-    assert np.diff(np.r_[0, lucky, ROWS]).max() < 150
 
 
 @given(agent=st.integers(0, 2**64 - 1), start=st.integers(0, 2**42), step=st.integers(0, 2**30))
@@ -89,12 +68,3 @@ def test_what_is_announced_is_learned(kind):
     lucky = learnable_parts(events(), AT, np.full(ROWS, 0.001), KNOWN) == LEARN_ALL
     assert (learned[~lucky] == LEARN_CREDENTIAL).all()
     assert (learned[lucky] == LEARN_ALL).all()
-
-
-def test_columns_of_another_length_are_refused():
-    """A kernel would read what lies behind their end."""
-    p_values = np.full(ROWS, 1.0)
-    with pytest.raises(WrongShape, match=r"taught of shape \(3,\)"):
-        learnable_parts(events(), AT, p_values, KNOWN[:3])
-    with pytest.raises(WrongShape, match=r"agents of shape \(3,\)"):
-        learnable_parts(events(), AT, p_values, KNOWN, np.zeros(3, np.uint64))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trustwatch.models.betting import DAMPING, MIN_BET_WEIGHT, STREAK_HALF_LIFE_MS, damped_bet, damped_bets, log_bet
+from trustwatch.models.betting import DAMPING, STREAK_HALF_LIFE_MS, damped_bet, damped_bets, log_bet
 
 P = 1e-4
 BET = log_bet(P)
@@ -27,28 +27,6 @@ def bets(p_values: list[float], step_ms: int = 0) -> list[float]:
     n = len(p_values)
     times = np.arange(n, dtype=np.int64) * step_ms
     return damped_bets(np.array(p_values), np.ones(n, np.uint64), times).tolist()
-
-
-def test_equal_bets_fade() -> None:
-    """The n-th equal bet of a streak counts `DAMPING**n`; a calm event in between neither damps nor is damped."""
-    assert bets([P, P, 0.9, P]) == pytest.approx([BET, BET * DAMPING, log_bet(0.9), BET * DAMPING**2])
-
-
-def test_what_is_beyond_the_peak_counts_in_full() -> None:
-    """Mildly odd events before do not dull the one that matters."""
-    mild = log_bet(0.04)
-    last = bets([0.04] * 10 + [P])[-1]
-    assert last == pytest.approx((BET - mild) + mild * DAMPING**10)
-
-
-def test_usual_events_damp_nothing() -> None:
-    """A sixth of all normal events brings some evidence; however many, an odd one counts in full thereafter."""
-    assert bets([0.15] * 500 + [P])[-1] == pytest.approx(BET)
-
-
-def test_a_long_streak_leaves_a_part() -> None:
-    """An agent that is odd all the time gathers evidence for ever, if slowly."""
-    assert bets([P] * 300)[-1] == pytest.approx(BET * MIN_BET_WEIGHT)
 
 
 def test_streaks_are_forgotten() -> None:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trustwatch.models.calibration import FLEET_GROUP, MIN_SCALE, Calibration, anomaly_scores, fit_peer_scales
-from trustwatch.models.input_checks import NotEnoughHistory, WrongShape
+from trustwatch.models.calibration import FLEET_GROUP, Calibration, anomaly_scores, fit_peer_scales
 
 A, B, SMALL, UNKNOWN = 11, 2**64 - 1, 77, 123_456
 
@@ -90,35 +89,6 @@ def test_p_values_of_exchangeable_scores_are_valid():
         for _ in range(300)
     ]
     assert np.mean(np.concatenate(hits) <= 0.1) == pytest.approx(0.1, abs=0.02)
-
-
-def test_nothing_to_calibrate_on_is_refused():
-    """No score, or scores and groups of unequal length, raise."""
-    with pytest.raises(NotEnoughHistory):
-        Calibration.fit(np.empty(0), np.empty(0, np.uint64))
-    with pytest.raises(WrongShape):
-        Calibration.fit(np.zeros(3), np.zeros(2, np.uint64))
-    with pytest.raises(WrongShape):
-        Calibration.fit(np.zeros(3), np.zeros(3, np.uint64)).p_values(np.zeros(3), np.zeros(2, np.uint64))
-
-
-def test_groups_are_put_on_one_scale():
-    """Medians map to 0.5 and 99th percentiles to 0.75 in quiet and loud groups; an unknown one uses the fleet's."""
-    rng = np.random.default_rng(1)
-    quiet, loud = rng.normal(0.3, 0.1, 50_000), rng.normal(2.0, 0.5, 50_000)
-    statistic, groups = np.concatenate([quiet, loud]), ids((A, 50_000), (B, 50_000))
-    scales = fit_peer_scales(statistic, groups, minimum=1)
-    for group, own in ((A, quiet), (B, loud), (UNKNOWN, statistic)):
-        points = np.quantile(own, [0.5, 0.99])
-        np.testing.assert_allclose(anomaly_scores(scales, points, ids((group, 2))), [0.5, 0.75], atol=1e-3)
-
-
-def test_small_groups_are_shrunk_to_the_fleet():
-    """A group of ten rows keeps 10 / (10 + 200) of its own median."""
-    statistic = np.concatenate([np.zeros(10_000), np.full(10, 4.2)])
-    scales = fit_peer_scales(statistic, ids((A, 10_000), (SMALL, 10)), minimum=200)
-    assert scales.location[list(scales.groups).index(SMALL)] == pytest.approx(4.2 * 10 / 210)
-    assert (scales.scale >= MIN_SCALE).all()
 
 
 @given(st.lists(st.floats(0, 6), min_size=2, max_size=50))

@@ -8,7 +8,6 @@ import pytest
 from trustwatch.models.concerns import CONCERNS, PROBE_P_VALUE, FeatureRoles
 from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.detector_training import fit_detector
-from trustwatch.models.input_checks import WrongShape
 
 WHO, SIZE, PACE, FOREIGN = range(4)
 NAMES = ("who", "size", "pace", "foreign")
@@ -100,35 +99,3 @@ def test_a_call_that_did_not_happen_is_a_probe_at_most(detector: ForestDetector)
 
     assert happened[COMPROMISE] < 0.01 and failed[COMPROMISE] == pytest.approx(PROBE_P_VALUE, rel=0.5)
     assert happened[MALFUNCTION] == failed[MALFUNCTION]
-
-
-def test_each_concern_is_calibrated(detector: ForestDetector) -> None:
-    """Of other honest rows a share of about *a* has a p-value of *a* at most, failed calls among them."""
-    X, groups, _, failed = history(4_000, 2)
-    _, scores = detector.assess(X, groups, failed)
-
-    for share in (0.01, 0.05, 0.2):
-        assert ((scores.p_value <= share).mean(axis=0) < 1.5 * share + 0.005).all()
-    assert ((scores.anomaly_score >= 0.0) & (scores.anomaly_score <= 1.0)).all()
-
-
-def test_reasons_and_the_forest_leave_added_evidence_to_itself(detector: ForestDetector) -> None:
-    """A foreign value is named with its full share, and no tree asks for it."""
-    shares = detector.explain(np.array([[0.1, 0.1, 0.1, 2.0], [20.0, 0.1, 0.1, 1.0]]))
-
-    assert shares[0, FOREIGN] > 0.9 and shares[1, FOREIGN] == 0.0
-    assert FOREIGN not in detector.parts.forest.features[np.isfinite(detector.parts.forest.thresholds)]
-
-
-def test_without_any_told_origin_the_feature_has_no_evidence() -> None:
-    """Nothing is known of a rate that could not be counted."""
-    X, groups, sessions, failed = history(400, 3)
-    X[:, FOREIGN] = 0.0
-    made = fit_detector(X, groups, sessions, QUICK, NAMES, roles=ROLES, failed=failed)[0]
-
-    assert made.score(np.array([[0.5, 0.5, 0.5, 2.0]]), np.zeros(1, np.uint64)).feature_evidence[0, FOREIGN] == 0.0
-
-
-def test_shapes_must_agree(detector: ForestDetector) -> None:
-    with pytest.raises(WrongShape, match="failed of shape"):
-        detector.assess(np.zeros((2, 4)), np.zeros(2, np.uint64), np.zeros(3, np.bool_))

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from trustwatch.ingest.errors import ModelError, TrustwatchError
-from trustwatch.models.detector_training import average_path_length, fit_forest, flatten_forest, round_down_to_float32
+from trustwatch.ingest.errors import ModelError
+from trustwatch.models.detector_training import fit_forest, flatten_forest, round_down_to_float32
 from trustwatch.models.forest_evaluator import forest_scores
-from trustwatch.models.input_checks import NotFinite, WrongShape
+from trustwatch.models.input_checks import NotFinite
 
 TOLERANCE = 1e-9
 
@@ -99,51 +99,11 @@ def test_fit_forest_is_scikit_learns_forest():
     np.testing.assert_allclose(scores, oracle(model, X), rtol=0, atol=TOLERANCE)
 
 
-def test_deeper_forests_are_held_up_to_twelve_levels():
-    """4,096 samples a tree (12 levels) still equal scikit-learn; 4,097 are refused by name."""
-    X = np.random.default_rng(3).normal(size=(5000, 3))
-    model = IsolationForest(n_estimators=3, max_samples=4096, random_state=1).fit(X)
-    forest = flatten_forest(model)
-
-    assert forest.depth == 12
-    np.testing.assert_allclose(forest_scores(forest, X[:500]), oracle(model, X[:500]), rtol=0, atol=TOLERANCE)
-    with pytest.raises(ModelError, match="max_samples is 4097"):
-        fit_forest(X, max_samples=4097, seed=1)
-    with pytest.raises(ModelError, match="13 levels"):
-        flatten_forest(IsolationForest(n_estimators=2, max_samples=5000, random_state=1).fit(X))
-
-
 def test_forests_that_draw_features_are_refused():
     """A forest with max_features below 1.0 can not be represented and says so."""
     X = np.random.default_rng(3).normal(size=(300, 4))
     with pytest.raises(ModelError, match="max_features"):
         flatten_forest(IsolationForest(n_estimators=2, max_features=0.5, random_state=1).fit(X))
-
-
-def test_one_row_scores_as_in_a_batch():
-    """A row gets the same bits alone, in a block of eight and in the rest: replays may cut batches anyhow."""
-    X = np.random.default_rng(4).normal(size=(21, 6))
-    forest = fit_forest(X, trees=11, seed=0)
-
-    alone = np.concatenate([forest_scores(forest, row[None, :]) for row in X])
-
-    np.testing.assert_array_equal(alone, forest_scores(forest, X))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("row", [0, 3, 9, 10])
-def test_not_finite_is_refused_wherever_it_stands(bad, row):
-    """NaN and infinity are refused with row and feature, in whole blocks and in the rest, by scoring and by fitting."""
-    X = np.random.default_rng(4).normal(size=(11, 3))
-    forest = fit_forest(X, trees=4, seed=0)
-    X[row, 2] = bad
-
-    for attempt in (lambda: forest_scores(forest, X), lambda: fit_forest(X, seed=0)):
-        with pytest.raises(NotFinite) as caught:
-            attempt()
-        assert (caught.value.row, caught.value.feature) == (row, 2)
-        assert isinstance(caught.value, TrustwatchError)
-        assert isinstance(caught.value, ValueError)
 
 
 def test_values_beyond_float32_are_refused_in_training():
@@ -152,28 +112,9 @@ def test_values_beyond_float32_are_refused_in_training():
         fit_forest(np.array([[0.0], [1e39]]), seed=0)
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 4), (1, 3, 1)])
-def test_wrong_shapes_are_refused(shape):
-    """Rows that do not have the forest's number of features never reach compiled code."""
-    forest = fit_forest(np.random.default_rng(0).normal(size=(50, 3)), trees=2, seed=0)
-    with pytest.raises(WrongShape):
-        forest_scores(forest, np.zeros(shape))
-
-
-def test_no_rows_give_no_scores():
-    """An empty batch is no error."""
-    forest = fit_forest(np.random.default_rng(0).normal(size=(50, 3)), trees=2, seed=0)
-    assert forest_scores(forest, np.empty((0, 3))).shape == (0,)
-
-
 @given(st.floats(-1e38, 1e38), st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_rounding_a_threshold_down_keeps_every_comparison(threshold, value):
     """`float32(x) <= t` has the same answer for the float64 threshold and the float32 one below it."""
     rounded = round_down_to_float32(np.array([threshold]))[0]
     for x in (np.float32(value), np.float32(threshold), rounded, np.nextafter(rounded, np.float32(np.inf))):
         assert (float(x) <= threshold) == bool(x <= rounded)
-
-
-def test_average_path_length_is_the_papers():
-    """c(0) = c(1) = 0, c(2) = 1, c(256) = 10.2448 (isolation forest paper, equation 1)."""
-    np.testing.assert_allclose(average_path_length(np.array([0, 1, 2, 256])), [0, 0, 1, 10.244770920], atol=1e-9)

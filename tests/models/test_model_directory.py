@@ -91,13 +91,6 @@ def test_a_model_holds_json_and_npy_only(model):
     assert [path.name for path in model.parent.iterdir()] == ["model"]
 
 
-def test_saving_twice_gives_equal_bytes(model, tmp_path):
-    """The same arrays and manifest always give the same files."""
-    save_model(tmp_path / "again", STATE, EXTRAS, MANIFEST)
-    for path in (path for path in model.rglob("*") if path.is_file()):
-        assert (tmp_path / "again" / path.relative_to(model)).read_bytes() == path.read_bytes()
-
-
 def damage_array(model):
     """Flip the last byte of an array."""
     file = model / "detector/leaves.npy"
@@ -191,21 +184,6 @@ def test_another_feature_table_is_refused(model, names, table, message):
     """A model of another feature table is refused with the difference."""
     with pytest.raises(ModelError, match=message):
         load(model, names, table)
-
-
-def test_a_path_without_a_model_is_refused(tmp_path):
-    """A missing directory is a ModelError, not a traceback."""
-    with pytest.raises(ModelError, match=r"nothing/manifest\.json can not be read"):
-        load(tmp_path / "nothing")
-
-
-def test_replacing_a_model(model):
-    """Saving over a model replaces all of it."""
-    save_model(model, {"other": np.zeros(1)}, {}, replace(MANIFEST, model_version="2"))
-    loaded = load(model)
-    assert loaded.manifest.model_version == "2"
-    assert loaded.detector_state.keys() == {"other"}
-    assert [path.name for path in model.parent.iterdir()] == ["model"]
 
 
 def test_a_stranger_is_never_overwritten(tmp_path):

@@ -115,38 +115,6 @@ def test_a_missing_or_foreign_file_is_refused(saved: Path, tmp_path: Path) -> No
             load_trained_model(copy)
 
 
-def test_vectors_are_cross_fitted(trained: TrainedModel) -> None:
-    """An event of a session that no other session shares looks new to the detector: held-out p-values are calibrated,
-    so about a tenth of fresh normal events fall below 0.1 or less, not nearly all or none."""
-    p_values = scores(trained, history(600, seed=9)).p_value
-    assert 0.01 < float((p_values <= 0.1).mean()) < 0.3
-
-
-def test_the_salt_changes_no_score() -> None:
-    """Two salts give the same model but for the names of things."""
-    ours, theirs = (train_model(history(300, salt=salt), salt, "s", SETTINGS) for salt in (b"one", b"b"))
-    assert ours.exponents == theirs.exponents
-    first, second = (scores(model, history(100, seed=4, salt=model.salt)).anomaly_score for model in (ours, theirs))
-    assert np.allclose(np.sort(first), np.sort(second))
-
-
-def test_what_agents_are_called_changes_no_score() -> None:
-    """Which odd events a training learns is drawn by the order of agents: other names and keys give the same model."""
-    ours, theirs = history(300), history(300)
-    identity = [event_columns.AGENT, event_columns.AGENT_CHECK, event_columns.AGENT_DRAW]
-    theirs.names[:, identity] = theirs.names[:, identity] * np.uint64(3) + np.uint64(1)
-    (first, one), (second, other) = (train_with_held_out(one, SALT, "k", SETTINGS) for one in (ours, theirs))
-    assert np.array_equal(one.scores.anomaly_score, other.scores.anomaly_score)
-    assert np.array_equal(one.concerns.p_value, other.concerns.p_value)
-    assert first.exponents == second.exponents
-
-
-def test_too_little_history_is_refused() -> None:
-    """A detector is not fitted on a handful of events."""
-    with pytest.raises(NotEnoughHistory):
-        train_model(history(20), SALT, "x", SETTINGS)
-
-
 def test_nobody_teaches_who_is_not_vouched_for() -> None:
     """Self-asserted events and our own denials of a history are left out of model and calibration altogether."""
     events = history(300)

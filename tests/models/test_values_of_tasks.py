@@ -53,21 +53,6 @@ def test_values_that_one_task_alone_has_are_new_without_it() -> None:
     assert rate(*pairs) == (1 + 3) / (1 + 10)
 
 
-def test_only_what_could_be_foreign_counts() -> None:
-    """Not what is only read, nor what another peer group does."""
-    reads = [pair(at, "a", "aaaaaaaa", effect="read") for at in range(3)]
-    others = [pair(5, "c", "dddddddd", role="Other")]  # one task: nothing is left when it is held out
-
-    assert rate(*reads, pair(4, "b", "cccccccc"), *others) == (1 + 1) / (1 + 8)
-
-
-def test_without_tasks_nothing_is_told_of_new_ones() -> None:
-    """No event, no evidence: a rate of 1."""
-    assert rate(pair(0, None, "aaaaaaaa"), pair(1, None, "bbbbbbbb")) == 1.0
-    assert rate(pair(0, "a", "aaaaaaaa"), pair(1, "a", "bbbbbbbb")) == 1.0
-    assert rate([event(0.0), event(1.0)]) == 1.0
-
-
 def call(at: int, task: str | None, target: str | None, provenance: str | None, role: str = "Clerk") -> dict[str, Any]:
     resource = {name: value for name, value in (("id", target), ("provenance", provenance)) if value is not None}
     return event(float(at), resource=resource, role=role, **({} if task is None else {"task": task}))
@@ -80,8 +65,3 @@ def test_targets_that_nobody_named_and_one_task_alone_has() -> None:
     others = [call(6, "b", "x", None, role="Other"), call(7, None, "w", "derived"), call(8, "b", None, "new")]
 
     assert rate_of_told_targets(columns(alone + shared + others)) == (1 + 2) / (1 + 6)
-
-
-def test_where_nobody_tells_or_no_task_is_left_a_target_is_no_evidence() -> None:
-    assert rate_of_told_targets(columns([call(0, "a", "x", None), call(1, "b", "y", None)])) == 1.0
-    assert rate_of_told_targets(columns([call(0, "a", "x", "derived"), call(1, "a", "y", "derived")])) == 1.0

@@ -118,12 +118,6 @@ def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch)
     assert [row["offset"] for row in rows(archive) if row["agent_id"] == "canary"] == [5]
 
 
-def test_no_archive(tmp_path: Path) -> None:
-    """Nothing is found where nothing is, and nothing is made."""
-    assert erase_files(tmp_path / "none", "events", CANARY, {0: 5}) == FileErasureCount()
-    assert not (tmp_path / "none").exists()
-
-
 @pytest.mark.parametrize("damage", ["empty", "cut", "other columns"])
 def test_a_damaged_file_is_named(archive: Path, damage: str) -> None:
     """With what to do, as an error that whoever erases waits on; it is left as it was."""

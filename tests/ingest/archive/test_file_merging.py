@@ -15,8 +15,6 @@ import pytest
 from trustwatch.ingest.archive.archive_files import (
     data_files,
     drop_days_before,
-    replace_file,
-    rewrite_lock,
     superseded_files,
 )
 from trustwatch.ingest.archive.archive_reader import archive_dataset, raw_lines
@@ -109,13 +107,6 @@ def test_a_late_event_does_not_rewrite_a_day_each_time(directory: Path) -> None:
     assert len(offsets(directory)) == EVENTS + 15
 
 
-def test_ranges_that_are_not_committed_are_not_touched(directory: Path) -> None:
-    """Nor does anybody merge while another process rewrites."""
-    assert list(merge_small_files(directory, "events", TODAY, lambda file: file.end <= 20)) == [2, 2]
-    with rewrite_lock(directory):
-        assert list(merge_small_files(directory, "events", TODAY)) == []
-
-
 @pytest.mark.parametrize("step", range(20))
 def test_killed_at_any_step_readers_see_every_row_once(
     directory: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -157,18 +148,6 @@ def test_reading_goes_on_while_others_want_to_rewrite(directory: Path) -> None:
     assert list(merge_small_files(directory, "events", TODAY)) == []
     assert len([first, *lines]) == EVENTS
     assert list(merge_small_files(directory, "events", TODAY)) == [10, 10]
-
-
-def test_replaced_and_removed_files(directory: Path) -> None:
-    """What erasing needs: another content for a file, or none."""
-    with rewrite_lock(directory) as ours:
-        assert ours
-        first, second, *_ = data_files(directory, tenant="acme")
-        kept = pq.read_table(first.path).slice(1)
-        replace_file(first.path, lambda file: pq.write_table(kept, file))
-        replace_file(second.path, None)
-    gone = {0, *range(10, 20, 2)}
-    assert offsets(directory) == [n for n in range(EVENTS) if n not in gone]
 
 
 def test_events_are_found_by_time_tenant_and_agent(directory: Path) -> None:
@@ -227,14 +206,6 @@ def test_a_full_disk_is_nobodys_damage(directory: Path, monkeypatch: pytest.Monk
             list(merge_small_files(directory, "events", TODAY, damaged=damaged))
     assert not damaged and not list(directory.rglob("*.tmp"))
     assert list(merge_small_files(directory, "events", TODAY, damaged=damaged)) == [10, 10, 10, 10]
-
-
-def test_an_end_that_was_read_before_holds(directory: Path) -> None:
-    """Who goes on from there with the log gets nothing twice, even where a file now reaches over it."""
-    list(merge_small_files(directory, "events", TODAY))
-    for end in (0, 15, 20, EVENTS):
-        found = [json.loads(line)["id"] for line in raw_lines(directory, up_to={0: end})]
-        assert found == [f"e-{n}" for n in range(end)]
 
 
 def test_a_start_does_not_wait_for_readers(directory: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
 from trustwatch.ingest.archive.archive_reader import AgentEventQuery, LookupLimits, latest_events
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.errors import CorruptLog
@@ -94,16 +93,6 @@ def test_a_look_ends_at_its_bounds(tmp_path: Path) -> None:
     )
 
 
-def test_times_and_places_bound_it(tmp_path: Path) -> None:
-    """Only of some hours; only what lies before an offset, which the log has from there on."""
-    fill(tmp_path, hours(20))
-    some = latest_events(tmp_path, "", ASKED._replace(since=NOON + timedelta(hours=3), until=NOON + timedelta(hours=5)))
-    older = latest_events(tmp_path, "", ASKED._replace(before={0: 9}))
-
-    assert some is not None and [row.offset for row in some.rows] == [16, 12]
-    assert older is not None and [row.offset for row in older.rows] == [8, 4, 0]
-
-
 def test_a_topics_archive_is_looked_through_alike(tmp_path: Path) -> None:
     """And an archive of another log is refused: its offsets say nothing here."""
     fill(tmp_path, hours(3), "events", 2)
@@ -112,17 +101,3 @@ def test_a_topics_archive_is_looked_through_alike(tmp_path: Path) -> None:
     assert found is not None and [(row.partition, row.offset) for row in found.rows] == [(2, 8), (2, 4), (2, 0)]
     with pytest.raises(CorruptLog, match="not of an embedded log"):
         latest_events(tmp_path, "", ASKED)
-
-
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    """No archive yet; one that is being rewritten; a file that is damaged; a range that is not committed."""
-    assert latest_events(tmp_path, "", ASKED) is None
-    fill(tmp_path, hours(3))
-    with rewrite_lock(tmp_path), pytest.raises(BlockingIOError):
-        latest_events(tmp_path, "", ASKED)
-    file = data_files(tmp_path, tenant="acme")[1].path
-    file.with_name(file.name.replace("-0000", "-9999", 1)).write_bytes(file.read_bytes())
-    file.write_bytes(b"no parquet")
-    found = latest_events(tmp_path, "", ASKED)
-
-    assert found is not None and found.damaged_files == 1 and [row.offset for row in found.rows] == [8, 0]

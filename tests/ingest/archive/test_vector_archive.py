@@ -15,7 +15,7 @@ import polars
 import pyarrow.compute as pc
 import pytest
 
-from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
+from trustwatch.ingest.archive.archive_files import rewrite_lock
 from trustwatch.ingest.archive.archive_reader import archive_dataset
 from trustwatch.ingest.archive.event_archive import VectorArchive
 from trustwatch.ingest.archive.vector_spool import (
@@ -97,37 +97,6 @@ def drained(archive: VectorArchive) -> VectorArchive:
     while archive.archive_next_file():
         pass
     return archive
-
-
-def test_a_frame_comes_back(spool: Callable[..., VectorSpoolWriter]) -> None:
-    """Every column, to the bit; an empty one too."""
-    writer = spool()
-    wanted = [frame(0, 10), frame(10, 10), frame(10, 11, partition=3)]
-    writer.append([encode_frame(one) for one in wanted], 11)
-    assert closed_spool_files(writer.directory) == []  # a file that is being written is nobody's
-    writer.close()
-    found = list(read_frames(*closed_spool_files(writer.directory)))
-    for one, other in zip(wanted, found, strict=True):
-        for name in VectorFrame._fields:
-            assert np.array_equal(getattr(one, name), getattr(other, name)), name
-
-
-def test_files_roll_by_age_and_size(spool: Callable[..., VectorSpoolWriter]) -> None:
-    """And an empty one leaves nothing."""
-    clock = Clock()
-    writer = spool(clock=clock, roll_s=60.0, roll_bytes=3_000)
-    writer.append([encode_frame(frame(0, 1))], 1)
-    writer.roll_if_due()
-    assert not closed_spool_files(writer.directory)
-    clock.now = 60.0
-    writer.roll_if_due()
-    assert len(closed_spool_files(writer.directory)) == 1
-    writer.append([encode_frame(frame(1, 20))], 19)
-    writer.roll_if_due()
-    assert len(closed_spool_files(writer.directory)) == 2
-    writer.append([], 0)
-    writer.close()
-    assert len(list(writer.directory.iterdir())) == 2
 
 
 def test_what_finds_no_room_is_dropped_and_counted(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
@@ -263,21 +232,6 @@ def test_rows_are_found_by_time_tenant_and_agent(spool: Callable[..., VectorSpoo
     assert archive_dataset(folder, "vectors", tenant="nobody").count_rows() == 0
     with pytest.raises(ConfigError, match="no such folder"):
         archive_dataset(tmp_path / "nowhere", "vectors")
-
-
-def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
-    """Their offsets overlap; none hides the other."""
-    writer = spool()
-    writer.append([encode_frame(frame(0, 50, partition=1)), encode_frame(frame(10, 20, partition=2))], 60)
-    writer.close()
-    drained(archive_of(tmp_path, named=True))
-    files = data_files(tmp_path / "vectors", "vectors")
-    assert {(file.partition, file.first, file.end) for file in files} == {(1, 0, 50), (2, 10, 20)}
-    table = archive_dataset(tmp_path / "vectors", "vectors").to_table()
-    assert sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)) == [
-        *((1, n) for n in range(50)),
-        *((2, n) for n in range(10, 20)),
-    ]
 
 
 def test_a_record_that_nobody_can_read_holds_up_no_other(

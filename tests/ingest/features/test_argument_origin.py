@@ -15,7 +15,6 @@ from trustwatch.ingest.features import baseline, layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.event_words import foreign_arguments_of
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
-from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch_client.events import Argument
@@ -24,7 +23,6 @@ from ...support.feature_histories import SingleEventBuilder, columns, event
 
 NOTHING, KNOWN, NEW_TO_PEERS, NEW_TO_TASK, NEW_TO_ALL = 0.0, 1.0, 1.5, 2.0, 3.0
 KNOWN_ACCOUNT, NEW_ACCOUNT, SUBJECT = "aaaa0000aaaa", "bbbb1111bbbb", "cccc2222cccc"
-OTHER_ACCOUNT = "dddd3333dddd"
 DAY = 86_400.0
 
 
@@ -75,138 +73,6 @@ def watch() -> SingleEventBuilder:
 
 def value(row: dict[str, float]) -> float:
     return row["argument_origin"]
-
-
-def test_a_new_value_out_of_a_mail_stands_out(watch: SingleEventBuilder) -> None:
-    """One that the task has used before does not, nor one that the user named."""
-    rows = watch.feed(
-        read_mail(0.0),
-        pay(1.0, argument(KNOWN_ACCOUNT, 0)),
-        pay(2.0, argument(NEW_ACCOUNT)),
-        pay(3.0, argument(KNOWN_ACCOUNT, 0), argument(NEW_ACCOUNT, 0)),
-        learn=False,
-    )
-
-    assert [value(row) for row in rows] == [KNOWN, KNOWN, KNOWN, NEW_TO_ALL]
-
-
-def test_a_value_of_other_tasks_stands_out_less() -> None:
-    """One that no task of the peer group ever used says most, also beside one that another task did."""
-    rent = {"agent": "peer", "task": "rent", "session": "r"}
-    of_another_task = [read_mail(-100.0, **rent), pay(-90.0, argument(OTHER_ACCOUNT, 0), **rent)]
-    watch = SingleEventBuilder(baseline_of([*history(), *of_another_task]))
-
-    rows = watch.feed(
-        read_mail(0.0),
-        pay(1.0, argument(KNOWN_ACCOUNT, 0), argument(OTHER_ACCOUNT, 0)),
-        pay(2.0, argument(OTHER_ACCOUNT, 0), argument(NEW_ACCOUNT, 0)),
-        pay(3.0, argument(NEW_ACCOUNT, 0), argument(OTHER_ACCOUNT, 0)),
-        learn=False,
-    )
-
-    assert [value(row) for row in rows] == [KNOWN, NEW_TO_TASK, NEW_TO_ALL, NEW_TO_ALL]
-
-
-def test_values_of_trusted_answers_and_calls_that_change_nothing_say_nothing(watch: SingleEventBuilder) -> None:
-    rows = watch.feed(
-        read_mail(0.0, untrusted=False),
-        read_mail(1.0),
-        pay(2.0, argument(NEW_ACCOUNT, 0)),
-        read_mail(3.0, arguments=[argument(NEW_ACCOUNT, 1)]),
-        learn=False,
-    )
-
-    assert [value(row) for row in rows] == [KNOWN] * 4
-
-
-def test_a_call_that_leads_outside_counts_whatever_its_effect(watch: SingleEventBuilder) -> None:
-    outside = {"effect": "read", "resource": {"id": "https://evil.example", "external": True}}
-
-    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), **outside))) == NEW_TO_ALL
-
-
-def test_what_was_learned_is_new_no_more(watch: SingleEventBuilder) -> None:
-    """For that agent, in that task, once the event was learned."""
-    watch.feed(read_mail(0.0))
-    assert value(watch.last(pay(1.0, argument(NEW_ACCOUNT, 0)))) == NEW_TO_ALL
-    assert value(watch.last(pay(2.0, argument(NEW_ACCOUNT, 0)))) == KNOWN
-
-    watch.feed(read_mail(3.0, agent="a2", session="s2"))
-    assert value(watch.last(pay(4.0, argument(NEW_ACCOUNT, 0), agent="a2", session="s2"))) == NEW_TO_ALL
-
-
-def test_a_value_that_is_only_looked_up_is_not_learned(watch: SingleEventBuilder) -> None:
-    """Else the author of a mail would have it looked up before it is used."""
-    look_up = read_mail(1.0, arguments=[argument(NEW_ACCOUNT, 0)])
-
-    rows = watch.feed(read_mail(0.0), *[look_up] * 5, pay(3.0, argument(NEW_ACCOUNT, 0)))
-
-    assert value(rows[-1]) == NEW_TO_ALL
-
-
-@pytest.mark.parametrize("members", [{"role": "never seen"}, {"task": None, "role": "never seen"}])
-def test_without_memory_nothing_is_new(watch: SingleEventBuilder, members: dict[str, Any]) -> None:
-    """Every value of an assistant that nobody has seen would be new: that says nothing."""
-    rows = watch.feed(read_mail(0.0, **members), pay(1.0, argument(NEW_ACCOUNT, 0), **members))
-
-    assert [value(row) for row in rows] == [NOTHING, NOTHING]
-
-
-def test_of_a_new_task_peers_remember(watch: SingleEventBuilder) -> None:
-    """What they used in other tasks is known; what nobody used says less than it would in a task that is known."""
-    rows = watch.feed(
-        read_mail(0.0, task="never seen"),
-        pay(1.0, argument(KNOWN_ACCOUNT, 0), task="never seen"),
-        pay(2.0, argument(NEW_ACCOUNT, 0), task="never seen"),
-        pay(3.0, argument(NEW_ACCOUNT, 0), task="never seen"),
-    )
-
-    assert [value(row) for row in rows] == [KNOWN, KNOWN, NEW_TO_PEERS, KNOWN]
-
-
-def test_without_a_declared_task_peers_remember() -> None:
-    """Those of the same type."""
-    watch = SingleEventBuilder(baseline_of([{**one, "task": None} for one in history()]))
-
-    rows = watch.feed(
-        read_mail(0.0, task=None),
-        pay(1.0, argument(KNOWN_ACCOUNT, 0), task=None),
-        pay(2.0, argument(NEW_ACCOUNT, 0), task=None),
-    )
-
-    assert [value(row) for row in rows] == [KNOWN, KNOWN, NEW_TO_TASK]
-
-
-def test_a_memory_of_another_key_says_nothing(watch: SingleEventBuilder) -> None:
-    """Clients change their keys with the period: no value would be known again."""
-    later = 90 * DAY
-
-    assert value(watch.last(read_mail(later), pay(later + 1.0, argument(KNOWN_ACCOUNT, 0)))) == NOTHING
-    assert later * 1000 == layout.VALUE_PERIOD_MS
-
-
-def test_an_event_that_tells_no_origins_says_nothing(watch: SingleEventBuilder) -> None:
-    plain = event(1.0, action="pay", effect="write", **TASK)
-
-    assert value(watch.last(read_mail(0.0), plain)) == NOTHING
-
-
-def test_calls_are_numbered_as_their_sender_numbers_them(watch: SingleEventBuilder) -> None:
-    """Events that tell no origins have no number; a call that we refused has one."""
-    refused = pay(2.0, outcome="denied", caused_by="trustwatch")
-    plain = event(1.0, action="think", **TASK)
-
-    rows = watch.feed(
-        read_mail(0.0, untrusted=False),
-        plain,
-        refused,
-        read_mail(3.0),
-        pay(4.0, argument(NEW_ACCOUNT, 1)),
-        pay(5.0, argument(NEW_ACCOUNT, 2)),
-        learn=False,
-    )
-
-    assert [value(row) for row in rows[-2:]] == [KNOWN, NEW_TO_ALL]
 
 
 @pytest.mark.parametrize("trusted", [1, layout.REMEMBERED_CALLS - 1, layout.REMEMBERED_CALLS, 200])
@@ -260,31 +126,9 @@ def test_forged_calls_move_no_number(watch: SingleEventBuilder, untrusted: bool)
     assert [value(row) for row in rows[-2:]] == [NEW_TO_ALL, KNOWN]
 
 
-def test_a_refused_first_call_has_a_number(watch: SingleEventBuilder) -> None:
-    refused = pay(0.0, outcome="denied", caused_by="trustwatch")
-
-    rows = watch.feed(refused, read_mail(1.0), pay(2.0, argument(NEW_ACCOUNT, 1)), learn=False)
-
-    assert value(rows[-1]) == NEW_TO_ALL
-
-
-def test_of_a_call_whose_effect_is_not_known_it_is_taken_that_it_acts(watch: SingleEventBuilder) -> None:
-    """The middlewares send no effect unless they are told."""
-    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), effect="unknown"))) == NEW_TO_ALL
-
-
 def test_a_date_in_another_period_hides_nothing(watch: SingleEventBuilder) -> None:
     """A late event happens at its agent's latest time."""
     assert value(watch.last(read_mail(0.0), pay(-90 * DAY, argument(NEW_ACCOUNT, 0)))) == NEW_TO_ALL
-
-
-def test_a_few_values_are_no_memory() -> None:
-    """Of a task that showed less than it takes nothing is new, nor after events without any value."""
-    few = SingleEventBuilder(baseline_of(history(runs=2)))
-    none = SingleEventBuilder(baseline_of([read_mail(float(at), agent="peer") for at in range(50)]))
-
-    for watch in (few, none):
-        assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == NOTHING
 
 
 @pytest.mark.parametrize(("agents", "expected"), [(1, NEW_TO_ALL), (2, KNOWN)])
@@ -320,20 +164,6 @@ def test_one_event_flushes_no_memory(watch: SingleEventBuilder) -> None:
 
     rows = watch.feed(pay(3.0, argument(NEW_ACCOUNT, 0)), pay(4.0, argument(other, 0)), learn=False)
     assert [value(row) for row in rows] == [KNOWN, KNOWN]
-
-
-def test_batches_of_any_size_give_the_same(watch: SingleEventBuilder) -> None:
-    """Arguments go with their rows where a batch is cut."""
-    events = [read_mail(0.0), *(pay(1.0 + at, *[argument(f"{at:08x}", 0)] * (at % 3)) for at in range(9))]
-    whole = [value(row) for row in SingleEventBuilder(watch.builder.baseline).feed(*events)]
-
-    single = [value(watch.feed(one)[0]) for one in events]
-    batch = columns(events)
-    halves = FeatureBuilder(watch.builder.baseline, 16)
-    parts = [halves.observe_and_learn(batch.take(np.arange(*cut)))[0] for cut in ((0, 4), (4, 10))]
-
-    assert NEW_TO_ALL in whole
-    assert single == whole == np.concatenate(parts)[:, FEATURE_INDEX["argument_origin"]].tolist()
 
 
 def test_many_values_push_out_no_habit(watch: SingleEventBuilder) -> None:

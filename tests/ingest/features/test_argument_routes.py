@@ -77,75 +77,11 @@ def watch() -> SingleEventBuilder:
     return SingleEventBuilder(baseline_of(history(), "customer", "vault"))
 
 
-def routes(rows: list[dict[str, float]]) -> list[float]:
-    return [row["argument_route"] for row in rows]
-
-
 def sent(rows: list[dict[str, float]]) -> list[float]:
     return [row["sensitive_route"] for row in rows]
 
 
 # Values without a hash.
-
-
-def test_a_new_route_of_a_value_without_a_hash_stands_out(watch: SingleEventBuilder) -> None:
-    """Another argument, another action that takes it, another that gave it; the known one does not."""
-    rows = watch.feed(
-        read_mail(0.0),
-        pay(1.0, argument(0)),
-        pay(2.0, argument(0, "cc")),
-        pay(3.0, argument(0), action="transfer"),
-        pay(4.0, argument(0, action="read_page")),
-        learn=False,
-    )
-
-    assert routes(rows) == [NOTHING, KNOWN, NEW, NEW, NEW]
-
-
-def test_an_answer_that_nobody_calls_untrusted_says_half(watch: SingleEventBuilder) -> None:
-    """Senders do not mark every tool whose answers others can write; their routes are new more often."""
-    rows = watch.feed(read_mail(0.0, untrusted=False), pay(1.0, argument(0)), pay(2.0, argument(0, "cc")), learn=False)
-
-    assert routes(rows) == [NOTHING, KNOWN, HALF]
-
-
-def test_values_with_a_hash_have_a_rule_of_their_own(watch: SingleEventBuilder) -> None:
-    rows = watch.feed(read_mail(0.0), pay(1.0, argument(0, "cc", value="aaaaaaaa")), learn=False)
-
-    assert routes(rows) == [NOTHING, NOTHING]
-    assert rows[1]["argument_origin"] == 3.0
-
-
-def test_what_has_no_route_says_nothing(watch: SingleEventBuilder) -> None:
-    """Nor a call that changes nothing."""
-    rows = watch.feed(
-        read_mail(0.0),
-        pay(1.0, argument(0, "cc", action=None)),
-        pay(2.0, argument(None, "cc")),
-        read_mail(3.0, arguments=[argument(0, "query")]),
-        learn=False,
-    )
-
-    assert routes(rows) == [NOTHING, KNOWN, KNOWN, KNOWN]
-
-
-def test_a_route_that_was_learned_is_new_no_more(watch: SingleEventBuilder) -> None:
-    """To that agent, in that task."""
-    rows = watch.feed(read_mail(0.0), pay(1.0, argument(0, "cc")), pay(2.0, argument(0, "cc")))
-    assert routes(rows) == [NOTHING, NEW, KNOWN]
-
-    other = {"agent": "a2", "session": "s2"}
-    assert routes(watch.feed(read_mail(3.0, **other), pay(4.0, argument(0, "cc"), **other)))[1] == NEW
-
-
-def test_of_a_new_task_peers_remember_routes(watch: SingleEventBuilder) -> None:
-    """What they do in other tasks is known; without peers, nothing is new."""
-    new, stranger = {"task": "other"}, {"task": "other", "role": "never seen"}
-
-    rows = watch.feed(read_mail(0.0, **new), pay(1.0, argument(0), **new), pay(2.0, argument(0, "cc"), **new))
-    assert routes(rows) == [NOTHING, KNOWN, HALF]
-    rows = watch.feed(read_mail(0.0, **stranger), pay(1.0, argument(0, "cc"), **stranger))
-    assert routes(rows) == [NOTHING, NOTHING] and sent(rows) == [NOTHING, NOTHING]
 
 
 # Sensitive answers.
@@ -165,15 +101,6 @@ def test_sensitive_data_that_leaves_by_a_new_way_stands_out(watch: SingleEventBu
     assert sent(rows) == [KNOWN, KNOWN, NEW, KNOWN, NEW]
 
 
-def test_a_way_that_was_only_used_inside_is_new_outside(watch: SingleEventBuilder) -> None:
-    """The history keeps names of customers inside with the same action."""
-    kept = argument(0, "name", "read_customer", "aaaaaaaa")
-
-    rows = watch.feed(read_customer(0.0), pay(1.0, kept, action="keep"), send(2.0, kept, action="keep"), learn=False)
-
-    assert sent(rows) == [KNOWN, KNOWN, NEW]
-
-
 def test_a_place_where_others_write_is_outside(watch: SingleEventBuilder) -> None:
     """A call that writes, and whose own answer others may have written, unless it is said to stay inside."""
     data, shared = argument(0, "text", "read_customer"), {"untrusted_result": True}
@@ -187,30 +114,6 @@ def test_a_place_where_others_write_is_outside(watch: SingleEventBuilder) -> Non
     )
 
     assert sent(rows) == [KNOWN, NEW, KNOWN, KNOWN]
-
-
-def test_only_answers_of_sensitive_types_count(watch: SingleEventBuilder) -> None:
-    """Those that were given: a refused call has none."""
-    data = [argument(at, "body", "read") for at in range(4)]
-    kinds = [
-        {"resource": {"id": "x", "type": "vault"}},
-        {"resource": {"id": "x", "type": "ticket"}},
-        {"resource": None},
-    ]
-    reads = [read_customer(float(at), **members) for at, members in enumerate([*kinds, {"outcome": "denied"}])]
-
-    rows = watch.feed(*reads, *(send(9.0, one, action="post") for one in data), learn=False)
-
-    assert sent(rows[4:]) == [NEW, KNOWN, KNOWN, KNOWN]
-
-
-def test_without_sensitive_types_nothing_is_said() -> None:
-    """The default: no list, no evidence."""
-    watch = SingleEventBuilder(baseline_of(history()))
-
-    rows = watch.feed(read_customer(0.0), send(1.0, argument(0, "body", "read_customer"), action="post"))
-
-    assert sent(rows) == [NOTHING, NOTHING]
 
 
 def test_what_the_sender_says_of_an_answer_hides_no_sensitive_one(watch: SingleEventBuilder) -> None:
@@ -247,11 +150,3 @@ def test_a_session_knows_its_own_answers_alone(watch: SingleEventBuilder) -> Non
     for number in range(layout.SESSIONS):  # a session that comes back in another's place remembers nothing of it
         watch.feed(read_mail(5.0, session=f"x{number}"), learn=False)
     assert sent(watch.feed(read_mail(6.0), send(7.0, data, action="post"), learn=False)) == [KNOWN, KNOWN]
-
-
-def test_a_sensitive_way_that_was_learned_is_new_no_more(watch: SingleEventBuilder) -> None:
-    data = argument(0, "body", "read_customer", "aaaaaaaa")
-
-    rows = watch.feed(read_customer(0.0), send(1.0, data, action="post"), send(2.0, data, action="post"))
-
-    assert sent(rows) == [KNOWN, NEW, KNOWN]

@@ -37,20 +37,6 @@ def fitted(*events: dict[str, Any]) -> Baseline:
     return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
 
 
-def bits(baseline: Baseline, **members: Any) -> dict[str, float]:
-    """Vector of one event of an agent that nobody knows."""
-    return SingleEventBuilder(baseline).feed(event(90_000, agent="newcomer", **members))[0]
-
-
-def test_the_first_event_of_all_surprises_nobody() -> None:
-    """Where no level knows anything there is no probability to guess."""
-    vector = SingleEventBuilder().feed(event(resource={"id": "x"}, peer="p", bytes_in=5, bytes_out=7, effect="delete"))[
-        0
-    ]
-
-    assert [vector[FEATURES[at].name] for at in SURPRISES] == [0.0] * len(SURPRISES)
-
-
 @pytest.mark.parametrize(
     ("member", "feature"),
     [
@@ -70,56 +56,6 @@ def test_sizes_are_told_apart_by_thirds_of_an_octave(member: str, feature: str) 
     assert [surprise(**{member: size}) for size in OTHER_SIZES] == pytest.approx([4.0, 4.0])
     assert surprise() == 0.0  # an event that tells no size
     assert surprise(action="other", **{member: 5}) == 0.0  # of this action no size is known
-
-
-def test_sizes_belong_to_their_action() -> None:
-    """A size that is usual for one action is odd for another that has sizes of its own."""
-    watch = SingleEventBuilder()
-    watch.feed(*many(30, action="list", bytes_out=50_000), *many(30, action="ping", bytes_out=20))
-
-    ping = watch.feed(event(4000, action="ping", bytes_out=50_000), learn=False)[0]
-
-    assert ping["answer_size_surprise"] == pytest.approx(-math.log2(2 / 32))
-
-
-def test_one_tenant_with_one_group_gives_what_the_group_alone_gives() -> None:
-    """Fleet, tenant and peer group that have all counted the same 40 events are evidence of 40 events."""
-    baseline = fitted(*many(40, agent="peer", action="refund"))
-
-    assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(2 / 42))
-
-
-@pytest.mark.parametrize("elsewhere", [{"tenant": "globex"}, {"role": "Auditor"}], ids=["tenant", "group"])
-def test_a_wider_level_says_what_it_knows_beyond_the_narrower_one(elsewhere: dict[str, Any]) -> None:
-    """Elsewhere 5 of 10 events wiped, with two different actions: (5 + 3) / (10 + 2 + 1); at home 0 of 40."""
-    other = [*many(5, agent="b", action="wipe", **elsewhere), *many(5, agent="b", action="pay", **elsewhere)]
-    baseline = fitted(*many(40, agent="peer", action="refund"), *other)
-
-    vector = bits(baseline, action="wipe")
-
-    assert vector["action_rarity_peers"] == pytest.approx(-math.log2(2 * (8 / 13) / 42))
-    assert vector["action_surprise"] == vector["action_rarity_peers"]
-
-
-def test_different_items_that_both_levels_know_are_shared_out() -> None:
-    """One action in both tenants: beyond its own 30 events the fleet has 10, and of its one action a quarter of it."""
-    baseline = fitted(*many(30, agent="a", action="pay"), *many(10, agent="b", action="pay", tenant="globex"))
-
-    fleet = 1.25 / (10 + 0.25 + 1)
-    assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(fleet * 2 / 32))
-
-
-def test_what_neither_fleet_nor_tenant_has_is_one_novelty() -> None:
-    """New to the fleet (30 events, 1.125 actions) and to the tenant's other group: the rarer of both counts."""
-    baseline = fitted(
-        *many(40, agent="peer", action="refund"),
-        *many(10, agent="b", action="audit", role="Auditor"),
-        *many(30, agent="c", action="ship", tenant="globex"),
-    )
-
-    assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(2.125 / 32.125 * 2 / 42))
-    # What the fleet does all the time is no novelty: to the other group it has 2 / 12.
-    assert bits(baseline, action="ship")["action_surprise"] == pytest.approx(-math.log2(2 / 12 * 2 / 42))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -175,37 +111,6 @@ def test_the_share_of_an_agent_leaves_memory_and_comes_back_with_it() -> None:
     row = builder.pack(builder.slots.find(batch.names[:1, AGENT]))
 
     assert row["numbers"][0, layout.N_SHARED] == 30.0
-
-
-def test_different_followers_of_a_context_are_counted_exactly() -> None:
-    """Reads went to x, y and x, a write to z: two different targets behind read and one behind write, in each scope."""
-    made = [event(i, action="read", resource={"id": target}) for i, target in enumerate("xyx")]
-    batch = columns([*made, event(9, action="write", resource={"id": "z"})])
-    _, found = FeatureBuilder(empty_baseline(), 4).observe_and_learn(batch)
-    baseline = fit_baseline(batch, found, np.ones(4, np.bool_))
-    keys = np.zeros(layout.SCOPES, np.uint64)
-    scope_keys(keys, batch.names[0])
-
-    for key in keys[: layout.TASK]:
-        followers = [
-            shared_count(
-                baseline, key, distinct_hash(layout.K_ACTION_TARGET, found.contexts[row, layout.K_ACTION_TARGET])
-            )
-            for row in (0, 3)
-        ]
-        assert followers == [2.0, 1.0]
-    new = {"resource": {"id": "new"}}
-    assert bits(baseline, action="read", **new)["action_target_surprise"] == pytest.approx(-math.log2(3 / 6))
-    assert bits(baseline, action="write", **new)["action_target_surprise"] == pytest.approx(-math.log2(2 / 3))
-
-
-def test_no_probability_exceeds_certainty_in_a_task() -> None:
-    """A long run counts its octave more often than its first use: such a repetition is certain, not more than that."""
-    run = [event(i, task="t", session="s") for i in range(40)]
-
-    vector = SingleEventBuilder(fitted(*run)).feed(*[event(1000 + i, task="t", session="n") for i in range(40)])[-1]
-
-    assert vector["repeat_surprise"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -42,49 +42,6 @@ def test_every_number_keeps_its_meaning() -> None:
         np.testing.assert_array_equal(made[name], rows[name])
 
 
-def test_only_the_habits_of_sessions_are_new_to_state_that_knows_values() -> None:
-    """Everything else is the same column by column."""
-    rows = earlier_rows(3, EARLIER_LAYOUTS[1])
-    made = converted(rows)
-
-    for name in rows.dtype.names or ():
-        kept = made[name][:, :, : layout.S_COMPARED] if name == "session_numbers" else made[name]
-        np.testing.assert_array_equal(kept, rows[name])
-    assert not made["session_numbers"][:, :, layout.S_COMPARED :].any()
-    assert (made["known"] == layout.UNCOUNTED).all(), "names that nobody counted are no number"
-
-
-def test_only_sensitive_answers_and_counts_are_new_to_state_that_compares_sessions() -> None:
-    """Everything else is the same column by column."""
-    rows = earlier_rows(3, EARLIER_LAYOUTS[2])
-    made = converted(rows)
-
-    for name in rows.dtype.names or ():
-        np.testing.assert_array_equal(made[name], rows[name])
-    assert not made["session_sensitive"].any()
-    assert (made["known"] == layout.UNCOUNTED).all(), "names that nobody counted are no number"
-
-
-def test_only_order_is_new_to_state_that_counts_names() -> None:
-    """Everything else is the same; the events so far count as in order."""
-    rows = earlier_rows(3, EARLIER_LAYOUTS[3])
-    made = converted(rows)
-
-    for name in rows.dtype.names or ():
-        np.testing.assert_array_equal(made[name], rows[name])
-    assert not made["disorder"].any() and not made["session_doubt"].any()
-
-
-def test_only_uses_of_tokens_are_new_to_state_that_knows_order() -> None:
-    """Everything else is the same; no token has been used from anywhere."""
-    rows = earlier_rows(3, EARLIER_LAYOUTS[4])
-    made = converted(rows)
-
-    for name in rows.dtype.names or ():
-        np.testing.assert_array_equal(made[name], rows[name])
-    assert not any(made[name].any() for name in ("use_token", "use_network", "use_ms", "use_new"))
-
-
 @pytest.mark.parametrize(
     "earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits", "with names", "with order"]
 )

@@ -11,7 +11,6 @@ import pytest
 
 from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
-from trustwatch.ingest.features.deviations import reset_reference
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from trustwatch.ingest.features.layout import (
@@ -21,8 +20,6 @@ from trustwatch.ingest.features.layout import (
     N_NOVELTY,
     N_SEEN,
     Q_GAP,
-    Q_PACE_1M,
-    Q_SESSION,
     TIMED_QUANTITIES,
     Baseline,
 )
@@ -50,43 +47,6 @@ def peers(count: int = 40, **members: Any) -> list[dict[str, Any]]:
 
 
 # --- pace -------------------------------------------------------------------------------------------------------------
-
-
-def test_pace_rises_with_a_burst_at_the_half_life_that_sees_it() -> None:
-    """Ten events in a second stand out of one a minute at one minute more than at four hours."""
-    watch = SingleEventBuilder()
-    calm = watch.last(*steady(100))
-    burst = watch.last(*steady(10, 0.1, 6000.0))
-
-    assert calm["pace_1m"] < 0.5
-    assert burst["pace_1m"] > 4.0
-    assert burst["pace_1m"] > burst["pace_15m"] > burst["pace_4h"]
-
-
-def test_pace_counts_what_an_event_stands_for() -> None:
-    """One event with a count of ten weighs as ten events."""
-    one, ten = SingleEventBuilder(), SingleEventBuilder()
-    one.feed(*steady(100))
-    ten.feed(*steady(100))
-
-    assert ten.last(event(6000, count=10))["pace_1m"] > one.last(event(6000))["pace_1m"] + 3.0
-
-
-def test_pace_decays_by_half_in_its_half_life() -> None:
-    """After one minute of silence, a decayed count of 1 has become a half, and the next event makes it 1.5."""
-    watch = SingleEventBuilder()
-    watch.feed(event(0), event(60))
-
-    assert watch.found.quantities[1, Q_PACE_1M] == pytest.approx(math.log1p(1.5), rel=1e-6)
-
-
-def test_dormancy_measures_the_pause_against_usual_pauses() -> None:
-    """A month of silence is far above pauses of a minute; one more minute is not."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(50))
-
-    assert watch.last(event(50 * 60))["dormancy"] < 0.5
-    assert watch.last(event(50 * 60 + 30 * DAY))["dormancy"] > 20
 
 
 # --- rarity -----------------------------------------------------------------------------------------------------------
@@ -133,16 +93,6 @@ def test_rarity_of_each_kind(name: str, habit: dict[str, Any], change: dict[str,
     assert unusual[name] > usual[name] + 3.0
 
 
-def test_rarity_of_an_absent_member_is_zero() -> None:
-    """What an event does not say surprises nobody."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30, peer="ledger", resource={"id": "acct-1"}))
-
-    bare = watch.last(event(2000))
-
-    assert bare["peer_surprise"] == bare["resource_surprise"] == bare["target_surprise"] == 0.0
-
-
 def test_rarity_for_an_agent_differs_from_rarity_for_its_peers() -> None:
     """An action that all peers use, and this agent never did, is new to it, but not rare among peers."""
     watch = SingleEventBuilder(baseline_of(peers(action="refund")))
@@ -170,17 +120,6 @@ def test_an_agent_that_is_its_whole_peer_group_is_compared_with_nobody() -> None
     assert new["action_surprise"] > 3.0
 
 
-def test_rarity_of_a_new_agent_is_what_its_peers_say() -> None:
-    """Before an agent has a history, its peer group's habits are its own; a stranger's role has none."""
-    watch = SingleEventBuilder(baseline_of(peers(action="refund")))
-
-    of_role = watch.feed(event(action="refund"), learn=False)[0]
-    unusual = watch.feed(event(action="wipe"), learn=False)[0]
-
-    assert of_role["action_surprise"] == 0.0
-    assert unusual["action_surprise"] == pytest.approx(-math.log2(2 / 42))
-
-
 def test_rarity_follows_the_declared_task() -> None:
     """Within a declared task its own habits weigh most: the same action fits one task and not the other."""
     past = peers(200, action="pay", task="invoices") + peers(200, action="read_ticket", task="tickets")
@@ -192,33 +131,9 @@ def test_rarity_follows_the_declared_task() -> None:
     assert misfit["action_surprise"] > fits["action_surprise"] + 5.0
 
 
-def test_novelty_counts_names_new_to_the_agent() -> None:
-    """A spray over new resources raises the decayed number of new names; known ones do not."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(40, resource={"id": "acct-1"}))
-    known = watch.last(event(2400, resource={"id": "acct-1"}))
-    spray = watch.feed(*[event(2401 + i, resource={"id": f"acct-{i + 2}"}) for i in range(20)], learn=False)
-
-    assert known["novelty_1h"] == 0.0
-    assert spray[-1]["novelty_1h"] > 5.0
-
-
 def in_order(at_s: float, session: str, *actions: str) -> list[dict[str, Any]]:
     """Actions of one session, a second apart."""
     return [event(at_s + i, action=action, session=session) for i, action in enumerate(actions)]
-
-
-def test_action_on_a_target_of_another_action() -> None:
-    """Read goes to x and write to y: write on x surprises, although action and target are both known."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30, action="read", resource={"id": "x"}), *steady(30, 60.0, 1800.0, resource={"id": "y"}))
-
-    fits = watch.feed(event(4000, action="read", resource={"id": "x"}), learn=False)[0]
-    crossed = watch.feed(event(4000, resource={"id": "x"}), learn=False)[0]
-
-    assert fits["action_target_surprise"] < 0.5
-    assert crossed["action_target_surprise"] == pytest.approx(-math.log2(2 / 32))
-    assert max(crossed["action_surprise"], crossed["target_surprise"]) < 1.5
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -238,90 +153,7 @@ def test_order_of_actions_in_a_session() -> None:
     assert max(vector["action_surprise"] for vector in turned) < 2.0
 
 
-def test_order_of_interleaved_sessions_is_kept_apart() -> None:
-    """Two sessions at once do not disturb each other's order."""
-    watch = SingleEventBuilder()
-    for i in range(40):
-        at = 600.0 * i
-        watch.feed(
-            event(at, action="read", session=f"a{i}"),
-            event(at + 1, action="read", session=f"b{i}"),
-            event(at + 2, action="send", session=f"a{i}"),
-            event(at + 3, action="send", session=f"b{i}"),
-        )
-
-    vectors = watch.feed(
-        event(30_000, action="read", session="x"),
-        event(30_001, action="read", session="y"),
-        event(30_002, action="send", session="x"),
-        event(30_003, action="send", session="y"),
-    )
-
-    assert max(vector["transition_surprise"] for vector in vectors) < 0.5
-
-
-def test_order_without_sessions_ends_with_half_an_hour_of_silence() -> None:
-    """Where events name no session, a pause of more than half an hour begins a new one."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(5, 60.0), event(5 * 60 + 1900), event(5 * 60 + 1960))
-
-    lengths = np.expm1(watch.found.quantities[:, Q_SESSION]).round().tolist()
-
-    assert lengths == [1, 2, 3, 4, 5, 1, 2]
-
-
-def test_repeat_surprises_more_with_each_octave() -> None:
-    """Agents that use an action once a session make a runaway loop stand out, and more the longer it runs."""
-    watch = SingleEventBuilder()
-    watch.feed(*[event(100 * i, action="pay", session=f"s{i}") for i in range(60)])
-
-    loop = [v["repeat_surprise"] for v in watch.feed(*[event(9000 + i, action="pay", session="x") for i in range(64)])]
-
-    assert loop[0] < 0.5
-    assert loop[1] > 4.0
-    assert loop[63] > 3.0
-
-
-def test_session_length_and_strangeness_gather() -> None:
-    """A long odd session raises its length and the strangeness that it has gathered, step by step."""
-    watch = SingleEventBuilder()
-    for i in range(40):
-        watch.feed(event(600 * i, action="read", session=f"s{i}", resource={"id": "a"}))
-
-    odd = watch.feed(*[event(30_000 + i, action=f"x{i}", session="x", resource={"id": f"n{i}"}) for i in range(6)])
-
-    strange = [vector["session_strangeness"] for vector in odd]
-    assert strange == sorted(strange)
-    assert strange[-1] > 2.5
-    assert odd[-1]["session_length"] > 3.0
-
-
 # --- effect, failure, privilege ---------------------------------------------------------------------------------------
-
-
-def test_write_surprise_weighs_by_effect() -> None:
-    """The same new action weighs 0.7 as read, 1 as write or delete, 1.25 as admin and 0.85 where nobody says."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30))
-    weight = {}
-    for effect in ("read", "write", "delete", "admin", "unknown"):
-        vector = watch.feed(event(2000, action="wipe", effect=effect), learn=False)[0]
-        weight[effect] = vector["write_surprise"] / max(vector["action_surprise"], vector["transition_surprise"])
-
-    assert weight == pytest.approx({"read": 0.7, "write": 1.0, "delete": 1.0, "admin": 1.25, "unknown": 0.85})
-
-
-def test_failure_and_denial_pace_are_told_apart() -> None:
-    """Errors raise the pace of failures alone, denials that of denials alone."""
-    broken, refused = SingleEventBuilder(), SingleEventBuilder()
-    broken.feed(*steady(50))
-    refused.feed(*steady(50))
-
-    errors = broken.feed(*steady(10, 1.0, 3000.0, outcome="error"), learn=False)[-1]
-    denials = refused.feed(*steady(10, 1.0, 3000.0, outcome="denied"), learn=False)[-1]
-
-    assert errors["failure_pace"] > 5 and errors["denial_pace"] == 0
-    assert denials["denial_pace"] > 5 and denials["failure_pace"] == 0
 
 
 @pytest.mark.parametrize(
@@ -345,91 +177,10 @@ def test_what_we_caused_is_no_behaviour(outcome: str, error: str) -> None:
     assert watched.last(event(2100)) == undisturbed.last(event(2100))
 
 
-def test_scope_gap_and_breadth() -> None:
-    """The gap is the share of requested scopes that were not granted; breadth is their number against the usual."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30, scopes={"requested": ["a"], "granted": ["a"]}))
-
-    wide = watch.last(event(2000, scopes={"requested": ["a", "b", "c", "d"], "granted": ["a"]}))
-
-    assert wide["scope_gap"] == 0.75
-    assert wide["scope_breadth"] == pytest.approx((math.log(5) - math.log(2)) / 0.297, rel=0.05)
-
-
-@pytest.mark.parametrize(("capabilities", "flag"), [(["read_ticket"], 0.0), (["other"], 1.0), (None, 0.0)])
-def test_outside_capabilities(capabilities: list[str] | None, flag: float) -> None:
-    """The flag is raised by an action that declared capabilities lack, never where none are declared."""
-    members = {} if capabilities is None else {"capabilities": capabilities}
-
-    assert SingleEventBuilder().last(event(**members))["outside_capabilities"] == flag
-
-
 # --- delegation, provenance, volume, time -----------------------------------------------------------------------------
 
 
-def test_delegation_depth_and_new_actor() -> None:
-    """A longer chain is deeper than usual, and its actors are new."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30, delegation=["a1", "boss"]))
-
-    deep = watch.last(event(2000, delegation=["a1", "x", "y", "z", "boss"]))
-
-    assert deep["chain_depth"] > 2.0
-    assert deep["chain_surprise"] == pytest.approx(-math.log2(2 / 32))
-
-
-@pytest.mark.parametrize(("external", "share"), [(True, 1.0), (False, 0.0), (None, 0.5)])
-def test_external_target_is_the_surprise_of_targets_outside(external: bool | None, share: float) -> None:
-    """A new target counts whole outside the tenant, not at all inside, and half where nobody knows."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30, resource={"id": "inside.example"}))
-
-    vector = watch.last(event(2000, resource={"id": "new.example", "external": external}))
-
-    assert vector["target_surprise"] == pytest.approx(-math.log2(2 / 32))
-    assert vector["external_target"] == share * vector["target_surprise"]
-
-
-def test_volume_of_one_event_and_of_an_hour() -> None:
-    """A large answer shows at once; many ordinary ones show in the hour's volume alone."""
-    large, many = SingleEventBuilder(), SingleEventBuilder()
-    for watch in (large, many):
-        watch.feed(*steady(60, 600.0, bytes_in=100, bytes_out=1000, duration_ms=30))
-
-    one = large.last(event(36_600, bytes_in=100, bytes_out=50_000_000, duration_ms=30_000))
-    flood = many.last(*steady(300, 1.0, 36_600.0, bytes_in=100, bytes_out=1000, duration_ms=30))
-
-    assert one["bytes_out"] > 20 and one["duration"] > 20 and one["bytes_in"] < 0.5
-    assert flood["volume_1h"] > 1 and flood["bytes_out"] < 0.5
-
-
-def test_hour_of_week_knows_night_and_weekend() -> None:
-    """An agent of Monday to Friday mornings surprises at night, and on a Saturday morning."""
-    watch = SingleEventBuilder()
-    watch.feed(*[event(DAY * day + 60.0 * i) for day in range(5) for i in range(20)])
-
-    morning = watch.feed(event(7 * DAY), learn=False)[0]["hour_surprise"]
-    night = watch.feed(event(7 * DAY + 14 * HOUR), learn=False)[0]["hour_surprise"]
-    saturday = watch.feed(event(12 * DAY), learn=False)[0]["hour_surprise"]
-
-    assert morning < 0.2
-    assert night > 5.0
-    assert saturday > 5.0
-
-
 # --- tokens -----------------------------------------------------------------------------------------------------------
-
-
-def test_token_lifetime_and_method_downgrade() -> None:
-    """A token of a day after tokens of five minutes, and a shared secret after a private key, both show."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30, credential={"method": "private_key_jwt", "token_lifetime_s": 300}))
-
-    weak = watch.last(event(2000, credential={"method": "client_secret_post", "token_lifetime_s": 86_400}))
-    again = watch.last(event(2100, credential={"method": "private_key_jwt", "token_lifetime_s": 300}))
-
-    assert weak["token_lifetime"] > 10 and weak["method_downgrade"] == 2.0
-    assert again["token_lifetime"] == 0.0 and again["method_downgrade"] == 0.0
 
 
 def test_token_reuse_is_flagged_after_revocation() -> None:
@@ -489,44 +240,6 @@ def test_drift_says_nothing_before_an_active_day_and_200_events() -> None:
     assert few["volume_1h"] > 4.0 and few["drift"] == 0.0
     assert early["volume_1h"] > 4.0 and early["drift"] == 0.0
     assert known["drift"] > 10.0
-
-
-def test_drift_is_measured_in_active_time() -> None:
-    """A thousand events within an hour are an hour: the reference stays that of the days before."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(240, 1800.0, bytes_out=1000))
-    busy = watch.last(*steady(1000, 3.6, 1800.0 * 240, bytes_out=1000))
-
-    assert busy["volume_1h"] < 3.0  # the running usual has followed
-    assert busy["drift"] > 5.0
-
-
-def test_a_reference_that_is_forgotten_is_made_of_what_comes() -> None:
-    """After an active day the busy hours are what is usual."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(240, 1800.0, bytes_out=1000))
-    reset_reference(watch.builder.state.numbers[0])
-    after = watch.feed(*steady(2000, 60.0, 1800.0 * 240, bytes_out=1000))
-
-    assert max(vector["drift"] for vector in after) == 0.0
-
-
-def test_drift_within_three_deviations_is_none() -> None:
-    """An agent whose pace varies tenfold from day to day has the width of that in its reference."""
-    watch = SingleEventBuilder()
-    days = [
-        event(DAY * d + gap * i, bytes_out=1000)
-        for d in range(30)
-        for gap in (600.0 * (1 + 9 * (d % 2)),)
-        for i in range(int(DAY / gap))
-    ]
-    assert watch.feed(*days)[-1]["drift"] == 0.0
-    assert (
-        max(
-            vector["drift"] for vector in watch.feed(*[event(DAY * 30 + 600.0 * i, bytes_out=1000) for i in range(144)])
-        )
-        == 0.0
-    )
 
 
 def test_a_version_bump_halves_what_is_known_at_most_once_a_day() -> None:
@@ -609,15 +322,6 @@ def test_what_comes_out_of_order_says_nothing_of_pace_and_order() -> None:
     timed_moments = [N_MEAN + quantity for quantity in TIMED_QUANTITIES]
     np.testing.assert_array_equal(learned[:, timed_moments], before[:, timed_moments])
     assert watch.last(event(18_000.0, action="write", session="s"))["transition_surprise"] < 0.1, "after the latest"
-
-
-def test_disorder_of_less_than_a_minute_still_tells() -> None:
-    """Parallel calls come in any order: a burst among them is one."""
-    watch = SingleEventBuilder()
-    watch.feed(*(event(60.0 * n) for n in range(300)))
-    burst = [event(18_030.0 - 0.5 * n) for n in range(60)]
-
-    assert watch.last(*burst)["pace_1m"] > 2.0
 
 
 def _sessions(count: int, seed: int = 0, first: int = 0) -> list[dict[str, Any]]:
@@ -757,21 +461,6 @@ def test_events_that_no_token_vouches_for_count_in_full_however_late() -> None:
     assert set(watch.found.flags.tolist()) == {LATE_EVENT}
 
 
-def test_a_long_call_is_not_late_for_its_length() -> None:
-    """Dated by its start, told at its end: who holds one open and makes others meanwhile takes nothing from it."""
-    watch = SingleEventBuilder()
-    watch.feed(*(event(60.0 * n, action=("write", "read")[n % 2], session="s") for n in range(300)))
-    watch.feed(event(18_140.0, action="write", session="s"), learn=False)
-    held_open = watch.last(event(18_000.0, action="write", session="s", duration_ms=150_000))
-    assert watch.found.flags.tolist() == [LATE_EVENT]
-    quick = watch.last(event(18_000.0, action="write", session="s", duration_ms=50))
-    assert watch.found.flags.tolist() == [OUT_OF_ORDER_EVENT]
-
-    assert held_open["transition_surprise"] > 0.5 > quick["transition_surprise"] == 0.0
-    assert watch.last(event(18_150.0, action="write", session="s"))["pace_1m"] > 0.0
-    assert watch.found.flags.tolist() == [0], "the latest time of the agent is not moved back by it"
-
-
 def names_beyond_the_table(rounds: int = 400) -> list[dict[str, Any]]:
     """An agent with far more targets, and sizes of answers, than its table has room for; some come back."""
     return [
@@ -841,17 +530,6 @@ def test_an_announced_key_is_known_though_habits_fill_the_table() -> None:
 
     assert known["client.change"] == 20
     assert known["tool.call"] < 20
-
-
-def test_agents_of_other_tenants_and_issuers_are_others() -> None:
-    """The same id in another tenant, or from another issuer, is another agent: nobody learns for it."""
-    watch = SingleEventBuilder()
-    watch.feed(*steady(30, peer="ledger"))
-
-    elsewhere = watch.feed(event(2000, tenant="globex", peer="x"), event(2000, issuer="https://b", peer="x"))
-
-    assert len(watch.builder.slots) == 3
-    assert all(vector["dormancy"] == vector["pace_1m"] == 0.0 for vector in elsewhere)
 
 
 def test_self_asserted_agents_are_measured_and_need_not_be_learned() -> None:

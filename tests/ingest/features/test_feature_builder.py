@@ -19,16 +19,6 @@ def nobody(capacity: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.zeros(capacity, np.bool_)
 
 
-def test_slots_find_what_was_added() -> None:
-    """Each key has its own slot; an unknown key has none."""
-    table = AgentSlotTable(4)
-    added = table.add(keys(7, 8, 9))
-
-    assert sorted(added.tolist()) == [0, 1, 2]
-    assert table.find(keys(9, 5, 7)).tolist() == [added[2], -1, added[0]]
-    assert len(table) == 3
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_slots_agree_with_a_dict(seed: int) -> None:
     """Over thousands of random arrivals and departures, with keys that collide in the index, a dict says the same."""
@@ -61,20 +51,6 @@ def test_slots_choose_the_quietest() -> None:
     assert table.least_recent(4, pinned).tolist() == [slot["a"], slot["b"], slot["d"]]
 
 
-def test_slots_crowd() -> None:
-    """How many must leave is what does not fit."""
-    table = AgentSlotTable(3)
-    table.add(keys(1, 2))
-
-    assert [table.overflow(n) for n in (0, 1, 2, 3)] == [0, 0, 1, 2]
-
-
-def test_slots_need_room() -> None:
-    """There must be a slot at least."""
-    with pytest.raises(ValueError, match="positive"):
-        AgentSlotTable(0)
-
-
 def test_a_new_agent_finds_a_clean_slot() -> None:
     """Nothing of the agent that left is seen by the one that moves in."""
     builder = FeatureBuilder(empty_baseline(), 1)
@@ -101,11 +77,3 @@ def test_rounds_keep_each_agents_order(seed: int) -> None:
     for slot in range(9):
         order = [row for rows in found for row in rows.tolist() if slots[row] == slot]
         assert order == np.flatnonzero(slots == slot).tolist()
-
-
-@pytest.mark.parametrize(
-    ("slots", "expected"), [([], []), ([3], [[0]]), ([1, 2, 3], [[0, 1, 2]]), ([1, 1], [[0], [1]])]
-)
-def test_rounds_of_small_batches(slots: list[int], expected: list[list[int]]) -> None:
-    """Nothing, one row, all different, all alike."""
-    assert [rows.tolist() for rows in agent_rounds(np.array(slots, np.int32))] == expected

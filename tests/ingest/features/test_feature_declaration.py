@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from trustwatch.ingest import columns
 from trustwatch.ingest.features import feature_table, layout
 from trustwatch.ingest.features.feature_declaration import (
     BY_LEVEL,
@@ -21,11 +19,8 @@ from trustwatch.ingest.features.feature_declaration import (
     Quantity,
     Strongest,
     check,
-    check_kinds,
 )
-from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
-from trustwatch.ingest.features.feature_vector import compose_rows
-from trustwatch.ingest.features.row_observations import SENSITIVE
+from trustwatch.ingest.features.feature_table import FEATURES
 
 
 def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
@@ -81,36 +76,9 @@ def test_features_declared_wrongly_are_refused(name: str, changed: dict[str, Any
     assert refusal in str(caught.value)
 
 
-def test_kinds_of_items_are_complete() -> None:
-    """Each has a region, and arguments come last; the message says where and what to do."""
-    check_kinds(layout.REGION.tolist(), layout.K_ARGUMENT)
-    with pytest.raises(BadFeature, match=r"^layout\.py: kind 1 has no region: name it in `_KINDS_OF_REGION`$"):
-        check_kinds([0, -1, 2], 2)
-    with pytest.raises(BadFeature, match=r"^layout\.py: K_ARGUMENT has to be the last kind"):
-        check_kinds([0, 1, 2], 1)
-
-
-@pytest.mark.parametrize("kinds", range(layout.KINDS, layout.KINDS + 20))
-def test_a_new_kind_has_no_number_of_values_or_routes(kinds: int) -> None:
-    """Kinds of before keep theirs, arguments that of values; none meets the numbers of contexts, which are behind."""
-    numbers = layout.numbers_of_kinds(kinds).tolist()
-    reserved = range(layout.VALUE_NUMBER, layout.NEXT_NUMBER)
-    assert len(set(numbers)) == kinds
-    assert numbers[:20] == list(range(20)) and numbers[-1] == layout.VALUE_NUMBER
-    assert not set(numbers[:-1]) & set(reserved) and max(numbers) < 100
-    assert layout.ROUTE_NUMBER + SENSITIVE in reserved
-
-
 def test_the_kinds_of_0_2_keep_their_numbers() -> None:
     """What agents have learned lies under them."""
     assert layout.numbers_of_kinds(21).tolist() == list(range(21))
-
-
-def test_features_declared_are_all_there() -> None:
-    """The table itself is checked where it is imported, and a row without an explanation is not even one."""
-    check(FEATURES)
-    with pytest.raises(TypeError, match="explanation"):
-        Feature("odd", "rarity", "bits", 1.0, "oddity", "how odd")  # type: ignore[call-arg]
 
 
 def test_features_declared_have_a_place_for_each_item_and_quantity() -> None:
@@ -119,23 +87,3 @@ def test_features_declared_have_a_place_for_each_item_and_quantity() -> None:
     without = [kind for kind in range(layout.KINDS) if feature_table.FEATURE_OF_KIND[kind] < 0]
     assert without == [layout.K_FROM, layout.K_ARGUMENT]
     assert len(set(places)) == len(places) - len(without) + 1  # those without one share -1
-
-
-def test_features_are_made_of_the_parts_that_they_declare() -> None:
-    """`compose` writes the features with parts and no other; each follows all of its parts, and nothing else."""
-    dice = np.random.default_rng(11)
-    vectors, codes = dice.gamma(2.0, 4.0, (200, FEATURE_COUNT)), np.zeros((200, columns.CODES), np.int8)
-    codes[:, columns.EFFECT], codes[:, columns.EXTERNAL] = dice.integers(0, 5, 200), 1
-    made = vectors.copy()
-    compose_rows(made, codes)
-    composites = {one.name: set(one.parts) for one in FEATURES if one.parts}
-    assert {FEATURES[at].name for at in np.flatnonzero((made != vectors).any(axis=0))} == set(composites)
-    followed: dict[str, set[str]] = {name: set() for name in composites}
-    for part in FEATURES:
-        other = vectors.copy()
-        other[:, FEATURE_INDEX[part.name]] = 0.0
-        compose_rows(other, codes)
-        for name in composites:
-            if (other[:, FEATURE_INDEX[name]] != made[:, FEATURE_INDEX[name]]).any():
-                followed[name].add(part.name)
-    assert followed == composites

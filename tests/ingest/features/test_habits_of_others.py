@@ -13,7 +13,7 @@ from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.frequency_tables import mix_pairs
-from trustwatch.ingest.features.habits_of_others import MEMORY, MOST_BITS, habits_in_history
+from trustwatch.ingest.features.habits_of_others import habits_in_history
 
 from ...support.feature_histories import columns, event, history
 
@@ -68,51 +68,6 @@ def test_a_session_of_a_peers_things_stands_out(watched: Watched) -> None:
     assert own == [1.0] * 8
 
 
-def test_one_odd_call_is_no_habit(watched: Watched) -> None:
-    """Among own ones it is outweighed, and alone it says little."""
-    alone = watched.feed(work("a1", 0.0, "customer-2-1"))
-    among = watched.feed(
-        *(work("a1", 1.0 + at, f"customer-1-{at}", session="s2") for at in range(5)),
-        work("a1", 9.0, "customer-2-1", session="s2"),
-    )
-
-    assert 1.0 < alone[0] < 1.0 + MOST_BITS / 2
-    assert among[-1] == 1.0
-
-
-def test_what_was_learned_is_the_agents_own(watched: Watched) -> None:
-    """Honest change is over when it is learned, though the model's history does not know it."""
-    values = watched.feed(*(work("a1", float(at), "customer-2-1") for at in range(60)))
-
-    assert max(values) > 1.5 and values[-1] == 1.0
-
-
-def test_a_long_session_shows_that_it_has_changed_hands(watched: Watched) -> None:
-    own = [work("a1", float(at), f"customer-1-{at % 10}") for at in range(400)]
-    stolen = [work("a1", 500.0 + at, f"customer-2-{at % 10}") for at in range(int(2 * MEMORY))]
-
-    values = watched.feed(*own, *stolen, learn=False)
-
-    assert values[399] == 1.0 and values[-1] > 2.0
-
-
-@pytest.mark.parametrize(
-    "lived",
-    [past(peers=1), past(events=90), [*past(peers=1), *past(events=90, peers=2)[1::2]]],
-    ids=["no peers", "a short history", "peers with a short one"],
-)
-def test_without_a_history_of_both_nothing_is_compared(lived: list[dict[str, Any]]) -> None:
-    """What the group has is the agent's own, or too little to be a habit."""
-    assert Watched(lived).feed(*(work("a1", float(at), "customer-2-1") for at in range(5))) == [0.0] * 5
-
-
-def test_of_an_agent_that_the_history_does_not_show_nothing_is_said(watched: Watched) -> None:
-    """Nor of one that was erased, whose events the baseline still counts."""
-    watched.builder.state.numbers[:, layout.N_SHARED] = 0.0
-
-    assert watched.feed(work("a1", 0.0, "customer-2-1"), work("new", 1.0, "customer-2-1")) == [0.0, 0.0]
-
-
 def test_forged_events_move_no_session(watched: Watched) -> None:
     forged = [work("a1", float(at), "customer-2-1", self_asserted=True) for at in range(20)]
 
@@ -148,23 +103,6 @@ def test_a_baseline_that_counts_no_agents_by_group_works_on(watched: Watched) ->
     old.builder.baseline.counts[places] = 0.0
 
     assert old.feed(*stolen, learn=False) == with_counts
-
-
-def test_a_history_is_measured_as_it_would_have_been_live() -> None:
-    """Of the last session of each agent both ways say the same."""
-    lived = past(events=130)
-    lived += [work("a1", float(at), f"customer-2-{at}", session="last") for at in range(6)]
-    batch = columns(lived)
-    _, found = FeatureBuilder(empty_baseline(), 64).observe_and_learn(batch)
-    sessions = np.unique([f"{one['agent']['id']} {one['session']}" for one in lived], return_inverse=True)[1]
-
-    values = habits_in_history(batch, found.items, sessions.astype(np.uint64))
-
-    rest = [one for one in lived if one["session"] != "last"]
-    live = Watched(rest).feed(*lived[-6:], learn=False)
-    np.testing.assert_allclose(values[-6:], live, rtol=1e-4)
-    assert max(live) > 1.0
-    assert not values[: 2 * 100].any() and values[2 * 110 :].all()
 
 
 def test_a_random_history_has_values_of_the_feature_alone() -> None:

@@ -66,21 +66,6 @@ def test_sessions_that_come_shuffled_are_counted_and_others_not() -> None:
     assert (sessions_without_order(row), used_sessions(row)) == (1, 2)
 
 
-def test_work_in_order_has_all_evidence_of_order() -> None:
-    """Neither a session nor its beginning counts."""
-    row = state_after(*work(60, session="a"), *work(2, 1300.0, session="b"))
-
-    assert (sessions_without_order(row), used_sessions(row)) == (0, 2)
-
-
-def test_order_comes_back_with_work_in_order() -> None:
-    """A gateway that is mended is believed again."""
-    wild = shuffled(work(60, session="s"))
-
-    assert sessions_without_order(state_after(*wild)) == 1
-    assert sessions_without_order(state_after(*wild, *work(120, 1300.0, session="s"))) == 0
-
-
 @pytest.mark.parametrize(
     ("events", "never", "latest"),
     [
@@ -100,11 +85,3 @@ def test_events_that_teach_nothing_are_told(events: list[dict[str, Any]], never:
     row = state_after(*events)
 
     assert (was_never_vouched(row), is_latest_unvouched(row)) == (never, latest)
-
-
-def test_a_new_agent_misses_nothing() -> None:
-    """Nothing has come of it yet."""
-    row = layout.pack_rows(layout.allocate_state(1), [0])[0]
-
-    assert (sessions_without_order(row), used_sessions(row)) == (0, 0)
-    assert not was_never_vouched(row) and not is_latest_unvouched(row)

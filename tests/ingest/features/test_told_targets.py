@@ -50,29 +50,6 @@ def test_a_lie_is_worth_no_more_than_silence(provenance: str | None) -> None:
     assert told(call(0.0, STRANGER, provenance)) == [False]
 
 
-def test_known_tasks_and_undeclared_ones_are_left_to_the_rest() -> None:
-    assert told(call(0.0, STRANGER, "derived", KNOWN), call(1.0, STRANGER, "derived", None)) == [False, False]
-
-
-def test_what_the_peers_or_the_agent_have_used_is_not_new() -> None:
-    """Whatever the task: the agent learns it from its first use, and not where nothing is learned."""
-    twice = [call(0.0, STRANGER, "derived"), call(1.0, STRANGER, "derived", task="another")]
-
-    assert told(call(0.0, "h3", "derived")) == [False]
-    assert told(*twice) == [True, False] and told(*twice, learn=False) == [True, True]
-    assert told(twice[0], {**twice[1], "agent": {"id": "a2", "type": "Clerk"}}) == [True, True]
-
-
-def test_a_group_that_has_shown_little_knows_nothing_to_be_new() -> None:
-    assert told(call(0.0, STRANGER, "derived"), of=baseline(LEAST_TARGETS - 1)) == [False]
-    assert told(call(0.0, STRANGER, "derived", role="Other")) == [False]
-    assert told(call(0.0, STRANGER, "derived"), of=empty_baseline()) == [False]
-
-
-def test_without_a_target_nothing_is_told() -> None:
-    assert told(call(0.0, None, "derived")) == [False]
-
-
 def test_a_row_that_is_measured_again_forgets_what_was_told() -> None:
     """Observations are scratch: our own denial in the place of such an event says nothing."""
     builder = FeatureBuilder(baseline(), 10)

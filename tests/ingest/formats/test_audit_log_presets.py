@@ -21,11 +21,8 @@ import json
 import pytest
 
 from trustwatch.ingest.formats.format_presets import AUDIT_LOG_FORMATS
-from trustwatch.ingest.formats.format_registry import FORMATS
-from trustwatch.ingest.formats.record_mapping import MappingSpec
-from trustwatch.ingest.formats.wrapped_records import WRAPPER_MEMBERS, unwrap_value
 
-from ...support.format_samples import AUDIT_LOG_SAMPLES, LINES, audit_log_records, event_rows, one, taken
+from ...support.format_samples import AUDIT_LOG_SAMPLES, LINES, audit_log_records, event_rows, taken
 
 
 def sample(name: str) -> bytes:
@@ -57,18 +54,6 @@ def test_records_come_one_by_one_in_arrays_and_wrapped(name: str) -> None:
     assert [event for found in singles for event in found.events] == whole.events
     assert [event["action"] for found in shipped for event in found.events] == [row[4] for row in event_rows(whole)]
     assert sum(found.skipped for found in singles) == whole.skipped > 0
-
-
-@pytest.mark.parametrize("name", AUDIT_LOG_FORMATS)
-def test_presets_are_formats_that_a_mapping_may_change(name: str) -> None:
-    """A tenant and an issuer are what most have to add."""
-    spec = MappingSpec(members={"tenant": "'acme'", "agent.issuer": "'https://as.example'", "agent.type": ""})
-
-    changed = taken(name, sample(name), spec)
-
-    assert name in FORMATS and AUDIT_LOG_SAMPLES[name][1] in WRAPPER_MEMBERS
-    assert {(event["tenant"], event["agent"]["issuer"]) for event in changed.events} == {("acme", "https://as.example")}
-    assert not any("type" in event["agent"] for event in changed.events)
 
 
 ACCOUNT = "arn:aws:iam::111122223333:"
@@ -112,17 +97,6 @@ def test_cloudtrail() -> None:
     ]
 
 
-def test_cloudtrail_of_eventbridge_and_of_tables() -> None:
-    """EventBridge puts a record into `detail`; tables write truth values as texts."""
-    record = audit_log_records("aws-cloudtrail")[3]
-    delivered = {"version": "0", "id": "x", "detail-type": "AWS API Call via CloudTrail", "detail": record}
-
-    event = one("aws-cloudtrail", {**record, "readOnly": "false"})
-
-    assert one("aws-cloudtrail", delivered) == one("aws-cloudtrail", record) == event
-    assert taken("aws-cloudtrail", {**record, "sessionCredentialFromConsole": "true"}).skipped == 1
-
-
 def test_okta() -> None:
     """Clients are agents, and API tokens; people who sign in, and Okta itself, are none."""
     found = taken("okta", sample("okta"))
@@ -142,13 +116,6 @@ def test_okta() -> None:
     assert found.events[0]["credential"]["token_id"].startswith("sha256:")
     assert [event.get("resource", {}).get("id") for event in found.events[4:6]] == ["00g1", "00u2bob"]
     assert [event.get("session") for event in found.events[4:6]] == ["102sess", None]
-
-
-def test_okta_of_hooks() -> None:
-    """An event hook has its events inside of `data`."""
-    records = audit_log_records("okta")
-    hook = {"eventType": "com.okta.event_hook", "eventId": "x", "data": {"events": records}}
-    assert taken("okta", hook) == taken("okta", records)
 
 
 def test_entra() -> None:
@@ -173,14 +140,6 @@ def test_entra() -> None:
         "managed_identity",
     ]
     assert found.events[3]["resource"]["target"] == "Azure Key Vault"
-
-
-def test_entra_of_azure_monitor() -> None:
-    """Event hubs put the same members into `properties`, and numbers into texts."""
-    record = audit_log_records("entra-signin")[1]
-    inner = {**record, "status": {**record["status"], "errorCode": "7000215"}}
-    monitored = {"time": "x", "operationName": "Sign-in activity", "category": "c", "properties": inner}
-    assert one("entra-signin", {"records": [monitored]}) == one("entra-signin", record)
 
 
 def test_entra_of_log_analytics() -> None:
@@ -226,14 +185,6 @@ def test_entra_audit() -> None:
         "id": "33333333-aaaa-4bbb-8ccc-000000000001",
         "target": "Core Directory",
     }
-
-
-def test_what_has_a_list_of_the_name_of_a_wrapper_is_no_wrapper() -> None:
-    """Lists of names, empty lists, and native events; an export without records has none."""
-    native = {"agent": {"id": "a"}, "action": "x", "items": [{"a": 1}]}
-    for record in (native, {"events": ["push"]}, {"items": []}, {"value": 1}):
-        assert unwrap_value(json.dumps(record).encode()) == [json.dumps(record).encode()]
-    assert unwrap_value(b'{"Records": []}') == unwrap_value(b" [] ") == []
 
 
 def test_github() -> None:

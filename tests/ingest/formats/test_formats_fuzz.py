@@ -120,10 +120,3 @@ def test_members_of_any_type(name: str) -> None:
 def test_anything_at_all(name: str, value: bytes) -> None:
     """Every format with a mapping of its own."""
     check(name, value)
-
-
-@pytest.mark.parametrize("name", ["keycloak", "hydra", "otlp"])
-def test_deep_nesting_is_refused(name: str) -> None:
-    """It must not end the process."""
-    check(name, b'{"resourceSpans":' * 20_000)
-    check(name, b'{"type":"x","realmId":' + b"[" * 20_000)

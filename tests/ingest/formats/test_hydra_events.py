@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -49,36 +48,6 @@ def failed(
     }
 
 
-def test_a_token_that_was_issued() -> None:
-    """Headers and everything else that is not named stay outside."""
-    assert one("hydra", DONE, **BY_HEADER) == {
-        "time": "2026-11-25T12:36:59.375473648Z",
-        "agent": {"id": "bot"},
-        "type": "token.request",
-        "action": "token.request",
-        "outcome": "success",
-        "status": 200,
-        "bytes_out": 1269,
-        "duration_ms": pytest.approx(12.265189),
-        "client": {"ip": "198.51.100.7", "user_agent": "sdk/1"},
-    }
-
-
-def test_the_log_names_no_client() -> None:
-    """Until a mapping says where one stands, all its lines are skipped."""
-    assert taken("hydra", DONE) == Taken([], 1, [])
-    assert one("hydra", {**DONE, "client_id": "bot"})["agent"] == {"id": "bot"}
-
-
-def test_a_failure_is_one_event() -> None:
-    """Of its two lines the one that says why."""
-    error = one("hydra", failed("invalid_scope"), **BY_HEADER)
-    second = {**DONE, "http_response": {**DONE["http_response"], "status": 400}}
-
-    assert (error["outcome"], error["error"], error["status"]) == ("denied", "invalid_scope", 400)
-    assert taken("hydra", second, MappingSpec(members={"agent.id": "'bot'"})) == Taken([], 1, [])
-
-
 @pytest.mark.parametrize(
     ("line", "outcome", "error"),
     [
@@ -114,17 +83,6 @@ def test_what_our_hook_refused_or_missed_is_ours(line: dict[str, Any], outcome: 
     assert event["agent"].get("self_asserted", False) is (error == "invalid_client")
 
 
-def test_introspection_and_revocation() -> None:
-    """An introspection that finds a dead token logs an error, and is still a success of who asks."""
-    asked = {**DONE, "http_request": {**REQUEST, "path": "/admin/oauth2/introspect"}}
-    dead = failed("request_unauthorized", "not_found", 401, "/admin/oauth2/introspect")
-    revoked = {**DONE, "http_request": {**REQUEST, "path": "/oauth2/revoke"}}
-
-    assert one("hydra", asked, **BY_HEADER)["type"] == "token.introspect"
-    assert taken("hydra", dead, MappingSpec(members={"agent.id": "'rs'"})) == Taken([], 1, [])
-    assert one("hydra", revoked, **BY_HEADER)["type"] == "token.revoke"
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -137,13 +95,6 @@ def test_introspection_and_revocation() -> None:
 def test_other_lines_are_skipped(line: object) -> None:
     """The banner, what happens inside, beginnings of requests, and other paths."""
     assert taken("hydra", line, MappingSpec(members={"agent.id": "'bot'"})) == Taken([], 1, [])
-
-
-def test_a_log_shippers_record() -> None:
-    """The line as text in a member."""
-    wrapped = {"log": json.dumps(DONE) + "\n", "stream": "stderr", "time": "2026-11-25T12:37:00Z"}
-
-    assert one("hydra", wrapped, **BY_HEADER) == one("hydra", DONE, **BY_HEADER)
 
 
 @pytest.mark.parametrize("value", ['{"msg": "comp', '{"log": "{broken"}'])

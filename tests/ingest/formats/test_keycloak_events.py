@@ -69,14 +69,6 @@ def test_every_form_gives_the_same_event(value: str) -> None:
     assert event == LOGGED_IN
 
 
-def test_null_means_that_there_is_nothing() -> None:
-    """Lines write it as a word; an escaped quote belongs to its value."""
-    line = QUOTED.replace('"u-1"', '"null"').replace("k1", 'k\\"1').replace("service-account-app-1", "null")
-    event = one("keycloak", AT + line.replace("CLIENT_LOGIN", "REFRESH_TOKEN"))
-
-    assert "principal" not in event and event["attributes"]["key_id"] == 'k"1'
-
-
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -95,12 +87,6 @@ def test_types(kind: str, expected: str) -> None:
     """Failures are of the same type as what failed."""
     assert one("keycloak", user(type=kind))["type"] == expected
     assert one("keycloak", user(type=f"{kind}_ERROR", error="invalid_request"))["type"] == expected
-
-
-def test_what_is_nobodys_or_nothing_of_an_agent_is_skipped() -> None:
-    """People's logins, clients that there are not, and events that name no client."""
-    for record in (user(type="LOGIN"), user(type="CLIENT_LOGIN_ERROR", error="client_not_found"), user(clientId=None)):
-        assert taken("keycloak", record) == Taken([], 1, [])
 
 
 @pytest.mark.parametrize(
@@ -130,16 +116,6 @@ def test_a_client_that_did_not_authenticate_is_only_claimed() -> None:
     assert event["agent"] == {"id": "app-1", "self_asserted": True}
 
 
-def test_refused_scopes_are_what_was_asked_for() -> None:
-    """Keycloak names them only in the reason, under a general error."""
-    reason = {"details": {"reason": "Invalid scopes: admin:all pay", "scope": None}}
-
-    event = one("keycloak", user(type="CLIENT_LOGIN_ERROR", error="invalid_request", **reason))
-
-    assert (event["outcome"], event["error"]) == ("denied", "invalid_scope")
-    assert event["scopes"] == {"requested": ["admin:all", "pay"]} and event["attributes"]["error"] == "invalid_request"
-
-
 @pytest.mark.parametrize("error", ["client_disabled", "user_disabled"])
 def test_refusals_of_what_we_disabled_are_ours(error: str) -> None:
     """A contained client does nothing by trying; what the server said stays to be read."""
@@ -165,11 +141,6 @@ def test_whoever_asks_about_a_dead_token_did_nothing_wrong(error: str) -> None:
     assert event["agent"] == {"id": "rs"} and event["outcome"] == "success" and "error" not in event
     assert "principal" not in event and event["credential"] == {"method": "private_key_jwt"}
     assert event["attributes"]["error"] == error and event["attributes"]["issued_for"] == "app-1"
-
-
-def test_a_refused_introspection_is_a_denial() -> None:
-    """Not the token is at fault there, but who asks."""
-    assert one("keycloak", user(type="INTROSPECT_TOKEN_ERROR", error="not_allowed"))["outcome"] == "denied"
 
 
 def test_an_exchange_says_who_delegated() -> None:
@@ -215,33 +186,11 @@ def test_an_event_of_an_administrator() -> None:
     }
 
 
-def test_an_administrators_line() -> None:
-    """The same from the log."""
-    line = (
-        'operationType="DELETE", realmId="m", realmName="master", clientId="788ea4dc", userId="u-9",'
-        ' ipAddress="10.0.0.1", resourceType="USER", resourcePath="users/u-2", error="not_allowed"'
-    )
-
-    event = one("keycloak", AT + line)
-
-    assert (event["agent"], event["action"], event["effect"]) == ({"id": "788ea4dc"}, "DELETE USER", "delete")
-    assert (event["outcome"], event["error"]) == ("denied", "not_allowed")
-
-
 @pytest.mark.parametrize("when", ["type", "authDetails.clientId == 'agent'"])
 def test_settings_may_leave_administrators_out(when: str) -> None:
     """The condition holds for both kinds of events, and lets nothing in that is nothing of an agent."""
     assert taken("keycloak", ADMIN, MappingSpec(when=when)) == Taken([], 1, [])
     assert taken("keycloak", user(type="LOGIN"), MappingSpec(when="type")) == Taken([], 1, [])
-
-
-def test_the_issuer_may_come_from_the_realm() -> None:
-    """Where one server has several realms, each is an issuer."""
-    event = one(
-        "keycloak", {**LOGIN, "realmName": "agents"}, agent__issuer="join('', ['https://kc/realms/', realmName])"
-    )
-
-    assert event["agent"]["issuer"] == "https://kc/realms/agents"
 
 
 @pytest.mark.parametrize(
@@ -284,13 +233,6 @@ def test_what_can_not_be_read_is_refused_with_a_reason(value: object, words: str
     events, skipped, (reason,) = taken("keycloak", value)
 
     assert (events, skipped) == ([], 0) and words in reason
-
-
-def test_one_broken_line_refuses_only_itself() -> None:
-    """A value may hold many lines."""
-    events, skipped, refusals = taken("keycloak", "\n".join([AT + QUOTED, "{broken", "\tat x", AT + QUOTED]))
-
-    assert (len(events), skipped, len(refusals)) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,8 @@ from trustwatch.ingest.formats.received_signals import (
     build_signal_event,
     find_signal_rule,
     read_signal_subjects,
-    signal_rows,
 )
-from trustwatch.scoring.policy.access_evaluation import LEVEL_CLAIM
 
-from ...support.checkout import ROOT
 from ...support.format_samples import LOGIN, one
 
 AS = "https://as.example"
@@ -84,11 +81,6 @@ CASES: list[tuple[str, dict[str, Any], str | None]] = [
 ]
 
 
-def test_every_row_has_a_case() -> None:
-    """In the order of the table, each row once: a new one is not without a test, and no row hides another."""
-    assert [find_signal_rule(event_type, members) for event_type, members, _ in CASES] == list(SIGNAL_RULES)
-
-
 @pytest.mark.parametrize(
     ("event_type", "members", "treatment"), CASES, ids=[f"{case[0].rpartition('/')[2]}-{case[2]}" for case in CASES]
 )
@@ -100,24 +92,6 @@ def test_what_each_event_is_believed_to_be(event_type: str, members: dict[str, A
     if rule.treatment is not None:
         made = event_of(rule, members)
         assert (made["type"], made["action"]) == (f"signal.{treatment}", event_type.rpartition("/")[2])
-
-
-def test_the_page_of_standards_has_the_table() -> None:
-    """A row for each event, with its conditions in their order."""
-    page = (ROOT / "reference" / "standards.md").read_text()
-    treatments: dict[str, list[str]] = {}
-    for event_type, when, treatment in signal_rows():
-        event = f"{event_type.split('/')[4].upper()} `{event_type.rpartition('/')[2]}`"
-        treatments.setdefault(event, []).append(f"{treatment} if {when}" if when else treatment)
-    assert "\n".join(f"| {event} | {'; else '.join(cases)} |" for event, cases in treatments.items()) in page
-
-
-def test_what_is_not_in_the_table_means_nothing() -> None:
-    """Neither a type of nobody, nor one that only ends like a known one, nor odd values where a row asks."""
-    assert find_signal_rule("https://evil.example/workload-compromised", {}) is None
-    odd = find_signal_rule(WISE + "workload-disabled", {"reason": ["compromise"]})
-    assert odd is not None
-    assert odd.treatment == "note"
 
 
 def event_of(rule: SignalRule, members: dict[str, Any], sub_id: Any = AGENT, **claims: Any) -> dict[str, Any]:
@@ -236,19 +210,6 @@ def test_whom_a_subject_names(sub_id: Any, expected: SignalSubject | None) -> No
     assert next(iter(read_signal_subjects(sub_id)), None) == expected
 
 
-def test_aliases_are_names_of_one() -> None:
-    """All of them are asked, those with an issuer first; of a complex subject each member that can be an agent."""
-    uri = {"format": "uri", "uri": "spiffe://acme/bot"}
-    user = {"format": "iss_sub", "iss": AS, "sub": "ann"}
-    assert read_signal_subjects({"format": "aliases", "identifiers": [uri, 7, user]}) == [
-        SignalSubject("ann", AS),
-        SignalSubject("spiffe://acme/bot"),
-    ]
-    complex_one = {"format": "complex", "application": AGENT, "agent": uri, "user": user}
-    assert [one.agent_id for one in read_signal_subjects(complex_one)] == ["bot", "spiffe://acme/bot"]
-    assert {one.principal for one in read_signal_subjects(complex_one)} == {"ann"}
-
-
 TOKEN = {"format": "complex", "application": AGENT, "token": {"format": "jwt_id", "iss": AS, "jti": "t1"}}
 REVOKING = {
     (CAEP + "session-revoked", "evidence"),
@@ -300,7 +261,3 @@ def test_a_token_is_named_as_every_format_names_it() -> None:
         event_of(SIGNAL_RULES[1], {}, TOKEN)["credential"]["token_id"],
     ]
     assert set(ids) == {digest("t1")}
-
-
-def test_the_claim_of_levels_is_the_one_that_hooks_write() -> None:
-    assert RISK_CLAIM == LEVEL_CLAIM

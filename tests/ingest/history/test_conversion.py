@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
-from trustwatch.ingest.formats.format_registry import SIGNS, describe_record, most_common_format, record_format
+from trustwatch.ingest.formats.format_registry import SIGNS, describe_record, record_format
 from trustwatch.ingest.formats.history_decoding import RecordOwner
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 from trustwatch.ingest.history.conversion import (
@@ -20,7 +19,6 @@ from trustwatch.ingest.history.conversion import (
     HistoryConverter,
     UnknownFormat,
     read_mapping,
-    total_bytes,
 )
 from trustwatch.ingest.history.time_order import in_time_order
 
@@ -108,13 +106,6 @@ def test_each_format_is_told_by_its_records(name: str) -> None:
     assert set(SIGNS) == set(SHOWN)
 
 
-def test_the_format_of_a_file_is_that_of_most_records() -> None:
-    """Broken ones say nothing."""
-    lines = [as_line(record) for record in ("{broken", NATIVE, LOGIN, LOGIN, "text", [1])]
-    assert most_common_format(lines) == "keycloak"
-    assert most_common_format([b"text", b"{}", as_line(OWN)]) is None
-
-
 def test_a_description_holds_no_values() -> None:
     """Names of members alone, and not all of them."""
     assert describe_record(as_line({"a": "secret", "b": 1})) == "an object with `a`, `b`"
@@ -146,14 +137,6 @@ def test_files_of_several_formats_and_what_is_none_of_them(tmp_path: Path) -> No
     assert done.told[-1] == (
         f"read {len(done.events)} events of 2 files, 2 skipped (no audit events of an agent), 2 malformed"
     )
-
-
-def test_only_the_first_problems_are_told(tmp_path: Path) -> None:
-    """All are counted."""
-    done = Conversion(write(tmp_path / "x.jsonl", NATIVE, *["{broken"] * 9)).run()
-    assert done.converter.malformed == 9
-    assert sum("record " in text for text in done.told) == 5
-    assert "further records that are not events are only counted" in done.told
 
 
 @pytest.mark.parametrize(
@@ -200,15 +183,6 @@ def test_an_owner_fills_in_what_records_do_not_say() -> None:
     assert RecordOwner().fill(said) is said
 
 
-def test_no_event_at_all_is_an_error(tmp_path: Path) -> None:
-    """It says how many were skipped and refused, and how to see why."""
-    path = write(tmp_path / "own.jsonl", OWN, OWN, "{broken")
-    with pytest.raises(ConfigError, match=r"no record became an event, 2 skipped .*, 1 malformed; `trustwatch mapping"):
-        Conversion(path, choice=FormatChoice("aws-cloudtrail")).run()
-    with pytest.raises(ConfigError, match="no format `aws`; one of"):
-        Conversion(path, choice=FormatChoice("aws")).run()
-
-
 def test_other_files_of_a_folder_are_left_out_and_told(tmp_path: Path) -> None:
     """Notes and digests stand among logs; a damaged log ends the reading."""
     write(tmp_path / "b.json", *audit_log_records("aws-cloudtrail"))
@@ -222,32 +196,6 @@ def test_other_files_of_a_folder_are_left_out_and_told(tmp_path: Path) -> None:
     (tmp_path / "b.json").unlink()
     with pytest.raises(UnknownFormat, match=r"a\.txt"):
         Conversion(tmp_path).run()
-
-
-def test_progress_is_told_in_bytes_of_the_disk(tmp_path: Path) -> None:
-    """Over all files, packed or not, up to their size."""
-    files = [write(tmp_path / name, *[NATIVE] * 2_000) for name in ("a", "b")]
-    files[1].write_bytes(gzip.compress(files[0].read_bytes()))
-    converter, told = HistoryConverter(FormatChoice(), lambda _: None), list[int]()
-    found = [formatted for path in files for formatted in converter.find(path)]
-    assert len(list(converter.convert(found, told.append))) == 4_000
-    assert told == sorted(told) and told[-1] == total_bytes(found) == sum(path.stat().st_size for path in files)
-
-
-def test_tables_with_the_names_of_members_are_native(tmp_path: Path) -> None:
-    """Cells are texts, whatever the member is; attributes are named one by one."""
-    path = tmp_path / "events.csv"
-    path.write_text(
-        "time,agent.id,type,action,outcome,status,attributes.region\n"
-        "2026-03-02T08:00:00Z,b,api.call,read,success,,\n"
-        "2026-03-02T08:00:01Z,a,api.call,read,success,200,eu\n"
-        "2026-03-02T08:00:02Z,a,api.call,read,lost,,\n"
-    )
-    done = Conversion(path).run()
-    plain, event = done.events
-    assert plain["agent"] == {"id": "b"} and "attributes" not in plain
-    assert (event["agent"], event["status"], event["attributes"]) == ({"id": "a"}, 200, {"region": "eu"})
-    assert done.converter.malformed == 1 and any("record 3: " in text for text in done.told)
 
 
 def test_events_are_sorted_by_time_on_disk_as_in_memory() -> None:
@@ -275,19 +223,6 @@ def test_a_wrong_mapping_file_is_told(tmp_path: Path, text: str, told: str) -> N
     with pytest.raises(ConfigError, match=told) as caught:
         read_mapping(path)
     assert "m.yaml" in str(caught.value)
-
-
-def test_a_mapping_file_is_what_settings_have_under_mapping(tmp_path: Path) -> None:
-    """With or without that name above it."""
-    path = tmp_path / "m.yaml"
-    path.write_text("mapping: {members: {tenant: \"'t'\"}}")
-    assert read_mapping(path) == MappingSpec(members={"tenant": "'t'"})
-    path.write_text("members: {tenant: \"'t'\"}")
-    assert read_mapping(path) == MappingSpec(members={"tenant": "'t'"})
-    path.write_text("members: {time: 'a ||', agent.id: a, type: a, action: a, outcome: a}")
-    choice = FormatChoice(None, read_mapping(path), path)
-    with pytest.raises(ConfigError, match=r"m\.yaml: mapping member `time`: no JMESPath expression"):
-        Conversion(write(tmp_path / "own.jsonl", OWN), choice=choice).run()
 
 
 PAGES = MappingSpec(members={**MAPPING.members, "attributes.first": "value[0].kind"})

@@ -92,12 +92,6 @@ def test_what_is_broken_is_told_with_the_number_of_the_record(
             cut(text, size)
 
 
-def test_a_record_that_is_no_json_inside_is_cut_out_like_any_other() -> None:
-    """Whoever decodes it refuses it alone."""
-    found = list(JsonCutter(io.BytesIO(b'[{"a": 1}, {"b": nonsense}, {"c": 3}]')).records())
-    assert found == [b'{"a": 1}', b'{"b": nonsense}', b'{"c": 3}']
-
-
 @given(st.binary(max_size=300), st.integers(1, 20))
 def test_anything_is_cut_or_refused(raw: bytes, size: int) -> None:
     """No other error, and no byte that was not there."""

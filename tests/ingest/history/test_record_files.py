@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -61,16 +60,6 @@ def test_records_come_out_of_every_shape_and_packing(
     assert parsed(path) == RECORDS
 
 
-def test_lines_are_lines_though_the_first_is_cut_off(tmp_path: Path) -> None:
-    """As `tail -c` leaves them; and logs of text, whatever they begin with."""
-    path = tmp_path / "tail.log"
-    path.write_bytes(b'{"a": "cut\n' + LINES)
-    assert recognise_file(path).cutting == "lines"
-    assert len(list(recognise_file(path).records())) == 3
-    path.write_bytes(b"[2026-03-02 08:00] started\n[2026-03-02 08:01] done\n")
-    assert list(recognise_file(path).records()) == [b"[2026-03-02 08:00] started", b"[2026-03-02 08:01] done"]
-
-
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_rows_of_a_csv_are_objects(tmp_path: Path, delimiter: str) -> None:
     """Quoted cells may hold anything; empty ones are left out; a row of another length is told."""
@@ -83,16 +72,6 @@ def test_rows_of_a_csv_are_objects(tmp_path: Path, delimiter: str) -> None:
         {"at": "2", "who.id": "you", "who": {"id": "you"}},
         "the row has 2 cells, the header 3",
     ]
-
-
-def test_lines_of_a_csv_may_end_in_a_carriage_return_alone(tmp_path: Path) -> None:
-    """As old tools write them; one in the middle of a row ends it, and the file goes on."""
-    path = tmp_path / "export.csv"
-    path.write_bytes(b"at,who\r1,me\r2,you\r")
-    assert parsed(path) == [{"at": "1", "who": "me"}, {"at": "2", "who": "you"}]
-    path.write_bytes(b"at,who\n1\r2,you\n3,me\n")
-    with pytest.raises(UnreadableFile, match="its first line is not a header"):
-        parsed(path)
 
 
 def test_a_cell_beyond_every_bound_is_told(tmp_path: Path) -> None:
@@ -113,19 +92,6 @@ def test_cells_are_values() -> None:
         "a": "b",
         "a.c": "d",
     }
-
-
-def test_rows_of_parquet_are_objects(tmp_path: Path) -> None:
-    """Nested ones, too."""
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    path, rows = tmp_path / "export", [{"at": datetime(2026, 3, 2), "who": {"id": "me", "no": None}}]  # noqa: DTZ001
-    parquet.write_table(arrow.Table.from_pylist(rows), path)
-    assert parsed(path) == [{"at": "2026-03-02T00:00:00Z", "who": {"id": "me"}}]
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UnreadableFile, match="export: no Parquet that can be read"):
-        parsed(path)
 
 
 @pytest.mark.parametrize(
@@ -165,16 +131,6 @@ def test_a_zstd_file_that_is_cut_off_is_told(tmp_path: Path) -> None:
     path = tmp_path / "log.zst"
     path.write_bytes(zstd(LINES)[:-3])
     with pytest.raises(UnreadableFile, match=r"log.zst: .*[Tt]runcated"):
-        parsed(path)
-
-
-@pytest.mark.parametrize(("content", "what"), [(b"\x28\xb5\x2f\xfd", "packed with zstd"), (b"PAR1", "Parquet")])
-def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, what: str) -> None:
-    """With the line that installs it."""
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    path = tmp_path / "log"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=f"is {what}, but pyarrow is not installed: pip install '..archive"):
         parsed(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from trustwatch.ingest.history.time_order import Disorder, in_time_order, native_microseconds, record_time_order
+from trustwatch.ingest.history.time_order import Disorder, in_time_order, record_time_order
 from trustwatch.ingest.source import Record, RecordKind
 
 
@@ -20,19 +20,6 @@ def test_disorder_is_counted_from_the_latest_event_before() -> None:
     assert [*in_time_order(lines, disorder=disorder)] == [event(2), b"{broken", event(10), event(11), event(12)]
     assert (disorder.lines, disorder.late) == (5, 2)
     assert disorder.describe() == "2 of 5 events are out of order, by up to 0:08:00"
-
-
-def test_an_ordered_history_has_none() -> None:
-    """Events of one time are in order, whatever stands before the first one."""
-    disorder = Disorder()
-    lines = [b"none", event(1, 1), event(1, 2), b"", event(2)]
-    assert [*in_time_order(lines, disorder=disorder)] == lines and disorder.late == 0
-
-
-def test_a_time_without_an_offset_counts_as_utc() -> None:
-    """Whoever reads the event refuses it; here it only has its place."""
-    assert native_microseconds(b'{"time": "2026-03-02T08:00:00"}') == native_microseconds(event(0))
-    assert native_microseconds(b"[]") is native_microseconds(b"\xff") is None
 
 
 def test_a_delivery_is_ordered_and_what_is_no_event_keeps_its_place() -> None:

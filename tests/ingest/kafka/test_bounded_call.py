@@ -50,13 +50,3 @@ def test_one_that_takes_too_long_is_left_and_calls_nobody_any_more(released: thr
     assert ended.wait(10)
     assert closing.wait(10)
     assert ran == []
-
-
-def test_what_closing_raises_comes_out() -> None:
-    """A login that is refused, for one."""
-
-    def refuse() -> None:
-        raise ValueError("refused")
-
-    with pytest.raises(ValueError, match="refused"):
-        BoundedCall(refuse).run(5)

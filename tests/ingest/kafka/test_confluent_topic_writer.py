@@ -13,7 +13,6 @@ from confluent_kafka import KafkaError
 
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.confluent import topic_writer
-from trustwatch.ingest.kafka.confluent.topic_writer import PendingRecords
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 
 TUNING = KafkaTuning(delivery_timeout_ms=300)
@@ -109,17 +108,6 @@ def test_a_waiting_record_that_is_refused_ends_nothing(
         writer.flush(5)
     writer.flush(5)
     assert producer.values == [b"first", b"third"]
-
-
-def test_counting_what_waits_costs_each_flush_once() -> None:
-    """Each flush that fails adds a link, and a broker may be away for long."""
-    pending = first = PendingRecords()
-    first.count = 1
-    for _ in range(200):
-        pending = PendingRecords(pending)
-    assert pending.waiting() == 1
-    first.count = 0
-    assert pending.waiting() == 0
 
 
 def test_every_flush_that_waits_for_a_record_tells_that_it_failed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -91,18 +90,6 @@ def test_a_silent_producer_is_replaced(opened: Opened) -> None:
     assert (opened.writer.replaced, len(silent.sent), len(opened.producers[1].sent)) == (1, 1, 1)
 
 
-def test_who_only_sends_has_it_replaced_too(opened: Opened) -> None:
-    """Ticks and heartbeats are not waited for; the next flush, if one comes, says that something is lost."""
-    opened.send()
-    opened.now += 26
-    opened.send()
-    opened.producers[1].acknowledge()
-    assert opened.producers[0].given_up
-    with pytest.raises(Unavailable, match="no outcome"):
-        opened.writer.flush(0)
-    opened.writer.flush(0)
-
-
 def test_a_failed_record_replaces_it(opened: Opened) -> None:
     """The flush says so once; the next records go to a new one."""
     opened.send()
@@ -157,20 +144,3 @@ def test_a_flush_knows_which_records_its_producer_had(opened: Opened) -> None:
     with pytest.raises(Unavailable):
         opened.writer.flush(0)
     other.join()
-
-
-def test_a_process_that_ends_waits_no_longer(opened: Opened) -> None:
-    """A flush that is under way ends; after it none waits, nothing new is opened, and closing has no time left."""
-    opened.send()
-    opened.producers[0].during_flush = lambda: opened.writer.bound_waits(0.1)
-    began = time.monotonic()
-    for _ in range(2):
-        with pytest.raises(Unavailable):
-            opened.writer.flush(60)
-    assert time.monotonic() - began < 10.0
-    opened.writer.close()
-    for ask in (opened.send, lambda: opened.writer.partitions("other")):
-        with pytest.raises(Unavailable, match="this process ends"):
-            ask()
-    assert opened.producers[0].closed_within_s == [0.0]
-    assert opened.producers[0].given_up

@@ -17,7 +17,6 @@ import pytest
 
 from trustwatch.ingest.log.event_log import EventLog, LogFailed
 from trustwatch.ingest.log.group_commit import Backpressure, GroupCommit
-from trustwatch.ingest.log.log_database import MAX_APPEND_BYTES
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 
@@ -103,22 +102,6 @@ def test_a_full_queue_is_refused_with_a_hint(tmp_path: Path, disk: SlowDisk) -> 
     with EventLog(tmp_path) as log:
         asyncio.run(scenario())
     assert read_all(tmp_path) == [make(0, 900)]
-
-
-def test_a_single_call_larger_than_the_queue_is_let_through(tmp_path: Path, disk: SlowDisk) -> None:
-    """It could never be sent otherwise; only what no chunk can hold is a caller's error."""
-
-    async def scenario() -> None:
-        group = GroupCommit(log, queue_bytes=100)
-        assert await group.commit([make(0, 5000)]) == 0
-        with pytest.raises(ValueError, match="at most"):
-            await group.commit([Record(0, 1, 1, bytes(MAX_APPEND_BYTES))])
-        with pytest.raises(ValueError, match="1 record"):
-            await group.commit([])
-        await group.close()
-
-    with EventLog(tmp_path) as log:
-        asyncio.run(scenario())
 
 
 def test_a_failed_round_fails_everybody_and_the_log_recovers(tmp_path: Path, disk: SlowDisk) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.log.event_log import EventLog, LogFailed
-from trustwatch.ingest.log.log_database import DATABASE_FILE, encode_record, open_reading, segment_bases
+from trustwatch.ingest.log.log_database import DATABASE_FILE, encode_record
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 
@@ -49,51 +47,6 @@ def test_records_taken_back_by_the_writer_are_never_served(tmp_path: Path) -> No
         batch = reader.poll(10, 0)
         assert batch is not None
         assert batch.records == [make(1)]
-
-
-def test_reader_before_the_writer(tmp_path: Path) -> None:
-    """A reader may open first; it waits for the log to appear, and follows it into new segments."""
-    directory = tmp_path / "log"
-    with LogReader(directory) as reader:
-        reader.seek(0, 0)
-        assert reader.poll(10, 0) is None
-        with EventLog(directory, segment_bytes=100) as log:
-            for i in range(5):
-                log.append([make(i)])
-                log.sync()
-                batch = reader.poll(10, 0)
-                assert batch is not None
-                assert (batch.base_offset, batch.records) == (i, [make(i)])
-        with closing(open_reading(directory)) as database:
-            assert len(segment_bases(database)) > 1
-
-
-def test_poll_wakes_when_a_record_arrives(tmp_path: Path) -> None:
-    """A waiting poll returns the record that another thread commits, long before its time-out."""
-    with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
-
-        def write() -> None:
-            log.append([make(0)])
-            log.sync()
-
-        timer = threading.Timer(0.02, write)
-        timer.start()
-        batch = reader.poll(10, 60)
-        timer.join()
-        assert batch is not None
-        assert batch.records == [make(0)]
-
-
-def test_records_larger_than_a_page(tmp_path: Path) -> None:
-    """Records of any size, beside small ones."""
-    records = [make(i, size) for i, size in enumerate([10, 1 << 21, 5, 1 << 20, 700, 3, 4_000])]
-    with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
-        for record in records:
-            log.append([record])
-        log.sync()
-        batch = reader.poll(100, 0)
-        assert batch is not None
-        assert batch.records == records
 
 
 @pytest.mark.parametrize("max_records", [1, 3, 1000])
@@ -143,15 +96,6 @@ def test_a_missing_record_is_no_gap(tmp_path: Path) -> None:
             reader.poll(10, 0)
         with pytest.raises(CorruptLog, match="missing"):
             reader.read_id_hashes(0, 0, 4)
-
-
-def test_an_offset_behind_the_end_is_refused(tmp_path: Path) -> None:
-    """A store that knows more records than the log has is told so at once."""
-    with EventLog(tmp_path) as log, LogReader(tmp_path) as reader:
-        log.append([make(0)])
-        log.sync()
-        with pytest.raises(CorruptLog, match="offset 2 is after the end of the log, 1"):
-            reader.seek(0, 2)
 
 
 def test_id_hashes_of_a_range(tmp_path: Path) -> None:

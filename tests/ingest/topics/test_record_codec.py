@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -12,13 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.kafka import open_group_source
-from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.shared import FairBuffer
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
-from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics import record_codec
 from trustwatch.ingest.topics.record_codec import RecordRun, SourcePartition, TopicRecord
@@ -99,27 +95,6 @@ def test_what_cannot_be_read_is_a_dead_letter(value: bytes | None, ms: int, head
     assert letter.letter_id != letter_of(record_codec.to_record(raw, HERE._replace(partition=1))).letter_id
     assert (letter.source, letter.received_ms) == ("topic:trustwatch.events", max(ms, 0))
     assert base64.b64decode(letter.raw) == (value or b"")[:MAX_EVENT_BYTES]
-
-
-def test_headers_of_other_people_are_left_alone() -> None:
-    """Tracing headers hold bytes."""
-    record = record_codec.to_record(
-        TopicRecord(0, 7, None, native(), [("trace", b"\xff"), ("x", None), ("tw", None)]), HERE
-    )
-    assert record.kind == RecordKind.EVENT
-
-
-def test_runs_are_cut_at_gaps() -> None:
-    """Offsets within a run are consecutive."""
-    raws = [
-        TopicRecord(offset, 1, None, b"%d" % offset, record_codec.headers_for(Record(0, 1, 1, b"")))
-        for offset in (3, 4, 7, 8, 9)
-    ]
-    runs = record_codec.to_record_runs(raws, HERE)
-    assert [(run.base_offset, [one.payload for one in run.records]) for run in runs] == [
-        (3, [b"3", b"4"]),
-        (7, [b"7", b"8", b"9"]),
-    ]
 
 
 def test_partitions_take_turns() -> None:
@@ -204,31 +179,3 @@ def test_the_log_takes_no_record_without_a_key() -> None:
     with pytest.raises(ValueError, match="needs a key"):
         TopicCommitLog(writer, "events").append([Record(0, 1, 1, b"", b"k"), Record(0, 1, 1, b"")])
     assert writer.sent == []
-
-
-def test_settings_show_no_secret() -> None:
-    """In logs and tracebacks."""
-    security = KafkaSecuritySettings(
-        protocol="SASL_SSL",
-        mechanism="PLAIN",
-        username="user",
-        password=Secret("hunter2"),
-        client_secret=Secret("hunter3"),
-    )
-    settings = KafkaClientSettings(bootstrap_servers=("a:1",), security=security)
-    shown = repr(settings) + repr(KafkaTuning(key_password=Secret("hunter4")))
-    assert "hunter" not in shown
-    assert shown.count("***") == 3
-    assert "password=None" in repr(KafkaSecuritySettings())
-
-
-@pytest.mark.parametrize(
-    ("client", "hidden", "install"),
-    [("confluent", "confluent_kafka", ".[fast]"), ("kafka-python", "crc32c", ".[kafka]")],
-)
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, client: Any, hidden: str, install: str) -> None:
-    """kafka-python runs without crc32c, at eight times the cost: that is refused too."""
-    monkeypatch.setitem(sys.modules, hidden, None)
-    with pytest.raises(ConfigError, match=r"pip install") as error:
-        open_group_source(KafkaClientSettings(bootstrap_servers=("127.0.0.1:1",), client=client))
-    assert install in str(error.value)
