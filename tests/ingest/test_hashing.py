@@ -42,6 +42,5 @@ def test_name_hash_is_the_same_in_every_company(names: list[str]) -> None:
 
 @pytest.mark.parametrize("salt", [b"", b"x" * 65])
 def test_name_hash_refuses_a_bad_salt(salt: bytes) -> None:
-    """A salt has 1 to 64 bytes."""
     with pytest.raises(ValueError, match="1 to 64"):
         NameHasher(salt)

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.integration
 
 
 def test_servers_end_with_a_killed_run(tmp_path: Path) -> None:
-    """A test run that is killed leaves no server behind."""
     from scripts import service_stack
 
     script = (

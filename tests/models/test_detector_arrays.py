@@ -76,7 +76,6 @@ DAMAGES = {
 
 @pytest.mark.parametrize("case", DAMAGES)
 def test_arrays_that_do_not_fit_are_refused(loaded, case):
-    """The message names the array."""
     change, message = DAMAGES[case]
     with pytest.raises(ModelError, match=message):
         detector_from_model(loaded._replace(detector_state=change(loaded.detector_state)))

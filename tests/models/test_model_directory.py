@@ -181,7 +181,6 @@ def test_a_pickle_in_disguise_is_never_run(model, tmp_path):
     ],
 )
 def test_another_feature_table_is_refused(model, names, table, message):
-    """A model of another feature table is refused with the difference."""
     with pytest.raises(ModelError, match=message):
         load(model, names, table)
 

@@ -103,7 +103,6 @@ def test_an_edited_manifest_is_refused(saved: Path, tmp_path: Path, member: str)
 
 
 def test_a_missing_or_foreign_file_is_refused(saved: Path, tmp_path: Path) -> None:
-    """A model is exactly its files."""
     for change in ("missing", "more", "pickle"):
         copy = tmp_path / change
         shutil.copytree(saved, copy)

@@ -214,7 +214,6 @@ def test_a_crash_between_file_and_spool_doubles_nothing(
 
 
 def test_rows_are_found_by_time_tenant_and_agent(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
-    """Features that a file lacks are null."""
     writer = spool()
     writer.append([encode_frame(frame(0, 300))], 300)
     writer.roll()

@@ -167,7 +167,6 @@ def test_one_event_flushes_no_memory(watch: SingleEventBuilder) -> None:
 
 
 def test_many_values_push_out_no_habit(watch: SingleEventBuilder) -> None:
-    """Values have a region of their own."""
     watch.feed(*(event(float(at), agent="a1", action="habit") for at in range(50)))
     before = watch.feed(event(60.0, action="habit"), learn=False)[-1]["action_surprise"]
 

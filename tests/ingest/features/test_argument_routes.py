@@ -117,7 +117,6 @@ def test_a_place_where_others_write_is_outside(watch: SingleEventBuilder) -> Non
 
 
 def test_what_the_sender_says_of_an_answer_hides_no_sensitive_one(watch: SingleEventBuilder) -> None:
-    """Trusted and sensitive are two things."""
     data = {**argument(0, "body", "read_customer"), "untrusted": False}
 
     assert sent(watch.feed(read_customer(0.0), send(1.0, data, action="post"), learn=False)) == [KNOWN, NEW]

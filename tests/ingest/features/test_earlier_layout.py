@@ -46,7 +46,6 @@ def test_every_number_keeps_its_meaning() -> None:
     "earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits", "with names", "with order"]
 )
 def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayout) -> None:
-    """Rows of another size are damaged."""
     old = earlier_rows(1, earlier)
     now = converted(old)
 

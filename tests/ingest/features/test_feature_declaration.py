@@ -77,7 +77,6 @@ def test_features_declared_wrongly_are_refused(name: str, changed: dict[str, Any
 
 
 def test_the_kinds_of_0_2_keep_their_numbers() -> None:
-    """What agents have learned lies under them."""
     assert layout.numbers_of_kinds(21).tolist() == list(range(21))
 
 

@@ -184,7 +184,6 @@ def test_envelopes_are_opened(name: str, record: Any, wrapped: Any) -> None:
     ],
 )
 def test_pages_of_their_apis_are_unwrapped(name: str, member: str, page: dict[str, Any]) -> None:
-    """As what they are a list of."""
     records = audit_log_records(name)
     page_events = taken(name, {member: records, **page}).events
     assert [event["action"] for event in page_events] == [event["action"] for event in taken(name, records).events]
@@ -192,7 +191,6 @@ def test_pages_of_their_apis_are_unwrapped(name: str, member: str, page: dict[st
 
 @pytest.mark.parametrize("member", ["data", "runs", "observations", "logs", "entries", "hits", "Events"])
 def test_records_of_others_with_a_list_of_such_a_name_stay_whole(tmp_path: Path, member: str) -> None:
-    """Whatever stands beside it."""
     own = {"timestamp": "2026-03-02T08:00:00Z", "id": "1", "name": "n", "total": 2, member: [{"a": 1}, {"a": 2}]}
     path = tmp_path / "own.jsonl"
     path.write_text((json.dumps(own) + "\n") * 3)

@@ -199,7 +199,6 @@ MACHINES: list[tuple[str, dict[str, Any], tuple[str, str | None, str | None]]] =
 
 @pytest.mark.parametrize(("name", "record", "who"), MACHINES)
 def test_machines_are_agents(name: str, record: dict[str, Any], who: tuple[str, str | None, str | None]) -> None:
-    """Agent, its type, and the principal."""
     found = taken(name, record)
     assert [row[:3] for row in event_rows(found)] == [who]
 

@@ -223,7 +223,6 @@ def test_a_dead_letter_can_be_sent_again() -> None:
     ],
 )
 def test_other_bodies_are_refused_as_a_whole(value: bytes, words: str) -> None:
-    """Protobuf too."""
     with pytest.raises(Exception, match=words):
         create_parser("otlp")(value, {})
 

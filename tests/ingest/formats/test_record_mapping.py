@@ -52,7 +52,6 @@ def test_only_mapped_members_pass() -> None:
     ("status", "outcome"), [(204, "success"), ("200", "success"), (403, "denied"), (404, "error"), (0, "error")]
 )
 def test_values_are_looked_up_exactly_then_by_class_then_otherwise(status: object, outcome: str) -> None:
-    """One table serves numbers and texts."""
     assert mapped({**RECORD, "status": status})["outcome"] == outcome
 
 

@@ -101,7 +101,6 @@ class Conversion:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_each_format_is_told_by_its_records(name: str) -> None:
-    """By every one of them; what no format has is told by none."""
     assert {record_format(as_line(record)) for record in SHOWN[name]} == {name}
     assert set(SIGNS) == set(SHOWN)
 
@@ -150,13 +149,11 @@ def test_files_of_several_formats_and_what_is_none_of_them(tmp_path: Path) -> No
     ],
 )
 def test_an_unknown_format_is_told_with_what_was_seen(tmp_path: Path, choice: FormatChoice, told: str) -> None:
-    """And with what the operator can do."""
     with pytest.raises(UnknownFormat, match=told):
         Conversion(write(tmp_path / "own.jsonl", OWN), choice=choice).run()
 
 
 def test_a_complete_mapping_is_a_format_and_a_part_of_one_changes_another(tmp_path: Path) -> None:
-    """Named or detected."""
     own = Conversion(write(tmp_path / "own.jsonl", OWN), choice=FormatChoice(None, MAPPING)).run()
     part = MappingSpec(members={"tenant": "'acme'"})
     cloud = write(tmp_path / "cloud.jsonl", *audit_log_records("aws-cloudtrail"))
@@ -217,7 +214,6 @@ def test_events_are_sorted_by_time_on_disk_as_in_memory() -> None:
     ],
 )
 def test_a_wrong_mapping_file_is_told(tmp_path: Path, text: str, told: str) -> None:
-    """With its name and the member."""
     path = tmp_path / "m.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=told) as caught:

@@ -50,7 +50,6 @@ def cut(text: str | bytes, size: int = 1 << 20) -> list[Any]:
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 @pytest.mark.parametrize("shape", TEXTS)
 def test_records_are_found_in_every_shape(shape: str, size: int) -> None:
-    """Wherever blocks end."""
     assert cut(TEXTS[shape], size) == RECORDS
 
 
@@ -85,7 +84,6 @@ def test_a_wrapper_larger_than_a_record_is_streamed(size: int, monkeypatch: pyte
 def test_what_is_broken_is_told_with_the_number_of_the_record(
     text: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And memory stays bounded."""
     monkeypatch.setattr(json_cutting, "MAX_RECORD_BYTES", 200)
     for size in (1, 1 << 20):
         with pytest.raises(BrokenJson, match=told):

@@ -52,7 +52,6 @@ def parsed(path: Path) -> list[Any]:
 def test_records_come_out_of_every_shape_and_packing(
     tmp_path: Path, made: Callable[[], bytes], cutting: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    """By the content: the name says nothing."""
     path = tmp_path / "file"
     path.write_bytes(pack(made()))
 
@@ -117,7 +116,6 @@ def test_what_can_not_be_read_is_told(tmp_path: Path, content: bytes, told: str)
 
 
 def test_a_few_bytes_that_are_no_text_are_the_fault_of_their_record(tmp_path: Path) -> None:
-    """Whoever decodes it refuses it alone."""
     path = tmp_path / "log"
     path.write_bytes(LINES + b'{"a": "\xff\xfe"}\n')
     assert len(list(recognise_file(path).records())) == 3
@@ -127,7 +125,6 @@ def test_a_few_bytes_that_are_no_text_are_the_fault_of_their_record(tmp_path: Pa
 
 
 def test_a_zstd_file_that_is_cut_off_is_told(tmp_path: Path) -> None:
-    """It does not look like its end."""
     path = tmp_path / "log.zst"
     path.write_bytes(zstd(LINES)[:-3])
     with pytest.raises(UnreadableFile, match=r"log.zst: .*[Tt]runcated"):

@@ -34,7 +34,6 @@ def test_a_delivery_is_ordered_and_what_is_no_event_keeps_its_place() -> None:
 
 
 def test_runs_are_merged_before_there_are_too_many() -> None:
-    """Each is an open file."""
     lines = [event(minute, number) for number in range(4) for minute in range(59, 0, -1)]
     expected = sorted(lines, key=lambda line: json.loads(line)["time"])
     assert [*in_time_order(lines, run_bytes=1)] == expected

@@ -102,7 +102,6 @@ def test_a_failed_record_replaces_it(opened: Opened) -> None:
 
 
 def test_a_flush_that_another_thread_takes_the_producer_from_fails(opened: Opened) -> None:
-    """Its records went with the producer."""
     opened.send()
     first = opened.producers[0]
 

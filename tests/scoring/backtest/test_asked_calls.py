@@ -57,13 +57,6 @@ def test_an_argument_says_whether_the_answer_that_it_came_out_of_was_untrusted()
     assert untrusted(asked, event(**taken_from(0, origin="prompt"))) is None
 
 
-def test_origins_among_the_attributes_are_read_too() -> None:
-    asked = AskedCalls()
-    asked.remember(event(attributes={"untrusted_result": True}))
-
-    assert untrusted(asked, event(attributes=taken_from(0)))
-
-
 def test_what_an_agent_says_of_itself_moves_no_numbers() -> None:
     asked = AskedCalls()
     asked.remember(event(**LEDGER))

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.scoring.backtest.challenge_counts import AskedCalls, clustered_share_bounds
 from trustwatch.scoring.backtest.counts import run_backtest
@@ -24,7 +23,6 @@ from trustwatch.scoring.engine.call_scorer import CallScorer
 from ...support.call_history import CALL_SETTINGS, NEW_VALUE, agent_key, call_history, call_model
 
 START_MS = 1_767_600_000_000
-DAY_MS = 86_400_000
 
 
 def hijacked(session: int) -> bool:
@@ -116,16 +114,6 @@ def test_calls_of_an_agent_with_a_new_key_are_counted_with_its_path_trusted_too(
     assert shared.left_with_trust == calls.left_with_trust
 
 
-def test_the_calls_most_often_challenged_have_their_reasons(history: Path) -> None:
-    first = next(kind for kind in told(history).sides[0].calls.kinds if kind.action == "send")
-
-    assert (first.action, first.effect, first.agent_type, first.tenant) == ("send", "write", "Clerk", "acme")
-    assert first.calls >= 20 and 1 < first.agents <= 16
-    assert first.reasons["argument_origin"] == first.calls
-    assert first.first_event_id == "e-1" and first.first_at == format_rfc3339(START_MS + 5_000)[:19] + "Z"
-    assert "read_mail" in first.first_reason
-
-
 def test_with_labels_the_budget_is_held_against_good_sessions(history: Path) -> None:
     """Bad sessions are stopped, not counted; what is listed are the calls of both."""
     plain, side = told(history).sides[0], told(history, labels=history / "labels.jsonl").sides[0]
@@ -136,13 +124,6 @@ def test_with_labels_the_budget_is_held_against_good_sessions(history: Path) -> 
     found = side.evaluation.calls
     assert (found.bad, found.stopped, found.good) == (20, 20, 180)
     assert found.challenged == side.calls.sessions_challenged < plain.calls.sessions_challenged
-
-
-def test_shares_of_the_agents_agree(history: Path) -> None:
-    """Bounds and lists to the last bit."""
-    labels = history / "labels.jsonl"
-
-    assert told(history, labels=labels).sides == told(history, labels=labels, jobs=3).sides
 
 
 def test_a_model_of_before_asks_nothing_and_says_so(history: Path) -> None:
@@ -169,12 +150,6 @@ def test_tenants_with_thresholds_of_their_own_are_told(history: Path) -> None:
     without = msgspec.structs.replace(calls.effects[-1], threshold=None, challenged=3)
     assert "nothing may wait" not in without.budget_words
     assert "nothing may wait" in msgspec.structs.replace(without, challenged=0).budget_words
-
-
-def test_it_can_be_left_out(history: Path) -> None:
-    calls = told(history, ask_calls=False).sides[0].calls
-
-    assert calls.missing_because is not None and "--no-calls" in calls.missing_because
 
 
 def test_bounds_of_independent_calls_are_those_of_wilson() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from trustwatch.scoring.backtest.plan import first_applied, history_end, overlap_warning
+from trustwatch.scoring.backtest.plan import first_applied, history_end
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)
@@ -31,13 +31,3 @@ def test_events_are_applied_from_the_end_of_the_models_history(
 ) -> None:
     assert history_end(LAST_MS) == TUESDAY
     assert first_applied(LAST_MS, since, after) == expected
-
-
-def test_a_model_that_knows_the_first_event_is_warned_about() -> None:
-    """With the two ways out."""
-    said = overlap_warning("m1", LAST_MS, MONDAY)
-
-    assert said is not None
-    assert "--from 2026-03-03T00:00:01" in said and "--to 2026-03-02T00:00:00" in said
-    assert overlap_warning("m1", LAST_MS, TUESDAY) is None
-    assert overlap_warning("m1", LAST_MS, None) is None

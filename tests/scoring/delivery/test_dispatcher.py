@@ -19,7 +19,6 @@ import pytest
 from sqlalchemy import Connection
 from standardwebhooks import Webhook
 
-from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.delivery import dispatcher
 from trustwatch.scoring.delivery.delivery_target import (
     ALL_LEVELS,
@@ -145,22 +144,6 @@ def dispatch(
     return seen
 
 
-def test_delivery(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """The receiver gets the CloudEvent with a signature that verifies, and the store says that it did."""
-    row = alert(1, clock)
-    put(store, row)
-
-    assert dispatch(store, clock, [target(receiver)]) == [("soc", "delivered")]
-
-    ((headers, body),) = receiver.got
-    event = Webhook(SECRET).verify(body, headers)
-    assert (event["id"], event["subject"], event["data"]["risk_level"]) == ("D1", "payer", "high")
-    assert headers["content-type"] == "application/cloudevents+json"
-    assert headers["webhook-id"] == row.key
-    state = states(store)[row.key, "soc"]
-    assert (state.status, state.attempts, state.delivered_ms) == ("delivered", 1, clock())
-
-
 def test_retry_after_failure(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """After a 500 the row waits for its backoff, is tried again under the same id, and then rests."""
     receiver.answers = [(500, {}, b"oops"), (500, {}, b"oops")]
@@ -183,27 +166,6 @@ def test_retry_after_failure(store: SqlStore, clock: Clock, receiver: Receiver) 
     assert receiver.keys == ["alert-D1"] * 3
     for headers, body in receiver.got:
         Webhook(SECRET).verify(body, headers)
-
-
-def test_retry_after_header_pauses_the_target(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """A target that says when to come back is left alone until then, with every row."""
-    receiver.answers = [(429, {"retry-after": "7"}, b"slow down")]
-    put(store, alert(1, clock))
-    start = clock()
-
-    async def use(dispatcher: Dispatcher) -> None:
-        await dispatcher.drain()
-        await asyncio.to_thread(put, store, alert(2, clock))
-        clock.now = start + 6_999
-        await dispatcher.drain()
-        assert receiver.keys == ["alert-D1"]
-        clock.now = start + 7_000
-        await dispatcher.drain()
-
-    dispatch(store, clock, [target(receiver)], use)
-
-    assert sorted(receiver.keys) == ["alert-D1", "alert-D1", "alert-D2"]
-    assert {one.status for one in states(store).values()} == {"delivered"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
@@ -314,18 +276,6 @@ def test_dispatcher_that_died_in_an_attempt(store: SqlStore, clock: Clock, recei
     assert states(store)["alert-D1", "soc"].attempts == 2
 
 
-def test_duplicate_key_is_delivered_once(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """The same outbox key in two commits is one delivery."""
-    put(store, alert(1, clock))
-    put(store, alert(1, clock))
-
-    dispatch(store, clock, [target(receiver)])
-    put(store, alert(1, clock))
-    dispatch(store, clock, [target(receiver)])
-
-    assert receiver.keys == ["alert-D1"]
-
-
 def test_cooldown_and_escalation(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """Repeats within the cool-down are suppressed, an escalation never, and each alert tells what was kept back."""
     reasons = (RiskReason("burst", "pace", "9", "1", 0.5, "fast"),)
@@ -346,31 +296,6 @@ def test_cooldown_and_escalation(store: SqlStore, clock: Clock, receiver: Receiv
         "alert-D2",
         "alert-D1",
     ]
-
-
-def test_levels_of_a_target(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
-    """A target gets the levels it asked for and no others."""
-    put(store, alert(1, clock, level=1), alert(2, clock, level=3), alert(3, clock, level=4))
-    urgent = target(receiver, "urgent", levels=("critical",))
-
-    dispatch(store, clock, [urgent, target(other, "all")])
-
-    assert receiver.keys == ["alert-D3"]
-    assert sorted(other.keys) == ["alert-D1", "alert-D2", "alert-D3"]
-
-
-def test_too_old_is_dead(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """What could not be delivered within the maximum age is given up, visibly, and not sent any more."""
-    receiver.answers = [(500, {}, b"")]
-    put(store, alert(1, clock))
-    policy = DispatchPolicy(max_age_s=60, cooldown_s=0)
-    dispatch(store, clock, [target(receiver)], policy=policy)
-    clock.now += 60_001
-    dispatch(store, clock, [target(receiver)], policy=policy)
-
-    state = states(store)["alert-D1", "soc"]
-    assert (state.status, state.last_error) == ("dead", "given up: too old; last error: HTTP 500")
-    assert len(receiver.got) == 1
 
 
 def test_pagerduty_hears_of_every_rise_and_of_the_end(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
@@ -434,41 +359,10 @@ def test_changes_of_one_agent_reach_pagerduty_in_their_order(store: SqlStore, cl
     assert [body["event_action"] for body in receiver.bodies] == ["trigger", "resolve"] * 4
 
 
-def test_a_changed_format_holds_for_what_waits(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """Alerts are written at delivery: what was put there before the change arrives in the new format."""
-    receiver.answers = [(503, {}, b"")]
-    put(store, alert(1, clock))
-    dispatch(store, clock, [alert_receiver.target(receiver.url, "cloudevents")])
-    clock.now += 1_000_000
-    dispatch(store, clock, [alert_receiver.target(receiver.url, "slack")])
-
-    assert [sorted(body)[0] for body in receiver.bodies] == ["data", "blocks"]
-    assert states(store)["alert-D1", "soc"].status == "delivered"
-
-
 async def _until(condition: Callable[[], bool]) -> None:
     """Wait for *condition*; the suite's own time-out ends it if it never comes true."""
     while not condition():
         await asyncio.sleep(0.005)
-
-
-def test_run_is_woken(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """The running dispatcher delivers when it is told that there is work, without waiting to look by itself, and
-    ends when it is told to."""
-
-    async def use(dispatcher: Dispatcher) -> None:
-        stop = asyncio.Event()
-        running = asyncio.create_task(dispatcher.run(stop))
-        await asyncio.sleep(0.05)
-        await asyncio.to_thread(put, store, alert(1, clock))
-        dispatcher.wake()
-        await _until(lambda: len(receiver.got) == 1)
-        stop.set()
-        await running
-
-    dispatch(store, clock, [target(receiver)], use, DispatchPolicy(poll_s=3_600))
-
-    assert states(store)["alert-D1", "soc"].status == "delivered"
 
 
 def test_run_outlives_a_locked_store(
@@ -565,17 +459,6 @@ class Counting:
         return DeliveryResult("delivered")
 
 
-def test_concurrency_is_bounded(store: SqlStore, clock: Clock) -> None:
-    """However many rows wait, a target holds no more at once than the policy says, and gets them all."""
-    put(store, *(alert(number, clock) for number in range(250)))
-    notifier = Counting()
-    channel = DeliveryChannel("alert", PlainTarget("t"), notifier)
-
-    asyncio.run(Dispatcher(store.outbox, [channel], DispatchPolicy(concurrency=3), clock, random.Random(1)).drain())
-
-    assert (notifier.most, notifier.delivered) == (3, 250)
-
-
 def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
     """A notifier that raises ends neither its lane nor the row, and the error does not show the message."""
     put(store, alert(1, clock), alert(2, clock))
@@ -587,14 +470,6 @@ def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
     found = {one.status: one for one in states(store).values()}
     assert found.keys() == {"pending", "delivered"}
     assert found["pending"].last_error == "internal error: RuntimeError"
-
-
-def test_names_are_unique(store: SqlStore, clock: Clock) -> None:
-    """Two targets of one name would share their state, so they are refused."""
-    channel = DeliveryChannel("alert", PlainTarget("t"), Counting())
-
-    with pytest.raises(ConfigError, match="unique"):
-        Dispatcher(store.outbox, [channel, channel], DispatchPolicy(), clock, random.Random(1))
 
 
 def test_targets_are_replaced_while_it_runs(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:

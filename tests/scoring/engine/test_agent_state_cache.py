@@ -72,19 +72,6 @@ def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> N
     assert (at >= 0).any()
 
 
-def test_another_risk_layout_frees_nobody(kit: Any, make: Any) -> None:
-    """After an upgrade that changes the risk state, level, score, clock and due time come from the plain columns."""
-    shelf, _ = shelf_of(kit, make)
-    assert any(row.level >= 2 for row in shelf.values())
-    for key, row in list(shelf.items()):
-        shelf[key] = msgspec.structs.replace(row, risk=b"old", state_version=row.state_version.split(":")[0] + ":old")
-    processor = kit.processor(shelf)
-    slots = processor.engine.builder.admit(np.array(list(shelf), np.uint64))
-    again = {row.name.key: row for row in processor.engine.agent_states.rows(slots)}
-    for key, row in shelf.items():
-        assert replace_state(again[key]) == replace_state(row)
-
-
 def test_another_risk_layout_begins_with_the_habits_of_the_history(kit: Any, make: Any) -> None:
     """Else an upgrade would make agents that are often odd alert anew; those of the present layout keep their own."""
     shelf, _ = shelf_of(kit, make)
@@ -104,37 +91,6 @@ def test_another_risk_layout_begins_with_the_habits_of_the_history(kit: Any, mak
     assert engine.risk["events_before"][slots].tolist() == expected.tolist()
 
 
-def replace_state(row: AgentRow) -> AgentRow:
-    return msgspec.structs.replace(row, risk=b"", state_version="")
-
-
-def test_seeds_give_known_agents_their_history(kit: Any, make: Any) -> None:
-    """An agent of the training history goes on where it ended; a stranger begins with nothing."""
-    processor = kit.processor()
-    scored = processor.engine.score(kit.columns([make.event(1, 2, make.START_MS), make.event(2, "new", make.START_MS)]))
-    known, stranger = scored.slots.tolist()
-    name = processor.engine.agents.names[known]
-    at = kit.model.seeds.find([IdentityHasher(make.SALT).agent_hash(*name.identity)])[0]
-    assert processor.engine.risk[known]["events"] == kit.model.seeds.events[at] + 1
-    assert processor.engine.risk[stranger]["events"] == 1
-
-
-def test_taking_dirty_rows_takes_each_once(kit: Any, make: Any) -> None:
-    """Rows are handed out once until their agents act again, those that moved out and back included."""
-    shelf = RowsByKey()
-    processor = kit.processor(shelf, capacity=2)
-    for number in range(6):
-        processor.engine.score(kit.columns([make.event(number, f"n{number % 3}", make.START_MS + number)]))
-    first = processor.engine.agent_states.begin_commit()
-    processor.engine.agent_states.mark_committed()
-    assert sorted(row.name.agent_id for row in first) == ["n0", "n1", "n2"]
-    assert [row.events for row in first] == [2, 2, 2]
-    assert processor.engine.agent_states.changed_rows() == []
-    shelf.update({row.name.key: row for row in first})
-    processor.engine.score(kit.columns([make.event(9, "n0", make.START_MS + 99)]))
-    assert [row.events for row in processor.engine.agent_states.changed_rows()] == [3]
-
-
 def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make: Any) -> None:
     """An agent that moved out unsaved and came back without acting is part of the next commit."""
     processor = kit.processor(RowsByKey(), capacity=1)
@@ -143,13 +99,6 @@ def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make
     processor.engine.score(kit.columns([make.event(2, "b", make.START_MS)]))
     processor.engine.builder.admit(key)
     assert sorted(row.name.agent_id for row in processor.engine.agent_states.changed_rows()) == ["a", "b"]
-
-
-def test_model_is_not_changed_by_scoring(kit: Any, make: Any) -> None:
-    """Seeds and baseline are snapshots: scoring with them leaves them as they were."""
-    before = replace(kit.model).seeds.rows.tobytes(), kit.model.baseline.counts.tobytes()
-    kit.processor().engine.score(kit.columns(make.stream(5, 300, odd=0.2)))
-    assert (kit.model.seeds.rows.tobytes(), kit.model.baseline.counts.tobytes()) == before
 
 
 @pytest.mark.parametrize(

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
-from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.engine import announced_paths, risk_levels
 from trustwatch.scoring.engine.announced_paths import (
-    CHAIN,
     CREDENTIAL,
     KIND_OF_PLACE,
-    NETWORK,
     PATHS,
     as_parts,
     find_announced,
     pack,
-    part_names,
     unpack,
 )
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
@@ -66,32 +61,6 @@ def fleet(kit: Any, make: Any) -> Fleet:
     return Fleet(kit, make)
 
 
-class OneRow:
-    """A store of one agent."""
-
-    def __init__(self, row: AgentRow) -> None:
-        self.row = row
-
-    def load(self, keys: Any, owner: Any = None) -> dict[int, AgentRow]:
-        return {self.row.name.key: self.row}
-
-    def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:
-        return []
-
-    def find_unkeyed(self, key: int) -> None:
-        return None
-
-
-def test_an_announced_key_is_known_at_once(fleet: Fleet) -> None:
-    """Of that agent alone; the network that the announcement came by is not, nor a key that calls alone show."""
-    fleet.event(**CHANGE, client={"asn": 65_001})
-
-    assert fleet.known(credential=KEY, client={"asn": 65_001}) == [False, True, False]
-    assert fleet.known(2, credential=KEY) == [False] * 3
-    assert fleet.known(credential={**KEY, "thumbprint": "stolen"}) == [False] * 3
-    assert fleet.known(credential={**KEY, "thumbprint": "stolen"}) == [False] * 3
-
-
 @pytest.mark.parametrize(
     "told",
     [
@@ -124,12 +93,6 @@ def test_nothing_is_known_nor_kept_from_medium_on(fleet: Fleet) -> None:
 
     assert fleet.known(credential=KEY) == [False, True, False]
     assert fleet.known(credential={**KEY, "thumbprint": "of-a-thief"}) == [False] * 3
-
-
-def test_a_frozen_engine_keeps_nothing(kit: Any, make: Any) -> None:
-    frozen = Fleet(kit, make, learn=False)
-    frozen.event(**CHANGE)
-    assert frozen.known(credential=KEY) == [False] * 3
 
 
 def test_working_by_a_path_for_days_proves_nothing(fleet: Fleet, make: Any) -> None:
@@ -169,13 +132,6 @@ def test_a_call_by_another_key_tells_no_path_of_a_newcomer(fleet: Fleet) -> None
     assert not fleet.engine.agents.paths["names"][:, KIND_OF_PLACE != CREDENTIAL].any()
 
 
-def test_an_agent_of_the_history_is_no_newcomer(fleet: Fleet) -> None:
-    """Registered again, it has a past; nor is one whose first call comes weeks later."""
-    fleet.event(1, **REGISTER)
-    fleet.event(1, credential=KEY, client={"asn": 65_001})
-    assert fleet.known(1, credential=KEY, client={"asn": 65_001}) == [False, True, False]
-
-
 def test_what_is_kept_is_bounded_and_ends() -> None:
     """Four keys, the latest; a month; a week until the first call."""
     own = np.zeros(1, PATHS)
@@ -191,33 +147,6 @@ def test_what_is_kept_is_bounded_and_ends() -> None:
     for paths, minute in ((own, 100), (late, 99 + announced_paths.WAITING_MINUTES)):
         announced_paths._keep_first_path(paths[0], np.array([7, 1_099, 9], np.uint64), minute)
     assert own["names"][0][:2].tolist() == [7, 9] and late["names"][0][:2].tolist() == [0, 0]
-
-
-def test_a_part_that_is_not_told_is_never_known() -> None:
-    names = np.zeros((1, event_columns.NAMES), np.uint64)
-    names[0, event_columns.AGENT_DRAW] = 5
-    assert part_names(names).tolist() == [[0, 0, 0]]
-    assert not find_announced(np.zeros(1, PATHS), part_names(names), np.array([0])).any()
-    assert (NETWORK, CREDENTIAL, CHAIN) == (0, 1, 2)
-
-
-def resumed(kit: Any, row: AgentRow) -> bytes:
-    """Bytes that a worker publishes of an agent whose row it took over."""
-    heir = Engine(kit.model, EngineSettings(capacity=50), OneRow(row))
-    slot = heir.agent_states.find_slot(row.name.identity)
-    assert slot is not None
-    return heir.agent_states.rows(np.array([slot], np.int32))[0].announced_paths
-
-
-def test_it_is_stored_and_taken_over(fleet: Fleet, kit: Any) -> None:
-    """By the next worker; of rows of before, damaged ones, other versions and under another salt there is nothing."""
-    fleet.event(**CHANGE)
-    row = fleet.row()
-    assert resumed(kit, row) == row.announced_paths != b""
-    other_version = b"\x02" + row.announced_paths[1:]
-    for damaged in (b"", b"junk", b"\xff" * PATHS.itemsize, other_version):
-        assert resumed(kit, msgspec.structs.replace(row, announced_paths=damaged)) == b""
-    assert resumed(kit, msgspec.structs.replace(row, state_version="other:version")) == b""
 
 
 def test_another_model_of_the_salt_takes_it_over_and_an_erasure_ends_it(fleet: Fleet, kit: Any) -> None:

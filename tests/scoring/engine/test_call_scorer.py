@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,10 +15,9 @@ from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.models.call_challenges import HeldOutCalls, tenant_key
-from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
+from trustwatch.scoring.engine.call_scorer import CallScore, CallScorer
 
 DAY = 86_400_000
 NEW, KNOWN = "f" * 12, f"{2:012x}"
@@ -104,11 +102,6 @@ def test_a_tenant_is_judged_by_calls_as_they_count_for_it(learned: TrainedModel,
     assert other.exceeds and other.p_value < 0.001
 
 
-def test_an_agent_that_the_history_knows_is_recognised(ask: Ask) -> None:
-    assert ask("send", "write", KNOWN).known_agent
-    assert not ask("send", "write", KNOWN, agent_id="nobody").known_agent
-
-
 def test_questions_leave_no_trace(learned: TrainedModel, scorer: CallScorer, make: Any, kit: Any) -> None:
     """A thousand of them change neither a later answer nor a byte of the model."""
 
@@ -160,39 +153,6 @@ def test_questions_of_many_threads_do_not_mix(scorer: CallScorer, make: Any, kit
         thread.join()
 
     assert [together[at] for at in range(len(calls))] == [{one} for one in alone]
-
-
-def test_what_a_session_did_before_does_not_matter(ask: Ask) -> None:
-    """Nobody knows it where the question is answered."""
-    assert ask("send", "write", NEW, session="s-1-1") == ask("send", "write", NEW, session="other")
-
-
-def test_a_budget_of_nothing_challenges_nothing(learned: TrainedModel, make: Any, kit: Any) -> None:
-    scored = CallScorer(learned, {"write": 0}).score(question(make, kit, "send", "write", NEW))
-
-    assert scored.threshold is None and not scored.exceeds
-
-
-def test_a_rare_effect_is_judged_by_all_calls(ask: Ask) -> None:
-    """The history shows no deletion, so nothing can be promised of them alone."""
-    scored = ask("send", "delete", NEW)
-
-    assert scored.threshold is not None and scored.threshold.effect == "all"
-
-
-def test_a_saved_model_scores_calls_alike(
-    learned: TrainedModel, scorer: CallScorer, make: Any, kit: Any, tmp_path: Path
-) -> None:
-    save_trained_model(tmp_path / "model", learned, make.SETTINGS, 1, 0)
-    loaded = CallScorer(load_trained_model(tmp_path / "model"), {})
-    call = question(make, kit, "send", "write", NEW)
-
-    assert loaded.score(call) == scorer.score(call)
-
-
-def test_a_model_without_thresholds_is_refused(learned: TrainedModel) -> None:
-    with pytest.raises(NoCallVerdicts, match="retrain"):
-        CallScorer(dataclasses.replace(learned, challenges=None), {})
 
 
 @pytest.mark.parametrize("action", ["send", "enter_code", "delete"])

@@ -16,10 +16,9 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine.agent_rows import decode_reasons
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.explanations import MAX_CALLER_REASONS, PRIOR_REASON_MARKER, with_callers
+from trustwatch.scoring.engine.explanations import MAX_CALLER_REASONS, PRIOR_REASON_MARKER
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.simulator.demo import EVENTS_PER_AGENT_DAY
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.population import Attack, SimulationSettings
@@ -125,31 +124,3 @@ def test_callers_are_the_first_ones_and_few(kit: Any, make: Any) -> None:
     networks = [reason.observed for reason in kept if reason.feature == "network_surprise"]
     assert 1 <= len(networks) <= MAX_CALLER_REASONS and networks[0].startswith("AS65")
     assert len(explained) < 60
-
-
-def test_a_calm_agent_begins_anew(kit: Any, make: Any) -> None:
-    """What was odd before the agent was calm is no reason of a later rise."""
-    processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
-    quiet = [make.event(n, 2, at_ms + n * 600_000, session=f"q-{n}") for n in range(300)]
-    quiet[3]["client"] = {"asn": 65007, "ip": "203.0.113.9"}
-    told = processor.engine.risk["told"]
-    begun, *rest = kit.batches(kit.records(quiet), itertools.chain([4], itertools.repeat(50)))
-    processor.apply(begun)
-    assert told.max() > 0.0
-    for batch in rest:
-        processor.apply(batch)
-    assert told.max() == 0.0
-
-
-def test_a_weaker_event_adds_who_called_alone() -> None:
-    """With its own time and part of the evidence; what is known already is not said twice."""
-
-    def reason(feature: str, observed: str) -> RiskReason:
-        return RiskReason(feature, feature, observed, "", 0.6, f"{feature} {observed}")
-
-    kept = [reason("action_surprise", "wipe")]
-    event = [reason("network_surprise", "AS65007"), reason("target_surprise", "elsewhere")]
-    told = with_callers(kept, 3.0, event, 1.0, 1_764_930_645_000)
-    assert [one.observed for one in told] == ["AS65007", "wipe"]
-    assert told[0].text.endswith("; earlier, at 2025-12-05 10:30:45 UTC") and told[0].contribution == 0.15
-    assert with_callers(told, 3.0, event, 1.0, 1_764_930_645_000) == told

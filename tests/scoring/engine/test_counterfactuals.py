@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES
-from trustwatch.scoring.engine.explainer import replaceable_features, thing_words, with_usual
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.scoring.engine.explainer import replaceable_features, thing_words
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import RiskReason
 
@@ -162,33 +162,3 @@ def test_what_no_other_event_could_have_changed_is_not_said() -> None:
         for name in ("pace_1m", "drift", "session_strangeness", "transition_surprise", "novelty_1h", "repeat_surprise")
     ]
     assert replaceable_features(reasons, np.full(len(FEATURES), 20.0), np.zeros(layout.KINDS)) == []
-
-
-def test_what_is_hardly_unusual_is_not_said() -> None:
-    """At a threshold anything would have made the difference."""
-    bytes_out = FEATURE_INDEX["bytes_out"]
-    vector, surprise = np.zeros(len(FEATURES)), np.zeros(layout.KINDS)
-    reasons = [RiskReason("bytes_out", "bytes_out", "", "", 0.5, "")]
-    vector[bytes_out] = 1.2
-    assert replaceable_features(reasons, vector, surprise) == []
-    vector[bytes_out] = 12.0
-    assert replaceable_features(reasons, vector, surprise) == [bytes_out]
-
-
-def test_a_reason_of_several_things_is_about_the_strongest() -> None:
-    """A change is none that could be usual; its target could."""
-    surprise = np.zeros(layout.KINDS)
-    surprise[layout.K_TARGET] = 9.0
-    change = RiskReason("write_surprise", "write_surprise", "evil", "", 0.5, "")
-    assert replaceable_features([change], np.full(len(FEATURES), 20.0), surprise) == [FEATURE_INDEX["target_surprise"]]
-
-
-def test_what_is_odd_for_another_cause_stays_odd() -> None:
-    """A new target alone makes its use new; with a new action, the use stays new though the target were usual."""
-    target, use = FEATURE_INDEX["target_surprise"], FEATURE_INDEX["action_target_surprise"]
-    vectors, codes = np.zeros((1, len(FEATURES))), np.zeros((1, 16), np.int8)
-    vectors[0, [target, use]] = 20.0
-    new_target, new_action = 1 << layout.K_TARGET, 1 << layout.K_ACTION
-
-    assert with_usual(vectors, target, new_target, codes)[0, use] <= 4.0
-    assert with_usual(vectors, target, new_target | new_action, codes)[0, use] == 20.0

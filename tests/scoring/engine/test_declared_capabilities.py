@@ -46,17 +46,6 @@ def test_the_last_word_holds(kit: Any, make: Any) -> None:
     assert declared(engine) == ()
 
 
-def test_batches_do_not_matter(kit: Any, make: Any) -> None:
-    """What an agent declares for a while is forgotten, whether it changes back in the same batch or in the next."""
-    pay, look = {"agent_capabilities": ["pay"]}, {"agent_capabilities": ["look_up"]}
-    at_once, one_by_one = engine_of(kit), engine_of(kit)
-    for batch in ((pay,), (look, pay, {})):
-        tell(at_once, kit, make, *batch)
-    for event in (pay, look, pay, {}):
-        tell(one_by_one, kit, make, event)
-    assert declared(at_once) == declared(one_by_one) == ("pay",)
-
-
 def test_a_restart_keeps_it(kit: Any, make: Any) -> None:
     """A row that comes back is the same, and the same words are no news."""
     before, after = engine_of(kit), engine_of(kit)

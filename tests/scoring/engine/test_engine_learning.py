@@ -9,7 +9,7 @@ import pytest
 
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
-from trustwatch.models.betting import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
+from trustwatch.models.betting import ODD_P_VALUE, learnable_parts
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.agent_rows import AgentExplanation
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
@@ -34,34 +34,6 @@ def is_calm(engine: Engine, scored: ScoredBatch) -> Any:
     """Rows after which no concern about the agent has gathered enough to stop learning, bool (n,)."""
     statistics = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
     return (statistics < SUSPICION_SHARE * engine.thresholds[scored.threshold_rows, :, 0]).all(axis=1)
-
-
-def test_calm_behaviour_is_learned(kit: Any, make: Any) -> None:
-    """Vouched events of an agent above suspicion are learned, each once."""
-    engine = engine_of(kit)
-    scored = engine.score(kit.columns(calm(make)))
-    gate = is_calm(engine, scored)
-    assert learned(engine, int(scored.slots[0])) == gate.sum() > 20
-
-
-def test_frozen_engine_learns_nothing(kit: Any, make: Any) -> None:
-    """With learn=False no baseline moves, and an event that repeats stays as surprising as the first time."""
-    engine = engine_of(kit, learn=False)
-    slots = engine.score(kit.columns(calm(make))).slots
-    assert learned(engine, int(slots[0])) == 0.0
-    assert not engine.builder.state.table[slots[0]].any()
-
-
-def test_an_event_is_scored_before_it_is_learned(kit: Any, make: Any) -> None:
-    """An event's own vector is the same whether or not it will be learned."""
-    events = calm(make)
-    seen = engine_of(kit)
-    seen.score(kit.columns(events[:20]))
-    twin = engine_of(kit)
-    twin.score(kit.columns(events[:20]))
-    twin.settings = twin.settings._replace(learn=False)
-    strange = kit.columns([make.event(99, "fresh", make.START_MS + 40 * 60_000, action="new")])
-    assert np.array_equal(seen.score(strange).vectors, twin.score(strange).vectors)
 
 
 def odd_days(make: Any, count: int = 1300) -> list[dict[str, Any]]:
@@ -111,27 +83,6 @@ def test_what_is_learned_does_not_depend_on_batches(kit: Any, make: Any, size: i
     keys = whole.builder.slots.keys[:12]
     ours, theirs = (engine.builder.pack(engine.builder.slots.find(keys)) for engine in (whole, parts))
     assert ours.tobytes() == theirs.tobytes()
-
-
-def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
-    """What is new of an agent is odd by nature; it is learned until there are habits, so that it does not stay odd."""
-    engine = engine_of(kit)
-    scored = engine.score(kit.columns(calm(make)))
-    assert scored.p_values[0] <= ODD_P_VALUE
-    assert (scored.p_values[1:] > ODD_P_VALUE).all()
-    assert learned(engine, int(scored.slots[0])) == 30 > MIN_LEARNED_EVENTS
-
-
-def test_an_announced_key_becomes_a_habit(kit: Any, make: Any) -> None:
-    """A new key that the authorization server announces is odd, and no later event with it is an unregistered one."""
-    engine = kit.processor().engine
-    key = {"credential": {"method": "private_key_jwt", "thumbprint": "renewed"}}
-    start = make.START_MS + 10**9
-    change = make.event(0, 2, start, type="client.change", action="change", **key)
-    uses = [make.event(1 + n, 2, start + 3_600_000 * (1 + n), session=f"n-{n}", **key) for n in range(5)]
-    scored = engine.score(kit.columns([change, *uses]))
-    assert scored.p_values[0] <= ODD_P_VALUE
-    assert not scored.signals.any()
 
 
 def test_self_asserted_events_are_not_learned(kit: Any, make: Any) -> None:
@@ -203,15 +154,6 @@ def test_a_known_agent_is_not_moved_by_claims(kit: Any, make: Any) -> None:
     assert engine.agents.threshold_rows[slot] == kit.model.group_row(engine.agents.groups[slot]) > 0
 
 
-def test_a_group_without_history_is_judged_by_the_fleet(kit: Any, make: Any) -> None:
-    """Agents of an unknown type have no coverage and the fleet's thresholds, and are scored all the same."""
-    engine = engine_of(kit)
-    scored = engine.score(kit.columns(calm(make, 3, agent_type="Nobody")))
-    assert (scored.threshold_rows == 0).all()
-    assert np.isfinite(scored.risk).all()
-    assert engine.risk[scored.slots[0]]["level"] == risk_levels.UNKNOWN
-
-
 def test_slots_are_clean_after_their_agent_left(kit: Any, make: Any) -> None:
     """Who moves into a slot inherits no name, type, risk, thresholds or reasons."""
     processor = kit.processor(capacity=1)
@@ -235,31 +177,3 @@ def test_huge_numbers_do_not_poison(kit: Any, make: Any, huge: float) -> None:
         scored = engine.score(kit.columns([make.event(number, "fresh", at, **more)]))
         assert np.isfinite(scored.vectors).all()
         assert np.isfinite(scored.risk).all()
-
-
-def test_an_event_that_says_nothing_of_the_type_changes_none(kit: Any, make: Any) -> None:
-    """A gateway's log and our own records carry no type: the agent is judged among the peers it is known to have."""
-    engine = engine_of(kit)
-    typed = kit.columns([make.event(n, 1, make.START_MS + n * 60_000) for n in range(5)])
-    slot = int(engine.score(typed).slots[0])
-    group, row = int(engine.agents.groups[slot]), int(engine.agents.threshold_rows[slot])
-    bare = make.event(9, 1, make.START_MS + 9 * 60_000)
-    del bare["agent"]["type"]
-
-    scored = engine.score(kit.columns([bare]))
-
-    assert (engine.agents.types[slot], int(engine.agents.groups[slot])) == ("Payer", group)
-    assert int(scored.threshold_rows[0]) == row
-
-
-def test_an_agent_that_first_came_without_a_type_gets_it_later(kit: Any, make: Any) -> None:
-    """As soon as somebody who may say so says it."""
-    engine = engine_of(kit)
-    bare = make.event(1, 1, make.START_MS)
-    del bare["agent"]["type"]
-    slot = int(engine.score(kit.columns([bare])).slots[0])
-    assert engine.agents.types[slot] == ""
-
-    engine.score(kit.columns([make.event(2, 1, make.START_MS + 60_000)]))
-
-    assert engine.agents.types[slot] == "Payer"

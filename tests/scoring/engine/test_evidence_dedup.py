@@ -14,7 +14,6 @@ from trustwatch.ingest.features.feature_table import (
     COMPROMISE_FEATURES,
     FEATURE_COUNT,
     FEATURE_INDEX,
-    FEATURE_NAMES,
     FEATURES,
 )
 from trustwatch.scoring.engine import evidence_dedup, risk_levels, usual_oddness
@@ -89,14 +88,6 @@ def test_a_name_carries_the_evidence_of_a_concern_that_leaves_others_aside(one: 
     assert not kept(np.zeros(FEATURE_COUNT, np.bool_))
 
 
-def test_what_goes_on_stays_counted(one: Callable[..., ScoredBatch]) -> None:
-    """A name that comes back every ten hours is one observation; after a day without it, it counts again."""
-    assert one(0, **STRANGER).p_values[0] <= ODD
-    for turn in range(1, 8):
-        assert one(turn * 600, **STRANGER).p_values[0] > ODD
-    assert one(7 * 600 + evidence_dedup.DEDUP_WINDOW_MINUTES, **STRANGER).p_values[0] <= ODD
-
-
 def test_callers_count_again_each_day(one: Callable[..., ScoredBatch]) -> None:
     """A network that is still new is odd again after a day, however often it came; its events are no habit."""
     network = {"client": {"asn": 65_123}}
@@ -124,51 +115,6 @@ def test_forged_events_keep_no_name_quiet(one: Callable[..., ScoredBatch]) -> No
     assert first.p_values[0] <= ODD
     one(1_000, **STRANGER, agent_self_asserted=True)
     assert one(evidence_dedup.DEDUP_WINDOW_MINUTES, **STRANGER).p_values[0] <= ODD
-
-
-def test_another_name_counts(one: Callable[..., ScoredBatch]) -> None:
-    """Each new one does, however many there were."""
-    for number in range(5):
-        other = {"resource": {"target": f"stranger-{number}.example", "external": True}}
-        assert one(number, **other).p_values[0] <= ODD
-
-
-def test_what_else_is_odd_counts_in_full(one: Callable[..., ScoredBatch]) -> None:
-    """A new action on a target that has counted is odd, and its reasons speak of the action."""
-    one(0, **STRANGER)
-    worse = one(1, **STRANGER, action="wipe-disk", effect="delete")
-    assert worse.p_values[0] <= ODD
-    judged, alone = worse.effective_vectors([0])[0], worse.vectors[0]
-    assert judged[FEATURE_INDEX["target_surprise"]] == 0.0 < alone[FEATURE_INDEX["target_surprise"]]
-    assert judged[FEATURE_INDEX["action_surprise"]] == alone[FEATURE_INDEX["action_surprise"]] > 0.0
-    assert judged[FEATURE_INDEX["write_surprise"]] > 0.0
-
-
-def test_outcomes_and_sizes_of_a_known_action_count_each_time(one: Callable[..., ScoredBatch]) -> None:
-    """Also where the action itself has counted: that it is rare says nothing of how it ends."""
-    plain = one(0, action="login")
-    failed = one(1, action="login", outcome="error")
-    again = one(2, action="login", outcome="error")
-    assert plain.p_values[0] <= evidence_dedup.EVIDENCE_P_VALUE
-    for scored in (failed, again):
-        judged = scored.effective_vectors([0])[0]
-        assert judged[FEATURE_INDEX["action_surprise"]] == 0.0 < scored.vectors[0, FEATURE_INDEX["action_surprise"]]
-        assert judged[FEATURE_INDEX["outcome_surprise"]] == scored.vectors[0, FEATURE_INDEX["outcome_surprise"]] > 0.0
-        assert scored.p_values[0] <= evidence_dedup.EVIDENCE_P_VALUE
-
-
-def test_a_count_over_hours_counts_by_whole_deviations(one: Callable[..., ScoredBatch]) -> None:
-    """A busy hour is one observation: its volume counts at two deviations and at three, not between and not below."""
-    volume = FEATURE_INDEX["volume_1h"]
-    runs = [one(minute) for minute in range(27)]
-    z = np.array([run.vectors[0, volume] for run in runs])
-    judged = np.array([run.effective_vectors([0])[0, volume] for run in runs])
-    (two, *rest), (three, *_) = np.flatnonzero((z >= 2) & (z < 3)), np.flatnonzero(z >= 3)
-    assert len(rest) > 5
-    assert judged[two] == z[two] and judged[three] == z[three]
-    assert not judged[rest].any()
-    after = one(50)
-    assert 2.0 < after.vectors[0, volume] < 3.0 and after.effective_vectors([0])[0, volume] == 0.0
 
 
 def test_a_place_that_counted_does_not_silence_the_session(one: Callable[..., ScoredBatch]) -> None:
@@ -209,39 +155,6 @@ def test_forged_events_mark_nothing(one: Callable[..., ScoredBatch]) -> None:
     """Who sends events in an agent's name can not make its target one that has counted."""
     one(0, **STRANGER, agent_self_asserted=True)
     assert one(1, **STRANGER).p_values[0] <= ODD
-
-
-def test_what_counted_first_gives_way(one: Callable[..., ScoredBatch]) -> None:
-    """The memory of an agent is bounded: a flood of names makes old ones count again, and each name of it counts."""
-    one(0, **STRANGER)
-    for number in range(1, risk_levels.MAX_COUNTED_NAMES + 1):
-        one(number, resource={"target": f"stranger-{number}.example", "external": True})
-    assert one(risk_levels.MAX_COUNTED_NAMES + 2, **STRANGER).p_values[0] <= ODD
-
-
-def test_within_one_minute_the_latest_are_remembered_all_the_same(one: Callable[..., ScoredBatch]) -> None:
-    """A backlog of a day arrives in a minute: order says which name counted first."""
-    strangers = [
-        {"resource": {"target": f"stranger-{number}.example", "external": True}}
-        for number in range(risk_levels.MAX_COUNTED_NAMES + 4)
-    ]
-    day = 24 * 60
-    for number, stranger in enumerate(strangers):
-        one(30 * number, day, **stranger)
-    assert all(one(day, day, **stranger).p_values[0] > ODD for stranger in strangers[-3:])
-    assert one(day, day, **strangers[0]).p_values[0] <= ODD
-
-
-def test_nothing_is_left_of_what_follows_from_a_name() -> None:
-    """Composites are made anew of what is left; other features stay."""
-    vectors = np.full((2, FEATURE_COUNT), 5.0)
-    masks = np.array([1 << layout.K_TARGET, 1 << layout.K_NETWORK], np.uint32)
-    left = evidence_dedup.suppress_counted(vectors, masks, masks, np.zeros((2, 16), np.int8))
-    gone = [{FEATURE_NAMES[index] for index in np.flatnonzero(row == 0.0)} for row in left]
-    assert {"target_surprise", "action_target_surprise", "external_target", "session_strangeness"} <= gone[0]
-    assert {"network_surprise", "identity_shift"} <= gone[1]
-    assert left[0, FEATURE_INDEX["bytes_out"]] == left[1, FEATURE_INDEX["target_surprise"]] == 5.0
-    assert (vectors == 5.0).all()
 
 
 @pytest.mark.parametrize("fresh", [False, True])

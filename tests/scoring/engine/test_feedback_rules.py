@@ -12,8 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from trustwatch.ingest import columns as event_columns
-from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import Record, RecordKind
@@ -138,23 +136,7 @@ def test_named_features_count_as_usual_and_others_as_ever(world: WorkingAgents) 
     assert p_of(world.apply([world.new_target(action="wipe-disk", effect="delete")])) < 0.05
 
 
-def test_a_rule_makes_nothing_more_usual_than_usual(world: WorkingAgents) -> None:
-    """Values that are below the usual one stay; others sink to it, and not to nothing."""
-    world.apply([adopt(rule(features=None), world.at_ms)])
-    usual = world.processor.engine.model.detector.usual_values()
-    ((scored, _),) = world.apply([world.new_target()]).scored
-    free = feature_mask(None)
-
-    assert (scored.vectors[0][free] <= usual[free]).all()
-    assert (usual >= 0.0).all()
-    assert usual[FEATURE_INDEX["hour_surprise"]] > 0.1  # no hour is without any surprise
-    groups = scored.columns.names[:, event_columns.GROUP]
-    level = float(world.processor.engine.model.detector.score(usual[None, :], groups).p_value[0])
-    assert USUAL < level < 1.0
-
-
 def test_other_agents_and_other_peer_groups_are_left_alone(world: WorkingAgents) -> None:
-    """An agent's rule is its own; a peer group's is its members'."""
     world.apply([adopt(rule("agent-1"), world.at_ms)])
     assert p_of(world.apply([world.new_target(3)])) < 0.05
 
@@ -256,22 +238,6 @@ def test_honest_lasting_change_counts_once_and_is_learned_under_a_rule(kit: Any,
     assert use(told, 1)[0][0] > 0.05
 
 
-def test_the_session_and_the_hour_do_not_remember_what_counted_as_usual(kit: Any, make: Any) -> None:
-    """Strangeness of the session and the count of new names are as if the event had named a known target."""
-    plain, covered = WorkingAgents(kit, make), WorkingAgents(kit, make)
-    covered.apply([adopt(rule(), covered.at_ms)])
-    plain.apply([adopt(rule("nobody"), plain.at_ms)])
-
-    def after(world: WorkingAgents) -> Any:
-        for _ in range(4):
-            world.apply([world.new_target(session="one")])
-        ((scored, _),) = world.apply([world.event(session="one")]).scored
-        return scored.vectors[0][[FEATURE_INDEX["session_strangeness"], FEATURE_INDEX["novelty_1h"]]]
-
-    odd, usual = after(plain), after(covered)
-    assert (usual < 0.6 * odd).all()
-
-
 def test_revoking_brings_it_back_for_good(world: WorkingAgents) -> None:
     """Also where the record that brings the rule comes again, or comes late."""
     made = rule()
@@ -285,19 +251,6 @@ def test_revoking_brings_it_back_for_good(world: WorkingAgents) -> None:
     late = rule(rule_id="F9")
     world.apply([revoke(late, world.at_ms), adopt(late, world.at_ms)])
     assert p_of(world.apply([world.new_target()])) < 0.05
-
-
-def test_matches_are_counted_and_our_own_denials_are_none(world: WorkingAgents) -> None:
-    """What each rule did, for those who look after it."""
-    world.apply([adopt(rule(), world.at_ms)])
-    denied = {"outcome": "denied", "error": "ext_authz_denied"}
-    world.apply([world.new_target(), world.new_target(3), world.new_target(**denied), world.event()])
-
-    (held,) = world.processor.engine.feedback_rules.uncommitted(0, 4)
-    assert (held.matched, held.epoch, held.until_offset) == (2, 4, -1)
-    assert held.last_ms == world.at_ms
-    world.processor.engine.feedback_rules.begin_commit(0, 4)
-    assert world.processor.engine.feedback_rules.uncommitted(0, 4) == []
 
 
 def test_a_restart_goes_on_with_the_same_rules(kit: Any, make: Any) -> None:
@@ -346,14 +299,6 @@ def test_erasing_a_word_of_rules_breaks_none(world: WorkingAgents, name: str) ->
     world.processor.engine.feedback_rules.erase(ErasureSubject("agent", "acme", AS, name, "erased~1"))
 
     assert p_of(world.apply([world.new_target()])) > USUAL
-
-
-def test_a_rule_of_0_1_speaks_of_its_tenant_alone(world: WorkingAgents) -> None:
-    """Its hash may be that of another tenant's agent, too: names that share one were searched for."""
-    key = str(unkeyed_agent_key("acme", AS, "agent-1"))
-    world.apply([adopt(rule(key=key, issuer="", agent_id="", tenant="globex"), world.at_ms)])
-
-    assert p_of(world.apply([world.new_target(1)])) < USUAL
 
 
 def _sizes(seed: int) -> Iterator[int]:

@@ -65,7 +65,6 @@ def score(engine: Engine, make: Any, kit: Any) -> Score:
 
 
 def test_a_value_of_others_moves_the_p_value_and_is_told(score: Score, engine: Engine) -> None:
-    """One that the task knows does neither."""
     known, foreign = score(0, KNOWN), score(60, "f" * 12)
 
     assert foreign.p_values[1] < 0.2 * known.p_values[1]
@@ -76,16 +75,6 @@ def test_a_value_of_others_moves_the_p_value_and_is_told(score: Score, engine: E
     assert "argument_origin" not in {one.feature for one in engine.explainer.reasons(known, [1])[0]}
 
 
-def test_the_same_value_counts_once_a_day(score: Score) -> None:
-    """Another one counts, and the anomaly score stays what it is."""
-    first, again, other = score(0, "f" * 12), score(60, "f" * 12), score(120, "e" * 12)
-
-    assert first.p_values[1] < 0.1 < again.p_values[1]
-    assert again.raw_p_values[1] < 0.1
-    assert other.p_values[1] < 0.1
-    assert score(60 + 24 * 60, "f" * 12).p_values[1] < 0.1
-
-
 def test_a_value_that_has_counted_hides_no_other(score: Score) -> None:
     """A call that takes both counts for the new one."""
     assert score(0, "f" * 12).p_values[1] < 0.1
@@ -94,24 +83,6 @@ def test_a_value_that_has_counted_hides_no_other(score: Score) -> None:
     both = score(60, "f" * 12, other=more)
 
     assert both.p_values[1] < 0.1
-
-
-def test_concerns_of_a_batch(score: Score) -> None:
-    """A value of others is one of compromise alone."""
-    known, foreign = (one.concerns.p_value[1] for one in (score(0, KNOWN), score(60, "f" * 12)))
-
-    assert foreign[0] < 0.2 * known[0]
-    assert foreign[1] > 0.5 * known[1]
-
-
-def test_a_decision_keeps_the_concerns_of_what_was_judged(score: Score, engine: Engine) -> None:
-    """A value that has counted is no evidence of compromise again."""
-    explain = engine.explainer.decision_evidence
-    first, again = score(0, "f" * 12), score(60, "f" * 12)
-    before, after = (explain(0, one, 1)["concerns"] for one in (first, again))
-
-    assert list(before) == ["compromise", "malfunction", "overreach"]
-    assert before["compromise"] < 0.1 * after["compromise"]
 
 
 def test_whoever_tells_no_origins_is_judged_by_the_rest(score: Score) -> None:

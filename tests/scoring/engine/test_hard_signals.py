@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, OF_MEDIUM, HardSignalRules, hard_signal_codes
+from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, OF_MEDIUM, hard_signal_codes
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 
 
@@ -78,11 +78,6 @@ def fired(kit: Any, make: Any) -> Callable[..., tuple[set[str], float]]:
     return tell
 
 
-def test_every_signal_has_a_case() -> None:
-    """No rule is without a test."""
-    assert set(CASES) == set(hard_signal_codes())
-
-
 @pytest.mark.parametrize("code", hard_signal_codes())
 def test_signal_fires_on_its_meaning_alone(fired: Any, code: str) -> None:
     """The rule fires with its weight on the case, and not on its neighbour."""
@@ -101,12 +96,6 @@ def test_signal_can_be_switched_off(fired: Any, code: str) -> None:
     left, less = fired(guilty, (code,))
     assert left == codes - {code}
     assert less == evidence - next(signal.weight for signal in HARD_SIGNALS if signal.code == code)
-
-
-def test_unknown_signal_is_refused() -> None:
-    """A name that is not in the table is an error that names it and the ones there are."""
-    with pytest.raises(ValueError, match=r"no such hard signal: typo; there are use_after_revocation"):
-        HardSignalRules(["typo", "deep_delegation"])
 
 
 def test_our_own_denial_fires_nothing(fired: Any) -> None:

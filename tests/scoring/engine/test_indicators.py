@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from datetime import datetime
 from typing import Any
 
-import pytest
-
-from trustwatch.scoring.engine import decision_maker
-from trustwatch.scoring.engine.indicators import MAX_OF_KIND, indicators_of_row, lately_new, with_indicators
+from trustwatch.scoring.engine.indicators import MAX_OF_KIND, indicators_of_row, with_indicators
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.indicators import NEW_STATUSES, Indicator, decode_indicators, indicators_of_plain
 
@@ -44,25 +40,6 @@ def test_a_row_tells_where_it_came_from_and_what_is_new(kit: Any, make: Any) -> 
     assert ("software", "curl/8.9.1\ufffd") in strange  # nothing that reorders a line
     assert ("target", "https://files.example.com/upload") in strange
     assert all(len(one.value) <= 200 for one in indicators_of_row(scored, 12))
-
-
-def test_what_comes_with_a_new_caller_is_told_as_such() -> None:
-    """Also after the network itself was learned, as long as the agent is not calm; what is known stays known."""
-    first = (Indicator("network", "AS65537", "new", AT), Indicator("address", "203.0.113.9", "not_tracked", AT))
-    later = (
-        Indicator("network", "AS65537", "known", AT),
-        Indicator("credential", "mtls k", "known", AT),
-        Indicator("session", "s-2", "not_tracked", AT),
-    )
-    both = with_indicators(with_indicators((), first), later)
-
-    assert told(both) == {
-        ("network", "AS65537"): "new",
-        ("address", "203.0.113.9"): "with_new",
-        ("credential", "mtls k"): "known",
-        ("session", "s-2"): "with_new",
-    }
-    assert told(with_indicators((), later))[("session", "s-2")] == "not_tracked"
 
 
 def test_few_are_kept_and_the_new_ones_first() -> None:
@@ -103,51 +80,10 @@ def test_decisions_carry_them_and_agents_keep_them_until_they_are_calm(kit: Any,
     assert set(rises[-1].indicators) <= set(kept)
 
 
-def test_a_network_that_was_learned_before_the_rise_is_told_as_new(kit: Any, make: Any) -> None:
-    """A thief whose first call is not odd enough to count is known by the next one."""
-    processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
-    quiet = [make.event(n, 2, at_ms + n * 600_000, session=f"q-{n}") for n in range(300)]
-    thief = {"asn": 65007, "ip": "203.0.113.9", "user_agent": "curl/8.9.1"}
-    quiet[290]["client"] = thief
-    wild = [
-        make.event(1000 + n, 2, at_ms + 302 * 600_000 + n * 1000, session="x", client=thief)
-        | {"action": f"wipe-{n}", "resource": {"target": f"other-{n}"}}
-        for n in range(12)
-    ]
-    decisions = [
-        decision
-        for batch in kit.batches(kit.records([*quiet, *wild]), itertools.repeat(50))
-        for decision in processor.apply(batch).decisions
-    ]
-    found = told(decisions[-1].indicators)
-    assert found[("network", "AS65007")] in NEW_STATUSES
-    assert found[("software", "curl/8.9.1")] == found[("session", "x")] == "with_new"
-
-
 def kept_of_the_only_agent(processor: Any) -> dict[tuple[str, str], str]:
     """What its explanation holds."""
     (slot,) = (slot for slot, name in enumerate(processor.engine.agents.names) if name is not None)
     return told(decode_indicators(processor.engine.agent_states.explanation(slot).indicators))
-
-
-def test_who_is_new_while_the_level_falls_is_kept(kit: Any, make: Any) -> None:
-    """A thief that comes when an agent has just calmed down would be learned and forgotten."""
-    processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
-    quiet = [make.event(n, 2, at_ms + n * 600_000, session=f"q-{n}") for n in range(300)]
-    wild = [
-        make.event(1000 + n, 2, at_ms + 302 * 600_000 + n * 1000, session="x")
-        | {"action": f"wipe-{n}", "resource": {"target": f"other-{n}"}}
-        for n in range(12)
-    ]
-    thief = make.event(2000, 2, at_ms + 302 * 600_000 + 48 * 3_600_000, session="y", client={"asn": 65007})
-    decisions = [
-        decision
-        for batch in kit.batches(kit.records([*quiet, *wild, thief]), itertools.repeat(50))
-        for decision in processor.apply(batch).decisions
-    ]
-    last = decisions[-1]
-    assert (last.event_id, last.level < last.previous_level) == (thief["id"], True)
-    assert kept_of_the_only_agent(processor)[("network", "AS65007")] in NEW_STATUSES
 
 
 def test_a_new_credential_is_kept_behind_many_new_networks(kit: Any, make: Any) -> None:
@@ -164,36 +100,6 @@ def test_a_new_credential_is_kept_behind_many_new_networks(kit: Any, make: Any) 
     for batch in kit.batches(kit.records(events), itertools.repeat(50)):
         processor.apply(batch)
     assert kept_of_the_only_agent(processor)[("credential", "private_key_jwt")] in NEW_STATUSES
-
-
-def test_an_agent_that_changes_networks_in_each_event_costs_little(kit: Any, make: Any) -> None:
-    """The first new ones are kept, and no more is looked at."""
-    processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
-    events = [
-        make.event(n, 2, at_ms + n * 60_000, client={"asn": 65000 + n, "ip": "203.0.113.9"}, session=f"s-{n}")
-        for n in range(120)
-    ]
-    built = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decision_maker, "indicators_of_row", lambda *row: built.append(row) or indicators_of_row(*row))
-        for batch in kit.batches(kit.records(events), itertools.repeat(20)):
-            processor.apply(batch)
-    (slot,) = (slot for slot, name in enumerate(processor.engine.agents.names) if name is not None)
-    kept = decode_indicators(processor.engine.agent_states.explanation(slot).indicators)
-    assert len([one for one in kept if one.kind == "network" and one.status in NEW_STATUSES]) == MAX_OF_KIND
-    assert MAX_OF_KIND <= len(built) < 60
-
-
-def test_news_of_an_agent_that_is_calm_are_those_of_a_day() -> None:
-    """What it knew, and what was new longer ago, is no indicator of what comes now."""
-    at_ms = int(datetime.fromisoformat(AT).timestamp() * 1000)
-    kept = (
-        Indicator("network", "AS1", "new", "2026-10-08T09:59:59.000Z"),
-        Indicator("network", "AS2", "new", "2026-10-08T10:00:01.000Z"),
-        Indicator("session", "s-1", "with_new", "2026-10-08T10:00:01.000Z"),
-        Indicator("session", "s-2", "not_tracked", AT),
-    )
-    assert [one.value for one in lately_new(kept, at_ms)] == ["AS2", "s-1"]
 
 
 def test_what_a_later_version_wrote_is_left_out() -> None:

@@ -96,11 +96,6 @@ def test_the_thief_comes_first(story: Any, thief_s: int) -> None:
     assert levels(batch)[-1] == RiskLevel.HIGH
 
 
-def test_a_use_that_is_reported_late(story: Any) -> None:
-    """Times of uses count, not the order in which they arrive."""
-    assert fired(story().score((0, HOME, {}), (3_600, ELSEWHERE, {}), (3_400, HOME, {})))[-1]
-
-
 NO_OVERLAP: dict[str, tuple[Part, ...]] = {
     "later than the interval": ((0, HOME, {}), (301, ELSEWHERE, {})),
     "another token": ((0, HOME, {}), (60, ELSEWHERE, {"credential": login("other")})),
@@ -119,24 +114,6 @@ def test_what_is_no_use_from_two_networks(story: Any, parts: tuple[Part, ...]) -
     assert not any(fired(story().score(*parts)))
 
 
-def test_both_networks_are_known(kit: Any, make: Any) -> None:
-    """Replicas in two networks, with one token, of which the agent's history has both; and a pool of many addresses."""
-    for networks in (2, 12):
-        engine = Engine(kit.model, EngineSettings(capacity=10))
-        events = [
-            make.event(n, 33, make.START_MS + n * 60_000, client={"asn": 64500 + n % networks}, credential=login("one"))
-            for n in range(1_000)
-        ]
-        assert not any(fired(engine.score(kit.columns(events))))
-
-
-def test_it_can_be_switched_off(story: Any) -> None:
-    """As every hard signal."""
-    part = ((0, HOME, {}), (300, ELSEWHERE, {}))
-    assert fired(story().score(*part)) == [False, True]
-    assert not any(fired(story(disabled_signals=("token_on_two_networks",)).score(*part)))
-
-
 def test_a_release_accepts_the_networks_of_tokens(story: Any) -> None:
     """A person knows of the second network: it is no news any more; a third one is."""
     world = story()
@@ -151,14 +128,6 @@ def test_a_release_accepts_the_networks_of_tokens(story: Any) -> None:
     )
     assert not any(fired(again))
     assert fired(world.score((150, THIRD, {})))[-1]
-
-
-def test_many_tokens_push_out_old_uses_and_no_more(story: Any) -> None:
-    """State is bounded: of each agent the eight latest uses, one for each token and network."""
-    world = story()
-    world.score((0, HOME, {}), *((n + 1, HOME, {"credential": login(f"other-{n}")}) for n in range(7)))
-    assert fired(world.score((20, ELSEWHERE, {})))[-1]
-    assert (world.engine.builder.state.use_ms[0] > 0).sum() == layout.TOKEN_USES
 
 
 def test_a_new_network_alone_after_four_weeks(story: Any) -> None:
@@ -185,9 +154,3 @@ def test_a_new_network_alone_after_four_weeks(story: Any) -> None:
 def test_a_new_network_that_proves_nothing(story: Any, more: dict[str, Any]) -> None:
     """Refused calls, claims, and what an administrator does from a new network have no such weight."""
     assert not story().score((900, ELSEWHERE, more)).signals[:, OF_MEDIUM].any()
-
-
-def test_a_newcomer_has_no_history_to_be_compared_with(story: Any) -> None:
-    """Until it has taught a hundred events, every network is new."""
-    batch = story(90, agent=33).score((0, HOME, {}), (60, ELSEWHERE, {}))
-    assert not batch.signals.any()

@@ -19,7 +19,7 @@ from trustwatch.ingest.source import RecordBatch
 from trustwatch.scoring.engine.agent_rows import features_version
 from trustwatch.scoring.engine.announced_paths import PATHS, VERSION
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.records.agent_pages import AgentColumns, StateFormat, split_rows
+from trustwatch.scoring.records.agent_pages import StateFormat, split_rows
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.scoring.records.indicators import Indicator, encode_indicators
@@ -179,25 +179,3 @@ def test_columns_and_rows_come_to_the_same(
         published = sorted(engine.agent_states.take_moved(), key=lambda agent: agent.name.key)
         seen.append((sum(count or 0 for count in moved_in), before, published, snapshot(engine)))
     assert seen[0] == seen[1]
-
-
-def test_what_is_not_remembered_or_has_no_room_does_not_move_in(kit: Any, stored: StoredRows) -> None:
-    """Then nobody moves in, and memory is as it was."""
-    for capacity, begun in ((AGENTS - 1, True), (AGENTS, False)):
-        engine = kit.processor(RowsByKey(), capacity=capacity, identities=KEY).engine
-        if begun:
-            engine.agent_states.begin_preload()
-        columns = AgentColumns.of_rows(stored, engine.agent_states.state_format)
-        assert engine.agent_states.preload_columns(columns) is None
-        assert len(engine.builder.slots) == 0
-
-
-def test_an_agent_in_memory_is_left_as_it_is(kit: Any, stored: StoredRows) -> None:
-    """Also one that was there before anybody noted who is met: a second slot of one agent would lose its state."""
-    engine = kit.processor(RowsByKey({row.name.key: row for row in stored}), identities=KEY).engine
-    engine.agent_states.find_slot(stored[0].name.identity)
-    engine.agent_states.begin_preload()
-    columns = AgentColumns.of_rows(stored, engine.agent_states.state_format)
-    assert engine.agent_states.preload_columns(columns) == AGENTS - 1
-    assert engine.agent_states.preload_columns(columns) == 0
-    assert len(engine.builder.slots) == AGENTS

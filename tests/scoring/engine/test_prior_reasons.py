@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from trustwatch.scoring.engine.explanations import MAX_REASONS, PRIOR_REASON_MARKER, with_prior_reasons
+from trustwatch.scoring.engine.explanations import PRIOR_REASON_MARKER, with_prior_reasons
 from trustwatch.scoring.records.decisions import RiskReason
 
 AT_MS = 1_764_930_645_000  # 2025-12-05T10:30:45Z
@@ -20,23 +20,6 @@ MAIL = reason("action_surprise", "send_mail", 0.8)
 HOST = reason("target_surprise", "mail.example", 0.1)
 
 
-def test_what_gathered_is_named_by_the_event_before_it() -> None:
-    told = with_prior_reasons([GATHERED], 3.0, [MAIL, GATHERED], 1.0, AT_MS)
-    assert [(one.feature, one.contribution) for one in told] == [
-        ("action_surprise", 0.2),
-        ("session_strangeness", 0.675),
-    ]
-    assert told[0].text == "action_surprise send_mail; earlier, at 2025-12-05 10:30:45 UTC"
-    assert told[1].text == GATHERED.text
-
-
-def test_a_reason_keeps_the_time_of_its_own_event() -> None:
-    once = with_prior_reasons([HOST], 1.0, [MAIL], 1.0, AT_MS)
-    twice = with_prior_reasons([GATHERED], 1.0, once, 1.0, AT_MS + 60_000)
-    (mail,) = [one for one in twice if one.feature == "action_surprise"]
-    assert mail.text.count(PRIOR_REASON_MARKER) == 1 and mail.text.endswith("10:30:45 UTC")
-
-
 def test_the_same_is_told_once_and_by_the_event_itself() -> None:
     told = with_prior_reasons([MAIL], 2.0, [MAIL, HOST], 2.0, AT_MS)
     assert [one.observed for one in told] == ["send_mail", "mail.example"]
@@ -48,30 +31,6 @@ def test_nothing_of_falls_feedback_or_faded_evidence() -> None:
     assert with_prior_reasons([GATHERED], 1.0, [calmed], 1.0, AT_MS)[0].feature == "session_strangeness"
     assert with_prior_reasons([GATHERED], 1.0, [MAIL], 0.0, AT_MS) == (GATHERED,)
     assert len(with_prior_reasons([GATHERED], 99.0, [MAIL], 1.0, AT_MS)) == 1, "less than a fiftieth of the evidence"
-
-
-def test_the_event_itself_is_always_spoken_of() -> None:
-    kept = [reason("action_surprise", f"tool-{number}", 0.25) for number in range(4)]
-    told = with_prior_reasons([HOST, GATHERED], 0.1, kept, 9.0, AT_MS)
-    assert [one.observed for one in told] == ["tool-0", "tool-1", "tool-2", "mail.example"]
-
-
-def test_hard_signals_lead_and_are_not_counted() -> None:
-    signal = reason("credential", "key-2", 1.0, code="unregistered_key")
-    many = [reason("action_surprise", f"tool-{number}", 0.2) for number in range(5)]
-    told = with_prior_reasons([GATHERED, *many[:2]], 1.0, [signal, *many[2:]], 1.0, AT_MS)
-    assert told[0].code == "unregistered_key" and told[0].text.endswith("10:30:45 UTC")
-    assert len(told) == 1 + MAX_REASONS
-
-
-def test_a_feature_that_is_called_as_a_signal_is_none() -> None:
-    """method_downgrade is both: the feature says who calls, and comes behind the signal."""
-    feature, signal = reason("method_downgrade", "1", 0.9), reason("authentication", "none", 1.0, "method_downgrade")
-    told = with_prior_reasons(
-        [*[reason("action_surprise", f"t{n}", 0.02) for n in range(4)], feature], 1.0, [signal], 1.0, AT_MS
-    )
-    assert [one.feature for one in told[:2]] == ["authentication", "method_downgrade"]
-    assert len(told) == 2 + MAX_REASONS
 
 
 def test_a_rise_names_what_was_odd_on_the_way_in_one_batch_or_many(kit: Any, make: Any) -> None:

@@ -9,12 +9,9 @@ import pytest
 
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
-from trustwatch.scoring.engine.settings import RiskEvaluationSettings
-from trustwatch.scoring.learning.training import train_and_save
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 
 from ...support.feature_histories import SALT, columns
@@ -82,38 +79,6 @@ def test_the_reason_says_what_was_sent_and_whence(engine: Engine) -> None:
         "what came out of a sensitive answer was sent out with send_mail, which this task never did: "
         "body out of read_customer"
     )
-
-
-def test_the_same_way_counts_once_a_day(engine: Engine) -> None:
-    """A second mail by the same way is no second piece of evidence."""
-    calls = theft(DESK, SENDERS, 86_400.0 * (DAYS + 1), TASKS[0], (1, "read_customer"))
-
-    scored = engine.score(columns([*calls, calls[-1]]))
-
-    assert scored.concern_p_values[3, COMPROMISE] <= 0.01 < scored.concern_p_values[4, COMPROMISE]
-
-
-def test_without_a_list_nothing_is_said() -> None:
-    """The default: every other number is the same as with one, where nothing is stolen."""
-    engine = Engine(learned(), EngineSettings(capacity=100))
-
-    stolen = thefts(engine, (1, "read_customer"))
-
-    assert not stolen.vectors[:, ROUTE].any()
-    assert of_compromise(stolen)[3::4].min() > 0.01
-
-
-def test_a_model_keeps_the_list_that_it_was_trained_with(tmp_path: Any) -> None:
-    """Out of the settings, on disk and back; rates were counted with it."""
-    history = columns([made for day in range(8) for made in day_of_fleets(day)])
-    settings = EngineSettings(RiskEvaluationSettings(sensitive_types=(SENSITIVE_TYPE,)))
-    train_and_save(tmp_path / "model", history, SALT, "fleets", SETTINGS, settings, 1)
-
-    loaded = load_trained_model(tmp_path / "model")
-
-    assert loaded.sensitive_types == (SENSITIVE_TYPE,)
-    stolen = thefts(Engine(loaded, EngineSettings(capacity=100)), (1, "read_customer"))
-    assert (stolen.vectors[3::4, ROUTE] == 2.0).all()
 
 
 def test_a_fleet_that_sends_hides_no_thief_beside_it(model: TrainedModel) -> None:

@@ -14,7 +14,6 @@ from trustwatch.scoring.records.agents import RiskLevel
 
 from ...support.format_samples import one
 
-DAY_MS = 86_400_000
 Story = list[dict[str, Any]]
 
 
@@ -47,15 +46,6 @@ def test_a_reported_compromise_is_critical_at_once(scored: Any) -> None:
         (reason,) = engine.explainer.reasons(batch, [len(before)])[0]
         assert (reason.code, reason.observed) == ("reported_compromise", "workload-compromised")
         assert engine.explainer.decision_evidence(0, batch, len(before))["signals"] == ["reported_compromise"]
-
-
-def test_evidence_alone_is_less_than_medium(scored: Any) -> None:
-    """One report of what may be a sign raises nothing by itself; it adds to what there is, several of them alert."""
-    _, batch = scored([*CALM, *[signal("evidence", "session-revoked")] * 5])
-    levels = batch.levels[-5:, 1].tolist()
-    assert levels[0] == RiskLevel.LOW
-    assert levels[-1] >= RiskLevel.MEDIUM
-    assert (batch.signals[-5:].sum(axis=1) == 2.0).all()
 
 
 @pytest.mark.parametrize("kind", ["note", "change"])

@@ -25,7 +25,6 @@ def short_lists() -> object:
 
 @given(STEPS)
 def test_they_are_as_an_array_of_all(steps: list[tuple[str, list[int]]]) -> None:
-    """After each step, whatever was done before."""
     flags, all_of_them = SlotFlags(CAPACITY), np.zeros(CAPACITY, np.bool_)
     for what, slots in steps:
         some = np.array(slots, np.int32)
@@ -39,12 +38,3 @@ def test_they_are_as_an_array_of_all(steps: list[tuple[str, list[int]]]) -> None
         assert len(flags) == all_of_them.sum()
         assert (flags[np.arange(CAPACITY)] == all_of_them).all()
         assert flags.slots().dtype == np.int32
-
-
-def test_a_slot_that_goes_on_and_off_takes_no_more_room() -> None:
-    """The list has each slot once again when it is full."""
-    flags, slot = SlotFlags(CAPACITY), np.array([3], np.int32)
-    for _ in range(10_000):
-        flags.set(slot)
-        flags.clear(slot)
-    assert len(flags._listed) <= 16

@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.engine.evidence_dedup import DEDUP_WINDOW_MINUTES
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
-from trustwatch.scoring.records.feedback import FeedbackRule
 
 DAY, MINUTE = 86_400_000, 60_000
-TARGET = FEATURE_INDEX["target_surprise"]
 Score = Callable[..., ScoredBatch]
 
 
@@ -79,52 +75,6 @@ def score(engine: Engine, make: Any, kit: Any) -> Score:
     """Scores one such call after another, at so many minutes."""
     numbers = iter(range(1_000))
     return lambda at_min, **more: engine.score(kit.columns([call(make, next(numbers), at_min, "derived", **more)]))
-
-
-def test_the_target_is_the_reason(score: Score, engine: Engine) -> None:
-    """Also where its own surprise would not make it the first one."""
-    odd = score(0)
-    assert engine.model.detector.explain(odd.vectors)[0].argmax() != TARGET
-
-    for alone in (False, True):
-        (reasons,) = engine.explainer.reasons(odd, [0], alone=alone)
-        assert reasons[0].feature == "target_surprise"
-
-
-def test_a_target_that_has_counted_is_no_evidence_again(score: Score, engine: Engine) -> None:
-    """Within a day, in whatever task; the scores stay those of the event as it is."""
-    first, again = score(0), score(60, task="invoices")
-    later = score(60 + DEDUP_WINDOW_MINUTES)
-
-    assert first.effective_target_evidence[0] == first.target_evidence[0] == again.target_evidence[0] > 1.5
-    assert again.effective_target_evidence[0] == 0.0
-    kept = [engine.explainer.decision_evidence(0, one, 0).get("target_evidence") for one in (first, again)]
-    assert kept == [first.target_evidence[0], None]
-    assert first.concern_p_values[0, 0] < 0.1 * again.concern_p_values[0, 0]
-    assert again.concerns.p_value[0, 0] < 0.1 * again.concern_p_values[0, 0]
-    assert later.effective_target_evidence[0] == later.target_evidence[0]
-
-
-def test_had_the_target_been_usual_nothing_would_be_told(score: Score, engine: Engine) -> None:
-    """The evidence goes with the target, and with nothing else."""
-    odd = score(0)
-    with_usual = engine.explainer._p_values_with_usual
-
-    assert with_usual(odd, 0, TARGET)[0] > 5.0 * odd.concern_p_values[0, 0]
-    assert with_usual(odd, 0, FEATURE_INDEX["bytes_out"])[0] < 2.0 * odd.concern_p_values[0, 0]
-
-
-def test_a_target_that_a_person_calls_usual_is_not_told(learned: TrainedModel, make: Any, kit: Any) -> None:
-    """A rule of feedback about targets silences what goes with them, and one about sizes does not."""
-    event = call(make, 0, 0, "derived")
-    for feature, evidence in (("target_surprise", False), ("bytes_out", True)):
-        engine = Engine(learned, EngineSettings(capacity=100))
-        given = {"kind": "agent", "key": "", "tenant": "acme", "agent_type": "Payer", "features": (feature,)}
-        more = {"resource": None, "expires_ms": 10**15, "issuer": "https://as.example", "agent_id": "agent-1"}
-        engine.feedback_rules.adopt(FeedbackRule(rule_id="F1", **given, **more), 0, 0)
-        found = engine.score(kit.columns([event]))
-        assert engine.feedback_rules.matched == 1
-        assert bool(found.target_evidence[0]) is evidence, feature
 
 
 def test_how_events_are_cut_into_batches_changes_nothing(learned: TrainedModel, make: Any, kit: Any) -> None:

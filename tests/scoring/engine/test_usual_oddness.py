@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from trustwatch.models.concerns import CONCERNS
-from trustwatch.models.trained_model import ODD_SHAPE
 from trustwatch.scoring.engine import risk, risk_levels, usual_oddness
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.engine.usual_oddness import (
@@ -71,11 +70,6 @@ def alike(p: float, count: int = 1) -> Any:
     return np.full((count, len(CONCERNS)), p)
 
 
-def test_models_have_room_for_each_level() -> None:
-    assert len(ODDNESS_LEVELS) == ODD_SHAPE[1]
-    assert list(ODDNESS_LEVELS) == sorted(ODDNESS_LEVELS, reverse=True)
-
-
 def test_the_same_oddness_counts_less_on_the_next_day_and_in_full_today() -> None:
     """Ten odd events of a hundred, each day: from the second day on each is worth less."""
     history = History()
@@ -109,27 +103,6 @@ def test_nobody_else_can_make_oddness_usual(kind: str) -> None:
     history = History()
     history.add(MIDNIGHT + np.arange(50), alike(1e-4, 50), **{kind: True})
     assert (history.add([MIDNIGHT + 2 * DAY], alike(0.5))[0, :, risk.USUAL_ODDNESS :] == 1.0).all()
-
-
-def test_a_p_value_is_never_made_smaller() -> None:
-    """An agent that is calmer than its peers gains nothing by it."""
-    for p in (1e-6, 3e-4, 0.01, 0.02, 0.3, 1.0):
-        assert usual_oddness.unusual_p_value(p, np.ones(4)) == p
-        assert p <= usual_oddness.unusual_p_value(p, np.array([1.0, 3.0, 30.0, 300.0])) <= 1.0
-    calm = History()
-    calm.add(MIDNIGHT + np.arange(1000), alike(0.9, 1000))
-    assert (calm.add([MIDNIGHT + 2 * DAY], alike(0.5))[0, :, risk.USUAL_ODDNESS :] == 1.0).all()
-
-
-def test_more_than_a_counter_holds_is_left_out() -> None:
-    """A flood neither wraps a counter nor stops the service."""
-    history = History()
-    history.add(np.full(70_000, MIDNIGHT), alike(0.5, 70_000))
-    assert int(history.state["events_now"][0, 0]) == 65_535
-    odd = History()
-    odd.add(np.full(400, MIDNIGHT), alike(0.001, 400))
-    assert int(odd.state["odd_now"][0, 0, 0, 0]) == 255
-    assert int(odd.state["events_now"][0, 0]) == 400
 
 
 def test_seeds_are_what_the_rehearsed_days_showed() -> None:
@@ -182,30 +155,12 @@ def test_an_attack_dulls_nothing_for_twelve_hours() -> None:
     assert (history.add([MIDNIGHT + DAY + PERIOD_MS], alike(0.5))[0, 0, risk.USUAL_ODDNESS :] > 1.0).all()
 
 
-def test_the_oddness_of_newcomers_counts_at_once() -> None:
-    """Nobody knows what is usual for them: the tenth odd event of the first hour says less than the first."""
-    newcomer, known = History(0), History()
-    gains = [
-        one.add(MIDNIGHT + np.arange(10), alike(1e-4, 10))[:, 0, risk.CONCERN_GAIN].sum() for one in (newcomer, known)
-    ]
-    assert 0.0 < gains[0] < 0.7 * gains[1]
-    newcomer.add(MIDNIGHT + 1_000 + np.arange(NEWCOMER_EVENTS), alike(0.5, NEWCOMER_EVENTS))
-    assert (newcomer.add([MIDNIGHT + 5_000], alike(0.5))[0, :2, risk.USUAL_ODDNESS + 1 :] > 1.0).all()
-
-
 def test_an_odder_event_is_never_worth_less() -> None:
     """Whatever was usual before: p-values stay in order."""
     factors = often_odd().add([MIDNIGHT + 9 * DAY], alike(1e-4))[0, 0, risk.USUAL_ODDNESS :]
     for given in (factors, np.array([1.0, 20.0, 2.0, 1.0]), np.array([20.0, 1.0, 20.0, 1.0])):
         found = [usual_oddness.unusual_p_value(p, given) for p in np.geomspace(1e-7, 1.0, 300)]
         assert found == sorted(found)
-
-
-def test_a_release_ends_all_habits() -> None:
-    """Nobody knows whether the days before it were an attack: what is odd afterwards counts in full."""
-    history = often_odd()
-    risk_levels.release(history.state[0], MIDNIGHT + 7 * DAY, SETTINGS)
-    assert (history.add([MIDNIGHT + 9 * DAY], alike(0.5))[0, :, risk.USUAL_ODDNESS :] == 1.0).all()
 
 
 def test_habits_fade_while_nobody_vouches() -> None:
@@ -217,13 +172,3 @@ def test_habits_fade_while_nobody_vouches() -> None:
     ]
     assert factors[0].tolist() == factors[1].tolist()
     assert factors[0].max() < often_odd().add([MIDNIGHT + 9 * DAY], alike(0.5))[0, 0, risk.USUAL_ODDNESS :].max()
-
-
-def test_usual_oddness_is_suspicious_all_the_same() -> None:
-    """What is learned of an agent rests on its evidence in full: faults that come each day are no normal work."""
-    history = often_odd()
-    before = history.state["suspicion"][0, 0]
-    by_concern = history.add([MIDNIGHT + 9 * DAY], alike(1e-4))[0]
-    assert by_concern[0, risk.CONCERN_GAIN] < 2.0 < history.state["suspicion"][0, 0] - before
-    assert (by_concern[:, risk.SUSPICION] == history.state["suspicion"][0]).all()
-    assert history.state["suspicion"][0, 0] > history.state["statistic"][0, 0]

@@ -9,12 +9,11 @@ import pytest
 from trustwatch.scoring.learning.budget_chart import (
     LIMIT_PROBABILITY,
     MAX_CHARTED_GROUPS,
-    AlertVerdictCounts,
     BudgetDay,
     budget_chart,
     upper_control_limit,
 )
-from trustwatch.scoring.records.models import AgentLifespans, DailyAlertCount, PeerGroupDay
+from trustwatch.scoring.records.models import DailyAlertCount, PeerGroupDay
 
 DAYS = range(100, 110)
 
@@ -54,14 +53,6 @@ def test_the_limit_is_three_sigma_of_poisson(mean: float) -> None:
     assert mean <= limit <= mean + 3.2 * mean**0.5 + 4
 
 
-def test_a_burst_is_beyond_and_a_quiet_day_is_not() -> None:
-    """50 agent-days at 20 in a thousand expect one alert; five are still chance, six are not."""
-    rows = budget_chart(DAYS, [alerts(102, 5), alerts(105, 6)], [counted(day, 50) for day in DAYS], [], {}, 20.0)
-
-    assert on(rows, 102).expected == pytest.approx(1.0)
-    assert (on(rows, 102).beyond, on(rows, 105).beyond, on(rows, 104).beyond) == (False, True, False)
-
-
 def test_a_steady_excess_shows_in_the_run_alone() -> None:
     """Three a day where one is expected are no day's news, and a week's."""
     rows = budget_chart(DAYS, [alerts(day, 3) for day in DAYS], [counted(day, 50) for day in DAYS], [], {}, 20.0)
@@ -69,27 +60,6 @@ def test_a_steady_excess_shows_in_the_run_alone() -> None:
     assert not any(row.beyond for row in rows)
     assert on(rows, 109).run_beyond
     assert on(rows, 109).run_observed == 21
-
-
-def test_true_positives_do_not_count_against_the_budget() -> None:
-    """False ones do, marked or not."""
-    marks = {(105, "acme", "Payer"): AlertVerdictCounts(false_positive=1, true_positive=4)}
-    row = on(budget_chart(DAYS, [alerts(105, 6)], [counted(day, 50) for day in DAYS], [], marks, 20.0), 105)
-
-    assert (row.observed, row.false_positive, row.true_positive, row.unmarked, row.beyond) == (6, 1, 4, 1, False)
-
-
-def test_agent_days_that_nobody_counted_are_estimated() -> None:
-    """From first to last sight, and the row says so."""
-    known = [AgentLifespans("acme", "Payer", 103, 104, 7), AgentLifespans("acme", "Payer", 90, 200, 3)]
-    rows = budget_chart(DAYS, [], [counted(104, 4)], known, {}, 20.0)
-
-    assert [(row.day, row.agent_days, row.estimated) for row in rows[2:6]] == [
-        (102, 3, True),
-        (103, 10, True),
-        (104, 4, False),
-        (105, 3, True),
-    ]
 
 
 def test_a_flood_of_groups_is_told_together() -> None:
@@ -108,8 +78,3 @@ def test_a_flood_of_groups_is_told_together() -> None:
     assert sum(row.observed for row in rows) == 9 + len(names) - 1
     assert sum(row.agent_days for row in rows) == 10 * len(names)
     assert names[-1] in {row.agent_type for row in rows}
-
-
-def test_nothing_known_is_an_empty_chart() -> None:
-    """And no expectation."""
-    assert budget_chart(DAYS, [], [], [], {}, 20.0) == []

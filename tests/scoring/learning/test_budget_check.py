@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from trustwatch.models.model_training import train_with_held_out
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.learning.budget_check import check_budget
 
@@ -48,29 +47,6 @@ def test_odd_history_shows(kit: Any, make: Any) -> None:
     assert [level.alerts for level in promise.levels] == [1, 1, 1]
     assert promise.levels[0].observed == 1000.0 / promise.agent_days
     assert "NOT KEPT" not in "\n".join(promise.describe())  # one alert may be chance
-
-
-def test_a_budget_that_the_history_breaks_is_not_called_kept(kit: Any, make: Any) -> None:
-    """Every agent is impossible all day: far more alerts than chance explains at any level."""
-    lines = promised(make, kit, lambda n: np.full(n, 1e-9)).describe()
-    assert ["NOT KEPT: 12 alerts" in line for line in lines[1:4]] == [True, True, True]
-
-
-def test_a_generous_budget_can_be_checked(kit: Any, make: Any) -> None:
-    """With three alerts allowed over the history, their number says something."""
-    generous = AlertBudget(medium=999.0, high=1.0, critical=0.5)
-    levels = promised(make, kit, lambda n: np.full(n, 0.7), generous).levels
-    assert [level.enough_data for level in levels] == [True, False, False]
-
-
-def test_held_out_scores_are_those_of_the_history(make: Any, kit: Any) -> None:
-    """Training gives one honest p-value per event; normal history of its own stays within what is promised."""
-    columns = kit.columns(make.stream(9, 900))
-    model, held_out = train_with_held_out(columns, make.SALT, "p", make.SETTINGS)
-    assert held_out.concerns.p_value.shape == (900, 3)
-    promise = check_budget(model, columns, held_out.concerns.p_value, RiskEvaluationSettings())
-    assert promise.levels[0].alerts <= 1
-    assert promise.groups_of_their_own + promise.groups_of_the_fleet == 2
 
 
 def test_agents_that_the_history_knows_are_no_newcomers(make: Any, kit: Any) -> None:

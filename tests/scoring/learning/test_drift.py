@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import msgspec
-import numpy as np
 import pytest
 
 from trustwatch.ingest.columns import ColumnEncoder
@@ -21,12 +19,8 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning import drift
 from trustwatch.scoring.learning.drift import (
-    EVIDENCE_BINS,
-    DistributionSketch,
     PeerGroupMonitor,
     drift_alert_row,
-    population_stability_index,
-    sketch_from_json,
     with_drift_start,
 )
 from trustwatch.scoring.learning.promotion import DriftSettings
@@ -144,43 +138,6 @@ def test_a_keeper_that_was_restarted_goes_on(world: ModelAndLaterDays) -> None:
     assert all("scores" in day.drift["drifted"] for day in again)
 
 
-def test_the_index_does_not_grow_with_the_sample() -> None:
-    """Drawn from what is expected it stays near zero, for a hundred events and for a million; drawn otherwise not."""
-    dice = np.random.default_rng(3)
-    even = np.full((40, 10), 1_000)
-    for n in (300, 3_000, 1_000_000):
-        assert population_stability_index(dice.multinomial(n, [0.1] * 10, size=40), even, n, 10_000).max() < 0.1
-    tilted = np.linspace(0.5, 1.5, 10) / 10
-    small, large = (
-        population_stability_index(dice.multinomial(n, tilted, size=40), even, n, 10_000) for n in (3_000, 300_000)
-    )
-    assert 0.05 < small.mean() < 0.2
-    assert large.mean() == pytest.approx(small.mean(), abs=0.03)
-
-
-def test_few_independent_pieces_prove_nothing() -> None:
-    """Ten agents whose days are alike are ten observations, however many events they make."""
-    even = np.full((1, 10), 1_000)
-    odd = np.zeros((1, 10), np.int64)
-    odd[0, :4] = 250
-    assert population_stability_index(odd, even, 1_000, 1_000)[0] > 0.5
-    assert (
-        population_stability_index(odd, even, 10, 1_000)[0]
-        < population_stability_index(odd, even, 1_000, 1_000)[0] - 1.0
-    )
-
-
-def test_a_sketch_comes_back_from_the_store() -> None:
-    """And one of another number of features is none."""
-    sketch = DistributionSketch(np.arange(10).reshape(2, EVIDENCE_BINS), np.arange(10), 7)
-    found = sketch_from_json(msgspec.json.decode(msgspec.json.encode(sketch.as_json())), 2)
-    assert found is not None
-    assert found.features.tolist() == sketch.features.tolist()
-    assert (found.p_values.tolist(), found.blocks) == (list(range(10)), 7)
-    assert sketch_from_json(sketch.as_json(), 3) is None
-    assert sketch_from_json({}, 2) is None
-
-
 def drifted(day: int, version: str = "v", what: list[str] | None = None) -> PeerGroupDay:
     """A judged day."""
     said = {"judged": True, "scores": 0.5, "features": {"pace": 0.4}, "drifted": ["scores"] if what is None else what}
@@ -199,27 +156,3 @@ def test_a_drift_is_told_once_and_again_after_a_week() -> None:
 
     told = [number for number, group in itertools.groupby(keys, key=lambda one: one[1]) for number in [next(group)[0]]]
     assert told == [100, 107, 114]
-
-
-def test_an_alert_says_what_has_drifted() -> None:
-    """As a CloudEvent like all others, for the tenant alone."""
-    row = drift_alert_row(with_drift_start(drifted(20_000), None), 1_764_000_000_000, "https://tw.example")
-    event = msgspec.json.decode(row.payload)
-    assert (row.kind, row.tenant, row.level) == ("alert", "acme", 2)
-    assert event["type"] == "io.trustwatch.alert.model-drift.v1"
-    assert event["subject"] == "acme/Payer"
-    assert event["data"]["day"] == event["data"]["since"] == "2024-10-04"
-    assert event["data"]["drifted"] == ["scores"]
-
-
-def test_a_group_has_the_name_of_its_events(world: ModelAndLaterDays) -> None:
-    """Also if their agent is of another type by the end of the batch."""
-    first = json.loads(world.later[0])
-    events = []
-    for number, kind in enumerate(("First", "Second", "First", "Third")):
-        event = {**first, "id": f"changes-{number}", "agent": {**first["agent"], "id": "changing", "type": kind}}
-        events.append(json.dumps(event).encode())
-
-    counted = {day.agent_type: day.events for day in watched(world, events)}
-
-    assert counted == {"*": 4, "First": 2, "Second": 1, "Third": 1}

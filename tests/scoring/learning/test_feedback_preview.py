@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from trustwatch.ingest.identities import IdentityHasher
@@ -15,7 +14,6 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.feedback_preview import (
     MarkedDecision,
-    MarkedRise,
     PreviewContext,
     PreviewJob,
     RecordFilter,
@@ -23,7 +21,6 @@ from trustwatch.scoring.learning.feedback_preview import (
     preview_result,
 )
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
-from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackRule, RevokeFeedbackRule
 
 from ...support.stored_rows import said
@@ -38,33 +35,6 @@ FEATURES = (
     "external_target",
     "novelty_1h",
     "session_strangeness",
-)
-
-
-TOLD = Decision(
-    "D",
-    AgentName(1, "acme", AS, "agent-1"),
-    "Payer",
-    0,
-    "",
-    0,
-    1,
-    2,
-    0.5,
-    0.5,
-    0.5,
-    0.5,
-    (),
-    "",
-    {},
-    {},
-    "m",
-    "b",
-    "p",
-    "enforce",
-    "event",
-    0,
-    0,
 )
 
 
@@ -164,26 +134,6 @@ def test_alerts_that_a_rule_removes_are_listed_with_their_reasons(past: Past) ->
     assert found["unseen"] == ""
 
 
-def test_a_rule_that_names_something_else_changes_nothing(past: Past) -> None:
-    """An honest preview says so."""
-    found = past.run(past.job(rule(features=("hour_surprise",), resource="elsewhere.example")))
-
-    assert found["alerts_before"] == found["alerts_after"] > 0
-    assert (found["alerts_removed"], found["events_matched"], found["agents_affected"]) == ([], 0, 0)
-
-
-def test_what_goes_on_being_odd_is_named(past: Past) -> None:
-    """A rule for targets does nothing for a new action: it is said which feature that is."""
-    keys = [key_of("agent-3")]
-    found = past.run(past.job(rule(agent_id="agent-3")), keys=keys)
-
-    assert found["alerts_after"] > 0
-    odd = {one["feature"]: one["events"] for one in found["still_odd"]}
-    assert odd.keys() & {"action_surprise", "action_rarity_peers", "transition_surprise", "write_surprise"}
-    assert sum(odd.values()) <= 10
-    assert "target_surprise" not in odd
-
-
 def test_detections_that_would_be_lost_are_told(past: Past) -> None:
     """High and critical ones but the one that is marked; and attacks that a person confirmed."""
     group = rule(kind="peer_group", rule_id="G", features=None)
@@ -231,26 +181,6 @@ def test_steps_of_the_rise_that_is_marked_are_no_lost_detections(past: Past) -> 
     assert {one["event_id"] for one in theirs if one["level"] in ("high", "critical")} <= set(lost)
     assert not any(one["same_rise"] for one in (*theirs, *found["detections_lost"]))
     assert found["detections_lost_count"] == len(lost)
-
-
-def test_a_rise_ends_with_a_fall() -> None:
-    """What rose before the agent fell led to nothing that is marked, whatever comes above the marked one is none."""
-    made, ended = MarkedRise(), []
-    alerts: list[dict[str, Any]] = []
-    for number, (before, after) in enumerate([(1, 2), (2, 3), (2, 3), (3, 4), (3, 4)]):
-        ended += [
-            one["number"]
-            for one in made.continue_with(msgspec.structs.replace(TOLD, previous_level=before, level=after))
-        ]
-        alerts.append({"number": number, "same_rise": False})
-        if number == 3:
-            made.reach_marked()
-        else:
-            made.removed_alerts.append(alerts[-1])
-    ended += [one["number"] for one in made.end()]
-
-    assert ended == [0, 1, 4]
-    assert [one["number"] for one in alerts if one["same_rise"]] == [2]
 
 
 def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:
@@ -310,13 +240,3 @@ def test_a_sieve_lets_through_what_concerns_its_agents(past: Past, kit: Any, mak
     alone = past.run(past.job(rule()))
     assert alone["alerts_removed"] == everything["alerts_removed"]
     assert alone["events_matched"] == everything["events_matched"]
-
-
-def test_lists_are_bounded_and_the_rest_is_counted(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much a rule would remove."""
-    monkeypatch.setattr("trustwatch.scoring.learning.feedback_preview.MAX_LISTED", 1)
-    found = past.run(past.job(rule()))
-    assert len(found["alerts_removed"]) == 1
-    assert found["alerts_removed_count"] > 1
-    assert RiskLevel[found["alerts_removed"][0]["level"].upper()] >= RiskLevel.MEDIUM
-    assert np.isfinite(found["alerts_before"])

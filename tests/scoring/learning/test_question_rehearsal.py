@@ -100,19 +100,6 @@ def rehearsed(model: TrainedModel, events: Sequence[dict[str, Any]]) -> dict[str
     return rehearse_questions(lambda _: model, columns_of(events)).by_effect
 
 
-def test_a_few_calls_are_no_rehearsal(learned: TrainedModel, days: list[dict[str, Any]]) -> None:
-    """A quarter of them is asked about."""
-    assert rehearsed(learned, days[: 4 * LEAST_REHEARSED - 4]) == {} == rehearsed(learned, days[:1])
-    assert rehearsed(learned, days[: 4 * LEAST_REHEARSED])["all"].calls == LEAST_REHEARSED
-
-
-def test_events_that_are_no_calls_are_not_rehearsed(learned: TrainedModel, days: list[dict[str, Any]]) -> None:
-    """Nobody asks about a token request."""
-    requests = [{**event, "type": "token.request"} for event in days[: 4 * LEAST_REHEARSED]]
-
-    assert rehearsed(learned, requests) == {}
-
-
 def test_what_grows_odder_with_the_history_is_taken_further(
     learned: TrainedModel, days: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,9 +18,8 @@ from trustwatch.scoring.learning.promotion import (
     ShadowComparison,
     ShadowModelStats,
     assess_promotion,
-    comparison_from_dict,
 )
-from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun, read_event_time
+from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from trustwatch.scoring.records.feedback import Feedback
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -106,48 +105,9 @@ def test_what_was_learned_is_not_run_again(make: Any, kit: Any) -> None:
     assert [offset for _, offsets in found for offset in offsets.tolist()] == [*range(130, 150), *range(180, 200)]
 
 
-def test_the_same_model_agrees_with_itself(kit: Any, day: list[Record]) -> None:
-    """No gain, whatever it does; agent-days are counted once."""
-    figures = duel(kit, day, 100).comparison([])
-    agents = {(event_key(kit, record), read_event_time(record.payload) // DAY) for record in day}
-
-    assert figures.agent_days == len(agents)
-    assert figures.events == len(day)
-    assert (figures.agreement.only_champion, figures.agreement.only_challenger) == (0, 0)
-    assert figures.champion.alerts == figures.challenger.alerts
-    assert figures.champion.alerts["medium"] > 0
-    assert any("no measured gain" in reason for reason in assess_promotion(figures, BUDGET, 0).reasons)
-
-
-def event_key(kit: Any, record: Record) -> int:
-    """Agent of a record."""
-    import json
-
-    return int(kit.columns([json.loads(record.payload)]).names[0, 0])
-
-
 def test_cuts_change_no_figure(kit: Any, day: list[Record]) -> None:
-    """Whatever the batches."""
     assert msgspec.to_builtins(duel(kit, day, 37).comparison([])) == msgspec.to_builtins(
         duel(kit, day, 1_000).comparison([])
-    )
-
-
-def test_counting_begins_at_an_offset(kit: Any, day: list[Record]) -> None:
-    """What comes before is run all the same: agents have their past when it begins."""
-    whole, late = duel(kit, day, 100), duel(kit, day, 100, start=700)
-    assert late.comparison([]).events == 500
-    assert late.comparison([]).from_offset == 700
-    assert late.agent_days < whole.agent_days
-
-
-def test_a_stricter_challenger_alerts_less(kit: Any, day: list[Record]) -> None:
-    """And on fewer agent-days, which is told."""
-    figures = duel(kit, day, 100, budget=AlertBudget(0.02, 0.005, 0.001)).comparison([])
-    assert figures.challenger.alerts["medium"] < figures.champion.alerts["medium"]
-    assert figures.agreement.only_champion > figures.agreement.only_challenger
-    assert figures.challenger.per_1000["medium"] == pytest.approx(
-        1000 * figures.challenger.alerts["medium"] / figures.agent_days, abs=0.001
     )
 
 
@@ -176,14 +136,6 @@ def made(**values: Any) -> ShadowComparison:
     other = ShadowModelStats("new", none, values.pop("new", none), {name: 0.0 for name in none}, 0, None)
     given = {"agent_days": 200, "events": 1, "from_offset": 0, "to_offset": 1, **values}
     return ShadowComparison(one, other, **given)
-
-
-def test_figures_come_back_from_the_store() -> None:
-    """And what another program wrote is no figures."""
-    figures = made(agreement=AlertAgreement(1, 2, 3, 4))
-    assert comparison_from_dict(msgspec.to_builtins(figures)) == figures
-    assert comparison_from_dict({}) is None
-    assert comparison_from_dict({"agent_days": "many"}) is None
 
 
 @pytest.mark.parametrize(

@@ -28,21 +28,6 @@ def decision(number: int, key: int, at_ms: int, level: int) -> Decision:
     return msgspec.structs.replace(of_agent, decided_ms=at_ms, event_time_ms=at_ms, level=level)
 
 
-def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
-    """Whatever the chunks; events that are none are counted."""
-    events = make.stream(4, ENCODE_CHUNK + 300)
-    history = TrainingHistory(ColumnEncoder(make.SALT), 10**6)
-    for event in events:
-        history.add(json.dumps(event).encode())
-    history.add(b"rubbish")
-    found, expected = history.columns(), kit.columns(events)
-
-    assert found is not None
-    for name in ("names", "numbers", "codes", "time_ms"):
-        assert np.array_equal(getattr(found, name), getattr(expected, name))
-    assert history.malformed == 1
-
-
 def test_peer_groups_are_those_that_live_has(make: Any, kit: Any) -> None:
     """Of agents that change type and go back; events without one, and self-asserted ones, move none."""
     dice, events = random.Random(3), make.stream(4, ENCODE_CHUNK + 300)
@@ -69,19 +54,6 @@ def told(events: list[dict[str, Any]]) -> list[bytes]:
     return [json.dumps({**event, "arguments": two}).encode() for event, two in zip(events, hashes, strict=True)]
 
 
-def test_arguments_stay_with_their_events(make: Any) -> None:
-    """Those of the events that are kept, over chunks."""
-    events = told(make.stream(4, ENCODE_CHUNK + 300))
-    history = TrainingHistory(ColumnEncoder(make.SALT), 400)
-    for event in events:
-        history.add(event)
-    found = history.columns()
-
-    assert found is not None and found.arguments is not None
-    assert len(found) == 400 and found.arguments.start[-1] == 800
-    assert found.arguments.values[-1] == int(f"{len(events) - 1:08x}1", 16)
-
-
 def test_arguments_are_bounded_too(make: Any, monkeypatch: Any) -> None:
     """Of events with very many, fewer are kept."""
     monkeypatch.setattr(training, "MAX_ARGUMENTS_PER_EVENT", 1)
@@ -94,7 +66,6 @@ def test_arguments_are_bounded_too(make: Any, monkeypatch: Any) -> None:
 
 
 def test_the_newest_are_kept(make: Any, kit: Any) -> None:
-    """At most so many."""
     events = make.stream(4, 3 * ENCODE_CHUNK)
     history = TrainingHistory(ColumnEncoder(make.SALT), ENCODE_CHUNK + 7)
     for event in events:

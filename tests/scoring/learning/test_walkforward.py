@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from trustwatch.ingest import columns as event_columns
-from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features import layout
-from trustwatch.models import betting
 from trustwatch.models.detector import FAMILIAR_EVENTS
-from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.engine.usual_oddness import USUAL
 from trustwatch.scoring.learning.budget_check import check_budget
-from trustwatch.scoring.learning.training import TrainingHistory
 from trustwatch.scoring.learning.walkforward import (
     MIN_VALIDATION_EVENTS,
     WalkForwardResult,
     train_walk_forward,
-    validation_start,
 )
 
 DAY = 86_400_000
@@ -36,27 +29,6 @@ EVENTS, AGENTS = 5_000, 4
 def learned(kit: Any, make: Any) -> WalkForwardResult:
     """Of a history in which every agent is there from the first day to the last."""
     return train_walk_forward(kit.columns(make.stream(31, EVENTS, AGENTS)), make.SALT, "rehearsed", make.SETTINGS)
-
-
-def test_the_second_half_is_judged(learned: WalkForwardResult) -> None:
-    """By p-values that are uniform there, by construction; thresholds stand on its agent-days."""
-    assert len(learned.validation_events) == len(learned.p_values) == EVENTS // 2
-    for promised in (0.05, 0.2, 0.5):
-        assert (learned.p_values <= promised).mean(axis=0) == pytest.approx(np.full(3, promised), abs=0.02)
-    assert all(tail.days < EVENTS * 240_000 / DAY * AGENTS for tail in learned.model.alarms)
-
-
-def test_days_that_were_rehearsed_are_told_from_those_held_out(
-    learned: WalkForwardResult, kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The end of a short history has too few days: thresholds rest on held-out ones, which lie among known days."""
-    assert not any(tail.rehearsed for tail in learned.model.alarms)
-    monkeypatch.setattr(betting, "MIN_AGENT_DAYS", 10)
-    found = train_walk_forward(kit.columns(make.stream(31, EVENTS, AGENTS)), make.SALT, "days", make.SETTINGS)
-    assert all(tail.rehearsed for tail in found.model.alarms)
-    assert all(
-        ours.days < held_out.days for ours, held_out in zip(found.model.alarms, learned.model.alarms, strict=True)
-    )
 
 
 def test_it_holds_for_days_to_come(learned: WalkForwardResult, kit: Any, make: Any) -> None:
@@ -141,18 +113,6 @@ def test_names_that_nobody_used_are_no_odder_behind_the_history(kit: Any, make: 
     assert 0.004 < float(np.median(p_values)) < 0.05
 
 
-def test_a_model_keeps_it(learned: WalkForwardResult, kit: Any, make: Any, tmp_path: Path) -> None:
-    """Saved and read, it gives the same p-values to the last bit."""
-    save_trained_model(tmp_path / "model", learned.model, make.SETTINGS, 10, 0)
-    columns = kit.columns(make.stream(34, 200, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000, odd=0.1))
-    ours, theirs = (
-        Engine(model, EngineSettings(capacity=50), None).score(columns)
-        for model in (learned.model, load_trained_model(tmp_path / "model"))
-    )
-    assert ours.p_values.tobytes() == theirs.p_values.tobytes()
-    assert (ours.p_values < 1.0).any()
-
-
 def test_claims_are_no_part_of_it(kit: Any, make: Any) -> None:
     """What no token vouches for is neither learned nor judged."""
     events = make.stream(31, 3_600, 2)
@@ -161,26 +121,6 @@ def test_claims_are_no_part_of_it(kit: Any, make: Any) -> None:
     found = train_walk_forward(kit.columns(events), make.SALT, "claims", make.SETTINGS)
     assert len(found.validation_events) == 1_200
     assert not found.validation_events.codes[:, event_columns.SELF_ASSERTED].any()
-
-
-def test_a_kept_history_without_its_events_is_rehearsed_alike(learned: WalkForwardResult, kit: Any, make: Any) -> None:
-    """The keeper trains on columns alone (`lifecycle.training.History`)."""
-    history = TrainingHistory(ColumnEncoder(make.SALT), 10_000)
-    for made in make.stream(31, EVENTS, AGENTS):
-        history.add(json.dumps(made).encode())
-    columns = history.columns()
-    assert columns is not None
-    found = train_walk_forward(columns, make.SALT, "rehearsed", make.SETTINGS)
-    assert found.p_values.tobytes() == learned.p_values.tobytes()
-    assert found.model.alarms == learned.model.alarms
-
-
-def test_files_one_after_the_other_are_rehearsed_in_time(learned: WalkForwardResult, kit: Any, make: Any) -> None:
-    """What is the first half is said by the clock, not by the order of files."""
-    events = sorted(make.stream(31, EVENTS, AGENTS), key=lambda one: one["agent"]["id"])
-    found = train_walk_forward(kit.columns(events), make.SALT, "sorted", make.SETTINGS)
-    assert (np.diff(found.validation_events.time_ms) >= 0).all()
-    assert found.validation_events.time_ms.min() == learned.validation_events.time_ms.min()
 
 
 def test_hard_signals_are_inside_the_budget(kit: Any, make: Any) -> None:
@@ -212,12 +152,3 @@ def test_batches_change_no_bit(learned: WalkForwardResult, kit: Any, make: Any) 
         return found
 
     assert run(600, 50) == run(1, 50) == run(7, 8)
-
-
-def test_the_judged_part_has_every_day_of_the_week_where_there_are_two() -> None:
-    """The last week of a month, an eighth of a year, half of ten days."""
-    for days, judged in ((28, 7), (364, 45.5), (14, 7), (10, 5)):
-        time_ms = np.arange(0, days * DAY + 1, 3_600_000)
-        assert (time_ms[-1] - time_ms[validation_start(time_ms)]) / DAY == pytest.approx(judged, abs=0.05)
-    assert validation_start(np.zeros(0, np.int64)) == 0
-    assert validation_start(np.full(10, DAY)) == 5

@@ -13,13 +13,12 @@ import pytest
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.desired_state import (
     DesiredState,
-    UnreadableAction,
     build_decision_action_row,
     decode_desired_state,
 )
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
-from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, RiskLevel
@@ -236,15 +235,6 @@ def test_everybody_is_looked_at_who_is_or_ought_to_be_lowered(store: SqlStore) -
     assert set(desk.rows()) == {"there"}
 
 
-def test_many_agents_are_looked_at(store: SqlStore) -> None:
-    """More than one page of them, each once."""
-    desk = WishesInStore(store)
-    desk.commit(*((name(f"bot-{number}"), RiskLevel.HIGH) for number in range(1_203)))
-
-    assert asyncio.run(desk.wishes.enqueue_full_reconciliation()) == 1_203
-    assert len(desk.rows()) == 1_203
-
-
 def decision(level: RiskLevel, before: RiskLevel, **more: Any) -> Decision:
     """A change of level."""
     made = Decision(
@@ -293,30 +283,3 @@ def test_a_decision_is_acted_on_where_policy_is_enforced() -> None:
     assert build_decision_action_row(decision(RiskLevel.LOW, RiskLevel.UNKNOWN), PolicyBook(), every_level=True) is None
     row = build_decision_action_row(decision(RiskLevel.LOW, RiskLevel.UNKNOWN), ENFORCED, every_level=True)
     assert row is not None and decode_desired_state(row.payload).level == "low"
-
-
-def test_the_operators_policy_is_what_counts() -> None:
-    """A level that denies and does not revoke, or revokes and does not deny."""
-    table = PolicyTable(
-        {
-            RiskLevel.HIGH: LevelTokenPolicy(False, 0, None, False, False, False),
-            RiskLevel.MEDIUM: LevelTokenPolicy(True, 30, None, True, False, True),
-        }
-    )
-    book = PolicyBook(table, default_mode="enforce")
-    high = build_decision_action_row(decision(RiskLevel.HIGH, RiskLevel.LOW), book)
-    medium = build_decision_action_row(decision(RiskLevel.MEDIUM, RiskLevel.LOW), book)
-    assert high is not None
-    assert medium is not None
-    wishes = [decode_desired_state(row.payload) for row in (high, medium)]
-
-    assert [(wish.allow, wish.revoke, wish.max_token_lifetime_s) for wish in wishes] == [
-        (False, False, 0),
-        (True, True, 30),
-    ]
-
-
-def test_what_is_no_wish_is_said() -> None:
-    """With where it is wrong."""
-    with pytest.raises(UnreadableAction, match="missing required field"):
-        decode_desired_state(b"{}")

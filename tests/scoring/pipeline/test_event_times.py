@@ -31,12 +31,6 @@ def workday(make: Any, agent: str, first_ms: int, step_ms: int, number: int) -> 
     return [make.event(f"{agent}-{first_ms + at}", agent, first_ms + at * step_ms) for at in range(number)]
 
 
-def test_events_of_now_are_neither_counted_nor_told(kit: Any, make: Any) -> None:
-    after = kit.model.window_ms[1] + DAY
-    events = workday(make, "agent-1", after, 60_000, 50)
-    assert watched(kit, [kit.records(events)]) == (Counter(), [])
-
-
 def test_old_events_are_told_once_an_hour_with_the_time_of_the_oldest(kit: Any, make: Any) -> None:
     after = kit.model.window_ms[1] + DAY
     events = workday(make, "agent-1", after, 60_000, 20)
@@ -48,14 +42,6 @@ def test_old_events_are_told_once_an_hour_with_the_time_of_the_oldest(kit: Any, 
     assert [line["oldest"] for line in lines] == [make.stamp(after)[:19] + "Z"]
     assert "train" in lines[0]["advice"]
     assert "twice" not in lines[0]["advice"]
-
-
-def test_events_that_the_model_has_learned_from_are_counted_apart(kit: Any, make: Any) -> None:
-    end = kit.model.window_ms[1]
-    events = [make.event(1, "agent-1", end - 5_000), make.event(2, "agent-1", end + 5_000)]
-    counts, [line] = watched(kit, [kit.records(events, received_ms=end + 3 * DAY)])
-    assert counts == {"old_events": 2, "known_events": 1}
-    assert "count twice" in line["advice"]
 
 
 @pytest.mark.parametrize(("hasty", "told"), [(6, True), (2, False)])

@@ -165,7 +165,6 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
 
 
 def test_what_is_no_order_is_a_dead_letter(kit: Any) -> None:
-    """It forgets nobody and stops nothing."""
     batch = next(kit.batches([Record(RecordKind.FORGET, 0, 5, b"{}")], itertools.repeat(9)))
 
     assert len(kit.processor().apply(batch).dead_letters) == 1

@@ -80,13 +80,6 @@ def test_a_part_is_kept_once_it_is_compiled(part: KernelPart) -> None:
     assert [line["event"].partition(":")[0] for line in logs] == ["compiling kernels", "kernels are compiled"]
 
 
-@pytest.mark.usefixtures("directory")
-def test_a_part_that_failed_is_not_kept() -> None:
-    with pytest.raises(ZeroDivisionError):
-        compile_part(KernelPart.SCORING, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
-    assert not is_kept(KernelPart.SCORING)
-
-
 def start_waiting() -> tuple[threading.Thread, list[str]]:
     """A thread that compiles once it may, and what it has reported."""
     reported: list[str] = []
@@ -125,17 +118,7 @@ def test_who_waits_compiles_if_the_process_that_compiled_is_killed(directory: Pa
 
 
 @pytest.mark.usefixtures("directory")
-def test_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_warm_up, "PROGRESS_EVERY_S", 0.01)
-    monkeypatch.setattr(kernel_warm_up, "warm_up_reading", lambda: threading.Event().wait(0.5))
-    with capture_logs() as logs:
-        compile_part(KernelPart.READING, load)
-    assert {"kernels", "seconds", "part"} <= set(logs[1])
-
-
-@pytest.mark.usefixtures("directory")
 def test_a_process_compiles_for_itself_if_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With advice in the log."""
     for module in (compilation, kernel_warm_up):
         monkeypatch.setattr(module, "KERNEL_DIRECTORY", None)
     with capture_logs() as logs:

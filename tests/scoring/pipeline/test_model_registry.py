@@ -14,7 +14,7 @@ from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.records.models import ModelSwitch, SwitchModel, decode_model_switch, encode_model_switch
+from trustwatch.scoring.records.models import ModelSwitch
 
 
 @pytest.fixture
@@ -53,7 +53,6 @@ def test_names_lead_nowhere_else(shelf: ModelRegistry, name: str) -> None:
 
 
 def test_what_is_missing_or_another_is_named(shelf: ModelRegistry) -> None:
-    """With the directory where it should be."""
     shelf.register_installed()
     with pytest.raises(ModelError, match="is not at"):
         shelf.find_directory("other")
@@ -62,14 +61,6 @@ def test_what_is_missing_or_another_is_named(shelf: ModelRegistry) -> None:
     shutil.rmtree(shelf.root)
     assert shelf.find_directory("test-1") == shelf.root.parent / "model"
     assert list(shelf.versions()) == []
-
-
-def test_a_shelf_that_can_not_be_written_says_so(tmp_path: Path, model: TrainedModel) -> None:
-    """A file stands where the directory should be."""
-    save_trained_model(tmp_path / "model", model, DetectorSettings(trees=20, folds=3), 10, 5)
-    (tmp_path / "models").write_text("")
-    with pytest.raises(OSError, match="models"):
-        ModelRegistry(tmp_path / "models", tmp_path / "model").register_installed()
 
 
 def test_the_newest_switch_holds_until_another_model_is_installed(shelf: ModelRegistry) -> None:
@@ -83,11 +74,3 @@ def test_the_newest_switch_holds_until_another_model_is_installed(shelf: ModelRe
     assert models.switch_record((2, 3, 4), models.choose(None)) == ModelSwitch(
         2, 3, 4, "test-1", installed, installed, 7
     )
-
-
-def test_other_commands_are_no_switch() -> None:
-    """Releases, rules of feedback and rubbish go their own way."""
-    wish = SwitchModel("v", "d", "ann", "why")
-    assert decode_model_switch(encode_model_switch(wish)) == wish
-    for other in (b'{"command":"release","key":"1","by":"x"}', b"rubbish", b"[]", b'{"command":"model.switch"}'):
-        assert decode_model_switch(other) is None

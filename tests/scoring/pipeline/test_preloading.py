@@ -24,7 +24,7 @@ from trustwatch.scoring.records.agent_pages import AgentColumns, AgentPage
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import EraseCommand
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 GONE = ("acme", "https://as.example", "agent-3")
 
@@ -213,35 +213,6 @@ def test_agents_of_another_version_move_in_beside_the_others(
     assert ours.states() == plain.states()
 
 
-def test_what_does_not_fit_stays_where_it_is(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
-    """Nobody has to leave memory for one who may not come; then the store is asked as before."""
-    site = make_site(records)
-    site.fill()
-    work = site.start(capacity=4)
-    site.preloader.begin(work)
-    site.preload()
-    assert len(work.agent_states.builder.slots) in (0, 4), "one range of keys fits, or none does"
-    assert not work.agent_states.evicted
-    loads = len(site.loads)
-    site.apply(work, 10)
-    assert len(site.loads) > loads
-
-
-def test_a_flood_of_new_agents_is_not_noted(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
-    """Of more agents than fit in memory nobody remembers which are stored: the store is asked again."""
-    site = make_site(records)
-    site.fill(1)
-    work = site.start(capacity=6)
-    site.preloader.begin(work)
-    site.preload()
-    known = len(site.loads)
-    loads = []
-    for _ in range(299):
-        site.apply(work, 1)
-        loads.append(len(site.loads) - known)
-    assert loads[5] == 0 < loads[-1]
-
-
 def test_a_flood_while_pages_come_ends_it(
     make_site: Callable[[list[Record]], Site],
     records: list[Record],
@@ -293,7 +264,6 @@ def test_a_store_that_is_away_ends_it(make_site: Callable[[list[Record]], Site],
 def test_a_partition_that_went_is_not_read_on(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one in the queue is."""
     monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
     site = make_site(records)
     site.fill()
@@ -304,15 +274,3 @@ def test_a_partition_that_went_is_not_read_on(
     site.preload()
     assert len(gone.agent_states.builder.slots) == 0
     assert len(next_one.agent_states.builder.slots) == len(site.states())
-
-
-def test_pages_are_whole(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
-    """Pages follow each other without a gap or a repetition."""
-    site = make_site(records)
-    site.fill()
-    store: SqlStore = site.store
-    whole = store.agents.states_of_partition(site.position, None, 100).rows
-    paged: list[AgentRow] = []
-    while page := store.agents.states_of_partition(site.position, paged[-1].name.key if paged else None, 3).rows:
-        paged += page
-    assert paged == whole and {row.name.key for row in whole} == {one.name.key for one in store.agents.iterate()}

@@ -6,7 +6,6 @@ import base64
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from trustwatch.ingest.features import layout
@@ -29,10 +28,6 @@ def attack(make: Any, number: int, at_ms: int) -> list[dict[str, Any]]:
 
 def control(payload: object, at_ms: int) -> Record:
     return Record(RecordKind.CONTROL, 0, at_ms, json.dumps(payload).encode())
-
-
-def key_of(agent: int) -> str:
-    return str(unkeyed_agent_key("acme", "https://as.example", f"agent-{agent}"))
 
 
 def adopted(expires_ms: int) -> bytes:
@@ -154,49 +149,3 @@ def test_a_person_releases_a_critical_agent(kit: Any, make: Any, agent: dict[str
     assert not processor.engine.risk[0]["statistic"].any()
     assert not counts.any()  # what the incident left of pace, failures, volume and new names
     assert reference[0] == 0.0  # what the agent does now is right: its slow reference begins with it
-
-
-def test_decisions_hold_what_made_them(kit: Any, make: Any) -> None:
-    """A decision has the vector, the kernel's evidence and all versions, is plain JSON, and the same cause gives the
-    same id."""
-    runs = []
-    for _ in range(2):
-        applied = kit.processor().apply(RecordBatch(0, 50, kit.records(attack(make, 1, make.START_MS))))
-        runs.append([d for d in applied.decisions if d.level == RiskLevel.CRITICAL])
-    (decision,), (again,) = runs
-    assert decision == again
-    assert decision.event_id in ("e-2", "e-3")
-    assert decision.feature_vector and all(value != 0.0 for value in decision.feature_vector.values())
-    evidence = decision.evidence
-    assert "use_after_revocation" in evidence["signals"]
-    assert evidence["statistic"] >= evidence["thresholds"]["critical"] > evidence["thresholds"]["medium"]
-    assert evidence["statistic"] == pytest.approx(
-        min(max(evidence["prior"], 0.0) + evidence["gain"], evidence["thresholds"]["critical"] + 4.0)
-    )
-    assert (decision.model_version, decision.mode) == ("test-1", "enforce")
-    assert decision.baseline_version == kit.model.baseline_version
-    assert decision.policy_version
-    assert json.loads(msgspec.json.encode(decision))["evidence"]["events"] == evidence["events"]
-
-
-def test_events_from_the_future_happen_about_now(kit: Any, make: Any) -> None:
-    """A clock that runs ahead neither lets risk decay nor makes later events late; history without arrival is free."""
-    processor, at = kit.processor(), make.START_MS
-    processor.apply(RecordBatch(0, 0, kit.records(attack(make, 1, at))))
-    ahead = kit.record(make.event(8, 1, at + 300 * 24 * HOUR), received_ms=at + 1000)
-    processor.apply(RecordBatch(0, 3, [ahead]))
-    assert processor.engine.risk[0]["level"] == RiskLevel.CRITICAL
-    assert processor.engine.risk[0]["at_ms"] == at + 1000 + 60_000
-    free = kit.record(make.event(9, 1, at + 300 * 24 * HOUR), received_ms=0)
-    processor.apply(RecordBatch(0, 4, [free]))
-    assert processor.engine.risk[0]["at_ms"] == at + 300 * 24 * HOUR
-
-
-def test_more_agents_than_memory_in_one_batch(kit: Any, make: Any) -> None:
-    """A batch that names more agents than are kept in memory is scored whole."""
-    processor = kit.processor(capacity=3)
-    applied = processor.apply(
-        RecordBatch(0, 0, kit.records([make.event(n, f"n{n}", make.START_MS) for n in range(40)]))
-    )
-    assert applied.events == 40
-    assert len(processor.engine.agent_states.evicted) == 37

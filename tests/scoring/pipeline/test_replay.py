@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from trustwatch.ingest.file_source import FileSource
@@ -58,34 +57,3 @@ def test_p_values_are_those_that_evidence_rests_on(kit: Any, history: Path) -> N
     explained = [line for line in lines if line.reasons]
     least = [min(line.p_value, *(one.p_value for one in line.concerns.values())) for line in explained]
     assert min(least) <= EXPLAINED_P_VALUE < max(least)
-
-
-@pytest.mark.parametrize("capacity", [2, 17])
-def test_memory_changes_nothing(kit: Any, history: Path, capacity: int) -> None:
-    """A replay with agents moving out and back gives the same lines and decisions."""
-    roomy, small = replay(kit, history), replay(kit, history, capacity=capacity)
-    assert roomy[0] == small[0]
-    key = lambda decision: decision.decision_id  # noqa: E731
-    assert sorted(roomy[2].decisions, key=key) == sorted(small[2].decisions, key=key)
-
-
-def test_nothing_is_learned_when_frozen(kit: Any, history: Path) -> None:
-    """Frozen and learning replays agree on an agent's first event and differ later: each event is scored before it is
-    learned."""
-    frozen, live = replay(kit, history, learn=False)[0], replay(kit, history)[0]
-    firsts = {line.agent_id: index for index, line in reversed(list(enumerate(frozen)))}
-    for index in firsts.values():
-        assert frozen[index].anomaly_score == live[index].anomaly_score
-    assert [line.anomaly_score for line in frozen] != [line.anomaly_score for line in live]
-
-
-def test_each_line_has_its_concerns(kit: Any, history: Path) -> None:
-    """By name, each with a score and a p-value of its own, as `evaluate.py` of an operator reads them."""
-    lines, _, _ = replay(kit, history)
-    written = json.loads(msgspec.json.encode(lines[7]._asdict()))
-
-    assert list(written["concerns"]) == ["compromise", "malfunction", "overreach"]
-    assert set(written["concerns"]["overreach"]) == {"anomaly_score", "p_value"}
-    for line in lines:
-        assert all(0.0 <= one.anomaly_score <= 1.0 and 0.0 < one.p_value <= 1.0 for one in line.concerns.values())
-    assert len({one.anomaly_score for line in lines[:50] for one in line.concerns.values()}) > 100

@@ -34,8 +34,6 @@ from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ...support.one_partition import EmbeddedPipeline
 
-HOUR = 3_600_000
-
 POLICY = LivePolicy(PolicyBook())
 
 
@@ -138,31 +136,6 @@ def wait_for_pages(pipeline: EmbeddedPipeline) -> None:
             page.result()
 
 
-@pytest.mark.parametrize("stored", [0, 6])
-def test_few_agents_move_in_before_a_backlog(
-    site: RestartedPipelines, kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch, stored: int
-) -> None:
-    """Of a new partition, or one of few agents, nobody is looked for in the store, however much there is to do."""
-    site.append(list(kit.records([make.event(n, n, make.START_MS + 10**9 + n) for n in range(stored)])))
-    first = site.pipeline()
-    first.start()
-    drain(first)
-    first.close()
-    pipeline, loads = site.pipeline(), list[Any]()
-    load = site.store.agents.load
-    monkeypatch.setattr(site.store.agents, "load", lambda *of: (loads.append(of), load(*of))[1])
-    pipeline.start()
-    wait_for_pages(pipeline)
-    pipeline._partitions[0].commits.full_at = math.inf
-    for _ in range(4):  # at most two pages, and the agents of each
-        pipeline.step()
-    assert not pipeline._preloader.busy and pipeline._partitions[0].commits.backlogged
-    site.append(list(kit.records([make.event(90 + n, n, make.START_MS + 2 * 10**9 + n) for n in range(12)])))
-    drain(pipeline)
-    assert len(site.rows()) == 12 and loads == []
-    pipeline.close()
-
-
 def critical(make: Any, agent: int, at_ms: int, number: int) -> list[dict[str, Any]]:
     token = {"credential": {"method": "none", "token_id": f"t{number}"}}
     return [
@@ -199,34 +172,6 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: RestartedPi
     connection.close()
     assert levels and set(levels) <= {2, 3, 4}
     assert {"poll", "apply", "commit", "rows"} <= set(pipeline.stages.seconds)
-
-
-def test_a_flood_of_bad_records_is_committed_early(site: RestartedPipelines, kit: Any) -> None:
-    """Dead letters do not pile up in memory until the commit interval has passed."""
-    site.append([Record(0, number, 9, b"rubbish") for number in range(1, 31)])
-    pipeline = site.pipeline(batch_size=10, max_uncommitted=20, commit_interval_s=60.0)
-    pipeline.start()
-    pipeline.step()
-    assert site.committed == []
-    while not site.committed:
-        pipeline.step()
-    assert site.committed[0].position.offset == 20
-    assert site.store.dead_letters.count().stored >= 20
-
-
-def test_restart_goes_on_where_it_stopped(site: RestartedPipelines, kit: Any, make: Any) -> None:
-    """A second pipeline begins behind the first one's commit and still knows its duplicates."""
-    events = make.stream(4, 60)
-    site.append(kit.records(events[:40]))
-    first = site.pipeline()
-    first.start()
-    drain(first)
-    site.append(kit.records(events[30:]))
-    second = site.pipeline()
-    second.start()
-    assert second.position == Position(0, 2, 40)
-    drain(second)
-    assert (second.stages.counts["events"], second.stages.counts["duplicates"]) == (20, 10)
 
 
 def test_another_worker_fences_this_one(site: RestartedPipelines, kit: Any, make: Any) -> None:
@@ -333,26 +278,6 @@ def test_a_store_that_can_not_be_read_pauses_moves(site: RestartedPipelines, kit
     store.close()
     assert site.pauses >= 2
     assert {name: row.events for name, row in site.rows().items()} == {f"n{n}": 6 for n in range(6)}
-
-
-def test_spilled_agents_step_down_at_ticks(site: RestartedPipelines, kit: Any, make: Any) -> None:
-    """Agents that are not in memory, stored or not yet, step down at the tick that finds them due, more than fit."""
-    pipeline = site.pipeline(capacity=3, commit_interval_s=3600.0)
-    pipeline.start()
-    at = make.START_MS
-    events = [e for n in range(9) for e in critical(make, n, at + n, 10 * n)]
-    site.append(kit.records(events))
-    drain(pipeline)
-    assert {row.level for row in site.rows().values()} == {4}
-    fresh = site.pipeline(capacity=3)
-    fresh.start()
-    site.append(kit.records([make.event(900 + n, f"other-{n}", at + 10) for n in range(5)]))
-    site.append([kit.tick(at + 24 * HOUR + 100)])
-    drain(fresh)
-    levels = {name: row.level for name, row in site.rows().items() if name.startswith("agent-")}
-    assert levels == {f"agent-{n}": 3 for n in range(9)}
-    ticked = [d for d in site.store.decisions.page(limit=500).items if d.cause == "tick"]
-    assert sorted(d.agent.agent_id for d in ticked) == [f"agent-{n}" for n in range(9)]
 
 
 def test_frames_carry_many_agents_and_a_big_commit_in_order(kit: Any, make: Any) -> None:

@@ -14,10 +14,9 @@ import msgspec
 import pytest
 
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
-from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, TopicPublisher, decision_event
+from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import (
@@ -27,14 +26,10 @@ from trustwatch.scoring.records.agents import (
     RiskRecord,
     agent_summary,
     risk_record,
-    summary_from_record,
 )
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
-
-from ...support.alert_receiver import DECISION
 
 NOW = 1_764_000_000_000
 
@@ -159,27 +154,6 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
     assert topics.risk() == []
     publish(publisher, commit(store, mine, 40, agent(1)))
     assert topics.risk() == [("a1", "low", 3, 40)]
-
-
-def test_indicators_leave_with_the_risk_and_an_alert_links_to_the_console(store: SqlStore, topics: Topics) -> None:
-    """Followers have them as the worker does; records of before had none. The alert is the outbox's, with a link."""
-    publisher = TopicPublisher(
-        topics, store, TopicNames(), LivePolicy(PolicyBook()), "https://tw", "https://tw/console"
-    )
-    told = encode_indicators([Indicator("network", "AS65537", "new", "2025-11-24T16:00:00.000Z")])
-    row = agent(1, RiskLevel.HIGH, indicators=told)
-    made = commit(store, store.partitions.claim(2), 10, row)
-    publish(publisher, msgspec.structs.replace(made, decisions=[DECISION]))
-
-    (risk,) = (one.value or b"" for one in topics.sent if one.topic == TopicNames().risk)
-    assert summary_from_record(msgspec.json.decode(risk, type=RiskRecord), IdentityHasher()).indicators == told
-    members = msgspec.json.decode(risk)
-    del members["indicators"]
-    older = msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord)
-    assert summary_from_record(older, IdentityHasher()).indicators == b"[]"
-    (alert,) = (msgspec.json.decode(one.value or b"") for one in topics.sent if one.topic == TopicNames().alerts)
-    assert alert["data"]["links"]["console"] == f"https://tw/console/decisions/{DECISION.decision_id}"
-    assert alert["data"]["indicators"][0]["value"] == "AS65537"
 
 
 def test_what_did_not_arrive_is_told_again(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
@@ -330,17 +304,6 @@ def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publis
     assert sorted(topics.risk()) == [("a1", "low", 8, 4), ("a2", "critical", 8, 4), ("a3", "low", 9, 4)]
 
 
-def test_epoch_of_what_is_no_risk() -> None:
-    """Tombstones, and records of others."""
-    assert [epoch_of_record(value) for value in (None, b"", b"[]", b'{"epoch": "x"}', b'{"epoch": 3}')] == [
-        0,
-        0,
-        0,
-        0,
-        3,
-    ]
-
-
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64, 10**30])
 def test_no_number_of_a_record_ends_those_who_read_it(number: int) -> None:
     """Such a record is counted and left out: what reads the topic goes on, also when it begins anew."""
@@ -360,41 +323,3 @@ def test_no_number_of_a_record_ends_those_who_read_it(number: int) -> None:
     assert follower.unreadable_records == len(values) >= 12
     assert epoch_of_record(json.dumps({"epoch": number}).encode()) == 0
     assert all(msgspec.msgpack.encode(update) for update in follower.drain_updates(with_freshness=True))
-
-
-def test_announced_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
-    """A key that is newly announced is told at once; records of before have none."""
-    publisher.republish(store.partitions.claim(2), 0)
-    for paths in (b"", b"", b"\x01\xff", b"\x01\xff"):
-        publisher.publish_risk(
-            Position(2, 1, 10), [agent_summary(agent(1, announced_paths=paths, capabilities=paths and b'["pay"]'))], ()
-        )
-    told = [msgspec.json.decode(record.value or b"", type=RiskRecord) for record in topics.sent]
-    assert [record.announced_paths for record in told] == [b"", b"\x01\xff"]
-    assert summary_from_record(told[1], IdentityHasher()).announced_paths == b"\x01\xff"
-    assert [summary_from_record(record, IdentityHasher()).capabilities for record in told] == [b"", b'["pay"]']
-    members = msgspec.json.decode(topics.sent[1].value or b"")
-    del members["announced_paths"], members["capabilities"]
-    assert msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord).announced_paths == b""
-
-
-def test_a_decision_event_has_every_member_of_the_decision() -> None:
-    """Their order and bytes are what readers and archives have had: those of the decision, then the agent's names."""
-    written = decision_event(DECISION, "https://tw")
-
-    plain = msgspec.json.decode(msgspec.json.encode(DECISION))
-    agent = plain.pop("agent")
-    levels = {"previous_level": "medium", "level": "critical"}
-    names = {name: agent[name] for name in ("tenant", "issuer", "agent_id")} | {"agent_key": str(agent["key"])}
-    event = {
-        "specversion": "1.0",
-        "id": DECISION.decision_id,
-        "type": "io.trustwatch.decision.v1",
-        "source": "https://tw",
-        "subject": DECISION.agent.agent_id,
-        "time": "2025-11-24T16:00:00.123Z",
-        "datacontenttype": "application/json",
-        "data": plain | levels | names,
-    }
-    assert written == msgspec.json.encode(event)
-    assert list(json.loads(written)["data"])[:2] == ["decision_id", "agent_type"]

@@ -39,16 +39,3 @@ def test_find_shows_only_the_callers_tenants() -> None:
     assert keys("evil", None, {"acme"}) == []
     assert keys(None, "j", {"acme"}) == [2]
     assert view.find_by_id("nobody", None, None, None) == []
-
-
-def test_the_quietest_calm_agents_leave_a_full_view() -> None:
-    """Beyond its bound the view drops calm agents evaluated the longest ago; elevated ones stay, however old."""
-    view = RiskView(max_agents=100)
-    view.apply([summary(0, level=4, at=0)])
-    view.apply(summary(n, at=n, name="shared" if n % 2 else "") for n in range(1, 201))
-    assert len(view) <= 100
-    assert view.get("acme", "i", "a0") is not None
-    assert view.get("acme", "i", "a2") is None
-    assert view.get("acme", "i", "a200") is not None
-    left = {entry.summary.name.key for entry in view.find_by_id("shared", None, None, None)}
-    assert len(left) <= 1

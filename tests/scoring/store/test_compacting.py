@@ -60,12 +60,3 @@ def test_a_vacuum_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.
             store.database.compact()
 
     assert session.invalidated
-
-
-def test_the_session_of_a_vacuum_is_thrown_away() -> None:
-    """Its statements have no time limit, and the next one to get it would not know."""
-    session: Any = Session(None)
-
-    assert postgresql.compact(session)
-    assert session.invalidated
-    assert session.said == ["SET statement_timeout = 0", "VACUUM", "closed"]

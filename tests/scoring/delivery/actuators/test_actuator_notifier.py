@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from trustwatch.scoring.delivery.actuators import actuator_notifier
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
-    ActuatorAccessDenied,
 )
-from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuatorNotifier
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
-from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryServer, MemoryState, now_ms, wish
+from ....support.authorization_servers import MemoryActuator, MemoryServer, MemoryState, now_ms, wish
 
 
 @pytest.fixture
@@ -81,32 +77,6 @@ def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
     assert store.actuations.page().items == []
     assert desk.send(2, wish(bot, "critical")).outcome == "delivered"
     assert world.issue(bot) is None
-
-
-def test_an_agent_may_have_another_client(store: SqlStore) -> None:
-    """The mapping of the settings holds for lowering and for restoring."""
-    world = MemoryServer()
-    client = world.client("client-7")
-    desk = NotifierAtServer(store, MemoryActuator(world, True), clients={"bot": client})
-
-    desk.send(1, wish("bot", "high"))
-    assert world.clients[client].lifespan_s == 60
-    desk.send(2, wish("bot", "low"))
-
-    assert world.clients[client] == MemoryState(True, True, None)
-
-
-def test_what_never_was_lowered_is_not_touched(store: SqlStore) -> None:
-    """An agent that falls to `low` needs nothing of a server that is down."""
-    world = MemoryServer()
-    bot = world.client()
-    world.stop()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
-
-    assert desk.send(1, wish(bot, "low")).outcome == "delivered"
-
-    assert desk.outcomes == ["unchanged"]
-    assert store.actuations.page().items == []
 
 
 def test_what_holds_now_is_done_not_what_the_row_says(store: SqlStore) -> None:
@@ -226,30 +196,6 @@ def test_one_decision_revokes_once_where_tokens_are_still_issued(store: SqlStore
     assert not world.active(new)
 
 
-def test_a_further_look_tells_no_second_containment(store: SqlStore) -> None:
-    """The time of the event stays that of the decision; a retry after a failure is still told once."""
-    world = MemoryServer()
-    bot = world.client()
-    asked = wish(bot, "high", caused_ms=now_ms() - 3_000)
-    world.stop()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
-    desk.send(1, asked)
-    world.start()
-
-    desk.send(1, asked)
-    first = desk.row()
-    time.sleep(0.01)
-    desk.send(2, msgspec.structs.replace(asked, caused_ms=0, decided_ms=now_ms()))
-
-    assert (desk.row().confirmed_ms, desk.row().wanted_ms) == (first.confirmed_ms, first.wanted_ms)
-    assert desk.row().updated_ms > first.updated_ms
-    assert desk.outcomes == ["retry", "confirmed", "confirmed"]
-    told = [seconds for _, _, seconds in desk.seen if seconds is not None]
-    assert len(told) == 1
-    assert 3.0 <= told[0] < 10.0
-    assert desk.row().caused_ms == asked.caused_ms
-
-
 class Slow(MemoryActuator):
     """Writes only when it is let to."""
 
@@ -332,61 +278,3 @@ def test_a_row_that_can_not_be_read_fails_for_good(store: SqlStore) -> None:
 
     assert result.outcome == "failed"
     assert "can not be read" in result.error
-
-
-def test_a_ceiling_of_nothing_is_a_second() -> None:
-    """Servers take 0 for "not set"."""
-    assert wish("bot", "critical").ceiling_s == 1
-    assert wish("bot", "low").ceiling_s is None
-    assert DEFAULT_S > 300
-
-
-def test_nothing_that_is_to_be_brought_about_is_kept_back() -> None:
-    """Whatever the level, and however soon after the last."""
-    target = ActuatorSettings("as", "hydra", "https://as", ("*",))
-
-    assert not target.has_cooldown
-    assert target.levels_taken == frozenset(RiskLevel)
-
-
-def test_figures_are_a_histogram() -> None:
-    """Cumulated, with `+Inf` at the end; attempts without a time are counted alone."""
-    figures = ActuationMetrics()
-    for seconds in (0.05, 0.1, 0.3, 1.99, 2.5, 61.0):
-        figures.record("as", "confirmed", seconds)
-    figures.record("as", "retry")
-    figures.record("other", "retry")
-
-    buckets = dict(figures.histogram_buckets("as"))
-
-    assert [buckets[bound] for bound in ("0.1", "0.25", "0.5", "2", "3", "60", "+Inf")] == [2, 2, 3, 4, 5, 5, 6]
-    assert figures.containment_seconds["as"] == pytest.approx(65.94)
-    assert figures.outcomes == {("as", "confirmed"): 6, ("as", "retry"): 1, ("other", "retry"): 1}
-    assert figures.targets == ["as"]
-
-
-def test_refusals_are_errors_of_actuators() -> None:
-    """They carry how long to wait."""
-    assert ActuatorAccessDenied("no", 3.0).retry_after_s == 3.0
-
-
-def test_the_log_tells_what_was_done_at_a_server(store: SqlStore) -> None:
-    """Confirmed, restored, put off with its error; that nothing had to be done is no line."""
-    world = MemoryServer()
-    bot = world.client()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
-    with capture_logs() as lines:
-        desk.send(1, wish(bot, "low"))
-        desk.send(2, wish(bot, "critical"))
-        desk.send(3, wish(bot, "low"))
-        world.stop()
-        desk.send(4, wish(bot, "critical"))
-
-    assert [(line["outcome"], line["risk_level"]) for line in lines] == [
-        ("confirmed", "critical"),
-        ("restored", "low"),
-        ("retry", "critical"),
-    ]
-    assert [line["log_level"] for line in lines] == ["info", "info", "warning"]
-    assert lines[0]["error"] is None
-    assert lines[2]["error"]

@@ -135,15 +135,6 @@ def test_an_assertion_is_made_for_each_request(server: Endpoint, answers: Answer
     )
 
 
-def test_a_key_that_does_not_fit_stops_the_start() -> None:
-    """And is not in the message."""
-    short = _pem().replace("A", "B")
-    for key in (short, "-----BEGIN NOTHING-----"):
-        with pytest.raises(ConfigError, match="'key-1' is not a private key in PEM") as error:
-            assertion_signer(key, "key-1", lambda: 0.0, lambda: "x")
-        assert "BEGIN" not in str(error.value)
-
-
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [
@@ -242,20 +233,6 @@ def test_answers_of_an_admin_api_are_told_apart(
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize(
-    ("header", "wait_s"), [("7", 7.0), ("Mon, 24 Nov 2025 16:01:00 GMT", 60.0), ("soon", None), ("", None)]
-)
-def test_how_long_to_wait_is_heard(server: Endpoint, header: str, wait_s: float | None) -> None:
-    """Retry-After in seconds, or as a date."""
-    server.answer = lambda _: (429, {"retry-after": header}, b"")
-
-    with pytest.raises(ActuatorUnavailable) as error:
-        run(
-            lambda http: AdminApi(http, server.url, RequestAuthenticator(), lambda: 1_764_000_000_000).call("GET", "/x")
-        )
-    assert error.value.retry_after_s == wait_s
-
-
 def hook(http: httpx2.AsyncClient, server: Endpoint, *, confirm: bool = False) -> WebhookActuator:
     """A webhook actuator at *server*."""
     settings = ActuatorSettings(
@@ -290,7 +267,6 @@ def test_a_webhook_is_told_what_is_wanted_signed(server: Endpoint) -> None:
 
 
 def test_a_webhook_may_be_asked_whether_it_is_so(server: Endpoint, answers: Answers) -> None:
-    """Only `confirmed: true` is a yes."""
     asked = wish("bot", "critical")
 
     async def lowered(http: httpx2.AsyncClient) -> bool:
@@ -310,7 +286,6 @@ def test_a_webhook_may_be_asked_whether_it_is_so(server: Endpoint, answers: Answ
     [(404, UnknownClient), (403, ActuatorAccessDenied), (500, ActuatorUnavailable), (302, ActuatorUnavailable)],
 )
 def test_refusals_of_a_webhook(server: Endpoint, answers: Answers, status: int, kind: type[Exception]) -> None:
-    """As of every server."""
     answers.queue = [(status, None)]
     with pytest.raises(kind):
         run(lambda http: hook(http, server).lower("c", b"{}", wish("bot", "high")))
@@ -377,26 +352,8 @@ def test_a_burned_token_is_sent_once_and_a_failure_again(server: Endpoint, answe
     assert len(server.seen) == 2
 
 
-def test_a_server_that_is_not_there_costs_its_time_alone() -> None:
-    """Nothing is raised to who answers a request."""
-    with Endpoint(lambda _: (200, {}, b"")) as gone:
-        pass
-
-    assert run(lambda http: revoker(http, gone, Seen()).revoke(TOKEN, "https://as")).outcome == "failed"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("1h30m0s", 5400.0), ("60s", 60.0), ("1.5h", 5400.0), ("250ms", 0.25), ("0", 0.0), ("0s", 0.0)],
-)
-def test_durations_of_go(text: str, seconds: float) -> None:
-    """As Hydra writes them, and as people do."""
-    assert parse_go_duration(text) == seconds
-
-
 @pytest.mark.parametrize("text", ["", "5", "s", "1h 5m", "1x", "-1h"])
 def test_what_is_no_duration(text: str) -> None:
-    """Says so."""
     with pytest.raises(ValueError, match="is no duration"):
         parse_go_duration(text)
 

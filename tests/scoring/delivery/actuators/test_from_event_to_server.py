@@ -133,7 +133,6 @@ def test_an_attack_contains_and_time_alone_restores(site: ActuatingPipeline, kit
 
 
 def test_in_shadow_the_server_hears_nothing(tmp_path: Path, kit: Any, make: Any) -> None:
-    """Decided and recorded, not acted on."""
     site = ActuatingPipeline(tmp_path, kit, PolicyBook())
     try:
         site.happen(attack(make, kit))

@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from trustwatch.ingest.settings import Secret
-from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload, build_alert_row
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import classify_response, sign_headers
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
@@ -75,27 +75,7 @@ def test_alert_is_a_cloud_event() -> None:
     assert not {"feature_vector", "evidence"} & data.keys()
 
 
-def test_alert_by_time_alone() -> None:
-    """A level that changed by time alone names no event; without reasons its cause is the cool-down group."""
-    quiet = msgspec.structs.replace(DECISION, event_id="", cause="tick", reasons=())
-
-    data = json.loads(build_alert_payload(quiet, POLICY, SOURCE))["data"]
-
-    assert (data["event_id"], data["event_time"], data["cause"]) == (None, None, "tick")
-    assert build_alert_row(quiet, POLICY, SOURCE).group == "tick"
-
-
-def test_alert_row() -> None:
-    """The outbox row carries what routing and cool-down look at, and the same decision gives the same key."""
-    row = build_alert_row(DECISION, POLICY, SOURCE)
-
-    assert (row.kind, row.target, row.group, row.level, row.tenant) == ("alert", "", "burst", 4, "acme")
-    assert (row.agent_key, row.created_ms) == (AGENT.key, DECISION.decided_ms)
-    assert row == build_alert_row(DECISION, POLICY, SOURCE)
-
-
 def test_the_count_of_suppressed_alerts_changes_nothing_else() -> None:
-    """Only the count of suppressed alerts differs in what is sent."""
     payload = build_alert_payload(DECISION, POLICY, SOURCE)
     rendered = render_alert(payload, "cloudevents", 3)
     assert rendered is not None

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
 from trustwatch.scoring.delivery.shared_signals.event_types import (
     ANOMALOUS_BEHAVIOR,
     EVENT_RULES,
-    EVENTS_SUPPORTED,
     RISK_LEVEL_CHANGE,
     SESSION_REVOKED,
     TOKEN_CLAIMS_CHANGE,
     WORKLOAD_COMPROMISED,
     event_members,
-    events_delivered,
 )
 from trustwatch.scoring.records.agents import RiskLevel
 
-from ....support.alert_receiver import approval, change
-from ....support.checkout import ROOT
 from ....support.shared_signals import announced
 
 UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = range(5)
@@ -114,39 +109,6 @@ def test_while_a_person_has_fixed_the_level_only_anomalies_are_told() -> None:
     assert list(events_of(decision(LOW, CRITICAL)._replace(overruled=True))) == []
 
 
-def test_caep_members_are_of_the_values_that_caep_knows() -> None:
-    """Three levels in capitals, reasons as objects by language, times as numbers of seconds."""
-    event = events_of(decision(CRITICAL, MEDIUM))[RISK_LEVEL_CHANGE]
-
-    assert event["principal"] == "USER"
-    assert (event["current_level"], event["previous_level"]) == ("HIGH", "MEDIUM")
-    assert event["trustwatch_level"] == "critical"
-    assert event["risk_reason"] == "first_seen_resource"
-    assert event["initiating_entity"] == "policy"
-    assert event["event_timestamp"] == 1_764_000_000
-    assert list(event["reason_admin"]) == ["en"]
-
-
-@pytest.mark.parametrize(("before", "level"), [(UNKNOWN, HIGH), (CRITICAL, UNKNOWN)])
-def test_caep_has_no_word_for_unknown(before: int, level: int) -> None:
-    """Before it is left out, as CAEP has it; after it is LOW, or receivers would hold the agent for what it was."""
-    event = events_of(decision(level, before, revokes=False))[RISK_LEVEL_CHANGE]
-
-    assert ("previous_level" in event) == (before != UNKNOWN)
-    assert event["current_level"] == ("HIGH" if level else "LOW")
-    assert event["trustwatch_level"] == RiskLevel(level).label
-
-
-def test_wise_members() -> None:
-    """Severity is the level's word; how it was found out is said."""
-    events = events_of(decision(CRITICAL, LOW))
-
-    assert events[ANOMALOUS_BEHAVIOR]["severity"] == "critical"
-    assert events[ANOMALOUS_BEHAVIOR]["anomaly_type"] == "first_seen_resource"
-    assert events[WORKLOAD_COMPROMISED]["detection_method"] == "behavioral_analysis"
-    assert events[SESSION_REVOKED]["reason_admin"]["en"]
-
-
 def test_reasons_name_no_resource() -> None:
     """Receivers may be other companies: they get codes, no sentences."""
     found = decision(CRITICAL, LOW)
@@ -161,26 +123,3 @@ def test_what_a_person_ordered_says_so() -> None:
     event = events_of(decision(LOW, CRITICAL, revokes=False, cause="release"))[RISK_LEVEL_CHANGE]
 
     assert event["initiating_entity"] == "admin"
-
-
-def test_only_what_was_requested_and_is_supported_is_delivered() -> None:
-    """Unknown types are ignored."""
-    assert events_delivered(["urn:other", SESSION_REVOKED, SESSION_REVOKED]) == [SESSION_REVOKED]
-    assert events_delivered([]) == []
-    assert events_delivered(EVENTS_SUPPORTED) == list(EVENTS_SUPPORTED)
-
-
-def test_other_alerts_are_no_decisions() -> None:
-    """Nothing follows from an approval that is wanted, nor from what is none of ours."""
-    assert read_announced_decision(approval()) is None
-    assert read_announced_decision(b"{") is None
-    assert read_announced_decision(msgspec.json.encode({"type": "io.trustwatch.alert.risk-level-changed.v1"})) is None
-    assert read_announced_decision(change(RiskLevel.LOW, RiskLevel.HIGH)) is not None
-
-
-def test_the_page_of_standards_has_the_table() -> None:
-    """Each event of ours, in the words of the table."""
-    page = (ROOT / "reference" / "standards.md").read_text()
-    for rule in EVENT_RULES:
-        profile = "CAEP" if "/caep/" in rule.event_type else "WISE"
-        assert f"| {profile} `{rule.event_type.rpartition('/')[2]}` | {rule.sent_for} |" in page

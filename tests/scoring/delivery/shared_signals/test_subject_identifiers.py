@@ -66,13 +66,6 @@ def test_a_subject_has_what_its_format_has() -> None:
             check_subject(huge)
 
 
-def test_nobody_is_named_where_nobody_is_known() -> None:
-    """A complex subject without a principal has no user; without an issuer the id stands for itself."""
-    assert agent_subject(decision(), "complex", workload=False) == {"format": "complex", "application": BOT}
-    bare = decision()._replace(issuer="")
-    assert agent_subject(bare, "iss_sub", workload=False) == {"format": "opaque", "id": "bot"}
-
-
 @pytest.mark.parametrize(
     "subject",
     [
@@ -107,7 +100,6 @@ def test_what_is_a_subject(subject: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_not(subject: Any, where: str) -> None:
-    """The message says where it is wrong."""
     with pytest.raises(InvalidSubject) as error:
         check_subject(subject)
     assert where in str(error.value)
@@ -134,11 +126,3 @@ def test_a_receiver_is_told_of_whom_it_wants(subject: dict[str, Any], matches: b
     about = decision(principal="ann")
 
     assert is_wanted(about, [StreamSubject(subject, False, 1)]) != matches
-
-
-def test_the_last_word_counts() -> None:
-    """Removed and added again: wanted."""
-    said = [StreamSubject(BOT, False, 1), StreamSubject({"format": "complex", "application": BOT}, True, 2)]
-
-    assert is_wanted(decision(), said)
-    assert not is_wanted(decision(), said[:1])
