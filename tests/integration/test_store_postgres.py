@@ -29,6 +29,7 @@ from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
 from ..support.checkout import ROOT, process_command
+from ..support.nightly import size
 from ..support.old_schemas import SCHEMAS, revisions_of
 
 if TYPE_CHECKING:
@@ -416,7 +417,7 @@ def test_kill_at_any_moment(postgres_store_url: str) -> None:
     """A process that is killed while it commits leaves state and position that agree exactly, time after time."""
     moments = random.Random(7)
     reached = 0
-    for _ in range(5):
+    for _ in range(size(each_push=2, nightly=10)):
         reported = _run_and_kill(postgres_store_url, moments.randint(1, 25))
         with closing(open_store(postgres_store_url)) as store:
             offset = store.partitions.position(0).offset

@@ -18,6 +18,7 @@ from trustwatch.ingest.source import Record, RecordKind
 
 from ...support.checkout import ROOT, process_command
 from ...support.log_rewriting import filled, record, rewrite, without_canary
+from ...support.nightly import size
 
 
 def read_all(directory: Path, start: int = 0) -> list[Record]:
@@ -61,7 +62,6 @@ def test_records_behind_the_end_stay(tmp_path: Path) -> None:
 
 
 def test_a_reader_goes_on_in_a_segment_that_is_replaced(tmp_path: Path) -> None:
-    """At the same offsets."""
     with filled(tmp_path) as log, LogReader(tmp_path) as reader:
         reader.seek(0, 0)
         first = reader.poll(8, 0.0)
@@ -86,20 +86,20 @@ def test_a_segment_that_retention_dropped_stays_dropped(tmp_path: Path) -> None:
         assert changed_records(tmp_path, base, end, without_canary) == {}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(size(each_push=2, nightly=8)))
 def test_nothing_of_what_went_is_in_the_files(tmp_path: Path, seed: int) -> None:
     """Records of all sizes, erasures and retention in turns: no byte of one that went is in a page or in the WAL.
 
     Rows that are changed or deleted one by one would leave copies in pages that SQLite balances.
     """
     dice = random.Random(seed)
-    size = dice.choice((300, 900, 3_000, 9_000))
+    largest = dice.choice((300, 900, 3_000, 9_000))
     live: set[int] = set()
-    with EventLog(tmp_path, segment_bytes=60 * size) as log:
+    with EventLog(tmp_path, segment_bytes=60 * largest) as log:
         for step in range(6):
             for _ in range(10):
                 first = log.next_offset
-                log.append([sized(first + n, dice.randrange(60, size)) for n in range(40)])
+                log.append([sized(first + n, dice.randrange(60, largest)) for n in range(40)])
                 log.sync()
                 live |= set(range(first, first + 40))
             gone = set(dice.sample(sorted(live), len(live) // 5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from sqlalchemy import select
 
 from tests.support.fixed_source import FixedSource
+from tests.support.nightly import size
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.engine.delegation import EdgeCollector
@@ -31,7 +30,6 @@ from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackRule
 from trustwatch.scoring.store.partition_store import forget_event_ids
-from trustwatch.scoring.store.sql_schema import EVENT_IDS
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000
@@ -132,7 +130,7 @@ def history(kit: Any, make: Any) -> list[Record]:
     return [*records, kit.tick(records[-1].received_ms + 48 * HOUR)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(size(each_push=2, nightly=8)))
 def test_the_moments_of_commits_change_nothing(
     site: Callable[..., PartitionTestbed], kit: Any, make: Any, seed: int
 ) -> None:
@@ -194,26 +192,6 @@ def test_the_next_owner_reads_no_record_again(
     assert reads == [(0, 100)]
 
 
-def test_ids_wait_until_they_are_worth_a_row(
-    site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However often it commits and dies; those that wait are read again, and go with the next owner's."""
-    monkeypatch.setattr(partition_commits, "EVENT_IDS_OF_A_RUN", 100)
-    one = site(history(kit, make))
-    read = one.source.read_id_hashes
-    monkeypatch.setattr(one.source, "read_id_hashes", lambda *span: (spans.append(span[1:]), read(*span))[1])
-    for start, wanted in ((0, []), (70, [(0, 70)]), (140, [(100, 140)]), (210, [(200, 210)])):
-        spans: list[Any] = []
-        work = one.start()
-        assert (work.next_offset, spans) == (start, wanted)
-        for _ in range(7):
-            work.apply(one.batch(work, 10))
-            work.commit()
-    with one.store.database.read() as connection:
-        rows = connection.execute(select(EVENT_IDS.c.first_offset, EVENT_IDS.c.end_offset)).all()
-    assert [tuple(row) for row in rows] == [(0, 100), (100, 200)]
-
-
 SETTLED = 50
 
 
@@ -232,47 +210,6 @@ def calm_events(kit: Any, make: Any, count: int = 500) -> list[Record]:
     start, usual = make.START_MS + 10**9, {"target": "host-1-2"}
     made = [make.event(n, 1, start + n * 600_000, resource=usual, session=f"calm-{n // 3}") for n in range(count)]
     return list(kit.records(made))
-
-
-def test_commits_take_their_share_of_the_time(site: Callable[..., PartitionTestbed], kit: Any, make: Any) -> None:
-    """What a commit took over the share: so long is waited, between 20 ms and the interval."""
-    one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
-    store = Failing(one.store)
-    work = one.start(store=store)
-    settled(one, work)
-    work.commits.full_at = -math.inf
-
-    def waited_s() -> float:
-        """How long records wait for the next commit."""
-        started, known = one.clock(), len(one.commits)
-        while len(one.commits) == known:
-            work.apply(one.batch(work, 1))
-            one.clock.advance(0.01)
-            at = one.clock()
-            commit_if_due(work)
-        return at - started
-
-    for cost_s, wait_s in ((0.0, 0.02), (0.01, 0.02), (0.05, 0.04), (0.3, 0.2), (0.0, 1.0), (0.0, 0.02)):
-        # Of the commit at the end of this wait, which the next one answers for.
-        store.fail = lambda _commit, cost_s=cost_s: one.clock.advance(cost_s)  # type: ignore[misc]
-        assert waited_s() == pytest.approx(wait_s, abs=0.0101)
-
-
-def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., PartitionTestbed], kit: Any, make: Any) -> None:
-    """While batches are full, commits come at the interval alone."""
-    one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
-    work = one.start()
-    settled(one, work)
-    for _ in range(24):
-        work.apply(one.batch(work, 10))
-        one.clock.advance(0.125)
-        commit_if_due(work)
-    assert one.commits == [SETTLED + offset for offset in (80, 160, 240)]
-    one.clock.advance(partition_commits.BACKLOG_S)
-    work.apply(one.batch(work, 9))
-    one.clock.advance(0.125)
-    commit_if_due(work)
-    assert one.commits[-1] == SETTLED + 249
 
 
 @pytest.mark.parametrize(
@@ -328,32 +265,6 @@ def some_decision(kit: Any, level: RiskLevel, records: list[Record]) -> Decision
 def is_told(decision: Decision) -> bool:
     """True for a decision that an alert tells of."""
     return max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
-
-
-def test_decisions_that_nobody_is_told_of_share_commits(
-    site: Callable[..., PartitionTestbed], kit: Any, make: Any
-) -> None:
-    """Each new agent makes one; the first is durable at once, the others within a second, or with the next alert."""
-    records = list(kit.records([make.event(n, 1_000 + n, make.START_MS + 10**9 + n * 10_000) for n in range(60)]))
-    one = site(records, commit_interval_s=60.0, commit_share=0.0)
-    store, times = Failing(one.store), []
-    store.fail = lambda commit: times.extend([one.clock()] * bool(commit.decisions))
-    work = one.start(store=store, capacity=100)
-    one.clock.advance(5.0)
-    begun = one.clock()
-    for _ in records:
-        work.apply(one.batch(work, 1))
-        one.clock.advance(0.05)
-        commit_if_due(work)
-        assert work.commits.due_in_s() <= 1.0 or not work.commits._decisions
-    assert [at - begun for at in times] == pytest.approx([0.05, 1.05, 2.05], abs=0.11)
-    assert work.commits._decisions and not any(map(is_told, work.commits._decisions))
-    work.commits.note_applied(
-        AppliedBatch([], [msgspec.structs.replace(work.commits._decisions[0], level=RiskLevel.HIGH)], [], 0, 1, []),
-        work.next_offset,
-        batch_full=False,
-    )
-    assert work.commits.decisions_due
 
 
 def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(

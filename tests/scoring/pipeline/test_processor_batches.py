@@ -17,6 +17,8 @@ from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.records.agents import AgentRow, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
 
+from ...support.nightly import size
+
 
 class MemoryStore:
     """A store in memory: what was written comes back, nothing else does."""
@@ -92,7 +94,7 @@ def test_the_stream_moves_agents_up_and_down(undisturbed: Any) -> None:
     assert any(decision.counterfactual for decision in decisions)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(size(each_push=2, nightly=8)))
 def test_batches_change_nothing(kit: Any, records: list[Record], undisturbed: Any, seed: int) -> None:
     """However records are cut into batches, scores, decisions with reasons, and stored rows are equal bit for bit."""
     dice = random.Random(seed)
@@ -134,9 +136,9 @@ def test_batches_change_nothing_of_agents_that_nobody_knew(
         event["agent"]["id"] += "-new"
     records = kit.records(events)
     ends = []
-    for size in (1, 600):
+    for batch in (1, 600):
         processor = kit.processor()
-        _, decisions = run(processor, kit, records, itertools.repeat(size))
+        _, decisions = run(processor, kit, records, itertools.repeat(batch))
         assert (processor.engine.risk["told"] >= 0.0).all()
         ends.append((decisions, everything(processor)[0]))
     assert any((one.previous_level, one.level) == (RiskLevel.UNKNOWN, RiskLevel.LOW) for one in ends[0][0])
@@ -154,7 +156,7 @@ def test_small_memory_changes_nothing(kit: Any, records: list[Record], undisturb
     assert {**gone, **resident} == undisturbed[2]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(size(each_push=2, nightly=8)))
 def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undisturbed: Any, seed: int) -> None:
     """With small memory, commits that take their time, and restarts from the stored rows, all is as undisturbed."""
     dice, shelf = random.Random(seed), MemoryStore()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nightly import size
 from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
 from tests.support.publishing_partition import (
     PublishingPartition,
@@ -74,7 +75,9 @@ def check_time_finds_all(work: PartitionPipeline) -> None:
     assert (builder.pinned[slots] == (risk["due_ms"][slots] != 0)).all()
 
 
-@pytest.mark.parametrize(("seed", "many_agents"), [(0, 5_000), (1, 1), (2, 5_000), (3, 1), (4, 5_000), (5, 1)])
+@pytest.mark.parametrize(
+    ("seed", "many_agents"), [(n, 1 if n % 2 else 5_000) for n in range(size(each_push=2, nightly=12))]
+)
 def test_whatever_was_published_is_what_the_records_say(
     site: PublishingPartition,
     truth: RiskByOffset,
@@ -413,51 +416,6 @@ def raising(error: Exception) -> Callable[[Position], None]:
     return call
 
 
-def test_publishing_takes_its_share_of_the_time(site: PublishingPartition, kit: Any, make: Any) -> None:
-    """What the last one took over the share: so long is waited; a change of level waits for nothing."""
-    start = make.START_MS + 10**9
-    site.records = kit.records([make.event(n, 1, start + n * 600_000) for n in range(300)])
-    site.written = 0
-    costs_s = iter((0.0, 0.0, 0.004, 0.02, 0.0))
-
-    def publish(position: Position, agents: Sequence[AgentSummary], _erasures: object) -> None:
-        site.now += next(costs_s)
-        site.risk.collect(position, agents)
-
-    work = site.worker(publish, capacity=100)
-    site.written = 300
-    site.apply(work, 250)
-    work.risk.publish_due(at_once=True)
-    for wait_s in (0.005, 0.02, 0.1):
-        site.apply(work, 1)
-        assert work.risk.due_in_s() == pytest.approx(wait_s)
-        site.now += wait_s * 0.9
-        before = len(site.risk.published)
-        work.risk.publish_due()
-        assert len(site.risk.published) == before
-        site.now += wait_s * 0.2
-        work.risk.publish_due()
-        assert len(site.risk.published) == before + 1
-
-
-def test_the_thread_of_commits_writes_beside(site: PublishingPartition) -> None:
-    """The pipeline goes on meanwhile; what it changes is in the next round; an error comes back to it."""
-    work = site.worker(capacity=100)
-    thread = CommitThread(work._context)
-    site.apply(work, 30)
-    thread.start([work.commits], with_states=True)
-    site.apply(work, 30)
-    assert thread.busy
-    assert thread.collect(None) == {} and not thread.busy
-    assert site.committed == [30] and work.commits.has_uncommitted
-    other = site.worker()
-    thread.start([work.commits], with_states=True)
-    (refused,) = thread.collect(None).values()
-    assert isinstance(refused, Fenced)
-    assert site.store.partitions.position(0) == Position(0, other.position.epoch, 30)
-    thread.close()
-
-
 def test_a_worker_that_ends_waits_for_no_database(site: PublishingPartition) -> None:
     """What is being written while the database is away is given up; the next owner reads it again."""
     work, asked = site.worker(capacity=100), threading.Event()
@@ -484,40 +442,6 @@ def test_a_worker_that_ends_waits_for_no_database(site: PublishingPartition) -> 
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Partitions count as large with one agent."""
     monkeypatch.setattr(partition_commits, "MANY_AGENTS", 1)
-
-
-@pytest.mark.usefixtures("many")
-def test_of_many_agents_the_store_knows_at_once_what_is_published(site: PublishingPartition) -> None:
-    """Who takes over from a killed worker has nothing to look for among the rows, and the end writes nothing more."""
-    site.written = 0
-    work = site.worker()
-    site.written = 160
-    site.apply(work, 100)
-    work.commit()
-    assert site.store.partitions.published_offset(0) == 100 and not work.commits.has_unnoted_publication
-    before = len(site.risk.published)
-    again = site.worker()
-    assert before == len(site.risk.published)
-    site.apply(again, 60)
-    again.finish()
-    assert site.store.partitions.published_offset(0) == 160 == again.risk.offset
-    told = {agent.name: agent for _, agent in site.risk.published}
-    assert told == {agent.name: agent for agent in site.store.agents.iterate()}
-
-
-@pytest.mark.usefixtures("many")
-def test_what_is_not_published_is_not_noted(site: PublishingPartition) -> None:
-    """A worker that has to be silent commits without a note; its successor tells what is in the rows."""
-    site.written = 150
-    silent = site.worker()
-    site.apply(silent, 100)
-    silent.commit()
-    assert site.store.partitions.published_offset(0) == 0
-    work = site.worker()
-    site.apply(work, 60)
-    work.commit()
-    told = {agent.name.agent_id: agent for _, agent in site.risk.published}
-    assert told == {agent.name.agent_id: agent for agent in site.store.agents.iterate()}
 
 
 @pytest.mark.usefixtures("many")
