@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -28,6 +29,7 @@ from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
+from ..support import stored_rows
 from ..support.checkout import ROOT, process_command
 from ..support.nightly import size
 from ..support.old_schemas import SCHEMAS, revisions_of
@@ -54,27 +56,10 @@ def second(store: SqlStore, postgres_store_url: str) -> Iterator[SqlStore]:
 
 
 def agent(key: int, events: int = 0, **values: object) -> AgentRow:
-    name = AgentName(key, "t", "i", f"a{key}")
-    fields: dict[str, object] = {"level": 0, "decision_id": "", "features": b""} | values
-    return AgentRow(
-        name,
-        "X",
-        fields["level"],
-        0.0,
-        0.0,
-        0.0,
-        0,
-        0,
-        0,
-        0,
-        events,
-        fields["decision_id"],
-        b"[]",
-        "",  # type: ignore[arg-type]
-        features=fields["features"],
-        risk=b"",
-        state_version="v",  # type: ignore[arg-type]
+    row = msgspec.structs.replace(
+        stored_rows.agent(AgentName(key, "t", "i", f"a{key}"), 0), events=events, features=b""
     )
+    return msgspec.structs.replace(row, **values)
 
 
 def alert(number: int, agent_key: int = 7) -> OutboxRow:
@@ -82,31 +67,8 @@ def alert(number: int, agent_key: int = 7) -> OutboxRow:
 
 
 def decision(number: int, key: int, decided_ms: int) -> Decision:
-    return Decision(
-        f"D{number:04}",
-        agent(key).name,
-        "X",
-        decided_ms,
-        "e",
-        0,
-        1,
-        3,
-        0.5,
-        0.5,
-        0.5,
-        0.5,
-        (),
-        "",
-        {},
-        {},
-        "",
-        "",
-        "",
-        "enforce",
-        "event",
-        0,
-        number,
-    )
+    row = stored_rows.decision(number, agent(key).name)
+    return msgspec.structs.replace(row, decision_id=f"D{number:04}", decided_ms=decided_ms)
 
 
 def commit(store: SqlStore, partition: int = 0, **parts: object) -> Position:
