@@ -18,36 +18,23 @@ from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import DECISIONS
 from trustwatch.scoring.store.sql_store import SqlStore
 
+from ..support import stored_rows
+
 NOW = 1_764_000_000_000
 DAY_MS = 86_400_000
 
 
 def decision(number: int, **values: object) -> Decision:
     name = AgentName(IdentityHasher().agent_key("acme", "https://as", "agent-ä\0"), "acme", "https://as", "agent-ä\0")
-    made = Decision(
-        f"D{number:04}",
-        name,
-        "Payer",
-        NOW + number,
-        f"evt-{number}",
-        NOW,
-        1,
-        3,
-        0.9,
-        1 / 3,
-        -0.0,
-        1e-9,
-        (RiskReason("first_seen_resource", "resource_rarity", "acct-\u2028", "42", 0.4, "first use"),),
-        "medium if …",
-        {"pace": 1.5},
-        {"statistic": 3.25},
-        "m1",
-        "b1",
-        "p1",
-        "enforce",
-        "event",
-        0,
-        number,
+    made = msgspec.structs.replace(
+        stored_rows.decision(number, name),
+        decision_id=f"D{number:04}",
+        confidence=1 / 3,
+        anomaly_score=-0.0,
+        reasons=(RiskReason("first_seen_resource", "resource_rarity", "acct-\u2028", "42", 0.4, "first use"),),
+        counterfactual="medium if …",
+        feature_vector={"pace": 1.5},
+        evidence={"statistic": 3.25},
     )
     return msgspec.structs.replace(made, **values)
 

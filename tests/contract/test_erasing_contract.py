@@ -29,6 +29,8 @@ from trustwatch.scoring.store.sql_schema import DECISIONS, METADATA, TEXT
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 from trustwatch.scoring.store.subject_store import _SEPARATE_TABLES, ErasureScope, may_contain_names
 
+from ..support import stored_rows
+
 NOW = 1_764_000_000_000
 ERASURE = "01JERASURE0000000000000001"
 CANARY, PERSON = "canary-agent", "ann@acme.example"
@@ -51,53 +53,20 @@ def name(agent_id: str, tenant: str = "acme", issuer: str = "https://as") -> Age
 def agent(who: AgentName, told: str = "calm") -> AgentRow:
     reasons = msgspec.json.encode([RiskReason("code", "feature", told, "", 1.0, f"because of {told}")])
     came_with = encode_indicators([Indicator("software", f"bot of {told}", "new", "2026-11-24T22:23:14.130Z")])
-    return AgentRow(
-        who,
-        "X",
-        1,
-        0.2,
-        0.5,
-        0.1,
-        NOW,
-        NOW,
-        NOW,
-        0,
-        3,
-        "",
-        reasons,
-        told,
-        features=b"f",
-        risk=b"r",
-        state_version="v",
-        indicators=came_with,
-    )
+    row = stored_rows.agent(who, 1)
+    return msgspec.structs.replace(row, reasons=reasons, counterfactual=told, indicators=came_with)
 
 
 def decision(number: int, who: AgentName, told: str = "acct-1", offset: int = 0) -> Decision:
-    return Decision(
-        f"D{number:04}",
-        who,
-        "Payer",
-        NOW + number,
-        f"evt-{number}",
-        NOW,
-        1,
-        3,
-        0.9,
-        0.8,
-        0.7,
-        1e-9,
-        (RiskReason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}"),),
-        "",
-        {"pace": 1.5},
-        {"window": [told]},
-        "m1",
-        "b1",
-        "p1",
-        "enforce",
-        "event",
-        0,
-        offset or number,
+    return msgspec.structs.replace(
+        stored_rows.decision(number, who),
+        decision_id=f"D{number:04}",
+        agent_type="Payer",
+        event_id=f"evt-{number}",
+        reasons=(RiskReason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}"),),
+        feature_vector={"pace": 1.5},
+        evidence={"window": [told]},
+        offset=offset or number,
     )
 
 

@@ -23,14 +23,12 @@ GOLDEN = [{"id": "a", "score": 0.5, "reasons": ["x"], "level": "low"}]
 )
 @pytest.mark.parametrize("exact", [True, False])
 def test_each_difference_is_told(monkeypatch: Any, changes: dict[str, Any], told: str, exact: bool) -> None:
-    """By its place, on any machine."""
     monkeypatch.setattr(support, "exact", lambda: exact)
 
     assert list(support.differences([GOLDEN[0] | changes], GOLDEN)) == [told]
 
 
 def test_last_bits_count_on_the_kind_of_machine_that_recorded(monkeypatch: Any) -> None:
-    """Elsewhere floats may differ by a billionth."""
     almost = [GOLDEN[0] | {"score": 0.5 + 1e-12}]
     monkeypatch.setattr(support, "exact", lambda: False)
     assert list(support.differences(almost, GOLDEN)) == []
@@ -39,6 +37,5 @@ def test_last_bits_count_on_the_kind_of_machine_that_recorded(monkeypatch: Any) 
 
 
 def test_rows_that_are_new_and_rows_that_are_missing_are_shown() -> None:
-    """Each as it is."""
     with pytest.raises(AssertionError, match=r'(?s)-\{"a": 1\}.*\+\{"a": 2\}'):
         support.assert_same_rows([{"a": 2}], [{"a": 1}])

@@ -93,29 +93,6 @@ def test_a_full_disk_is_passed_over_unless_it_has_the_code(tmp_path: Path, monke
     assert compilation._kernel_directory([tmp_path]) == full
 
 
-def test_kernels_run_without_a_place_to_keep_them(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    assert run_kernel(tmp_path / "kernel.py", NUMBA_CACHE_DIR=str(tmp_path / "file" / "cache")) == (None, 0)
-
-
-def test_all_files_with_kernels_count(tmp_path: Path) -> None:
-    """Those of sub-packages, too, by name and content."""
-    names = (
-        "ingest/scan/record_scanner.py",
-        "ingest/features/layout.py",
-        "models/feature_tails.py",
-        "scoring/engine/risk.py",
-    )
-    for name in (*names, "simulator/demo.py"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("A = 1")
-    seen = {compilation.source_digest(tmp_path)}
-    for name in names:
-        (tmp_path / name).write_text("A = 2")
-        seen.add(compilation.source_digest(tmp_path))
-    assert len(seen) == 5
-
-
 def test_a_gate_opens_once_the_part_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "KERNEL_DIRECTORY", tmp_path)
     gate = KernelGate(KernelPart.READING, compiled_elsewhere=True)

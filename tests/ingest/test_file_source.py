@@ -41,19 +41,6 @@ def test_files_in_order_plain_and_packed(tmp_path: Path) -> None:
     source.close()
 
 
-def test_progress_is_told_in_bytes_on_disk(tmp_path: Path) -> None:
-    """It ascends, and ends at the size of all files, packed or not."""
-    first, second = tmp_path / "a", tmp_path / "b.gz"
-    first.write_bytes(b'{"x": 1}\n' * 100_000)
-    second.write_bytes(gzip.compress(os.urandom(600_000).hex().encode() + b"\n"))
-    told: list[int] = []
-    source = FileSource([first, second], progress=told.append)
-    assert len(lines(source, 10_000)) == 100_001
-    assert told == sorted(told)
-    assert len(set(told)) > 3
-    assert told[-1] == source.total_bytes == first.stat().st_size + second.stat().st_size
-
-
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_a_stream_is_read_once(pack: Callable[[bytes], bytes]) -> None:
     """A stream, packed too, can skip forward but not go back, and is not closed."""
@@ -105,13 +92,3 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(b"x" * (MAX_LINE_BYTES + 1_000_000))
     with pytest.raises(UnreadableFile, match="JSON lines"):
         FileSource([tmp_path / "long"]).poll(1, 0)
-
-
-def test_seeking_behind_the_end_is_refused(tmp_path: Path) -> None:
-    """Whoever remembers more records than the files hold has other files."""
-    (tmp_path / "a").write_bytes(b"{}\n{}\n")
-    source = FileSource([tmp_path / "a"])
-    source.seek(0, 2)
-    assert source.poll(1, 0) is None
-    with pytest.raises(CorruptLog, match="behind the end of the input, 2"):
-        source.seek(0, 3)

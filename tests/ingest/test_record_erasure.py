@@ -43,7 +43,6 @@ def event(**values: object) -> Record:
     ],
 )
 def test_a_name_is_found_as_a_whole(text: str, found: bool) -> None:
-    """Other names that contain it are others."""
     eraser = NameEraser("ann", "X")
 
     assert eraser.is_in_text(text) is found
@@ -82,7 +81,6 @@ def test_an_agents_own_events_go_and_others_stay() -> None:
 
 
 def test_the_same_name_at_another_issuer_is_another_agent() -> None:
-    """Its events stay as they are."""
     erase = RecordEraser(AGENT)
     twin = event(agent={"id": "agent-7", "issuer": "https://other"})
 
@@ -90,7 +88,6 @@ def test_the_same_name_at_another_issuer_is_another_agent() -> None:
 
 
 def test_a_principal_is_replaced() -> None:
-    """The agents' events stay."""
     record = event(principal={"id": "ann@acme.example", "type": "user"}, resource={"id": "mail/ann@acme.example"})
     left = json.loads(RecordEraser(PERSON)(record).payload)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trustwatch.ingest.errors import CorruptLog, Unavailable, give_up, retry_until_available
+from trustwatch.ingest.errors import CorruptLog, Unavailable, retry_until_available
 
 
 class Service:
@@ -29,11 +29,3 @@ def test_the_answer_is_asked_for_until_it_comes():
 def test_what_is_no_outage_is_not_asked_again():
     with pytest.raises(CorruptLog):
         retry_until_available(Service(CorruptLog("damaged")).ask, lambda _: pytest.fail("waited"))
-
-
-def test_who_gives_up_gets_the_failure_itself():
-    failure = Unavailable("away")
-    with pytest.raises(Unavailable) as caught:
-        retry_until_available(Service(failure).ask, give_up)
-
-    assert caught.value is failure

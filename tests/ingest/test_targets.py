@@ -57,11 +57,6 @@ def test_domains_include_their_subdomains(host: str, side: int) -> None:
     assert DOMAINS.side_of("acme", host) == side
 
 
-def test_domains_of_an_unconfigured_tenant_are_unknown() -> None:
-    """Without configured domains no side is claimed."""
-    assert DOMAINS.side_of("other", "acme.example") == UNKNOWN_SIDE
-
-
 @pytest.mark.parametrize(
     ("resource", "expected"),
     [

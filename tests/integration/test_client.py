@@ -118,21 +118,6 @@ def test_both_clients_read_the_services_answers(running: Any) -> None:
         assert [one.agent_id for one in client.query([Question(name, "acme-corp") for name in names])] == names
 
 
-def test_refusals_of_the_service_are_told_at_start(running: Any) -> None:
-    """A scope that is missing, a tenant that is not ours, no token at all."""
-    for token, tenant, word in (
-        (lambda: running.token("acme", "trust.ingest"), "acme-corp", "insufficient_scope"),
-        (lambda: running.token("acme"), "globex", "tenant_not_allowed"),
-        (lambda: "no.token.this", "acme-corp", "invalid_token"),
-    ):
-        with TrustClient(running.url, token, settings("closed")) as client:
-            with pytest.raises(TrustUnavailable, match=word):
-                client.risk("bot", tenant=tenant)
-            if word != "tenant_not_allowed":
-                with pytest.raises(TrustUnavailable, match=word):
-                    client.check()
-
-
 class BothClients:
     """The sync and the async client in one fail mode."""
 
@@ -419,22 +404,6 @@ def test_a_person_lets_a_step_up_pass(make_example: Any) -> None:
     assert ask("odd-human", "POST") == 401
     assert ask("odd-other") == 401
     example.stop()
-
-
-def test_a_contained_agent_is_not_kept_down_by_its_refusals(make_example: Any) -> None:
-    example = make_example("asgi_app")
-    example.start()
-    before = taken(example.service)
-    with httpx2.Client(base_url=example.url, timeout=30) as http:
-        headers = example.headers("evil-again", "orders")
-        codes = {http.get(f"/orders/{number}", headers=headers).status_code for number in range(200)}
-    example.stop()
-
-    assert codes == {403}
-    assert taken(example.service) - before == 200
-    seen(example.service, evil_again=0)
-    answer = example.service.get("/v1/agents/evil-again/risk", tenant="acme-corp").json()
-    assert (answer["risk_level"], answer["risk_score"], answer["reasons"]) == ("unknown", 0.0, [])
 
 
 def test_the_example_api_stays_open_when_the_service_is_gone(interruptible: Any, tmp_path: Path) -> None:

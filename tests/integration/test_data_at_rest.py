@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +38,3 @@ def test_all_that_the_service_writes_is_its_owners_alone(service: Any, make_even
         os.umask(before)
     assert open_to_others(data) == []
     assert "other users could read our data; closed" in service.log()
-
-
-def test_all_that_commands_write_is_its_owners_alone(service: Any, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir(mode=0o700)
-    history = str(out / "history.jsonl")
-    commands = (
-        ("simulate", "--out", history, "--agents", "10", "--hours", "48", "--events-per-day", "100"),
-        ("train", history, "--model", str(out / "model")),
-        ("replay", history, "--model", str(out / "model"), "--out", str(out / "scores.jsonl")),
-    )
-    before = os.umask(0o022)
-    try:
-        for command in commands:
-            done: subprocess.CompletedProcess[str] = service.run(*command, timeout=170)
-            assert done.returncode == 0, done.stderr
-    finally:
-        os.umask(before)
-    assert (out / "model" / "manifest.json").exists()
-    assert open_to_others(out) == []

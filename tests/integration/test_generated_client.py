@@ -64,23 +64,3 @@ def test_an_agent_by_the_generated_client_alone(
     body = models.CallQuestion(action="read_file")
     verdict = generated("api.containment.evaluate_call").sync("generated", client=client, body=body, tenant="acme-corp")
     assert (verdict.agent_id, verdict.risk_level.value) == ("generated", "high")
-
-
-def test_problems_are_typed(generated: Callable[[str], Any], clients: Callable[..., Any]) -> None:
-    """A token without the declared scope, and an id that nobody has."""
-    problem = generated("models").ProblemOut
-
-    refused = generated("api.agents.get_risk").sync_detailed("generated", client=clients("trust.ingest"))
-    assert (refused.status_code, type(refused.parsed)) == (403, problem)
-    assert refused.parsed.code == "insufficient_scope"
-    unknown = generated("api.decisions.get_decision").sync_detailed("nobody", client=clients())
-    assert (unknown.status_code, unknown.parsed.code) == (404, "not_found")
-
-
-def test_the_service_about_itself(generated: Callable[[str], Any], clients: Callable[..., Any]) -> None:
-    """Health, readiness and policy."""
-    client = clients()
-
-    assert generated("api.service.get_health").sync(client=client).status == "ok"
-    assert generated("api.service.get_readiness").sync(client=client).ready is True
-    assert "critical" in generated("api.service.get_policy").sync(client=client).levels.additional_properties

@@ -11,7 +11,6 @@ from scripts.service_stack.promtool import promtool_program
 from scripts.service_stack.system import ServiceUnavailable
 
 from ..support.checkout import ROOT
-from ..support.service_process import Service
 
 pytestmark = pytest.mark.integration
 
@@ -36,16 +35,3 @@ def test_rules(promtool: Path, given: tuple[str, ...]) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout
-
-
-def test_metrics_of_a_live_service_have_no_lint(promtool: Path, running: Service) -> None:
-    """Names, units and help of ours, as `promtool check metrics` wants them."""
-    text = "".join(
-        line
-        for line in running.client.get("/metrics").text.splitlines(keepends=True)
-        if "trustwatch_" in line.partition("{")[0]
-    )
-
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
-
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")

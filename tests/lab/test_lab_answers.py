@@ -57,15 +57,6 @@ def test_replayed_risk_is_what_the_service_decided(session: LabSession) -> None:
     np.testing.assert_allclose(met["confidence"], decided["confidence"], rtol=1e-9)
 
 
-def test_a_window_of_scores_is_of_the_same_replay(session: LabSession, day: dict[str, Any]) -> None:
-    evening = pd.Timestamp("2026-01-13T20:00Z")
-    every = replays.scores(session, session.model(), **day)
-    last = replays.scores(session, session.model(), since=evening)
-    pd.testing.assert_frame_equal(last, frames.within(every, since=evening).reset_index(drop=True))
-    with pytest.warns(UserWarning, match="has learned from events that are scored here"):
-        replays.scores(session, session.model(), since="2026-01-12", until="2026-01-12T01:00")
-
-
 def test_contributions_are_of_the_recorded_vector(session: LabSession) -> None:
     worst = frames.worst_decision(frames.decisions(session))
     found = replays.contributions(session, worst, session.model())
@@ -80,14 +71,6 @@ def test_contributions_are_of_the_recorded_vector(session: LabSession) -> None:
     if len(ticked):
         with pytest.raises(LabError, match="no event made it"):
             replays.contributions(session, ticked.iloc[0], session.model())
-
-
-def test_profiles_are_those_that_the_service_shows(session: LabSession) -> None:
-    agents = frames.agents(session).nlargest(2, "events")
-    usual = frames.profiles(session, *(row for _, row in agents.iterrows()))
-    assert set(usual["agent"]) == set(agents["agent_id"])
-    assert ((usual["low"] <= usual["mean"]) & (usual["mean"] <= usual["high"])).all()
-    assert usual["name"].nunique() > 5
 
 
 def test_events_come_once_whichever_way(session: LabSession, day: dict[str, Any], tmp_path: Path) -> None:
@@ -112,22 +95,6 @@ def test_the_archive_is_read_where_the_log_has_lost_its_begin(
     assert frames._own_source(session) == session.settings.data_dir / "log"
     monkeypatch.setattr(frames, "first_offset", lambda _: 4_096)
     assert frames._own_source(session) == session.settings.archive.directory
-
-
-def test_a_window_and_an_agent_are_what_was_asked_for(session: LabSession) -> None:
-    """since is included, until is not; text is UTC; an unknown id gives no row."""
-    assert len(frames.events(session, since="2026-01-13T10:00", until=pd.Timestamp("2026-01-13T11:00+01:00"))) == 0
-    found = frames.events(session, since="2026-01-13T10:00", until="2026-01-13T11:00Z")
-    assert len(found) > 0
-    assert found["time"].min() >= pd.Timestamp("2026-01-13T10:00Z")
-    assert found["time"].max() < pd.Timestamp("2026-01-13T11:00Z")
-    one = frames.events(session, frames.worst_decision(frames.decisions(session)))
-    assert one[["tenant", "agent_id"]].drop_duplicates().shape == (1, 2)
-    half_hour = {"since": "2026-01-13T14:00", "until": "2026-01-13T14:30"}
-    pd.testing.assert_frame_equal(
-        frames.within(one, **half_hour).reset_index(drop=True).dropna(axis="columns", how="all"),
-        frames.events(session, one.iloc[0], **half_hour).dropna(axis="columns", how="all"),
-    )
 
 
 def test_other_tenants_are_not_there(example: Path, session: LabSession, day: dict[str, Any]) -> None:
@@ -157,23 +124,6 @@ def test_agents_of_one_id_are_told_apart(session: LabSession) -> None:
     peer = frames.find_peer(agents, row)
     assert (peer["tenant"], peer["agent_type"]) == (row["tenant"], row["agent_type"])
     assert peer["agent_id"] != row["agent_id"]
-
-
-def test_comparing_with_itself_shows_no_difference(session: LabSession, day: dict[str, Any]) -> None:
-    events = frames.events(session, **day)
-    same = frames.compare(events, events)
-    assert (same["difference"] == 0).all()
-    assert frames.distances(same)["distance"].max() == pytest.approx(0, abs=1e-6)
-    shares = same.groupby("kind")["share_a"].sum()
-    np.testing.assert_allclose(shares, 1.0)
-    assert {"action", "target", "audience", "scopes", "principal", "network", "credential", "hour"} <= set(shares.index)
-    other = frames.compare(events[events["tenant"] == "globex"], events[events["tenant"] == "acme-corp"])
-    distances = frames.distances(other).set_index("kind")
-    assert 0.1 < distances["distance"]["principal"] <= 1.0
-    counted = other[other["kind"] == "principal"]
-    assert distances["only_b"]["principal"] == (counted["events_a"] == 0).sum()
-    nothing = frames.distances(frames.compare(events.head(0), events))
-    assert (nothing["distance"] == 1.0).all()
 
 
 def test_the_largest_upgrade_is_one_that_happened(session: LabSession) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pandas as pd
 import pytest
 from sqlalchemy import select
 
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.lab import LabError, LabSession, LabWarning, frames, open_session, replays
-from trustwatch.lab.frames import LEVELS
 from trustwatch.scoring.backtest.result import BacktestSide, LevelAlerts, RevocationReport
 from trustwatch.scoring.store.read_scope import UnscopedRead
 from trustwatch.scoring.store.sql_schema import AGENTS, METADATA
 
 pytestmark = pytest.mark.integration
-TIMES = "datetime64[ms, UTC]"
 
 
 def test_each_table_of_the_store_is_a_frame(session: LabSession) -> None:
@@ -28,19 +25,6 @@ def test_each_table_of_the_store_is_a_frame(session: LabSession) -> None:
         assert declared == {column.removesuffix("_at") if column == "risk_at" else column for column in found}, name
     with pytest.raises(LabError, match="no table 'people'; there are"):
         frames.read(session, "people")
-
-
-def test_times_and_levels_are_typed(session: LabSession) -> None:
-    agents, edges = frames.agents(session), frames.read(session, "edges")
-    assert {str(agents[name].dtype) for name in ("first_seen", "last_seen", "evaluated", "due")} == {TIMES}
-    assert {str(edges[name].dtype) for name in ("first", "last", "risk_at")} == {TIMES}
-    assert agents["due"].isna().any()
-    assert agents["level"].cat.ordered
-    assert list(agents["level"].cat.categories) == LEVELS
-    assert (agents["level"] >= "critical").sum() == 2
-    typed = frames.typed(pd.DataFrame({"previous_level": [0, 4], "at": ["2026-01-06T00:00:00Z", None], "risk": [1, 2]}))
-    assert typed["previous_level"].tolist() == ["unknown", "critical"]
-    assert typed["at"].tolist() == [pd.Timestamp("2026-01-06T00:00Z"), pd.NaT]
 
 
 def test_a_select_is_read_and_held_to_the_sessions_tenants(session: LabSession) -> None:

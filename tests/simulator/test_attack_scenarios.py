@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -69,15 +66,6 @@ def targets(events: list[NativeEvent]) -> set[str | None]:
     return {event.resource.target for event in events if event.resource is not None}
 
 
-def gaps_s(events: list[NativeEvent]) -> list[float]:
-    pairs = itertools.pairwise(events)
-    return sorted((after.time - before.time).total_seconds() for before, after in pairs)
-
-
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 @pytest.mark.parametrize("story", list(SCENARIOS), indirect=True)
 def test_every_scenario_is_present_and_labelled(story: Story) -> None:
     """It has malicious events; all of its events belong to malicious sessions; the agent has a clean history."""
@@ -95,23 +83,6 @@ def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[N
 
     assert all(len(found) == 1 for found in said.values())
     assert all(next(iter(found))[0] == worst[session] for session, found in said.items())
-
-
-def test_ids_stay_unique_under_attack(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:
-    assert len({label.id for _, label in everything}) == len(everything)
-
-
-@of("exfiltration")
-def test_exfiltration_writes_much_to_a_new_external_target(story: Story) -> None:
-    """Reads come first; then writes of ten times the usual size or more go to an external target never seen before."""
-    writes = [event for event in story.bad if event.effect == "write"]
-    usual = [e.bytes_out for e in story.before if e.action == writes[0].action and e.bytes_out is not None]
-
-    assert story.bad[0].effect == "read"
-    assert all(event.resource is not None and event.resource.external for event in writes)
-    assert not targets(writes) & targets(story.before)
-    assert min(event.bytes_out or 0 for event in writes) > 10 * median(usual)
-    assert {event.action for event in story.bad} <= set(story.bad[0].agent.capabilities or ())
 
 
 @of("stolen_credential")
@@ -133,57 +104,6 @@ def test_stolen_credential_comes_from_elsewhere(story: Story) -> None:
     assert len(targets(calls) - targets(story.before)) > 0.9 * len(targets(calls))
     assert len(targets(calls)) >= 80
     assert 0.2 < sum(e.outcome == "denied" for e in calls) / len(calls) < 0.5
-
-
-@of("stolen_credential")
-def test_stolen_credential_is_used_at_a_quiet_hour(story: Story) -> None:
-    """In the three hours around it the agent itself is less active than in three mean hours; often silent."""
-    moment = story.attack[0].time
-    around = [event for event in story.own if abs(event.time - moment) < timedelta(minutes=90)]
-
-    assert len(around) < len(story.own) / (6 * 24) * 3
-
-
-@of("scope_creep")
-def test_scope_creep_asks_for_more_and_gets_it_in_the_end(story: Story) -> None:
-    requests = [e for e in story.bad if e.type == "token.request" and e.scopes is not None]
-    known = {scope for e in story.before if e.scopes for scope in e.scopes.requested or ()}
-    foreign = [len(set(e.scopes.requested or ()) - known) for e in requests if e.scopes]
-    outcomes = [event.outcome for event in requests]
-    used = [event for event in story.bad if event.type != "token.request"]
-
-    assert foreign == sorted(foreign)
-    assert foreign[0] < foreign[-1]
-    assert outcomes == ["denied"] * 4 + ["success"] * 4
-    assert used
-    assert min(event.time for event in used) > requests[4].time
-    assert all(set(e.scopes.requested or ()) - known for e in used if e.scopes)
-
-
-@of("burst")
-def test_burst_is_many_usual_actions_at_once(story: Story) -> None:
-    """Hundreds of events within minutes, twenty times faster than usual, all of usual actions."""
-    span = story.attack[-1].time - story.attack[0].time
-
-    assert len(story.bad) >= 500
-    assert span < timedelta(minutes=4)
-    assert median(gaps_s(story.bad)) * 20 < median(gaps_s(story.before))
-    assert {e.action for e in story.bad} <= {e.action for e in story.before}
-
-
-@of("slow_ramp")
-def test_slow_ramp_grows_by_a_few_percent_an_hour(story: Story) -> None:
-    """The logarithm of extra events per six hours rises with a slope between 1 % and 8 % an hour; actions are usual."""
-    begin = story.attack[0].time
-    counts = Counter((event.time - begin) // timedelta(hours=6) for event in story.attack)
-    blocks = [(block * 6 + 3, math.log(counts[block])) for block in sorted(counts)[1:-1]]
-    mean_x = sum(x for x, _ in blocks) / len(blocks)
-    mean_y = sum(y for _, y in blocks) / len(blocks)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in blocks) / sum((x - mean_x) ** 2 for x, _ in blocks)
-
-    assert len(blocks) >= 8
-    assert 0.01 < slope < 0.08
-    assert {e.action for e in story.attack} <= {e.action for e in story.own}
 
 
 @of("confused_deputy")
@@ -211,25 +131,6 @@ def test_confused_deputy_acts_through_a_new_edge_for_a_new_principal(
         assert event.principal is not None
         assert (event.tenant, payer, event.principal.id) not in pairs
         assert (event.tenant, caller.peer, event.principal.id) not in pairs
-
-
-@of("dormant_awakening")
-def test_dormant_agent_awakes_after_days(story: Story) -> None:
-    """It was silent for at least a day and a half, and then reads new resources faster than ever."""
-    reads = [event for event in story.bad if event.effect == "read"]
-
-    assert story.own[-1].time < story.attack[0].time - timedelta(hours=36)
-    assert len(reads) >= 75
-    assert len(targets(reads) - targets(story.own)) >= 20
-    assert median(gaps_s(reads)) < median(gaps_s(story.own)) / 2
-
-
-@of("runaway_loop")
-def test_runaway_loop_repeats_one_action_on_one_resource(story: Story) -> None:
-    assert len(story.bad) >= 300
-    assert len({event.action for event in story.bad}) == 1
-    assert len(targets(story.bad)) == 1
-    assert median(gaps_s(story.bad)) < 1
 
 
 def test_attacks_can_be_placed(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -16,8 +16,8 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import simulate
-from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedEvent, encode_label, write_jsonl
-from trustwatch.simulator.population import Attack, Enterprise, SimulationSettings
+from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedEvent, write_jsonl
+from trustwatch.simulator.population import Attack, SimulationSettings
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(
@@ -96,13 +96,6 @@ def test_ids_are_unique_and_shared_with_nothing_else(decoded: list[NativeEvent])
     assert not {f"evt-{(event.trace_id or '')[:16]}" for event in decoded} & ids
 
 
-def test_two_starts_share_no_ids() -> None:
-    first = {label.id for _, label, _ in simulate(small())}
-    second = {label.id for _, label, _ in simulate(small(start=MONDAY + timedelta(days=7)))}
-
-    assert not first & second
-
-
 def test_labels_belong_to_their_events(week: list[SimulatedEvent], decoded: list[NativeEvent]) -> None:
     for (_, label, _), event in zip(week, decoded, strict=True):
         assert (label.id, label.agent_id, label.tenant, label.session) == (
@@ -112,71 +105,6 @@ def test_labels_belong_to_their_events(week: list[SimulatedEvent], decoded: list
             event.session,
         )
         assert (label.event_label, label.session_label, label.scenario) == (0, 0, CLEAN_LABEL)
-
-
-def test_label_file_has_the_format_of_the_real_traces(week: list[SimulatedEvent]) -> None:
-    """A label line holds id, session, event_label, session_label and class, as the labels of the real traces do."""
-    label = json.loads(encode_label(week[0].label))
-
-    assert set(label) == {"id", "agent_id", "tenant", "session", "event_label", "session_label", "class"}
-
-
-def test_volume_follows_the_scale(week: list[SimulatedEvent]) -> None:
-    """Events per agent and day are within a quarter of what the settings ask for."""
-    assert len(week) / 52 / 7 == pytest.approx(80, rel=0.25)
-
-
-def test_office_agents_work_in_office_hours_of_their_time_zone(decoded: list[NativeEvent]) -> None:
-    """Nine tenths of the code reviewers' own events fall on working days between 7 and 19 local time."""
-    offsets = {tenant.name: tenant.utc_offset for tenant in Enterprise(SETTINGS).tenants}
-    inside = total = 0
-    for event in decoded:
-        if event.agent.type == "CodeReviewer" and event.type in ("tool.call", "api.call"):
-            local = event.time + timedelta(hours=offsets[str(event.tenant)])
-            total += 1
-            inside += local.weekday() < 5 and 7 <= local.hour < 19
-
-    assert total > 500
-    assert inside / total > 0.9
-    assert len(set(offsets.values())) == 2
-
-
-def test_backups_run_at_night(decoded: list[NativeEvent]) -> None:
-    """Most events of the backup runners fall before 6 o'clock local time, on week-ends too."""
-    offsets = {tenant.name: tenant.utc_offset for tenant in Enterprise(SETTINGS).tenants}
-    times = [
-        event.time + timedelta(hours=offsets[str(event.tenant)])
-        for event in decoded
-        if event.agent.type == "BackupRunner"
-    ]
-
-    assert sum(time.hour < 6 for time in times) / len(times) > 0.85
-    assert any(time.weekday() >= 5 for time in times)
-
-
-def test_many_roles_types_and_tenants_appear(decoded: list[NativeEvent]) -> None:
-    """At least eight roles, two tenants with an issuer each, and every kind of event the enterprise can cause."""
-    kinds = {event.type for event in decoded}
-
-    assert len({event.agent.type for event in decoded}) >= 8
-    assert {(event.tenant, event.agent.issuer) for event in decoded} == {
-        ("acme-corp", "https://as.acme-corp.example"),
-        ("globex", "https://as.globex.example"),
-    }
-    assert kinds >= {"token.request", "token.exchange", "token.refresh", "token.revoke", "client.register"}
-    assert kinds >= {"client.change", "tool.call", "api.call", "a2a.message", "approval", "admin"}
-    assert {event.outcome for event in decoded} == {"success", "denied", "error"}
-    assert {event.effect for event in decoded} >= {"read", "write", "delete", "admin"}
-
-
-def test_some_agents_are_named_by_uris(decoded: list[NativeEvent]) -> None:
-    """Most ids are plain names; some are https and some SPIFFE URIs."""
-    ids = {(event.tenant, event.agent.id) for event in decoded}
-    schemes = Counter(name.partition("://")[0] if "://" in name else "plain" for _, name in ids)
-
-    assert schemes["plain"] > len(ids) / 2
-    assert schemes["https"] > 0
-    assert schemes["spiffe"] > 0
 
 
 def test_work_is_handed_down_by_token_exchange(decoded: list[NativeEvent]) -> None:
@@ -194,101 +122,10 @@ def test_work_is_handed_down_by_token_exchange(decoded: list[NativeEvent]) -> No
     assert {event.type for event in first.values() if len(event.delegation or ()) > 1} == {"token.exchange"}
 
 
-def test_callers_keep_their_callees(decoded: list[NativeEvent]) -> None:
-    stable = {
-        (agent.tenant.name, agent.id)
-        for agent in Enterprise(SETTINGS).agents
-        if agent.is_active(SETTINGS.start_ms) and agent.is_active(SETTINGS.end_ms - 1)
-    }
-    roles = {(event.tenant, event.agent.id): event.agent.type for event in decoded}
-    edges: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
-    for event in decoded:
-        if event.peer is not None:
-            edges[event.tenant, event.agent.id, roles[event.tenant, event.peer]][event.peer] += 1
-    busy = [
-        peers
-        for (tenant, _, _), peers in edges.items()
-        if peers.total() >= 20 and all((tenant, peer) in stable for peer in peers)
-    ]
-
-    assert len(busy) >= 3
-    for peers in busy:
-        assert peers.most_common(1)[0][1] / peers.total() > 0.75
-
-
-def test_versions_instances_and_keys_change(decoded: list[NativeEvent]) -> None:
-    seen: dict[tuple[str | None, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    announced: set[str] = set()
-    changes = 0
-    for event in decoded:
-        agent, credential = event.agent, event.credential
-        assert credential is not None
-        history = seen[event.tenant, agent.id]
-        if event.type == "client.change":
-            announced.add(str(credential.thumbprint))
-        if history["key"] and history["key"][-1] != credential.thumbprint:
-            assert credential.thumbprint in announced
-            changes += 1
-        for name, value in (("version", agent.version), ("pod", agent.instance), ("key", credential.thumbprint)):
-            if not history[name] or history[name][-1] != value:
-                history[name].append(str(value))
-
-    assert changes > 0
-    assert any(len(history["version"]) > 1 for history in seen.values())
-    assert any(len(history["pod"]) > 1 and len(history["version"]) == 1 for history in seen.values())
-
-
-def test_agents_join_and_retire(decoded: list[NativeEvent]) -> None:
-    """A registration is the first event of its agent, a final revocation comes before it falls silent."""
-    enterprise = Enterprise(SETTINGS)
-    first: dict[tuple[str | None, str], str] = {}
-    for event in decoded:
-        first.setdefault((event.tenant, event.agent.id), event.type)
-    joined = {who for who, kind in first.items() if kind == "client.register"}
-    late = {(a.tenant.name, a.id) for a in enterprise.agents if a.active_from > SETTINGS.start_ms}
-    revoked = [event for event in decoded if event.type == "token.revoke"]
-
-    assert joined == late
-    assert joined
-    assert len(revoked) == sum(agent.retires for agent in enterprise.agents)
-
-
-def test_no_churn_means_one_version_and_instance() -> None:
-    events = [decode_event(event) for event, _, _ in simulate(small(churn=0.0))]
-    identities = {(e.tenant, e.agent.id, e.agent.version, e.agent.instance) for e in events}
-
-    assert len(identities) == len({(tenant, name) for tenant, name, _, _ in identities})
-    assert not {event.type for event in events} & {"client.register", "client.change", "token.revoke"}
-
-
-def test_agents_meet_new_resources_now_and_then(decoded: list[NativeEvent]) -> None:
-    """In the second half of the week some resources are new to their agent, but a small part only."""
-    known: dict[tuple[str | None, str], set[str]] = defaultdict(set)
-    new = total = 0
-    for number, event in enumerate(decoded):
-        if event.resource is None or event.resource.target is None:
-            continue
-        if number > len(decoded) // 2:
-            total += 1
-            new += event.resource.target not in known[event.tenant, event.agent.id]
-        known[event.tenant, event.agent.id].add(event.resource.target)
-
-    assert 0.001 < new / total < 0.25
-
-
 def test_actions_stay_within_declared_capabilities(decoded: list[NativeEvent]) -> None:
     for event in decoded:
         if event.type in ("tool.call", "api.call", "a2a.message", "approval", "admin"):
             assert event.action in (event.agent.capabilities or ())
-
-
-def test_an_agent_keeps_to_one_network(decoded: list[NativeEvent]) -> None:
-    networks: dict[tuple[str | None, str], set[str]] = defaultdict(set)
-    for event in decoded:
-        assert event.client is not None
-        networks[event.tenant, event.agent.id].add(str(event.client.ip).rpartition(".")[0])
-
-    assert {len(found) for found in networks.values()} == {1}
 
 
 def test_no_event_holds_a_secret(week: list[SimulatedEvent]) -> None:

@@ -29,6 +29,7 @@ from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.record_keys import raw_record_digest, record_id
 
 from ...support.format_samples import ADMIN, AUDIT_LOG_SAMPLES, LOGIN, TOOL, audit_log_records, hydra, logs, span
+from ...support.nightly import size
 
 NOW_MS = 1_799_000_000_000
 MOST_BYTES = 4_000_000
@@ -147,9 +148,7 @@ def outcome(name: str, value: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_output_is_bounded(name: str) -> None:
-    """Events and dead letters together."""
-
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=size(each_push=10, nightly=100), deadline=None)
     @given(hostile(name))
     def run(value: bytes) -> None:
         count, logged = outcome(name, value)
@@ -271,7 +270,6 @@ def test_a_value_holds_a_bounded_number_of_records(name: str) -> None:
 
 @pytest.mark.parametrize("value", [b"[" + b"1," * 2_100_000 + b"1]", b'{"a":[' + b"[]," * 1_100_000 + b"1]}"])
 def test_json_of_very_many_values_is_refused_before_it_is_decoded(value: bytes) -> None:
-    """Each takes 50 bytes and more."""
     tracemalloc.start()
     try:
         with pytest.raises(MalformedEvent, match="more than 2000000 values"):

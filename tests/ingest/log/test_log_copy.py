@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
+from trustwatch.ingest.errors import CorruptLog, Unavailable
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_database import (
     DATABASE_FILE,
     LogExtent,
     copy_log,
     encode_record,
-    log_extent,
     open_reading,
     segment_bases,
 )
@@ -58,22 +57,6 @@ def test_the_copy_is_the_log_and_a_writer_goes_on_in_it(tmp_path: Path) -> None:
         assert copy.next_offset == 30
         fill(copy, 30, 1)
     assert read(tmp_path / "copy", 29) == [make(29), make(30)]
-
-
-def test_empty_logs(tmp_path: Path) -> None:
-    """One without a record, and one of which retention left the last segment alone, which is empty."""
-    with EventLog(tmp_path / "log", segment_bytes=500) as log:
-        assert copy_log(tmp_path / "log", tmp_path / "none", 0) == LogExtent(0, 0)
-        fill(log, 0, 9)
-        log.roll()
-        log.drop_before(9, 0, 1_000)
-        assert copy_log(tmp_path / "log", tmp_path / "kept", 9) == LogExtent(9, 9)
-
-    for name, end in (("none", 0), ("kept", 9)):
-        with EventLog(tmp_path / name) as copy:
-            assert copy.next_offset == end
-    with pytest.raises(ConfigError, match="no event log there"):
-        log_extent(tmp_path / "nowhere")
 
 
 def test_damage_is_not_copied(tmp_path: Path) -> None:

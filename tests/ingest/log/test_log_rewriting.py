@@ -5,19 +5,49 @@ from __future__ import annotations
 import random
 import re
 import signal
-import subprocess
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from trustwatch.ingest.log.event_log import EventLog, changed_records, closed_segments
+from trustwatch.ingest.log.event_log import EventLog, changed_records, closed_segments, count_erased
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_erasure import erased_record
 from trustwatch.ingest.source import Record, RecordKind
 
-from ...support.checkout import ROOT, process_command
-from ...support.log_rewriting import filled, record, rewrite, without_canary
+from ...support.deadly_steps import DeadlyStep, exit_code
+from ...support.nightly import size
+
+
+def record(number: int) -> Record:
+    name = "canary" if number % 3 == 0 else "other"
+    return Record(RecordKind.EVENT, number + 1, 1_000 + number, f"{name}-{number}".encode() * 5)
+
+
+def without_canary(old: Record) -> Record:
+    return erased_record(old) if b"canary" in old.payload else old
+
+
+def filled(directory: Path, records: int = 60) -> EventLog:
+    log = EventLog(directory, segment_bytes=1_000)
+    for first in range(0, records, 5):
+        log.append([record(number) for number in range(first, first + 5)])
+        log.sync()
+    return log
+
+
+def rewrite(log: EventLog, end: int) -> tuple[int, int]:
+    """Rewrite every closed segment; returns the numbers of records removed and changed."""
+    total = Counter(removed=0, changed=0)
+    for base in closed_segments(log.directory, end):
+        changes = changed_records(log.directory, base, end, without_canary)
+        if changes:
+            assert log.replace_records(base, changes)
+            removed, changed = count_erased(changes)
+            total.update(removed=removed, changed=changed)
+    log.clean()
+    return total["removed"], total["changed"]
 
 
 def read_all(directory: Path, start: int = 0) -> list[Record]:
@@ -61,7 +91,6 @@ def test_records_behind_the_end_stay(tmp_path: Path) -> None:
 
 
 def test_a_reader_goes_on_in_a_segment_that_is_replaced(tmp_path: Path) -> None:
-    """At the same offsets."""
     with filled(tmp_path) as log, LogReader(tmp_path) as reader:
         reader.seek(0, 0)
         first = reader.poll(8, 0.0)
@@ -86,20 +115,20 @@ def test_a_segment_that_retention_dropped_stays_dropped(tmp_path: Path) -> None:
         assert changed_records(tmp_path, base, end, without_canary) == {}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(size(each_push=2, nightly=8)))
 def test_nothing_of_what_went_is_in_the_files(tmp_path: Path, seed: int) -> None:
     """Records of all sizes, erasures and retention in turns: no byte of one that went is in a page or in the WAL.
 
     Rows that are changed or deleted one by one would leave copies in pages that SQLite balances.
     """
     dice = random.Random(seed)
-    size = dice.choice((300, 900, 3_000, 9_000))
+    largest = dice.choice((300, 900, 3_000, 9_000))
     live: set[int] = set()
-    with EventLog(tmp_path, segment_bytes=60 * size) as log:
+    with EventLog(tmp_path, segment_bytes=60 * largest) as log:
         for step in range(6):
             for _ in range(10):
                 first = log.next_offset
-                log.append([sized(first + n, dice.randrange(60, size)) for n in range(40)])
+                log.append([sized(first + n, dice.randrange(60, largest)) for n in range(40)])
                 log.sync()
                 live |= set(range(first, first + 40))
             gone = set(dice.sample(sorted(live), len(live) // 5))
@@ -125,20 +154,27 @@ def sized(number: int, size: int) -> Record:
     return Record(RecordKind.EVENT, number + 1, 1_000 + number, b"<%06d>" % number + b"x" * size)
 
 
+def rewrite_until_killed(folder: Path, number: int) -> None:
+    """Only what the rewriting does is counted, not what opening the log does."""
+    log = EventLog(folder, segment_bytes=1_000)
+    log._database.connection.set_trace_callback(DeadlyStep(number).count)
+    rewrite(log, log.roll())
+
+
 def test_kill_at_every_step(tmp_path: Path) -> None:
     """Before each statement: the log is whole, nothing else is lost, and the next try ends the work."""
     for step in range(1, 200):
         folder = tmp_path / str(step)
         filled(folder, 30).close()
-        done = subprocess.run(process_command("log_rewriter", folder, step), cwd=ROOT, check=False)
+        status = exit_code(rewrite_until_killed, folder, step)
         with EventLog(folder) as log:
             kept = read_all(folder)
             assert [one.id_hash for one in kept] == list(range(1, 31))
             assert [one for one in kept if one.id_hash % 3 != 1] == [record(n) for n in range(30) if n % 3]
             rewrite(log, log.roll())
             assert all(b"canary" not in path.read_bytes() for path in folder.iterdir())
-        if done.returncode == 0:
+        if status == 0:
             assert step > 8
             return
-        assert done.returncode == -signal.SIGKILL
+        assert status == -signal.SIGKILL
     raise AssertionError("the work never ended")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
-import subprocess
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,7 +21,7 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.segment_import import IMPORT_FILE, import_segments, read_old_log
 from trustwatch.ingest.source import Record, RecordKind
 
-from ...support.checkout import ROOT, process_command
+from ...support.deadly_steps import DeadlyStep, exit_code
 from ...support.old_logs import encode_chunk, segment_path, write_old_log, write_synced
 
 
@@ -67,6 +69,23 @@ def test_a_log_that_begins_later_keeps_its_offsets(tmp_path: Path, records: int)
     assert read_all(tmp_path, 7_000) == [make(number) for number in range(records)]
 
 
+def import_until_killed(folder: Path, number: int) -> None:
+    """A step is a statement of SQLite, or a rename, a removal or an fsync of a file."""
+    step = DeadlyStep(number)
+    segment_import.COMMIT_BYTES = 200
+    connect = sqlite3.connect
+
+    def counted(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **named)
+        connection.set_trace_callback(step.count)
+        return connection
+
+    sqlite3.connect = counted  # type: ignore[assignment]
+    os.fsync = step.before(os.fsync)
+    Path.rename, Path.unlink = step.before(Path.rename), step.before(Path.unlink)  # type: ignore[method-assign]
+    EventLog(folder).close()
+
+
 def test_a_kill_at_every_step_loses_nothing(tmp_path: Path) -> None:
     """Until the new log is in its place the old files are byte-equal; the next start ends the work."""
     write_old_log(tmp_path / "old", CHUNKS)
@@ -74,7 +93,7 @@ def test_a_kill_at_every_step_loses_nothing(tmp_path: Path) -> None:
     for step in range(1, 1_000, 3):
         folder = tmp_path / "log"
         shutil.copytree(tmp_path / "old", folder)
-        done = subprocess.run(process_command("log_importer", folder, step), cwd=ROOT, check=False)
+        status = exit_code(import_until_killed, folder, step)
         if not (folder / DATABASE_FILE).exists():
             assert old_files(folder) == old
             resumed += (folder / IMPORT_FILE).exists()
@@ -83,10 +102,10 @@ def test_a_kill_at_every_step_loses_nothing(tmp_path: Path) -> None:
         EventLog(folder).close()
         assert {path.name for path in folder.iterdir()} == {DATABASE_FILE, "lock", "synced"}
         shutil.rmtree(folder)
-        if done.returncode == 0:
+        if status == 0:
             assert resumed > 10
             return
-        assert done.returncode == -signal.SIGKILL
+        assert status == -signal.SIGKILL
     raise AssertionError("the import never ended")
 
 

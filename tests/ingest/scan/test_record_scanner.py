@@ -138,7 +138,6 @@ def test_scan_reads_numbers_as_the_reference(pair: ScannerAndReference, path: st
 @settings(max_examples=300, deadline=None)
 @given(st.floats(0, 1e15), st.integers(0, 15))
 def test_scan_rounds_decimals_as_the_reference(pair: ScannerAndReference, value: float, decimals: int) -> None:
-    """Decimal fractions become the same float64."""
     pair.check([text_with("bytes_out", f"{value:.{decimals}f}"), text_with("duration_ms", repr(value))])
 
 
@@ -551,7 +550,6 @@ def test_scan_may_serve_the_lenient_decoder(pair: ScannerAndReference) -> None:
 @pytest.mark.parametrize("kind", ["approval", "tool.call"])
 @pytest.mark.parametrize("outcome", ["success", "denied", "error"])
 def test_scan_knows_what_people_said_of_an_agent(kind: str, outcome: str) -> None:
-    """As the reference does: by type and error together."""
     pair = ScannerAndReference()
     made = {**WHOLE, "type": kind, "outcome": outcome, "error": "recorded_by_trustwatch"}
 

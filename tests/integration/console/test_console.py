@@ -98,15 +98,6 @@ def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look:
     assert found == []
 
 
-def test_the_picture_of_the_readme_is_small(look: Look) -> None:
-    """`make console-screenshots` puts it into docs/images, where every clone has to carry it."""
-    looker = look()
-    page = looker.open("/console/")
-    expect(page.locator("h1")).to_have_text("Overview")
-
-    assert looker.save_window(README_PICTURE).stat().st_size <= MAX_PICTURE_BYTES
-
-
 def critical(site: ConsoleTestbed) -> dict[str, Any]:
     """The thief's victim of the day, as it became critical: the network is new and stands first."""
     found: dict[str, Any] = next(
@@ -202,17 +193,6 @@ def test_the_address_keeps_what_a_person_looks_at(site: ConsoleTestbed, look: Lo
         page.locator(".columns > summary").click()
         narrow.save("list")
         assert [*narrow.barriers(), *narrow.overflow()] == []
-
-
-@pytest.mark.parametrize("width", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_an_agent_of_the_graph_leads_to_the_graph_around_it(site: ConsoleTestbed, look: Look, width: int) -> None:
-    decision, looker = critical(site), look(width=width)
-    agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
-    page = looker.open(f"/console/agent?{agent}&since=30d")
-    page.locator("#graph td.name-cell a").first.press("Enter")
-    page.wait_for_url(re.compile(r"/console/agent\?.*since=30d#reach$"))
-    expect(page.locator("#reach")).to_be_in_viewport()
-    assert looker.barriers() == []
 
 
 def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:

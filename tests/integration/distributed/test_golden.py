@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ...golden.collecting import APPLIED_ANEW, LIVE, MODEL, POSTGRES, WENT_ON_DISTRIBUTED, live, week
+from ...golden.collecting import LIVE, MODEL, POSTGRES, WENT_ON_DISTRIBUTED, live, week
 from ...golden.opening import DATA, distributed, kept, later, restore, told, went_on, without_wall_time
 from ...golden.shapes import postgres_rows
 from ...golden.support import (
@@ -75,18 +75,3 @@ def test_a_worker_goes_on_from_the_database_and_the_topics_of_0_1(
         service.send(later())
         service.settle_topics()
         assert_same(went_on(service), without_wall_time(read_rows(RECORDED / WENT_ON_DISTRIBUTED)))
-
-
-def test_a_worker_without_a_state_applies_the_topic_of_0_1_from_its_beginning(
-    tmp_path: Path, kafka: KafkaCluster, postgres: Postgres, database: str
-) -> None:
-    """With an empty database everything is applied by the present program: it comes to what was recorded of that.
-
-    What 0.1 had learned is kept where there is a database, and what its full tables had forgotten is gone.
-    """
-    model = unpack(MODEL, tmp_path / "model")
-    name = f"golden-{secrets.token_hex(4)}"
-    with distributed(tmp_path / "service", model, postgres, database, kafka, name, "events") as service:
-        service.send(later())
-        service.settle_topics()
-        assert_same(went_on(service), without_wall_time(read_rows(RECORDED / APPLIED_ANEW)))

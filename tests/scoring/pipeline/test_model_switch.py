@@ -33,6 +33,7 @@ from trustwatch.scoring.records.commits import Commit
 from trustwatch.scoring.records.models import ModelSwitch, SwitchModel, encode_model_switch
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
+from ...support.nightly import is_nightly
 from ...support.one_partition import EmbeddedPipeline
 
 NOW = 1_764_900_000_000
@@ -203,7 +204,7 @@ def test_cuts_and_crowds_change_nothing(
     assert site.state() == undisturbed
 
 
-@pytest.mark.parametrize("steps", [1, 3, 13, 14, 15, 16, 29, 30])
+@pytest.mark.parametrize("steps", [1, 14, 15] if not is_nightly() else [1, 3, 13, 14, 15, 16, 29, 30])
 def test_a_worker_that_dies_at_any_step_leaves_old_or_new(
     site: SwitchingPipelines, world: TwoModels, kit: Any, undisturbed: Any, steps: int
 ) -> None:
@@ -276,15 +277,6 @@ def test_another_installed_model_comes_into_force_at_a_start(
     assert newest is not None
     assert newest.version == "salted"
     assert {one.version for one in site.shelf.versions()} == {"one", "two", "salted"}
-
-
-def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: SwitchingPipelines) -> None:
-    """A replay is given its model; it does not guess another one's whereabouts."""
-    processor = kit.processor()
-    ((letter),) = [
-        processor.apply(batch).dead_letters for batch in kit.batches([site.wish("two")], itertools.repeat(10))
-    ]
-    assert "cannot switch" in letter[0].reason
 
 
 def test_a_new_partition_settles_its_model_as_it_is_taken_over(

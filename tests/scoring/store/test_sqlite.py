@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event, text
+from sqlalchemy import text
 
-from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store import dialects, migrate
 from trustwatch.scoring.store.dialects import sqlite
 from trustwatch.scoring.store.migrate import StoreTooNew
@@ -26,6 +25,7 @@ from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 from ...support.checkout import ROOT, process_command
+from ...support.nightly import size
 from ...support.old_schemas import make_old_sqlite, revisions_of
 
 
@@ -41,33 +41,6 @@ def agent(events: int) -> AgentRow:
     )
 
 
-def test_every_connection_is_set_up(tmp_path: Path) -> None:
-    """Each connection of the pool, not only the first, has WAL, full synchronisation, foreign keys and a timeout."""
-    engine = dialects.open_engine(sqlite_url(tmp_path / "s.db"))
-    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-    with engine.connect() as one, engine.connect() as two:
-        for connection in (one, two):
-            values = [connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in names]
-
-            assert values == ["wal", 2, 1, sqlite.BUSY_TIMEOUT_MS]
-    engine.dispose()
-
-
-def test_a_flood_of_dead_letters_fits_any_sqlite(tmp_path: Path) -> None:
-    """One commit holds more dead letters than an SQLite may allow variables in a statement (32,766 by default)."""
-    most = 1_000
-    letters = [DeadLetter(f"L{number:05}", 1, "gw", "bad", "$", b"x", 0, number) for number in range(2 * most)]
-    with closing(open_store(sqlite_url(tmp_path / "s.db"))) as store:
-        limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
-        event.listen(store.database.engine, "checkout", lambda raw, *_: raw.setlimit(limit, most))
-        position = store.partitions.claim(0)
-
-        result = store.commit(Commit(position, Position(0, 1, 2 * most), [], [], [], letters))
-
-        assert result.dropped_dead_letters == 0
-        assert store.dead_letters.count().stored == 2 * most
-
-
 def schema_of(path: Path) -> list[object]:
     """Tables, indexes and columns, but for the order of columns, which only selects see."""
     others = "tbl_name != 'alembic_version' AND name NOT LIKE 'sqlite_stat%'"
@@ -78,14 +51,6 @@ def schema_of(path: Path) -> list[object]:
             columns = f"SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_info('{table}') ORDER BY 1"
             rows.append((table, connection.execute(columns).fetchall()))
     return rows
-
-
-def test_migrations_from_nothing(tmp_path: Path) -> None:
-    """An empty file becomes the newest revision; opening again changes nothing."""
-    path = tmp_path / "s.db"
-    for _ in range(2):
-        open_store(sqlite_url(path)).close()
-        assert revision(path) == migrate.SCHEMA_REVISION
 
 
 @pytest.mark.parametrize("old", revisions_of("sqlite"))
@@ -177,21 +142,6 @@ def test_processes_migrate_side_by_side(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d"])
-def test_wrong_url(url: str) -> None:
-    """What is no database file is refused, without showing a password."""
-    with pytest.raises(ConfigError, match=r"store\.url") as caught:
-        open_store(url)
-
-    assert "secret" not in str(caught.value)
-
-
-def test_missing_folder_is_unavailable(tmp_path: Path) -> None:
-    """A file that cannot be opened is a matter of trying later."""
-    with pytest.raises(Unavailable):
-        open_store(sqlite_url(tmp_path / "no" / "s.db"))
-
-
 def test_locked_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process holds the write lock, a commit is Unavailable, reading works, and later it succeeds."""
     path = tmp_path / "s.db"
@@ -248,7 +198,7 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
     open_store(sqlite_url(path)).close()
     moments = random.Random(7)
     reached = 0
-    for _ in range(10):
+    for _ in range(size(each_push=3, nightly=20)):
         reported = _run_and_kill(path, moments.randint(1, 25))
         store = open_store(sqlite_url(path))
         offset = store.partitions.position(0).offset
