@@ -356,7 +356,7 @@ class ApprovalWorkflow:
         return await self._end_pins(agent, person, "")
 
     async def _end_pins(self, agent: AgentName, person: Attribution, but: str) -> Intervention | None:
-        """End the active pins of an agent but one. Who comes too late finds them ended, which is what it wanted."""
+        """End all active pins of an agent except one. A concurrent call finds them already ended."""
         ended = None
         for pin in self.active_interventions.active_pins((agent.tenant, agent.issuer, agent.agent_id), self._now_ms()):
             if pin.intervention_id == but:

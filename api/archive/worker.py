@@ -123,7 +123,7 @@ class EventArchiver:
             self._flush(self.partitions.pop(partition))
 
     def lost(self, partitions: Collection[int]) -> None:
-        """See `PartitionOwner`: what was read is read again. Nobody else may write the files, so none is wrong."""
+        """See `PartitionOwner`: records are read again. No other process may write the files, so none is wrong."""
         for partition in partitions:
             self.partitions.pop(partition, None)
 
@@ -166,7 +166,7 @@ class EventArchiver:
         return ArchiveWorkerReport(lag_s)
 
     def note_position(self) -> None:
-        """Tell tools that show lag how far the files go."""
+        """Report to tools that show lag how far the files go."""
         self.source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
 
     def close(self) -> None:

@@ -105,7 +105,7 @@ async def _update_events(
 
 
 async def _gather_changes(subscription: LevelChangeSubscription) -> list[LevelChange]:
-    """Changes of a short while; none where nothing happened. Raises SubscriptionEnded."""
+    """Changes of a short interval; empty if nothing happened. Raises SubscriptionEnded."""
     first = await subscription.next_change(TICK_INTERVAL_S)
     if first is None:
         return []

@@ -71,7 +71,7 @@ class MenuEntry(NamedTuple):
 
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
-"""A shape for each level: colour alone says nothing to those who do not see it."""
+"""A shape for each level, for readers who cannot distinguish the colors."""
 
 
 @dataclass(eq=False, repr=False)
@@ -209,7 +209,7 @@ def relative_age(seconds: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration in the unit that says most.
+    """Format a duration in its most informative unit.
 
     >>> [format_duration(seconds) for seconds in (0.25, 59, 150, 7200, 200_000)]
     ['250 ms', '59 s', '2 min', '2 h', '2 d']

@@ -9,7 +9,7 @@ from trustwatch.ingest.events import NativeEvent
 
 
 class EventOrigin(NamedTuple):
-    """Network, key and the like that one event came with; "" = it does not tell."""
+    """Network, key and the like of one event; "" = unknown."""
 
     network: str
     address: str

@@ -163,7 +163,7 @@ LOOK_EVERY_S = 0.25
 
 @dataclass(eq=False, repr=False)
 class DiskReserve:
-    """Tells when the free room on a disk has come down to the reserve."""
+    """Detects when the free space on a disk has come down to the reserve."""
 
     folder: Path
     reserve_bytes: int
@@ -184,7 +184,7 @@ class DiskReserve:
     def _look(self) -> None:
         try:
             usage = shutil.disk_usage(self.folder)
-        except OSError:  # the log itself says what is wrong with the disk
+        except OSError:  # the log itself reports what is wrong with the disk
             self._is_reached = False
             return
         self._is_reached = usage.free < min(self.reserve_bytes, int(usage.total * MAX_SHARE))

@@ -50,7 +50,7 @@ class IssuedOriginKey(NamedTuple):
 class OriginKeyIssuer:
     """Issues the key of a tenant that holds now."""
 
-    open_secret: Callable[[], PrivacyKey]  # reads the key of pseudonyms; called when the first key is asked for
+    open_secret: Callable[[], PrivacyKey]  # reads the key of pseudonyms; called when the first key is requested
     settings: PrivacySettings
     clock: Callable[[], float]
 

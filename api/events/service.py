@@ -344,7 +344,7 @@ def check_not_all_rejected(receipt: Receipt) -> None:
 
 
 class _ReadLetter(NamedTuple):
-    """The records in a dead letter, and what they may speak for."""
+    """The records in a dead letter, and what they are authorized for."""
 
     records: list[RawRecord]
     binding: SourceBinding
@@ -389,10 +389,9 @@ class DeadLetterService:
     ) -> Receipt:
         """Send a letter in again, and mark it as replayed.
 
-        Records of a foreign topic are read as its mapping says now, and speak for what that topic may; those in a
-        format of their sender, for what the sender may. All others are attributed to *caller*, or, with *as_sender*,
-        to their sender, as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed,
-        Unavailable.
+        Records of a foreign topic are read with its current mapping, and authorized as that topic is; those in a format
+        of their sender, as the sender is. All others are attributed to *caller*, or, with *as_sender*, to their sender,
+        as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed, Unavailable.
         """
         letter = await self.get(caller, letter_id)
         sender = self._sender_of(letter)

@@ -98,7 +98,7 @@ def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: boo
 
 
 def _erasure_id_of(proof: str) -> str:
-    """The erasure that a proof names; whether it is true, the service says."""
+    """The erasure that a proof names; the service checks whether the proof is valid."""
     try:
         body = proof.split(".")[1]
         return str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])

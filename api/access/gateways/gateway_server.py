@@ -223,7 +223,7 @@ class IntrospectionEndpoint:
     async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
         """Ask the issuers about an opaque token until one reports it as active.
 
-        Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
+        Only those of tenants that the client is authorized for: a live token must not reach another tenant's server.
         """
         unreachable: IntrospectionUnreachable | None = None
         for issuer, server in self._issuers.introspection_clients.items():
@@ -326,7 +326,7 @@ class GatewayServer:
         )
 
     def route_of(self, path: bytes) -> str:
-        """The way by which a path, percent-encoded as it came, asks; "" = it is none of ours.
+        """Return the way that a percent-encoded path belongs to; "" if the path is not served here.
 
         Envoy appends the path of the call to the prefix as it came, so whatever follows that prefix is a check: no
         `..`, `//` or `%2F` in it leads anywhere else.

@@ -244,7 +244,7 @@ class HookServer:
         self._count_answer(route.hook, route.route, answer.status, self._monotonic() - start)
 
     async def _answer(self, route: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
-        """Answer one request; None where the client went away before its request was whole."""
+        """Answer one request; None if the client disconnected before its request was complete."""
         if scope["method"] != route.method:
             return HookResponse(405, b"", ((b"allow", route.method.encode()),))
         request = HookRequest(tuple(scope["headers"]), b"")

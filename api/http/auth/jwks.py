@@ -191,7 +191,7 @@ class PublishedKeyCache(Generic[Keys]):
             issuer_keys.last_error = connection_error_text(error, with_text=True)[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
-        except Exception as error:  # a fault of ours: logged, and retried like any other
+        except Exception as error:  # our own fault: logged, and retried like any other
             issuer_keys.last_error = f"{type(error).__name__} of ours"
             _log.error("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return

@@ -253,7 +253,7 @@ class ProofVerifier:
     def _check_call(self, proof: _Proof, shown: ShownProof) -> None:
         """Check what costs nothing, before the signature."""
         claims, now, iat = proof.claims, self._clock(), proof.claims["iat"]
-        url = normal_url(shown.url)  # "" is no URL, and fits none
+        url = normal_url(shown.url)  # "" is not a URL, and matches none
         if claims["htm"] != shown.method or not url or normal_url(claims["htu"]) != url:
             raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", proof.thumbprint)
         if isinstance(iat, bool) or not isinstance(iat, int | float) or not -1e12 < iat < 1e12:
