@@ -90,7 +90,7 @@ def take_backup(settings: Settings, target: Path, *, keys: bool = True) -> Backu
 
     Raises:
         ConfigError: not the embedded form, no store yet, or *target* exists.
-        DamagedStore, CorruptLog, ModelError: what is there is damaged; it would not be a backup.
+        DamagedStore, CorruptLog, ModelError: the data are damaged, so a copy would not be a backup.
         Unavailable: locked, a full disk, or retention was faster.
     """
     require_embedded(settings)

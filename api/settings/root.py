@@ -120,7 +120,7 @@ class Settings(SettingsPart, frozen=True):
 
     @property
     def brokers(self) -> KafkaSettings:
-        """The brokers that keep topics, by a name that does not say which program they are."""
+        """The brokers that keep topics, under a name that does not depend on the product."""
         return self.kafka
 
     @property

@@ -1,4 +1,4 @@
-"""The service itself: where it listens, its tenants and its pipeline."""
+"""The service itself: its addresses, tenants and pipeline."""
 
 from __future__ import annotations
 
