@@ -30,7 +30,7 @@ _CACHED_AGENTS = 50_000
 
 
 class LabError(ConfigError):
-    """Missing data; the message says where it was looked for and what to do."""
+    """Missing data; the message states where it was searched for and what to do."""
 
     code = "lab"
 

@@ -210,7 +210,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, sa
             continue
         if answer.status_code == 200:
             return True
-        reason = answer.json().get("reason") if answer.status_code == 503 else None  # others may be anybody's
+        reason = answer.json().get("reason") if answer.status_code == 503 else None  # others may come from any server
         if reason and reason != told:
             say(f"   {reason}")
         told = reason or told

@@ -22,11 +22,11 @@ class Gateway(Server):
 
     @property
     def configured(self) -> bool:
-        """Whether it was told its upstream and its check."""
+        """Whether its upstream and its check are configured."""
         return bool(self._state["settings"])
 
     def configure(self, upstream: str, check: str, *, identity: dict[str, str] | None = None) -> None:
-        """Say what the next `start` starts.
+        """Set what the next `start` starts.
 
         Args:
             upstream: `http://host:port` that requests go to when the check allows them.
