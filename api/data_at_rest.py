@@ -1,4 +1,4 @@
-"""Data at rest: new files are for their owner alone, and what stands open to others is closed when the service starts.
+"""Data at rest: new files are for their owner only, and files open to others are closed when the service starts.
 
 State, events and models name persons and agents, and tokens and keys are stored next to them, so no other account of
 the machine may read them. An environment variable lets the owner's group read, for every process and command.

@@ -197,7 +197,7 @@ def open_history(session: LabSession, window: TimeWindow, source: str | Path | N
 
 
 def _own_source(session: LabSession) -> str | Path:
-    """The events topic where brokers are configured; else the log, or the archive once the log has lost its begin."""
+    """The events topic if brokers are configured; else the log, or the archive once the log has lost its begin."""
     settings = session.settings
     if settings.distributed:
         return TOPIC_PREFIX

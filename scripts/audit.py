@@ -123,7 +123,7 @@ def served(advisories: Advisories) -> Iterator[list[str]]:
 
 
 def audit_lock(lock: Path, where: Sequence[str]) -> list[str]:
-    """Weaknesses of what one lock installs, a line each. Exits where not all of it was checked."""
+    """Weaknesses of what one lock installs, a line each. Exits if not all of it was checked."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--require-hashes", "--disable-pip"]

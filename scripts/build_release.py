@@ -1,6 +1,6 @@
 """Builds wheels and source archives, ours and the client's, of the commit that is checked out: `make dist`.
 
-They have the same bytes wherever and whenever they are built.
+Builds are reproducible byte for byte.
 
 The commit is exported, so that nothing of the working folder gets in. Times are that of the commit, or of
 `SOURCE_DATE_EPOCH`. setuptools packs a wheel with the given time, but a source archive with times and owners of the

@@ -366,7 +366,7 @@ class Demo:
 
 
 def _risk_path(who: AgentIdentity) -> str:
-    """Path of its risk; names all three, so that it works where another agent has the same id."""
+    """Path of its risk; names all three, so that it works if another agent has the same id."""
     tenant, issuer, agent_id = who
     return f"/v1/agents/{quote(agent_id, safe='')}/risk?" + urlencode({"tenant": tenant, "issuer": issuer})
 

@@ -175,7 +175,7 @@ class SimulatedTenant:
 
     @property
     def domain(self) -> str:
-        """The domain that lies inside it; everything else is external."""
+        """The domain that is inside it; everything else is external."""
         return f"{self.name}.example"
 
     @property

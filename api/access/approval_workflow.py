@@ -207,9 +207,7 @@ class ApprovalWorkflow:
     def request_approval(
         self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str, caller: str = ""
     ) -> str:
-        """Ask for an approval unless one already waits; returns its id, "" where too many do. Never waits for the
-        store.
-        """
+        """Request an approval unless one waits; returns its id, "" if too many do. Never waits for the store."""
         requested = tuple(sorted(set(scopes) - {ALL_SCOPES}))
         if not requested and scopes:
             return ""

@@ -358,7 +358,7 @@ class CallEvaluator:
         text: str,
         via: str,
     ) -> str:
-        """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do."""
+        """Request approval of a call, once; returns the id of the waiting approval, "" if too many wait."""
         waiting = self._policy_evaluator.interventions.pending_approval(
             access.identity, scopes, self._now_ms(), MAX_PENDING_PER_AGENT
         )

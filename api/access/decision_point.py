@@ -187,7 +187,7 @@ MAX_ACTORS = 32
 
 
 class ClientInducedFailure(TrustwatchError):
-    """A failure that a client may have caused. Such a request never passes where policy is enforced, regardless of
+    """A failure that a client may have caused. Such a request never passes if policy is enforced, regardless of
     `on_failure`."""
 
     code = "by_client"

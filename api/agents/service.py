@@ -71,7 +71,7 @@ class DistinctCount(NamedTuple):
 
 
 class BaselineProfile(NamedTuple):
-    """Usual behaviour of an agent, read from its state; *notes* state what is not judged or learned."""
+    """Usual behavior of an agent, read from its state; *notes* state what is not judged or learned."""
 
     learned: Annotated[
         int,

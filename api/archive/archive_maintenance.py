@@ -28,7 +28,7 @@ FIRST_RETENTION_S = 30.0
 RETRY_S = 60.0
 """Pause before another attempt if the folder is being read, or the disk refuses, s."""
 OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
-"""With a log that is never idle, upkeep begins this late, and does a piece of work this often."""
+"""If the log is never idle, upkeep begins this late, and does a piece of work this often."""
 VECTOR_MERGE_DELAY_MS = 900_000
 """Vectors are merged this long after they were written, when another worker's spool has delivered the offsets between
 two files. Late events of a past date might otherwise arrive after the files were merged."""

@@ -94,7 +94,7 @@ class EventArchiver:
     def start(self) -> None:
         """Open the source of records at the end of the archive. Raises CorruptLog, ConfigError."""
         self._positions = dict(self._archive.start() or {})
-        # Who is erased from here on is erased in what was archived, once we are past that.
+        # Subjects erased from now on are erased in the archive, once we are past the order.
         self._erased_filter = load_erased_from_log(self._settings)
         self._source = open_event_source(self._settings, suffix=GROUP_SUFFIX, member=GROUP_MEMBER)
         self._source.join(self)
@@ -170,7 +170,7 @@ class EventArchiver:
         self.source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
 
     def close(self) -> None:
-        """Release the log and the archive; what was read goes to files first, where partitions are handed back."""
+        """Release the log and the archive; what was read goes to files first, if partitions are handed back."""
         try:
             if self._source is not None:
                 self._source.close()

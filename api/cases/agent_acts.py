@@ -55,7 +55,7 @@ class CaseAgentActs:
         self._at_work: set[asyncio.Task[None]] = set()
 
     def deadline(self) -> float:
-        """Moment of `monotonic` until which an act that begins now may continue, whatever its parts are."""
+        """Moment of `monotonic` until which an act that begins now may continue, including all of its parts."""
         return self.monotonic() + ACT_WITHIN_S
 
     async def pin(
@@ -82,9 +82,9 @@ class CaseAgentActs:
         return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in pins)
 
     async def label(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: float) -> list[str]:
-        """Feedback that the decision which brought each agent highest was right; what is said already stays.
+        """Give feedback that the decision with the highest level of each agent was right; existing feedback stays.
 
-        Returns the agents whose decision could not be labelled, and why.
+        Returns the agents whose decision could not be labeled, and why.
         """
         if self.feedback is None:
             return []
@@ -134,7 +134,7 @@ class CaseAgentActs:
     async def _failures(
         self, agents: Sequence[CaseAgent], act: Callable[[CaseAgent], Coroutine[Any, Any, None]], by: float
     ) -> list[str]:
-        """Act on each agent, whatever became of those before it; returns those that failed, and why.
+        """Act on each agent, even if earlier ones failed; returns those that failed, and why.
 
         Behind `MAX_FAILURES_IN_A_ROW` agents of which the service itself failed, and at the deadline, the others are
         not tried.
@@ -174,7 +174,7 @@ class CaseAgentActs:
 
 
 def describe_failures(what: str, failed: Sequence[str]) -> str:
-    """Words for what could not be done, of whom, and why; a case keeps those of both parts of a close."""
+    """Describe what could not be done, for which agents, and why; a case keeps those of both parts of a close."""
     return f"{what} of all agents: {'; '.join(failed)}"[: MAX_REASON_LENGTH // 2 - 1]
 
 

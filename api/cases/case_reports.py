@@ -118,7 +118,7 @@ def chosen_agents(case_agents: Sequence[CaseAgent], selectors: Sequence[AgentSel
 
 
 def check_note(note: str, *, required: bool) -> None:
-    """Raise ProblemError (422) for a note that is too long, or missing where one is required."""
+    """Raise ProblemError (422) for a note that is too long, or missing if one is required."""
     check_reason("note", note, required=required, kept_with="the case")
 
 

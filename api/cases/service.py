@@ -365,7 +365,7 @@ class CaseService:
         note_required: bool = False,
         revision: int | None = None,
     ) -> CaseInHand:
-        """A case that the caller may change; *revision* is the one that it saw, None = whatever it is."""
+        """A case that the caller may change; *revision* is the one that it saw, None = any."""
         check_note(note, required=note_required)
         taken = await self._in_hand(caller, case_id)
         self._check_not_own(caller, taken.agents)
@@ -420,7 +420,7 @@ class CaseService:
     def _note_in_audit_trail(
         self, caller: AuthenticatedCaller, taken: CaseInHand, action: str, note: str, detail: dict[str, Any] | None
     ) -> None:
-        """An event about the worst agent of the case: durable, in order, and no behaviour of the agent."""
+        """An event about the worst agent of the case: durable, in order, and not behavior of the agent."""
         worst = max(taken.agents, key=lambda case_agent: (case_agent.peak, case_agent.last_ms), default=None)
         if worst is None:
             return

@@ -154,7 +154,7 @@ def _entry_item(entry: CaseEntry) -> TimelineItem:
 
 
 def _entry_detail(detail: Mapping[str, Any]) -> str:
-    """Words that an entry adds to its action.
+    """Text that an entry adds to its action.
 
     >>> _entry_detail({"tie": "network", "tied_by": "203.0.113.0/24"}), _entry_detail({"verdict": "false"})
     (' (the same new network 203.0.113.0/24)', ' as false')
@@ -213,7 +213,7 @@ def _actuation_items(actuation: Actuation) -> list[TimelineItem]:
 
 
 def _wanted_words(desired: bytes) -> str:
-    """Words for what an authorization server is to do; an unreadable order is said to be one."""
+    """Describe what an authorization server is to do; an unreadable order is reported as such."""
     try:
         state = msgspec.json.decode(desired)
         level, revoke, allow = str(state["level"]), bool(state["revoke"]), bool(state["allow"])
@@ -351,7 +351,7 @@ class CaseStory:
 
     @asynccontextmanager
     async def _place(self, caller: AuthenticatedCaller) -> AsyncIterator[None]:
-        """One of the places for stories, as soon as there is one. Raises ProblemError (503) where too many wait."""
+        """One of the places for stories, as soon as there is one. Raises ProblemError (503) if too many wait."""
         who, tenants = (caller.issuer, caller.subject), caller.tenants
         left = MAX_STORIES_AT_ONCE + MAX_STORIES_WAITING - self.asked_for
         if left <= 0 or (left <= PLACES_FOR_OTHERS and self._asked_by_tenants[tenants]):

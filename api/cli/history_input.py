@@ -1,4 +1,4 @@
-"""Histories from wherever they are: files of any format, standard input, archives, the embedded log, Kafka.
+"""Histories from all sources: files of any format, standard input, archives, the embedded log, Kafka.
 
 Several processes may read a history, each all of it. Other inputs become a temporary file, which only disk bounds.
 """
@@ -191,7 +191,7 @@ def file_lines(source: FileSource) -> Iterator[bytes]:
 
 
 def is_disordered(source: FileSource) -> bool:
-    """True if a native event stands behind a later one. Raises UnreadableFile."""
+    """True if a native event follows a later one. Raises UnreadableFile."""
     disorder = Disorder()
     return any(disorder.place(line) and disorder.late for line in file_lines(source))
 

@@ -50,7 +50,7 @@ def parse_duration(text: str, option: str) -> int:
 
 
 def is_decorated() -> bool:
-    """True where people read stdout on a terminal that may show colours and frames; else all of it is plain text."""
+    """True if stdout is a terminal that may show colors and frames; else all output is plain text."""
     console = Console()
     return console.is_terminal and not console.no_color
 

@@ -436,7 +436,7 @@ class EndedSessions:
 
 
 def _key(session: ConsoleSession) -> str:
-    """Key of a session's end. It begins with when the session is too old, whatever the settings will say by then."""
+    """Key of a session's end. It begins with the latest expiry of the session under any settings."""
     digest = hashlib.sha256(session.session_id.encode()).hexdigest()[:32]
     return f"{KEY_PREFIX}{_moment(session.began_s + MAX_SESSION_S)}/{digest}"
 

@@ -24,7 +24,7 @@ MAX_STEP_INTERVAL_MS: Final = HOUR_MS  # Longest time between two steps of one c
 
 
 class LevelStep(NamedTuple):
-    """A change of an agent's level; *agent* is whatever names it, *at_ms* UTC."""
+    """A change of an agent's level; *agent* is any value that names it, *at_ms* UTC."""
 
     agent: object
     before: int
@@ -196,7 +196,7 @@ def _as_cell(value: Any) -> Any:
 
 
 def _as_part(text: str) -> str:
-    """Text behind a sign that parts cells, or that sign; an apostrophe stands before the sign of a formula.
+    """Text behind a sign that parts cells, or that sign; an apostrophe is put before the sign of a formula.
 
     Quotation marks are passed over, too: those of a text are doubled, which has no effect at the beginning of a cell.
     """

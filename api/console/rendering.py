@@ -146,7 +146,7 @@ def shown_value(value: Any) -> Any:
 
 
 def level_badge(word: str | int) -> Markup:
-    """A risk level as a badge: shape, colour and word."""
+    """A risk level as a badge: shape, color and word."""
     name = RiskLevel(word).label if isinstance(word, int) else word
     return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
         name, LEVEL_SYMBOLS.get(name, "?")
@@ -234,7 +234,7 @@ def format_share(value: float, digits: int = 2) -> str:
 
 
 def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent", **more: str) -> str:
-    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer.
+    """URL of the page of an agent; all three name it, and any of them may be a URL. None: any issuer.
 
     *more* are further parameters, if they have a value.
     """

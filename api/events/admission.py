@@ -136,7 +136,7 @@ class Admission:
     def _effective_payload(
         self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, binding: SourceBinding
     ) -> bytes:
-        """The event with everything filled in and replaced that is not the sender's to say."""
+        """The event with every member filled in or replaced that the sender may not set."""
         agent = event.agent
         changed = self._registered_members(event, tenant, issuer, trusted=binding.source.trusted)
         if issuer and issuer != agent.issuer:

@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 def order_event(
     subject: str, agent: AgentName, action: str, by: str, at_ms: int, attributes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Event of what a person ordered about an agent: it is on record, and no behaviour of the agent."""
+    """Event of what a person ordered about an agent: it is on record, and not behavior of the agent."""
     return {
         "time": format_rfc3339(at_ms),
         "source": OWN_SOURCE_PREFIX + subject,

@@ -38,7 +38,7 @@ def origin_of(event: NativeEvent) -> EventOrigin:
 
 
 def event_sizes(event: NativeEvent) -> str:
-    """Bytes that a call sent and got back, as text; "" = the event does not say.
+    """Bytes that a call sent and got back, as text; "" = not in the event.
 
     >>> from trustwatch.ingest.events import decode_event
     >>> event = '{"time": "2026-11-30T00:00:00Z", "agent": {"id": "a"}, "type": "tool.call", "action": "post",'

@@ -119,7 +119,7 @@ class BatchAdmission:
         return sender
 
     def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
-        """Records of all that is known; at the positions of the others stands what is to be replaced."""
+        """Records of all known claims; the positions of the others hold placeholders."""
         is_known = claims.state == CLAIM_KNOWN
         if not is_known.any():
             return [_PLACEHOLDER] * len(payloads)

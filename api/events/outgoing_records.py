@@ -44,7 +44,7 @@ MAX_LOOKED_AT = 20  # Records of the first batch that are looked at for a time
 
 
 class RecordPlace(NamedTuple):
-    """Place of a record, as messages name it."""
+    """The location of a record, as messages name it."""
 
     file: str
     number: int
@@ -88,8 +88,8 @@ def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
 class OutgoingRecords:
     """Records of files, as they are sent.
 
-    The service maps them, as its settings say of the caller; here they are unpacked and cut alone. What only this side
-    knows (a mapping file, the columns of a table) is applied here, and native events are sent.
+    The service maps them by its settings of the caller; here they are only unpacked and cut. What only this side knows
+    (a mapping file, the columns of a table) is applied here, and native events are sent.
     """
 
     converter: HistoryConverter

@@ -1,4 +1,4 @@
-"""Bodies with events, whatever route they come to: read within bounds, taken apart, received, counted."""
+"""Bodies with events, of all routes: read within bounds, taken apart, received, counted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from .ingest_status import SilenceDetector
 from .intake import EventIntake, Receipt
 from .intake_limits import BodyReservation, BodyTooLarge, Overloaded, UnsupportedBody
 
-# Parsing of request bodies into records, whatever the media type; the records themselves are not decoded yet.
+# Parsing of request bodies into records, of any media type; the records themselves are not decoded yet.
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # Bytes of one body, before and after decompression
 MAX_BODY_EVENTS: Final = 10_000  # Events in one body
@@ -173,7 +173,7 @@ def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecor
 
 
 def parse_dead_letter(raw: bytes) -> RawRecord:
-    """A record out of a dead letter, which does not say in which format it came: CloudEvents name themselves."""
+    """A record out of a dead letter, which does not state its format: CloudEvents name themselves."""
     try:
         members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -365,7 +365,7 @@ class DeadLetterService:
     async def list(
         self, caller: AuthenticatedCaller, replayed: bool | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[DeadLetter]:
-        """Letters, newest first; where *replayed* is given, those that were, or were not, sent in again.
+        """Letters, newest first; if *replayed* is given, those that were, or were not, sent in again.
 
         Raises ProblemError (400), Unavailable.
         """

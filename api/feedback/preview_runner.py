@@ -62,7 +62,7 @@ class PreviewRunner:
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
-        """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
+        """Start a preview. Raises ProblemError (429) if too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
         now_ms = self.now_ms()
         row = FeedbackPreview(

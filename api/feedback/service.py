@@ -73,7 +73,7 @@ def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Se
 
 
 def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_ms: int) -> dict[str, Any]:
-    """An audit event of what was said: durable, in order, and no behaviour of the agent."""
+    """An audit event of the feedback: durable, in order, and not behavior of the agent."""
     attributes = {
         "feedback_id": feedback.feedback_id,
         "decision_id": feedback.decision_id,
@@ -261,7 +261,7 @@ class FeedbackService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[FeedbackStatus]:
-        """Feedback, newest first; about one agent, where *agent* is given. About an unknown one there is none.
+        """Feedback, newest first; about one agent, if *agent* is given. About an unknown one there is none.
 
         Raises TenantNotAllowed, ProblemError (400, 409), Unavailable.
         """
@@ -438,7 +438,7 @@ class FeedbackService:
 
 
 def _feedback_status(feedback: Feedback, rules: Sequence[PartitionRule]) -> FeedbackStatus:
-    """Feedback with what event logs say of its rule, as far as *rules* are its own; without its steps."""
+    """Feedback with the state of its rule in event logs, as far as *rules* belong to it; without its steps."""
     own = [rule for rule in rules if rule.rule.rule_id == feedback.feedback_id]
     return FeedbackStatus(
         feedback,

@@ -59,7 +59,7 @@ _POLL_S = 5.0
 
 
 class HistoryPart(NamedTuple):
-    """Consecutive records of one partition, and how much of the whole history lies behind them, 0 to 1."""
+    """Consecutive records of one partition, and the share of the whole history that precedes them, 0 to 1."""
 
     partition: int
     records: list[Record]

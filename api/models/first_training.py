@@ -111,7 +111,7 @@ QUIET_LOOKS, MOST_GROWTH = 3, 1.05
 
 LOG_EVERY_S = 600.0
 TRY_AGAIN_GROWTH = 1.25
-"""After a first training that brought no model into force, another one wants so many times the events."""
+"""After a first training that activated no model, another one needs this many times the events."""
 TRY_AGAIN_MS = HOUR_MS
 """And so much time after it."""
 TRIED_EVENTS_KEY = "first_training_events"

@@ -57,7 +57,7 @@ reads all agents, in every process; and the most that this makes."""
 
 
 class UnknownModelVersion(ProblemError):
-    """No version of that name, or it lies nowhere: answered with 404."""
+    """No version of that name, or its files are missing: answered with 404."""
 
     def __init__(self, version: str) -> None:
         detail = f"there is no version {version!r}; GET /v1/models lists them"

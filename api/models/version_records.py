@@ -59,7 +59,7 @@ class VersionRecords:
         self.store.models.add(model, entry)
 
     def note_switch(self, switch: ModelSwitch) -> None:
-        """Mark the version in force as champion. Every process that sees the switch does, and all write the same."""
+        """Mark the active version as champion. Every process that sees the switch does, and all write the same."""
         model = self.store.models.get(switch.version)
         if model is None:
             return

@@ -191,7 +191,7 @@ class ShadowScorer:
             self._followed_digests = digests
 
     def _newest_switch(self) -> ModelSwitch | None:
-        """Newest switch of any partition: all meet the same commands in the same order."""
+        """Newest switch of any partition: all get the same commands in the same order."""
         if self.record_stream.multi_partition:
             return next(iter(self.store.models.list_switches(1)), None)
         return self.store.models.current_switch(ONLY_PARTITION)

@@ -56,7 +56,7 @@ class ArchiveAcknowledgement(msgspec.Struct, frozen=True):
 class ArchiveErasureProgress(NamedTuple):
     """Archives and one erasure: by id, those that have erased; those that are awaited; those that are not there.
 
-    `errors`: what those that are not done said of why.
+    `errors`: the reasons of those that are not done.
     """
 
     done: dict[str, tuple[ArchiveRegistration, ArchiveAcknowledgement]]

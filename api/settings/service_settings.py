@@ -14,7 +14,7 @@ from trustwatch.scoring.policy.book import EnforcementMode
 
 ConsoleScope = Literal["trust.score:read", "trust.feedback", "trust.admin"]
 MAX_SESSION_S = 7 * 86_400
-"""Longest session, whatever the settings say."""
+"""Longest session, regardless of the settings."""
 
 MIN_SESSION_KEY_LENGTH = 32
 """Characters of a session key: a shorter one could be guessed from a stolen cookie."""

@@ -95,7 +95,7 @@ class RemoteStatus(msgspec.Struct, omit_defaults=True):
 
 
 class KeptStream(NamedTuple):
-    """A stream that is as the settings say."""
+    """A stream that matches the settings."""
 
     stream_id: str  # the transmitter's
     poll_url: str  # where its SETs are polled; "" = they are pushed
@@ -215,7 +215,7 @@ class RemoteStream:
         await self._ask("POST", endpoint, {"stream_id": stream_id, "subject": subject}, _DONE)
 
     async def verify(self) -> str:
-        """Ask for a verification of our stream; its state, which comes back to the service. Raises as `status`."""
+        """Request a verification of our stream; returns its state, which comes back later. Raises as `status`."""
         metadata, stream_id = await self._ours()
         endpoint = self._endpoint(metadata.verification_endpoint, "verification_endpoint")
         return await self._ask_for_verification(endpoint, stream_id)
@@ -264,7 +264,7 @@ class RemoteStream:
         return f"{self._mark} ({self._settings.name})"
 
     def _wanted(self) -> dict[str, Any]:
-        """Members of a stream that are the receiver's to say."""
+        """Members of a stream that the receiver sets."""
         delivery: dict[str, Any] = {"method": POLL_METHOD}
         secret = self._settings.push_secret
         if self.is_pushed and secret is not None:
@@ -437,7 +437,7 @@ class RemoteStream:
 
 
 def metadata_url(issuer: str) -> str:
-    """URL of a transmitter's metadata: its path stands behind the well-known part (SSF 1.0, section 7.2)."""
+    """URL of a transmitter's metadata: its path follows the well-known part (SSF 1.0, section 7.2)."""
     parts = urlsplit(issuer)
     return f"{parts.scheme}://{parts.netloc}{METADATA_PATH}{parts.path.rstrip('/')}"
 

@@ -47,7 +47,7 @@ Jti = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 def bad_request(detail: str) -> ProblemError:
-    """400 for a body that cannot be read or lacks what it must say."""
+    """400 for a body that cannot be read or lacks a required member."""
     return ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
 
 
@@ -168,7 +168,7 @@ TRANSMITTER_MEMBERS: Final = (
     "min_verification_interval",
     "inactivity_timeout",
 )
-"""Members of a stream that are ours to say; `inactivity_timeout` we never do."""
+"""Members of a stream that the transmitter sets; we never set `inactivity_timeout`."""
 LOOK_AGAIN_S = 0.5
 """Interval at which a long poll looks for SETs that another process has queued, s."""
 PATHS: Final[Mapping[str, str]] = {

@@ -35,7 +35,7 @@ POLL_INTERVAL_S: Final = 5.0
 QUICK_S: Final = 1.0
 """A poll that brings nothing new within this time did not wait: the next one follows after a pause."""
 LEAST_PAUSE_S: Final = 0.05
-"""Pause after every poll, whatever a transmitter answers."""
+"""Pause after every poll, regardless of the answer."""
 LOOK_FOR_LEAD_S: Final = 5.0
 KEEP_AGAIN_S: Final = 10.0
 """Pause before a request that a transmitter did not fulfill is repeated."""
@@ -85,7 +85,7 @@ class TransmitterPoll:
         self._errors: dict[str, dict[str, str]] = {}
 
     async def poll(self, *, wait: bool = True) -> bool:
-        """Ask once, and take what comes. Raises TrustwatchError."""
+        """Poll once, and receive the SETs. Raises TrustwatchError."""
         begun = self._monotonic()
         try:
             given = await self._ask(wait=wait)

@@ -69,7 +69,7 @@ class PushEndpoint:
         }
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This endpoint, where *path*, percent-encoded as it came, is that of a transmitter."""
+        """This endpoint, if the percent-encoded *path* is that of a transmitter."""
         return self if path in self._transmitters else None
 
     def template(self, path: bytes) -> str:

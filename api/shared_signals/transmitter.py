@@ -118,7 +118,7 @@ class SharedSignalsTransmitter:
                 self._open_lane(stream.stream_id)
 
     async def drain(self) -> None:
-        """As `step`, and wait until what is pushed has ended."""
+        """Like `step`, and wait until pushes have ended."""
         await self.step()
         while self._lanes:
             await asyncio.wait(list(self._lanes.values()))

@@ -73,7 +73,7 @@ _ENCODED_TABLE = _class_table(_ALPHANUMERIC + "+/_-")
 
 
 def words_of(text: str) -> list[str]:
-    """Words of a normal text, without what stands between them."""
+    """Words of a normal text, without separators."""
     if text.isascii():
         return text.encode().translate(_WORD_TABLE).decode().split()
     return _WORD_PATTERN.findall(text)

@@ -1,4 +1,4 @@
-"""Command line of the services: `scripts/services`. Exit status: 0 done, 1 failed, 2 usage, 3 can not be had here."""
+"""Command line of the services: `scripts/services`. Exit status: 0 done, 1 failed, 2 usage, 3 unavailable here."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Envoy(Gateway):
 
     def _command(self) -> list[str | Path]:
         return [
-            # Hot restarts would take shared memory, which a kill leaves behind: where /dev/shm is full Envoy dies mute.
+            # Hot restarts would take shared memory, which a kill leaks: if /dev/shm is full Envoy dies silently.
             envoy_program(),
             "-c",
             self.folder / "envoy.json",

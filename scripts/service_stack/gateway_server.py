@@ -30,7 +30,7 @@ class Gateway(Server):
 
         Args:
             upstream: `http://host:port` that requests go to when the check allows them.
-            check: URL of the check; Envoy appends the path of the request, the others say it in `X-Forwarded-Uri`.
+            check: URL of the check; Envoy appends the path of the request, the others send it in `X-Forwarded-Uri`.
             identity: Envoy alone: key sets (URL) of the issuers whose tokens it verifies itself, for its access log.
         """
         for name, url in (("upstream", upstream), ("check", check)):

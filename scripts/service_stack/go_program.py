@@ -27,7 +27,7 @@ def go_program(source: Path, module: str, version: str) -> Path:
     """Path of the program of one file, which needs one module.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     go_mod = f"module example\n\ngo 1.22\n\nrequire {module} {version}\n"
     return built_go_program(source.stem, source.read_text(encoding="utf-8"), go_mod)
@@ -37,7 +37,7 @@ def built_go_program(name: str, main_go: str, go_mod: str) -> Path:
     """Path of the program *name*, built of its one file and its modules if that was not done before.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     return _cached(name, {"main.go": main_go, "go.mod": go_mod}, ".")
 
@@ -46,7 +46,7 @@ def built_go_command(name: str, package: str, go_mod: str) -> Path:
     """Path of the program *name*, built of the *package* of one of its modules if that was not done before.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     return _cached(name, {"go.mod": go_mod}, package)
 

@@ -12,7 +12,7 @@ from .server import HOST, Server, listens
 COLLECTOR_VERSION = "0.160.0"
 """The newest whose core and file exporter the Go module proxy is known to have whole."""
 STABLE_VERSION = "1.66.0"
-"""Of those of the collector's modules that are past 1.0."""
+"""Version of the collector's modules that are past 1.0."""
 
 GO_MOD = f"""\
 module trustwatch/otelcollector

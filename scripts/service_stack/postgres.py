@@ -275,7 +275,7 @@ class Postgres:
 
 
 def _owner() -> str | None:
-    """User for the server: None is ourselves, `postgres` where we are root."""
+    """User for the server: None is the current user, `postgres` if it is root."""
     if os.geteuid() != 0:
         return None
     try:

@@ -84,13 +84,13 @@ _NOBODYS_SECRET = Secret(secrets.token_hex(32))
 
 
 class IntrospectionClientRefused(TrustwatchError):
-    """Raised if the client that asks for introspection is none of the configured gateways."""
+    """Raised if the client that requests introspection is not a configured gateway."""
 
     code = "invalid_client"
 
 
 class UnreadableIntrospectionRequest(TrustwatchError):
-    """The request is none of RFC 7662."""
+    """The request does not conform to RFC 7662."""
 
     code = "invalid_request"
 
@@ -141,7 +141,7 @@ class IntrospectionEndpoint:
             return _problem_gateway_response(problem)
 
     async def _client_tenants(self, scope: Scope) -> Collection[str]:
-        """Tenants whose tokens the client may ask about. Raises IntrospectionClientRefused."""
+        """Tenants whose tokens the client may introspect. Raises IntrospectionClientRefused."""
         given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
@@ -186,7 +186,7 @@ class IntrospectionEndpoint:
         return _json_gateway_response(200, members, "active")
 
     def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
-        """True if the proof that a gateway hands on is the one that the token is bound to."""
+        """True if the proof that a gateway forwards is the one that the token is bound to."""
         agent = holder.access_request
         try:
             self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown, (agent.issuer, agent.agent_id))

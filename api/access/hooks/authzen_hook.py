@@ -290,7 +290,7 @@ class AuthZenEndpoint:
     def _render_item(
         self, item: EvaluationItem, found: RequesterDecision | None, shaped: set[EvaluationRequester]
     ) -> dict[str, Any]:
-        """One decision. What shapes the token stands on the first gate alone."""
+        """One decision. Only the first gate carries what shapes the token."""
         if found is None:
             return {"decision": False, "context": {"error": {"status": item.status, "message": item.error}}}
         context = found.context()
@@ -337,7 +337,7 @@ class AuthZenMetadataEndpoint:
 
 
 def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:
-    """The standard can say all that a verdict does."""
+    """The standard can express a whole verdict."""
     return verdict
 
 

@@ -158,7 +158,7 @@ class HookAdapter(ABC):
 
 
 def is_json(request: HookRequest) -> bool:
-    """True if the body is declared as `application/json`, whatever the parameters of that type."""
+    """True if the body is declared as `application/json`, with any parameters."""
     declared = request.header(b"content-type") or b""
     return declared.partition(b";")[0].strip(b" \t").lower() == b"application/json"
 

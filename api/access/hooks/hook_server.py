@@ -122,7 +122,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
 
 
 class HookEndpoint:
-    """Answers one product. It never fails: what cannot be decided is answered as the settings say."""
+    """Answers one product. It never fails: what cannot be decided is answered as configured."""
 
     def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = adapter
@@ -219,7 +219,7 @@ class HookServer:
         self._routes = {route.route.encode(): route for route in routes}
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This server, where *path*, percent-encoded as it came, is one of a hook."""
+        """This server, if the percent-encoded *path* is one of a hook."""
         return self if path in self._routes else None
 
     def template(self, path: bytes) -> str:

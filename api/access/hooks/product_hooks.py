@@ -107,7 +107,7 @@ class HydraHook(HookAdapter):
         )
 
     def denial_response(self, reason: str) -> HookResponse:
-        """`access_denied` at the token endpoint; Hydra passes none of the body on."""
+        """`access_denied` at the token endpoint; Hydra forwards nothing of the body."""
         return json_hook_response(403, {"error": "access_denied", "reason": reason})
 
     def unauthenticated_response(self) -> HookResponse:
@@ -130,7 +130,7 @@ class OktaHook(HookAdapter):
 
     Okta can deny (an `error`), shorten (300 to 86,400 s) and write claims. It cannot leave scopes out. A token that
     must live for less than 300 s is denied. Okta waits 3 s, and issues the token unchanged if it gets no answer, or any
-    but 200 and 204: it fails open, whatever is set here.
+    but 200 and 204: it fails open, regardless of the settings here.
     """
 
     unchanged_response = HookResponse(204)

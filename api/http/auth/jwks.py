@@ -31,7 +31,7 @@ REFRESH_S = 300.0
 """Age at which keys are fetched again: issuers publish a new key at least that long before they use it."""
 
 REFRESH_MIN_S = 10.0
-"""Least time between two fetches of one issuer, whatever tokens arrive."""
+"""Least time between two fetches of one issuer, regardless of the tokens that arrive."""
 
 KEYS_MAX_AGE_S = 86_400.0
 """Keys of an issuer that no longer answers are trusted this long: a day to notice, and no withdrawn key for longer."""

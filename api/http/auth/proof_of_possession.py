@@ -132,9 +132,9 @@ class NonceIssuer:
 class ProofWindow:
     """Proofs that were shown, by second and holder.
 
-    Bounded: a holder who shows too many has its own oldest forgotten; where all together are too many, the oldest of
-    all are. Proofs as old as those are refused from then on, of that holder or of all. So no proof is ever taken twice;
-    under that load clients have less time to show theirs. Nothing is known of proofs from before the process began.
+    Bounded: if a holder shows too many, its oldest are forgotten; if all together are too many, the oldest of all are.
+    Proofs as old as those are refused from then on, of that holder or of all. So no proof is ever taken twice; under
+    that load clients have less time to show theirs. Nothing is known of proofs from before the process began.
     """
 
     def __init__(self, max_age_s: float, most: int, began: float) -> None:
