@@ -1,4 +1,4 @@
-"""The look of Altair's charts in notebooks: the console's colors and shapes, and a renderer that needs no network."""
+"""Style of Altair's charts in notebooks: the console's colors and shapes, and a renderer that needs no network."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Small functions for notebooks: the store and events as pandas frames; `replays` and `charts` have the others.
 
 Frames are what the product declares: columns of the store's tables, members of events and of back-test results. Times
-are UTC timestamps and levels ordered categories, whatever they are stored as.
+are UTC timestamps and levels ordered categories, regardless of how they are stored.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class LabSession:
 
     @cached_property
     def work_folder(self) -> tempfile.TemporaryDirectory[str]:
-        """A folder for what is made meanwhile; removed when the session is closed."""
+        """A temporary folder; removed when the session is closed."""
         return tempfile.TemporaryDirectory(prefix="trustwatch-lab-")
 
     def model(self, directory: str | Path | None = None) -> LabModel:

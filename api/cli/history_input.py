@@ -197,7 +197,7 @@ def is_disordered(source: FileSource) -> bool:
 
 
 def configured_choice(topic: str, settings: Settings) -> FormatChoice | None:
-    """Format, mapping and owner of a topic that the service reads, by its settings; None: it reads no such topic."""
+    """Format, mapping and owner of a topic that the service reads, by its settings; None if it reads no such topic."""
     for one in settings.kafka.topics:
         if one.topic == topic:
             print_message(f"{topic}: format {one.format}, as `kafka.topics` of the settings says")

@@ -209,7 +209,7 @@ class ModelService:
         await self.executor.write(self.store.metadata.put, TRAINING_REQUEST_KEY, msgspec.json.encode(request).decode())
 
     async def promote(self, caller: AuthenticatedCaller, version: str, why: str, *, force: bool = False) -> None:
-        """Order that *version* becomes active; it does when the pipeline reaches the command.
+        """Order the promotion of *version*, which becomes active when the pipeline reaches the command.
 
         Raises:
             ProblemError: 403 or 422, it may not order this, or gives too long a reason.

@@ -144,7 +144,7 @@ spi-events-listener--jboss-logging--error-level=warn
         return keycloak_home(tuple(self.settings["features"]))
 
     def _command(self) -> list[str | Path]:
-        """As `kc.sh` does it, which does not hand its process over."""
+        """Build the command that `kc.sh` runs, since `kc.sh` does not replace its own process."""
         home, pool = self.folder / "home", "io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory"
         return [
             java(),

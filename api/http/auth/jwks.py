@@ -71,7 +71,7 @@ class _IssuerKeys(Generic[Keys]):
         self.tried: float | None = None
         self.asked: float | None = None
         """Times when the last fetch that went well ended, when the last one began, and when the last that went well
-        began. As the monotonic clock has it: wall clocks are set back, and nothing is fetched until they catch up."""
+        began. On the monotonic clock: wall clocks are set back, and nothing is fetched until they catch up."""
         self.fetches = 0
         self.skipped_keys = 0
         self.last_error = ""

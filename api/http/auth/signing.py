@@ -76,7 +76,7 @@ class LocalSigningKey:
         now: float,
         token_id: str,
     ) -> str:
-        """An access token of issuer `urn:trustwatch:local` as RFC 9068 has it."""
+        """An access token of issuer `urn:trustwatch:local` in the form of RFC 9068."""
         claims = {
             "iss": LOCAL_ISSUER,
             "sub": subject,
