@@ -25,7 +25,7 @@ _OWN_NAMES: Final = (
     "vectors-spool",
     "console-links",
 )
-"""Names in `data_dir` that belong to Trustwatch; keys are checked when they are read, and refused."""
+"""Names in `data_dir` that belong to Trustwatch; keys are checked when they are read, and refused if open to others."""
 
 _log = structlog.get_logger(__name__)
 

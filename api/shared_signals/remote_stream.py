@@ -98,7 +98,7 @@ class KeptStream(NamedTuple):
     """A stream that matches the settings."""
 
     stream_id: str  # the transmitter's
-    poll_url: str  # where its SETs are polled; "" = they are pushed
+    poll_url: str  # URL at which its SETs are polled; "" = they are pushed
     changed: bool  # whether it had to be made or changed
     state: str = ""  # of the verification that was requested; "" = none was
     status: str = ""  # as the transmitter reports it; "" = not reported
