@@ -32,7 +32,7 @@ class ChartSeries(NamedTuple):
         style: words of `charts.js` for its color and dashes; they are classes of the legend, too.
         steps: whether a value lasts until the next one.
         fill: whether the area under the line is tinted.
-        band: (place, lower, upper): where the line lies most of the time.
+        band: (place, lower, upper): the range of the line most of the time.
         drawn: False = it is a column of the table alone.
     """
 

@@ -121,8 +121,8 @@ def store_address(settings: Settings) -> StoreAddress:
 def open_service_store_reading(settings: Settings) -> SqlStore:
     """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`.
 
-    Where the identity key is not there, what is found by an agent's key cannot be read: `Database.known_identities`
-    says so.
+    If the identity key is missing, what is found by an agent's key cannot be read: `Database.known_identities` reports
+    it.
     """
     store = store_address(settings).open_reading()
     try:
@@ -192,10 +192,10 @@ def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
 
 
 def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
-    """The list of the erased, as it is now: of the shared database, or of the file of a service on this machine.
+    """Load the current list of the erased: from the shared database, or from the file of a service on this machine.
 
     Raises:
-        ConfigError: the database is none of ours; or there is none, and nothing says to read without the list.
+        ConfigError: the database is not ours; or there is none, and no setting allows reading without the list.
         Unavailable: it does not answer; the service does not read events meanwhile, since some may have been erased.
     """
     if topic != settings.brokers.topic_names.events:
@@ -220,7 +220,7 @@ def new_id() -> str:
 
 
 def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:
-    """Agents that must not go on from a model's history. Raises ConfigError, Unavailable."""
+    """Agents that must not continue from a model's history. Raises ConfigError, Unavailable."""
     marks = store.erasures.list_marks()
     return ErasedAgents(open_service_privacy_key(settings), marks) if marks else ErasedAgents()
 

@@ -1,7 +1,7 @@
-"""Data at rest: new files are for their owner alone, and what stands open to others is closed when the service starts.
+"""Data at rest: new files are for their owner only, and files open to others are closed when the service starts.
 
-State, events and models name persons and agents, and tokens and keys lie beside them: no other account of the machine
-has any business there. One variable of the environment lets the owner's group read, for every process and command.
+State, events and models name persons and agents, and tokens and keys are stored next to them, so no other account of
+the machine may read them. An environment variable lets the owner's group read, for every process and command.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OWN_NAMES: Final = (
     "vectors-spool",
     "console-links",
 )
-"""Names in `data_dir` that are ours; keys are looked at where they are read, and refused."""
+"""Names in `data_dir` that belong to Trustwatch; keys are checked when they are read, and refused if open to others."""
 
 _log = structlog.get_logger(__name__)
 

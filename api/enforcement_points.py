@@ -1,7 +1,7 @@
-"""Limits that really hold for an agent's new tokens, at each server that asks us or is told, as its product can do it.
+"""Limits that apply to an agent's new tokens at each server that queries us or is notified, as far as its product can.
 
-The policy says what a level means; a product may be unable to bring it about. Said is what that server does, so that
-no reader relies on a lifetime that no token has.
+The policy defines what a level means; a product may be unable to enforce it. The answer states what the server does, so
+that no reader relies on a lifetime that no token has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PRODUCTS = {"hydra": "Ory Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "Z
 
 
 class EnforcementPoints:
-    """Lists where the policy of an agent holds. For any number of threads."""
+    """Lists the servers that enforce the policy of an agent. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

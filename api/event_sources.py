@@ -1,7 +1,7 @@
 """The log of events for processes next to the pipeline, on this machine or in a topic of brokers.
 
-Archive and model worker follow it through `GroupSource`. What differs by the kind of the log stands here: who else is
-a member, how far back repeated events are recognized, and how the erased are left out.
+Archive and model worker follow it through `GroupSource`. What differs by the kind of the log is here: who else is a
+member, how far back repeated events are recognized, and how the erased are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Access to the files that we write: a variable of the environment says who may read, for every process and command."""
+"""Access to the files that we write: an environment variable controls who may read, for every process and command."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final
 from trustwatch.ingest.errors import ConfigError
 
 FILE_ACCESS: Final = "TRUSTWATCH_FILE_ACCESS"
-"""Variable that says who may read what we write: `owner` (the default) or `group`."""
+"""Variable that controls who may read what we write: `owner` (the default) or `group`."""
 
 CLOSED_BITS: Final[Mapping[str, int]] = {"owner": 0o077, "group": 0o027}
-"""Bits of a mode that nothing of ours may have, by what the variable says."""
+"""Mode bits that our files must not have, by the value of the variable."""
 
 
 def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
@@ -24,7 +24,7 @@ def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def closed_bits(environ: Mapping[str, str]) -> int:
-    """Bits of a mode that nothing of ours may have. Raises ConfigError."""
+    """Mode bits that our files must not have. Raises ConfigError."""
     access = environ.get(FILE_ACCESS) or "owner"
     if access not in CLOSED_BITS:
         raise ConfigError(f"{FILE_ACCESS}: expected `owner` or `group`, found {access!r}")

@@ -47,7 +47,7 @@ def _keep_members(_logger: object, _method: str, event: structlog.types.EventDic
 
 
 def _escape_values(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Have a terminal show what names hold, and obey none of it. Values that are no text are shown by `repr`."""
+    """Escape control characters of names for a terminal. Values that are not text are shown by `repr`."""
     return {name: _escape(name, value) if isinstance(value, str) else value for name, value in event.items()}
 
 

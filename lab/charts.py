@@ -1,4 +1,4 @@
-"""The look of Altair's charts in notebooks: the console's colors and shapes, and a renderer that needs no network."""
+"""Style of Altair's charts in notebooks: the console's colors and shapes, and a renderer that needs no network."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def describe_chart(spec: Mapping[str, Any]) -> str:
 
 
 def level_color(column: str = "level") -> alt.Color:
-    """A channel that tells levels apart by the console's colors."""
+    """A channel that distinguishes levels by the console's colors."""
     inks = _console_colors()
     return alt.Color(f"{column}:N", scale=alt.Scale(domain=LEVELS, range=[inks[level] for level in LEVELS]))
 
 
 def level_shape(column: str = "level") -> alt.Shape:
-    """A channel that tells levels apart by the console's shapes, in one legend with `level_color`."""
+    """A channel that distinguishes levels by the console's shapes, in one legend with `level_color`."""
     shapes = ["cross", "circle", "triangle-up", "diamond", "square"]
     return alt.Shape(f"{column}:N", scale=alt.Scale(domain=LEVELS, range=shapes))
 

@@ -1,7 +1,7 @@
 """Small functions for notebooks: the store and events as pandas frames; `replays` and `charts` have the others.
 
 Frames are what the product declares: columns of the store's tables, members of events and of back-test results. Times
-are UTC timestamps and levels ordered categories, whatever they are stored as.
+are UTC timestamps and levels ordered categories, regardless of how they are stored.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from trustwatch.scoring.store.database import AnySelect
 
 ROW_LIMIT = 100_000
-"""Rows of a frame, unless a call says otherwise; a `LabWarning` says if there were more."""
+"""Rows of a frame, unless a call specifies otherwise; a `LabWarning` is issued if there were more."""
 LEVELS: Final = [level.label for level in RiskLevel]
 
 _HISTORY_BATCH = 1_000
@@ -151,7 +151,7 @@ def worst_decision(decisions: pd.DataFrame) -> pd.Series:
 
 
 def find_peer(agents: pd.DataFrame, agent: pd.Series) -> pd.Series:
-    """The calmest other agent of the same tenant and type in a frame `agents`."""
+    """The other agent of the same tenant and type with the lowest risk in a frame `agents`."""
     row = of_agent(agents, agent).iloc[0]
     same = (agents["tenant"] == row["tenant"]) & (agents["agent_type"] == row["agent_type"])
     peers = agents[same & (agents["agent_id"] != row["agent_id"])]
@@ -197,7 +197,7 @@ def open_history(session: LabSession, window: TimeWindow, source: str | Path | N
 
 
 def _own_source(session: LabSession) -> str | Path:
-    """The events topic where brokers are configured; else the log, or the archive once the log has lost its begin."""
+    """The events topic if brokers are configured; else the log, or the archive once the log has lost its begin."""
     settings = session.settings
     if settings.distributed:
         return TOPIC_PREFIX
@@ -286,7 +286,7 @@ _EVENT_COLUMNS = [{"agent_issuer": "issuer"}.get(name, name) for name in map("_"
 
 
 def _event_values(event: NativeEvent) -> list[Any]:
-    """Values of the columns; names that stand in lists are joined by blanks."""
+    """Values of the columns; names in lists are joined by blanks."""
     values = (reduce(lambda part, name: part and getattr(part, name), path, event) for path in _EVENT_MEMBERS)
     return [" ".join(map(str, value)) if isinstance(value, tuple | list) else value for value in values]
 

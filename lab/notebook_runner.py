@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import subprocess  # nosec B404 # runs our own interpreter alone
+import subprocess  # nosec B404 # runs only our own interpreter
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

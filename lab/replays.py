@@ -204,7 +204,7 @@ def run_backtests(
     """Run history through the live path, once for each model, budget and policy: alerts, requests, revocations.
 
     *labels* are JSON lines as `trustwatch simulate --labels` writes them; by default `labels.jsonl` of the data
-    directory, if it is there. `rows` makes frames of the outcome.
+    directory, if it exists. `rows` makes frames of the outcome.
     """
     window, models = as_window(since, until), models or {"active": session.model()}
     label_path = Path(labels) if labels is not None else session.settings.data_dir / "labels.jsonl"
@@ -241,7 +241,7 @@ def _policy_book(session: LabSession, policy: Policy, name: str) -> PolicyBook:
 def rows(outcomes: Mapping[Run, BacktestSide], member: str) -> pd.DataFrame:
     """A member of back-test results (`alerts`, `policy.revoked`, `evaluation.levels`, …) as a frame, with its `Run`.
 
-    Members of members are joined by `_`: `outcomes_denied`. Without labels there is no evaluation, and no row.
+    Members of members are joined by `_`: `outcomes_denied`. Without labels the frame is empty.
     """
     parts = [pd.DataFrame(columns=[*Run._fields, *_columns_of(member)])]
     for run, side in outcomes.items():
@@ -267,7 +267,7 @@ def _columns_of(member: str) -> list[str]:
 def labels(session: LabSession, path: str | Path | None = None) -> pd.DataFrame:
     """Labels of events, of a file as `trustwatch simulate --labels` writes it; default: `labels.jsonl` of the data.
 
-    Without that file there is no row. Raises LabError if *path* is no file.
+    Without that file the frame is empty. Raises LabError if *path* is not a file.
     """
     file = Path(path or session.settings.data_dir / "labels.jsonl")
     if path is not None and not file.is_file():

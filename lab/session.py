@@ -30,7 +30,7 @@ _CACHED_AGENTS = 50_000
 
 
 class LabError(ConfigError):
-    """Missing data; the message says where it was looked for and what to do."""
+    """Missing data; the message states where it was searched for and what to do."""
 
     code = "lab"
 
@@ -99,7 +99,7 @@ class LabSession:
 
     @cached_property
     def work_folder(self) -> tempfile.TemporaryDirectory[str]:
-        """A folder for what is made meanwhile; removed when the session is closed."""
+        """A temporary folder; removed when the session is closed."""
         return tempfile.TemporaryDirectory(prefix="trustwatch-lab-")
 
     def model(self, directory: str | Path | None = None) -> LabModel:

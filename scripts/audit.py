@@ -5,7 +5,7 @@ of the ecosystem PyPI that OSV publishes as one archive of JSON files (`all.zip`
 served to pip-audit on this machine's own address, in the form of OSV's own answers.
 
 Exit: 0 nothing known, 1 weaknesses, 2 nothing was checked. A package that the service does not know is not checked,
-which pip-audit by itself passes over.
+    which pip-audit alone does not report.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Advisories = Mapping[str, Sequence[Advisory]]
 
 
 def read_advisories(archive: Path) -> dict[str, list[Advisory]]:
-    """Advisories of a dump by canonical name of the package. Exits where it is none."""
+    """Advisories of a dump by canonical name of the package. Exits if it is not a dump."""
     found: dict[str, list[Advisory]] = {}
     try:
         with ZipFile(archive) as entries:
@@ -52,7 +52,7 @@ def read_advisories(archive: Path) -> dict[str, list[Advisory]]:
 
 
 def affects(advisory: Advisory, name: str, version: str) -> bool:
-    """Tell whether an advisory names this version of a package: in its list, or in a range."""
+    """Return whether an advisory names this version of a package: in its list, or in a range."""
     installed = Version(version)
     for affected in advisory["affected"]:
         package = affected["package"]
@@ -74,7 +74,7 @@ def _parse_version(text: str) -> Version | None:
 
 
 def _is_within(events: Sequence[Mapping[str, str]], installed: Version) -> bool:
-    """True where the last event that is not after *installed* leaves it affected."""
+    """True if the last event that is not after *installed* leaves it affected."""
     steps = [(at, kind) for event in events for kind, text in event.items() if (at := _parse_version(text)) is not None]
     within = False
     for at, kind in sorted(steps):
@@ -105,7 +105,7 @@ class _QueryHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
-        """Say nothing: a line for each package helps nobody."""
+        """Log nothing: a line for each package is not useful."""
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def served(advisories: Advisories) -> Iterator[list[str]]:
 
 
 def audit_lock(lock: Path, where: Sequence[str]) -> list[str]:
-    """Weaknesses of what one lock installs, a line each. Exits where not all of it was checked."""
+    """Weaknesses of what one lock installs, a line each. Exits if not all of it was checked."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--require-hashes", "--disable-pip"]
@@ -151,7 +151,7 @@ def _nothing_checked(why: str) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the locks that are asked for; 1 where a weakness is known."""
+    """Check the requested locks; return 1 if a weakness is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("locks", nargs="*", type=Path, help="by default all of deploy/")
     parser.add_argument("--advisories", type=Path, metavar="ALL.ZIP", help="a dump instead of the service")

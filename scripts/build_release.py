@@ -1,10 +1,10 @@
 """Builds wheels and source archives, ours and the client's, of the commit that is checked out: `make dist`.
 
-They have the same bytes wherever and whenever they are built.
+Builds are reproducible byte for byte.
 
 The commit is exported, so that nothing of the working folder gets in. Times are that of the commit, or of
-`SOURCE_DATE_EPOCH`. setuptools packs a wheel with the time that it is told, but a source archive with times and owners
-of the files: that one is packed again.
+`SOURCE_DATE_EPOCH`. setuptools packs a wheel with the given time, but a source archive with times and owners of the
+files: that one is packed again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build(tree: Path, target: Path, epoch: int) -> list[Path]:
 
 
 def set_modes(tree: Path) -> None:
-    """The modes of a commit, whatever the umask of whoever wrote the files."""
+    """The modes of a commit, independent of the umask under which the files were written."""
     for path in tree.rglob("*"):
         if not path.is_symlink():
             program = path.is_dir() or path.stat().st_mode & 0o100
@@ -52,7 +52,7 @@ def set_modes(tree: Path) -> None:
 
 
 def packed_again(archive: bytes, epoch: int) -> bytes:
-    """A `.tar.gz` with the same files in the order of their names, of one time and of nobody."""
+    """A `.tar.gz` with the same files in the order of their names, with one time and no owner."""
     plain, result = io.BytesIO(), io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(archive)) as source,

@@ -9,7 +9,7 @@ from typing import Any
 LEFT_OUT = ("gateways", "hooks", "shared signals")
 """Tags of operations that gateways, products and transmitters call, each with its own protocol."""
 STREAM = "/stream"
-"""An answer without an end is no command's."""
+"""An answer without an end does not belong to a command."""
 METHODS = ("get", "post", "put", "patch", "delete")
 
 

@@ -1,11 +1,11 @@
 """Digests of the images that we name: `python -m scripts.image_digests [--write]`.
 
-Asks the images' registry by the first of docker (buildx), crane and skopeo that is there. Without `--write` each image
-is compared: one that is pinned to another digest than its version has now is told. With it the digests are written
-behind the versions (`name:version@sha256:…`) in `Dockerfile` and `docker-compose.yml`.
+Queries the images' registry with the first of docker (buildx), crane and skopeo that is installed. Without `--write`
+each image is compared: one that is pinned to another digest than its version has now is reported. With it the digests
+are written after the versions (`name:version@sha256:…`) in `Dockerfile` and `docker-compose.yml`.
 
-Exit: 0 every image was asked for, and what is pinned is what its version has; 1 some pin is another one, whatever
-became of the others; 2 a digest is not known: no such program is there, or the registry did not answer.
+Exit: 0 every image was queried, and each pin is the digest of its version; 1 some pin differs, regardless of the
+    others; 2 a digest is unknown: no such program is installed, or the registry did not answer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def find_images(root: Path) -> list[NamedImage]:
 
 
 def ask_digest(tag: str) -> str:
-    """Digest that *tag* has now. Raises LookupError where nobody can tell."""
+    """Return the current digest of *tag*. Raises LookupError if it cannot be found."""
     tool = next((name for name in _ASKING if shutil.which(name)), None)
     if tool is None:
         raise LookupError(f"none of {', '.join(_ASKING)} is installed")
@@ -72,7 +72,7 @@ def ask_digest(tag: str) -> str:
 
 
 def ask_digests(images: Sequence[NamedImage]) -> tuple[dict[str, str], list[str]]:
-    """Digests by tag, and what could not be told."""
+    """Digests by tag, and errors for those that could not be found."""
     digests, unknown = {}, []
     for tag in {image.tag: None for image in images}:
         try:
@@ -97,7 +97,7 @@ def _pinned(match: re.Match[str], digests: Mapping[str, str]) -> str:
 
 
 def compare(images: Sequence[NamedImage], digests: Mapping[str, str]) -> list[str]:
-    """Tell of each image what its version has now; returns those that are pinned to another digest."""
+    """Print the current digest of each image; returns those that are pinned to another digest."""
     others = []
     for image in images:
         now = digests.get(image.tag, "")

@@ -56,7 +56,7 @@ ROOMS = (
     "simulator",
     "trustwatch",
 )
-"""Folders of the product that share a budget. A folder within another room counts where it has a room itself."""
+"""Folders of the product that share a budget. A folder within another room counts separately if it has a room."""
 
 
 class CodeFigures(NamedTuple):

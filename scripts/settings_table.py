@@ -38,7 +38,7 @@ def settings_table() -> str:
 def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tuple[str, str, str, str]]:
     """(path, type, default, meaning) of each member of *part*, parts before what they hold.
 
-    *given* is an instance whose values are the defaults of this place, where they differ from those of the class.
+    *given* is an instance whose values are the defaults of this place, if they differ from those of the class.
     """
     hints = get_type_hints(part, include_extras=True)
     for field in documented_fields(part, hints):

@@ -1,7 +1,7 @@
 """Write the Grafana dashboard: `python -m scripts.write_dashboard` makes `deploy/grafana-trustwatch.json`.
 
-Rows and panels are in the order in which an operator looks: are answers fresh, do events come in, is policy carried
-out, are people told.
+Rows and panels are in the order in which an operator looks: are answers fresh, do events arrive, is policy enforced,
+are people notified.
 """
 
 from __future__ import annotations

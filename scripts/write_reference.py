@@ -118,7 +118,7 @@ READING = (
     "CloudEvents with a stable `id`. Dead letters have the headers `letter_id`, `reason`, `path`, `source`,",
     "`source_partition` and `source_offset`.",
 )
-"""What a consumer of ours has to know, by hand."""
+"""What a consumer of our topics has to know, by hand."""
 
 REASON_CODES = (
     "## Codes of reasons",
@@ -166,7 +166,7 @@ SIGNALS_THAT_ARE_BOUNDED = (
 
 
 def _hard_signals_table() -> list[str]:
-    """Every rule beside the model, with its weight."""
+    """Every rule in addition to the model, with its weight."""
     rows = [f"| `{s.code}` | {s.weight:g} | {COUNT_WORDS[s.counts]} | {s.meaning} |" for s in HARD_SIGNALS]
     return [
         "## Hard signals",

@@ -403,7 +403,7 @@ DORMANT_AWAKENING = AttackScenario(
 )
 
 
-# To add a scenario: an `AttackScenario` above, a line here, and a test that its rows show what its name says.
+# To add a scenario: an `AttackScenario` above, a line here, and a test that its rows show what its name promises.
 
 
 SCENARIOS: dict[str, AttackScenario] = {

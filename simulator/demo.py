@@ -210,7 +210,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, sa
             continue
         if answer.status_code == 200:
             return True
-        reason = answer.json().get("reason") if answer.status_code == 503 else None  # others may be anybody's
+        reason = answer.json().get("reason") if answer.status_code == 503 else None  # others may come from any server
         if reason and reason != told:
             say(f"   {reason}")
         told = reason or told
@@ -366,7 +366,7 @@ class Demo:
 
 
 def _risk_path(who: AgentIdentity) -> str:
-    """Path of its risk; names all three, so that it works where another agent has the same id."""
+    """Path of its risk; names all three, so that it works if another agent has the same id."""
     tenant, issuer, agent_id = who
     return f"/v1/agents/{quote(agent_id, safe='')}/risk?" + urlencode({"tenant": tenant, "issuer": issuer})
 

@@ -54,7 +54,7 @@ def plan_attacks(enterprise: Enterprise) -> list[PlannedAttack]:
 
 
 def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Attack]:
-    """Attacks at random moments, as many a day as the settings say."""
+    """Attacks at random moments, as many a day as configured."""
     settings = enterprise.settings
     if settings.attacks_per_day == 0:
         return
@@ -155,7 +155,7 @@ SimulationActor = AgentActor | LifecycleActor | AttackActor
 def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
     """Events of the whole simulation in order of event time, as a stream.
 
-    Equal settings give identical bytes. Memory holds the agents and about a minute of events, whatever the duration.
+    Equal settings give identical bytes. Memory holds the agents and about a minute of events, for any duration.
 
     Raises:
         ConfigError: before the first event: an attack names an unknown scenario or agent, or no agent can play it.

@@ -157,7 +157,7 @@ def _instance_name(slug: str, seed: int, index: int, number: int) -> str:
 
 
 def _thumbprint(seed: int, index: int, number: int) -> str:
-    """Made-up RFC 7638 thumbprint; there is no key behind it."""
+    """Made-up RFC 7638 thumbprint without a key."""
     raw = bytes.fromhex(hex_digest("key", seed, index, number))
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
@@ -175,7 +175,7 @@ class SimulatedTenant:
 
     @property
     def domain(self) -> str:
-        """The domain that lies inside it; everything else is external."""
+        """The domain that is inside it; everything else is external."""
         return f"{self.name}.example"
 
     @property
@@ -236,7 +236,7 @@ class SimulatedAgent:
         return self.deployments[max(0, bisect_right(self.deployments, at_ms, key=lambda epoch: epoch.start_ms) - 1)]
 
     def is_active(self, at_ms: int) -> bool:
-        """Tell whether it is deployed and working at a moment."""
+        """Return whether it is deployed and working at a moment."""
         return self.active_from <= at_ms < self.active_until
 
 

@@ -207,9 +207,7 @@ class ApprovalWorkflow:
     def request_approval(
         self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str, caller: str = ""
     ) -> str:
-        """Ask for an approval unless one already waits; returns its id, "" where too many do. Never waits for the
-        store.
-        """
+        """Request an approval unless one waits; returns its id, "" if too many do. Never waits for the store."""
         requested = tuple(sorted(set(scopes) - {ALL_SCOPES}))
         if not requested and scopes:
             return ""
@@ -356,7 +354,7 @@ class ApprovalWorkflow:
         return await self._end_pins(agent, person, "")
 
     async def _end_pins(self, agent: AgentName, person: Attribution, but: str) -> Intervention | None:
-        """End the active pins of an agent but one. Who comes too late finds them ended, which is what it wanted."""
+        """End all active pins of an agent except one. A concurrent call finds them already ended."""
         ended = None
         for pin in self.active_interventions.active_pins((agent.tenant, agent.issuer, agent.agent_id), self._now_ms()):
             if pin.intervention_id == but:

@@ -25,7 +25,7 @@ from .call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from .decision_point import MAX_ACTORS
 
 VIA_API = "calls"
-"""Way of these questions, in metrics and approvals."""
+"""The value of `way` for these requests in metrics and approvals."""
 
 _decode = msgspec.json.Decoder(CallQuestion).decode
 _encode = msgspec.json.Encoder().encode
@@ -106,7 +106,7 @@ class CallAnswers:
 
 
 def read_call_question(body: bytes) -> CallQuestion:
-    """A question out of a body. Raises ProblemError (422)."""
+    """Parse a request body. Raises ProblemError (422)."""
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -122,7 +122,7 @@ def unreadable_call(reason: str) -> ProblemError:
 
 
 MAX_CALL_BYTES = 128 * 1024
-"""Bytes of a question: 256 arguments with long names, and the other members of an event."""
+"""Maximum size of a request, bytes: 256 arguments with long names, and the other members of an event."""
 
 
 class FastCallRoute(FastAgentRoute):

@@ -88,7 +88,7 @@ class LiveCallScorer:
         self.missing_because = "the model is not loaded yet"
 
     def use_version(self, version: str) -> None:
-        """Load a version, unless it is there; blocks for as long as a model takes to be read and verified."""
+        """Load a version unless it is loaded; blocks while the model is read and verified."""
         if version == self._tried and self.scorer is not None:
             return
         if not self._gate.is_open():
@@ -116,8 +116,8 @@ class LiveCallScorer:
 
 
 def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
-    """Thresholds by effect, for the log: of tenants that have none of their own; "none" where the history is too short
-    for the budget."""
+    """Thresholds by effect, for the log, of tenants without separate thresholds; "none" if the history is too short for
+    the budget."""
     return {
         effect: "none" if threshold is None else f"{threshold.anomaly_score:.3f} of {threshold.effect}"
         for effect, threshold in scorer.thresholds.items()
@@ -253,7 +253,7 @@ class CallEvaluator:
         return access._replace(spent=await spend_needed(self._approvals, (access.identity,), judge))
 
     def preview(self, access: AccessRequest, call: CallQuestion) -> Outcome:
-        """The outcome of a call. Nothing is counted, and no person is asked."""
+        """Return the outcome of a call. Counts nothing and requests no approval."""
         judged = self._judge(access, call)
         return Outcome(judged.decision == "allow" or not judged.by_level.enforced)
 
@@ -358,7 +358,7 @@ class CallEvaluator:
         text: str,
         via: str,
     ) -> str:
-        """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do."""
+        """Request approval of a call, once; returns the id of the waiting approval, "" if too many wait."""
         waiting = self._policy_evaluator.interventions.pending_approval(
             access.identity, scopes, self._now_ms(), MAX_PENDING_PER_AGENT
         )

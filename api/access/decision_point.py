@@ -62,8 +62,8 @@ class PolicyDecisionPoint:
     """Decides requests from memory, and counts and records what it decided.
 
     Attributes:
-        verdict_counts: questions by (way, level, reason, mode).
-        failure_counts: questions that could not be decided, by (way, what was answered then: open or closed).
+        verdict_counts: requests by (way, level, reason, mode).
+        failure_counts: requests that could not be decided, by (way, answer given: open or closed).
     """
 
     policy_evaluator: PolicyEvaluator
@@ -94,7 +94,7 @@ class PolicyDecisionPoint:
         return self.approval_workflow.active_interventions.any_for_one_use
 
     def _request_approval(self, question: AccessRequest, verdict: Verdict, via: str) -> str:
-        """Request approval of the scopes that a verdict holds; "" if no person is asked."""
+        """Request approval of the scopes that a verdict holds; "" if no approval is needed."""
         scopes = without_call_scopes(verdict.held_scopes)
         if verdict.held_scopes and not scopes:
             return ""
@@ -137,7 +137,7 @@ class PolicyDecisionPoint:
         lifetime_s: int | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make an audit event of a question and its answer.
+        """Build the audit event of a request and its answer.
 
         Our own decision is in `attributes`, which no feature reads. Otherwise a lifetime that we shorten and restore
         would look like a change of the agent's behavior.
@@ -187,7 +187,7 @@ MAX_ACTORS = 32
 
 
 class ClientInducedFailure(TrustwatchError):
-    """A failure that a client may have caused. Such a request never passes where policy is enforced, regardless of
+    """A failure that a client may have caused. Such a request never passes if policy is enforced, regardless of
     `on_failure`."""
 
     code = "by_client"

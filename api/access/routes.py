@@ -319,7 +319,7 @@ async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswers
 
     If a person approves `approval_id`, this exact call is allowed until the approval expires.
     """
-    # Reached only where a server gives no `raw_path`: `FastCallRoute` answers before FastAPI does.
+    # Reached only if a server provides no `raw_path`: `FastCallRoute` answers before FastAPI does.
     body = await answers.answer(caller, *agent, await request.body())
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 

@@ -96,7 +96,7 @@ class ContainmentService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Intervention]:
-        """Pins and approvals, newest first; of one agent, where *agent* is given. An unknown one has none.
+        """Pins and approvals, newest first; of one agent, if *agent* is given. An unknown one has none.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """

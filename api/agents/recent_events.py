@@ -171,7 +171,7 @@ class AgentEventHistory:
 
 
 def event_locations(settings: Settings) -> EventLocations:
-    """Places where a service keeps its events."""
+    """The stores in which a service keeps its events."""
     if settings.distributed:
         return EventLocations(None, settings.archive.directory, settings.brokers.topic_names.events)
     return EventLocations(settings.data_dir / "log", settings.archive.directory)

@@ -44,7 +44,7 @@ _NOTHING = msgspec.Raw(b"[]")
 
 
 class RiskAnswerCache:
-    """Answers risk questions from memory."""
+    """Answers risk queries from memory."""
 
     def __init__(self, services: Runtime) -> None:
         self._view: RiskView = services.risk_view

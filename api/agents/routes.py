@@ -78,7 +78,7 @@ class RiskQuestionIn(BaseModel):
 
 
 class RiskQueryIn(BaseModel):
-    """Questions about several agents."""
+    """Queries about several agents."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,14 +86,14 @@ class RiskQueryIn(BaseModel):
 
 
 class RiskFailureOut(Wire):
-    """A question that has no answer."""
+    """A query that has no answer."""
 
     agent_id: AgentId
     problem: ProblemOut = Field(description="why there is no answer")
 
 
 class RiskAnswersOut(Wire):
-    """Answers in the order of the questions."""
+    """Answers in the order of the queries."""
 
     answers: list[RiskOut | RiskFailureOut] = Field(description="one answer for each question, in the same order")
 
@@ -151,7 +151,7 @@ async def get_risk(request: Request, agent: AgentDep, caller: ReaderDep, agents:
     An agent that was never seen has the level `unknown` and the confidence 0. The answer is signed with
     `Accept: application/jwt`.
     """
-    # Reached only where a server gives no `raw_path`: `FastRiskRoute` answers before FastAPI does.
+    # Reached only if a server provides no `raw_path`: `FastRiskRoute` answers before FastAPI does.
     body = agents.answer(caller, agent)
     return signed_response(request, caller, "risk", body) or _json_response(body)
 
@@ -163,8 +163,7 @@ async def get_risk(request: Request, agent: AgentDep, caller: ReaderDep, agents:
     summary="Retrieve the risk of several agents",
 )
 async def query_risk(request: Request, questions: RiskQueryIn, caller: ReaderDep, agents: AgentServiceDep) -> Response:
-    """Accepts up to 1,000 questions. Answers are in the same order; a question without an answer gets a problem
-    document.
+    """Accepts up to 1,000 queries. Answers are in the same order; a query without an answer gets a problem document.
 
     The answer is signed with `Accept: application/jwt`.
     """

@@ -71,7 +71,7 @@ class DistinctCount(NamedTuple):
 
 
 class BaselineProfile(NamedTuple):
-    """Usual behaviour of an agent, read from its state; *notes* state what is not judged or learned."""
+    """Usual behavior of an agent, read from its state; *notes* state what is not judged or learned."""
 
     learned: Annotated[
         int,
@@ -132,7 +132,7 @@ def _usual_ranges(numbers: layout.Array) -> list[UsualRange]:
 
 
 ANSWERS_PER_TURN = 100
-"""Questions answered in one go; then other requests get their turn."""
+"""Queries answered in one go; then other requests get their turn."""
 
 SEARCH_PAGE_SIZE = 500
 """Agents that are read at once for a text search, of which most are not shown."""
@@ -181,7 +181,7 @@ class AgentService:
     async def answer_many(
         self, caller: AuthenticatedCaller, questions: Sequence[AgentSelector]
     ) -> list[bytes | ProblemDetails]:
-        """Answers in the order of the questions; one that has no answer gets a problem in its place."""
+        """Answers in the order of the queries; one that has no answer gets a problem in its place."""
         answers: list[bytes | ProblemDetails] = []
         for number, question in enumerate(questions, 1):
             answers.append(self._answer_or_problem(caller, question))
@@ -249,7 +249,7 @@ class AgentService:
     async def recent_events(
         self, caller: AuthenticatedCaller, name: AgentName, moment: DecisionMoment
     ) -> AgentEventHistory:
-        """Events of an agent, without those of anybody who is being erased. Raises TenantNotAllowed, Unavailable."""
+        """Events of an agent, without those of subjects that are being erased. Raises TenantNotAllowed, Unavailable."""
         caller.require_tenant(name.tenant)
         erasures = await self._open_erasures()  # known before anything is looked at
         locations = event_locations(self._runtime.settings)

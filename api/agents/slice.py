@@ -52,7 +52,7 @@ _remembered_selection = lru_cache(maxsize=1024)(parse_agent_selection)
 
 
 MAX_RISK_QUERY_BYTES = 1024 * 1024
-"""Bytes of a batch of questions: up to 1,000, each with an id that may be a URL."""
+"""Maximum size of a batch of queries, bytes: up to 1,000, each with an id that may be a URL."""
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:

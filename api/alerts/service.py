@@ -64,7 +64,7 @@ class AlertService:
     async def search(
         self, caller: AuthenticatedCaller, filters: DeliveryFilters, cursor: str | None = None
     ) -> FilteredPage[Delivery]:
-        """As `list`, of any agent and only alerts, without rows for actuators. Reads a bounded number of rows."""
+        """Like `list`, of any agent and only alerts, without rows for actuators. Reads a bounded number of rows."""
         tenants = visible_tenants(caller, filters.tenant)
 
         def page_at(page_cursor: str | None) -> Page[Delivery]:

@@ -78,7 +78,7 @@ class _CloudEventHead(msgspec.Struct):
 def _cloud_event_head(payload: bytes) -> _CloudEventHead:
     try:
         return msgspec.json.decode(payload, type=_CloudEventHead)
-    except msgspec.MsgspecError:  # not an alert of ours: its state is shown anyway
+    except msgspec.MsgspecError:  # not our alert: its state is shown anyway
         return _CloudEventHead()
 
 

@@ -22,16 +22,16 @@ from .. import clock
 from ..settings.service_settings import ArchiveSettings
 
 MERGE_AFTER = timedelta(hours=6)
-"""Small files of a date are merged so long after its end: most of its late events are there by then."""
+"""Small files of a date are merged this long after its end, when most of its late events have arrived."""
 RETENTION_EVERY_S = 3_600.0
 FIRST_RETENTION_S = 30.0
 RETRY_S = 60.0
 """Pause before another attempt if the folder is being read, or the disk refuses, s."""
 OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
-"""With a log that is never idle, upkeep begins this late, and does a piece of work this often."""
+"""If the log is never idle, upkeep begins this late, and does a piece of work this often."""
 VECTOR_MERGE_DELAY_MS = 900_000
-"""Vectors are merged so long after they were written: what another worker's spool holds of offsets between two files is
-there by then. Of events of a past date, which come late, it might else come after both were one."""
+"""Vectors are merged this long after they were written, when another worker's spool has delivered the offsets between
+two files. Late events of a past date might otherwise arrive after the files were merged."""
 
 _log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class ArchiveMaintenance:
     def step(self) -> bool:
         """Do a piece of what is due, seconds at most; returns whether there is more to do at once.
 
-        Archiving must go on whatever becomes of it: what goes wrong is logged once, and tried again.
+        Archiving must continue if it fails: a failure is logged once, and tried again.
         """
         if not self._merging and clock.monotonic() < self._due_at:
             return False

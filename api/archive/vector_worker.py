@@ -1,5 +1,5 @@
 """Spool that hands feature vectors from the pipeline to the archive, and the process that makes files of them:
-`python -m trustwatch.api.archive.vector_worker`, started by the service where `archive.vectors` is set.
+`python -m trustwatch.api.archive.vector_worker`, started by the service if `archive.vectors` is set.
 """
 
 from __future__ import annotations

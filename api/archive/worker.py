@@ -94,7 +94,7 @@ class EventArchiver:
     def start(self) -> None:
         """Open the source of records at the end of the archive. Raises CorruptLog, ConfigError."""
         self._positions = dict(self._archive.start() or {})
-        # Who is erased from here on is erased in what was archived, once we are past that.
+        # Subjects erased from now on are erased in the archive, once we are past the order.
         self._erased_filter = load_erased_from_log(self._settings)
         self._source = open_event_source(self._settings, suffix=GROUP_SUFFIX, member=GROUP_MEMBER)
         self._source.join(self)
@@ -123,7 +123,7 @@ class EventArchiver:
             self._flush(self.partitions.pop(partition))
 
     def lost(self, partitions: Collection[int]) -> None:
-        """See `PartitionOwner`: what was read is read again. Nobody else may write the files, so none is wrong."""
+        """See `PartitionOwner`: records are read again. No other process may write the files, so none is wrong."""
         for partition in partitions:
             self.partitions.pop(partition, None)
 
@@ -166,11 +166,11 @@ class EventArchiver:
         return ArchiveWorkerReport(lag_s)
 
     def note_position(self) -> None:
-        """Tell tools that show lag how far the files go."""
+        """Report to tools that show lag how far the files go."""
         self.source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
 
     def close(self) -> None:
-        """Release the log and the archive; what was read goes to files first, where partitions are handed back."""
+        """Release the log and the archive; what was read goes to files first, if partitions are handed back."""
         try:
             if self._source is not None:
                 self._source.close()

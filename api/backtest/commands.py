@@ -188,7 +188,7 @@ def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None,
 
 
 def _overlap_warnings(outcome: BacktestResult) -> list[str]:
-    """Models that are judged by events of their own history."""
+    """Models that are judged by events of the history that they were trained on."""
     warnings = {side.model: _overlap_warning(side) for side in outcome.sides}
     return [warning for warning in warnings.values() if warning is not None]
 
@@ -380,7 +380,7 @@ def _write_replayed(
     first: datetime | None,
     target: BinaryIO,
 ) -> tuple[Counter[str], datetime | None]:
-    """Write what is said of each event from *first* on, and report what is no event.
+    """Write the verdict on each event from *first* on, and report what is not an event.
 
     Returns events by level, and the time of the earliest.
     """

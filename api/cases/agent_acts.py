@@ -24,11 +24,11 @@ from ..http.problems import ProblemError, problem_of
 from ..http.separation_of_duties import MAX_REASON_LENGTH
 
 ACT_WITHIN_S: Final = 30.0
-"""Time that one act on a case may take for all of its agents: what comes later is told as not done."""
+"""Time that one act on a case may take for all of its agents: what is unfinished then is reported as not done."""
 MAX_FAILURES_IN_A_ROW: Final = 3  # Agents in a row of which store or log fail, behind which the others are not tried
-MAX_NAMED: Final = 10  # Agents that are named where something was not done; of more their number is told
+MAX_NAMED: Final = 10  # Agents that are named if something was not done; of more only the number is reported
 MAX_NAME_LENGTH, MAX_WHY_LENGTH = 40, 100
-"""Characters of an agent's id, and of a reason, that are told: an id may have thousands, and all have to be told of."""
+"""Characters of an agent's id, and of a reason, that are reported: an id may have thousands, and all must fit."""
 
 _TIME_IS_OVER: Final = f"the {ACT_WITHIN_S:g} s of one act were over"
 
@@ -37,10 +37,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, repr=False)
 class CaseAgentActs:
-    """Acts on each agent of a case, through the services that anybody else uses.
+    """Acts on each agent of a case, through the same services as every other caller.
 
-    A store or a log that does not answer holds nobody up for long, however many agents a case has: each act ends within
-    `ACT_WITHIN_S`, and says of whom it was not done.
+    A store or a log that does not answer delays no caller for long: each act ends within `ACT_WITHIN_S`, and reports
+    the agents that it did not reach.
     """
 
     agents: AgentService
@@ -55,7 +55,7 @@ class CaseAgentActs:
         self._at_work: set[asyncio.Task[None]] = set()
 
     def deadline(self) -> float:
-        """Moment of `monotonic` until which an act that begins now may continue, whatever its parts are."""
+        """Moment of `monotonic` until which an act that begins now may continue, including all of its parts."""
         return self.monotonic() + ACT_WITHIN_S
 
     async def pin(
@@ -63,7 +63,7 @@ class CaseAgentActs:
     ) -> list[str]:
         """Fix the level of each agent at critical for *valid_s* seconds; returns those that could not be, and why.
 
-        Those that nobody has fixed there come first: who tries again gets on.
+        Agents that are not fixed at the level yet come first, so that a retry makes progress.
         """
 
         async def pin_one(case_agent: CaseAgent) -> None:
@@ -82,9 +82,9 @@ class CaseAgentActs:
         return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in pins)
 
     async def label(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: float) -> list[str]:
-        """Feedback that the decision which brought each agent highest was right; what is said already stays.
+        """Give feedback that the decision with the highest level of each agent was right; existing feedback stays.
 
-        Returns the agents whose decision could not be labelled, and why.
+        Returns the agents whose decision could not be labeled, and why.
         """
         if self.feedback is None:
             return []
@@ -127,14 +127,14 @@ class CaseAgentActs:
         return await self._failures(worst_first, release_one, by)
 
     def _check_time(self, by: float) -> None:
-        """Go no further behind the deadline: somebody may have done something newer since. Raises Unavailable."""
+        """Stop after the deadline: another caller may have made a newer change since. Raises Unavailable."""
         if self.monotonic() >= by:
             raise Unavailable(_TIME_IS_OVER)
 
     async def _failures(
         self, agents: Sequence[CaseAgent], act: Callable[[CaseAgent], Coroutine[Any, Any, None]], by: float
     ) -> list[str]:
-        """Act on each agent, whatever became of those before it; returns those that failed, and why.
+        """Act on each agent, even if earlier ones failed; returns those that failed, and why.
 
         Behind `MAX_FAILURES_IN_A_ROW` agents of which the service itself failed, and at the deadline, the others are
         not tried.
@@ -158,7 +158,7 @@ class CaseAgentActs:
         return _summary(failed, (), "")
 
     async def _within(self, one: Coroutine[Any, Any, None], agent: AgentName, by: float) -> None:
-        """Wait for *one* until the deadline. Raises TimeoutError: it goes on then, since half of it may be done."""
+        """Wait for *one* until the deadline. Raises TimeoutError: *one* continues, since half of it may be done."""
         task = asyncio.create_task(one)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
@@ -174,12 +174,12 @@ class CaseAgentActs:
 
 
 def describe_failures(what: str, failed: Sequence[str]) -> str:
-    """Words for what could not be done, of whom, and why; a case keeps those of both parts of a close."""
+    """Describe what could not be done, for which agents, and why; a case keeps those of both parts of a close."""
     return f"{what} of all agents: {'; '.join(failed)}"[: MAX_REASON_LENGTH // 2 - 1]
 
 
 def _note_late(agent: AgentName, task: asyncio.Task[None]) -> None:
-    """Tell what became of an act on one agent that nobody waited for any more."""
+    """Log the outcome of an act on one agent that ended after its caller had stopped waiting."""
     error = None if task.cancelled() else task.exception()
     done = not task.cancelled() and error is None
     named = {"tenant": agent.tenant, "issuer": agent.issuer, "agent": agent.agent_id}
@@ -187,7 +187,7 @@ def _note_late(agent: AgentName, task: asyncio.Task[None]) -> None:
 
 
 def _summary(failed: Sequence[str], not_tried: Sequence[CaseAgent], why: str) -> list[str]:
-    """Words for what was not done, numbers first: whoever cuts them keeps these."""
+    """Summarize what was not done, numbers first, so that a truncated text keeps them."""
     words = []
     if not_tried:
         names = ", ".join(map(_short, not_tried[:MAX_NAMED]))

@@ -16,7 +16,7 @@ from ..http.separation_of_duties import check_reason
 
 
 class CaseSearch(NamedTuple):
-    """Filters as a request says them; "" and 0 = all. *status* may be `unresolved`: all that is not closed."""
+    """Filters of a request; "" and 0 = all. *status* may be `unresolved`: every case that is not closed."""
 
     status: str = ""
     owner: str = ""
@@ -41,7 +41,7 @@ class ListedCase(NamedTuple):
 
 
 class CaseInHand(NamedTuple):
-    """A case that somebody acts on: all that an act needs to read."""
+    """A case that a person acts on, with everything that an act needs to read."""
 
     case: Case
     agents: Sequence[CaseAgent]
@@ -68,7 +68,7 @@ class CaseReport(NamedTuple):
         return () if self.lead is None else self.lead.reasons
 
 
-# Checks of what people ask of cases, and the answers where it does not do.
+# Checks of requests about cases, and the answers to invalid ones.
 
 MAX_OWNER_LENGTH: Final = 256
 MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
@@ -118,7 +118,7 @@ def chosen_agents(case_agents: Sequence[CaseAgent], selectors: Sequence[AgentSel
 
 
 def check_note(note: str, *, required: bool) -> None:
-    """Raise ProblemError (422) for a note that is too long, or missing where one is required."""
+    """Raise ProblemError (422) for a note that is too long, or missing if one is required."""
     check_reason("note", note, required=required, kept_with="the case")
 
 
@@ -128,5 +128,5 @@ def conflict_error(code: str, detail: str) -> ProblemError:
 
 
 def changed_error(case_id: str) -> ProblemError:
-    """409: somebody else was faster."""
+    """409: another caller changed it first."""
     return conflict_error("case_changed", f"case {case_id} was changed meanwhile: look at it again, nothing was done")

@@ -1,4 +1,4 @@
-"""Figures of cases for whoever watches the service: how many wait, how old they are, how soon people act."""
+"""Figures of cases for operators: how many wait, how old they are, how soon people act."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ class CaseFigures:
                 await self.look()
             except TrustwatchError as error:
                 _log.warning("case_figures_wait", error=str(error))
-            except Exception as error:  # a fault of ours must not end the looks
+            except Exception as error:  # our own fault must not end the checks
                 _log.error("case_figures_failed", error=repr(error)[:200])
             await asyncio.sleep(LOOK_EVERY_S)

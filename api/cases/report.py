@@ -1,4 +1,4 @@
-"""A case as a document: for a ticket, a report, or whoever has no account here."""
+"""A case as a document: for a ticket, a report, or a reader without an account."""
 
 from __future__ import annotations
 
@@ -149,6 +149,6 @@ def _plain(text: str) -> str:
     a\\|b \\*c\\*
     """
     line = printable_line(text).translate(_MARKUP)
-    for mark in ("@", "://", "www."):  # what trackers make a link or a mention of by itself
+    for mark in ("@", "://", "www."):  # what trackers turn into a link or a mention
         line = line.replace(mark, mark[0] + _ZERO_WIDTH_SPACE + mark[1:])
     return line

@@ -50,7 +50,7 @@ from .service import CaseService
 from .timeline import CaseStory
 
 ENTRIES_AFTER_ACT: Final = 20
-"""Entries in the answer to an act, the newest: it is no reason to read all that a case ever had."""
+"""Entries in the answer to an act, newest first: the full history of a case is not read for it."""
 
 NoteText = Annotated[str, Field(max_length=MAX_REASON_LENGTH)]
 

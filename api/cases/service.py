@@ -51,7 +51,7 @@ from .figures import CaseFigures
 ALERTED_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """Acts that alert targets hear of; the rest is for those who look at the case."""
 
-NOTE_WITHIN_S: Final = 5.0  # Longest wait for the note that says what an act could not do
+NOTE_WITHIN_S: Final = 5.0  # Longest wait for the note that records what an act could not do
 
 _log = structlog.get_logger(__name__)
 
@@ -109,14 +109,14 @@ class CaseService:
         return await self.executor(self.runtime.store.cases.statistics, since_ms, visible_tenants(caller, None))
 
     async def closed_by_day(self, caller: AuthenticatedCaller, days: float = 30) -> dict[int, int]:
-        """Cases that people closed in the last days, by day of UTC since 1970. Raises Unavailable."""
+        """Cases that people closed in the last days, by UTC day since 1970. Raises Unavailable."""
         since_ms = self._now() - int(days * DAY_MS)
         return await self.executor(self.runtime.store.cases.closed_by_day, since_ms, visible_tenants(caller, None))
 
     async def get(self, caller: AuthenticatedCaller, case_id: str, entries: int = MAX_ENTRIES) -> CaseReport:
         """One case with all that is kept of it, but of its entries the newest. Raises ProblemError (404), Unavailable.
 
-        Who shows few entries, or none, asks for no more: anybody with words may add to them.
+        A caller that shows few entries, or none, requests only those: any commenter may add to them.
         """
         report = await self.executor(self._read, case_id, visible_tenants(caller, None), entries)
         if report is None:
@@ -157,11 +157,11 @@ class CaseService:
             self.runtime.store.cases.case_of_decision, decision_id, visible_tenants(caller, None)
         )
 
-    # What people do. Each may raise TenantNotAllowed, Unavailable, and ProblemError: 403, nobody decides about itself;
-    # 404, there is no such case; 409, it is closed, or somebody changed it meanwhile; 422, what was said does not do.
+    # Actions of people. Each may raise TenantNotAllowed, Unavailable, and ProblemError: 403, the caller is the subject;
+    # 404, the case does not exist; 409, it is closed, or another caller changed it; 422, invalid input.
 
     async def acknowledge(self, caller: AuthenticatedCaller, case_id: str, note: str = "") -> Case:
-        """Somebody looks at it: its owner, where it had none."""
+        """Acknowledge it: the caller becomes its owner if it has none."""
         taken = await self._decidable(caller, case_id, note)
         case = taken.case
         status: CaseStatus = "acknowledged" if case.status == "open" else case.status
@@ -177,19 +177,19 @@ class CaseService:
         )
 
     async def assign(self, caller: AuthenticatedCaller, case_id: str, owner: str, note: str = "") -> Case:
-        """Somebody is to work on it; "" takes it from whoever has it."""
+        """Assign it to a person; "" removes its owner."""
         if len(owner) > MAX_OWNER_LENGTH:
             raise invalid_value_error("owner", f"has more than {MAX_OWNER_LENGTH} characters")
         taken = await self._decidable(caller, case_id, note)
         return await self._change(caller, taken, "assigned", note, {"owner": owner.strip()}, owner=owner.strip())
 
     async def note(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
-        """Words of a person, kept with it; also with one that is closed."""
+        """Add a person's comment, also to a closed case."""
         check_note(note, required=True)
         return await self._change(caller, await self._in_hand(caller, case_id), "noted", note)
 
     async def snooze(self, caller: AuthenticatedCaller, case_id: str, for_s: float, note: str) -> Case:
-        """Tell nobody for *for_s* seconds unless it rises; 0 ends that."""
+        """Mute notifications for *for_s* seconds unless it rises; 0 ends that."""
         if for_s and not MIN_SNOOZE_S <= for_s <= MAX_SNOOZE_S:
             raise invalid_value_error("for_s", f"must be 0, or from {MIN_SNOOZE_S:g} to {MAX_SNOOZE_S:g} seconds")
         taken = await self._decidable(caller, case_id, note, note_required=True)
@@ -209,8 +209,8 @@ class CaseService:
     ) -> Case:
         """Mark it as contained; with *pin* every agent of it is acted on as critical for *valid_s* seconds.
 
-        The mark comes first, so that no agent is pinned of a case that changed meanwhile. An agent that can not be
-        pinned is noted in the case, and told with 409.
+        The mark comes first, so that no agent is pinned for a case that changed meanwhile. An agent that cannot be
+        pinned is noted, and reported with 409.
         """
         if pin and not MIN_HOLD_S <= valid_s <= MAX_HOLD_S:
             raise invalid_value_error("valid_s", f"must be from {MIN_HOLD_S:g} to {MAX_HOLD_S:g} seconds")
@@ -235,11 +235,11 @@ class CaseService:
         return contained
 
     async def _tell_partly(self, caller: AuthenticatedCaller, case_id: str, marked: str, words: str) -> NoReturn:
-        """Keep with the case what an act could not do, and raise it, also where the former fails."""
+        """Record in the case what an act could not do, and raise it even if recording fails."""
         noting = asyncio.create_task(self._note_failure(caller, case_id, words))
         self._noting.add(noting)
         noting.add_done_callback(self._noting.discard)
-        await asyncio.wait((noting,), timeout=NOTE_WITHIN_S)  # it goes on where a store hangs: whoever asked is told
+        await asyncio.wait((noting,), timeout=NOTE_WITHIN_S)  # it continues if a store hangs: the caller gets an answer
         again = "contain it again" if marked == "contained" else "reopen it and close it again"
         told = f"case {case_id} is marked as {marked}, but {words}. To try that again, {again}: what is done stays"
         raise conflict_error(f"case_partly_{marked}", told)
@@ -260,10 +260,10 @@ class CaseService:
         release: bool = False,
         revision: int | None = None,
     ) -> Case:
-        """Say what it was. One that was true keeps its windows out of future training, as feedback on its decisions.
+        """Close it with a verdict. If it was true, its windows stay out of training, as feedback on its decisions.
 
-        With *release*, the evidence against its agents is dropped, and their levels are not fixed any more. What could
-        not be done of an agent is noted in the case, and told with 409.
+        With *release*, the evidence against its agents is dropped, and their levels are no longer fixed. What could not
+        be done for an agent is noted in the case, and reported with 409.
         """
         if verdict not in VERDICTS:
             raise invalid_value_error("verdict", f"must be one of {', '.join(VERDICTS)}")
@@ -290,7 +290,7 @@ class CaseService:
         return closed
 
     async def reopen(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
-        """Look at a closed case again. One that was merged stays where it is: in the other."""
+        """Reopen a closed case. One that was merged stays in the other case."""
         check_note(note, required=True)
         taken = await self._in_hand(caller, case_id)
         self._check_not_own(caller, taken.agents)
@@ -338,7 +338,7 @@ class CaseService:
         *,
         revision: int | None = None,
     ) -> Case:
-        """Make a case of its own of some agents; returns the new one."""
+        """Split some agents into a separate case; returns the new one."""
         taken = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
         chosen = chosen_agents(taken.agents, agents)
         now_ms, names, source = self._now(), [name.agent_id for name in chosen], self.runtime.settings.listen.url()
@@ -365,7 +365,7 @@ class CaseService:
         note_required: bool = False,
         revision: int | None = None,
     ) -> CaseInHand:
-        """A case that the caller may change; *revision* is the one that it saw, None = whatever it is."""
+        """A case that the caller may change; *revision* is the one that it saw, None = any."""
         check_note(note, required=note_required)
         taken = await self._in_hand(caller, case_id)
         self._check_not_own(caller, taken.agents)
@@ -420,7 +420,7 @@ class CaseService:
     def _note_in_audit_trail(
         self, caller: AuthenticatedCaller, taken: CaseInHand, action: str, note: str, detail: dict[str, Any] | None
     ) -> None:
-        """An event about the worst agent of the case: durable, in order, and no behaviour of the agent."""
+        """An event about the worst agent of the case: durable, in order, and not behavior of the agent."""
         worst = max(taken.agents, key=lambda case_agent: (case_agent.peak, case_agent.last_ms), default=None)
         if worst is None:
             return
@@ -439,7 +439,7 @@ def _entry(
 
 
 def _after_merge(source: Case, target: Case) -> dict[str, Any]:
-    """Values of a case that takes another: it waits for a person again where it grows."""
+    """Values of a case that absorbs another: it waits for a person again if it grows."""
     values: dict[str, Any] = {}
     if target.status == "contained":
         status: CaseStatus = "acknowledged" if target.owner else "open"

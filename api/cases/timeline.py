@@ -38,7 +38,7 @@ from .service import CaseService
 
 TimelineKind = Literal["event", "token", "decision", "case", "approval", "pin", "actuation", "message", "feedback"]
 TIMELINE_KINDS: Final[tuple[TimelineKind, ...]] = get_args(TimelineKind)
-MAX_UNTOLD_ACTIONS: Final = 6  # Actions that are named of events which a story does not tell one by one
+MAX_UNTOLD_ACTIONS: Final = 6  # Actions that are named of events that a story does not list one by one
 _TOKEN_TYPES: Final = ("token.request", "token.exchange", "token.refresh", "token.revoke", "token.introspect")
 _DELIVERY_WORDS: Final[Mapping[str, str]] = {
     "pending": "waits for its next attempt",
@@ -75,7 +75,7 @@ class TimelineItem(NamedTuple):
 
 
 class UntoldEvents(NamedTuple):
-    """Events of an agent around the moment of its rise, UTC ms, that a story counts and does not tell one by one."""
+    """Events of an agent around the moment of its rise, UTC ms, that a story counts and does not list one by one."""
 
     agent_id: str
     at_ms: int
@@ -133,7 +133,7 @@ def _decision_item(decision: Decision) -> TimelineItem:
 
 
 def _entry_items(entries: Sequence[CaseEntry]) -> list[TimelineItem]:
-    """Entries, and how many earlier ones are not told."""
+    """Entries, and how many earlier ones are not listed."""
     told = [_entry_item(entry) for entry in entries]
     if entries and entries[0].sequence > 1:
         words = f"{entries[0].sequence - 1} earlier entries of the case are not told"
@@ -154,7 +154,7 @@ def _entry_item(entry: CaseEntry) -> TimelineItem:
 
 
 def _entry_detail(detail: Mapping[str, Any]) -> str:
-    """Words that an entry adds to its action.
+    """Text that an entry adds to its action.
 
     >>> _entry_detail({"tie": "network", "tied_by": "203.0.113.0/24"}), _entry_detail({"verdict": "false"})
     (' (the same new network 203.0.113.0/24)', ' as false')
@@ -213,7 +213,7 @@ def _actuation_items(actuation: Actuation) -> list[TimelineItem]:
 
 
 def _wanted_words(desired: bytes) -> str:
-    """Words for what an authorization server is to do; an unreadable order is said to be one."""
+    """Describe what an authorization server is to do; an unreadable order is reported as such."""
     try:
         state = msgspec.json.decode(desired)
         level, revoke, allow = str(state["level"]), bool(state["revoke"]), bool(state["allow"])
@@ -298,7 +298,7 @@ MAX_STORIES_AT_ONCE, MAX_STORIES_WAITING, MAX_STORIES_OF_CALLER = 2, 8, 4
 those of one caller among both. A further one is refused, and may be asked for again."""
 
 PLACES_FOR_OTHERS: Final = 2
-"""The last places are for callers of tenants of which no story is asked for: no tenant takes them all."""
+"""The last places are for callers of tenants without a running story, so that no tenant takes them all."""
 
 STORY_WITHIN_S: Final = 30.0  # Longest time for reading what a story is made of: it holds a place
 
@@ -309,7 +309,7 @@ _log = structlog.get_logger(__name__)
 class CaseStory:
     """Timelines of cases that a caller may see. For one event loop.
 
-    A long one takes a while: it is put together in threads of its own, which nothing else waits for.
+    A long one takes a while, so it is built in dedicated threads.
     """
 
     runtime: Runtime
@@ -331,10 +331,10 @@ class CaseStory:
     async def tell(
         self, caller: AuthenticatedCaller, case_id: str, write: Callable[[CaseReport, list[TimelineItem]], T]
     ) -> T:
-        """All that happened in a case, as *write* tells it in a thread: events around what raised its agents too.
+        """Return everything that happened in a case, as *write* renders it in a thread, with events around each rise.
 
-        Of `MAX_AGENTS_IN_STORY` agents, those that joined first; messages to people only with the scope `trust.admin`.
-        Events that can not be read are left out. Raises ProblemError (404, 503), Unavailable.
+        Covers the first `MAX_AGENTS_IN_STORY` agents that joined; messages to people only with the scope `trust.admin`.
+        Events that cannot be read are omitted. Raises ProblemError (404, 503), Unavailable.
         """
         async with self._place(caller):
             try:
@@ -351,7 +351,7 @@ class CaseStory:
 
     @asynccontextmanager
     async def _place(self, caller: AuthenticatedCaller) -> AsyncIterator[None]:
-        """One of the places for stories, as soon as there is one. Raises ProblemError (503) where too many wait."""
+        """One of the places for stories, as soon as there is one. Raises ProblemError (503) if too many wait."""
         who, tenants = (caller.issuer, caller.subject), caller.tenants
         left = MAX_STORIES_AT_ONCE + MAX_STORIES_WAITING - self.asked_for
         if left <= 0 or (left <= PLACES_FOR_OTHERS and self._asked_by_tenants[tenants]):

@@ -1,4 +1,4 @@
-"""Histories from wherever they are: files of any format, standard input, archives, the embedded log, Kafka.
+"""Histories from all sources: files of any format, standard input, archives, the embedded log, Kafka.
 
 Several processes may read a history, each all of it. Other inputs become a temporary file, which only disk bounds.
 """
@@ -191,13 +191,13 @@ def file_lines(source: FileSource) -> Iterator[bytes]:
 
 
 def is_disordered(source: FileSource) -> bool:
-    """True if a native event stands behind a later one. Raises UnreadableFile."""
+    """True if a native event follows a later one. Raises UnreadableFile."""
     disorder = Disorder()
     return any(disorder.place(line) and disorder.late for line in file_lines(source))
 
 
 def configured_choice(topic: str, settings: Settings) -> FormatChoice | None:
-    """Format, mapping and owner of a topic that the service reads, by its settings; None: it reads no such topic."""
+    """Format, mapping and owner of a topic that the service reads, by its settings; None if it reads no such topic."""
     for one in settings.kafka.topics:
         if one.topic == topic:
             print_message(f"{topic}: format {one.format}, as `kafka.topics` of the settings says")

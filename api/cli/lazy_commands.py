@@ -64,7 +64,7 @@ class ServiceCommand(NamedTuple):
         parts: operations whose answers are added to the first one's, by the member that they become.
         main: member under which the first answer is printed; "" prints its members.
         holds: member of the answer that is true; else the command ends with status 1.
-        if_empty: what is said of a member of the first answer that has nothing.
+        if_empty: what is printed for an empty member of the first answer.
     """
 
     operation: str
@@ -127,7 +127,7 @@ class LazyGroup(TyperGroup):
             self.add_command(command)
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
-        """Write the commands by panel, where help is plain text."""
+        """Write the commands by panel, if help is plain text."""
         for panel, commands in groupby(
             self.commands.values(), lambda command: str(getattr(command, "rich_help_panel", ""))
         ):

@@ -59,7 +59,7 @@ def main() -> None:
     except TrustwatchError as error:
         raise SystemExit(fail(error).exit_code) from None
     except BrokenPipeError:
-        # The reader of our output (`head`) has enough; say nothing, and let nothing be flushed into the closed pipe.
+        # The reader of our output (`head`) has enough; print nothing, and flush nothing into the closed pipe.
         sys.stderr.close()
         raise SystemExit(1) from None
     except OSError as error:  # such as a full disk, which the operator must fix

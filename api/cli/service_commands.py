@@ -350,7 +350,7 @@ def _pages(service: ServiceClient, operation: str, sent: Mapping[str, Any]) -> I
 
 
 def _print_pages(pages: Iterator[dict[str, Any]], columns: list[str], *, as_json: bool) -> None:
-    """Print a list, and what its pages say besides."""
+    """Print a list, and the other members of its pages."""
     if as_json:
         write_json_lines(row for page in pages for row in page["items"])
         return

@@ -50,7 +50,7 @@ def parse_duration(text: str, option: str) -> int:
 
 
 def is_decorated() -> bool:
-    """True where people read stdout on a terminal that may show colours and frames; else all of it is plain text."""
+    """True if stdout is a terminal that may show colors and frames; else all output is plain text."""
     console = Console()
     return console.is_terminal and not console.no_color
 
@@ -88,14 +88,14 @@ def print_summary(summary: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def fail(error: Exception | str) -> typer.Exit:
-    """Say what went wrong; raise the result: it ends the command with status 1."""
+    """Report what went wrong; raise the result to end the command with status 1."""
     code = getattr(error, "code", None)
     print_message(f"trustwatch: {error}" + (f" [{code}]" if code else ""))
     return typer.Exit(1)
 
 
 def not_available(command: str, error: ImportError) -> typer.Exit:
-    """Say which library a command lacks; raise the result."""
+    """Report which library a command lacks; raise the result."""
     return fail(f"`{command}` is not available: {error}")
 
 
@@ -192,8 +192,8 @@ def _write_items(items: list[dict[str, Any]], indent: str) -> None:
 def write_table(rows: list[dict[str, Any]], columns: dict[str, str], prose: Collection[str] = ()) -> None:
     """A table on stdout; *columns* maps members to headings.
 
-    Only the columns of *prose* are folded, and only on a terminal: an id or a time stays in one piece. Where stdout is
-    no terminal, the table is plain text, a line for each row however long it is.
+    Only the columns of *prose* are folded, and only on a terminal: an id or a time stays in one piece. If stdout is not
+    a terminal, the table is plain text, one line for each row however long it is.
     """
     cells = [[escaped_text(readable(row.get(member))) for member in columns] for row in rows]
     if not is_decorated():

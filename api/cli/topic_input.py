@@ -144,7 +144,7 @@ def is_ours(raw: TopicRecord) -> bool:
 
 
 def _is_in_range(topic: TopicRange, window: TimeWindow, partition: int, raw: TopicRecord) -> bool:
-    """Tell whether a record is to be read; one without a timestamp may have happened at any time."""
+    """Return whether a record is to be read; one without a timestamp may have happened at any time."""
     return topic.contains(partition, raw.offset) and (raw.timestamp_ms < 0 or window.may_contain(raw.timestamp_ms))
 
 

@@ -42,7 +42,7 @@ from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import EventSourceSettings
 from ..settings.service_settings import MAX_SESSION_S, ConsoleGrantSettings, ConsoleSettings
 
-# The code itself is nowhere on disk, only its hash, as the name of a file that whoever uses it first removes.
+# The code itself is not on disk, only its hash, as the name of a file that its first use removes.
 
 LINKS_FOLDER = "console-links"
 LINK_VALID_S = 86_400.0
@@ -323,8 +323,8 @@ COOKIES_STATE_KEY = "trustwatch_cookies"  # Member of a request's state: values 
 
 # Console sessions that people ended: known to every process, and after a restart, by the database.
 #
-# A cookie is sealed and says by itself who signed in: a copy of it, had somebody stolen one, opens pages until the
-# session is too old. So a sign-out is kept until then, and each request asks for it.
+# A cookie is sealed and identifies the user without a lookup, so a stolen copy would open pages until the session is
+# too old. Therefore a sign-out is kept until then, and each request checks for it.
 
 KEY_PREFIX: Final = "console-ended/"
 LOOK_UP_THREADS, LOOK_UP_S = 2, 3.0
@@ -436,7 +436,7 @@ class EndedSessions:
 
 
 def _key(session: ConsoleSession) -> str:
-    """Key of a session's end. It begins with when the session is too old, whatever the settings will say by then."""
+    """Key of a session's end. It begins with the latest expiry of the session under any settings."""
     digest = hashlib.sha256(session.session_id.encode()).hexdigest()[:32]
     return f"{KEY_PREFIX}{_moment(session.began_s + MAX_SESSION_S)}/{digest}"
 

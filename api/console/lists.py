@@ -24,7 +24,7 @@ MAX_STEP_INTERVAL_MS: Final = HOUR_MS  # Longest time between two steps of one c
 
 
 class LevelStep(NamedTuple):
-    """A change of an agent's level; *agent* is whatever names it, *at_ms* UTC."""
+    """A change of an agent's level; *agent* is any value that names it, *at_ms* UTC."""
 
     agent: object
     before: int
@@ -53,8 +53,8 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
 
     A climb is rises of one agent, each from the level at which the one before it ended and within
     `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
-    climb that goes on before the oldest item, the steps that are here count. An item of which *step_of* knows no step
-    stands alone.
+    climb that began before the oldest item, the steps in *items* count. An item for which *step_of* returns None stays
+    alone.
     """
     entries: list[list[T]] = []
     rising: dict[object, tuple[LevelStep, list[T]]] = {}
@@ -107,7 +107,7 @@ def list_columns(request: Request, headings: Mapping[str, str], leading: str) ->
 
 
 def text_filters(*names: str, **defaults: str) -> Callable[[Request], dict[str, str]]:
-    """A dependency: the filters of a list as its address says them, "" = not given."""
+    """A dependency: the filters of a list from its URL; "" = not given."""
 
     def asked(request: Request) -> dict[str, str]:
         given = {name: request.query_params.get(name, defaults.get(name, "")).strip() for name in (*defaults, *names)}
@@ -139,7 +139,7 @@ async def list_file(
     row_of: Callable[[Any], dict[str, Any]],
     monotonic: Callable[[], float],
 ) -> Response:
-    """A file of the first `MAX_ROWS` rows of a list, for a browser to keep; its name says if there are more.
+    """Build a file of the first `MAX_ROWS` rows of a list for download; its name states if there are more.
 
     Raises ProblemError (422).
     """
@@ -196,7 +196,7 @@ def _as_cell(value: Any) -> Any:
 
 
 def _as_part(text: str) -> str:
-    """Text behind a sign that parts cells, or that sign; an apostrophe stands before the sign of a formula.
+    """Text behind a sign that parts cells, or that sign; an apostrophe is put before the sign of a formula.
 
     Quotation marks are passed over, too: those of a text are doubled, which has no effect at the beginning of a cell.
     """

@@ -1,8 +1,8 @@
 """`/console/live`: server-sent events that notify a page of what to reload.
 
 Events carry no risk data but names and levels of the person's own tenants: `change` (some agent's level changed),
-`agent-…` (that of one agent, by a digest of its name), `opened` (what came before this was not heard), `said` (a
-sentence for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
+`agent-…` (that of one agent, by a digest of its name), `opened` (earlier events were not received), `said` (a sentence
+for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
 
 Opening a stream is not use of the session, and the stream ends with the session. If the session only seems idle here
 (a click renewed a younger copy of its cookie), the stream is closed, and the browser opens the next one with its
@@ -105,7 +105,7 @@ async def _update_events(
 
 
 async def _gather_changes(subscription: LevelChangeSubscription) -> list[LevelChange]:
-    """Changes of a short while; none where nothing happened. Raises SubscriptionEnded."""
+    """Changes of a short interval; empty if nothing happened. Raises SubscriptionEnded."""
     first = await subscription.next_change(TICK_INTERVAL_S)
     if first is None:
         return []

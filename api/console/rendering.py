@@ -71,7 +71,7 @@ class MenuEntry(NamedTuple):
 
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
-"""A shape for each level: colour alone says nothing to those who do not see it."""
+"""A shape for each level, for readers who cannot distinguish the colors."""
 
 
 @dataclass(eq=False, repr=False)
@@ -146,7 +146,7 @@ def shown_value(value: Any) -> Any:
 
 
 def level_badge(word: str | int) -> Markup:
-    """A risk level as a badge: shape, colour and word."""
+    """A risk level as a badge: shape, color and word."""
     name = RiskLevel(word).label if isinstance(word, int) else word
     return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
         name, LEVEL_SYMBOLS.get(name, "?")
@@ -209,7 +209,7 @@ def relative_age(seconds: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration in the unit that says most.
+    """Format a duration in its most informative unit.
 
     >>> [format_duration(seconds) for seconds in (0.25, 59, 150, 7200, 200_000)]
     ['250 ms', '59 s', '2 min', '2 h', '2 d']
@@ -234,7 +234,7 @@ def format_share(value: float, digits: int = 2) -> str:
 
 
 def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent", **more: str) -> str:
-    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer.
+    """URL of the page of an agent; all three name it, and any of them may be a URL. None: any issuer.
 
     *more* are further parameters, if they have a value.
     """

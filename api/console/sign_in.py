@@ -114,7 +114,7 @@ async def sign_in_by_link(
 @router.post("/sign-out")
 async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) -> Response:
     """End the session everywhere, but not at the provider: others use that, too."""
-    console.cookies.write(request, None)  # first: this browser forgets it whatever the database says
+    console.cookies.write(request, None)  # first: this browser forgets it even if the database fails
     saved = await console.ended.end(visit.session)
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
     target = f"{SIGN_IN_PATH}?said={'out' if saved else 'out-here'}"

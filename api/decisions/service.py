@@ -311,7 +311,7 @@ def _decision_of_actuation(actuation: Actuation) -> str:
 def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
     """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
 
-    A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
+    A rule that names only the reasons of the last step leaves the agent at the level of the step before.
     """
     rise = [marked]
     ids = [decision.decision_id for decision in decisions]
@@ -340,7 +340,7 @@ class TimeRange(NamedTuple):
 
 
 def parse_time_range(since: str, until: str, now_ms: int) -> TimeRange:
-    """The range of two texts; an empty one is no bound. Raises ProblemError."""
+    """Parse a range from two texts; an empty one sets no bound. Raises ProblemError."""
     time_range = TimeRange(_moment("since", since, now_ms), _moment("until", until, now_ms))
     if time_range.until_ms and time_range.since_ms >= time_range.until_ms:
         raise invalid_value_error("until", "is not after since")

@@ -107,7 +107,7 @@ class DecisionTrends:
             return self._remembered.get(key)
 
     def _recall_day(self, key: _SliceKey) -> _Changes | None:
-        """The day that ends with a slice, where all of it is remembered."""
+        """The day that ends with a slice, if all of it is remembered."""
         tenants, begin_ms = key
         with self._lock:
             return self._days.get((tenants, begin_ms // DAY_MS)) if (begin_ms + SLICE_MS) % DAY_MS == 0 else None

@@ -1,4 +1,4 @@
-"""Admission of a record: what its source may speak for, and what the operator knows of its agent."""
+"""Admission of a record: what its source is authorized for, and what the operator knows of its agent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class AgentRegistry:
         self._cache: dict[tuple[str, str, str], RegisteredAgent | None] = {}
 
     def find(self, tenant: str, issuer: str, agent_id: str) -> RegisteredAgent | None:
-        """The entry of that agent; None where the operator has said nothing."""
+        """The entry of that agent; None if the operator has declared nothing."""
         if not self._entries:
             return None
         key = (tenant, issuer, agent_id)
@@ -108,9 +108,9 @@ class Admission:
         return self.admit_native(raw, binding, now_ms, raw_record.path_prefix)
 
     def admit_native(self, raw: bytes, binding: SourceBinding, now_ms: int, prefix: str = "$") -> Record:
-        """As `admit`, of native event JSON that stands at *prefix* in what was sent.
+        """Like `admit`, for native event JSON found at *prefix* in the request.
 
-        Where nothing of it has to be changed, the record's payload is *raw* itself.
+        If nothing has to be changed, the record's payload is *raw* itself.
         """
         try:
             event = decode_event(raw)
@@ -136,7 +136,7 @@ class Admission:
     def _effective_payload(
         self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, binding: SourceBinding
     ) -> bytes:
-        """The event with everything filled in and replaced that is not the sender's to say."""
+        """The event with every member filled in or replaced that the sender may not set."""
         agent = event.agent
         changed = self._registered_members(event, tenant, issuer, trusted=binding.source.trusted)
         if issuer and issuer != agent.issuer:
@@ -179,7 +179,7 @@ class Admission:
 
 
 def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any]:
-    """Members that differ from what counts if an event says that we caused it; None = to be removed.
+    """Members to change if an event claims that we caused it; None = to be removed.
 
     The mark is `caused_by`, of sources that enforce our verdicts. Without it the `error` values that were the mark in
     0.1 are claims of a sender: they are logged so that nothing mistakes them for it (docs/decisions/0024-claims.md).

@@ -1,4 +1,4 @@
-"""Audit events of the service itself: questions at issuance and at gateways, and actions of people.
+"""Audit events of the service itself: requests at issuance and at gateways, and actions of people.
 
 They take the same way as all events: through the log, in order, durable, scored. No request that awaits an answer waits
 for them. The queue is bounded: what finds no room is counted, never held.
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 def order_event(
     subject: str, agent: AgentName, action: str, by: str, at_ms: int, attributes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Event of what a person ordered about an agent: it is on record, and no behaviour of the agent."""
+    """Event of what a person ordered about an agent: it is on record, and not behavior of the agent."""
     return {
         "time": format_rfc3339(at_ms),
         "source": OWN_SOURCE_PREFIX + subject,
@@ -72,7 +72,7 @@ class AuditSink:
     admission: Admission
     now_ms: Callable[[], int]
     new_id: Callable[[], str]
-    is_full: Callable[[], bool] = lambda: False  # tells when only orders of people may be written
+    is_full: Callable[[], bool] = lambda: False  # true when only orders of people may be written
 
     def __post_init__(self) -> None:
         self.written = 0
@@ -152,17 +152,17 @@ class AuditSink:
         self.written += len(records)
 
 
-# Failed proofs of possession as audit events: a token in other hands says something of its agent.
+# Failed proofs of possession as audit events: a stolen token is evidence about its agent.
 
 QUIET_MS: Final = {"proof": HOUR_MS, "evidence": DAY_MS}
-"""Time in which a failure of an agent is reported once, by what it says of the agent."""
+"""Interval in which a failure of an agent is reported once, by what it is evidence of."""
 MAX_REMEMBERED: Final = 10_000
 _EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
 
 
 @dataclass(eq=False, repr=False)
 class ProofReports:
-    """Tells of failed proofs.
+    """Reports failed proofs.
 
     Attributes:
         counts: failed proofs, by way and failure.
@@ -176,7 +176,7 @@ class ProofReports:
         self._reported_at: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
 
     def report(self, via: str, tenant: str, issuer: str, agent_id: str, refused: ProofRefused) -> None:
-        """Count a failure, and write what it says of the agent; "" as *tenant* = whose agent it is is not known."""
+        """Count a failure, and write it as evidence about the agent; *tenant* "" = the agent's tenant is unknown."""
         self.counts[via, refused.action] += 1
         if not refused.report or not tenant:
             return

@@ -54,7 +54,7 @@ from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingBatch, OutgoingRecor
 INGEST_ATTEMPTS = 30
 TOO_LARGE = 413
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
-"""Pauses between attempts, s: where the service does not say how long, and at most."""
+"""Pauses between attempts, s: if the service does not specify one, and at most."""
 
 mapping_app = typer.Typer(name="mapping", no_args_is_help=True, help="Mappings of other formats to audit events.")
 

@@ -9,7 +9,7 @@ from trustwatch.ingest.events import NativeEvent
 
 
 class EventOrigin(NamedTuple):
-    """Network, key and the like that one event came with; "" = it does not tell."""
+    """Network, key and the like of one event; "" = unknown."""
 
     network: str
     address: str
@@ -38,7 +38,7 @@ def origin_of(event: NativeEvent) -> EventOrigin:
 
 
 def event_sizes(event: NativeEvent) -> str:
-    """Bytes that a call sent and got back, as text; "" = the event does not say.
+    """Bytes that a call sent and got back, as text; "" = not in the event.
 
     >>> from trustwatch.ingest.events import decode_event
     >>> event = '{"time": "2026-11-30T00:00:00Z", "agent": {"id": "a"}, "type": "tool.call", "action": "post",'

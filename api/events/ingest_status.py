@@ -42,7 +42,7 @@ class SilenceReport(msgspec.Struct, array_like=True):
 
 
 class IngestReport(msgspec.Struct, array_like=True):
-    """Everything that the ingest process says, a few times a second."""
+    """Everything that the ingest process reports, a few times a second."""
 
     sources: list[ForeignTopicReport]
     silence: list[SilenceReport]
@@ -181,7 +181,7 @@ class SilenceAlerter:
         self._store_failing = False
 
     async def report_silence(self, kind: str, reports: Iterable[SilenceReport]) -> None:
-        """Take over what the watch of one kind of sources says. What the store does not take is tried at the next."""
+        """Store the report of the watch of one kind of sources. What the store rejects is retried with the next."""
         try:
             for report in reports:
                 if (kind, report.name) in self.sources:

@@ -57,10 +57,10 @@ class BatchOutcome(NamedTuple):
 class BatchAdmission:
     """Admits records with the outcomes that `Admission.admit` has for each. For one thread.
 
-    What decides about a plain record, besides its time, is its claim: the sender, and what the event says of tenant,
-    issuer, source and agent; if the sender is authorized for some agents only, also the others that the event names.
-    Where `Admission` once took a record with that claim as it was sent, it would take every other one too, so those are
-    not decoded. What is refused, changed or unusual is judged by `Admission` every time.
+    A plain record is admitted, besides its time, by its claim: the sender, and the event's tenant, issuer, source and
+    agent; if the sender is authorized for some agents only, also the others that the event names. Where `Admission`
+    once took a record with that claim as it was sent, it would take every other one too, so those are not decoded. What
+    is refused, changed or unusual is judged by `Admission` every time.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class BatchAdmission:
         return sender
 
     def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
-        """Records of all that is known; at the positions of the others stands what is to be replaced."""
+        """Records of all known claims; the positions of the others hold placeholders."""
         is_known = claims.state == CLAIM_KNOWN
         if not is_known.any():
             return [_PLACEHOLDER] * len(payloads)

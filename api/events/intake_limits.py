@@ -28,7 +28,7 @@ from ..settings.root import Settings
 LAG_S = 5.0  # Sources are slowed once applying what waits would take longer than this
 PACE_S = 10.0  # Paces are means over about this time: of sources, and of the pipeline
 LEAST_PACE_S = 1.5  # Least time for which the pipeline's pace is watched before a source is slowed
-STANDSTILL_S = 4.0  # A pipeline that reports no progress for so long stands still
+STANDSTILL_S = 4.0  # A pipeline that reports no progress for this long is stalled
 GRANTED = 0.9  # Part of the pipeline's pace that is given to senders while events wait, so that what waits becomes less
 MAX_RETRY_S = 30.0
 _SAMPLE_S = 0.25
@@ -58,7 +58,7 @@ class SourceFairness:
     """Slows the fastest senders when the pipeline falls behind, down to equal shares of its pace (max-min fairness).
 
     What comes from elsewhere counts as one source more, and is not slowed here. Only if another source has sent
-    within minutes: one that is alone delays no other. A pipeline that stands still, or catches up with slower senders,
+    within minutes: one that is alone delays no other. A pipeline that is stalled, or catches up with slower senders,
     slows no source.
     """
 
@@ -97,7 +97,7 @@ class SourceFairness:
         self._sent = {name: left for name, sent in self._sent.items() if (left := sent * kept) > _FORGET_BELOW}
 
     def _take_sample(self) -> None:
-        """Note the pipeline's progress, now and then. While nothing waits, or it stands still, it shows no pace."""
+        """Note the pipeline's progress, now and then. While nothing waits, or it is stalled, it shows no pace."""
         now = self.monotonic()
         if self._samples and now - self._sampled_at_s < _SAMPLE_S:
             return
@@ -119,7 +119,7 @@ class SourceFairness:
         if len(self._samples) < 3:
             return math.inf
         second, last = self._samples[1], self._samples[-1]
-        if last.at_s - second.at_s < LEAST_PACE_S:  # before the second, it may have stood still
+        if last.at_s - second.at_s < LEAST_PACE_S:  # before the second, it may have been stalled
             return math.inf
         # The best of the last seconds: reports come in steps.
         pace = max(
@@ -163,7 +163,7 @@ LOOK_EVERY_S = 0.25
 
 @dataclass(eq=False, repr=False)
 class DiskReserve:
-    """Tells when the free room on a disk has come down to the reserve."""
+    """Detects when the free space on a disk has come down to the reserve."""
 
     folder: Path
     reserve_bytes: int
@@ -184,7 +184,7 @@ class DiskReserve:
     def _look(self) -> None:
         try:
             usage = shutil.disk_usage(self.folder)
-        except OSError:  # the log itself says what is wrong with the disk
+        except OSError:  # the log itself reports what is wrong with the disk
             self._is_reached = False
             return
         self._is_reached = usage.free < min(self.reserve_bytes, int(usage.total * MAX_SHARE))

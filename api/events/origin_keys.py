@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 def open_shared_secret(settings: Settings) -> PrivacyKey:
-    """The key of pseudonyms, where all processes of the deployment have the same one. Raises ConfigError."""
+    """The key of pseudonyms, if all processes of the deployment have the same one. Raises ConfigError."""
     if settings.distributed and settings.privacy.key_file is None:
         raise ConfigError(
             "privacy.key_file is not set: with brokers each process would derive other keys of origins, and hashes of "
@@ -50,7 +50,7 @@ class IssuedOriginKey(NamedTuple):
 class OriginKeyIssuer:
     """Issues the key of a tenant that holds now."""
 
-    open_secret: Callable[[], PrivacyKey]  # reads the key of pseudonyms; called when the first key is asked for
+    open_secret: Callable[[], PrivacyKey]  # reads the key of pseudonyms; called when the first key is requested
     settings: PrivacySettings
     clock: Callable[[], float]
 

@@ -44,7 +44,7 @@ MAX_LOOKED_AT = 20  # Records of the first batch that are looked at for a time
 
 
 class RecordPlace(NamedTuple):
-    """Place of a record, as messages name it."""
+    """The location of a record, as messages name it."""
 
     file: str
     number: int
@@ -72,7 +72,7 @@ def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
 
 
 def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
-    """Events of a batch as far as this side can tell: what the caller's settings map stays unread."""
+    """Events of a batch as far as the client can read them: what the caller's settings map stays unread."""
     if batch.record_format == MAPPING:
         return
     parse = create_parser(batch.record_format or NATIVE)
@@ -81,15 +81,15 @@ def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
             for record in parse(line, {}).records:
                 yield decode_history_event(record.raw if record.to_native is None else record.to_native())[0]
         except MalformedEvent:
-            continue  # the service says what is wrong with it
+            continue  # the service reports what is wrong with it
 
 
 @dataclass(eq=False, repr=False)
 class OutgoingRecords:
     """Records of files, as they are sent.
 
-    The service maps them, as its settings say of the caller; here they are unpacked and cut alone. What only this side
-    knows (a mapping file, the columns of a table) is applied here, and native events are sent.
+    The service maps them by its settings of the caller; here they are only unpacked and cut. What only this side knows
+    (a mapping file, the columns of a table) is applied here, and native events are sent.
     """
 
     converter: HistoryConverter
@@ -119,7 +119,7 @@ class OutgoingRecords:
             yield from self._batches_of_group(list(group), name)
 
     def _batches_of_group(self, files: list[FormattedFile], name: str | None) -> Iterator[OutgoingBatch]:
-        """Records of files of one format, in the order of time as far as this side can tell it."""
+        """Records of files of one format, in time order as far as the client can read it."""
         paths = [formatted.file.path for formatted in files]
         is_in_order = name is None and all(map(_is_plain, files)) and _is_in_order(paths)
         if name == MAPPING or self.unknown is not None or is_in_order:

@@ -143,8 +143,8 @@ async def send_events(
     Returns 202 when every accepted event is on disk. An invalid record is rejected alone and becomes a dead letter.
     Retrying is safe: events are identified by tenant, source and ID.
 
-    Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
-    parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
+    Records of gateways and authorization servers in their own formats are accepted if the caller's settings or the
+    parameter `format` name one: JSON, NDJSON, or (for formats that support it) `text/plain`, one record a line.
     """
     # `DIRECT_EVENTS_ROUTE` comes first and answers; this route is for the OpenAPI document.
     return await _receive_events(request, caller, events, record_format)

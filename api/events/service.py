@@ -1,4 +1,4 @@
-"""Bodies with events, whatever route they come to: read within bounds, taken apart, received, counted."""
+"""Bodies with events, of all routes: read within bounds, taken apart, received, counted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from .ingest_status import SilenceDetector
 from .intake import EventIntake, Receipt
 from .intake_limits import BodyReservation, BodyTooLarge, Overloaded, UnsupportedBody
 
-# Parsing of request bodies into records, whatever the media type; the records themselves are not decoded yet.
+# Parsing of request bodies into records, of any media type; the records themselves are not decoded yet.
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # Bytes of one body, before and after decompression
 MAX_BODY_EVENTS: Final = 10_000  # Events in one body
@@ -173,7 +173,7 @@ def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecor
 
 
 def parse_dead_letter(raw: bytes) -> RawRecord:
-    """A record out of a dead letter, which does not say in which format it came: CloudEvents name themselves."""
+    """A record out of a dead letter, which does not state its format: CloudEvents name themselves."""
     try:
         members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -344,7 +344,7 @@ def check_not_all_rejected(receipt: Receipt) -> None:
 
 
 class _ReadLetter(NamedTuple):
-    """The records in a dead letter, and what they may speak for."""
+    """The records in a dead letter, and what they are authorized for."""
 
     records: list[RawRecord]
     binding: SourceBinding
@@ -365,7 +365,7 @@ class DeadLetterService:
     async def list(
         self, caller: AuthenticatedCaller, replayed: bool | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[DeadLetter]:
-        """Letters, newest first; where *replayed* is given, those that were, or were not, sent in again.
+        """Letters, newest first; if *replayed* is given, those that were, or were not, sent in again.
 
         Raises ProblemError (400), Unavailable.
         """
@@ -389,10 +389,9 @@ class DeadLetterService:
     ) -> Receipt:
         """Send a letter in again, and mark it as replayed.
 
-        Records of a foreign topic are read as its mapping says now, and speak for what that topic may; those in a
-        format of their sender, for what the sender may. All others are attributed to *caller*, or, with *as_sender*,
-        to their sender, as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed,
-        Unavailable.
+        Records of a foreign topic are read with its current mapping, and authorized as that topic is; those in a format
+        of their sender, as the sender is. All others are attributed to *caller*, or, with *as_sender*, to their sender,
+        as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed, Unavailable.
         """
         letter = await self.get(caller, letter_id)
         sender = self._sender_of(letter)

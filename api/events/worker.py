@@ -96,7 +96,7 @@ class ForeignTopicReader:
         return max(0.0, self._paused_until - self.monotonic())
 
     def read_turn(self) -> list[Record | RejectedTopicRecord]:
-        """Read on until nothing is there or the turn is over. What other programs wrote is given in order of time."""
+        """Read until no records remain or the turn is over. Records of other programs are delivered in time order."""
         self.received_records = False
         out: list[Record | RejectedTopicRecord] = []
         if self.paused_s:
@@ -147,7 +147,7 @@ class ForeignTopicReader:
         return fetched
 
     def _pause_after_failure(self, error: Unavailable | ConfigError | CorruptLog) -> None:
-        """Try again later; the other topics go on. Said once, not at every try."""
+        """Try again later; the other topics continue. Logged once, not at every try."""
         wrong = not isinstance(error, Unavailable)
         self._paused_until = self.monotonic() + (MISCONFIGURED_RETRY_S if wrong else READ_RETRY_S)
         self.report.reading, self.report.lag = False, -1

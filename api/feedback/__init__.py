@@ -1,1 +1,1 @@
-"""Feedback: drafts, previews in a process of their own, and rules on their way into the pipeline."""
+"""Feedback: drafts, previews in a separate process, and rules on their way into the pipeline."""

@@ -134,7 +134,7 @@ def _print_preview(seen: dict[str, Any]) -> None:
 
 
 def _confirm_adoption(*, json: bool) -> bool:
-    """Ask on a terminal; elsewhere nobody can answer."""
+    """Ask on a terminal; elsewhere no one can answer."""
     if json or not sys.stdin.isatty():
         raise fail("nobody is here to ask: add --yes to adopt it")
     return typer.confirm("adopt it?", err=True)

@@ -17,7 +17,7 @@ from trustwatch.scoring.records.feedback import FeedbackVerdict, RuleScopeKind
 
 from ..http.problems import ProblemDetails, ProblemError
 
-MAX_RULE_DAYS = 90  # Longest time that a rule may hold: after a quarter somebody looks again
+MAX_RULE_DAYS = 90  # Longest lifetime of a rule: a person reviews it after a quarter
 MAX_BROAD_RULE_HOURS = 24
 """Longest time of a rule that names neither features nor a resource: under it everything of an agent is learned."""
 
@@ -35,7 +35,7 @@ class FeedbackDraft(msgspec.Struct, frozen=True):
     reason: str = ""
     expires_in_s: int = 0  # of a false positive: how long the rule is to hold
     preview_id: str | None = None  # of the preview that was seen
-    accept_unseen: bool = False  # adopt although there is no history to preview it on
+    accept_unseen: bool = False  # adopt although no history exists to preview it on
 
 
 def draft_refused_error(detail: str, code: str = "feedback_refused", status: int = 422) -> ProblemError:
@@ -61,7 +61,7 @@ def resolve_feature_names(words: Collection[str]) -> tuple[str, ...]:
 
 
 def check_draft(draft: FeedbackDraft, decision: Decision) -> FeedbackDraft:
-    """The draft with features in the order of the table. Raises ProblemError where it is refused."""
+    """The draft with features in the order of the table. Raises ProblemError if it is refused."""
     if not draft.reason.strip():
         raise draft_refused_error("say why: `reason` is empty")
     if decision.level < RiskLevel.MEDIUM or decision.level <= decision.previous_level:

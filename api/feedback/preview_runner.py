@@ -26,10 +26,10 @@ from ..http.store_executor import BulkTurns
 PREVIEW_DAYS = 7  # A preview counts what happened in the last so many days: as far as the embedded log reaches
 PREVIEW_MAX_S = 600.0
 """A preview that takes longer is given up: it runs at the lowest priority, and a person waits for it."""
-PREVIEWS_WAITING = 4  # Previews of a tenant that may wait beside one that runs
+PREVIEWS_WAITING = 4  # Previews of a tenant that may wait in addition to the running one
 
 
-# Each preview runs in a process of its own at low priority, one at a time, tenants in turn.
+# Each preview runs in a separate process at low priority, one at a time, tenants in turn.
 
 PREVIEW_VALID_MS = DAY_MS
 LOST_AFTER_MS = MINUTE_MS  # A preview that gave no sign of life for so long is over: the process that ran it has ended
@@ -45,12 +45,12 @@ _log = structlog.get_logger(__name__)
 
 
 class PreviewFailed(Exception):
-    """A preview that came to no end; says why."""
+    """A preview that did not finish; the message states why."""
 
 
 @dataclass(eq=False, repr=False)
 class PreviewRunner:
-    """Starts previews and knows how they fare. For one event loop; the store is called in threads."""
+    """Starts previews and tracks their status. For one event loop; the store is called in threads."""
 
     store: SqlStore  # keeps them, so that every replica answers about them and adoption outlives a restart
     run: PreviewFunction
@@ -62,7 +62,7 @@ class PreviewRunner:
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
-        """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
+        """Start a preview. Raises ProblemError (429) if too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
         now_ms = self.now_ms()
         row = FeedbackPreview(
@@ -177,10 +177,10 @@ class PreviewRunner:
 class PreviewProcess:
     """Runs jobs as `python -m trustwatch.api.feedback.worker`, which lowers its own priority."""
 
-    settings_file: Path | None  # passed on; None where there is none
+    settings_file: Path | None  # passed on; None if there is none
 
     async def __call__(self, job: PreviewJob, tell: ProgressCallback) -> bytes:
-        """Run one job; whoever cancels it ends the process."""
+        """Run one job; cancellation ends the process."""
         command = [sys.executable, "-m", "trustwatch.api.feedback.worker"]
         if self.settings_file is not None:
             command += ["--settings", str(self.settings_file)]

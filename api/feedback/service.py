@@ -52,7 +52,7 @@ from .preview_runner import PREVIEW_VALID_MS, PreviewRunner
 
 
 def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Sequence[Record]:
-    """One record for each partition: that of the agent, or all where it is about a peer group."""
+    """One record for each partition: that of the agent, or all if the rule is about a peer group."""
     agent = feedback.agent
     own = agent_partition_key(agent.tenant, agent.issuer, agent.agent_id)
     home = partition_of(own, partitions)
@@ -73,7 +73,7 @@ def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Se
 
 
 def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_ms: int) -> dict[str, Any]:
-    """An audit event of what was said: durable, in order, and no behaviour of the agent."""
+    """An audit event of the feedback: durable, in order, and not behavior of the agent."""
     attributes = {
         "feedback_id": feedback.feedback_id,
         "decision_id": feedback.decision_id,
@@ -108,7 +108,7 @@ class FeedbackRulePublisher:
         self._orphans_checked_ms = 0
 
     async def publish(self, feedback: Feedback) -> Feedback:
-        """Tell every event log that is concerned; where one does not answer, `synchronise` tries again."""
+        """Notify every event log that is concerned; if one does not answer, `synchronise` tries again."""
         try:
             await self.log.commit(rule_control_records(feedback, self.partitions(), self.now_ms()))
         except TrustwatchError as error:
@@ -133,7 +133,7 @@ class FeedbackRulePublisher:
         await self._revoke_orphans(now_ms)
 
     async def _expire(self, feedback: Feedback, now_ms: int) -> None:
-        """Write down that its time is over; partitions see that by themselves."""
+        """Record that it has expired; partitions detect this themselves."""
         why = "its time is over"
         over = msgspec.structs.replace(feedback, status="expired", updated_ms=max(now_ms, feedback.updated_ms + 1))
         step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
@@ -141,7 +141,7 @@ class FeedbackRulePublisher:
             self.audit.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self.now_ms()))
 
     async def _revoke_orphans(self, now_ms: int) -> None:
-        """A rule whose feedback was erased with its agent would hold unseen, and nobody could revoke it: it ends."""
+        """End a rule whose feedback was erased with its agent: else it would stay active, and could not be revoked."""
         if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
             return
         self._orphans_checked_ms, count = now_ms, self.partitions()
@@ -161,10 +161,10 @@ class FeedbackRulePublisher:
 
 
 SYNCHRONISE_INTERVAL_S = 2.0
-KNOWN_CODE = "feedback_known"  # Code of the problem that somebody said the same a moment ago
+KNOWN_CODE = "feedback_known"  # Code of the problem that the same feedback was given a moment ago
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
-MAX_RULES_READ = 200  # Rules in force of a tenant among which those about one agent are looked for
+MAX_RULES_READ = 200  # Active rules of a tenant that are searched for those about one agent
 
 _log = structlog.get_logger(__name__)
 
@@ -206,7 +206,7 @@ class FeedbackService:
     async def start_preview(
         self, caller: AuthenticatedCaller, decision_id: str, draft: FeedbackDraft
     ) -> FeedbackPreview:
-        """Begin a preview; it runs by itself. Raises ProblemError (403, 404, 422, 429), Unavailable."""
+        """Start a preview, which runs in the background. Raises ProblemError (403, 404, 422, 429), Unavailable."""
         reviewer = reviewer_of(caller)
         decision = await self._find_decision(decision_id, reviewer)
         draft = check_draft(draft, decision)
@@ -224,7 +224,7 @@ class FeedbackService:
         return preview
 
     async def adopt(self, caller: AuthenticatedCaller, decision_id: str, draft: FeedbackDraft) -> FeedbackStatus:
-        """Write feedback down and, where a rule follows, put it in force. Raises ProblemError, Unavailable."""
+        """Record feedback and, if a rule follows, activate it. Raises ProblemError, Unavailable."""
         reviewer = reviewer_of(caller)
         decision = await self._find_decision(decision_id, reviewer)
         draft = check_draft(draft, decision)
@@ -261,7 +261,7 @@ class FeedbackService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[FeedbackStatus]:
-        """Feedback, newest first; about one agent, where *agent* is given. About an unknown one there is none.
+        """Feedback, newest first; about one agent, if *agent* is given. About an unknown one there is none.
 
         Raises TenantNotAllowed, ProblemError (400, 409), Unavailable.
         """
@@ -277,7 +277,7 @@ class FeedbackService:
         return Page([_feedback_status(feedback, rules) for feedback in page.items], page.next_cursor)
 
     async def active_rules_of(self, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
-        """Rules in force that make something of an agent count as usual: its own, and those for its peer group.
+        """Active rules that make something about an agent count as usual: its own, and those for its peer group.
 
         Raises TenantNotAllowed, Unavailable.
         """
@@ -319,7 +319,7 @@ class FeedbackService:
         return await self._status_of(await self.rule_publisher.publish(after) if in_force else after)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Follow what is in force until *stop*, then end the preview that runs."""
+        """Follow the active rules until *stop*, then end the running preview."""
         failing = False
         while not stop.is_set():
             try:
@@ -385,7 +385,7 @@ class FeedbackService:
             )
 
     async def _window_end(self, decision: Decision) -> int:
-        """Event time when the agent was calm again after a decision; now, where it is not."""
+        """Event time when the agent was back to normal after a decision; now if it is not."""
         cursor, calm_ms = None, self.now_ms()
         for _ in range(_MAX_DECISION_PAGES):
             page = await self.executor(self.store.decisions.page, (decision.agent.tenant,), decision.agent, 500, cursor)
@@ -438,7 +438,7 @@ class FeedbackService:
 
 
 def _feedback_status(feedback: Feedback, rules: Sequence[PartitionRule]) -> FeedbackStatus:
-    """Feedback with what event logs say of its rule, as far as *rules* are its own; without its steps."""
+    """Feedback with the state of its rule in event logs, as far as *rules* belong to it; without its steps."""
     own = [rule for rule in rules if rule.rule.rule_id == feedback.feedback_id]
     return FeedbackStatus(
         feedback,

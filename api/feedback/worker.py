@@ -59,7 +59,7 @@ _POLL_S = 5.0
 
 
 class HistoryPart(NamedTuple):
-    """Consecutive records of one partition, and how much of the whole history lies behind them, 0 to 1."""
+    """Consecutive records of one partition, and the share of the whole history that precedes them, 0 to 1."""
 
     partition: int
     records: list[Record]
@@ -74,7 +74,7 @@ class PreviewHistory(NamedTuple):
 
 
 def open_preview_history(settings: Settings, from_ms: int) -> PreviewHistory:
-    """All that is kept, from before *from_ms* where it can be: what comes before warms up. Raises TrustwatchError."""
+    """All stored records, from before *from_ms* if possible: the earlier ones warm up. Raises TrustwatchError."""
     if settings.distributed:
         return PreviewHistory("kafka", _topic_parts(settings))
     directory = settings.data_dir / "log"
@@ -96,7 +96,7 @@ def _oldest_arrival_ms(directory: Path, first: int) -> int:
 
 
 def _log_parts(directory: Path, first: int, begun: float = 0.0) -> Iterator[HistoryPart]:
-    """The log from *first* up to where it ends now."""
+    """The log from *first* to its current end."""
     with LogReader(directory) as reader:
         end = reader.end_offset(ONLY_PARTITION)
         if end > first:
@@ -146,7 +146,7 @@ def _archived_event(raw: bytes) -> Record | None:
 
 
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
-    """Every partition of the events topic, from its beginning up to where it ends now."""
+    """Every partition of the events topic, from its beginning to its current end."""
     brokers = settings.brokers
     topic, identities = brokers.topic_names.events, open_service_identities(settings)
     erased, reader = load_erased_filter(settings, topic), open_reader(brokers, [topic])
@@ -178,7 +178,7 @@ _log = structlog.get_logger(__name__)
 
 
 class TooManyPreviewAgents(TrustwatchError):
-    """A scope that a preview can not hold."""
+    """A scope that a preview cannot hold."""
 
     code = "too_many_agents"
 

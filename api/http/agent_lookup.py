@@ -2,7 +2,7 @@
 
 - If the request names a tenant, it must be one of the caller's: else 403, whether or not the agent exists.
 - Otherwise only the caller's own tenants are searched. Agents of other tenants seem not to exist.
-- If several agents fit, the answer is 409 with the members that tell them apart.
+- If several agents match, the answer is 409 with the members that distinguish them.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class RequireScope:
 class RequireScopeUnlessLocal:
     """A dependency: requests from this machine pass, others need a token with one of *scopes* ("" = any).
 
-    A request that a proxy has passed on is not from this machine, wherever the proxy runs.
+    A request that a proxy has passed on is not from this machine, even if the proxy is.
     """
 
     def __init__(self, *scopes: str) -> None:
@@ -165,7 +165,7 @@ async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], sco
 
 
 async def authenticate_connection(services: ServiceRegistry, scope: Scope) -> AuthenticatedCaller:
-    """As `authenticate_request`; further bytes of the request then count as those of a known caller."""
+    """Like `authenticate_request`; further bytes of the request then count as those of a known caller."""
     caller = await authenticate_request(services.get(Runtime).verifier, scope)
     guard = services.find(ConnectionGuard)
     if guard is not None:

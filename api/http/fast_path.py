@@ -1,6 +1,6 @@
 """The bare ASGI layer in front of FastAPI: answers requests that cannot wait, and admits the others.
 
-FastAPI's routing and dependencies cost several times what an answer from memory costs, and that answer is asked for
+FastAPI's routing and dependencies cost several times what an answer from memory costs, and that answer is requested
 while a token is being issued or a call waits. FastAPI also reads and parses a body before a dependency asks for a
 token, so this layer authenticates first: no byte of a body is read before the caller is known.
 """

@@ -54,7 +54,7 @@ _CAUSED_BY_AGENTS = (".request", ".expire")
 
 
 class OrderLines:
-    """Logs orders, some per second. Those that agents cause hide none of a person. For one event loop."""
+    """Logs orders, some per second. Orders that agents cause never hide those of a person. For one event loop."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._of_people, self._of_agents = LineLimit(monotonic), LineLimit(monotonic)

@@ -41,12 +41,12 @@ class Runtime:
         model_version: of the model that scored when the service started.
         active_version: version of the model that scores now; None = still `model_version`.
         learning: whether there is no active trained model yet.
-        pipeline_status: what is known of the pipeline.
+        pipeline_status: the known state of the pipeline.
         clock: seconds since 1970.
         monotonic: seconds on a clock that never goes back, for durations.
         new_id: text that never repeats, for ids of errors and dead letters.
         readiness_checks: further components of readiness, by name; each returns whether it is ready.
-        runs_pipeline: whether log and pipeline are components of readiness; not where nothing but an archive is kept.
+        runs_pipeline: whether log and pipeline are components of readiness; false if only an archive is kept.
         delivery_counts: attempts to deliver alerts so far, by target and outcome.
         issuer_key_status: state of the keys of each issuer.
         log_lag: logged records that wait to be applied, for the bound at intake; None = the log has its own bound.

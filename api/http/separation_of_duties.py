@@ -54,7 +54,7 @@ def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[
 def check_not_own_group(
     agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Reviewer, actuators: Iterable[ActuatorSettings]
 ) -> None:
-    """Refuse feedback for a peer group that the author is of: such a rule would cover it. Raises ProblemError."""
+    """Refuse feedback for a peer group that the author belongs to: such a rule would cover it. Raises ProblemError."""
     if any(summary.agent_type == agent_type for summaries in own.values() for summary in summaries):
         raise _own_decision_error(
             f"a caller cannot decide about itself, and this one is an agent of the type {agent_type}: another one must"

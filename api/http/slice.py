@@ -92,7 +92,7 @@ class Slice(NamedTuple):
         routers: routes in the OpenAPI document.
         direct_routes: routes that are looked at before all others, and not in the document.
         streamed_paths: paths whose routes know their caller before they read, and bound the body as it arrives.
-        body_limits: bytes of a request body by path, where a route needs more than `MAX_REQUEST_BYTES`.
+        body_limits: bytes of a request body by path, if a route needs more than `MAX_REQUEST_BYTES`.
         problems: the answer to each of its errors.
         services: made once, added to the registry under their types.
         lifespans: of its services, those that start and end with the application.

@@ -105,7 +105,7 @@ def level_word(level: int) -> Any:
 
 
 def time_or_none(at_ms: int) -> str | None:
-    """As `format_rfc3339`; None for 0, which represents never."""
+    """Like `format_rfc3339`; None for 0, which represents never."""
     return format_rfc3339(at_ms) if at_ms else None
 
 

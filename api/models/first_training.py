@@ -29,7 +29,7 @@ from ..composition import open_model_registry, open_service_store
 from ..settings.root import Settings
 
 LEARN_EVENTS, LEARN_DAYS = 2_000, 3
-"""History that the first model needs: below it agents have shown too few of their days to be told apart."""
+"""History that the first model needs: with less, agents have shown too few days to be distinguished."""
 
 
 class LearningProgress(NamedTuple):
@@ -37,8 +37,8 @@ class LearningProgress(NamedTuple):
 
     events: int  # that counted for agents, ever
     days: float  # between the first and the last of them, by their own time, without a twentieth at each end
-    over_budget: str = ""  # version that was trained and breaks the alert budget on its own history; "" = there is none
-    held: bool = False  # a person went back to learning, so that nothing is trained before somebody orders it
+    over_budget: str = ""  # version that was trained and breaks the alert budget on its own history; "" = none
+    held: bool = False  # a person went back to learning, so nothing is trained until a person orders it
 
     @property
     def is_enough(self) -> bool:
@@ -76,12 +76,12 @@ TRAINING_STATE_KEY = "lifecycle.training"
 
 
 class TrainingState(msgspec.Struct, frozen=True):
-    """The training that goes on, or the last one.
+    """The running training, or the last one.
 
-    A model worker that finds it not ended goes on with it: the one before died.
+    A model worker that finds it unfinished continues it: the previous worker died.
 
-    `request` is the last one that was taken on, as it was written; one that reads otherwise is a new one. It is stored
-    as `wish`, its name in stores that are there.
+    `request` is the last accepted request, verbatim; a different text is a new request. It is stored as `wish`, its
+    name in existing stores.
     """
 
     request: str = msgspec.field(default="", name="wish")
@@ -111,25 +111,25 @@ QUIET_LOOKS, MOST_GROWTH = 3, 1.05
 
 LOG_EVERY_S = 600.0
 TRY_AGAIN_GROWTH = 1.25
-"""After a first training that brought no model into force, another one wants so many times the events."""
+"""After a first training that activated no model, another one needs this many times the events."""
 TRY_AGAIN_MS = HOUR_MS
 """And so much time after it."""
 TRIED_EVENTS_KEY = "first_training_events"
 """Events that there were at the last try."""
 MOST_ASKS = 5
-"""Times that a version is asked for; one that does not come into force then can not."""
+"""Times that the promotion of a version is requested; a version that is not active after that cannot be."""
 
 _log = structlog.get_logger(__name__)
 
 
 def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:
-    """Tell whether the model that knows nothing is in force. Raises Unavailable."""
+    """Return whether the untrained model is active. Raises Unavailable."""
     newest = next(iter(store.models.list_switches(1)), None)
     return installed.manifest.learns and (newest is None or newest.version == installed.version)
 
 
 def is_judged_by(trained: Mapping[str, Any], budget: AlertBudget) -> bool:
-    """Tell whether a training was judged by the alert budget in force: thresholds and alerts follow from that."""
+    """Return whether a training was judged by the active alert budget: thresholds and alerts follow from that."""
     judged = {row["level"]: row["budget"] for row in (trained.get("promise") or {}).get("levels", ())}
     return not judged or judged == budget.by_level()
 
@@ -145,7 +145,7 @@ def measure_progress(store: SqlStore, budget: AlertBudget) -> LearningProgress:
 
 
 def had_a_model(store: SqlStore) -> bool:
-    """True if another model was in force before: a person went back to the one that knows nothing."""
+    """True if another model was active before: a person went back to the untrained one."""
     return len({switch.version for switch in store.models.list_switches()}) > 1
 
 
@@ -167,9 +167,9 @@ class FirstTraining:
         self._asked: Counter[str] = Counter()
 
     def is_due(self) -> bool:
-        """Look now and then whether there is enough history, and all of one that somebody sends.
+        """Check periodically whether there is enough history, and whether a bulk import has finished.
 
-        Never after a model was in force: who went back to learning has a reason, and orders the next training.
+        Never after a model was active: a person who went back to learning has a reason, and orders the next training.
         """
         if self.monotonic() - self._looked_at < LOOK_EVERY_S:
             return False
@@ -188,14 +188,14 @@ class FirstTraining:
 
     def _may_try(self, events: int, now_ms: int) -> bool:
         if not self._tried_for_budget and self._was_judged_by_another_budget():
-            self._tried_for_budget = True  # once a start, and the budget changes with one: a failure is no loop
+            self._tried_for_budget = True  # once per start, as the budget changes only then: a failure does not loop
             return True
         last_ms = int(self.store.metadata.get(LAST_TRAINING_KEY) or 0)
         tried = int(self.store.metadata.get(TRIED_EVENTS_KEY) or 0)
         return not last_ms or (events >= TRY_AGAIN_GROWTH * tried and now_ms >= last_ms + TRY_AGAIN_MS)
 
     def _was_judged_by_another_budget(self) -> bool:
-        """Tell whether the budget was changed since the newest training: its verdict says nothing then."""
+        """Return whether the budget was changed since the newest training, whose verdict is then void."""
         newest = next(iter(self.store.models.page("challenger").items), None)
         return newest is not None and not is_judged_by(newest.trained, self.budget)
 
@@ -207,7 +207,7 @@ class FirstTraining:
     def ready_version(self) -> str | None:
         """The version that was trained here, if it keeps the alert budget on its own history; else people decide.
 
-        One that is gone, or was asked for in vain, does not stand in the way of the next.
+        A deleted version, or one that was requested in vain, does not block the next.
         """
         if had_a_model(self.store):
             return None
@@ -236,7 +236,7 @@ LEARNING_DIGEST_KEY: Final = "learning.digest"
 LEARNING_MADE_KEY: Final = "learning.made_ms"
 """Likewise: when that model was made."""
 BEGIN_AGAIN_MS = 600_000
-"""Age from which that model, where it is lost and judged nobody, is made anew."""
+"""Age from which that model is created again if it is lost and has judged no agent."""
 JOB: Final = "learning"
 LOCK_TRIES, LOCK_EVERY_S = 1_200, 0.5
 """Another process has the lock for as long as it takes to make a small model. On a new installation it compiles for
@@ -244,7 +244,7 @@ that: minutes on a busy machine."""
 
 
 def begin_learning(settings: Settings, ending: Callable[[], bool] = lambda: False) -> None:
-    """Put the model that knows nothing into `model_dir` where there is none, and nothing was judged by another yet.
+    """Put the untrained model into `model_dir` if it has no model, and nothing was judged by another yet.
 
     With brokers all machines begin with the same one, which the first puts into the versions that they share: each with
     a salt of its own would know agents under other keys, and a version that one trains has to reach the others.
@@ -261,7 +261,7 @@ def begin_learning(settings: Settings, ending: Callable[[], bool] = lambda: Fals
             _require_shared_versions(settings)
         return
     if folder.exists() and not _is_empty(folder):
-        return  # loading it says what is wrong
+        return  # loading it reports what is wrong
     try:
         _require_meant(folder, settings.data_dir)
         if settings.distributed:
@@ -280,9 +280,9 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _require_meant(folder: Path, data_dir: Path) -> None:
-    """Refuse where a typing error is likelier: the folder above is not there, or a model lies beside.
+    """Refuse if a typing error is likelier: the parent folder does not exist, or a model is next to it.
 
-    An empty folder is made for a model: whoever makes it means it.
+    An empty folder counts as intended for a model.
     """
     parent = folder.parent
     if folder.is_dir() or (not parent.exists() and data_dir.is_relative_to(parent)):
@@ -329,10 +329,10 @@ def _begin_with_others(settings: Settings, ending: Callable[[], bool]) -> None:
 
 
 def _is_lost_unused(registry: ModelRegistry, store: SqlStore) -> bool:
-    """True if the model that all began with is gone here, and neither judged anybody nor has a successor.
+    """True if the model that all machines began with is missing here, has judged no agent and has no successor.
 
-    A volume that was not mounted takes it along. Nothing is lost with it, so the deployment begins again, but only
-    after a while: a machine that starts beside the first and does not share its versions finds none either.
+    This happens if a volume is not mounted. Nothing is lost with it, so the deployment begins again, but only after a
+    while: a machine that starts next to the first and does not share its versions finds none either.
     """
     made_ms = int(store.metadata.get(LEARNING_MADE_KEY) or 0)
     if is_model(registry.directory_of(LEARNING_VERSION)) or clock.now_ms() - made_ms < BEGIN_AGAIN_MS:
@@ -374,7 +374,7 @@ def _make_shared_model(settings: Settings, store: SqlStore, registry: ModelRegis
 
 
 def _shared_model(registry: ModelRegistry, digest: str) -> Path:
-    """Directory of the model that all machines began with. Raises ModelError where this one does not share it."""
+    """Directory of the model that all machines began with. Raises ModelError if this machine does not share it."""
     directory = registry.directory_of(LEARNING_VERSION)
     if not is_model(directory) or read_manifest(directory)[1] != digest:
         raise ModelError(

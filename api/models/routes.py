@@ -82,7 +82,7 @@ class DriftOut(Wire, of=PeerGroupDay):
 
 
 class DriftPageOut(BaseModel):
-    """Drift by day and group, oldest first."""
+    """Daily drift by group, oldest first."""
 
     items: list[DriftOut] = Field(description="one item per day and peer group")
     thresholds: dict[str, float] = Field(
@@ -178,7 +178,7 @@ async def list_model_history(
 async def get_drift(
     caller: ReaderDep, models: ModelServiceDep, days: DaysWindowParam = 30, tenant: TenantParam = None
 ) -> DriftPageOut:
-    """Returns the drift of the active version by day and peer group."""
+    """Returns the daily drift of the active version by peer group."""
     report = await models.drift(caller, days, tenant)
     return DriftPageOut(
         items=[drift_out(day) for day in report.days],
@@ -194,7 +194,7 @@ async def get_alert_budget(
     level: BudgetLevelParam = "medium",
     tenant: TenantParam = None,
 ) -> BudgetPageOut:
-    """Returns expected and observed alerts by day and peer group, with limits."""
+    """Returns daily expected and observed alerts by peer group, with limits."""
     chart = await models.budget(caller, days, level, tenant)
     return BudgetPageOut(
         level=level, budget=chart.accepted, items=[BudgetOut.of(day, day=format_day(day.day)) for day in chart.days]

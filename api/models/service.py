@@ -57,7 +57,7 @@ reads all agents, in every process; and the most that this makes."""
 
 
 class UnknownModelVersion(ProblemError):
-    """No version of that name, or it lies nowhere: answered with 404."""
+    """No version of that name, or its files are missing: answered with 404."""
 
     def __init__(self, version: str) -> None:
         detail = f"there is no version {version!r}; GET /v1/models lists them"
@@ -65,7 +65,7 @@ class UnknownModelVersion(ProblemError):
 
 
 class PromotionRefused(ProblemError):
-    """An order that was refused, answered with 409; `reasons` says why, one sentence each."""
+    """An order that was refused, answered with 409; `reasons` has one sentence for each reason."""
 
     def __init__(self, reasons: list[str]) -> None:
         members = {"reasons": reasons}
@@ -93,7 +93,7 @@ class ModelVersionView(NamedTuple):
 
 
 class DriftReport(NamedTuple):
-    """Drift by day and group, oldest first, and from which values on it counts as drift."""
+    """Daily drift by group, oldest first, and the values from which it counts as drift."""
 
     days: list[PeerGroupDay]
     feature_threshold: float
@@ -118,8 +118,8 @@ class ModelService:
     """Versions and figures of models, and orders about them.
 
     Attributes:
-        version: in force, as far as is known; of several partitions, where the newest switch was.
-        learning: how much history there is while no trained model is in force; None = one is.
+        version: the active one, as far as is known; with several partitions, that of the newest switch.
+        learning: how much history exists while no trained model is active; None = one is.
     """
 
     MISSING_DETAIL: ClassVar = "this service keeps no models"
@@ -146,7 +146,7 @@ class ModelService:
     # What is looked at.
 
     def learning_for(self, caller: AuthenticatedCaller) -> str | None:
-        """Sentence about the history, while no trained model is in force; figures for callers of all tenants alone."""
+        """Sentence about the history while no trained model is active; figures only for callers of all tenants."""
         if self.learning is None:
             return None
         return self.learning.describe() if sees_all_tenants(caller) else "Every agent is unknown until one was trained."
@@ -154,11 +154,11 @@ class ModelService:
     async def versions(
         self, caller: AuthenticatedCaller, limit: int = 50, cursor: str | None = None
     ) -> Page[ModelVersion]:
-        """Versions, newest first; what they learned from and how they fare is for callers of all tenants.
+        """Versions, newest first; training data and status are only for callers of all tenants.
 
         Raises:
-            TenantNotAllowed: who speaks for nobody sees nothing.
-            ProblemError: 400, the cursor is none of ours.
+            TenantNotAllowed: the caller is authorized for no tenant.
+            ProblemError: 400, the cursor is invalid.
             Unavailable: the store does not answer.
         """
         visible_tenants(caller, None)
@@ -182,7 +182,7 @@ class ModelService:
         return view._replace(model=_as_visible_to(caller, view.model), history=[])
 
     async def drift(self, caller: AuthenticatedCaller, days: int = 30, tenant: str | None = None) -> DriftReport:
-        """Drift of the version in force, by day and group. Raises Unavailable."""
+        """Daily drift of the active version by group. Raises Unavailable."""
         from_day = self._today() - min(days, MAX_DAYS) + 1
         tenants = visible_tenants(caller, tenant)
         measured = await self.executor(self.store.models.list_days, from_day, tenants, self.version)
@@ -191,7 +191,7 @@ class ModelService:
     async def budget(
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
     ) -> AlertBudgetChart:
-        """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
+        """The daily control chart of the alert budget of *level* by group. Raises Unavailable."""
         accepted = self.settings.risk.budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
         return AlertBudgetChart(
@@ -209,12 +209,12 @@ class ModelService:
         await self.executor.write(self.store.metadata.put, TRAINING_REQUEST_KEY, msgspec.json.encode(request).decode())
 
     async def promote(self, caller: AuthenticatedCaller, version: str, why: str, *, force: bool = False) -> None:
-        """Order that *version* comes into force; it does where the pipeline meets the command.
+        """Order the promotion of *version*, which becomes active when the pipeline reaches the command.
 
         Raises:
             ProblemError: 403 or 422, it may not order this, or gives too long a reason.
-            UnknownModelVersion: it is not known.
-            PromotionRefused: it can not come into force, or its figures do not allow it and nobody forces it.
+            UnknownModelVersion: it does not exist.
+            PromotionRefused: it cannot become active, or its figures do not allow it and *force* is false.
             Unavailable: store or log do not answer; the order may be given again.
         """
         await self._order_promotion(version, _check_order(caller, why), why, force=force)
@@ -230,7 +230,7 @@ class ModelService:
         return True
 
     async def rollback(self, caller: AuthenticatedCaller, why: str) -> str:
-        """Order that the version that was in force before comes back; returns its name. Raises as `promote`."""
+        """Order that the previously active version becomes active again; returns its name. Raises as `promote`."""
         by = _check_order(caller, why)
         before = await self.executor(self._previous_version)
         await self._write_order(before, "rolled_back", by, why, {"instead_of": self.version})
@@ -255,7 +255,7 @@ class ModelService:
     # Below here everything blocks.
 
     def _is_order_under_way(self) -> bool:
-        """Tell whether an order was given of late that no pipeline has met yet."""
+        """Return whether a recent order has not reached any pipeline yet."""
         newest = next((entry for entry in self.store.models.history(limit=10).items if entry.act in ORDER_ACTS), None)
         switched = next(iter(self.store.models.list_switches(1)), None)
         if newest is None or self.now_ms() - newest.at_ms > ORDER_UNDER_WAY_MS:
@@ -293,7 +293,7 @@ class ModelService:
         raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
 
     def _check_usable(self, version: str) -> str:
-        """Digest of a version that can come into force. Raises PromotionRefused where it can not."""
+        """Digest of a version that can become active. Raises PromotionRefused if it cannot."""
         digest = self._require_version(version).digest
         if version == self.version:
             raise PromotionRefused([f"{version!r} is in force already"])
@@ -321,7 +321,7 @@ class ModelService:
         raise PromotionRefused(["the model in force lies in no directory of versions: restore it first"])
 
     def refresh(self) -> None:
-        """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
+        """Look up the active version, and record the installed one; blocks. Raises Unavailable."""
         installed = self._records.note_installed()
         newest = self.store.models.list_switches(1)
         if newest and newest[0].installed == installed.digest:
@@ -387,7 +387,7 @@ class ControlRecordWriter:
     async def __call__(self, payload: bytes) -> None:
         """Make *payload* durable, once in each partition, all or none acknowledged. Raises LogFailed, Backpressure.
 
-        Where it failed some may have it: a command that is given twice must do what it does once.
+        After a failure some partitions may have it, so commands must be idempotent.
         """
         now_ms = self.now_ms()
         await self.log.commit([Record(RecordKind.CONTROL, 0, now_ms, payload, key) for key in self._partition_keys()])

@@ -155,6 +155,6 @@ def _choose_salt(given: str | None, model: Path) -> bytes:
 
 
 def _window_text(window: TimeWindow) -> str:
-    """The window in words."""
+    """The window as text."""
     bounds = (("from", window.after), ("up to", window.before))
     return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)

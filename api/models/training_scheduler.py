@@ -65,8 +65,8 @@ READ_RECORDS = 5_000
 class ReadRanges(NamedTuple):
     """Ranges of the log that were read."""
 
-    source: str  # in words
-    # by partition, from the first offset up to the second; the archive, where there is one, ends before
+    source: str  # as text
+    # by partition, from the first offset up to the second; the archive, if there is one, ends before
     ranges: Mapping[int, tuple[int, int]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -171,7 +171,7 @@ HISTORY_DAYS = 28
 """Days within which they arrived, as far as they are kept: four of each day of the week."""
 
 KEPT_VERSIONS = 10
-"""Versions kept beside champion and challenger; older ones leave the disk, not the history."""
+"""Versions kept in addition to champion and challenger; older ones leave the disk, not the history."""
 
 CHALLENGER_GRACE_PERIODS = 4
 """A challenger that is short of agent-days is given so many periods before another one takes its place."""
@@ -195,11 +195,10 @@ class TrainingScheduler:
 
     def __post_init__(self) -> None:
         self.first_training = FirstTraining(self.store, self.registry, budget=self.settings.risk.budget)
-        """Says when a service that learns has enough."""
-        """Says when a service that learns has enough."""
+        """Decides when a learning service has enough history."""
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
-        """Training that is due now, None = none; *champion* is in force."""
+        """Training that is due now, None = none; *champion* is active."""
         last, request = (
             decode_training_state(self.store.metadata.get(TRAINING_STATE_KEY)),
             self.store.metadata.get(TRAINING_REQUEST_KEY) or "",
@@ -250,7 +249,7 @@ class TrainingScheduler:
             version = self._train_version(champion, work)
         except (NotEnoughHistory, CorruptLog, ConfigError, OSError) as error:
             self._fail_training(work, str(error))
-        except (StopRequested, Unavailable):  # told to end, or something does not answer: not the training's fault
+        except (StopRequested, Unavailable):  # stopping, or a component does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
                 self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(work))
             raise  # any other end counts as a try; after a loss of leadership the work is another worker's
@@ -354,7 +353,7 @@ class TrainingScheduler:
         self.store.models.update(changed, entries)
 
     def _remove_old_versions(self) -> None:
-        """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
+        """Delete directories of versions that are not needed any more; the history keeps their names."""
         needed = {self.registry.installed_model().version, *versions_in_use(self.store.models.list_switches())}
         kept = KEPT_VERSIONS
         for number, model in enumerate(self.store.models.page(limit=MAX_PAGE).items):

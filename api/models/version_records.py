@@ -59,7 +59,7 @@ class VersionRecords:
         self.store.models.add(model, entry)
 
     def note_switch(self, switch: ModelSwitch) -> None:
-        """Mark the version in force as champion. Every process that sees the switch does, and all write the same."""
+        """Mark the active version as champion. Every process that sees the switch does, and all write the same."""
         model = self.store.models.get(switch.version)
         if model is None:
             return
@@ -76,7 +76,7 @@ class VersionRecords:
         self.store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
 
     def note_installed(self) -> RegisteredModel:
-        """The operator's model is a version like any other; the history says when it came."""
+        """Record the operator's model as a version like any other, with the time of its installation."""
         installed, now_ms = self.registry.installed_model(), self.now_ms()
         stored = self.store.models.get(installed.version)
         if stored is not None and stored.digest == installed.digest:
@@ -100,7 +100,7 @@ class VersionRecords:
         return installed
 
     def calibration_curves(self, model: ModelVersion, tenants: Tenants) -> tuple[list[CalibrationCurve], ...]:
-        """Curves of a version, of newcomers and of agents that it knows. Raises ModelError where it can not be read."""
+        """Curves of a version, of newcomers and of agents that it knows. Raises ModelError if it cannot be read."""
         today, cached = self._today(), self._curves.get(model.digest)
         if cached is None or cached[0] != today:  # groups may be new
             trained = self.registry.load(model.version, model.digest)

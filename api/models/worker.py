@@ -1,7 +1,7 @@
 """The model worker: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`, and
 while it learns.
 
-It follows the event log with a reader of its own, or the events topic as a consumer group of its own, at the lowest
+It follows the event log with a separate reader, or the events topic as a separate consumer group, at the lowest
 priority, trains new versions, runs champion and challenger in shadow, measures drift, and writes what it finds to the
 store. It changes nothing that events are judged by: a challenger is promoted by the service, which this process may
 ask. Of a deployment one keeps models; the others wait until the database gives them the seat.
@@ -42,7 +42,7 @@ from ..event_sources import load_erased_from_log, make_duplicate_window, open_ev
 from ..settings.root import Settings
 from .training_scheduler import TrainingScheduler, read_training_data, trained_end_offsets
 
-# Nothing of it is on the workers' path: another group, its own pace, and no state but where it is in memory.
+# Nothing of it is on the workers' path: it has a separate group and pace, and no state except its position in memory.
 
 POLL_RECORDS, POLL_S = 1_000, 0.5
 REPORT_EVERY_S = 5.0
@@ -87,17 +87,17 @@ class RecordStream:
         return dict(self._next_offsets)
 
     def assigned(self, partitions: Collection[int]) -> dict[int, int]:
-        """See `PartitionOwner`: go on where reading was."""
+        """See `PartitionOwner`: continue at the last position."""
         return {partition: self._next_offsets.setdefault(partition, 0) for partition in partitions}
 
     def revoked(self, partitions: Collection[int]) -> None:
-        """See `PartitionOwner`: nothing is kept that somebody else would need."""
+        """See `PartitionOwner`: no other process needs state from here."""
 
     def lost(self, partitions: Collection[int]) -> None:
-        """See `PartitionOwner`: what was read counts, nobody else counts it."""
+        """See `PartitionOwner`: records that were read count, since no other process counts them."""
 
     def poll(self) -> RecordBatch | None:
-        """The next records; None where there are none for a moment. Raises CorruptLog, Fenced."""
+        """Return the next records; None if there are none at the moment. Raises CorruptLog, Fenced."""
         failed = self._source.failed_polls
         batch = self._source.poll(POLL_RECORDS, POLL_S)
         if batch is not None:
@@ -111,9 +111,9 @@ class RecordStream:
         return batch
 
     def is_caught_up(self) -> bool:
-        """True if all was handed out that was there when this was last true (or at `rewind`).
+        """True if all records that existed when this was last true (or at `rewind`) were returned.
 
-        A log that does not answer is no reason to end: then it is not.
+        False if the log does not answer.
         """
         behind = any(self._next_offsets.get(partition, 0) < goal for partition, goal in self._target_offsets.items())
         if (behind and not self._idle) or clock.monotonic() - self._targets_set_at < END_OFFSETS_EVERY_S:
@@ -177,11 +177,11 @@ class ShadowScorer:
         self._requested_at = float("-inf")
 
     def champion_version(self) -> ModelChoice:
-        """The version that is in force."""
+        """The active version."""
         return self.models.choose(self._newest_switch())
 
     def refresh_versions(self) -> None:
-        """Begin anew where another champion or challenger is to be followed."""
+        """Start again if the champion or challenger to follow has changed."""
         chosen = self.champion_version()
         challenger = self._newest_challenger(chosen)
         digests = (chosen.digest, "" if challenger is None else challenger.digest)
@@ -191,7 +191,7 @@ class ShadowScorer:
             self._followed_digests = digests
 
     def _newest_switch(self) -> ModelSwitch | None:
-        """Newest switch of any partition: all meet the same commands in the same order."""
+        """Newest switch of any partition: all get the same commands in the same order."""
         if self.record_stream.multi_partition:
             return next(iter(self.store.models.list_switches(1)), None)
         return self.store.models.current_switch(ONLY_PARTITION)
@@ -369,7 +369,7 @@ class ModelWorker:
         self.leader_lock.ensure_held()
         champion = self._shadow_scorer.champion_version()
         learns = self._registry.learns(champion.version, champion.digest)
-        # Nothing is compared with a model that knows nothing; who wanted no keeper has one for the first model alone. A
+        # Nothing is compared with an untrained model; with the keeper disabled, it runs only for the first model. A
         # member of a group that never polls would wait for brokers, so it does not join either.
         self._follows = self._settings.lifecycle.enabled and not learns
         self._refresh_shadow()
@@ -388,7 +388,7 @@ class ModelWorker:
             self._shadow_scorer.refresh_versions()
 
     def _ask_for_first_model(self) -> None:
-        """Ask for the first trained model until it is in force: nothing can be lost by it."""
+        """Request the first trained model until it is active: this cannot lose anything."""
         ready = self._training.first_training.ready_version()
         if ready is not None and clock.monotonic() - self._first_asked_at >= ASK_AGAIN_S:
             self._first_asked_at = clock.monotonic()
@@ -417,7 +417,7 @@ class ModelWorker:
 
 
 def run_model_worker(child: ChildRuntime) -> None:
-    """Run the model worker until told to end, once it is the leader."""
+    """Run the model worker until it is stopped, once it is the leader."""
     os.nice(LOWEST_PRIORITY)
     store = open_service_store(child.settings)
     try:

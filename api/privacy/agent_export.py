@@ -33,8 +33,8 @@ class ExportSources(NamedTuple):
 
     store: SqlStore  # database
     log: Path | None  # directory of the embedded log; None = events are on a topic, and not exported
-    archive: Path | None  # archive of events; None = there is none
-    profile: Callable[[AgentRow], Any]  # what an agent's state says, in words; None = nothing is known
+    archive: Path | None  # archive of events; None if there is none
+    profile: Callable[[AgentRow], Any]  # describes an agent's state as text; None = nothing is known
 
 
 def export_agent(
@@ -109,7 +109,7 @@ class _ZipBuffer:
 
 
 def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
-    """Behaviour of the agent in words; `agents.jsonl` has the row."""
+    """Behavior of the agent as text; `agents.jsonl` has the row."""
     row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
     return {
@@ -143,13 +143,13 @@ def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
 
 
 def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[int, int]) -> Iterator[bytes]:
-    """Events that were archived since *archived*, offsets by partition, which are moved on to where it ends.
+    """Events archived since *archived* (offsets by partition), which is advanced to the end of the archive.
 
     By way of a temporary file: a slow receiver must not keep the archive from being rewritten.
     """
     from trustwatch.ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
 
-    positions = read_positions(directory) or {}  # once: the archive goes on while it is read
+    positions = read_positions(directory) or {}  # once: the archive grows while it is read
     with tempfile.TemporaryFile() as file:
         for line in agent_lines(directory, subject, positions, dict(archived)):
             file.write(line + b"\n")

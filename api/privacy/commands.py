@@ -64,7 +64,7 @@ def erase(
 
 
 def _await_erasure(service: ServiceClient, erasure: dict[str, Any]) -> dict[str, Any]:
-    """Wait for its end, and say each step."""
+    """Wait for its end, and print each step."""
     shown_status = ""
     while erasure["status"] not in END_STATUSES:
         if erasure["status"] != shown_status:
@@ -98,7 +98,7 @@ def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: boo
 
 
 def _erasure_id_of(proof: str) -> str:
-    """The erasure that a proof names; whether it is true, the service says."""
+    """The erasure that a proof names; the service checks whether the proof is valid."""
     try:
         body = proof.split(".")[1]
         return str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])

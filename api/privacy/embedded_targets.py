@@ -1,4 +1,4 @@
-"""Places where a service keeps what events said: one walk for erasing, the same one for looking for remains."""
+"""The stores in which a service keeps data of events: one walk erases, and the same one searches for remains."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .local_archives import erase_archive, waiting_spool_files
 class ErasureSummary(NamedTuple):
     """Facts about an erasure for its proof."""
 
-    covers: dict[str, Any]  # up to where records were looked at
-    counts: Mapping[str, int] = {}  # of archives that erased by themselves
+    covers: dict[str, Any]  # the positions up to which records were searched
+    counts: Mapping[str, int] = {}  # of archives that erased in their own processes
     topics: Sequence[dict[str, Any]] = ()  # what was done about each topic, and until when the rest lives
-    remains: Sequence[tuple[str, str, str]] = ()  # what, why and until when, beside what always does
+    remains: Sequence[tuple[str, str, str]] = ()  # what, why and until when, in addition to what always remains
 
 
 @dataclass(eq=False, repr=False)
@@ -43,14 +43,14 @@ class ErasureTargets:
     store: SqlStore
     log: GroupCommit
 
-    keeps_name: ClassVar = False  # the identifier is needed after the end: records stay that can not be erased
+    keeps_name: ClassVar = False  # the identifier is needed after the end: some records cannot be erased
 
     async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
-        """Log the order to forget; returns the erasure with where it lies. Raises LogFailed, Backpressure."""
+        """Log the order to forget; returns the erasure with its position. Raises LogFailed, Backpressure."""
         raise NotImplementedError
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
-        """Components that are waited for, in words; "" = all have come past the order."""
+        """Components that are still behind the order, as text; "" = all are past it."""
         raise NotImplementedError
 
     async def acknowledged(self, erasure: Erasure) -> Erasure:
@@ -72,7 +72,7 @@ class ErasureTargets:
         return {target: count for target, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (one process reaches all)
-        """Places that `remaining` does not reach from this process, in words."""
+        """Places that `remaining` does not reach from this process, as text."""
         return []
 
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
@@ -84,7 +84,7 @@ class ErasureTargets:
         return []
 
     async def release_names(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (no name is kept)
-        """Remove the identifier of finished erasures where it is needed no longer; returns those."""
+        """Remove the identifier of finished erasures that no longer need it; returns those."""
         return []
 
     def _scope_of(self, erasure: Erasure) -> ErasureScope:
@@ -122,7 +122,7 @@ class EmbeddedErasureTargets(ErasureTargets):
         """Log the order once."""
         return msgspec.structs.replace(erasure, at_offset=await self.log.commit([record]))
 
-    async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:  # noqa: ARG002 (nobody is expected to report)
+    async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:  # noqa: ARG002 (no component has to report)
         """The pipeline, then each archive."""
         who = await self._waiting_component(erasure)
         return f"waits for {who} to come past offset {erasure.at_offset} of the log" if who else ""

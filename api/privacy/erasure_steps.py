@@ -74,7 +74,7 @@ class ProofSigner(NamedTuple):
     """Signs proofs, and reads them."""
 
     sign: Callable[[dict[str, Any], str], str]  # (document, type) → compact JWS
-    # (compact JWS, type) → document; raises ValueError where it is none of ours
+    # (compact JWS, type) → document; raises ValueError if it is not ours
     read: Callable[[str, str], dict[str, Any]]
 
 
@@ -155,7 +155,7 @@ class ErasureSteps:
     async def _queued(self, erasure: Erasure) -> Erasure:
         targets, subject = self.targets, erasure.erasure_subject
         await self._store_forgotten_mark(erasure)
-        now = max(self.now_ms(), erasure.at_ms + 1)  # a round is known by its time, whatever the clock says
+        now = max(self.now_ms(), erasure.at_ms + 1)  # a round is identified by its time, even if the clock went back
         order = EraseCommand(erasure.erasure_id, *subject)
         if "chain" not in erasure.counts:
             heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
@@ -166,14 +166,14 @@ class ErasureSteps:
         return msgspec.structs.replace(erasure, status="waiting", at_ms=now, rounds=erasure.rounds + 1, error="")
 
     async def _complete_rediscovered(self, erasure: Erasure) -> Erasure:
-        """An order that a database which was put back has met in the topic: it has neither digest nor mark of it."""
+        """Complete an order that a restored database found in the topic: it has neither its digest nor its mark."""
         await self._store_forgotten_mark(erasure)
         salt = secrets.token_hex(16)
         digest = await asyncio.to_thread(subject_digest, salt, *erasure.erasure_subject[:4])
         return msgspec.structs.replace(erasure, subject_salt=salt, subject_digest=digest)
 
     async def _store_forgotten_mark(self, erasure: Erasure) -> None:
-        """Keep an agent from going on from a model's history."""
+        """Prevent an agent from continuing from a model's history."""
         if erasure.kind == "agent":
             await asyncio.to_thread(
                 self.targets.store.erasures.add_mark,

@@ -1,8 +1,8 @@
-"""Archives lie on the machines that keep them: each is erased by the process that has it, and the database knows so.
+"""Archives are on the machines that keep them: each is erased by its process, which records this in the database.
 
-An archive has an id of its own (a file in its folder; of vectors, one for each spool that leads there) and a row in
-`meta` that says where it is and when its process was last seen. An erasure waits for every archive whose process is
-there; the others are named in its proof, and erased when they come back.
+An archive has its own id (a file in its folder; for vectors, one for each spool that leads there) and a row in `meta`
+that records where it is and when its process was last seen. An erasure waits for every archive whose process is
+running; the others are named in its proof, and erased when they come back.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ArchiveRegistration(msgspec.Struct, frozen=True):
 
 
 class ArchiveAcknowledgement(msgspec.Struct, frozen=True):
-    """Report of an archive on an order given at `at_ms`; 0 = it failed, and `error` says why."""
+    """Report of an archive on an order given at `at_ms`; 0 = it failed, and `error` is the reason."""
 
     at_ms: int
     removed: int = 0
@@ -56,7 +56,7 @@ class ArchiveAcknowledgement(msgspec.Struct, frozen=True):
 class ArchiveErasureProgress(NamedTuple):
     """Archives and one erasure: by id, those that have erased; those that are awaited; those that are not there.
 
-    `errors`: what those that are not done said of why.
+    `errors`: the reasons of those that are not done.
     """
 
     done: dict[str, tuple[ArchiveRegistration, ArchiveAcknowledgement]]
@@ -92,7 +92,7 @@ class LocalArchives:
         self._acknowledged_ms: dict[str, int] = {}
 
     def register(self, now_ms: int) -> None:
-        """Say that the archives are there; blocks. Raises OSError, Unavailable."""
+        """Register the archives as running; blocks. Raises OSError, Unavailable."""
         if now_ms - self._registered_ms < REGISTER_EVERY_MS:
             return
         for kind, folder in self.folders.items():
@@ -105,7 +105,7 @@ class LocalArchives:
         self._registered_ms = now_ms
 
     def _archive_id(self, kind: ArchiveFileKind, folder: Path) -> str:
-        """Workers may share a folder of vectors, and each hands on what it computed through a spool of its own."""
+        """Workers may share a folder of vectors, and each delivers its results through a separate spool."""
         archive_id = _read_archive_id(folder)
         if kind != "vectors":
             return archive_id
@@ -138,7 +138,7 @@ class LocalArchives:
     async def erase(self, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
         """Erase in the archives of this process whatever they are past of; call it again until it is done, True.
 
-        An archive that can not be read holds up what waits for it, and nothing else: why is said beside it.
+        An archive that cannot be read delays only what waits for it; the reason is stored with its report.
         """
         over = [await self._erase(kind, archive_id, erasure, up_to) for kind, archive_id in self._ids.items()]
         return all(over)
@@ -183,7 +183,7 @@ class LocalArchives:
         return {target: count for target, count in counts.items() if count}
 
     def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
-        """Archives that `remaining` does not look at: of other processes, while they have files of ours; blocks."""
+        """Archives that `remaining` does not search: those of other processes, while they have our files; blocks."""
         ours = {_folder_id(archive_id) for archive_id in self._ids.values()}
         registrations = {
             key.removeprefix(ARCHIVE_KEY_PREFIX): _registration_decoder.decode(text)
@@ -196,7 +196,7 @@ class LocalArchives:
         ]
 
     def drop_acknowledgements(self, erasure: Erasure) -> None:
-        """The erasure is over: nobody asks any more what archives did for it; blocks."""
+        """The erasure is over: reports of archives on it are no longer needed; blocks."""
         self.store.metadata.delete_prefix(_acknowledgement_prefix(erasure))
         for archive_id in self._ids.values():
             self._acknowledged_ms.pop(_acknowledgement_prefix(erasure) + archive_id, None)
@@ -207,11 +207,11 @@ class LocalArchives:
         try:
             positions = read_positions(self.folders[kind], self.topic) or {}
         except CorruptLog:
-            return False  # the archiver says what is wrong with it
+            return False  # the archiver reports what is wrong with it
         return all(positions.get(partition, 0) > offset for partition, offset in up_to.items())
 
     def _is_spool_drained(self, order: tuple[str, int]) -> bool:
-        """True if what the worker beside us computed before the order is in files."""
+        """True if the results that the local worker computed before the order are in files."""
         handover = self._handovers.setdefault(order, _SpoolHandover())
         return handover.is_complete(self.latest_report(), self.spool)
 

@@ -76,7 +76,7 @@ class ChainHeadOut(Wire, of=ChainHead, rename={"anchor_sequence": "complete_afte
 
 
 class ChainBreakOut(Wire, of=ChainBreak, rename={"problem": "what"}):
-    """A place where a chain is broken."""
+    """A position at which a chain is broken."""
 
 
 class ChainOut(Wire, of=ChainVerification, rename={"before": "before_chain"}):

@@ -58,14 +58,14 @@ _log = structlog.get_logger(__name__)
 
 
 class ErasureRefused(ProblemError):
-    """Raised if a subject can not be erased as things are; answered with 409."""
+    """Raised if a subject cannot be erased at present; answered with 409."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ProblemDetails(409, "erasure_refused", "Erasure refused", detail))
 
 
 class ErasureRequest(NamedTuple):
-    """An agent or a principal that somebody wants to be erased."""
+    """An agent or a principal to erase."""
 
     kind: Literal["agent", "principal"]  # what it is
     name: str  # its identifier
@@ -76,7 +76,7 @@ class ErasureRequest(NamedTuple):
 
 
 class ProofCheck(NamedTuple):
-    """The result of a check of a proof. `left` is empty where nothing of the subject is left, as far as was looked."""
+    """The result of a check of a proof. `left` is empty if the search found nothing of the subject."""
 
     signed: Annotated[bool, member("whether this service signed the proof")]
     same_subject: Annotated[bool, member("whether the proof is about this identifier and this erasure")]
@@ -85,7 +85,7 @@ class ProofCheck(NamedTuple):
 
     @property
     def nothing_left(self) -> Annotated[bool, member("whether nothing was found in the places that were searched")]:
-        """True if everything was looked at for the subject, and nothing was there."""
+        """True if all places were searched for the subject, and nothing was found."""
         return self.signed and self.same_subject and not self.left
 
 
@@ -123,7 +123,7 @@ class ErasureService:
     async def request_erasure(self, caller: AuthenticatedCaller, request: ErasureRequest, reason: str) -> Erasure:
         """Take an order, durably; one that is under way for the same subject is returned instead.
 
-        Only for callers of all tenants: refused records belong to nobody, and are searched for the name. Raises
+        Only for callers of all tenants: refused records belong to no tenant, and are searched for the name. Raises
         ProblemError (403), TenantNotAllowed, ErasureRefused, Unavailable.
         """
         require_all_tenants(caller)
@@ -147,7 +147,7 @@ class ErasureService:
         return ErasureSubject("principal", tenant, "", self.principal_alias(tenant, request.name), "")
 
     async def _check_erasable(self, subject: ErasureSubject) -> None:
-        """Raise ErasureRefused where it can not be erased as things are."""
+        """Raise ErasureRefused if it cannot be erased at present."""
         if subject.name in _OUR_WORDS or any(subject.name in reserved_words(kind) for kind in _STORED_TYPES):
             raise ErasureRefused(
                 f"`{subject.name}` is a word of events or of our own records: without it they could not be read. "
@@ -184,8 +184,8 @@ class ErasureService:
         )
 
     async def open_erasures(self) -> Sequence[Erasure]:
-        """Erasures that are asked for and not done, oldest first: their subjects are not to be shown any more."""
-        with reads_of(WHOLE_DEPLOYMENT):  # whoever looks on: nobody sees what is being erased
+        """Erasures that are requested and not done, oldest first: their subjects must not be shown any more."""
+        with reads_of(WHOLE_DEPLOYMENT):  # for every caller: subjects under erasure stay hidden
             return await self.executor(self.targets.store.erasures.list_open)
 
     async def list(self, caller: AuthenticatedCaller, limit: int, cursor: str | None) -> Page[Erasure]:
@@ -225,7 +225,7 @@ class ErasureService:
         same = hmac.compare_digest(str(digest).encode(), str(asked["scrypt"]).encode())
         if not same or document["erasure_id"] != erasure.erasure_id:
             return ProofCheck(True, False, {})
-        with reads_of(WHOLE_DEPLOYMENT):  # the claim is that the name is nowhere; counts alone are told
+        with reads_of(WHOLE_DEPLOYMENT):  # the claim is that the name is nowhere; only counts are returned
             left = await self.targets.remaining(msgspec.structs.replace(erasure, subject=name))
         return ProofCheck(True, True, left, await self.targets.not_checked(self.now_ms()))
 
@@ -233,7 +233,7 @@ class ErasureService:
         """Everything about one agent as a ZIP, piece by piece, which blocks; see `agent_export.export_agent`.
 
         Of refused records a caller that is not bound to all tenants gets those that it sent itself, and nothing that
-        tells about the deployment: places in the log, names of targets and their errors, heads of the chain, version.
+        reveals the deployment: places in the log, names of targets and their errors, heads of the chain, version.
         Raises TenantNotAllowed, ProblemError (409).
         """
         entry = self.agents.entry(caller, agent)
@@ -277,7 +277,7 @@ class ErasureService:
             _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
         moved = False
-        for erasure in waiting:  # one that can not go on holds up no other
+        for erasure in waiting:  # one that cannot continue blocks no other
             try:
                 moved |= await self._advance(erasure)
             except (TrustwatchError, OSError) as error:
@@ -289,14 +289,14 @@ class ErasureService:
         return 0.0 if moved else RETRY_S if failing else STEP_EVERY_S
 
     async def _note_error(self, erasure: Erasure, error: Exception) -> None:
-        """Say in the erasure why it does not go on, where that is the erasure's own affair."""
+        """Record in the erasure why it does not continue, if the cause is the erasure itself."""
         if isinstance(error, Unavailable | Fenced):
             return
         with suppress(TrustwatchError):
             await asyncio.to_thread(self.targets.store.erasures.record_error, erasure, str(error))
 
     async def _try_assist(self) -> bool:
-        """False = what this process does for all could not be done now; what it leads goes on all the same."""
+        """False = what this process does for all could not be done now; what it leads continues."""
         try:
             await self._assist()
         except (TrustwatchError, OSError) as error:
@@ -328,7 +328,7 @@ class ErasureService:
             if self._leader_lock is None:
                 return False
             await asyncio.to_thread(self._leader_lock.ensure_held)
-        except TrustwatchError:  # the next look asks for it anew
+        except TrustwatchError:  # the next check requests it again
             lock, self._leader_lock = self._leader_lock, None
             if lock is not None:
                 await asyncio.to_thread(lock.release)

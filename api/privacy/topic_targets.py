@@ -1,4 +1,4 @@
-"""Erasure in topics: nobody rewrites their records, but some can be ended, and all age out."""
+"""Erasure in topics: their records are not rewritten, but some can be ended, and all age out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _risk_decoder = msgspec.json.Decoder(RiskRecord)
 
 
 def summarise_topics(admin: TopicAdmin, topics: TopicNames, now_ms: int) -> list[dict[str, Any]]:
-    """What a proof says of each of our topics; `gone_by`: until when it may hold records. Raises Unavailable."""
+    """Statement of a proof on each of our topics; `gone_by`: until when it may hold records. Raises Unavailable."""
     return [_summarise_topic(admin, definition, definition.name(topics), now_ms) for definition in TOPIC_DEFINITIONS]
 
 
@@ -101,7 +101,7 @@ class RiskTopicCorrection(NamedTuple):
 def find_corrections(
     reader: TopicReader, subject: ErasureSubject, up_to: Mapping[int, int]
 ) -> list[RiskTopicCorrection]:
-    """Read the risk topic to its end: what the last record of a key still says of the subject, and what ends it.
+    """Read the risk topic to its end; return the last records of keys that still name the subject, and what ends them.
 
     Records published after the order are of a new subject, and stay. Raises Unavailable.
     """
@@ -126,7 +126,7 @@ def _correction_of(
     try:
         risk_record = _risk_decoder.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None  # none of ours
+        return None  # not ours
     offset = up_to.get(risk_record.partition, -1)
     if risk_record.tenant != subject.tenant or risk_record.offset > offset:
         return None
@@ -152,9 +152,9 @@ def send_corrections(writer: TopicWriter, topic: str, corrections: Iterable[Risk
     writer.flush(FLUSH_TIMEOUT_S)
 
 
-# The order to forget is met in each partition at an offset of its own, in the transaction of that position. Nobody can
-# rewrite the topic: the identifier is kept until its records are gone from there, so that whatever reads them again
-# leaves the subject out (`ingest/record_erasure.py`).
+# The order to forget is met in each partition at a separate offset, in the transaction of that position. The topic
+# cannot be rewritten: the identifier is kept until its records have expired there, so that every reader omits the
+# subject (`ingest/record_erasure.py`).
 
 _log = structlog.get_logger(__name__)
 TOPIC_MEMBER = "topic"
@@ -195,7 +195,7 @@ class TopicErasureTargets(ErasureTargets):
         )
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
-        """The workers, then every archive that is there."""
+        """The workers, then every running archive."""
         met, missing = await self._acknowledged_offsets(erasure)
         if missing:
             listed = ", ".join(map(str, missing))
@@ -251,7 +251,7 @@ class TopicErasureTargets(ErasureTargets):
         return {"topic.risk": named, **self.archives.remaining(erasure, up_to)}
 
     async def _correct_risk_topic(self, erasure: Erasure, up_to: Mapping[int, int]) -> int:
-        """End what the risk topic still says of the subject; returns how many records did."""
+        """End the records of the risk topic that still name the subject; returns their number."""
         corrections = await asyncio.to_thread(self._find_corrections, erasure, up_to)
         if corrections:
             await self.log.run_between_rounds(
@@ -260,7 +260,7 @@ class TopicErasureTargets(ErasureTargets):
         return len(corrections)
 
     async def not_checked(self, now_ms: int) -> list[str]:
-        """Topics that nobody rewrites, and archives of other processes."""
+        """Topics, which are not rewritten, and archives of other processes."""
         away = await asyncio.to_thread(self.archives.other_archives, now_ms)
         archives = sorted({f"the archive of {archive.kind} on {archive.host} ({archive.path})" for archive in away})
         topics = self.brokers.topics
@@ -365,14 +365,14 @@ class TopicErasureTargets(ErasureTargets):
 
 
 def _latest_order_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
-    """Offsets of the order by partition; the last one where it was logged twice."""
+    """Offsets of the order by partition; the last one if it was logged twice."""
     offsets = order_offsets(erasure)
     return {at: max(offset, positions[at].offset if at in positions else offset) for at, offset in offsets.items()}
 
 
 def acknowledged_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
-    """Offset of the order by partition, where it was met. One that was logged twice is met twice, and may be the later
-    one by its own time; an earlier time is that of a round before."""
+    """Offset of the order by partition, if it was met. An order that was logged twice is met twice, and may be the
+    later one by its own time; an earlier time belongs to a previous round."""
     return {at: position.offset for at, position in positions.items() if position.at_ms >= erasure.at_ms}
 
 

@@ -35,9 +35,9 @@ from ..shared_signals.transmitter_context import KEY_FOLDER
 
 DATABASE_FILE: Final = "trustwatch.db"
 DATA_FOLDER: Final = "data"
-"""Of a backup: what is in it is laid out as `data_dir` is."""
+"""Folder of a backup that is laid out like `data_dir`."""
 MODEL_FOLDER: Final = "model"
-"""Of a backup: the installed model."""
+"""Folder of a backup that has the installed model."""
 LOG_FOLDER: Final = "log"
 MODELS_FOLDER: Final = "models"
 DIGESTS_FILE: Final = "SHA256SUMS"
@@ -51,7 +51,7 @@ class BackupContents(NamedTuple):
 
     Attributes:
         offset: events before it are in the database.
-        log_first_offset, log_end_offset: records of the log; *offset* lies between them.
+        log_first_offset, log_end_offset: records of the log; *offset* is between them.
         model: version of the installed model.
         model_digest: names it exactly.
         keys: key files, by their names in `data_dir`.
@@ -90,7 +90,7 @@ def take_backup(settings: Settings, target: Path, *, keys: bool = True) -> Backu
 
     Raises:
         ConfigError: not the embedded form, no store yet, or *target* exists.
-        DamagedStore, CorruptLog, ModelError: what is there is damaged; it would not be a backup.
+        DamagedStore, CorruptLog, ModelError: the data are damaged, so a copy would not be a backup.
         Unavailable: locked, a full disk, or retention was faster.
     """
     require_embedded(settings)

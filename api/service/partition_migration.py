@@ -110,9 +110,9 @@ def _partition_of_agent(name: AgentName, partitions: int) -> int:
     return partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), partitions)
 
 
-# A restored database has to be newer than everything that the topics tell: readers of the risk topic drop what is older
-# than what they have, by epoch and offset, and a backup knows neither the epochs that were handed out since it was
-# made nor what was published in them.
+# A restored database has to be newer than everything in the topics: readers of the risk topic drop what is older than
+# what they have, by epoch and offset, and a backup knows neither the epochs that were handed out since it was made nor
+# what was published in them.
 
 POLL_S = 0.5
 

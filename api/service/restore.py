@@ -53,13 +53,13 @@ MANIFEST_FILE: Final = "manifest.json"
 
 
 class BadBackup(TrustwatchError):
-    """A file or folder is not a backup of ours, or it is damaged: nothing of it was restored. Take another backup."""
+    """A file or folder is not our backup, or it is damaged: nothing of it was restored. Take another backup."""
 
     code = "bad_backup"
 
 
 class RestoredBackup(NamedTuple):
-    """A restored backup. `missing_key` is where the identity key has to be put before a start; None if it exists."""
+    """A restored backup. `missing_key` is the path to put the identity key at before a start; None if it exists."""
 
     contents: BackupContents
     missing_key: Path | None
@@ -136,7 +136,7 @@ def _take_member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
     """Refuse what is not a plain file, or leads elsewhere; a secret key is readable for its owner alone."""
     if not member.isreg() or member.issparse():
         raise BadBackup(f"{member.name}: is not a regular file; {_TAKE_ANOTHER}")
-    mode = 0o600 if is_secret(posixpath.normpath(member.name)) else None  # None: as the umask says
+    mode = 0o600 if is_secret(posixpath.normpath(member.name)) else None  # None: according to the umask
     return tarfile.data_filter(member, folder).replace(mode=mode, deep=False)  # type: ignore[arg-type]
 
 
@@ -173,7 +173,7 @@ def _check_digests(staging: Path, expected: dict[str, str]) -> None:
 
 
 def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, Path | None]:
-    """Open database, key, log and model as a service does; return where the identity key has to be put."""
+    """Open database, key, log and model as a service does; return the path at which the identity key is missing."""
     data = staging / DATA_FOLDER
     try:
         url, checkpoints = sqlite_url(data / DATABASE_FILE), data / CHECKPOINTS_FOLDER

@@ -82,7 +82,7 @@ class SettingsReload:
         self._requested.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Reload whenever it is asked for, until *stop*."""
+        """Reload on each request, until *stop*."""
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():

@@ -66,7 +66,7 @@ def change_of_settings(before: Settings, after: Settings) -> SettingsChange:
 def _tenants_with_modes(
     before: Mapping[str, TenantSettings], after: Mapping[str, TenantSettings]
 ) -> dict[str, TenantSettings]:
-    """Tenants as the new file names them, with the domains that were there before: features are made of those."""
+    """Tenants of the new file, with their previous domains: features are computed from those."""
     return {
         name: msgspec.structs.replace(tenant, domains=before[name].domains if name in before else ())
         for name, tenant in after.items()
@@ -74,7 +74,7 @@ def _tenants_with_modes(
 
 
 def _are_callers_reloadable(before: Settings, after: Settings) -> bool:
-    """Tell whether only tokens are bound to what changed: certificates, silence and streams are bound at start."""
+    """Return whether only tokens are bound to what changed: certificates, silence and streams are bound at start."""
     if before.shared_signals.enabled and before.callers != after.callers:
         return False
     kept = [caller for caller in before.callers if caller in after.callers]

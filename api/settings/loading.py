@@ -98,7 +98,7 @@ def _find_member(name: str, steps: tuple[str, ...], text: str) -> SetVariable:
 
 
 def _read_undeclared(name: str, text: str) -> Any:
-    """The value of a member without a type: as YAML has it, else the text."""
+    """The value of a member without a type: as YAML parses it, else the text."""
     try:
         return decode_yaml(text, name)
     except ConfigError:

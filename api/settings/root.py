@@ -120,12 +120,12 @@ class Settings(SettingsPart, frozen=True):
 
     @property
     def brokers(self) -> KafkaSettings:
-        """The brokers that keep topics, by a name that does not say which program they are."""
+        """The brokers that keep topics, under a name that does not depend on the product."""
         return self.kafka
 
     @property
     def distributed(self) -> bool:
-        """True where events are on brokers; else they are in the log below `data_dir`."""
+        """True if events are on brokers; else they are in the log below `data_dir`."""
         return bool(self.kafka.bootstrap_servers)
 
     def __post_init__(self) -> None:
@@ -258,7 +258,7 @@ def _check_targets(webhooks: list[str], actuators: list[str]) -> None:
 
 
 def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> None:
-    """Client ids are names within one issuer, so every caller must say whose tokens are meant.
+    """Client ids are names within one issuer, so every caller must name its issuer.
 
     A caller sees the dead letters that carry its name, so none may have the name of the pipeline.
     """

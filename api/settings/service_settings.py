@@ -1,4 +1,4 @@
-"""The service itself: where it listens, its tenants and its pipeline."""
+"""The service itself: its addresses, tenants and pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trustwatch.scoring.policy.book import EnforcementMode
 
 ConsoleScope = Literal["trust.score:read", "trust.feedback", "trust.admin"]
 MAX_SESSION_S = 7 * 86_400
-"""Longest session, whatever the settings say."""
+"""Longest session, regardless of the settings."""
 
 MIN_SESSION_KEY_LENGTH = 32
 """Characters of a session key: a shorter one could be guessed from a stolen cookie."""

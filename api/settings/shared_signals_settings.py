@@ -123,7 +123,7 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         )
 
     def as_source(self) -> EventSourceSettings:
-        """The claims that events made of its tokens may make. It knows whose they are, so it vouches for them."""
+        """The claims that events derived from its tokens may make: it knows their subjects, so it attests them."""
         return EventSourceSettings(
             name=self.name,
             tenants=self.tenants,

@@ -1,8 +1,8 @@
-"""Our stream at somebody else's transmitter (SSF 1.0): found by its metadata, made and kept as the settings say.
+"""Our stream at another party's transmitter (SSF 1.0): found by its metadata, created and kept as configured.
 
-Nothing of it is stored here: a stream is ours by its description, which a transmitter may cut; where it keeps none, by
-the address that it pushes to, as the one that this process has made, or as the only one of a transmitter that has room
-for one. Credentials go to the hosts of the settings alone, whatever metadata says.
+Nothing of it is stored here: a stream is ours by its description, which a transmitter may cut; if it keeps none, by the
+address that it pushes to, as the one that this process has created, or as the only one of a transmitter that has room
+for one. Credentials go only to the hosts of the settings, whatever the metadata contains.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DONE: Final = (200, 202, 204)
 """The specification has one of them for each request; transmitters mix them up."""
 
 ASKED_BY_US: Final = "trustwatch signals:"
-"""Beginning of the reason of a status that somebody here has set: it stays over a start."""
+"""Beginning of the reason of a status that an operator has set here: it survives a restart."""
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StreamNotKept(TrustwatchError):
-    """A transmitter does not do what is asked of it. The message holds nothing of its answer.
+    """A transmitter did not do what was requested. The message holds nothing of its answer.
 
     Attributes:
         status: of HTTP; 0 = it is something else that is wrong.
@@ -71,7 +71,7 @@ class _Delivery(msgspec.Struct):
 
 
 class RemoteStreamDocument(msgspec.Struct):
-    """A stream as its transmitter tells it."""
+    """A stream as its transmitter reports it."""
 
     stream_id: str
     iss: str | None = None
@@ -87,7 +87,7 @@ class RemoteStreamDocument(msgspec.Struct):
 
 
 class RemoteStatus(msgspec.Struct, omit_defaults=True):
-    """Status of a stream as its transmitter tells it."""
+    """Status of a stream as its transmitter reports it."""
 
     stream_id: str
     status: StreamStatus
@@ -95,13 +95,13 @@ class RemoteStatus(msgspec.Struct, omit_defaults=True):
 
 
 class KeptStream(NamedTuple):
-    """A stream that is as the settings say."""
+    """A stream that matches the settings."""
 
     stream_id: str  # the transmitter's
-    poll_url: str  # where its SETs are polled; "" = they are pushed
+    poll_url: str  # URL at which its SETs are polled; "" = they are pushed
     changed: bool  # whether it had to be made or changed
-    state: str = ""  # of the verification that was asked for; "" = none was
-    status: str = ""  # what the transmitter says of it; "" = it says nothing
+    state: str = ""  # of the verification that was requested; "" = none was
+    status: str = ""  # as the transmitter reports it; "" = not reported
 
 
 class RemoteStream:
@@ -131,10 +131,10 @@ class RemoteStream:
             raise ConfigError(f"`events` of the stream at {settings.name!r} name none that is believed of it")
         self._made = ""
         self._before: frozenset[str] | None = None
-        """Streams that were there before we made ours, whose answer could not be read; None = it could."""
+        """Streams that existed before we created ours, if the answer to that could not be read; None = it could."""
 
     async def keep(self, *, replace: bool = False) -> KeptStream:
-        """Make the stream or change it, where it is not as the settings say, and have it verified then.
+        """Create the stream, or change it if it differs from the settings, and then have it verified.
 
         Raises StreamNotKept, TrustwatchError.
         """
@@ -155,7 +155,7 @@ class RemoteStream:
         return KeptStream(ours.stream_id, poll_url, changed, state, status)
 
     async def delete(self) -> bool:
-        """Remove the stream at its transmitter; False = there was none of ours. Raises as `keep`."""
+        """Remove the stream at its transmitter; False = we had none. Raises as `keep`."""
         endpoint = (await self._discover()).configuration_endpoint
         ours = self._find(await self._streams(endpoint))
         if ours is None:
@@ -165,7 +165,7 @@ class RemoteStream:
         return True
 
     async def status(self) -> RemoteStatus:
-        """Status of our stream, as the transmitter says. Raises as `keep`, and where there is none of ours."""
+        """Status of our stream, as the transmitter reports it. Raises as `keep`, and if we have none."""
         return await self._status_of(*await self._ours())
 
     async def _status_of(self, metadata: _Metadata, stream_id: str) -> RemoteStatus:
@@ -173,7 +173,7 @@ class RemoteStream:
         return await self._ask_for(RemoteStatus, "GET", endpoint, None, (200,))
 
     async def _enabled(self, metadata: _Metadata, stream_id: str) -> str:
-        """Status of our stream. One that the transmitter stopped by itself, as after an outage of ours, is enabled."""
+        """Status of our stream. If the transmitter stopped it itself, as after our outage, it is enabled."""
         if metadata.status_endpoint is None:
             return ""
         try:
@@ -191,7 +191,7 @@ class RemoteStream:
     async def set_status(self, status: StreamStatus, reason: str = "") -> RemoteStatus:
         """Have our stream enabled, paused or disabled; what it is then. Raises as `status`.
 
-        The reason tells `keep` that somebody here wanted it so.
+        The reason tells `keep` that an operator here set it.
         """
         metadata, stream_id = await self._ours()
         return await self._set_status(metadata, stream_id, status, f"{ASKED_BY_US} {reason}".strip())
@@ -215,7 +215,7 @@ class RemoteStream:
         await self._ask("POST", endpoint, {"stream_id": stream_id, "subject": subject}, _DONE)
 
     async def verify(self) -> str:
-        """Ask for a verification of our stream; its state, which comes back to the service. Raises as `status`."""
+        """Request a verification of our stream; returns its state, which comes back later. Raises as `status`."""
         metadata, stream_id = await self._ours()
         endpoint = self._endpoint(metadata.verification_endpoint, "verification_endpoint")
         return await self._ask_for_verification(endpoint, stream_id)
@@ -243,7 +243,7 @@ class RemoteStream:
         return ours[0] if ours else None
 
     def _is_ours(self, description: str | None) -> bool:
-        """True for our description, also where the transmitter has cut it (SSF 1.0, section 8.1.1)."""
+        """True for our description, also if the transmitter has cut it (SSF 1.0, section 8.1.1)."""
         said = description or ""
         return len(said) >= len(self._mark) and self._description.startswith(said)
 
@@ -264,7 +264,7 @@ class RemoteStream:
         return f"{self._mark} ({self._settings.name})"
 
     def _wanted(self) -> dict[str, Any]:
-        """Members of a stream that are the receiver's to say."""
+        """Members of a stream that the receiver sets."""
         delivery: dict[str, Any] = {"method": POLL_METHOD}
         secret = self._settings.push_secret
         if self.is_pushed and secret is not None:
@@ -277,7 +277,7 @@ class RemoteStream:
         return sorted(self._stream.events or filter(self._settings.may_speak_of, believed))
 
     def _differs(self, ours: RemoteStreamDocument) -> bool:
-        """True if it has to be changed. Of a push nobody tells the header that was given, so it is given again."""
+        """True if it has to be changed. A transmitter never reports the header for a push, so it is sent again."""
         same = ours.delivery.method == POLL_METHOD and sorted(ours.events_requested or ()) == self._events()
         return self.is_pushed or not same
 
@@ -305,19 +305,19 @@ class RemoteStream:
             )
 
     async def _streams(self, endpoint: str) -> list[RemoteStreamDocument]:
-        """Streams that the transmitter has for us: it may answer one by itself, or 404 where there are none."""
+        """Streams that the transmitter has for us: it may answer a single object, or 404 if there are none."""
         content = await self._ask("GET", endpoint, None, (200, 404))
         if not content.startswith((b"[", b"{")) or b'"stream_id"' not in content:
             return []
         documents = _decode(content, list[msgspec.Raw]) if content.startswith(b"[") else [content]
         streams: list[RemoteStreamDocument] = []
         for document in documents:
-            with contextlib.suppress(StreamNotKept):  # somebody else's may be of any shape
+            with contextlib.suppress(StreamNotKept):  # other parties' streams may be of any shape
                 streams.append(_decode(document, RemoteStreamDocument))
         return streams
 
     async def _made_here(self, endpoint: str) -> RemoteStreamDocument | None:
-        """The stream that this process has made, where the transmitter does not list it; None = it is gone."""
+        """The stream that this process has created, if the transmitter does not list it; None = it was deleted."""
         if self._made:
             named = await self._streams(_about(endpoint, self._made))
             ours = next((stream for stream in named if stream.stream_id == self._made), None)
@@ -344,7 +344,7 @@ class RemoteStream:
         return await self._read(endpoint, ours)
 
     def _may_be_ours(self, only: RemoteStreamDocument) -> bool:
-        """True for the only stream there where its description is lost, or cut so far that it says nothing."""
+        """True for the only stream there if its description is lost, or cut so far that it identifies nothing."""
         return self._description.startswith(only.description or "")
 
     async def _change(
@@ -352,7 +352,7 @@ class RemoteStream:
     ) -> RemoteStreamDocument:
         body = {"stream_id": ours.stream_id, **members}
         if not self.is_pushed and ours.delivery.method == POLL_METHOD:
-            # Its address is the transmitter's to say, and some forget it where it is not said.
+            # The transmitter sets its address, and some forget it if it is omitted.
             body["delivery"] = {"method": POLL_METHOD, "endpoint_url": ours.delivery.endpoint_url}
             if method == "PATCH":
                 del body["delivery"]
@@ -362,16 +362,16 @@ class RemoteStream:
     async def _read(self, endpoint: str, changed: RemoteStreamDocument) -> RemoteStreamDocument:
         """The stream as its transmitter has it after a change: read by its id, else from the list, else as answered."""
         if changed.iss not in (None, self._settings.issuer):
-            return changed  # nothing more is asked of a stream that will not be used
+            return changed  # nothing more is requested of a stream that will not be used
         for address in (_about(endpoint, changed.stream_id), endpoint):
-            with contextlib.suppress(StreamNotKept):  # the change is made, and its answer says what it is
+            with contextlib.suppress(StreamNotKept):  # the change is made, and its answer has the status
                 found = [one for one in await self._streams(address) if one.stream_id == changed.stream_id]
                 if found:
                     return found[0]
         return changed
 
     def _check(self, ours: RemoteStreamDocument) -> None:
-        """Raise StreamNotKept unless what comes by the stream will be taken: before anything else is asked of it."""
+        """Raise StreamNotKept unless SETs of the stream will be accepted: before anything else is requested of it."""
         if ours.iss not in (None, self._settings.issuer):
             raise StreamNotKept("the stream's `iss` is another one than `issuer` of the settings: it is not used")
         if ours.audiences.isdisjoint(self._settings.audiences):
@@ -382,7 +382,7 @@ class RemoteStream:
             self._check_address(ours.delivery.endpoint_url or "")
 
     async def _verify_soon(self, metadata: _Metadata, stream_id: str) -> str:
-        """As `_ask_for_verification`; "" where the transmitter has none for us: the stream is there all the same."""
+        """Like `_ask_for_verification`; "" if the transmitter offers none: the stream exists all the same."""
         if metadata.verification_endpoint is None:
             return ""
         try:
@@ -393,7 +393,7 @@ class RemoteStream:
             return ""
 
     async def _ask_for_verification(self, endpoint: str, stream_id: str) -> str:
-        """Have a SET sent that says nothing but the state, which it gives back: so is known whether a stream works."""
+        """Have a SET sent that only returns the state, which proves that a stream works."""
         state = await asyncio.to_thread(self._states.make, self._settings.name, stream_id)
         await self._ask("POST", endpoint, {"stream_id": stream_id, "state": state}, _DONE)
         return state
@@ -437,7 +437,7 @@ class RemoteStream:
 
 
 def metadata_url(issuer: str) -> str:
-    """URL of a transmitter's metadata: its path stands behind the well-known part (SSF 1.0, section 7.2)."""
+    """URL of a transmitter's metadata: its path follows the well-known part (SSF 1.0, section 7.2)."""
     parts = urlsplit(issuer)
     return f"{parts.scheme}://{parts.netloc}{METADATA_PATH}{parts.path.rstrip('/')}"
 

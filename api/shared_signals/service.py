@@ -47,7 +47,7 @@ Jti = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 def bad_request(detail: str) -> ProblemError:
-    """400 for a body that cannot be read or lacks what it must say."""
+    """400 for a body that cannot be read or lacks a required member."""
     return ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
 
 
@@ -168,7 +168,7 @@ TRANSMITTER_MEMBERS: Final = (
     "min_verification_interval",
     "inactivity_timeout",
 )
-"""Members of a stream that are ours to say; `inactivity_timeout` we never do."""
+"""Members of a stream that the transmitter sets; we never set `inactivity_timeout`."""
 LOOK_AGAIN_S = 0.5
 """Interval at which a long poll looks for SETs that another process has queued, s."""
 PATHS: Final[Mapping[str, str]] = {
@@ -251,9 +251,9 @@ class SharedSignalsService:
         return [self._document(stream) for stream in streams]
 
     async def change(self, caller: AuthenticatedCaller, asked: StreamChange, *, replace: bool) -> dict[str, Any]:
-        """Change what is said of a stream; with *replace*, what is not said is taken back.
+        """Change members of a stream; with *replace*, omitted members are reset.
 
-        Raises ProblemError: 400, it says what is not the receiver's to say; 404; 409, others change it all the while.
+        Raises ProblemError: 400, it sets members that a receiver may not set; 404; 409, others keep changing it.
         """
         for _ in range(CHANGE_ATTEMPTS):
             stream = await self._own_stream(caller, _named_stream(asked))
@@ -365,7 +365,7 @@ class SharedSignalsService:
         if asked.set_errs:
             refused = await self._executor.write(self._store.settle, stream.stream_id, tuple(asked.set_errs))
             self._context.outcomes["failed"] += refused
-            if refused:  # in one line: a receiver says what it likes, and as much of it
+            if refused:  # in one line: a receiver may send any text of any length
                 codes = sorted({printable_line(error.err, 64) for error in asked.set_errs.values()})[:MAX_LOGGED_CODES]
                 _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, sets=refused, errors=codes)
 
@@ -402,7 +402,7 @@ class SharedSignalsService:
         return stream
 
     async def _delivery(self, asked: DeliveryRequest | None, poll_url: str | None = None) -> tuple[str, str, str]:
-        """Method, address and sealed authorization of a delivery; by poll if none is asked for."""
+        """Method, address and sealed authorization of a delivery; poll if none is requested."""
         if asked is None or asked.method == POLL_METHOD:
             if asked is not None and poll_url is not None and asked.endpoint_url not in ("", poll_url):
                 raise bad_request("$.delivery.endpoint_url: where SETs are polled is ours to say; leave it out")

@@ -26,29 +26,29 @@ from .signal_receiver import SetAnswer, SignalReceiver, SignalTransmitter
 
 JOB: Final = "signal poller"
 MAX_POLLED: Final = 100
-"""SETs that are asked for at a time."""
+"""SETs that are requested at a time."""
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 POLL_TIMEOUT_S: Final = 120.0
 """A poll without an answer for so long is given up: transmitters may hold one for a minute."""
 POLL_INTERVAL_S: Final = 5.0
 """Pause after a poll that came back at once with nothing, or failed."""
 QUICK_S: Final = 1.0
-"""A poll that brings nothing new within this time did not wait: the next one is asked after a pause."""
+"""A poll that brings nothing new within this time did not wait: the next one follows after a pause."""
 LEAST_PAUSE_S: Final = 0.05
-"""Pause after every poll, whatever a transmitter answers."""
+"""Pause after every poll, regardless of the answer."""
 LOOK_FOR_LEAD_S: Final = 5.0
 KEEP_AGAIN_S: Final = 10.0
-"""Pause until a transmitter that did not do as we asked is asked again."""
+"""Pause before a request that a transmitter did not fulfill is repeated."""
 _NOT_UNDERSTOOD: Final = (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT)
 _GONE: Final = (httpx2.codes.NOT_FOUND, httpx2.codes.GONE)
 VERIFIED_WITHIN_S: Final = 60.0
-"""A verification that did not come in this time is told of: the stream does not work."""
+"""A verification that did not arrive in this time is reported: the stream does not work."""
 
 _log = structlog.get_logger(__name__)
 
 
 class PollFailed(TrustwatchError):
-    """A transmitter did not answer a poll as RFC 8936 says. The message holds nothing of its answer.
+    """A transmitter did not answer a poll as RFC 8936 requires. The message holds nothing of its answer.
 
     Attributes:
         status: of HTTP; 0 = it is something else that is wrong.
@@ -85,7 +85,7 @@ class TransmitterPoll:
         self._errors: dict[str, dict[str, str]] = {}
 
     async def poll(self, *, wait: bool = True) -> bool:
-        """Ask once, and take what comes. Raises TrustwatchError."""
+        """Poll once, and receive the SETs. Raises TrustwatchError."""
         begun = self._monotonic()
         try:
             given = await self._ask(wait=wait)
@@ -104,7 +104,7 @@ class TransmitterPoll:
         return has_waited or not before.issuperset((*self._acknowledged, *self._errors))
 
     def _answer_set(self, jti: str, answer: SetAnswer) -> None:
-        """Have a SET acknowledged or refused by the next poll; one that can not be judged yet is given again."""
+        """Have a SET acknowledged or refused by the next poll; one that cannot be judged yet is sent again."""
         if answer is None:
             self._acknowledged.append(jti)
         elif isinstance(answer, SetRefused):
@@ -193,7 +193,7 @@ class SignalPoller:
                 if not isinstance(error, Fenced):
                     _log.warning("signal_poller_waits", error=str(error))
                 await self._give_up_lead()
-            except Exception as error:  # a fault of ours must not end the look: nobody else would take over
+            except Exception as error:  # our own fault must not end the check: no other process would take over
                 _log.error("signal_poller_failed", error=type(error).__name__)
                 await self._give_up_lead()
             if self._lock is None:
@@ -216,13 +216,13 @@ class SignalPoller:
                 if isinstance(error, PollFailed) and error.status in _GONE and name in self._streams:
                     await asyncio.sleep(KEEP_AGAIN_S)
                     poll.url = await self._keep(name)
-            except Exception as error:  # a fault of ours must not end the polls; no text: it may hold a token
+            except Exception as error:  # our own fault must not end the polls; no text: it may hold a token
                 _log.error("poll_failed", transmitter=name, error=type(error).__name__)
                 again = False
             await asyncio.sleep(LEAST_PAUSE_S if again else pause_s)
 
     async def _keep(self, name: str) -> str:
-        """Have our stream as the settings say, trying until it is; where it is polled. Once for each start."""
+        """Bring our polled stream to its settings, retrying until done. Once for each start."""
         while True:
             await self._leads.wait()
             try:
@@ -234,12 +234,12 @@ class SignalPoller:
                 return kept.poll_url
             except TrustwatchError as error:
                 _log.warning("signal_stream_waits", transmitter=name, error=str(error))
-            except Exception as error:  # a fault of ours must not end the polls; no text: it may hold a token
+            except Exception as error:  # our own fault must not end the polls; no text: it may hold a token
                 _log.error("signal_stream_failed", transmitter=name, error=type(error).__name__)
             await asyncio.sleep(KEEP_AGAIN_S)
 
     async def _expect_verification(self, name: str, state: str) -> None:
-        """Tell of a stream by which the verification that we asked for does not come."""
+        """Report a stream whose requested verification does not arrive."""
         await asyncio.sleep(VERIFIED_WITHIN_S)
         try:
             if not await self._receiver.has_verified(name, state):

@@ -1,4 +1,4 @@
-"""Reception of shared signals: verified, held to what their transmitter may speak for, and written to the event log.
+"""Reception of shared signals: verified, limited to their transmitter's authorization, and written to the event log.
 
 A signal takes the way of every other event (`EventIntake`), so it is durable before it is acknowledged. Its `jti` is
 the id of its event: what is sent again after a crash is dropped by the pipeline as a duplicate, and from then on by the
@@ -93,14 +93,14 @@ class ReceivedSet(NamedTuple):
 
     claims: Mapping[str, Any]  # of the SET
     digest: str  # of its `jti`
-    outcome: str  # for counts; what is believed is called by its treatment
-    event: bytes | None = None  # audit event to write; None = it is acknowledged and not believed
-    statement: str = ""  # what it says of whom, as evidence; "" = it does not
-    state: str = ""  # digest of the `state` of a verification that we asked for; "" = it is none
+    outcome: str  # for counts; a believed SET is counted by its treatment
+    event: bytes | None = None  # audit event to write; None = acknowledged and not believed
+    statement: str = ""  # its statement about its subject, as evidence; "" = none
+    state: str = ""  # digest of the `state` of a verification that we requested; "" = none
 
 
 class SignalTransmitter:
-    """One transmitter: who it is, and what it may speak for."""
+    """One transmitter: its identity, and what it is authorized for."""
 
     def __init__(self, settings: SignalTransmitterSettings) -> None:
         self.settings = settings
@@ -305,7 +305,7 @@ class SignalReceiver:
         claims: Mapping[str, Any],
         believed: Treatment | None = None,
     ) -> ReceivedSet:
-        """Judge one SET: what it says, as far as its transmitter may say so."""
+        """Judge one SET as far as its transmitter is authorized for it."""
         ((event_type, members),) = claims["events"].items()
         rule = find_signal_rule(event_type, members)
         if rule is None:
@@ -339,7 +339,7 @@ class SignalReceiver:
         return f"{key:016x}{check:016x}"
 
     async def _as_said_once(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> list[ReceivedSet]:
-        """The same, but evidence counts once a day: who says the same again and again has said it.
+        """The same, but evidence counts once a day: repeating a statement adds nothing.
 
         It is claimed before it is written, so that of two that come at the same time one counts.
         """

@@ -38,8 +38,8 @@ from .signal_poller import SignalPoller, TransmitterPoll
 from .signal_receiver import NotNow, SignalReceiver, SignalTransmitter
 from .transmitter_context import KEY_DAYS, TransmitterContext, VerificationStates, key_folder
 
-# The transmitter proves itself by a secret that only the settings and its stream there hold, before a byte of the body
-# is read; what the SET says is proved by its signature. It is answered once the log has it.
+# The transmitter authenticates with a secret that only the settings and its stream there hold, before a byte of the
+# body is read; the SET is authenticated by its signature. It is answered once the log has it.
 
 RETRY_AFTER_S: Final = 10.0
 """Seconds after which a push that could not be judged or kept is worth another attempt."""
@@ -69,7 +69,7 @@ class PushEndpoint:
         }
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This endpoint, where *path*, percent-encoded as it came, is that of a transmitter."""
+        """This endpoint, if the percent-encoded *path* is that of a transmitter."""
         return self if path in self._transmitters else None
 
     def template(self, path: bytes) -> str:
@@ -101,7 +101,7 @@ class PushEndpoint:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, transmitter: SignalTransmitter, scope: Scope, receive: Receive) -> PushAnswer | None:
-        """The answer; None where the transmitter went away before its SET was whole. Raises SetRefused, NotNow."""
+        """The answer; None if the transmitter disconnected before its SET was complete. Raises SetRefused, NotNow."""
         if scope["method"] != "POST":
             return PushAnswer(405, ((b"allow", b"POST"),))
         given = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"content-type")]
@@ -143,7 +143,7 @@ def _later(status: int, after_s: float) -> PushAnswer:
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    """Both sides, where the settings turn them on."""
+    """Both sides, if the settings turn them on."""
     return (*_make_transmitter(services), *_make_receiver(services))
 
 

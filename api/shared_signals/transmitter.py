@@ -46,7 +46,7 @@ ROTATE_EVERY_S = 3_600.0
 PUSH_TIMEOUT_S = 10.0
 """Time budget of one push."""
 PUSH_RETRY_CAP_S = 300.0
-"""Longest wait between two pushes to a failing receiver: it hears of a compromise soon after it is back."""
+"""Longest wait between two pushes to a failing receiver: it learns of a compromise soon after it recovers."""
 PUSH_GIVE_UP_S = 86_400.0
 """A stream whose receiver takes nothing for so long is paused."""
 DERIVE_BATCH = 100
@@ -118,14 +118,14 @@ class SharedSignalsTransmitter:
                 self._open_lane(stream.stream_id)
 
     async def drain(self) -> None:
-        """As `step`, and wait until what is pushed has ended."""
+        """Like `step`, and wait until pushes have ended."""
         await self.step()
         while self._lanes:
             await asyncio.wait(list(self._lanes.values()))
             await asyncio.sleep(0)  # the lanes' own ends come after the tasks'
 
     async def close(self) -> None:
-        """End pushes under way, each within its time budget, and let another process go on."""
+        """End pushes in progress, each within its time budget, and let another process continue."""
         self._ending = True
         if self._lanes:
             await asyncio.wait(list(self._lanes.values()))

@@ -30,7 +30,7 @@ SECONDS_PER_DAY = 86_400
 KEY_DAYS = 90
 """A key is replaced after so long; the old one stays published, or is read, for a week."""
 ANSWER_S = 300
-"""Answers that are signed on request hold for so long: as long as what they say of risk is worth anything."""
+"""Answers that are signed on request are valid for this long: as long as their risk is useful."""
 MAX_WAITING = 10_000
 """Tokens that wait in one stream; beyond, it is disabled and what waits is dropped."""
 
@@ -143,7 +143,7 @@ def _make_encryption(
     return SetEncryption(issuers, now_s, monotonic, settings.outgoing.ca_file)
 
 
-# The `state` of verifications that we ask other transmitters for: what comes back is compared with what was asked.
+# The `state` of verifications that we request from other transmitters: the returned one is compared with it.
 
 PURPOSE: Final = "verification-state"
 

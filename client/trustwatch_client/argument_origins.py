@@ -41,16 +41,16 @@ LONG_TEXT_CHARACTERS = 400
 """Longer texts are not looked for as a whole: pieces of them are."""
 PIECES_OF_TEXT = 5
 PIECE_CHARACTERS = 50
-"""Of a piece of a long text; the words that it cuts are left out, so that about six are compared."""
+"""Length of a piece of a long text; the words that it cuts are left out, so that about six are compared."""
 WORDS_OF_SHORT_PIECE = 3
 COPIED_SHARE = 0.5
-"""A text is a part of another one if more than this share of its pieces stands there."""
+"""A text is a part of another one if it contains more than this share of its pieces."""
 MAX_INNER_VALUES = 8
 """Addresses, hosts and numbers that are looked for inside one text."""
 MAX_DEPTH = 8
 INNER_MARK = "~"
 OTHER_NAME = "other"
-"""In place of a name that is not one of a parameter: keys of objects may be content."""
+"""Replaces a name that is not one of a parameter: keys of objects may be content."""
 
 _NAME_PATTERN = re.compile(r"[A-Za-z_][\w.-]{0,62}", re.ASCII)
 
@@ -114,7 +114,7 @@ class _Traced(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rank(self) -> int:
-        """Order of sending where not all are sent: untrusted results, other results, values from nowhere, the rest."""
+        """Order of sending if not all are sent: untrusted results, other results, values from nowhere, the rest."""
         if self.seen is None:
             return 2
         if self.seen.kind != "tool":

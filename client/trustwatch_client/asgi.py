@@ -165,7 +165,7 @@ class _Request(GuardedRequest):
     async def start(self, route: object) -> None:
         """Name the action before the app has routed the request, trace its values, and judge the call.
 
-        The question and the event must name the same action.
+        The request and the event must name the same action.
         """
         scope = self._scope if route is None else {**self._scope, "route": route}
         self._action = self._middleware.action(scope)

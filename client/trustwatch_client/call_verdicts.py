@@ -175,6 +175,6 @@ def _cause_of(error: Exception) -> FailureCause:
             return "timeout"
         case httpx2.HTTPError():
             return "network"
-        case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the question
+        case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the request
             return "malformed"
     return "token"  # only a token callable runs code of others

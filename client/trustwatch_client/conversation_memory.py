@@ -73,7 +73,7 @@ _ENCODED_TABLE = _class_table(_ALPHANUMERIC + "+/_-")
 
 
 def words_of(text: str) -> list[str]:
-    """Words of a normal text, without what stands between them."""
+    """Words of a normal text, without separators."""
     if text.isascii():
         return text.encode().translate(_WORD_TABLE).decode().split()
     return _WORD_PATTERN.findall(text)
@@ -326,7 +326,7 @@ class SeenText(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     Attributes:
         kind: where it came from.
-        text: normal form; decoded parts stand at its end.
+        text: normal form; decoded parts are at its end.
         bit: its place among the texts.
         order: rank of its kind, then its number.
         call: index of the call whose result it is, from 0; -1 for none.

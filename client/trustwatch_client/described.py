@@ -12,7 +12,7 @@ def member(description: str, example: Any = None, **wire: Any) -> msgspec.Meta:
 
     Args:
         description: what it means.
-        example: a value that it may have, as answers show it; None where its schema gives one.
+        example: a value that it may have, as answers show it; None if its schema gives one.
         wire: `null=True` where 0 or "" is null in answers, `level=True` of the number of a risk level.
     """
     examples = None if example is None else [example]
@@ -20,9 +20,9 @@ def member(description: str, example: Any = None, **wire: Any) -> msgspec.Meta:
 
 
 NULL = msgspec.Meta(extra={"null": True})
-"""Of a member whose 0 or "" is null in answers."""
+"""Marks a member whose 0 or "" is null in answers."""
 FLAT = msgspec.Meta(extra={"flat": True})
-"""Of a record in a record: answers have its members in its place."""
+"""Marks a nested record: answers have its members in its place."""
 
 AgentId = Annotated[str, member("id of the agent, as its issuer knows it", "agent-payment-processor-v2.1")]
 TenantName = Annotated[str, member("organization that the agent belongs to", "acme-corp")]

@@ -341,7 +341,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         scopes: of its token.
         token_id: `fingerprint` of the token's `jti`, never the token.
         session: conversation or workflow.
-        acr, auth_time: how, and when (seconds since 1970), a person authenticated, as the token says.
+        acr, auth_time: how, and when (seconds since 1970), a person authenticated, according to the token.
     """
 
     agent_id: str

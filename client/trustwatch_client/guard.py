@@ -1,6 +1,6 @@
 """The implementation that the ASGI, A2A and MCP middlewares share: look up risk, judge, trace, send the event.
 
-Failures of ours break no request.
+Its own failures break no request.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ def refusal_error(ruling: Ruling) -> MCPError:
 
 
 def _is_ungated(ctx: Context) -> bool:
-    """Names are compared exactly, as the SDK does; a request is not a notification, whatever its name."""
+    """Names are compared exactly, as the SDK does; a request is not a notification, regardless of its name."""
     return ctx.method in UNGATED_METHODS or (ctx.request_id is None and ctx.method.startswith("notifications/"))
 
 

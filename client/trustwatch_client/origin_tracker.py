@@ -242,7 +242,7 @@ class OriginTracker(Counted):
             self._conversations.pop((tenant, issuer, agent_id, session), None)
 
     def count_failure(self) -> None:
-        """Count a call that was not traced because of an error of ours."""
+        """Count a call that was not traced because of an error in this library."""
         self._counters.increment("failed")
 
     def _make_room(self) -> None:

@@ -110,7 +110,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         risk_score, confidence: 0 to 1.
         concern: what the level is about: `compromise`, `malfunction` or `overreach`; None below `medium`, and from
             services of before concerns.
-        evaluated_at, expires_at: UTC; None in an answer that the service did not give.
+        evaluated_at, expires_at: UTC; None in an answer that did not come from the service.
         source: `service`; `cache`: from the service up to `cache_s` ago; `last_known`: older, since there is no
             new one; `fail_open`: the service did not answer.
         age_s: seconds since the service gave it.
@@ -215,7 +215,7 @@ _problem_decoder = msgspec.json.Decoder(ServiceProblem)
 
 
 def read_answers(body: bytes) -> list[Answer | ServiceProblem]:
-    """Answers of `POST /v1/risk/query`, in the order of the questions.
+    """Answers of `POST /v1/risk/query`, in the order of the queries.
 
     Raises:
         msgspec.MsgspecError: the reply is invalid.

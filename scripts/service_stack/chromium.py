@@ -11,7 +11,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium_program() -> Path:
-    """Path of a Chromium that starts; where there is none, Debian's package is installed.
+    """Path of a Chromium that starts; if there is none, Debian's package is installed.
 
     Raises:
         Unavailable: there is none and none can be installed, or it does not start.

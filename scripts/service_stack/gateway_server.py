@@ -22,15 +22,15 @@ class Gateway(Server):
 
     @property
     def configured(self) -> bool:
-        """Whether it was told its upstream and its check."""
+        """Whether its upstream and its check are configured."""
         return bool(self._state["settings"])
 
     def configure(self, upstream: str, check: str, *, identity: dict[str, str] | None = None) -> None:
-        """Say what the next `start` starts.
+        """Set what the next `start` starts.
 
         Args:
             upstream: `http://host:port` that requests go to when the check allows them.
-            check: URL of the check; Envoy appends the path of the request, the others say it in `X-Forwarded-Uri`.
+            check: URL of the check; Envoy appends the path of the request, the others send it in `X-Forwarded-Uri`.
             identity: Envoy alone: key sets (URL) of the issuers whose tokens it verifies itself, for its access log.
         """
         for name, url in (("upstream", upstream), ("check", check)):

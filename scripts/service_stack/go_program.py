@@ -1,4 +1,4 @@
-"""Programs in Go, built where they are not in the cache."""
+"""Programs in Go, built if they are not in the cache."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def go_program(source: Path, module: str, version: str) -> Path:
     """Path of the program of one file, which needs one module.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     go_mod = f"module example\n\ngo 1.22\n\nrequire {module} {version}\n"
     return built_go_program(source.stem, source.read_text(encoding="utf-8"), go_mod)
 
 
 def built_go_program(name: str, main_go: str, go_mod: str) -> Path:
-    """Path of the program *name*, built of its one file and its modules where that was not done before.
+    """Path of the program *name*, built of its one file and its modules if that was not done before.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     return _cached(name, {"main.go": main_go, "go.mod": go_mod}, ".")
 
 
 def built_go_command(name: str, package: str, go_mod: str) -> Path:
-    """Path of the program *name*, built of the *package* of one of its modules where that was not done before.
+    """Path of the program *name*, built of the *package* of one of its modules if that was not done before.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     return _cached(name, {"go.mod": go_mod}, package)
 
@@ -62,7 +62,7 @@ def _cached(name: str, files: dict[str, str], package: str) -> Path:
 
 
 def _require_version(go: str, go_mod: str, name: str) -> None:
-    """Raise Unavailable where this Go is older than *go_mod* says: it would end with a word about that file alone."""
+    """Raise Unavailable if this Go is older than *go_mod* requires: its own error would only name that file."""
     needed = re.search(r"^go (\d+)\.(\d+)", go_mod, re.MULTILINE)
     found = re.search(r"go(\d+)\.(\d+)", run([go, "version"]).stdout)
     if needed and found and _numbers(found) < _numbers(needed):

@@ -22,8 +22,8 @@ HYDRA_VERSION = "2.3.0"
 
 BUILD_S = 1800
 
-# `go install module@version` refuses modules with replace directives, which count in the main module alone: hence a
-# main module of ours with those of Hydra. (The one for hydra-client-go is left out: its target is not in the archive.)
+# `go install module@version` refuses modules with replace directives, which count in the main module alone: hence our
+# own main module with those of Hydra. (The one for hydra-client-go is left out: its target is not in the archive.)
 GO_MOD = f"""\
 module trustwatch/hydra
 
@@ -43,10 +43,10 @@ func main() { cmd.Execute() }
 
 
 def hydra_program() -> Path:
-    """Path of the program, built where it is not in the cache: two minutes on two cores, 300 MiB of modules.
+    """Path of the program, built if it is not in the cache: two minutes on two cores, 300 MiB of modules.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     program = cache_folder() / f"hydra-{HYDRA_VERSION}" / "hydra"
     if not program.exists():
@@ -88,7 +88,7 @@ def _build(program: Path) -> None:
 
 
 class Hydra(Server):
-    """Hydra with a PostgreSQL of its own: on SQLite it answers 500 as soon as two ask at once ("database is locked").
+    """Hydra with its own PostgreSQL: on SQLite it answers 500 as soon as two ask at once ("database is locked").
 
     The public API is at `url`, the admin API (open to all on loopback) at `admin_url`.
 
@@ -139,16 +139,16 @@ class Hydra(Server):
         spans: str | None = None,
         spans_token: str | None = None,
     ) -> None:
-        """Say what the next `start` starts.
+        """Set what the next `start` starts.
 
         Args:
             access_token: `jwt` or `opaque`.
-            token_hook: URL that is asked at each issuance.
-            hook_key: (name, value) of the header by which Hydra proves itself to the hook.
+            token_hook: URL that is called at each issuance.
+            hook_key: (name, value) of the header by which Hydra authenticates to the hook.
             lifetime: of access tokens, as Go writes durations; a client's own lifespans come first.
             top_level_claims: claims of the hook that are copied from `ext` to the top of a JWT.
             spans: `http://host:port` that spans go to (OTLP, `/v1/traces`, protobuf), within a fifth of a second: its
-                log does not say which client a request was of, its span events do.
+                log does not name the client of a request, its span events do.
             spans_token: bearer token for that.
         """
         self._configure(

@@ -79,9 +79,9 @@ class KafkaCluster:
         """Read the state of *folder*; nothing starts yet.
 
         Args:
-            folder: made where it does not exist.
-            nodes: 1 or 3 brokers; where the folder has a cluster already, that counts.
-            secure: with listeners for TLS and SASL; where the folder has a cluster already, that counts.
+            folder: made if it does not exist.
+            nodes: 1 or 3 brokers; if the folder has a cluster already, that counts.
+            secure: with listeners for TLS and SASL; if the folder has a cluster already, that counts.
             heap_mb: Java heap of each broker, MiB.
             port: of the first broker, the others follow; None takes free ones.
             bound: whether brokers started here end with this process, however that ends.
@@ -118,7 +118,7 @@ class KafkaCluster:
         """Start every broker that does not run, wake the paused, and wait until all of them are in the cluster.
 
         Raises:
-            Unavailable: no Java, or Kafka can not be fetched.
+            Unavailable: no Java, or Kafka cannot be fetched.
             ServiceError: a broker ends or does not answer in time.
         """
         with locked(self.folder / "lock"):
@@ -156,7 +156,7 @@ class KafkaCluster:
         self._processes[number].kill()
 
     def pause_node(self, number: int) -> None:
-        """SIGSTOP: connections stay open, nobody answers."""
+        """SIGSTOP: connections stay open without an answer."""
         self._processes[number].pause()
 
     def restart(self) -> None:
@@ -181,10 +181,10 @@ class KafkaCluster:
         raise ServiceError(f"{self.folder}: no broker answers; logs are in {self.folder}/node-*/broker.log")
 
     def leader(self, topic: str, partition: int) -> int:
-        """Node that leads a partition; -1 where it has no leader now.
+        """Node that leads a partition; -1 if it has no leader now.
 
         Raises:
-            ServiceError: no broker answers, or there is no such partition.
+            ServiceError: no broker answers, or the partition does not exist.
         """
         found = self.metadata(topic).leaders.get((topic, partition))
         if found is None:

@@ -59,7 +59,7 @@ class BrokerNode(NamedTuple):
 
 
 def server_properties(node: BrokerNode, nodes: Sequence[BrokerNode], data: Path, secured: dict[str, str] | None) -> str:
-    """Text of `server.properties` of *node* among *nodes*, with TLS and SASL as *secured* says."""
+    """Text of `server.properties` of *node* among *nodes*, with TLS and SASL according to *secured*."""
     listeners = {"PLAINTEXT": node.port}
     if secured is not None:
         listeners |= {"SSL": node.tls_port, "SASL_SSL": node.sasl_port}

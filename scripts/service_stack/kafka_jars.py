@@ -59,7 +59,7 @@ def kafka_jars() -> Path:
     """Folder with the jars of Kafka and all that it needs at run time.
 
     Raises:
-        Unavailable: they are not in the cache and can not be fetched.
+        Unavailable: they are not in the cache and cannot be fetched.
     """
     folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
     if folder.is_dir():

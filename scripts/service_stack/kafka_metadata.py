@@ -1,4 +1,4 @@
-"""As much of Kafka's protocol as tells whether a cluster works: one Metadata request over a plain socket.
+"""The part of Kafka's protocol that checks whether a cluster works: one Metadata request over a plain socket.
 
 Starting a Java tool would cost a second for each look.
 """
@@ -51,7 +51,7 @@ def ask_metadata(host: str, port: int, topics: tuple[str, ...] = (), timeout_s: 
     """Ask the broker at *host* and *port* for the cluster and for *topics*.
 
     Raises:
-        OSError: nobody answers, or what answers hangs up.
+        OSError: no server answers, or it closes the connection.
     """
     names = b"".join(_text(name) for name in topics)
     body = struct.pack(">i", len(topics)) + names + b"\0"  # the last byte: create no topic

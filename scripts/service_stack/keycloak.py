@@ -26,7 +26,7 @@ def keycloak_home(features: tuple[str, ...] = ()) -> Path:
     """Folder of a Keycloak that was built with *features*: 180 MB to fetch, half a minute to build, once.
 
     Raises:
-        Unavailable: no Java, or it can not be fetched or built.
+        Unavailable: no Java, or it cannot be fetched or built.
     """
     folder = cache_folder() / "-".join(("keycloak", KEYCLOAK_VERSION, *sorted(features)))
     if not folder.is_dir():
@@ -95,10 +95,10 @@ class Keycloak(Server):
         return f"{self.issuer(realm)}/protocol/openid-connect/certs"
 
     def configure(self, *, features: tuple[str, ...] = (), log_json: bool = False, heap_mb: int = 512) -> None:
-        """Say what the next `start` starts.
+        """Set what the next `start` starts.
 
         Args:
-            features: of Keycloak, beside those that are on by default; each set is built once.
+            features: of Keycloak, in addition to those that are on by default; each set is built once.
             log_json: a JSON object per line of the log, instead of text.
             heap_mb: limit of the Java heap, MiB.
         """
@@ -129,10 +129,10 @@ spi-events-listener--jboss-logging--success-level=info
 spi-events-listener--jboss-logging--error-level=warn
 """
         options = f"{','.join(given['features'])}\n{given['heap_mb']}\n"
-        return {"keycloak.conf": text, "launch.txt": options}  # the latter for nobody to read: what else asks a restart
+        return {"keycloak.conf": text, "launch.txt": options}  # not read by Keycloak: a change of it causes a restart
 
     def _before(self) -> None:
-        """A home of its own (it writes there), whose programs are those of the cache."""
+        """Make a separate home (it writes there), whose programs are those of the cache."""
         home = self.folder / "home"
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
@@ -144,7 +144,7 @@ spi-events-listener--jboss-logging--error-level=warn
         return keycloak_home(tuple(self.settings["features"]))
 
     def _command(self) -> list[str | Path]:
-        """As `kc.sh` does it, which does not hand its process over."""
+        """Build the command that `kc.sh` runs, since `kc.sh` does not replace its own process."""
         home, pool = self.folder / "home", "io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory"
         return [
             java(),

@@ -26,7 +26,7 @@ class Nginx(Gateway):
 
     def _files(self) -> dict[str, str]:
         given = self._given()
-        # Without a master process, kill -9 leaves no worker behind, and root's folder is no obstacle to one.
+        # Without a master process, kill -9 leaves no worker behind, and root's folder does not block one.
         kept = "".join(f"  {kind}_temp_path {self.folder}/temp/{kind};\n" for kind in _TEMPORARY)
         text = f"""\
 daemon off;

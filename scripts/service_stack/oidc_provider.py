@@ -36,7 +36,7 @@ def node_modules() -> Path:
     """Folder with oidc-provider and what it needs, as the lock file pins them.
 
     Raises:
-        Unavailable: they are not in the cache and npm can not fetch them.
+        Unavailable: they are not in the cache and npm cannot fetch them.
     """
     folder = cache_folder() / f"oidc-provider-{OIDC_PROVIDER_VERSION}"
     if not folder.is_dir():
@@ -115,18 +115,18 @@ class OidcProvider(Server):
         timeout_ms: int = 1000,
         fail: str = "closed",
     ) -> None:
-        """Say what the next `start` starts.
+        """Set what the next `start` starts.
 
         Args:
             resources: by identifier (`resource` of requests, `aud` of tokens), `scope` (words) and `format` (`jwt` or
                 `opaque`); the first is the default. None is one example.
-            lifetime_s: of access tokens, unless Trustwatch says less.
-            policy_version: claim of tokens, unless Trustwatch says another.
-            clients: client metadata, beside those that register themselves.
+            lifetime_s: of access tokens, unless Trustwatch sets a shorter one.
+            policy_version: claim of tokens, unless Trustwatch sets another.
+            clients: client metadata, in addition to those that register themselves.
             operators: ids of clients that may revoke the (opaque) tokens of others.
             users: people by name, with further claims of their ID token (`name`, `groups`); each signs in by that name,
                 without a password. Clients that ask for them need `authorization_code` among their grants.
-            evaluations_url: AuthZEN access evaluations endpoint, asked at each issuance; None asks nobody.
+            evaluations_url: AuthZEN access evaluations endpoint, called at each issuance; None calls none.
             token_file: file with the bearer token for it, read each time.
             timeout_ms: how long to wait for an answer, milliseconds.
             fail: `closed` denies a token when there is no answer, `open` issues it as if there were no policy.
@@ -161,7 +161,7 @@ class OidcProvider(Server):
         }
 
     def _before(self) -> None:
-        link = self.folder / "node_modules"  # Node looks for packages beside the program
+        link = self.folder / "node_modules"  # Node looks for packages next to the program
         link.unlink(missing_ok=True)
         link.symlink_to(node_modules())
 

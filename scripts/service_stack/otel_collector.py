@@ -12,7 +12,7 @@ from .server import HOST, Server, listens
 COLLECTOR_VERSION = "0.160.0"
 """The newest whose core and file exporter the Go module proxy is known to have whole."""
 STABLE_VERSION = "1.66.0"
-"""Of those of the collector's modules that are past 1.0."""
+"""Version of the collector's modules that are past 1.0."""
 
 GO_MOD = f"""\
 module trustwatch/otelcollector
@@ -38,10 +38,10 @@ require (
 
 
 def collector_program() -> Path:
-    """Path of the program, built where it is not in the cache: 140 s of one core.
+    """Path of the program, built if it is not in the cache: 140 s of one core.
 
     Raises:
-        Unavailable: no Go, or it can not be fetched or built.
+        Unavailable: no Go, or it cannot be fetched or built.
     """
     source = Path(__file__).with_name("otel_collector.go").read_text(encoding="utf-8")
     return built_go_program("otel-collector", source, GO_MOD)
@@ -63,7 +63,7 @@ class OtelCollector(Server):
         return self.folder / "spans.jsonl"
 
     def configure(self, *, forward: str | None = None, encoding: str = "json", token: str | None = None) -> None:
-        """Say what the next `start` starts.
+        """Set what the next `start` starts.
 
         Args:
             forward: `http://host:port` that spans go to as well; `/v1/traces` is added.

@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of its own on loopback, from the binaries of the system package."""
+"""A separate PostgreSQL cluster on loopback, from the binaries of the system package."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ log_line_prefix = '%m [%p] %d '
 
 
 def binaries() -> Path:
-    """Folder with the programs of the newest PostgreSQL of the system, installed where there is none.
+    """Folder with the programs of the newest PostgreSQL of the system, installed if there is none.
 
     Raises:
-        Unavailable: it is missing and can not be installed here.
+        Unavailable: it is missing and cannot be installed here.
     """
     found = _newest()
     if found is None:
@@ -69,15 +69,15 @@ def _newest() -> Path | None:
 class Postgres:
     """A server whose state is in *folder*: `Postgres(folder)` finds again what another process started there.
 
-    As root it runs as the user postgres (PostgreSQL refuses root); where that user can not reach *folder*, the data lie
-    in a temporary folder to which `folder/data` is a link.
+    As root it runs as the user postgres (PostgreSQL refuses root); if that user cannot reach *folder*, the data are in
+    a temporary folder to which `folder/data` is a link.
     """
 
     def __init__(self, folder: Path, *, port: int | None = None, bound: bool = False) -> None:
         """Read the state of *folder*; nothing starts yet.
 
         Args:
-            folder: made where it does not exist.
+            folder: made if it does not exist.
             port: None takes a free one; it stays the same for the life of the folder.
             bound: whether a server started here ends with this process, however that ends.
         """
@@ -104,10 +104,10 @@ class Postgres:
         return f"{scheme}://{USER}:{self._state['password']}@{HOST}:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start the server where it does not run, and wait until it answers.
+        """Start the server if it does not run, and wait until it answers.
 
         Raises:
-            Unavailable: there is no PostgreSQL and it can not be installed.
+            Unavailable: there is no PostgreSQL and it cannot be installed.
             ServiceError: it ends or does not answer in time.
         """
         with locked(self.folder / "lock"):
@@ -157,7 +157,7 @@ class Postgres:
         """Run one statement with psql as superuser. Returns the rows, one a line, columns with `|` between them.
 
         Raises:
-            ServiceError: with what psql says.
+            ServiceError: with the output of psql.
         """
         done = self._psql(database, statement)
         if done.returncode != 0:
@@ -165,7 +165,7 @@ class Postgres:
         return done.stdout.strip()
 
     def create_database(self, template: str | None = None) -> str:
-        """Make a database with a name of its own, empty or a copy of *template*. Returns the name."""
+        """Make a database with a unique name, empty or a copy of *template*. Returns the name."""
         name = f"t_{secrets.token_hex(6)}"
         self.sql(f"create database {name} owner {USER}" + (f" template {template}" if template else ""), ADMIN)
         return name
@@ -275,7 +275,7 @@ class Postgres:
 
 
 def _owner() -> str | None:
-    """User for the server: None is ourselves, `postgres` where we are root."""
+    """User for the server: None is the current user, `postgres` if it is root."""
     if os.geteuid() != 0:
         return None
     try:

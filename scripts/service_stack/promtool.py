@@ -12,7 +12,7 @@ def promtool_program() -> Path:
     """Path of promtool: of the system, or of Debian's package in the cache.
 
     Raises:
-        Unavailable: it can not be fetched.
+        Unavailable: it cannot be fetched.
     """
     found = shutil.which("promtool")
     return Path(found) if found else program_from_deb("prometheus", "usr/bin/promtool")

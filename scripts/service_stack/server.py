@@ -26,7 +26,7 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
 
 
 def listens(port: int, timeout_s: float = 2.0) -> bool:
-    """Whether anybody takes connections on *port* of 127.0.0.1."""
+    """Whether a server accepts connections on *port* of 127.0.0.1."""
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=timeout_s):
         return True
     return False
@@ -35,16 +35,16 @@ def listens(port: int, timeout_s: float = 2.0) -> bool:
 class Server(ABC):
     """A server whose state is in *folder*: opening that folder again finds what another process started there.
 
-    `configure` (of each server) says what it is started with; `start` restarts one that runs with anything else.
-    As a context manager it runs inside, and its data stay.
+    `configure` (of each server) sets what it is started with; `start` restarts one that runs with anything else. As a
+    context manager it runs inside, and its data stay.
     """
 
     NAME: ClassVar[str]
     """As in `scripts/services start NAME`."""
     PORTS: ClassVar[tuple[str, ...]] = ("http",)
-    """What the server listens for; the first is the one that `port` and `status` tell."""
+    """The protocols that the server listens for; `port` and `status` report that of the first."""
     DEFAULTS: ClassVar[dict[str, Any]] = {}
-    """Settings of a server that nothing was said about."""
+    """Settings of a server that was not configured."""
     START_S: ClassVar[float] = 60.0
     STOP_S: ClassVar[float] = 15.0
 
@@ -52,8 +52,8 @@ class Server(ABC):
         """Read the state of *folder*; nothing starts yet.
 
         Args:
-            folder: made where it does not exist.
-            port: the first one, the others follow it where they are free; None takes free ones. Ports stay the same for
+            folder: made if it does not exist.
+            port: the first one, the others follow it if they are free; None takes free ones. Ports stay the same for
                 the life of the folder.
             bound: whether a server started here ends with this process, however that ends.
         """
@@ -106,10 +106,10 @@ class Server(ABC):
         return True
 
     def start(self) -> None:
-        """Start the server where it does not run with its present settings, and wait until it answers.
+        """Start the server if it does not run with its present settings, and wait until it answers.
 
         Raises:
-            Unavailable: the program can not be had on this machine.
+            Unavailable: the program is not available on this machine.
             ServiceError: it ends or does not answer in time.
         """
         with locked(self.folder / "lock"):
@@ -134,7 +134,7 @@ class Server(ABC):
         self._process.kill()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nobody answers; `start` wakes it."""
+        """SIGSTOP: connections stay open without an answer; `start` wakes it."""
         self._process.pause()
 
     def restart(self) -> None:

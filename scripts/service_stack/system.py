@@ -25,15 +25,15 @@ _given: set[int] = set()
 
 
 class ServiceError(RuntimeError):
-    """A service does not do what it should; the message says which, and where its log is."""
+    """A service failed; the message names it and the path of its log."""
 
 
 class ServiceUnavailable(ServiceError):
-    """A service can not be had on this machine: tests that need it are skipped with this as the reason."""
+    """A service is not available on this machine: tests that need it are skipped with this as the reason."""
 
 
 def cache_folder() -> Path:
-    """Where downloads and, unless told otherwise, the services of `scripts/services` live: outside of the tree."""
+    """The folder for downloads and, by default, for the services of `scripts/services`: outside of the tree."""
     given = os.environ.get("TRUSTWATCH_CACHE")
     if given:
         return Path(given).absolute()
@@ -59,10 +59,10 @@ def ports_of_worker(worker: str) -> range:
 
 
 def free_ports(count: int) -> list[int]:
-    """*count* different TCP ports of 127.0.0.1 on which nobody listens now, each given once by this process."""
+    """*count* different TCP ports of 127.0.0.1 that are free now, each given once by this process."""
     ports = ports_of_worker(os.environ.get("PYTEST_XDIST_WORKER", ""))
     if len(_given) > len(ports) // 2:
-        _given.clear()  # a run so long that the services of its beginning are gone
+        _given.clear()  # a run so long that its first services have ended
     with contextlib.ExitStack() as held:
         found: list[int] = []
         while len(found) < count:
@@ -77,17 +77,17 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on *port* of 127.0.0.1 now."""
+    """Whether *port* of 127.0.0.1 is free now."""
     with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
         return True
     return False
 
 
 def ensure_command(name: str, package: str) -> str:
-    """Path of the program *name*; where it is missing its Debian *package* is installed.
+    """Path of the program *name*; if it is missing its Debian *package* is installed.
 
     Raises:
-        Unavailable: it is missing and can not be installed here.
+        Unavailable: it is missing and cannot be installed here.
     """
     found = shutil.which(name)
     if found is None:
@@ -151,7 +151,7 @@ def last_lines(text: str, lines: int = 15) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; empty where there is no such file."""
+    """Read what `write_json` wrote; empty if the file does not exist."""
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
@@ -199,14 +199,14 @@ def kill_with_parent(pid: int, mark: str) -> None:
     _parent_watcher.stdin.flush()
 
 
-# Its child waits until this shell is gone, and only then becomes the server.
+# Its child waits until this shell has ended, and only then becomes the server.
 _ORPHAN = (
     'log=$1; shift; ( while kill -0 $$ 2>/dev/null; do sleep 0.01; done; exec "$@" ) </dev/null >>"$log" 2>&1 & echo $!'
 )
 
 
 class ServerProcess:
-    """One server process, known by its id and by a mark in its command line: it outlives whoever started it.
+    """One server process, known by its id and by a mark in its command line: it outlives the process that started it.
 
     Attributes:
         pid: id of the process, None before the first start.
@@ -225,7 +225,7 @@ class ServerProcess:
     def start(
         self, command: Sequence[str | Path], folder: Path, environment: dict[str, str], user: str | None = None
     ) -> int:
-        """Start it in a session of its own. Returns its id."""
+        """Start it in a separate session. Returns its id."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 [str(word) for word in command],
@@ -243,7 +243,7 @@ class ServerProcess:
         return self.pid
 
     def start_orphan(self, command: Sequence[str | Path], folder: Path) -> int:
-        """The same for a server that ends with its parent (PR_SET_PDEATHSIG): ours shall outlive whoever started it."""
+        """The same for a server that ends with its parent (PR_SET_PDEATHSIG): ours must outlive its starter."""
         done = subprocess.run(
             ["sh", "-c", _ORPHAN, "sh", str(self.log), *(str(word) for word in command)],
             check=True,
@@ -271,7 +271,7 @@ class ServerProcess:
         return self._child is not None or loading or self.mark in command
 
     def signal(self, number: int) -> None:
-        """Send a signal; nothing happens where the process is gone."""
+        """Send a signal; nothing happens if the process has ended."""
         if self.alive() and self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -298,13 +298,13 @@ class ServerProcess:
         return True
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """kill -9, and wait until it has ended."""
         self.signal(signal.SIGKILL)
         if not self.wait_gone(10):
             raise ServiceError(f"{self.name}: process {self.pid} survives kill -9")
 
     def wait_ready(self, ready: Callable[[], bool], within_s: float) -> None:
-        """Wait until *ready* says so.
+        """Wait until *ready* returns true.
 
         Raises:
             ServiceError: the process ended or the time is over; with the end of its log.

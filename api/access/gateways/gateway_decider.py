@@ -102,8 +102,8 @@ class GatewayDecider:
         return self._decision_point.undecided(question, allow=opened)
 
     def count_unverifiable(self, via: str, issuer: str) -> None:
-        """Count a token that cannot be verified since the issuer's keys cannot be had. It never passes:
-        anybody can write a token that names that issuer."""
+        """Count a token that cannot be verified because the issuer's keys are unavailable. It never passes: any client
+        can write a token that names that issuer."""
         self._decision_point.count_failure(via, fails_open=False)
         _log.warning("gateway_without_keys", via=via, issuer=issuer)
 
@@ -155,7 +155,7 @@ class GatewayDecider:
         return _deny(verdict, STEP_UP, step_up=True) if verdict.step_up else verdict
 
     def _constrain_safe(self, verdict: Verdict) -> Verdict:
-        """A safe method needs none of the scopes that wait for a person, if one remains, so no person is asked."""
+        """A safe method needs none of the scopes that await approval if one remains, so no approval is requested."""
         verdict = self._constrain_stale(verdict)
         if not verdict.would_allow:
             return verdict

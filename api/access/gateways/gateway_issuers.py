@@ -46,7 +46,7 @@ class TokenHolder(NamedTuple):
             `Bearer` (RFC 9449 section 7.1).
         issuer: `iss` of the token, for its revocation.
         encoded_claims: all claims, or members of the issuer's introspection answer, as JSON: a fraction of what objects
-            take, and wanted by introspection alone.
+            take, and used only by introspection.
     """
 
     access_request: AccessRequest
@@ -143,7 +143,7 @@ def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]
 
 MAX_INTROSPECTION_BYTES = 64 * 1024
 MAX_CONCURRENT_INTROSPECTIONS = 64
-"""Questions to one authorization server at a time; a further one fails as if the server could not be reached."""
+"""Concurrent requests to one authorization server; a further one fails as if the server were unreachable."""
 ANSWERS_KEPT_S = 2.0
 """Time for which an introspection answer is kept: a revoked token passes no longer than that."""
 
@@ -204,7 +204,7 @@ class IntrospectionClient:
         return await asyncio.shield(asking)
 
     async def close(self) -> None:
-        """End questions under way."""
+        """Cancel requests in progress."""
         tasks = list(self._in_flight.values())
         for task in tasks:
             task.cancel()

@@ -132,7 +132,7 @@ JSON_HEADER: RawHeader = (b"content-type", b"application/json")
 EMPTY_BODY_HEADER: RawHeader = (b"content-length", b"0")
 
 REALM = "agents"
-"""Of challenges."""
+"""The realm of challenges."""
 STEP_UP_ERROR = "insufficient_user_authentication"
 STEP_UP_SENTENCE = "a person must approve this first; try again later"
 

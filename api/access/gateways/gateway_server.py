@@ -84,13 +84,13 @@ _NOBODYS_SECRET = Secret(secrets.token_hex(32))
 
 
 class IntrospectionClientRefused(TrustwatchError):
-    """Raised if the client that asks for introspection is none of the configured gateways."""
+    """Raised if the client that requests introspection is not a configured gateway."""
 
     code = "invalid_client"
 
 
 class UnreadableIntrospectionRequest(TrustwatchError):
-    """The request is none of RFC 7662."""
+    """The request does not conform to RFC 7662."""
 
     code = "invalid_request"
 
@@ -141,7 +141,7 @@ class IntrospectionEndpoint:
             return _problem_gateway_response(problem)
 
     async def _client_tenants(self, scope: Scope) -> Collection[str]:
-        """Tenants whose tokens the client may ask about. Raises IntrospectionClientRefused."""
+        """Tenants whose tokens the client may introspect. Raises IntrospectionClientRefused."""
         given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
@@ -186,7 +186,7 @@ class IntrospectionEndpoint:
         return _json_gateway_response(200, members, "active")
 
     def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
-        """True if the proof that a gateway hands on is the one that the token is bound to."""
+        """True if the proof that a gateway forwards is the one that the token is bound to."""
         agent = holder.access_request
         try:
             self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown, (agent.issuer, agent.agent_id))
@@ -223,7 +223,7 @@ class IntrospectionEndpoint:
     async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
         """Ask the issuers about an opaque token until one reports it as active.
 
-        Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
+        Only those of tenants that the client is authorized for: a live token must not reach another tenant's server.
         """
         unreachable: IntrospectionUnreachable | None = None
         for issuer, server in self._issuers.introspection_clients.items():
@@ -326,7 +326,7 @@ class GatewayServer:
         )
 
     def route_of(self, path: bytes) -> str:
-        """The way by which a path, percent-encoded as it came, asks; "" = it is none of ours.
+        """Return the way that a percent-encoded path belongs to; "" if the path is not served here.
 
         Envoy appends the path of the call to the prefix as it came, so whatever follows that prefix is a check: no
         `..`, `//` or `%2F` in it leads anywhere else.

@@ -1,7 +1,7 @@
 """AuthZEN: one evaluation, or many with defaults (OpenID AuthZEN Authorization API 1.0).
 
-Callers prove themselves by an access token with the scope `trust.decide`; their binding says whose agents they ask
-about. A denial is an answer of status 200. Requests that are none get 400 with a sentence, as the standard has it.
+Callers authenticate with an access token that has the scope `trust.decide`; their binding specifies whose agents they
+may ask about. A denial has status 200. Invalid requests get 400 with a message, as the standard requires.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class RequesterDecision(NamedTuple):
     names_no_agent: bool
 
     def context(self) -> dict[str, Any]:
-        """Members of an answer's context that say which agent decided, if that is not plain from the request."""
+        """Members of an answer's context that name the agent that decided, if the request does not make it clear."""
         if self.names_no_agent:
             return {"agent": None, "detail": NO_AGENT}
         return {"agent": self.decided_by.agent_id} if self.several else {}
@@ -142,7 +142,7 @@ class AuthZenEndpoint:
         return answer
 
     async def _spend_needed(self, asker: EvaluationAsker, request: HookRequest) -> EvaluationAsker:
-        """*asker* with the approvals for one use that its question needs, which are spent for it.
+        """Return *asker* with the single-use approvals that its request needs, and spend them.
 
         The endpoint for many spends none: one request would be several permits.
         """
@@ -151,7 +151,7 @@ class AuthZenEndpoint:
         try:
             item = read_single(decode_json_object(request.body))
         except (UnreadableHookRequest, ClientInducedFailure):
-            return asker  # the answer says why
+            return asker  # the answer states the reason
         if asker.is_refused(item.requester):
             return asker
         asked = group_by_requester([item], asker, partial(self._is_known, asker))[item.requester]
@@ -220,7 +220,7 @@ class AuthZenEndpoint:
         return RequesterDecision(decision, requester.acting, asked.agents, False, False)
 
     def _record(self, asker: EvaluationAsker, asked: RequesterQuestions, decided: AccessDecision) -> None:
-        """Make an audit event of a question, as far as the caller's own events about that agent would be believed."""
+        """Build the audit event of a request, trusted no more than the caller's own events about that agent."""
         parsed, agent = asked.parsed[0], asked.agents[0]
         if not asker.speaks_for(agent):
             if not decided.verdict.allow or decided.verdict.held_scopes:
@@ -290,7 +290,7 @@ class AuthZenEndpoint:
     def _render_item(
         self, item: EvaluationItem, found: RequesterDecision | None, shaped: set[EvaluationRequester]
     ) -> dict[str, Any]:
-        """One decision. What shapes the token stands on the first gate alone."""
+        """One decision. Only the first gate carries what shapes the token."""
         if found is None:
             return {"decision": False, "context": {"error": {"status": item.status, "message": item.error}}}
         context = found.context()
@@ -318,7 +318,7 @@ class AuthZenEndpoint:
 
 
 class AuthZenMetadataEndpoint:
-    """AuthZEN metadata: URLs and capabilities of the decision point. Open to all, since it says nothing else."""
+    """AuthZEN metadata: URLs and capabilities of the decision point. Public, since it contains nothing else."""
 
     def __init__(self, url: str) -> None:
         self._document = json_hook_response(
@@ -337,7 +337,7 @@ class AuthZenMetadataEndpoint:
 
 
 def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:
-    """The standard can say all that a verdict does."""
+    """The standard can express a whole verdict."""
     return verdict
 
 

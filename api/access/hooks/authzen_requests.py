@@ -1,8 +1,8 @@
-"""Requests of AuthZEN: evaluations, and the questions that they ask.
+"""AuthZEN requests: evaluations, and the decisions that they ask for.
 
 An item whose action is `issue:<token type>:<grant type>` is the gate of the token issuance profile: whether a token is
 issued at all. Every other item asks for its action by name: a scope, in that profile. The items that one agent asks for
-at once are one question.
+at once form one decision.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource":
 
 
 class EvaluationRequester(NamedTuple):
-    """Agents and principal that an item of a batch asks about: items that agree in them are one question.
+    """Agents and principal that an item of a batch asks about: items with the same values share one decision.
 
     Attributes:
         agents: that are judged, the acting one first; empty if the request names none.
@@ -85,7 +85,7 @@ class EvaluationRequester(NamedTuple):
         return max(1, len({*self.agents, JudgedAgent(self.subject)} if self.subject else self.agents))
 
     def names(self) -> dict[str, Any]:
-        """Members of the audit event that say who asks for whom."""
+        """Members of the audit event that name the requester and the subject."""
         return {"principal": principal_member(self.principal[0], self.acting.agent_id, self.principal[1])}
 
 
@@ -116,7 +116,7 @@ class EvaluationAsker(NamedTuple):
     def access_request(
         self, requester: EvaluationRequester, agent: JudgedAgent, scopes: tuple[str, ...], *, refresh: bool = False
     ) -> AccessRequest:
-        """A question about an agent. If the caller may not speak for it, no person is asked in its name."""
+        """A decision about an agent. If the caller is not authorized for it, no approval is requested in its name."""
         return AccessRequest(
             self.tenant,
             agent.issuer or self.issuer,
@@ -131,8 +131,8 @@ class EvaluationAsker(NamedTuple):
 
 
 class EvaluationItem(NamedTuple):
-    """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` says what is wrong with it;
-    `call` is what is asked about if the context has the arguments of a call; `action` is the one that is judged."""
+    """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` is what is wrong with it; `call`
+    is the call to judge if the context has its arguments; `action` is the action to judge."""
 
     requester: EvaluationRequester
     action: str
@@ -144,7 +144,7 @@ class EvaluationItem(NamedTuple):
 
 
 class EvaluationBatch(NamedTuple):
-    """A whole request. `several` says whether an array is to be answered."""
+    """A whole request. `several`: whether the answer is an array."""
 
     items: list[EvaluationItem]
     semantic: str
@@ -198,7 +198,7 @@ def _check_agents(items: list[EvaluationItem]) -> None:
 
 
 def _tells_arguments(given: Any, defaults: dict[str, Any]) -> bool:
-    """True if an item, or what stands for all, has arguments of a call."""
+    """True if an item, or the default for all items, has arguments of a call."""
     context = given.get("context", defaults.get("context")) if type(given) is dict else None
     return member_at(context, "arguments") is not None
 
@@ -242,7 +242,7 @@ def _read_requester(subject: dict[str, Any], context: dict[str, Any] | None) -> 
 
 
 def _read_call(whole: dict[str, Any], judged: str) -> CallQuestion:
-    """The call of an item whose context tells arguments, in the shape of an event's. Raises msgspec.ValidationError."""
+    """The call of an item whose context has arguments, in the shape of an event's. Raises msgspec.ValidationError."""
     subject, action, resource, context = (whole[name] for name in ("subject", "action", "resource", "context"))
     properties = member_at(resource, "properties")
     call_members = {
@@ -260,7 +260,7 @@ def _read_call(whole: dict[str, Any], judged: str) -> CallQuestion:
 
 
 class RequesterQuestions(NamedTuple):
-    """Questions of one requester: one for each judged agent, the acting one first."""
+    """Decisions for one requester: one for each judged agent, the acting one first."""
 
     parsed: list[ParsedHookRequest]
     agents: list[JudgedAgent]
@@ -269,7 +269,7 @@ class RequesterQuestions(NamedTuple):
 def group_by_requester(
     items: list[EvaluationItem], asker: EvaluationAsker, is_known: Callable[[str], bool]
 ) -> dict[EvaluationRequester, RequesterQuestions]:
-    """Questions by requester. *is_known* returns whether an id is that of a known agent."""
+    """Group decisions by requester. *is_known* returns whether an id is that of a known agent."""
     by_requester: dict[EvaluationRequester, list[EvaluationItem]] = {}
     for item in items:
         if not item.error:

@@ -49,7 +49,7 @@ _EVENT_TYPES_BY_GRANT = {
 
 
 class UnreadableHookRequest(TrustwatchError):
-    """The product sent something in another shape than is known: the question cannot be decided."""
+    """The product sent a request of unknown shape: it cannot be decided."""
 
     code = "unreadable"
 
@@ -79,11 +79,11 @@ HookResponder = Callable[[HookRequest], HookResponse | Awaitable[HookResponse]]
 
 
 class ParsedHookRequest(NamedTuple):
-    """One question as a product asked it.
+    """One request as a product sent it.
 
     Attributes:
         access_request: for the decision point.
-        action: grant type, or what the product says of it.
+        action: grant type, or the product's name for it.
         data: the request, for the answer.
         event_extras: further members of the audit event; never a token, a secret or a body.
         lifetime_s: how long the token would live without us; None = not known.
@@ -115,7 +115,7 @@ class HookAdapter(ABC):
 
     @abstractmethod
     def read_request(self, body: bytes) -> ParsedHookRequest:
-        """The question in a body. Raises UnreadableHookRequest, ClientInducedFailure."""
+        """Parse a request body. Raises UnreadableHookRequest, ClientInducedFailure."""
 
     @abstractmethod
     def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
@@ -126,7 +126,7 @@ class HookAdapter(ABC):
         """A denial in place of what the product cannot do, else the same verdict."""
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
-        """Lifetime of the token, s; None where the request does not state it."""
+        """Lifetime of the token, s; None if the request does not state it."""
         return parsed.lifetime_s
 
     @abstractmethod
@@ -138,7 +138,7 @@ class HookAdapter(ABC):
         """The secret is missing or wrong."""
 
     def access_request(self, data: Any, usual: Any, scopes: Iterable[Any], grant: str, act: Any) -> AccessRequest:
-        """The question about the agent of a request."""
+        """Build the query about the agent of a request."""
         agent = text_or_empty(usual if self._agent_expression is None else self._agent_expression(data))
         if not agent:
             raise UnreadableHookRequest("the request names no agent; see `agent` of the hook in the settings")
@@ -158,7 +158,7 @@ class HookAdapter(ABC):
 
 
 def is_json(request: HookRequest) -> bool:
-    """True if the body is declared as `application/json`, whatever the parameters of that type."""
+    """True if the body is declared as `application/json`, with any parameters."""
     declared = request.header(b"content-type") or b""
     return declared.partition(b";")[0].strip(b" \t").lower() == b"application/json"
 
@@ -276,19 +276,19 @@ class HookDecider:
             return ()
 
     def preview(self, parsed: ParsedHookRequest, fit: HookConstraint, spent: tuple[Intervention, ...]) -> Outcome:
-        """The outcome of a request once some approvals are spent. Nothing is counted, and no person is asked."""
+        """Return the outcome of a request once some approvals are spent. Counts nothing and requests no approval."""
         question = parsed.access_request._replace(spent=spent)
         verdict = self._constrain(parsed, fit, self._decision_point.policy_evaluator.evaluate(question)[0])
         return Outcome(verdict.allow, verdict.scopes)
 
     def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
-        """Count a question that could not be decided, and return the decision that holds for it."""
+        """Count a request that could not be decided, and return the decision that applies."""
         return self._decision_point.undecided(question, allow=self.fails_open(error, question.tenant))
 
     def fails_open(self, error: Exception, tenant: str) -> bool:
-        """Count a question that failed with *error*; true if it is answered as if nothing stood against it.
+        """Count a request that failed with *error*; return true if it is answered as if it were allowed.
 
-        Where no policy is enforced nothing may be refused. What a client can bring about never lets it pass.
+        If no policy is enforced, nothing may be refused. A failure that a client can cause never lets it pass.
         """
         opened = self.settings.on_failure == "open" and not isinstance(error, ClientInducedFailure)
         opened = opened or not self._decision_point.may_enforce(tenant)
@@ -301,7 +301,7 @@ class HookDecider:
         return opened
 
     def record(self, parsed: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
-        """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
+        """Build the audit event of the request. Never raises: the caller has its answer in any case."""
         if not decided.verdict.allow:
             members = refusal_members(parsed.access_request, decided)
             self._refusals.write(_log.info, "token refused", hook=self.settings.name, **members)

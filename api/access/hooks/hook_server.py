@@ -122,7 +122,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
 
 
 class HookEndpoint:
-    """Answers one product. It never fails: what cannot be decided is answered as the settings say."""
+    """Answers one product. It never fails: what cannot be decided is answered as configured."""
 
     def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = adapter
@@ -219,7 +219,7 @@ class HookServer:
         self._routes = {route.route.encode(): route for route in routes}
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This server, where *path*, percent-encoded as it came, is one of a hook."""
+        """This server, if the percent-encoded *path* is one of a hook."""
         return self if path in self._routes else None
 
     def template(self, path: bytes) -> str:
@@ -244,7 +244,7 @@ class HookServer:
         self._count_answer(route.hook, route.route, answer.status, self._monotonic() - start)
 
     async def _answer(self, route: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
-        """Answer one request; None where the client went away before its request was whole."""
+        """Answer one request; None if the client disconnected before its request was complete."""
         if scope["method"] != route.method:
             return HookResponse(405, b"", ((b"allow", route.method.encode()),))
         request = HookRequest(tuple(scope["headers"]), b"")

@@ -107,7 +107,7 @@ class HydraHook(HookAdapter):
         )
 
     def denial_response(self, reason: str) -> HookResponse:
-        """`access_denied` at the token endpoint; Hydra passes none of the body on."""
+        """`access_denied` at the token endpoint; Hydra forwards nothing of the body."""
         return json_hook_response(403, {"error": "access_denied", "reason": reason})
 
     def unauthenticated_response(self) -> HookResponse:
@@ -130,7 +130,7 @@ class OktaHook(HookAdapter):
 
     Okta can deny (an `error`), shorten (300 to 86,400 s) and write claims. It cannot leave scopes out. A token that
     must live for less than 300 s is denied. Okta waits 3 s, and issues the token unchanged if it gets no answer, or any
-    but 200 and 204: it fails open, whatever is set here.
+    but 200 and 204: it fails open, regardless of the settings here.
     """
 
     unchanged_response = HookResponse(204)
@@ -289,7 +289,7 @@ class Wso2Hook(HookAdapter):
 
 
 class _AllowedOperations:
-    """Operations that a request allows, by path; a path that ends in `/` stands for all below it."""
+    """Operations that a request allows, by path; a path that ends in `/` covers all paths below it."""
 
     def __init__(self, data: Any) -> None:
         self._paths = [
@@ -321,7 +321,7 @@ def _exceeds_ceiling(lifetime_s: int | None, ceiling: int) -> bool:
 def _shorten_lifetimes(
     parsed: ParsedHookRequest, verdict: Verdict, allowed: _AllowedOperations
 ) -> Iterator[TokenOperation]:
-    """Access tokens live as long as the ceiling; refresh tokens too, where a refresh would be refused anyway."""
+    """Access tokens live as long as the ceiling; refresh tokens too, if a refresh would be refused anyway."""
     ceiling = verdict.max_token_lifetime_s
     if ceiling is None:
         return
@@ -346,7 +346,7 @@ def _remove_scopes(given: list[Any], kept: Iterable[str] | None) -> list[TokenOp
 def _write_claims(
     claims: dict[str, Any], existing: dict[str, Any], allowed: _AllowedOperations
 ) -> Iterator[TokenOperation]:
-    """A claim that is there already, as after a refresh, can only be replaced."""
+    """A claim that already exists, as after a refresh, can only be replaced."""
     for name, value in claims.items():
         if name in existing and allowed("replace", CLAIMS_POINTER + name):
             yield {"op": "replace", "path": CLAIMS_POINTER + name, "value": value}
@@ -362,13 +362,13 @@ class ZitadelHook(HookAdapter):
 
     It can deny (`forwardedStatusCode`) and add claims. It can neither shorten a token nor leave scopes out, and names
     neither client, grant nor scopes: the agent is the (machine) user, and what needs them is the same for all its
-    requests. The target's `interruptOnError` says whether ZITADEL issues tokens if no answer, or an error, comes.
+    requests. The target's `interruptOnError` controls whether ZITADEL issues tokens if it gets an error or no answer.
     """
 
     unchanged_response = json_hook_response(200, {})
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
-        """The agent is the user, unless the settings say where else it is."""
+        """The agent is the user, unless the settings specify another member."""
         data = decode_json_object(body)
         function = text_or_empty(data.get("function")).rpartition("/")[2] or "unknown"
         act = member_at(data, "userinfo", "act")

@@ -54,7 +54,7 @@ _text_filters = text_filters("tenant", "type", "text")
 
 
 def asked_agents(request: Request) -> dict[str, Any]:
-    """Filters of the list as the address says them."""
+    """Filters of the list from the URL."""
     levels = [word for word in request.query_params.getlist("level") if word in LEVEL_WORDS]
     return {"level": levels, **_text_filters(request)}
 
@@ -185,7 +185,7 @@ async def show_agent_events(visit: PageReaderDep, agent: AgentQueryDep) -> Respo
 
 @router.post("/agent/release")
 async def release_agent(visit: PageReviewerDep, form: FormDep) -> Response:
-    """Vouch for the agent, as `POST /v1/agents/{id}/release` does, and say why."""
+    """Release the agent with a reason, as `POST /v1/agents/{id}/release` does."""
     agent, note = _agent_of_form(form), form.get("why", "").strip()
     await visit.get(AgentService).release(visit.caller, agent, note, note_required=True)
     return _redirect_to_agent(agent, "released")

@@ -73,7 +73,7 @@ def _unexpired(page: Page[Intervention], now_ms: int) -> list[Intervention]:
 
 @router.post("/approvals/{intervention_id}")
 async def decide_approval(intervention_id: str, visit: PageReviewerDep, form: FormDep) -> Response:
-    """Approve, reject or withdraw, as the button says."""
+    """Approve, reject or withdraw, depending on the button."""
     order = _decide(visit.get(ContainmentService), visit.caller, intervention_id, form)
     return await _redirect_or_explain(visit, order)
 

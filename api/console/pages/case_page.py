@@ -88,7 +88,7 @@ MAX_MERGE_CHOICES = 50
 MAX_REVISION_DIGITS = 18
 DAYS_COUNTED = 30  # Days whose cases the list counts
 ANY_STATUS = "any"
-"""Status of cases whatever theirs is, in addresses: links leave out what is empty, and then the open ones are meant."""
+"""Any status of cases, in URLs: links omit empty values, and an omitted status means open cases."""
 STATUS_CHOICES: Final = (
     ("unresolved", "not closed"),
     *((status, status) for status in ("open", "acknowledged", "contained", "closed")),
@@ -346,7 +346,7 @@ async def _act(visit: PageRequest, case_id: str, action: str, form: Mapping[str,
 
 
 def _revision(form: Mapping[str, str]) -> int | None:
-    """Revision of the case that the person saw when the page was made; None = the form does not say."""
+    """Revision of the case that the person saw when the page was made; None = not in the form."""
     given = form.get("revision", "")
     return int(given[:MAX_REVISION_DIGITS]) if given.isdecimal() else None
 

@@ -56,7 +56,7 @@ AskedDep = Annotated[
 
 
 def _filters_of(asked: dict[str, str], now_ms: int) -> DecisionFilters:
-    """Raises ProblemError (422) where a time can not be read."""
+    """Raises ProblemError (422) if a time cannot be parsed."""
     times = parse_time_range(asked["since"], asked["until"], now_ms)
     tenant, agent_id = asked["tenant"] or None, asked["agent"]
     agent = AgentSelector(agent_id, tenant, asked["issuer"] or None) if agent_id else None
@@ -127,7 +127,7 @@ def decision_row(decision: Decision) -> dict[str, Any]:
 
 @router.get("/decisions/{decision_id}")
 async def show_decision(decision_id: str, visit: PageReaderDep) -> Response:
-    """One decision; its policy is what the book of now says of its level."""
+    """One decision; its policy is that of the current policy book for its level."""
     runtime, caller, decisions = visit.runtime, visit.caller, visit.get(DecisionService)
     decision = await decisions.get(caller, decision_id)
     consequences = await decisions.consequences(caller, decision)

@@ -170,8 +170,8 @@ def _topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> li
 
 
 def _known_sources(sources: Iterable[EventSourceSettings], caller: AuthenticatedCaller) -> frozenset[str]:
-    """Names of the sources that speak for a tenant of *caller*. One for `*` belongs to no tenant: it is for people of
-    all."""
+    """Names of the sources authorized for a tenant of *caller*. A source for `*` belongs to no tenant: only callers of
+    all tenants see it."""
     if ANY_NAME in caller.tenants:
         return frozenset(source.name for source in sources)
     return frozenset(source.name for source in sources if caller.tenants & set(source.tenants))

@@ -152,7 +152,7 @@ class BudgetTotal(NamedTuple):
     true_positive: int
 
 
-DrawnCurve = tuple[str, CalibrationCurve]  # A calibration curve, and what its legend says
+DrawnCurve = tuple[str, CalibrationCurve]  # A calibration curve, and the text of its legend
 
 
 class Drift(NamedTuple):
@@ -174,7 +174,7 @@ def describe_group(tenant: str, agent_type: str) -> str:
 
 
 def budget_totals(rows: Sequence[BudgetDay]) -> list[BudgetTotal]:
-    """The chart of all groups together, by day. Limits are those of the sum, not the sum of limits."""
+    """The daily chart of all groups together. Limits are those of the sum, not the sum of limits."""
     days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
     for row in rows:
         days[row.day].append(row)
@@ -194,7 +194,7 @@ def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
 
 
 def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
-    """Alerts by day against what the budget expects, and the limit that it should not exceed."""
+    """Daily alerts against what the budget expects, and the limit that they should not exceed."""
     lines = (
         ("alerts", "observed", "first", True),
         ("limit (3 sigma)", "limit", "critical dashed", True),

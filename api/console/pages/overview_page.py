@@ -118,7 +118,7 @@ async def show_trends(visit: PageReaderDep, days: Annotated[str, Query(max_lengt
 
 
 def _changes_chart(days: Sequence[DayOfChanges]) -> Markup:
-    """Rises by day, stacked by the level that they came to."""
+    """Daily rises, stacked by the level that they reached."""
     series = [
         ChartSeries(level.label, [(one.day * DAY_S, one.rises.get(level, 0)) for one in days], level.label)
         for level in SHOWN_LEVELS
@@ -129,7 +129,7 @@ def _changes_chart(days: Sequence[DayOfChanges]) -> Markup:
 
 
 def _cases_chart(days: Sequence[DayOfCases]) -> Markup:
-    """Cases that were opened and closed by day, against the false alerts that the budget accepts."""
+    """Cases opened and closed per day, against the false alerts that the budget accepts."""
     series = [
         ChartSeries("opened", [(one.day * DAY_S, one.opened) for one in days], "first"),
         ChartSeries("closed", [(one.day * DAY_S, one.closed) for one in days], "second dashed"),

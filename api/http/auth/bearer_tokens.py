@@ -192,7 +192,7 @@ class TokenVerifier(Generic[BoundCaller]):
         return cached if cached is not None else self._verify_and_cache(token, digest, now)
 
     async def verify(self, token: bytes) -> BoundCaller:
-        """As `verify_now`, but a token whose key is not held waits up to `UNKNOWN_KEY_WAIT_S` for a fetch.
+        """Like `verify_now`, but a token whose key is not held waits up to `UNKNOWN_KEY_WAIT_S` for a fetch.
 
         Raises InvalidToken.
         """

@@ -119,8 +119,7 @@ def _forwarded_pairs(value: bytes) -> dict[bytes, bytes]:
     """Values of the one element of Envoy's header, by key in small letters.
 
     Envoy quotes some values but not the alternative names. A comma outside of quotes, or a repeated key, is another
-    proxy's element or a name that looks like one: they cannot be told apart.
-    Raises ValueError.
+    proxy's element or a name that looks like one: they cannot be distinguished. Raises ValueError.
     """
     pairs: dict[bytes, bytes] = {}
     at, ended = 0, b";"

@@ -31,7 +31,7 @@ REFRESH_S = 300.0
 """Age at which keys are fetched again: issuers publish a new key at least that long before they use it."""
 
 REFRESH_MIN_S = 10.0
-"""Least time between two fetches of one issuer, whatever tokens arrive."""
+"""Least time between two fetches of one issuer, regardless of the tokens that arrive."""
 
 KEYS_MAX_AGE_S = 86_400.0
 """Keys of an issuer that no longer answers are trusted this long: a day to notice, and no withdrawn key for longer."""
@@ -71,7 +71,7 @@ class _IssuerKeys(Generic[Keys]):
         self.tried: float | None = None
         self.asked: float | None = None
         """Times when the last fetch that went well ended, when the last one began, and when the last that went well
-        began. As the monotonic clock has it: wall clocks are set back, and nothing is fetched until they catch up."""
+        began. On the monotonic clock: wall clocks are set back, and nothing is fetched until they catch up."""
         self.fetches = 0
         self.skipped_keys = 0
         self.last_error = ""
@@ -191,7 +191,7 @@ class PublishedKeyCache(Generic[Keys]):
             issuer_keys.last_error = connection_error_text(error, with_text=True)[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
-        except Exception as error:  # a fault of ours: logged, and retried like any other
+        except Exception as error:  # our own fault: logged, and retried like any other
             issuer_keys.last_error = f"{type(error).__name__} of ours"
             _log.error("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return

@@ -132,9 +132,9 @@ class NonceIssuer:
 class ProofWindow:
     """Proofs that were shown, by second and holder.
 
-    Bounded: a holder who shows too many has its own oldest forgotten; where all together are too many, the oldest of
-    all are. Proofs as old as those are refused from then on, of that holder or of all. So no proof is ever taken twice;
-    under that load clients have less time to show theirs. Nothing is known of proofs from before the process began.
+    Bounded: if a holder shows too many, its oldest are forgotten; if all together are too many, the oldest of all are.
+    Proofs as old as those are refused from then on, of that holder or of all. So no proof is ever taken twice; under
+    that load clients have less time to show theirs. Nothing is known of proofs from before the process began.
     """
 
     def __init__(self, max_age_s: float, most: int, began: float) -> None:
@@ -253,7 +253,7 @@ class ProofVerifier:
     def _check_call(self, proof: _Proof, shown: ShownProof) -> None:
         """Check what costs nothing, before the signature."""
         claims, now, iat = proof.claims, self._clock(), proof.claims["iat"]
-        url = normal_url(shown.url)  # "" is no URL, and fits none
+        url = normal_url(shown.url)  # "" is not a URL, and matches none
         if claims["htm"] != shown.method or not url or normal_url(claims["htu"]) != url:
             raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", proof.thumbprint)
         if isinstance(iat, bool) or not isinstance(iat, int | float) or not -1e12 < iat < 1e12:

@@ -1,5 +1,5 @@
-"""Encryption of what is signed (JWE, RFC 7516) to keys that receivers publish, and decryption of what comes to a key of
-ours. Imported only where settings ask for it.
+"""Encryption of signed content (JWE, RFC 7516) to keys that receivers publish, and decryption with our keys. Imported
+only if settings require it.
 
 A signed token is the plaintext (nested JWT, RFC 7519 section 5.2): its receiver decrypts, then verifies as ever.
 """

@@ -34,7 +34,7 @@ SET_TYPE: Final = "secevent+jwt"
 MAX_SET_BYTES: Final = 64 * 1024
 MAX_JTI_LENGTH: Final = 1024
 MAX_AHEAD_S: Final = 3_600.0
-"""A transmitter whose clock is this far ahead is asked to send again. Its SETs are valid."""
+"""A transmitter whose clock is this far ahead is requested to send again. Its SETs are valid."""
 _MAX_TIME_S: Final = 1e12
 _REQUIRED: Final = ["iss", "iat", "jti", "aud", "events", "sub_id"]
 

@@ -76,7 +76,7 @@ class LocalSigningKey:
         now: float,
         token_id: str,
     ) -> str:
-        """An access token of issuer `urn:trustwatch:local` as RFC 9068 has it."""
+        """An access token of issuer `urn:trustwatch:local` in the form of RFC 9068."""
         claims = {
             "iss": LOCAL_ISSUER,
             "sub": subject,
@@ -90,7 +90,7 @@ class LocalSigningKey:
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": "at+jwt", "kid": self.kid})
 
     def sign_document(self, document: dict[str, Any], kind: str) -> str:
-        """A document as a compact JWS. *kind* is its `typ`, which none of our tokens has."""
+        """Sign a document as a compact JWS. *kind* is its `typ`, which none of our tokens has."""
         return jwt.encode(document, self._key, algorithm="ES256", headers={"typ": kind, "kid": self.kid})
 
     def read_document(self, signed: str, kind: str) -> dict[str, Any]:
