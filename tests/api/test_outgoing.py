@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
@@ -34,7 +33,7 @@ from trustwatch.api.settings.shared_signals_settings import ManagedStreamSetting
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.outgoing_http import connection_error_text, trusted_authorities
+from trustwatch.ingest.outgoing_http import trusted_authorities
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings, ActuatorSettings
@@ -43,8 +42,6 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifi
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.records.security_events import POLL_METHOD
-from trustwatch_client import TrustUnavailable
-from trustwatch_client.trust_client import RiskSettings, TrustClient
 
 from ..support.alert_receiver import ALERTS, outgoing, target
 from ..support.mutual_tls import CertificateAuthority
@@ -257,19 +254,6 @@ def test_without_it_the_error_names_the_setting(
     assert peer.asked == []
 
 
-def test_the_client_library_takes_an_authority(peer: Peer, authority: CertificateAuthority) -> None:
-    """`http=` of every client: as `docs/client.md` shows it."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(authority.folder / "clients.pem")
-    peer.asked.clear()
-    settings = RiskSettings(fail_mode="closed", budget_s=10.0)
-    http = httpx2.Client(verify=context)
-    client = TrustClient(peer.url, lambda: "token", settings, http=http)
-    with http, client, pytest.raises(TrustUnavailable):  # the peer's answer says nothing of the agent
-        client.risk("bot")
-    assert "/v1/risk/query" in peer.asked
-
-
 def test_the_authorities_of_the_system_are_trusted_as_well(authority: CertificateAuthority, tmp_path: Path) -> None:
     """What the file holds is added, with words between the certificates; it is read once, and no context is shared."""
     CertificateAuthority(tmp_path)
@@ -304,20 +288,6 @@ def test_a_file_that_cannot_be_used_is_a_wrong_setting(content: bytes | None, tm
         OutgoingSettings(file)
     with pytest.raises(ConfigError):
         trusted_authorities(file)
-
-
-def test_the_advice_is_for_unknown_authorities_alone() -> None:
-    """A wrong host name or an expired certificate is not a matter of authorities."""
-    verify = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
-    for reason, advised in (
-        ("unable to get local issuer certificate", True),
-        ("self-signed certificate in certificate chain", True),
-        ("Hostname mismatch, certificate is not valid for 'x'.", False),
-        ("certificate has expired", False),
-    ):
-        text = connection_error_text(httpx2.ConnectError(f"{verify}{reason} (_ssl.c:1016)"))
-        assert f"certificate refused ({reason})" in text and ("outgoing.ca_file" in text) is advised
-    assert connection_error_text(httpx2.ReadTimeout("at https://secret.example")) == "ReadTimeout"
 
 
 def test_a_file_that_can_be_used(authority: CertificateAuthority, tmp_path: Path) -> None:

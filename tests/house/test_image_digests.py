@@ -62,16 +62,6 @@ def test_digests_that_nobody_tells_are_no_success(
     assert "@" not in (named / "docker-compose.yml").read_text()
 
 
-def test_one_image_that_nobody_knows_hides_no_other(named: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pin that is another one by now is worse news."""
-    (named / "Dockerfile").write_text(f"FROM gone:1\nFROM python:3.13-slim@{SECOND}\n")
-    assert image_digests.main([], named) == 1
-    told = capsys.readouterr()
-    assert f"python:3.13-slim@{FIRST}: PINNED TO {SECOND}" in told.out
-    assert "gone:1@?: NOT CHECKED" in told.out
-    assert "no such image" in told.err
-
-
 @pytest.mark.parametrize(
     ("audit", "digests", "copy", "fails", "told"),
     [
@@ -100,9 +90,3 @@ def test_the_night_skips_aloud_and_fails_on_a_finding(
     assert done.stdout.count("##### NOT CHECKED") == told
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == ["-m scripts.audit" + (f" --advisories {copy}" if copy else ""), "-m scripts.image_digests"]
-
-
-def test_the_night_asks() -> None:
-    """By the script that the page names."""
-    assert "\n.ci/supply-chain\n" in (ROOT / ".ci/nightly").read_text(encoding="utf-8")
-    assert ".ci/supply-chain" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -67,10 +67,3 @@ def test_no_client_forgets_the_authorities() -> None:
                     forgotten.append(f"{name}:{call.lineno}: {called}")
     assert forgotten == []
     assert checked >= 20
-
-
-def test_the_checks_find_what_they_are_for() -> None:
-    """A call that forgets, and one that does not."""
-    (bad,), (good,) = (list(calls(f"make_webhook_client({text})")) for text in ("", "self._ca_file"))
-    assert not passes_authorities(bad[1]) and passes_authorities(good[1])
-    assert [called for called, _ in calls("httpx2.AsyncClient(verify=True)")] == ["httpx2.AsyncClient"]

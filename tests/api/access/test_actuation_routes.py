@@ -113,14 +113,6 @@ def test_pages_and_tenants(lowering: Any) -> None:
     assert lowering.get("/v1/actuations", cursor="x").status_code == 400
 
 
-def test_another_versions_wish_is_shown_as_unknown(lowering: Any) -> None:
-    lowered(lowering, name("bot"), desired=b'{"of":"the future"}')
-
-    (shown,) = lowering.get("/v1/actuations").json()["items"]
-
-    assert (shown["desired"], shown["decision_id"], shown["agent_id"]) == (None, None, "bot")
-
-
 def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any) -> None:
     """It reaches the agents of the caller's tenants that are, or ought to be, lowered."""
     at = lowering.store.partitions.claim(0)
@@ -148,18 +140,3 @@ def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any
     assert lowering.client.post(path("hydra"), headers=reader).status_code == 403
     assert lowering.client.get("/v1/actuations", headers=reader).status_code == 200
     assert lowering.client.get("/v1/actuations", headers=lowering.auth("gateway", "trust.ingest")).status_code == 403
-
-
-def test_metrics_tell_how_actuators_fare(lowering: Any) -> None:
-    lowering.actuations.record("hydra", "confirmed", 0.4)
-    lowering.actuations.record("hydra", "retry")
-
-    text = lowering.client.get("/metrics").text
-
-    assert 'trustwatch_actuations_total{outcome="confirmed",target="hydra"} 1.0' in text
-    assert 'trustwatch_actuations_total{outcome="retry",target="hydra"} 1.0' in text
-    assert 'trustwatch_containment_seconds_bucket{le="0.25",target="hydra"} 0.0' in text
-    assert 'trustwatch_containment_seconds_bucket{le="0.5",target="hydra"} 1.0' in text
-    assert 'trustwatch_containment_seconds_bucket{le="+Inf",target="hydra"} 1.0' in text
-    assert 'trustwatch_containment_seconds_sum{target="hydra"} 0.4' in text
-    assert 'trustwatch_containment_seconds_count{target="hydra"} 1.0' in text

@@ -21,7 +21,6 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.announced_paths import CREDENTIAL, KIND_OF_PLACE, PATHS, VERSION, part_names
@@ -211,15 +210,6 @@ def test_the_same_call_by_another_path_is_another_question(keyed: Any) -> None:
     other = ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **from_key("thief", 64501)))
     assert other["decision"] == "step_up"
     settled(keyed)
-
-
-@pytest.mark.parametrize("told", [{"client": {"user_agent": "curl"}}, {"delegation": []}, {}])
-def test_a_call_that_tells_no_path_offers_none(keyed: Any, told: dict[str, Any]) -> None:
-    asked = ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **told))
-    settled(keyed)
-
-    stored = keyed.store.interventions.get(asked["approval_id"])
-    assert stored.scopes == ("call:" + asked["call"],)
 
 
 def test_a_yes_to_a_call_trusts_no_key_unless_the_person_says_so(keyed: Any) -> None:
@@ -522,14 +512,6 @@ def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
 
     live.use_version("another")
     assert live.scorer is None and live.missing_because
-
-
-def test_a_service_that_learns_is_not_told_to_train(tmp_path: Path) -> None:
-    save_learning_model(tmp_path / "installed", NOW_MS)
-    live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), {})
-    live.use_version(LEARNING_VERSION)
-
-    assert live.scorer is None and "a service that begins trains its first model by itself" in live.missing_because
 
 
 def test_a_model_is_used_once_its_kernels_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,6 @@ from typer.testing import CliRunner, Result
 
 from trustwatch.api.cli.main import make_app
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
-from trustwatch.scoring.records.agents import AgentEdge
-from trustwatch.scoring.records.commits import Commit, Position
 
 AS = "https://as.example"
 HIGH, CRITICAL = 3, 4
@@ -43,24 +41,6 @@ def test_approvals_are_listed_and_approved(site: Any, summary: Any) -> None:
     assert "bot" in run(site, "approvals", "list", "--status", "approved").stdout
 
 
-def test_an_approval_is_given_for_one_use(site: Any, summary: Any) -> None:
-    asked = waiting(site, summary)
-
-    done = run(site, "approvals", "approve", asked, "--why", "planned", "--one-use")
-
-    assert done.exit_code == 0 and "status: approved_once\n" in done.output
-    assert "bot" in run(site, "approvals", "list", "--status", "approved_once").stdout
-
-
-def test_an_approval_is_rejected_or_withdrawn(site: Any, summary: Any) -> None:
-    asked = waiting(site, summary)
-
-    assert run(site, "approvals", "reject", asked, "--why", "no").exit_code == 0
-    assert run(site, "call", "withdraw_approval", f"intervention_id={asked}", "why=no").exit_code == 1
-    (kept,) = site.get("/v1/approvals").json()["items"]
-    assert (kept["status"], kept["decided_by"], kept["why"]) == ("rejected", "gateway", "no")
-
-
 def test_an_agent_is_pinned_and_unpinned(site: Any, summary: Any) -> None:
     """For a while, which is told, and no longer once it is over; a level that does not exist is told."""
     site.report([summary(level=1)])
@@ -74,19 +54,3 @@ def test_an_agent_is_pinned_and_unpinned(site: Any, summary: Any) -> None:
     ended = run(site, "unpin", "bot", "--why", "rotated")
     assert (ended.exit_code, "status: ended\n" in ended.output) == (0, True)
     assert site.get("/v1/agents/bot/risk").json()["pin"] is None
-
-
-def test_the_blast_radius_is_shown(site: Any, summary: Any) -> None:
-    site.report([summary(level=CRITICAL)])
-    at_ms = int(site.clock.now * 1000)
-    place = site.store.partitions.claim(0)
-    made = [
-        AgentEdge("acme", AS, "delegated", "bot", "child", at_ms, at_ms),
-        AgentEdge("acme", AS, "acts_for", "bot", "ann", 1, at_ms),
-    ]
-    site.store.commit(Commit(place, Position(0, place.epoch, 1), [], [], [], [], edges=made))
-
-    found = json.loads(run(site, "call", "get_blast_radius", "agent_id=bot", "days=7").stdout)
-
-    assert [one["principal_id"] for one in found["principals"]] == ["ann"] and found["risk_level"] == "critical"
-    assert [one["agent_id"] for one in found["agents"]] == ["child"]

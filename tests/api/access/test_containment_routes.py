@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -98,17 +97,6 @@ def test_of_two_persons_the_first_decides(site: Any, summary: Any) -> None:
     assert again not in ("", asked)
 
 
-def test_an_approval_is_withdrawn(site: Any, summary: Any) -> None:
-    site.report([summary(level=HIGH)])
-    asked = ask(site, "pay:write").approval_id
-    settled(site)
-    post(site, f"/v1/approvals/{asked}/approve", why="planned")
-
-    assert ask(site, "pay:write").verdict.allow
-    assert post(site, f"/v1/approvals/{asked}/withdraw", why="over").json()["status"] == "ended"
-    assert not ask(site, "pay:write").verdict.allow
-
-
 def test_a_pin_fixes_what_policy_acts_on_and_hides_nothing(site: Any, summary: Any) -> None:
     """The answer shows the measured risk, the policy of the pinned level, and who said so, until it expires."""
     site.report([summary(level=LOW, risk_score=0.1)])
@@ -125,22 +113,6 @@ def test_a_pin_fixes_what_policy_acts_on_and_hides_nothing(site: Any, summary: A
     assert (during["pin"]["by"], during["pin"]["why"]) == ("gateway", "key leaked")
     assert (denied.allow, denied.reason) == (False, "risk_level")
     assert (after["pin"], after["token_policy"]) == (None, before["token_policy"])
-
-
-def test_the_last_pin_counts_and_ends(site: Any, summary: Any) -> None:
-    """A pin may also vouch: an agent at critical passes as low; ending it restores what is measured."""
-    site.report([summary(level=CRITICAL)])
-    post(site, "/v1/agents/bot/pin", level="high", why="look at it")
-    site.clock.now += 1
-    post(site, "/v1/agents/bot/pin", level="low", why="false alarm, see CHG-7")
-
-    assert ask(site, "x:read").verdict.allow
-    listed = site.get("/v1/interventions", kind="pin", status="active").json()["items"]
-    assert [one["level"] for one in listed] == ["low"]
-
-    assert post(site, "/v1/agents/bot/unpin", why="checked").json()["status"] == "ended"
-    assert not ask(site, "x:read").verdict.allow
-    assert post(site, "/v1/agents/bot/unpin", why="again").status_code == 404
 
 
 def test_the_log_tells_orders_of_people(site: Any, summary: Any) -> None:
@@ -162,14 +134,6 @@ def test_the_log_tells_orders_of_people(site: Any, summary: Any) -> None:
     assert (approval, pinned, release) == (asked.approval_id, unpinned, None)
     assert all(line["request_id"] for line in orders[1:])
     assert "a-secret-reason" not in str(orders)
-
-
-def test_an_agent_that_was_never_seen_may_be_pinned(site: Any) -> None:
-    path = f"/v1/agents/{quote('https://agents.example/new', safe='')}/pin?tenant=acme&issuer={quote(AS)}"
-
-    assert post(site, path, level="critical", why="stolen").status_code == 201
-
-    assert not ask(site, "x", agent_id="https://agents.example/new").verdict.allow
 
 
 @pytest.mark.parametrize(
@@ -255,19 +219,6 @@ def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> N
     assert (found["risk_level"], found["complete"]) == ("critical", True)
     assert {one["agent_id"] for one in near["agents"]} == {"child", "ledger"}
     assert "long-ago" in {one["agent_id"] for one in old["agents"]}
-
-
-def test_a_principal_is_as_risky_as_who_acts_for_it(site: Any, summary: Any) -> None:
-    site.report([summary(level=HIGH, risk_score=0.8), summary("calm", level=LOW, risk_score=0.1)])
-    edges(site, ("acts_for", "bot", "ann"), age_s=3600.0, risk=0.8)
-    edges(site, ("acts_for", "calm", "ann"), ("called", "calm", "ann"))
-
-    found = site.get("/v1/principals/ann/risk", tenant="acme", issuer=AS).json()
-
-    assert (found["risk_level"], found["risk_score"]) == ("high", 0.8)
-    assert [(one["agent_id"], one["pair_risk_score"]) for one in found["agents"]] == [("bot", 0.4), ("calm", 0.0)]
-    assert site.get("/v1/principals/bob/risk", tenant="acme", issuer=AS).status_code == 404
-    assert site.get("/v1/principals/ann/risk", tenant="globex", issuer=AS).status_code == 403
 
 
 def test_descendants_of_a_critical_agent_are_treated_as_the_policy_says(site: Any, summary: Any) -> None:

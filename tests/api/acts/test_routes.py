@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from ...support.case_triage import Triage, agent, rise
-from ...support.feedback_person import AS
 
 CASE = "case-D0001"
 
@@ -51,26 +50,6 @@ def test_what_was_done_is_told_newest_first(triage: Triage) -> None:
         "verdict expected",
         "acme",
     )
-
-
-def test_acts_are_narrowed(triage: Triage) -> None:
-    assert acts(triage, by="nobody") == []
-    assert {one["kind"] for one in acts(triage, kind="pin")} == {"pin"}
-    assert len(acts(triage, agent_id="a", tenant="acme", issuer=AS)) == 4
-    assert acts(triage, agent_id="b", tenant="acme", issuer=AS) == []
-    (closed, *rest) = acts(triage)
-    assert acts(triage, since=closed["at"]) == [closed]
-    assert acts(triage, until=closed["at"]) == rest
-    assert acts(triage, since="1999-01-01T00:00:00") == [closed, *rest]
-
-
-def test_pages_follow_each_other(triage: Triage) -> None:
-    whole, cursor, found = acts(triage), None, []
-    for _ in whole:
-        page = triage.site.get("/v1/acts", limit=1, **({"cursor": cursor} if cursor else {})).json()
-        found += page["items"]
-        cursor = page["next_cursor"]
-    assert (found, cursor) == (whole, None)
 
 
 def test_others_see_nothing_of_it(triage: Triage) -> None:

@@ -195,15 +195,3 @@ def test_the_command_fails_where_an_alert_does_not_arrive(alerting: Any, receive
     assert refused.exit_code == 1
     assert "not delivered to chat" in refused.output
     assert TOKEN not in refused.output
-
-
-def test_the_command_lists(alerting: Any) -> None:
-    alerting.store.outbox.enqueue([agent_alert(1, "bot", 3), agent_alert(2, "bot", 3)])
-    drain(alerting)
-
-    shown = command(alerting, "list", "--target", "soc", "--status", "suppressed")
-    assert shown.exit_code == 0, shown.output
-    assert "suppressed" in shown.stdout and "delivered" not in shown.stdout
-    rows = command(alerting, "list", "--agent", "bot", "--tenant", "acme", "--issuer", AS, "--json").stdout.splitlines()
-    assert [json.loads(row)["key"] for row in rows] == ["alert-2"] * 3 + ["alert-1"] * 3
-    assert len(command(alerting, "list", "--limit", "1", "--json").stdout.splitlines()) == 1

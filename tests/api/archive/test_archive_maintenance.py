@@ -6,24 +6,17 @@ import json
 from datetime import UTC, timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from trustwatch.api import clock
-from trustwatch.api.archive import archive_maintenance, vector_worker
+from trustwatch.api.archive import archive_maintenance
 from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
-from trustwatch.api.archive.archive_status import (
-    ArchiveStatus,
-    ArchiveWorkerReport,
-)
 from trustwatch.api.archive.worker import EventArchiver
-from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import data_files, read_lock
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
-from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
@@ -82,25 +75,6 @@ def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path, mo
     assert worked(tmp_path).merged == 0
     monkeypatch.setattr(archive_maintenance, "MERGE_AFTER", timedelta(0))
     assert worked(tmp_path).merged == 4
-
-
-def test_reports_and_what_is_known_of_them() -> None:
-    """A process that ends is not ready; one that does nothing else says so by it."""
-    status = ArchiveStatus(alone=True)
-    assert status.is_ready()
-    status.expect("events")
-    assert not status.is_ready()
-    report = ArchiveWorkerReport(5.5)
-    status.note("events", msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=ArchiveWorkerReport))
-    assert status.is_ready() and status.reports["events"] == report
-    status.ended("events")
-    assert not status.is_ready()
-
-
-def test_the_role_needs_a_place(tmp_path: Path) -> None:
-    role = ServiceRoles(api=False, workers=False)
-    with pytest.raises(ConfigError, match="--archiver-only is for the distributed form"):
-        check_service_roles(role, Settings(archive=ArchiveSettings(directory=tmp_path)))
 
 
 class Clock:
@@ -184,29 +158,3 @@ def test_a_log_that_is_never_quiet_holds_up_no_upkeep(tmp_path: Path, monkeypatc
         ] == [0, 0, 0]
         assert busy(archive_maintenance.PIECE_EVERY_S) == 4
         archiver.close()
-
-
-def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    time, steps = Clock(monkeypatch), 200
-    done: list[float] = []
-    monkeypatch.setattr("trustwatch.ingest.archive.event_archive.VectorArchive.archive_next_file", lambda _: True)
-    monkeypatch.setattr(ArchiveMaintenance, "_merge_one", lambda _: bool(done.append(time.now)))
-
-    class Busy:
-        settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(vectors=tmp_path / "vectors"))
-
-        @property
-        def should_stop(self) -> bool:
-            nonlocal steps
-            steps -= 1
-            time.now += 1
-            return not steps
-
-        def send(self, _: bytes) -> None: ...
-
-    begun = time.now
-    vector_worker.run_vector_archive(Busy())  # type: ignore[arg-type]
-    late = (
-        archive_maintenance.FIRST_RETENTION_S + archive_maintenance.OVERDUE_AFTER_S + archive_maintenance.PIECE_EVERY_S
-    )
-    assert [at - begun for at in done] == [pytest.approx(late, abs=1.5)]

@@ -214,25 +214,6 @@ def test_the_alerts_behind_the_sums_and_what_to_do_about_them(history: History, 
     assert "Over budget at" in text and all(one["event_id"] in text for one in side["alert_list"][:200])
 
 
-def test_standard_input_is_read_by_every_process(history: History) -> None:
-    """A stream gives what its file gives, with two processes and with one."""
-    whole = told(history.day, "--model", history.model, "--jobs", 1)
-    piped = run("backtest", "-", "--model", history.model, "--jobs", 2, "--json", stdin=history.day.read_bytes())
-    assert piped.exit_code == 0, piped.output
-    assert json.loads(piped.stdout)["sides"] == whole["sides"]
-
-
-def test_a_window_of_time(history: History) -> None:
-    """Only the second day is counted, times without offset being UTC."""
-    value = told(
-        history.day, "--model", history.model, "--from", "2026-01-09", "--to", "2026-01-09T12:00:00", "--jobs", 1
-    )
-    times = [json.loads(line)["time"] for line in history.day.read_bytes().splitlines()]
-    assert value["sides"][0]["counted"] == sum("2026-01-09" <= at < "2026-01-09T12:00:00" for at in times)
-    assert (value["since"], value["before"]) == ("2026-01-09T00:00:00Z", "2026-01-09T12:00:00Z")
-    assert value["sides"][0]["events"] > value["sides"][0]["counted"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -260,36 +241,10 @@ def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], 
     assert said in done.stderr
 
 
-def test_a_window_with_a_warm_up(history: History) -> None:
-    """What is before the warm-up is left out, and what is in it moves state without being counted."""
-    counting = (history.day, "--model", history.model, "--from", "2026-01-09")
-    whole = told(*counting, "--jobs", 1)["sides"][0]
-    part = told(*counting, "--warm-up", 0.25, "--jobs", 1)["sides"][0]
-    cold = told(*counting, "--warm-up", 0, "--jobs", 2)["sides"][0]
-    assert whole["counted"] == part["counted"] == cold["counted"] == cold["events"]
-    assert cold["events"] < part["events"] < whole["events"]
-    result = run("backtest", history.day, "--model", history.model, "--warm-up", 1)
-    assert result.exit_code == 2 and "counts back from --from" in result.output
-
-
 def cut(file: Path, part: slice, out: Path) -> Path:
     """Some lines of a file."""
     out.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[part]))
     return out
-
-
-def test_what_the_model_learned_from_does_not_warm_up(history: History, tmp_path: Path) -> None:
-    """It is in the model's state: a file that begins with it gives the figures of the new events alone."""
-    new, both = cut(history.day, slice(150), tmp_path / "new.jsonl"), tmp_path / "both.jsonl"
-    both.write_bytes(history.day.with_name("past.jsonl").read_bytes() + new.read_bytes())
-    given = ("--model", history.model, "--from", json.loads(new.read_bytes().splitlines()[0])["time"][:19])
-    scores = [tmp_path / "alone", tmp_path / "warm"]
-    for out, file in zip(scores, (new, both), strict=True):
-        assert run("replay", file, *given, "--out", out).exit_code == 0
-    alone, warm = (told(file, *given, "--jobs", 1, "--no-calls")["sides"] for file in (new, both))
-
-    assert warm == alone and alone[0]["events"] == 150
-    assert scores[0].read_bytes() == scores[1].read_bytes()
 
 
 def test_a_model_that_is_judged_by_its_own_history_is_told(history: History, tmp_path: Path) -> None:
@@ -340,23 +295,3 @@ def test_events_that_no_token_vouches_for_are_told_with_what_changes_it(history:
     assert "50 of 400 events are vouched for by no token" in page.read_text()
     assert told(claimed, *plain)["sides"][0]["self_asserted"] == 50
     assert "vouched for" not in run("backtest", history.day, *plain).stderr
-
-
-def test_a_token_beside_work_that_nothing_vouches_for_hides_none_of_it(history: History, tmp_path: Path) -> None:
-    """Few events of few agents, each of which asked for tokens: its habits are learned of none of its work."""
-    events = [json.loads(line) for line in history.day.read_bytes().splitlines()]
-    work = [event for event in events if not event["type"].startswith("token.")]
-    name = min((event["agent"]["id"] for event in work), key=lambda name: sum(e["agent"]["id"] == name for e in work))
-    rest = [event for event in events if event["agent"]["id"] != name]
-    mine = [event for event in work if event["agent"]["id"] == name][:3]
-    token = {**mine[0], "id": "asked", "type": "token.request", "action": "token.request"}
-    for event in mine:
-        event["agent"] = {**event["agent"], "self_asserted": True}
-    mixed = tmp_path / "mixed.jsonl"
-    mixed.write_text("".join(json.dumps(event) + "\n" for event in (token, *mine, *rest)))
-    plain = ("--model", history.model, "--jobs", 1, "--no-calls")
-    side = told(mixed, *plain)["sides"][0]
-
-    assert (side["self_asserted"], side["claimed_agents"]) == (len(mine), 1)
-    assert side["self_asserted"] < 0.02 * side["counted"]
-    assert f"all work of 1 of {side['agents']} agents is such" in run("backtest", mixed, *plain).stderr

@@ -35,28 +35,6 @@ def triage(site: Any) -> Triage:
 CASE = "case-D0001"
 
 
-def test_a_case_tells_what_it_is(triage: Triage) -> None:
-    """Agents, what ties them, why; in a list and alone."""
-    (listed,) = triage.get("", status="unresolved")["items"]
-    assert (listed["case_id"], listed["status"], listed["highest_level"], listed["agents_count"]) == (
-        CASE,
-        "open",
-        "critical",
-        2,
-    )
-    assert listed["reason"] == "first use of x"
-    case = triage.get(f"/{CASE}")
-    assert [(one["agent_id"], one["tie"], one["tied_by"]) for one in case["agents"]] == [
-        ("a", "first", ""),
-        ("b", "network", "AS65537"),
-    ]
-    assert [(one["kind"], one["value"], one["agents_count"]) for one in case["shared"]] == [("network", "AS65537", 2)]
-    assert [one["action"] for one in case["entries"]] == ["opened", "joined"]
-    assert triage.get("", agent_id="b", tenant="acme", issuer=AS)["items"][0]["case_id"] == CASE
-    assert triage.get("", agent_id="nobody", tenant="acme", issuer=AS)["items"] == []
-    assert triage.get("", level="critical", owner="ann")["items"] == []
-
-
 def test_an_act_reads_no_more_entries_than_it_answers_with(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many notes a case has: those that are news are answered, with the number of those before."""
     for number in range(routes.ENTRIES_AFTER_ACT):
@@ -269,33 +247,6 @@ def test_receivers_of_incidents_hear_how_they_end(triage: Triage) -> None:
     assert told[3:] == [(CASE, "acknowledged", "acknowledged")]
     story = triage.get(f"/{CASE}/timeline")["items"]
     assert "A message about the case to pager waits for its next attempt" in {item["text"] for item in story}
-
-
-def test_how_cases_went_is_counted(triage: Triage) -> None:
-    """In days, with how soon people looked."""
-    triage.raise_agents(rise(61, agent("c"), level=2))
-    triage.site.clock.now += 240
-    triage.act(CASE, "acknowledge")
-    triage.site.clock.now += 60
-    triage.act(CASE, "close", verdict="false", note="a new proxy")
-    told = triage.get("/statistics")
-    assert (told["opened"], told["closed"], told["acknowledged"], told["contained"]) == (2, {"false": 1}, 1, 0)
-    assert told["contain_p50_s"] is None
-    assert told["acknowledge_p50_s"] > 200
-    assert sum(day["opened"] for day in told["by_day"]) == 2
-
-
-def test_cases_are_merged_and_split(triage: Triage) -> None:
-    """The answer is the case that is gone on with."""
-    triage.raise_agents(rise(3, agent("c"), level=2))
-    into = triage.act("case-D0003", "merge", into=CASE, note="the same")
-    assert (into["case_id"], into["agents_count"], into["highest_level"]) == (CASE, 3, "critical")
-    assert triage.get("/case-D0003")["merged_into"] == CASE
-    assert triage.act("case-D0003", "reopen", 409, note="x")["code"] == "case_merged"
-    fresh = triage.act(CASE, "split", 201, agents=[{"agent_id": "b"}], note="another thing")
-    assert (fresh["agents_count"], fresh["highest_level"], fresh["status"]) == (1, "critical", "open")
-    left = triage.get(f"/{CASE}")
-    assert ([one["agent_id"] for one in left["agents"]], left["highest_level"]) == (["a", "c"], "high")
 
 
 def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:

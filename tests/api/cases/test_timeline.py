@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trustwatch.api.cases.timeline import CaseRecords, UntoldEvents, build_timeline
+from trustwatch.api.cases.timeline import CaseRecords, build_timeline
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.scoring.records.cases import CaseEntry
 
@@ -34,17 +34,6 @@ def test_an_event_says_where_to_how_much_and_for_whom() -> None:
     )
     (bare,) = build_timeline(CaseRecords(events=[event(outcome="denied", error="no", bytes_in=0)]))
     assert bare.text == "post_form (denied: no)"
-
-
-def test_what_is_not_told_is_counted_behind_what_is() -> None:
-    """By action, the most frequent six; at the moment of the rise."""
-    untold = UntoldEvents("bot", AT_MS, [(f"act_{at}", 900 - at) for at in range(8)])
-    items = build_timeline(CaseRecords(events=[event()], left_out=[untold]))
-    assert [item.kind for item in items] == ["event", "event"]
-    assert items[1].text.startswith("7,172 more events are not told here, from ten minutes before until a minute after")
-    assert items[1].text.endswith("act_0 900, act_1 899, act_2 898, act_3 897, act_4 896, act_5 895, and others")
-    (one,) = build_timeline(CaseRecords(left_out=[untold._replace(actions=[("read", 1)])]))
-    assert one.text.startswith("1 more event is not told here")
 
 
 def test_entries_that_are_not_read_are_counted_before_those_that_are() -> None:

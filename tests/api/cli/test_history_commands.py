@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.record_keys import raw_id_hash
-from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.detector import ONE_QUESTION, DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model
@@ -220,15 +216,6 @@ def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path
     assert kept.read_bytes() == b"kept"
 
 
-def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
-    """Equal settings give equal bytes then, too: no time and no name is in them."""
-    plain, packed, again = tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
-    for out in (plain, packed, again):
-        assert run("simulate", "--out", out, "--agents", 3, "--hours", 12).exit_code == 0
-    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes() != b""
-    assert packed.read_bytes() == again.read_bytes()
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -271,36 +258,6 @@ def test_broken_pipe_ends_quietly(history: History) -> None:
     replay.stderr.close()
 
 
-def test_commands_do_not_pay_for_scikit_learn() -> None:
-    """It takes a second to import, and only `train` and `demo` fit a forest."""
-    code = "import sys, trustwatch.api.cli, trustwatch.api.service.pipeline_worker; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60).returncode == 0
-
-
-def logged(folder: Path, lines: list[bytes]) -> None:
-    """An event log of these events, with time that passed among them."""
-    with EventLog(folder / "log") as log:
-        records = [Record(RecordKind.EVENT, raw_id_hash(line), 1_000 + at, line) for at, line in enumerate(lines)]
-        records.insert(3, Record(RecordKind.TICK, 0, 1_003, (1_003).to_bytes(8, "little")))
-        log.append(records)
-        log.sync()
-
-
-def test_an_event_log_is_a_history_as_a_file_is(history: History, tmp_path: Path) -> None:
-    """Replayed line by line as the file, and learned to the same model."""
-    lines = history.day.read_bytes().splitlines()
-    logged(tmp_path, lines)
-    assert replayed(history, tmp_path)[1] == replayed(history, history.day)[1]
-    models = []
-    for at, source in enumerate((tmp_path / "log", history.day)):
-        place = tmp_path / f"model-{at}"
-        done = run("train", source, "--model", place, "--salt", "aa", "--version", "same", "--json")
-        assert done.exit_code == 0, done.output
-        models.append(json.loads((place / "manifest.json").read_text()))
-        del models[-1]["created_ms"], models[-1]["digest"]  # which is of all, the time included
-    assert models[0] == models[1]
-
-
 def test_bounds_of_a_replay(history: History) -> None:
     _, whole = replayed(history, history.day)
     times = [line["time"] for line in whole]
@@ -328,13 +285,6 @@ def test_bounds_of_a_training(history: History, tmp_path: Path) -> None:
     assert sum(parts) == len(times) and all(parts)
     nothing = process("train", history.day, "--from", "2031-01-01", "--model", tmp_path / "none")
     assert nothing.returncode == 1 and "from 2031-01-01" in nothing.stderr
-
-
-def test_a_folder_that_is_no_history_is_told(history: History, tmp_path: Path) -> None:
-    done = process("replay", tmp_path, "--model", history.model, "--out", tmp_path / "out")
-    assert done.returncode == 1 and "neither an archive" in done.stderr
-    done = process("train", "kafka:", "--model", tmp_path / "model")
-    assert done.returncode == 1 and "names no brokers" in done.stderr
 
 
 def test_a_history_of_another_shape_is_the_same_history(history: History, tmp_path: Path) -> None:

@@ -63,25 +63,6 @@ def test_a_table_that_is_piped_is_plain_and_a_row_is_a_line(capsys: pytest.Captu
     assert head.index("risk") == first.index("0.988") == second.index("12,346")
 
 
-@pytest.mark.parametrize("colours", [True, False])
-def test_a_narrow_terminal_folds_prose_and_no_id(colours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without colours, by `NO_COLOR`, it is the table that is piped."""
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stdout", screen)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    if not colours:
-        monkeypatch.setenv("NO_COLOR", "1")
-    write_table(ROWS, COLUMNS, prose=("why",))
-    shown = screen.getvalue()
-
-    assert str(ROWS[0]["agent_id"]) in shown
-    assert ("\x1b[" in shown) == colours
-    assert (str(ROWS[0]["why"]) in shown) != colours
-    assert shown.count("\n") == (4 if colours else 3)
-
-
 @pytest.mark.parametrize("prose", [(), ("why",)])
 def test_a_terminal_that_is_too_narrow_loses_no_column(prose: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()

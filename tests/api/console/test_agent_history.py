@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pytest
 
 from trustwatch.api.agents import recent_events
 from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
-from trustwatch.api.settings.access_settings import KafkaSettings
-from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
@@ -104,17 +101,6 @@ def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path:
     assert "step_199" in actions(found) and "step_0" not in actions(found)
 
 
-def test_what_came_after_a_decision_does_not_push_out_what_led_to_it(tmp_path: Path) -> None:
-    records = [raw_of(at, NOW + timedelta(milliseconds=100 * at)) for at in range(400)]
-    moment = DecisionMoment(int((NOW + timedelta(seconds=5)).timestamp() * 1000))
-    found = load_event_history(EventLocations(log_of(tmp_path / "log", records), None), BOT, moment, ())
-    assert [event.action for event in found.around] == [f"step_{at}" for at in range(31, 61)]
-    assert sum(count for _, count in found.left_out) == 370
-    archive_of(tmp_path / "archive", records, TOPIC)
-    archived = load_event_history(EventLocations(None, tmp_path / "archive", TOPIC), BOT, moment, ())
-    assert [event.action for event in archived.around] == [f"step_{at}" for at in range(31, 51)]
-
-
 @pytest.mark.parametrize("offset", [-1, 2])
 def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
     """An agent's events from before the order are not, and a person has a pseudonym; in log and archive alike."""
@@ -150,37 +136,3 @@ def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found.busy and "being rewritten" in found.trouble and not found.whole
     monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.archive_reader", None)
     assert "not installed" in trouble(tmp_path)
-
-
-def test_the_page_tells_it_from_the_archive(new_site: Callable[..., Any], make_row: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "archive"
-    archive_of(folder, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(3)], TOPIC)
-    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
-    site = new_site(archive=ArchiveSettings(directory=folder, interval_s=300.0), kafka=kafka)
-    site.know(make_row("bot"), make_row("bot", tenant="globex"))
-    asked = {"id": "bot", "tenant": "acme", "issuer": AS}
-    site.sign_in("soc")
-    text = site.browser.get("/console/agent/events", params=asked).text
-    hidden = site.browser.get("/console/agent/events", params={**asked, "tenant": "globex"})
-
-    assert "3 events among 3 rows of the archive, which is all that is kept." in text
-    assert "written every 5 min" in text and text.rindex("step_2") < text.rindex("step_0")
-    assert hidden.status_code == 403 and "step_" not in hidden.text
-
-
-def test_the_page_says_why_there_is_nothing(new_site: Callable[..., Any], make_row: Any, tmp_path: Path) -> None:
-    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
-    asked = {"id": "bot", "tenant": "acme", "issuer": AS}
-    bare = new_site(kafka=kafka)
-    bare.know(make_row("bot"))
-    bare.sign_in("soc")
-    assert "no archive is kept" in bare.browser.get("/console/agent/events", params=asked).text
-    archive_of(tmp_path / "archive", [raw_of(1, NOW)], TOPIC)
-    site = new_site(archive=ArchiveSettings(directory=tmp_path / "archive"), kafka=kafka)
-    site.know(make_row("bot"))
-    site.sign_in("soc")
-    with rewrite_lock(tmp_path / "archive"):
-        text = site.browser.get("/console/agent/events", params=asked).text
-
-    assert "Looking again in a moment" in text and 'hx-trigger="load delay:3s"' in text
-    assert "step_1" in site.browser.get("/console/agent/events", params=asked).text

@@ -21,13 +21,6 @@ def shown(*steps: LevelStep | None) -> list[list[LevelStep | None]]:
     return [list(one.steps) for one in group_escalations(steps, lambda step: step)]
 
 
-def test_rises_in_a_row_are_one_entry_at_the_place_of_the_newest() -> None:
-    high, medium = LevelStep("a", 2, 3, 30), LevelStep("a", 1, 2, 10)
-    other = LevelStep("b", 1, 4, 20)
-
-    assert shown(high, other, medium) == [[high, medium], [other]]
-
-
 @pytest.mark.parametrize(
     ("later", "earlier"),
     [
@@ -41,19 +34,6 @@ def test_rises_in_a_row_are_one_entry_at_the_place_of_the_newest() -> None:
 )
 def test_what_is_no_climb_stays_apart(later: LevelStep, earlier: LevelStep) -> None:
     assert shown(later, earlier) == [[later], [earlier]]
-
-
-def test_a_fall_between_ends_a_climb() -> None:
-    steps = [
-        LevelStep("a", 2, 3, 60),
-        LevelStep("a", 1, 2, 50),
-        None,
-        LevelStep("a", 3, 1, 40),
-        LevelStep("a", 2, 3, 30),
-        LevelStep("a", 1, 2, 20),
-    ]
-
-    assert shown(*steps) == [steps[:2], [None], [steps[3]], steps[4:]]
 
 
 def rise(site: Any, make_row: Any, make_decision: Any, agent: str, first: int) -> list[Any]:
@@ -107,16 +87,3 @@ def test_pages_tell_a_climb_as_one_entry(
         assert entries[1].count(f'"/console/decisions/{one.decision_id}"') >= 1
         assert LEVELS[one.level] in entries[1]
     assert text.count(f'"/console/decisions/{made[0].decision_id}"') == 1
-
-
-def test_what_is_stored_stays_one_by_one(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> None:
-    """The list of decisions has every change, and every step of an alert its state at the target."""
-    site = new_site()
-    made = rise(site, make_row, make_decision, "climber", 10)
-    site.sign_in("trust-admins")
-    decisions, alerts = site.browser.get("/console/decisions").text, site.browser.get("/console/alerts").text
-
-    assert all(decisions.count(f"/console/decisions/{one.decision_id}") == 1 for one in made)
-    assert alerts.count("waits for its first attempt") == 3
-    only = site.browser.get("/console/alerts", params={"key": f"alert-{made[1].decision_id}"}).text
-    assert "in 3 steps" not in only and "Risk high (was medium): climber" in only

@@ -16,10 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from trustwatch.api.http.store_executor import BulkTurns, TooMuchBulkWork
 from trustwatch.api.settings.access_settings import CallerSettings
-from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.formats import otlp
-from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
@@ -187,29 +185,6 @@ def test_refused_records_are_tried_again_in_their_format(site: Any, event: Calla
     assert [replay("envoy"), replay("envoy", format="envoy"), replay("envoy", format="x")] == [400, 202, 400]
     assert [event["tenant"] for event in natives(site)] == ["acme"] * 3
     assert natives(site)[0]["attributes"]["server"] == "kc-1" and site.logged(RecordKind.DEAD) == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "status"), [("application/cloudevents+json", 415), ("application/xml", 415), ("", 415), (NDJSON, 400)]
-)
-def test_media_types_of_foreign_records(site: Any, kind: str, status: int) -> None:
-    """JSON, lines of JSON, lines of text."""
-    answer = site.send(b"{broken", "keycloak", kind)
-
-    assert answer.status_code == status
-
-
-def test_a_large_foreign_body(site: Any) -> None:
-    """Mapped in a thread, bounded like every other."""
-    body = "\n".join(json.dumps({**ENVOY, "duration": number}) for number in range(1_000)).encode()
-
-    answer = site.client.post("/v1/events?format=envoy", content=body, headers={**site.auth(), "content-type": NDJSON})
-    too_many = site.client.post(
-        "/v1/events?format=envoy", content=b"{}\n" * 10_001, headers={**site.auth(), "content-type": NDJSON}
-    )
-
-    assert (answer.status_code, counts(answer)) == (202, (1_000, 0, 0, 0))
-    assert too_many.status_code == 413 and "10000" in too_many.json()["detail"]
 
 
 def test_traces(site: Any) -> None:
@@ -408,16 +383,3 @@ def test_wrong_settings_are_refused_at_the_start(settings: dict[str, Any], words
     """A misspelt format is not found out by the first record."""
     with pytest.raises(ValueError, match=words):
         CallerSettings(name="x", client_id="x", **settings)
-
-
-def test_settings_file(tmp_path: Any) -> None:
-    """Format and mapping of a caller, as YAML."""
-    path = tmp_path / "settings.yaml"
-    path.write_text(
-        "issuers: [{issuer: i, audiences: [a], jwks_uri: 'https://i/jwks'}]\n"
-        'callers:\n- {name: kc, client_id: kc, format: keycloak, mapping: {when: "type"}}\n'
-    )
-
-    (caller,) = load_settings(path, {}).callers
-
-    assert (caller.format, caller.own_mapping()) == ("keycloak", MappingSpec(when="type"))

@@ -237,28 +237,6 @@ def test_a_huge_refused_record_is_cut_and_says_so(world: ScriptedBroker) -> None
     assert len(world.durable) == 3
 
 
-def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: ScriptedBroker) -> None:
-    """Not every record of a gateway is ours to judge."""
-    envoy = settings(format="caddy", mapping={"when": "kind == 'audit'"})
-    source = ingest(world, (envoy, Reader(world, [None, b'{"kind": "other"}'])))
-
-    source.run_round()
-
-    assert source.report().sources[0].skipped == 2
-    assert world.durable == []
-
-
-def test_headers_reach_the_format(world: ScriptedBroker) -> None:
-    """CloudEvents in binary mode live in headers."""
-    envelope = {"specversion": "1.0", "id": "7", "source": "urn:x", "type": "io.trustwatch.audit.v1"}
-    headers = [(f"ce_{name}", value.encode()) for name, value in envelope.items()] + [("none", None), ("bad", b"\xff")]
-    reader = Reader(world, [(event(), headers)])
-
-    ingest(world, (settings(format="cloudevents", sources=("urn:*",)), reader)).run_round()
-
-    assert json.loads(world.durable[0].value)["id"] == "7"
-
-
 def test_no_topic_waits_for_a_full_one(world: ScriptedBroker) -> None:
     """A turn is bounded in records and in time; records that are all refused are no exception."""
     full = Reader(world, [event(number=n) for n in range(5_000)])
@@ -357,16 +335,3 @@ def test_silence_of_a_topic_is_noticed_once_and_ended(world: ScriptedBroker) -> 
     assert not silent()
     world.now += 50
     assert not silent()
-
-
-def test_the_loop_ends_after_the_round_at_hand(world: ScriptedBroker) -> None:
-    """Reports come on time, the first at once; an idle loop sleeps."""
-    reader = Reader(world, [event()])
-    role = ingest(world, (settings(), reader))
-    reports: list[int] = []
-
-    role.run(lambda: len(reports) >= 3, lambda report: reports.append(report.sources[0].accepted), 0.5)
-    role.close()
-
-    assert reports == [1, 1, 1]
-    assert reader.closed and world.slept >= 25

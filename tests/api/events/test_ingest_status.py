@@ -6,13 +6,6 @@ import json
 import time
 from typing import Any
 
-from trustwatch.api.events.ingest_status import (
-    ForeignTopicReport,
-    IngestReport,
-    SilenceReport,
-    decode_ingest_report,
-    encode_ingest_report,
-)
 from trustwatch.api.settings.access_settings import ForeignTopicSettings, KafkaSettings
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.commits import Commit, Position
@@ -52,24 +45,6 @@ def test_a_caller_that_sends_nothing_is_noticed(site: Any, event: Any) -> None:
     assert site.send({"no": "event"}, "slow").status_code == 400
     assert metrics(site)[silent] == 0
     assert [name for name in metrics(site) if name.startswith("trustwatch_source_silent")] == [silent]
-
-
-def test_reports_of_the_ingest_process_become_metrics(site: Any) -> None:
-    """As they come over its socket; without such a process there are none."""
-    report = IngestReport([ForeignTopicReport("gw", 5, 2, 1, 0.5, 7, True)], [SilenceReport("gw", True, 0)])
-
-    before = metrics(site)
-    site.inside(lambda: site.ingest.note(decode_ingest_report(encode_ingest_report(report))))
-    after = metrics(site)
-    site.inside(site.ingest.ended)
-    ended = metrics(site)
-
-    assert not any(name.startswith("trustwatch_ingest") for name in before)
-    assert after['trustwatch_ingest_records_total{outcome="rejected",source="gw"}'] == 2
-    assert after['trustwatch_ingest_lag{source="gw"}'] == 7
-    assert after['trustwatch_source_silent{source="gw"}'] == 1
-    assert (after['trustwatch_ingest_reading{source="gw"}'], ended['trustwatch_ingest_reading{source="gw"}']) == (1, 0)
-    assert site.ingest.alive is False
 
 
 def test_a_refused_record_of_a_topic_is_tried_again_as_its_mapping_says(new_site: Any) -> None:

@@ -88,14 +88,6 @@ def test_a_bucket_pays_debts_with_time_and_saves_no_more_than_a_second() -> None
     assert bucket.wait_s(3600.0) == pytest.approx(0.1)
 
 
-def test_a_bucket_that_is_just_empty_waits_for_one_event() -> None:
-    """Never zero seconds: that would invite a loop."""
-    bucket = TokenBucket(4.0, 0.0)
-    bucket.consume(4)
-
-    assert bucket.wait_s(0.0) == 0.25
-
-
 def test_recent_ids_forget_the_oldest_and_stay_bounded() -> None:
     """At least one generation is remembered, at most two are kept."""
     recent = RecentEventIds(generation=100)

@@ -142,17 +142,6 @@ def test_a_mapping_is_tried_member_by_member(own: Path, mapping: Path) -> None:
     assert first["unread"] == ["when", "token"]
 
 
-def test_a_format_is_tried_by_its_name(own: Path) -> None:
-    """Its records, others, and those that it skips."""
-    done = run("mapping", "try", "aws-cloudtrail", CLOUDTRAIL, "--records", 9)
-    assert done.exit_code == 0 and "record 1 of" in done.stdout
-    assert "record 7 of" in done.stdout and ": skipped: `when` gives nothing" in done.stdout
-    keycloak = run("mapping", "try", "keycloak", LINES / "keycloak_26.7.3.log")
-    assert "skipped: it is not an audit event of an agent" in keycloak.stdout
-    piped = run("mapping", "try", "kong", "-", stdin=b'{"a": 1}\nnone\n')
-    assert piped.exit_code == 1 and "record 2 of standard input: refused: not a JSON object" in piped.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -242,12 +231,6 @@ def test_what_is_too_much_at_once_is_sent_by_halves(service: EventTaker, tmp_pat
     assert "with --mapping FILE it is cut before it is sent" in done.output + str(done.exception)
 
 
-def test_a_pipe_of_records_with_lists_is_sent_as_it_comes(service: EventTaker) -> None:
-    """The service's mapping says what wraps records, and no vendor's page is looked for."""
-    line = json.dumps({"who": "a", "value": [{"a": 1}]}).encode() + b"\n"
-    assert sent(service, "-", "--format", "mapping", stdin=line * 2)[1] == [json.loads(line)] * 2
-
-
 def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_path: Path) -> None:
     """What can be read is sent, and the damage told behind it."""
     good = write_lines(tmp_path / "a.jsonl", native(3), native(1))
@@ -268,31 +251,3 @@ def test_what_only_this_side_knows_is_mapped_here(service: EventTaker, own: Path
     table.write_text("time,agent.id,type,action,outcome\n2026-03-02T08:00:00Z,a,other,x,success\n")
     names, events = sent(service, table)
     assert names == ["native"] and events[0]["agent"] == {"id": "a"}
-
-
-def test_lines_of_no_known_format_go_as_they_are(service: EventTaker, own: Path) -> None:
-    """The caller's settings may know them. Where they do not, the answer says what else there is."""
-    lines = own.read_bytes()
-    assert sent(service, own) == ([None], list(map(json.loads, lines.splitlines())))
-    assert sent(service, "-", stdin=lines)[0] == [None]
-    native = json.dumps({"agent": {"id": "a"}, "action": "x"}).encode()
-    assert sent(service, "-", stdin=native) == ([None], [json.loads(native)])
-    service.rejects = True
-    for argument in (own, "-"):
-        done = run("ingest", argument, "--url", service.url, stdin=lines)
-        assert done.exit_code == 1
-        assert "record 1: no" in done.stderr and "record 1 is an object with `when`" in done.stderr
-
-
-def test_large_records_go_in_several_requests(service: EventTaker, tmp_path: Path) -> None:
-    """A request holds no more than a service takes."""
-    path = tmp_path / "large.jsonl"
-    path.write_text((json.dumps({"agent": {"id": "a"}, "action": "x" * 200_000}) + "\n") * 100)
-    assert len(sent(service, path)[0]) == 3
-
-
-def test_a_history_that_no_token_vouches_for_is_told_with_what_to_do(tmp_path: Path) -> None:
-    """Traces of agents alone teach nothing, until somebody says that nobody else can write them."""
-    path = write_lines(tmp_path / "runs.jsonl", *audit_log_records("langsmith"))
-    done = run("train", path, "--model", tmp_path / "model")
-    assert done.exit_code != 0 and "members: {agent.self_asserted" in str(done.exception)

@@ -6,17 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from trustwatch.api.feedback import worker
-from trustwatch.api.feedback.worker import RECORDS_PER_PART, open_preview_history
+from trustwatch.api.feedback.worker import open_preview_history
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ArchiveSettings
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
@@ -25,9 +24,7 @@ from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.learning.feedback_preview import MarkedDecision, PreviewJob
 from trustwatch.scoring.records.agents import AgentName, AgentRow
-from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.feedback import Feedback, FeedbackRule, FeedbackStep
-from trustwatch.scoring.store.sql_store import open_store, sqlite_url
+from trustwatch.scoring.records.feedback import FeedbackRule
 
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
 MINUTE, DAY = 60_000, 86_400_000
@@ -62,20 +59,6 @@ def logged(folder: Path, numbers: range) -> None:
     log.append(records)
     log.sync()
     log.close()
-
-
-def test_the_log_is_read_from_its_beginning_to_where_it_ends(tmp_path: Path) -> None:
-    """With ticks and arrivals as they are; nothing where there is nothing."""
-    settings = Settings(data_dir=tmp_path)
-    assert list(open_preview_history(settings, 0).parts) == []
-    logged(tmp_path, range(3 * RECORDS_PER_PART))
-    found = open_preview_history(settings, START_MS)
-    parts = list(found.parts)
-
-    assert found.source == "log"
-    assert sum(len(part.records) for part in parts) == 3 * RECORDS_PER_PART + 3 * RECORDS_PER_PART // 100
-    assert [part.progress for part in parts] == sorted(part.progress for part in parts)
-    assert parts[-1].progress == 1.0
 
 
 def test_an_archive_comes_before_the_log_where_that_begins_too_late(tmp_path: Path) -> None:
@@ -123,58 +106,6 @@ def agent(name: str, agent_type: str = "Payer") -> AgentRow:
     return AgentRow(
         full, agent_type, 1, 0.0, 0.5, 0.5, 1, 1, 1, 0, 1, "", b"[]", "", features=b"", risk=b"", state_version="v"
     )
-
-
-def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the peer group, all pages of them, but not more than a preview can hold."""
-    store = open_store(sqlite_url(tmp_path / "tw.db"))
-    rows = [agent(f"bot-{n}") for n in range(620)] + [agent("reader", "Reader")]
-    at = store.partitions.claim(0)
-    store.commit(Commit(at, Position(0, at.epoch, 1), rows, [], [], []))
-    name = rows[3].name
-    label = Feedback(
-        "F9",
-        "true_positive",
-        "noted",
-        "D1",
-        name,
-        "Payer",
-        "agent",
-        None,
-        None,
-        "stolen",
-        "ann",
-        5,
-        0,
-        "",
-        False,
-        "e",
-        5,
-        3,
-        0,
-        100,
-        0.0,
-        "",
-        0,
-        "",
-        5,
-    )
-    for one in (label, msgspec.structs.replace(label, feedback_id="F8", agent=rows[-1].name)):
-        store.feedback.add(one, FeedbackStep(one.feedback_id, "noted", 5, "ann", "stolen"))
-
-    keys = worker.agent_keys_of_rule(store, rule("peer_group"))
-    assert len(keys) == 620
-    assert [one.feedback_id for one in worker.confirmed_attacks(store, rule("peer_group"), keys, 50)] == ["F9"]
-    assert worker.confirmed_attacks(store, rule("peer_group"), keys, 100) == []
-    assert worker.agent_keys_of_rule(store, rule()) == {store.identities.agent_key("acme", AS, "bot")}
-    old = str(unkeyed_agent_key(*rows[-1].name.identity))  # a rule of 0.1
-    assert worker.agent_keys_of_rule(store, msgspec.structs.replace(rule(), key=old, agent_id="")) == {
-        store.identities.agent_key(*rows[-1].name.identity)
-    }
-    monkeypatch.setattr(worker, "MAX_PREVIEW_AGENTS", 600)
-    with pytest.raises(worker.TooManyPreviewAgents, match="choose the scope `agent`"):
-        worker.agent_keys_of_rule(store, rule("peer_group"))
-    store.close()
 
 
 def test_a_preview_says_where_it_looked_and_when_there_was_nothing(

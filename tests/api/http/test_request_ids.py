@@ -58,23 +58,6 @@ def test_lines_of_a_request_have_its_id_and_shared_answers_stay_as_they_are() ->
     assert shared_headers == [(b"content-type", b"text/plain")]
 
 
-def test_an_answer_that_names_its_request_names_it_once() -> None:
-    sent: list[Any] = []
-
-    async def work() -> None:
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        wrapped = identify_request({"headers": []}, send, lambda: "new")
-        await wrapped({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", b"theirs")]})
-        await wrapped({"type": "http.response.body", "body": b""})
-
-    asyncio.run(work())
-
-    assert sent[0]["headers"] == [(b"x-request-id", b"theirs")]
-    assert sent[1] == {"type": "http.response.body", "body": b""}
-
-
 def test_a_flood_of_lines_is_bounded_and_counted() -> None:
     now = 0.0
     lines: list[Any] = []

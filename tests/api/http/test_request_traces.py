@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from trustwatch.api.http import request_traces
@@ -111,44 +110,6 @@ def test_a_parent_that_is_none_begins_a_trace(
 
     (span,) = collector.wait(lambda: collector.named("GET /readyz"))
     assert span.parent_id == "" and span.trace_id != TRACE_ID
-
-
-def test_a_caller_decides_whether_its_trace_is_sent(
-    collector: TraceCollector, new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
-    site = new_site()
-    for headers in ({}, {"traceparent": PARENT[:-1] + "0"}, {"traceparent": PARENT}):
-        assert site.client.get("/healthz", headers=headers).status_code == 200
-
-    assert [span.trace_id for span in collector.wait(lambda: collector.spans)] == [TRACE_ID]
-
-
-def test_spans_that_come_in_make_none(traced: Any, collector: TraceCollector) -> None:
-    sent = traced.client.post("/v1/traces", json={"resourceSpans": []}, headers=traced.auth())
-    assert sent.status_code == 200, sent.text
-    traced.client.get("/readyz")
-
-    collector.wait(lambda: collector.named("GET /readyz"))
-    assert {span.name for span in collector.spans} <= {"GET /healthz", "GET /readyz"}
-
-
-def test_lines_of_the_log_have_the_trace_id(
-    traced: Any, collector: TraceCollector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, answer = structlog.get_logger(), traced.app.app
-
-    async def logging_app(*arguments: Any) -> None:
-        log.info("asked")
-        await answer(*arguments)
-
-    monkeypatch.setattr(traced.app, "app", logging_app)
-    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
-        for flags in ("00", "01", "00"):
-            traced.client.get("/healthz", headers={"traceparent": PARENT[:-2] + flags})
-
-    assert [line.get("trace_id") for line in lines if line["event"] == "asked"] == [None, TRACE_ID, None]
-    assert collector.wait(lambda: collector.spans)
 
 
 def test_nothing_is_traced_without_a_collector(monkeypatch: pytest.MonkeyPatch, shared: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
-import pytest
 
 from trustwatch.api.http.wire import Wire
 from trustwatch.ingest.described import FLAT, NULL, AgentId, DecisionId, Level, RiskScore, member
@@ -104,33 +103,3 @@ def test_an_answer_has_the_described_members_of_its_record() -> None:
     shown = ThingOut.of(thing(closed_ms=AT_MS, held_until_ms=AT_MS, decision_id="D1"), owner="agent-2")
     assert (shown.model_dump()["closed_at"], shown.model_dump()["held_until"]) == (AT, AT)
     assert (shown.model_dump()["decision_id"], shown.owner) == ("D1", "agent-2")
-
-
-def test_what_is_given_replaces_what_the_record_has() -> None:
-    assert ThingOut.of(thing(), owner=None, risk_score=0.0).model_dump()["risk_score"] == 0.0
-
-
-def test_a_value_of_another_type_is_refused() -> None:
-    with pytest.raises(ValueError, match="detail"):
-        ThingOut.of(thing(detail=b"[]"), owner=None)
-
-
-def test_the_schema_has_descriptions_examples_and_bounds() -> None:
-    """All but `kind`, which nobody described, are required and described."""
-    schema = ThingOut.model_json_schema()
-    members = schema["properties"]
-
-    assert members["risk_score"] == {
-        "description": "accumulated evidence, 0 to 1",
-        "examples": [0.87],
-        "maximum": 1,
-        "minimum": 0,
-        "title": "Risk Score",
-        "type": "number",
-    }
-    assert members["owner"]["description"] == "id of the agent, as its issuer knows it"
-    assert members["closed_at"]["anyOf"] == [{"type": "string"}, {"type": "null"}]
-    assert members["parts"]["items"] == {"$ref": "#/$defs/PartOut"}
-    assert schema["$defs"]["PartOut"]["description"] == "A part of a thing."
-    assert {*schema["required"]} == {*members} - {"kind"}
-    assert not {"state", "secret", "other", "issuer", "name"} & {*members, *schema["$defs"]["PartOut"]["properties"]}

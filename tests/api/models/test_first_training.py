@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
 from trustwatch.api.models.first_training import (
@@ -24,7 +23,7 @@ from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -103,25 +102,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield Site(store)
 
 
-def test_events_and_days_are_both_needed(site: Site) -> None:
-    """And it is looked now and then, not in each step."""
-    assert not site.watch()
-    site.shows("a", 5_000, NOW - DAY_MS, NOW)
-    assert not site.watch()
-    site.shows("a", 5_010, NOW - 4 * DAY_MS, NOW)
-    assert not site.look(1.0)
-    assert site.watch()
-
-
-def test_one_old_event_makes_no_long_history(site: Site) -> None:
-    """A twentieth at each end does not count."""
-    site.shows("new", 1_999, NOW - HOUR_MS, NOW)
-    site.shows("old", 1, NOW - 300 * DAY_MS, NOW - 300 * DAY_MS)
-    assert not site.watch()
-    site.shows("older", 200, NOW - 300 * DAY_MS, NOW - 299 * DAY_MS)
-    assert site.watch()
-
-
 def test_an_old_history_is_learned_once_it_is_whole(site: Site) -> None:
     """While much more of it comes, it waits, whatever else acts now, and over a short pause, too."""
     old, events = NOW - 30 * DAY_MS, 2_000
@@ -160,22 +140,6 @@ def test_a_version_is_judged_by_the_budget_in_force(site: Site, over: bool) -> N
     assert not site.watch()
     site.restart()
     assert site.training.ready_version() == (None if over else "first")
-
-
-def test_a_version_within_budget_is_brought_into_force_and_no_other_trained(site: Site) -> None:
-    """After it was, nothing happens by itself: who goes back to learning has a reason."""
-    site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
-    assert site.watch()
-    site.challenger()
-    site.shows("a", 3_000, NOW - 4 * DAY_MS, NOW)
-    assert site.training.ready_version() == "first" and not site.watch(2 * 3600)
-    at = site.store.partitions.position(0)
-    switches = [ModelSwitch(0, at.epoch, n, version, "d", "d", NOW) for n, version in ((1, "learning"), (2, "first"))]
-    position = msgspec.structs.replace(at, offset=at.offset + 1)
-    site.store.commit(Commit(at, position, [], [], [], [], switches=switches))
-    assert site.training.ready_version() is None
-    site.shows("a", 9_000, NOW - 4 * DAY_MS, NOW + 4 * HOUR_MS)
-    assert not site.watch(2 * 3600)
 
 
 @pytest.mark.parametrize("why", ["gone", "asked for in vain", "of somebody else"])

@@ -26,24 +26,6 @@ def site(new_site: Callable[..., Any], tmp_path: Path) -> Any:
     return found
 
 
-def test_it_says_that_it_learns(site: Any) -> None:
-    """To whoever asks whether it is ready, and in every answer."""
-    site.report()
-    ready = site.client.get("/readyz").json()
-    assert ready["ready"] and ready["learning"] is True  # no figure: it is open to everybody
-    listed = site.get("/v1/models", "all").json()
-    assert (listed["in_force"], listed["keeper"]) == (LEARNING_VERSION, True)
-    assert listed["learning"] == (
-        "The service learns: it has 0 of 2,000 events, and 0.0 of 3 days. Until it has both, every agent is unknown."
-    )
-    told = site.get("/v1/models", "gateway").json()["learning"]
-    assert told == "Every agent is unknown until one was trained."  # figures are of all tenants
-    assert [(one["version"], one["status"]) for one in listed["items"]] == [(LEARNING_VERSION, "champion")]
-    (line,) = site.get("/v1/models/history", "all").json()["items"]
-    assert (line["act"], line["by"], line["why"]) == ("installed", "service", "no model was in model_dir")
-    assert site.get("/v1/agents/nobody/risk", tenant="acme").json()["model_version"] == LEARNING_VERSION
-
-
 @pytest.mark.parametrize("over", [[], ["high"]])
 def test_any_model_within_its_budget_ends_it(site: Any, over: list[str]) -> None:
     """There is none that it could be worse than; one over budget waits for a person."""

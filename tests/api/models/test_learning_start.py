@@ -82,13 +82,6 @@ def test_a_typing_error_in_model_dir_is_no_wish_to_learn(
     assert load_trained_model(settings.model_dir).version == "learning"
 
 
-@pytest.mark.parametrize("model", ["var/model", "var/data/model"])
-def test_the_folders_of_the_first_settings_need_not_be_there(tmp_path: Path, model: str) -> None:
-    """The service makes `data_dir`, and with it what is above."""
-    begin_learning(Settings(data_dir=tmp_path / "var/data", model_dir=tmp_path / model))
-    assert load_trained_model(tmp_path / model).version == "learning"
-
-
 def test_machines_begin_with_the_same_model(tmp_path: Path) -> None:
     """The first one makes it; who comes later, even when a trained one is in force, takes that of the versions."""
     first, second, third = (machine(tmp_path, f"model-{number}") for number in "123")
@@ -203,20 +196,3 @@ def test_a_model_that_is_half_replaced_is_no_missing_one(tmp_path: Path) -> None
     settings.model_dir.rename(tmp_path / ".model.previous")
     begin_learning(settings)
     assert load_trained_model(settings.model_dir).salt == salt
-
-
-def test_where_no_model_can_be_written_it_says_so(tmp_path: Path) -> None:
-    """As on a disk that is read only. The name of the draft beside is too long here."""
-    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / ("m" * 250))
-    with pytest.raises(ModelError, match=r"holds no model, and none can be put there \(File name too long\)"):
-        begin_learning(settings)
-
-
-def test_other_files_are_no_place_for_a_model(tmp_path: Path) -> None:
-    """Loading says what is wrong with them."""
-    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
-    settings.model_dir.mkdir()
-    (settings.model_dir / "notes.txt").write_text("mine")
-    begin_learning(settings)
-    with pytest.raises(ModelError):
-        load_trained_model(settings.model_dir)

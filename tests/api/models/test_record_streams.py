@@ -33,25 +33,6 @@ def offsets_of(stream: worker.RecordStream, count: int) -> list[int]:
     return offsets
 
 
-def test_it_goes_back_as_often_as_it_is_told(tmp_path: Path) -> None:
-    """To the oldest record that is kept then; what is written meanwhile comes, too."""
-    with (
-        EventLog(tmp_path / "log", segment_bytes=1) as log,
-        closing(worker.open_record_stream(Settings(data_dir=tmp_path))) as stream,
-    ):
-        write(log, 20)
-        assert not stream.multi_partition
-        assert stream.rewind(START_MS) == {0: 0}
-        assert offsets_of(stream, 20) == list(range(20))
-        write(log, 5)
-        assert offsets_of(stream, 5) == list(range(20, 25))
-        assert stream.rewind(START_MS + 24) == {0: 0}
-        assert offsets_of(stream, 25) == list(range(25))
-        log.drop_before(10, 0, START_MS + 60_000)
-        assert stream.rewind(START_MS) == {0: 10}
-        assert offsets_of(stream, 15) == list(range(10, 25))
-
-
 def test_it_is_caught_up_once_it_has_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, it is not; then ends are looked up again, and not more often than every few seconds."""
     now = 1_000.0

@@ -16,7 +16,6 @@ from trustwatch.api.models.service import ControlRecordWriter
 from trustwatch.api.service.assembly import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
@@ -32,10 +31,7 @@ from trustwatch.scoring.learning.promotion import (
     ShadowComparison,
     ShadowModelStats,
 )
-from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.records.feedback import Feedback, FeedbackStep
 from trustwatch.scoring.records.models import P_VALUE_EDGES, ModelSwitch, PeerGroupDay, SwitchModel, decode_model_switch
 
 NOW_MS = 1_764_000_000_000
@@ -78,21 +74,6 @@ def site(new_site: Callable[..., Any], model: Path) -> Any:
     return found
 
 
-def test_the_installed_model_is_the_first_version(site: Any) -> None:
-    """It is there without any training here, and its history says where it came from."""
-    page = site.get("/v1/models", "all").json()
-    assert (page["in_force"], page["keeper"], page["next_cursor"]) == ("m1", False, None)
-    (one,) = page["items"]
-    assert (one["version"], one["status"], one["in_force"]) == ("m1", "champion", True)
-    assert one["window"]["from_at"] == "2025-11-01T00:00:00.000Z"
-    assert one["trained"]["events"] == 1_500
-
-    (entry,) = site.get("/v1/models/history", "all").json()["items"]
-    assert (entry["act"], entry["version"]) == ("installed", "m1")
-    site.desk.refresh()
-    assert len(site.get("/v1/models/history", "all").json()["items"]) == 1
-
-
 @pytest.mark.parametrize("path", ["/v1/models/train", "/v1/models/rollback", "/v1/models/m1/promote"])
 def test_orders_reach_every_tenant_and_are_for_those_who_speak_for_all(site: Any, path: str) -> None:
     """One tenant's admin does not choose the model of the others."""
@@ -101,22 +82,6 @@ def test_orders_reach_every_tenant_and_are_for_those_who_speak_for_all(site: Any
     assert answer.status_code == 403
     assert answer.json()["type"].endswith("all_tenants_needed")
     assert site.get("/v1/models/history", "gateway").status_code == 403
-
-
-def test_a_version_has_a_falling_calibration_curve(site: Any) -> None:
-    """The higher the score, the smaller the p-value; the smallest is one over the events and one."""
-    found = site.get("/v1/models/m1", "all").json()
-    assert found["on_disk"]
-    fleet = found["calibration"][0]
-    assert (fleet["tenant"], fleet["agent_type"]) == ("*", "*")
-    points = sorted(fleet["points"], key=lambda point: point["score"])
-    shares = [point["p_value"] for point in points]
-    assert shares == sorted(shares, reverse=True)
-    assert len(points) > 10
-    assert shares[0] == 1.0
-    assert shares[-1] <= 2.0 / (fleet["events"] + 1) + 1e-12
-    assert found["observed"] == []
-    assert found["calibration_known"] == []  # it was not rehearsed: all agents are judged by the one curve
 
 
 def test_promised_and_observed_are_told_beside_each_other(site: Any) -> None:
@@ -138,31 +103,6 @@ def test_a_version_that_is_nowhere_is_not_found(site: Any) -> None:
     answer = site.get("/v1/models/other")
     assert answer.status_code == 404
     assert answer.json()["type"].endswith("no_such_model")
-
-
-def test_drift_shows_what_was_measured(site: Any) -> None:
-    """Of the version in force, with the thresholds that hold; days without a measure are left out."""
-    said = {"judged": True, "scores": 0.4, "features": {"pace": 0.3}, "drifted": ["scores", "pace"]}
-    day = PeerGroupDay("m1", TODAY - 1, "acme", "Payer", 900, 4, (0, 0, 0), (), said)
-    others = [msgspec.structs.replace(day, version="m0"), msgspec.structs.replace(day, tenant="globex")]
-    site.store.models.save_days([day, *others, msgspec.structs.replace(day, day=TODAY, drift={})])
-
-    page = site.get("/v1/models/drift", "gateway").json()
-    (row,) = page["items"]
-    assert row == {"version": "m1", "day": "2025-11-23", "tenant": "acme", "agent_type": "Payer", "events": 900, **said}
-    assert page["thresholds"] == {"features": 0.5, "scores": 0.2}
-    assert site.get("/v1/models/drift", "gateway", days=1).json()["items"] == []
-
-
-def test_the_budget_of_a_quiet_fleet_is_kept(site: Any) -> None:
-    """Counted agent-days are told as such."""
-    site.store.models.save_days([PeerGroupDay("m1", TODAY, "acme", "Payer", 140, 50, (0, 0, 0), ())])
-    page = site.get("/v1/models/budget", "gateway", days=2, level="high").json()
-    assert (page["level"], page["budget"]) == ("high", 5.0)
-    assert [row["day"] for row in page["items"]] == ["2025-11-23", "2025-11-24"]
-    today = page["items"][-1]
-    assert (today["agent_days"], today["estimated"], today["expected"]) == (50, False, 0.25)
-    assert (today["observed"], today["beyond"]) == (0, False)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/m1", "/v1/models/drift", "/v1/models/budget"])
@@ -323,77 +263,6 @@ def test_nothing_before_is_nothing_to_go_back_to(site: Any) -> None:
     assert "nothing to roll back" in order(site, "rollback").json()["detail"]
     assert "trustwatch train" in order(site, "train").json()["detail"]
     assert order(site, "other/promote").status_code == 404
-
-
-def test_the_chart_knows_what_people_said(site: Any) -> None:
-    """A true positive does not count against the budget."""
-    name = AgentName(
-        IdentityHasher().agent_key("acme", "https://as.example", "bot"), "acme", "https://as.example", "bot"
-    )
-    rows = [
-        Decision(
-            f"D{number}",
-            name,
-            "Payer",
-            NOW_MS - number,
-            "",
-            NOW_MS,
-            1,
-            3,
-            0.9,
-            0.8,
-            0.7,
-            0.1,
-            (),
-            "",
-            {},
-            {},
-            "m1",
-            "b",
-            "p",
-            "enforce",
-            "event",
-            0,
-            number,
-        )
-        for number in range(4)
-    ]
-    at = site.store.partitions.claim(0)
-    site.store.commit(Commit(at, Position(0, at.epoch, 9), [], rows, [], []))
-    for number, verdict in ((1, "true_positive"), (2, "false_positive")):
-        said = Feedback(
-            f"F{number}",
-            verdict,
-            "noted",
-            f"D{number}",
-            name,
-            "Payer",
-            "agent",
-            None,
-            None,
-            "seen it",
-            "ann",
-            NOW_MS,
-            0,
-            "",
-            False,
-            "",
-            NOW_MS,
-            3,
-            NOW_MS - 9,
-            NOW_MS + 9,
-            0.0,
-            "",
-            0,
-            "",
-            NOW_MS,
-        )
-        site.store.feedback.add(said, FeedbackStep(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
-
-    (row,) = site.get("/v1/models/budget", days=1).json()["items"]
-    assert (row["observed"], row["true_positive"], row["false_positive"], row["unmarked"]) == (4, 1, 1, 2)
-    assert row["run_observed"] == 3
-    assert row["beyond"]
 
 
 def test_a_proved_challenger_is_promoted_by_the_keeper(site: Any, second: str) -> None:

@@ -21,7 +21,7 @@ from trustwatch.api.settings.service_settings import ArchiveSettings, LifecycleS
 from trustwatch.ingest.archive.archive_reader import _TimeBounds, raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.errors import ConfigError, Fenced, ModelError
+from trustwatch.ingest.errors import Fenced, ModelError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_keys import raw_id_hash
@@ -193,20 +193,6 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     desk.wish("two")
     found = desk.due()
     assert found is not None and found.why == "because of two" and found.tries == 0
-
-
-def test_what_fails_is_not_tried_again_but_a_later_wish_is(tmp_path: Path) -> None:
-    """Also one that came while it was carried out: it may have been given because of what came since."""
-    desk = WishedTraining(tmp_path, ConfigError("no archive"))
-    desk.wish("one")
-    work = desk.due()
-    desk.wish("two")
-    desk.teach(work)
-    assert work is not None and desk.acts() == [("failed", work.version)]
-    found = desk.due()
-    assert found is not None and found.why == "because of two"
-    desk.teach(found)
-    assert desk.due() is None
 
 
 def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:

@@ -40,14 +40,14 @@ from trustwatch.api.service.restore import MANIFEST_FILE, BadBackup, restore_bac
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
-from trustwatch.ingest.errors import ConfigError, ModelError
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_database import LogInUse
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.models.model_directory import copy_model, manifest_digest
+from trustwatch.models.model_directory import manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model
-from trustwatch.models.model_persistence import load_trained_model, save_trained_model
+from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.store.database import DamagedStore
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
@@ -253,24 +253,6 @@ def test_what_is_in_the_way_of_a_restore(settings: Settings, elsewhere: Settings
     save_trained_model(elsewhere.model_dir, train_model(history(600, 2), SALT, "second", SETTINGS), SETTINGS, 60, NOW)
     with pytest.raises(ConfigError, match="holds model 'second', the backup is of 'first'"):
         restore_backup(elsewhere, backup)
-    assert not list(elsewhere.data_dir.iterdir())
-
-
-@pytest.mark.parametrize("place", ["model", "place/of/model", "models/first"])
-def test_the_model_may_lie_below_data_dir(elsewhere: Settings, backup: Path, place: str) -> None:
-    """Beside the database, deeper, and where the installed model is a version of the registry."""
-    within = msgspec.structs.replace(elsewhere, model_dir=elsewhere.data_dir / place)
-    restore_backup(within, backup)
-    assert read_model(within.model_dir)[0].model_version == "first"
-    load_trained_model(within.model_dir)
-    open_service_store(within).close()
-
-
-def test_data_dir_itself_is_no_place_for_the_model(elsewhere: Settings, backup: Path) -> None:
-    """Said before anything is written."""
-    within = msgspec.structs.replace(elsewhere, model_dir=elsewhere.data_dir)
-    with pytest.raises(ConfigError, match=r"model_dir: .* is data_dir as well"):
-        restore_backup(within, backup)
     assert not list(elsewhere.data_dir.iterdir())
 
 
@@ -565,55 +547,6 @@ def test_a_backup_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) 
     with pytest.raises(DamagedStore):
         take_backup(settings, tmp_path / "second.tar")
     assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_a_damaged_array_is_no_backup(settings: Settings, tmp_path: Path, installed: bool) -> None:
-    """Of the installed model, and of a version: the file is named where it lies."""
-    own = msgspec.structs.replace(settings, model_dir=tmp_path / "own")
-    shutil.copytree(settings.model_dir, own.model_dir)
-    folder = own.model_dir if installed else own.data_dir / "models" / "first"
-    array = sorted((folder / "detector").iterdir())[0]
-    content = array.read_bytes()
-    array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ModelError, match=rf"{array}: expected sha256 .* it was changed"):
-        take_backup(own, tmp_path / "backup.tar")
-    assert not (tmp_path / "backup.tar").exists()
-
-
-def test_the_model_that_was_copied_is_named(
-    settings: Settings, elsewhere: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An operator replaces the installed model meanwhile."""
-    own = msgspec.structs.replace(settings, model_dir=tmp_path / "own")
-    shutil.copytree(settings.model_dir, own.model_dir)
-
-    def copy_late(source: Path, target: Path) -> None:
-        if source == own.model_dir:
-            second = train_model(history(600, 2), SALT, "second", SETTINGS)
-            save_trained_model(own.model_dir, second, SETTINGS, 60, NOW)
-        copy_model(source, target)
-
-    monkeypatch.setattr("trustwatch.api.service.backup.copy_model", copy_late)
-    contents = take_backup(own, tmp_path / "backup.tar")
-    assert (contents.model, contents.model_digest) == ("second", read_model(own.model_dir)[1])
-    restore_backup(elsewhere, tmp_path / "backup.tar")
-    restore_backup(msgspec.structs.replace(elsewhere, data_dir=tmp_path / "again"), tmp_path / "backup.tar")
-
-
-def test_a_name_that_no_backup_may_have_is_told_while_it_can_be_mended(settings: Settings, tmp_path: Path) -> None:
-    """`restore` would refuse the whole backup."""
-    (settings.data_dir / "shared-signals" / "old\nkey").write_bytes(b"k")
-    with pytest.raises(ConfigError, match=r"old\\nkey' in data_dir: .* rename it"):
-        take_backup(settings, tmp_path / "backup.tar")
-    assert not (tmp_path / "backup.tar").exists()
-
-
-def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_path: Path) -> None:
-    """Both commands say what to do there."""
-    store = msgspec.structs.replace(settings.store, url="postgresql://trustwatch@db/trustwatch")
-    with pytest.raises(ConfigError, match="pg_dump"):
-        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup.tar")
 
 
 def test_the_commands(settings: Settings, tmp_path: Path) -> None:

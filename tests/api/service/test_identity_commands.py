@@ -54,17 +54,6 @@ def test_the_first_start_makes_the_key_and_every_other_one_asks_for_it(settings:
     assert keyed(settings) == first
 
 
-def test_another_place_for_the_key(settings: Settings, tmp_path: Path) -> None:
-    """`identity.key_file` names the file that all processes share."""
-    elsewhere = msgspec.structs.replace(
-        settings, identity=msgspec.structs.replace(settings.identity, key_file=tmp_path / "shared-key")
-    )
-
-    assert keyed(elsewhere) == keyed(elsewhere)
-    assert (tmp_path / "shared-key").stat().st_mode & 0o777 == 0o600
-    assert not (settings.data_dir / "identity-key").exists()
-
-
 def test_readers_follow_edges_with_the_key_alone(settings: Settings) -> None:
     """A notebook on another machine reads everything else without it."""
     keyed(settings)

@@ -18,16 +18,12 @@ from trustwatch.api.settings.root import Settings
 from trustwatch.scoring.delivery.actuators.hydra_actuator import HYDRA_DEFAULT_LIFETIME_S
 from trustwatch.scoring.delivery.actuators.keycloak_actuator import KEYCLOAK_DEFAULT_LIFETIME_S
 
-from ...support.checkout import ROOT
-from ...support.format_samples import taken
-
 RUN = CliRunner()
 SECRETS = {
     "TRUSTWATCH_DB_PASSWORD": "p" * 16,
     "TRUSTWATCH_KEYCLOAK_SECRET": "k" * 16,
     "TRUSTWATCH_CONSOLE_SECRET": "c" * 16,
 }
-NOW = 1_764_000_000_000
 
 
 def run(*arguments: str | Path) -> Any:
@@ -87,19 +83,6 @@ def test_every_setting_in_a_comment_is_valid(file: Path) -> None:
     assert settings.upgrade_warnings() == []
 
 
-def test_every_block_of_a_comment_is_valid_alone(file: Path) -> None:
-    """A person takes one after the other into the file."""
-    text = file.read_text()
-    blocks = list(re.finditer(r"(?:^#(?:\w|  ).*\n)+", text, re.MULTILINE))
-
-    assert len(blocks) >= 8
-    for block in blocks:
-        before = text[: block.start()]
-        if block[0].startswith("#  - issuer"):
-            before = without_local_key(before)
-        loaded(file, before + uncommented(block[0]) + text[block.end() :])
-
-
 def test_no_link_is_followed_and_no_file_replaced(tmp_path: Path) -> None:
     """In a shared folder others may have put one there."""
     victim, file = tmp_path / "victim", tmp_path / "trustwatch.yaml"
@@ -121,26 +104,3 @@ def test_the_printed_next_steps_let_the_reader_in(file: Path) -> None:
     assert claims["client_id"] in {caller.client_id for caller in load_settings(file, {}).callers}
     assert "note:" not in issued.stderr
     assert link.exit_code == 0
-
-
-def test_a_token_for_no_caller_is_noted(file: Path) -> None:
-    """A service with these settings would refuse it."""
-    issued = RUN.invoke(make_app(), ["token", "--client-id", "operator", "--settings", str(file)])
-    assert "no caller of these settings has the client id operator" in issued.stderr
-    assert issued.stdout.count(".") == 2
-
-
-def test_the_log_of_keycloak_is_that_of_agents(tmp_path: Path) -> None:
-    """Of this realm, without administrators, questions of APIs and what Trustwatch does."""
-    settings = loaded(tmp_path / "trustwatch.yaml", (ROOT / "examples/keycloak/trustwatch.yaml").read_text())
-    logs = next(caller for caller in settings.callers if caller.name == "keycloak-logs")
-    login = {
-        "realmName": "agents",
-        "type": "CLIENT_LOGIN",
-        "clientId": "clerk-7",
-        "time": 1_764_000_000_000,
-        "id": "e1",
-    }
-    others = [{"realmName": "other"}, {"type": None}, {"type": "INTROSPECT_TOKEN"}, {"clientId": "trustwatch"}]
-    assert len(taken("keycloak", login, logs.own_mapping()).events) == 1
-    assert [taken("keycloak", login | other, logs.own_mapping()).events for other in others] == [[]] * 4

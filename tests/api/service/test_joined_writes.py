@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from trustwatch.api.service.http_server import MOST_JOINED_BYTES, JoinedWrites
+from trustwatch.api.service.http_server import JoinedWrites
 
 
 class RecordingTransport(asyncio.Transport):
@@ -51,16 +51,6 @@ def asked_by(write: Callable[[JoinedWrites, RecordingTransport], Awaitable[None]
     return asyncio.run(run())
 
 
-def test_two_writes_are_one() -> None:
-    async def write(joined: JoinedWrites, _: RecordingTransport) -> None:
-        joined.write(b"head")
-        joined.write(bytearray(b"body"))
-        joined.write(b"next head")
-        joined.write(b"next body")
-
-    assert asked_by(write) == [b"headbody", b"next headnext body"]
-
-
 def test_a_head_alone_waits_for_one_turn_of_the_loop() -> None:
     """A stream's first event may be minutes away."""
 
@@ -72,26 +62,6 @@ def test_a_head_alone_waits_for_one_turn_of_the_loop() -> None:
         joined.write(b"event")
 
     assert asked_by(write) == [b"head", b"event"]
-
-
-def test_a_large_body_is_not_copied() -> None:
-    large = b"x" * (MOST_JOINED_BYTES + 1)
-
-    async def write(joined: JoinedWrites, _: RecordingTransport) -> None:
-        joined.write(b"head")
-        joined.write(large)
-
-    (parts,) = asked_by(write)
-    assert parts[0] == b"head"
-    assert parts[1] is large
-
-
-def test_what_is_held_is_written_before_the_end() -> None:
-    async def write(joined: JoinedWrites, _: RecordingTransport) -> None:
-        joined.write(b"head")
-        joined.close()
-
-    assert asked_by(write) == [b"head", "close"]
 
 
 def test_what_is_held_is_dropped_where_the_connection_is_cut() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from trustwatch.api.cli.main import make_app
@@ -19,7 +18,6 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.extras import install_line
 from trustwatch.ingest.kafka import open_admin, open_writer
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
-from trustwatch.scoring.store.sql_store import open_store
 
 NEEDED = {
     "archive: {directory: kept}": ("archive", "pyarrow", "`archive` names a folder"),
@@ -61,19 +59,6 @@ def test_a_missing_extra_is_named(text: str, tmp_path: Path, monkeypatch: pytest
     assert str(error.value).endswith(f"not installed: {install_line(extra)}")
 
 
-def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who installs one extra should not meet the next error; without them the defaults are in order."""
-    hide(monkeypatch, [module for _, module, _ in NEEDED.values()])
-    twice = ("vectors", "servers: ['127.0.0.1:1']}")  # sections that another line has
-    text = "\n".join(text for text in NEEDED if not any(word in text for word in twice))
-
-    with pytest.raises(ConfigError) as error:
-        check_extras(settings_of(tmp_path, text))
-    check_extras(settings_of(tmp_path, "{}"))
-
-    assert str(error.value).count("pip install") == 4
-
-
 def test_serve_ends_before_it_makes_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No traceback, no folder, no model needed."""
     hide(monkeypatch, ["pyarrow"])
@@ -97,29 +82,3 @@ def test_commands_that_use_kafka_name_it(client: str, monkeypatch: pytest.Monkey
         open_admin(settings)
     with pytest.raises(ConfigError, match=rf"is not installed: pip install '\.\[{extra}\]'"):
         open_writer(settings)
-
-
-def test_commands_that_open_postgresql_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the server is asked."""
-    hide(monkeypatch, ["psycopg"])
-
-    with pytest.raises(ConfigError, match=r"pip install '\.\[postgres\]'"):
-        open_store("postgresql://u@127.0.0.1:1/d")
-
-
-def test_otlp_without_protobuf_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON needs no extra, so the service starts, and says which callers may be refused."""
-    callers = (
-        "callers: [{name: collector, client_id: c, tenants: [acme], issuers: ['https://as.example'], sources: ['*'], "
-        "agents: ['*'], format: otlp}]"
-    )
-    settings = settings_of(tmp_path, callers)
-    with capture_logs() as logs:
-        check_extras(settings)
-    assert logs == []
-
-    hide(monkeypatch, ["opentelemetry.proto"])
-    with capture_logs() as logs:
-        check_extras(settings)
-
-    assert [(line["callers"], line["protobuf_needs"]) for line in logs] == [(["collector"], install_line("otlp"))]

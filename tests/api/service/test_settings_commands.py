@@ -34,19 +34,6 @@ def file(tmp_path: Path) -> Path:
     return made
 
 
-def test_a_file_is_valid(file: Path) -> None:
-    told = run("settings", "check", file)
-
-    assert (told.exit_code, told.stdout, told.stderr) == (0, f"{file} is valid\n", "")
-    assert json.loads(run("settings", "check", "--json", TRUSTWATCH_SETTINGS=str(file)).stdout)["valid"] is True
-
-
-def test_a_file_of_an_older_version_is_warned_about(file: Path) -> None:
-    file.write_text("callers: [{name: a, client_id: a, issuers: ['*']}]")
-
-    assert "callers a name no `agents`" in run("settings", "check", file).stderr
-
-
 def test_a_wrong_member_or_variable_is_told_and_the_status_is_1(file: Path) -> None:
     """As one document, too."""
     wrong = run("settings", "check", file, TRUSTWATCH__LISTEN__PORT="x")
@@ -55,17 +42,6 @@ def test_a_wrong_member_or_variable_is_told_and_the_status_is_1(file: Path) -> N
     assert wrong.exit_code == told.exit_code == 1
     assert "Expected `int`" in str(wrong.exception)
     assert json.loads(told.stdout)["problem"].startswith("TRUSTWATCH__LISTEN__PORT: Expected `int`")
-
-
-def test_the_effective_settings_are_shown_as_yaml(file: Path) -> None:
-    """File, variables and defaults together, and never a secret."""
-    told = run("settings", "show", "--settings", file, TRUSTWATCH__LISTEN__HOST="127.0.0.2")
-    shown = msgspec.yaml.decode(told.stdout)
-
-    assert shown["listen"] == {**shown["listen"], "port": 9000, "host": "127.0.0.2"}
-    assert shown["retention_days"] == 90
-    assert shown["webhooks"][0]["secret"] == "***"
-    assert SECRET not in told.stdout
 
 
 def test_the_schema_takes_our_files_and_refuses_what_the_program_refuses() -> None:

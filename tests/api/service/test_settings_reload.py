@@ -83,22 +83,6 @@ def test_members_that_need_a_restart_are_named_until_the_file_agrees(reloading: 
     assert reloading.status.restart_needed == ()
 
 
-@pytest.mark.parametrize(("before", "after", "told_first"), [("info", "error", True), ("error", "info", False)])
-def test_a_reload_is_told_by_the_more_talkative_level(
-    reloading: Reloading, monkeypatch: pytest.MonkeyPatch, before: str, after: str, told_first: bool
-) -> None:
-    """Who turns the log down sees that it was, and what else came into force with it."""
-    reloading.write(f"settings_version: 2\nlogs: {{level: {before}}}\n")
-    with capture_logs() as lines:
-        monkeypatch.setattr(settings_reload, "configure_structured_logs", lambda *_: lines.append({"event": after}))
-        reloading.file.write_text(f"settings_version: 2\nlogs: {{level: {after}}}\n")
-        asyncio.run(reloading.reload.reload())
-
-    assert [line["event"] for line in lines] == (
-        ["settings reloaded", after] if told_first else [after, "settings reloaded"]
-    )
-
-
 def test_signals_that_come_together_are_one_reload(reloading: Reloading) -> None:
     async def go() -> None:
         stop = asyncio.Event()

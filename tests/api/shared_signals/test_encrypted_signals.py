@@ -5,18 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 
-import msgspec
 import pytest
 
 from trustwatch.api.http.auth.security_event_keys import SetDecryption
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
-from trustwatch.api.http.runtime import Runtime
-from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
-from trustwatch.api.shared_signals.slice import _make_decryption
-from trustwatch.ingest import extras
-from trustwatch.ingest.errors import ConfigError
 
 from ...support.proofs import encryption_jwk, public_jwk
 from ...support.signal_reception import Reception, refused
@@ -107,19 +100,3 @@ def test_nothing_of_it_stays(receive: Callable[..., Reception], capsys: pytest.C
     assert b"workload-compromised" in kept
     for part in (*token.split("."), *signed.split(".")):
         assert part[:60].encode() not in kept
-
-
-def test_the_extra_is_named_at_start(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the transmitters that need it; where none does, it is not asked for."""
-    monkeypatch.setattr(extras, "_is_installed", lambda module: module != "joserfc")
-    runtime = reception.site.app.app.state.services.get(Runtime)
-    assert _make_decryption(runtime) is None
-    (entry,) = runtime.settings.shared_signals.transmitters
-    part = SharedSignalsSettings(transmitters=(msgspec.structs.replace(entry, encrypted="accept"),))
-    asking = SimpleNamespace(
-        settings=msgspec.structs.replace(runtime.settings, shared_signals=part),
-        clock=time.time,
-        monotonic=time.monotonic,
-    )
-    with pytest.raises(ConfigError, match=r"`encrypted` of `shared_signals.transmitters` \(idp\).*\.\[jwe\]"):
-        _make_decryption(asking)  # type: ignore[arg-type]

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 
-from trustwatch.api.settings.access_settings import CallerSettings
-from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.shared_signals_settings import EncryptionSettings, SharedSignalsSettings
-from trustwatch.api.shared_signals.transmitter_context import TransmitterContext
-from trustwatch.ingest import extras
-from trustwatch.ingest.errors import ConfigError
+from trustwatch.api.settings.shared_signals_settings import EncryptionSettings
 from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE
 
 from ...support.proofs import decrypted, encryption_jwk, public_jwk
@@ -72,16 +66,3 @@ def test_without_a_key_nothing_leaves(transmit: Transmit, tmp_path: Path, receiv
     (token,) = polled(receiver, stream).json()["sets"].values()
     assert receiver.verified(decrypted(token, NEXT), stream)["txn"] == "d-1"
     assert decrypted(receiver_of_pushes.tokens[0], NEXT).count(".") == 2
-
-
-def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At start, not at the first SET; a receiver that is no caller is a wrong setting."""
-    monkeypatch.setattr(extras, "_is_installed", lambda module: module != "joserfc")
-    part = SharedSignalsSettings(enabled=True, encryption={"soc": publish(tmp_path / "jwks.json", OWN)})
-    with pytest.raises(ValueError, match=r"no caller is called 'soc' - at `\$\.shared_signals\.encryption`"):
-        Settings(shared_signals=part)
-    settings = Settings(callers=(CallerSettings(name="soc", client_id="soc"),), shared_signals=part)
-    with pytest.raises(ConfigError, match=r"\.\[jwe\]"):
-        TransmitterContext(settings, lambda: 0.0, lambda: 0.0)
-    with pytest.raises(ValueError, match="`jwks_uri` or `jwks_file`"):
-        EncryptionSettings()

@@ -182,12 +182,6 @@ def test_one_receiver_has_its_share_of_waiting_polls(transmit: Transmit, until: 
             assert waiting.result(5).json() == {"sets": {}}
 
 
-def test_null_counts_as_not_said(receiver: Any) -> None:
-    """As mappers of Java and Go write what is not there."""
-    stream = receiver.create()
-    assert receiver.poll(stream, ack=None, setErrs=None, maxEvents=None).json() == {"sets": {}}
-
-
 def test_each_stream_has_an_address_of_its_own(transmitter: Any, receiver: Any) -> None:
     """To poll at: nothing of one stream comes by another's, and nobody polls without a token."""
     one, two = receiver.create((RISK_LEVEL_CHANGE,)), receiver.create(())
@@ -312,19 +306,6 @@ def test_the_principal_is_named_where_the_operator_wants_it(transmit: Transmit) 
 
     assert claims["sub_id"]["format"] == "complex"
     assert claims["sub_id"]["user"]["sub"] == "ann"
-
-
-def test_figures(transmitter: Any, receiver: Any) -> None:
-    """What Prometheus gets."""
-    stream = receiver.create((RISK_LEVEL_CHANGE,))
-    receiver.create()
-    receiver.ask("POST", "status_endpoint", {"stream_id": stream["stream_id"], "status": "paused"})
-    transmitter.commit(announced())
-    transmitter.site.clock.now += 3
-    transmitter.step()
-    lines = transmitter.site.client.get("/metrics").text.splitlines()
-
-    assert 'trustwatch_security_events_total{outcome="queued"} 5.0' in lines
 
 
 def test_a_verification_comes_through_a_long_poll(transmitter: Any, receiver: Any, until: Until) -> None:

@@ -361,20 +361,6 @@ def test_one_process_makes_one_stream() -> None:
     assert with_stream(gone, go) == ["s0", "s1"]
 
 
-def test_descriptions_that_are_lost_or_cut() -> None:
-    """Cut, ours is known by its beginning; lost, a push by its address; of a single one that says nothing, by that."""
-    idp = Idp()
-    idp.description_chars = 21
-    assert keep(idp).stream_id == keep(idp).stream_id == "s0"
-    pushed = Idp()
-    pushed.keeps_descriptions = False
-    assert keep(pushed, settings("push")).stream_id == keep(pushed, settings("push")).stream_id == "s0"
-    assert with_stream(pushed, lambda stream: stream.delete(), settings("push"))
-    only = Idp()
-    only.description_chars, only.at_most = 8, 1
-    assert keep(only).stream_id == keep(only).stream_id == "s0"
-
-
 def test_two_deployments_with_one_client_take_a_stream_each() -> None:
     """By the URL of each: neither changes or takes what is the other's."""
     idp = Idp()
@@ -386,16 +372,6 @@ def test_two_deployments_with_one_client_take_a_stream_each() -> None:
 
     ids = [asyncio.run(go(url)) for url in ("https://a.example", "https://b.example", "https://a.example")]
     assert ids == ["s0", "s1", "s0"]
-
-
-def test_what_others_keep_there_is_no_harm() -> None:
-    """Streams of any shape; one host spelt in another way; an answer without a body; null for what is not there."""
-    idp = Idp(configuration_endpoint="https://IDP.example:443/ssf")
-    idp.streams = [{"stream_id": 7}, {"stream_id": "x", "aud": None, "delivery": None}, {"stream_id": "y"}]
-    assert keep(idp).stream_id == "s3"
-    idp.streams[-1]["events_requested"] = None
-    idp.answers["PATCH"] = httpx2.Response(202)
-    assert keep(idp).stream_id == "s3"
 
 
 def test_a_stream_of_another_issuer_is_not_used() -> None:

@@ -227,13 +227,6 @@ def test_the_tenant_is_the_claims_or_the_issuers(new_desk: Callable[..., Any], i
         assert desk.envoy(issuer.token(organization_id=wrong)).status_code == 401
 
 
-def test_the_issuer_of_events_may_have_another_name(new_desk: Callable[..., Any], issuer: Any) -> None:
-    desk = new_desk(issuer.settings(agent_issuer="https://inside.example"))
-    desk.agent("bot", CRITICAL, issuer="https://inside.example")
-
-    assert told(desk.envoy(issuer.token())) == DENY
-
-
 def test_the_level_is_told_upstream_only_where_configured(new_desk: Callable[..., Any]) -> None:
     desk = new_desk(risk_header="X-Risk-Level")
     assert desk.envoy(desk.issuer.token()).headers["x-risk-level"] == "unknown"

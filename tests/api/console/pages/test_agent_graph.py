@@ -51,29 +51,6 @@ def test_the_page_shows_both_directions(site: Any) -> None:
     assert '<span class="chip">ann</span>' in page
 
 
-def test_the_nearest_and_riskiest_ties_come_first(site: Any) -> None:
-    ties = (("bot", "far", 0.1), ("far", "<b>further", 0.9), ("bot", "risky", 0.9))
-    before = site.position
-    after = msgspec.structs.replace(before, offset=before.offset + 1)
-    edges = [AgentEdge("acme", AS, "called", *pair, NOW_MS, NOW_MS, risk, NOW_MS) for *pair, risk in ties]
-    site.store.commit(Commit(before, after, [], [], [], [], edges=edges))
-    page = site.browser.get("/console/agent/graph", params=BOT).text
-    targets = re.findall(r'data-name="To">.*?<(?:a|strong)[^>]*>([^<]*)<', page)
-    assert targets[0] == "risky" and targets[-1] == "&lt;b&gt;further" and len(targets) == 5
-
-
-def test_the_time_is_in_the_address_with_and_without_a_script(site: Any) -> None:
-    for path in ("/console/agent", "/console/agent/graph"):
-        page = site.browser.get(path, params=BOT | {"since": "30d"}).text
-        assert "old-tool" in page, path
-        page = site.browser.get(path, params=BOT | {"since": "30d", "until": "2025-11-20"}).text
-        assert "old-tool" in page and ">boss<" not in page, path
-        page = site.browser.get(path, params=BOT | {"since": "1h", "until": "2025-11-24T15:59"}).text
-        assert "none delegated to it or called it" in page, path
-        assert site.browser.get(path, params=BOT | {"since": "noon"}).status_code == 422
-    assert 'name="since" value="30d"' in site.browser.get("/console/agent", params=BOT | {"since": "30d"}).text
-
-
 def test_the_graph_of_an_agent_of_others_is_not_there(site: Any, make_row: Callable[..., Any]) -> None:
     site.know(make_row("theirs", "globex"))
     theirs = BOT | {"tenant": "globex", "id": "theirs"}

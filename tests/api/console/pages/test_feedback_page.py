@@ -67,14 +67,6 @@ def test_the_preview_begins_with_the_decision_that_was_marked() -> None:
     assert "changes nothing about the decision that you marked" in nothing and "</span> alerts removed" in nothing
 
 
-def test_the_preview_says_what_the_rule_leaves_odd() -> None:
-    left = [{"feature": "pace_4h", "events": 1}, {"feature": "outside_capabilities", "events": 20}]
-    told = page([alert("high", "low", marked=True)], left)
-
-    assert "pace, 4 h (in 1 event); capability, which no rule may name (in 20 events)" in told
-    assert "Still odd" not in page([alert("high", "low", marked=True)])
-
-
 @pytest.mark.parametrize(("signals", "said"), [([], False), (["use_after_revocation"], True)])
 def test_the_form_ticks_what_led_there_and_warns_of_hard_signals(
     new_site: Callable[..., Any], signals: list[str], said: bool

@@ -42,24 +42,6 @@ def test_columns_are_chosen_by_the_address(site: Any, columns: list[str], shown:
     assert ticked == [name for name in shown if name != "agent"]
 
 
-def test_the_address_is_the_view(site: Any) -> None:
-    """Filters, columns and order of an address are in the forms of the page: a bookmark shows the same again."""
-    query = "level=high&level=low&text=%3Cb%3E&column=agent&column=why&sort=-why&evil=1"
-    page = site.browser.get(f"/console/agents?{query}").text
-    assert 'value="high" checked' in page and 'value="low" checked' in page and 'value="medium" checked' not in page
-    assert 'value="&lt;b&gt;"' in page and "<b>" not in page
-    assert 'name="sort" value="-why" data-sort' in page
-    assert 'name="sort" value="" disabled' in site.browser.get("/console/agents?sort=coffee").text
-
-
-def test_links_of_a_list_keep_columns_and_any_status(site: Any) -> None:
-    """The files and the live list of cases of any status are of any status, too."""
-    text = site.browser.get("/console/cases", params={"status": "", "column": ["case", "owner"], "sort": "owner"}).text
-    assert 'hx-get="/console/cases?status=any&amp;column=case&amp;column=owner&amp;sort=owner"' in text
-    again = site.browser.get("/console/cases", params={"status": "any"}).text
-    assert '<option value="">any</option>' in again and 'value="unresolved" selected' not in again
-
-
 def test_a_filter_has_a_bound(site: Any) -> None:
     answer = site.browser.get("/console/decisions", params={"agent": "x" * 2049})
     assert answer.status_code == 422 and "2048 characters" in answer.text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -31,7 +30,6 @@ URL = "https://api.example/orders"
 TOKEN = "a.b.c"
 CLIENT, STRANGER = DpopClient(), DpopClient()
 CERTIFICATE = make_certificate()
-Check = Callable[..., str]
 
 
 class Bench:
