@@ -13,7 +13,6 @@ from trustwatch.api.charts import ChartAxis, ChartSeries, chart, chart_assets, c
 
 
 def figure_of(made: str) -> dict[str, Any]:
-    """What the script draws."""
     found = re.search(r'data-figure="([^"]*)"', made)
     assert found
     figure: dict[str, Any] = json.loads(html.unescape(found[1]))
@@ -21,7 +20,6 @@ def figure_of(made: str) -> dict[str, Any]:
 
 
 def test_names_from_outside_stay_text() -> None:
-    """Of series and titles, in attributes, too; what is markup already stays it."""
     evil = "\"'><script>alert(1)</script>\u202e"
     made = chart(evil, ChartAxis(evil), ChartAxis(evil), [ChartSeries(evil, [(0, 1)], "first")])
     assert "<script" not in made and made.count("&lt;script&gt;") >= 8 and "\u202e" not in made
@@ -32,7 +30,6 @@ def test_names_from_outside_stay_text() -> None:
 
 
 def test_a_document_gets_all_that_its_charts_need() -> None:
-    """Nothing of it ends the element that it is put in, or asks for another file."""
     style, script = chart_assets()
     assert "uPlot" in script and "trustwatchCharts" in script and ".uplot" in style
     assert "</" not in style and "</script" not in script.lower() and "url(" not in style

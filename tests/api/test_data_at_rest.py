@@ -30,7 +30,6 @@ def umask_of_the_tests() -> Iterator[None]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Data as 0.1 left it: readable by everybody."""
     data, model, archive = (tmp_path / name for name in ("data", "model", "archive"))
     for folder in (data / "log", model, archive):
         folder.mkdir(parents=True)

@@ -68,7 +68,6 @@ class Peer:
         self._thread.start()
 
     def answer(self, path: str, body: bytes) -> tuple[int, Any]:
-        """Status and JSON of an answer."""
         match path:
             case "/jwks":
                 return 200, self.jwks
@@ -233,7 +232,6 @@ WAYS: dict[str, Callable[[Peer, Path | None], Awaitable[str]]] = {
 def test_all_ways_out_trust_the_authority(
     peer: Peer, authority: CertificateAuthority, way: str, tmp_path: Path
 ) -> None:
-    """By `outgoing.ca_file`; the service answers us."""
     peer.folder = tmp_path
     assert asyncio.run(WAYS[way](peer, authority.folder / "clients.pem")) == ""  # type: ignore[arg-type]
 
@@ -242,7 +240,6 @@ def test_all_ways_out_trust_the_authority(
 def test_without_it_the_error_names_the_setting(
     peer: Peer, way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No request leaves, and the message says what to set."""
     peer.folder = tmp_path
     peer.asked.clear()
     try:
@@ -255,7 +252,6 @@ def test_without_it_the_error_names_the_setting(
 
 
 def test_the_authorities_of_the_system_are_trusted_as_well(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """What the file holds is added, with words between the certificates; it is read once, and no context is shared."""
     CertificateAuthority(tmp_path)
     file = tmp_path / "ca.pem"
     both_of_ours = [folder.joinpath("clients.pem").read_text() for folder in (authority.folder, tmp_path)]
@@ -272,7 +268,6 @@ def test_the_authorities_of_the_system_are_trusted_as_well(authority: Certificat
     "content", [None, b"", b"no certificate", PEM % b"AAAA", b"-----BEGIN CERTIFICATE-----\nAAAA\n"]
 )
 def test_a_file_that_cannot_be_used_is_a_wrong_setting(content: bytes | None, tmp_path: Path) -> None:
-    """`settings check` says where and why, as every start does; nothing is trusted less in silence."""
     file, settings = tmp_path / "ca.pem", tmp_path / "trustwatch.yaml"
     if content is not None:
         file.write_bytes(content)

@@ -37,14 +37,11 @@ REASONS = {
 
 
 class ValueClass(NamedTuple):
-    """A class of values, with its own annotated members."""
-
     name: str
     members: frozenset[str]
 
 
 def value_classes(source: str) -> list[ValueClass]:
-    """Classes of a module that declare members."""
     return [
         ValueClass(
             node.name,
@@ -62,7 +59,6 @@ def value_classes(source: str) -> list[ValueClass]:
 
 
 def similar_pairs(classes: list[ValueClass]) -> set[frozenset[str]]:
-    """Names of classes that share most of their members."""
     large = [one for one in classes if len(one.members) >= LEAST_MEMBERS]
     return {
         frozenset((one.name, other.name))

@@ -36,12 +36,10 @@ SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY\b")
 
 
 def environment(service: dict[str, Any]) -> dict[str, str]:
-    """What the image sets and the service overrides."""
     return dict(re.findall(r"^\s+(?:ENV )?(TRUSTWATCH_\w+)=(\S+)", DOCKERFILE, re.MULTILINE)) | service["environment"]
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """(where, arguments) of every call of our command line."""
     for name, service in OURS.items():
         if "entrypoint" not in service:
             yield f"compose {name}", service["command"]
@@ -66,7 +64,6 @@ def options(arguments: list[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("where", "arguments"), list(commands()), ids=[where for where, _ in commands()])
 def test_every_command_exists(where: str, arguments: list[str]) -> None:
-    """With every option that is given."""
     assert options(arguments)["command"].name
 
 
@@ -174,7 +171,6 @@ def test_whoever_is_waited_for_can_be_waited_for() -> None:
 
 
 def test_everything_that_runs_on_has_a_health_check() -> None:
-    """Its own, or that of our image."""
     lasting = {name for name, service in SERVICES.items() if service["restart"] != "no"}
     checked = {name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})}
 

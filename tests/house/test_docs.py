@@ -22,7 +22,6 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def text(page: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines outside of code blocks."""
     inside = False
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         fence = line.lstrip().startswith("```")
@@ -39,7 +38,6 @@ def heading_anchors(page: Path) -> set[str]:
 
 
 def name(page: Path) -> str:
-    """The page as a person calls it."""
     return page.relative_to(ROOT).as_posix()
 
 

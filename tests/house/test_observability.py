@@ -34,7 +34,6 @@ def known_series() -> set[str]:
 
 
 def dashboard_queries() -> list[str]:
-    """Every query of a panel."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     return [target["expr"] for panel in panels for target in panel.get("targets", ())]
 

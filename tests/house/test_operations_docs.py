@@ -67,7 +67,6 @@ def test_the_settings_of_the_installation_trust_the_local_key(tmp_path: Path) ->
 
 
 def test_the_settings_of_the_first_start_run_every_role(tmp_path: Path) -> None:
-    """What the walk through needs is in them."""
     (tmp_path / "postgres-password").write_text("secret")
     path = tmp_path / "settings.yaml"
     path.write_text(SETTINGS[-1])
@@ -77,7 +76,6 @@ def test_the_settings_of_the_first_start_run_every_role(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_named_exist() -> None:
-    """`kafka.session_timeout_s` and the like."""
     known = set(re.findall(r"^\| `([\w.\[\]]+)` ", settings_table(), re.MULTILINE))
     named = set(re.findall(r"`((?:kafka|pipeline|risk|store|dead_letters)\.\w+)`", PAGE))
 
@@ -89,7 +87,6 @@ def test_settings_that_are_named_exist() -> None:
 
 
 def test_metrics_that_are_named_exist() -> None:
-    """With their labels."""
     known = {metric.name: set(metric.labels) for metric in METRICS}
     named = re.findall(r"`(trustwatch_\w+)(?:\{(\w+)=)?", RUNBOOKS + QUESTIONS)
 

@@ -31,21 +31,18 @@ TAKES_AUTHORITIES = {
 
 
 def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
-    """Calls, with the text of what is called."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node
 
 
 def modules() -> Iterator[tuple[str, str]]:
-    """Path and source of each module of the service."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield path.relative_to(ROOT).as_posix(), Path(path).read_text(encoding="utf-8")
 
 
 def passes_authorities(call: ast.Call) -> bool:
-    """True if an argument is `ca_file` or `….ca_file`."""
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     return any(ast.unparse(argument).lstrip("_").rpartition(".")[2].lstrip("_") == "ca_file" for argument in given)
 

@@ -9,8 +9,6 @@ import subprocess
 from pathlib import Path
 from zipfile import ZipFile
 
-import pytest
-
 from scripts import build_release
 
 from ..support.checkout import ROOT
@@ -46,11 +44,3 @@ def test_two_builds_are_equal(tmp_path: Path) -> None:
     for wheel in target.glob("*.whl"):
         with ZipFile(wheel) as packed:
             assert {entry.date_time for entry in packed.infolist()} == {(2025, 6, 15, 15, 6, 40)}
-
-
-def test_a_folder_with_another_build_is_refused(tmp_path: Path) -> None:
-    """What lies there would be uploaded with it."""
-    (tmp_path / "trustwatch-0.0.1.tar.gz").write_bytes(b"")
-
-    with pytest.raises(SystemExit, match="is not empty"):
-        build_release.main(["--outdir", str(tmp_path)])

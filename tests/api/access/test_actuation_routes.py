@@ -11,10 +11,12 @@ import pytest
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, decode_desired_state, encode_desired_state
-from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
+
+from ...support.console_records import row_of
 
 AS = "https://as.example"
 NOW = 1_764_000_000_000
@@ -23,33 +25,19 @@ HYDRA = ActuatorSettings(name="hydra", kind="hydra", url="https://hydra.example"
 
 @pytest.fixture
 def lowering(new_site: Callable[..., Any]) -> Any:
-    """A service with one actuator."""
     return new_site(actuators=(HYDRA,))
 
 
 def name(agent_id: str, tenant: str = "acme") -> AgentName:
-    """An agent."""
     return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
 
 
 def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Actuation:
-    """An actuation in the store."""
     wish = DesiredState(
         who.tenant, who.issuer, who.agent_id, who.key, "high", True, 60, False, False, "D1", NOW - 400, NOW, "Payer"
     )
-    made = Actuation(
-        target,
-        who,
-        7,
-        encode_desired_state(wish),
-        b'{"grant_types":["client_credentials"]}',
-        "wanted",
-        NOW - 400,
-        NOW,
-        0,
-        NOW,
-        "",
-    )
+    original = b'{"grant_types":["client_credentials"]}'
+    made = Actuation(target, who, 7, encode_desired_state(wish), original, "wanted", NOW - 400, NOW, 0, NOW, "")
     made = msgspec.structs.replace(made, **more)
     site.store.actuations.request(made)
     site.store.actuations.keep_original(target, who, made.original)
@@ -116,12 +104,7 @@ def test_pages_and_tenants(lowering: Any) -> None:
 def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any) -> None:
     """It reaches the agents of the caller's tenants that are, or ought to be, lowered."""
     at = lowering.store.partitions.claim(0)
-    rows = [
-        AgentRow(
-            who, "Payer", 3, 0.9, 0.9, 0.9, 1, NOW, NOW, 0, 3, "D", b"[]", "", features=b"", risk=b"", state_version="v"
-        )
-        for who in (name("high"), name("theirs", "globex"))
-    ]
+    rows = [row_of("high", level=3), row_of("theirs", "globex", 3)]
     lowering.store.commit(Commit(at, Position(0, at.epoch, 1), rows, [], [], []))
     lowered(lowering, name("was"), status="confirmed")
     path = "/v1/actuations/{}/reconcile".format

@@ -36,7 +36,6 @@ ALTERED: dict[str, tuple[Any, Any]] = {
 
 
 def digest_of(arguments: Any) -> str:
-    """Digest of the question that a middleware asks about a call."""
     tracker = OriginTracker(FixedKeys())
     call = tracker.conversation("conv-1").start_call("pay", arguments)
     told = {"action": "pay", "arguments": call.arguments, "arguments_hash": tracker.hash_arguments(BOT, arguments)}

@@ -14,7 +14,6 @@ LOW, CRITICAL = 1, 4
 
 @pytest.fixture
 def bounded(site: Any, summary: Any) -> Iterator[Any]:
-    """The service, whose agent `bot` is registered to pay."""
     site.report([summary(level=LOW)])
     evaluator = site.guard.policy_evaluator
     before = evaluator.boundary

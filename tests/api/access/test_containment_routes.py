@@ -12,25 +12,23 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from trustwatch.api.service.assembly import track_descendants
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.agents import AgentEdge, RiskLevel
 from trustwatch.scoring.records.commits import Commit, Position
+
+from ...support.console_records import row_of
 
 AS = "https://as.example"
 LOW, HIGH, CRITICAL = 1, 3, 4
 
 
 def ask(site: Any, *scopes: str, agent_id: str = "bot") -> Any:
-    """A request of an agent at issuance."""
     return site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, agent_id, scopes), "test"))
 
 
 def settled(site: Any) -> None:
-    """Wait until what was asked for in the background is written."""
-
     async def wait() -> None:
         await site.guard.approval_workflow.close()
         assert await site.guard.audit_sink.flush(5.0)
@@ -39,7 +37,6 @@ def settled(site: Any) -> None:
 
 
 def post(site: Any, path: str, client: str = "gateway", **body: Any) -> Any:
-    """A person's order."""
     return site.client.post(path, json=body, headers=site.auth(client))
 
 
@@ -158,17 +155,7 @@ def test_orders_that_are_refused(
     assert site.get("/v1/interventions").json()["items"] == []
 
 
-def test_a_scope_is_needed_to_decide(site: Any, summary: Any) -> None:
-    site.report([summary()])
-    headers = site.auth("gateway", "trust.score:read")
-
-    answer = site.client.post("/v1/agents/bot/pin", json={"level": "low", "why": "x"}, headers=headers)
-
-    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
-
-
 def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: float = 0.0) -> None:
-    """Store edges as a commit does."""
     at_ms = int((site.clock.now - age_s) * 1000)
     place = site.store.partitions.claim(0)
     made = [AgentEdge("acme", AS, kind, source, target, at_ms, at_ms, risk, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
@@ -176,49 +163,14 @@ def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: fl
 
 
 def now_ms(site: Any) -> Callable[[], int]:
-    """The clock of the service."""
     return lambda: int(site.clock.now * 1000)
 
 
 def store_level(site: Any, agent_id: str, level: int) -> None:
-    """Store an agent as a commit does."""
-    name = AgentName(IdentityHasher().agent_key("acme", AS, agent_id), "acme", AS, agent_id)
-    row = AgentRow(
-        name, "Payer", level, 0.9, 0.9, 0.9, 1, 1, 1, 0, 9, "", b"[]", "", features=b"", risk=b"", state_version="v"
-    )
     place = site.store.partitions.claim(0)
-    site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [row], [], [], []))
-
-
-def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> None:
-    """Over all steps, by delegation before calls, with their own risk, in circles too."""
-    site.report([summary(level=CRITICAL), summary("child", level=LOW)])
-    edges(
-        site,
-        ("delegated", "bot", "child"),
-        ("delegated", "child", "grandchild"),
-        ("called", "bot", "ledger"),
-        ("delegated", "grandchild", "bot"),
-        ("acts_for", "bot", "ann@acme.example"),
-        ("called", "bot", "child"),
-        ("delegated", "ledger", "far"),
+    site.store.commit(
+        Commit(place, Position(0, place.epoch, place.offset + 1), [row_of(agent_id, level=level)], [], [], [])
     )
-    edges(site, ("delegated", "bot", "long-ago"), age_s=30 * 86_400)
-
-    found = site.get("/v1/agents/bot/blast-radius").json()
-    near = site.get("/v1/agents/bot/blast-radius", depth=1).json()
-    old = site.get("/v1/agents/bot/blast-radius", days=60).json()
-
-    assert [(one["agent_id"], one["depth"], one["kind"], one["via"], one["risk_level"]) for one in found["agents"]] == [
-        ("child", 1, "delegated", "bot", "low"),
-        ("ledger", 1, "called", "bot", None),
-        ("far", 2, "called", "ledger", None),
-        ("grandchild", 2, "delegated", "child", None),
-    ]
-    assert [one["principal_id"] for one in found["principals"]] == ["ann@acme.example"]
-    assert (found["risk_level"], found["complete"]) == ("critical", True)
-    assert {one["agent_id"] for one in near["agents"]} == {"child", "ledger"}
-    assert "long-ago" in {one["agent_id"] for one in old["agents"]}
 
 
 def test_descendants_of_a_critical_agent_are_treated_as_the_policy_says(site: Any, summary: Any) -> None:

@@ -43,7 +43,6 @@ def approve(site: Any, approval_id: str, status: int = 200, **body: Any) -> dict
 
 @pytest.fixture
 def approved(site: Any, summary: Any) -> str:
-    """Id of an approval for one use of a call of a risky agent."""
     site.report([summary(level=HIGH, agent_type="Clerk")])
     asked = str(ask(site)["approval_id"])
     settled(site)

@@ -27,7 +27,6 @@ def triage(site: Any) -> Triage:
 
 
 def acts(triage: Triage, client: str = "gateway", **params: Any) -> list[dict[str, Any]]:
-    """Items of the one page."""
     answer = triage.site.get("/v1/acts", client, **params)
     assert answer.status_code == 200, answer.text
     items: list[dict[str, Any]] = answer.json()["items"]
@@ -35,7 +34,6 @@ def acts(triage: Triage, client: str = "gateway", **params: Any) -> list[dict[st
 
 
 def test_what_was_done_is_told_newest_first(triage: Triage) -> None:
-    """Acts about cases and agents in one list, each with who, why and what it was about."""
     found = [(one["kind"], one["action"], one["subject_id"], one["agent_id"]) for one in acts(triage)]
     assert found[0] == ("case", "closed", CASE, None)
     assert found[-1] == ("case", "acknowledged", CASE, None)
@@ -53,7 +51,6 @@ def test_what_was_done_is_told_newest_first(triage: Triage) -> None:
 
 
 def test_others_see_nothing_of_it(triage: Triage) -> None:
-    """Neither another tenant's administrator nor somebody without the scope; who names another's tenant is refused."""
     assert acts(triage, "globex") == []
     assert len(acts(triage, "all")) == 4
     assert triage.site.get("/v1/acts", "globex", tenant="acme").status_code == 403

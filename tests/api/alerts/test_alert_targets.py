@@ -10,8 +10,6 @@ from trustwatch.api.composition import console_url
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.settings import reveal
-from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
 from trustwatch.scoring.records.agents import RiskLevel
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -34,21 +32,7 @@ def load(tmp_path: Path, text: str) -> Settings:
     return load_settings(file, ENVIRON)
 
 
-def test_a_target_of_each_format(tmp_path: Path) -> None:
-    targets = {target.name: target for target in load(tmp_path, ALL).webhooks}
-
-    assert {target.format for target in targets.values()} == set(ALERT_FORMATS)
-    soc = targets["soc"]
-    assert (soc.url.reveal(), soc.secrets) == ("https://soc.example/hook", (SECRET,))
-    assert soc.levels_taken == {RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL}
-    assert (targets["chat"].url.reveal(), targets["chat"].secrets) == (CHAT, ())
-    assert targets["pager"].url.reveal() == "https://events.pagerduty.example/v2/enqueue"
-    assert reveal(targets["pager"].routing_key) == KEY
-    assert targets["siem"].secrets == (SECRET,)
-
-
 def test_alerts_link_to_the_console_where_there_is_one(tmp_path: Path) -> None:
-    """Under the name that others reach the service by; without a console there is nothing to link to."""
     grant = "{name: soc, claim: groups, value: soc, scopes: ['trust.score:read'], tenants: ['*']}"
     oidc = f"{{issuer: 'https://login.example', client_id: x, client_secret: y, grants: [{grant}]}}"
     console = f"console: {{enabled: true, oidc: {oidc}}}"
@@ -59,7 +43,6 @@ def test_alerts_link_to_the_console_where_there_is_one(tmp_path: Path) -> None:
 
 
 def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:
-    """Whatever levels begin an incident or finding; the others are told of what they ask for alone, and cool down."""
     targets = {target.name: target for target in load(tmp_path, ALL).webhooks}
 
     assert targets["pager"].levels_taken == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL}

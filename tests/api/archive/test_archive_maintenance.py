@@ -14,8 +14,6 @@ from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
 from trustwatch.api.archive.worker import EventArchiver
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ArchiveSettings
-from trustwatch.ingest.archive.archive_files import data_files, read_lock
-from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
@@ -39,54 +37,13 @@ def archived(offset: int, days_ago: int) -> EventToArchive:
     return EventToArchive(offset, int(at.timestamp() * 1000), decode_event(raw), raw)
 
 
-def worked(directory: Path, **settings: float) -> ArchiveMaintenance:
-    """What is due at once, done."""
-    upkeep = ArchiveMaintenance(directory, "events", ArchiveSettings(directory=directory, **settings))  # type: ignore[arg-type]
-    assert not upkeep.step()  # not at the start of a service, which has enough to do
-    upkeep._due_at = float("-inf")
-    while upkeep.step():
-        pass
-    return upkeep
-
-
-def test_old_dates_go_past_ones_are_merged_and_today_is_left(tmp_path: Path) -> None:
-    archive = EventArchive(tmp_path)
-    archive.start()
-    for base in range(0, 40, 4):
-        archive.write(base, base + 4, [archived(base + ago, (0, 2, 3, 11)[ago]) for ago in range(4)])
-    archive.close()
-    upkeep = worked(tmp_path, retention_days=10)
-    assert upkeep.merged == 20
-    days = [(TODAY - timedelta(days=ago)).date() for ago in (0, 2, 3)]
-    files = {day: [file for file in data_files(tmp_path) if file.day == day] for day in days}
-    assert [len(found) for found in files.values()] == [10, 1, 1]
-    assert sum(map(len, files.values())) == len(data_files(tmp_path))
-    assert len(list(raw_lines(tmp_path))) == 30
-    assert worked(tmp_path, retention_days=10).merged == 0
-
-
-def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = EventArchive(tmp_path)
-    archive.start()
-    for base in range(4):
-        archive.write(base, base + 1, [archived(base, 1)])
-    archive.close()
-    monkeypatch.setattr(archive_maintenance, "MERGE_AFTER", timedelta(hours=48))
-    assert worked(tmp_path).merged == 0
-    monkeypatch.setattr(archive_maintenance, "MERGE_AFTER", timedelta(0))
-    assert worked(tmp_path).merged == 4
-
-
 class Clock:
-    """Seconds that go on by hand."""
-
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = clock.monotonic()
         monkeypatch.setattr(clock, "monotonic", lambda: self.now)
 
 
 def small(directory: Path) -> ArchiveMaintenance:
-    """Upkeep of an archive of four files that are due to be one."""
     archive = EventArchive(directory)
     archive.start()
     for base in range(4):
@@ -95,19 +52,7 @@ def small(directory: Path) -> ArchiveMaintenance:
     return ArchiveMaintenance(directory, "events", ArchiveSettings(directory=directory))
 
 
-def test_nobody_waits_for_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    time, upkeep = Clock(monkeypatch), small(tmp_path)
-    time.now += archive_maintenance.FIRST_RETENTION_S
-    with read_lock(tmp_path):
-        assert not upkeep.step()
-    assert not upkeep.step()
-    time.now += archive_maintenance.RETRY_S
-    assert upkeep.step() and upkeep.step() and not upkeep.step()
-    assert upkeep.merged == 4
-
-
 def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that refuses, a position that is none: tried again a minute later, and told once."""
     time, upkeep = Clock(monkeypatch), small(tmp_path)
     told: list[str] = []
     monkeypatch.setattr(

@@ -27,7 +27,6 @@ PARTITION = 3
 
 
 def frame(first: int, end: int) -> VectorFrame:
-    """Events of the offsets [first, end) of one agent and day."""
     numbers = np.arange(first, end)
     told = [
         msgspec.json.encode({"id": f"e-{n}", "time": datetime(2025, 12, 1, tzinfo=UTC), "agent": {"id": "a"}})
@@ -66,13 +65,11 @@ class Worker:
 
 
 def offsets(archive: Path) -> Sequence[int]:
-    """All that readers find."""
     return sorted(archive_dataset(archive, "vectors").to_table()["offset"].to_pylist())
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_a_partition_that_comes_back_hides_nothing_of_who_had_it_meanwhile(tmp_path: Path, order: str) -> None:
-    """All of it within the minute that a spool file is open; merging removes nothing either."""
     archive = tmp_path / "vectors"
     workers = {name: Worker(tmp_path / name, archive) for name in "ab"}
     workers["a"].own(0, 40)
@@ -90,7 +87,6 @@ def test_a_partition_that_comes_back_hides_nothing_of_who_had_it_meanwhile(tmp_p
 
 
 def test_what_another_worker_is_about_to_write_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two files of one worker become one only once the file between them is there, however old their date."""
     archive = tmp_path / "vectors"
     first, second = Worker(tmp_path / "a", archive), Worker(tmp_path / "b", archive)
     first.own(0, 40)
@@ -107,7 +103,6 @@ def test_what_another_worker_is_about_to_write_is_waited_for(tmp_path: Path, mon
 
 
 def merged(archive: Path) -> int:
-    """Files that upkeep merges."""
     upkeep = ArchiveMaintenance(archive, "vectors", ArchiveSettings(vectors=archive, retention_days=36_500))
     upkeep._due_at = float("-inf")
     while upkeep.step():

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,11 @@ from typing import Any
 import duckdb
 import pandas
 import pytest
-from typer.testing import CliRunner
 
 from trustwatch.api.archive import worker
 from trustwatch.api.archive.archive_status import archived_offset
-from trustwatch.api.cli.history_input import history_files
-from trustwatch.api.cli.main import make_app
-from trustwatch.api.cli.topic_input import TimeWindow
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ArchiveSettings
-from trustwatch.ingest.archive.archive_files import file_name
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.errors import ConfigError, CorruptLog, TrustwatchError
@@ -43,7 +38,6 @@ TENANTS = ("acme", "globex/eu", "", "ü" * 300)
 
 
 def event(number: int) -> bytes:
-    """An event; a day has 200 of them."""
     at = datetime.fromtimestamp(START_MS / 1000 + number * 432, UTC).isoformat()
     made: dict[str, Any] = {
         "id": f"e-{number}",
@@ -68,7 +62,6 @@ def record(number: int) -> Record:
 
 
 def fill(data_dir: Path, events: int) -> None:
-    """A log of events, each seventh twice, with ticks among them."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with EventLog(data_dir / "log") as log:
         for start in range(0, events, 30):
@@ -92,7 +85,6 @@ def archive_all(data_dir: Path, directory: Path) -> worker.EventArchiver:
 
 
 def check(directory: Path, events: int) -> None:
-    """Every event once, as it was logged, in order."""
     lines = list(raw_lines(directory))
     assert [json.loads(line)["id"] for line in lines] == [f"e-{number}" for number in range(events)]
     assert [json.loads(line) for line in lines] == [json.loads(event(number)) for number in range(events)]
@@ -100,7 +92,6 @@ def check(directory: Path, events: int) -> None:
 
 
 def test_it_is_read_by_analysts_tools(tmp_path: Path) -> None:
-    """pandas and DuckDB see the same rows and partitions; `raw` is what was logged."""
     fill(tmp_path / "data", 500)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
     check(tmp_path / "archive", 500)
@@ -131,7 +122,6 @@ class Crash(BaseException):
 def test_a_crash_at_any_step_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Killed before each single rename and fsync of a range; the next start makes the archive whole."""
     ranges = [(0, 80), (80, 160), (160, 200)]
     events = [EventToArchive(n, START_MS, decode_event(event(n)), event(n)) for n in range(200)]
     for step in count():
@@ -159,7 +149,6 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(
 
 
 def write_from(directory: Path, ranges: list[tuple[int, int]], events: list[EventToArchive]) -> None:
-    """What a writer does after a start."""
     archive = EventArchive(directory)
     try:
         position = (archive.start() or {0: 0})[0]
@@ -192,7 +181,6 @@ def test_killed_again_and_again_it_has_every_event_once(tmp_path: Path) -> None:
 
 
 def test_a_restart_goes_on_and_knows_what_was_repeated(tmp_path: Path) -> None:
-    """Behind a restart, a repetition of an event from before it is still one."""
     fill(tmp_path / "data", 60)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
     with EventLog(tmp_path / "data" / "log") as log:
@@ -205,7 +193,6 @@ def test_a_restart_goes_on_and_knows_what_was_repeated(tmp_path: Path) -> None:
 
 
 def test_retention_removes_whole_dates(tmp_path: Path) -> None:
-    """Dates that end before the time go; the position and the others stay."""
     fill(tmp_path / "data", 500)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
     before = archived_offset(tmp_path / "archive")
@@ -216,7 +203,6 @@ def test_retention_removes_whole_dates(tmp_path: Path) -> None:
 
 
 def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
-    """No archive, a position that is none, an archive ahead of its log, a damaged file."""
     with pytest.raises(ConfigError, match="not an archive"):
         list(raw_lines(tmp_path))
     fill(tmp_path / "data", 60)
@@ -233,7 +219,6 @@ def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
 
 
 def test_one_process_writes_an_archive(tmp_path: Path) -> None:
-    """A second one is refused, and so is a log that the archive is not of."""
     fill(tmp_path / "data", 60)
     running = archive_all(tmp_path / "data", tmp_path / "archive")
     with pytest.raises(ConfigError, match="another process writes"):
@@ -242,51 +227,3 @@ def test_one_process_writes_an_archive(tmp_path: Path) -> None:
     other = EventArchive(tmp_path / "archive", "topic")
     with closing(other), pytest.raises(CorruptLog, match="of an embedded log, not of the topic topic"):
         other.start()
-
-
-def test_histories_come_from_archives_and_logs(tmp_path: Path) -> None:
-    """A folder among the events becomes a file of its events, one a line; an archive's dates outside are not opened."""
-    fill(tmp_path / "data", 500)
-    archive_all(tmp_path / "data", tmp_path / "archive").close()
-    settings, archive_, data = Settings(), str(tmp_path / "archive"), tmp_path / "data"
-    with history_files([archive_, str(data)], settings) as both:
-        for file, repeated in zip(both, (False, True), strict=True):
-            ids = [json.loads(line)["id"] for line in file.read_bytes().splitlines()]
-            assert [name for at, name in enumerate(ids) if name not in ids[:at]] == [f"e-{n}" for n in range(500)]
-            assert (len(ids) > 500) == repeated  # a log has what was sent twice; the window of the replay drops it
-    assert not any(file.exists() for file in both)
-    for path in (tmp_path / "archive" / "date=2025-12-01").rglob("*.parquet"):
-        path.write_bytes(b"PAR1")
-    window = TimeWindow(datetime(2025, 12, 2, 6, tzinfo=UTC), datetime(2025, 12, 3, tzinfo=UTC))
-    with history_files([archive_], settings, window) as (file,):
-        assert [json.loads(line)["id"] for line in file.read_bytes().splitlines()] == [
-            f"e-{n}" for n in range(250, 400)
-        ]
-    late = TimeWindow(datetime.fromtimestamp(START_MS / 1000, UTC) + timedelta(hours=1, milliseconds=480))
-    with history_files([str(data / "log")], settings, late) as (
-        file,
-    ):  # by arrival, since a log is not sorted otherwise
-        assert json.loads(file.read_bytes().splitlines()[0])["id"] == "e-480"
-    with pytest.raises(ConfigError, match="neither an archive"), history_files([str(tmp_path)], settings):
-        pass
-
-
-def test_the_command_tells_what_an_archive_holds(tmp_path: Path) -> None:
-    """Rows by date, and how far it goes; events that have no vector are counted."""
-    fill(tmp_path / "data", 500)
-    archive_all(tmp_path / "data", tmp_path / "archive").close()
-    folder = tmp_path / "vectors" / "date=2025-12-02" / "tenant=acme"
-    folder.mkdir(parents=True)
-    name = file_name("vectors", None, 0, 9)
-    pandas.DataFrame({"offset": range(150)}).to_parquet(folder / name)
-    command = ("archive", str(tmp_path / "archive"), "--vectors", str(tmp_path / "vectors"))
-    result = CliRunner().invoke(make_app(), [*command, "--json"])
-    told = json.loads(result.stdout)
-    assert [(day["date"], day["events"], day["vectors"]) for day in told["days"]] == [
-        ("2025-12-01", 200, 0),
-        ("2025-12-02", 200, 150),
-        ("2025-12-03", 100, 0),
-    ]
-    assert told["tenants"] == 4 and told["positions"] == {"0": archived_offset(tmp_path / "archive")}
-    plain = CliRunner().invoke(make_app(), list(command))
-    assert "150 feature vectors; 350 events have none" in plain.output and "2025-12-03" in plain.output

@@ -18,9 +18,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner, Result
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.ingest import compilation
-from trustwatch.ingest.compilation import KernelPart
-from trustwatch.scoring.pipeline import kernel_warm_up
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "rect", "line", "circle", "polyline"}
@@ -99,14 +96,12 @@ def told(*arguments: object) -> dict[str, Any]:
 
 
 def judged(labels: Path, scores: Path) -> tuple[list[int], list[float]]:
-    """Truth and score of each labelled event."""
     told = {line["id"]: line["anomaly_score"] for line in map(json.loads, scores.read_bytes().splitlines())}
     rows = [json.loads(line) for line in labels.read_bytes().splitlines()]
     return [row["event_label"] for row in rows], [told[row["id"]] for row in rows]
 
 
 def test_figures_with_labels(history: History, tmp_path: Path) -> None:
-    """Counts, alerts against the budget and figures against the labels, which are those of what `replay` writes."""
     value = told(history.day, "--model", history.model, "--labels", history.labels, "--jobs", 1)
     (side,) = value["sides"]
     assert side["counted"] == len(history.day.read_bytes().splitlines())
@@ -131,7 +126,6 @@ def test_figures_with_labels(history: History, tmp_path: Path) -> None:
 
 
 def test_what_would_have_been_revoked(history: History) -> None:
-    """A policy that revokes strangers revokes the stranger; the plain one tells more when its budget allows more."""
     value = told(history.day, "--model", history.model, "--compare-policy", history.policy, "--jobs", 1)
     a, b = (side["policy"] for side in value["sides"])
     assert b["version"] == "strict" and a["version"] != "strict"
@@ -165,21 +159,9 @@ class Page(HTMLParser):
 
 
 def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
-    """One well-formed file with one script, known by its digest, and without reference, whatever agents are called."""
     report = tmp_path / "report.html"
-    value = told(
-        history.day,
-        "--model",
-        history.model,
-        "--labels",
-        history.labels,
-        "--compare-policy",
-        history.policy,
-        "--report",
-        report,
-        "--jobs",
-        1,
-    )
+    given = ("--model", history.model, "--labels", history.labels, "--compare-policy", history.policy)
+    value = told(history.day, *given, "--report", report, "--jobs", 1)
     text = report.read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
@@ -198,22 +180,6 @@ def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
             assert one["agent_id"] in text
 
 
-def test_the_alerts_behind_the_sums_and_what_to_do_about_them(history: History, tmp_path: Path) -> None:
-    """Each level's alerts are those of the list; a budget that is broken is told with its causes, and a number."""
-    page = tmp_path / "report.html"
-    (side,) = told(history.day, "--model", history.model, "--jobs", 1, "--no-calls", "--report", page)["sides"]
-    order = ["unknown", "low", "medium", "high", "critical"]
-    for row in side["alerts"]:
-        at = order.index(row["level"])
-        behind = [one for one in side["alert_list"] if order.index(one["before"]) < at <= order.index(one["level"])]
-        assert len(behind) == row["alerts"]
-    over = {row["level"] for row in side["alerts"] if row["rate"] > row["budget"]}
-    assert over and {excess["level"] for excess in side["over_budget"]} == over
-    assert all("risk.alert_budget" in excess["words"][-1] for excess in side["over_budget"])
-    text = page.read_text(encoding="utf-8")
-    assert "Over budget at" in text and all(one["event_id"] in text for one in side["alert_list"][:200])
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -221,12 +187,9 @@ def test_the_alerts_behind_the_sums_and_what_to_do_about_them(history: History, 
         (("--budget", "1,2,3"), 2, "critical <= high <= medium"),
         (("--from", "2026-01-09", "--to", "2026-01-08"), 2, "must be before --to"),
         (("--labels", "/nowhere.jsonl"), 1, "/nowhere.jsonl: no such file"),
-        (("--policy", "/nowhere.yaml"), 1, "/nowhere.yaml"),
-        (("--compare", "/nowhere"), 1, "/nowhere"),
     ],
 )
 def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], status: int, said: str) -> None:
-    """Usage errors end with 2, others with 1 and one line. As a process of its own: the command sets up logging."""
     command = ["backtest", history.day, "--model", history.model, "--jobs", 1, *arguments]
 
     done = subprocess.run(
@@ -239,59 +202,3 @@ def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], 
 
     assert done.returncode == status, done.stderr
     assert said in done.stderr
-
-
-def cut(file: Path, part: slice, out: Path) -> Path:
-    """Some lines of a file."""
-    out.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[part]))
-    return out
-
-
-def test_a_model_that_is_judged_by_its_own_history_is_told(history: History, tmp_path: Path) -> None:
-    """With what to do; new events are no reason."""
-    known = cut(history.day.with_name("past.jsonl"), slice(-150, None), tmp_path / "known.jsonl")
-    new = cut(history.day, slice(150), tmp_path / "new.jsonl")
-    told_of = [
-        run("backtest", known, "--model", history.model, "--jobs", 1, "--no-calls"),
-        *(run("replay", file, "--model", history.model, "--out", tmp_path / "scores") for file in (known, new)),
-    ]
-
-    assert [result.exit_code for result in told_of] == [0, 0, 0]
-    assert ["that is no test on new events" in result.stderr for result in told_of] == [True, True, False]
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_first_run_reports_that_it_compiles(
-    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
-    """On stderr; otherwise nothing is seen for half a minute."""
-    replay = ("replay", history.day, "--model", history.model, "--out", tmp_path / "scores.jsonl")
-    for arguments in (replay, ("backtest", history.day, "--model", history.model, "--jobs", 1)):
-        directory = tmp_path / str(arguments[0])
-        directory.mkdir()
-        for module in (compilation, kernel_warm_up):
-            monkeypatch.setattr(module, "KERNEL_DIRECTORY", directory)
-        if kept:
-            compilation.mark_kept(KernelPart.SCORING)
-        result = run(*arguments)
-        assert result.exit_code == 0
-        assert ["compiling kernels: once" in result.stderr] == [not kept]
-        assert ["kernels are compiled (part: scoring, seconds:" in result.stderr] == [not kept]
-
-
-def test_events_that_no_token_vouches_for_are_told_with_what_changes_it(history: History, tmp_path: Path) -> None:
-    """Counted, in words and in the report; a history whose events are vouched for says nothing of it."""
-    events = [json.loads(line) for line in history.day.read_bytes().splitlines()[:400]]
-    work = [event for event in events if event["type"] in ("api.call", "tool.call", "a2a.message")]
-    for event in (*work[:50], *(event for event in events if event["type"].startswith("token."))):
-        event["agent"]["self_asserted"] = True
-    claimed, page = tmp_path / "claimed.jsonl", tmp_path / "claimed.html"
-    claimed.write_text("".join(json.dumps(event) + "\n" for event in events))
-    plain = ("--model", history.model, "--jobs", 1, "--no-calls")
-    said = run("backtest", claimed, *plain, "--report", page).stderr
-
-    assert "50 of 400 events are vouched for by no token: nothing is learned of them" in said
-    assert 'members: {agent.self_asserted: ""}' in said
-    assert "50 of 400 events are vouched for by no token" in page.read_text()
-    assert told(claimed, *plain)["sides"][0]["self_asserted"] == 50
-    assert "vouched for" not in run("backtest", history.day, *plain).stderr

@@ -12,7 +12,6 @@ from trustwatch.api.cli import lazy_commands
 def test_lists_of_other_packages_stand_behind_ours_and_a_broken_one_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A list that was installed by another version, or misses a library, takes no other command with it."""
     others = [
         EntryPoint("a", "json:NO_SUCH_LIST", lazy_commands.COMMANDS_GROUP),
         EntryPoint("b", "no_such_module:COMMANDS", lazy_commands.COMMANDS_GROUP),

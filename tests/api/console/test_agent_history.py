@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 from trustwatch.api.agents import recent_events
 from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
-from trustwatch.ingest.archive.archive_files import rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
@@ -43,7 +41,6 @@ def raw_of(number: int, at: datetime, agent: str = "bot", **more: Any) -> bytes:
 
 
 def archive_of(directory: Path, records: list[bytes], topic: str = "") -> None:
-    """All records in files, one range an archive."""
     archive = EventArchive(directory, topic)
     archive.start()
     events = [EventToArchive(at, 0, decode_event(raw), raw) for at, raw in enumerate(records)]
@@ -68,16 +65,7 @@ def wish(kind: str, name: str, at_offset: int) -> Erasure:
     return Erasure("01X", kind, "queued", "acme", issuer, name, "salt", "digest", "asked", "dpo", 0, at_offset)
 
 
-def test_with_kafka_they_come_from_the_archive(tmp_path: Path) -> None:
-    archive_of(tmp_path, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(60)], TOPIC)
-    found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, DecisionMoment(), ())
-
-    assert actions(found) == [f"step_{at}" for at in reversed(range(10, 60))]
-    assert (found.match_count, found.logged, found.archived, found.whole, found.trouble) == (60, None, 60, True, "")
-
-
 def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the look into the log, each event once, though both have it."""
     records = [raw_of(at, NOW + timedelta(minutes=at)) for at in range(30)]
     log = log_of(tmp_path / "log", records)
     archive_of(tmp_path / "archive", records[:25])
@@ -89,21 +77,8 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
     assert sum(found.hours) == sum(count for _, count in found.actions) + 18 == 30  # the twelve most frequent are told
 
 
-def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path: Path) -> None:
-    then = NOW - timedelta(days=3)
-    records = [raw_of(at, then + timedelta(minutes=at)) for at in range(3)]
-    records += [raw_of(at, NOW + timedelta(seconds=at)) for at in range(100, 200)]
-    archive_of(tmp_path, records, TOPIC)
-    moment = DecisionMoment(int((then + timedelta(minutes=2)).timestamp() * 1000))
-    found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, moment, ())
-
-    assert [event.action for event in found.around] == ["step_0", "step_1", "step_2"]
-    assert "step_199" in actions(found) and "step_0" not in actions(found)
-
-
 @pytest.mark.parametrize("offset", [-1, 2])
 def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
-    """An agent's events from before the order are not, and a person has a pseudonym; in log and archive alike."""
     ann = {"principal": {"id": "ann@acme.example"}}
     records = [raw_of(at, NOW + timedelta(minutes=at), **ann) for at in range(4)]
     log = log_of(tmp_path / "log", records)
@@ -121,18 +96,3 @@ def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
     assert not load_event_history(
         EventLocations(None, tmp_path / "topic", TOPIC), BOT, DecisionMoment(), [wish("agent", "bot", offset)]
     ).events
-
-
-def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def trouble(archive: Path | None) -> str:
-        return load_event_history(EventLocations(None, archive, TOPIC), BOT, DecisionMoment(), ()).trouble
-
-    assert "no archive is kept" in trouble(None)
-    assert "Nothing is archived" in trouble(tmp_path)
-    archive_of(tmp_path, [raw_of(1, NOW)])
-    assert "of an embedded log, not of the topic" in trouble(tmp_path)
-    with rewrite_lock(tmp_path):
-        found = load_event_history(EventLocations(tmp_path / "log", tmp_path), BOT, DecisionMoment(), ())
-    assert found.busy and "being rewritten" in found.trouble and not found.whole
-    monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.archive_reader", None)
-    assert "not installed" in trouble(tmp_path)

@@ -58,7 +58,6 @@ def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str
 
 
 def test_the_text_of_the_pages_needs_every_value() -> None:
-    """A name that is misspelt in a template fails instead of showing nothing."""
     renderer = rendering.PageRenderer(StaticAssets(), (), lambda: 0)
     request: Any = SimpleNamespace(url=SimpleNamespace(path="/"), headers={})
     with pytest.raises(jinja2.UndefinedError):
@@ -78,7 +77,6 @@ def test_a_name_turns_nothing_round_and_form_fields_are_exact() -> None:
 
 
 def test_every_form_field_of_the_templates_is_exact() -> None:
-    """A field without `| e` would send back another name than it was given."""
     for template in (Path(str(console.__file__)).parent / "templates").glob("*.html"):
         for value in re.findall(r'value="\{\{ ([^}]*) \}\}"', template.read_text(encoding="utf-8")):
             assert value.endswith("| e"), f"{template.name}: {value}"

@@ -66,8 +66,6 @@ def alias(tenant: str, identifier: str) -> str:
 
 
 class Both:
-    """The reference and the batch path of one intake."""
-
     def __init__(
         self,
         entries: Sequence[RegisteredAgent] = (),

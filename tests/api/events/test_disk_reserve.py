@@ -22,8 +22,6 @@ MIB = 1024 * 1024
 
 
 class Disk:
-    """What the system says of a disk."""
-
     def __init__(self, monkeypatch: Any, total: int = 100_000 * MIB, free: int = 50_000 * MIB) -> None:
         self.total, self.free = total, free
         self.looks = 0
@@ -50,7 +48,6 @@ def test_the_reserve_is_reached_and_left_again(monkeypatch: Any, tmp_path: Path)
 
 
 def test_a_small_disk_keeps_a_tenth(monkeypatch: Any, tmp_path: Path) -> None:
-    """Else nothing at all could be sent to it."""
     Disk(monkeypatch, total=100 * MIB, free=11 * MIB)
     assert not DiskReserve(tmp_path, 512 * MIB, lambda: 0.0).is_reached()
     Disk(monkeypatch, total=100 * MIB, free=9 * MIB)

@@ -20,13 +20,11 @@ from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 
 
 def test_members_are_read_one_after_the_other() -> None:
-    """Wherever they end: within a block of input, and beyond one."""
     parts = [bytes([number % 251]) * (number * 613) + bytes(range(256)) * number for number in range(9)]
     assert decompress_body(b"".join(map(gzip.compress, parts)), "gzip") == b"".join(parts)
 
 
 def test_very_many_empty_members_cost_no_more_than_their_bytes() -> None:
-    """2 MB of them took 8 s when the rest of the body was copied at each."""
     empty = gzip.compress(b"")
     start = time.perf_counter()
     assert decompress_body(empty * 100_000, "gzip") == b""
@@ -57,7 +55,6 @@ WRAPPED = MappingSpec(
 
 
 def test_a_page_of_too_many_records_is_too_large() -> None:
-    """None of them is decoded: a small body would take gigabytes."""
     body = b'{"items": [' + b"{}," * 400_000 + b"{}]}"
     with pytest.raises(BodyTooLarge, match="more than 10000 records"):
         parse_foreign_body(JSON_MEDIA_TYPE, body, RecordMapping(WRAPPED))
@@ -66,7 +63,6 @@ def test_a_page_of_too_many_records_is_too_large() -> None:
 
 
 def test_what_is_in_a_dead_letter_is_no_record_of_its_own() -> None:
-    """It was cut before it was refused."""
     letter = b'{"note": 1, "items": [{"at": "2026-03-02T08:00:00Z", "who": "victim"}]}'
 
     assert len(RecordMapping(WRAPPED)(letter, {}).records) == 1

@@ -29,7 +29,6 @@ def identity(admission: Admission, caller: str, **members: Any) -> int:
 
 
 def test_callers_that_name_no_source_do_not_share_ids() -> None:
-    """One caller can not use up the ids of another by sending them first; within one source they are shared."""
     admission = Admission(AgentRegistry(()))
 
     assert identity(admission, "one") == identity(admission, "one")

@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.worker import (
-    MAX_DEAD_LETTER_VALUE_BYTES,
     MAX_TURN_RECORDS,
     ForeignTopicReader,
     TopicIngest,
@@ -37,8 +36,6 @@ class Sent(NamedTuple):
 
 
 class ScriptedBroker:
-    """A broker, a clock and what happened in which order."""
-
     def __init__(self) -> None:
         self.now = 100.0
         self.steps: list[str] = []
@@ -169,7 +166,6 @@ def world() -> ScriptedBroker:
 
 
 def test_offsets_are_committed_after_everything_is_acknowledged(world: ScriptedBroker) -> None:
-    """The other order would lose events when the process dies between."""
     reader = Reader(world, [event(number=n) for n in range(3)])
 
     ingest(world, (settings(), reader)).run_round()
@@ -182,7 +178,6 @@ def test_offsets_are_committed_after_everything_is_acknowledged(world: ScriptedB
 
 
 def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: ScriptedBroker) -> None:
-    """Some of it may have arrived: the same bytes and ids come again, and nothing is committed before."""
     reader = Reader(world, [event(number=n) for n in range(4)])
     world.down = 2
 
@@ -196,7 +191,6 @@ def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: 
 
 
 def test_the_same_record_read_again_has_the_same_identity(world: ScriptedBroker) -> None:
-    """With an id, without one, and refused: a restart makes nothing twice."""
     values = [event(), b'{"x": 1}', event().replace(b'"id": "0", ', b""), event(agent="b", tenant="other")]
     for _ in range(2):
         ingest(world, (settings(), Reader(world, values))).run_round()
@@ -207,7 +201,6 @@ def test_the_same_record_read_again_has_the_same_identity(world: ScriptedBroker)
 
 
 def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: ScriptedBroker) -> None:
-    """Bytes, reason, path, source offset: enough to see it and to try it again."""
     source = ingest(world, (settings(), Reader(world, [event(), event(tenant="other"), b"\xff\x00"])))
 
     source.run_round()
@@ -225,20 +218,7 @@ def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: Script
     assert told["source"] == "gw" and base64.b64decode(told["raw"]) == event(tenant="other")
 
 
-def test_a_huge_refused_record_is_cut_and_says_so(world: ScriptedBroker) -> None:
-    """The dead-letter topic has a limit too; a record over it must not stop what comes behind."""
-    ingest(world, (settings(), Reader(world, [b"x" * (MAX_DEAD_LETTER_VALUE_BYTES + 9), event()]))).run_round()
-
-    copy = next(one for one in world.durable if one.topic == "dlq")
-    assert (
-        len(copy.value) == MAX_DEAD_LETTER_VALUE_BYTES
-        and copy.headers["bytes"] == str(MAX_DEAD_LETTER_VALUE_BYTES + 9).encode()
-    )
-    assert len(world.durable) == 3
-
-
 def test_no_topic_waits_for_a_full_one(world: ScriptedBroker) -> None:
-    """A turn is bounded in records and in time; records that are all refused are no exception."""
     full = Reader(world, [event(number=n) for n in range(5_000)])
     slow = Reader(world, [b"bad"] * 5_000, cost_s=0.03)
     small = Reader(world, [event("small")])
@@ -253,7 +233,6 @@ def test_no_topic_waits_for_a_full_one(world: ScriptedBroker) -> None:
 
 
 def test_a_topic_over_its_limit_waits_in_kafka_and_the_others_go_on(world: ScriptedBroker) -> None:
-    """Its backlog grows where it is kept; ten seconds at 50 per second are about 500 events."""
     limited = Reader(world, [event(number=n) for n in range(5_000)])
     other = Reader(world, [event("other", n) for n in range(1_500)])
     role = ingest(world, (settings("limited", events_per_s=50.0), limited), (settings("other"), other))
@@ -272,7 +251,6 @@ def test_a_topic_over_its_limit_waits_in_kafka_and_the_others_go_on(world: Scrip
 
 
 def test_a_topic_that_can_not_be_read_does_not_stop_the_others(world: ScriptedBroker) -> None:
-    """It is said once, and tried again: the topic may be created later."""
     missing = Reader(world, [event("late")])
     opened: list[str] = []
 
@@ -296,7 +274,6 @@ def test_a_topic_that_can_not_be_read_does_not_stop_the_others(world: ScriptedBr
 
 
 def test_a_fault_of_ours_in_one_record_is_a_letter_too(world: ScriptedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever one record brings about, the next is read; the message may quote what was sent, so it is not kept."""
     source = settings()
 
     def broken(value: bytes, headers: Mapping[str, str]) -> Any:
@@ -307,31 +284,3 @@ def test_a_fault_of_ours_in_one_record_is_a_letter_too(world: ScriptedBroker, mo
 
     (copy,) = [one for one in world.durable if one.topic == "dlq"]
     assert copy.headers["reason"] == b"could not be read: ZeroDivisionError"
-
-
-def test_silence_of_a_topic_is_noticed_once_and_ended(world: ScriptedBroker) -> None:
-    """After a grace; any record ends it; a topic that is not read, or held back, is not silent."""
-    reader = Reader(world, [])
-    role = ingest(world, (settings("gw", silence_s=60.0), reader))
-
-    def silent() -> bool:
-        role.observe_lag()
-        role.run_round()
-        return role.report().silence[0].silent
-
-    assert not silent()
-    world.now += 59
-    assert not silent()
-    world.now += 2
-    with capture_logs() as logs:
-        assert silent() and silent()
-        reader.values.append(b"even a bad one")
-        assert not silent()
-    assert [(line["code"], line["source"]) for line in logs] == [("source_silent", "gw"), ("source_heard", "gw")]
-    assert role.report().silence[0].last_ms == NOW_MS
-
-    reader.error = Unavailable("down")
-    world.now += 50
-    assert not silent()
-    world.now += 50
-    assert not silent()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from trustwatch.api.settings.access_settings import ForeignTopicSettings, KafkaSettings
@@ -21,34 +20,7 @@ LINE = {
 }
 
 
-def metrics(site: Any) -> dict[str, float]:
-    lines = site.client.get("/metrics").text.splitlines()
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")}
-
-
-def soon(site: Any, name: str, value: float) -> bool:
-    """Whether a metric gets that value within the second that silence is looked at in, and some."""
-    end = time.monotonic() + 5
-    while metrics(site)[name] != value and time.monotonic() < end:
-        time.sleep(0.05)
-    return metrics(site)[name] == value
-
-
-def test_a_caller_that_sends_nothing_is_noticed(site: Any, event: Any) -> None:
-    """After its bound, not before; refused events end its silence too; callers without a bound are not watched."""
-    silent = 'trustwatch_source_silent{source="slow"}'
-    first = metrics(site)
-    site.clock.now += 61
-
-    assert first[silent] == 0
-    assert soon(site, silent, 1)
-    assert site.send({"no": "event"}, "slow").status_code == 400
-    assert metrics(site)[silent] == 0
-    assert [name for name in metrics(site) if name.startswith("trustwatch_source_silent")] == [silent]
-
-
 def test_a_refused_record_of_a_topic_is_tried_again_as_its_mapping_says(new_site: Any) -> None:
-    """With the tenant and issuer that the topic stands for, whoever asks; its form is the gateway's own."""
     topic = ForeignTopicSettings(topic="t", name="edge", format="envoy", tenants=("acme",), issuers=("https://as",))
     site = new_site(kafka=KafkaSettings(bootstrap_servers=("127.0.0.1:1",), topics=(topic,)))
     position = site.store.partitions.claim(0)

@@ -14,7 +14,6 @@ import pytest
 from trustwatch.api.events.admission import Admission, AgentRegistry, dead_letter_record
 from trustwatch.api.events.intake import (
     FIRST_SLICE_RECORDS,
-    MAX_LISTED_REJECTIONS,
     SLICE_RECORDS,
     EventIntake,
     Receipt,
@@ -29,9 +28,9 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_keys import record_id
-from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.source import Record
 
-from ...support.scan_records import WHOLE, changed, compact
+from ...support.scan_records import changed, compact
 
 NOW_MS = 1_772_500_000_000
 ALL = SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",), trusted=True))
@@ -39,8 +38,6 @@ ACME = SourceBinding(EventSourceSettings("acme", ("acme",), ("*",), ("*",), trus
 
 
 class IntakeOnLog:
-    """A door with a real log behind it."""
-
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log = EventLog(directory)
@@ -68,7 +65,6 @@ class IntakeOnLog:
 
 
 def one_by_one(bodies: list[list[RawRecord]], binding: SourceBinding) -> tuple[list[Record], list[Receipt]]:
-    """What the door has to do, said in the plainest way."""
     admission, seen, records, receipts = Admission(AgentRegistry(())), set[int](), [], []
     for number, body in enumerate(bodies, 1):  # the door itself took the first id
         receipt, letters = Receipt(), []
@@ -130,7 +126,6 @@ def bodies(seed: int, odd: float) -> Iterator[list[RawRecord]]:
 @pytest.mark.parametrize("binding", [ALL, ACME])
 @pytest.mark.parametrize("odd", [0.0, 0.01, 0.6])
 def test_bodies_are_taken_as_one_by_one(tmp_path: Path, binding: SourceBinding, odd: float) -> None:
-    """Records in the log, their order, letters, receipts: as if each record were judged alone."""
     sent = list(bodies(5, odd))
     wanted, receipts = one_by_one(sent, binding)
 
@@ -144,48 +139,3 @@ def test_bodies_are_taken_as_one_by_one(tmp_path: Path, binding: SourceBinding, 
         return found
 
     assert asyncio.run(run()) == receipts
-
-
-def test_a_receipt_lists_a_hundred_rejections(tmp_path: Path) -> None:
-    """By their places in the body; what was accepted between them is counted."""
-    body = [RawRecord(compact(changed("id", f"e-{n}")) if n % 2 else b"{%d" % n) for n in range(600)]
-
-    async def run() -> Receipt:
-        site = IntakeOnLog(tmp_path)
-        receipt = await site.door.receive(body, ALL)
-        await site.close()
-        assert sum(record.kind == RecordKind.DEAD for record in site.logged()) == 300
-        return receipt
-
-    receipt = asyncio.run(run())
-
-    assert (receipt.accepted, receipt.rejected, receipt.rejections_omitted) == (300, 300, 300 - MAX_LISTED_REJECTIONS)
-    assert [rejection.index for rejection in receipt.rejections] == list(range(0, 200, 2))
-
-
-def test_bodies_take_turns(tmp_path: Path) -> None:
-    """However many come at once, the event loop goes round between any two slices."""
-    many, slices = 6, 5
-    size = FIRST_SLICE_RECORDS + (slices - 1) * SLICE_RECORDS
-
-    async def run() -> int:
-        site = IntakeOnLog(tmp_path)
-        await site.door.receive([RawRecord(compact(WHOLE))], ALL)
-        turns, done = 0, asyncio.Event()
-
-        async def answer() -> None:
-            nonlocal turns
-            while not done.is_set():
-                turns += 1
-                await asyncio.sleep(0)
-
-        answering = asyncio.create_task(answer())
-        sent = [[RawRecord(compact(changed("id", f"{body}-{n}"))) for n in range(size)] for body in range(many)]
-        receipts = await asyncio.gather(*(site.door.receive(body, ALL) for body in sent))
-        done.set()
-        await answering
-        await site.close()
-        assert [receipt.accepted for receipt in receipts] == [size] * many
-        return turns
-
-    assert asyncio.run(run()) >= many * slices

@@ -30,7 +30,6 @@ def refused(work: Callable[[], object]) -> str:
 
 
 def test_one_source_can_not_take_the_room_of_the_others() -> None:
-    """It gets half; whoever else comes then still gets in."""
     site, noisy, quiet = limits(), binding("noisy"), binding("quiet")
     with site.reserve(noisy) as first, site.reserve(noisy) as second, site.reserve(quiet) as other:
         first.grow(20 * MIB)
@@ -43,7 +42,6 @@ def test_one_source_can_not_take_the_room_of_the_others() -> None:
 
 
 def test_all_together_have_a_bound() -> None:
-    """Bodies in memory never exceed it, however many sources there are."""
     site = limits(total=10)
     with site.reserve(binding("a")) as first, site.reserve(binding("b")) as second:
         first.grow(5)
@@ -53,7 +51,6 @@ def test_all_together_have_a_bound() -> None:
 
 
 def test_room_is_given_back_when_a_request_fails() -> None:
-    """Whatever ends it."""
     site = limits()
 
     with pytest.raises(ValueError, match="gone"), site.reserve(binding("a")) as hold:
@@ -64,7 +61,6 @@ def test_room_is_given_back_when_a_request_fails() -> None:
 
 
 def test_the_lag_bound_counts_bytes_and_learns_the_size_of_records() -> None:
-    """Few large records weigh as much as many small ones."""
     waiting = 0
     site, source = limits(lambda: waiting), binding("a")
     waiting = int(1_000_000 / INITIAL_MEAN_RECORD_BYTES)
@@ -77,7 +73,6 @@ def test_the_lag_bound_counts_bytes_and_learns_the_size_of_records() -> None:
 
 
 def test_a_bucket_pays_debts_with_time_and_saves_no_more_than_a_second() -> None:
-    """10 per second: 30 at once cost 2 s; an hour of silence is worth 10."""
     bucket = TokenBucket(10.0, 0.0)
     bucket.consume(30)
     waits = [bucket.wait_s(now) for now in (0.0, 1.5)]
@@ -89,7 +84,6 @@ def test_a_bucket_pays_debts_with_time_and_saves_no_more_than_a_second() -> None
 
 
 def test_recent_ids_forget_the_oldest_and_stay_bounded() -> None:
-    """At least one generation is remembered, at most two are kept."""
     recent = RecentEventIds(generation=100)
     for number in range(1000):
         recent.add([number])
@@ -100,7 +94,6 @@ def test_recent_ids_forget_the_oldest_and_stay_bounded() -> None:
 
 
 def test_the_registry_takes_the_first_match_of_tenant_issuer_and_pattern() -> None:
-    """In the order of the settings; other tenants and issuers are other agents. A flood of names changes no answer."""
     entries = [
         RegisteredAgent(tenant=tenant, issuer="i", agent=pattern, type=kind)
         for tenant, pattern, kind in (("t", "pay-*", "Payer"), ("t", "*", "Other"), ("u", "pay-1", "Foreign"))
@@ -120,7 +113,6 @@ def test_the_registry_takes_the_first_match_of_tenant_issuer_and_pattern() -> No
 
 
 def test_the_registry_remembers_no_long_names() -> None:
-    """Ids may have 2,048 characters; 65,536 of them would be memory that a sender chooses."""
     registry = AgentRegistry([RegisteredAgent(tenant="t", issuer="i", agent="*", type="Any")])
 
     found = registry.find("t", "i", "x" * 2000)

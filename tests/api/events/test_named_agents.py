@@ -35,7 +35,6 @@ LIST_MEMBERS = [member.path for member in SCHEMA_MEMBERS if member.kind == NAMES
 
 
 def event(path: str, value: Any) -> dict[str, Any]:
-    """An event of an agent of team 1, with one member."""
     made: dict[str, Any] = {
         "time": "2026-03-02T08:00:00Z",
         "tenant": "acme",
@@ -53,7 +52,6 @@ def event(path: str, value: Any) -> dict[str, Any]:
 
 
 def logged(binding: SourceBinding, said: dict[str, Any]) -> NativeEvent:
-    """The event in the log."""
     record = Admission(AgentRegistry(())).admit(RawRecord(msgspec.json.encode(said)), binding, 1_772_500_000_000)
     return decode_event(record.payload)
 
@@ -71,7 +69,6 @@ def moved_by(binding: SourceBinding, said: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_member_moves_an_agent_of_others(source: str) -> None:
-    """Not by any text, list or free object of the schema; a source of all agents moves whom it names."""
     chain = [OTHER, "team1-bad"]
     values: dict[str, Any] = dict.fromkeys(TEXT_MEMBERS, OTHER) | dict.fromkeys(LIST_MEMBERS, chain)
     values["attributes"] = {"delegation": chain, "peer": OTHER, "agent": {"id": OTHER}, "unauthorized": []}
@@ -89,7 +86,6 @@ def test_no_member_moves_an_agent_of_others(source: str) -> None:
 
 
 def test_an_outside_ancestor_moves_the_own_agent_alone() -> None:
-    """Which stays the descendant of all that came before it, whoever stands between."""
     native = logged(SOURCES["caller"], event("delegation", [OWN, OTHER, "team1-b", "elsewhere", "team1-bad"]))
     assert native.unauthorized == [OTHER, "elsewhere"]
     collector = EdgeCollector()
@@ -104,7 +100,6 @@ def test_an_outside_ancestor_moves_the_own_agent_alone() -> None:
 
 
 def test_what_one_source_may_not_say_another_may() -> None:
-    """Of the same agents in the same hour, in either order, with batches of one or two."""
     said = event("peer", OTHER) | {"delegation": [OWN, OTHER, "team1-bad"]}
     both = [logged(binding, said) for binding in (SOURCES["caller"], EVERYTHING)]
     for batches in ([[both[0]], [both[1]]], [both], [both[::-1]]):
@@ -116,7 +111,6 @@ def test_what_one_source_may_not_say_another_may() -> None:
 
 
 def test_a_source_does_not_say_itself_whom_it_is_authorized_for() -> None:
-    """The member is ours, in every form; names beyond what a list holds are cut behind those that make edges."""
     for given in ([], ["team1-b"], [OTHER]):
         said = {**event("peer", OTHER), "unauthorized": given}
         assert logged(SOURCES["caller"], said).unauthorized == [OTHER]

@@ -30,13 +30,11 @@ members:
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    """One command."""
     return CliRunner().invoke(make_app(), [str(argument) for argument in arguments], input=stdin)
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A log that no format knows."""
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps({**OWN, "did": did}) + "\n" for did in ("read", "write")))
     return path
@@ -44,14 +42,12 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mapping(tmp_path: Path) -> Path:
-    """A mapping for it."""
     path = tmp_path / "own.yaml"
     path.write_text(MAPPING)
     return path
 
 
 def test_an_export_becomes_native_events(tmp_path: Path) -> None:
-    """In a folder, packed or not; the format is told, and what was no event; equal input gives equal bytes."""
     logs, out, packed = tmp_path / "logs", tmp_path / "out.jsonl", tmp_path / "out.jsonl.gz"
     logs.mkdir()
     (logs / "a.json.gz").write_bytes(gzip.compress(CLOUDTRAIL.read_bytes()))
@@ -69,52 +65,18 @@ def test_an_export_becomes_native_events(tmp_path: Path) -> None:
     assert b"SECRET" not in out.read_bytes()
 
 
-def test_native_events_are_converted_to_themselves(tmp_path: Path) -> None:
-    """In their order; what is none is told, foreign outcomes are mended, and standard input is a history."""
-    good = b'{"time":"2026-03-02T08:00:00Z","agent":{"id":"a"},"type":"other","action":"x","outcome":"success"}'
-    foreign = good.replace(b'"success"', b'"AccessDenied"')
-    done = run("convert", "-", "--out", "-", stdin=good + b"\nnone\n" + foreign + b"\n")
-    first, second = done.stdout_bytes.splitlines()
-    assert done.exit_code == 0 and first == good
-    assert json.loads(second)["outcome"] == "denied"
-    assert "record 2: " in done.stderr and "malformed: 1" in done.stderr and "mended: 1" in done.stderr
-
-
 def native(minute: int, **more: Any) -> dict[str, Any]:
-    """A native event."""
     at = f"2026-03-02T08:{minute:02}:00Z"
     return {"time": at, "agent": {"id": "a"}, "type": "other", "action": "x", "outcome": "success", **more}
 
 
 def write_lines(path: Path, *records: Any) -> Path:
-    """A file of one record a line."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
 
-def test_what_came_out_of_order_is_brought_into_it_and_told(tmp_path: Path) -> None:
-    """Within a file and over files; what is in order is read as it lies there."""
-    first = write_lines(tmp_path / "a.jsonl", native(10), native(2), native(30))
-    second = write_lines(tmp_path / "b.jsonl", native(20))
-    third = write_lines(tmp_path / "c.jsonl", native(40), native(41))
-    out = tmp_path / "out.jsonl"
-
-    done = run("convert", first, second, third, "--out", out)
-    times = [json.loads(line)["time"][14:16] for line in out.read_bytes().splitlines()]
-    assert done.exit_code == 0 and times == ["02", "10", "20", "30", "40", "41"]
-    assert "2 of 6 events are out of order, by up to 0:10:00; they are read in the order of time" in done.stderr
-    assert "out of order" not in run("convert", second, third, "--out", out).stderr
-    assert "1 of 3 events are out of order" in run("convert", third, second, "--out", out).stderr
-
-    write_lines(second, native(20), {"time": "2026-03-02T08:21:00Z"}, native(22))
-    done = run("convert", first, second, "--out", out)
-    assert len(out.read_bytes().splitlines()) == 5
-    assert f"{second}, record 2: " in done.stderr and "malformed: 1" in done.stderr
-
-
 @pytest.mark.parametrize("name", ["logs.json", "folder"])
 def test_a_log_is_never_overwritten(tmp_path: Path, name: str) -> None:
-    """Not by what is made of it."""
     path = tmp_path / "logs.json"
     path.write_bytes(CLOUDTRAIL.read_bytes())
     (tmp_path / "folder").mkdir()
@@ -125,7 +87,6 @@ def test_a_log_is_never_overwritten(tmp_path: Path, name: str) -> None:
 
 
 def test_a_mapping_is_tried_member_by_member(own: Path, mapping: Path) -> None:
-    """What each became and by which expression, what has no value, what is not read."""
     done = run("mapping", "try", mapping, own, "--records", 1)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
@@ -163,7 +124,6 @@ def test_a_mapping_is_tried_member_by_member(own: Path, mapping: Path) -> None:
 def test_what_is_meant_wrongly_is_told(
     own: Path, mapping: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
 ) -> None:
-    """In one line, with what to do."""
     monkeypatch.chdir(own.parent)
     Path("part.yaml").write_text(MAPPING.replace("agent.id: who", "tenant: who"))
     Path("empty").touch()
@@ -174,13 +134,11 @@ def test_what_is_meant_wrongly_is_told(
 
 @pytest.fixture
 def service() -> Iterator[EventTaker]:
-    """Takes all."""
     with running_event_taker() as taker:
         yield taker
 
 
 def sent(service: EventTaker, *arguments: object, stdin: bytes | None = None) -> tuple[list[str | None], list[Any]]:
-    """Formats and records that an `ingest` sent."""
     service.requests.clear()
     done = run("ingest", *arguments, "--url", service.url, stdin=stdin)
     assert done.exit_code == 0, done.output
@@ -188,7 +146,6 @@ def sent(service: EventTaker, *arguments: object, stdin: bytes | None = None) ->
 
 
 def test_an_export_is_cut_here_and_mapped_there(service: EventTaker, tmp_path: Path) -> None:
-    """Records one a line, under the format that they show: the service knows what the caller's settings change."""
     records = audit_log_records("aws-cloudtrail")
     packed = tmp_path / "a.json.gz"
     packed.write_bytes(gzip.compress(CLOUDTRAIL.read_bytes()))
@@ -201,7 +158,6 @@ def test_an_export_is_cut_here_and_mapped_there(service: EventTaker, tmp_path: P
 
 
 def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Path) -> None:
-    """Native ones, and those of a folder in the format of the product; the service could not sort over requests."""
     events = [native(3), native(1), native(2)]
     path = write_lines(tmp_path / "a.jsonl", *events)
     assert sent(service, path) == ([None], [events[1], events[2], events[0]])
@@ -220,7 +176,6 @@ def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Pa
 
 
 def test_what_is_too_much_at_once_is_sent_by_halves(service: EventTaker, tmp_path: Path) -> None:
-    """One line may hold many events; one alone that is too large is told with what to do."""
     path = write_lines(tmp_path / "own.jsonl", *[{"n": n} for n in range(9)])
     service.most_lines = 3
     _, records = sent(service, path, "--format", "mapping")
@@ -229,25 +184,3 @@ def test_what_is_too_much_at_once_is_sent_by_halves(service: EventTaker, tmp_pat
     done = run("ingest", path, "--format", "mapping", "--url", service.url)
     assert done.exit_code == 1
     assert "with --mapping FILE it is cut before it is sent" in done.output + str(done.exception)
-
-
-def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_path: Path) -> None:
-    """What can be read is sent, and the damage told behind it."""
-    good = write_lines(tmp_path / "a.jsonl", native(3), native(1))
-    damaged = tmp_path / "b.jsonl.gz"
-    more = write_lines(tmp_path / "more", *[native(number % 60, id=str(number)) for number in range(8_000)])
-    damaged.write_bytes(gzip.compress(more.read_bytes())[:-12])
-    done = run("ingest", good, damaged, "--url", service.url)
-    assert done.exit_code == 1 and "b.jsonl.gz" in str(done.exception)
-    assert sum(len(lines) for _, lines in service.requests) >= 2
-
-
-def test_what_only_this_side_knows_is_mapped_here(service: EventTaker, own: Path, mapping: Path) -> None:
-    """A mapping file, and tables whose columns are members: native events are sent."""
-    names, events = sent(service, own, "--mapping", mapping)
-    assert names == ["native"] and [event["action"] for event in events] == ["read", "write"]
-    assert "SECRET" not in json.dumps(events)
-    table = own.with_suffix(".csv")
-    table.write_text("time,agent.id,type,action,outcome\n2026-03-02T08:00:00Z,a,other,x,success\n")
-    names, events = sent(service, table)
-    assert names == ["native"] and events[0]["agent"] == {"id": "a"}

@@ -54,7 +54,6 @@ def resolved(*callers: CallerSettings, version: int = 2, client: str = "bot") ->
 
 
 def logged(binding: SourceBinding, said: dict[str, Any], *registry: RegisteredAgent) -> dict[str, Any]:
-    """What lies in the log of an event that the source sent."""
     record = Admission(AgentRegistry(registry)).admit(RawRecord(msgspec.json.encode(said)), binding, NOW_MS)
     found: dict[str, Any] = json.loads(record.payload)
     return found
@@ -68,13 +67,11 @@ def refused_at(binding: SourceBinding, said: dict[str, Any]) -> str:
 
 
 def is_hidden(native: dict[str, Any]) -> bool:
-    """True if the pipeline takes the event for no behaviour."""
     columns = ColumnEncoder(b"salt").encode([decode_event(msgspec.json.encode(native))])
     return bool(columns.codes[0, OWN_DENIAL])
 
 
 def marks() -> list[dict[str, Any]]:
-    """Every way to say that we caused an event."""
     kinds = [("success", "tool.call"), ("denied", "tool.call"), ("error", "tool.call"), ("success", "approval")]
     said = [{"error": error} for error in sorted(OWN_ERRORS)]
     said += [{"caused_by": "trustwatch", **one} for one in ({}, *said)]
@@ -82,7 +79,6 @@ def marks() -> list[dict[str, Any]]:
 
 
 def test_a_client_without_an_entry_speaks_for_nobody() -> None:
-    """Row: client without a `callers` entry."""
     stranger = resolved(caller(client_id="known"), client="stranger").binding
 
     assert refused_at(stranger, event("stranger")) == "$.tenant"
@@ -173,7 +169,6 @@ def test_a_caller_of_an_older_file_keeps_its_reach() -> None:
 
 
 def test_a_topic_is_bound_like_a_caller() -> None:
-    """Row: a foreign topic."""
     right: dict[str, Any] = {"topic": "t", "name": "t", "tenants": ("acme",), "issuers": (AS,), "format": "native"}
     plain = SourceBinding(ForeignTopicSettings(**right))
     narrow = SourceBinding(ForeignTopicSettings(**right, agents=("worker-*",), gateway=False))

@@ -34,8 +34,6 @@ SETTINGS = Settings(
 
 
 class SilenceProcesses:
-    """A shared store, and processes with one clock."""
-
     def __init__(self, store: SqlStore) -> None:
         self.store, self.now, self.woken = store, NOW, 0
 
@@ -48,7 +46,6 @@ class SilenceProcesses:
         self.woken += 1
 
     def alerts(self) -> list[tuple[str, dict[str, object]]]:
-        """Key and content of what was enqueued since the last call."""
         self.store.outbox.route([DeliveryRoute("t", ALERT_ROW_KIND, frozenset({3}), 900_000)], self.now)
         leased = self.store.outbox.lease("t", self.now, 99, 10**9)
         return [(one.row.key, json.loads(one.row.payload)) for one in leased]
@@ -66,7 +63,6 @@ def look(process: SilenceAlerter, kind: str, name: str, *, silent: bool, last_ms
 
 
 def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: SilenceProcesses) -> None:
-    """With what a person needs to know; the next silence is another alert."""
     first, second = site.process(), site.process()
     look(first, "topic", "edge", silent=False, last_ms=NOW)
     site.now += 10_000
@@ -96,7 +92,6 @@ def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: Sile
 
 
 def test_what_another_process_hears_is_not_silent(site: SilenceProcesses) -> None:
-    """Partitions of a topic are spread over workers, callers over replicas."""
     hears, deaf = site.process(), site.process()
     for _ in range(10):
         site.now += 3_000
@@ -114,25 +109,7 @@ def test_what_another_process_hears_is_not_silent(site: SilenceProcesses) -> Non
     assert event["source"] == "https://tw"
 
 
-def test_a_source_that_was_never_heard_is_told_once(site: SilenceProcesses) -> None:
-    """Also after a restart, which starts its watch anew."""
-    for _ in range(2):
-        look(site.process(), "topic", "edge", silent=True, last_ms=0)
-        site.now += 3_600_000
-    ((key, event),) = site.alerts()
-    assert key == "silence-topic-edge-0"
-    assert event["data"]["last_heard_at"] is None  # type: ignore[index]
-
-
-def test_sources_without_a_bound_are_nobodys_concern(site: SilenceProcesses) -> None:
-    """As are names of another kind."""
-    look(site.process(), "topic", "quiet", silent=True, last_ms=0)
-    look(site.process(), "caller", "edge", silent=True, last_ms=0)
-    assert site.alerts() == []
-
-
 def test_while_the_store_is_away_it_is_said_once_and_told_later(site: SilenceProcesses) -> None:
-    """Nothing ends, and nothing is forgotten."""
     process, real = site.process(), site.store.outbox.enqueue_silence
 
     def away(*_: object) -> bool:

@@ -17,7 +17,6 @@ from ...support.feedback_person import NOW_MS, Person, decision
 
 @pytest.fixture(scope="module")
 def person(shared: Any) -> Person:
-    """Somebody, and a service for all tests of this module."""
     made = Person(shared)
     made.runs.result["alerts_removed"] = [
         {
@@ -40,30 +39,25 @@ def person(shared: Any) -> Person:
 
 
 def run(person: Person, *arguments: str, **options: Any) -> Result:
-    """One command."""
     given = ["--url", person.site.url, "--token", person.site.token("gateway")]
     return CliRunner().invoke(make_app(), ["feedback", *arguments, *given], **options)
 
 
 def call(person: Person, *arguments: str) -> Result:
-    """An operation that no command is named for."""
     given = ["--url", person.site.url, "--token", person.site.token("gateway")]
     return CliRunner().invoke(make_app(), ["call", *arguments, *given])
 
 
 def write(person: Person, *told: Decision) -> None:
-    """More decisions in the store."""
     at = person.site.store.partitions.position(0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], list(told), [], []))
 
 
 def add(person: Person, *more: str, of: str = "D0001") -> Result:
-    """A false positive."""
     return run(person, "add", of, "--verdict", "false-positive", "--reason", "a new supplier", *more)
 
 
 def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person) -> None:
-    """In words and as JSON; features are those of the decision's reasons unless others are named."""
     reasons = (RiskReason("action_surprise", "action_surprise", "x", "5 known", 0.9, "x"),)
     earlier = {"decided_ms": NOW_MS - 60_000, "reasons": reasons}
     hour = RiskReason("hour_surprise", "hour_surprise", "x", "5 known", 0.9, "x")
@@ -99,7 +93,6 @@ def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person)
 
 
 def test_nothing_is_adopted_unasked(person: Person) -> None:
-    """Where nobody can answer, `--yes` is needed; what the service refuses is told in its words."""
     silent = add(person)
     assert (silent.exit_code, "--yes" in silent.output) == (1, True)
     assert "nobody is here" in add(person, "--json").output
@@ -110,17 +103,3 @@ def test_nothing_is_adopted_unasked(person: Person) -> None:
     failed = add(person, "--yes")
     person.runs.error = ""
     assert (failed.exit_code, "the log is damaged" in failed.output) == (1, True)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--verdict", "maybe", "--reason", "x"), "false-positive or true-positive"),
-        (("--verdict", "false-positive", "--reason", "x", "--expires", "soon"), "such as 14d"),
-    ],
-)
-def test_wrong_words_are_told(person: Person, arguments: tuple[str, ...], words: str) -> None:
-    """Usage errors end with 2."""
-    wrong = run(person, "add", "D0001", *arguments)
-    assert wrong.exit_code == 2
-    assert words in " ".join(wrong.output.replace("│", " ").split())

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustwatch.api.http.store_executor import AT_ONCE, MAX_TENANT_BYTES, MAX_TENANT_PIECES, BulkTurns, TooMuchBulkWork
-
-
-def test_one_piece_of_a_tenant_and_few_in_all_are_worked_on() -> None:
-    turns, active, most, done = BulkTurns(), Counter[str](), Counter[str](), Counter[str]()
-
-    async def work(tenant: str) -> None:
-        async with turns.turn(tenant, 100):
-            active[tenant] += 1
-            most[tenant] = max(most[tenant], active[tenant])
-            most["all"] = max(most["all"], active.total())
-            await asyncio.sleep(0)
-            active[tenant] -= 1
-            done[tenant] += 1
-
-    async def run() -> None:
-        await asyncio.gather(*(work(tenant) for tenant in "abc" for _ in range(20)))
-
-    asyncio.run(run())
-
-    assert done == {"a": 20, "b": 20, "c": 20}
-    assert most == {"a": 1, "b": 1, "c": 1, "all": AT_ONCE}
+from trustwatch.api.http.store_executor import MAX_TENANT_BYTES, MAX_TENANT_PIECES, BulkTurns, TooMuchBulkWork
 
 
 def test_what_a_tenant_has_waiting_is_bounded() -> None:
-    """By number and by bytes; another tenant, and one piece of any size, are still taken."""
     turns, release = BulkTurns(), asyncio.Event()
 
     async def work(tenant: str, size: int) -> None:

@@ -57,7 +57,6 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def all_pages() -> list[Route]:
-    """Every route of the console, reads first; none is named here."""
     routers = (sign_in.router, live_updates.router, *page_routers())
     found = {Route(method, route.path) for router in routers for route in router.routes for method in route.methods}
     return sorted((one for one in found if one.method != "HEAD"), key=lambda one: (one.method != "GET", one.path))
@@ -75,7 +74,6 @@ def with_console(folder: Path) -> dict[str, Any]:
 
 
 def browser_of(site: Any, grant: str) -> httpx2.Client:
-    """The browser of a person who is signed in under that grant."""
     settings: Settings = site.settings
     sessions = ConsoleSessions(session_key(settings.console, settings.data_dir), site.clock)
     session = new_session({"sub": "ada"}, grant, "sub", site.clock())
@@ -87,7 +85,6 @@ def browser_of(site: Any, grant: str) -> httpx2.Client:
 
 @pytest.fixture
 def browser(console: Any) -> Iterator[httpx2.Client]:
-    """The browser of somebody who sees acme."""
     with browser_of(console, ACME) as made:
         yield made
 

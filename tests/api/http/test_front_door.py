@@ -43,7 +43,6 @@ def bound(monkeypatch: pytest.MonkeyPatch, **bounds: float) -> None:
 
 @contextmanager
 def connected(site: Any, sent: bytes = b"") -> Iterator[socket.socket]:
-    """A connection on which *sent* was sent."""
     address = site.socket.getsockname()
     with closing(socket.create_connection(address, timeout=PATIENCE_S)) as connection:
         connection.sendall(sent)
@@ -51,7 +50,6 @@ def connected(site: Any, sent: bytes = b"") -> Iterator[socket.socket]:
 
 
 def received(connection: socket.socket) -> bytes:
-    """Everything until the service closes the connection."""
     parts = []
     try:
         while part := connection.recv(65_536):
@@ -62,7 +60,6 @@ def received(connection: socket.socket) -> bytes:
 
 
 def head(method: str, path: str, *more: str, host: str = "127.0.0.1") -> bytes:
-    """The head of a request."""
     lines = [f"{method} {path} HTTP/1.1", *([f"Host: {host}"] if host else []), *more]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -72,7 +69,6 @@ def closed_count(site: Any, cause: str) -> int:
 
 
 def wait_until(check: Callable[[], bool]) -> None:
-    """Wait until *check* holds."""
     end = time.monotonic() + PATIENCE_S
     while not check():
         assert time.monotonic() < end
@@ -157,7 +153,6 @@ def test_a_small_body_behind_its_answer_leaves_the_connection_open(shared: Any) 
 
 @pytest.fixture
 def hasty(new_site: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A service with little patience."""
     bound(monkeypatch, HEAD_TIMEOUT_S=0.3, BODY_TIMEOUT_S=0.3, SEND_TIMEOUT_S=0.3)
     monkeypatch.setattr(decisions_service, "MAX_STREAMS_PER_CALLER", 2)
     return new_site()
@@ -462,21 +457,13 @@ def test_an_empty_bearer_is_no_request_without_token(shared: Any, path: str, cre
     assert answer.split()[1] == b"400"
 
 
-def test_what_was_closed_is_counted_in_metrics(hasty: Any) -> None:
-    with connected(hasty, b"GET /") as connection:
-        received(connection)
-
-    lines = hasty.client.get("/metrics").text.splitlines()
-
-    assert 'trustwatch_connections_closed_total{cause="head_timeout"} 1.0' in lines
-    assert 'trustwatch_connections_closed_total{cause="max_connections"} 0.0' in lines
-
-
-def test_requests_behind_each_other_are_all_answered(shared: Any) -> None:
-    with connected(shared, head("GET", "/healthz") * 50 + head("GET", "/healthz", "Connection: close")) as connection:
-        answers = received(connection)
-
-    assert answers.count(b"HTTP/1.1 200") == 51
+def test_who_sends_no_more_gets_the_answer(new_site: Any) -> None:
+    """One that is a head alone, too, which waits for a body that never comes."""
+    site = new_site()
+    for _ in range(20):
+        with connected(site, b"HEAD /v1/agents/a/risk HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert received(connection).startswith(b"HTTP/1.1 405 ")
 
 
 def test_many_threads_of_slow_senders_leave_others_alone(new_site: Any) -> None:
@@ -504,12 +491,3 @@ def test_many_threads_of_slow_senders_leave_others_alone(new_site: Any) -> None:
 
     assert statuses == {200}
     assert site.connections.held_bytes < 1_000_000
-
-
-def test_who_sends_no_more_gets_the_answer(new_site: Any) -> None:
-    """One that is a head alone, too, which waits for a body that never comes."""
-    site = new_site()
-    for _ in range(20):
-        with connected(site, b"HEAD /v1/agents/a/risk HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
-            connection.shutdown(socket.SHUT_WR)
-            assert received(connection).startswith(b"HTTP/1.1 405 ")

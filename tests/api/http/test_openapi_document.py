@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jsonschema
@@ -13,7 +10,7 @@ import pytest
 
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.auth.callers import ALL_SCOPES, SCOPE_WORDS
-from trustwatch.api.http.openapi_document import OAUTH_SCHEME, complete_document, operations_of
+from trustwatch.api.http.openapi_document import OAUTH_SCHEME, operations_of
 from trustwatch.api.service.slices import SLICES
 
 Document = dict[str, Any]
@@ -22,24 +19,7 @@ SSF_SCOPES = ("ssf.read", "ssf.manage", "ssf.manage.poll")
 
 @pytest.fixture(scope="module")
 def document() -> Document:
-    """As it is published."""
     return DocumentedApp(SLICES).openapi()
-
-
-def test_nobody_sees_it_half_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks while somebody else's question makes it waits, and gets the same."""
-    app, begun = DocumentedApp(SLICES), threading.Event()
-
-    def slowly(*given: Any) -> Document:
-        begun.set()
-        time.sleep(0.1)
-        return complete_document(*given)
-
-    monkeypatch.setattr("trustwatch.api.http.app.complete_document", slowly)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(app.openapi)
-        begun.wait(10.0)
-        assert app.openapi() is first.result()
 
 
 def test_every_schema_has_an_example_that_fits_it(document: Document) -> None:
@@ -52,7 +32,6 @@ def test_every_schema_has_an_example_that_fits_it(document: Document) -> None:
 
 
 def test_every_proof_that_is_asked_for_is_declared(document: Document) -> None:
-    """Scopes of OAuth 2.0 with what they let a token do, one of them at a time."""
     schemes = document["components"]["securitySchemes"]
     scopes = schemes[OAUTH_SCHEME]["flows"]["clientCredentials"]["scopes"]
 
@@ -66,7 +45,6 @@ def test_every_proof_that_is_asked_for_is_declared(document: Document) -> None:
 
 
 def test_scopes_are_those_that_the_service_asks_for(document: Document, shared: Any) -> None:
-    """A token with every other scope is refused by each operation, and none that has the declared one for its scope."""
     every = {*ALL_SCOPES, *SSF_SCOPES}
     checked = 0
     for path, item in document["paths"].items():

@@ -15,7 +15,6 @@ from trustwatch.api.http.refused_callers import LineLimit
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/agents", "/v1/agents/bot/risk", "/nowhere", "/openapi.json"])
 def test_every_answer_has_the_id_of_its_request(shared: Any, path: str) -> None:
-    """The caller's own, where it is fit to be repeated; else a new one each time. Fast routes and problems alike."""
     named = shared.client.get(path, headers={**shared.auth(), "x-request-id": "req-1:a.b_c"})
     unnamed = [shared.client.get(path, headers=shared.auth()).headers["x-request-id"] for _ in range(2)]
 

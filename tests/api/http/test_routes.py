@@ -16,78 +16,33 @@ from trustwatch.api.http.auth.callers import CallerDirectory
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.settings.access_settings import ProofSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.pipeline.ipc import LevelChange
-from trustwatch.scoring.records.agents import AgentName, AgentRow, ReleaseAgent
-from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
-from trustwatch.scoring.records.dead_letters import DeadLetter, RefusedInput
+from trustwatch.scoring.records.agents import ReleaseAgent
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.outbox_store import DeliveryRoute
+
+from ...support.console_records import decision_of, row_of
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
 URL_ID = "https://agents.example/7"
 
 
-def name_of(agent_id: str, tenant: str = "acme", issuer: str = AS) -> AgentName:
-    return AgentName(IdentityHasher().agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
-
-
-def row(agent_id: str, tenant: str = "acme", level: int = 1, kind: str = "Payer", issuer: str = AS) -> AgentRow:
-    return AgentRow(
-        name_of(agent_id, tenant, issuer),
-        kind,
-        level,
-        0.25,
-        0.5,
-        0.125,
-        1,
-        2,
-        3,
-        0,
-        7,
-        "",
-        b"[]",
-        "",
-        features=b"",
-        risk=b"",
-        state_version="v",
-    )
-
-
-def decided(agent_id: str, number: int, tenant: str = "acme") -> Decision:
-    at_ms = NOW_MS + number
-    return Decision(
-        decision_id=record_id(at_ms, tenant, agent_id),
-        agent=name_of(agent_id, tenant),
-        agent_type="Payer",
-        decided_ms=at_ms,
-        event_id="evt-1",
-        event_time_ms=at_ms - 5,
-        previous_level=1,
-        level=3,
-        risk_score=0.8,
-        confidence=0.9,
-        anomaly_score=0.7,
-        p_value=0.001,
+def decided(number: int) -> Decision:
+    return decision_of(
+        row_of(level=3),
+        number,
+        decision_id=record_id(NOW_MS + number, "acme", "bot"),
         reasons=(RiskReason("c", "f", "o", "u", 0.5, "t"),),
-        counterfactual="",
         feature_vector={"pace": 1.5},
         evidence={"statistic": 4.0},
-        model_version="m",
-        baseline_version="b",
-        policy_version="3",
-        mode="shadow",
-        cause="event",
-        partition=0,
-        offset=number,
     )
 
 
 def store(site: Any, **parts: Any) -> None:
-    """Commit what a pipeline would."""
     position = site.store.partitions.position(0)
     if position.epoch == 0:
         position = site.store.partitions.claim(0)
@@ -124,9 +79,8 @@ def test_requests_that_ask_for_nothing_there_is(
 
 
 def test_a_decision_keeps_what_led_to_it(site: Any) -> None:
-    """Feature vector, evidence, versions; nobody of another tenant sees it."""
-    decision = decided("bot", 1)
-    store(site, agents=[row("bot")], decisions=[decision])
+    decision = decided(1)
+    store(site, agents=[row_of()], decisions=[decision])
     path = f"/v1/decisions/{decision.decision_id}"
 
     found = site.get(path).json()
@@ -137,7 +91,6 @@ def test_a_decision_keeps_what_led_to_it(site: Any) -> None:
 
 
 def test_a_decision_that_answers_name_before_it_is_stored_is_pending(site: Any, summary: Any) -> None:
-    """Answers do not wait for the store: its id is known, and told as such; an old one that is gone is not found."""
     now_ms = int(site.clock() * 1000)
     new, old = record_id(now_ms, 0, 7), record_id(now_ms - 3_600_000, 0, 7)
     site.report([summary("bot", decision_id=new), summary("other", decision_id=old)])
@@ -149,8 +102,8 @@ def test_a_decision_that_answers_name_before_it_is_stored_is_pending(site: Any, 
     assert site.get(f"/v1/decisions/{new}", "globex").status_code == 404
     store(
         site,
-        agents=[row("bot")],
-        decisions=[msgspec.structs.replace(decided("bot", 1), decision_id=new)],
+        agents=[row_of()],
+        decisions=[msgspec.structs.replace(decided(1), decision_id=new)],
     )
     assert site.get(f"/v1/decisions/{new}").status_code == 200
 
@@ -188,7 +141,6 @@ def test_releases_that_are_refused(
 
 
 def test_dead_letters_are_seen_by_their_senders_and_by_callers_of_all_tenants(site: Any) -> None:
-    """What could not be read has no tenant, so a caller of one tenant sees only its own."""
     store(site, dead_letters=[dead(b"\xff", "L1"), dead(b"{}", "L2", "globex"), dead(b"{}", "L3", "pipeline")])
 
     listed = {
@@ -203,7 +155,6 @@ def test_dead_letters_are_seen_by_their_senders_and_by_callers_of_all_tenants(si
 
 
 def test_a_dead_letter_is_replayed_through_the_same_door(site: Any, event: Any) -> None:
-    """With the binding of who replays it: what was refused to one may be taken from another. It is then marked."""
     raw = msgspec.json.encode(event(tenant="globex", agent_type="Admin"))
     store(site, dead_letters=[dead(raw)])
 
@@ -218,44 +169,6 @@ def test_a_dead_letter_is_replayed_through_the_same_door(site: Any, event: Any) 
     (logged,) = site.events()
     assert (logged["tenant"], "type" in logged["agent"]) == ("globex", False)
     assert site.logged(RecordKind.DEAD) == []
-
-
-@pytest.mark.parametrize("mode", ["structured", "binary"])
-def test_a_refused_cloudevent_can_be_replayed(site: Any, event: Any, mode: str) -> None:
-    data = event(tenant="globex")
-    if mode == "structured":
-        envelope = {
-            "specversion": "1.0",
-            "id": "c",
-            "source": "urn:gw:1",
-            "type": "io.trustwatch.audit.v1",
-            "data": data,
-        }
-        site.send(envelope, kind="application/cloudevents+json")
-    else:
-        headers = {"specversion": "1.0", "id": "c", "source": "urn:gw:1", "type": "io.trustwatch.audit.v1"}
-        site.send(data, **{f"ce_{name}": value for name, value in headers.items()})
-    (record,) = site.logged(RecordKind.DEAD)
-    letter = msgspec.json.decode(record.payload, type=RefusedInput)
-    store(site, dead_letters=[dead(base64.b64decode(letter.raw))])
-
-    answer = site.client.post("/v1/dead-letters/L1/replay", headers=site.auth("all"))
-
-    assert answer.json()["accepted"] == 1
-    assert [(found["id"], found["source"]) for found in site.events()] == [("c", "urn:gw:1")]
-
-
-def test_deliveries_are_shown_to_the_admins_of_their_tenant(site: Any) -> None:
-    outbox = [OutboxRow(f"k-{tenant}", "alert", "", b"{}", NOW_MS, 1, "r", 3, tenant) for tenant in ("acme", "globex")]
-    store(site, outbox=outbox)
-    site.store.outbox.route([DeliveryRoute("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
-
-    (delivery,) = site.get("/v1/deliveries").json()["items"]
-
-    assert (delivery["key"], delivery["status"], delivery["level"]) == ("k-acme", "pending", "high")
-    assert delivery["delivered_at"] is None
-    assert len(site.get("/v1/deliveries", "all", status="pending", target="ops").json()["items"]) == 2
-    assert site.get("/v1/deliveries", "all", status="delivered").json()["items"] == []
 
 
 def changed(number: int, tenant: str = "acme") -> LevelChange:
@@ -291,8 +204,6 @@ def test_decisions_can_be_followed(site: Any) -> None:
 
 
 def test_streams_end_with_their_token(site: Any) -> None:
-    """Who opened a stream hears nothing more once the token has expired: the next change ends it instead."""
-
     def expire() -> None:
         site.clock.now += 86_400.0
         site.report(changes=[changed(1)])
@@ -302,8 +213,6 @@ def test_streams_end_with_their_token(site: Any) -> None:
 
 
 def test_streams_end_where_callers_are_reloaded(site: Any) -> None:
-    """The caller may be gone, or see other tenants: the next change ends the stream. Who still may comes again."""
-
     def reload() -> None:
         site.inside(lambda: site.runtime.verifier.use(CallerDirectory((), [LOCAL_ISSUER]).resolve))
         site.report(changes=[changed(1)])
@@ -313,7 +222,6 @@ def test_streams_end_where_callers_are_reloaded(site: Any) -> None:
 
 
 def test_streams_end_when_the_service_does(site: Any) -> None:
-    """A server that stops waits for its connections; these would never end by themselves."""
     found = following(site, "gateway", lambda: site.inside(site.status.close), 99)
 
     assert found == []
@@ -332,7 +240,6 @@ def test_a_reader_that_does_not_keep_up_is_cut_off(site: Any) -> None:
 
 
 def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:
-    """Not ready before the pipeline was heard, nor 15 s after it was last."""
     before = site.client.get("/readyz")
     site.status.starting = "kernels are compiled"
     compiling = site.client.get("/readyz")
@@ -350,7 +257,6 @@ def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:
 
 
 def test_readiness_tells_what_is_not_as_it_should_be(site: Any) -> None:
-    """A worker without work, and a file of settings that does not hold yet, are ready; whoever looks is told."""
     site.report()
     site.status.waiting_for = "a partition"
     site.reloads.restart_needed = ("listen.port",)
@@ -362,7 +268,6 @@ def test_readiness_tells_what_is_not_as_it_should_be(site: Any) -> None:
 
 @pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "x-real-ip", "via"])
 def test_strangers_are_not_told_what_does_not_hold_yet(site: Any, header: str) -> None:
-    """Nor that nobody is judged: who attacks would wait for that. What a proxy hands on is a stranger's."""
     site.report()
     site.status.waiting_for, site.reloads.restart_needed = "a partition", ("gateway.issuers",)
     told = site.client.get("/readyz", headers={header: "1.2.3.4"})
@@ -401,7 +306,6 @@ def test_metrics_are_for_this_machine_for_prometheus_and_for_admins(
     ids=["none", "elsewhere", "here", "loopback"],
 )
 def test_nobody_behind_a_declared_proxy_is_this_machine(site: Any, proofs: ProofSettings, status: int) -> None:
-    """A proxy that tells nothing of the client would make every stranger local."""
     site.runtime.settings = with_proofs(site.runtime.settings, proofs)
     site.status.waiting_for = "a partition"
 
@@ -416,7 +320,6 @@ def with_proofs(settings: Settings, proofs: ProofSettings) -> Settings:
 
 
 def test_the_scope_of_metrics_opens_nothing_else(shared: Any) -> None:
-    """A token that lies beside Prometheus for a year shows no agent and orders nothing."""
     paths = ("/v1/agents", "/v1/decisions", "/v1/dead-letters", "/v1/deliveries", "/v1/privacy/erasures")
     token = shared.auth("all", "trust.metrics")
 
@@ -425,7 +328,6 @@ def test_the_scope_of_metrics_opens_nothing_else(shared: Any) -> None:
 
 
 def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> None:
-    """Requests by route and status, events by source and outcome, and how the pipeline fares."""
     site.report([summary()], offset=7, behind=3, changes=[changed(1)])
     site.get("/v1/agents/bot/risk")
     site.get("/v1/agents/other/risk")

@@ -107,7 +107,6 @@ ECHOED_IN_ANSWER = {"/v1/risk/query"}
 
 
 def all_routes() -> list[Route]:
-    """Every route of every slice, reads first; none is named here."""
     routers = [service_routes.router, *(router for part in SLICES for router in part.routers)]
     found = [(method, route.path) for router in routers for route in router.routes for method in route.methods]
     found += [(method, route.path) for part in SLICES for route in part.direct_routes for method in route.methods]
@@ -119,12 +118,10 @@ ROUTES = [route for route in all_routes() if route.path not in PUBLIC | STREAMS]
 
 @pytest.fixture
 def service(new_site: Callable[..., Any], summary: Callable[..., Any]) -> Any:
-    """A service with everything of two tenants in its store."""
     return filled(new_site(shared_signals=SharedSignalsSettings(enabled=True)), summary)
 
 
 def filled(site: Any, summary: Callable[..., Any]) -> Any:
-    """*site*, with everything of two tenants in store and memory."""
     fill_store(site.store, CALLERS)
     site.report(list(site.store.agents.iterate()))
     return site
@@ -139,7 +136,6 @@ def ask(site: Any, asker: str, call: Call, /, **params: str) -> httpx2.Response:
 
 
 def texts(answer: httpx2.Response) -> str:
-    """All of an answer as text; an archive unpacked."""
     if answer.headers.get("content-type") == "application/zip":
         archive = zipfile.ZipFile(BytesIO(answer.content))
         return "\n".join(archive.read(name).decode(errors="replace") for name in archive.namelist())
@@ -275,7 +271,6 @@ class TwoAdministrators(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def lasting(shared: Any, summary: Callable[..., Any]) -> Iterator[Any]:
-    """One service for all random calls: what they change stays."""
     yield filled(shared, summary)
 
 

@@ -18,20 +18,18 @@ from trustwatch.api.models.first_training import (
     FirstTraining,
 )
 from trustwatch.ingest.errors import ModelError
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.scoring.engine.settings import AlertBudget
-from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+from ...support.console_records import row_of
 
 NOW = 1_764_000_000_000
 
 
 class Site:
-    """A store, a clock, and the decision when to train."""
-
     def __init__(self, store: SqlStore) -> None:
         self.store, self.now_ms, self.monotonic = store, NOW, 0.0
         self.there = True
@@ -44,43 +42,20 @@ class Site:
         return Path(version)
 
     def shows(self, agent_id: str, events: int, first_ms: int, last_ms: int) -> None:
-        """An agent has shown so many events."""
-        who = AgentName(IdentityHasher().agent_key("acme", "i", agent_id), "acme", "i", agent_id)
-        row = AgentRow(
-            who,
-            "X",
-            0,
-            0.0,
-            0.5,
-            0.0,
-            first_ms,
-            last_ms,
-            last_ms,
-            0,
-            events,
-            "",
-            b"[]",
-            "",
-            features=b"f",
-            risk=b"r",
-            state_version="v",
-        )
+        row = row_of(agent_id, level=0, first_seen_ms=first_ms, last_seen_ms=last_ms, events=events)
         at = self.store.partitions.position(0)
         at = self.store.partitions.claim(0) if at.epoch == 0 else at
         self.store.commit(Commit(at, Position(0, at.epoch, at.offset + events), [row], [], [], []))
 
     def look(self, after_s: float = LOOK_EVERY_S) -> bool:
-        """Ask again later."""
         self.monotonic += after_s
         self.now_ms += int(after_s * 1000)
         return self.training.is_due()
 
     def watch(self, after_s: float = 0.0) -> bool:
-        """Look until the history counts as whole."""
         return any([self.look(after_s + LOOK_EVERY_S), *(self.look() for _ in range(QUIET_LOOKS))])
 
     def restart(self, budget: AlertBudget = AlertBudget()) -> None:  # noqa: B008
-        """Another keeper goes on, perhaps under another alert budget."""
         registry = self.training.registry
         clocks = (lambda: self.now_ms), (lambda: self.monotonic)
         self.training = FirstTraining(self.store, registry, *clocks, budget=budget)
@@ -103,7 +78,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_an_old_history_is_learned_once_it_is_whole(site: Site) -> None:
-    """While much more of it comes, it waits, whatever else acts now, and over a short pause, too."""
     old, events = NOW - 30 * DAY_MS, 2_000
     site.shows("live", 1, NOW, NOW)
     for _ in range(8):
@@ -115,7 +89,6 @@ def test_an_old_history_is_learned_once_it_is_whole(site: Site) -> None:
 
 
 def test_a_version_over_budget_does_not_come_into_force(site: Site) -> None:
-    """People decide about it; the next training wants more history, and time; a restart changes nothing."""
     site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
     assert site.watch() and site.training.ready_version() is None
     site.challenger(over=True)
@@ -129,7 +102,6 @@ def test_a_version_over_budget_does_not_come_into_force(site: Site) -> None:
 
 @pytest.mark.parametrize("over", [True, False])
 def test_a_version_is_judged_by_the_budget_in_force(site: Site, over: bool) -> None:
-    """One that was judged by another says nothing: the next training comes without more history, once a start."""
     site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
     assert site.watch()
     site.challenger(over=over, budget=AlertBudget())
@@ -144,7 +116,6 @@ def test_a_version_is_judged_by_the_budget_in_force(site: Site, over: bool) -> N
 
 @pytest.mark.parametrize("why", ["gone", "asked for in vain", "of somebody else"])
 def test_a_version_that_can_not_be_used_stands_in_nobodys_way(site: Site, why: str) -> None:
-    """The next one is trained when there is more."""
     site.shows("a", 2_000, NOW - 4 * DAY_MS, NOW)
     assert site.watch()
     site.challenger(ours=why != "of somebody else")

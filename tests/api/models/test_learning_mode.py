@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from trustwatch.api.models.service import PromotionRefused
-from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
-from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
+from trustwatch.models.learning_model import save_learning_model
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
 
 NOW_MS = 1_764_000_000_000
 
@@ -28,7 +27,6 @@ def site(new_site: Callable[..., Any], tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("over", [[], ["high"]])
 def test_any_model_within_its_budget_ends_it(site: Any, over: list[str]) -> None:
-    """There is none that it could be worse than; one over budget waits for a person."""
     made = ModelVersion("m1", "challenger", "d", NOW_MS, NOW_MS, NOW_MS, 0, NOW_MS, 0, {"over_budget": over})
     site.store.models.add(made, ModelHistoryEntry("h1", NOW_MS, "m1", "trained", "schedule", ""))
     judged = site.get("/v1/models/m1", "all").json()["judgement"]
@@ -43,7 +41,6 @@ def test_any_model_within_its_budget_ends_it(site: Any, over: list[str]) -> None
 
 
 def test_an_order_that_is_under_way_is_not_overruled(site: Any) -> None:
-    """The keeper asks again and again: a person's order comes before, and its own is given once."""
     for version in ("m1", "m2"):
         made = ModelVersion(version, "challenger", "d", NOW_MS, NOW_MS, NOW_MS, 0, NOW_MS, 0, {"over_budget": []})
         site.store.models.add(made, ModelHistoryEntry(f"h{version}", NOW_MS, version, "trained", "schedule", ""))
@@ -53,21 +50,3 @@ def test_an_order_that_is_under_way_is_not_overruled(site: Any) -> None:
     site.clock.now += 601  # lost on its way to the log
     with pytest.raises(PromotionRefused):  # looked at again: its directory is not there
         asyncio.run(site.desk.promote_proved("m2"))
-
-
-def test_who_went_back_to_learning_is_not_hurried(site: Any) -> None:
-    """Nothing is trained by itself, and the version of before has to prove itself like any other."""
-    made = ModelVersion("m1", "challenger", "d", NOW_MS, NOW_MS, NOW_MS, 0, NOW_MS, 0, {"over_budget": []})
-    site.store.models.add(made, ModelHistoryEntry("h1", NOW_MS, "m1", "trained", "schedule", ""))
-    installed = site.store.models.get(LEARNING_VERSION).digest
-    at = site.store.partitions.claim(0)
-    switches = [
-        ModelSwitch(0, at.epoch, offset, version, installed, installed, NOW_MS + offset)
-        for offset, version in enumerate((LEARNING_VERSION, "m1", LEARNING_VERSION))
-    ]
-    site.store.commit(Commit(at, Position(0, at.epoch, 3), [], [], [], [], switches=switches))
-    site.clock.now += 60
-    site.desk.refresh()
-    listed = site.get("/v1/models", "all").json()
-    assert listed["learning"].startswith("Somebody went back to learning.") and not listed["keeper"]
-    assert "nothing is known of it" in site.get("/v1/models/m1", "all").json()["judgement"]["reasons"][0]

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from trustwatch.api import clock
-from trustwatch.api.composition import open_model_registry, open_service_store
+from trustwatch.api.composition import open_service_store
 from trustwatch.api.models import first_training
-from trustwatch.api.models.first_training import begin_learning, is_learning
+from trustwatch.api.models.first_training import begin_learning
 from trustwatch.api.settings.access_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError, Unavailable
@@ -35,29 +35,10 @@ def machine(tmp_path: Path, model: str = "model") -> Settings:
 
 
 def judged_by(settings: Settings, version: str, installed: str) -> None:
-    """Note that a version came into force."""
     with closing(open_service_store(settings)) as store:
         at = store.partitions.claim(0)
         switch = ModelSwitch(0, at.epoch, 0, version, "d", installed, NOW)
         store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], switches=[switch]))
-
-
-def test_a_service_without_a_model_begins_to_learn(tmp_path: Path) -> None:
-    """Once: a model that is there stays, and one that was lost is not replaced in silence."""
-    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
-    begin_learning(settings)
-    salt = load_trained_model(settings.model_dir).salt
-    begin_learning(settings)
-    assert load_trained_model(settings.model_dir).salt == salt
-    installed = open_model_registry(settings).installed_model()
-    with closing(open_service_store(settings)) as store:
-        assert is_learning(installed, store)
-    judged_by(settings, "first", installed.digest)
-    with closing(open_service_store(settings)) as store:
-        assert not is_learning(installed, store)
-    shutil.rmtree(settings.model_dir)
-    with pytest.raises(ModelError, match="agents were judged by 'first' before: put it back"):
-        begin_learning(settings)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +52,6 @@ def test_a_service_without_a_model_begins_to_learn(tmp_path: Path) -> None:
 def test_a_typing_error_in_model_dir_is_no_wish_to_learn(
     tmp_path: Path, place: str, kafka: KafkaSettings, said: str
 ) -> None:
-    """A folder that somebody made is one."""
     save_learning_model(tmp_path / "model", NOW)
     settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / place, kafka=kafka)
     with pytest.raises(ModelError, match=said) as refused:
@@ -83,7 +63,6 @@ def test_a_typing_error_in_model_dir_is_no_wish_to_learn(
 
 
 def test_machines_begin_with_the_same_model(tmp_path: Path) -> None:
-    """The first one makes it; who comes later, even when a trained one is in force, takes that of the versions."""
     first, second, third = (machine(tmp_path, f"model-{number}") for number in "123")
     for settings in (first, second, second):
         settings.model_dir.mkdir(exist_ok=True)
@@ -97,7 +76,6 @@ def test_machines_begin_with_the_same_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shares_model_dir", [True, False])
 def test_machines_that_do_not_share_versions_do_not_begin(tmp_path: Path, shares_model_dir: bool) -> None:
-    """The first trained version would not reach them."""
     settings = machine(tmp_path)
     begin_learning(settings)
     shutil.rmtree(settings.data_dir / "models")
@@ -130,7 +108,6 @@ def test_a_lost_model_that_judged_nobody_is_made_anew(tmp_path: Path, monkeypatc
 
 
 def test_with_brokers_no_model_of_another_machine_is_passed_over(tmp_path: Path) -> None:
-    """One that somebody trained and installed there, or that judged agents before."""
     settings = machine(tmp_path)
     made = ModelVersion("m1", "champion", "d", NOW, NOW, NOW, NOW, NOW, 0, {"source": "trustwatch train"})
     with closing(open_service_store(settings)) as store:
@@ -144,7 +121,6 @@ def test_with_brokers_no_model_of_another_machine_is_passed_over(tmp_path: Path)
 
 
 def test_machines_that_begin_at_once_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One writes, for minutes where it compiles, and the others go on with that; one that never ends is told."""
     settings, tries, take = machine(tmp_path), [], Database.acquire_leader_lock
 
     def taken_twice(database: Database, job: str) -> Any:
@@ -168,7 +144,6 @@ def test_machines_that_begin_at_once_wait_for_each_other(tmp_path: Path, monkeyp
 
 
 def test_an_interrupted_begin_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before the model was in `model_dir`, or before the database knew of it."""
     settings = machine(tmp_path)
     with monkeypatch.context() as broken:
         broken.setattr(first_training, "copy_model", _die)
@@ -189,7 +164,6 @@ def _die(*_: Any) -> None:
 
 
 def test_a_model_that_is_half_replaced_is_no_missing_one(tmp_path: Path) -> None:
-    """`trustwatch train` was killed between two steps: the model of before is read, and stays."""
     settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
     save_learning_model(settings.model_dir, NOW)
     salt = load_trained_model(settings.model_dir).salt

@@ -50,7 +50,6 @@ def event(number: int, start_ms: int) -> EventToArchive:
 
 @pytest.mark.parametrize("when", ["after the position was read", "while rows are read"])
 def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    """Neither left out nor twice: it comes from the log."""
     start_ms = clock.now_ms() // 1000 * 1000 - 3_600_000
     events = [event(number, start_ms) for number in range(EVENTS)]
     with EventLog(tmp_path / "log") as log:
@@ -110,17 +109,11 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
 
 
 def _oldest(folder: Path) -> Path:
-    """The file of the first offset."""
     return min(folder.rglob("*.parquet"), key=lambda path: path.name)
 
 
 class Ending:
-    """An origin that notes what the keeper had written when it began to read, and then ends somehow.
-
-    Args:
-        store: where that stands.
-        end: what it raises.
-    """
+    """An origin that notes what the keeper had written when it began to read, and then ends somehow."""
 
     def __init__(self, store: Any, end: BaseException) -> None:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
@@ -133,8 +126,6 @@ class Ending:
 
 
 class WishedTraining:
-    """A store with a wish in it, and a teacher."""
-
     def __init__(self, folder: Path, end: BaseException) -> None:
         self.store = open_store(sqlite_url(folder / "store.db"))
         self.origin = Ending(self.store, end)
@@ -160,7 +151,6 @@ class WishedTraining:
 
 
 def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
-    """It is there while it is carried out, and after an end in the middle, under the same name."""
     desk = WishedTraining(tmp_path, StopRequested())
     assert desk.due() is None
     desk.wish("one")
@@ -177,7 +167,6 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
 
 
 def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
-    """Said in the history; another wish is another try."""
     desk = WishedTraining(tmp_path, StopRequested())
     desk.wish("one")
     for _ in range(training_scheduler.MAX_ATTEMPTS):
@@ -196,7 +185,6 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
 
 
 def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
-    """The keeper died behind it: what follows from it is made good, the challenger before it makes way."""
     desk = WishedTraining(tmp_path, AssertionError("it reads history"))
     desk.wish("one")
     work = desk.due()
@@ -214,7 +202,6 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_an_error_of_ours_is_a_try_and_ends_in_the_history(tmp_path: Path) -> None:
-    """What nobody expected ends the keeper each time, and is not tried for ever."""
     desk = WishedTraining(tmp_path, ModelError("no such thing"))
     desk.wish("one")
     for tries in range(1, training_scheduler.MAX_ATTEMPTS + 1):
@@ -226,7 +213,6 @@ def test_an_error_of_ours_is_a_try_and_ends_in_the_history(tmp_path: Path) -> No
 
 
 def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
-    """The next keeper's note of the same work stays."""
     desk = WishedTraining(tmp_path, Fenced("another keeper"))
     desk.wish("one")
     work = desk.due()
@@ -239,7 +225,6 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_versions_of_every_partition_and_the_one_before_stay() -> None:
-    """Two partitions met the newest switch, a third has not yet: roll-back and that one still need theirs."""
     rows = [(0, "new"), (1, "new"), (0, "old"), (1, "old"), (2, "older"), (0, "first")]
     switches = [ModelSwitch(partition, 1, 10 - at, name, "", "", 10 - at) for at, (partition, name) in enumerate(rows)]
     assert training_scheduler.versions_in_use(switches) == {"new", "old", "older"}
@@ -247,7 +232,6 @@ def test_versions_of_every_partition_and_the_one_before_stay() -> None:
 
 
 def test_a_training_that_was_stored_before_goes_on() -> None:
-    """The request keeps its stored name."""
     stored = first_training.decode_training_state('{"wish": "train now", "version": "v", "tries": 1, "ended": false}')
     assert (stored.request, stored.version, stored.tries, stored.ended) == ("train now", "v", 1, False)
     assert msgspec.to_builtins(stored)["wish"] == "train now"

@@ -42,7 +42,6 @@ def test_without_a_database_our_topic_is_not_read(tmp_path: Path) -> None:
 
 
 def test_going_without_is_said_aloud(tmp_path: Path) -> None:
-    """In the settings, and then in a warning."""
     with capture_logs() as lines:
         unread = load_erased_filter(settings(tmp_path, read_unlisted=True), TOPIC)
 

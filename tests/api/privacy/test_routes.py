@@ -25,6 +25,8 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
+from ...support.console_records import decision_of, row_of
+
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
 BOT = AgentName(IdentityHasher().agent_key("acme", AS, "bot"), "acme", AS, "bot")
@@ -32,42 +34,15 @@ WISH = {"agent": "bot", "tenant": "acme", "issuer": AS, "reason": "bot was retir
 
 
 def row(name: AgentName) -> AgentRow:
-    return AgentRow(
-        name, "X", 1, 0.2, 0.5, 0.1, 1, 1, 1, 0, 3, "", b"[]", "", features=b"features", risk=b"risk", state_version="v"
-    )
+    return msgspec.structs.replace(row_of(), name=name, features=b"features", risk=b"risk")
 
 
 def decision(number: int, name: AgentName, told: str) -> Decision:
     reason = RiskReason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}")
-    return Decision(
-        f"D{number}",
-        name,
-        "X",
-        NOW_MS + number,
-        "e",
-        NOW_MS,
-        1,
-        3,
-        0.9,
-        0.8,
-        0.7,
-        0.1,
-        (reason,),
-        "",
-        {"pace": 1.5},
-        {},
-        "m",
-        "b",
-        "p",
-        "enforce",
-        "event",
-        0,
-        number,
-    )
+    return decision_of(row(name), number, decision_id=f"D{number}", reasons=(reason,))
 
 
 def committed(site: Any, offset: int, forgotten: list[int] | None = None, **more: Any) -> None:
-    """What the pipeline would commit, and report."""
     at = site.store.partitions.position(0)
     at = at if at.epoch else site.store.partitions.claim(0)
     given = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []} | more
@@ -97,8 +72,6 @@ def post(site: Any, path: str, body: Any, client: str = "all", *scopes: str) -> 
 
 
 def carried_out(site: Any, erasure_id: str) -> Any:
-    """Let the desk work, and play the pipeline."""
-
     async def keep() -> None:
         stop = asyncio.Event()
         task = asyncio.create_task(site.erasures.run(stop))
@@ -171,7 +144,6 @@ def test_what_comes_back_is_found(known: Any) -> None:
 
 
 def test_a_walk_that_misses_something_is_repeated_and_then_fails(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It never says done while anything is found."""
     monkeypatch.setattr(known.store.subjects, "erase", lambda scope, *, dry=False: {"edges": 1} if dry else {})
     told = carried_out(known, post(known, "/v1/privacy/erasures", WISH).json()["erasure_id"])
 
@@ -182,7 +154,6 @@ def test_a_walk_that_misses_something_is_repeated_and_then_fails(known: Any, mon
 
 
 def test_who_is_lowered_at_a_server_is_not_erased(known: Any) -> None:
-    """What it had before is known here alone."""
     known.store.actuations.request(Actuation("kc", BOT, 1, b"{}", b"", "confirmed", 1, 1, 1, 1, ""))
     known.store.actuations.keep_original("kc", BOT, b"{}")
     answer = post(known, "/v1/privacy/erasures", WISH)
@@ -235,7 +206,6 @@ def test_nobody_is_erased_under_a_word_of_the_records(known: Any, word: str) -> 
 
 
 def test_erasures_of_other_tenants_are_not_seen(known: Any) -> None:
-    """Neither in lists nor one by one."""
     made = post(known, "/v1/privacy/erasures", WISH).json()
 
     assert known.get("/v1/privacy/erasures", "globex").json()["items"] == []

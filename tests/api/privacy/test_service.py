@@ -197,8 +197,6 @@ def test_an_order_that_is_met_again_is_marked_again(store: SqlStore) -> None:
 
 
 class Log:
-    """Of one partition."""
-
     partitions = 1
 
     async def run_between_rounds(self, act: Any) -> Any:

@@ -44,8 +44,6 @@ def test_how_long_records_stay() -> None:
 
 
 def test_a_topic_that_may_not_be_described_is_said_to_be_unknown() -> None:
-    """The proof does not guess."""
-
     class Refusing:
         def describe(self, name: str) -> TopicDescription:
             raise ConfigError("not authorised")
@@ -65,8 +63,6 @@ def risk(agent: str, offset: int, told: str = "", tenant: str = "acme") -> Topic
 
 
 class Reader:
-    """A `TopicReader` of given records of partition 2."""
-
     def __init__(self, *records: TopicRecord) -> None:
         self._parts = [FetchedRecords("risk", 2, [one]) for one in records]
 

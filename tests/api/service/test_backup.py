@@ -36,7 +36,7 @@ from trustwatch.api.composition import (
 from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.backup import DIGESTS_FILE, BackupContents, file_digest, list_files, take_backup
-from trustwatch.api.service.restore import MANIFEST_FILE, BadBackup, restore_backup
+from trustwatch.api.service.restore import BadBackup, restore_backup
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
@@ -45,7 +45,6 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_database import LogInUse
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.models.model_directory import manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
@@ -58,7 +57,6 @@ OLD_BACKUP = Path(__file__).with_name("backup_before_tar.tar.gz")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model."""
     path = tmp_path_factory.mktemp("trained") / "model"
     save_trained_model(path, train_model(history(600), SALT, "first", SETTINGS), SETTINGS, 60, NOW)
     return path
@@ -90,19 +88,16 @@ def elsewhere(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def back_up(settings: Settings, tmp_path: Path) -> Callable[..., BackupContents]:
-    """Takes a backup into `backup.tar`."""
     return lambda **options: take_backup(settings, tmp_path / "backup.tar", **options)
 
 
 @pytest.fixture
 def backup(back_up: Callable[..., BackupContents], tmp_path: Path) -> Path:
-    """A backup with keys."""
     back_up()
     return tmp_path / "backup.tar"
 
 
 def names_in(backup: Path) -> set[str]:
-    """Files of a backup."""
     with tarfile.open(backup) as tar:
         return set(tar.getnames())
 
@@ -183,7 +178,6 @@ def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere
 
 
 def modes_below(folder: Path) -> dict[str, int]:
-    """Modes of every file, by its path."""
     return {path: stat.S_IMODE(file.stat().st_mode) for path, file in list_files(folder)}
 
 
@@ -301,7 +295,6 @@ def test_a_damaged_file_is_named_and_nothing_is_restored(elsewhere: Settings, ba
 
 
 def test_a_tar_that_is_cut_off_is_refused(elsewhere: Settings, backup: Path) -> None:
-    """Wherever a copy of it ended."""
     whole = backup.read_bytes()
     for size in (0, 100, 700, len(whole) // 3, len(whole) // 2, len(whole) - 20_000):
         backup.write_bytes(whole[:size])
@@ -418,7 +411,6 @@ def test_nothing_opens_what_a_killed_restore_left(settings: Settings, backup: Pa
 def test_a_disk_that_refuses_midway_leaves_nothing_to_open(
     elsewhere: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a kill: what was moved stays closed."""
     rename = Path.rename
 
     def refusing(path: Path, target: Path) -> Path:
@@ -435,7 +427,6 @@ def test_a_disk_that_refuses_midway_leaves_nothing_to_open(
 
 
 def test_foreign_files_are_no_backups(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
-    """Every error names the file."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "letter").write_text("mine" * 1_000)
     repack(backup, lambda folder: (folder / DIGESTS_FILE).unlink(), digests=False)
@@ -452,7 +443,6 @@ def test_foreign_files_are_no_backups(elsewhere: Settings, backup: Path, tmp_pat
 
 @pytest.fixture
 def old_backup(tmp_path: Path) -> Path:
-    """A backup of before the tar: a folder."""
     with tarfile.open(OLD_BACKUP) as tar:
         tar.extractall(tmp_path / "old", filter="data")
     return tmp_path / "old" / "backup"
@@ -470,37 +460,6 @@ def test_a_folder_of_before_the_tar_is_restored(elsewhere: Settings, old_backup:
         assert row is not None and row.level == 2
     assert not (elsewhere.data_dir / "checkpoints").exists()
     assert read_model(elsewhere.model_dir)[0].model_version == "first"
-
-
-def test_a_damaged_folder_of_before_the_tar_is_refused(elsewhere: Settings, old_backup: Path) -> None:
-    """A byte that changed, a file that is longer, gone, or no file; a manifest that was edited or leads elsewhere."""
-    path, manifest = old_backup / "data" / "trustwatch.db", old_backup / MANIFEST_FILE
-    whole, said = path.read_bytes(), manifest.read_text()
-    for content in (bytes([whole[0] ^ 1]) + whole[1:], whole + b"1"):
-        path.write_bytes(content)
-        with pytest.raises(BadBackup, match=r"trustwatch\.db: "):
-            restore_backup(elsewhere, old_backup)
-    path.unlink()
-    with pytest.raises(BadBackup, match=r"trustwatch\.db: expected a file"):
-        restore_backup(elsewhere, old_backup)
-    path.symlink_to("/dev/zero")
-    with pytest.raises(BadBackup, match=r"trustwatch\.db: expected a file"):
-        restore_backup(elsewhere, old_backup)
-    for text, message in (
-        ("{", "not a backup of ours"),
-        (said.replace('"offset": 2', '"offset": 1'), "digest differs"),
-    ):
-        manifest.write_text(text)
-        with pytest.raises(BadBackup, match=message):
-            restore_backup(elsewhere, old_backup)
-    path.unlink()
-    path.write_bytes(whole)
-    content = json.loads(said)
-    content["files"]["data/../../out"] = content["files"]["data/identity-key"]
-    manifest.write_text(json.dumps(content | {"digest": manifest_digest(content)}))
-    with pytest.raises(BadBackup, match=r"data/\.\./\.\./out"):
-        restore_backup(elsewhere, old_backup)
-    assert not list(elsewhere.data_dir.iterdir())
 
 
 def test_database_and_log_have_to_fit_together(

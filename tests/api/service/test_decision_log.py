@@ -28,7 +28,6 @@ def written_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
 
 def test_a_decision_has_its_line(written_log: io.StringIO) -> None:
-    """Whose level, from what to what, and why; no reason, principal or resource, which the decision itself holds."""
     one = msgspec.structs.replace(decision(7, name("bot")), previous_level=1, level=4, counterfactual="john@example")
     log_decisions([one])
 

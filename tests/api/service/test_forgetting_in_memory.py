@@ -30,8 +30,6 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 
 class Workflow:
-    """Pins and approvals, of which nothing is known here."""
-
     def __init__(self) -> None:
         self.active_interventions = SimpleNamespace(remove_agent=lambda _full: None)
 
@@ -50,7 +48,6 @@ def forget(store: SqlStore, view: RiskView) -> None:
 
 
 def test_who_was_erased_is_forgotten(store: SqlStore) -> None:
-    """It was seen before the order, and the store has no row of it."""
     view = RiskView()
     view.apply([seen(ORDERED_MS - 1000)])
     forget(store, view)
@@ -58,7 +55,6 @@ def test_who_was_erased_is_forgotten(store: SqlStore) -> None:
 
 
 def test_who_acts_again_stays_though_its_row_is_not_stored_yet(store: SqlStore) -> None:
-    """Its state may be stored ten seconds later; meanwhile it is answered for."""
     view, newcomer = RiskView(), seen(ORDERED_MS + 1000)
     view.apply([newcomer])
     forget(store, view)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests.support.stored_rows import NOW, commit
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.composition import identity_key_path, open_service_store, open_service_store_reading
+from trustwatch.api.composition import identity_key_path, open_service_store
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.identities import IdentityHasher
@@ -28,7 +28,6 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def keyed(settings: Settings) -> IdentityHasher:
-    """Identities of the service's store, in which one edge stands."""
     with closing(open_service_store(settings)) as store:
         if not store.edges.find([NAME], outgoing=True, kinds={"called"}):
             commit(store, edges=[AgentEdge(*NAME[:2], "called", NAME[2], "ledger", NOW, NOW)])
@@ -36,7 +35,6 @@ def keyed(settings: Settings) -> IdentityHasher:
 
 
 def test_the_first_start_makes_the_key_and_every_other_one_asks_for_it(settings: Settings) -> None:
-    """A start with another key, or without one, is refused, and no file is made."""
     first, path = keyed(settings), identity_key_path(settings)
 
     assert first.is_keyed
@@ -54,27 +52,8 @@ def test_the_first_start_makes_the_key_and_every_other_one_asks_for_it(settings:
     assert keyed(settings) == first
 
 
-def test_readers_follow_edges_with_the_key_alone(settings: Settings) -> None:
-    """A notebook on another machine reads everything else without it."""
-    keyed(settings)
-    with closing(open_service_store_reading(settings)) as store:
-        assert [edge.target for edge in store.edges.find([NAME], outgoing=True, kinds={"called"})] == ["ledger"]
-    path = identity_key_path(settings)
-    kept = path.read_text()
-    path.write_text("ab" * 32)
-    with pytest.raises(ConfigError, match="not the identity key of this database"):
-        open_service_store_reading(settings)
-    path.write_text(kept)
-    path.unlink()
-    with closing(open_service_store_reading(settings)) as store:
-        assert list(store.agents.iterate()) == []
-        with pytest.raises(ConfigError, match="Copy the file `identity-key`"):
-            store.edges.find([NAME], outgoing=True, kinds={"called"})
-
-
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "known to others"])
 def test_a_key_is_renewed(settings: Settings, tmp_path: Path, lost: bool) -> None:
-    """Rows are found under the new key; the old file stays beside it; a second run makes another one."""
     first, path = keyed(settings), identity_key_path(settings)
     old = path.read_bytes()
     if lost:
@@ -95,7 +74,6 @@ def test_a_key_is_renewed(settings: Settings, tmp_path: Path, lost: bool) -> Non
 
 
 def test_a_renewal_that_was_killed_goes_on(settings: Settings, tmp_path: Path) -> None:
-    """The database has the new key already, and the file is still beside its place."""
     keyed(settings)
     path = identity_key_path(settings)
     made = path.with_name("identity-key.new")

@@ -28,14 +28,12 @@ def compile_and_log(model: Path, *, stopped: bool) -> list[str]:
 
 @pytest.fixture
 def nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which nothing is compiled yet."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
     monkeypatch.setattr(kernel_compiler, "is_kept", lambda part: False)
 
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_a_failure_to_compile_is_logged(tmp_path: Path) -> None:
-    """The service continues without; here there is no model."""
     assert compile_and_log(tmp_path / "model", stopped=False)[-1].startswith(
         "error: kernels were not compiled: records are read the slower way"
     )
@@ -43,20 +41,5 @@ def test_a_failure_to_compile_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_a_service_that_stops_does_not_wait_for_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its end is not a failure. This one would run for longer than the test may take."""
     monkeypatch.setattr(kernel_compiler, "_command", lambda _: ["sleep", "3600"])
     assert compile_and_log(tmp_path / "model", stopped=True) == []
-
-
-def test_nothing_is_started_if_all_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_compiler, "is_kept", lambda part: True)
-    monkeypatch.setattr(kernel_compiler, "_command", lambda _: ["false"])
-    assert compile_and_log(tmp_path / "model", stopped=False) == []
-
-
-@pytest.mark.usefixtures("nothing_kept")
-def test_nothing_is_started_if_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service could not load its code."""
-    monkeypatch.setattr(kernel_compiler, "KERNEL_DIRECTORY", None)
-    monkeypatch.setattr(kernel_compiler, "_command", lambda _: ["false"])
-    assert compile_and_log(tmp_path / "model", stopped=False) == []

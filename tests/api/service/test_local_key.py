@@ -20,7 +20,6 @@ def settings(folder: Path, file: Path, issuer: str = LOCAL_ISSUER) -> Settings:
 
 
 def test_it_is_made_once(tmp_path: Path) -> None:
-    """`trustwatch token` signs with the same one."""
     made = settings(tmp_path / "data", tmp_path / "data" / LOCAL_JWKS_FILE)
     make_local_key(made)
     before = (tmp_path / "data" / LOCAL_JWKS_FILE).read_bytes()
@@ -29,7 +28,6 @@ def test_it_is_made_once(tmp_path: Path) -> None:
 
 
 def test_none_is_made_where_a_restore_did_not_finish(tmp_path: Path) -> None:
-    """It would not fit what is restored."""
     (tmp_path / "data" / RESTORING_FOLDER).mkdir(parents=True)
     with pytest.raises(ConfigError, match="is not finished"):
         make_local_key(settings(tmp_path / "data", tmp_path / "data" / LOCAL_JWKS_FILE))
@@ -39,6 +37,5 @@ def test_none_is_made_where_a_restore_did_not_finish(tmp_path: Path) -> None:
     ("file", "issuer"), [("elsewhere/local-jwks.json", LOCAL_ISSUER), ("data/local-jwks.json", "https://as.example")]
 )
 def test_no_key_is_made_that_nobody_trusts(tmp_path: Path, file: str, issuer: str) -> None:
-    """Another place is another machine's; another issuer has keys of its own."""
     make_local_key(settings(tmp_path / "data", tmp_path / file, issuer))
     assert not (tmp_path / "data" / LOCAL_KEY_FILE).exists()

@@ -26,7 +26,6 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 @pytest.mark.parametrize("offsets", [{0: 100, 1: 0}, {0: 900, 1: 50}, {0: 500}])
 def test_what_the_topic_holds_is_read_on(store: SqlStore, offsets: dict[int, int]) -> None:
-    """Both ends included; a partition that was never worked on begins at 0."""
     for partition, offset in offsets.items():
         store.partitions.set_position(partition, offset)
     assert resume_offsets(store, TOPIC, anew=False, accept_loss=False) == {0: offsets[0], 1: offsets.get(1, 0)}
@@ -34,7 +33,6 @@ def test_what_the_topic_holds_is_read_on(store: SqlStore, offsets: dict[int, int
 
 @pytest.mark.parametrize(("offsets", "accepted"), [({0: 99, 1: 51}, {0: 100, 1: 50}), ({}, {0: 100, 1: 0})])
 def test_loss_is_accepted_by_name_alone(store: SqlStore, offsets: dict[int, int], accepted: dict[int, int]) -> None:
-    """Else the message says what is lost and what to do; an empty database is behind a topic that removed records."""
     for partition, offset in offsets.items():
         store.partitions.set_position(partition, offset)
     with pytest.raises(ConfigError, match=r"0: \d+, holds 100 to 900.*--accept-loss.*--events-anew"):
@@ -43,13 +41,11 @@ def test_loss_is_accepted_by_name_alone(store: SqlStore, offsets: dict[int, int]
 
 
 def test_a_topic_that_was_made_again_is_read_from_its_beginning(store: SqlStore) -> None:
-    """Also where the old offset lies in it."""
     store.partitions.set_position(0, 500)
     assert resume_offsets(store, TOPIC, anew=True, accept_loss=False) == {0: 100, 1: 0}
 
 
 def test_state_of_another_number_of_partitions_is_refused(store: SqlStore) -> None:
-    """What came since the topic grew lies where the agents were moved to, and these rows were not."""
     store.metadata.put(PARTITION_COUNT_KEY, "1")
     with pytest.raises(ConfigError, match="has 2 partitions, this state was made for 1"):
         resume_offsets(store, TOPIC, anew=False, accept_loss=True)
@@ -88,12 +84,10 @@ def drain(monkeypatch: pytest.MonkeyPatch, steps: list[bool]) -> DrainingPipelin
 
 
 def test_a_partition_that_was_lost_late_is_waited_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker alone on a slow machine loses its partitions and joins again; then nobody else works on them."""
     assert drain(monkeypatch, [True] * 10 + [False] * 3 + [True] * 10).finished
 
 
 @pytest.mark.parametrize("owned_before", [0, 10])
 def test_another_worker_is_refused(monkeypatch: pytest.MonkeyPatch, owned_before: int) -> None:
-    """From the beginning, or once it joins."""
     with pytest.raises(ConfigError, match="other workers of group ours still run"):
         drain(monkeypatch, [True] * owned_before + [False] * 10)

@@ -46,7 +46,6 @@ def settings_of(tmp_path: Path, text: str) -> Settings:
 
 @pytest.mark.parametrize("text", NEEDED)
 def test_a_missing_extra_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the setting that asks for it and the command that installs it."""
     extra, module, setting = NEEDED[text]
     settings = settings_of(tmp_path, text)
     check_extras(settings)
@@ -60,7 +59,6 @@ def test_a_missing_extra_is_named(text: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_serve_ends_before_it_makes_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No traceback, no folder, no model needed."""
     hide(monkeypatch, ["pyarrow"])
     (tmp_path / "t.yaml").write_text("archive: {directory: kept}\ndata_dir: data\n")
 
@@ -73,7 +71,6 @@ def test_serve_ends_before_it_makes_anything(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_commands_that_use_kafka_name_it(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where no service starts: `topics create`, `simulate --kafka`."""
     settings = msgspec.structs.replace(KafkaClientSettings(bootstrap_servers=("127.0.0.1:1",)), client=client)
     hide(monkeypatch, ["kafka", "confluent_kafka"])
 

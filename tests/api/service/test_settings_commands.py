@@ -23,7 +23,6 @@ webhooks: [{name: soc, url: "https://soc.example", secret: {env: SOC}}]
 
 
 def run(*arguments: object, **environ: str) -> Result:
-    """One command."""
     return CliRunner().invoke(make_app(), [str(argument) for argument in arguments], env={"SOC": SECRET, **environ})
 
 
@@ -35,7 +34,6 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_wrong_member_or_variable_is_told_and_the_status_is_1(file: Path) -> None:
-    """As one document, too."""
     wrong = run("settings", "check", file, TRUSTWATCH__LISTEN__PORT="x")
     told = run("settings", "check", file, "--json", TRUSTWATCH__LISTEN__PORT="x")
 
@@ -45,7 +43,6 @@ def test_a_wrong_member_or_variable_is_told_and_the_status_is_1(file: Path) -> N
 
 
 def test_the_schema_takes_our_files_and_refuses_what_the_program_refuses() -> None:
-    """Those of the repository; a misspelt member and a value of another type."""
     schema = json.loads(run("settings", "show", "--schema").stdout)
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)

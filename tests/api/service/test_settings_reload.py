@@ -17,8 +17,6 @@ from trustwatch.api.settings.loading import load_settings
 
 
 class Process:
-    """A process beside the service, by its signals."""
-
     def __init__(self) -> None:
         self.signals: list[int] = []
 
@@ -27,8 +25,6 @@ class Process:
 
 
 class Reloading:
-    """A reload of one file, and what came of it."""
-
     def __init__(self, file: Path) -> None:
         self.file, self.status, self.process = file, ReloadStatus(), Process()
         self.changes: list[SettingsChange] = []
@@ -36,7 +32,6 @@ class Reloading:
         self.reload = SettingsReload(load_settings(file, {}), file, self.changes.append, processes, self.status)
 
     def write(self, text: str) -> list[Any]:
-        """Reload with another file; returns the lines of the log."""
         self.file.write_text(text)
         with capture_logs() as lines:
             asyncio.run(self.reload.reload())

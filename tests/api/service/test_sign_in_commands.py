@@ -18,7 +18,6 @@ console: {{enabled: true, development_login: true}}
 
 
 def document(*arguments: str) -> Any:
-    """What a command prints on stdout."""
     return json.loads(CliRunner().invoke(make_app(), [*arguments, "--json"]).stdout)
 
 

@@ -49,7 +49,6 @@ actuators:
 
 
 def secrets_in(value: Any) -> Iterator[str]:
-    """Every secret below a value of the settings."""
     if isinstance(value, Secret):
         yield value.reveal()
     elif isinstance(value, msgspec.Struct):

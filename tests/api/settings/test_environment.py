@@ -31,7 +31,6 @@ def refusal(tmp_path: Path, variables: dict[str, str], text: str = FILE) -> str:
 
 
 def test_every_kind_of_member_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers, texts that look like numbers, words, paths, lists, nulls, parts; the rest of a part is the file's."""
     monkeypatch.chdir(tmp_path.parent)
     settings = load(
         tmp_path,

@@ -45,7 +45,6 @@ def refusal(tmp_path: Path, text: str, **environ: str) -> str:
 
 
 def test_a_whole_file_becomes_typed_settings(tmp_path: Path) -> None:
-    """Every part of the file arrives typed, with relative paths counted from the file."""
     settings = load(tmp_path, FULL, SOC_SECRET=SECRET)
 
     assert settings.data_dir == tmp_path / "state"
@@ -126,7 +125,6 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_an_error_names_the_file_the_member_and_what_it_may_be(tmp_path: Path, text: str, parts: list[str]) -> None:
-    """A wrong setting stops the start with a message an operator can act on."""
     message = refusal(tmp_path, text)
 
     assert message.startswith(str(tmp_path / "trustwatch.yaml"))
@@ -134,7 +132,6 @@ def test_an_error_names_the_file_the_member_and_what_it_may_be(tmp_path: Path, t
 
 
 def test_with_several_issuers_a_caller_says_whose_client_it_is(tmp_path: Path) -> None:
-    """A client id means nothing without its issuer: another issuer could hand out the same id."""
     message = refusal(tmp_path, FULL.replace('authenticated_by: "https://as.example", ', ""), SOC_SECRET=SECRET)
 
     assert "several issuers" in message
@@ -142,13 +139,11 @@ def test_with_several_issuers_a_caller_says_whose_client_it_is(tmp_path: Path) -
 
 
 def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
-    """A file that was named and is not there is never silently the defaults."""
     with pytest.raises(ConfigError, match="No such file"):
         load_settings(tmp_path / "absent.yaml", {})
 
 
 def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
-    """`{file: PATH}` counts from the settings file and loses its trailing newline."""
     (tmp_path / "hook.secret").write_text(SECRET + "\n", encoding="utf-8")
     settings = load(tmp_path, "webhooks: [{name: w, url: 'https://s.example', secret: {file: hook.secret}}]")
 
@@ -156,7 +151,6 @@ def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
-    """No repr, str, format, JSON or pickle of settings shows a secret."""
     settings = load(tmp_path, FULL, SOC_SECRET=SECRET)
     secret = settings.webhooks[0].secret
 

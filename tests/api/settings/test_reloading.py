@@ -47,7 +47,6 @@ def test_members_are_applied_or_named(
 
 
 def test_callers_that_more_than_their_token_is_bound_to_wait_for_a_restart(tmp_path: Path) -> None:
-    """Streams of security event tokens know the tenants of callers from the start."""
     signals = ISSUERS + CALLER + "shared_signals: {enabled: true}\n"
     change = change_of_settings(settings(tmp_path, signals), settings(tmp_path, signals.replace("[acme]", "['*']")))
     assert (change.applied, change.restart) == ((), ("callers",))
@@ -55,7 +54,6 @@ def test_callers_that_more_than_their_token_is_bound_to_wait_for_a_restart(tmp_p
 
 
 def test_a_changed_secret_is_a_change(tmp_path: Path) -> None:
-    """Secrets show nothing of themselves, and are compared all the same."""
     (tmp_path / "key").write_text("whsec_" + "c2VjcmV0" * 6)
     hook = 'webhooks: [{name: soc, url: "https://soc.example", secret: {file: key}}]'
     before = settings(tmp_path, hook)

@@ -20,7 +20,6 @@ WEBHOOK = 'webhooks: [{name: soc, url: "https://soc.example", format: slack%s}]\
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of each kind of path, as if those settings had gone."""
     rows = {
         "webhooks[].colour": (None, LINE),
         "tenants.NAME.speed": (5.0, LINE),
@@ -66,7 +65,6 @@ def test_an_old_default_is_left_out_with_a_warning(tmp_path: Path, text: str, pl
     ],
 )
 def test_any_other_value_is_refused_with_the_line(tmp_path: Path, text: str, place: str) -> None:
-    """It asked for something that no longer happens. The value is not shown: it may be a secret."""
     with pytest.raises(ConfigError) as refused:
         read(tmp_path, text)
 

@@ -9,7 +9,7 @@ import pytest
 from trustwatch.api.composition import live_policy, policy_book
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.records.agents import RiskLevel
 
 FULL = """
@@ -33,7 +33,6 @@ rules:
 
 
 def book(folder: Path, text: str) -> PolicyBook:
-    """The policy book of a file."""
     file = folder / "policy.yaml"
     file.write_text(text)
     return policy_book(Settings(token_policy_file=file))
@@ -48,17 +47,6 @@ def test_a_file_says_all(tmp_path: Path) -> None:
     payment = found.effective_policy("acme", "", "a", "Payment")
     assert payment.rule == "canary"
     assert payment.table[RiskLevel.LOW].max_token_lifetime_s == 600
-
-
-def test_members_that_are_not_given_are_those_of_their_level(tmp_path: Path) -> None:
-    """A rule's come from the file, the file's from the defaults of that level."""
-    found = book(tmp_path, FULL)
-    high = found.effective_policy("acme", "", "a", "Payment").table[RiskLevel.HIGH]
-
-    assert (high.max_token_lifetime_s, high.refresh_allowed, high.step_up) == (30, False, True)
-    assert found.table[RiskLevel.HIGH].max_token_lifetime_s == 45
-    assert found.table[RiskLevel.MEDIUM].step_up_scopes == ("pay:*",)
-    assert found.table[RiskLevel.CRITICAL] == PolicyTable()[RiskLevel.CRITICAL]
 
 
 @pytest.mark.parametrize(

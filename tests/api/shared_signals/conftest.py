@@ -41,17 +41,14 @@ class Transmitter:
         )
 
     def commit(self, *rows: OutboxRow) -> None:
-        """Have decisions announced, and what follows from them done."""
         self.site.store.outbox.enqueue(rows)
         self.step()
 
     def step(self) -> None:
-        """All that is due now, pushes included."""
         self.now_s += 10.0
         self.site.wait(self.work.drain())
 
     def receiver(self, client: str = "gateway", *scopes: str, path: str = "/.well-known/ssf-configuration") -> Receiver:
-        """A third party with a token of that client."""
         return Receiver(self.site.client, self.site.token(client, *(scopes or ("ssf.manage",))), path)
 
 
@@ -78,7 +75,6 @@ def transmit(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture
 def receiver_of_pushes() -> Iterator[SetReceiver]:
-    """An HTTP server on loopback."""
     made = SetReceiver()
     yield made
     made.close()
@@ -86,8 +82,6 @@ def receiver_of_pushes() -> Iterator[SetReceiver]:
 
 @pytest.fixture(scope="session")
 def until() -> Callable[[Callable[[], Any]], Any]:
-    """The first true answer of a function."""
-
     def wait(ask: Callable[[], Any], within_s: float = 10.0) -> Any:
         deadline = time.monotonic() + within_s
         while not (found := ask()):
@@ -100,7 +94,6 @@ def until() -> Callable[[Callable[[], Any]], Any]:
 
 @pytest.fixture
 def receive(new_site: Callable[..., Any], tmp_path: Path) -> Callable[..., Reception]:
-    """Makes a reception with further settings of the transmitter."""
     return lambda **settings: Reception(new_site, tmp_path, **settings)
 
 

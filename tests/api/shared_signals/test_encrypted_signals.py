@@ -18,13 +18,11 @@ RECEIVER_KEYS = "/ssf/receiver-jwks.json"
 
 
 def encrypted(document: bytes | str, token: str, **header: str) -> str:
-    """A token, encrypted to the first key of a JWKS."""
     (key,) = parse_encryption_keys(document.encode() if isinstance(document, str) else document).keys
     return encrypt_token(token, key._replace(header=dict(key.header) | header))
 
 
 def sealed(reception: Reception, number: int = 1, **header: str) -> str:
-    """A SET as a transmitter encrypts it that fetched our key."""
     keys = reception.site.client.get(RECEIVER_KEYS)
     assert keys.status_code == 200, keys.text
     return encrypted(keys.content, reception.transmitter.sign(reception.claims(number=number)), **header)
@@ -48,7 +46,6 @@ def test_only_encrypted_ones(receive: Callable[..., Reception]) -> None:
 
 
 def test_none_unless_the_settings_say_so(reception: Reception) -> None:
-    """No key is published then, and none is made."""
     assert reception.site.client.get(RECEIVER_KEYS).status_code == 404
     document = json.dumps({"keys": [public_jwk(encryption_jwk())]})
     assert refused(reception.push(encrypted(document, "a.b.c"))) == "invalid_request"

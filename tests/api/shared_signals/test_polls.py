@@ -37,7 +37,6 @@ def receiver(transmitter: Any) -> Any:
 
 
 def events(sets: list[dict[str, Any]]) -> list[str]:
-    """Last word of each event's type."""
     return [next(iter(claims["events"])).rpartition("/")[2] for claims in sets]
 
 
@@ -100,7 +99,6 @@ def test_poll_only_then_acknowledge(transmitter: Any, receiver: Any) -> None:
 
 
 def test_what_a_receiver_refuses_does_not_come_again(transmitter: Any, receiver: Any) -> None:
-    """`setErrs`; counted."""
     stream = receiver.create((RISK_LEVEL_CHANGE,))
     transmitter.commit(announced())
     (claims,) = receiver.sets(stream)
@@ -137,7 +135,6 @@ def test_a_long_poll_waits_for_what_comes(transmitter: Any, receiver: Any, until
 
 
 def test_nobody_waits_when_the_service_ends(transmit: Transmit, until: Until) -> None:
-    """A long poll would hold its end up."""
     transmitter = transmit(POLL_WAIT_S=60.0)
     receiver = transmitter.receiver()
     stream = receiver.create()
@@ -149,7 +146,6 @@ def test_nobody_waits_when_the_service_ends(transmit: Transmit, until: Until) ->
 
 
 def test_polls_beyond_the_bound_do_not_wait(transmit: Transmit, until: Until) -> None:
-    """Connections that wait are bounded."""
     transmitter = transmit(MAX_POLLS=1, POLL_WAIT_S=1.0)
     receiver = transmitter.receiver()
     streams = [receiver.create(), receiver.create()]
@@ -193,7 +189,6 @@ def test_each_stream_has_an_address_of_its_own(transmitter: Any, receiver: Any) 
 
 
 def test_polls_that_can_not_be_read(receiver: Any) -> None:
-    """400, and nothing is acknowledged."""
     stream = receiver.create()
     for body in (
         {"maxEvents": -1},
@@ -309,7 +304,6 @@ def test_the_principal_is_named_where_the_operator_wants_it(transmit: Transmit) 
 
 
 def test_a_verification_comes_through_a_long_poll(transmitter: Any, receiver: Any, until: Until) -> None:
-    """Asked for while somebody waits."""
     stream = receiver.create()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(receiver.sets, stream, returnImmediately=False)
@@ -376,6 +370,5 @@ def test_the_end_of_a_pin_tells_the_level_of_the_newest_decision(transmitter: An
 
 
 def event_of(claims: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Last word of the event's type, and its members."""
     ((event_type, members),) = claims["events"].items()
     return event_type.rpartition("/")[2], members

@@ -33,14 +33,12 @@ def receiver(transmitter: Any) -> Any:
 
 @pytest.fixture
 def second_receiver() -> Iterator[SetReceiver]:
-    """Another HTTP server on loopback."""
     made = SetReceiver()
     yield made
     made.close()
 
 
 def causes(receiver: Any, stream: dict[str, Any], taken: SetReceiver) -> list[str]:
-    """`txn` of what was pushed, in order; every SET is verified."""
     return [receiver.verified(token, stream)["txn"] for token in taken.tokens]
 
 
@@ -206,7 +204,6 @@ def test_a_dead_receiver_is_paused_and_loses_nothing_when_it_comes_back(
 def test_a_receiver_that_says_it_is_gone_is_paused_at_once(
     transmitter: Any, receiver: Any, receiver_of_pushes: SetReceiver
 ) -> None:
-    """410."""
     stream = receiver.create_push(receiver_of_pushes.url, events=(RISK_LEVEL_CHANGE,))
     receiver_of_pushes.answers.append((410, b""))
     transmitter.commit(announced())

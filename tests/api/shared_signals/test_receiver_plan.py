@@ -31,11 +31,7 @@ SUPPORTED = [CAEP + "session-revoked", CAEP + "credential-change", RISC + "accou
 
 
 class SuiteTransmitter:
-    """The transmitter that a receiver module of the suite generates.
-
-    Args:
-        interop: whether it is that of the CAEP interoperability plan, which allows no PATCH and no PUT.
-    """
+    """The transmitter that a receiver module of the suite generates."""
 
     def __init__(self, *, interop: bool = False) -> None:
         self.interop = interop
@@ -139,7 +135,6 @@ class SuiteTransmitter:
 
 
 def settings(delivery: str, events: tuple[str, ...]) -> SignalTransmitterSettings:
-    """Of the suite's transmitter."""
     secret = {"push_secret": Secret("a-secret-of-the-push")} if delivery == "push" else {}
     stream = ManagedStreamSettings(delivery=delivery, events=events)  # type: ignore[arg-type]
     return SignalTransmitterSettings(
@@ -154,21 +149,13 @@ def settings(delivery: str, events: tuple[str, ...]) -> SignalTransmitterSetting
 
 
 class Operator:
-    """Does what `trustwatch signals` does, each time in a process of its own that remembers nothing.
-
-    Args:
-        suite: the transmitter.
-        delivery: of the stream.
-        folder: of our keys.
-    """
+    """Does what `trustwatch signals` does, each time in a process of its own that remembers nothing."""
 
     def __init__(self, suite: SuiteTransmitter, delivery: str, folder: Path) -> None:
         self._suite, self._delivery = suite, delivery
         self._states = VerificationStates(folder, lambda: 1_764_000_000.0)
 
     def run(self, ask: Callable[[RemoteStream], Awaitable[Any]], events: tuple[str, ...] = tuple(SUPPORTED[:1])) -> Any:
-        """What comes of one command."""
-
         async def go() -> Any:
             async with httpx2.AsyncClient(transport=httpx2.MockTransport(self._suite.answer)) as http:
                 part, authenticator = settings(self._delivery, events), RequestAuthenticator("token")

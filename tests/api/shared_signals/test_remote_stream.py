@@ -19,7 +19,7 @@ from trustwatch.api.shared_signals import commands
 from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, StreamNotKept, metadata_url
 from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.formats.received_signals import CAEP, RISC, VERIFICATION, WISE
+from trustwatch.ingest.formats.received_signals import CAEP, RISC, VERIFICATION
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
@@ -101,7 +101,6 @@ class Idp:
 
     @property
     def methods(self) -> list[str]:
-        """What was asked since the last look, but for the metadata."""
         asked = [method for method, path, _ in self.asked if "well-known" not in path]
         self.asked.clear()
         return asked
@@ -109,7 +108,6 @@ class Idp:
 
 @pytest.fixture(autouse=True)
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the keys of our side are."""
     monkeypatch.setattr(Idp, "folder", tmp_path / "keys", raising=False)
 
 
@@ -122,8 +120,6 @@ def settings(delivery: str = "poll", events: tuple[str, ...] = (REVOKED,), **mor
 
 
 def with_stream(idp: Idp, ask: Callable[[RemoteStream], Any], part: SignalTransmitterSettings | None = None) -> Any:
-    """What comes of one call."""
-
     async def go() -> Any:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(idp.answer)) as http:
             authenticator = RequestAuthenticator("token")
@@ -177,26 +173,6 @@ def test_by_push() -> None:
         assert idp.methods == methods
 
 
-def test_events_that_are_asked_for() -> None:
-    """All that are believed of it, unless the settings name some."""
-    idp = Idp()
-    keep(idp, settings(events=()))
-    asked = idp.streams[0]["events_requested"]
-    assert {REVOKED, WISE + "workload-compromised", RISC + "account-disabled"} <= set(asked)
-    narrow = Idp()
-    part = SignalTransmitterSettings(
-        name="idp",
-        issuer=ISSUER,
-        audiences=("us",),
-        tenants=("acme",),
-        jwks_uri=f"{BASE}/jwks",
-        events=(CAEP + "*",),
-        stream=ManagedStreamSettings(),
-    )
-    keep(narrow, part)
-    assert all(event.startswith(CAEP) for event in narrow.streams[0]["events_requested"])
-
-
 def test_a_transmitter_with_room_for_one() -> None:
     """As Keycloak: 409, and the only stream is ours where it keeps no descriptions; one of somebody else's is not."""
     idp = Idp()
@@ -235,7 +211,6 @@ def test_what_is_told_of_streams(shape: str) -> None:
     ids=["issuer", "host", "http", "user", "type", "port"],
 )
 def test_metadata_that_is_refused(members: dict[str, Any], why: str) -> None:
-    """Before any credential leaves."""
     idp = Idp(**members)
     assert why in refusal(idp)
     assert [path for _, path, _ in idp.asked] == ["/.well-known/ssf-configuration/realms/a"]
@@ -322,7 +297,6 @@ def test_verifications_that_are_refused() -> None:
 
 
 def kept_again(idp: Idp, part: SignalTransmitterSettings, times: int = 3) -> list[str]:
-    """What one process says that keeps its stream again and again."""
     said: list[str] = []
 
     async def go(stream: RemoteStream) -> None:
@@ -390,10 +364,9 @@ def test_a_stream_of_another_issuer_is_not_used() -> None:
 
 
 def test_settings_of_streams() -> None:
-    """What can not work is said when they are read."""
     with pytest.raises(ValueError, match="needs a `push_secret`"):
         settings("push", push_secret=None, poll_url="https://idp.example/poll")
-    with pytest.raises(ValueError, match="leave it out"):
+    with pytest.raises(ValueError, match="`poll_url` comes from the transmitter"):
         settings(poll_url="https://idp.example/poll")
     nothing = msgspec.structs.replace(settings(events=()), events=("urn:none*",))
     with pytest.raises(ConfigError, match="name none that is believed"):

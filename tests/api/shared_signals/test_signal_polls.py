@@ -35,7 +35,6 @@ SETTINGS = SignalTransmitterSettings(
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poll without an answer is given up soon."""
     monkeypatch.setattr(signal_poller, "POLL_TIMEOUT_S", 0.2)
 
 
@@ -67,8 +66,6 @@ class Peer:
         return [self.refusals.get(token) for token in tokens]
 
     def run(self, *polls: Callable[[TransmitterPoll], Any]) -> list[Any]:
-        """The results of steps with one poll."""
-
         async def go() -> list[Any]:
             async with httpx2.AsyncClient(transport=httpx2.MockTransport(self.answer)) as http:
                 authenticator = RequestAuthenticator("secret")
@@ -88,7 +85,6 @@ def once(poll: TransmitterPoll) -> Any:
 
 
 async def failing(poll: TransmitterPoll) -> str:
-    """Class and text of what a poll raised."""
     try:
         await poll.poll()
     except (PollFailed, Unavailable) as error:
@@ -115,7 +111,6 @@ def test_what_was_taken_is_acknowledged_by_the_next_poll(peer: Peer) -> None:
 
 
 def test_what_could_not_be_kept_is_not_acknowledged(peer: Peer) -> None:
-    """Where log or store are away it comes again."""
     peer.answers = [{"sets": {"j1": "a"}}]
     peer.failure = Unavailable("the disk is away")
     assert "Unavailable" in peer.run(failing, failing)[0]
@@ -170,8 +165,6 @@ def test_answers_that_are_none(peer: Peer, answer: Any) -> None:
 
 
 class Expiring:
-    """Credentials that end: a new token for each that was refused."""
-
     def __init__(self) -> None:
         self.number = 1
 
@@ -240,8 +233,6 @@ def test_no_answer_makes_polls_without_a_pause(peer: Peer, monkeypatch: pytest.M
 
 
 class Alone:
-    """The database and the lock of a deployment with one process."""
-
     def acquire_leader_lock(self, _: str) -> Alone:
         return self
 
@@ -253,8 +244,6 @@ class Alone:
 
 
 class Kept:
-    """A stream that we keep, and how often that was asked for."""
-
     def __init__(self, *, is_pushed: bool) -> None:
         self.is_pushed = is_pushed
         self.asked = 0

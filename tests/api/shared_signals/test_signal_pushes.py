@@ -174,7 +174,6 @@ def test_wrong_secrets_are_counted_and_told(reception: Reception, capsys: pytest
 
 
 def test_a_transmitter_that_is_only_polled_may_not_push(receive: Callable[..., Reception]) -> None:
-    """Whatever it shows: access_denied."""
     reception = receive(push_secret=None, poll_url="http://127.0.0.1:9/poll")
     assert refused(reception.push(reception.transmitter.sign(reception.claims()))) == "access_denied"
 
@@ -225,7 +224,6 @@ def test_agents_that_a_transmitter_names_otherwise(receive: Callable[..., Recept
 
 
 def test_of_several_tenants_the_subject_names_one(receive: Callable[..., Reception]) -> None:
-    """Without a name it could be anybody's agent."""
     reception = receive(tenants=("acme", "globex"))
     application = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
     named = {"format": "complex", "application": application, "tenant": {"format": "opaque", "id": "globex"}}

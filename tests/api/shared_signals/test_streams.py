@@ -71,7 +71,6 @@ def test_without_hosts_to_push_to_only_polls_are_offered(transmit: Transmit) -> 
 
 
 def test_where_it_is_off_there_is_nothing(new_site: Callable[..., Any]) -> None:
-    """404, with what to set."""
     site = new_site()
     answer = site.client.get("/.well-known/ssf-configuration")
 
@@ -163,7 +162,6 @@ IMPOSSIBLE_BODIES: list[tuple[str, dict[str, Any]]] = [
 
 
 def test_bodies_that_say_what_can_not_be(receiver: Any) -> None:
-    """400 with a sentence."""
     stream_id = receiver.create()["stream_id"]
     for endpoint, body in IMPOSSIBLE_BODIES:
         sent = body | {"stream_id": stream_id} if body.get("stream_id") == "{id}" else body
@@ -214,7 +212,6 @@ def test_changes_at_the_same_time_undo_nothing(
 
 
 def requests_for(stream_id: str) -> list[tuple[str, str, Any, dict[str, str]]]:
-    """Every request about one stream."""
     named, asked = {"stream_id": stream_id}, {"stream_id": stream_id}
     return [
         ("GET", "configuration_endpoint", None, asked),
@@ -276,7 +273,6 @@ def test_scopes(transmitter: Any, receiver: Any) -> None:
 
 
 def test_a_client_without_tenants_gets_no_stream(transmitter: Any) -> None:
-    """It would hear of nobody."""
     assert transmitter.receiver("nobody").ask("POST", "configuration_endpoint", {}).status_code == 403
 
 
@@ -296,7 +292,6 @@ def test_so_many_streams_and_subjects(transmit: Transmit) -> None:
 
 
 def test_the_operator_chooses_the_audience(transmit: Transmit) -> None:
-    """By the name of the caller."""
     transmitter = transmit(audiences={"gateway": "https://rp.example/caep"})
     receiver = transmitter.receiver()
     stream = receiver.create()

@@ -23,8 +23,6 @@ Until = Callable[[Callable[[], Any]], Any]
 
 
 class FakeLock:
-    """A leader's lock that fails as told."""
-
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
         self.released = False

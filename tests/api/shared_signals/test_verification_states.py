@@ -18,7 +18,6 @@ OURS = {"format": "opaque", "id": "stream-1"}
 
 @pytest.fixture
 def states(reception: Reception) -> VerificationStates:
-    """As another process of the deployment makes them."""
     return VerificationStates(Path(reception.site.settings.data_dir) / KEY_FOLDER, reception.site.clock)
 
 

@@ -23,8 +23,6 @@ URL = "https://api.example/mcp"
 
 
 class Caller:
-    """An agent with a bound token, at one of the ways of gateways."""
-
     def __init__(self, desk: Any, way: str) -> None:
         self.desk, self.way = desk, way
         self.token: str = desk.issuer.token(cnf=CLIENT.cnf)
@@ -49,7 +47,6 @@ class Caller:
         return answer
 
     def told(self) -> list[tuple[str, str]]:
-        """Types and actions of the signal events so far."""
         return [(one["type"], one["action"]) for one in self.desk.events() if one["type"].startswith("signal.")]
 
 
@@ -176,8 +173,6 @@ def test_introspection_of_bound_tokens(new_desk: Callable[..., Any]) -> None:
 
 
 class OwnApi:
-    """A caller of our own API with a bound token."""
-
     def __init__(self, desk: Any, **cnf: str) -> None:
         self.desk = desk
         now, key = int(desk.now), desk.key

@@ -18,7 +18,6 @@ WAYS = ("envoy", "forward")
 
 
 def faulty(desk: Any, name: str) -> str:
-    """A token with one fault."""
     issuer, now = desk.issuer, int(desk.now)
     right = issuer.token()
     stranger = ec.generate_private_key(ec.SECP256R1())

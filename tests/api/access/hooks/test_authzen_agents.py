@@ -19,7 +19,6 @@ DENIED = {"reason": "risk_level"}
 
 
 def coaz(subject_type: str = "identity", tool: str = "delete_all", **context: Any) -> dict[str, Any]:
-    """An evaluation as the MCP binding (COAZ) sends it."""
     return {
         "subject": {"type": subject_type, "id": "john.doe"},
         "action": {"name": "tools/call"},

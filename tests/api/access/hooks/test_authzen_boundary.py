@@ -6,12 +6,8 @@ from typing import Any
 
 import pytest
 
-from trustwatch.ingest.capabilities import encode_capabilities
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary
-from trustwatch.scoring.records.agents import AgentName, AgentSummary
 
-AS = "https://as.example"
 OUTSIDE = {"reason": "outside_boundary"}
 
 
@@ -55,22 +51,6 @@ def test_an_action_outside_is_answered_as_the_settings_say(make_desk: Any, outsi
     assert ask(desk, "delete_everything", agent="other") == {"decision": True}
 
 
-@pytest.mark.parametrize("outside", ["step_up", "deny"])
-def test_in_shadow_mode_it_is_recorded_only(make_desk: Any, outside: str) -> None:
-    desk = bounded(make_desk, outside, "shadow")
-    assert ask(desk, "delete_everything") == {"decision": True, "context": {"outside_boundary": True}}
-    (event,) = desk.events()
-    assert (event["attributes"]["outside_boundary"], event["attributes"]["verdict"]) == (True, "outside_boundary")
-    assert desk.asked() == []
-
-
-def test_each_action_of_a_batch_is_judged_by_itself(make_desk: Any) -> None:
-    desk = bounded(make_desk, "step_up")
-    items = [{"resource": {"type": "tool", "id": action}} for action in ("pay", "delete_everything", "look_up")]
-    answers = desk.evaluate({**asked("pay"), "evaluations": items}).json()["evaluations"]
-    assert answers == [{"decision": True}, {"decision": False, "context": OUTSIDE}, {"decision": True}]
-
-
 def test_a_yes_covers_the_action_alone(make_desk: Any) -> None:
     desk = bounded(make_desk, "step_up")
     ask(desk, "delete_everything")
@@ -80,26 +60,6 @@ def test_a_yes_covers_the_action_alone(make_desk: Any) -> None:
     assert desk.send("POST", path, b'{"why": "spring cleaning"}', **sent).status_code == 200
     assert ask(desk, "delete_everything") == {"decision": True}
     assert ask(desk, "delete_more") == {"decision": False, "context": OUTSIDE}
-
-
-def test_what_trusted_sources_declared_holds(make_desk: Any) -> None:
-    """It is published with the agent's risk; what the operator registered wins."""
-    desk = bounded(make_desk, "deny")
-    for agent in ("bot", "other"):
-        name = AgentName(IdentityHasher().agent_key("acme", AS, agent), "acme", AS, agent)
-        declared = encode_capabilities(["ship_*"])
-        desk.view.apply(
-            [AgentSummary(name, "Payer", 1, 0.5, 0.9, 0.5, 1, 2, 3, 0, 12, "", b"[]", "", capabilities=declared)]
-        )
-    assert [ask(desk, action, agent="other")["decision"] for action in ("ship_it", "pay")] == [True, False]
-    assert [ask(desk, action)["decision"] for action in ("ship_it", "pay")] == [False, True]
-
-
-def test_the_strictest_of_several_agents_holds(make_desk: Any) -> None:
-    desk = bounded(make_desk, "step_up")
-    desk.level("low", "other")
-    both = ask(desk, "delete_everything", agent="other", client_id="bot")
-    assert both == {"decision": False, "context": {**OUTSIDE, "agent": "bot"}}
 
 
 def test_scopes_of_a_token_are_no_actions(make_desk: Any) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from trustwatch.api.access.hooks import authzen_requests
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
-from trustwatch.api.http import store_executor
 
 GATE = {"action": {"name": "issue:access_token:client_credentials"}}
 PROFILE = {
@@ -76,16 +75,6 @@ def test_issuance_at_every_level(make_desk: Any, level: str, enforced: list[Any]
         answer = desk.evaluate(PROFILE)
 
         assert (answer.status_code, answer.json()) == (200, {"evaluations": expected})
-
-
-def test_a_gate_alone(make_desk: Any, make_hook: Any) -> None:
-    """Without scopes at either endpoint, an array only where one was asked for; without claims only the ceiling."""
-    desk = make_desk(make_hook("authzen", claims=False))
-    request = {**PROFILE, **GATE, "evaluations": []}
-    expected = {"decision": True, "context": {"issuance": {"token_lifetime": 300}}}
-
-    assert desk.evaluate(request, several=False).json() == desk.evaluate(request).json() == expected
-    assert desk.evaluate({**PROFILE, "evaluations": [GATE]}).json() == {"evaluations": [expected]}
 
 
 def test_the_standards_own_requests(make_desk: Any) -> None:
@@ -300,23 +289,3 @@ def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.M
     assert answer.status_code == 200 and len(answer.json()["evaluations"]) == 1_000
     assert max(after - before for before, after in pairwise(seen)) <= authzen_requests.ITEMS_PER_SLICE
     assert turns[0] >= 2 * 1_000 / authzen_requests.ITEMS_PER_SLICE - 1
-
-
-def test_long_batches_of_a_tenant_take_turns(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is more than may wait is refused with a time to come again; short ones never wait."""
-    monkeypatch.setattr(store_executor, "MAX_TENANT_PIECES", 2)
-    desk = make_desk("authzen")
-
-    async def run() -> list[httpx2.Response]:
-        bodies = [json.dumps(LONG).encode()] * 5 + [json.dumps(BOXCARRED).encode()]
-        path, headers = "/access/v1/evaluations", {"content-type": "application/json", **desk.auth()}
-        return await asyncio.gather(
-            *(desk.http.request("POST", path, content=body, headers=headers) for body in bodies)
-        )
-
-    answers = desk.runner.run(run())
-
-    assert sorted(answer.status_code for answer in answers[:5]) == [200, 200, 429, 429, 429]
-    refused = next(answer for answer in answers if answer.status_code == 429)
-    assert refused.headers["retry-after"] == "2" and "one after another" in refused.text
-    assert answers[5].status_code == 200

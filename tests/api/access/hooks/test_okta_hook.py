@@ -13,7 +13,6 @@ LIFETIME = "/token/lifetime/expiration"
 
 
 def patch(level: str, lifetime_s: int | None = None) -> dict[str, Any]:
-    """The answer that writes claims and, where given, a lifetime."""
     value: list[dict[str, Any]] = (
         [] if lifetime_s is None else [{"op": "replace", "path": LIFETIME, "value": lifetime_s}]
     )

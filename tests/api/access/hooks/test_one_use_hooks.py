@@ -14,7 +14,6 @@ NOW_MS = 1_764_000_000_000
 
 
 def approve_once(desk: Any) -> str:
-    """Approve the newest of what waits for one use; its id."""
     waiting = max(desk.asked(), key=lambda one: one.asked_ms)
     path = f"/v1/approvals/{waiting.intervention_id}/approve"
     sent = {"content_type": "application/json", **desk.auth("as")}

@@ -23,7 +23,6 @@ from ....support.console_records import NOW_MS
 
 
 def health(site: Any, group: str = "trust-admins") -> str:
-    """The page, as somebody of a group sees it."""
     site.sign_in(group)
     answer = site.browser.get("/console/health")
     assert answer.status_code == 200, answer.text
@@ -50,7 +49,6 @@ def test_settings_are_for_people_of_all_tenants_and_without_secrets(site: Any) -
 
 
 def test_names_of_other_tenants_are_for_people_of_all(new_site: Callable[..., Any]) -> None:
-    """Callers and topics show to whose tenants they belong; targets, counts and sources of all belong to none."""
     bound = {"issuers": ("https://as.example",), "silence_s": 60.0}
     callers = tuple(
         CallerSettings(name=f"caller-{name}", client_id=name, tenants=tenants, **bound)

@@ -33,7 +33,6 @@ def page_of(site: Any, agent_id: str, tenant: str = "acme", path: str = "/consol
 
 
 def log(site: Any, *events: dict[str, Any]) -> None:
-    """Events, durable as the door makes them."""
     records = [
         Record(RecordKind.EVENT, number + 1, int(site.clock.now * 1000), msgspec.json.encode(event), b"")
         for number, event in enumerate(events)
@@ -56,7 +55,6 @@ def event_of(agent_id: str, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("agent_id", HOSTILE)
 def test_whatever_an_agent_is_called_is_text(site: Any, make_row: Any, make_decision: Any, agent_id: str) -> None:
-    """Ids are URLs, markup or worse: they are shown, direction marks written out, and nothing of them is obeyed."""
     row = make_row(agent_id, level=4, decision_id=f"d-{len(agent_id)}", agent_type=agent_id)
     site.know(row, decisions=(make_decision(row, len(agent_id)),))
     log(site, event_of(agent_id, action=agent_id, resource={"id": agent_id}))
@@ -77,34 +75,7 @@ def test_whatever_an_agent_is_called_is_text(site: Any, make_row: Any, make_deci
         )
 
 
-def test_a_link_of_the_list_finds_its_agent(site: Any, make_row: Any) -> None:
-    site.know(*(make_row(one) for one in HOSTILE))
-    site.sign_in("soc")
-    listed = site.browser.get("/console/agents").text
-    links = {link.replace("&amp;", "&") for link in re.findall(r'href="(/console/agent\?[^"]+)"', listed)}
-
-    assert len(links) >= len(HOSTILE)
-    assert all(site.browser.get(link).status_code == 200 for link in links)
-
-
-def test_filters_narrow_the_list(site: Any, make_row: Any) -> None:
-    site.know(make_row("filter-one", level=2, agent_type="Sorter"), make_row("filter-two", level=1))
-    site.sign_in("soc")
-
-    def ids(**wanted: str) -> set[str]:
-        text = site.browser.get("/console/agents", params=wanted, headers={"HX-Request": "true"}).text
-        assert "<html" not in text
-        return set(re.findall(r">(filter-[a-z]+)<", text))
-
-    assert ids(text="FILTER") == {"filter-one", "filter-two"}
-    assert ids(level="medium") == {"filter-one"}
-    assert ids(type="Sorter") == {"filter-one"}
-    assert ids(text="filter", level="critical") == set()
-    assert "No agent fits" in site.browser.get("/console/agents", params={"text": "no such thing"}).text
-
-
 def test_recent_events_are_those_of_the_agent(site: Any, make_row: Any) -> None:
-    """Of this tenant and issuer, newest first, with how far was looked."""
     site.know(make_row("busy"), make_row("idle"))
     other = event_of("busy", action="other_tenant", tenant="globex")
     own = [event_of("busy", action=f"step_{number}", principal={"id": "ada"}) for number in range(3)]
@@ -135,7 +106,6 @@ def test_a_person_fixes_a_level_and_ends_that(site: Any, make_row: Any) -> None:
 
 
 def test_a_person_releases_an_agent(site: Any, make_row: Any) -> None:
-    """The command is in the log, with who and why; without a reason it is refused."""
     row = make_row("held", level=4)
     site.know(row)
     site.sign_in("soc")
@@ -160,20 +130,6 @@ def test_a_wrong_wish_is_refused_with_what_to_change(site: Any, make_row: Any, w
     assert answer.status_code == 422
     assert next(iter(wrong)) in answer.text
     assert not site.store.interventions.page(None, "pin", None, row.name).items
-
-
-def test_files_are_kept_for_good_under_their_digest(site: Any) -> None:
-    page = site.browser.get("/console/sign-in").text
-    links = re.findall(r'(?:src|href)="(/console/static/[^"]+)"', page)
-    kept = site.browser.get(links[0])
-    plain = site.browser.get(links[0].partition("?")[0])
-
-    assert len(links) >= 6
-    assert all(site.browser.get(link).status_code == 200 for link in links)
-    assert "immutable" in kept.headers["cache-control"]
-    assert plain.headers["cache-control"] == "no-cache"
-    assert site.browser.get("/console/static/nothing.js").status_code == 404
-    assert site.browser.get("/console/static/..%2F__init__.py").status_code == 404
 
 
 def test_a_broken_log_is_no_broken_page(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 AS = "https://as.example"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -27,7 +26,6 @@ def name_of(agent_id: str, tenant: str = "acme") -> AgentName:
 
 
 def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: Any) -> Intervention:
-    """An approval that waits."""
     made = Intervention(
         f"i-{number}",
         "approval",
@@ -48,7 +46,6 @@ def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: A
 
 
 def waits(site: Any, *made: Intervention) -> None:
-    """Written by another process; this one has not noticed yet."""
     for one in made:
         assert site.store.interventions.add(one)
 
@@ -65,7 +62,6 @@ def letter(number: int, source: str = "gateway", raw: bytes = b"{", reason: str 
 
 
 def told(site: Any, row: Any, decision: Any, *targets: str) -> None:
-    """An alert about a decision, routed to the targets."""
     payload = build_alert_payload(decision, {"allow": True}, "https://trust.example")
     site.store.outbox.enqueue(
         [OutboxRow(f"alert-{decision.decision_id}", "alert", "", payload, NOW_MS, row.name.key, "r", row.level, "acme")]
@@ -112,32 +108,6 @@ def test_a_decision_of_another_tenant_does_not_exist(site: Any, make_row: Any, m
     assert "not bound to that tenant" in named.text
 
 
-def test_an_alert_shows_its_state_at_every_target(site: Any, make_row: Any, make_decision: Any) -> None:
-    row = make_row("loud", level=4, decision_id="d-730")
-    decision = make_decision(row, 730)
-    site.know(row, decisions=(decision,))
-    told(site, row, decision, "chat", "pager")
-    for target, status, error in (("chat", "delivered", ""), ("pager", "failed", "HTTP 410: gone")):
-        for out in site.store.outbox.lease(target, NOW_MS + 1, 10, 1_000):
-            site.store.outbox.settle([DeliverySettlement(out.seq, target, out.attempt, status, 0, error, NOW_MS + 2)])
-    site.sign_in("trust-admins")
-
-    for path in ("/console/alerts?key=alert-d-730", "/console/decisions/d-730"):
-        text = site.browser.get(path).text
-        assert "arrived" in text and "refused for good" in text and "HTTP 410: gone" in text, path
-    assert site.browser.get("/console/alerts", params={"status": "dead"}).text.count("alert-d-730") == 0
-
-
-@pytest.mark.parametrize("path", ["/console/alerts", "/console/dead-letters"])
-def test_pages_of_administrators_say_what_is_lacking(site: Any, path: str) -> None:
-    site.sign_in("soc")
-    page = site.browser.get(path)
-
-    assert page.status_code == 403
-    assert "trust.admin" in page.text
-    assert f'href="{path}"' not in site.browser.get("/console/").text
-
-
 def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
     waits(site, asked(740, "approve-me"))
     site.sign_in("soc", name="Ada")
@@ -154,7 +124,6 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
 
 
 def test_an_approval_is_given_for_one_use(site: Any) -> None:
-    """The box is not ticked beforehand; what was given for one use can be withdrawn."""
     waits(site, asked(755, "approve-me-once"))
     site.sign_in("soc", name="Ada")
     page = site.browser.get("/console/approvals").text
@@ -224,40 +193,6 @@ def test_who_only_looks_gets_no_buttons(site: Any) -> None:
     assert "look-only" in text
     assert 'value="approve"' not in text
     assert site.post("/console/approvals/i-743", action="approve", why="x").status_code == 403
-
-
-def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
-    site.know(make_row("pinned-one", level=2))
-    site.sign_in("soc")
-    site.wait(_pin(site, "pinned-one"))
-    assert "is held at" in site.browser.get("/console/approvals").text
-    form = {"agent": "pinned-one", "tenant": "acme", "issuer": AS, "why": "mended"}
-
-    assert site.post("/console/unpin", **form).status_code == 303
-    assert "pinned-one" not in site.browser.get("/console/approvals").text
-    gone = site.post("/console/unpin", **form)
-    assert gone.status_code == 404
-    assert "there is no such pin" in gone.text
-
-
-async def _pin(site: Any, agent_id: str) -> None:
-    from trustwatch.api.http.separation_of_duties import Attribution
-
-    await site.guard.approval_workflow.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
-
-
-def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
-    refused(
-        site,
-        letter(750, "gw", reason="no agent"),
-        letter(751, "gw", reason="no agent"),
-        letter(752, "kc", b"\x00\xff", "not JSON"),
-    )
-    site.sign_in("trust-admins")
-    chosen = site.browser.get("/console/dead-letters", params={"source": "gw", "reason": "no agent"}).text
-
-    assert set(re.findall(r"/console/dead-letters/(l-75\d)", chosen)) == {"l-750", "l-751"}
-    assert "00000000  00 ff" in site.browser.get("/console/dead-letters/l-752").text
 
 
 def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: Any) -> None:

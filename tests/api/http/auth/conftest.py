@@ -26,8 +26,6 @@ AUDIENCE = "https://trust.example"
 
 
 class FakeClock:
-    """Seconds since 1970 that move only when told."""
-
     def __init__(self) -> None:
         self.now = NOW
 
@@ -180,8 +178,6 @@ def server() -> Iterator[JwksServer]:
 
 @pytest.fixture
 def new_world(server: JwksServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., IssuerTestbed]:
-    """Makes one, under other values of constants of its modules."""
-
     def make(**constants: float) -> IssuerTestbed:
         for name, value in {"UNKNOWN_KEY_WAIT_S": 2.0, "REFRESH_S": 1000.0, **constants}.items():
             module = jwks if hasattr(jwks, name) else bearer_tokens

@@ -31,7 +31,6 @@ def run(world: Any, scene: Callable[[], Awaitable[None]]) -> None:
 
 
 async def settled(world: Any) -> None:
-    """Wait for the fetch that runs, if one does."""
     running = world.jwks.refresh_soon("https://as.example")
     if running is not None:
         await running
@@ -290,19 +289,6 @@ def test_a_member_of_a_wrong_type_costs_the_other_keys_nothing(world: Any, es: A
     assert "jwks_keys_skipped" in capsys.readouterr().out
 
 
-def test_unchanged_keys_keep_what_is_remembered(world: Any, es: Any) -> None:
-    world.server.publish(es)
-
-    async def scene() -> None:
-        first = world.verifier.verify_now(token := es.token())
-        world.clock.now += 60
-        await world.jwks.refresh_soon("https://as.example")
-        assert world.server.requests == 2
-        assert world.verifier.verify_now(token) is first
-
-    run(world, scene)
-
-
 def test_a_dead_issuer_at_start_stops_nothing(world: Any, es: Any) -> None:
     """The service starts without keys, refuses, says so, and recovers once the issuer answers."""
     world.server.status = 503
@@ -390,19 +376,6 @@ def test_a_token_that_is_too_long_is_refused_before_any_work(world: Any) -> None
     assert world.verifier.cache.refusals == 0
 
 
-def test_without_an_event_loop_known_keys_work(world: Any, es: Any) -> None:
-    """A command may verify with the keys it has; asking for more is simply not possible."""
-    world.server.publish(es)
-
-    async def scene() -> None:
-        return None
-
-    run(world, scene)
-    assert world.verifier.verify_now(es.token()).name == "gateway"
-    with pytest.raises(UnknownKey):
-        world.verifier.verify_now(es.token({"kid": "other"}))
-
-
 def test_refusals_are_forgotten_after_a_while_and_never_kept_when_they_may_pass() -> None:
     cache: TokenCache[str] = TokenCache(verified=2, refused=2, refused_s=5.0)
     cache.refuse(b"1", InvalidToken("wrong"), now=100.0)
@@ -413,18 +386,6 @@ def test_refusals_are_forgotten_after_a_while_and_never_kept_when_they_may_pass(
     assert cache.get(b"1", 105.0) is None
     assert cache.get(b"2", 100.0) is None
     assert cache.refusals == 0
-
-
-def test_the_least_recently_used_token_goes_first() -> None:
-    cache: TokenCache[str] = TokenCache(verified=2, refused=2, refused_s=5.0)
-    for name in ("a", "b"):
-        cache.accept(name.encode(), name, until=10.0, issuer="i")
-    assert cache.get(b"a", 0.0) == "a"
-    cache.accept(b"c", "c", until=10.0, issuer="j")
-
-    assert [cache.get(name, 0.0) for name in (b"a", b"b", b"c")] == ["a", None, "c"]
-    cache.forget_issuer("i")
-    assert [cache.get(name, 0.0) for name in (b"a", b"c")] == [None, "c"]
 
 
 @pytest.mark.parametrize("header", [b"Bearer abc", b"bearer abc", b"BEARER   abc "])

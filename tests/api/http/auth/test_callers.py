@@ -128,12 +128,3 @@ def test_a_request_is_about_a_tenant_of_the_caller() -> None:
     for caller, tenant in ((one, "beta"), (two, None), (every, None)):
         with pytest.raises(TenantNotAllowed):
             caller.require_tenant(tenant)
-
-
-def test_refusals_say_what_to_do() -> None:
-    """A client without an entry is told so, not that it must choose among its tenants."""
-    with pytest.raises(TenantNotAllowed, match=r"bound to no tenant; `callers` of the settings"):
-        CallerDirectory([], [AS]).resolve(claims()).require_tenant(None)
-    with pytest.raises(SourceNotAllowed) as refused:
-        SourceBinding(EventSourceSettings("gw", ("acme",), ("*",))).check_claims("beta", AS, None)
-    assert "`tenants` of its entry in the settings" in refused.value.reason

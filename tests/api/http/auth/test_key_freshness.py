@@ -13,8 +13,6 @@ ISSUER = "https://idp.example"
 
 
 class SlowCache(JwksCache):
-    """Reads its file, and is slow to say so."""
-
     async def _fetch_document(self, issuer: IssuerSettings) -> bytes:
         document = await super()._fetch_document(issuer)
         await asyncio.sleep(0.05)

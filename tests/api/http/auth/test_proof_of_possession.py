@@ -33,8 +33,6 @@ CERTIFICATE = make_certificate()
 
 
 class Bench:
-    """A verifier, and the name of what it refuses a proof for."""
-
     def __init__(self, **settings: Any) -> None:
         self.now = NOW - 3600.0
         self.verifier = ProofVerifier(ProofSettings(**settings), lambda: self.now, b"k" * 32)
@@ -53,7 +51,6 @@ class Bench:
         jkt: str = CLIENT.jkt,
         holder: str = "bot",
     ) -> str:
-        """The failure of a request with such proofs; "" = it passes."""
         shown = ShownProof(dpop, tuple(proof.encode() for proof in proofs), method, url)
         try:
             self.verifier.check(TokenBinding(jkt), TOKEN.encode(), shown, ("https://as.example", holder))
@@ -185,7 +182,6 @@ def test_what_is_not_signed_tells_of_no_theft(bench: Bench, client: DpopClient) 
 
 
 def rsa_proof(bench: Bench, bits: int, exponent: int) -> tuple[str, str]:
-    """A right proof of an RSA key, and the thumbprint of that."""
     key = rsa.generate_private_key(exponent, bits)
     jwk = {name: RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)[name] for name in ("kty", "n", "e")}
     claims = jwt.decode(bench.proof(), options={"verify_signature": False})

@@ -17,14 +17,11 @@ START = 1_764_000_000.0
 
 
 class Site:
-    """Keys of one process, and its clock."""
-
     def __init__(self, folder: Path) -> None:
         self.now = START
         self.keys = SecurityEventKeys(folder, 90 * DAY, lambda: self.now, lambda: self.now)
 
     def kid(self) -> str:
-        """The key that signs."""
         return str(jwt.get_unverified_header(self.keys.sign({"iss": "x"}))["kid"])
 
     def published(self) -> list[str]:

@@ -26,8 +26,6 @@ TOKEN = "a.b.c"
 
 
 class Process:
-    """Keys of one process, and its clock."""
-
     def __init__(self, folder: Path) -> None:
         self.now = START
         self.decryption = SetDecryption(folder, 90 * DAY, lambda: self.now, lambda: self.now, "a setting asks")
@@ -117,7 +115,6 @@ def test_what_is_no_jwe(process: Process) -> None:
 
 @pytest.fixture(scope="module")
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Process:
-    """One process for many texts."""
     return Process(tmp_path_factory.mktemp("keys"))
 
 

@@ -16,7 +16,6 @@ PUBLIC = public_jwk(OWN)
 
 
 def usable(*members: Any) -> list[dict[str, str]]:
-    """Headers of the keys that are taken."""
     return [dict(key.header) for key in parse_encryption_keys(json.dumps({"keys": members}).encode()).keys]
 
 

@@ -26,7 +26,6 @@ def token_of(key: LocalSigningKey) -> bytes:
 
 
 def verify(token: bytes, *issuers: IssuerSettings) -> TokenClaims:
-    """What a service with these settings makes of *token*."""
     rules = VerificationSettings()
 
     async def play() -> TokenClaims:
