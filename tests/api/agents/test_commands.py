@@ -35,24 +35,6 @@ def run(site: Any, *arguments: str) -> Result:
     return CliRunner().invoke(make_app(), [*arguments, "--url", site.url, "--token", site.token("gateway")])
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ((), ["worst", "bad", "odd", "calm", "new"]),
-        (("--limit", "3"), ["worst", "bad", "odd"]),
-        (("--limit", "1"), ["worst"]),
-        (("--level", "critical"), ["worst", "bad"]),
-        (("--prefix", "c"), ["calm"]),
-    ],
-)
-def test_agents_are_listed_by_risk(site: Any, options: tuple[str, ...], expected: list[str]) -> None:
-    table = run(site, "agents", *options).stdout.splitlines()
-    lines = [json.loads(line) for line in run(site, "agents", *options, "--json").stdout.splitlines()]
-
-    assert [line.split()[0] for line in table] == ["agent", *expected]
-    assert [line["agent_id"] for line in lines] == expected
-
-
 def test_explain_tells_what_the_risk_came_with(site: Any, summary: Any) -> None:
     site.report([summary("robbed"), summary("quiet", level=1, risk_score=0.0)])
     at = ("--tenant", "acme", "--issuer", AS)

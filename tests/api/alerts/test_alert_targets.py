@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from trustwatch.api.composition import console_url
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
@@ -30,16 +29,6 @@ def load(tmp_path: Path, text: str) -> Settings:
     file = tmp_path / "trustwatch.yaml"
     file.write_text(text, encoding="utf-8")
     return load_settings(file, ENVIRON)
-
-
-def test_alerts_link_to_the_console_where_there_is_one(tmp_path: Path) -> None:
-    grant = "{name: soc, claim: groups, value: soc, scopes: ['trust.score:read'], tenants: ['*']}"
-    oidc = f"{{issuer: 'https://login.example', client_id: x, client_secret: y, grants: [{grant}]}}"
-    console = f"console: {{enabled: true, oidc: {oidc}}}"
-    served = f"listen: {{public_url: 'https://trust.example/'}}\n{console}\n"
-
-    assert console_url(load(tmp_path, served)) == "https://trust.example/console"
-    assert console_url(load(tmp_path, ALL)) == ""
 
 
 def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:

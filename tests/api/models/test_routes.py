@@ -94,12 +94,6 @@ def test_promised_and_observed_are_told_beside_each_other(site: Any) -> None:
     assert everybody[0]["share"] == pytest.approx(100 / 360)
 
 
-def test_a_version_that_is_nowhere_is_not_found(site: Any) -> None:
-    answer = site.get("/v1/models/other")
-    assert answer.status_code == 404
-    assert answer.json()["type"].endswith("no_such_model")
-
-
 @pytest.fixture
 def second(site: Any, model: Path) -> str:
     return put(site, model, "m2", SALT)

@@ -36,6 +36,7 @@ from ...support.shared_signals import SetReceiver, announced
 
 ISSUER = "https://trust.example"
 SECRET = "the-secret-of-a-transmitter"
+BOT = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
 Until = Callable[[Callable[[], Any]], Any]
 EXPECTED = {
     "risk-level-change": "signal.evidence",
@@ -182,6 +183,30 @@ def test_a_stream_that_is_made_at_start_and_polled(transmitter: Any, receive: Ca
     assert told(site) == EXPECTED
 
 
+@pytest.mark.usefixtures("rerouted")
+def test_a_stream_that_is_made_at_start_and_pushed(
+    transmitter: Any,
+    receive: Callable[..., Any],
+    receiver_of_pushes: SetReceiver,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """To the address of the settings, with our secret; a verification that does not come back here is told of."""
+    monkeypatch.setattr(signal_poller, "VERIFIED_WITHIN_S", 0.05)
+    auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
+    stream = ManagedStreamSettings(delivery="push", receive_url=receiver_of_pushes.url)
+    receive(stream=stream, auth=auth, push_secret=Secret(SECRET))
+    until(transmitter.site.store.security_events.list_all_streams)
+    until(lambda: transmitter.context.outcomes["queued"])
+    transmitter.step()
+    ((headers, token),) = receiver_of_pushes.got
+    assert headers["authorization"] == f"Bearer {SECRET}"
+    assert token.count(".") == 2
+    said: list[str] = []
+    until(lambda: said.append(capsys.readouterr().out) or "signal_stream_unverified" in "".join(said))
+
+
 def managed(transmitter: Any, site: Any, ask: Callable[[RemoteStream], Any]) -> Any:
     """What comes of one request for the receiver's stream, as by `trustwatch signals`, over the wire."""
     settings = site.settings
@@ -195,6 +220,33 @@ def managed(transmitter: Any, site: Any, ask: Callable[[RemoteStream], Any]) -> 
             return await ask(RemoteStream(entry, service_url(settings), http, bearer, states))
 
     return asyncio.run(go())
+
+
+@pytest.mark.usefixtures("rerouted")
+def test_a_stream_is_managed_from_afar(transmitter: Any, receive: Callable[..., Any], until: Until) -> None:
+    """Verified again, paused, without one agent and with it, replaced: each does there what it says."""
+    auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
+    stream = ManagedStreamSettings(events=(WORKLOAD_COMPROMISED,))
+    site = receive(stream=stream, auth=auth)
+    until(lambda: outcomes(site)["verified"])
+    managed(transmitter, site, lambda one: one.verify())
+    until(lambda: outcomes(site)["verified"] == 2)
+
+    assert managed(transmitter, site, lambda one: one.set_status("paused", "moving")).status == "paused"
+    (kept,) = transmitter.site.store.security_events.list_all_streams()
+    assert (kept.status, kept.status_reason) == ("paused", "trustwatch signals: moving")
+    assert managed(transmitter, site, lambda one: one.keep()).status == "paused"
+    managed(transmitter, site, lambda one: one.remove_subject(BOT))
+    assert managed(transmitter, site, lambda one: one.set_status("enabled")).status == "enabled"
+    transmitter.site.clock.now += 1
+    transmitter.commit(announced(1))
+    managed(transmitter, site, lambda one: one.add_subject(BOT))
+    transmitter.commit(announced(2))
+    until(site.events)
+    assert [event["txn"] for event in site.events()] == ["d-2"]
+    assert managed(transmitter, site, lambda one: one.keep(replace=True)).changed
+    assert managed(transmitter, site, lambda one: one.delete())
+    assert transmitter.site.store.security_events.list_all_streams() == []
 
 
 @pytest.mark.usefixtures("rerouted")
@@ -215,6 +267,7 @@ def test_a_stream_that_goes_away_is_made_again(
 
 
 def kept_by(*sites: Any) -> bytes:
+    """All that services have in files: store, log of events, keys."""
     return b"".join(path.read_bytes() for one in sites for path in one.settings.data_dir.rglob("*") if path.is_file())
 
 

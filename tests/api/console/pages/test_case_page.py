@@ -99,24 +99,6 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
     assert "was changed meanwhile" in act("close", 409, verdict="false", note="x", revision=seen)
 
 
-def test_several_cases_are_done_with_at_once(desk: Any) -> None:
-    desk.raise_agent(5, "calm", level=2)
-    desk.raise_agent(6, "calmer", level=2)
-    desk.sign_in("soc")
-    ticked = {"case-1": "case-d-1", "case-2": "case-d-5", "case-3": "case-none"}
-    both = desk.post("/console/cases", action="acknowledge", **ticked).text
-    assert "2 cases acknowledged." in both
-    assert "case-none: " in both
-    assert "verdict" in desk.post("/console/cases", action="close", note="x", **ticked).text
-    closed = desk.post("/console/cases", action="close", verdict="expected", note="a drill", **ticked).text
-    assert "2 cases closed." in closed
-    assert "0 / 0 / 2" in closed
-    assert desk.browser.get("/console/cases").text.count('type="checkbox" id="choose-') == 1
-    assert "no case is selected" in desk.post("/console/cases", action="close").text
-    desk.sign_in("readers")
-    assert 'id="choose-' not in desk.browser.get("/console/cases").text
-
-
 def test_readers_look_and_do_nothing(desk: Any) -> None:
     desk.sign_in("readers")
     assert "acting needs the scope" in desk.browser.get(CASE).text
