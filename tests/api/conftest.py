@@ -90,8 +90,6 @@ CALLERS = (
 
 
 class Clock:
-    """A clock that tests set, s since 1970."""
-
     def __init__(self) -> None:
         self.now = NOW
 
@@ -100,8 +98,6 @@ class Clock:
 
 
 class ApiService:
-    """One running service."""
-
     def __init__(self, folder: Path, database: Path, **settings: Any) -> None:
         self.clock = Clock()
         self.key = LocalSigningKey.open(folder)
@@ -303,7 +299,6 @@ class ApiService:
         self.inside(work)
 
     def logged(self, kind: RecordKind = RecordKind.EVENT) -> list[Record]:
-        """Records on disk."""
         reader = LogReader(self.settings.data_dir / "log")
         reader.seek(0, 0)
         records: list[Record] = []
@@ -318,7 +313,6 @@ class ApiService:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty, migrated database to copy."""
     path = tmp_path_factory.mktemp("empty") / "empty.db"
     open_store(sqlite_url(path)).close()
     return path
@@ -326,7 +320,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stopped() -> Iterator[list[ApiService]]:
-    """Services that end while the next tests run."""
     sites: list[ApiService] = []
     yield sites
     for site in sites:
@@ -390,8 +383,6 @@ def event() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def summary() -> Callable[..., AgentSummary]:
-    """One agent as the pipeline reports it."""
-
     def make(agent_id: str = "bot", tenant: str = "acme", issuer: str = AS, **members: Any) -> AgentSummary:
         name = AgentName(IdentityHasher().agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
         values: dict[str, Any] = {

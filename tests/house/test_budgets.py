@@ -24,12 +24,10 @@ def test_a_room_keeps_its_budget(room: str) -> None:
 
 @pytest.mark.parametrize("count", totals())
 def test_a_total_keeps_its_budget(count: str) -> None:
-    """Of the whole product, or of the checkout."""
     assert totals()[count] <= BUDGETS[count]
 
 
 def test_every_row_is_measured() -> None:
-    """A row that no test reads holds nothing."""
     assert set(BUDGETS) == {*ROOMS, *totals()}
 
 

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ..support import nightly
 from ..support.checkout import ROOT
 
 
 def sizes() -> Iterator[tuple[str, dict[str, int]]]:
-    """Every call of `size` in the tests, with its place."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "size":
@@ -28,20 +26,6 @@ def test_each_push_has_some_of_what_the_night_has_more_of() -> None:
     assert len(found) >= 4
     wrong = {place: given for place, given in found.items() if not 0 < given["each_push"] < given["nightly"]}
     assert wrong == {}
-
-
-@pytest.mark.parametrize("file", [".ci/nightly", "CONTRIBUTING.md"])
-def test_the_variable_is_set_and_documented(file: str) -> None:
-    assert nightly.VARIABLE in (ROOT / file).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(("value", "expected"), [("1", 9), ("0", 2), ("", 2), (None, 2)])
-def test_the_variable_chooses(monkeypatch: pytest.MonkeyPatch, value: str | None, expected: int) -> None:
-    if value is None:
-        monkeypatch.delenv(nightly.VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(nightly.VARIABLE, value)
-    assert nightly.size(each_push=2, nightly=9) == expected
 
 
 def test_what_ci_runs_is_there() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-
-from scripts.measure_code import classes_of, functions_of, groups_of_cycles
 
 from ..support.checkout import ROOT
 
@@ -24,21 +21,3 @@ def test_the_house_is_in_order() -> None:
     assert figures["import cycles"] == "0", done.stderr
     assert figures["`# fmt: skip`"] == "0"
     assert set(done.stderr.split()) <= ONE_MEANING
-
-
-def test_cycles_are_found() -> None:
-    """Two that import each other, and three in a circle; not who is imported by them."""
-    imports = {"a": {"b"}, "b": {"a", "f"}, "c": {"d"}, "d": {"e"}, "e": {"c", "a"}, "f": set[str]()}
-
-    assert groups_of_cycles(imports) == [["a", "b"], ["c", "d", "e"]]
-
-
-def test_lengths_are_those_of_bodies() -> None:
-    """Without head, decorators and docstring; a function that has nothing else does not count."""
-    tree = ast.parse(
-        '@cached\ndef f(\n    a: int,\n) -> int:\n    """Add.\n\n    Twice.\n    """\n    a += 1\n    return a\n\n\n'
-        'class K:\n    def g(self) -> None:\n        """Do nothing."""\n\n\nclass _Own:\n    pass\n'
-    )
-
-    assert list(functions_of(tree)) == [("f", 2)]
-    assert list(classes_of(tree)) == ["K"]

@@ -12,8 +12,6 @@ import pytest
 
 from trustwatch.api.cli.lazy_commands import CommandPanel, LazyCommand, installed_commands
 
-from ..support.checkout import ROOT
-
 HEAVY = ("numpy", "numba", "pandas", "sklearn", "scipy", "sqlalchemy", "fastapi", "pydantic", "httpx2", "structlog")
 """What takes long to import: none of it is needed to say which commands there are."""
 
@@ -64,7 +62,6 @@ assert ran.exit_code == 1, ran.output
 assert f"`{line[0]}` is not available: import of {library} halted" in ran.stderr, ran.stderr
 """
 
-PAGE = (ROOT / "reference" / "command-line.md").read_text(encoding="utf-8")
 COMMANDS = {command.name: command for command in installed_commands()}
 
 
@@ -94,16 +91,6 @@ def test_what_help_says_before_a_command_is_loaded_is_what_the_command_says(name
     assert inspect.cleandoc(loaded.help).split("\n")[0] == listed.short_help
     assert listed.panel in list(CommandPanel)
     assert loaded.rich_help_panel == listed.panel
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_page_of_commands_names_it(name: str) -> None:
-    """Each with what it is for."""
-    assert f"`{name}" in PAGE.partition("\n## ")[0]
-
-
-def test_every_panel_has_commands_in_the_order_of_the_help() -> None:
-    assert list(dict.fromkeys(command.panel for command in installed_commands())) == list(CommandPanel)
 
 
 def test_a_command_whose_library_is_missing_says_so(tmp_path: Path) -> None:

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.main import get_command
 
-from scripts import image_digests
 from scripts.service_stack import KAFKA_VERSION
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.file_access import closed_bits
@@ -38,12 +36,10 @@ SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY\b")
 
 
 def environment(service: dict[str, Any]) -> dict[str, str]:
-    """What the image sets and the service overrides."""
     return dict(re.findall(r"^\s+(?:ENV )?(TRUSTWATCH_\w+)=(\S+)", DOCKERFILE, re.MULTILINE)) | service["environment"]
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """(where, arguments) of every call of our command line."""
     for name, service in OURS.items():
         if "entrypoint" not in service:
             yield f"compose {name}", service["command"]
@@ -68,16 +64,7 @@ def options(arguments: list[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("where", "arguments"), list(commands()), ids=[where for where, _ in commands()])
 def test_every_command_exists(where: str, arguments: list[str]) -> None:
-    """With every option that is given."""
     assert options(arguments)["command"].name
-
-
-def test_scripts_call_us() -> None:
-    """The search above finds calls, in both scripts that make any."""
-    found = " ".join(where for where, _ in commands())
-
-    assert "warm-kernels: trustwatch replay" in found
-    assert "first-start: trustwatch train" in found
 
 
 def test_kernels_of_the_image_are_readable_by_its_user(tmp_path: Path) -> None:
@@ -138,39 +125,6 @@ def test_images_are_pinned() -> None:
     assert {service["image"] for service in OURS.values()} == {f"trustwatch:{version}"}
 
 
-def test_images_have_digests_or_the_page_says_how_to_get_them() -> None:
-    """All of them or none; the command of CONTRIBUTING.md finds each image of a registry, and no other."""
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    foreign = set(re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE))
-    foreign |= {service["image"] for service in SERVICES.values() if not service["image"].startswith("trustwatch:")}
-    with_digest = {image for image in foreign if "@sha256:" in image}
-
-    listed = {f"{image.tag}@{image.digest}".removesuffix("@") for image in image_digests.find_images(ROOT)}
-
-    assert len(foreign) >= 5
-    assert listed == foreign
-    assert "make image-digests ARGS=--write" in page
-    assert with_digest in (set(), foreign)
-    assert ("The repository has none" in page) is (not with_digest)
-
-
-def test_constraints_pin_what_is_required() -> None:
-    """Every requirement has one version, and that version is one that it allows."""
-    lines = (ROOT / "deploy" / "constraints.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    pinned = {canonicalize_name(name): version for name, version in pins.items()}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = {name: [Requirement(text) for text in texts] for name, texts in project["optional-dependencies"].items()}
-    (server,) = extras["server"]
-    required = [one for one in map(Requirement, project["dependencies"]) if one.name != "trustwatch-client"]
-    required += [one for name in server.extras for one in extras[name] if one.name != "trustwatch"]
-
-    wrong = [str(one) for one in required if pinned.get(canonicalize_name(one.name), "") not in one.specifier]
-
-    assert len(required) > 25
-    assert wrong == []
-
-
 LOCKED = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: ; [^\\\n]*[^\\\s])?(?P<hashes>( \\\n +--hash=sha256:[0-9a-f]{64})*)$",
     re.MULTILINE,
@@ -217,7 +171,6 @@ def test_whoever_is_waited_for_can_be_waited_for() -> None:
 
 
 def test_everything_that_runs_on_has_a_health_check() -> None:
-    """Its own, or that of our image."""
     lasting = {name for name, service in SERVICES.items() if service["restart"] != "no"}
     checked = {name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})}
 

@@ -14,7 +14,6 @@ from scripts.draw_architecture import DRAWING, drawing
 
 from ..support.checkout import ROOT
 
-WIDTH = 120
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BESIDE = (*sorted((ROOT / "reference").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md")))
 """Pages of the site that are looked up, not read through."""
@@ -23,18 +22,12 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def text(page: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines outside of code blocks."""
     inside = False
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         fence = line.lstrip().startswith("```")
         inside ^= fence
         if not (inside or fence or line.startswith("    ")):
             yield number, line
-
-
-def prose(page: Path) -> Iterator[tuple[int, str]]:
-    """The same without tables."""
-    return ((number, line) for number, line in text(page) if not line.lstrip().startswith("|"))
 
 
 def heading_anchors(page: Path) -> set[str]:
@@ -45,14 +38,7 @@ def heading_anchors(page: Path) -> set[str]:
 
 
 def name(page: Path) -> str:
-    """The page as a person calls it."""
     return page.relative_to(ROOT).as_posix()
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_lines_are_short(page: Path) -> None:
-    """Outside of code and tables."""
-    assert [f"{number}: {line[:60]}…" for number, line in prose(page) if len(line) > WIDTH] == []
 
 
 @pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)

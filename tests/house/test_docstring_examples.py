@@ -14,7 +14,6 @@ FOLDERS = ("ingest", "models", "scoring", "api", "lab", "simulator", "client/tru
 
 
 def modules_with_examples() -> list[str]:
-    """Names as they are imported."""
     paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")) if ">>>" in path.read_text()]
     return [_module_name(path.relative_to(ROOT)) for path in paths]
 

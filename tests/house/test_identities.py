@@ -43,9 +43,3 @@ def test_no_process_forgets_them() -> None:
         for path in sorted((ROOT / "api").rglob("*.py"))
     }
     assert {path for path, lines in found.items() if lines} == set(WITHOUT_A_DEPLOYMENT)
-
-
-def test_the_rule_bites() -> None:
-    """A call without them is found, by position or by name it is not."""
-    assert forgetful("ColumnEncoder(salt, domains)\nopen_group_source(kafka, member='m')") == [1, 2]
-    assert forgetful("ColumnEncoder(salt, domains, ours)\nopen_group_source(kafka, identities=ours)") == []

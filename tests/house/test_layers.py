@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -68,7 +66,6 @@ IMPORTERS = {
 
 
 def modules(layer: str) -> list[Path]:
-    """Python files of a layer."""
     return sorted((ROOT / layer).rglob("*.py"))
 
 
@@ -97,21 +94,6 @@ def layer_reached(path: Path, level: int, name: str) -> str | None:
     return next((part for part in full if part), None)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_imports_point_against_the_flow_of_events(layer: str) -> None:
-    """A layer imports only itself and the layers before it."""
-    allowed = set(LAYERS[: LAYERS.index(layer) + 1])
-
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {reached}"
-        for path in modules(layer)
-        for level, name in imported(path)
-        if (reached := layer_reached(path, level, name)) in LAYERS and reached not in allowed
-    ]
-
-    assert wrong == []
-
-
 def test_imports_across_folders_are_absolute() -> None:
     """A relative import stays inside its folder, so that editors and type checkers find what it names."""
     wrong = [
@@ -123,45 +105,6 @@ def test_imports_across_folders_are_absolute() -> None:
     ]
 
     assert wrong == []
-
-
-def test_the_client_stands_by_itself() -> None:
-    """It imports nothing of the service."""
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {reached}"
-        for path in modules("client")
-        for level, name in imported(path)
-        if (reached := layer_reached(path, level, name)) in FOLDERS and reached != "client"
-    ]
-
-    assert modules("client")
-    assert wrong == []
-
-
-@pytest.mark.parametrize(
-    "file", ["api/x.py", "tests/api/x.py", "benchmarks/x.py", "scripts/x.py", "examples/agents/x.py"]
-)
-def test_no_folder_is_imported_as_a_package_of_its_own(file: str) -> None:
-    """`import models` would work in a checkout only, and make a second copy: ruff refuses it, for every folder."""
-    folders = sorted({path.name for path in (ROOT / "trustwatch").iterdir() if path.is_symlink()} | {"client"})
-    code = "".join(f"import {name}.x\nfrom {name} import x\n" for name in folders) + "from ..api import x\n"
-    command = [sys.executable, "-m", "ruff", "check", "--select", "TID251", "--output-format", "concise"]
-
-    done = subprocess.run(
-        [*command, "--stdin-filename", file, "-"], cwd=ROOT, input=code, capture_output=True, text=True
-    )
-
-    assert set(FOLDERS) == set(folders)
-    assert [line for line in done.stdout.splitlines() if "TID251" in line] == [
-        f"{file}:{number}:{column}: TID251 `{name}` is banned: import {package(name)}"
-        for index, name in enumerate(folders)
-        for number, column in ((2 * index + 1, 8), (2 * index + 2, 1))
-    ]
-
-
-def package(folder: str) -> str:
-    """Name by which a folder is imported."""
-    return "trustwatch_client" if folder == "client" else f"trustwatch.{folder}"
 
 
 def test_no_test_module_imports_another_one_or_a_conftest() -> None:
@@ -195,28 +138,33 @@ def test_each_outside_technology_has_one_importer(technology: str) -> None:
     assert wrong == set()
 
 
-def test_the_rule_bites(tmp_path: Path) -> None:
-    """The helper sees absolute and relative imports that go the wrong way."""
-    assert layer_reached(ROOT / "ingest" / "x.py", 0, "trustwatch.scoring.engine.risk") == "scoring"
-    assert layer_reached(ROOT / "ingest" / "x.py", 2, "scoring.risk") == "scoring"
-    assert layer_reached(ROOT / "ingest" / "features" / "x.py", 3, "api") == "api"
-    assert layer_reached(ROOT / "ingest" / "features" / "x.py", 2, "columns") == "ingest"
-    assert layer_reached(ROOT / "ingest" / "x.py", 0, "numpy") is None
-
-
 CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
+
+
+def uses(path: Path, names: set[str]) -> list[str]:
+    """Places of a file that use one of the dotted names; a file without their last words is not parsed."""
+    source = path.read_text()
+    if not any(name.rpartition(".")[2] in source for name in names):
+        return []
+    last = {name.rpartition(".")[2] for name in names}
+    return [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and node.attr in last
+        and ast.unparse(node).removeprefix("datetime.") in names
+    ]
 
 
 def test_only_the_clock_reads_the_clock() -> None:
     """Time is passed in, so that everything replays."""
-    wrong = []
-    for layer in FOLDERS:
-        for path in modules(layer):
-            if path.relative_to(ROOT).as_posix() in ("api/clock.py", "client/trustwatch_client/timing.py"):
-                continue
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Attribute) and ast.unparse(node).removeprefix("datetime.") in CLOCK:
-                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
+    wrong = [
+        place
+        for layer in FOLDERS
+        for path in modules(layer)
+        if path.relative_to(ROOT).as_posix() not in ("api/clock.py", "client/trustwatch_client/timing.py")
+        for place in uses(path, CLOCK)
+    ]
 
     assert wrong == []
 
@@ -232,12 +180,11 @@ READERS_OF_THE_ENVIRONMENT = (
 def test_only_settings_read_the_environment() -> None:
     """Nothing else depends on its process, but for file access, which is known before settings are, and traces."""
     wrong = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
+        place
         for layer in FOLDERS
         for path in modules(layer)
         if path.relative_to(ROOT).as_posix() not in READERS_OF_THE_ENVIRONMENT
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv"}
+        for place in uses(path, {"os.environ", "os.getenv"})
     ]
 
     assert wrong == []

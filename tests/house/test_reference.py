@@ -26,5 +26,4 @@ def test_a_page_is_what_the_declarations_give(name: str) -> None:
 
 
 def test_every_page_is_known() -> None:
-    """They are written by hand or by the program."""
     assert {path.name for path in REFERENCE.iterdir()} == {*PAGES, *BY_HAND}

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import os
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 from zipfile import ZipFile
-
-import pytest
 
 from scripts import build_release
 
@@ -49,35 +44,3 @@ def test_two_builds_are_equal(tmp_path: Path) -> None:
     for wheel in target.glob("*.whl"):
         with ZipFile(wheel) as packed:
             assert {entry.date_time for entry in packed.infolist()} == {(2025, 6, 15, 15, 6, 40)}
-
-
-def test_an_archive_is_packed_again_with_all_that_is_in_it() -> None:
-    """Contents and programs stay; times, owners and order go."""
-
-    def archive(mtime: int, *names: str) -> bytes:
-        plain = io.BytesIO()
-        with tarfile.open(fileobj=plain, mode="w") as target:
-            for name in names:
-                member = tarfile.TarInfo(name)
-                member.size, member.mtime, member.uid, member.uname = len(name), mtime, mtime, f"user{mtime}"
-                member.mode = 0o700 if name == "run" else 0o600
-                target.addfile(member, io.BytesIO(name.encode()))
-        return gzip.compress(plain.getvalue(), mtime=mtime)
-
-    one, other = (
-        build_release.packed_again(packed, EPOCH) for packed in (archive(1, "run", "a"), archive(2, "a", "run"))
-    )
-
-    assert one == other
-    with tarfile.open(fileobj=io.BytesIO(one)) as found:
-        members = [(one.name, one.mode, one.mtime, one.uname) for one in found]
-        assert members == [("a", 0o644, EPOCH, ""), ("run", 0o755, EPOCH, "")]
-        assert [file.read() for name in ("a", "run") if (file := found.extractfile(name))] == [b"a", b"run"]
-
-
-def test_a_folder_with_another_build_is_refused(tmp_path: Path) -> None:
-    """What lies there would be uploaded with it."""
-    (tmp_path / "trustwatch-0.0.1.tar.gz").write_bytes(b"")
-
-    with pytest.raises(SystemExit, match="is not empty"):
-        build_release.main(["--outdir", str(tmp_path)])

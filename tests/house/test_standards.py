@@ -10,7 +10,6 @@ PAGE = (ROOT / "reference" / "standards.md").read_text()
 
 
 def test_every_test_that_a_row_names_is_there() -> None:
-    """By name, in some module of the suite."""
     sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     there = set(re.findall(r"^(?:async )?def (test_\w+)", sources, re.MULTILINE))
     named = set(re.findall(r"`(test_\w+)`", PAGE))

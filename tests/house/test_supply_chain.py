@@ -106,31 +106,6 @@ def advisory(**affected: Any) -> dict[str, Any]:
     return {"id": "MADE-UP-1", "modified": "2026-11-01T00:00:00Z", "affected": [{"package": package, **affected}]}
 
 
-def in_range(*events: dict[str, str], kind: str = "ECOSYSTEM") -> dict[str, Any]:
-    return advisory(ranges=[{"type": kind, "events": list(events)}])
-
-
-@pytest.mark.parametrize(
-    ("known", "version", "expected"),
-    [
-        (advisory(versions=["1.0", "1.2"]), "1.2.0", True),
-        (advisory(versions=["1.0", "no version"]), "1.2", False),
-        (in_range({"introduced": "0"}), "0.0.1", True),
-        (in_range({"introduced": "0"}, {"fixed": "1.5"}), "1.4", True),
-        (in_range({"introduced": "0"}, {"fixed": "1.5"}), "1.5", False),
-        (in_range({"introduced": "0"}, {"last_affected": "1.5"}), "1.5", True),
-        (in_range({"introduced": "0"}, {"last_affected": "1.5"}), "1.5.1", False),
-        (in_range({"fixed": "1.5"}, {"introduced": "0"}, {"introduced": "2.0"}, {"fixed": "2.1"}), "1.9", False),
-        (in_range({"fixed": "1.5"}, {"introduced": "0"}, {"introduced": "2.0"}, {"fixed": "2.1"}), "2.0", True),
-        (in_range({"introduced": "0"}, kind="GIT"), "1.0", False),
-    ],
-)
-def test_an_advisory_speaks_of_versions(known: dict[str, Any], version: str, expected: bool) -> None:
-    """By name or by range, as OSV defines them."""
-    assert audit.affects(known, "some-package", version) is expected
-    assert not audit.affects(known, "another-package", version)
-
-
 def dump(path: Path, *advisories: dict[str, Any]) -> Path:
     with ZipFile(path, "w") as archive:
         for one in advisories:
@@ -185,7 +160,6 @@ def test_the_list_of_what_is_installed_is_valid(tmp_path: Path) -> None:
 
 
 def bandit(path: Path) -> int:
-    """Exit status of bandit with our configuration."""
     command = [sys.executable, "-m", "bandit", "--quiet", "--configfile", str(ROOT / "pyproject.toml"), str(path)]
     return subprocess.run(command, capture_output=True).returncode
 

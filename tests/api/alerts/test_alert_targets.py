@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
-from trustwatch.api.composition import console_url
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.settings import reveal
-from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
 from trustwatch.scoring.records.agents import RiskLevel
-
-from ...support.checkout import DOCS
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -37,32 +31,7 @@ def load(tmp_path: Path, text: str) -> Settings:
     return load_settings(file, ENVIRON)
 
 
-def test_a_target_of_each_format(tmp_path: Path) -> None:
-    targets = {target.name: target for target in load(tmp_path, ALL).webhooks}
-
-    assert {target.format for target in targets.values()} == set(ALERT_FORMATS)
-    soc = targets["soc"]
-    assert (soc.url.reveal(), soc.secrets) == ("https://soc.example/hook", (SECRET,))
-    assert soc.levels_taken == {RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL}
-    assert (targets["chat"].url.reveal(), targets["chat"].secrets) == (CHAT, ())
-    assert targets["pager"].url.reveal() == "https://events.pagerduty.example/v2/enqueue"
-    assert reveal(targets["pager"].routing_key) == KEY
-    assert targets["siem"].secrets == (SECRET,)
-
-
-def test_alerts_link_to_the_console_where_there_is_one(tmp_path: Path) -> None:
-    """Under the name that others reach the service by; without a console there is nothing to link to."""
-    grant = "{name: soc, claim: groups, value: soc, scopes: ['trust.score:read'], tenants: ['*']}"
-    oidc = f"{{issuer: 'https://login.example', client_id: x, client_secret: y, grants: [{grant}]}}"
-    console = f"console: {{enabled: true, oidc: {oidc}}}"
-    served = f"listen: {{public_url: 'https://trust.example/'}}\n{console}\n"
-
-    assert console_url(load(tmp_path, served)) == "https://trust.example/console"
-    assert console_url(load(tmp_path, ALL)) == ""
-
-
 def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:
-    """Whatever levels begin an incident or finding; the others are told of what they ask for alone, and cool down."""
     targets = {target.name: target for target in load(tmp_path, ALL).webhooks}
 
     assert targets["pager"].levels_taken == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL}
@@ -96,25 +65,3 @@ def test_errors_say_what_the_format_needs(tmp_path: Path, members: str, parts: l
     message = str(refused.value)
     assert [part for part in parts if part not in message] == [], message
     assert [secret for secret in (SECRET, KEY, "T0KEN-OF") if secret in message] == []
-
-
-def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
-    page = (DOCS / "alerts.md").read_text(encoding="utf-8")
-    example = page.partition("```yaml\n")[2].partition("```")[0]
-    for name, secret in (("siem.secret", SECRET), ("pager.key", KEY)):
-        (tmp_path / name).write_text(secret)
-    file = tmp_path / "trustwatch.yaml"
-    file.write_text(example, encoding="utf-8")
-    targets = load_settings(file, {"SOC_SECRET": SECRET, "CHAT_URL": CHAT}).webhooks
-
-    table = page.partition("## Formats")[2].partition("\n## ")[0]
-    assert (
-        [target.format for target in targets] == re.findall(r"^\| `(\w+)`", table, re.MULTILINE)[1:] == [*ALERT_FORMATS]
-    )
-
-
-def test_settings_show_no_address_and_no_key(tmp_path: Path) -> None:
-    settings = load(tmp_path, ALL)
-    shown = repr(settings) + str(settings.webhooks)
-
-    assert [secret for secret in (SECRET, KEY, "T0KEN-OF", "hooks.chat", "soc.example") if secret in shown] == []

@@ -18,9 +18,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner, Result
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.ingest import compilation
-from trustwatch.ingest.compilation import KernelPart
-from trustwatch.scoring.pipeline import kernel_warm_up
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "rect", "line", "circle", "polyline"}
@@ -99,14 +96,12 @@ def told(*arguments: object) -> dict[str, Any]:
 
 
 def judged(labels: Path, scores: Path) -> tuple[list[int], list[float]]:
-    """Truth and score of each labelled event."""
     told = {line["id"]: line["anomaly_score"] for line in map(json.loads, scores.read_bytes().splitlines())}
     rows = [json.loads(line) for line in labels.read_bytes().splitlines()]
     return [row["event_label"] for row in rows], [told[row["id"]] for row in rows]
 
 
 def test_figures_with_labels(history: History, tmp_path: Path) -> None:
-    """Counts, alerts against the budget and figures against the labels, which are those of what `replay` writes."""
     value = told(history.day, "--model", history.model, "--labels", history.labels, "--jobs", 1)
     (side,) = value["sides"]
     assert side["counted"] == len(history.day.read_bytes().splitlines())
@@ -131,7 +126,6 @@ def test_figures_with_labels(history: History, tmp_path: Path) -> None:
 
 
 def test_what_would_have_been_revoked(history: History) -> None:
-    """A policy that revokes strangers revokes the stranger; the plain one tells more when its budget allows more."""
     value = told(history.day, "--model", history.model, "--compare-policy", history.policy, "--jobs", 1)
     a, b = (side["policy"] for side in value["sides"])
     assert b["version"] == "strict" and a["version"] != "strict"
@@ -165,21 +159,9 @@ class Page(HTMLParser):
 
 
 def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
-    """One well-formed file with one script, known by its digest, and without reference, whatever agents are called."""
     report = tmp_path / "report.html"
-    value = told(
-        history.day,
-        "--model",
-        history.model,
-        "--labels",
-        history.labels,
-        "--compare-policy",
-        history.policy,
-        "--report",
-        report,
-        "--jobs",
-        1,
-    )
+    given = ("--model", history.model, "--labels", history.labels, "--compare-policy", history.policy)
+    value = told(history.day, *given, "--report", report, "--jobs", 1)
     text = report.read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
@@ -198,41 +180,6 @@ def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
             assert one["agent_id"] in text
 
 
-def test_the_alerts_behind_the_sums_and_what_to_do_about_them(history: History, tmp_path: Path) -> None:
-    """Each level's alerts are those of the list; a budget that is broken is told with its causes, and a number."""
-    page = tmp_path / "report.html"
-    (side,) = told(history.day, "--model", history.model, "--jobs", 1, "--no-calls", "--report", page)["sides"]
-    order = ["unknown", "low", "medium", "high", "critical"]
-    for row in side["alerts"]:
-        at = order.index(row["level"])
-        behind = [one for one in side["alert_list"] if order.index(one["before"]) < at <= order.index(one["level"])]
-        assert len(behind) == row["alerts"]
-    over = {row["level"] for row in side["alerts"] if row["rate"] > row["budget"]}
-    assert over and {excess["level"] for excess in side["over_budget"]} == over
-    assert all("risk.alert_budget" in excess["words"][-1] for excess in side["over_budget"])
-    text = page.read_text(encoding="utf-8")
-    assert "Over budget at" in text and all(one["event_id"] in text for one in side["alert_list"][:200])
-
-
-def test_standard_input_is_read_by_every_process(history: History) -> None:
-    """A stream gives what its file gives, with two processes and with one."""
-    whole = told(history.day, "--model", history.model, "--jobs", 1)
-    piped = run("backtest", "-", "--model", history.model, "--jobs", 2, "--json", stdin=history.day.read_bytes())
-    assert piped.exit_code == 0, piped.output
-    assert json.loads(piped.stdout)["sides"] == whole["sides"]
-
-
-def test_a_window_of_time(history: History) -> None:
-    """Only the second day is counted, times without offset being UTC."""
-    value = told(
-        history.day, "--model", history.model, "--from", "2026-01-09", "--to", "2026-01-09T12:00:00", "--jobs", 1
-    )
-    times = [json.loads(line)["time"] for line in history.day.read_bytes().splitlines()]
-    assert value["sides"][0]["counted"] == sum("2026-01-09" <= at < "2026-01-09T12:00:00" for at in times)
-    assert (value["since"], value["before"]) == ("2026-01-09T00:00:00Z", "2026-01-09T12:00:00Z")
-    assert value["sides"][0]["events"] > value["sides"][0]["counted"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -240,12 +187,9 @@ def test_a_window_of_time(history: History) -> None:
         (("--budget", "1,2,3"), 2, "critical <= high <= medium"),
         (("--from", "2026-01-09", "--to", "2026-01-08"), 2, "must be before --to"),
         (("--labels", "/nowhere.jsonl"), 1, "/nowhere.jsonl: no such file"),
-        (("--policy", "/nowhere.yaml"), 1, "/nowhere.yaml"),
-        (("--compare", "/nowhere"), 1, "/nowhere"),
     ],
 )
 def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], status: int, said: str) -> None:
-    """Usage errors end with 2, others with 1 and one line. As a process of its own: the command sets up logging."""
     command = ["backtest", history.day, "--model", history.model, "--jobs", 1, *arguments]
 
     done = subprocess.run(
@@ -258,105 +202,3 @@ def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], 
 
     assert done.returncode == status, done.stderr
     assert said in done.stderr
-
-
-def test_a_window_with_a_warm_up(history: History) -> None:
-    """What is before the warm-up is left out, and what is in it moves state without being counted."""
-    counting = (history.day, "--model", history.model, "--from", "2026-01-09")
-    whole = told(*counting, "--jobs", 1)["sides"][0]
-    part = told(*counting, "--warm-up", 0.25, "--jobs", 1)["sides"][0]
-    cold = told(*counting, "--warm-up", 0, "--jobs", 2)["sides"][0]
-    assert whole["counted"] == part["counted"] == cold["counted"] == cold["events"]
-    assert cold["events"] < part["events"] < whole["events"]
-    result = run("backtest", history.day, "--model", history.model, "--warm-up", 1)
-    assert result.exit_code == 2 and "counts back from --from" in result.output
-
-
-def cut(file: Path, part: slice, out: Path) -> Path:
-    """Some lines of a file."""
-    out.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[part]))
-    return out
-
-
-def test_what_the_model_learned_from_does_not_warm_up(history: History, tmp_path: Path) -> None:
-    """It is in the model's state: a file that begins with it gives the figures of the new events alone."""
-    new, both = cut(history.day, slice(150), tmp_path / "new.jsonl"), tmp_path / "both.jsonl"
-    both.write_bytes(history.day.with_name("past.jsonl").read_bytes() + new.read_bytes())
-    given = ("--model", history.model, "--from", json.loads(new.read_bytes().splitlines()[0])["time"][:19])
-    scores = [tmp_path / "alone", tmp_path / "warm"]
-    for out, file in zip(scores, (new, both), strict=True):
-        assert run("replay", file, *given, "--out", out).exit_code == 0
-    alone, warm = (told(file, *given, "--jobs", 1, "--no-calls")["sides"] for file in (new, both))
-
-    assert warm == alone and alone[0]["events"] == 150
-    assert scores[0].read_bytes() == scores[1].read_bytes()
-
-
-def test_a_model_that_is_judged_by_its_own_history_is_told(history: History, tmp_path: Path) -> None:
-    """With what to do; new events are no reason."""
-    known = cut(history.day.with_name("past.jsonl"), slice(-150, None), tmp_path / "known.jsonl")
-    new = cut(history.day, slice(150), tmp_path / "new.jsonl")
-    told_of = [
-        run("backtest", known, "--model", history.model, "--jobs", 1, "--no-calls"),
-        *(run("replay", file, "--model", history.model, "--out", tmp_path / "scores") for file in (known, new)),
-    ]
-
-    assert [result.exit_code for result in told_of] == [0, 0, 0]
-    assert ["that is no test on new events" in result.stderr for result in told_of] == [True, True, False]
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_first_run_reports_that_it_compiles(
-    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
-    """On stderr; otherwise nothing is seen for half a minute."""
-    replay = ("replay", history.day, "--model", history.model, "--out", tmp_path / "scores.jsonl")
-    for arguments in (replay, ("backtest", history.day, "--model", history.model, "--jobs", 1)):
-        directory = tmp_path / str(arguments[0])
-        directory.mkdir()
-        for module in (compilation, kernel_warm_up):
-            monkeypatch.setattr(module, "KERNEL_DIRECTORY", directory)
-        if kept:
-            compilation.mark_kept(KernelPart.SCORING)
-        result = run(*arguments)
-        assert result.exit_code == 0
-        assert ["compiling kernels: once" in result.stderr] == [not kept]
-        assert ["kernels are compiled (part: scoring, seconds:" in result.stderr] == [not kept]
-
-
-def test_events_that_no_token_vouches_for_are_told_with_what_changes_it(history: History, tmp_path: Path) -> None:
-    """Counted, in words and in the report; a history whose events are vouched for says nothing of it."""
-    events = [json.loads(line) for line in history.day.read_bytes().splitlines()[:400]]
-    work = [event for event in events if event["type"] in ("api.call", "tool.call", "a2a.message")]
-    for event in (*work[:50], *(event for event in events if event["type"].startswith("token."))):
-        event["agent"]["self_asserted"] = True
-    claimed, page = tmp_path / "claimed.jsonl", tmp_path / "claimed.html"
-    claimed.write_text("".join(json.dumps(event) + "\n" for event in events))
-    plain = ("--model", history.model, "--jobs", 1, "--no-calls")
-    said = run("backtest", claimed, *plain, "--report", page).stderr
-
-    assert "50 of 400 events are vouched for by no token: nothing is learned of them" in said
-    assert 'members: {agent.self_asserted: ""}' in said
-    assert "50 of 400 events are vouched for by no token" in page.read_text()
-    assert told(claimed, *plain)["sides"][0]["self_asserted"] == 50
-    assert "vouched for" not in run("backtest", history.day, *plain).stderr
-
-
-def test_a_token_beside_work_that_nothing_vouches_for_hides_none_of_it(history: History, tmp_path: Path) -> None:
-    """Few events of few agents, each of which asked for tokens: its habits are learned of none of its work."""
-    events = [json.loads(line) for line in history.day.read_bytes().splitlines()]
-    work = [event for event in events if not event["type"].startswith("token.")]
-    name = min((event["agent"]["id"] for event in work), key=lambda name: sum(e["agent"]["id"] == name for e in work))
-    rest = [event for event in events if event["agent"]["id"] != name]
-    mine = [event for event in work if event["agent"]["id"] == name][:3]
-    token = {**mine[0], "id": "asked", "type": "token.request", "action": "token.request"}
-    for event in mine:
-        event["agent"] = {**event["agent"], "self_asserted": True}
-    mixed = tmp_path / "mixed.jsonl"
-    mixed.write_text("".join(json.dumps(event) + "\n" for event in (token, *mine, *rest)))
-    plain = ("--model", history.model, "--jobs", 1, "--no-calls")
-    side = told(mixed, *plain)["sides"][0]
-
-    assert (side["self_asserted"], side["claimed_agents"]) == (len(mine), 1)
-    assert side["self_asserted"] < 0.02 * side["counted"]
-    assert f"all work of 1 of {side['agents']} agents is such" in run("backtest", mixed, *plain).stderr

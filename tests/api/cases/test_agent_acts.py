@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from trustwatch.api.cases.agent_acts import MAX_NAMED, CaseAgentActs
-from trustwatch.ingest.errors import Unavailable
+from trustwatch.api.cases.agent_acts import CaseAgentActs
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.cases import CaseAgent
 
@@ -73,7 +72,6 @@ def agents() -> Agents:
 
 
 def test_whoever_contains_again_gets_on(agents: Agents) -> None:
-    """Three of twelve in each thirty seconds, all of them critical: those that are fixed already come last."""
     agents.levels = dict.fromkeys(agents.names, int(RiskLevel.CRITICAL))
     for _ in range(4):
         failed = asyncio.run(agents.acts.pin(NOBODY, agents.of_case, "stop", 60.0, agents.acts.deadline()))
@@ -82,7 +80,6 @@ def test_whoever_contains_again_gets_on(agents: Agents) -> None:
 
 
 def test_whoever_releases_again_gets_on(agents: Agents) -> None:
-    """Those that are fixed, then the highest levels, then those that are not in memory."""
     agents.pins = {agents.names[11]}
     agents.levels = dict.fromkeys(agents.names[2:], int(RiskLevel.CRITICAL))
     for _ in range(4):
@@ -92,7 +89,6 @@ def test_whoever_releases_again_gets_on(agents: Agents) -> None:
 
 
 def test_no_pin_is_ended_behind_the_deadline(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody may have set a newer one since."""
     agents.pins = set(agents.names)
     look = Agents.list
 
@@ -105,19 +101,3 @@ def test_no_pin_is_ended_behind_the_deadline(agents: Agents, monkeypatch: pytest
     assert (agents.done, agents.unpinned) == ([], [])
     assert untried.startswith("11 not tried, since the 30 s of one act were over: ")
     assert late == "bot-00: the 30 s of one act were over"
-
-
-def test_words_are_bounded_and_have_the_numbers_first(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids of two thousand characters, and a reason as long: what was not done of how many is told all the same."""
-    agents.names = ["x" * 2_000 + str(at) for at in range(40)]
-
-    async def fail(self: Agents, selector: Any, *_: Any) -> None:
-        if self.names.index(selector.agent_id) % 3 < 2 or self.names.index(selector.agent_id) > 30:
-            raise Unavailable("y" * 2_000)
-
-    monkeypatch.setattr(Agents, "pin", lambda self, _, selector, *rest: fail(self, selector, *rest))
-    words = asyncio.run(agents.acts.pin(NOBODY, agents.of_case, "stop", 60.0, agents.acts.deadline()))
-    assert words[0].startswith("7 not tried, since the 3 before failed in a row: xxx")
-    assert words[1] == "23 failed, among them"
-    assert len(words) == 2 + MAX_NAMED
-    assert len("; ".join(words)) < 2_500

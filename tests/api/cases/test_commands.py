@@ -17,42 +17,22 @@ CASE = "case-D0001"
 
 @pytest.fixture
 def triage(site: Any) -> Triage:
-    """A service with a case of two agents."""
     person = Triage(site)
     person.raise_agents(rise(1, agent("a"), network="AS65537"), rise(2, agent("b"), level=4, network="AS65537"))
     return person
 
 
 def run(triage: Triage, *arguments: str) -> Result:
-    """A command against the service."""
     given = ["--url", triage.site.url, "--token", triage.site.token()]
     return CliRunner().invoke(make_app(), ["cases", *arguments, *given])
 
 
 def call(triage: Triage, *arguments: str) -> Result:
-    """An operation that no command is named for."""
     given = ["--url", triage.site.url, "--token", triage.site.token()]
     return CliRunner().invoke(make_app(), ["call", *arguments, *given])
 
 
-def test_cases_are_listed_and_shown(triage: Triage) -> None:
-    """For people as a table, for programs as JSON lines."""
-    table = run(triage, "list").stdout
-    assert CASE in table
-    assert "a, b" in table
-    (row,) = map(json.loads, run(triage, "list", "--json").stdout.splitlines())
-    assert (row["case_id"], row["highest_level"]) == (CASE, "critical")
-    assert run(triage, "list", "--status", "closed", "--json").stdout == ""
-    shown = run(triage, "show", CASE).stdout
-    assert next(line.split()[0] for line in shown.splitlines() if "network AS65537" in " ".join(line.split())) == "b"
-    assert "b Risk went from low to critical" in shown
-    whole = json.loads(run(triage, "show", CASE, "--json").stdout)
-    assert [item["kind"] for item in whole["timeline"]].count("decision") == 2
-    assert call(triage, "get_case_report", f"case_id={CASE}").stdout.startswith(f"# Case {CASE}")
-
-
 def test_a_case_is_worked_on(triage: Triage) -> None:
-    """Each act says how the case is then."""
     done = run(triage, "acknowledge", CASE)
     assert done.exit_code == 0 and {f"case: {CASE}", "status: acknowledged"} < {*done.stdout.splitlines()}
     steps = (
@@ -75,7 +55,6 @@ def test_a_case_is_worked_on(triage: Triage) -> None:
 
 
 def test_what_is_refused_says_why(triage: Triage) -> None:
-    """With the status of the service's answer, and nothing on stdout."""
     refused = run(triage, "close", CASE, "--verdict", "maybe", "--note", "x")
     assert refused.exit_code == 2
     assert "verdict" in refused.stderr

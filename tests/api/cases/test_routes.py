@@ -35,30 +35,7 @@ def triage(site: Any) -> Triage:
 CASE = "case-D0001"
 
 
-def test_a_case_tells_what_it_is(triage: Triage) -> None:
-    """Agents, what ties them, why; in a list and alone."""
-    (listed,) = triage.get("", status="unresolved")["items"]
-    assert (listed["case_id"], listed["status"], listed["highest_level"], listed["agents_count"]) == (
-        CASE,
-        "open",
-        "critical",
-        2,
-    )
-    assert listed["reason"] == "first use of x"
-    case = triage.get(f"/{CASE}")
-    assert [(one["agent_id"], one["tie"], one["tied_by"]) for one in case["agents"]] == [
-        ("a", "first", ""),
-        ("b", "network", "AS65537"),
-    ]
-    assert [(one["kind"], one["value"], one["agents_count"]) for one in case["shared"]] == [("network", "AS65537", 2)]
-    assert [one["action"] for one in case["entries"]] == ["opened", "joined"]
-    assert triage.get("", agent_id="b", tenant="acme", issuer=AS)["items"][0]["case_id"] == CASE
-    assert triage.get("", agent_id="nobody", tenant="acme", issuer=AS)["items"] == []
-    assert triage.get("", level="critical", owner="ann")["items"] == []
-
-
 def test_an_act_reads_no_more_entries_than_it_answers_with(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many notes a case has: those that are news are answered, with the number of those before."""
     for number in range(routes.ENTRIES_AFTER_ACT):
         triage.act(CASE, "notes", 201, note=f"note {number}")
     cases, limits = triage.site.store.cases, []
@@ -80,7 +57,6 @@ def test_an_act_reads_no_more_entries_than_it_answers_with(triage: Triage, monke
 
 
 def test_a_case_goes_through_its_life(triage: Triage) -> None:
-    """Each act is an entry, an audit event and, where others need it, a message."""
     assert triage.act(CASE, "acknowledge")["owner"] == "gateway"
     assert triage.act(CASE, "assign", owner="ann")["owner"] == "ann"
     triage.act(CASE, "notes", 201, note="looks like one campaign")
@@ -114,7 +90,6 @@ def test_a_case_goes_through_its_life(triage: Triage) -> None:
 
 
 def test_what_does_not_do_is_refused_and_nothing_happens(triage: Triage) -> None:
-    """With a word on what to do."""
     for what, body, words in (
         ("snooze", {"for_s": 3, "note": "x"}, "from 60"),
         ("snooze", {"for_s": 3600, "note": " "}, "say why"),
@@ -136,14 +111,12 @@ def test_what_does_not_do_is_refused_and_nothing_happens(triage: Triage) -> None
 
 
 def test_who_may_not_judge_may_not_act(triage: Triage) -> None:
-    """Readers read, and nobody sees a case of another tenant."""
     headers = triage.site.auth("gateway", "trust.score:read")
     assert triage.site.client.post(f"/v1/cases/{CASE}/acknowledge", json={}, headers=headers).status_code == 403
     assert triage.site.client.get(f"/v1/cases/{CASE}", headers=triage.site.auth("globex")).status_code == 404
 
 
 def test_an_agent_decides_nothing_about_its_own_case(new_site: Callable[..., Any]) -> None:
-    """By whichever of its clients it speaks."""
     hydra = ActuatorSettings("as", "hydra", "https://as.example", (AS,), clients={"b": "gateway"})
     person = Triage(new_site(actuators=(hydra,)))
     person.raise_agents(rise(1, agent("a"), network="n"), rise(2, agent("b"), network="n"))
@@ -152,7 +125,6 @@ def test_an_agent_decides_nothing_about_its_own_case(new_site: Callable[..., Any
 
 
 def test_what_a_person_did_not_see_is_not_decided(triage: Triage) -> None:
-    """A further agent has joined: nobody is pinned, nothing is closed."""
     seen = triage.get(f"/{CASE}")["revision"]
     triage.raise_agents(rise(3, agent("c"), level=2, network="AS65537"))
     for what, body in (("contain", {}), ("close", {"verdict": "false"}), ("split", {"agents": [{"agent_id": "a"}]})):
@@ -163,7 +135,6 @@ def test_what_a_person_did_not_see_is_not_decided(triage: Triage) -> None:
 
 
 def test_a_longer_hold_stays_and_a_release_ends_it(triage: Triage) -> None:
-    """Containing again for a shorter time makes nothing shorter."""
     triage.act(CASE, "contain", note="stop them", valid_s=86_400)
     triage.act(CASE, "contain", note="again", valid_s=60)
     held = {pin["expires_at"] for pin in triage.site.get("/v1/interventions", status="active").json()["items"]}
@@ -176,7 +147,6 @@ def test_a_longer_hold_stays_and_a_release_ends_it(triage: Triage) -> None:
 def test_what_could_not_be_done_of_one_agent_is_told_and_the_others_are_done(
     triage: Triage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The case is closed; whose evidence stays stands in the answer and in the case."""
     triage.act(CASE, "contain", note="stop them")
     release = AgentService.release
 
@@ -206,7 +176,6 @@ def test_what_could_not_be_done_of_one_agent_is_told_and_the_others_are_done(
 
 @pytest.fixture
 def many(triage: Triage) -> list[str]:
-    """The agents of a case of 200, as it lists them."""
     triage.raise_agents(*(rise(10 + at, agent(f"bot-{at:03}"), network="AS9") for at in range(200)))
     return [one["agent_id"] for one in triage.get("/case-D0010")["agents"]]
 
@@ -214,7 +183,6 @@ def many(triage: Triage) -> list[str]:
 def test_a_store_that_does_not_answer_is_not_asked_200_times(
     triage: Triage, many: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three agents in a row: the others are told as not tried, in one go; done again, it is done of all."""
     asked: list[str] = []
     release = AgentService.release
 
@@ -236,7 +204,6 @@ def test_a_store_that_does_not_answer_is_not_asked_200_times(
 
 
 def test_one_that_hangs_is_waited_for_once(triage: Triage, many: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the end of the time that one act has, for labels and releases together; nobody knows if it was done."""
     asked: list[str] = []
 
     async def hang(_: FeedbackService, __: Any, decision_id: str, *___: Any) -> None:
@@ -257,7 +224,6 @@ def test_one_that_hangs_is_waited_for_once(triage: Triage, many: list[str], monk
 
 
 def test_receivers_of_incidents_hear_how_they_end(triage: Triage) -> None:
-    """A merged case ends, a split one begins another; what was acknowledged once is not told twice."""
     triage.raise_agents(rise(3, agent("c"), level=2))
     triage.act("case-D0003", "merge", into=CASE)
     triage.act(CASE, "split", 201, agents=[{"agent_id": "b"}], note="another thing")
@@ -271,35 +237,7 @@ def test_receivers_of_incidents_hear_how_they_end(triage: Triage) -> None:
     assert "A message about the case to pager waits for its next attempt" in {item["text"] for item in story}
 
 
-def test_how_cases_went_is_counted(triage: Triage) -> None:
-    """In days, with how soon people looked."""
-    triage.raise_agents(rise(61, agent("c"), level=2))
-    triage.site.clock.now += 240
-    triage.act(CASE, "acknowledge")
-    triage.site.clock.now += 60
-    triage.act(CASE, "close", verdict="false", note="a new proxy")
-    told = triage.get("/statistics")
-    assert (told["opened"], told["closed"], told["acknowledged"], told["contained"]) == (2, {"false": 1}, 1, 0)
-    assert told["contain_p50_s"] is None
-    assert told["acknowledge_p50_s"] > 200
-    assert sum(day["opened"] for day in told["by_day"]) == 2
-
-
-def test_cases_are_merged_and_split(triage: Triage) -> None:
-    """The answer is the case that is gone on with."""
-    triage.raise_agents(rise(3, agent("c"), level=2))
-    into = triage.act("case-D0003", "merge", into=CASE, note="the same")
-    assert (into["case_id"], into["agents_count"], into["highest_level"]) == (CASE, 3, "critical")
-    assert triage.get("/case-D0003")["merged_into"] == CASE
-    assert triage.act("case-D0003", "reopen", 409, note="x")["code"] == "case_merged"
-    fresh = triage.act(CASE, "split", 201, agents=[{"agent_id": "b"}], note="another thing")
-    assert (fresh["agents_count"], fresh["highest_level"], fresh["status"]) == (1, "critical", "open")
-    left = triage.get(f"/{CASE}")
-    assert ([one["agent_id"] for one in left["agents"]], left["highest_level"]) == (["a", "c"], "high")
-
-
 def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is put together, and written down, in threads that nothing else waits for: neither loop nor look-ups."""
     threads = []
 
     def noting(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -319,8 +257,6 @@ def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: p
 
 
 class Asking:
-    """Stories that do not end before they may."""
-
     def __init__(self, triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.triage = triage
         self.go = threading.Event()
@@ -329,13 +265,11 @@ class Asking:
         monkeypatch.setattr(timeline, "build_timeline", lambda records: self.go.wait(60) and build(records))
 
     def ask(self, client: str = "gateway", case: str = CASE) -> Any:
-        """The answer to one who asks."""
         site = self.triage.site
         with httpx2.Client(base_url=site.url, trust_env=False, timeout=60) as asking:
             return asking.get(f"/v1/cases/{case}/timeline", headers=site.auth(client))
 
     def ask_at_once(self, count: int, client: str = "gateway") -> list[Any]:
-        """Have so many stories asked for, beside those that are."""
         telling = self.triage.site.app.app.state.services.get(CaseStory)
         wanted = telling.asked_for + count
         asked = [self.pool.submit(self.ask, client) for _ in range(count)]
@@ -348,7 +282,6 @@ class Asking:
 
 @pytest.fixture
 def asking(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
-    """Stories that wait for each other."""
     made = Asking(triage, monkeypatch)
     yield made
     made.go.set()
@@ -356,7 +289,6 @@ def asking(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
 
 
 def test_who_asks_for_too_many_stories_is_told_to_come_again(asking: Asking) -> None:
-    """Of one caller four; it is asked for a place before anything is read, and then there is room again."""
     waiting = asking.ask_at_once(4)
     for case in (CASE, "case-of-nobody"):
         refused = asking.ask(case=case)
@@ -368,7 +300,6 @@ def test_who_asks_for_too_many_stories_is_told_to_come_again(asking: Asking) -> 
 
 
 def test_no_tenant_takes_all_places_for_stories(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last two are for callers of tenants of which none is asked for; more than ten are asked for by nobody."""
     monkeypatch.setattr(timeline, "MAX_STORIES_OF_CALLER", 20)
     waiting = asking.ask_at_once(8)
     assert asking.ask().status_code == 503
@@ -380,7 +311,6 @@ def test_no_tenant_takes_all_places_for_stories(asking: Asking, monkeypatch: pyt
 
 
 def test_the_story_of_a_case_has_all_that_happened(triage: Triage) -> None:
-    """In one order, each as a sentence; as Markdown nothing in it formats anything."""
     triage.raise_agents(rise(3, agent("c"), level=2, network="AS65537"))
     triage.act(CASE, "acknowledge", note="*looking*")
     triage.act(CASE, "contain", note="stop | them", valid_s=600)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.record_keys import raw_id_hash
-from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.detector import ONE_QUESTION, DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model
@@ -29,7 +25,6 @@ def run(*arguments: object, stdin: bytes | None = None) -> Result:
 
 
 def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The command as its own process: what a shell sees."""
     command = [sys.executable, "-m", "trustwatch", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
@@ -69,7 +64,6 @@ def replayed(history: History, *arguments: object, stdin: bytes | None = None) -
 
 
 def test_train_says_what_it_learned(history: History) -> None:
-    """The summary counts events, agents and groups; nothing was malformed; the model carries the version."""
     with gzip.open(history.past) as file:
         events = [json.loads(line) for line in file]
     assert history.summary["events"] == len(events)
@@ -103,18 +97,16 @@ def test_the_detector_of_before_concerns_can_be_had_and_compared(history: Histor
 
 
 def test_retraining_keeps_the_salt(history: History, tmp_path: Path) -> None:
-    for place in ("one", "one", "two"):
-        assert run("train", history.day, "--model", tmp_path / place, "--version", place).exit_code == 0
-        if place == "one":
-            first = load_trained_model(tmp_path / "one").salt
-    assert load_trained_model(tmp_path / "one").salt == first
-    assert load_trained_model(tmp_path / "two").salt != first
+    salts = set()
+    for _ in range(2):
+        assert run("train", history.day, "--model", tmp_path / "one").exit_code == 0
+        salts.add(load_trained_model(tmp_path / "one").salt)
+    assert len(salts) == 1 and load_trained_model(history.model).salt not in salts
     assert run("train", history.day, "--model", tmp_path / "two", "--salt", "00ff").exit_code == 0
     assert load_trained_model(tmp_path / "two").salt == b"\x00\xff"
 
 
 def test_replay_writes_one_line_per_event_in_order(history: History) -> None:
-    """Exactly the members of the contract, in input order, scores within their ranges."""
     events = [json.loads(line) for line in history.day.read_bytes().splitlines()]
     _, lines = replayed(history, history.day)
     assert [line["id"] for line in lines] == [event["id"] for event in events]
@@ -126,20 +118,6 @@ def test_replay_writes_one_line_per_event_in_order(history: History) -> None:
         assert 0 < line["p_value"] <= 1
         assert 0 <= line["risk_score"] <= 1
         assert line["risk_level"] in ("unknown", "low", "medium", "high", "critical")
-
-
-def test_replay_reads_gzip_several_files_and_stdin_alike(history: History, tmp_path: Path) -> None:
-    raw = history.day.read_bytes()
-    lines = raw.splitlines(keepends=True)
-    packed, a, b = tmp_path / "no-suffix", tmp_path / "a", tmp_path / "b"
-    packed.write_bytes(gzip.compress(raw))
-    a.write_bytes(b"".join(lines[:30]))
-    b.write_bytes(b"".join(lines[30:]))
-    expected = replayed(history, history.day)[1]
-    assert replayed(history, packed)[1] == expected
-    assert replayed(history, a, b)[1] == expected
-    assert replayed(history, "-", stdin=raw)[1] == expected
-    assert replayed(history, "-", stdin=gzip.compress(raw))[1] == expected
 
 
 def test_no_learn_scores_against_the_model_alone(history: History) -> None:
@@ -163,7 +141,6 @@ def test_no_learn_scores_against_the_model_alone(history: History) -> None:
 
 
 def test_malformed_lines_are_counted_and_told(history: History, tmp_path: Path) -> None:
-    """Line number, path and reason on stderr, the count in the summary; good lines still go through."""
     good = history.day.read_bytes().splitlines()[:4]
     lacking = json.loads(good[0])
     lacking |= {"id": "lacking", "agent": {}}
@@ -179,21 +156,17 @@ def test_malformed_lines_are_counted_and_told(history: History, tmp_path: Path) 
 
 
 def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) -> None:
-    """No traceback: missing file, directory, damaged gzip, missing model, nothing to learn, out not writable."""
     damaged, empty, noise, text = (tmp_path / name for name in ("damaged.gz", "empty", "noise", "text"))
     damaged.write_bytes(history.past.read_bytes()[:5000])
     empty.write_bytes(b"\n\n")
     out = ("--out", tmp_path / "out")
     cases = [
         (("train", tmp_path / "missing.jsonl", "--model", tmp_path / "m"), "missing.jsonl"),
-        (("train", tmp_path, "--model", tmp_path / "m"), str(tmp_path)),
         (("train", damaged, "--model", tmp_path / "m"), "damaged.gz"),
         (("train", empty, "--model", tmp_path / "m"), "nothing to learn"),
         (("replay", history.day, "--model", tmp_path / "m", *out), str(tmp_path / "m")),
         (("replay", history.day, "--model", history.model, "--out", tmp_path / "no" / "dir"), "no/dir"),
-        (("simulate", "--out", tmp_path / "no" / "dir"), "no/dir"),
         (("replay", noise, "--model", history.model, *out), "neither text in UTF-8 nor gzip"),
-        (("replay", text, "--model", history.model, *out), "record 1 is a line of text"),
         (("replay", text, "--format", "native", "--model", history.model, *out), "no record of it is an audit event"),
     ]
     noise.write_bytes(b"\x00\x01\n" * 20)
@@ -218,15 +191,6 @@ def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path
     kept.write_bytes(b"kept")
     assert run("replay", tmp_path / "missing", "--model", history.model, "--out", kept).exit_code == 1
     assert kept.read_bytes() == b"kept"
-
-
-def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
-    """Equal settings give equal bytes then, too: no time and no name is in them."""
-    plain, packed, again = tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
-    for out in (plain, packed, again):
-        assert run("simulate", "--out", out, "--agents", 3, "--hours", 12).exit_code == 0
-    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes() != b""
-    assert packed.read_bytes() == again.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -271,36 +235,6 @@ def test_broken_pipe_ends_quietly(history: History) -> None:
     replay.stderr.close()
 
 
-def test_commands_do_not_pay_for_scikit_learn() -> None:
-    """It takes a second to import, and only `train` and `demo` fit a forest."""
-    code = "import sys, trustwatch.api.cli, trustwatch.api.service.pipeline_worker; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60).returncode == 0
-
-
-def logged(folder: Path, lines: list[bytes]) -> None:
-    """An event log of these events, with time that passed among them."""
-    with EventLog(folder / "log") as log:
-        records = [Record(RecordKind.EVENT, raw_id_hash(line), 1_000 + at, line) for at, line in enumerate(lines)]
-        records.insert(3, Record(RecordKind.TICK, 0, 1_003, (1_003).to_bytes(8, "little")))
-        log.append(records)
-        log.sync()
-
-
-def test_an_event_log_is_a_history_as_a_file_is(history: History, tmp_path: Path) -> None:
-    """Replayed line by line as the file, and learned to the same model."""
-    lines = history.day.read_bytes().splitlines()
-    logged(tmp_path, lines)
-    assert replayed(history, tmp_path)[1] == replayed(history, history.day)[1]
-    models = []
-    for at, source in enumerate((tmp_path / "log", history.day)):
-        place = tmp_path / f"model-{at}"
-        done = run("train", source, "--model", place, "--salt", "aa", "--version", "same", "--json")
-        assert done.exit_code == 0, done.output
-        models.append(json.loads((place / "manifest.json").read_text()))
-        del models[-1]["created_ms"], models[-1]["digest"]  # which is of all, the time included
-    assert models[0] == models[1]
-
-
 def test_bounds_of_a_replay(history: History) -> None:
     _, whole = replayed(history, history.day)
     times = [line["time"] for line in whole]
@@ -317,28 +251,7 @@ def test_bounds_of_a_replay(history: History) -> None:
     assert refused.exit_code == 2 and "--from" in refused.output
 
 
-def test_bounds_of_a_training(history: History, tmp_path: Path) -> None:
-    times = sorted(json.loads(line)["time"] for line in history.day.read_bytes().splitlines())
-    middle = times[len(times) // 2][:19]
-    parts = []
-    for at, bound in enumerate((("--from", middle), ("--to", middle))):
-        done = run("train", history.day, *bound, "--model", tmp_path / str(at), "--json")
-        assert done.exit_code == 0, done.output
-        parts.append(json.loads(done.stdout)["events"])
-    assert sum(parts) == len(times) and all(parts)
-    nothing = process("train", history.day, "--from", "2031-01-01", "--model", tmp_path / "none")
-    assert nothing.returncode == 1 and "from 2031-01-01" in nothing.stderr
-
-
-def test_a_folder_that_is_no_history_is_told(history: History, tmp_path: Path) -> None:
-    done = process("replay", tmp_path, "--model", history.model, "--out", tmp_path / "out")
-    assert done.returncode == 1 and "neither an archive" in done.stderr
-    done = process("train", "kafka:", "--model", tmp_path / "model")
-    assert done.returncode == 1 and "names no brokers" in done.stderr
-
-
 def test_a_history_of_another_shape_is_the_same_history(history: History, tmp_path: Path) -> None:
-    """An export that wraps its records out of order, packed, piped, or in a folder: scores, counts and models agree."""
     events = [json.loads(line) for line in history.day.read_bytes().splitlines()][:300]
     plain, folder, mapping = tmp_path / "plain.jsonl", tmp_path / "logs", tmp_path / "own.yaml"
     plain.write_text("".join(json.dumps(event) + "\n" for event in events))
@@ -357,6 +270,5 @@ def test_a_history_of_another_shape_is_the_same_history(history: History, tmp_pa
     tested = run("backtest", folder, "--model", history.model, "--jobs", 1, "--json")
     side = json.loads(tested.stdout)["sides"][0]
     assert (side["events"], side["malformed"]) == (300, 1), tested.output
-    for command in (("train", folder), ("replay", folder, "--out", "-"), ("backtest", folder)):
-        wrong = process(*command, "--model", history.model, "--mapping", mapping)
-        assert wrong.returncode == 1 and "takes no `mapping`" in wrong.stderr
+    wrong = process("backtest", folder, "--model", history.model, "--mapping", mapping)
+    assert wrong.returncode == 1 and "takes no `mapping`" in wrong.stderr

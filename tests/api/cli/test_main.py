@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib.metadata import EntryPoint, entry_points
 
 import pytest
-from typer.testing import CliRunner
 
 from trustwatch.api.cli import lazy_commands
-from trustwatch.api.cli.main import make_app
-
-from ...support.checkout import ROOT
-
-
-def test_the_version_is_the_one_of_the_package() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-
-    told = CliRunner().invoke(make_app(), ["--version", "serve"])
-
-    assert (told.exit_code, told.stdout) == (0, f"trustwatch {declared}\n")
-
-
-def test_help_is_plain_where_it_is_no_terminal() -> None:
-    told = CliRunner().invoke(make_app(), ["--help"]).stdout
-
-    assert told.isascii()
-    assert "\nRun the service:\n  backup " in told
-    assert "..." not in told.partition("\n\n")[2]
 
 
 def test_lists_of_other_packages_stand_behind_ours_and_a_broken_one_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A list that was installed by another version, or misses a library, takes no other command with it."""
     others = [
         EntryPoint("a", "json:NO_SUCH_LIST", lazy_commands.COMMANDS_GROUP),
         EntryPoint("b", "no_such_module:COMMANDS", lazy_commands.COMMANDS_GROUP),

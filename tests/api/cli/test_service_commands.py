@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scripts.command_index import operations_index
-from trustwatch.api.cli.lazy_commands import OPERATIONS_FILE, operations
+from trustwatch.api.cli.lazy_commands import OPERATIONS_FILE
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.cli.service_commands import ServiceClient
 from trustwatch.api.http.app import DocumentedApp
@@ -34,26 +34,12 @@ def triage(site: Any) -> Triage:
 
 
 def run(triage: Triage, *arguments: str, client: str = "gateway", **options: Any) -> Result:
-    """One command."""
     given = ["--url", triage.site.url, "--token", triage.site.token(client)]
     return CliRunner().invoke(make_app(), [*arguments, *given], **options)
 
 
 def test_the_index_is_what_the_document_says() -> None:
     assert OPERATIONS_FILE.read_text(encoding="utf-8") == operations_index(DocumentedApp(SLICES).openapi())
-
-
-def test_operations_are_listed_and_say_what_they_take() -> None:
-    runner = CliRunner()
-    table = runner.invoke(make_app(), ["call"]).stdout
-    assert [line.split()[0] for line in table.splitlines()[1:]] == sorted(operations())
-    for given in (("split_case",), ("split_case", "case_id=c", "nothing=1"), ("split_case", "case_id")):
-        refused = runner.invoke(make_app(), ["call", *given], env={"COLUMNS": "1000"})
-        assert (refused.exit_code, refused.stdout) == (2, "")
-        assert "agents: Agents that leave the case; note: Reason" in refused.stderr
-    wrong = runner.invoke(make_app(), ["call", "split_case", "case_id=c", "agents=a"])
-    assert wrong.exit_code == 2 and "agents must be JSON" in wrong.stderr
-    assert runner.invoke(make_app(), ["call", "no_operation"]).exit_code == 2
 
 
 def test_lists_are_read_page_by_page(triage: Triage) -> None:
@@ -87,11 +73,6 @@ def test_an_answer_is_written_to_a_file_or_not_at_all(triage: Triage, tmp_path: 
     assert list(folder.iterdir()) == [report]
 
 
-def test_a_default_is_sent_unless_all_is_asked_for(triage: Triage) -> None:
-    assert run(triage, "cases", "list", "--json").stdout == ""
-    assert CASE in run(triage, "cases", "list", "--status", "all").stdout
-
-
 def test_a_chain_ends_with_0_if_it_is_intact(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     person = Triage(site)
     person.raise_agents(rise(1, agent("a"), network="AS65537"))
@@ -100,22 +81,6 @@ def test_a_chain_ends_with_0_if_it_is_intact(site: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(ServiceClient, "call", lambda *_, **__: httpx2.Response(200, json={"intact": False}))
     broken = run(person, "decisions", "verify", client="all")
     assert (broken.exit_code, "intact: False" in broken.stdout) == (1, True)
-
-
-def test_what_a_page_says_besides_its_items_is_told(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `models list` does of learning, next to its table on stdout."""
-    page = {
-        "items": [{"in_force": True, "version": "v1", "status": "champion", "created_at": "now"}],
-        "next_cursor": None,
-        "learning": "learning since yesterday",
-    }
-    monkeypatch.setattr(ServiceClient, "call", lambda *_, **__: httpx2.Response(200, json=page))
-    listed = run(triage, "models", "list")
-    assert [line.split() for line in listed.stdout.splitlines()] == [
-        ["in", "force", "version", "status", "created"],
-        ["True", "v1", "champion", "now"],
-    ]
-    assert "learning since yesterday\n" in listed.stderr
 
 
 def test_what_the_service_refuses_is_told_in_its_words(triage: Triage) -> None:

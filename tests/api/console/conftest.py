@@ -57,6 +57,8 @@ from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 from ...support.console_records import NOW, decision_of, row_of
 
 T = TypeVar("T")
+SHOWN = AgentSummary.__struct_fields__[:14]
+"""Members of an agent that lists show and every row has."""
 CLIENT, SECRET = "trustwatch-console", "a secret: with signs+in it"
 READ, FEEDBACK, ADMIN = "trust.score:read", "trust.feedback", "trust.admin"
 GRANTS = (
@@ -69,8 +71,6 @@ GRANTS = (
 
 
 class Clock:
-    """A clock that tests set, s since 1970."""
-
     def __init__(self) -> None:
         self.now = NOW
 
@@ -79,8 +79,6 @@ class Clock:
 
 
 class Served:
-    """An ASGI application on a port of loopback."""
-
     def __init__(self, listener: socket.socket, app: Any) -> None:
         config = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
         self.server = uvicorn.Server(config)
@@ -178,8 +176,6 @@ class Provider:
 
 
 class ConsoleService:
-    """One running service with its console."""
-
     def __init__(self, folder: Path, database: Path, provider: Provider, clock: Clock, **console: Any) -> None:
         self.clock, self.provider = clock, provider
         listener = socket.create_server(("127.0.0.1", 0))
@@ -269,50 +265,26 @@ class ConsoleService:
         return browser.get(self.provider.approve(sent.headers["location"]))
 
     def form_token(self, browser: httpx2.Client | None = None) -> str:
-        """What the pages of the session carry."""
         page = (browser or self.browser).get("/console/sign-in", follow_redirects=True).text
         return page.partition('"X-CSRF-Token": "')[2].partition('"')[0]
 
     def post(self, path: str, **form: str) -> httpx2.Response:
-        """Send a form of a page of this session."""
         return self.browser.post(path, data={"csrf_token": self.form_token(), **form})
 
     def inside(self, work: Callable[[], T]) -> T:
-        """Run *work* on the event loop of the service."""
-
         async def call() -> T:
             return work()
 
         return self.wait(call())
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run *coroutine* there."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     def know(self, *rows: AgentRow, decisions: tuple[Decision, ...] = ()) -> None:
-        """What the pipeline would commit and report."""
         before, after = self.position, msgspec.structs.replace(self.position, offset=self.position.offset + 1)
         self.store.commit(Commit(before, after, list(rows), list(decisions), [], []))
         self.position = Position(0, before.epoch, after.offset)
-        summaries = [
-            AgentSummary(
-                r.name,
-                r.agent_type,
-                r.level,
-                r.risk_score,
-                r.confidence,
-                r.anomaly_score,
-                r.first_seen_ms,
-                r.last_seen_ms,
-                r.evaluated_ms,
-                r.due_ms,
-                r.events,
-                r.decision_id,
-                r.reasons,
-                r.counterfactual,
-            )
-            for r in rows
-        ]
+        summaries = [AgentSummary(*(getattr(row, name) for name in SHOWN)) for row in rows]
         changes = [
             LevelChange(
                 d.decision_id,
@@ -339,7 +311,6 @@ class ConsoleService:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty, migrated database to copy."""
     path = tmp_path_factory.mktemp("empty") / "empty.db"
     open_store(sqlite_url(path)).close()
     return path

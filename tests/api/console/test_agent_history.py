@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,6 @@ import pytest
 
 from trustwatch.api.agents import recent_events
 from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
-from trustwatch.api.settings.access_settings import KafkaSettings
-from trustwatch.api.settings.service_settings import ArchiveSettings
-from trustwatch.ingest.archive.archive_files import rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
@@ -46,7 +41,6 @@ def raw_of(number: int, at: datetime, agent: str = "bot", **more: Any) -> bytes:
 
 
 def archive_of(directory: Path, records: list[bytes], topic: str = "") -> None:
-    """All records in files, one range an archive."""
     archive = EventArchive(directory, topic)
     archive.start()
     events = [EventToArchive(at, 0, decode_event(raw), raw) for at, raw in enumerate(records)]
@@ -71,16 +65,7 @@ def wish(kind: str, name: str, at_offset: int) -> Erasure:
     return Erasure("01X", kind, "queued", "acme", issuer, name, "salt", "digest", "asked", "dpo", 0, at_offset)
 
 
-def test_with_kafka_they_come_from_the_archive(tmp_path: Path) -> None:
-    archive_of(tmp_path, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(60)], TOPIC)
-    found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, DecisionMoment(), ())
-
-    assert actions(found) == [f"step_{at}" for at in reversed(range(10, 60))]
-    assert (found.match_count, found.logged, found.archived, found.whole, found.trouble) == (60, None, 60, True, "")
-
-
 def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the look into the log, each event once, though both have it."""
     records = [raw_of(at, NOW + timedelta(minutes=at)) for at in range(30)]
     log = log_of(tmp_path / "log", records)
     archive_of(tmp_path / "archive", records[:25])
@@ -92,32 +77,8 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
     assert sum(found.hours) == sum(count for _, count in found.actions) + 18 == 30  # the twelve most frequent are told
 
 
-def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path: Path) -> None:
-    then = NOW - timedelta(days=3)
-    records = [raw_of(at, then + timedelta(minutes=at)) for at in range(3)]
-    records += [raw_of(at, NOW + timedelta(seconds=at)) for at in range(100, 200)]
-    archive_of(tmp_path, records, TOPIC)
-    moment = DecisionMoment(int((then + timedelta(minutes=2)).timestamp() * 1000))
-    found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, moment, ())
-
-    assert [event.action for event in found.around] == ["step_0", "step_1", "step_2"]
-    assert "step_199" in actions(found) and "step_0" not in actions(found)
-
-
-def test_what_came_after_a_decision_does_not_push_out_what_led_to_it(tmp_path: Path) -> None:
-    records = [raw_of(at, NOW + timedelta(milliseconds=100 * at)) for at in range(400)]
-    moment = DecisionMoment(int((NOW + timedelta(seconds=5)).timestamp() * 1000))
-    found = load_event_history(EventLocations(log_of(tmp_path / "log", records), None), BOT, moment, ())
-    assert [event.action for event in found.around] == [f"step_{at}" for at in range(31, 61)]
-    assert sum(count for _, count in found.left_out) == 370
-    archive_of(tmp_path / "archive", records, TOPIC)
-    archived = load_event_history(EventLocations(None, tmp_path / "archive", TOPIC), BOT, moment, ())
-    assert [event.action for event in archived.around] == [f"step_{at}" for at in range(31, 51)]
-
-
 @pytest.mark.parametrize("offset", [-1, 2])
 def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
-    """An agent's events from before the order are not, and a person has a pseudonym; in log and archive alike."""
     ann = {"principal": {"id": "ann@acme.example"}}
     records = [raw_of(at, NOW + timedelta(minutes=at), **ann) for at in range(4)]
     log = log_of(tmp_path / "log", records)
@@ -135,52 +96,3 @@ def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
     assert not load_event_history(
         EventLocations(None, tmp_path / "topic", TOPIC), BOT, DecisionMoment(), [wish("agent", "bot", offset)]
     ).events
-
-
-def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def trouble(archive: Path | None) -> str:
-        return load_event_history(EventLocations(None, archive, TOPIC), BOT, DecisionMoment(), ()).trouble
-
-    assert "no archive is kept" in trouble(None)
-    assert "Nothing is archived" in trouble(tmp_path)
-    archive_of(tmp_path, [raw_of(1, NOW)])
-    assert "of an embedded log, not of the topic" in trouble(tmp_path)
-    with rewrite_lock(tmp_path):
-        found = load_event_history(EventLocations(tmp_path / "log", tmp_path), BOT, DecisionMoment(), ())
-    assert found.busy and "being rewritten" in found.trouble and not found.whole
-    monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.archive_reader", None)
-    assert "not installed" in trouble(tmp_path)
-
-
-def test_the_page_tells_it_from_the_archive(new_site: Callable[..., Any], make_row: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "archive"
-    archive_of(folder, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(3)], TOPIC)
-    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
-    site = new_site(archive=ArchiveSettings(directory=folder, interval_s=300.0), kafka=kafka)
-    site.know(make_row("bot"), make_row("bot", tenant="globex"))
-    asked = {"id": "bot", "tenant": "acme", "issuer": AS}
-    site.sign_in("soc")
-    text = site.browser.get("/console/agent/events", params=asked).text
-    hidden = site.browser.get("/console/agent/events", params={**asked, "tenant": "globex"})
-
-    assert "3 events among 3 rows of the archive, which is all that is kept." in text
-    assert "written every 5 min" in text and text.rindex("step_2") < text.rindex("step_0")
-    assert hidden.status_code == 403 and "step_" not in hidden.text
-
-
-def test_the_page_says_why_there_is_nothing(new_site: Callable[..., Any], make_row: Any, tmp_path: Path) -> None:
-    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
-    asked = {"id": "bot", "tenant": "acme", "issuer": AS}
-    bare = new_site(kafka=kafka)
-    bare.know(make_row("bot"))
-    bare.sign_in("soc")
-    assert "no archive is kept" in bare.browser.get("/console/agent/events", params=asked).text
-    archive_of(tmp_path / "archive", [raw_of(1, NOW)], TOPIC)
-    site = new_site(archive=ArchiveSettings(directory=tmp_path / "archive"), kafka=kafka)
-    site.know(make_row("bot"))
-    site.sign_in("soc")
-    with rewrite_lock(tmp_path / "archive"):
-        text = site.browser.get("/console/agent/events", params=asked).text
-
-    assert "Looking again in a moment" in text and 'hx-trigger="load delay:3s"' in text
-    assert "step_1" in site.browser.get("/console/agent/events", params=asked).text

@@ -31,12 +31,10 @@ def ended(site: Any) -> EndedSessions:
 
 
 def cookie_of(site: Any) -> tuple[str, str]:
-    """Name and value of the browser's cookie."""
     return next((one.name, one.value) for one in site.browser.cookies.jar if "sign-in" not in one.name)
 
 
 def session_of(site: Any) -> ConsoleSession:
-    """The session of the browser, as its cookie says."""
     key = session_key(site.settings.console, site.settings.data_dir)
     session = ConsoleSessions(key, site.clock).open(cookie_of(site)[1])
     assert session is not None
@@ -44,12 +42,10 @@ def session_of(site: Any) -> ConsoleSession:
 
 
 def sessions(site: Any, count: int) -> list[ConsoleSession]:
-    """Sessions of one person."""
     return [new_session({"sub": "u"}, "soc", "sub", site.clock()) for _ in range(count)]
 
 
 def away(*_: Any) -> Any:
-    """What a store raises that does not answer."""
     raise Unavailable("away")
 
 

@@ -16,8 +16,6 @@ from trustwatch.scoring.pipeline.ipc import LevelChange
 
 
 class Listening:
-    """Reads a stream in a thread."""
-
     def __init__(self, site: Any) -> None:
         self.lines: list[str] = []
         self.ended = threading.Event()
@@ -107,7 +105,6 @@ def test_an_open_page_keeps_no_session_alive(site: Any) -> None:
 
 
 def test_a_stream_outlives_no_session_however_busy_it_is(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person clicks all day: its streams are closed and opened again, until the longest time is over."""
     monkeypatch.setattr(live_updates, "TICK_INTERVAL_S", 0.05)
     site.sign_in("soc")
     heard = Listening(site)

@@ -11,7 +11,6 @@ from trustwatch.api.console.lists import rows_as_csv
 
 
 def cell(value: object) -> str:
-    """A value as a spreadsheet reads it from the file."""
     (row,) = csv.DictReader(io.StringIO(rows_as_csv([{"name": value}]), newline=""))
     return row["name"]
 

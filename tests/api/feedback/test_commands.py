@@ -9,8 +9,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 
@@ -19,7 +17,6 @@ from ...support.feedback_person import NOW_MS, Person, decision
 
 @pytest.fixture(scope="module")
 def person(shared: Any) -> Person:
-    """Somebody, and a service for all tests of this module."""
     made = Person(shared)
     made.runs.result["alerts_removed"] = [
         {
@@ -42,30 +39,25 @@ def person(shared: Any) -> Person:
 
 
 def run(person: Person, *arguments: str, **options: Any) -> Result:
-    """One command."""
     given = ["--url", person.site.url, "--token", person.site.token("gateway")]
     return CliRunner().invoke(make_app(), ["feedback", *arguments, *given], **options)
 
 
 def call(person: Person, *arguments: str) -> Result:
-    """An operation that no command is named for."""
     given = ["--url", person.site.url, "--token", person.site.token("gateway")]
     return CliRunner().invoke(make_app(), ["call", *arguments, *given])
 
 
 def write(person: Person, *told: Decision) -> None:
-    """More decisions in the store."""
     at = person.site.store.partitions.position(0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], list(told), [], []))
 
 
 def add(person: Person, *more: str, of: str = "D0001") -> Result:
-    """A false positive."""
     return run(person, "add", of, "--verdict", "false-positive", "--reason", "a new supplier", *more)
 
 
 def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person) -> None:
-    """In words and as JSON; features are those of the decision's reasons unless others are named."""
     reasons = (RiskReason("action_surprise", "action_surprise", "x", "5 known", 0.9, "x"),)
     earlier = {"decided_ms": NOW_MS - 60_000, "reasons": reasons}
     hour = RiskReason("hour_surprise", "hour_surprise", "x", "5 known", 0.9, "x")
@@ -100,21 +92,7 @@ def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person)
     assert call(person, "revoke_feedback", identity, "reason=again").exit_code == 1
 
 
-def test_scope_and_features_are_as_they_are_named(person: Person) -> None:
-    """For a peer group, on one resource; all features by a word of their own."""
-    given = ("--peer-group", "--feature", "first_seen_target", "--feature", "hour_surprise", "--resource", "x.example")
-    made = json.loads(add(person, *given, "--yes", "--json").stdout)
-    scope = made["feedback"]["scope"]
-    assert (scope["kind"], scope["resource"]) == ("peer_group", "x.example")
-    assert scope["features"] == ["target_surprise", "hour_surprise"]
-    assert made["preview"]["alerts_after"] == 1
-    broad = json.loads(add(person, "--all-features", "--expires", "2h", "--yes", "--json").stdout)
-    assert broad["feedback"]["scope"]["features"] is None
-    assert (made["feedback"]["scope"]["agent_type"], made["feedback"]["decision_id"]) == ("PaymentProcessor", "D0001")
-
-
 def test_nothing_is_adopted_unasked(person: Person) -> None:
-    """Where nobody can answer, `--yes` is needed; what the service refuses is told in its words."""
     silent = add(person)
     assert (silent.exit_code, "--yes" in silent.output) == (1, True)
     assert "nobody is here" in add(person, "--json").output
@@ -125,34 +103,3 @@ def test_nothing_is_adopted_unasked(person: Person) -> None:
     failed = add(person, "--yes")
     person.runs.error = ""
     assert (failed.exit_code, "the log is damaged" in failed.output) == (1, True)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--verdict", "maybe", "--reason", "x"), "false-positive or true-positive"),
-        (("--verdict", "false-positive", "--reason", "x", "--expires", "soon"), "such as 14d"),
-    ],
-)
-def test_wrong_words_are_told(person: Person, arguments: tuple[str, ...], words: str) -> None:
-    """Usage errors end with 2."""
-    wrong = run(person, "add", "D0001", *arguments)
-    assert wrong.exit_code == 2
-    assert words in " ".join(wrong.output.replace("│", " ").split())
-
-
-def test_a_true_positive_is_noted(person: Person) -> None:
-    """No preview, no question."""
-    done = run(person, "add", "D0001", "--verdict", "true_positive", "--reason", "stolen key")
-    assert (done.exit_code, "is noted" in done.output) == (0, True)
-
-
-def test_a_decision_without_features_needs_some_named(person: Person) -> None:
-    """A decision whose reasons are signals alone."""
-    only = (RiskReason("unregistered_key", "credential", "x", "never", 1.0, "x"),)
-    who = AgentName(
-        IdentityHasher().agent_key("acme", "https://as.example", "other"), "acme", "https://as.example", "other"
-    )
-    write(person, decision(8, reasons=only, agent=who))
-    refused = add(person, "--yes", of="D0008")
-    assert (refused.exit_code, "--feature" in refused.output) == (1, True)

@@ -12,21 +12,17 @@ from trustwatch.api.access.actuation import ActuationService
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-from ...support.oauth_peers import new_key
-
 AUTH = "auth: {client_id: tw, client_secret: s, token_url: 'https://kc/token'}"
 SIGNED = "secret: whsec_c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
 
 
 def settings(tmp_path: Path, *actuators: str, more: str = "") -> Settings:
-    """Settings with those actuators."""
     file = tmp_path / "settings.yaml"
     file.write_text("actuators:\n" + "".join(f"  - {{{one}}}\n" for one in actuators) + more)
     return load_settings(file, {})
@@ -81,8 +77,6 @@ def test_names_are_unique_among_all_targets(tmp_path: Path) -> None:
 
 
 def acting(tmp_path: Path, given: Settings) -> list[Any]:
-    """Channels of the actuators."""
-
     async def make() -> list[Any]:
         store = open_store(sqlite_url(tmp_path / "s.db"))
         verdicts = PolicyEvaluator(
@@ -96,32 +90,6 @@ def acting(tmp_path: Path, given: Settings) -> list[Any]:
             store.close()
 
     return asyncio.run(make())
-
-
-def test_actuators_become_channels(tmp_path: Path) -> None:
-    pem = tmp_path / "key.pem"
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    pem.write_bytes(new_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    key = "auth: {client_id: tw, private_key: {file: key.pem}, key_id: k, token_url: 'https://kc/t'}"
-    given = settings(
-        tmp_path,
-        "name: plain, kind: hydra, url: 'https://h', issuers: [i, j], tenants: [acme], clients: {bot: c7}",
-        "name: bearer, kind: hydra, url: 'https://h', issuers: [i], auth: {bearer: ory_pat}",
-        f"name: signed, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {key}",
-        f"name: secret, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {AUTH}",
-        f"name: hook, kind: webhook, url: 'https://w', issuers: [i], {SIGNED}, confirm_url: 'https://w/c'",
-    )
-
-    channels = acting(tmp_path, given)
-
-    assert [(one.kind, one.target.name) for one in channels] == [
-        (ACTION_ROW_KIND, name) for name in ("plain", "bearer", "signed", "secret", "hook")
-    ]
-    plain = channels[0].target
-    assert (plain.serves("acme", "j"), plain.serves("globex", "j"), plain.serves("acme", "k")) == (True, False, False)
-    assert (plain.client_of("bot"), plain.client_of("other")) == ("c7", "other")
-    assert all(one.policy is not None and one.policy.backoff_cap_s <= 15 for one in channels)
 
 
 def test_a_key_of_another_kind_stops_the_start(tmp_path: Path) -> None:

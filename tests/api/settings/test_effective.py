@@ -49,7 +49,6 @@ actuators:
 
 
 def secrets_in(value: Any) -> Iterator[str]:
-    """Every secret below a value of the settings."""
     if isinstance(value, Secret):
         yield value.reveal()
     elif isinstance(value, msgspec.Struct):
@@ -76,12 +75,3 @@ def test_no_secret_of_a_settings_file_is_shown(tmp_path: Path) -> None:
     assert {secret for secret in found if secret in shown} == set()
     assert "hidden" not in shown and "in-the-url" not in shown and "whsec_" not in shown
     assert "https://as.example/jwks?page=***&token=***" in shown
-
-
-def test_what_is_shown_is_what_holds(tmp_path: Path) -> None:
-    file = tmp_path / "settings.yaml"
-    file.write_text("listen: {port: 4711}\n")
-
-    shown = msgspec.yaml.decode(settings_yaml(load_settings(file, {})))
-
-    assert (shown["listen"]["port"], shown["listen"]["host"]) == (4711, "127.0.0.1")

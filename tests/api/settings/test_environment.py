@@ -31,7 +31,6 @@ def refusal(tmp_path: Path, variables: dict[str, str], text: str = FILE) -> str:
 
 
 def test_every_kind_of_member_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers, texts that look like numbers, words, paths, lists, nulls, parts; the rest of a part is the file's."""
     monkeypatch.chdir(tmp_path.parent)
     settings = load(
         tmp_path,
@@ -86,12 +85,6 @@ def test_a_secret_by_reference(tmp_path: Path) -> None:
     assert settings.webhooks[0].secret.reveal() == secret
 
 
-def test_the_long_name_wins_over_the_short_one(tmp_path: Path) -> None:
-    variables = {"TRUSTWATCH__LISTEN__PORT": "1", "TRUSTWATCH_LISTEN_PORT": "2"}
-
-    assert load(tmp_path, variables).listen.port == 1
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "parts"),
     [
@@ -120,21 +113,6 @@ def test_an_error_names_the_variable_the_member_and_what_it_may_be(
 
     assert f"TRUSTWATCH__{variable}" in message.partition(": ")[0]
     assert [part for part in parts if part not in message] == [], message
-
-
-def test_what_is_missing_of_an_entry_names_the_variables_that_make_it(tmp_path: Path) -> None:
-    message = refusal(tmp_path, {"TRUSTWATCH__WEBHOOKS__1__NAME": "pager"})
-
-    assert message.startswith(f"{tmp_path / 'trustwatch.yaml'} with TRUSTWATCH__WEBHOOKS__1__NAME: ")
-    assert "missing required field" in message and "`$.webhooks[1]`" in message
-
-
-def test_an_error_of_the_file_names_the_file(tmp_path: Path) -> None:
-    message = refusal(tmp_path, {"TRUSTWATCH__RETENTION_DAYS": "7"}, "listen: {port: x}")
-    wrong = refusal(tmp_path, {"TRUSTWATCH__LISTEN__PORT": "7"}, "listen: 5")
-
-    assert message.startswith(f"{tmp_path / 'trustwatch.yaml'}: Expected `int`")
-    assert wrong.startswith(str(tmp_path / "trustwatch.yaml")) and "Expected `object`" in wrong
 
 
 def test_no_message_quotes_a_secret(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ WEBHOOK = 'webhooks: [{name: soc, url: "https://soc.example", format: slack%s}]\
 
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of each kind of path, as if those settings had gone."""
     rows = {
         "webhooks[].colour": (None, LINE),
         "tenants.NAME.speed": (5.0, LINE),
@@ -54,13 +53,6 @@ def test_an_old_default_is_left_out_with_a_warning(tmp_path: Path, text: str, pl
     assert warning.endswith(f"{LINE} - at `${place}`")
 
 
-def test_settings_that_share_a_line_share_a_warning(tmp_path: Path) -> None:
-    """A file that names all defaults of an earlier release does not fill the log."""
-    (warning,) = read(tmp_path, "retention_weeks: 3\ntenants: {acme: {speed: 5}, globex: {speed: 5}}\n").warnings
-
-    assert warning.endswith(f"{LINE} - at `$.tenants[...].speed`, `$.tenants[...].speed`, `$.retention_weeks`")
-
-
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -73,7 +65,6 @@ def test_settings_that_share_a_line_share_a_warning(tmp_path: Path) -> None:
     ],
 )
 def test_any_other_value_is_refused_with_the_line(tmp_path: Path, text: str, place: str) -> None:
-    """It asked for something that no longer happens. The value is not shown: it may be a secret."""
     with pytest.raises(ConfigError) as refused:
         read(tmp_path, text)
 
@@ -96,14 +87,6 @@ def test_variables_count_alike(tmp_path: Path, variable: str, default: str, othe
     with pytest.raises(ConfigError, match=rf"^{variable}: this setting was removed: {LINE}"):
         read(tmp_path, text, **{variable: other})
     assert read(tmp_path, text, **{variable: ""}).removed == []
-
-
-def test_what_is_misspelt_is_still_an_error(tmp_path: Path) -> None:
-    for text in (WEBHOOK % ", color: null", "colour: null", "tenants: {speed: 5.0}"):
-        with pytest.raises(ConfigError, match=r"unknown field|Expected"):
-            read(tmp_path, text)
-    with pytest.raises(ConfigError, match="unknown field"):
-        read(tmp_path, "", TRUSTWATCH__COLOUR="null")
 
 
 def test_rows_are_of_settings_that_are_gone_and_stand_in_the_changelog() -> None:

@@ -9,9 +9,7 @@ import pytest
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.simulator.demo import local_settings
 
-ROOT = Path(__file__).parents[3]
 ISSUER = "issuers: [{issuer: i, audiences: [a], jwks_file: keys}]\n"
 REPORTS = "callers: [{name: edge, client_id: gw, tenants: [acme], issuers: [i]}, {name: soc, client_id: soc}]\n"
 ASKS = "gateway: {clients: [{client_id: kong, secret: 'sixteen characters'}]}\n"
@@ -59,13 +57,3 @@ def test_new_deployments_ask_about_actions_outside_of_a_boundary(tmp_path: Path,
     text = f"settings_version: {version}\n" + ISSUER
     assert loaded(tmp_path, text).outside_boundary == default
     assert loaded(tmp_path, text + "outside_boundary: deny\n").outside_boundary == "deny"
-
-
-def test_files_that_we_write_are_new_ones(tmp_path: Path) -> None:
-    secret = tmp_path / "postgres"
-    secret.write_text("x")
-    deployed = (ROOT / "deploy" / "settings.yaml").read_text().replace("/run/secrets/postgres_password", str(secret))
-    for text in (local_settings("trustwatch demo"), deployed):
-        settings = loaded(tmp_path, text)
-        assert (settings.settings_version, settings.upgrade_warnings()) == (2, [])
-        assert settings.callers[0].agents == ("*",)

@@ -48,7 +48,6 @@ def test_issuers_that_can_not_be(issuer: str) -> None:
 
 
 def test_several_machines_need_one_folder_of_keys() -> None:
-    """Else each would sign with keys that the others do not publish."""
     kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
     with pytest.raises(ValueError, match="key_dir"):
         Settings(kafka=kafka, shared_signals=SharedSignalsSettings(enabled=True))
@@ -86,7 +85,6 @@ def test_transmitters_that_can_not_be(given: dict[str, Any], why: str) -> None:
 
 
 def test_transmitters_have_names_and_issuers_of_their_own() -> None:
-    """And none is we ourselves: what we said would come back as said by others."""
     one = SignalTransmitterSettings(**TRANSMITTER)
     for other in ({"name": "other"}, {"issuer": "https://other.example"}):
         with pytest.raises(ValueError, match="different names and issuers"):

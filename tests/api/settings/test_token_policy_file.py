@@ -6,15 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts.settings_table import table_rows
 from trustwatch.api.composition import live_policy, policy_book
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
-from trustwatch.scoring.policy.policy_file import PolicyFile
+from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.records.agents import RiskLevel
-
-from ...support.checkout import DOCS
 
 FULL = """
 version: "2026-11-25.1"
@@ -37,7 +33,6 @@ rules:
 
 
 def book(folder: Path, text: str) -> PolicyBook:
-    """The policy book of a file."""
     file = folder / "policy.yaml"
     file.write_text(text)
     return policy_book(Settings(token_policy_file=file))
@@ -52,28 +47,6 @@ def test_a_file_says_all(tmp_path: Path) -> None:
     payment = found.effective_policy("acme", "", "a", "Payment")
     assert payment.rule == "canary"
     assert payment.table[RiskLevel.LOW].max_token_lifetime_s == 600
-
-
-def test_members_that_are_not_given_are_those_of_their_level(tmp_path: Path) -> None:
-    """A rule's come from the file, the file's from the defaults of that level."""
-    found = book(tmp_path, FULL)
-    high = found.effective_policy("acme", "", "a", "Payment").table[RiskLevel.HIGH]
-
-    assert (high.max_token_lifetime_s, high.refresh_allowed, high.step_up) == (30, False, True)
-    assert found.table[RiskLevel.HIGH].max_token_lifetime_s == 45
-    assert found.table[RiskLevel.MEDIUM].step_up_scopes == ("pay:*",)
-    assert found.table[RiskLevel.CRITICAL] == PolicyTable()[RiskLevel.CRITICAL]
-
-
-def test_the_least_file_is_a_version(tmp_path: Path) -> None:
-    found = book(tmp_path, "version: '1'")
-
-    assert all(found.table[level] == PolicyTable()[level] for level in RiskLevel)
-    assert found.effective_policy("any", "", "a", "").mode == "shadow"
-
-
-def test_without_a_file_the_settings_hold() -> None:
-    assert policy_book(Settings()).effective_policy("any", "", "a", "").mode == "shadow"
 
 
 @pytest.mark.parametrize(
@@ -111,27 +84,3 @@ def test_a_change_holds_and_a_mistake_does_not(tmp_path: Path) -> None:
     assert [live.refresh(), live.refresh()] == [False, False]
 
     assert (live.book.version, live.errors) == ("22", 1)
-
-
-def levels_table() -> str:
-    """The members of a level's policy and their default at each level, as docs/policy.md shows them."""
-    levels = ("unknown", "low", "medium", "high", "critical")
-    told = {path: rest for path, *rest in table_rows(PolicyFile)}
-    members = [path.split(".")[-1] for path in told if path.startswith("levels.low.")]
-    rows = [
-        [f"`{member}`", *(told[f"levels.{level}.{member}"][1] for level in levels), told[f"levels.low.{member}"][2]]
-        for member in members
-    ]
-    head = [["member", *levels, "meaning"], ["---"] * 7]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (*head, *rows))
-
-
-def test_docs_show_the_levels_and_an_example_that_works(tmp_path: Path) -> None:
-    """docs/policy.md holds the defaults of each level, and its example is a policy."""
-    text = (DOCS / "policy.md").read_text()
-    example = text.partition("```yaml\n")[2].partition("```")[0]
-
-    assert levels_table() in text
-    members = {path.split(".")[-1] for path, *_ in table_rows(PolicyFile) if not path.startswith("levels.")}
-    assert [member for member in members if f"{member}:" not in example and f"`{member}`" not in text] == []
-    assert book(tmp_path, example).rules[0].name == "payments-canary"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
@@ -65,43 +63,7 @@ def test_numbers_that_are_none_change_nothing(desk: Any, act: str, field: str, v
     assert (case.status, case.held_until_ms, case.snoozed_until_ms) == ("open", 0, 0)
 
 
-def test_a_case_is_listed_and_shown(desk: Any) -> None:
-    desk.sign_in("soc")
-    listed = desk.browser.get("/console/cases").text
-    assert 'href="/console/cases/case-d-1"' in listed
-    assert "first use of acct-9001" in listed
-    assert "theirs" not in listed
-    shown = desk.browser.get(CASE)
-    assert shown.status_code == 200
-    assert "the same new network AS65537" in shown.text
-    assert "2 agents" in shown.text
-    assert "<script>alert" not in shown.text
-    assert "<img" not in shown.text
-    assert "no actuator serves its issuer" in shown.text
-    assert "checked" not in shown.text.partition("What was it?")[2].partition("</fieldset>")[0]
-    assert desk.browser.get("/console/cases/case-d-3").status_code == 404
-    assert "1<span" in desk.browser.get("/console/cases/count").text
-    assert "1 case</a>: 1 not acknowledged yet" in desk.browser.get("/console/").text
-    assert 'href="/console/cases/case-d-1"' in desk.browser.get("/console/decisions/d-2").text
-
-
-def test_the_story_is_narrowed_and_every_moment_has_a_link(desk: Any) -> None:
-    desk.sign_in("trust-admins")
-    story = desk.browser.get(f"{CASE}/timeline").text
-    for words in ("Risk went from low to critical", "added an agent (the same new network AS65537)", "An alert to soc"):
-        assert words in story
-    ids = [part.partition('"')[0] for part in story.split('<li id="')[1:]]
-    assert len(ids) == len(set(ids)) >= 5
-    assert all(f'href="#{name}"' in story for name in ids)
-    assert "An alert" not in desk.browser.get(f"{CASE}/timeline", params={"kind": "decision"}).text
-    assert "Nothing of that kind" in desk.browser.get(f"{CASE}/timeline", params={"until": "2020-01-01T00:00"}).text
-    assert desk.browser.get(f"{CASE}/timeline", params={"since": "nonsense"}).status_code == 422
-    desk.sign_in("soc", browser=desk.browser)
-    assert "trust.admin" in desk.browser.get(f"{CASE}/timeline").text
-
-
 def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
-    """From the first look to the end, each with a word on what happened."""
     desk.sign_in("soc")
 
     def act(action: str, status: int = 303, case: str = CASE, **form: str) -> str:
@@ -137,53 +99,7 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
     assert "was changed meanwhile" in act("close", 409, verdict="false", note="x", revision=seen)
 
 
-def test_several_cases_are_done_with_at_once(desk: Any) -> None:
-    desk.raise_agent(5, "calm", level=2)
-    desk.raise_agent(6, "calmer", level=2)
-    desk.sign_in("soc")
-    ticked = {"case-1": "case-d-1", "case-2": "case-d-5", "case-3": "case-none"}
-    both = desk.post("/console/cases", action="acknowledge", **ticked).text
-    assert "2 cases acknowledged." in both
-    assert "case-none: " in both
-    assert "verdict" in desk.post("/console/cases", action="close", note="x", **ticked).text
-    closed = desk.post("/console/cases", action="close", verdict="expected", note="a drill", **ticked).text
-    assert "2 cases closed." in closed
-    assert "0 / 0 / 2" in closed
-    assert desk.browser.get("/console/cases").text.count('type="checkbox" id="choose-') == 1
-    assert "no case is selected" in desk.post("/console/cases", action="close").text
-    desk.sign_in("readers")
-    assert 'id="choose-' not in desk.browser.get("/console/cases").text
-
-
 def test_readers_look_and_do_nothing(desk: Any) -> None:
     desk.sign_in("readers")
     assert "acting needs the scope" in desk.browser.get(CASE).text
     assert desk.post(f"{CASE}/acknowledge").status_code == 403
-
-
-def test_a_report_is_downloaded(desk: Any) -> None:
-    desk.sign_in("soc")
-    whole = desk.browser.get(f"{CASE}/report.json")
-    assert whole.headers["content-disposition"] == 'attachment; filename="case-d-1.json"'
-    told = json.loads(whole.text)
-    assert (told["case_id"], told["highest_level"], len(told["agents"])) == ("case-d-1", "critical", 2)
-    assert [item["kind"] for item in told["timeline"]].count("decision") == 2
-    assert desk.browser.get(f"{CASE}/report.pdf").status_code in (404, 405)
-
-
-def test_lists_are_narrowed(desk: Any) -> None:
-    desk.sign_in("trust-admins")
-    desk.raise_agent(4, "calm", level=2)
-
-    def titles(**asked: str) -> str:
-        answer = desk.browser.get("/console/cases", params=asked)
-        assert answer.status_code == 200
-        return str(answer.text.partition('id="list"')[2])
-
-    assert "calm" in titles()
-    assert "calm" not in titles(level="critical")
-    assert "theirs" not in titles(tenant="acme")
-    assert "No case fits" in titles(owner="bob")
-    assert "calm" in titles(agent="calm", tenant="acme")
-    assert desk.browser.get("/console/cases", params={"status": "nonsense"}).status_code == 400
-    assert msgspec.json.decode(desk.browser.get("/console/cases/case-d-4/report.json").content)["status"] == "open"

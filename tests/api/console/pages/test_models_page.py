@@ -67,21 +67,3 @@ def test_figures_of_all_tenants_are_for_those_who_see_all(
     assert [word in listed.text for word in WORDS] == [not everybody, everybody, False, everybody]
     assert [word in one.text for word in WORDS] == [not everybody, everybody, everybody, everybody]
     assert "Should it come into force?" in one.text
-
-
-def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
-    new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rehearsed, both curves are drawn by name; if not, the page warns that all are judged as newcomers."""
-    site = new_site()
-    known = serve(site, monkeypatch)
-    site.sign_in("trust-admins")
-    without = site.browser.get("/console/models/m1").text
-    known.curves = (FLEET._replace(events=1_234),)
-    rehearsed = site.browser.get("/console/models/m1").text
-
-    assert "This version has no walk-forward validation" in without
-    assert "Walk-forward validation</dt><dd>no</dd>" in without
-    assert "no walk-forward validation" not in rehearsed and "on 1,234 events of known agents" in rehearsed
-    assert "known agents, the fleet</li>" in rehearsed and "newcomers, the fleet</li>" in rehearsed
-    assert "Newcomers, the fleet: 4,321 held-out events" in rehearsed

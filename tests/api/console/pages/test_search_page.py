@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
-from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 from ....support.console_records import NOW_MS
@@ -51,47 +50,3 @@ def test_an_id_leads_to_the_thing_and_another_text_to_a_list(desk: Any, q: str, 
     answer = desk.browser.get("/console/search", params={"q": q}, follow_redirects=False)
     assert answer.status_code == 303
     assert answer.headers["location"].startswith(place)
-
-
-def test_an_approval_is_found(desk: Any) -> None:
-    desk.sign_in("soc")
-    name = desk.store.agents.find(HOSTILE)[0].name
-    asked = Intervention("asked-1", "approval", "pending", name, 3, ("pay",), "", "gate", 1, "", 0, "", NOW_MS, 1)
-    desk.store.interventions.add(asked)
-    answer = desk.browser.get("/console/search", params={"q": "asked-1"}, follow_redirects=False)
-    assert answer.headers["location"] == "/console/approvals?done=asked-1"
-
-
-def test_the_box_is_on_every_page_of_who_may_read(desk: Any) -> None:
-    desk.sign_in("soc")
-    assert 'action="/console/search"' in desk.browser.get("/console/").text
-    assert desk.browser.get("/console/search", params={"q": "d-1"}).status_code == 303
-
-
-def test_what_an_agent_came_with_leads_to_the_decisions_that_came_with_it(desk: Any) -> None:
-    """Each indicator is a link; the list has no decision of others, and none that came with something else."""
-    desk.sign_in("soc")
-    link = "/console/decisions?indicator=AS65537"
-    assert f'href="{link}"' in desk.browser.get("/console/decisions/d-1").text
-    listed = desk.browser.get(link).text
-    assert "/console/decisions/d-1" in listed
-    assert "theirs" not in listed
-    assert (
-        "No decision fits among the 1 that were looked at" in desk.browser.get("/console/decisions?indicator=AS1").text
-    )
-    assert 'href="/console/decisions?indicator=AS1"' in desk.browser.get("/console/agents?text=AS1").text
-
-
-def test_lists_are_kept_as_files(desk: Any) -> None:
-    desk.sign_in("soc")
-    for name, has in (("decisions", "d-1"), ("cases", "case-d-1"), ("agents", "<script>")):
-        table = desk.browser.get(f"/console/{name}/file.csv")
-        assert table.headers["content-type"].startswith("text/csv")
-        assert f'filename="{name}.csv"' in table.headers["content-disposition"]
-        assert has in table.text
-        assert "theirs" not in table.text
-        body = desk.browser.get(f"/console/{name}/file.json").json()
-        assert body["complete"] is True
-        assert len(body[name]) == 1
-        assert f"/console/{name}/file.csv" in desk.browser.get(f"/console/{name}").text
-        assert desk.browser.get(f"/console/{name}/file.xls").status_code == 422

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,19 +9,16 @@ import pytest
 
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
-from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 AS = "https://as.example"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 NOW_MS = 1_764_000_000_000
 DAY_MS = 86_400_000
-BOOK = PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"})
-"""The policy of the service."""
 
 
 def name_of(agent_id: str, tenant: str = "acme") -> AgentName:
@@ -32,7 +26,6 @@ def name_of(agent_id: str, tenant: str = "acme") -> AgentName:
 
 
 def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: Any) -> Intervention:
-    """An approval that waits."""
     made = Intervention(
         f"i-{number}",
         "approval",
@@ -53,7 +46,6 @@ def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: A
 
 
 def waits(site: Any, *made: Intervention) -> None:
-    """Written by another process; this one has not noticed yet."""
     for one in made:
         assert site.store.interventions.add(one)
 
@@ -70,7 +62,6 @@ def letter(number: int, source: str = "gateway", raw: bytes = b"{", reason: str 
 
 
 def told(site: Any, row: Any, decision: Any, *targets: str) -> None:
-    """An alert about a decision, routed to the targets."""
     payload = build_alert_payload(decision, {"allow": True}, "https://trust.example")
     site.store.outbox.enqueue(
         [OutboxRow(f"alert-{decision.decision_id}", "alert", "", payload, NOW_MS, row.name.key, "r", row.level, "acme")]
@@ -117,126 +108,6 @@ def test_a_decision_of_another_tenant_does_not_exist(site: Any, make_row: Any, m
     assert "not bound to that tenant" in named.text
 
 
-def test_decisions_are_narrowed_by_level_direction_and_agent(site: Any, make_row: Any, make_decision: Any) -> None:
-    up, down = make_row("mover", level=4), make_row("mover", level=1)
-    site.know(up, decisions=(make_decision(up, 710), make_decision(down, 711, before=4)))
-    site.sign_in("soc")
-
-    def shown(**wanted: str) -> set[str]:
-        text = site.browser.get("/console/decisions", params={"agent": "mover", **wanted}).text
-        return set(re.findall(r"/console/decisions/(d-71\d)", text))
-
-    assert shown() == {"d-710", "d-711"}
-    assert shown(change="up") == {"d-710"}
-    assert shown(change="down", level="critical") == {"d-711"}
-    none = site.browser.get("/console/decisions", params={"agent": "nobody", "level": "high"}).text
-    assert "No decision fits" in none
-    assert 'value="nobody"' in none
-
-
-def test_decisions_of_a_range_of_time_have_a_url(site: Any, make_row: Any, make_decision: Any) -> None:
-    row = make_row("timed", level=4)
-    site.know(row, decisions=(make_decision(row, 715),))
-    site.sign_in("soc")
-    decided_ms = site.store.decisions.get("d-715").decided_ms
-    at = datetime.fromtimestamp(decided_ms / 1000, UTC)
-
-    def shown(**wanted: str) -> bool:
-        answer = site.browser.get("/console/decisions", params={"agent": "timed", **wanted})
-        assert answer.status_code == 200 and all(f'value="{value}"' in answer.text for value in wanted.values())
-        return "/console/decisions/d-715" in answer.text
-
-    assert shown(since=at.isoformat(timespec="seconds").removesuffix("+00:00"))
-    assert shown(since="30d", until=(at + timedelta(seconds=1)).isoformat(timespec="seconds").removesuffix("+00:00"))
-    assert not shown(until=at.isoformat(timespec="milliseconds").removesuffix("+00:00"))
-    assert not shown(since=(at + timedelta(seconds=1)).isoformat(timespec="seconds").removesuffix("+00:00"))
-    wrong = site.browser.get("/console/decisions", params={"since": "yesterday"})
-    assert wrong.status_code == 400 and "write 24h, 7d" in wrong.text and 'value="yesterday"' in wrong.text
-
-
-def test_a_page_that_is_not_there_keeps_the_navigation(site: Any) -> None:
-    """For who is signed in, within what they may see; who is not gets no menu."""
-    assert 'aria-label="Pages"' not in site.browser.get("/console/nothing-here").text
-    site.sign_in("soc")
-    page = site.browser.get("/console/nothing-here")
-
-    assert page.status_code == 404 and "Page not found" in page.text
-    assert 'href="/console/agents"' in page.text and 'href="/console/dead-letters"' not in page.text
-
-
-def test_a_decision_tells_what_it_came_with(site: Any, make_row: Any, make_decision: Any) -> None:
-    """New things by the moment that they came, as text; a fall has no such section."""
-    row = make_row("robbed", level=4)
-    given = [
-        {"kind": "network", "value": "AS65537", "status": "new", "at": "2026-11-28T18:03:58.000Z"},
-        {"kind": "software", "value": HOSTILE, "status": "with_new", "at": "2026-11-28T18:03:58.000Z"},
-        {"kind": "key", "value": "k-1", "status": "known", "at": "2026-11-28T18:03:58.000Z"},
-    ]
-    rise = make_decision(row, 716)
-    rise = msgspec.structs.replace(rise, evidence={**rise.evidence, "indicators": given})
-    site.know(row, decisions=(rise, make_decision(make_row("robbed", level=1), 717, before=4)))
-    site.sign_in("soc")
-    text = site.browser.get("/console/decisions/d-716").text
-
-    assert "What it came with" in text and "AS65537" in text and "k-1" in text
-    assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
-    assert "What it came with" not in site.browser.get("/console/decisions/d-717").text
-
-
-def test_a_decision_of_another_policy_or_of_time_alone_says_so(site: Any, make_row: Any, make_decision: Any) -> None:
-    row = make_row("timed", level=3)
-    rise = make_decision(row, 718)
-    held = msgspec.structs.replace(rise, policy_version=BOOK.version)
-    timed = msgspec.structs.replace(make_decision(row, 719), cause="tick", event_id="", policy_version="other")
-    site.know(row, decisions=(held, timed))
-    site.sign_in("soc")
-    now, before = (site.browser.get(f"/console/decisions/d-{number}").text for number in (718, 719))
-
-    assert "looks at least this anomalous" in now and "The policy has changed since" not in now
-    assert "looks at least this anomalous" not in before and "the risk decayed without an event" in before
-    assert "The policy has changed since this decision" in before
-
-
-def test_a_decision_says_what_came_before_and_after(site: Any, make_row: Any, make_decision: Any) -> None:
-    """Its neighbours, the people who had to do with it, and nothing of what happened later."""
-    row = make_row("chain", level=3)
-    rises = [make_decision(row, number, before=number - 719) for number in (720, 721, 722)]
-    site.know(row, decisions=tuple(rises))
-    waits(site, asked(720, "chain", asked_ms=NOW_MS + 721), asked(721, "chain", asked_ms=NOW_MS + 900))
-    site.sign_in("soc")
-    text = site.browser.get("/console/decisions/d-721").text
-
-    assert "/console/decisions/d-720" in text and "/console/decisions/d-722" in text
-    assert text.count("Approval: pending") == 1
-    assert "trust.admin" in text  # who may not see how alerts fare is told what it takes
-
-
-def test_an_alert_shows_its_state_at_every_target(site: Any, make_row: Any, make_decision: Any) -> None:
-    row = make_row("loud", level=4, decision_id="d-730")
-    decision = make_decision(row, 730)
-    site.know(row, decisions=(decision,))
-    told(site, row, decision, "chat", "pager")
-    for target, status, error in (("chat", "delivered", ""), ("pager", "failed", "HTTP 410: gone")):
-        for out in site.store.outbox.lease(target, NOW_MS + 1, 10, 1_000):
-            site.store.outbox.settle([DeliverySettlement(out.seq, target, out.attempt, status, 0, error, NOW_MS + 2)])
-    site.sign_in("trust-admins")
-
-    for path in ("/console/alerts?key=alert-d-730", "/console/decisions/d-730"):
-        text = site.browser.get(path).text
-        assert "arrived" in text and "refused for good" in text and "HTTP 410: gone" in text, path
-    assert site.browser.get("/console/alerts", params={"status": "dead"}).text.count("alert-d-730") == 0
-
-
-@pytest.mark.parametrize("path", ["/console/alerts", "/console/dead-letters"])
-def test_pages_of_administrators_say_what_is_lacking(site: Any, path: str) -> None:
-    site.sign_in("soc")
-    page = site.browser.get(path)
-
-    assert page.status_code == 403
-    assert "trust.admin" in page.text
-    assert f'href="{path}"' not in site.browser.get("/console/").text
-
-
 def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
     waits(site, asked(740, "approve-me"))
     site.sign_in("soc", name="Ada")
@@ -253,7 +124,6 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
 
 
 def test_an_approval_is_given_for_one_use(site: Any) -> None:
-    """The box is not ticked beforehand; what was given for one use can be withdrawn."""
     waits(site, asked(755, "approve-me-once"))
     site.sign_in("soc", name="Ada")
     page = site.browser.get("/console/approvals").text
@@ -325,40 +195,6 @@ def test_who_only_looks_gets_no_buttons(site: Any) -> None:
     assert site.post("/console/approvals/i-743", action="approve", why="x").status_code == 403
 
 
-def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
-    site.know(make_row("pinned-one", level=2))
-    site.sign_in("soc")
-    site.wait(_pin(site, "pinned-one"))
-    assert "is held at" in site.browser.get("/console/approvals").text
-    form = {"agent": "pinned-one", "tenant": "acme", "issuer": AS, "why": "mended"}
-
-    assert site.post("/console/unpin", **form).status_code == 303
-    assert "pinned-one" not in site.browser.get("/console/approvals").text
-    gone = site.post("/console/unpin", **form)
-    assert gone.status_code == 404
-    assert "there is no such pin" in gone.text
-
-
-async def _pin(site: Any, agent_id: str) -> None:
-    from trustwatch.api.http.separation_of_duties import Attribution
-
-    await site.guard.approval_workflow.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
-
-
-def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
-    refused(
-        site,
-        letter(750, "gw", reason="no agent"),
-        letter(751, "gw", reason="no agent"),
-        letter(752, "kc", b"\x00\xff", "not JSON"),
-    )
-    site.sign_in("trust-admins")
-    chosen = site.browser.get("/console/dead-letters", params={"source": "gw", "reason": "no agent"}).text
-
-    assert set(re.findall(r"/console/dead-letters/(l-75\d)", chosen)) == {"l-750", "l-751"}
-    assert "00000000  00 ff" in site.browser.get("/console/dead-letters/l-752").text
-
-
 def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: Any) -> None:
     event = {
         "id": "e",
@@ -390,30 +226,3 @@ def test_letters_are_of_those_who_see_all(site: Any) -> None:
     assert page.status_code == 200
     assert "None that you may see" in page.text
     assert site.browser.get("/console/dead-letters/l-754").status_code == 404
-
-
-def test_empty_pages_say_what_will_be_there(new_site: Callable[..., Any]) -> None:
-    site = new_site()
-    site.sign_in("trust-admins")
-
-    for path, words in {
-        "/console/decisions": "No decision yet",
-        "/console/alerts": "No target is configured",
-        "/console/approvals": "Nothing is pending",
-        "/console/dead-letters": "everything that came could be read",
-    }.items():
-        page = site.browser.get(path)
-        assert page.status_code == 200
-        assert words in page.text, path
-
-
-def test_without_a_desk_there_is_no_way_to_it(site: Any, make_row: Any, make_decision: Any) -> None:
-    """A process that takes no feedback shows no button for it, and says so where somebody comes all the same."""
-    row = make_row("no-desk", level=3, decision_id="d-760")
-    site.know(row, decisions=(make_decision(row, 760),))
-    site.sign_in("soc")
-
-    assert "It was a false positive" not in site.browser.get("/console/decisions/d-760").text
-    page = site.browser.get("/console/feedback")
-    assert page.status_code == 503
-    assert "takes no feedback" in page.text
