@@ -5,11 +5,11 @@
 (Vovk and Wang 2021, calibrators of p-values into e-values). It grows nearly as fast as 1/p, so one impossible event is
 worth about as much as it is rare.
 
-An odd session is odd throughout, so its bets are not independent. Each bet on an odd event (p at most 0.05) therefore
-makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is forgotten
-with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly odd events must not
-dull the one that matters. Streak and peak are fixed before the event is seen and only make bets smaller, so the game
-stays fair.
+An anomalous session is so throughout, so its bets are not independent. Each bet on an anomalous event (p at most 0.05)
+therefore makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is
+forgotten with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly anomalous
+events must not dull the one that matters. Streak and peak are fixed before the event is seen and only make bets
+smaller, so the game stays fair.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def log_bet(p_value: float) -> float:
     """Natural log of the bet on a p-value in (0, 1], from -0.69 up."""
     t = -math.log(p_value)
     if t < 1e-4:
-        return math.log(0.5 + t / 6.0)  # where the difference below would lose its digits
+        return math.log(0.5 + t / 6.0)  # if the difference below would lose its digits
     return math.log((math.expm1(t) - t) / (t * t))
 
 
@@ -116,8 +116,8 @@ ONE_SIDED_95 = 1.645
 
 ESTABLISHED_EVENTS = 200
 """Events that an agent has shown before its sum counts here. The first days of a newcomer are odd by nature, and would
-set the thresholds of all; newcomers therefore alarm more often than the budget says. Where a history has too few days
-of others (agents that live for one task), all count from their first event on."""
+set the thresholds of all; newcomers therefore alarm more often than the budget allows. If a history has too few days of
+others (agents that live for one task), all count from their first event on."""
 
 
 class AlarmTail(NamedTuple):
@@ -198,7 +198,7 @@ def _daily_maxima(
     """Highest sum of each agent on each day on which it was known, into *maxima*; returns how many there are.
 
     *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
-    day, below 0 where there is none.
+    day, below 0 if there is none.
     """
     count = 0
     for row in range(len(bets)):
@@ -225,10 +225,10 @@ def _daily_maxima(
 # is live.
 
 ODD_P_VALUE = 0.05
-"""p-value up to which an event is odd."""
+"""p-value up to which an event is anomalous."""
 
 LEARNED_ONE_IN = np.uint64(8)
-"""Number of odd events of which one is learned."""
+"""Number of anomalous events of which one is learned."""
 
 MIN_LEARNED_EVENTS = 3
 """Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
@@ -275,7 +275,7 @@ def learnable_parts(
 def announced_part(event_type: int) -> int:
     """Least part of an event of a type to learn, whatever else is known: LEARN_CREDENTIAL or LEARN_NOTHING.
 
-    That a key was announced is a fact, not behaviour. An agent under suspicion, of which nothing else is learned, would
+    That a key was announced is a fact, not behavior. An agent under suspicion, of which nothing else is learned, would
     otherwise be told to use a key that "was never registered", in each of its events.
     """
     if event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER:

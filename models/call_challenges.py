@@ -65,8 +65,8 @@ _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
 PATH_PARTS = ("network_surprise",), ("credential_surprise",), ("chain_surprise", "chain_depth")
-"""Features that are odd by a part of a call's access path: its network, its credential, its delegation chain. A weaker
-method than before stays odd by whatever path."""
+"""Features that are anomalous by a part of a call's access path: its network, its credential, its delegation chain. A
+weaker method than before stays odd by whatever path."""
 _PATH = [np.array([FEATURE_INDEX[name] for name in part]) for part in PATH_PARTS]
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
@@ -110,7 +110,7 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
         return 1.0 if below is None else below / (self.calls + 1)
 
     def threshold(self, per_1000: float) -> float | None:
-        """Score that at most *per_1000* of 1,000 such calls exceed; None where there are too few to promise that.
+        """Score that at most *per_1000* of 1,000 such calls exceed; None if there are too few to promise that.
 
         A call like those held out exceeds the k-th highest of n scores with a probability of at most k / (n + 1).
         """
@@ -153,7 +153,7 @@ class ForeignValueRates(RatesOfNovelty, frozen=True):
     def evidence(
         self, keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Evidence (n,) of compromise of calls, decades: half of it where a value is new to the peer group alone.
+        """Evidence (n,) of compromise of calls, decades: half of it if a value is new to the peer group alone.
 
         Args:
             keys: of `action_keys`.
@@ -204,7 +204,7 @@ BoundedCalls = dict[str, dict[str, HeldOutCalls]]
 
 
 class CallChallenges(msgspec.Struct, frozen=True):
-    """Ground of verdicts on calls, beside the detector."""
+    """Data for verdicts on calls, in addition to the detector."""
 
     foreign: ForeignValueRates  # rates of values of others
     by_effect: dict[str, HeldOutCalls]  # held-out scores of calls of each effect, and of all (`EVERY_EFFECT`)
@@ -325,16 +325,16 @@ def score_calls(
     foreign: NDArray[np.float64],
     groups: NDArray[np.uint64],
 ) -> NDArray[np.float64]:
-    """Anomaly scores (n,) of compromise of calls that are asked about."""
+    """Anomaly scores (n,) of compromise of evaluated calls."""
     nothing = np.zeros(len(evidence))
-    happened = np.zeros(len(evidence), np.bool_)  # before a call nobody knows that it will fail
+    happened = np.zeros(len(evidence), np.bool_)  # before a call it is unknown whether it will fail
     combined = CombinedEvidence(nothing, nothing, nothing, evidence, foreign, happened)  # p-values are not looked at
     scores = score_concerns(detector.by_concern, detector.scales, combined, np.ascontiguousarray(groups), happened)
     return scores.anomaly_score[:, _COMPROMISE]
 
 
 class AskedCallScores(NamedTuple):
-    """Scores of n calls that are asked about."""
+    """Scores of n evaluated calls."""
 
     anomaly: NDArray[np.float64]  # (n,), of compromise
     vectors: NDArray[np.float64]  # (n, F), as a question knows them
@@ -425,7 +425,7 @@ def fit_challenges(
     evidence: NDArray[np.float64],
     foreign: NDArray[np.float64],
 ) -> CallChallenges:
-    """Rates and scores of a history's calls, as if each had been asked about before it was made."""
+    """Rates and scores of a history's calls, as if each had been evaluated before it was made."""
     parts, effects, keys = detector.parts, columns.codes[:, event_columns.EFFECT], action_keys(columns)
     asked = evidence.copy()
     known = weighted_evidence(parts.tails, parts.importance, as_asked(vectors, columns.codes))

@@ -48,7 +48,7 @@ class AgentSeeds:
         rows: npt.NDArray[Any],
         events: npt.NDArray[np.int64],
     ) -> AgentSeeds:
-        """Seeds of agents of which nobody knows how odd they usually are."""
+        """Seeds of agents whose usual anomalies are unknown."""
         odd, rehearsed = np.zeros((len(keys), *ODD_SHAPE), np.float32), np.zeros(len(keys), np.float32)
         return AgentSeeds(keys, checks, rows, events, odd, rehearsed)
 

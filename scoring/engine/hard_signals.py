@@ -1,5 +1,4 @@
-"""Hard signals: rules next to the model, in one table. Each has a name, a weight and a reason, and can be
-off."""
+"""Hard signals: rules next to the model, in one table. Each has a name, weight and reason, and can be off."""
 
 from __future__ import annotations
 

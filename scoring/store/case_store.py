@@ -184,7 +184,7 @@ class CaseStore:
     # What people do. Each act names the revision that it was decided upon, so that none undoes another unseen.
 
     def update(self, changed: CaseUpdate) -> bool:
-        """Write a case with its entry and outbox rows; False = somebody changed it meanwhile, and nothing is written.
+        """Write a case with its entry and outbox rows; False = it changed meanwhile, and nothing is written.
 
         `case.revision` is the one that was read; the stored one becomes the next.
         """

@@ -187,18 +187,18 @@ class Database:
         """Leave nothing of removed rows in the database's own files, as far as the database can.
 
         Raises:
-            Unavailable: the database does not answer, or somebody has a table locked; call it again.
+            Unavailable: the database does not answer, or a table is locked; call it again.
         """
         with translate_errors():
             return self.dialect.compact(self.engine)
 
     def copy_to(self, target: Path) -> None:
-        """Copy the database as of one moment into a new file, while others go on with it.
+        """Copy the database as of one moment into a new file, while others continue to use it.
 
         Raises:
             ConfigError: the database is no file.
             DamagedStore: a page of it is.
-            Unavailable: somebody has it locked, or the disk is full.
+            Unavailable: it is locked, or the disk is full.
         """
         damage = self.dialect.copy_to(self.engine, target)
         if damage is not None:
@@ -220,7 +220,7 @@ class LeaderLock:
         """Refuse to go on when the job is not ours any more.
 
         Raises:
-            Unavailable: the database does not answer, and may have given it to somebody else.
+            Unavailable: the database does not answer, and may have given it to another process.
             Fenced: it is no longer ours.
         """
         with translate_errors():

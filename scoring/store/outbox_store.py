@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
 COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this {subject} a short while before"
-"""Reason of most suppressed deliveries; the subject is a case, or an agent where there is none."""
+"""Reason of most suppressed deliveries; the subject is a case, or an agent if there is none."""
 
 SNOOZE_REASON = "snoozed: a person wants to be told of a higher level alone until {until}"
 """Reason of deliveries about a case that is snoozed."""
@@ -212,7 +212,7 @@ class OutboxStore:
     def lease(
         self, target: str, now_ms: int, limit: int, lease_ms: int, *, in_case_order: bool = False
     ) -> list[LeasedDelivery]:
-        """Deliveries of *target* that are due; nobody else gets them for *lease_ms*. Counts the attempt.
+        """Deliveries of *target* that are due; no other process gets them for *lease_ms*. Counts the attempt.
 
         With *in_case_order*, what belongs to a case waits until all that was told of the case before has ended.
         """

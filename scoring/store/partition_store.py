@@ -146,7 +146,7 @@ class PartitionStore:
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:
         """Give every agent to the partition *assign* says; returns how many moved. For an administrator.
 
-        Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again goes on where it
+        Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again continues where it
         stopped. What was published stays so at the new place; the rest is published there.
         """
         columns = (AGENTS.c.key, AGENTS.c.tenant, AGENTS.c.issuer, AGENTS.c.agent_id, AGENTS.c.partition)

@@ -67,7 +67,7 @@ class SecurityEventStore:
         return self._database.fetch_one(query, _STREAM_ROWS.read)
 
     def get_stream(self, stream_id: str) -> EventStream | None:
-        """A stream, whoever owns it; None = it is gone."""
+        """A stream of any owner; None = it was deleted."""
         query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == stream_id)
         return self._database.fetch_one(query, _STREAM_ROWS.read)
 
@@ -158,7 +158,7 @@ class SecurityEventStore:
         return True
 
     def list_underived(self, limit: int) -> list[PendingOutboxRow]:
-        """Rows of the outbox, of every kind, that nobody has looked at yet, oldest first."""
+        """Rows of the outbox, of every kind, that were not processed yet, oldest first."""
         query = select(OUTBOX).where(OUTBOX.c.derived_ms == 0).order_by(OUTBOX.c.seq)
         return self._database.fetch_all(query.limit(limit), lambda row: PendingOutboxRow(row.seq, to_outbox(row)))
 
@@ -224,7 +224,7 @@ class SecurityEventStore:
         self._update_stream(stream_id, _NOT_FAILING)
 
     def pause_failing(self, stream: EventStream, reason: str, at_ms: int) -> bool:
-        """Pause a stream that nobody takes; False = the receiver changed it meanwhile, and nothing is written."""
+        """Pauses a stream that is not received; False = the receiver changed it meanwhile, and nothing is written."""
         values = {"status": "paused", "status_reason": reason, "updated_ms": at_ms}
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
