@@ -28,7 +28,7 @@ LEARNING_VERSION: Final = "learning"
 
 _ROWS = 64  # all alike; a detector wants 50
 _EVENTS_PER_DAY = 1_000.0
-"""Pace that nobody knows, taken to be that of a busy agent: thresholds are so high that of hard signals one that tells
+"""Unknown pace, taken to be that of a busy agent: thresholds are so high that of hard signals one that tells
 of a compromise raises a level, and lesser ones do in number."""
 
 

@@ -123,7 +123,7 @@ def cross_fit_detector(
 
 
 def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> npt.NDArray[np.float64]:
-    """Rate of each feature (F,) of values and routes among honest events of a task that nobody remembers; else 1.
+    """Rate of each feature (F,) of values and routes among honest events of an unknown task; otherwise 1.
 
     Each task is held out in turn of what its peer group remembers: (1 + events that do what no other task did) / (1 +
     events that tell origins and declare a task, in a peer group with another task).

@@ -253,7 +253,7 @@ def write_event_ids(connection: Connection, commits: Sequence[Commit]) -> None:
     for commit in commits:
         partition, run = commit.position.partition, commit.event_ids
         if run is not None:
-            # Whoever found damaged ones has read them from the log, and stores them anew.
+            # A worker that found damaged ones has read them from the log, and stores them again.
             again = (EVENT_IDS.c.partition == partition) & (EVENT_IDS.c.end_offset > run.first_offset)
             connection.execute(delete(EVENT_IDS).where(again))
             row = {"partition": partition, "first_offset": run.first_offset, "end_offset": run.end_offset}

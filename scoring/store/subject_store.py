@@ -68,15 +68,15 @@ MAX_EVENT_AHEAD_MS = 300_000
 _ERASURE_PAGE = 200
 _EXPORT_PAGE = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
-"""Arrays of kernels; an export states their content in words."""
+"""Arrays of kernels; an export states their content as text."""
 _DEPLOYMENT_COLUMNS = frozenset(
     {
         *("partition", "offset", "version_epoch", "version_offset", "state_version", "seq", "chain_sequence"),
         *("target", "group", "attempts", "error", "last_error", "original", "desired", "stream_id"),
     }
 )
-"""Columns that tell how the deployment is built and configured, or how much it has of all tenants. `target` is a name
-of the settings, except in edges."""
+"""Columns that describe how the deployment is built and configured, or how much it has of all tenants. `target` is a
+name of the settings, except in edges."""
 _SEPARATE_TABLES = {
     table.name
     for table in (*(AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS),)
@@ -94,7 +94,7 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         *("digest", "installed", "act", "verdict", "tie", "action", "page"),
     }
 )
-"""Columns with words of ours, or with the agent that a row is about, which is not the erased one."""
+"""Columns with our own texts, or with the agent that a row is about, which is not the erased one."""
 
 
 class ErasureScope(NamedTuple):

@@ -254,7 +254,7 @@ def is_transient(error: DBAPIError) -> bool:
 
 
 def is_damaged(error: DBAPIError) -> bool:
-    """True if the file is no database, or one that lost a part of itself."""
+    """True if the file is not a database, or one that lost a part of itself."""
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(code, int) and (
         code & 0xFF in _DAMAGED or (code == _ERROR and any(text in str(error.orig) for text in _LOST))
