@@ -115,9 +115,9 @@ ONE_SIDED_95 = 1.645
 """Standard errors by which the mean excess is taken larger than it was: days to come differ from history."""
 
 ESTABLISHED_EVENTS = 200
-"""Events that an agent has shown before its sum counts here. The first days of a newcomer are odd by nature, and would
-set the thresholds of all; newcomers therefore alarm more often than the budget allows. If a history has too few days of
-others (agents that live for one task), all count from their first event on."""
+"""Events that an agent has shown before its sum counts here. The first days of a newcomer are unusual by nature, and
+would set the thresholds of all; newcomers therefore alarm more often than the budget allows. If a history has too few
+days of others (agents that live for one task), all count from their first event on."""
 
 
 class AlarmTail(NamedTuple):
@@ -220,9 +220,9 @@ def _daily_maxima(
     return count
 
 
-# An odd event is learned one time in so many. Always would make an attacker's target known after its first use, and
-# never would leave honest change odd for ever. Training calibrates under the same rule, so that p-values hold for what
-# is live.
+# An anomalous event is learned one time in so many. Always would make an attacker's target known after its first use,
+# and never would leave honest change anomalous forever. Training calibrates under the same rule, so that p-values hold
+# for what is live.
 
 ODD_P_VALUE = 0.05
 """p-value up to which an event is anomalous."""
@@ -231,8 +231,8 @@ LEARNED_ONE_IN = np.uint64(8)
 """Number of anomalous events of which one is learned."""
 
 MIN_LEARNED_EVENTS = 3
-"""Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
-(its key, its targets), and with one in eight of them it would be critical before it knew itself."""
+"""Events that an agent must have taught before its anomalous ones are drawn for: the first of a new agent are unusual
+by nature (its key, its targets), and with one in eight of them it would be critical before it knew itself."""
 
 LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
 """Parts of an event to learn (see `ingest.features.feature_kernel.learn`)."""
@@ -245,10 +245,10 @@ def learnable_parts(
     taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
     drawn_for: npt.NDArray[np.uint64] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Parts of each of *rows* that may be learned, as far as its oddness goes.
+    """Parts of each of *rows* that may be learned, with regard to its anomalies.
 
-    The key that an authorization server announces for a client is no habit to be doubted; whatever else an odd
-    announcement names is doubted as in any event. The draw follows from agent and time: a replay makes the same.
+    The key that an authorization server announces for a client is not a habit to be doubted; other items of an
+    anomalous announcement are doubted as in any event. The draw follows from agent and time: a replay makes the same.
 
     Args:
         rows: (m,), rows of the batch.
@@ -276,7 +276,7 @@ def announced_part(event_type: int) -> int:
     """Least part of an event of a type to learn, whatever else is known: LEARN_CREDENTIAL or LEARN_NOTHING.
 
     That a key was announced is a fact, not behavior. An agent under suspicion, of which nothing else is learned, would
-    otherwise be told to use a key that "was never registered", in each of its events.
+    otherwise be reported to use a key that "was never registered", in each of its events.
     """
     if event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER:
         return LEARN_CREDENTIAL

@@ -66,7 +66,7 @@ _PRIOR_CALLS = 10
 _HABITS = FEATURE_INDEX["habits_of_others"]
 PATH_PARTS = ("network_surprise",), ("credential_surprise",), ("chain_surprise", "chain_depth")
 """Features that are anomalous by a part of a call's access path: its network, its credential, its delegation chain. A
-weaker method than before stays odd by whatever path."""
+weaker method than before stays anomalous on any path."""
 _PATH = [np.array([FEATURE_INDEX[name] for name in part]) for part in PATH_PARTS]
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
@@ -221,7 +221,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
         return (frozenset(self.bounded) | frozenset(self.bounded_rehearsed)) - {""}
 
     def threshold(self, effect: str, per_1000: float, tenant: str = "") -> ChallengeThreshold | None:
-        """The threshold of a tenant's calls of an effect, which neither the held-out nor the rehearsed ones exceed too
+        """The threshold of a tenant's calls of an effect, which neither the held-out nor the validated ones exceed too
         often.
 
         Where the effect has too few calls, or one neighbour alone made them enough, the calls of all effects decide,
@@ -242,7 +242,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
         return lowest
 
     def _parts(self, effect: str, tenant: str, per_1000: float) -> list[HeldOutCalls | None]:
-        """Held-out calls of an effect as they count for a tenant, and rehearsed ones where there are any.
+        """Held-out calls of an effect as they count for a tenant, and validated ones if there are any.
 
         Rehearsed ones that would be too few without one neighbour may all be of its making: those of all effects stand
         in, or none.
@@ -258,7 +258,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
     def p_value(self, effect: str, score: float, tenant: str = "") -> float:
         """Share of honest calls of an effect that score at least as high; of all, where there was none of that.
 
-        Of those held out or those rehearsed, whichever is larger.
+        Of those held out or those validated, whichever is larger.
         """
         of_effect = self._parts(effect, tenant, _USUAL_PER_1000)
         if any(calls is None or not calls.calls for calls in of_effect):
@@ -295,8 +295,8 @@ def _calls_for(
 
 
 def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> float | None:
-    """The threshold that neither the held-out nor the rehearsed calls exceed too often; None = there are too few of one
-    of them. Where no calls of that kind were rehearsed, the held-out ones alone decide."""
+    """The threshold that neither the held-out nor the validated calls exceed too often; None = there are too few of one
+    of them. If no calls of that kind were validated, the held-out ones alone decide."""
     scores = [calls.threshold(per_1000) for calls in parts if calls is not None]
     known = [score for score in scores if score is not None]
     if parts[0] is None or len(known) < len(scores):
@@ -308,7 +308,7 @@ def as_asked(
     vectors: NDArray[np.float64], codes: NDArray[np.int8], trusted: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember, and without
-    what is odd about the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
+    anomalies of the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
     asked = vectors.copy()
     if trusted is not None:
         for part, features in enumerate(_PATH):
@@ -367,7 +367,7 @@ def score_asked(
 
 
 def held_out_by_effect(columns: EventColumns, scores: NDArray[np.float64]) -> dict[str, HeldOutCalls]:
-    """Scores (n,) of the calls among events, by effect and of all; events that nobody asks about are left out."""
+    """Scores (n,) of the calls among events, by effect and of all; events that are never evaluated are left out."""
     return {name: HeldOutCalls.of(scores[rows]) for name, rows in _calls_by_effect(columns).items()}
 
 

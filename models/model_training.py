@@ -58,7 +58,7 @@ AGENTS_PER_FOLD = 4
 """Agents that each fold must have before agents are kept apart."""
 
 CROSS_FIT_ROUNDS = 2
-"""Two rounds: the first finds the odd events; the second learns those as rarely as the live service does."""
+"""Two rounds: the first finds the anomalous events; the second learns those as rarely as the live service does."""
 
 _FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
 _HABITS = FEATURE_INDEX["habits_of_others"]
@@ -219,7 +219,7 @@ def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]
 
 
 MIN_EXPONENT = 0.1
-"""Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
+"""Below it thresholds would be out of reach: normal sessions are then so alike that only signals decide."""
 
 TrainingProgress = Callable[[str, int, int], None]
 
@@ -347,7 +347,7 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
 def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
     """Dependence of the evidence of normal events: Lundberg's exponent over sessions, 1 if they are independent.
 
-    The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
+    The bets on a session's events are not independent: an anomalous session is so throughout. Sessions are taken as the
     independent blocks. The exponent is the largest t in (0, 1] with mean(exp(t * S)) <= 1 over the summed log bets S of
     held-out sessions; a statistic of such sums exceeds c no more often than one of independent bets exceeds t * c.
 
