@@ -14,7 +14,7 @@ _THUMBPRINT_SHOWN = 12
 
 
 class AccessPath(NamedTuple):
-    """Attributes: network is an autonomous system, else the network of the address; "" if the call does not tell."""
+    """Attributes: network is an autonomous system, else the network of the address; "" if unknown."""
 
     network: str
     method: str
@@ -31,7 +31,7 @@ class AccessPath(NamedTuple):
 
     @property
     def is_told(self) -> bool:
-        """False if the call tells nothing of it."""
+        """False if the call states nothing about it."""
         return any(self)
 
     def encoded(self) -> bytes:

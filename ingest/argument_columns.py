@@ -22,9 +22,9 @@ _FLAG_WORDS = {"true": True, "false": False}
 
 
 def read_arguments(event: NativeEvent) -> Sequence[Argument] | None:
-    """Arguments of the call; None if the sender told none, which is not the same as a call without any.
+    """Arguments of the call; None if the sender reported none, which differs from a call without arguments.
 
-    Of a list among the attributes the first `MAX_ARGUMENTS` are looked at, and those that are arguments are read.
+    If the attributes hold a list, the first `MAX_ARGUMENTS` items are examined, and those that are arguments are read.
     """
     if event.arguments is not None:
         return event.arguments
@@ -45,7 +45,7 @@ def read_untrusted_result(event: NativeEvent) -> bool | None:
 
 
 def may_tell_origins(payload: bytes) -> bool:
-    """False if an event tells no origins; decoding it tells whether it does. An escape could spell their names."""
+    """False if an event reports no origins. If true, the event must be decoded: an escape could spell their names."""
     return b"arguments" in payload or b"untrusted_result" in payload or b"\\u" in payload
 
 
@@ -72,7 +72,7 @@ UNTRUSTED_CALL = 2**31 - 1
 """Source of an argument out of an answer that the sender says others may have written; no call has such a number."""
 ERASED_HASH_PREFIX = "erased~"
 VALUE_DIGITS = 16
-"""Hexadecimal digits of a value's hash that tell it from others: 64 bits."""
+"""Hexadecimal digits of a value's hash that distinguish it from others: 64 bits."""
 
 HashMany = Callable[[Sequence[str]], npt.NDArray[np.uint64]]
 """Keyed hashes of names, 0 for empty ones."""
@@ -83,11 +83,11 @@ class ArgumentColumns(NamedTuple):
 
     Attributes:
         start: int64 (n + 1,).
-        values: uint64 (m,), the sender's hash of each value, 0 if it tells none.
+        values: uint64 (m,), the sender's hash of each value, 0 if it reports none.
         sources: int32 (m,), index of the earlier call of the session whose answer held the value, or `NO_CALL`;
-            `UNTRUSTED_CALL` where the sender says that others may have written it.
-        calls: int32 (m,), that index whatever the sender says of it, or `NO_CALL`.
-        routes: uint64 (m,), keyed hash of the action of that call and the argument's name; 0 if none is told.
+            `UNTRUSTED_CALL` if the sender reports that others may have written it.
+        calls: int32 (m,), that index whatever the sender reports about it, or `NO_CALL`.
+        routes: uint64 (m,), keyed hash of the action of that call and the argument's name; 0 if none is reported.
     """
 
     start: npt.NDArray[np.int64]
@@ -135,14 +135,14 @@ def allocate_entries(arguments: int) -> ArgumentEntries:
 
 
 def no_arguments(rows: int) -> ArgumentColumns:
-    """The columns of so many events that tell no argument."""
+    """The columns of *n* events without arguments."""
     return ArgumentColumns(np.zeros(rows + 1, np.int64), *allocate_entries(0))
 
 
 def collect_arguments(
     rows: int, of_rows: Mapping[int, Sequence[Argument]], hash_many: HashMany
 ) -> ArgumentColumns | None:
-    """Columns of so many events from the arguments of those rows that tell any; None if none does."""
+    """Columns of *n* events from the arguments of the rows that report any; None if no row does."""
     of_rows = {row: kept for row, given in of_rows.items() if (kept := arguments_with_values(given))}
     if not of_rows:
         return None
@@ -240,6 +240,6 @@ def _call_of(argument: Argument) -> int:
 
 
 def route_name(argument: Argument) -> str:
-    """Action that gave the value and argument that took it, as one name; empty if the action is not told."""
+    """Action that gave the value and argument that took it, as one name; empty if the action is not reported."""
     names_action = argument.origin == "tool" and argument.from_action is not None
     return f"{argument.from_action}\x1f{argument.name}" if names_action else ""

@@ -25,7 +25,7 @@ PROTOCOL_METHODS = frozenset(
         "tasks/cancel",
     }
 )
-"""Methods of MCP that serve every client and do nothing by themselves: they are inside of every boundary."""
+"""Methods of MCP that serve every client and have no effect on their own: they are within every boundary."""
 
 NOTHING_DECLARED = b""
 
@@ -43,12 +43,12 @@ def covers(capabilities: tuple[str, ...], action: str) -> bool:
 
 
 def scope_capabilities(scopes: Sequence[str], scope_actions: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Capabilities that *scopes* stand for by the table of the settings; a scope outside of it stands for none."""
+    """Returns the capabilities that *scopes* grant by the table of the settings; an unlisted scope grants none."""
     return tuple(dict.fromkeys(action for scope in scopes for action in scope_actions.get(scope, ())))
 
 
 def encode_capabilities(capabilities: Sequence[str]) -> bytes:
-    """Declared capabilities as they are stored and published; `NOTHING_DECLARED` stands for none declared."""
+    """Declared capabilities as they are stored and published; `NOTHING_DECLARED` means that none are declared."""
     return msgspec.json.encode(capabilities)
 
 

@@ -1,7 +1,7 @@
 """Audit events as columns: what the compiled kernels read.
 
 One `EventColumns` holds a batch. Names become keyed 64-bit hashes (0 = absent), numbers become float64 (-1 = absent),
-and closed vocabularies become small integer codes. The events themselves stay beside the columns, for reasons in words.
+and closed vocabularies become small integer codes. The events are kept alongside, for the text of reasons.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def host_of(name: str) -> str | None:
 def canonical_target(resource: Resource, tenant: str, domains: TenantDomains) -> tuple[str | None, int]:
     """Destination of an action and whether it is external.
 
-    What the event says wins. Else a URL is reduced to its host (paths differ between calls, destinations do not), a
-    mail address is lower-cased, and any other id stands for itself with an unknown side.
+    What the event states wins. Otherwise a URL is reduced to its host (paths differ between calls, destinations do
+    not), a mail address is lower-cased, and any other id is kept as it is, with an unknown side.
     """
     name = resource.target if resource.target else resource.id
     if not name:
@@ -122,7 +122,7 @@ CODES = 10
 
 OUTSIDE, INSIDE, UNDECLARED = 1, 0, -1
 UNTRACED = -1
-"""Code of `UNTRUSTED_RESULT` where the sender tells no origins; else 1 = others may have written the answer, or 0."""
+"""Code of `UNTRUSTED_RESULT` if no origins are reported; otherwise 1 if others may have written the answer, or 0."""
 
 # Strength of client authentication, weakest first; a step down from what an agent usually does is a downgrade.
 METHOD_RANK = {
@@ -137,11 +137,11 @@ METHOD_RANK = {
 }
 
 WORK_TYPES = frozenset({"api.call", "tool.call", "a2a.message", "approval", "admin"})
-"""Events whose action a declared capability must cover; token and client events are told by authorization servers."""
+"""Events whose action a declared capability must cover; authorization servers report token and client events."""
 
-# What we caused is no behaviour, else a contained agent could never recover. Its mark is the member `caused_by`, which
-# only sources configured for it may set. Records of 0.1 carry the mark in `error`; the door lets no such text through
-# without the member (docs/decisions/0024-claims.md), so both readings can hold side by side.
+# What we caused is not behavior, or a contained agent could never recover. Its mark is the member `caused_by`, which
+# only sources configured for it may set. Records of 0.1 carry the mark in `error`; intake rejects such text without the
+# member (docs/decisions/0024-claims.md), so both forms can be read.
 
 OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
 """`error` values of denials that we caused."""
@@ -150,7 +150,7 @@ OWN_OUTAGES = frozenset({"ext_authz_error", "trustwatch_unavailable"})
 """`error` values of errors that came of our not answering a gateway or authorization server: no agent did them."""
 
 OWN_APPROVAL_RECORD = "recorded_by_trustwatch"
-"""`error` of events of type `approval` that tell what a person said about an agent: no agent did them."""
+"""`error` of events of type `approval` that report a person's statement about an agent: no agent caused them."""
 
 OWN_ERRORS = OWN_DENIALS | OWN_OUTAGES | {OWN_APPROVAL_RECORD}
 """`error` values that mark an event of 0.1 as ours."""
@@ -165,13 +165,13 @@ SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["erro
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
 APPROVAL = _TYPE["approval"]
 FIRST_WORK = _TYPE["api.call"]
-"""The types before it are what an authorization server tells of tokens and clients."""
+"""The types before it are reports of an authorization server about tokens and clients."""
 SIGNAL_HARD, SIGNAL_PROOF, SIGNAL_EVIDENCE, SIGNAL_CHANGE, SIGNAL_NOTE = (
     _TYPE[f"signal.{kind}"] for kind in ("hard", "proof", "evidence", "change", "note")
 )
 FIRST_SIGNAL = SIGNAL_HARD
-"""The types from here on are signal events: what others say of an agent, or a proof of it that failed. They are no
-behaviour of it."""
+"""The types from here on are signal events: reports of others about an agent, or a failed proof. They are not its
+behavior."""
 
 _pack = struct.Struct(f"=3Q{NUMBERS}d{CODES}bd").pack
 _PACKED = np.dtype(
@@ -258,7 +258,7 @@ class EventColumns(NamedTuple):
     numbers: Floats  # shape (n, NUMBERS)
     codes: Codes  # shape (n, CODES)
     time_ms: Times  # shape (n,)
-    arguments: ArgumentColumns | None = None  # None = no event tells where its arguments came from
+    arguments: ArgumentColumns | None = None  # None = no event reports where its arguments came from
 
     def __len__(self) -> int:
         return len(self.events)
@@ -293,7 +293,7 @@ def untrusted_result_code(event: NativeEvent) -> int:
 
 
 def is_caused_by_us(event: NativeEvent) -> bool:
-    """True if an event carries our mark where one has a meaning: no success but a person's word is our doing."""
+    """True if an event carries our mark and is not a success: we cause none except a person's statement."""
     is_approval = event.type == "approval"
     if event.caused_by is not None and (is_approval or event.outcome != "success"):
         return True
@@ -418,7 +418,7 @@ class ColumnEncoder:
         return *self.identities.agent_hash(*name), unkeyed_agent_key(*name)
 
     def _target(self, resource: Resource, tenant: str) -> tuple[str, int]:
-        """Canonical target and its side; most names are no URL and no mail address, and stand for themselves."""
+        """Canonical target and its side; most names are neither URLs nor mail addresses, and are kept as they are."""
         name = resource.target or resource.id
         if name and ("@" in name or is_url(name)):
             return self._targets[name, tenant, resource.external]
@@ -442,7 +442,7 @@ _IPV4 = re.compile(rf"((?:{_OCTET}\.){{3}}){_OCTET}")
 
 
 def network_of(ip: str | None) -> str:
-    """The network of an address: /24 of IPv4, /48 of IPv6; text that is no address stands for itself.
+    """The network of an address: /24 of IPv4, /48 of IPv6; text that is not an address is kept as it is.
 
     >>> network_of("198.51.100.7"), network_of("2001:db8:1:2::7"), network_of("cluster-a")
     ('198.51.100.0/24', '2001:db8:1::/48', 'cluster-a')

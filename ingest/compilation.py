@@ -44,7 +44,7 @@ class KernelPart(enum.StrEnum):
     READING = "reading"
     """JSON to columns, and claims of incoming events. Both have a slower path, which is used until then."""
     TRAINING = "training"
-    """What `trustwatch train` needs besides; nothing compiles it ahead."""
+    """What `trustwatch train` needs in addition; it is not compiled ahead of time."""
 
 
 def source_digest(package: Path) -> str:
@@ -85,7 +85,7 @@ def _kernel_directory(bases: Iterable[Path]) -> Path | None:
 
 _CHOSEN = _NUMBA.config.CACHE_DIR
 KERNEL_DIRECTORY = _kernel_directory([Path(_CHOSEN)] if _CHOSEN else [PACKAGE_ROOT / "__pycache__", _USER_CACHE])
-"""Where machine code is kept; None if there is no room or permission: then each process compiles what it calls."""
+"""Directory of the machine code; None if space or permission is missing: each process then compiles what it calls."""
 if KERNEL_DIRECTORY is not None:
     _NUMBA.config.CACHE_DIR = str(KERNEL_DIRECTORY)
 

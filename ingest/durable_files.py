@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, Final
 
 NEW_FILE_MODE: Final = 0o666
-"""Of a file that others may read where the umask lets them."""
+"""Mode of a file that others may read if the umask permits."""
 
 
 def sync_file(file: IO[bytes]) -> None:
@@ -36,14 +36,14 @@ def write_file_atomically(
     temporary: Path | None = None,
     mode: int = NEW_FILE_MODE,
 ) -> None:
-    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none."""
+    """Make a file with its folders, or replace its content; a reader sees either all of the new content or none."""
     temporary = temporary or _scratch_path(path)
     new_folders = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _write_new_file(temporary, content, mode)
         temporary.replace(path)
-    except Exception:  # who goes on after it would leave the half file there, and with a full disk its room
+    except Exception:  # a caller that continues after it would leave the half file, which takes space on a full disk
         temporary.unlink(missing_ok=True)
         raise
     for folder in (path.parent, *(folder.parent for folder in new_folders)):
@@ -53,7 +53,7 @@ def write_file_atomically(
 def create_file_once(path: Path, content: bytes, *, mode: int = NEW_FILE_MODE) -> None:
     """Make a file with its folders, whole or not at all.
 
-    One that is there already stays, and of several threads or processes the first one wins: read the file afterwards.
+    An existing file stays, and the first of several threads or processes wins: read the file afterwards.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():

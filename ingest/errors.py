@@ -1,6 +1,6 @@
 """Errors of Trustwatch.
 
-Each class says what to do about it, and carries a stable machine-readable `code`::
+Each class states what to do about it, and carries a stable machine-readable `code`::
 
     TrustwatchError                 internal_error      base of all; never raised itself
     ├── MalformedEvent              malformed_event     never retry: the record goes to the dead letter

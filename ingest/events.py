@@ -63,7 +63,7 @@ def _check_values(event: NativeEvent) -> None:
         raise MalformedEvent("time has no UTC offset; RFC 3339 requires one (for example a trailing `Z`)", "$.time")
     if not 1970 <= event.time.year <= 9000:
         raise MalformedEvent(f"time is outside the years 1970 to 9000: {event.time.isoformat()}", "$.time")
-    # The sum of numbers that are not negative tells at once whether all are finite (or so large that it matters not).
+    # The sum of numbers that are not negative shows whether all are finite (or so large that it does not matter).
     if (
         not (event.bytes_in or 0.0) + (event.bytes_out or 0.0) + (event.duration_ms or 0.0) + (event.count or 0.0)
         < _MAX_NUMBER

@@ -23,7 +23,7 @@ EXTRA_PACKAGES: dict[ExtraName, dict[str, str]] = {
     },
 }
 """Extra -> its modules and the packages that they come with. kafka-python works without crc32c at eight times the cost,
-and fails at the first record that is compressed with a library which is not there: an extra is there whole or not."""
+and fails at the first record that is compressed with a missing library: an extra is installed whole or not at all."""
 
 
 def missing_packages(extra: ExtraName) -> list[str]:
@@ -38,7 +38,7 @@ def require_extra(extra: ExtraName, needed_by: str) -> None:
 
 
 def extra_missing(extra: ExtraName, needed_by: str, missing: list[str]) -> str:
-    """The sentence for whoever has to install an extra."""
+    """Message that names the extra to install."""
     packages = " and ".join(missing)
     return f"{needed_by}, but {packages} {'is' if len(missing) == 1 else 'are'} not installed: {install_line(extra)}"
 

@@ -185,7 +185,7 @@ class FileSource:
 
 
 class _CountingReader(io.RawIOBase):
-    """Reads what is there now, and counts it. Does not own the stream below."""
+    """Reads the available bytes, and counts them. Does not own the stream below."""
 
     def __init__(self, stream: BinaryIO, count: int) -> None:
         super().__init__()

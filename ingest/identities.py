@@ -1,8 +1,8 @@
 """Identities of agents, principals and events: keyed hashes of their full names.
 
-Whoever could compute an identity could search for two names that share one, and let one agent pass for another. So
-identities are keyed. A deployment has its own secret; training, replay and back-tests, which need none, take the
-salt of the model. Nothing that is scored follows from an identity: the same events give the same figures under any key.
+An attacker who can compute identities could search for two names that share one, and let one agent pass for another.
+Identities are therefore keyed. A deployment has its own secret; training, replay and back-tests, which need none, take
+the salt of the model. Scores do not depend on identities: the same events give the same figures under any key.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class IdentityHasher:
         return int.from_bytes(digest, "little") or 1
 
     def call_digest(self, tenant: str, issuer: str, agent_id: str, call: bytes) -> str:
-        """Digest of one call of an agent, 32 hexadecimal digits. Whoever finds one cannot try what the call said."""
+        """Digest of one call of an agent, 32 hexadecimal digits. It does not reveal the content of the call."""
         return self._digest(_CALL_PURPOSE + _joined(tenant, issuer, agent_id) + b"\0" + call)
 
     def access_path_digest(self, tenant: str, issuer: str, agent_id: str, path: bytes) -> str:
@@ -130,7 +130,7 @@ class IdentityHasher:
 
     @property
     def proof(self) -> str:
-        """Text by which this key is recognized, and from which nobody finds it; hexadecimal."""
+        """Hexadecimal text that identifies this key without revealing it."""
         return hmac.new(self._key, b"trustwatch identity key", hashlib.sha256).hexdigest()
 
     def _hash(self, person: bytes, tenant: str, issuer: str, name: str) -> AgentHash:

@@ -1,7 +1,7 @@
 """HTTP clients of the service: the one place that makes them, so that all trust the same certificate authorities.
 
 Neither proxies, certificates nor `.netrc` of the environment are used, and no redirects are followed: the settings
-alone say who is trusted.
+alone determine who is trusted.
 """
 
 from __future__ import annotations

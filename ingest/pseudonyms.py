@@ -60,7 +60,7 @@ class PrivacyKey:
 
 
 def open_privacy_key(path: Path) -> PrivacyKey:
-    """The key in a file (64 hexadecimal digits, mode 0600), made where there is none; two processes get the same one.
+    """The key in a file (64 hexadecimal digits, mode 0600), created if missing; two processes get the same one.
 
     Raises ConfigError.
     """

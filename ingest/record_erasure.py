@@ -17,7 +17,7 @@ from .identities import unkeyed_agent_key
 from .record_keys import agent_partition_key
 from .source import Record, RecordBatch, RecordKind
 
-# Bounds of a name: `ann` is no part of `joann`, `ann-2`, `ann.smith` or `ann@example`, but of `user:ann` it is.
+# Bounds of a name: `ann` is not part of `joann`, `ann-2`, `ann.smith` or `ann@example`, but of `user:ann` it is.
 _NAME_START = r"(?<![\w-])(?<!\w[.@+])"
 _NAME_END = r"(?![\w-])(?![.@+]\w)"
 
@@ -25,7 +25,7 @@ _NAME_END = r"(?![\w-])(?![.@+]\w)"
 _WORDS_OF_COMMANDS = frozenset(
     {"command", "kind", "rule_id", "key", "tenant", "issuer", "agent_type", "features", "decision_id", "verdict"}
 )
-"""Members of commands and rules that hold words, numbers and ids of ours: no name is replaced there."""
+"""Members of commands and rules that hold our own texts, numbers and ids: no name is replaced there."""
 
 
 class ErasureSubject(NamedTuple):
@@ -61,7 +61,7 @@ class NameEraser:
         self.name = name
         self._stand_in = stand_in
         self._pattern = re.compile(_NAME_START + re.escape(name) + _NAME_END)
-        # As it stands in JSON: ours keeps letters of all languages, others' may escape them.
+        # As it appears in JSON: our encoder keeps letters of all languages, others may escape them.
         self.needles = tuple({name.encode(), json.dumps(name)[1:-1].encode(), msgspec.json.encode(name)[1:-1]})
 
     def is_in_text(self, text: str) -> bool:
@@ -86,9 +86,9 @@ class NameEraser:
             return self.is_in_text(raw.decode(errors="replace"))
 
     def erase_in_json(self, raw: bytes, *, keep_members: bool = False) -> bytes:
-        """JSON without the name, written again; the same object where the name does not stand there.
+        """JSON without the name, written again; the same object if it does not contain the name.
 
-        Bytes that are no JSON are treated as text.
+        Bytes that are not JSON are treated as text.
         """
         if not self.may_occur_in(raw):
             return raw
@@ -114,7 +114,7 @@ class NameEraser:
         return None
 
     def erase_in_command(self, raw: bytes) -> bytes:
-        """As `erase_in_json`, of a command or a rule: only in members that may hold names, never in words of ours."""
+        """As `erase_in_json`, for a command or a rule: only in members that may hold names, never in our own texts."""
         if not self.may_occur_in(raw):
             return raw
         try:
@@ -203,9 +203,9 @@ _refused_input = msgspec.json.Decoder(_RefusedInput)
 class RecordEraser:
     """Erases one subject from records of the log, whatever their kind.
 
-    An agent's own events go, and so do refused inputs that name the subject (nobody knows what they are). In events of
-    others of its tenant the pseudonym stands in its place: those agents' habits stay. Events of another agent
-    that bears the very same name (at another issuer; or a principal's name) are that agent's and stay.
+    An agent's own events go, and so do refused inputs that name the subject (their content is unknown). In events of
+    others of its tenant the pseudonym replaces it: those agents' habits stay. Events of another agent that bears the
+    very same name (at another issuer; or a principal's name) are that agent's and stay.
     """
 
     def __init__(self, subject: ErasureSubject) -> None:
@@ -312,7 +312,7 @@ class MultiPatternSearch:
         self._parts = frozenset(self._by_part)
 
     def candidates(self, raw: bytes) -> Sequence[int]:
-        """Numbers of the names that may stand in JSON, in their order; all of them if it cannot be read."""
+        """Numbers of the names that the JSON may contain, in order; all of them if it cannot be read."""
         if not self._count:
             return ()
         if b"\\" in raw:
@@ -342,7 +342,7 @@ class ErasedSubject(NamedTuple):
 
 
 class ErasedFilter:
-    """Erases subjects from records that are read again: by a worker that starts again or goes on from a backup, an
+    """Erases subjects from records that are read again: by a worker that restarts or continues from a backup, an
     archive, a back-test, a preview, a notebook.
     """
 

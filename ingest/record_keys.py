@@ -39,7 +39,7 @@ def unkeyed_event_id_hash(tenant: str | None, source: str | None, event_id: str 
 
 
 def raw_record_digest(raw: bytes | memoryview) -> str:
-    """Name of a record that has none: 128 bits of BLAKE2b, hexadecimal, so that nobody finds two with one name."""
+    """Name of a record that has none: 128 bits of BLAKE2b, hexadecimal, so that collisions cannot be found."""
     return hashlib.blake2b(raw, digest_size=16, person=RAW_RECORD_PURPOSE).hexdigest()
 
 
@@ -52,7 +52,7 @@ class RawRecordHash:
             self._hash.update(part)
 
     def followed_by(self, *parts: bytes) -> RawRecordHash:
-        """Hash of a record that goes on with *parts*; this one stays as it is."""
+        """Returns the hash of the record extended by *parts*; this one stays as it is."""
         longer = RawRecordHash()
         longer._hash = self._hash.copy()
         for part in parts:
@@ -166,7 +166,7 @@ _mix_shared = lru_cache(maxsize=4_096)(_mix)
 
 @lru_cache(maxsize=65_536)
 def key_for_partition(partition: int, partitions: int) -> bytes:
-    """A key that leads to a given partition, for what is no one agent's.
+    """Returns a key that leads to a given partition, for records of no single agent.
 
     >>> partition_of(key_for_partition(3, 8), 8)
     3

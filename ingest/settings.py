@@ -78,7 +78,7 @@ class Secret:
         return self.__value
 
     def matches(self, given: bytes) -> bool:
-        """True if *given* is the secret; the time it takes tells neither where they differ nor how long it is."""
+        """True if *given* is the secret; the time it takes reveals neither where they differ nor how long it is."""
         return hmac.compare_digest(_fixed_length(given), _fixed_length(self.__value.encode()))
 
     def __repr__(self) -> str:

@@ -161,7 +161,7 @@ def element_type(kind: Any) -> tuple[Any, str]:
 
 
 def without_none(kind: Any) -> Any:
-    """The type beside `None`, without its annotation."""
+    """The type other than `None`, without its annotation."""
     kind = without_annotation(kind)[0]
     if get_origin(kind) in (Union, UnionType):
         return without_annotation(next(arg for arg in get_args(kind) if arg is not type(None)))[0]

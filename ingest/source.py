@@ -24,7 +24,7 @@ class RecordKind(IntEnum):
     ERASED = 4
     """An erased record without content (`record_erasure.py`). Its event id still counts for duplicates."""
     FORGET = 5
-    """Whoever is erased is forgotten from here on: JSON of `trustwatch.scoring.records.erasures.EraseCommand`."""
+    """The erased subject is forgotten from here on: JSON of `trustwatch.scoring.records.erasures.EraseCommand`."""
 
 
 class Record(NamedTuple):
@@ -44,7 +44,7 @@ class Record(NamedTuple):
 class RecordBatch(NamedTuple):
     """Consecutive records of one partition; record *i* has offset `base_offset + i`.
 
-    Where a source skips offsets (transaction markers), it ends the batch before the gap.
+    If a source skips offsets (transaction markers), it ends the batch before the gap.
     """
 
     partition: int
@@ -129,7 +129,7 @@ class GroupSource(DurableSource, Protocol):
         """Return no more records of *partition* until it is assigned again, or sought."""
 
     def offsets(self, since_ms: int) -> Mapping[int, PartitionOffsets]:
-        """Offsets of all partitions, whoever has them and before `join` too; `since` is for *since_ms*, UTC.
+        """Offsets of all partitions, of any worker, and before `join` too; `since` is for *since_ms*, UTC.
 
         Raises Unavailable.
         """
@@ -162,9 +162,9 @@ class TopicWriter(Protocol):
     def flush(self, timeout_s: float) -> None:
         """Wait until everything that was queued is acknowledged.
 
-        Raises Unavailable otherwise; what then became of the records since the last good flush is unknown, and whoever
-        needs them sends them again: readers drop what they have seen. Of several flushes at a time each one that began
-        before a failure was raised raises it; one that begins later does not, though its records may be those.
+        Raises Unavailable otherwise; what then became of the records since the last good flush is unknown, and a caller
+        may send them again: readers drop what they have seen. Each concurrent flush that began before a failure was
+        raised raises it; one that begins later does not, though its records may be affected.
         """
 
     def bound_waits(self, within_s: float) -> None:
@@ -175,7 +175,7 @@ class TopicWriter(Protocol):
         """
 
     def partitions(self, topic: str) -> int:
-        """Number of partitions of *topic*. Raises Unavailable, or ConfigError if there is no such topic."""
+        """Number of partitions of *topic*. Raises Unavailable, or ConfigError if the topic does not exist."""
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""

@@ -1,8 +1,8 @@
 """Rules for the arrays of a model: type, sizes and range of each, and whatever compiled code takes for granted.
 
 Compiled code checks no bounds: an index that leads outside is a crash, a table without a free place an endless search,
-a NaN an event that can not be judged. Whoever can write a model's directory can make its digests anew, so nothing is
-believed that was not looked at: types and sizes from the manifest, before anything is allocated, and the contents when
+a NaN an event that cannot be judged. An attacker who can write a model's directory can recompute its digests, so
+nothing is trusted unchecked: types and sizes from the manifest, before anything is allocated, and the contents when
 they are loaded. Every message names the array and what is wrong with it.
 """
 

@@ -5,11 +5,11 @@
 (Vovk and Wang 2021, calibrators of p-values into e-values). It grows nearly as fast as 1/p, so one impossible event is
 worth about as much as it is rare.
 
-An odd session is odd throughout, so its bets are not independent. Each bet on an odd event (p at most 0.05) therefore
-makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is forgotten
-with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly odd events must not
-dull the one that matters. Streak and peak are fixed before the event is seen and only make bets smaller, so the game
-stays fair.
+An anomalous session is so throughout, so its bets are not independent. Each bet on an anomalous event (p at most 0.05)
+therefore makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is
+forgotten with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly anomalous
+events must not dull the one that matters. Streak and peak are fixed before the event is seen and only make bets
+smaller, so the game stays fair.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def log_bet(p_value: float) -> float:
     """Natural log of the bet on a p-value in (0, 1], from -0.69 up."""
     t = -math.log(p_value)
     if t < 1e-4:
-        return math.log(0.5 + t / 6.0)  # where the difference below would lose its digits
+        return math.log(0.5 + t / 6.0)  # if the difference below would lose its digits
     return math.log((math.expm1(t) - t) / (t * t))
 
 
@@ -115,9 +115,9 @@ ONE_SIDED_95 = 1.645
 """Standard errors by which the mean excess is taken larger than it was: days to come differ from history."""
 
 ESTABLISHED_EVENTS = 200
-"""Events that an agent has shown before its sum counts here. The first days of a newcomer are odd by nature, and would
-set the thresholds of all; newcomers therefore alarm more often than the budget says. Where a history has too few days
-of others (agents that live for one task), all count from their first event on."""
+"""Events that an agent has shown before its sum counts here. The first days of a newcomer are unusual by nature, and
+would set the thresholds of all; newcomers therefore alarm more often than the budget allows. If a history has too few
+days of others (agents that live for one task), all count from their first event on."""
 
 
 class AlarmTail(NamedTuple):
@@ -198,7 +198,7 @@ def _daily_maxima(
     """Highest sum of each agent on each day on which it was known, into *maxima*; returns how many there are.
 
     *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
-    day, below 0 where there is none.
+    day, below 0 if there is none.
     """
     count = 0
     for row in range(len(bets)):
@@ -220,19 +220,19 @@ def _daily_maxima(
     return count
 
 
-# An odd event is learned one time in so many. Always would make an attacker's target known after its first use, and
-# never would leave honest change odd for ever. Training calibrates under the same rule, so that p-values hold for what
-# is live.
+# An anomalous event is learned one time in so many. Always would make an attacker's target known after its first use,
+# and never would leave honest change anomalous forever. Training calibrates under the same rule, so that p-values hold
+# for what is live.
 
 ODD_P_VALUE = 0.05
-"""p-value up to which an event is odd."""
+"""p-value up to which an event is anomalous."""
 
 LEARNED_ONE_IN = np.uint64(8)
-"""Number of odd events of which one is learned."""
+"""Number of anomalous events of which one is learned."""
 
 MIN_LEARNED_EVENTS = 3
-"""Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
-(its key, its targets), and with one in eight of them it would be critical before it knew itself."""
+"""Events that an agent must have taught before its anomalous ones are drawn for: the first of a new agent are unusual
+by nature (its key, its targets), and with one in eight of them it would be critical before it knew itself."""
 
 LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
 """Parts of an event to learn (see `ingest.features.feature_kernel.learn`)."""
@@ -245,10 +245,10 @@ def learnable_parts(
     taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
     drawn_for: npt.NDArray[np.uint64] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Parts of each of *rows* that may be learned, as far as its oddness goes.
+    """Parts of each of *rows* that may be learned, with regard to its anomalies.
 
-    The key that an authorization server announces for a client is no habit to be doubted; whatever else an odd
-    announcement names is doubted as in any event. The draw follows from agent and time: a replay makes the same.
+    The key that an authorization server announces for a client is not a habit to be doubted; other items of an
+    anomalous announcement are doubted as in any event. The draw follows from agent and time: a replay makes the same.
 
     Args:
         rows: (m,), rows of the batch.
@@ -275,8 +275,8 @@ def learnable_parts(
 def announced_part(event_type: int) -> int:
     """Least part of an event of a type to learn, whatever else is known: LEARN_CREDENTIAL or LEARN_NOTHING.
 
-    That a key was announced is a fact, not behaviour. An agent under suspicion, of which nothing else is learned, would
-    otherwise be told to use a key that "was never registered", in each of its events.
+    That a key was announced is a fact, not behavior. An agent under suspicion, of which nothing else is learned, would
+    otherwise be reported to use a key that "was never registered", in each of its events.
     """
     if event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER:
         return LEARN_CREDENTIAL

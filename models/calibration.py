@@ -1,4 +1,4 @@
-"""Calibration, from scores to probabilities: conformal p-values on held-out normal behaviour, per peer group or fleet.
+"""Calibration, from scores to probabilities: conformal p-values on held-out normal behavior, per peer group or fleet.
 
 `p = (1 + #{held-out scores >= s}) / (n + 1)`: if normal behaviour stays what it was, at most a share *a* of normal
 events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores of its own uses those of
@@ -64,7 +64,7 @@ class Calibration(NamedTuple):
         Args:
             scores: float64 (n,), held-out, higher is more anomalous.
             groups: uint64 (n,), peer group of each; `FLEET_GROUP` for none.
-            minimum: held-out scores that a group needs for a calibration of its own.
+            minimum: held-out scores that a group needs for a separate calibration.
             before_adding: where evidence is added to some of the scores: those without it, by which rows are judged to
                 which none can be added; the others are judged among themselves, where there are enough. None = none is
                 added.
@@ -111,7 +111,7 @@ class Calibration(NamedTuple):
         )
 
     def covers(self, group: int) -> bool:
-        """Tell whether the p-values of a group rest on its own scores; if not, on the fleet's."""
+        """Returns whether the p-values of a group rest on its own scores; if not, on the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
     def p_values(
@@ -161,7 +161,7 @@ def group_index(ids: NDArray[np.uint64], group: np.uint64) -> int:
 
 
 def has_addable_entries(calibration: Calibration) -> bool:
-    """Tell whether rows to which evidence can be added are judged among themselves."""
+    """Returns whether rows to which evidence can be added are judged among themselves."""
     return bool(calibration.groups[group_index(calibration.groups, _ADDABLE)] == _ADDABLE)
 
 
@@ -216,7 +216,7 @@ class PackedCalibrations(NamedTuple):
     # uint64 (G,), ascending ids of all that any of them tells from the fleet; the first is `FLEET_GROUP`
     groups: NDArray[np.uint64]
     # int64 (G, c, 2, 2), entry of a group in each calibration, of a row of an unfamiliar agent or a familiar one, to
-    # which evidence can not be added or can
+    # which evidence cannot be added or can
     entries: NDArray[np.int64]
     start: NDArray[np.int64]  # int64 (E + 1,), where an entry's values begin
     values: NDArray[np.float64]  # float64 (m,), ascending within an entry
@@ -228,7 +228,7 @@ class PackedCalibrations(NamedTuple):
     def pack(
         calibrations: Sequence[Calibration], familiar: Sequence[Calibration], others: Sequence[NDArray[np.uint64]]
     ) -> PackedCalibrations:
-        """Calibrations, each with that of *familiar* agents, which is empty where there is none.
+        """Calibrations, each with that of *familiar* agents, which is empty if there is none.
 
         *others* are ids that have to be among the groups, too. Values are copied: some megabytes a model.
         """

@@ -65,8 +65,8 @@ _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
 PATH_PARTS = ("network_surprise",), ("credential_surprise",), ("chain_surprise", "chain_depth")
-"""Features that are odd by a part of a call's access path: its network, its credential, its delegation chain. A weaker
-method than before stays odd by whatever path."""
+"""Features that are anomalous by a part of a call's access path: its network, its credential, its delegation chain. A
+weaker method than before stays anomalous on any path."""
 _PATH = [np.array([FEATURE_INDEX[name] for name in part]) for part in PATH_PARTS]
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
@@ -110,7 +110,7 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
         return 1.0 if below is None else below / (self.calls + 1)
 
     def threshold(self, per_1000: float) -> float | None:
-        """Score that at most *per_1000* of 1,000 such calls exceed; None where there are too few to promise that.
+        """Score that at most *per_1000* of 1,000 such calls exceed; None if there are too few to promise that.
 
         A call like those held out exceeds the k-th highest of n scores with a probability of at most k / (n + 1).
         """
@@ -153,7 +153,7 @@ class ForeignValueRates(RatesOfNovelty, frozen=True):
     def evidence(
         self, keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Evidence (n,) of compromise of calls, decades: half of it where a value is new to the peer group alone.
+        """Evidence (n,) of compromise of calls, decades: half of it if a value is new to the peer group alone.
 
         Args:
             keys: of `action_keys`.
@@ -204,7 +204,7 @@ BoundedCalls = dict[str, dict[str, HeldOutCalls]]
 
 
 class CallChallenges(msgspec.Struct, frozen=True):
-    """Ground of verdicts on calls, beside the detector."""
+    """Data for verdicts on calls, in addition to the detector."""
 
     foreign: ForeignValueRates  # rates of values of others
     by_effect: dict[str, HeldOutCalls]  # held-out scores of calls of each effect, and of all (`EVERY_EFFECT`)
@@ -221,7 +221,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
         return (frozenset(self.bounded) | frozenset(self.bounded_rehearsed)) - {""}
 
     def threshold(self, effect: str, per_1000: float, tenant: str = "") -> ChallengeThreshold | None:
-        """The threshold of a tenant's calls of an effect, which neither the held-out nor the rehearsed ones exceed too
+        """The threshold of a tenant's calls of an effect, which neither the held-out nor the validated ones exceed too
         often.
 
         Where the effect has too few calls, or one neighbour alone made them enough, the calls of all effects decide,
@@ -242,7 +242,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
         return lowest
 
     def _parts(self, effect: str, tenant: str, per_1000: float) -> list[HeldOutCalls | None]:
-        """Held-out calls of an effect as they count for a tenant, and rehearsed ones where there are any.
+        """Held-out calls of an effect as they count for a tenant, and validated ones if there are any.
 
         Rehearsed ones that would be too few without one neighbour may all be of its making: those of all effects stand
         in, or none.
@@ -258,7 +258,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
     def p_value(self, effect: str, score: float, tenant: str = "") -> float:
         """Share of honest calls of an effect that score at least as high; of all, where there was none of that.
 
-        Of those held out or those rehearsed, whichever is larger.
+        Of those held out or those validated, whichever is larger.
         """
         of_effect = self._parts(effect, tenant, _USUAL_PER_1000)
         if any(calls is None or not calls.calls for calls in of_effect):
@@ -295,8 +295,8 @@ def _calls_for(
 
 
 def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> float | None:
-    """The threshold that neither the held-out nor the rehearsed calls exceed too often; None = there are too few of one
-    of them. Where no calls of that kind were rehearsed, the held-out ones alone decide."""
+    """The threshold that neither the held-out nor the validated calls exceed too often; None = there are too few of one
+    of them. If no calls of that kind were validated, the held-out ones alone decide."""
     scores = [calls.threshold(per_1000) for calls in parts if calls is not None]
     known = [score for score in scores if score is not None]
     if parts[0] is None or len(known) < len(scores):
@@ -308,7 +308,7 @@ def as_asked(
     vectors: NDArray[np.float64], codes: NDArray[np.int8], trusted: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember, and without
-    what is odd about the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
+    anomalies of the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
     asked = vectors.copy()
     if trusted is not None:
         for part, features in enumerate(_PATH):
@@ -325,16 +325,16 @@ def score_calls(
     foreign: NDArray[np.float64],
     groups: NDArray[np.uint64],
 ) -> NDArray[np.float64]:
-    """Anomaly scores (n,) of compromise of calls that are asked about."""
+    """Anomaly scores (n,) of compromise of evaluated calls."""
     nothing = np.zeros(len(evidence))
-    happened = np.zeros(len(evidence), np.bool_)  # before a call nobody knows that it will fail
+    happened = np.zeros(len(evidence), np.bool_)  # before a call it is unknown whether it will fail
     combined = CombinedEvidence(nothing, nothing, nothing, evidence, foreign, happened)  # p-values are not looked at
     scores = score_concerns(detector.by_concern, detector.scales, combined, np.ascontiguousarray(groups), happened)
     return scores.anomaly_score[:, _COMPROMISE]
 
 
 class AskedCallScores(NamedTuple):
-    """Scores of n calls that are asked about."""
+    """Scores of n evaluated calls."""
 
     anomaly: NDArray[np.float64]  # (n,), of compromise
     vectors: NDArray[np.float64]  # (n, F), as a question knows them
@@ -367,7 +367,7 @@ def score_asked(
 
 
 def held_out_by_effect(columns: EventColumns, scores: NDArray[np.float64]) -> dict[str, HeldOutCalls]:
-    """Scores (n,) of the calls among events, by effect and of all; events that nobody asks about are left out."""
+    """Scores (n,) of the calls among events, by effect and of all; events that are never evaluated are left out."""
     return {name: HeldOutCalls.of(scores[rows]) for name, rows in _calls_by_effect(columns).items()}
 
 
@@ -425,7 +425,7 @@ def fit_challenges(
     evidence: NDArray[np.float64],
     foreign: NDArray[np.float64],
 ) -> CallChallenges:
-    """Rates and scores of a history's calls, as if each had been asked about before it was made."""
+    """Rates and scores of a history's calls, as if each had been evaluated before it was made."""
     parts, effects, keys = detector.parts, columns.codes[:, event_columns.EFFECT], action_keys(columns)
     asked = evidence.copy()
     known = weighted_evidence(parts.tails, parts.importance, as_asked(vectors, columns.codes))

@@ -1,9 +1,9 @@
 """Concerns: the ways in which an agent can be in trouble, each a question of its own with its own calibration.
 
 - *compromise*: it acts for somebody else. Who calls, what, where to and with which rights, and whence the arguments
-  come. Sizes, pace and failures are left aside, several small oddities count together, and a call that did not happen
-  counts no more than a probe, but for a value that others may have written and a target that nobody named.
-- *malfunction*: it works badly. One loud oddity of any kind is enough, failures count in full; origins of arguments
+  come. Sizes, pace and failures are left aside, several small anomalies count together, and a call that did not happen
+  counts no more than a probe, but for a value that others may have written and a target that no person named.
+- *malfunction*: it works badly. One strong anomaly of any kind is enough, failures count in full; origins of arguments
   say nothing about that.
 - *overreach*: it does more, or may do more, than it used to: pace, volume, new names, scopes and what it was declared
   for. Each of these is weak in a single event, so they are judged among themselves.
@@ -75,7 +75,7 @@ def fit_concerns(
     roles: FeatureRoles,
     minimum: int,
 ) -> tuple[ConcernModel, ConcernScores]:
-    """Calibrate each concern on held-out rows of normal behaviour; returns the scores of these rows, too.
+    """Calibrates each concern on held-out rows of normal behavior; returns the scores of these rows, too.
 
     Args:
         scales: of the statistic.

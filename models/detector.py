@@ -172,7 +172,7 @@ class ForestDetector:
 
     @property
     def asked_by_compromise(self) -> NDArray[np.bool_]:
-        """Features that are evidence of compromise; none where that moves no level."""
+        """Features that are evidence of compromise; none if that moves no level."""
         asked = self.by_concern.roles.compromise
         return asked if self.budget_shares[0] > 0.0 else np.zeros_like(asked)
 
@@ -222,7 +222,7 @@ class ForestDetector:
         return scores, concerns
 
     def covers(self, group: int) -> bool:
-        """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+        """Returns whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
         return self.calibration.covers(group)
 
     def evidence(self, X: NDArray[np.float64]) -> CombinedEvidence:
@@ -244,7 +244,7 @@ class ForestDetector:
             raising: float64 (n, F), decades that were added because of what a feature is about; None = none.
 
         Returns:
-            float64 (n, F), >= 0; each row sums to 1, or is all zero where nothing stands out.
+            float64 (n, F), >= 0; each row sums to 1, or is all zero if nothing stands out.
 
         Raises:
             NotFinite, WrongShape: as `score`.
@@ -265,7 +265,7 @@ class ForestDetector:
     def usual_values(self) -> NDArray[np.float64]:
         """Value of each feature, (F,): the largest one with no more evidence than the median of the training rows.
 
-        A row with such a value is ordinary in that feature, neither odd nor more normal than normal.
+        A row with such a value is ordinary in that feature, neither anomalous nor more normal than normal.
         """
         low, high = np.zeros(len(self.feature_names)), np.full(len(self.feature_names), _MAX_FEATURE_VALUE)
         for _ in range(60):  # evidence never falls with the value

@@ -173,7 +173,7 @@ def fit_detector(
     """Fit a detector and give the honest scores of its own training rows.
 
     Args:
-        X: float64 (n, F), finite: feature vectors of normal behaviour, at least 50.
+        X: float64 (n, F), finite: feature vectors of normal behavior, at least 50.
         groups: uint64 (n,), peer group of each row; 0 for none.
         sessions: uint64 (n,), id of the session a row belongs to; a session never straddles folds. If there are too
             few, or one holds more than two thirds of the rows, folds are blocks of consecutive rows instead.

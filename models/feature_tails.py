@@ -3,8 +3,8 @@
 Every feature points one way, higher is more suspicious, so `u = -log10 P(X_f >= x)`: 0 is ordinary, 2 is one in a
 hundred. P is counted as conformal prediction does, `(1 + #{values >= x}) / (n + 1)`. The curve is kept as a grid of
 knots with linear pieces between them. A value that many rows share makes the curve jump; it gets a second knot just
-above, so that 0 in 99 % of the rows has evidence 0 and anything above has 2. Beyond the training maximum the tail goes
-on exponentially.
+above, so that 0 in 99 % of the rows has evidence 0 and anything above has 2. Beyond the training maximum the tail
+continues exponentially.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def evidence_rows(
 
 
 def check_rows(X: NDArray[np.float64], features: int) -> NDArray[np.float64]:
-    """Rows as a contiguous float64 matrix (n, *features*). Raises WrongShape where they are none."""
+    """Rows as a contiguous float64 matrix (n, *features*). Raises WrongShape if they are not."""
     X = np.ascontiguousarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != features:
         raise WrongShape(f"the model has {features} features, the rows have shape {X.shape}")

@@ -22,7 +22,7 @@ VOUCHING_ADVICE = (
     ' (`members: {agent.self_asserted: ""}`, in a file for --mapping, and in the settings of the source).'
     " Never do so for logs of sign-ins: outsiders cause failed ones"
 )
-"""For whoever has only, or also, events of which nothing is learned."""
+"""Hint for a history that has only, or also, events of which nothing is learned."""
 
 
 class NotFinite(TrustwatchError, ValueError):

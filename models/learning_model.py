@@ -1,6 +1,6 @@
-"""The model of a service that has learned nothing yet: no event is odd to it, and every agent is unknown.
+"""The model of a service that has learned nothing yet: no event is anomalous to it, and every agent is unknown.
 
-It is a model as any other, so that the pipeline keeps the state of agents, meets every order in the log, and goes on
+It is a model as any other, so that the pipeline keeps the state of agents, meets every order in the log, and continues
 with the first trained model as with any later one. Its detector is one whose features have no importance.
 """
 
@@ -24,11 +24,11 @@ from .model_training import baseline_digest
 from .trained_model import AgentSeeds, TrainedModel
 
 LEARNING_VERSION: Final = "learning"
-"""Name of the model in answers and decisions until a trained one is in force."""
+"""Name of the model in answers and decisions until a trained one is active."""
 
 _ROWS = 64  # all alike; a detector wants 50
 _EVENTS_PER_DAY = 1_000.0
-"""Pace that nobody knows, taken to be that of a busy agent: thresholds are so high that of hard signals one that tells
+"""Unknown pace, taken to be that of a busy agent: thresholds are so high that of hard signals one that tells
 of a compromise raises a level, and lesser ones do in number."""
 
 
@@ -61,5 +61,5 @@ def make_learning_model(salt: bytes) -> TrainedModel:
 
 
 def save_learning_model(path: Path, created_ms: int) -> ModelManifest:
-    """Write the model that knows nothing to a model directory, under a salt of its own."""
+    """Writes the model that knows nothing to a model directory, under a separate salt."""
     return save_trained_model(path, make_learning_model(secrets.token_bytes(16)), DetectorSettings(), 0, created_ms)

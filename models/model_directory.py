@@ -209,7 +209,7 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
     """Write a model directory, replacing an older model there.
 
     Raises:
-        ModelError: *path* exists and is neither a Trustwatch model nor empty, or a name or array can not be stored.
+        ModelError: *path* exists and is neither a Trustwatch model nor empty, or a name or array cannot be stored.
     """
     with _draft_of(Path(path).absolute()) as draft:
         files = {name: _write_array(draft / name, array, name) for name, array in _named_arrays(detector_state, extras)}
@@ -302,7 +302,7 @@ def copy_model(source: Path, target: Path) -> None:
     Raises:
         ModelError: *target* exists and is neither a Trustwatch model nor empty; or *source* is damaged, or was replaced
             meanwhile.
-        OSError: a file of *source* is gone, or the disk is full or refuses.
+        OSError: a file of *source* is missing, or the disk is full or refuses.
     """
     source = _current_directory(Path(source).absolute())
     with _draft_of(Path(target).absolute()) as draft:
@@ -322,7 +322,7 @@ def _copy_array(path: Path, copied: Path, expected: ArrayFile) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Tell whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not.
+    """Returns whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not.
 
     As for reading, the model before it counts where a replacement stopped half-way.
     """

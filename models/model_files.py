@@ -1,7 +1,7 @@
 """Files of a model, read with suspicion: plain files alone, no more of them than was said, and nothing but numbers.
 
-Whoever can write the directory can put anything there: a named pipe or a device, which would be read for ever; a sparse
-file, or a header that promises terabytes; a header that is nested until the parser gives up.
+An attacker who can write the directory can put anything there: a named pipe or a device, which would be read forever;
+a sparse file, or a header that promises terabytes; a header that is nested until the parser gives up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .array_rules import ArrayForm, array_bytes
 RESTORE_ADVICE: Final = "copy the model again or retrain"
 _MAX_HEADER_BYTES: Final = 1024
 _MEMORY_SHARE: Final = 3
-"""A model may take a third of the machine's memory: while it is loaded, its agents are there twice."""
+"""A model may take a third of the machine's memory: while it is loaded, its agents are in memory twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,6 @@ def _read_array(stream: BufferedReader, path: Path, expected: ArrayFile) -> NDAr
 
 
 def check_digest(path: Path, found: str, expected: ArrayFile) -> None:
-    """Raise ModelError where a file is another one than the manifest says."""
+    """Raises ModelError if a file differs from the manifest."""
     if found != expected.sha256:
         raise ModelError(f"{path}: expected sha256 {expected.sha256}, found {found}; it was changed: {RESTORE_ADVICE}")

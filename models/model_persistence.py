@@ -240,7 +240,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
 
 
 def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
-    """Tails by concern; those of a model that was trained before it was kept count as not rehearsed."""
+    """Tails by concern; those of a model that was trained before it was kept count as not validated."""
     rehearsed = arrays.get("rehearsed", np.zeros(len(CONCERNS))).tolist()
     columns = (arrays[name].tolist() for name in ("start", "scale", "share", "days"))
     first, second, third = (
@@ -251,7 +251,7 @@ def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
 
 
 def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
-    """Agents of the history; of a model that was trained before it was counted, none has been odd."""
+    """Agents of the history; of a model that was trained before it was counted, none has been anomalous."""
     seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
     return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 

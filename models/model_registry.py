@@ -1,4 +1,4 @@
-"""Storage of model versions: one directory each, and the one that the operator installed beside them."""
+"""Storage of model versions: one directory each, and the one that the operator installed next to them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ModelRegistry:
 
     @staticmethod
     def _contains(directory: Path, digest: str) -> bool:
-        """Tell whether that model is in the directory; a damaged one does not count."""
+        """Returns whether that model is in the directory; a damaged one does not count."""
         try:
             return is_model(directory) and read_manifest(directory)[1] == digest
         except ModelError:
@@ -89,7 +89,7 @@ class ModelRegistry:
         )
 
     def learns(self, version: str, digest: str) -> bool:
-        """Tell whether a version is the model that knows nothing. Raises ModelError.
+        """Returns whether a version is the model that knows nothing. Raises ModelError.
 
         Asked every second; what has a digest does not change.
         """
@@ -102,7 +102,7 @@ class ModelRegistry:
         return load_trained_model(self.find_directory(version, digest))
 
     def versions(self) -> Iterator[RegisteredModel]:
-        """Every sound manifest in the registry; what can not be read is left out."""
+        """Every sound manifest in the registry; unreadable ones are left out."""
         if not self.root.is_dir():
             return
         for path in sorted(self.root.iterdir()):
@@ -113,5 +113,5 @@ class ModelRegistry:
                     continue
 
     def remove(self, version: str) -> None:
-        """Remove a version's directory; one that is not there is no error."""
+        """Remove a version's directory; a missing one is not an error."""
         shutil.rmtree(self.directory_of(version), ignore_errors=True)

@@ -1,7 +1,7 @@
 """Training of a model on a history: each event is measured against baselines that have not seen it.
 
 Otherwise a detector would learn from vectors in which everything is known, and no new event will ever look like that.
-Where there are enough agents, each is measured against the history of *others* and its own past, as live: a baseline
+If there are enough agents, each is measured against the history of *others* and its own past, as live: a baseline
 that knows other sessions of the same agent knows its future, too, and what is new to the agent would look known. Few
 agents leave no others; then each session is measured against the other sessions.
 """
@@ -58,7 +58,7 @@ AGENTS_PER_FOLD = 4
 """Agents that each fold must have before agents are kept apart."""
 
 CROSS_FIT_ROUNDS = 2
-"""Two rounds: the first finds the odd events; the second learns those as rarely as the live service does."""
+"""Two rounds: the first finds the anomalous events; the second learns those as rarely as the live service does."""
 
 _FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
 _HABITS = FEATURE_INDEX["habits_of_others"]
@@ -123,7 +123,7 @@ def cross_fit_detector(
 
 
 def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> npt.NDArray[np.float64]:
-    """Rate of each feature (F,) of values and routes among honest events of a task that nobody remembers; else 1.
+    """Rate of each feature (F,) of values and routes among honest events of an unknown task; otherwise 1.
 
     Each task is held out in turn of what its peer group remembers: (1 + events that do what no other task did) / (1 +
     events that tell origins and declare a task, in a peer group with another task).
@@ -146,7 +146,7 @@ def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> 
 def rate_of_told_targets(columns: EventColumns) -> float:
     """Rate of honest events whose target no person named and no other task of the peer group knows.
 
-    Counted as `rates_of_new_tasks` counts, among the events that tell where their target came from; 1 where none does.
+    Counted as `rates_of_new_tasks` counts, among the events that tell where their target came from; 1 if none does.
     """
     provenance = columns.codes[:, event_columns.PROVENANCE]
     targets = columns.names[:, event_columns.TARGET]
@@ -195,7 +195,7 @@ def _held_out_vectors(
 
 
 def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
-    """Fold of each event, (n,) in [0, folds): by agent, or by session where there are too few agents."""
+    """Fold of each event, (n,) in [0, folds): by agent, or by session if there are too few agents."""
     number = first_appearance_numbers(agents)
     if int(number.max(initial=0)) + 1 < AGENTS_PER_FOLD * folds:
         number = sessions
@@ -219,7 +219,7 @@ def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]
 
 
 MIN_EXPONENT = 0.1
-"""Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
+"""Below it thresholds would be out of reach: normal sessions are then so alike that only signals decide."""
 
 TrainingProgress = Callable[[str, int, int], None]
 
@@ -250,12 +250,12 @@ def train_with_held_out(
         salt: key under which the names in *columns* were hashed.
         version: written into every decision of the model.
         settings: how to train the detector.
-        progress: told the stage and how far it is.
+        progress: receives the stage and its progress.
         sensitive_types: types of resources whose answers are sensitive.
 
     Returns:
-        the model, and the scores that each event got from a detector that had not seen it. Events that are no behaviour
-        (our own denials) or that no token vouches for are left out of everything; their scores are those of calm.
+        the model, and the scores that each event got from a detector that had not seen it. Events that are not behavior
+        (our own denials) or are unauthenticated are left out of everything; their scores are those of calm.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
@@ -345,9 +345,9 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
 
 
 def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
-    """Dependence of the evidence of normal events: Lundberg's exponent over sessions, 1 where they are independent.
+    """Dependence of the evidence of normal events: Lundberg's exponent over sessions, 1 if they are independent.
 
-    The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
+    The bets on a session's events are not independent: an anomalous session is so throughout. Sessions are taken as the
     independent blocks. The exponent is the largest t in (0, 1] with mean(exp(t * S)) <= 1 over the summed log bets S of
     held-out sessions; a statistic of such sums exceeds c no more often than one of independent bets exceeds t * c.
 

@@ -1,12 +1,12 @@
 """Held-out calls of all tenants, as far as each may count for the others.
 
-All tenants teach one model, and a threshold that is read from the calls of all is lifted by a few odd ones of anybody.
-So no neighbour fills more of the calls that may wait than twice its share of all calls, and none takes more than half
-of the shares of all others (`bounded_part`). All together leave a tenant a quarter of its own share, in whole calls:
-where its calls are too few for one, its threshold rests on others. What lies above that is left out, and the threshold
-falls to the next calls that count. A tenant's own calls all count.
+All tenants teach one model, and a threshold that is read from the calls of all is raised by a few anomalous ones of any
+tenant. So no neighbour fills more of the calls that may wait than twice its share of all calls, and none takes more
+than half of the shares of all others (`bounded_part`). All together leave a tenant a quarter of its own share, in whole
+calls: if its calls are too few for one, its threshold rests on others. What lies above that is left out, and the
+threshold falls to the next calls that count. A tenant's own calls all count.
 
-Where tenants are alike nothing changes: shares are hardly ever exceeded by so much. A closer bound, or thresholds from
+If tenants are alike nothing changes: shares are hardly ever exceeded by so much. A closer bound, or thresholds from
 a tenant's own calls alone, keep neighbours out better. But what is new comes in bursts, to one tenant this week and to
 another the next: who has seen none would have its first one wait.
 """
@@ -22,7 +22,7 @@ OWN_PART = 0.25
 """Part of a tenant's share of the calls that may wait which its neighbours leave it, all together: it waits for no more
 than that of its own calls on account of this bound."""
 MAX_TENANTS = 8
-"""Tenants at most that have a ground of their own."""
+"""Maximum number of tenants with a separate ground."""
 
 _ROUNDING = 1e-9
 

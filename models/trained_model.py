@@ -21,7 +21,7 @@ from .concerns import ByConcern
 from .detector import ForestDetector
 
 ODD_SHAPE = (2, 4)
-"""Concerns and levels of oddness by which odd events of an agent are counted: `scoring.engine.usual_oddness`."""
+"""Concerns and levels by which anomalous events of an agent are counted: `scoring.engine.usual_oddness`."""
 
 HALF_COVERED_EVENTS = 200.0
 """Held-out events at which a peer group is half known."""
@@ -36,8 +36,8 @@ class AgentSeeds:
     checks: npt.NDArray[np.uint64]  # uint64 (a,), the second halves (`identities.AgentHash`)
     rows: npt.NDArray[Any]  # structured (a,) of dtype `layout.STATE_ROW`
     events: npt.NDArray[np.int64]  # int64 (a,), events each agent has shown
-    # float32 (a, 2, 4), those of the rehearsed days that were as odd as each of the levels of
-    # `scoring.engine.usual_oddness`; zeros where nothing was rehearsed
+    # float32 (a, 2, 4), those of the validated days that reached each of the anomaly levels of
+    # `scoring.engine.usual_oddness`; zeros if nothing was validated
     odd: npt.NDArray[np.float32]
     rehearsed: npt.NDArray[np.float32]  # float32 (a,), all events of those days
 
@@ -48,7 +48,7 @@ class AgentSeeds:
         rows: npt.NDArray[Any],
         events: npt.NDArray[np.int64],
     ) -> AgentSeeds:
-        """Seeds of agents of which nobody knows how odd they usually are."""
+        """Seeds of agents whose usual anomalies are unknown."""
         odd, rehearsed = np.zeros((len(keys), *ODD_SHAPE), np.float32), np.zeros(len(keys), np.float32)
         return AgentSeeds(keys, checks, rows, events, odd, rehearsed)
 

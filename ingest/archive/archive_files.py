@@ -2,11 +2,11 @@
 
 A folder of events and one of feature vectors are laid out alike, `date=YYYY-MM-DD/tenant=NAME/KIND-FIRST-END.parquet`.
 KIND is `events` or `vectors`, FIRST and END are offsets of the log. Archives of a topic name the partition, too:
-`KIND-pNNNNN-FIRST-END.parquet`. A file that lies within the range of another of its folder and partition was merged
+`KIND-pNNNNN-FIRST-END.parquet`. A file whose range is inside that of another of its folder and partition was merged
 into it and no longer counts (`data_files` leaves it out).
 
-Code that rewrites or removes files of ranges that are archived already (merging, retention, erasing) does so within
-`rewrite_lock`, which lets in one process at a time, and by `replace`: a reader sees the old file or the new one.
+Code that rewrites or removes files of archived ranges (merging, retention, erasing) does so while it holds
+`rewrite_lock`, which admits one process at a time, and calls `replace`: readers see the old file or the new one.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _log = structlog.get_logger(__name__)
 
 
 class DataFile(NamedTuple):
-    """One file. *partition* is 0 where the log has no others; offsets *first* up to *end* went into it, of its date and
-    tenant alone.
+    """One file. *partition* is 0 if the log has a single one. Holds the records at offsets *first* up to *end* of its
+    date and tenant.
     """
 
     path: Path
@@ -148,7 +148,7 @@ def write_archive_file(path: Path, content: bytes | Callable[[BinaryIO], object]
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object] | None) -> None:
-    """Another content for a file that is there, or None to remove it. Only within `rewrite_lock`.
+    """Replaces the content of an existing file, or removes it if None. Call it only while holding `rewrite_lock`.
 
     A tool that has listed the folder and opens a removed file afterwards fails; one that has it open reads on.
     """
@@ -218,7 +218,7 @@ def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iter
         yield
 
 
-# The position file says which ranges of the log are archived; a range counts once it stands there.
+# The position file says which ranges of the log are archived; a range counts once it is listed there.
 
 
 POSITION_FILE = "_position.json"

@@ -51,7 +51,7 @@ def raw_lines(
         for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
             if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
                 continue
-            # One line each: JSON has line breaks only between its parts, where a blank means the same.
+            # One line each: JSON has line breaks only between its parts, and a space means the same there.
             yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
@@ -118,7 +118,7 @@ def _file_lines(file: DataFile, bounds: _TimeBounds) -> Iterator[_OffsetLine]:
 def committed_files(
     directory: Path, since: datetime | None, until: datetime | None, tenant: str | None = None
 ) -> list[DataFile]:
-    """Files of events whose ranges count, of the dates of [since, until). Raises ConfigError: there is no archive."""
+    """Event files whose ranges count, for dates in [since, until). Raises ConfigError if there is no archive."""
     positions = read_positions(directory)
     if positions is None:
         raise ConfigError(f"{directory}: is not an archive of Trustwatch, which has a `{POSITION_FILE}`")
@@ -144,8 +144,8 @@ def archive_dataset(
 ) -> ds.Dataset:
     """An Arrow dataset of the events or vectors that count, of the dates of [since, until), of one tenant or all.
 
-    Files may differ in their features: null where one has none. Events of one file are in the order of the log. Hold
-    `read_lock` while you read, or a file may be merged meanwhile. Raises ConfigError.
+    Files may have different features: a missing one is null. Events of one file are in the order of the log. Hold
+    `read_lock` while you read, or a file may be merged in the meantime. Raises ConfigError.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder; `archive` of the settings names those of events and vectors")
@@ -301,7 +301,7 @@ class LatestEvents(NamedTuple):
     rows: list[LoggedEvent]  # newest first
     match_count: int  # events of the agent among the rows looked at
     rows_examined: int  # rows looked at
-    # true if no older event (of the dates asked for) is left, and the archive goes up to where it was asked to
+    # true if no older event of the requested dates is left and the archive reaches the requested end
     complete: bool
     damaged_files: int  # files that cannot be read
     actions: Counter[str]  # actions, resources: number of events with each

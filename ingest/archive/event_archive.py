@@ -74,7 +74,7 @@ EVENT_COLUMNS: dict[str, tuple[Any, Callable[[NativeEvent], Any]]] = {
     "session": (_TEXT_TYPE, lambda e: e.session),
     "trace_id": (_TEXT_TYPE, lambda e: e.trace_id),
 }
-"""Column -> its Arrow type, and how an event fills it; null where the event does not say."""
+"""Column -> its Arrow type, and how an event fills it; null if the event does not state it."""
 
 EVENT_SCHEMA = pa.schema(
     [

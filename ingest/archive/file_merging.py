@@ -38,7 +38,7 @@ TARGET_BYTES = 32 << 20
 MERGED_GROUP_ROWS = 32_768
 _BATCH_ROWS = 4_096
 _ALWAYS_MERGED_FILES = 16
-"""Files that are merged however large the first of them is; fewer only where that does not rewrite much for little."""
+"""Number of files that are merged however large the first is; fewer are merged only if little is rewritten."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,8 +61,8 @@ def merge_small_files(
 ) -> Iterator[int]:
     """Merge small files, one large file after the other; yields after each the number of small ones in it.
 
-    A damaged file is left as it is, and never lies within the range of a merged one: that would hide it. Where one
-    shows only while it is merged, 0 is yielded; the next call merges those next to it. Raises OSError or ConfigError.
+    A damaged file is left as it is, and never falls within the range of a merged one, which would hide it. If damage is
+    found only during a merge, 0 is yielded; the next call merges those next to it. Raises OSError or ConfigError.
     """
     damaged = set() if damaged is None else damaged
     with rewrite_lock(directory, wait=False) as ours:
@@ -115,7 +115,7 @@ def _files_to_merge(files: Sequence[DataFile], target_bytes: int, damaged: set[P
 
 
 def _schema_and_row_count(path: Path, damaged: set[Path]) -> tuple[Any, int]:
-    """Schema and number of rows; no schema where the file is damaged."""
+    """Schema and number of rows; no schema if the file is damaged."""
     if path in damaged:
         return None, 0
     try:
@@ -162,7 +162,7 @@ def _write_merged(run: Sequence[DataFile], file: BinaryIO) -> None:
 
 
 def _read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Rows of a file. Raises _DamagedFile for what goes wrong here, not where the rows are written."""
+    """Yields the rows of a file. Raises _DamagedFile for errors in reading, not for errors in writing the rows."""
     try:
         with pq.ParquetFile(path) as parquet:
             yield from parquet.iter_batches(_BATCH_ROWS, use_threads=False)

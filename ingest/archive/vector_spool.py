@@ -61,7 +61,7 @@ def encode_frame(frame: VectorFrame) -> bytes:
 
 
 def read_frames(path: Path) -> Iterator[VectorFrame]:
-    """Frames of one file, up to its end or to where it is damaged."""
+    """Yields the frames of one file, up to its end or the first damaged frame."""
     with path.open("rb") as file:
         while len(head := file.read(_FRAME_STRUCT.size)) == _FRAME_STRUCT.size:
             magic, header_size, size, checksum = _FRAME_STRUCT.unpack(head)
@@ -104,7 +104,7 @@ def _decode_frame(body: bytes, at: int) -> VectorFrame:
 
 
 def _checksum(body: bytes) -> int:
-    from crc32c import crc32c  # of the extra `archive`: the pipeline knows frames also where none are kept
+    from crc32c import crc32c  # part of the extra `archive`: the pipeline uses frames even if none are kept
 
     return crc32c(body)
 

@@ -1,6 +1,6 @@
 """An agent's latest time, and how late an event is for it.
 
-Time never goes back. Events that no token vouches for move it too, but make no event late that a token vouches for:
+Time never goes back. Unauthenticated events move it too, but do not make an authenticated event late:
 the agent's state has their lead.
 """
 
@@ -14,7 +14,7 @@ from .layout import Array
 from .row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT
 
 NEVER_VOUCHED_S = np.float32(1e9)
-"""Lead of an agent of which a token has vouched for nothing yet: nothing is late against that."""
+"""Lead of an agent without an authenticated event so far: nothing is late relative to it."""
 
 
 @inlined
@@ -28,17 +28,17 @@ def start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool
 
 @inlined
 def vouched_time_ms(times: Array, agent_numbers: Array) -> int:
-    """Time of the agent's latest event that a token vouches for."""
+    """Time of the agent's latest authenticated event."""
     latest_ms: int = times[layout.T_LAST] - np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
     return latest_ms
 
 
 @inlined
 def time_behind_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
-    """Time by which an event is older than the latest one of its agent that a token vouches for.
+    """Returns the time by which an event is older than the latest authenticated one of its agent.
 
-    Events that no token vouches for make none late, else anybody who may send some could take the evidence from others.
-    They are never late themselves: they may lower nothing, and count in full.
+    Unauthenticated events make no event late, or any sender could take the evidence from other events. They are never
+    late themselves: they cannot lower the score, and count in full.
     """
     if not is_vouched:
         return 0
@@ -51,8 +51,8 @@ _LONGEST_CALL_MS = 1e12
 
 @inlined
 def lateness_ms(behind_ms: int, duration_ms: float) -> int:
-    """Time by which an event is late. A long call is dated by its start and told at its end: it is not late for that,
-    else an agent that holds one open could take the evidence from it."""
+    """Time by which an event is late. A long call is dated by its start and reported at its end. That does not make it
+    late, or an agent that holds a call open could take the evidence from it."""
     late_ms: int = max(behind_ms - int(min(max(duration_ms, 0.0), _LONGEST_CALL_MS)), 0)
     return late_ms
 
@@ -79,12 +79,12 @@ def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, 
 def is_session_late(
     sessions: Array, k: int, vouched_ms: int, at_ms: int, duration_ms: float, is_vouched: bool, is_work: bool
 ) -> bool:
-    """Tell whether an event came out of order in its session, whose latest time work moves on.
+    """Returns whether an event came out of order in its session, whose latest time is moved by work.
 
     *sessions* are the numbers of the agent's sessions, *vouched_ms* is the time of its latest vouched event.
 
-    Events that no token vouches for neither are, nor make another one so. What an authorization server tells of tokens
-    and clients comes another way than work, so it makes none so either: an agent asks for tokens when it likes.
+    Unauthenticated events are never out of order, and make no other event so. An authorization server's reports about
+    tokens and clients arrive another way than work, so they do not either: an agent requests tokens at any time.
     """
     if not is_vouched:
         return False
@@ -106,10 +106,10 @@ def is_session_late(
 
 @inlined
 def tells_order(disorder: Array, doubt: Array, k: int, is_late: bool, is_vouched: bool, is_work: bool) -> bool:
-    """Tell whether the order of an event is evidence, after the share of the agent's work out of order has moved.
+    """Returns whether the order of an event is evidence, after the share of the agent's out-of-order work is updated.
 
-    Where events come shuffled, actions seem to follow one another that never did. Those that no token vouches for tell
-    it always: they may lower nothing. *doubt* is that of the agent's sessions, *k* the one of the event.
+    If events arrive shuffled, actions seem to follow one another that never did. The order of unauthenticated events
+    always counts: they cannot lower the score. *doubt* is that of the agent's sessions, *k* the one of the event.
     """
     if not is_vouched:
         return True
@@ -124,7 +124,7 @@ def tells_order(disorder: Array, doubt: Array, k: int, is_late: bool, is_vouched
 
 @inlined
 def leave_time_out(items: Array, contexts: Array, quantities: Array, is_in_time: bool, has_order: bool) -> None:
-    """Leave out of an event what it would say of pace unless it is in time, and of order unless that is told, too."""
+    """Drops an event's evidence of pace unless it is in time, and of order unless that is evidence, too."""
     if not is_in_time:
         for quantity in layout.TIMED_QUANTITIES:
             quantities[quantity] = -1.0

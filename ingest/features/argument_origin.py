@@ -18,16 +18,16 @@ from .row_observations import ACTED_ON, LOOKED_UP, NO_FOREIGN, RowObservations
 
 _READ = EFFECTS.index("read")
 NOTHING_KNOWN, KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK, NEW_TO_ALL = 0.0, 1.0, 1.5, 2.0, 3.0
-"""Values of the feature: no origins are told or no values are remembered; nothing stands out; a value of others that is
-new to the peer group, where nothing is remembered of the task; one that is new for the declared task (for the peer
-group, where none is declared); one that is new for the declared task and for all other tasks of the peer group."""
+"""Values of the feature: no origins are reported or no values are remembered; nothing stands out; a value of others
+that is new to the peer group, if nothing is remembered of the task; one that is new for the declared task (for the peer
+group, if none is declared); one that is new for the declared task and for all other tasks of the peer group."""
 
 
 @inlined
 def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> bool:
-    """Tell whether others may have written the answer of an earlier call of a session.
+    """Returns whether others may have written the answer of an earlier call of a session.
 
-    Of a call that is too old, if any answer of the session was untrusted; of one that was never seen, always.
+    True for a call that is too old if any answer of the session was untrusted, and for every unseen call.
     """
     calls = np.int64(session[layout.S_CALLS])
     if source < 0:
@@ -64,7 +64,7 @@ def write_values(
             observations.own_values[argument] = hash_pair(names[columns.TASK], value)
             learned += 1
     learns_foreign = learned > 0
-    # What is only looked up is not learned: else whoever wrote the mail would have its value looked up first.
+    # A value that is only looked up is not learned, or the author of a mail would have its value looked up first.
     for argument in range(first, end):
         if observations.values[argument] == 0:
             continue
@@ -82,7 +82,7 @@ def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
 
 @inlined
 def novelty_to_peers(baseline: Baseline, scope: np.uint64, peers: np.uint64, value: np.uint64, new: float) -> float:
-    """Novelty of a value that a scope does not remember: *new*, or more where the peers of its task do not either."""
+    """Novelty of a value that a scope does not remember: *new*, or more if the peers of its task do not either."""
     return NEW_TO_ALL if scope != peers and shared_count(baseline, peers, value) == 0.0 else new
 
 
@@ -97,7 +97,7 @@ def argument_origin(
     baseline: Baseline,
     table: Array,
 ) -> float:
-    """Value of the feature of an event that tells origins, whose values are items already."""
+    """Value of the feature for an event that reports origins, whose values are items already."""
     declared = scopes[layout.TASK] != 0
     scope, peers, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], scopes[layout.PEERS], NEW_TO_TASK
     if not _remembers(baseline, scope, now_ms):

@@ -1,7 +1,7 @@
 """Kernel of `argument_route` and `sensitive_route`: whether a value came to a call by a way that its task never took.
 
 A route is the action that gave a value, the action that it is given to, and the name of the argument. It remembers no
-value, so it says less than `argument_origin`, which it stands in for where a sender tells no hash. What leaves an agent
+value, so it shows less than `argument_origin`, which it replaces if a sender reports no hash. What leaves an agent
 is judged by its route whatever the value is: records of customers are new every day, the ways that they go are not.
 """
 
@@ -36,9 +36,9 @@ def gives_sensitive_answer(names: Array, codes: Array, baseline: Baseline) -> bo
 
 @inlined
 def _was_sensitive(sensitive: np.uint32, session: Array, call: np.int64) -> bool:
-    """Tell whether the answer of an earlier call of a session was sensitive.
+    """Returns whether the answer of an earlier call of a session was sensitive.
 
-    Of a call that is too old, if any answer of the session was; of one that was never seen, nothing is known.
+    True for a call that is too old if any answer of the session was; false for a call that was never seen.
     """
     calls = np.int64(session[layout.S_CALLS])
     if call < 0 or call >= calls:
@@ -140,7 +140,7 @@ def argument_route(
     baseline: Baseline,
     table: Array,
 ) -> float:
-    """Value of the feature of an event whose routes are written; it speaks of events that tell some value no hash."""
+    """Value of the feature for an event whose routes are written; it covers events with a value that has no hash."""
     if not _lacks_a_hash(observations, row):
         return NOTHING_KNOWN
     return _route_novelty(observations, row, UNHASHED, names, scopes, scope_rows, baseline, table)

@@ -140,8 +140,8 @@ def _index_scopes(keys: Array, positions: Array, distinct: Array) -> None:
 def _count_items(
     baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, used: int, room: int
 ) -> int:
-    """Count every item in each of its event's scopes; returns the places used, *used* included, -1 when there is no
-    room left."""
+    """Counts every item in each of its event's scopes; returns the places used, *used* included, or -1 if it is
+    full."""
     for row in rows:
         for level in range(layout.SCOPES):
             scope = scopes[row, level]
@@ -182,7 +182,7 @@ def _known_values(columns: EventColumns, observations: RowObservations) -> Array
 
 @inlined
 def _count_routes(baseline: Baseline, observations: RowObservations, scope: np.uint64, argument: int) -> int:
-    """Count the routes of an argument that are asked about; returns how many are new."""
+    """Counts the requested routes of an argument; returns how many are new."""
     new = 0
     for rule in (UNHASHED, SENSITIVE):
         route = observations.routes[argument, rule]
@@ -203,9 +203,9 @@ def _count_values(
     room: int,
     most: int,
 ) -> int:
-    """Count the values of arguments, how many of each period there are, and the routes that are asked about, for the
-    task and the peer group; returns the places used, *used* included, -1 when there is no room left. Of more than
-    *left* the newest are counted."""
+    """Count the values of arguments, how many of each period there are, and the requested routes, for the task and the
+    peer group; returns the places used, *used* included, or -1 if no space is left. If there are more than *left*, the
+    newest are counted."""
     for row in rows[::-1]:
         for level in (layout.PEERS, layout.TASK):
             scope = scopes[row, level]
@@ -298,7 +298,7 @@ def baseline_arrays(baseline: Baseline) -> dict[str, Array]:
 
 
 def baseline_from_arrays(arrays: Mapping[str, Any]) -> Baseline:
-    """Baseline from stored arrays. Raises ModelError where an array is missing or has the wrong shape."""
+    """Baseline from stored arrays. Raises ModelError if an array is missing or has the wrong shape."""
     try:
         baseline = Baseline(**{name: np.ascontiguousarray(arrays[name]) for name in Baseline._fields})
     except KeyError as error:

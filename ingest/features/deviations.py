@@ -15,11 +15,11 @@ PRIOR_VALUES = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
 
 MIN_ITEMS_OF_PEERS = 10.0
-"""Items of a kind that others of the peer group must have shown before what they do says anything. An agent that is its
-whole peer group would else be compared with the fleet, and be odd in everything that it does."""
+"""Items of a kind that others of the peer group must have shown before they count for comparison. An agent that is its
+whole peer group would otherwise be compared with the fleet, and all its actions would be anomalous."""
 
 NO_PEERS = 2.0
-"""Stands where the probability among peers would, which it is above: there is nobody to compare with."""
+"""Replaces the probability among peers if there are no peers to compare with; larger than any probability."""
 
 ItemCounts = tuple[float, float, float]
 """Count of an item, of all items of its kind (behind its context), and the number of different ones."""
@@ -28,7 +28,7 @@ ScopeTotals = tuple[float, float, float, float, float]
 """Items of a kind (behind a context) in fleet, tenant, peer group and task, and in the agent's own history."""
 
 _SD_FLOOR = 0.15
-"""Least standard deviation, in natural-log units (most quantities are log1p): 15 % is no change of behaviour."""
+"""Least standard deviation, in natural-log units (most quantities are log1p): 15 % is not a change of behavior."""
 
 
 @inlined
@@ -84,7 +84,7 @@ def _item_counts(
     total: float,
     needed: bool,
 ) -> tuple[float, float]:
-    """Count of one item in a scope, and the number of different items there; both 0 where they are not needed."""
+    """Count of one item in a scope, and the number of different items there; both 0 if they are not needed."""
     if not needed or total <= 0.0:
         return 0.0, 0.0
     if context == 0:
@@ -119,7 +119,7 @@ def item_probability(
     context: np.uint64,
     totals: ScopeTotals,
 ) -> tuple[float, float, float, float]:
-    """Probability of an item at every level; 1 where no level knows anything."""
+    """Probability of an item at every level; 1 if no level has any data."""
     in_fleet, in_tenant, in_peers, in_task, total = totals
     distinct, own = float(numbers[layout.N_DISTINCT + kind]), 0.0
     if context != 0:
@@ -127,7 +127,7 @@ def item_probability(
         distinct = total * distinct / seen if seen > 0.0 else 0.0
     if total > 0.0:
         own = min(own_count(table, kind, hashed), total)
-    # Where a level has nothing beyond the one within it, neither needs to be looked up for that step.
+    # If a level holds nothing beyond the one within it, neither needs to be looked up for that step.
     beyond_tenant, beyond_peers, beyond_own = in_fleet > in_tenant, in_tenant > in_peers, in_peers > share * total
     count, different = _item_counts(
         baseline, rows, scopes, layout.FLEET, kind, hashed, context, in_fleet, beyond_tenant
@@ -179,7 +179,7 @@ def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) 
 
 @inlined
 def distance_from_usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
-    """Standard deviations of a value above the usual, at most 50; 0 below it, and while there is no usual value yet."""
+    """Standard deviations of a value above the usual, at most 50; 0 below it, and until a usual value exists."""
     mean, sd, weight = usual_value(baseline, rows, numbers, quantity)
     if weight < 3.0:
         return 0.0
@@ -188,11 +188,11 @@ def distance_from_usual(baseline: Baseline, rows: Array, numbers: Array, quantit
 
 # Reference of an agent's pace and volume over weeks, against which a slow ramp shows.
 #
-# The usual values of a quantity follow what the agent does within a day or two, so whoever raises it slowly takes them
-# along. The reference is a mean and a variance over the agent's *active* time (a pause counts as at most half an hour),
-# so that no morning, and no busy hour with more events in it than a quiet day, stands for all of them. It says
-# something after the first active day, and moves the slower the more it has seen: at first with a memory of 14 active
-# days, in the end of 90. Only what may be learned moves it.
+# The usual values of a quantity follow the agent within a day or two, so an attacker who raises it slowly moves them.
+# The reference is a mean and a variance over the agent's *active* time (a pause counts as at most half an hour), so
+# that no single morning or busy hour with more events than a quiet day dominates it. It is used after the first active
+# day, and moves more slowly the more it has seen: first with a memory of 14 active days, finally of 90. Only events
+# that may be learned move it.
 
 
 MIN_REFERENCE_EVENTS = 200.0
@@ -237,7 +237,7 @@ def update_reference(numbers: Array, quantities: Array, age: float) -> None:
 
 @inlined_and_callable
 def distance_from_reference(numbers: Array, quantities: Array, k: int) -> float:
-    """Standard deviations of the k-th drifting quantity above its reference, 0 to 50; 0 where there is none yet."""
+    """Standard deviations of the k-th drifting quantity above its reference, 0 to 50; 0 if there is none yet."""
     if numbers[layout.N_EVENTS] < MIN_REFERENCE_EVENTS or numbers[layout.N_REF_DAYS] < _GROWING_DAYS:
         return 0.0
     sd = max(math.sqrt(_VARIANCE_CORRECTION * np.float64(numbers[layout.N_REF_VAR + k])), _MIN_REFERENCE_SD)

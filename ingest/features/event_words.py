@@ -46,7 +46,7 @@ _MAX_PART_LENGTH = 40
 
 
 def caller_of(event: NativeEvent) -> str:
-    """Address, software, instance and session that an event came from, as far as it tells them."""
+    """Address, software, instance and session that an event came from, as far as it states them."""
     client = event.client
     parts = (
         ("from", client and client.ip),

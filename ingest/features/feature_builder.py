@@ -39,7 +39,7 @@ class AgentSlotTable:
         return self._used - len(self._free)
 
     def find(self, keys: AgentKeys) -> SlotIndices:
-        """Slot of each key, -1 where the agent is not resident. Resident ones count as used now."""
+        """Slot of each key, -1 if the agent is not resident. Resident agents count as used now."""
         self._clock += 1
         slots = np.empty(len(keys), np.int32)
         _find(self._index_keys, self._index_slots, keys, slots, self._last_use, self._clock)
@@ -137,7 +137,7 @@ class FeatureBuilder:
         self.slots = AgentSlotTable(capacity)
         self.state = layout.allocate_state(capacity)
         self.pinned = np.zeros(capacity, np.bool_)
-        """True where an agent's risk still moves with time: it is looked for there alone, and leaves last."""
+        """True if an agent's risk still changes with time: such agents are evicted last."""
         self.spill = spill
         self._scopes = np.zeros(layout.SCOPES, np.uint64)
         self._scope_rows = np.zeros(layout.SCOPES, np.int64)

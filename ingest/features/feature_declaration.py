@@ -16,7 +16,7 @@ from . import layout
 
 BITS, Z, SHARE, FLAG, RANK = "bits", "z", "share", "flag", "rank"
 UNIT_WORDS = {BITS: "surprise", Z: "distance from the usual", SHARE: "share", FLAG: "yes or no", RANK: "rank"}
-"""Units in words, as people are shown them."""
+"""Units as text, as they are displayed."""
 _HIGH = {BITS: 64.0, Z: 50.0, SHARE: 1.0, FLAG: 1.0, RANK: 5.0}
 
 EACH_TIME, ONCE, BY_LEVEL = "each time", "once", "by level"
@@ -51,21 +51,21 @@ class Quantity(NamedTuple):
     """The feature is the distance of a quantity from its usual value."""
 
     quantity: int  # layout.Q_…; each has one such feature
-    form: str  # its amount, `{}`, in words; a count that fades says so
+    form: str  # text of its amount, `{}`; for a count that fades, it says so
     label: str  # what the lab's profile of an agent calls it
     unit: str
     profile: tuple[str, str] | None = None  # name and unit in the console's profile; None = it is not in it
 
 
 class Carried(NamedTuple):
-    """The feature measures another side of an item that has a feature of its own; the item's sentence explains it."""
+    """The feature measures another side of an item that has a separate feature; the item's sentence explains it."""
 
     kind: int
     among_peers: bool = False  # it is measured against the peer group, so what is counted is the group's
 
 
 class PeersKnow(NamedTuple):
-    """The feature says how much better peers explain the items of an event than the agent's own past does."""
+    """The feature measures how much better peers explain the items of an event than the agent's own past does."""
 
     kinds: tuple[int, ...]
 
@@ -114,12 +114,12 @@ class Feature(NamedTuple):
     explanation: Explanation  # how a reason words it
     label: str = ""  # what a list of features calls it, where another one has the same noun
     counts: str = EACH_TIME
-    new_with: tuple[int, ...] = ()  # kinds: where the item is new to the agent, the feature is odd of necessity
-    restates: tuple[int, ...] = ()  # kinds: the feature says of the item what its own says, against others
+    new_with: tuple[int, ...] = ()  # kinds: if the item is new to the agent, the feature is necessarily anomalous
+    restates: tuple[int, ...] = ()  # kinds: the feature measures the item as its own feature does, compared with others
     gathers: tuple[int, ...] = ()  # kinds whose surprise it gathers over events
     gathers_new: tuple[int, ...] = ()  # kinds whose first uses it gathers over events
     parts: tuple[str, ...] = ()  # features that `feature_vector.compose` makes it of; with them usual it is 0
-    signalled: bool = False  # a hard signal speaks of it: no rule of a person touches it
+    signalled: bool = False  # a hard signal refers to it: no operator's rule affects it
     added: bool = False  # its evidence is added to that of all others, by its own rate; 1 = it could have spoken
     caller: bool = False  # it says who calls: the reason names address and software, and comes before what was done
     compromise: bool = False  # evidence of who calls, what, where to, and with which rights

@@ -202,7 +202,7 @@ def _check_revoked_token(revoked: Array, names: Array, codes: Array) -> np.uint8
         revoked_before = revoked_before or revoked[k] == token
     if codes[columns.TYPE] != columns.TOKEN_REVOKE and codes[columns.TYPE] < columns.FIRST_SIGNAL:
         return np.uint8(1) if revoked_before else np.uint8(0)
-    # Anybody can claim a revocation; only one that a token vouches for may push out those that are known.
+    # Any sender can claim a revocation; only an authenticated one may push out those that are known.
     if not revoked_before and codes[columns.SELF_ASSERTED] == 0:
         for k in range(layout.REVOKED_TOKENS - 1, 0, -1):
             revoked[k] = revoked[k - 1]
@@ -236,7 +236,7 @@ def _change_habits(times: Array, agent_numbers: Array, table: Array, at_ms: int)
 
 @inlined_and_callable
 def scope_keys(out: Array, names: Array) -> None:
-    """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 where the event has none."""
+    """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 if the event has none."""
     out[layout.FLEET] = mix_bits(np.uint64(11))
     out[layout.TENANT] = hash_pair(np.uint64(12), names[columns.TENANT])
     out[layout.PEERS] = hash_pair(np.uint64(13), names[columns.GROUP])
@@ -247,7 +247,7 @@ def scope_keys(out: Array, names: Array) -> None:
 
 @inlined
 def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Baseline) -> None:
-    """Keys of one event's scopes and their rows in the baseline, -1 where there is none."""
+    """Keys of one event's scopes and their rows in the baseline, -1 if there is none."""
     scope_keys(scopes, names)
     for level in range(layout.SCOPES):
         scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
@@ -265,8 +265,8 @@ def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scop
 
 @inlined
 def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, names: Array, codes: Array) -> bool:
-    """True for our own denials, what others say of the agent, and a revoked token that was refused: anybody may have
-    presented it. Writes whether a revoked token was used."""
+    """True for our own denials, reports of others about the agent, and a revoked token that was refused: any caller may
+    have presented it. Writes whether a revoked token was used."""
     if codes[columns.OWN_DENIAL] != 0:
         return True
     observations.token_reuse[row] = _check_revoked_token(revoked, names, codes)
@@ -275,7 +275,7 @@ def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, nam
 
 @allocation_free
 def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int) -> None:
-    """Keep what an event that is no behaviour leaves behind."""
+    """Records the effects of an event that is not behavior."""
     agent_numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
     now_ms = max(at_ms, times[layout.T_LAST])
     if codes[columns.TYPE] >= columns.FIRST_SIGNAL and codes[columns.SELF_ASSERTED] == 0:
@@ -284,7 +284,7 @@ def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: 
             _change_habits(times, agent_numbers, table, now_ms)
     is_vouched = codes[columns.SELF_ASSERTED] == 0  # else anybody could move the numbers of real calls
     if is_vouched and codes[columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[columns.SESSION] != 0:
-        # It is no behaviour, but the sender has numbered it, and numbers later calls behind it.
+        # It is not behavior, but the sender has numbered it, and numbers later calls after it.
         skipped = session_slot(state, slot, names[columns.SESSION], now_ms)
         end_call(state, slot, skipped, 0, False)
 
@@ -453,7 +453,7 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 
 @inlined
 def _learn_values(table: Array, agent_numbers: Array, known: Array, observations: RowObservations, row: int) -> None:
-    """Remember the values of an event's arguments, and the routes that are asked about."""
+    """Remember the values of an event's arguments, and the requested routes."""
     for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
         if observations.own_values[argument] != 0:
             own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_values[argument])
@@ -468,8 +468,8 @@ def learn(
 ) -> None:
     """Add events to their agents' baselines.
 
-    Of rows whose weight is 0 (suspicious, self-asserted) nothing is learned, of those whose weight is 2 (odd, but an
-    announcement of the authorization server) the credential alone.
+    Nothing is learned from rows whose weight is 0 (suspicious, self-asserted), from those whose weight is 2 (anomalous,
+    but announced by the authorization server) only the credential.
     """
     for position in range(len(rows)):
         row = rows[position]

@@ -48,7 +48,7 @@ STRANGENESS_RETENTION = 0.8
 """Part of the session's strangeness that survives each further event: a memory of about five events."""
 
 OUTCOME_WEIGHT = 0.5
-"""An odd outcome alone says less than an odd order or destination."""
+"""An anomalous outcome alone is weaker evidence than an anomalous order or destination."""
 
 _MAX_BITS = 64.0
 

@@ -1,8 +1,8 @@
 """Values that others may have written and that are new for a task, whatever the call does with them.
 
-`argument_origin` speaks of calls that act. A call that only reads can carry a secret away, too, as the address of a
-page that is opened; but some tools are meant for such values (the code that a mail brings), so whoever asks has to know
-how often honest calls of the tool do it.
+`argument_origin` covers calls that act. A call that only reads can carry a secret away, too, as the address of a
+page that is opened; but some tools are meant for such values (the code that a mail brings), so the caller must know how
+often honest calls of the tool do it.
 """
 
 from __future__ import annotations

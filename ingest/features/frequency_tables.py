@@ -37,7 +37,7 @@ _DECAY_BASE = 1.3
 _CONTEXTS = 100
 """Added to the number of a kind where what followed a context is counted, not an item."""
 _VOUCHED_COUNT = np.uint32(8)
-"""Least count of an item that was vouched for into a full region: one newcomer in eight then takes one off it."""
+"""Least count of an authenticated item that enters a full region: one newcomer in eight then takes one off it."""
 
 
 @inlined
@@ -99,13 +99,13 @@ def period_item(at_ms: int) -> np.uint64:
 
 @inlined
 def _fingerprint_of(hashed: np.uint64) -> np.uint32:
-    """Fingerprint of an item, never 0, shifted beside the count."""
+    """Fingerprint of an item, never 0, shifted so that the count fits next to it."""
     return np.uint32(((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS)
 
 
 @inlined
 def _place_of(table: Array, kind: int, fingerprint: np.uint32) -> np.int32:
-    """Position of an item in one agent's table, -1 where the table does not have it.
+    """Position of an item in one agent's table, -1 if the table does not contain it.
 
     No step leaves the loop early and indices have no sign, so that it compiles to a few wide comparisons.
     """
@@ -127,8 +127,8 @@ def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
 def own_add(table: Array, numbers: Array, known: Array, kind: int, hashed: np.uint64) -> bool:
     """Count the item once; *table*, *numbers* and *known* are one agent's rows. Returns True when it was new.
 
-    A new item that finds a free place has never been there before: nothing is forgotten until a region is full. So
-    *known*, which counts those alone, is exact until then, and afterwards the least that there are.
+    A new item that finds a free slot was never counted before: nothing is forgotten until a region is full. So
+    *known*, which counts those alone, is exact until then, and afterwards a lower bound.
     """
     fingerprint = _fingerprint_of(hashed)
     numbers[N_SEEN + kind] += np.float32(1.0)
@@ -162,7 +162,7 @@ def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
 
 
 def different_items_known(known: Array, kind: int) -> tuple[int, bool] | None:
-    """Different items of a kind that an agent has learned, and whether these are all; None where nobody counted.
+    """Different items of a kind that an agent has learned, and whether these are all; None if they were not counted.
 
     Args:
         known: the agent's, (KINDS,).
@@ -186,10 +186,10 @@ def _compete_for_place(table: Array, place: np.int64, fingerprint: np.uint32, tu
 
 @allocation_free
 def own_add_vouched(table: Array, kind: int, hashed: np.uint64) -> None:
-    """Make an item that a token vouches for stay after `own_add`, even if its region is full of habits.
+    """Makes an authenticated item stay after `own_add`, even if its region is full of habits.
 
-    It then takes the place of the rarest other item, with a count that does not fade at once. In a region with room
-    nothing changes.
+    It then takes the place of the rarest other item, with a count that does not fade at once. If the region has free
+    slots, nothing changes.
     """
     fingerprint = _fingerprint_of(hashed)
     rarest = _rarest_place(table, kind, np.uint64(0))
@@ -225,14 +225,14 @@ def halve_habits(table: Array, numbers: Array, kinds: int) -> None:
 
 @inlined
 def _halve_totals(numbers: Array, kind: int) -> None:
-    """Totals stay at 1 where there were any: counts are rounded up, and without a total they would say nothing."""
+    """Totals that were positive stay at 1: counts are rounded up, and are useless without a total."""
     for column in (N_SEEN + kind, N_DISTINCT + kind):
         numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
 
 
 @inlined_and_callable
 def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
-    """Row of a scope in the baseline, -1 where the baseline has never seen it."""
+    """Row of a scope in the baseline, -1 if the baseline has never seen it."""
     mask = np.uint64(len(baseline.scope_keys) - 1)
     at = key & mask
     while baseline.scope_keys[at] != 0:

@@ -1,11 +1,11 @@
 """Kernel of `habits_of_others`: whether a session is more like the agent's peers than like the agent itself.
 
-Who uses a stolen identity for ordinary things of others shows in no single event. So each action and target is compared
-with how often the agent itself has it in the model's history, and how often the others of its peer group have it; the
-mean over a session tells. What the agent has learned since is its own, too, which of odd events is one in eight.
+No single event shows that a stolen identity is used for ordinary actions of others. So each action and target is
+compared with how often the agent itself has it in the model's history, and how often its peers have it; the mean over a
+session decides. What the agent has learned since is its own, too, one in eight of anomalous events.
 
-An agent may have acted in several peer groups. Its own side is all of its history; of a group's counts it takes away
-what it did in that group.
+An agent may have acted in several peer groups. Its own side is all of its history; its actions in a group are
+subtracted from that group's counts.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ COMPARED_KINDS = np.array([layout.K_ACTION, layout.K_TARGET])
 LEAST_ITEMS = 100.0
 """Items of a kind that the history must have of an agent, and of its peers, before they are compared."""
 MOST_BITS = 4.0
-"""Most that one item says for either side: a single odd name is no habit."""
+"""Largest contribution of one item to either side: a single anomalous name is not a habit."""
 NEW_TO_PEERS = 1e-3
 """Probability that peers have an item behind all that they are known for."""
 BEFORE_A_HABIT = 2.0
-"""Uses that the agent learned since the model's history and that are no habit yet: those of a single job."""
+"""Uses that the agent learned since the model's history and that are not a habit yet: those of a single job."""
 MEMORY = 16.0
 """Events that a session's mean remembers: one that runs for days still shows when it changes hands."""
 PRIOR_EVENTS = 2.0
@@ -92,10 +92,10 @@ def different_items(kind: int) -> np.uint64:
 def item_bits(
     own: float, own_total: float, own_distinct: float, peers: float, peers_total: float, peers_distinct: float
 ) -> float:
-    """Bits by which peers explain an item better than the agent itself; negative where the agent does.
+    """Bits by which peers explain an item better than the agent itself; negative if the agent does.
 
     Each side: how often it has the item, all items of the kind, and the different ones among them. The agent's side
-    takes what it has never had from its peers (Witten-Bell), so a name that is new to both says how rare new names are.
+    takes what it has never had from its peers (Witten-Bell), so a name new to both shows how rare new names are.
     """
     p_peers = (peers + (peers_distinct + 1.0) * NEW_TO_PEERS) / (peers_total + peers_distinct + 1.0)
     p_own = (own + (own_distinct + 1.0) * p_peers) / (own_total + own_distinct + 1.0)
@@ -128,7 +128,7 @@ def add_to_session(session: Array, bits: float) -> float:
 def _compared_counts(
     baseline: Baseline, rows: Array, scopes: Array, scope: np.uint64, kind: int, item: np.uint64
 ) -> tuple[float, float, float, float, float, float]:
-    """Arguments of `item_bits` for an item; all 0 where the history has too little of either side."""
+    """Arguments of `item_bits` for an item; all 0 if the history has too little of either side."""
     group, peers = rows[layout.PEERS], scopes[layout.PEERS]
     if item == 0 or group < 0:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -167,7 +167,7 @@ def habits_of_others(
 
 
 class CountedHabit(NamedTuple):
-    """Item of an event that tells most for the peers of its agent, as the model's history has counted it.
+    """Item of an event that supports the peers of its agent most, as the model's history has counted it.
 
     Attributes:
         kind: of the item.
@@ -187,7 +187,7 @@ class CountedHabit(NamedTuple):
 def telling_habit(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array
 ) -> CountedHabit | None:
-    """Item of an event that tells most for the peers; None where nothing is compared. Arguments as for the feature."""
+    """Item of an event that supports the peers most; None if nothing is compared. Arguments as for the feature."""
     scope, habits = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
     for kind in COMPARED_KINDS.tolist():
         counts = _compared_counts(baseline, rows, scopes, scope, kind, items[kind])

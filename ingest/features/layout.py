@@ -43,8 +43,8 @@ SINGLE_KINDS = K_ARGUMENT
 place among the items holds the one that stood out."""
 VALUE_NUMBER, ROUTE_NUMBER, NEXT_NUMBER = 20, 21, 32
 """Numbers in hashes of arguments' values, and of their routes by the first rule; the next rule has the next number.
-They are no kinds, so that another kind leaves what agents have learned of values as it is, and up to `NEXT_NUMBER` no
-kind has one of them."""
+They are not kinds, so that adding a kind keeps what agents have learned of values, and up to `NEXT_NUMBER` no kind has
+one of them."""
 
 
 def numbers_of_kinds(kinds: int) -> Array:
@@ -64,7 +64,7 @@ NUMBER_OF_KIND = numbers_of_kinds(KINDS)
 NAMING = tuple(range(K_CHAIN + 1))
 """Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 
-# The region of an agent's table that a kind lives in: a flood of new objects can not push out habits.
+# The region of an agent's table that a kind lives in: a flood of new objects cannot push out habits.
 OBJECTS, HABITS, ORDER, MANNER, VALUES = range(5)
 _KINDS_OF_REGION = {
     OBJECTS: (K_RESOURCE, K_TARGET, K_PRINCIPAL, K_ACTION_TARGET),
@@ -80,9 +80,9 @@ _REGION_OF_KIND = {kind: region for region, kinds in _KINDS_OF_REGION.items() fo
 REGION = np.array([_REGION_OF_KIND.get(kind, -1) for kind in range(KINDS)], dtype=np.int64)
 TASK_KINDS = np.ones(KINDS, dtype=np.bool_)
 TASK_KINDS[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
-"""True for kinds whose usual items follow from the declared task. A task says what is done, and to what; who does it,
-from where and when is the agent's own: others share the task, and their keys would make an agent's new key odd for
-ever."""
+"""True for kinds whose usual items follow from the declared task. A task determines the actions and targets; who acts,
+from where and when belongs to the agent: others share the task, and their keys would make an agent's new key anomalous
+forever."""
 
 REGION_SIZE = 64
 TABLE_SIZE = len(_KINDS_OF_REGION) * REGION_SIZE
@@ -107,7 +107,7 @@ QUANTITIES = 15
     Q_NOVELTY,
 ) = range(QUANTITIES)
 DRIFT_QUANTITIES = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
-"""Quantities with a slow reference, so that a slow ramp can not carry its own baseline up.
+"""Quantities with a slow reference, so that a slow ramp cannot carry its own baseline up.
 
 See `deviations.update_reference`.
 """
@@ -118,7 +118,7 @@ stays: what was kept before fits no more, neither state nor model."""
 
 # Columns of AgentState.numbers (float32).
 N_PACE = 0  # decayed counts at the three half-lives
-N_LEAD = 3  # seconds by which events that no token vouches for are ahead of those that one does
+N_LEAD = 3  # seconds by which unauthenticated events are ahead of authenticated ones
 N_FAILURES, N_DENIALS, N_VOLUME, N_NOVELTY = 4, 5, 6, 7
 N_METHOD = 8  # strongest authentication learned
 N_EVENTS = 9  # events learned
@@ -153,7 +153,7 @@ ANY_UNTRUSTED, ANY_SENSITIVE = 1, 2
 """Lowest bits of `S_ANSWERS`: others may have written an answer of the session; one was sensitive."""
 SESSION_TIME_BITS, MOST_SESSION_LAG_MS = 2, (1 << 22) - 2
 """Above them: 1 + milliseconds by which the latest vouched work of the session is older than its agent's latest vouched
-event; 0 where there was none, or it is older than that (70 minutes). A float32 holds 24 bits exactly."""
+event; 0 if there was none, or it is older than that (70 minutes). A float32 holds 24 bits exactly."""
 
 REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
@@ -171,17 +171,17 @@ VALUE_PERIOD_MS = 90 * DAY_MS
 """Hashes of values are compared within such periods, counted from 1970: then clients hash under other keys. Keys that
 last for several periods cost some memory at their borders, shorter ones would make every value new."""
 MOST_DISORDER_MS = 60_000
-"""Time by which an event may be late and still tell of pace and order: that of parallel calls, and of slow ones."""
+"""Time by which an event may be late and still be evidence of pace and order: that of parallel and slow calls."""
 PARALLEL_MS = 1_000
 """Time by which an event may be older than one of its session and still be in order: that of calls at once."""
 DISORDER_STEP, MOST_UNORDERED, LEAST_DISORDER = np.float32(1.0 / 32.0), np.float32(0.1), np.float32(1e-6)
 """Share of an agent's recent work that came out of order in its sessions: how much each event moves it, the share above
-which order may be no evidence, and the one below which it counts as none."""
+which order may not be evidence, and the one below which it counts as 0."""
 DOUBTED_WORK, DOUBTED_BEGINNING = 16, 4
-"""Order is no evidence in so many events of work behind one out of order in its session, and at a session's beginning,
-while that share is above `MOST_UNORDERED`. One session says nothing of the order of another that is in order."""
+"""Order is not evidence in this many events of work after one out of order in its session, or at a session's start,
+while that share is above `MOST_UNORDERED`. One session does not affect the order of another that is in order."""
 TIMED_QUANTITIES = (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY)
-"""Quantities that say how things were at the agent's latest time; of another time nothing is kept."""
+"""Quantities that describe the state at the agent's latest time; nothing is kept for other times."""
 IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
 """A session is what the event says, or else activity without a pause of half an hour."""
 

@@ -1,5 +1,5 @@
-"""Evidence that an agent's state shows to be missing: of order, where its sessions come shuffled, and of habits, where
-no token vouches for its work. Read where people look; no score depends on it."""
+"""Evidence that is missing according to an agent's state: of order, if its sessions arrive shuffled, and of habits, if
+its work is unauthenticated. It is only displayed; no score depends on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .layout import Array
 
 
 def unordered_sessions(disorder: Array, session_last: Array, session_doubt: Array) -> Array:
-    """Latest sessions of agents, int64 (n,) of 0 to `layout.SESSIONS`, in which order is no evidence for now.
+    """Latest sessions of agents, int64 (n,) of 0 to `layout.SESSIONS`, in which order is currently not evidence.
 
     Args:
         disorder: (n, 1), as `AgentState` has it.
@@ -30,15 +30,15 @@ def used_sessions(row: Array) -> int:
 
 
 def was_never_vouched(row: Array) -> bool:
-    """Tell whether no token has ever vouched for an event of an agent."""
+    """Returns whether an agent has never had an authenticated event."""
     return bool(row["numbers"][layout.N_LEAD] >= NEVER_VOUCHED_S)
 
 
 def is_latest_unvouched(row: Array) -> bool:
-    """Tell whether no token vouches for an agent's latest events, nor for work of its sessions of 70 minutes before.
+    """Returns whether an agent's latest events, and the work of its sessions of 70 minutes before, are unauthenticated.
 
-    A request for a token is no work, so one that is vouched for beside work that is not makes no difference, but while
-    it is the latest event: the state does not count events that no token vouches for.
+    A request for a token is not work, so an authenticated one next to unauthenticated work makes no difference unless
+    it is the latest event: the state does not count unauthenticated events.
     """
     if row["numbers"][layout.N_LEAD] <= 0.0:
         return False

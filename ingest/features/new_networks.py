@@ -16,17 +16,15 @@ from .layout import AgentState, Array
 from .row_observations import RowObservations
 
 EVENTS_OF_A_NETWORK = 100.0
-"""Events for each known network from which another one is rare: behind a pool of addresses new ones are no news."""
+"""Events for each known network from which another one is rare: behind a pool of addresses, new ones are expected."""
 KNOWN, NEW, ACCEPTED = range(3)
-"""Values of `AgentState.use_new`: a network was known, or new and rare, when its use was noted; or a person has vouched
-for the agent since."""
+"""Values of `AgentState.use_new`: a network was known, or new and rare, when its use was noted; or a person has
+confirmed the agent since."""
 
 
 @inlined
 def new_network_probability(new_kinds: np.uint32, numbers: Array, known: Array, age_days: float) -> float:
-    """Share of days on which the agent's history expects a new network; 1 where that of the event is not new, or not
-    rare.
-    """
+    """Share of days on which the agent's history expects a new network; 1 if the event's is not new or not rare."""
     if (new_kinds >> np.uint32(layout.K_NETWORK)) & np.uint32(1) == 0:
         return 1.0
     counted = known[layout.K_NETWORK] != layout.UNCOUNTED
@@ -47,9 +45,9 @@ def _is_accepted(networks: Array, new: Array, network: np.uint32) -> bool:
 @allocation_free
 def note_token_use(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int, is_new: bool) -> int:
     """Note the use of a token, and return the milliseconds between it and that of the same token from another network,
-    where one of both was new and rare; -1 where there was none.
+    if one of both was new and rare; otherwise -1.
 
-    A use is work. The order of events does not matter: the honest agent may go on behind the thief.
+    A use is work. The order of events does not matter: the honest agent may continue after the thief.
     """
     is_work = codes[columns.TYPE] >= columns.FIRST_WORK
     if (
@@ -86,7 +84,8 @@ def note_token_use(state: AgentState, slot: int, names: Array, codes: Array, at_
 def write_new_network(
     observations: RowObservations, row: int, state: AgentState, slot: int, names: Array, codes: Array, at_ms: int
 ) -> None:
-    """Write what the network of an event tells. What was refused was no use, and claims of anybody prove nothing.
+    """Writes the evidence of an event's network. A refused request is not a use, and unauthenticated claims prove
+    nothing.
 
     Who revokes or introspects a token, or changes a client, need not be the agent.
     """
@@ -101,5 +100,5 @@ def write_new_network(
 
 
 def accept_new_networks(state: AgentState, slot: int) -> None:
-    """A person vouches for an agent, and so for the networks that its tokens are used from."""
+    """Records that a person confirmed an agent, and so the networks that its tokens are used from."""
     state.use_new[slot] = np.where(state.use_new[slot] == NEW, ACCEPTED, state.use_new[slot])

@@ -11,9 +11,8 @@ from . import layout
 from .layout import Array
 
 LATE_EVENT, IGNORED_EVENT, OUT_OF_ORDER_EVENT = 1, 2, 3
-"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is no behaviour (our own
-denial, a signal event, or a revoked token that was refused); it is late by so much that it says nothing of pace and
-order."""
+"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is not behavior (our own
+denial, a signal event, or a revoked token that was refused); it is too late to be evidence of pace and order."""
 
 NO_FOREIGN, ACTED_ON, LOOKED_UP = range(3)
 """Values of `RowObservations.is_foreign`: others did not write the value; or they may have, and the call acts on it, or
@@ -33,22 +32,22 @@ class RowObservations(NamedTuple):
     quantities: Array  # float64 (n, QUANTITIES), -1 = absent
     flags: Array  # uint8 (n,)
     surprise_bits: Array  # float64 (n, KINDS): surprise of each item over all levels
-    new_kinds: Array  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
+    new_kinds: Array  # uint32 (n,): bit k is set if the agent has a history of kind k, but not of this item
     age_days: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
     token_gap_ms: Array  # int64 (n,): see `new_networks.note_token_use`
     new_network_p: Array  # float64 (n,): see `new_networks.new_network_probability`
-    told_targets: Array  # bool (n,): a target that no person named and nobody has used, in a new task (`told_targets`)
+    told_targets: Array  # bool (n,): a target that no person named and no agent used, in a new task (`told_targets`)
     arguments: ArgumentColumns  # of the batch
     values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it; 0 = it has no hash
     own_values: Array  # uint64 (m,): the same with the task, as the agent counts it; 0 = it does not learn it
     is_foreign: Array  # uint8 (m,): whether others may have written the value: NO_FOREIGN, ACTED_ON or LOOKED_UP
-    routes: Array  # uint64 (m, 2): item of each argument's route under each rule, 0 = the rule does not ask
+    routes: Array  # uint64 (m, 2): item of each argument's route under each rule, 0 = the rule does not apply
     own_routes: Array  # uint64 (m, 2): the same as the agent counts it; 0 = it does not learn it
 
 
 def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
-    """Scratch space for *n* rows, which tell these *arguments* (None = none)."""
+    """Scratch space for *n* rows with these *arguments* (None = none)."""
     given = no_arguments(n) if arguments is None else arguments
     return RowObservations(
         np.zeros((n, layout.KINDS), np.uint64),

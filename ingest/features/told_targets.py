@@ -1,9 +1,9 @@
-"""Kernel of told targets: a call in a task that nobody remembers, to a target that its sender says nobody named.
+"""Kernel of told targets: a call in an unknown task, to a target that no person named according to the sender.
 
-Senders may say whether the person named a target, or whether it came out of an answer (`derived`) or from nowhere
-(`new`). In a task of which nothing is remembered every target is new, those that the person named most of all; what
-speaks for somebody else is one that nobody named. It is no feature: it can only add evidence (`models.concerns`), so a
-sender that lies takes away no more than one that is silent.
+Senders may report whether the person named a target, or whether it came from an answer (`derived`) or from nowhere
+(`new`). In a task of which nothing is remembered every target is new, those that the person named most of all; a target
+that no person named suggests another actor. It is not a feature: it can only add evidence (`models.concerns`), so a
+sender that lies removes no more than one that is silent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DERIVED, _NEW = (np.int64(code) for code in UNNAMED)
 
 @inlined
 def is_told_new(codes: Array, target: np.uint64, scopes: Array, rows: Array, baseline: Baseline, table: Array) -> bool:
-    """Tell whether an event of a task that no history shows has a target that no person named and nobody has used."""
+    """Returns whether an event of a task without history has a target that no person named and no agent has used."""
     told, peers = codes[columns.PROVENANCE], rows[layout.PEERS]
     if (told != _DERIVED and told != _NEW) or target == 0:
         return False

@@ -2,7 +2,7 @@
 
 Identity: CloudEvents makes `source` + `id` of the envelope the identity of an event, and gateways retry and filter by
 them. They therefore replace `id` and `source` of the event inside. `time` and `trace_id` (from the
-extension `traceparent`) only fill in where the event itself has none.
+extension `traceparent`) are used only if the event itself has none.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def structured_value(value: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 def _binary_attributes(headers: Mapping[str, str]) -> dict[str, str]:
-    """Context attributes in the headers of a Kafka record; empty where the record is no CloudEvent in binary mode."""
+    """Context attributes in the headers of a Kafka record; empty if the record is not a CloudEvent in binary mode."""
     if headers.get("content-type", "").lower().startswith("application/cloudevents"):
         return {}
     return {name: headers[f"ce_{name}"] for name in CONTEXT_ATTRIBUTES if f"ce_{name}" in headers}

@@ -1,4 +1,4 @@
-"""JMESPath expressions over JSON records, compiled once, with the functions that logs need besides.
+"""JMESPath expressions over JSON records, compiled once, with additional functions for logs.
 
 | function | gives |
 |---|---|

@@ -67,7 +67,7 @@ _KINDS: Mapping[str, tuple[RecordUnpacker, Mapping[str, str]]] = {
     "hydra": (unpack_hydra_log, {"": "hydra"}),
     "otlp": (otlp.unpack_export, otlp.OTLP_PRESETS),
 }
-"""Formats with an unpacker of their own, and the preset of each kind of record that it gives."""
+"""Formats with a dedicated unpacker, and the preset of each kind of record that it gives."""
 
 FORMATS = (*MEDIA_TYPE_FORMATS, "mapping", *GATEWAY_FORMATS, *AUDIT_LOG_FORMATS, "keycloak", "hydra", "otlp")
 
@@ -167,7 +167,7 @@ def _line_format(line: str) -> str | None:
 
 
 def most_common_format(records: Iterable[bytes]) -> str | None:
-    """The format that most records show; None where none shows any."""
+    """The format that most records show; None if no record shows any."""
     counts = Counter(name for name in map(record_format, records) if name is not None)
     return counts.most_common(1)[0][0] if counts else None
 

@@ -210,7 +210,7 @@ def _span_record(span: _OtlpSpan, attributes: dict[str, Any], resource: dict[str
     kind = _span_kind(span.kind)
     start, end = _nanoseconds(span.startTimeUnixNano), _nanoseconds(span.endTimeUnixNano)
     own = attributes.get("gen_ai.agent.id") or attributes.get("gen_ai.agent.name")
-    # A client's span of this kind names the agent that is asked, not the one that asks.
+    # A client's span of this kind names the agent that is called, not the caller.
     asked = own if kind == "CLIENT" and attributes.get("gen_ai.operation.name") == "invoke_agent" else None
     service = None if kind == "SERVER" else resource.get("service.name")
     ours = attributes.get("client_id") or resource.get("client_id") or (None if asked else own)

@@ -249,7 +249,7 @@ def _unquoted(value: str) -> str:
 
 
 # Log shippers wrap lines into JSON: Fluent Bit, Vector, Filebeat and containers' runtimes put the line into one member
-# of an object and the time into another; servers with a JSON log of their own (Keycloak's) do the same.
+# of an object and the time into another; servers that log JSON themselves (Keycloak) do the same.
 
 
 TEXT_MEMBERS = ("message", "log", "msg", "MESSAGE", "line", "_raw")

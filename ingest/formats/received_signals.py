@@ -1,6 +1,6 @@
-"""Signals of other products (CAEP, RISC, WISE) as audit events: what each is believed to be, and whom it is about.
+"""Signals of other products (CAEP, RISC, WISE) as audit events: what each means, and which agent it is about.
 
-`SIGNAL_RULES` is the one table. A verified SET is turned into an event of a type `signal.…`, which is no behaviour of
+`SIGNAL_RULES` is the one table. A verified SET is turned into an event of a type `signal.…`, which is not behavior of
 the agent.
 """
 
@@ -33,8 +33,8 @@ STREAM_EVENTS: Final = (VERIFICATION, STREAM_UPDATED)
 
 
 RISK_CLAIM: Final = "risk_level"
-"""The claim by which hooks write a level into tokens. That it changed says what others think of the agent, not that the
-agent does something else from now on."""
+"""The claim by which hooks write a level into tokens. A change reports another party's opinion of the agent, not that
+the agent's behavior changes."""
 
 _REVOCATIONS: Final = (
     CAEP + "session-revoked",
@@ -50,7 +50,7 @@ class SignalRule(NamedTuple):
     event_type: str  # URI
     treatment: Treatment | None  # what it means for the agent; None = it is about no agent, and is counted alone
     when: tuple[str, ...] = ()  # A member and values of it; the first row of a type that fits counts. Empty = always.
-    claim: str = ""  # what it says of claims is said of this one alone. "" = of any.
+    claim: str = ""  # its statements about claims refer to this one alone. "" = to any.
 
     @property
     def action(self) -> str:
@@ -151,7 +151,7 @@ class SignalSubject(NamedTuple):
 
 MAX_ALIASES: Final = 50
 _AGENT_MEMBERS: Final = ("application", "workload", "agent")
-"""Members of a complex subject that may name the agent, in the order in which they are asked; without any, `user`."""
+"""Members of a complex subject that may name the agent, in the order in which they are tried; without any, `user`."""
 
 
 def read_signal_subjects(sub_id: object) -> list[SignalSubject]:
@@ -273,9 +273,9 @@ def build_signal_event(
 
 
 def _revoked_token(rule: SignalRule, subject: SignalSubject, members: Mapping[str, Any]) -> str:
-    """Digest of the token's id, as the subject or a WISE event says: identifiers there say what they are (`jti:…`).
+    """Digest of the token's id from the subject or a WISE event, whose identifiers name their kind (`jti:…`).
 
-    A token of another issuer than the agent's is none of the agent's.
+    A token of another issuer does not belong to the agent.
     """
     if subject.token_id and subject.token_issuer == subject.issuer:
         return token_id_digest(subject.token_id)

@@ -330,7 +330,7 @@ class _RecordNames:
         self._place = 0
 
     def move_to(self, unpacked: UnpackedRecord) -> None:
-        """Go on to the next record of the value."""
+        """Advances to the next record of the value."""
         if unpacked.raw is self._raw:
             self._place += 1
         else:
@@ -398,8 +398,8 @@ class RecordTrial(NamedTuple):
 
     record: dict[str, Any] | None  # as expressions see it; None if it cannot be read
     members: list[MemberReading]  # in the order of the mapping; empty if the record is not mapped
-    event: bytes | None  # native event JSON; None = there is none
-    reason: str | None  # why there is no event; None if there is one
+    event: bytes | None  # native event JSON; None = no event
+    reason: str | None  # why no event was created; None if one was
     skipped: bool = False  # whether it is not an audit event by design, rather than refused
 
 

@@ -53,7 +53,7 @@ EXPORT_MEMBERS = ("Records", "records", "value")
 """Those of them that only exports have: an empty one holds no record."""
 
 MAX_ENVELOPES = 4
-"""Envelopes around one record; what lies deeper stays as it is."""
+"""Maximum number of envelopes around one record; deeper ones stay as they are."""
 
 MAX_REPEATED_MEMBERS = 256
 """Members of an object around several records, each of which is read together with them."""

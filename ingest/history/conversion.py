@@ -38,8 +38,8 @@ class FormatChoice(NamedTuple):
     """The operator's word on the records."""
 
     name: str | None = None  # of a format; None = detected from the records
-    mapping: MappingSpec | None = None  # complete, or changes to that of the format; None = there is none
-    mapping_file: Path | None = None  # where the mapping stands
+    mapping: MappingSpec | None = None  # complete, or changes to that of the format; None = none
+    mapping_file: Path | None = None  # location of the mapping
     owner: RecordOwner = RecordOwner()  # of events whose records do not say it
 
     @property
@@ -88,7 +88,7 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
     parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
     if isinstance(parser, RecordMapping) and file.cutting in ("lines", "json"):
         wrapper = Wrapper((parser.wrapper,), parser.unwrap) if parser.wrapper else NO_WRAPPER
-        file = recognise_file(file.path, file.name, wrapper)  # only the mapping says what is opened
+        file = recognise_file(file.path, file.name, wrapper)  # only the mapping determines what is opened
         if file.cutting == "json":
             parser = parser.without_wrapper()  # the file is cut once
     return FormattedFile(file, name, parser, detected, choice.owner)

@@ -35,7 +35,7 @@ NO_WRAPPER = Wrapper((), lambda value: [value])
 
 
 class BrokenJson(Exception):
-    """The text is no JSON from here on; the message says what was found."""
+    """The text is not JSON from here on; the message states what was found."""
 
 
 class JsonCutter:
@@ -177,7 +177,7 @@ class JsonCutter:
                 return b""
 
     def _sign_within(self) -> bytes:
-        """The next byte that is not a space, in a place where the file may not end."""
+        """Returns the next byte that is not a space, at a position at which the file may not end."""
         sign = self._next_sign()
         if not sign:
             raise self._broken(_CUT_OFF)

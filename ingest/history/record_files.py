@@ -1,4 +1,4 @@
-"""Files of records, whatever packs them and however records stand in them.
+"""Files of records in all supported compressions and layouts.
 
 gzip, zstd and Parquet are recognised by their first bytes, the rest by the first lines: JSON lines and other lines of a
 log, JSON (an array, an object that wraps records, objects behind each other), CSV with a header. A file with the values
@@ -38,7 +38,7 @@ HEAD_BYTES = 64 * 1024
 Packing = Literal["none", "gzip", "zstd", "parquet"]
 Cutting = Literal["lines", "json", "csv", "parquet", "values"]
 CutRecord = bytes | MalformedEvent
-"""A record, or what is wrong with a place where one should be."""
+"""A record, or the error at the position of a record."""
 
 _PACKINGS: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet"}
 _OTHER_FILES = {
@@ -59,7 +59,7 @@ class RecordFile(NamedTuple):
     path: Path  # where it is
     name: str  # as messages call it
     packing: Packing  # what packs it
-    cutting: Cutting  # how records stand in it
+    cutting: Cutting  # layout of its records
     delimiter: str = ","  # of a CSV
     wrapper: Wrapper | None = None  # what an object of records is; None = as exports are
 
@@ -175,7 +175,7 @@ def _check_text(name: str, head: bytes) -> None:
     for sign, what in _OTHER_FILES.items():
         if head.startswith(sign):
             raise UnreadableFile(f"{name}: is {what}")
-    strange = head.decode("utf-8", "replace").count("\ufffd")  # a few stand in many logs: they are their records' fault
+    strange = head.decode("utf-8", "replace").count("\ufffd")  # many logs contain a few: the record is at fault
     if b"\0" in head or strange * 10 > len(head):
         raise UnreadableFile(f"{name}: is neither text in UTF-8 nor gzip, zstd or Parquet: not a log that can be read")
 
@@ -369,7 +369,7 @@ def peek_line(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
 
 
 def _read_now(stream: BinaryIO, size: int) -> bytes:
-    """Read what is there now, at most *size* bytes; empty at the end."""
+    """Reads the available bytes, at most *size*; empty at the end."""
     read = getattr(stream, "read1", stream.read)
     block: bytes = read(size)
     return block

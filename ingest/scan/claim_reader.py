@@ -34,7 +34,7 @@ MAX_KEY_BYTES = 500
 """Bytes of a partition key worth remembering: long ids, which senders choose, must not make the memory large."""
 
 MAX_CALLER_BYTES = 4096
-"""Bytes of a caller's name for which there is room beside the largest record."""
+"""Bytes reserved for a caller's name next to the largest record."""
 
 CLAIM_UNREADABLE, CLAIM_NEW, CLAIM_KNOWN = range(3)
 """A record that is not plain; a plain one whose claim is not remembered; one whose claim is."""
@@ -68,7 +68,7 @@ class BatchSender(NamedTuple):
 
     number: int
     caller: str
-    """Stands for the source of events that name none."""
+    """Replaces the source of events that name none."""
     is_bounded: bool = False
     """True if it is authorized for some agents only."""
 
@@ -83,7 +83,7 @@ class BatchClaims(NamedTuple):
 
 
 def unread_claims(n: int) -> BatchClaims:
-    """Claims of *n* records that nobody has read."""
+    """Claims of *n* records that were not read."""
     return BatchClaims(
         np.full(n, CLAIM_UNREADABLE, np.uint8),
         np.empty(n, np.int64),

@@ -61,8 +61,8 @@ def plain_host_span(data: Bytes, begin: int, end: int) -> tuple[int, int]:
     """Position of the host in a plain URL or mail address; the compiled twin of `targets.host_of`.
 
     Returns:
-        Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE where
-        that takes a longer look (capitals, other alphabets, users and addresses in URLs, URLs without scheme).
+        Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE if a
+        full parse is needed (capitals, other alphabets, users and addresses in URLs, URLs without scheme).
     """
     mark, mail, plain = NO_HOST, NO_HOST, True
     for at in range(begin, end):
@@ -228,7 +228,7 @@ def allocate_rows(n: int, size: int) -> ColumnRows:
 
 @allocation_free
 def is_complete(spans: MemberSpans) -> bool:
-    """True if all required members are there."""
+    """True if all required members are present."""
     for number in _REQUIRED:  # noqa: SIM110
         if spans.lengths[number] == ABSENT:
             return False
@@ -239,7 +239,7 @@ def is_complete(spans: MemberSpans) -> bool:
 def write_arguments(
     data: Bytes, data_begin: int, spans: MemberSpans, tools: WriterTools, out: ColumnRows, row: int, total: int
 ) -> int:
-    """Write a record's arguments behind *total* others, and where its attributes stand; returns the new total.
+    """Writes a record's arguments after *total* others, and the position of its attributes; returns the new total.
 
     Args:
         data_begin: first byte of the record.
@@ -367,7 +367,7 @@ def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
 
 @allocation_free
 def _look_up(tools: WriterTools, length: int, prints: columns.UInt64s) -> int:
-    """Slot in the memory of the text in the buffer; -1 where it is missing."""
+    """Slot in the memory of the text in the buffer; -1 if it is missing."""
     fingerprint(tools.room, length, tools.memory, prints)
     slot = slot_of(tools.memory, prints)
     return slot if tools.memory.fingerprints[slot, 0] != 0 else -1
@@ -478,7 +478,7 @@ def _find_target(
     codes: columns.Codes,
     prints: columns.UInt64s,
 ) -> int:
-    """Find the target: most names stand for themselves, URLs for their host; others are looked up as a whole."""
+    """Finds the target: most names are used as they are, URLs as their host; others are looked up as a whole."""
     number = _TARGET if spans.lengths[_TARGET] > 0 else _RESOURCE_ID
     begin, length = spans.begins[number], spans.lengths[number]
     host, stop = plain_host_span(data, begin, begin + length)

@@ -19,7 +19,7 @@ AGENT, NETWORK, SCOPES, TARGET, CAPABILITY = range(5)
 """Kinds of entries; bit k of a row's state says that its entry of kind k is missing."""
 ENTRY_KINDS = 5
 TARGET_SIDE = 5
-"""Stands for TARGET in fingerprints of a host alone, of which only the side is looked up."""
+"""Replaces TARGET in fingerprints of a host alone, of which only the side is looked up."""
 
 UInt64s = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
@@ -50,7 +50,7 @@ def fingerprint(text: Bytes, length: int, memory: FingerprintTable, out: UInt64s
 
 @inlined
 def slot_of(memory: FingerprintTable, prints: UInt64s) -> int:
-    """Slot of an entry; where there is none, the empty slot in which it belongs."""
+    """Slot of an entry; if there is none, the empty slot in which it belongs."""
     mask = len(memory.values) - 1
     slot = as_int(prints[0] >> np.uint64(1)) & mask
     while memory.fingerprints[slot, 0] != 0 and (

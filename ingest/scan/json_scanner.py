@@ -32,7 +32,7 @@ MAX_EXACT_DIGITS = 15
 
 @inlined
 def skip_blanks(data: Bytes, at: int) -> int:
-    """The next position that is no blank."""
+    """The next position that is not a blank."""
     while data[at] == _SPACE_BYTE or data[at] == _NEWLINE or data[at] == _RETURN or data[at] == _TAB:
         at += 1
     return at
@@ -73,7 +73,7 @@ def string_end(data: Bytes, start: int) -> int:
 
 @allocation_free
 def count_characters(data: Bytes, at: int, end: int) -> int:
-    """Characters of a text in UTF-8; -1 where it is none (RFC 3629: shortest form, no surrogates)."""
+    """Characters of a text in UTF-8; -1 if it is invalid (RFC 3629: shortest form, no surrogates)."""
     count = 0
     while at < end:
         more = _continuation(data[at], data[at + 1])
@@ -89,7 +89,7 @@ def count_characters(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def _continuation(first: int, second: int) -> int:
-    """Number of bytes that follow the first one of a UTF-8 character; -1 where the first two are not valid."""
+    """Number of bytes that follow the first one of a UTF-8 character; -1 if the first two are not valid."""
     if first < 0x80:
         return 0
     if 0xC2 <= first <= 0xDF:
@@ -195,7 +195,7 @@ def _skipped_string_end(data: Bytes, start: int) -> int:
 
 @inlined
 def value_after_name(data: Bytes, at: int) -> int:
-    """Start of the value of a member whose name's opening quote is at *at*; -1 where there is no name."""
+    """Start of the value of a member whose name's opening quote is at *at*; -1 if there is no name."""
     if data[at] != QUOTE:
         return -1
     at = _skipped_string_end(data, at + 1)
@@ -212,7 +212,7 @@ def value_after_colon(data: Bytes, at: int) -> int:
 @allocation_free
 def value_end(data: Bytes, at: int) -> int:
     """End of a value that is not needed, of at most 60 levels; it must be strict JSON all the same."""
-    kinds, depth = 0, 0  # of `kinds`, the lowest bit is 1 inside an object, the next one tells what is around it
+    kinds, depth = 0, 0  # of `kinds`, the lowest bit is 1 inside an object, the next one shows what is around it
     while at >= 0:
         first = data[at]
         if first in (OPEN_OBJECT, OPEN_LIST):
@@ -268,7 +268,7 @@ _EPOCH_DAY = 719_162
 
 @inlined
 def _two_digits(data: Bytes, at: int) -> int:
-    """Two digits as a number; negative where they are none."""
+    """Two digits as a number; negative if they are not digits."""
     if not (is_digit(data[at]) and is_digit(data[at + 1])):
         return -10_000
     return as_int(data[at] - ZERO) * 10 + as_int(data[at + 1] - ZERO)
@@ -276,7 +276,7 @@ def _two_digits(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _days_since_epoch(year: int, month: int, day: int) -> int:
-    """Days from 1970-01-01 to a date; -1 where the calendar has no such date in our years."""
+    """Days from 1970-01-01 to a date; -1 if the calendar has no such date in our years."""
     if not (FIRST_YEAR <= year <= LAST_YEAR and 1 <= month <= 12):
         return -1
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -303,7 +303,7 @@ def _offset_s(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def _seconds_since_epoch(data: Bytes, at: int) -> int:
-    """Seconds from 1970 to `yyyy-mm-ddThh:mm:ss`, without an offset; -1 where the text is another."""
+    """Seconds from 1970 to `yyyy-mm-ddThh:mm:ss`, without an offset; -1 for any other text."""
     marks = data[at + 4] == MINUS and data[at + 7] == MINUS and data[at + 10] == _DATE_TIME_MARK
     if not (marks and data[at + 13] == COLON and data[at + 16] == COLON):
         return -1
@@ -318,7 +318,7 @@ def _seconds_since_epoch(data: Bytes, at: int) -> int:
 
 @allocation_free
 def rfc3339_ms(data: Bytes, at: int, end: int) -> int:
-    """UTC milliseconds of the time in data[at:end]; -1 where it is unusual, more than six decimals included."""
+    """UTC milliseconds of the time in data[at:end]; -1 if it is unusual, more than six decimals included."""
     if end - at < _SHORTEST:
         return -1
     seconds, micros = _seconds_since_epoch(data, at), 0

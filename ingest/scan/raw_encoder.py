@@ -108,7 +108,7 @@ class RawEncoder:
     def _read_attributes(
         self, out: ColumnRows, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]
     ) -> dict[int, Sequence[Argument]]:
-        """Arguments of the scanned records whose attributes tell origins; their codes are written."""
+        """Arguments of the scanned records whose attributes report origins; their codes are written."""
         given_arguments: dict[int, Sequence[Argument]] = {}
         spans = out.attributes.tolist()
         for position in np.flatnonzero((out.attributes[:, 1] > 0) & (out.state == 0)).tolist():

@@ -58,7 +58,7 @@ class MemberSpans(NamedTuple):
     """Positions of one record's members, by field number. A member that is missing or null has the length ABSENT."""
 
     begins: Integers  # of texts, lists and integers: first byte; of words their code, of flags 0 or 1, of times ms
-    lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 where they are present
+    lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 if they are present
     # The members of the objects of a list are those of its last object.
     sizes: npt.NDArray[np.float64]  # of numbers
     arguments: ArgumentEntries  # (MAX_ARGUMENTS,): of each argument of the call, without its route
@@ -160,7 +160,7 @@ def _first_bytes(word: np.uint64, length: int) -> np.uint64:
 
 @inlined
 def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read a value that is no object of the schema; returns its end."""
+    """Reads a value that is not an object of the schema; returns its end."""
     first, kind = data[at], schema.kinds[field]
     if first == NULL_BEGINS:
         return null_end(data, at) if schema.nullable[field] else -1
@@ -290,7 +290,7 @@ def _keep_argument(data: Bytes, spans: MemberSpans, argument: int) -> None:
 
 @allocation_free
 def _read_object(data: Bytes, at: int, level: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read one object of a list, none of whose members is an object of the schema; all that is required is there."""
+    """Read one object of a list, none of whose members is an object of the schema; all required members are present."""
     seen = np.uint64(0)
     at = skip_blanks(data, at + 1)
     while at >= 0 and data[at] != CLOSE_OBJECT:

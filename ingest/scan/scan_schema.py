@@ -43,7 +43,7 @@ _TYPES: tuple[tuple[mi.Type, int], ...] = (
     (mi.IntType(ge=0, le=MAX_CALL_INDEX), CALL_INDEX),
 )
 MAX_FIELDS = 64
-"""Fields are bits of one number where a record is read."""
+"""Fields are bits of one number while a record is read."""
 _VOCABULARIES = {
     "type": EVENT_TYPES,
     "effect": EFFECTS,
@@ -74,7 +74,7 @@ class ScanSchema(NamedTuple):
     inner: npt.NDArray[np.int64]  # (fields,)
     required: npt.NDArray[np.uint64]  # (levels,): the bits of the fields that an object of that level must have
     words: npt.NDArray[np.uint64]  # (WORD_SLOTS, 2): the bytes of a name, padded with 0
-    levels: npt.NDArray[np.int64]  # (WORD_SLOTS,): where the name stands, -1 = an empty place
+    levels: npt.NDArray[np.int64]  # (WORD_SLOTS,): position of the name, -1 = an empty slot
     meanings: npt.NDArray[np.int64]  # (WORD_SLOTS,): the field number, or the code of a word
 
 

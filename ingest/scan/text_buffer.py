@@ -64,7 +64,7 @@ def next_list_item(data: Bytes, at: int) -> tuple[int, int]:
 
 @allocation_free
 def append_list(room: Bytes, at: int, data: Bytes, begin: int, count: int) -> int:
-    """Append a list so that no two lists give the same bytes; its count is -1 where it is absent."""
+    """Append a list so that no two lists give the same bytes; its count is -1 if it is absent."""
     at = append_number(room, at, count)
     for _ in range(count):
         start, begin = next_list_item(data, begin)
@@ -105,7 +105,7 @@ def list_contains(data: Bytes, begin: int, count: int, text: int, length: int) -
 
 @allocation_free
 def word_index(data: Bytes, at: int, length: int, texts: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64]) -> int:
-    """Position of a text in a lexicon; -1 where it is not in it."""
+    """Position of a text in a lexicon; -1 if it is not in it."""
     for word in range(len(lengths)):
         if lengths[word] == length and texts_equal(data, at, texts[word], 0, length):
             return word

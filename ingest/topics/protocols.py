@@ -65,9 +65,9 @@ class TopicReader(Protocol):
         """Number of records not read yet; None while no partition is ours. Raises Unavailable."""
 
     def at_end(self) -> bool:
-        """True once all records are returned that were there when reading began; it stays true.
+        """True once all records that existed when reading began are returned; it stays true.
 
-        With a group: those that were there at the first call for a partition; False while no partition is ours. Raises
+        With a group: those that existed at the first call for a partition; False while no partition is ours. Raises
         Unavailable.
         """
 
@@ -82,7 +82,7 @@ def partition_offsets(reader: TopicReader, since_ms: int) -> dict[int, Partition
 
 
 class TopicDescription(NamedTuple):
-    """A topic as it is. `configs` holds what differs from the broker's defaults, and what was asked for."""
+    """A topic as it is. `configs` holds what differs from the broker's defaults, and what was requested."""
 
     name: str
     partitions: int

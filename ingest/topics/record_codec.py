@@ -1,8 +1,7 @@
 """Form of our records in topics, and conversion of records that others wrote. No client is imported here.
 
-A record of ours has the payload as value, the partition key of its agent as key, the time of arrival as timestamp,
-and one header `tw` of 9 bytes, little-endian: u8 kind, u64 id hash. The topic's ACL decides who may write
-such records.
+A record of ours has the payload as value, the partition key of its agent as key, the time of arrival as timestamp, and
+one header `tw` of 9 bytes, little-endian: u8 kind, u64 id hash. The topic's ACL determines who may write such records.
 
 A record without that header comes from another program: a native event, or a CloudEvent in structured or binary mode.
 A record that cannot be read, or is in a partition that is not its agent's (two workers would keep that agent), becomes

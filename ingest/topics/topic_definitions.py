@@ -11,7 +11,7 @@ TopicRole = Literal["events", "dead_letters", "risk", "decisions", "alerts"]
 
 
 class TopicNames(NamedTuple):
-    """Names of our own topics, by role."""
+    """Names of our topics, by role."""
 
     events: str = "trustwatch.events"
     dead_letters: str = "trustwatch.events.dlq"

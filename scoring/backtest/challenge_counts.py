@@ -1,4 +1,4 @@
-"""Calls that a person would have been asked about, had each been asked about before it was made."""
+"""Calls that would have needed a person's approval, had each been evaluated before it was made."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class _SessionAnswers(msgspec.Struct, gc=False):
 
 
 class AskedCalls:
-    """Turns events of a history into questions, in order.
+    """Turns events of a history into evaluation requests, in order.
 
-    A client knows of each argument whether the answer that it came out of was untrusted; here that is read from the
-    session's earlier events. What only the made call could tell is left out.
+    A client knows whether the answer that each argument came from was untrusted; here that is read from the session's
+    earlier events. Facts that are known only after the call are left out.
     """
 
     def __init__(self) -> None:
         self._agents: dict[tuple[str, str, str], OrderedDict[str, _SessionAnswers]] = {}
 
     def question(self, event: NativeEvent) -> NativeEvent:
-        """The question about the call that *event* tells of, asked before it."""
+        """Returns the evaluation request for the call in *event*, as sent before it."""
         arguments = read_arguments(event)
         if arguments:
             answers = self._answers(event)
@@ -91,7 +91,7 @@ class AskedCalls:
         )
 
     def remember(self, event: NativeEvent) -> None:
-        """Remember what a traced call answered, whether it was asked about or not."""
+        """Records the answer of a traced call, whether it was evaluated or not."""
         code = event_columns.untrusted_result_code(event)
         if code == event_columns.UNTRACED or not event.session or event.agent.self_asserted:
             return
@@ -115,7 +115,7 @@ def _argument_before_call(argument: Argument, answers: _SessionAnswers) -> Argum
 
 
 NOT_ASKED = -1
-"""Code of an event that is no call."""
+"""Code of an event that is not a call."""
 CALLS_AT_ONCE = 1000
 UNIT_ROW = np.dtype(
     [
@@ -159,24 +159,24 @@ class ChallengedCalls(msgspec.Struct):
 class ChallengeCounts(msgspec.Struct):
     """Calls asked about and challenged, of one share under one model."""
 
-    missing_because: str = ""  # why nothing was asked; "" = it was
-    # by effect, of tenants that have none of their own; None = none can be promised, and nothing of that effect is
+    missing_because: str = ""  # why nothing was evaluated; "" = it was
+    # by effect, for tenants without separate ones; None = none can be promised, and nothing of that effect is
     # challenged
     thresholds: dict[str, ChallengeThreshold | None] = {}
     tenants_with_own: int = 0  # number of those that have
-    units: Any = None  # of dtype UNIT_ROW, honest calls alone where labels tell them
-    kinds: dict[ChallengedKind, ChallengedCalls] = {}  # challenged calls by kind, whoever made them
+    units: Any = None  # of dtype UNIT_ROW, only honest calls if labels identify them
+    kinds: dict[ChallengedKind, ChallengedCalls] = {}  # challenged calls by kind, of all callers
 
     def add(self, other: ChallengeCounts) -> None:
         """Add those of another share, whose agents are others."""
-        self.units = sum_units([self.units, other.units])  # in their order, whoever counted them
+        self.units = sum_units([self.units, other.units])  # in their order, of all counts
         for kind, challenged in other.kinds.items():
             self.kinds.setdefault(kind, ChallengedCalls()).add(challenged)
 
 
 class ChallengeCounter:
-    """Asks about the calls of one share, batch by batch. What is asked is what the service would answer from the model
-    alone: the level, which decides before it, is told with the policy.
+    """Evaluates the calls of one share, batch by batch. The result is the service's answer from the model alone: the
+    level, which decides first, is reported with the policy.
     """
 
     def __init__(self, plan: BacktestPlan, model: TrainedModel) -> None:
@@ -293,18 +293,18 @@ class EffectChallenges(msgspec.Struct, frozen=True):
     calls: int
     challenged: int
     per_1000: float | None  # challenged of 1,000; None = there were no calls
-    # where the share lies in 95 of 100 histories like this one, calls of a session taken together
+    # 95 % confidence interval of the share, calls of a session taken together
     within: tuple[float, float] | None
-    # score that is exceeded by what waits, of tenants that have none of their own; None = none can be promised, so
+    # score that waiting calls exceed, for tenants without a separate one; None = none can be promised, so
     # nothing of theirs waits
     threshold: float | None
     threshold_of: str | None  # effect of the held-out calls that the threshold was read from
-    # True where all of *within* is inside the budget, False where none is; None = too few calls to tell
+    # True if all of *within* is inside the budget, False if none is; None = too few calls
     budget_kept: bool | None
 
     @property
     def budget_words(self) -> str:
-        """Words for what the bounds say of the budget."""
+        """Describes how the bounds compare with the budget."""
         if self.threshold is None and not self.challenged:
             return "no threshold: nothing may wait, or the model's history is too short for this budget"
         if self.budget_kept is None:
@@ -328,9 +328,9 @@ class ChallengedCallKind(msgspec.Struct, frozen=True):
 
 
 class CallChallengeReport(msgspec.Struct, frozen=True):
-    """Calls that a person would have been asked about."""
+    """Calls that would have needed a person's approval."""
 
-    missing_because: str | None  # why nothing was asked; None = it was
+    missing_because: str | None  # why nothing was evaluated; None = it was
     honest_only: bool  # whether labels left bad sessions, and events without label, out of all but *kinds*
     effects: list[EffectChallenges]  # those that occur, and `all` at the end
     # sessions, sessions_challenged: events without a session count as one by agent and day
@@ -344,7 +344,7 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
     left_with_trust: int
     kinds: list[ChallengedCallKind]  # the most frequent first, cut at `MAX_LISTED_KINDS`
     kinds_challenged: int  # how many there are
-    # how many tenants of the model's history have thresholds of their own, which their calls are compared with
+    # number of tenants of the model's history with separate thresholds, which their calls are compared with
     tenants_with_own_thresholds: int
 
     @property
@@ -358,7 +358,7 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
 
 
 def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest_only: bool) -> CallChallengeReport:
-    """Report of *counts* beside a budget."""
+    """Returns the report of *counts* compared with a budget."""
     units = counts.units
     asked, challenged = units["asked"], units["challenged"]
     effects = [
@@ -420,9 +420,9 @@ def _budget_kept(within: tuple[float, float] | None, budget: float | None) -> bo
 def clustered_share_bounds(
     asked: npt.NDArray[np.int32], challenged: npt.NDArray[np.int32]
 ) -> tuple[float, float] | None:
-    """Bounds of a share of calls that depend on each other within units; None where there are no calls.
+    """Bounds of a share of calls that depend on each other within units; None if there are no calls.
 
-    Wilson's interval over as many calls as would tell as much if they were independent (Kish's design effect from the
+    Wilson's interval over the effective number of independent calls (Kish's design effect from the
     spread between units, never below 1).
     """
     total = int(asked.sum())

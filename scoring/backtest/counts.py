@@ -130,11 +130,11 @@ EVENT_ROW = np.dtype(
         ("risk", np.float64),
         ("rested", np.int8),  # level of the agent just before the event
         ("level", np.int8),  # and after it
-        ("asked", np.int8),  # effect of a call that was asked about; NOT_ASKED = none was
-        ("challenged", np.bool_),  # a person would have been asked about it
+        ("asked", np.int8),  # effect of an evaluated call; NOT_ASKED = none was
+        ("challenged", np.bool_),  # it would have needed a person's approval
     ]
 )
-"""One event, where the rows of events are kept."""
+"""One event, if the rows of events are kept."""
 
 
 class BacktestCounts(msgspec.Struct):
@@ -153,8 +153,8 @@ class BacktestCounts(msgspec.Struct):
     agents: int = 0
     agent_days: int = 0
     hasty_agents: int = 0  # agents that did days of their work within an hour, see `AgentPaces`
-    self_asserted: int = 0  # work that counts, and that no token vouches for: no failed sign-ins
-    claimed_agents: int = 0  # agents of whose work that counts all is such, whatever tokens they asked for
+    self_asserted: int = 0  # unauthenticated work that counts: no failed sign-ins
+    claimed_agents: int = 0  # agents whose counted work is all unauthenticated, whatever tokens they requested
     # level changes by (before, after, cause)
     changes: Counter[tuple[int, int, str]] = msgspec.field(default_factory=Counter)
     # int64 (3,), how often an event brought an agent from below medium, high, critical to it or above
@@ -166,7 +166,7 @@ class BacktestCounts(msgspec.Struct):
     peaks: dict[AgentIdentity, int] = {}  # highest level of agents that reached medium or more
     alerts: list[BacktestAlert] = []  # rises of a level, one by one
     policed: list[PolicySimulationResult] = []  # by policy of the plan
-    # calls that a person would have been asked about
+    # calls that would have needed a person's approval
     challenges: ChallengeCounts = msgspec.field(default_factory=ChallengeCounts)
     rows: Any = None  # of dtype EVENT_ROW, in the order of the history; empty unless they are kept
 
@@ -347,7 +347,7 @@ def run_backtest(
     """Run a plan.
 
     Raises:
-        UnreadableFile, ConfigError: events, labels or a model can not be read.
+        UnreadableFile, ConfigError: events, labels or a model cannot be read.
     """
     tasks = [(model, index) for model in range(len(plan.models)) for index in range(plan.jobs)]
     done = (

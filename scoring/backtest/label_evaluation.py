@@ -51,7 +51,7 @@ class DetectionCurve(NamedTuple):
 
 
 def detection_curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> DetectionCurve | None:
-    """The curve of a score; None where there is no bad or no good unit, and nothing can be told.
+    """Returns the curve of a score; None if bad or good units are missing.
 
     Args:
         bad: bool (n,).
@@ -138,7 +138,7 @@ _SLOW_QUANTILE = 0.9
 
 
 class ScoreSeparation(msgspec.Struct, frozen=True):
-    """Separation of bad units from good ones by a score; figures are None where one of the two kinds is missing."""
+    """Separation of bad units from good ones by a score; figures are None if one of the two kinds is missing."""
 
     units: int
     bad: int
@@ -171,11 +171,11 @@ class LevelDetection(msgspec.Struct, frozen=True):
 
 
 class StoppedSessions(msgspec.Struct, frozen=True):
-    """Sessions with calls that a person would have been asked about."""
+    """Sessions with calls that would have needed a person's approval."""
 
-    bad: int  # bad sessions with a call that was asked about
+    bad: int  # bad sessions with an evaluated call
     stopped: int  # of those, a call up to the first bad one was challenged: before harm was done
-    good: int  # good sessions with a call that was asked about
+    good: int  # good sessions with an evaluated call
     challenged: int  # of those, one was challenged
 
 
@@ -189,7 +189,7 @@ class LabelEvaluation(msgspec.Struct, frozen=True):
     by_session: ScoreSeparation  # by the largest anomaly score of the session
     levels: list[LevelDetection]  # medium, high, critical
     delays_seconds: list[float]  # of all sessions detected at medium, ascending, for a chart
-    calls: StoppedSessions | None  # sessions stopped by challenges; None = no call was asked about
+    calls: StoppedSessions | None  # sessions stopped by challenges; None = no call was evaluated
 
 
 class _LabelledRows(msgspec.Struct):
@@ -268,7 +268,7 @@ def measure_separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float6
 
 
 def _stopped_sessions(labelled: _LabelledRows) -> StoppedSessions | None:
-    """Challenges by session. Where no event of a bad session is named, it is bad from its start."""
+    """Challenges by session. If no event of a bad session is named, the session is bad from its start."""
     rows, number = labelled.rows, len(labelled.bad_sessions)
     if not (rows["asked"] != NOT_ASKED).any():
         return None
@@ -295,7 +295,7 @@ def _detection_delays(labelled: _LabelledRows, level: RiskLevel) -> tuple[list[t
     for number in np.flatnonzero(labelled.bad_sessions).tolist():
         at = order[starts[number] : starts[number + 1]]
         bad = np.flatnonzero(labelled.bad[at])
-        at = at[bad[0] if len(bad) else 0 :]  # where no event is named, the session is bad from its start
+        at = at[bad[0] if len(bad) else 0 :]  # if no event is named, the session is bad from its start
         rows = labelled.rows[at]
         if rows["rested"][0] >= level:
             already += 1

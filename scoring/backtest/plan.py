@@ -35,20 +35,20 @@ class BacktestPlan(NamedTuple):
     models: Sequence[Path]  # directories of the models to run, one or two
     settings: EngineSettings = EngineSettings()  # of the engine, budget included
     books: Sequence[PolicyBook] = ()  # token policies to judge by, one or two
-    budgets: Sequence[AlertBudget] = ()  # alert budgets to try beside that of the settings
+    budgets: Sequence[AlertBudget] = ()  # alert budgets to try in addition to that of the settings
     domains: Mapping[str, Sequence[str]] = {}  # the tenants' internal domains
     since: datetime | None = None  # what happened before it moves state and is not counted; None = all counts
     before: datetime | None = None  # what happened from then on is left out; None = nothing is
-    labels: Path | None = None  # label file; None = there is none
+    labels: Path | None = None  # label file; None = none
     leave_out: Sequence[str] = ()  # classes of labels that count for nothing
     jobs: int = 1  # processes
-    keep_rows: bool = False  # whether the scores of every event are kept (they are where there are labels)
+    keep_rows: bool = False  # whether the scores of every event are kept (they are if there are labels)
     after: datetime | None = None  # what happened before it is left out, warm-up included; None = nothing is
-    ask_calls: bool = True  # whether calls are asked about, as before they are made
+    ask_calls: bool = True  # whether calls are evaluated, as before they are made
 
 
 def default_budgets(budget: AlertBudget) -> list[AlertBudget]:
-    """The budgets that are tried unless others are asked for: multiples of one, none above what can be set.
+    """The budgets that are tried by default: multiples of one, none above what can be set.
 
     >>> [budget.high for budget in default_budgets(AlertBudget(20.0, 5.0, 1.0))]
     [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0]
@@ -88,7 +88,7 @@ def read_labels(path: Path, leave_out: Collection[str] = ()) -> EventLabels:
     """Read a label file.
 
     Raises:
-        ConfigError: a line is no label, or two lines say different things of one event.
+        ConfigError: a line is not a label, or two lines contradict each other about one event.
     """
     labels: list[EventLabel] = []
     rows: dict[str, int] = {}
@@ -132,7 +132,7 @@ def first_applied(last_ms: int, since: datetime | None, after: datetime | None) 
 
 
 def overlap_warning(version: str, last_ms: int, first: datetime | None) -> str | None:
-    """Advice where a model is judged by events that it has learned from; *first* is the first that is looked at."""
+    """Advice if a model is judged by events that it has learned from; *first* is the first event examined."""
     end = history_end(last_ms)
     if first is None or first >= end:
         return None
@@ -200,14 +200,14 @@ class ShardDuplicateWindow(DuplicateWindow):
         return seen | ~ours
 
     def newest_event_ms(self) -> int:
-        """Event time of the newest record of the batch, whoever applies it, UTC milliseconds; 0 = it has none."""
+        """Event time of the newest record of the batch, of any share, UTC milliseconds; 0 = it has none."""
         if self._newest is None:
             return 0
         return round(self._newest.timestamp() * 1e6) // 1000
 
 
 class ShardSource:
-    """Implements `Source` over files: all records in order, and tells the duplicate window which are this share's."""
+    """Implements `Source` over files: all records in order, and informs the duplicate window which are its own."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class ShardSource:
         self._ours = MemoizedFunction(lambda *name: unkeyed_agent_key(*name) % shares == index)
         self.base = 0
         self.ids: list[str] = []
-        """Event ids of the last batch, by offset from `base`; "" where a record has none."""
+        """Event ids of the last batch, by offset from `base`; "" if a record has none."""
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (files never wait)
         """The next records, those of other shares included: offsets stay those of the whole history."""
@@ -247,7 +247,7 @@ class ShardSource:
         return RecordBatch(0, base, records)
 
     def _route(self, line: bytes) -> tuple[bool, datetime | None, int, str]:
-        """Tell whether a record is this share's; with its time (None = it moves no time), identity and id."""
+        """Returns whether a record belongs to this share; with its time (None = it moves no time), identity and id."""
         try:
             routed = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # no event: the first share says so

@@ -1,8 +1,8 @@
 """A token policy applied to each request of a history: its answers, and the agents whose tokens it would have revoked.
 
 A request is judged at the level that its agent had just before it, as an authorization server or gateway would have
-been told. The policy is taken as if it were enforced for everybody; whether it is, is said beside. Nothing is taken
-back: what an agent did after a refusal is in the history, and goes on counting.
+received it. The policy is applied as if it were enforced for all agents; whether it is, is reported separately. Nothing
+is undone: an agent's actions after a refusal are in the history, and still count.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _remedy(
     expected: float,
     tried: Sequence[tuple[AlertBudget, Sequence[int]]],
 ) -> str:
-    """The largest smaller budget at which this history keeps the one in force; or that none of those tried does.
+    """The largest smaller budget at which this history keeps the active one; or that none of those tried does.
 
     A whole budget is named: its levels have to fall from one to the next.
     """
@@ -213,7 +213,7 @@ REQUEST_TYPES = (*ISSUANCE_TYPES, *CALL_TYPES)
 GRANTED, SHORTENED, NARROWED, HELD, DENIED = "allowed", "shortened", "narrowed", "held", "denied"
 OUTCOMES = (GRANTED, SHORTENED, NARROWED, HELD, DENIED)
 """Outcomes of a request, in the order of what they cost the agent. `held` waits for a person; `narrowed` gets some of
-its scopes; `shortened` a shorter lifetime than it had (only where the event says how long that was)."""
+its scopes; `shortened` a shorter lifetime than it had (only if the event states how long that was)."""
 
 MAX_REVOCATION_REASONS = 3
 _REFRESH_CODE = EVENT_TYPES.index("token.refresh")
@@ -358,12 +358,12 @@ class PolicySimulation:
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:
-    """Tell whether a level restricts nothing of a request but its lifetime."""
+    """Returns whether a level restricts only the lifetime of a request."""
     return policy.allow and policy.allowed_scopes is None and not policy.step_up and policy.refresh_allowed
 
 
 def _requested_scopes(event: NativeEvent) -> tuple[str, ...]:
-    """Scopes that were asked for; at a call, those that the token has."""
+    """Requested scopes; for a call, those of the token."""
     if event.scopes is None:
         return ()
     asked, given = event.scopes.requested, event.scopes.granted

@@ -145,8 +145,8 @@ class PolicyOutcome(msgspec.Struct, frozen=True):
 class BacktestSide(msgspec.Struct, frozen=True):
     """One model under one policy. *alert_list* is cut at `MAX_LISTED_AGENTS`, those of the highest levels first.
 
-    *hasty_agents* did days of their usual work within an hour of event time; *self_asserted* are events of work that
-    count, and that no token vouches for; of *claimed_agents* that is all work.
+    *hasty_agents* did days of their usual work within an hour of event time; *self_asserted* are unauthenticated events
+    of work that count; for *claimed_agents* that is all work.
     """
 
     name: str
@@ -187,7 +187,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
 
     @property
     def asserted_words(self) -> str:
-        """Meaning of levels of agents that no token vouches for, and what changes it; nothing where there are few."""
+        """Explains levels of unauthenticated agents and how to change that; empty if there are few."""
         is_much = self.self_asserted >= _TOLD_SHARE * self.counted or self.claimed_agents >= _TOLD_SHARE * self.agents
         if not self.self_asserted or not is_much:
             return ""
@@ -234,7 +234,7 @@ def build_result(
     problems: Sequence[MalformedRecord],
     labels: EventLabels | None,
 ) -> BacktestResult:
-    """The outcome of a plan that ran: a side for its model and policy, and one more where it names two of either."""
+    """The outcome of a plan that ran: a side for its model and policy, and one more if it names two of either."""
     pairs = [(0, 0)]
     if len(plan.models) > 1 or len(plan.books) > 1:
         pairs.append((len(plan.models) - 1, len(plan.books) - 1))

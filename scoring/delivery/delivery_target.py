@@ -18,7 +18,7 @@ class DispatchPolicy:
     backoff_cap_s: float = 300.0
     retry_after_cap_s: float = 3_600.0
     max_age_s: float = 86_400.0
-    cooldown_s: float = 900.0  # long enough for people to begin, short enough that what goes on is told again
+    cooldown_s: float = 900.0  # long enough for people to begin, short enough that an ongoing problem is reported again
     concurrency: int = 4
     poll_s: float = 1.0
 
@@ -80,7 +80,7 @@ class DeliveryResult(NamedTuple):
 
     `delivered`; `retry` (later, not before *retry_after_s* if that is given); `failed` (this row, for good); `gone`
     (nothing more to this target until it is reconfigured); `skipped` (the target has nothing to do with this row, and
-    *error* says why). *error* is at most a line, and is shown to operators.
+    *error* states why). *error* is at most one line, shown to operators.
     """
 
     outcome: DeliveryOutcome
@@ -96,7 +96,7 @@ class Notifier(Protocol[T_contra]):
     """Carries one row to one target. One contract holds for every implementation.
 
     The caller bounds the time by cancelling; the implementation needs no timeout of its own. The same row may come
-    again after success (a crash before it was written down): `row.row.key` stays the same, so the target can tell.
+    again after success (a crash before it was written down): `row.row.key` stays the same, so targets can recognize it.
     """
 
     async def deliver(self, row: LeasedDelivery, target: T_contra) -> DeliveryResult:

@@ -1,8 +1,8 @@
 """Delivers the outbox, at least once.
 
 All state is in the store, so the dispatcher may be killed at any moment and several may run at once: a row is leased
-before it is tried, and a lease that nobody settles runs out. Memory holds at most `concurrency` rows per target.
-Every target has a lane of its own, so one that is slow or down delays no other.
+before it is tried, and an unsettled lease expires. Memory holds at most `concurrency` rows per target.
+Every target has a separate lane, so one that is slow or down delays no other.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Dispatcher:
         return _TargetWorker(self._outbox, channel, self._policy, self._clock, self._random, self._observe)
 
     def use(self, channels: Sequence[DeliveryChannel[Any]]) -> None:
-        """Deliver to these targets from now on. Attempts at others are ended; what waits for those that are gone waits.
+        """Deliver to these targets from now on. Attempts at others are ended; rows for removed targets keep waiting.
 
         Call it in the dispatcher's loop.
         """

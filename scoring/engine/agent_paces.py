@@ -1,4 +1,4 @@
-"""Events of each agent in its newest hour, beside those of a usual day of it."""
+"""Events of each agent in its newest hour, compared with those of its usual day."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEVER = np.iinfo(np.int64).min
 
 
 class AgentPaces:
-    """Counts events of each agent in its newest hour. What it says of an agent depends on that agent's events alone.
+    """Counts events of each agent in its newest hour. The figures of an agent depend on that agent's events alone.
 
     Agents have places, from 0 up, in the order in which they are met.
 

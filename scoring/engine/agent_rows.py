@@ -1,4 +1,4 @@
-"""Rows of agents, stored and published: made of their slots, and put back into them."""
+"""Rows of agents, stored and published: made from their slots, and restored into them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def present_layout() -> StateLayout:
 
 
 def state_version(salt: bytes) -> str:
-    """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
+    """Names the layout of stored state and the salt its hashes were made with; other state cannot be resumed."""
     return f"{features_version(salt, present_layout())}:{risk_version(risk_levels.ROW)}"
 
 
@@ -189,7 +189,7 @@ class AgentRows:
         return np.uint64(self._hash(f"{tenant}\x1f{agent_type}"))
 
     def _risk_from_columns(self, row: AgentRow) -> Any:
-        """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
+        """Risk of an agent whose stored state has another layout, from its plain columns: upgrades reset none."""
         state = np.zeros((), risk_levels.ROW)
         for column, field in zip(_ROW_COLUMNS, _RISK_COLUMNS, strict=True):
             state[field] = getattr(row, column)

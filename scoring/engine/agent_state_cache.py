@@ -65,15 +65,14 @@ class AgentStateCache:
         self._partition = partition
         self._identities = identities
         self.erased_agents = ErasedAgents()
-        """Agents that do not go on from the model's history."""
+        """Agents that do not continue from the model's history."""
         self._erasers = NameErasers()
         self._unsaved = UnsavedAgents()
         self._preloaded: dict[int, AgentRow] = {}
         self._met = MetAgents(capacity)
         self.on_unavailable: Callable[[Unavailable], None] = give_up
-        """Called when the store does not answer, before it is asked again; `give_up` lets the error through.
-
-        An agent's move must not be left half done: it would go on without its history.
+        """Called when the store does not answer, before it is queried again; `give_up` raises the error. An agent's
+        move must not be left half done: it would continue without its history.
         """
         self.owner: Position | None = None
         """Owner of the partition. Rows that another one may have written are refused: they may be of a time that this
@@ -132,12 +131,12 @@ class AgentStateCache:
             self._erasers.add(subject)
 
     def begin_preload(self) -> None:
-        """Note from here on which agents are met: what a page says of them may be older."""
+        """Records from here on which agents are met: their rows on a page may be older."""
         self._met.begin()
         self._met.note(self._unsaved.waiting)
 
     def preload(self, rows: Sequence[AgentRow]) -> int | None:
-        """Let agents that were not met move in; nobody has to leave."""
+        """Lets agents that were not met move in; none has to leave."""
         fresh = self._met.unmet(rows)
         if fresh is None or self.builder.slots.overflow(len(fresh)):
             return None
@@ -280,7 +279,7 @@ class AgentStateCache:
         return self._rows.restore([self._redacted_row(row) for row in rows] if self._erasers else list(rows), slots)
 
     def arriving(self, columns: EventColumns) -> AbstractContextManager[None]:
-        """Take the full names of agents that move in from a batch, where nothing else knows them."""
+        """Take the full names of agents that move in from a batch, if they are known nowhere else."""
         return self._seeded.arriving(columns)
 
     def find_slot(self, name: AgentIdentity) -> int | None:
@@ -308,7 +307,7 @@ class AgentStateCache:
     def use_model(
         self, model: TrainedModel, thresholds: npt.NDArray[np.float64], risk_parameters: risk_levels.RiskParameters
     ) -> None:
-        """Use another model of the same salt; nobody is in memory."""
+        """Switches to another model of the same salt; no agents are in memory."""
         self.builder.baseline = model.baseline
         self._rows.use_model(model, thresholds)
         self._seeded.use_model(model, risk_parameters)

@@ -1,16 +1,16 @@
 """Access paths that authorization servers announced since the model was trained: verdicts on calls take them as known.
 
 Snapshots learn nothing until the next training, so that every call by a renewed key would wait for a person until then.
-That a key was announced is a fact, not behaviour, and levels take it so, too (`models.baseline_learning`). So the
-engine keeps of each agent
+That a key was announced is a fact, not behavior, and levels treat it so, too (`models.baseline_learning`). So the
+engine keeps for each agent
 
 - the credentials that events of a registration, or of a change of the client, announced;
 - of an agent whose first event here is its registration, and which the model does not know, the network and delegation
   chain of its first call by the registered key: there is no other that they could differ from.
 
-Nothing is proven by use: whoever works by a stolen key for long enough would prove its network. An event counts that a
-token vouches for and that succeeded, of an agent below medium. Levels do not look at what is kept here. It is bounded,
-and published with the agent's risk.
+Use proves nothing: an attacker who works with a stolen key for long enough would prove its network. An event counts if
+it is authenticated and successful, and its agent is below medium. Levels do not depend on what is kept here. It is
+bounded, and published with the agent's risk.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ NO_PATHS = b""
 KEPT_MINUTES = 30 * DAY_MS // MINUTE_MS
 """Age at which an announcement ends: by then a training knows the key, or it is not in use."""
 WAITING_MINUTES = 7 * DAY_MS // MINUTE_MS
-"""Time from an agent's registration in which its first call tells its path."""
+"""Time from an agent's registration in which its first call determines its path."""
 
 _COLUMN_OF_KIND = np.array([event_columns.NETWORK, event_columns.CREDENTIAL, event_columns.CHAIN])
 _ANNOUNCING = event_columns.CLIENT_CHANGE, event_columns.CLIENT_REGISTER
@@ -64,7 +64,7 @@ Paths = npt.NDArray[Any]
 
 
 def part_names(names: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Names (n, KINDS) of the parts of events' access paths, other ones for each agent; 0 = the event tells none."""
+    """Names (n, KINDS) of the parts of events' access paths, other ones for each agent; 0 = the event states none."""
     parts = names[:, _COLUMN_OF_KIND]
     mixed = mix_pairs(np.repeat(names[:, event_columns.AGENT_DRAW], KINDS), parts.reshape(-1)).reshape(-1, KINDS)
     return np.where(parts == 0, np.uint64(0), mixed)
@@ -87,7 +87,7 @@ def find_announced(paths: Paths, parts: npt.NDArray[np.uint64], now_ms: npt.NDAr
 def may_matter(
     paths: Paths, slots: npt.NDArray[np.int32], codes: npt.NDArray[np.int8], rows: npt.NDArray[np.int64]
 ) -> bool:
-    """Tell whether any of *rows* is an announcement, or of an agent of which something is kept or awaited; few are."""
+    """Returns whether any of *rows* is an announcement, or of an agent with something kept or awaited; few are."""
     for row in rows:
         own, event_type = paths[slots[row]], codes[row, event_columns.TYPE]
         announces = event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER
@@ -99,7 +99,7 @@ def may_matter(
 def find_telling(
     paths: Paths, slots: npt.NDArray[np.int32], columns: EventColumns, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Those of *rows* that may tell an announced part: announcements, and calls of agents that wait for their first."""
+    """Those of *rows* with a possible announced part: announcements, and calls of agents that await their first."""
     types = columns.codes[rows, event_columns.TYPE]
     telling = (types == event_columns.CLIENT_CHANGE) | (types == event_columns.CLIENT_REGISTER)
     is_waiting = paths["is_waiting"][slots[rows]] != 0
@@ -116,11 +116,11 @@ def keep_told(
     numbers: npt.NDArray[np.float32],
     now_ms: npt.NDArray[np.int64],
 ) -> None:
-    """Keep what one event of each of some agents tells.
+    """Keeps the announced parts of one event of each of some agents.
 
     Args:
-        paths, now_ms: by slot; the agent's clock, so that an event that is told as one of last week is one of now.
-        rows: (m,), those of `find_telling` that count: vouched for, successful, of agents below medium.
+        paths, now_ms: by slot; the agent's clock, so that an event that is dated last week counts as one of now.
+        rows: (m,), those of `find_telling` that count: authenticated, successful, of agents below medium.
         numbers: (n, layout.NUMBERS), of each row's agent before the event.
     """
     for row in rows.tolist():
@@ -135,13 +135,13 @@ def keep_told(
 
 
 def _names_a_key(columns: EventColumns, row: int) -> bool:
-    """Tell whether an announcement says which key it is about: a mere method is everybody's."""
+    """Returns whether an announcement names its key: a mere method identifies no agent."""
     login = columns.events[row].credential
     return login is not None and bool(login.thumbprint)
 
 
 def _is_newcomer(numbers: npt.NDArray[np.float32]) -> bool:
-    """Tell whether an agent had shown nothing, here or to the model."""
+    """Returns whether an agent had no history, here or in the model."""
     return bool(numbers[layout.N_SHARED] == 0.0 and numbers[layout.N_EVENTS] == 0.0)
 
 
@@ -173,7 +173,7 @@ def pack(paths: Paths) -> list[bytes]:
 
 
 def unpack(stored: Sequence[bytes]) -> Paths:
-    """Inverse of `pack`; of bytes that are of another version, or none of ours, nothing."""
+    """Inverse of `pack`; nothing for bytes of another version or another program."""
     paths = np.zeros(len(stored), PATHS)
     for row, kept in enumerate(stored):
         if len(kept) == PATHS.itemsize and kept[0] == VERSION:

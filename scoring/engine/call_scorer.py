@@ -1,7 +1,6 @@
-"""Scores of calls before they are made, in memory: what the model knows, and nothing of the agent's present session.
-
-A question leaves no trace. It is measured in a slot of a feature builder of its own, which is filled from the model's
-history for each question and never learns; the agent's row in the live pipeline is not touched.
+"""Scores of calls before they are made, in memory: from the model alone, without the agent's present session. An
+evaluation leaves no trace. It is measured in a slot of a separate feature builder, which is filled from the model's
+history for each evaluation and never learns; the agent's row in the live pipeline is not touched.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ class NoCallVerdicts(ModelError):
 
 
 class CallScore(NamedTuple):
-    """Oddness of a call that is about to be made."""
+    """Anomaly of a call that is about to be made."""
 
     anomaly_score: float  # of compromise, in [0, 1]
     p_value: float  # of compromise, in (0, 1]
     effect: str  # of the call
     threshold: ChallengeThreshold | None  # what it was compared with; None = the model has none for it
     known_agent: bool  # the model's history shows the agent
-    reasons: tuple[RiskReason, ...]  # the strongest first, where the score is above the threshold; else none
+    reasons: tuple[RiskReason, ...]  # the strongest first, if the score is above the threshold; otherwise none
 
     @property
     def exceeds(self) -> bool:
@@ -65,8 +64,8 @@ class CallScorer:
     """Scores calls; safe from any thread.
 
     Attributes:
-        thresholds: by effect, of tenants that have none of their own.
-        tenants_with_own: number of those that have.
+        thresholds: by effect, of tenants without separate ones.
+        tenants_with_own: number of tenants with separate ones.
 
     Raises:
         NoCallVerdicts: the model was trained before there were verdicts on calls, or knows nothing yet.
@@ -107,15 +106,15 @@ class CallScorer:
     def score(self, call: NativeEvent, announced: bytes = NO_PATHS, *, trusted: bool = False) -> CallScore:
         """Score *call* as if it were made now. Its outcome and session are not looked at.
 
-        Access paths that were *announced* with the agent's risk are not odd; if *trusted*, no part of the path is.
+        Access paths that were *announced* with the agent's risk are not anomalous; if *trusted*, no part of it is.
         """
         return self._score_batch((call,), np.full((1, KINDS), trusted), announced)[0]
 
     def score_many(self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_] | None = None) -> list[CallScore]:
-        """Scores of calls, each as `score` gives it: none knows of another; quick where the scorer has many slots.
+        """Scores of calls, each as `score` gives it: none knows of another; fast if the scorer has many slots.
 
         Args:
-            trusted: (n, 3), parts of their access paths that are not odd, because trusted or announced; None = none.
+            trusted: (n, 3), parts of their access paths that are trusted or announced, so not anomalous; None = none.
         """
         size = len(self._slots)
         parts = np.zeros((len(calls), KINDS), np.bool_) if trusted is None else trusted
@@ -188,7 +187,7 @@ class CallScorer:
         agent: tuple[AgentNumbers, KnownItems],
     ) -> tuple[RiskReason, ...]:
         """Reasons of one call, the strongest first: of what is evidence of compromise alone."""
-        observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are told alike
+        observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are reported alike
         vector = np.where(_ASKED_FEATURES, asked[[row]], 0.0)
         shares = self._detector.explain(vector)[0]
         return self._reason_writer.reasons(columns, row, *agent, observations, vector[0].tolist(), shares.tolist(), ())
@@ -197,7 +196,7 @@ class CallScorer:
         """Fill a slot for each call with what the history shows of its caller, but for its sessions; False if that is
         nothing.
 
-        Whatever a question before left there is gone.
+        This overwrites the slots' previous content.
         """
         state, seeds = self._builder.state, self._model.seeds
         at = seeds.find([self._identities.agent_hash(*full_name(call)) for call in calls])

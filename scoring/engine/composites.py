@@ -1,8 +1,8 @@
 """Consequences of features that count as usual: features made of others, and the agent's short-term state.
 
-A first use is odd several times over: a target that is new to an agent is, by necessity, new together with its action.
-Where a rule names the one, the other is usual too, in such events alone. Composites (`write_surprise`,
-`external_target`, the session's strangeness) are computed anew from what their parts are then.
+A first use is anomalous several times over: a target that is new to an agent is, by necessity, new together with its
+action. If a rule names the one, the other is usual too, in such events alone. Composites (`write_surprise`,
+`external_target`, the session's strangeness) are computed again from their parts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMPLIED_FEATURES = {
     for kind in ITEMS
     if (implied := [at for at, feature in enumerate(FEATURES) if kind in (*feature.new_with, *feature.restates)])
 }
-"""Features that are odd wherever the item of a kind is new to the agent."""
+"""Features that are anomalous whenever the item of a kind is new to the agent."""
 COMPARED_KINDS = {
     at: feature.restates for at, feature in enumerate(FEATURES) if isinstance(feature.explanation, Compared)
 }
@@ -37,7 +37,7 @@ _MADE = np.array([at for at, feature in enumerate(FEATURES) if feature.parts], n
 
 
 def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
-    """Named features (m, F) with those that are odd because of a first use of a named one."""
+    """Named features (m, F) with those that are anomalous because of a first use of a named one."""
     wide = named.copy()
     for kind, implied in IMPLIED_FEATURES.items():
         new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
@@ -96,7 +96,7 @@ def retract_session_effects(
     left = np.maximum(strange - excess.astype(np.float32), np.float32(0.0))
     state.session_numbers[slots, session_index, layout.S_STRANGE] = left
     after[:, feature_vector.F_STRANGE] = np.minimum(after[:, feature_vector.F_STRANGE], left.astype(np.float64))
-    # Of a session that does what a person called usual, nothing so far speaks for somebody else.
+    # A session that does what a person called usual has no evidence of another actor so far.
     likeness = state.session_numbers[slots, session_index, layout.S_LIKENESS]
     usual = np.where(named[:, feature_vector.F_HABITS], np.minimum(likeness, np.float32(0.0)), likeness)
     state.session_numbers[slots, session_index, layout.S_LIKENESS] = usual
@@ -109,16 +109,16 @@ def retract_session_effects(
 
 
 def reset_session_strangeness(state: AgentState, slot: int) -> None:
-    """The strangeness of an agent's sessions, and its count of new names, begin anew: what made them was no attack."""
+    """The strangeness of an agent's sessions, and its count of new names, start again: their cause was not an
+    attack."""
     state.session_numbers[slot, :, layout.S_STRANGE] = np.float32(0.0)
     state.numbers[slot, layout.N_NOVELTY] = np.float32(0.0)
 
 
 def reset_decaying_state(state: AgentState, slot: int) -> None:
-    """Everything that decays begins anew: the pace, failures, volume and new names that an incident left behind.
-
-    A person has vouched for the agent; what was done to it in the last hours must not bring it back up. Neither must
-    the pace of weeks ago, if what it does now is right.
+    """Resets everything that decays: the pace, failures, volume and new names that an incident left behind. A person
+    has confirmed the agent; the last hours' events must not raise it again. Neither must the pace of weeks ago, if its
+    current actions are legitimate.
     """
     reset_session_strangeness(state, slot)
     for column in (

@@ -28,9 +28,9 @@ _NOTABLE_EVIDENCE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
 _MIN_EXPLAINED_RISK = 0.2
 _STRONGER = 0.25
-"""Evidence by which an event must be stronger than all since its agent was calm before it is explained anew."""
+"""Evidence by which an event must be stronger than all since its agent was last quiet before it is explained again."""
 _LEAST_WEIGHT = 1e-6
-"""Evidence of what is told of an agent that is not calm, where no event has brought any: each event replaces it."""
+"""Evidence of the reasons of an agent that is not quiet, if no event has brought any: each event replaces it."""
 
 
 class RecordMoment(NamedTuple):
@@ -100,7 +100,7 @@ class DecisionMaker:
     ) -> list[Decision]:
         """Keep the reasons of one row, and make its decision if it changed the level.
 
-        Who is new is kept where the level falls, too: learned by then, it would be known to the events that follow.
+        New callers are kept if the level falls, too: learned by then, they would be known to the events that follow.
         """
         slot, (previous, level) = int(scored.slots[row]), levels
         rising = level > previous and level >= RiskLevel.MEDIUM
@@ -120,7 +120,7 @@ class DecisionMaker:
         return decisions
 
     def _may_matter(self, scored: ScoredBatch) -> bool:
-        """Tell whether there is anything to keep, to take back or to decide: in most small batches there is not."""
+        """Returns whether anything must be kept, taken back or decided: most small batches have nothing."""
         return _has_notable_row(
             scored.slots,
             self._engine.risk,
@@ -133,7 +133,7 @@ class DecisionMaker:
         )
 
     def _calm_rows(self, scored: ScoredBatch) -> set[int]:
-        """Rows that leave their agent calm, of agents that something may have been kept of."""
+        """Rows that leave their agent quiet, of agents with possibly kept data."""
         explained = self._engine.risk["told"][scored.slots] > 0.0
         noted = scored.caller_changed | (scored.evidence >= _NOTABLE_EVIDENCE)
         noted[scored.level_changes] = True
@@ -144,24 +144,25 @@ class DecisionMaker:
         return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
 
     def _callers_kept(self, slot: int) -> list[RiskReason]:
-        """Reasons that say who called an agent since it was calm."""
+        """Reasons that name the callers of an agent since it was last quiet."""
         if self._engine.risk[slot]["told"] <= 0.0:
             return []
         return caller_reasons(decode_reasons(self._engine.agent_states.explanation(slot).reasons))
 
     def _indicators_kept(self, slot: int, at_ms: int) -> tuple[Indicator, ...]:
-        """Indicators of an agent since it was calm, and those of something new within a day before *at_ms*."""
+        """Indicators of an agent since it was last quiet, and those of something new within a day before *at_ms*."""
         kept = decode_indicators(self._engine.agent_states.explanation(slot).indicators)
         return kept if self._engine.risk[slot]["told"] > 0.0 else lately_new(kept, at_ms)
 
     def _keep_stranger(self, scored: ScoredBatch, row: int) -> None:
-        """Keep what a new caller came with, odd or not: it is learned, and known to the events that raise its agent."""
+        """Keeps what a new caller came with, anomalous or not: it is learned, and known to the events that raise its
+        agent."""
         kept = self._indicators_kept(int(scored.slots[row]), int(scored.columns.time_ms[row]))
         if has_room(kept, scored, row):
             self._keep_indicators(scored, row)
 
     def _keep_indicators(self, scored: ScoredBatch, row: int) -> None:
-        """Keep what a row's event came with, beside what is kept already."""
+        """Keeps what a row's event came with, in addition to what is kept already."""
         slot = int(scored.slots[row])
         kept = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
         indicators = encode_indicators(with_indicators(kept, indicators_of_row(scored, row)))
@@ -169,9 +170,8 @@ class DecisionMaker:
         states.set_explanation(slot, msgspec.structs.replace(states.explanation(slot), indicators=indicators))
 
     def _keep_callers(self, scored: ScoredBatch, row: int) -> None:
-        """Keep who called, beside the reasons of a stronger event: it counts once, and is gone from those that follow.
-
-        The first ones are kept since the agent was calm: explaining an event costs a hundred times its score.
+        """Keeps the caller alongside the reasons of a stronger event: it counts once, and is missing from later ones.
+        The first ones are kept since the agent was last quiet: explaining an event costs a hundred times its score.
         """
         slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
         if len(self._callers_kept(slot)) >= MAX_CALLER_REASONS:
@@ -225,7 +225,7 @@ class DecisionMaker:
         return decision
 
     def _rows_to_explain(self, scored: ScoredBatch, changed: set[int], calm: set[int]) -> list[int]:
-        """Rows that change a level, and each agent's notable rows that are stronger than all since it was calm.
+        """Rows that change a level, and each agent's notable rows that are stronger than all since it was last quiet.
 
         Explaining a row costs a hundred times its score, and an agent under attack has many notable rows.
         """
@@ -247,7 +247,7 @@ class DecisionMaker:
     def _add_prior_reasons(
         self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]
     ) -> tuple[RiskReason, ...]:
-        """Reasons of an event, and those that were kept of its agent since it was calm."""
+        """Reasons of an event, and those that were kept of its agent since it was last quiet."""
         slot = int(scored.slots[row])
         state = self._engine.risk[slot]
         weight, since_ms = float(state["told"]), int(state["told_ms"])
@@ -278,7 +278,7 @@ class DecisionMaker:
         )
 
     def _keep_explanation(self, explanation: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:
-        """Remember the reasons of the strongest event since the agent was calm."""
+        """Remembers the reasons of the strongest event since the agent was last quiet."""
         slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
         if force or _replaces(weight, float(self._engine.risk[slot]["told"])):
             self._set_explanation(slot, explanation, weight, at_ms)
@@ -287,7 +287,7 @@ class DecisionMaker:
         """Set an agent's explanation. Its weight is kept with the agent's risk, so that a restart changes nothing."""
         self._engine.agent_states.set_explanation(slot, explanation)
         state = self._engine.risk[slot]
-        # A calming event that changes a level brings nothing. Were it less, it would depend on the batch whether a calm
+        # A lowering event that changes a level brings 0. If it were less, it would depend on the batch whether a quiet
         # row after it takes it back.
         state["told"], state["told_ms"] = max(weight, 0.0), at_ms
 
@@ -353,8 +353,8 @@ def _has_notable_row(
     concerns: npt.NDArray[np.int64],
     new_kinds: npt.NDArray[np.uint32],
 ) -> bool:
-    """Tell whether a row changed a level or its caller, may be notable or of a new caller, or left an agent calm of
-    which something was told. Columns are per row, as in `ScoredBatch` and `RowObservations`.
+    """Returns whether a row changed a level or its caller, may be notable or of a new caller, or left an agent quiet
+    that had been reported. Columns are per row, as in `ScoredBatch` and `RowObservations`.
 
     Args:
         state: risk rows by slot.
@@ -379,12 +379,12 @@ def _name_order(name: AgentName | None) -> AgentIdentity:
 
 
 def _needs_feature_reasons(previous: int, level: int) -> bool:
-    """Tell whether a row's features are among its reasons: at a rise that people act on, or at no change at all."""
+    """Returns whether a row's features are among its reasons: at a rise that people act on, or at no change at all."""
     return level == previous or level >= RiskLevel.MEDIUM
 
 
 def _replaces(weight: float, kept_weight: float) -> bool:
-    """Tell whether an event is so much stronger than the one that is kept of its agent that it takes its place."""
+    """Returns whether an event is so much stronger than its agent's kept one that it replaces it."""
     return weight >= kept_weight + _STRONGER if kept_weight > 0.0 else weight > 0.0
 
 

@@ -1,10 +1,10 @@
 """Delegation edges between agents: picked out of batches and written with the state that they belong to.
 
-A pair is written when it is new, and once an hour of event time while it continues, so most batches write none. The
-row that results is a function of the pair's events alone (`records.agents.merge_edges`): an event is left out only if
-one that was written outdoes it. What a process remembers therefore saves writes and changes no row, and a restart that
-forgets it writes what is stored already. Only what a token vouches for makes an edge: an agent that merely claims to
-act for another must not drag it into its blast radius. An edge moves its target (the agent that was delegated to or
+A pair is written when it is new, and once an hour of event time while it continues, so most batches write none. The row
+that results is a function of the pair's events alone (`records.agents.merge_edges`): an event is left out only if one
+that was written outdoes it. What a process remembers therefore saves writes and changes no row, and a restart that
+forgets it writes what is stored already. Only an authenticated event makes an edge: an agent that merely claims to act
+for another must not drag it into its blast radius. An edge moves its target (the agent that was delegated to or
 called), so it needs a source that is authorized for that agent; any ancestor may be named.
 """
 
@@ -46,7 +46,7 @@ _COLUMNS = np.array([column for column, _, _ in _KINDS], np.int64)
 _FACTORS = np.array([factor for _, factor, _ in _KINDS], np.uint64)
 _OF_UNAUTHORIZED = np.uint64(0xD6E8FEB86659FD93)
 _LATELY_SEEN = 1 << 16
-"""Pairs that a kernel recognises by itself, a power of two: of most batches nothing is new, and none is risky."""
+"""Pairs that a kernel recognizes without Python, a power of two: most batches hold nothing new or risky."""
 
 
 @allocation_free
@@ -213,5 +213,5 @@ def _edge_pairs(event: NativeEvent, kind: EdgeKind) -> Iterator[tuple[str, str]]
     later = event.agent.id
     for earlier in chain:
         yield earlier, later
-        if earlier not in unauthorized:  # else whoever came before it delegated to the later one, by way of it
+        if earlier not in unauthorized:  # otherwise its predecessor delegated to the later one through it
             later = earlier

@@ -234,7 +234,7 @@ class Engine:
     def _measure(self, out: ScoredBatch, measured: Measured, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).
 
-        What has counted is suppressed for evidence alone: an odd event is learned as rarely as ever.
+        What has counted is suppressed for evidence alone: an anomalous event is learned as rarely as ever.
         """
         columns, observations = out.columns, out.observations
         given = RoundInput.allocate(len(rows), FEATURE_COUNT)
@@ -383,7 +383,7 @@ class Engine:
                 self.agents.capabilities[slots[row]] = encode_capabilities(columns.events[row].agent.capabilities or ())
 
     def use_model(self, model: TrainedModel) -> None:
-        """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
+        """Switches to another model of the same salt. Agents move out, and come back to be measured against it."""
         self.builder.evict_all()
         self.model = model
         self.feedback_rules.use_usual_values(model.detector.usual_values())
@@ -405,7 +405,7 @@ class Engine:
         self._told_evidence = float(self.model.target_evidence(np.ones(1, np.bool_))[0])
 
     def _risk_parameters(self) -> risk_levels.RiskParameters:
-        """Parameters of the risk kernel; by a model that has learned nothing nobody is known."""
+        """Parameters of the risk kernel; a model that has learned nothing knows no agents."""
         parameters = risk_levels.kernel_parameters(self.settings.risk)
         return parameters._replace(confidence_minimum=NEVER_KNOWN) if self.model.learns else parameters
 

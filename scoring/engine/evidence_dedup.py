@@ -1,16 +1,15 @@
 """Deduplication of evidence: the same name brings an agent no more evidence for a day.
 
-One new object is odd in each event of its session, and a lasting honest change is odd in every event until it is
-learned, which it is not while it is under suspicion. Counted each time, either would climb to an alert by itself. So a
-name (a target, a principal, a network, an hour, a value out of a mail) whose surprise has brought evidence is
-remembered for a day, and later events are judged as if it were no surprise; whatever else is odd in them counts in
-full. The anomaly score stays that of the event as it was. How often, how large and how a call ended is no name:
-repetition, sizes, effects and outcomes count each time; of a name that is still new to the agent there is no usual
-one, so they go with it.
+One new object is anomalous in each event of its session, and a lasting honest change in every event until it is
+learned, which it is not while it is under suspicion. Counted each time, either alone would lead to an alert. So a name
+(a target, a principal, a network, an hour, a value out of a mail) whose surprise has brought evidence is remembered for
+a day, and later events are judged as if it were no surprise; other anomalies in them count in full. The anomaly score
+stays that of the event as it was. How often, how large and how a call ended is not a name: repetition, sizes, effects
+and outcomes count each time; a name that is still new to the agent has no usual ones, so they count with it.
 
-A count over hours is one observation for as long as it lasts: every event of a busy day would tell it again. Pace of
-four hours, volume and new names count where they reach another whole standard deviation, once a day. What lies beyond
-all that a day explains (`drift`) and short bursts count each time.
+A count over hours is one observation for as long as it lasts: every event of a busy day would report it again. Pace of
+four hours, volume and new names count where they reach another whole standard deviation, once a day. What exceeds all
+that a day explains (`drift`) and short bursts count each time.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ LOOKUP_P_VALUE = 0.5
 """p-value above which no name is looked up: the more usual half of all events brings no evidence, whatever it names."""
 
 CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE = 0.8, 0.4
-"""Evidence of its feature, decades times importance, from which a name is one of those that made an event odd; and the
-part of the event's strongest evidence that it must be."""
+"""Evidence of its feature, decades times importance, from which a name is one of those that made an event anomalous;
+and the part of the event's strongest evidence that it must be."""
 
 _KIND_NAMES = np.array(
     sorted(
@@ -57,11 +56,11 @@ _KIND_NAMES = np.array(
 )
 _FEATURE_OF_NAME = FEATURE_OF_KIND.copy()
 _FEATURE_OF_NAME[layout.K_ARGUMENT] = FEATURE_INDEX["argument_origin"]
-"""Feature that is odd because of a name: the surprise of its kind, or that a value came from others."""
+"""Feature that is anomalous because of a name: the surprise of its kind, or that a value came from others."""
 FLOW_FEATURES = np.array(
     [FEATURE_INDEX[name] for name in ("argument_origin", "argument_route", "sensitive_route")], np.int64
 )
-"""Features that the values and routes of an event's arguments make odd; these have one name together."""
+"""Features that the values and routes of an event's arguments make anomalous; these have one name together."""
 _NEVER_USUAL_KINDS = np.array(
     [
         kind == layout.K_ARGUMENT
@@ -75,7 +74,7 @@ _NEVER_USUAL_KINDS = np.array(
         for kind in range(layout.KINDS)
     ]
 )
-"""Flags (KINDS,) of the names of callers and of arguments: what an attack has new is odd again every day."""
+"""Flags (KINDS,) of the names of callers and of arguments: new items of an attack are anomalous again every day."""
 NEVER_USUAL_BITS = np.uint32(sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind]))
 """Bits of the masks of `find_counted` that leave the name of a caller or of arguments aside."""
 _FEATURES_BESIDE_KIND = {
@@ -92,12 +91,12 @@ _NAMED = np.array(
     ],
     np.int64,
 ).reshape(-1, 2)
-"""Features that a name made odd, each with the bit of the name."""
+"""Features that a name made anomalous, each with the bit of the name."""
 _IMPLIED = np.array(
     [(feature, kind, FEATURE_OF_KIND[kind]) for kind, implied in IMPLIED_FEATURES.items() for feature in implied],
     np.int64,
 ).reshape(-1, 3)
-"""Features that are odd wherever an item is new, with its bit and its own feature."""
+"""Features that are anomalous whenever an item is new, with its bit and its own feature."""
 _COMPARED = np.array(
     [(feature, FEATURE_OF_KIND[kind]) for feature, kinds in COMPARED_KINDS.items() for kind in kinds], np.int64
 ).reshape(-1, 2)
@@ -115,7 +114,7 @@ _GATHERED_NEW = np.array([(at, kind) for at, feature in _GATHERING for kind in f
 )
 """Features that gather names which are new to the agent, with their bit."""
 _NAME_BIT = np.uint32(1 << 31)
-"""Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
+"""Bit that distinguishes a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
 if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
     raise BadFeature(
         f"{layout.KINDS} kinds of items and {len(_HOURLY_COUNT_FEATURES)} counts over hours: "
@@ -140,15 +139,14 @@ def _level_key(number: int, z: float) -> Any:
 
 @allocation_free
 def _same_count(counted: Any, key: Any) -> bool:
-    """Tell whether both are levels of one count over hours."""
+    """Returns whether both are levels of one count over hours."""
     return bool(key < _NAME_BIT and counted >> np.uint32(8) == key >> np.uint32(8))
 
 
 @allocation_free
 def _has_counted(risk: Any, key: Any, now_min: int, renewed: bool) -> bool:
-    """Tell whether a name, or the same level or a higher one, has counted within the day.
-
-    A name that goes on stays counted if it is *renewed*: a day must pass without it.
+    """Returns whether a name, or the same level or a higher one, has counted within the day. A name that continues
+    stays counted if it is *renewed*: a day must pass without it.
     """
     for k in range(len(risk.counted)):
         counted = risk.counted[k]
@@ -240,7 +238,7 @@ def _record_counted(
 def _put_first(risk: Any, key: Any, now_min: int) -> None:
     """Keep a name before all others; the last gives way, or the lower level that a level is in place of.
 
-    Order, not minutes, says which counted first: a backlog of a day arrives within one minute.
+    Order, not minutes, determines which counted first: a backlog of a day arrives within one minute.
     """
     at = len(risk.counted) - 1
     for k in range(at):
@@ -266,12 +264,10 @@ def find_counted(
     and above those one per level.
 
     Args:
-        rows: int64 (m,), of a round: each of another agent.
-        vectors: (n, F), per row of the batch.
-        time_ms: int64 (n,), when each event happened, or arrived where that is later: a date that is put back keeps no
-            name quiet.
-        p_values: (n,), per row of the batch, of the events as they are.
-        asserted: int8 (n,), not 0 where no token vouches for the agent: it keeps no name quiet any longer.
+        rows: int64 (m,), of a round: each of another agent. vectors: (n, F), per row of the batch. time_ms: int64 (n,),
+        when each event happened, or arrived if that is later: a backdated event keeps no name quiet. p_values: (n,),
+        per row of the batch, of the events as they are. asserted: int8 (n,), not 0 if the agent is unauthenticated: it
+        keeps no name quiet any longer.
     """
     places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
     number = _find_counted(
@@ -311,7 +307,7 @@ def _suppress_rows(
     gathered: Any,
     gathered_new: Any,
 ) -> None:
-    """Set what the names and levels of *masks* made odd to 0; tables as above."""
+    """Sets what the names and levels of *masks* made anomalous to 0; tables as above."""
     named, wide = np.empty(vectors.shape[1], np.bool_), np.empty(vectors.shape[1], np.bool_)
     for row in range(len(masks)):
         mask, new = masks[row], masks[row] & fresh[row]
@@ -337,8 +333,8 @@ def suppress_counted(
     """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them, and
     its levels are usual.
 
-    Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything it can only be odd in: an
-    action that was never seen has no usual outcome.
+    Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything in which it can only be
+    anomalous: an action that was never seen has no usual outcome.
     """
     after = vectors.copy()
     _suppress_rows(after, masks, fresh, _NAMED, _IMPLIED, _COMPARED, _GATHERED, _GATHERED_NEW)
@@ -349,7 +345,7 @@ def suppress_counted(
 CALLER_FEATURES = np.array(
     [at for at, feature in enumerate(FEATURES) if feature.caller and feature.counts == ONCE], np.int64
 )
-"""Features of the names that say who calls."""
+"""Features of the names that identify the caller."""
 WHO_FEATURES = np.array([*CALLER_FEATURES, FEATURE_INDEX["habits_of_others"]], np.int64)
 NEVER_USUAL_EVIDENCE = 2.0
 """Evidence of who calls or of where arguments came from, decades, that no odder feature of the event makes usual."""
@@ -371,12 +367,10 @@ def record_counted(
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
     Args:
-        asserted: int8 (n,), not 0 where no token vouches for the agent.
-        p_values: (n,), per row of the batch, without what counted before.
-        feature_evidence: (m, F), evidence of each feature of *rows*, likewise.
-        asked: (F,), features of a concern that leaves others aside: a name that is odd among these has carried its
-            evidence, whatever else was odder.
-        target_evidence: (m,), evidence of *rows* that is no feature and goes with the target.
+        asserted: int8 (n,), not 0 if the agent is unauthenticated. p_values: (n,), per row of the batch, without what
+        counted before. feature_evidence: (m, F), evidence of each feature of *rows*, likewise. asked: (F,), features of
+        a concern that leaves others aside: a name that is anomalous among these has carried its evidence, whatever else
+        was more anomalous. target_evidence: (m,), evidence of *rows* that is not a feature and belongs to the target.
     """
     told = target_evidence > 0.0
     if told.any():

@@ -87,9 +87,8 @@ def signals_of(index: int) -> list[HardSignal]:
 
 
 def thing_words(index: int) -> str:
-    """Words for the thing that a feature is about.
-
-    What belongs to an action is usual for that one alone: a denial, or a size, may be odd for another one.
+    """Returns the text for the subject of a feature. What belongs to an action is usual for that one alone: a denial,
+    or a size, may be anomalous for another one.
     """
     explanation = FEATURES[index].explanation
     noun = FEATURES[index].noun
@@ -103,7 +102,7 @@ def thing_words(index: int) -> str:
 def with_usual(
     vectors: npt.NDArray[np.float64], index: int, new_kinds: int, codes: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.float64]:
-    """Copies of an event's *vectors* (m, F) had one thing been usual, with what is odd because of it alone."""
+    """Copies of an event's *vectors* (m, F) had one thing been usual, with what is anomalous because of it alone."""
     after = vectors.copy()
     explanation = FEATURES[index].explanation
     usual = [index, *(FEATURE_INDEX[signal.code] for signal in signals_of(index) if signal.code in FEATURE_INDEX)]
@@ -116,7 +115,7 @@ def with_usual(
 
 
 def _is_odd_by(feature: Feature, kind: int, new_kinds: int) -> bool:
-    """Tell whether a feature is odd because the item of a kind is new, and no other one is."""
+    """Returns whether a feature is anomalous because the item of a kind is new, and no other one is."""
     if feature.restates == (kind,):
         return True
     new = [other for other in feature.new_with if (new_kinds >> other) & 1]
@@ -144,7 +143,7 @@ class Explainer:
     def reasons(self, scored: ScoredBatch, rows: list[int], *, alone: bool = False) -> list[tuple[RiskReason, ...]]:
         """Reasons of the given rows, the strongest first; see `explanations.ReasonWriter`.
 
-        What has counted before is no reason for a level now. *alone* asks what is odd about the events by themselves.
+        What has counted before is not a reason for a level now. *alone*: explain the anomalies of single events.
         """
         if not rows:
             return []
@@ -169,7 +168,7 @@ class Explainer:
 
     @staticmethod
     def is_compromise(scored: ScoredBatch, row: int, *, alone: bool = False) -> bool:
-        """Tell whether a row is about as odd as compromise as in any other way."""
+        """Returns whether a row is about as anomalous for compromise as for any other concern."""
         p_values = (scored.concerns.p_value if alone else scored.concern_p_values)[row]
         return bool(p_values[risk_levels.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
 
@@ -188,7 +187,8 @@ class Explainer:
         return ""
 
     def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
-        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts."""
+        """p-values (3,) of the row, had the thing that a feature is about been usual; the less anomalous view
+        counts."""
         twice = [row, row]
         vectors = np.concatenate([scored.vectors[[row]], scored.effective_vectors([row])])
         codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
@@ -279,7 +279,7 @@ class Explainer:
 
     @staticmethod
     def _usual_p_values(scored: ScoredBatch, row: int) -> dict[str, dict[str, float]]:
-        """p-values that were bet on, of the concerns in which the agent is often as odd."""
+        """p-values that were bet on, of the concerns in which the agent is often as anomalous."""
         if scored.habits[row] == NEVER_USUAL:
             return {}
         p_values = scored.concern_p_values[row].tolist()

@@ -1,4 +1,4 @@
-"""Reasons in words: which features and signals moved the risk, what was seen, and what is usual."""
+"""Reasons as text: which features and signals moved the risk, what was seen, and what is usual."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ from .hard_signals import HardSignal, hard_signal_codes
 MAX_REASONS = 4
 _MIN_SHARE = 0.08
 _MIN_VALUE = 0.1
-"""Least surprise or distance that is worth a reason, even where an absence is what is odd."""
+"""Least surprise or distance that is worth a reason, even if an absence is the anomaly."""
 _SURPRISE_WORDS = ((8.0, "very unusual"), (4.0, "unusual"), (0.0, "a little unusual"))
 _DISTANCE_WORDS = ((6.0, "far above"), (3.0, "well above"), (0.0, "above"))
-"""Least value of a feature for each of the words that stand for it: its unit says nothing to whom a reason is for."""
+"""Least value of a feature for each of the words that describe it: its unit means nothing to readers of a reason."""
 MAX_NAME_LENGTH = 200
 """Characters of a name in a reason."""
 
@@ -55,19 +55,19 @@ AgentNumbers = npt.NDArray[np.float32]
 KnownItems = npt.NDArray[np.uint8]
 
 CUMULATIVE_FEATURES = frozenset(feature.name for feature in FEATURES if feature.gathering)
-"""Features that say how much has gathered, and not of what: the last reasons, however much they weigh."""
+"""Features that measure how much has accumulated, and not of what: the last reasons, whatever their weight."""
 
 COMPROMISE_NAMES = frozenset(feature.name for feature in FEATURES if feature.compromise or feature.added)
 """Features that are evidence of compromise: who calls, what, where to, with which rights, and whose values."""
 
 CALLER_FEATURES = frozenset(feature.name for feature in FEATURES if feature.caller)
-"""Features that say who calls: told before what was done."""
+"""Features that identify the caller: listed before the actions."""
 
 
 def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
     """Clean text from outside: no control characters, line breaks or reordering marks, and of bounded length.
 
-    A sign stands for each character that can not be shown, and a cut is visible (`printable_line` shows neither): two
+    A sign replaces each character that cannot be shown, and a cut is visible (`printable_line` shows neither): two
     agents whose names differ must not read alike in a reason.
     """
     shown = text if len(text) <= most else f"{text[: most - 1]}…"
@@ -80,7 +80,7 @@ def _amount_text(logarithm: float) -> str:
 
 
 def _usual_text(form: str, logarithm: float) -> str:
-    """A usual amount: a mean of what was learned, which is no amount that was ever seen."""
+    """A usual amount: a mean of what was learned, which may never have been seen itself."""
     return form.format(f"about {_amount_text(logarithm)}")
 
 
@@ -90,12 +90,12 @@ def _words(words: Sequence[tuple[float, str]], value: float) -> str:
 
 
 def _counted(number: int, item: Item) -> str:
-    """So many different items, in words."""
+    """Number of different items, as text."""
     return f"{number or 'no'} known {item.singular_noun if number == 1 else item.plural}"
 
 
 def _uncounted_text(item: Item) -> str:
-    """Text of what is usual for an agent whose names nobody counted."""
+    """Text of what is usual for an agent whose names were not counted."""
     return f"the {item.plural} that are known of this agent"
 
 
@@ -142,7 +142,7 @@ _OF_ROW: dict[str, Callable[[Row], str]] = {
 
 
 def _is_new(seen: Row, kind: int) -> bool:
-    """Tell whether the row's item is none that the agent knows, though it knows others of its kind."""
+    """Returns whether the row's item is unknown to the agent, though it knows others of its kind."""
     return bool((int(seen.found.new_kinds[seen.at]) >> kind) & 1)
 
 
@@ -169,9 +169,8 @@ class ReasonWriter:
         *,
         compromise: bool = False,
     ) -> tuple[RiskReason, ...]:
-        """Reasons of one row, the strongest first: hard signals, who calls, then what was done, by share.
-
-        Those that only say how much has gathered come last: they tell nobody what was done.
+        """Reasons of one row, the strongest first: hard signals, the caller, then the actions, by share. Those that
+        only measure how much has accumulated come last: they do not state what was done.
         """
         seen = Row(columns, row, memory, known, observations)
         rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
@@ -298,7 +297,7 @@ class ReasonWriter:
         keys, names = self._scope_keys(seen), seen.columns.names[seen.at]
         agent, items = names[event_columns.AGENT_DRAW], seen.found.items[seen.at]
         habit = telling_habit(self._baseline, self._baseline_rows(seen), keys, agent, items)
-        if habit is None:  # the event that is told of names nothing that is compared
+        if habit is None:  # the reported event names nothing that is compared
             return feature.name, "the session", "its own habits", "the session is unlike this agent's history"
         others = " ".join(f"other {sanitize_text(seen.event.agent.type or '')} agents".split())
         said = f"more like {others} than like this one" if habit.others else "unlike this agent's history"
@@ -351,15 +350,15 @@ def _check_form(name: str, form: str) -> None:
 check_explanations(FEATURES)
 
 
-# A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What brought
-# the evidence is in the reasons that were kept for the agent on the way, since it was last calm.
+# A name counts once, so the event that lifts a level often has nothing new in it: only accumulated surprise. What
+# brought the evidence is in the reasons that were kept for the agent on the way, since it was last quiet.
 
 
 PRIOR_REASON_MARKER = "; earlier, at "
 """Mark before the time of an earlier event, at the end of a reason's text."""
 
 MAX_CALLER_REASONS = 4
-"""Reasons that say who called, beside the others, that are kept of an agent: the first ones since it was calm."""
+"""Reasons naming callers, in addition to the others, that are kept of an agent: the first ones since it was quiet."""
 
 _FEATURES = frozenset(FEATURE_NAMES)
 _NAMED_FEATURES = _FEATURES - CUMULATIVE_FEATURES
@@ -378,8 +377,8 @@ def with_prior_reasons(
 ) -> tuple[RiskReason, ...]:
     """Reasons of an event together with those that were kept of its agent, each by its part of the evidence of both.
 
-    Hard signals come first, then who called, and beside them at most `MAX_REASONS` of the rest, among them the event's
-    own strongest. How much has gathered comes last, and the event itself says that better than what was kept.
+    Hard signals come first, then the callers, and after them at most `MAX_REASONS` of the rest, among them the event's
+    own strongest. Accumulated amounts come last, as the event itself states them, not as they were kept.
     """
 
     def order(reason: RiskReason) -> tuple[int, float]:
@@ -409,14 +408,14 @@ def with_prior_reasons(
 
 
 def caller_reasons(reasons: Sequence[RiskReason]) -> list[RiskReason]:
-    """Those of the *reasons* that say who called."""
+    """Those of the *reasons* that identify the caller."""
     return [reason for reason in reasons if _rank(reason) == CALLER]
 
 
 def with_callers(
     kept: Sequence[RiskReason], kept_weight: float, reasons: Sequence[RiskReason], weight: float, at_ms: int
 ) -> tuple[RiskReason, ...]:
-    """Reasons *kept* of an agent, and beside them what a weaker event after it says of who called."""
+    """Reasons *kept* of an agent, and those of a weaker later event that identify the caller."""
     seen = {(reason.feature, reason.observed) for reason in kept}
     part = max(weight, 0.0) / (kept_weight + max(weight, 0.0))
     more = [reason for reason in caller_reasons(reasons) if (reason.feature, reason.observed) not in seen]

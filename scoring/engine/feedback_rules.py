@@ -120,7 +120,7 @@ class FeedbackRules:
         """Events in which a rule counted since this object was made."""
 
     def __len__(self) -> int:
-        """Rules in force."""
+        """Active rules."""
         return len(self._agents) + len(self._groups)
 
     def use_usual_values(self, usual: npt.NDArray[np.float64]) -> None:
@@ -128,7 +128,7 @@ class FeedbackRules:
         self._usual = usual
 
     def restore(self, holdings: Iterable[PartitionRule]) -> None:
-        """Go on from what was committed."""
+        """Continues from what was committed."""
         self._rules_by_id = {holding.rule.rule_id: self._active_rule(holding, dirty=False) for holding in holdings}
         self._index_rules()
 
@@ -141,7 +141,7 @@ class FeedbackRules:
         return True
 
     def revoke(self, rule: FeedbackRule, offset: int) -> bool:
-        """Apply a rule no more, for good, also where it was not known yet; True if it was in force."""
+        """Stops applying a rule permanently, even if it was not known yet; True if it was active."""
         active = self._rules_by_id.get(rule.rule_id)
         if active is None:
             ended = PartitionRule(rule, 0, 0, offset, offset, 0, 0)
@@ -154,7 +154,7 @@ class FeedbackRules:
         return True
 
     def erase(self, subject: ErasureSubject) -> None:
-        """Forget a name: the pseudonym stands in its place, and a rule about the agent speaks of nobody."""
+        """Forgets a name: the pseudonym replaces it, and a rule about the agent applies to no agent."""
         eraser = NameEraser(subject.name, subject.pseudonym)
         for rule_id, active in list(self._rules_by_id.items()):
             if active.rule.tenant != subject.tenant:
@@ -180,7 +180,7 @@ class FeedbackRules:
         active.until_offset, active.dirty = offset, True
 
     def _index_rules(self) -> None:
-        """Rules in force by kind, in the order in which they came."""
+        """Active rules by kind, in the order in which they came."""
         open_ = sorted(
             (active for active in self._rules_by_id.values() if active.until_offset < 0),
             key=lambda active: (active.from_offset, active.rule.rule_id),
@@ -210,7 +210,7 @@ class FeedbackRules:
         return rules
 
     def coverage(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> RuleCoverage | None:
-        """Rows that rules speak of, counted; None where there are none, which costs next to nothing."""
+        """Rows that rules apply to, counted; None if there are none, which costs next to nothing."""
         if not self._agents and not self._groups:
             return None
         names = columns.names

@@ -1,4 +1,4 @@
-"""Hard signals: rules beside the model, in one table. Each has a name, a weight and a reason; each can be off."""
+"""Hard signals: rules next to the model, in one table. Each has a name, weight and reason, and can be off."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MAX_CHAIN_DEPTH = 5
 
 
 IN_FULL, AS_SIGN, TO_HIGH, OF_MEDIUM = range(4)
-"""Columns of evidence of hard signals: in full, as a *sign*, or to *high* at most. A sign tells of a token, session or
-system and not of the agent's own behavior: signs raise a level to *medium* at most until that behavior agrees
-(`risk_levels`). The last column is no rule's: what the event brings at least, as a part of the evidence for *medium*
-(`round_kernels.keep_new_networks`)."""
+"""Columns of evidence of hard signals: in full, as a *sign*, or to *high* at most. A sign refers to a token, session or
+system and not to the agent's own behavior: signs raise a level to *medium* at most until that behavior agrees
+(`risk_levels`). The last column belongs to no rule: what the event brings at least, as a part of the evidence for
+*medium* (`round_kernels.keep_new_networks`)."""
 COUNTS = 4
 
 
@@ -50,8 +50,8 @@ class HardSignal(NamedTuple):
     counts: int = IN_FULL
     """Column of its evidence: `IN_FULL`, `AS_SIGN` or `TO_HIGH`."""
     of_ignored_events: bool = False
-    """True for rules about what others say of an agent, or do with a token of it: such events are no behaviour, and no
-    other rule looks at them.
+    """True for rules about what others report of an agent, or do with its token: such events are not behavior, and no
+    other rule uses them.
     """
     things: tuple[str, ...] = ()
     """Features of the things that make it fire: had one of them been usual, it would not have fired."""
@@ -95,7 +95,7 @@ class SignalInput(NamedTuple):
 
 @inlined
 def _fires(rule: int, seen: SignalInput, row: int) -> bool:
-    """Tell whether a rule fires on a row, as its `meaning` says."""
+    """Returns whether a rule fires on a row, as its `meaning` describes."""
     event_type = seen.codes[row, event_columns.TYPE]
     if rule in (USE_AFTER_REVOCATION, REFUSED_REVOKED_TOKEN):
         is_denied = seen.codes[row, event_columns.OUTCOME] == event_columns.DENIED

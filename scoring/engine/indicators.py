@@ -1,4 +1,4 @@
-"""Indicators of scored rows, and those of an agent since it was calm."""
+"""Indicators of scored rows, and those of an agent since it was last quiet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_OF_KIND = 4
 """Indicators of one kind that are kept of an agent: the first ones, before all those of something new."""
 
 _CALLERS: dict[IndicatorKind, int] = {"network": layout.K_NETWORK, "credential": layout.K_CREDENTIAL}
-"""Kinds that say who calls and that an agent learns: what comes with a new one is told as such."""
+"""Kinds that identify the caller and that an agent learns: what comes with a new one is reported as such."""
 CALLER_BITS = np.uint32(sum(1 << kind for kind in _CALLERS.values()))
 """Their bits in `RowObservations.new_kinds`."""
 _PLACES = {kind: place for place, kind in enumerate(get_args(IndicatorKind))}
@@ -46,8 +46,8 @@ def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
 
 
 def has_room(kept: Sequence[Indicator], scored: ScoredBatch, row: int) -> bool:
-    """Tell whether a row's new network or credential would be kept: somebody who changes them in each event costs this
-    look alone."""
+    """Returns whether a row's new network or credential would be kept: a caller that changes them in each event costs
+    this check alone."""
     new = int(scored.observations.new_kinds[row])
     full = Counter(indicator.kind for indicator in kept if indicator.status in NEW_STATUSES)
     return any((new >> at) & 1 and full[kind] < MAX_OF_KIND for kind, at in _CALLERS.items())
@@ -110,7 +110,7 @@ def _learned_names(
 
 
 def _other_names(event: NativeEvent) -> list[tuple[IndicatorKind, str]]:
-    """Names of the event that nobody learns."""
+    """Names of the event that are not learned."""
     client = event.client
     given: list[tuple[IndicatorKind, str | None]] = [
         ("address", None if client is None else client.ip),

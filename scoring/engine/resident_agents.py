@@ -1,4 +1,4 @@
-"""Arrays of the agents in memory: one slot per agent, beside the feature builder's own state."""
+"""Arrays of the agents in memory: one slot per agent, alongside the feature builder's state."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _FIRST_SIZE = 1_024
 
 
 class SlotFlags:
-    """A flag of each slot, with a list of the slots where it is set."""
+    """A flag of each slot, with a list of the slots in which it is set."""
 
     def __init__(self, capacity: int) -> None:
         self._flags = np.zeros(capacity, np.bool_)
         self._listed = np.empty(_FIRST_SIZE, np.int32)
-        """Slots in the order in which they were set; one that was cleared stays, and is there twice if set again."""
+        """Slots in the order in which they were set; one that was cleared stays, and is listed twice if set again."""
         self._listed_count = 0
         self._count = 0
 
     def __len__(self) -> int:
-        """Number of slots where it is set."""
+        """Number of slots in which it is set."""
         return self._count
 
     def __getitem__(self, slots: Any) -> Any:
@@ -54,7 +54,7 @@ class SlotFlags:
         self._listed_count = 0
 
     def slots(self) -> SlotIndices:
-        """Slots where it is set, in their order."""
+        """Slots in which it is set, in their order."""
         listed = np.sort(self._listed[: self._listed_count])
         listed = listed[self._flags[listed]]
         is_first = np.ones(len(listed), np.bool_)
@@ -74,7 +74,7 @@ class SlotFlags:
 def _set_flags(
     slots: npt.NDArray[np.int32], flags: npt.NDArray[np.bool_], listed: npt.NDArray[np.int32], count: int
 ) -> int:
-    """Set flags, and list slots where one was not set behind the *count* that are listed; returns how many are then."""
+    """Sets flags, and appends slots that were not set to the *count* listed ones; returns the new count."""
     for slot in slots:
         if not flags[slot]:
             flags[slot] = True

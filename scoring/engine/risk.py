@@ -3,19 +3,19 @@
 Evidence is a test by betting. Each event multiplies a wealth by `e(p)`, whose mean is at most 1 while p is uniform
 (`trustwatch.models.betting`), so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and
 Rinaldo 2022): the mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped
-while odd events follow each other, since those of a session are not independent. Thresholds therefore follow from the
-alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events, but for
-an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent
+while anomalous events follow each other, since those of a session are not independent. Thresholds therefore follow from
+the alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events, but
+for an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent
 shows day after day stops counting (`usual_oddness`).
 
-Each concern (`trustwatch.models.concerns`) has a p-value, a statistic and thresholds of its own, and a share of the
-budget: the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they
-depend on each other (a weighted Bonferroni correction). The score and level of an agent are those of its gravest
-concern. Overreach lasts, so that its events tell the same thing again and again: it takes one bet an hour, the mean of
-those of the hour's events, which is fair however they depend on each other.
+Each concern (`trustwatch.models.concerns`) has a separate p-value, statistic and thresholds, and a share of the budget:
+the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they depend on
+each other (a weighted Bonferroni correction). The score and level of an agent are those of its gravest concern.
+Overreach lasts, so that its events report the same fact again and again: it takes one bet an hour, the mean of those of
+the hour's events, which is fair however they depend on each other.
 
 One compiled kernel moves the states of agents, one event after the other. `risk_levels` has those states, the decay
-with time (`risk_levels.decayed_score`) and what people change.
+with time (`risk_levels.decayed_score`) and changes made by people.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ before it, when time had passed."""
 CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, SUSPICION, USUAL_ODDNESS = range(7)
 CONCERN_OUTPUTS = USUAL_ODDNESS + len(ODDNESS_LEVELS)
 """Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
-before it; suspicion after it; how usual each level of oddness is for the agent (`usual_oddness.write_factors`)."""
+before it; suspicion after it; how usual each level of anomaly is for the agent (`usual_oddness.write_factors`)."""
 
 SAME_ODDNESS = 2.0
-"""Factor between two p-values up to which an event is about as odd to both questions."""
+"""Factor between two p-values up to which an event is about equally anomalous for both."""
 
 PEER_SHARE = 0.6
 """Most confidence that a well-known peer group alone can give."""
@@ -85,11 +85,11 @@ PEER_SHARE = 0.6
 def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -> float:
     """Natural log of the bet on one p-value in (0, 1].
 
-    Little knowledge and a streak of odd events bet little: `e**w` with w below 1 keeps the mean at most 1.
+    Little knowledge and a streak of anomalous events bet little: `e**w` with w below 1 keeps the mean at most 1.
 
     Args:
-        confidence: how well the agent is known, 0 to 1.
-        streak, peak: odd events of the agent before and the largest bet on one, as far as they are not forgotten (see
+        confidence: how well the agent is known, 0 to 1. streak, peak: anomalous events of the agent before and the
+        largest bet on one, as far as they are not forgotten (see
             `trustwatch.models.betting`).
     """
     return damped_bet(log_bet(p_value), streak, peak) * (0.5 + 0.5 * confidence)
@@ -119,20 +119,16 @@ def update(
     """Apply events to their agents' risk, in order.
 
     Args:
-        rows: int64 (m,), rows of the batch.
-        slots, time_ms: per row of the batch.
-        p_values: float64 (n, 3), by concern: what risk rests on.
-        overall, scores: float64 per row, p-value and anomaly score of all evidence, which are kept with the agent.
-        coverage: float64 per row, 0 to 1: how much is known of the agent's peer group.
-        signals: float64 (n, COUNTS), see `hard_signals`: evidence of hard signals, natural log, at least 0. They tell
-            of compromise; where that has no share of the budget, they count for malfunction.
-        bounds: float64 (g, 3, 3) from `model_thresholds`; bound_of: int64 per row, its group.
-        asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
-        skip: per row, not 0 where the event is no behaviour (our own denial, or a signal event, whose weight counts).
-        habits: int8 per row, `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`.
-        out_level: int8 (n, 2), level before and after.
-        out: float64 (n, OUTPUTS), see there.
-        by_concern: float64 (n, 3, CONCERN_OUTPUTS), see there.
+        rows: int64 (m,), rows of the batch. slots, time_ms: per row of the batch. p_values: float64 (n, 3), by concern:
+        what risk rests on. overall, scores: float64 per row, p-value and anomaly score of all evidence, which are kept
+        with the agent. coverage: float64 per row, 0 to 1: how much is known of the agent's peer group. signals: float64
+        (n, COUNTS), see `hard_signals`: evidence of hard signals, natural log, at least 0. They indicate compromise; if
+        that has no share of the budget, they count for malfunction. bounds: float64 (g, 3, 3) from `model_thresholds`;
+        bound_of: int64 per row, its group. asserted: per row, not 0 if the agent id is unauthenticated: such an event
+        can raise risk, never lower it. skip: per row, not 0 if the event is not behavior (our own denial, or a signal
+        event, whose weight counts). habits: int8 per row, `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`.
+        out_level: int8 (n, 2), level before and after. out: float64 (n, OUTPUTS), see there. by_concern: float64 (n, 3,
+        CONCERN_OUTPUTS), see there.
     """
     for r in rows:
         row = state[slots[r]]
@@ -177,10 +173,9 @@ def update(
 
 @allocation_free
 def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_values: Any, bounds: Any) -> int:
-    """Concern that the level is about after an event: compromise, where it reaches that level by itself, or where it
-    was named since the level last rose.
-
-    Whoever acts for an agent can make noise that is odder still, and policy may be milder about noise.
+    """Concern that the level is about after an event: compromise, if it alone reaches that level, or if it was named
+    since the level last rose. An attacker can make noise that is more anomalous still, and policy may be milder about
+    noise.
 
     Args:
         is_raised: the event raised the level.
@@ -196,7 +191,7 @@ def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_v
         return int(row.concern)
     about = _concern_of(gravest, p_values)
     if about == COMPROMISE and gravest != COMPROMISE and reached < MEDIUM and bounds[COMPROMISE, 0] < np.inf:
-        return MALFUNCTION  # one event that was about as odd so: it would stay named while the level lasts
+        return MALFUNCTION  # one event about as anomalous: it would stay named while the level lasts
     return about
 
 
@@ -204,7 +199,7 @@ def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_v
 def _concern_of(gravest: int, p_values: Any) -> int:
     """Concern that the risk is about after an event with these p-values (3,) that moved the *gravest* statistic.
 
-    Malfunction looks at all there is. Where the event is about as odd to a narrower question, that one is meant.
+    Malfunction considers all evidence. If the event is about as anomalous for a narrower concern, that one is meant.
     """
     if gravest != MALFUNCTION:
         return gravest
@@ -228,7 +223,7 @@ def _bet_on_block(row: Any, bet: float) -> float:
 def _apply_vouched_event(
     row: Any, p_values: Any, coverage: float, signals: Any, limits: Any, habit: int, by_concern: Any
 ) -> None:
-    """Apply one event that a token vouches for."""
+    """Applies one authenticated event."""
     row.events += 1
     if row.events == NEWCOMER_EVENTS:
         end_newcomer(row)
@@ -273,9 +268,8 @@ def _apply_vouched_event(
 
 @allocation_free
 def _apply_unvouched_event(row: Any, p_values: Any, signals: Any, limits: Any, habit: int, by_concern: Any) -> None:
-    """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
-
-    It rises to *high* at most: who only fails to sign in by an agent's name must not have its tokens revoked.
+    """Applies one event that any sender could have sent: history and quiet of the agent stay, risk can only rise. It
+    rises to *high* at most: failed sign-ins with an agent's name must not revoke its tokens.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
@@ -307,7 +301,7 @@ def _add_signs(row: Any, signals: Any, bounds: Any) -> float:
 @allocation_free
 def _with_signals(evidence: float, signals: Any, bounds: Any, is_told: bool) -> float:
     """Evidence of an event, with what a new network brings at least and the signals that count in full, if the concern
-    is the one that these tell of."""
+    is the one that these indicate."""
     if not is_told:
         return evidence
     if signals[OF_MEDIUM] > 0.0:
@@ -337,7 +331,8 @@ def _add_what_is_bounded(row: Any, gain: float, signals: Any, limits: Any) -> fl
 
 @allocation_free
 def _apply_signals(row: Any, signals: Any, limits: Any, by_concern: Any) -> None:
-    """Apply what others say of an agent: it is no behaviour, so risk can only rise, by the weight of the signals."""
+    """Applies reports of others about an agent: they are not behavior, so risk can only rise, by the signals'
+    weight."""
     concern = signalled_concern(limits)
     bounds, before = limits[concern], row.statistic[concern]
     if signals[IN_FULL] > 0.0:

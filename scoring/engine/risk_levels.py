@@ -35,8 +35,8 @@ LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
 
 RESTART_SHARE = 0.5
 """Part of the medium threshold that evidence may still be when time has cleared an alert: the head start of a CUSUM
-that begins anew after an alarm (Lucas and Crosier 1982). With all of it the next odd event would alert again, day after
-day, and nothing of the agent would ever be learned."""
+that restarts after an alarm (Lucas and Crosier 1982). With all of it the next anomalous event would alert again, day
+after day, and nothing of the agent would ever be learned."""
 
 DWELL_MS = 600_000.0
 """A level lasts at least this long before the next step down."""
@@ -69,7 +69,7 @@ ROW = np.dtype(
     [
         ("statistic", np.float64, (len(CONCERNS),)),
         ("suspicion", np.float64, (len(CONCERNS),)),  # the statistic if nothing were usual, and time cleared no alert
-        ("streak", np.float64, (len(CONCERNS),)),  # odd events of late, as of `at_ms`
+        ("streak", np.float64, (len(CONCERNS),)),  # recent anomalous events, as of `at_ms`
         ("peak", np.float64, (len(CONCERNS),)),  # largest bet of the streak, as of `at_ms`
         ("score", np.float64),  # displayed risk as of `at_ms`
         ("at_ms", np.int64),
@@ -82,16 +82,16 @@ ROW = np.dtype(
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
         *usual_oddness.FIELDS,
-        ("block_ms", np.int64),  # hour of overreach that is going on: when it began
+        ("block_ms", np.int64),  # current hour of overreach: when it began
         ("block_before", np.float64),  # the statistic before it
         ("block_sum", np.float64),  # sum of its bets, not of their logarithms
         ("block_events", np.int64),
         ("level", np.int8),
         ("concern", np.int8),  # that the risk is about, see `_concern_of`
-        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names that have counted of late (see `evidence_dedup`)
+        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names that have counted recently (see `evidence_dedup`)
         ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
         ("signs", np.float64),  # evidence of signs (see `hard_signals`), which is not in the statistic
-        ("claimed", np.float64),  # part of the statistic that hard signals count for, which no token vouches for
+        ("claimed", np.float64),  # part of the statistic from unauthenticated hard signals
     ]
 )
 """One agent's risk state, as kept in memory and as stored. `state_version` is made of these names, too: under another
@@ -112,13 +112,13 @@ def converted(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def allocate(slots: int) -> npt.NDArray[Any]:
-    """Risk state of *slots* agents that nobody has seen."""
+    """Returns the risk state of *slots* unknown agents."""
     return np.zeros(slots, ROW)
 
 
 @allocation_free
 def displayed_score(statistic: float, bounds: Any) -> float:
-    """Risk score in [0, 1] that a statistic stands for: piecewise linear between the levels' thresholds."""
+    """Risk score in [0, 1] that corresponds to a statistic: piecewise linear between the levels' thresholds."""
     medium, high, critical = float(bounds[0]), float(bounds[1]), float(bounds[2])
     if statistic < medium:
         return LEVEL_UP[2] * max(statistic, 0.0) / medium
@@ -131,7 +131,7 @@ def displayed_score(statistic: float, bounds: Any) -> float:
 
 @allocation_free
 def signalled_concern(limits: Any) -> int:
-    """Concern that hard signals tell of, under its thresholds (3, 3)."""
+    """Concern that hard signals indicate, under its thresholds (3, 3)."""
     return 0 if limits[0, 0] < np.inf else 1
 
 
@@ -150,8 +150,8 @@ def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
 def counted_statistic(row: Any, concern: int, bounds: Any) -> float:
     """Statistic of a concern as the level follows from it, with the signs as far as they count; thresholds are (3, 3).
 
-    They count in full where vouched behavior alone has reached *medium*. Else they raise the statistic to *medium* at
-    most: anybody who holds a token or a proof of an agent can present it again and again.
+    They count in full if authenticated behavior alone has reached *medium*. Otherwise they raise the statistic to
+    *medium* at most: a holder of an agent's token or proof can present it again and again.
     """
     own = float(row.statistic[concern])
     if row.signs <= 0.0 or concern != signalled_concern(bounds):
@@ -295,7 +295,7 @@ def seed(
 
 
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
-    """Drop the evidence so far, since a person vouches for the agent; the level is what is known without it."""
+    """Drop the evidence so far, since a person confirmed the agent; the level is what is known without it."""
     row["statistic"] = row["suspicion"] = row["streak"] = row["peak"] = 0.0
     row["score"] = row["signs"] = row["claimed"] = 0.0
     row["block_ms"] = 0
@@ -304,7 +304,7 @@ def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     row["due_ms"] = 0
     row["told"] = 0.0
     usual_oddness.forget_habits(row)
-    row["counted"] = row["counted_min"] = 0  # what is odd after this counts anew
+    row["counted"] = row["counted_min"] = 0  # later anomalies count again
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_minimum else LOW
 
 
@@ -355,19 +355,19 @@ RESERVE = 3.0
 the fleets that chose it, two to three times as often beyond a level (decision 0038)."""
 
 LEAST_STRETCH, MAX_STRETCH = 0.7, 1.5
-"""Thresholds are between these times what independent events would need. A history without an odd day must not make a
-level of the first; the less of a budget its days could show, the nearer the least is to once (`_least_stretch`). One
-full of odd days must not put levels out of reach: `scoring.learning.budget_check` then reports that the budget is not
-kept."""
+"""Thresholds are between these times what independent events would need. A history without an anomalous day must not
+make a level of the first; the less of a budget its days could show, the nearer the least is to once (`_least_stretch`).
+One full of anomalous days must not put levels out of reach: `scoring.learning.budget_check` then reports that the
+budget is not kept."""
 
 MEDIUM_SHARE = 0.8
-"""Part of its threshold at which *medium* begins, where a rehearsal shows what the fleet's days reach. Honest fleets
-used a fifth of the budget of that level, and attacks of a few calls end between .8 and once (decision 0038). Levels
-that cost an agent its tokens keep all of theirs."""
+"""Part of its threshold at which *medium* begins, if a walk-forward validation shows what the fleet's days reach.
+Honest fleets used a fifth of the budget of that level, and attacks of a few calls end between .8 and once (decision
+0038). Levels that cost an agent its tokens keep all of theirs."""
 
 OVERREACH_STRETCH = (1.0, np.inf)
-"""Overreach builds up over days, and goes on behind the few days of a rehearsal: in a fleet of a thousand, .7 times let
-five times its share through. Slow changes may need much."""
+"""Overreach builds up over days, and continues beyond the few days of a validation: in a fleet of a thousand, .7 times
+let five times its share through. Slow changes may need much."""
 
 HOURS_A_DAY = 24.0
 """Bets of overreach on a day: it takes one an hour."""
@@ -384,7 +384,7 @@ def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np
     """Evidence at which each level begins by peer group of a model and concern, natural log, shape (g, 3, 3).
 
     A concern that has no share of the budget moves no level: its thresholds are infinite. So are those of overreach
-    that its history is too short to check: odd days come in rows, and a promise about them would be a guess.
+    that its history is too short to check: anomalous days come in rows, and a promise about them would be a guess.
     """
     bounds = np.full((len(model.group_rates), len(CONCERNS), 3), np.inf)
     shares = model.detector.budget_shares
@@ -413,15 +413,15 @@ def thresholds(
 
     Args:
         events_per_day: mean events of an active agent per day, shape (g,), one per peer group, the fleet first.
-        exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
-            *alarms* have too little history to say more.
-        stretch: least and most times what independent events would need; the least is once without a rehearsal.
+        exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used if *alarms*
+        have too little history for more. stretch: least and most times what independent events would need; the least is
+        once without a validation.
 
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
         a threshold is what the accepted share of the history's agent-days reached, within
-        *stretch*. Rehearsed ones are read at one in `RESERVE` of that share, higher for peer groups that are busier
+        *stretch*. Validated ones are read at one in `RESERVE` of that share, higher for peer groups that are busier
         than the fleet, the least of *stretch* holds with enough days, and medium begins at *medium_share*.
     """
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
@@ -435,11 +435,11 @@ def thresholds(
         evidence = np.clip(reached + busier, least, stretch[1] * independent)
     else:
         evidence = np.log(rates / allowed) / exponent
-    # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
+    # Even a generous budget must require more than one anomalous event, and the levels must stay apart.
     evidence = np.maximum(evidence, np.array(_LEAST_EVIDENCE))
     steps = _MIN_LEVEL_DISTANCE * np.arange(3)
     evidence = np.maximum.accumulate(evidence - steps, axis=1) + steps
-    if alarms is not None and alarms.usable and alarms.rehearsed:  # last, so that the other levels stay where they are
+    if alarms is not None and alarms.usable and alarms.rehearsed:  # last, so that the other levels stay unchanged
         evidence[:, 0] = np.maximum(medium_share * evidence[:, 0], _LEAST_EVIDENCE[0])
     return np.asarray(evidence)
 
@@ -447,7 +447,7 @@ def thresholds(
 def _least_stretch(
     alarms: AlarmTail, allowed: npt.NDArray[np.float64], with_enough_days: float
 ) -> npt.NDArray[np.float64]:
-    """Least times (3,) what independent events would need, where the *allowed* share (3,) of agent-days may alert."""
+    """Least times (3,) what independent events would need, if the *allowed* share (3,) of agent-days may alert."""
     if not alarms.rehearsed:
         return np.ones(3)
     shown = np.minimum(allowed * alarms.days / MIN_EXPECTED_ALERTS, 1.0)

@@ -1,7 +1,7 @@
-"""Kernels of a round: what lies between observing events, assessing them, moving risk and learning.
+"""Kernels of a round: the steps between observing events, assessing them, moving risk and learning.
 
 A round is often a handful of rows, and then each call of NumPy costs more than its work: there were a hundred of them.
-Each kernel here is one step of `engine.Engine._judge`; what the numbers mean is said in `scored_batch.ScoredBatch`.
+Each kernel here is one step of `engine.Engine._judge`; `scored_batch.ScoredBatch` explains the numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 SUSPICION_SHARE = 0.6
-"""Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
+"""Part of the medium threshold from which a run of anomalous events is no longer learned; single ones are."""
 
 
 class RoundInput(NamedTuple):
@@ -108,7 +108,7 @@ def gather_input(
     told_evidence: float,
     out: RoundInput,
 ) -> None:
-    """Gather the input of the detector; *told_evidence*, decades, is that of a target which nobody named."""
+    """Gather the input of the detector; *told_evidence*, decades, is that of a target which no person named."""
     for at in range(len(rows)):
         row = rows[at]
         for feature in range(vectors.shape[1]):
@@ -130,7 +130,7 @@ def keep_scores(
     counted: npt.NDArray[np.int64],
     out: Measured,
 ) -> None:
-    """Keep the scores of the events by themselves, (m,) and by concern (m, 3), for both views of them.
+    """Keeps the scores of the single events, (m,) and by concern (m, 3), for both views of them.
 
     Args:
         counted: int64 (k,), numbers of the concerns that move levels.
@@ -158,7 +158,7 @@ def _keep_least(row: int, counted: npt.NDArray[np.int64], out: Measured) -> None
 
 @allocation_free
 def doubt_new_networks(rows: Rows, new_network_p: Floats, out: Measured) -> None:
-    """Let events from a rare new network be looked up among what has counted, and be learned as seldom as odd ones."""
+    """Lets events from a rare new network be checked for earlier counts, and learned as rarely as anomalous ones."""
     for row in rows:
         if new_network_p[row] < 1.0:
             out.raw_p_values[row] = min(out.raw_p_values[row], new_network_p[row])
@@ -179,12 +179,12 @@ def keep_new_networks(
     """Write how far a new network raises towards *medium*, into `hard_signals.OF_MEDIUM` of *signals*.
 
     That is the logarithm of the share of days on which the agent's history expects one, over that of the accepted share
-    of days with an alert: a new network alone is *medium* where it is as rare as false alerts may be, and never more.
+    of days with an alert: a new network alone is *medium* if it is as rare as false alerts may be, and never more.
 
     Args:
         places, masks: of `evidence_dedup.find_counted`: the probability of a network that has counted becomes 1.
         new_network_p: (n,), see `RowObservations`.
-        accepted_share: of agent-days, for *medium* and the concern that a new network tells of.
+        accepted_share: of agent-days, for *medium* and the concern that a new network indicates.
         evidence: (m, F), of each feature of *rows*: that of the network becomes the strongest, so that it counts once.
     """
     for at in range(len(places)):
@@ -255,7 +255,7 @@ def keep_suppressed(
 ) -> None:
     """Keep the scores of those *places* in *rows* without what has counted.
 
-    Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
+    Fewer anomalies are never more anomalous, whatever the forest makes of the rare combination that is left.
 
     Args:
         suppressed_evidence: (k, F), which replaces their rows of *evidence* (m, F).
@@ -299,15 +299,15 @@ def mark_habits(
 ) -> None:
     """Mark events by which the caller of an agent changed, and those that never become usual.
 
-    A caller changed where a name that says who calls is one of those that carry the evidence of compromise, of an event
-    that brings some and that a token vouches for. An event never becomes usual of which who calls, or where arguments
-    came from, carries the evidence, or is as odd as `NEVER_USUAL_EVIDENCE` beside something odder. Of a newcomer every
-    caller is new, which says nothing.
+    A caller changed if a name that identifies the caller is one of those that carry the evidence of compromise of an
+    authenticated event. An event never becomes usual if its caller, or the origin of its arguments, carries the
+    evidence, or is as anomalous as `NEVER_USUAL_EVIDENCE` next to something more anomalous. For a newcomer every caller
+    is new, which is not evidence.
 
     Args:
         state: risk rows by slot, before this round moves them.
         evidence: (m, F), of each feature, decades, without what has counted.
-        asked: int64 (k,), features of compromise; none where that moves no level.
+        asked: int64 (k,), features of compromise; none if that moves no level.
         habits, caller_changed: (n,), written.
     """
     for place in range(len(rows)):

@@ -35,19 +35,17 @@ class ScoredBatch(NamedTuple):
     risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
     concern_risk: npt.NDArray[np.float64]  # (n, 3, risk.CONCERN_OUTPUTS): see there
     signals: npt.NDArray[np.float64]  # (n, COUNTS): evidence of hard signals, see `hard_signals`
-    threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
+    threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that apply to the event's peer group
     agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
     known_items: npt.NDArray[np.uint8]  # (n, KINDS): likewise its counts of different items
-    raw_p_values: npt.NDArray[
-        np.float64
-    ]  # (n,): p-values of the events by themselves, as if nothing had counted before
+    raw_p_values: npt.NDArray[np.float64]  # (n,): p-values of the single events, as if nothing had counted before
     effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
-    target_evidence: npt.NDArray[np.float64]  # (n,): decades, of a target that nobody named (`told_targets`)
+    target_evidence: npt.NDArray[np.float64]  # (n,): decades, of a target that no person named (`told_targets`)
     effective_target_evidence: npt.NDArray[np.float64]  # (n,): likewise, without a target that has counted
     caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
     habits: npt.NDArray[np.int8]  # (n,): `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`
-    at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
+    at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived if that is later
     announced_paths: npt.NDArray[np.uint8]  # (n,): parts of its path announced before it, a bit each
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 

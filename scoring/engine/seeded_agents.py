@@ -1,4 +1,4 @@
-"""Agents that the model's training history knows: where they are in it, and what they begin with."""
+"""Agents that the model's training history knows: their positions in it, and their initial state."""
 
 from __future__ import annotations
 
@@ -37,10 +37,8 @@ class RedactText(Protocol):
 
 
 class UnsavedAgents:
-    """Agents that are not in memory, and of which the store may still say something older.
-
-    A commit is written beside the work that goes on. So there are two generations: what waits for the next commit, and
-    what the present one is writing.
+    """Agents that are not in memory, and of which the store may still hold older data. A commit is written while work
+    continues. So there are two generations: what waits for the next commit, and what the present one is writing.
     """
 
     def __init__(self) -> None:
@@ -109,7 +107,7 @@ class UnsavedAgents:
 
 
 class MetAgents:
-    """Keys of agents that moved in or were erased: while rows are preloaded what a page says of them may be older.
+    """Keys of agents that moved in or were erased: while rows are preloaded, a page's data on them may be older.
 
     Once all rows were preloaded, every agent that the store can have was met. Of more agents than *most* nothing is
     remembered, be it a flood of new names.
@@ -198,7 +196,7 @@ class NameErasers:
         return eraser
 
     def erase_in_json(self, tenant: str, raw: bytes) -> bytes:
-        """Reasons of an agent of *tenant*; the same object where nothing is to be done."""
+        """Reasons of an agent of *tenant*; the same object if nothing changes."""
         for of, eraser in self._erasers:
             if of == tenant:
                 raw = eraser.erase_in_json(raw, keep_members=True)
@@ -214,7 +212,7 @@ class NameErasers:
 
 @dataclass(eq=False)
 class SeededAgents:
-    """Finds agents in the model's history by their full names, and lets them go on from there."""
+    """Finds agents in the model's history by their full names, and lets them continue from there."""
 
     agents: ResidentAgents
     builder: FeatureBuilder
@@ -226,7 +224,7 @@ class SeededAgents:
         self._model_identities = IdentityHasher(self.model.salt)
         self._arriving: EventColumns | None = None
         self.asked_for: dict[int, AgentIdentity] = {}
-        """Full names of agents that are asked for by name, by key."""
+        """Full names of agents that are requested by name, by key."""
 
     def use_model(self, model: TrainedModel, risk_parameters: risk_levels.RiskParameters) -> None:
         """Use another model of the same salt."""
@@ -235,7 +233,7 @@ class SeededAgents:
 
     @contextmanager
     def arriving(self, columns: EventColumns) -> Iterator[None]:
-        """Take the full names of agents that move in from a batch, where nothing else knows them."""
+        """Take the full names of agents that move in from a batch, if they are known nowhere else."""
         self._arriving = columns
         try:
             yield
@@ -250,12 +248,12 @@ class SeededAgents:
         self.seed_habits(slots, at)
 
     def seed_habits(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
-        """Let agents begin with how odd the history at *at* shows them to be, where it shows them."""
+        """Lets agents begin with the anomalies that the history at *at* shows of them, if any."""
         slots, at, seeds = slots[at >= 0], at[at >= 0], self.model.seeds
         usual_oddness.seed(self.agents.risk, slots, seeds.odd[at], seeds.rehearsed[at], self.model.window_ms[1])
 
     def find(self, keys: AgentKeys, known: Mapping[int, AgentRow], erased: ErasedAgents) -> npt.NDArray[np.int64]:
-        """Place of each agent in the history, -1 where it has none, or is forgotten."""
+        """Place of each agent in the history, -1 if it has none, or is forgotten."""
         at = np.full(len(keys), -1, np.int64)
         if not len(self.model.seeds.keys):
             return at

@@ -47,7 +47,7 @@ AcceptedCalls = Annotated[float, msgspec.Meta(ge=0, le=MAX_CHALLENGED)]
 ChallengeBudget = Mapping[Effect, AcceptedCalls]
 """The honest calls that may wait for a person, by effect; thresholds of call verdicts are derived from it."""
 USUAL_CHALLENGES = 10.0
-"""Calls of 1,000 that may wait where the budget does not name their effect."""
+"""Calls of 1,000 that may wait if the budget does not name their effect."""
 
 
 def accepted_challenges(budget: ChallengeBudget, effect: str) -> float:

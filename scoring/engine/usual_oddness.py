@@ -1,13 +1,13 @@
-"""Oddness that is usual for one agent: what it shows day after day without harm counts less.
+"""Anomalies that are usual for one agent: what it shows day after day without harm counts less.
 
 p-values compare an agent with its peers, and peers differ: what one in a thousand events of them shows (a new invoice,
-a page that nobody read before), an honest agent may show fifty times a day. So it is counted how often each agent was
-how odd of late, and a p-value that it reached more often than one in 1 / p events is made larger by as much. Half a day
-counts when the half behind it has ended as well, so that an attack dulls nothing for its first twelve hours, and its
-weight halves in a week.
+a page that was never read before), an honest agent may show fifty times a day. So it is counted how often each agent
+recently reached each level of anomaly, and a p-value that it reached more often than one in 1 / p events is enlarged by
+as much. Half a day counts when the half behind it has ended as well, so that an attack dulls nothing for its first
+twelve hours, and its weight halves in a week.
 
-Who calls, and where arguments came from, is never usual: a stolen identity and an injected order are attacks however
-often they come. Events that are odd so are `NEVER_USUAL`, later ones of a caller who is still new `NO_HABIT`.
+The caller, and the origin of arguments, are never usual: a stolen identity and an injected order are attacks however
+often they come. Events with such anomalies are `NEVER_USUAL`, later ones of a caller who is still new `NO_HABIT`.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.trained_model import ODD_SHAPE
 
 ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
-"""p-values at which it is counted how often an agent was as odd, falling: a fair p-value falls to them so often."""
+"""p-values at which an agent's anomalies are counted, falling: a fair p-value falls to them so often."""
 
 USUAL, NO_HABIT, NEVER_USUAL = 0, 1, 2
-"""Treatments of an event by habits of oddness: counted, and its p-value made larger; made larger alone; neither."""
+"""Treatments of an event by usual anomalies: counted, and its p-value enlarged; only enlarged; neither."""
 
 COUNTED_CONCERNS = ODD_SHAPE[0]
 """Compromise and malfunction. Overreach lasts for days by nature, and bets once an hour instead."""
 
 NEWCOMER_EVENTS = 100
-"""Events up to which an agent's oddness counts at once: of its habits nothing else is known."""
+"""Events up to which an agent's anomalies count at once: nothing else is known of its habits."""
 
 PRIOR_EVENTS = 0.25
-"""Odd events that each agent is taken to have shown, and to have been expected to show, at each level."""
+"""Anomalous events that each agent is taken to have shown, and to have been expected to show, at each level."""
 PERIOD_MS = 12 * HOUR_MS
 """Periods of events that are counted together: halves of a day, UTC."""
 HALF_LIFE_DAYS = 7.0
 _HALF_LIFE_PERIODS = HALF_LIFE_DAYS * DAY_MS / PERIOD_MS
 _MOST_ODD, _MOST_EVENTS = 255, 65_535
-"""Most odd events at one level, and most events, that are counted in a period: a burst makes nothing usual."""
+"""Most anomalous events at one level, and most events, that are counted in a period: a burst makes nothing usual."""
 
 FIELDS: list[Any] = [
     ("odd_before", np.float32, ODD_SHAPE),  # events of periods past at or below each level
     ("events_before", np.float32),  # all events of those periods
-    ("period", np.int32),  # that goes on, since 1970
+    ("period", np.int32),  # that is current, since 1970
     ("odd_now", np.uint8, (2, *ODD_SHAPE)),  # of this period and the one before
     ("events_now", np.uint16, (2,)),
 ]
@@ -89,7 +89,7 @@ def count_event(row: Any, p_values: Any) -> None:
 
 @allocation_free
 def end_newcomer(row: Any) -> None:
-    """Keep what counted at once of an agent that is no newcomer any more."""
+    """Keeps what counted at once of an agent that is no longer a newcomer."""
     for place in range(2):
         for concern in range(COUNTED_CONCERNS):
             for level in range(len(ODDNESS_LEVELS)):
@@ -101,8 +101,8 @@ def end_newcomer(row: Any) -> None:
 
 @allocation_free
 def write_factors(row: Any, by_concern: Any, first: int) -> None:
-    """Write into *by_concern* (3, c), from column *first*, how many times as often as a fair p-value the agent was as
-    odd as each level before, at least 1."""
+    """Write into *by_concern* (3, c), from column *first*, how many times as often as a fair p-value the agent reached
+    each level of anomaly before, at least 1."""
     for concern in range(len(by_concern)):
         for level in range(len(ODDNESS_LEVELS)):
             times = 1.0
@@ -130,7 +130,7 @@ def unusual_p_value(p_value: float, factors: Any) -> float:
 
 
 def forget_habits(row: Any) -> None:
-    """Let no oddness be usual for an agent: what is odd after a person has judged it counts in full."""
+    """Resets the usual anomalies of an agent: anomalies after a person has judged it count in full."""
     row["odd_before"], row["odd_now"] = 0.0, 0
 
 
@@ -154,7 +154,7 @@ def seed(
 def count_by_agent(
     agents: npt.NDArray[np.intp], p_values: npt.NDArray[np.float64], number: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Odd events (number, 2, 4) and all events (number,) of each agent, for p-values (n, 3) of agents (n,)."""
+    """Anomalous events (number, 2, 4) and all events (number,) of each agent, for p-values (n, 3) of agents (n,)."""
     odd = np.zeros((number, *ODD_SHAPE), np.float32)
     for concern in range(COUNTED_CONCERNS):
         for level, at in enumerate(ODDNESS_LEVELS):

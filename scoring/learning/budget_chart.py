@@ -66,7 +66,7 @@ def upper_control_limit(mean: float, beyond: float = LIMIT_PROBABILITY) -> int:
     """
     if mean <= 0.0:
         return 0
-    if mean > 400.0:  # the normal distribution is as good, and exp(-mean) is no number any more
+    if mean > 400.0:  # the normal distribution is as good, and exp(-mean) underflows
         return math.floor(mean + NormalDist().inv_cdf(1.0 - beyond) * math.sqrt(mean) + 1.0)
     term = total = math.exp(-mean)
     count = 0
@@ -192,7 +192,7 @@ class ObservedShare(NamedTuple):
 
 
 def calibration_curves(calibration: Calibration, groups: Mapping[PeerGroup, int]) -> list[CalibrationCurve]:
-    """Curve of the fleet, and of each group that has one of its own; empty for a calibration of nobody."""
+    """Curve of the fleet, and of each group that has a separate one; empty for an empty calibration."""
     if not len(calibration.groups):
         return []
     curves = [_calibration_curve(calibration, FLEET_PEER_GROUP, FLEET_GROUP)]
@@ -216,7 +216,7 @@ def _calibration_curve(calibration: Calibration, name: PeerGroup, key: int) -> C
 
 
 def observed_shares(days: Iterable[PeerGroupDay]) -> list[ObservedShare]:
-    """Shares of events with p-values up to each edge, over all *days*; empty where none was counted."""
+    """Shares of events with p-values up to each edge, over all *days*; empty if none was counted."""
     total = np.zeros(len(P_VALUE_EDGES), np.int64)
     for day in days:
         if (

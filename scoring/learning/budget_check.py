@@ -1,12 +1,11 @@
-"""Promised against observed: what the alert budget says, and what it would have let through on the model's own history.
+"""Compares the alert budget with the alerts it would have let through on the model's own history.
 
 Every event of a training history has an honest p-value, from a detector that had not seen it. Run through the risk
 kernel in order, they show how often normal agents would have reached each level. Hard signals that they set off are
-included where training rehearsed the history's end, and left out elsewhere. The thresholds come from the same history,
-so that the truth is a little worse.
+included if training validated the history's end (walk-forward), and left out otherwise. The thresholds come from the
+same history, so that the truth is a little worse.
 
-A budget of one alert in a thousand agent-days can not be checked on a hundred of them; then the answer is that nobody
-knows.
+A budget of one alert in a thousand agent-days cannot be checked on a hundred of them; the answer is then "unknown".
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class LevelBudgetReport(NamedTuple):
     budget: float
     alerts: int  # times that an agent of the history came from below the level to it or above
     observed: float
-    enough_data: bool  # whether the history is long enough to tell that the budget is kept
+    enough_data: bool  # whether the history is long enough to show that the budget is kept
 
 
 class BudgetReport(NamedTuple):
@@ -49,7 +48,7 @@ class BudgetReport(NamedTuple):
 
     agent_days: int  # days on which an agent was active, summed over agents
     levels: tuple[LevelBudgetReport, ...]  # medium, high, critical
-    groups_of_their_own: int  # peer groups that have history enough for a calibration of their own
+    groups_of_their_own: int  # peer groups with enough history for a separate calibration
     groups_of_the_fleet: int  # peer groups that are judged by the fleet's
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,7 +56,7 @@ class BudgetReport(NamedTuple):
         return {**self._asdict(), "levels": [level._asdict() for level in self.levels]}
 
     def describe(self) -> list[str]:
-        """The promise in words, one line each."""
+        """The promise as text, one line each."""
         lines = [
             f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days (hard signals included, "
             "where it was long enough to rehearse):"
@@ -104,7 +103,7 @@ def check_budget(
     Args:
         columns: the history, in order, with n events.
         p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
-        settings: budget and risk that are asked about.
+        settings: budget and risk to check.
         habits: int8 (n,), see `risk.update`; None = all are usual.
         signals: float64 (n, COUNTS), evidence of hard signals, likewise; None leaves them out.
     """
@@ -161,22 +160,22 @@ def _check_level(level: RiskLevel, alerts: int, days: int, budget: AlertBudget) 
 
 
 # What makes many honest calls wait is rare and lasts: an agent's new release with a new action, a new delegation chain,
-# a newcomer. The next training knows it, the model in force does not, so all such calls of one agent are odd alike.
-# Thresholds have seen the changes of the history's end, not those of the days to come. So each agent of the rehearsed
-# end is judged by the thresholds that the rehearsed calls of the others alone would give: held-out calls, which may
-# lift thresholds further, are left out, since the agent's own are among them. What then waits is what is to be
-# expected.
+# a newcomer. The next training knows it, the active model does not, so all such calls of one agent are equally
+# anomalous. Thresholds have seen the changes of the history's end, not those of the days to come. So each agent of the
+# validated end is judged by the thresholds that the validated calls of the others alone would give: held-out calls,
+# which may raise thresholds further, are left out, since the agent's own are among them. The calls that then wait are
+# the expected ones.
 #
-# How far a week may lie above that is told roughly: as many agents as 95 of 100 such histories allow (Clopper and
-# Pearson), and each with as many calls that wait as the worst of these, or, where few wait, all its calls. A worse one
+# How far a week may be above that is a rough estimate: as many agents as 95 of 100 such histories allow (Clopper and
+# Pearson), and each with as many calls that wait as the worst of these, or, if few wait, all its calls. A worse one
 # may come. Few agents allow nearly anything. In simulated histories of 40 to 1,000 agents it was never below the truth,
 # and five to eight times of it. Thresholds of several tenants are bounded against each other, which is not done here.
-# Where the budget is not shown to be kept the promise is called advisory; the thresholds hold all the same.
+# If the budget is not shown to be kept, the promise is called advisory; the thresholds still apply.
 
 MOST_EXCESS = 1.5
 """Multiple of the budget below which the rough bound has to lie for the promise to count as shown."""
 ENOUGH_WAITING = 10
-"""Agents with calls that wait, of which the worst says how bad one may be."""
+"""Agents with calls that wait, of which the worst shows how bad one may be."""
 _CONFIDENCE = 0.95
 
 _Floats = npt.NDArray[np.float64]
@@ -184,9 +183,9 @@ _Ints = npt.NDArray[np.int64]
 
 
 class ChallengeExpectation(NamedTuple):
-    """Calls of 1,000 that wait where nobody answers, of agents whose changes the thresholds have not seen."""
+    """Calls of 1,000 that wait if no person answers, of agents whose changes the thresholds have not seen."""
 
-    # calls, agents, tenants: of the rehearsed end of the history
+    # calls, agents, tenants: of the validated end of the history
     calls: int
     agents: int
     tenants: int
@@ -213,7 +212,7 @@ class ChallengeExpectation(NamedTuple):
         return text if self.is_shown else f"{text}, advisory"
 
     def describe(self) -> str:
-        """The promise in words, for whoever trains."""
+        """The promise as text, for the operator who trains."""
         text = (
             f"calls that wait for a person where nobody answers, of 1,000: {number_text(self.expected)} expected "
             f"(at most about {number_text(self.at_most)}), budget {number_text(self.budget)}; by the last "
@@ -230,7 +229,7 @@ class ChallengeExpectation(NamedTuple):
 
 
 def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget) -> ChallengeExpectation | None:
-    """Expectation of a model's thresholds; None where its history was too short to rehearse questions."""
+    """Expectation of a model's thresholds; None if its history was too short to validate evaluations."""
     if rehearsed is None:
         return None
     agents, agent_of = np.unique(rehearsed.agent, return_inverse=True)
@@ -276,10 +275,9 @@ def upper_share(count: int, of: int) -> float:
 def _thresholds_by_others(
     scores: _Floats, agent_of: _Ints, of_effect: npt.NDArray[np.bool_], per_1000: float
 ) -> _Floats:
-    """Threshold of each agent's calls of an effect, by the rehearsed calls of all others; infinite where they are too
-    few.
+    """Threshold of each agent's calls of an effect, by the validated calls of all others; infinite if they are too few.
 
-    Where the others have too few calls of the effect, those of any effect stand in, as for the thresholds themselves.
+    If the others have too few calls of the effect, those of any effect are used, as for the thresholds themselves.
     """
     agents = int(agent_of.max()) + 1
     own = _scores_exceeded(scores[of_effect], agent_of[of_effect], agents, per_1000)
@@ -288,7 +286,7 @@ def _thresholds_by_others(
 
 
 def _scores_exceeded(scores: _Floats, agent_of: _Ints, agents: int, per_1000: float) -> _Floats:
-    """For each agent the score that at most *per_1000* of 1,000 calls of the others exceed; infinite where they are too
+    """For each agent the score that at most *per_1000* of 1,000 calls of the others exceed; infinite if they are too
     few."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]

@@ -43,7 +43,7 @@ MAX_REPORTED_FEATURES = 8
 MIN_GROUP_EVENTS = 500
 """Events of a group on one day from which it is judged: fewer fill no histogram."""
 ALERT_AGAIN_DAYS = 7
-"""A drift that goes on is told again after so many days."""
+"""An ongoing drift is reported again after this many days."""
 MIN_AGENT_DAYS = 10
 """Agents of a day from which its index means anything."""
 SCORES_KEY = "scores"
@@ -91,7 +91,7 @@ def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSke
 
 
 def learnable_events(columns: EventColumns) -> npt.NDArray[np.bool_]:
-    """Events that are behaviour, and vouched for."""
+    """Authenticated events that are behavior."""
     learnable: npt.NDArray[np.bool_] = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (
         columns.codes[:, event_columns.OWN_DENIAL] == 0
     )
@@ -260,7 +260,7 @@ class PeerGroupMonitor:
         return peer_group
 
     def drain_changed_days(self) -> list[PeerGroupDay]:
-        """Days that changed since this was asked; those that are over are judged, and forgotten."""
+        """Days that changed since the last call; days that ended are judged, and removed."""
         records = []
         for group_day in sorted(self._changed | {group_day for group_day in self._days if self._is_over(group_day[0])}):
             records.append(self._day_record(group_day))
@@ -319,7 +319,7 @@ _encode_alert = msgspec.json.Encoder().encode
 
 
 def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGroupDay:
-    """*day* with the day on which its drift began: that of *before*, the group's last judged day, where it goes on."""
+    """*day* with the day on which its drift began: that of *before*, the group's last judged day, if it continues."""
     if not day.drift.get("drifted"):
         return day
     since = day.day

@@ -50,9 +50,9 @@ def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: 
 
 
 ODD_P_VALUE = 0.05
-"""p-value up to which an event is odd: it raises, and is learned one time in eight."""
+"""p-value up to which an event is anomalous: it raises, and is learned one time in eight."""
 MAX_EXPLAINED = 2_000
-"""Odd events that are explained: it costs as much as scoring them."""
+"""Maximum number of anomalous events that are explained: it costs as much as scoring them."""
 _MAX_ODD_FEATURES = 5
 MAX_LISTED = 200
 """Alerts and detections that a preview lists; the rest is counted."""
@@ -108,7 +108,7 @@ class RecordFilter:
         self._command_decoder = msgspec.json.Decoder(_RuleCommand)
 
     def keeps(self, record: Record) -> bool:
-        """Tell whether a record concerns one of the agents, or all of them (time, rules)."""
+        """Returns whether a record concerns one of the agents, or all of them (time, rules)."""
         if record.kind == RecordKind.EVENT:
             try:
                 whose = self._owner_decoder.decode(record.payload)
@@ -138,8 +138,8 @@ class PreviewContext(NamedTuple):
 class MarkedRise:
     """The rise that the marked decision's agent is in: alerts one above the other, without a fall between them.
 
-    Those that only led up to the marked one are removed by a rule that is right about it: they are no detections of
-    something else. Whether they did is known once the rise gets there, or ends.
+    Those that only led up to the marked one are removed by a rule that is right about it: they do not detect anything
+    else. Whether they did is known once the rise gets there, or ends.
     """
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class MarkedRise:
         self._level = -1
 
     def continue_with(self, decision: Decision) -> Sequence[dict[str, Any]]:
-        """Take over a rise. Returns the steps of the rise before, where this is another one: they led to nothing."""
+        """Take over a rise. Returns the steps of the rise before, if this is another one: they led to nothing."""
         ended = self.end() if decision.previous_level != self._level else ()
         self._level = decision.level
         return ended
@@ -185,7 +185,7 @@ class RuleComparison:
         self.lost_detections: list[dict[str, Any]] = []
         self.lost_detection_count = 0
         self.still_odd: Counter[str] = Counter()
-        """Events that are odd with the rule, too, by the feature that makes them so."""
+        """Events that are anomalous even with the rule, by the feature that makes them so."""
 
     @property
     def matched(self) -> int:
@@ -195,7 +195,7 @@ class RuleComparison:
 
     @property
     def agents(self) -> set[int]:
-        """Agents with an event that the rule makes less odd."""
+        """Agents with an event that the rule makes less anomalous."""
         return self._agents
 
     def apply_records(self, records: Sequence[Record]) -> None:
@@ -246,7 +246,7 @@ class RuleComparison:
                 self._record_removed(decision, levels[decision.offset])
 
     def _explain(self, scored: ScoredBatch, touched: npt.NDArray[np.int64]) -> None:
-        """Count the features that make events odd although the rule touches them."""
+        """Counts the features that make events anomalous although the rule affects them."""
         odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
         if len(odd):
             shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))

@@ -86,7 +86,7 @@ MAX_CHANCE = 0.05
 
 
 class PromotionAssessment(NamedTuple):
-    """`reasons` say why it may not be promoted, empty = it may; `gains` say what is better."""
+    """`reasons` list why it may not be promoted, empty = it may; `gains` list what is better."""
 
     gains: Annotated[list[str], member("what it does better than the champion", ["fewer false alerts"])]
     reasons: Annotated[list[str], member("what prevents a promotion", ["too few days in shadow"])]

@@ -1,7 +1,7 @@
 """Models in shadow: the identical live path over the records of the log, without any action.
 
-Champion and challenger run over the same records. Each begins behind its own training history, and what both did is
-counted from one offset of each partition on. Partitions have a run of their own each, as live.
+Champion and challenger run over the same records. Each begins after its own training history, and the results of both
+count from one offset of each partition on. Each partition has a separate run, as in the live path.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ _event_time_decoder = msgspec.json.Decoder(_EventTime)
 
 
 def read_event_time(payload: bytes) -> int:
-    """UTC milliseconds of an event's time; beyond all histories where it has none: the processor says what is wrong."""
+    """UTC milliseconds of an event's time; beyond all histories if it has none: the processor reports the error."""
     try:
         return int(_event_time_decoder.decode(payload).time.timestamp() * 1000)
     except (msgspec.MsgspecError, ValueError, OverflowError):

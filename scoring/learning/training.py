@@ -120,7 +120,7 @@ class TrainingHistory:
             self._held_arguments -= _argument_count(oldest)
 
     def _is_enough_without(self, oldest: EventColumns) -> bool:
-        """True if the others are as many events as are kept, or what they tell of arguments is too much to keep."""
+        """True if the others are as many events as are kept, or their argument data is too large to keep."""
         too_many = self._held_arguments > MAX_ARGUMENTS_PER_EVENT * max(self._max_events, ENCODE_CHUNK)
         return self._held_events - len(oldest) >= self._max_events or too_many
 

@@ -1,12 +1,12 @@
 """Walk-forward calibration: the history's end is scored by a model that learned from what came before it.
 
 Cross-fitting holds agents out, so its calibration is that of strangers (`trustwatch.models.model_training`). An agent
-that the history shows is calmer, since its own past is part of what is normal, and by a stranger's calibration nothing
-that it does is ever very odd. So the live path itself runs over the end: scored before learned, suspicion and all.
-The scores of agents that were well known before become the calibration of familiar agents, and the highest evidence of
-each of their days the tail that thresholds are read from. Both hold whatever honest change the end brought.
+in the history is more normal, since its own past is part of what is normal, and by a stranger's calibration none of its
+actions is ever very anomalous. So the live path itself runs over the end: scored before learned, suspicion and all. The
+scores of agents that were well known before become the calibration of familiar agents, and the highest evidence of each
+of their days the tail that thresholds are read from. Both hold whatever honest change the end brought.
 
-The calls of the end are also asked of a model of what came before. A question is answered by the model as it is: what
+The calls of the end are also evaluated by a model of what came before. The model answers as it is: what
 changed since its training (a key, a host, a person) is as new to the hundredth call as to the first, while events are
 learned from. Calls that are held out at random do not show that, so the challenge budget is kept for both.
 """
@@ -59,10 +59,10 @@ from ..engine.hard_signals import COUNTS
 from ..engine.usual_oddness import USUAL
 
 LEAST_REHEARSED = 200
-"""Calls that a rehearsal needs; of fewer it would say less than the held-out ones."""
+"""Number of calls that a validation needs; with fewer it would show less than the held-out ones."""
 
 HALF, ASKED_FROM = 0.5, 0.75
-"""Parts of a history: what its last quarter is asked of, once as far as its half and once all that came before. Of the
+"""Parts of a history: its last quarter is evaluated with the first half, and with all that came before. Of the
 four weeks that a model learns from the last quarter is a week; a day would show little of what a week brings."""
 
 _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
@@ -72,7 +72,7 @@ _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
 class RehearsedScores(NamedTuple):
     """The n calls of a history's end, asked about."""
 
-    scores: NDArray[np.float64]  # (n,), as `rehearse_questions` says
+    scores: NDArray[np.float64]  # (n,), see `rehearse_questions`
     agent: NDArray[np.uint64]  # (n,), keys
     effect: NDArray[np.int8]  # (n,), codes
     tenants: int  # how many the history is of
@@ -80,8 +80,8 @@ class RehearsedScores(NamedTuple):
 
 
 class RehearsedCalls(NamedTuple):
-    """Scores of the calls of a history's end, by effect, and as they count for each tenant; empty where there are few
-    calls, or the model answers no questions. *scores* are of each call; None where there is nothing."""
+    """Scores of the calls of a history's end, by effect, and as they count for each tenant; empty if there are few
+    calls, or the model evaluates no calls. *scores* are of each call; None if there are none."""
 
     by_effect: dict[str, HeldOutCalls]
     bounded: BoundedCalls
@@ -120,7 +120,7 @@ def _scores_of_calls(after: EventColumns, scores: NDArray[np.float64], tenants: 
 
 
 def asked_scores(before: TrainedModel, after: EventColumns) -> NDArray[np.float64]:
-    """Scores (n,) of events *after* as calls that *before* is asked about; nothing is learned of them.
+    """Scores (n,) that *before* gives the events *after* as calls; nothing is learned from them.
 
     Args:
         before: with challenges.
@@ -151,7 +151,7 @@ MIN_VALIDATION_EVENTS = 200
 """Events of familiar agents in the judged part that walking forward needs: p-values could not go below 0.5 %."""
 
 CALIBRATION_RUNS = 2
-"""Two runs: the first judges oddness by the calibration of strangers, the second by that of the first run."""
+"""Two runs: the first judges anomalies by the calibration of strangers, the second by that of the first run."""
 
 _BATCH = 4096
 _ADDED = np.array(ADDED_FEATURES)
@@ -194,8 +194,8 @@ def train_walk_forward(
 ) -> WalkForwardResult:
     """Learn a model and calibrate it by walking forward; see `train_with_held_out` for arguments and errors.
 
-    A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then
-    judged as strangers are.
+    If a history's end shows too little of agents that were well known before, it is not validated: all agents are then
+    judged as strangers.
     """
     model, held_out = train_with_held_out(columns, salt, version, settings, progress, sensitive_types)
     taught = np.flatnonzero(
@@ -259,8 +259,8 @@ def walk_forward_events(model: TrainedModel) -> int:
 def validation_start(time_ms: npt.NDArray[np.int64]) -> int:
     """Index at which the judged part begins in ascending times (n,).
 
-    The more is known before it, the more it is like days to come: what is new is the odder the longer the history. It
-    must also have every day of the week. So it is the last week, or eighth where that is longer, and half of a history
+    The more is known before it, the more it is like days to come: new items are more anomalous the longer the history.
+    It must also have every day of the week. So it is the last week, or eighth if that is longer, and half of a history
     that is shorter than two weeks.
     """
     if not len(time_ms) or time_ms[-1] - time_ms[0] < 2 * WEEK_MS:
@@ -270,13 +270,13 @@ def validation_start(time_ms: npt.NDArray[np.int64]) -> int:
 
 
 def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
-    """Agents of which *before* shows enough that they are no strangers."""
+    """Agents of which *before* shows enough that they are not strangers."""
     agents, events = np.unique(before.names[:, event_columns.AGENT], return_counts=True)
     return np.asarray(agents[events >= FAMILIAR_EVENTS])
 
 
 def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = False) -> TrainedModel:
-    """The model as it would be with *history* alone; *as_odd*: but names that nobody used are as odd as now."""
+    """The model as it would be with *history* alone; *as_odd*: unused names are as anomalous as now."""
     agents = max(1, len(np.unique(history.names[:, event_columns.AGENT])))
     types = NameHasher(model.salt).hash_many(model.sensitive_types)
     _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(history)
@@ -292,8 +292,8 @@ def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = Fals
 def _items_by_name(baseline: Baseline) -> float:
     """Items for which each different name of a baseline stands.
 
-    The longer a history, the odder a name that nobody has used. Against the names of a shorter one all such events
-    would be calmer than those of days to come, which then would be odder than all that was ever seen.
+    The longer a history, the more anomalous an unused name. Compared with a shorter one, all such events would be more
+    normal than future ones, which would then be more anomalous than any seen before.
     """
     items, names = baseline.totals[:, : layout.SINGLE_KINDS].sum(axis=(0, 1), dtype=np.float64).tolist()
     return float(items / max(names, 1.0))
@@ -305,14 +305,14 @@ def _seeds_with_oddness(
     p_values: npt.NDArray[np.float64],
     habits: npt.NDArray[np.int8],
 ) -> AgentSeeds:
-    """The seeds, with how odd each agent was in *columns*, whose events had p-values (n, 3)."""
+    """The seeds, with each agent's anomalies in *columns*, whose events had p-values (n, 3)."""
     agent_of = np.searchsorted(seeds.keys, columns.names[habits == USUAL, event_columns.AGENT])
     odd, events = usual_oddness.count_by_agent(agent_of, p_values[habits == USUAL], len(seeds.keys))
     return dataclasses.replace(seeds, odd=odd, rehearsed=events)
 
 
 def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:
-    """The live path over *columns*, which go on where the model's history ends."""
+    """Runs the live path over *columns*, which continue where the model's history ends."""
     agents = max(2, len(np.unique(columns.names[:, event_columns.AGENT])))
     # Hard signals are inside the budget. Nothing needs the events themselves here, and a history that is kept for
     # training has none.

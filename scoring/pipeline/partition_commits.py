@@ -1,4 +1,4 @@
-"""Commits of one partition: what it has applied and not written, and when that is due.
+"""Commits of one partition: the changes it has applied but not written, and when those are due.
 
 There are two sizes. A *decision commit* holds decisions alone and is written at once; it leaves the position where it
 is. A *state commit* also holds the states of agents, which cost far more, and moves the position. After a decision

@@ -85,7 +85,7 @@ class PipelineStatus:
     def _advance_freshness(self, now_ms: int, risk_offset: int, *, measured: bool) -> None:
         """Advance `fresh_ms`: once answers pass the log's end at an earlier report, they have all until then.
 
-        *measured*: whether this report states where the log ends.
+        *measured*: whether this report states the end of the log.
         """
         if measured:
             self._marks.append((now_ms, max(self.offset, risk_offset) + self.records_behind))

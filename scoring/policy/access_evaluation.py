@@ -125,7 +125,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def narrowed(self) -> bool:
-        """True if fewer scopes than asked for are granted; a server that can not grant fewer has to deny."""
+        """True if fewer scopes than asked for are granted; a server that cannot grant fewer has to deny."""
         return self.scopes is not None
 
 
@@ -165,7 +165,7 @@ VERDICT_REASONS = {
 
 
 def deny(verdict: Verdict, reason: str) -> Verdict:
-    """The verdict as a denial, where what it allows can not be done; the same in shadow mode, which changes nothing."""
+    """The verdict as a denial, if what it allows cannot be done; the same in shadow mode, which changes nothing."""
     if not (verdict.enforced and verdict.allow):
         return verdict
     return msgspec.structs.replace(verdict, allow=False, would_allow=False, reason=reason, scopes=None)
@@ -277,7 +277,7 @@ def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool
 
 
 def _approves_all(approved: Collection[str], patterns: Collection[str]) -> bool:
-    """Tell whether every wanted pattern was approved."""
+    """Returns whether every required pattern was approved."""
     return all(_is_approved(approved, pattern) for pattern in patterns)
 
 

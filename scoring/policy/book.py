@@ -1,4 +1,4 @@
-"""Policy books: token policies by level, rules for tenants, types and agents, and the book in force."""
+"""Policy books: token policies by level, rules for tenants, types and agents, and the active book."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class PolicyRule(SettingsPart, frozen=True):
         return PolicyTable({**base.policies, **policies}, base.version)
 
     def matches(self, tenant: str, agent_type: str, agent_id: str, concern: str = "") -> bool:
-        """Tell whether the rule is meant for this agent, whose level is about *concern* ("" = none)."""
+        """Returns whether the rule is meant for this agent, whose level is about *concern* ("" = none)."""
         return (
             ("*" in self.concerns or concern in self.concerns)
             and _matches_any(self.tenants, tenant)
@@ -170,7 +170,7 @@ class PolicyBook:
 
     @property
     def table(self) -> PolicyTable:
-        """Policies that hold where no rule matches."""
+        """Policies that apply if no rule matches."""
         return self._base
 
     def effective_policy(
@@ -216,7 +216,7 @@ class PolicyBook:
 
 
 def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
-    """Tell whether the agent is in the share that a rule is rolled out to. The same answer in every process."""
+    """Returns whether the agent is in the share that a rule is rolled out to. The same answer in every process."""
     named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
     share = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
     return share * 100 < rule.rollout_percent

@@ -1,4 +1,4 @@
-"""Interventions of people in memory: pins and approvals in force, for verdicts that touch no database.
+"""Interventions of people in memory: active pins and approvals, for verdicts that touch no database.
 
 Every process that answers keeps its own copy and follows the store; one that makes a change takes it over at once
 (`apply_changes`). Expiry needs no message: each entry says when it ends.
@@ -17,7 +17,7 @@ CHANGES_OVERLAP_MS = 30_000
 
 
 class ActiveInterventions:
-    """Interventions in force, by agent. For one thread."""
+    """Active interventions, by agent. For one thread."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Intervention] = {}
@@ -92,7 +92,7 @@ class ActiveInterventions:
         return sorted(pins, key=lambda pin: (pin.asked_ms, pin.intervention_id), reverse=True)
 
     def pinned_agents(self, now_ms: int) -> list[AgentName]:
-        """Agents with a pin in force."""
+        """Agents with an active pin."""
         pins = (pin for pin in self._by_id.values() if pin.kind == "pin" and pin.expires_ms > now_ms)
         return list({pin.agent.key: pin.agent for pin in pins}.values())
 
@@ -120,7 +120,7 @@ class ActiveInterventions:
 
     @property
     def any_for_one_use(self) -> bool:
-        """True if any agent has an approval for one use: else nobody needs to look for its own."""
+        """True if any agent has an approval for one use: otherwise no lookup is needed."""
         return bool(self._one_use_ids)
 
     def one_use_approvals(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
@@ -155,7 +155,7 @@ class ActiveInterventions:
         return intervention is not None and intervention.status == "pending"
 
     def pending_count_of_tenant(self, tenant: str) -> int:
-        """Number of approvals of a tenant's agents that wait for a person, whoever asked for them."""
+        """Number of approvals of a tenant's agents that wait for a person, of any requester."""
         return self._pending_by_tenant[tenant]
 
     def pending_count(self, full: AgentIdentity, now_ms: int) -> int:

@@ -1,4 +1,4 @@
-"""The token policy as a file of its own: re-read while the service runs, per tenant and agent type, in stages."""
+"""The token policy as a separate file: re-read while the service runs, per tenant and agent type, in stages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PolicyFile(SettingsPart, frozen=True):
 
 
 def read_policy_book(path: Path) -> PolicyBook:
-    """Token policies of a policy file. Raises ConfigError where it is wrong."""
+    """Token policies of a policy file. Raises ConfigError if it is invalid."""
     return read_policy_file(path).book()
 
 

@@ -64,5 +64,5 @@ class Decision(msgspec.Struct, frozen=True):
 
     @property
     def indicators(self) -> Annotated[tuple[Indicator, ...], described.INDICATORS]:
-        """Indicators of the events that raised the agent; none where it did not rise."""
+        """Indicators of the events that raised the agent; none if it did not rise."""
         return indicators_of_plain(self.evidence.get("indicators"))

@@ -78,7 +78,7 @@ def erasure_pseudonym(erasure_id: str) -> str:
 def subject_digest(salt: str, kind: str, tenant: str, issuer: str, name: str) -> str:
     """Digest by which a proof names who was erased, hexadecimal.
 
-    Slow on purpose (scrypt, about 50 ms): whoever holds a proof may check one name, not try out a directory of them.
+    Slow on purpose (scrypt, about 50 ms): a holder of a proof may check one name, not try out a directory of them.
     """
     text = msgspec.json.encode([kind, tenant, issuer, name])
     return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=32).hex()

@@ -31,7 +31,7 @@ STATUS_WORDS = {
     "with_new": "came with something new",
     "not_tracked": "",
 }
-"""Statuses as people are told them."""
+"""Statuses as they are displayed."""
 
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(tuple[Indicator, ...])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 RELEASES_READ = 200
 """Releases that are read in one go."""
 MODEL_NAMES_OF_SERVICE: Final = ("keeper", "pipeline", "service")
-"""Names under which the service itself stands in the history of models."""
+"""Names under which the service itself appears in the history of models."""
 
 RELEASE: Final = "release"
 _IS_RELEASE = DECISIONS.c.cause == literal_column("'release'")  # spelt as in the partial index
@@ -67,13 +67,13 @@ class ActFilters(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """One table in which acts stand, and how.
+    """One table that holds acts, and its layout.
 
     Attributes:
         name: in cursors.
         at, by: columns with when and who.
-        order: columns that tell acts of the same time apart: an id, and where it has several a number.
-        service: names of the service itself, which is nobody.
+        order: columns that distinguish acts of the same time: an id, and where it has several a number.
+        service: names of the service itself, which is not a person.
         about: condition of acts about an agent; None = they are about none.
         tenant: column with the tenant; None = of the deployment, for readers of all tenants alone.
     """
@@ -163,7 +163,7 @@ def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> Col
 def _releases(
     connection: Connection, filters: ActFilters, tenants: Tenants, before: _ActKey | None
 ) -> Iterator[tuple[_ActKey, Act]]:
-    """Releases, newest first. Who released stands in the reason, so those of others are passed over here."""
+    """Releases, newest first. The reason names who released, so those of others are skipped here."""
     order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
     columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))
     query = visible(select(*order, *columns).where(_IS_RELEASE, IS_READABLE), DECISIONS.c.tenant, tenants)

@@ -199,8 +199,8 @@ class AgentStore:
     def iterate_unpublished(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:
         """Agents of *partition* that commits with an offset above *after* wrote, read in chunks.
 
-        The whole table is looked through, since an index would have to be kept up by every commit. Nobody but the owner
-        of the partition writes such rows, so that chunks agree.
+        The whole table is looked through, since an index would have to be kept up by every commit. Only the owner of
+        the partition writes such rows, so that chunks agree.
         """
         query = select(*codec.VERSION_COLUMNS, *codec.SUMMARY_COLUMNS)
         query = query.where(AGENTS.c.partition == partition, AGENTS.c.version_offset > after)

@@ -36,7 +36,7 @@ class ReachedAgent(NamedTuple):
 
 
 class BlastRadius(NamedTuple):
-    """Agents that an agent reached. `complete` is false where there are more than these."""
+    """Agents that an agent reached. `complete` is false if there are more than these."""
 
     agents: Annotated[list[ReachedAgent], member("agents that were reached")]
     principals: Annotated[list[AgentEdge], member("principals on whose behalf the agent acted")]
@@ -171,7 +171,7 @@ class GraphAgent(NamedTuple):
 
 
 class AgentGraph(NamedTuple):
-    """Agents by layer, and edges among them, last seen first. `complete` is false where there are more than these."""
+    """Agents by layer, and edges among them, last seen first. `complete` is false if there are more than these."""
 
     agents: list[GraphAgent]
     edges: list[AgentEdge]

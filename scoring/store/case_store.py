@@ -56,7 +56,7 @@ class CaseFilters(NamedTuple):
 
 
 class CaseUpdate(NamedTuple):
-    """A case as it is to be, what was done, and what is told of it."""
+    """A case as it is to be, what was done, and what is reported of it."""
 
     case: Case
     entry: CaseEntry
@@ -184,7 +184,7 @@ class CaseStore:
     # What people do. Each act names the revision that it was decided upon, so that none undoes another unseen.
 
     def update(self, changed: CaseUpdate) -> bool:
-        """Write a case with its entry and outbox rows; False = somebody changed it meanwhile, and nothing is written.
+        """Write a case with its entry and outbox rows; False = it changed meanwhile, and nothing is written.
 
         `case.revision` is the one that was read; the stored one becomes the next.
         """
@@ -250,7 +250,7 @@ def _renew_levels(connection: Connection, case_id: str) -> None:
 
 
 def _are_current(connection: Connection, cases: Sequence[Case]) -> bool:
-    """Lock the rows of cases, and tell whether they are as they were read."""
+    """Locks the rows of cases, and returns whether they are unchanged since they were read."""
     ids = [case.case_id for case in cases]
     query = select(CASES.c.case_id, CASES.c.revision).where(CASES.c.case_id.in_(ids)).order_by(CASES.c.case_id)
     stored = {case_id: revision for case_id, revision in connection.execute(query.with_for_update())}
@@ -326,7 +326,7 @@ def _move_ties(connection: Connection, source: str, target: str, agent_key: int)
 
 
 def _recount(connection: Connection, case_id: str) -> None:
-    """Write what follows from the agents and decisions of a case, and number its agents anew."""
+    """Write what follows from the agents and decisions of a case, and renumber its agents."""
     agents = _agents_of(connection, case_id)
     for ordinal, agent in enumerate(agents, 1):
         if agent.ordinal != ordinal:
@@ -351,7 +351,7 @@ def _recount(connection: Connection, case_id: str) -> None:
 def remove_empty_cases(database: Database) -> None:
     """Count anew the cases that an erasure took agents from; those without any left go, with what people did to them.
 
-    A merged case has no agents by itself, and stays.
+    A merged case has no agents, and stays.
     """
     agents = select(CASE_AGENTS.c.case_id, func.count().label("agents")).group_by(CASE_AGENTS.c.case_id).subquery()
     query = select(CASES.c.case_id).join_from(CASES, agents, CASES.c.case_id == agents.c.case_id, isouter=True)

@@ -102,7 +102,7 @@ class RowCodec(Generic[T]):
         self.columns: Final = tuple(table_columns[name] for name in names)
         """Columns of the members, in their order."""
         self._names = names
-        self.values = eval(f"lambda item: ({', '.join(written)},)", used)  # noqa: S307 (names of ours)
+        self.values = eval(f"lambda item: ({', '.join(written)},)", used)  # noqa: S307 (our own names)
         self._make = eval(f"lambda {', '.join(names)}: struct({', '.join(read)})", used)  # noqa: S307
 
     def params(self, item: T) -> dict[str, Any]:

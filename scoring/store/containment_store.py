@@ -73,7 +73,7 @@ _ACTUATION_ROWS = RowCodec(Actuation, ACTUATIONS)
 
 
 class InterventionStore:
-    """Interventions: what people ordered, or were asked for."""
+    """Interventions: what people ordered, or were asked to approve."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -136,7 +136,7 @@ class ActuationStore:
         self._database = database
 
     def request(self, actuation: Actuation) -> Actuation | None:
-        """Note what an actuator is to bring about, unless something newer is wanted already (then None).
+        """Note what an actuator is to bring about, unless a newer state is already desired (then None).
 
         What was there before anything was lowered (`original`) stays; returns the row as it is then.
         """
@@ -166,7 +166,7 @@ class ActuationStore:
         return kept
 
     def settle(self, actuation: Actuation) -> bool:
-        """Write how it ended; False = something newer is wanted meanwhile, and nothing was written."""
+        """Write how it ended; False = a newer state is desired meanwhile, and nothing was written."""
         mine = (*_actuation_of(actuation.target, actuation.agent), ACTUATIONS.c.version == actuation.version)
         values = {
             name: getattr(actuation, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")
@@ -251,7 +251,7 @@ def _is_end(edge: AgentEdge, nodes: Collection[AgentIdentity], *, outgoing: bool
 
 
 def node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> int:
-    """Key (unsigned, 64 bits) of an end of an edge: of agents their agent key, of a principal one of its own."""
+    """Key (unsigned, 64 bits) of an end of an edge: of agents their agent key, of a principal a separate one."""
     if _is_principal(edge, source):
         return identities.principal_key(edge.tenant, edge.issuer, edge.target)
     return identities.agent_key(edge.tenant, edge.issuer, edge.source if source else edge.target)

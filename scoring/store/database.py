@@ -115,7 +115,7 @@ class Database:
             yield connection
 
     def fetch_one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
-        """The item in the one row of a query; None = there is no row."""
+        """The item in the one row of a query; None = no row."""
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _make(make, row)
@@ -157,7 +157,7 @@ class Database:
         """The first rows of a query that is in *order* and begins behind the cursor."""
         limit = min(max(limit, 1), MAX_PAGE)
         with self.read() as connection:
-            rows = connection.execute(query.limit(limit + 1)).all()  # one more says whether there are more
+            rows = connection.execute(query.limit(limit + 1)).all()  # one more shows whether there are more
         cursor = None
         if len(rows) > limit:
             cursor = to_cursor([rows[limit - 1]._mapping[column.name] for column in order])
@@ -187,18 +187,18 @@ class Database:
         """Leave nothing of removed rows in the database's own files, as far as the database can.
 
         Raises:
-            Unavailable: the database does not answer, or somebody has a table locked; call it again.
+            Unavailable: the database does not answer, or a table is locked; call it again.
         """
         with translate_errors():
             return self.dialect.compact(self.engine)
 
     def copy_to(self, target: Path) -> None:
-        """Copy the database as of one moment into a new file, while others go on with it.
+        """Copy the database as of one moment into a new file, while others continue to use it.
 
         Raises:
-            ConfigError: the database is no file.
+            ConfigError: the database is not a file.
             DamagedStore: a page of it is.
-            Unavailable: somebody has it locked, or the disk is full.
+            Unavailable: it is locked, or the disk is full.
         """
         damage = self.dialect.copy_to(self.engine, target)
         if damage is not None:
@@ -220,7 +220,7 @@ class LeaderLock:
         """Refuse to go on when the job is not ours any more.
 
         Raises:
-            Unavailable: the database does not answer, and may have given it to somebody else.
+            Unavailable: the database does not answer, and may have given it to another process.
             Fenced: it is no longer ours.
         """
         with translate_errors():
@@ -298,7 +298,7 @@ def to_cursor(values: Sequence[Any]) -> str:
 
 
 def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
-    """Inverse of `to_cursor`; *shape* says which values are expected. Raises BadCursor."""
+    """Inverse of `to_cursor`; *shape* specifies the expected values. Raises BadCursor."""
     try:
         raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         values: _Cursor = msgspec.json.decode(raw, type=shape)

@@ -1,6 +1,6 @@
 """The chain of decisions: each one carries a digest over its content and over the digest of the one before it.
 
-There is one chain per partition, written by whoever owns it, in the transaction that writes the decision::
+There is one chain per partition, written by its owner, in the transaction that writes the decision::
 
     content = SHA-256("tw-decision-1" | salt | canonical JSON of the decision)
     digest  = SHA-256("tw-chain-1" | partition | sequence | digest before | content)
@@ -75,8 +75,7 @@ _UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "an
 class ChainHead(NamedTuple):
     """End of a chain, and the sequence number from which on all of it must be there.
 
-    Decisions up to `anchor_sequence` may have been removed by retention; those that are kept are checked by
-    themselves.
+    Decisions up to `anchor_sequence` may have been removed by retention; those that are kept are checked individually.
     """
 
     partition: Annotated[int, member("partition of the event log", 0)]
@@ -153,7 +152,7 @@ def link_decisions(
 ) -> list[dict[str, Any]]:
     """Parameters of decisions with their links; those that are stored already are left out, as they are linked.
 
-    The heads move with them, in this transaction. Whoever else appends to the same chains waits for it.
+    The heads move with them, in this transaction. Other writers of the same chains wait for it.
     """
     stored = find_stored(connection, DECISIONS.c.decision_id, [row["decision_id"] for row in rows])
     fresh = list({row["decision_id"]: row for row in rows if row["decision_id"] not in stored}.values())

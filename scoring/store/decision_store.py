@@ -242,7 +242,7 @@ class _ChainVerifier:
             self._report_break(head.partition, gone, f"{end - gone} decisions are missing from here on")
 
     def _verify_link(self, link: ChainLink) -> None:
-        """Verify a link by itself."""
+        """Verifies a single link."""
         if link_digest(link.partition, link.sequence, link.previous, link.content) != link.digest:
             self._report_break(link.partition, link.sequence, "its digests do not fit each other")
         elif link.erasure_id:

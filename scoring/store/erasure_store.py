@@ -52,7 +52,7 @@ class ErasureStore:
             return _INSERT_ERASURE.adds(connection, _ROWS.params(erasure))
 
     def update(self, was: Erasure, erasure: Erasure) -> bool:
-        """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
+        """Overwrite an erasure as it was read; False = another process has changed it since, and nothing is written."""
         values = _ROWS.params(erasure) | {"updated_ms": max(erasure.updated_ms, was.updated_ms + 1)}
         with self._database.write() as connection:
             return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
@@ -117,7 +117,7 @@ class ErasureStore:
         ]
 
     def erased_in_topic(self) -> list[ErasedSubject]:
-        """Subjects that were erased while a topic still has their records; none where there is no topic."""
+        """Subjects that were erased while a topic still has their records; none if there is no topic."""
         return [
             ErasedSubject(erasure.erasure_subject, {at: position.offset for at, position in positions.items()})
             for erasure, positions in self.list_with_positions()

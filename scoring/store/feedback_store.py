@@ -95,7 +95,7 @@ class FeedbackStore:
         return self._database.newest(query, order, limit, cursor, _to_feedback)
 
     def list_open(self, tenants: Tenants = None) -> list[Feedback]:
-        """Feedback whose rule is in force, or is on its way in or out; oldest first."""
+        """Feedback whose rule is active, or is being added or removed; oldest first."""
         query = visible(select(FEEDBACK), FEEDBACK.c.tenant, tenants)
         query = query.where(FEEDBACK.c.status.in_(sorted(OPEN_FEEDBACK_STATES))).order_by(FEEDBACK.c.created_ms)
         return self._database.fetch_all(query, _to_feedback)

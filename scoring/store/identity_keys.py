@@ -203,7 +203,7 @@ def _change_blobs(connection: Connection, identities: IdentityHasher, table: Tab
 
 
 def _with_new_key(raw: bytes, identities: IdentityHasher) -> bytes:
-    """JSON with the new key of the agent that it names; the same object where it has no key."""
+    """JSON with the new key of the agent that it names; the same object if it has no key."""
     if b'"agent_key"' not in raw:
         return raw
     try:

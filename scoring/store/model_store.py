@@ -81,7 +81,7 @@ class ModelStore:
         return self._database.newest(query, order, limit, cursor, _ENTRY_ROWS.read)
 
     def current_switch(self, partition: int) -> ModelSwitch | None:
-        """Switch to the version that is in force in *partition*; None = nothing was ever written of it."""
+        """Switch to the version that is active in *partition*; None = nothing was ever written of it."""
         order = (MODEL_SWITCHES.c.epoch, MODEL_SWITCHES.c.offset)
         query = select(MODEL_SWITCHES).where(MODEL_SWITCHES.c.partition == partition)
         query = query.order_by(*(column.desc() for column in order)).limit(1)

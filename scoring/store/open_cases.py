@@ -92,7 +92,7 @@ class OpenCase:
 
 
 def tie_digest(tenant: str, kind: str, value: str) -> str:
-    """Key of a tie: what two agents of a tenant share where it is the same."""
+    """Key of a tie: what two agents of a tenant share if it is the same."""
     return hashlib.sha256(msgspec.json.encode((tenant, kind, value))).hexdigest()[:40]
 
 
@@ -300,18 +300,18 @@ def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, i
     return numbers
 
 
-# Changes of level, as the alerts of the outbox tell them.
+# Changes of level, as the alerts of the outbox report them.
 
 
 TYING_KINDS: Final[Mapping[str, CaseTie]] = {"target": "target", "key": "key", "network": "network"}
-"""Indicators that tie agents together where they are new; others are too common, or an agent's own."""
+"""Indicators that tie agents together if they are new; others are too common, or an agent's own."""
 _NEW: Final = frozenset({"new", "with_new"})
 MAX_TIES_OF_RISE: Final = 20
 """New names of one rise that tie it: an agent chooses how many it has."""
 
 
 class _AlertData(msgspec.Struct):
-    """Members of an alert that tell of a change of level."""
+    """Members of an alert that report a change of level."""
 
     decision_id: str
     tenant: str
@@ -356,7 +356,7 @@ class AlertedLevelChange(NamedTuple):
 
 
 def read_level_change(row: AnyRow) -> AlertedLevelChange | None:
-    """Read a change of level from an outbox row; None where it is about something else."""
+    """Read a change of level from an outbox row; None if it is about something else."""
     if not row.key.startswith(ALERT_KEY_PREFIX):
         return None
     try:

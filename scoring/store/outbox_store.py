@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
 COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this {subject} a short while before"
-"""Reason of most suppressed deliveries; the subject is a case, or an agent where there is none."""
+"""Reason of most suppressed deliveries; the subject is a case, or an agent if there is none."""
 
 SNOOZE_REASON = "snoozed: a person wants to be told of a higher level alone until {until}"
 """Reason of deliveries about a case that is snoozed."""
@@ -160,7 +160,7 @@ class _CaseChangeData(msgspec.Struct):
 
 
 class _CaseChange(msgspec.Struct):
-    """Members of an alert about the case that it tells of."""
+    """Members of an alert about the case that it reports."""
 
     data: _CaseChangeData
 
@@ -212,7 +212,7 @@ class OutboxStore:
     def lease(
         self, target: str, now_ms: int, limit: int, lease_ms: int, *, in_case_order: bool = False
     ) -> list[LeasedDelivery]:
-        """Deliveries of *target* that are due; nobody else gets them for *lease_ms*. Counts the attempt.
+        """Deliveries of *target* that are due; no other process gets them for *lease_ms*. Counts the attempt.
 
         With *in_case_order*, what belongs to a case waits until all that was told of the case before has ended.
         """
@@ -238,9 +238,8 @@ class OutboxStore:
             connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
-        """Sequence numbers of *seqs* whose agent's level a later delivery to *target* has told already.
-
-        What has no cool-down group tells of no level: it neither overtakes nor is overtaken.
+        """Sequence numbers of *seqs* whose agent's level a later delivery to *target* has reported already. What has no
+        cool-down group reports no level: it neither overtakes nor is overtaken.
         """
         with self._database.read() as connection:
             return set(connection.execute(_SELECT_SUPERSEDED, {"t": target, "seqs": list(seqs)}).scalars())
@@ -255,7 +254,7 @@ class OutboxStore:
 
     def expire(self, queued_before_ms: int, now_ms: int) -> int:
         """Give up (`dead`) pending deliveries that wait since before *queued_before_ms*; returns how many."""
-        # A leased delivery (its next attempt lies ahead) is left to end by itself: it may just be arriving.
+        # A leased delivery (its next attempt lies ahead) is left to end on its own: it may just be arriving.
         old = (
             DELIVERIES.c.status == PENDING,
             DELIVERIES.c.queued_ms < queued_before_ms,
@@ -368,7 +367,7 @@ def _route_row(
 
 
 def _case_of_update(row: AnyRow) -> str:
-    """Id of the case whose change by a person a row tells of; "" = it tells of something else."""
+    """Id of the case whose change by a person a row reports; "" = it reports something else."""
     if not row.key.startswith(CASE_KEY_PREFIX):
         return ""
     try:

@@ -146,7 +146,7 @@ class PartitionStore:
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:
         """Give every agent to the partition *assign* says; returns how many moved. For an administrator.
 
-        Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again goes on where it
+        Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again continues where it
         stopped. What was published stays so at the new place; the rest is published there.
         """
         columns = (AGENTS.c.key, AGENTS.c.tenant, AGENTS.c.issuer, AGENTS.c.agent_id, AGENTS.c.partition)
@@ -253,7 +253,7 @@ def write_event_ids(connection: Connection, commits: Sequence[Commit]) -> None:
     for commit in commits:
         partition, run = commit.position.partition, commit.event_ids
         if run is not None:
-            # Whoever found damaged ones has read them from the log, and stores them anew.
+            # A worker that found damaged ones has read them from the log, and stores them again.
             again = (EVENT_IDS.c.partition == partition) & (EVENT_IDS.c.end_offset > run.first_offset)
             connection.execute(delete(EVENT_IDS).where(again))
             row = {"partition": partition, "first_offset": run.first_offset, "end_offset": run.end_offset}

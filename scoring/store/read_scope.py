@@ -2,8 +2,8 @@
 
 Stores are told the tenants of a caller by the services that call them, and one of those could forget to. So a request
 carries its scope in the context that it runs in (threads that read for it inherit it), and `Database.read` lets no
-statement through that does not restrict each table to that scope itself. A route that forgets it fails for everybody
-but callers of all tenants, and shows nothing.
+statement through that does not restrict each table to that scope itself. A route that forgets it fails for all but
+callers of all tenants, and shows nothing.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class ReadScope(NamedTuple):
 WHOLE_DEPLOYMENT: Final = ReadScope(None)
 """The service's own work, which is about every tenant."""
 NOBODY: Final = ReadScope(())
-"""A request of which nobody knows yet from whom it is."""
+"""A request that is not authenticated yet."""
 
 READ_SCOPE_OPTION: Final = "trustwatch_read_scope"
-"""Execution option of connections that read for somebody."""
+"""Execution option of connections that read for a caller."""
 
 _scope: ContextVar[ReadScope] = ContextVar("read_scope", default=WHOLE_DEPLOYMENT)
 

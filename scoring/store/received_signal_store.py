@@ -22,11 +22,11 @@ _CLAIM = insert_or_succeed(SIGNAL_STATEMENTS, ("transmitter", "statement"), "sai
 
 
 class SignalStatement(NamedTuple):
-    """A statement of a SET about somebody, as evidence.
+    """A statement of a SET about a subject, as evidence.
 
     Attributes:
         digest: of the SET's `jti`, see `signal_digest`.
-        statement: digest of what it says of whom.
+        statement: digest of its statement and subject.
     """
 
     digest: str

@@ -57,7 +57,7 @@ class Retention:
     def purge(self, cutoffs: RetentionCutoffs, chunk: int = 1_000) -> PurgeCounts:
         """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
 
-        An agent that comes back later begins anew.
+        An agent that comes back later starts again.
         """
         agents = self._purge_agents(cutoffs.agents_ms, chunk)  # first: their current decisions are current no more
         with translate_errors():
@@ -117,7 +117,7 @@ class Retention:
             return connection.execute(delete(FEEDBACK).where(*over)).rowcount
 
     def _purge_cases(self, before_ms: int) -> int:
-        """Remove cases that changed last before, also those that nobody closed: their decisions are gone, too."""
+        """Remove cases that changed last before, also unclosed ones: their decisions are gone, too."""
         old = select(CASES.c.case_id).where(CASES.c.updated_ms < before_ms)
         with self._database.write() as connection:
             for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES):

@@ -67,7 +67,7 @@ class SecurityEventStore:
         return self._database.fetch_one(query, _STREAM_ROWS.read)
 
     def get_stream(self, stream_id: str) -> EventStream | None:
-        """A stream, whoever owns it; None = it is gone."""
+        """A stream of any owner; None = it was deleted."""
         query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == stream_id)
         return self._database.fetch_one(query, _STREAM_ROWS.read)
 
@@ -82,14 +82,14 @@ class SecurityEventStore:
         return self._database.fetch_all(select(EVENT_STREAMS), _STREAM_ROWS.read)
 
     def change_configuration(self, stream: EventStream, unchanged_since: int | None = None) -> bool:
-        """Overwrite what a receiver may say of its stream; False = the stream is gone, or was changed meanwhile."""
+        """Overwrite what a receiver may say of its stream; False = the stream was deleted, or changed meanwhile."""
         names = ("events_requested", "method", "endpoint_url", "authorization", "description", "updated_ms")
         parameters = _STREAM_ROWS.params(stream)
         values = {name: parameters[name] for name in names} | _NOT_FAILING
         return self._update_stream(stream.stream_id, values, unchanged_since)
 
     def change_status(self, stream_id: str, status: StreamStatus, reason: str, at_ms: int) -> bool:
-        """Write what a receiver says of the status; a disabled stream keeps nothing. False = the stream is gone."""
+        """Write what a receiver says of the status; a disabled stream keeps nothing. False = the stream was deleted."""
         with self._database.write() as connection:
             said: dict[str, Any] = {"status": status, "status_reason": reason, "updated_ms": at_ms}
             values = said | _NOT_FAILING
@@ -141,7 +141,7 @@ class SecurityEventStore:
         return subjects
 
     def add_verification(self, event: SecurityEvent, most: int) -> bool:
-        """Queue the SET that a receiver asked for; False: too much waits, or the stream is gone."""
+        """Queue the SET that a receiver asked for; False: too much waits, or the stream was deleted."""
         mine = EVENT_STREAMS.c.stream_id == event.stream_id
         about_stream = case((SECURITY_EVENTS.c.tenant == "", 1), else_=0)
         waiting = select(func.count(), func.coalesce(func.sum(about_stream), 0)).where(
@@ -158,7 +158,7 @@ class SecurityEventStore:
         return True
 
     def list_underived(self, limit: int) -> list[PendingOutboxRow]:
-        """Rows of the outbox, of every kind, that nobody has looked at yet, oldest first."""
+        """Rows of the outbox, of every kind, that were not processed yet, oldest first."""
         query = select(OUTBOX).where(OUTBOX.c.derived_ms == 0).order_by(OUTBOX.c.seq)
         return self._database.fetch_all(query.limit(limit), lambda row: PendingOutboxRow(row.seq, to_outbox(row)))
 
@@ -224,7 +224,7 @@ class SecurityEventStore:
         self._update_stream(stream_id, _NOT_FAILING)
 
     def pause_failing(self, stream: EventStream, reason: str, at_ms: int) -> bool:
-        """Pause a stream that nobody takes; False = the receiver changed it meanwhile, and nothing is written."""
+        """Pauses a stream that is not received; False = the receiver changed it meanwhile, and nothing is written."""
         values = {"status": "paused", "status_reason": reason, "updated_ms": at_ms}
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
@@ -254,7 +254,7 @@ def _full_streams(connection: Connection, stream_ids: Collection[str], most: int
 
 
 def _disable_full(connection: Connection, row: AnyRow, at_ms: int, most: int, announce: AnnounceStop) -> EventStream:
-    """Disable a stream whose receiver is far behind; it is told why, and nothing else is left in the queue."""
+    """Disable a stream whose receiver is far behind; it is notified why, and nothing else is left in the queue."""
     reason = f"more than {most} SETs waited for the receiver; they were dropped"
     values = {"status": "disabled", "status_reason": reason, "updated_ms": at_ms}
     connection.execute(update(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == row.stream_id).values(values))

@@ -79,7 +79,7 @@ class EscapedText(TypeDecorator[str]):
 
 
 TEXT = Text().with_variant(EscapedText(), "postgresql")
-"""SQLite keeps U+0000 and orders byte by byte by itself."""
+"""SQLite keeps U+0000 and orders byte by byte by default."""
 
 
 # Tables of the store. `migrate.py` adds to a database of an earlier version what these declare; a column that is added
@@ -112,7 +112,7 @@ def _in_postgresql(element: BytesDefault, *_: Any, **__: Any) -> str:
 
 
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
-"""Only a column whose type is spelt INTEGER is SQLite's own row id and counts up by itself."""
+"""Only a column whose type is spelt INTEGER is SQLite's own row id and counts up automatically."""
 
 AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
 """Columns of an agent's name, which never changes (its key is a hash of it)."""
@@ -309,7 +309,7 @@ OUTBOX = struct_table(
     "outbox",
     Column("seq", ROW_ID, primary_key=True),
     Column("routed_ms", BigInteger, nullable=False, server_default="0"),
-    # When security event tokens were derived from it; 0 = not yet, or there is no transmitter.
+    # When security event tokens were derived from it; 0 = not yet, or no transmitter exists.
     integer_column("derived_ms", "0"),
     Index("ix_outbox_routed", "routed_ms", "seq"),
     Index("ix_outbox_derived", "derived_ms", "seq"),
@@ -551,7 +551,7 @@ SIGNAL_STATEMENTS = Table(
     "signal_statements",
     METADATA,
     Column("transmitter", TEXT, primary_key=True),
-    # Digest of what was said of whom, as evidence.
+    # Digest of a statement and its subject, as evidence.
     Column("statement", TEXT, primary_key=True),
     # Of the SET that counts as that evidence, as in `received_signals`.
     text_column("digest"),

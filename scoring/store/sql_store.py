@@ -98,7 +98,7 @@ class SqlStore:
         """Write all of *commit* in one transaction, or nothing.
 
         Raises Fenced unless the stored position equals `commit.expected`. After Unavailable the outcome is unknown:
-        read `partitions.position` and go on from there.
+        read `partitions.position` and continue from there.
         """
         (result,) = self.commit_all([commit])
         if isinstance(result, Fenced):
@@ -264,7 +264,7 @@ def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
     Methods that write fail.
 
     Raises:
-        ConfigError: no such file, no store of ours, or one that an older program wrote.
+        ConfigError: no such file, not our store, or one that an older program wrote.
         StoreTooNew: a newer program wrote it.
         Unavailable: no server, or it does not let us in.
     """

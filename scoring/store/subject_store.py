@@ -1,9 +1,9 @@
-"""Erasure in the store: every row that names somebody is found, and removed or changed.
+"""Erasure in the store: every row that names the subject is found, and removed or changed.
 
 How a table is treated follows from its columns, so that tables which come later are not forgotten:
 
 * a row *about* the agent (`agent_key`) goes; a decision becomes a tombstone; an edge goes (of a principal: is renamed);
-* a dead letter that names somebody goes: nobody knows what else it says;
+* a dead letter that names the subject goes: its other content is unknown;
 * in every other text, and in every blob of JSON, the pseudonym stands in the name's place.
 
 The agent's own row goes with the pipeline's commit (`Commit.forgotten`), never from here: the pipeline would write it
@@ -68,15 +68,15 @@ MAX_EVENT_AHEAD_MS = 300_000
 _ERASURE_PAGE = 200
 _EXPORT_PAGE = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
-"""Arrays of kernels; an export states their content in words."""
+"""Arrays of kernels; an export states their content as text."""
 _DEPLOYMENT_COLUMNS = frozenset(
     {
         *("partition", "offset", "version_epoch", "version_offset", "state_version", "seq", "chain_sequence"),
         *("target", "group", "attempts", "error", "last_error", "original", "desired", "stream_id"),
     }
 )
-"""Columns that tell how the deployment is built and configured, or how much it has of all tenants. `target` is a name
-of the settings, except in edges."""
+"""Columns that describe how the deployment is built and configured, or how much it has of all tenants. `target` is a
+name of the settings, except in edges."""
 _SEPARATE_TABLES = {
     table.name
     for table in (*(AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS),)
@@ -94,7 +94,7 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         *("digest", "installed", "act", "verdict", "tie", "action", "page"),
     }
 )
-"""Columns with words of ours, or with the agent that a row is about, which is not the erased one."""
+"""Columns with our own texts, or with the agent that a row is about, which is not the erased one."""
 
 
 class ErasureScope(NamedTuple):
@@ -240,7 +240,7 @@ class _SubjectErasure:
         )
 
     def remove_dead_letters(self) -> int:
-        """Dead letters that name somebody."""
+        """Dead letters that name the subject."""
         columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
         return self._for_each_row(
             DEAD_LETTERS,
@@ -264,7 +264,7 @@ class _SubjectErasure:
         return self._remove(connection, EDGES, row)
 
     def pseudonymise_table(self, table: Table) -> int:
-        """Rows of others that name somebody."""
+        """Rows of others that name the subject."""
         columns = [column for column in table.columns if may_contain_names(column)]
         if not columns:
             return 0

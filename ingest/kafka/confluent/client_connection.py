@@ -175,7 +175,7 @@ OFFSET_GONE_ERRORS = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET
 """The offset that we read from does not exist."""
 
 DAMAGED_DATA_ERRORS = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._LOG_TRUNCATION})
-"""A record batch fails its CRC or cannot be uncompressed, or acknowledged records are gone."""
+"""A record batch fails its CRC or cannot be uncompressed, or acknowledged records are missing."""
 
 
 def open_consumer(

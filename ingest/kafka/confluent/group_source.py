@@ -96,7 +96,7 @@ class ConfluentGroupSource(KafkaGroupSource):
         return batch
 
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
-        """Fetch waiting messages: wait for one, then take the rest, since `consume` waits for all it is asked for."""
+        """Fetch waiting messages: wait for one, then take the rest, since `consume` waits for the full number."""
         now = time.monotonic()
         self._overslept = now - self._last_poll > self._tuning.max_poll_interval_ms / 1000
         self._last_poll = now

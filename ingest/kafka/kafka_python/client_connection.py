@@ -99,10 +99,10 @@ class _KafkaAccessToken(msgspec.Struct):
 class KafkaTokenProvider(AbstractTokenProvider):
     """Gets an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
-    A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
-    Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python asks on a separate thread,
-    and it sends id and secret as they are: Kafka's own clients do not encode them unless told to, and servers expect
-    the same of us.
+    A connection lives for hours, so tokens are not kept: no clock is available here to check whether an old one is
+    still valid. Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python calls it on a
+    separate thread, and it sends id and secret as they are: Kafka's own clients do not encode them unless configured
+    to, and servers expect the same from ours.
     """
 
     def __init__(self, security: KafkaSecuritySettings) -> None:
@@ -145,7 +145,7 @@ def _error_text(error: errors.KafkaError) -> str:
 
 
 def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
-    """Options of a consumer: committed records only, no offset made up where ours is gone, bounded memory."""
+    """Options of a consumer: committed records only, no invented offset if ours was deleted, bounded memory."""
     return {
         **connection_options(settings, tuning),
         "auto_offset_reset": "none",

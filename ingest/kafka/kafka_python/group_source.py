@@ -285,8 +285,8 @@ class KafkaPythonGroupSource(KafkaGroupSource):
 
 # kafka-python runs rebalance listeners on its own I/O thread while `poll` waits for them. The owner of the partitions
 # works on the polling thread (a commit there must not meet a batch that is being applied), so that thread has to be
-# free: a helper thread calls kafka-python, and the polling thread waits for the result, or for a question of the
-# listener. Heartbeats continue while the owner answers: the listener is a coroutine.
+# free: a helper thread calls kafka-python, and the polling thread waits for the result, or for a call of the listener.
+# Heartbeats continue while the owner answers: the listener is a coroutine.
 
 
 ResultT = TypeVar("ResultT")

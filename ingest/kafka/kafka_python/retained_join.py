@@ -2,18 +2,18 @@
 
 `KafkaConsumer.poll` gives up waiting for a join when its time is over, and leaves it running. A join that ends before
 the next `poll` is taken for none by that (`BaseCoordinator.join_group_async` of 3.0.12 asks whether the task is done,
-not what it brought), and joins once more; where the leader of a group does so, every member must. Members that poll
-briefly, or work between polls, so drive each other from one generation to the next for minutes, and read nothing.
+not what it brought), and joins once more; if the leader of a group does so, every member must. Members that poll
+briefly, or work between polls, drive each other through generations for minutes, and read nothing.
 
 A leader that joins again for its topic's partitions alone has no such need any more once its own join brought them. A
 `poll` that comes back later takes nothing then; no heartbeat is sent, the group expels the member, and that never joins
-again (`need_rejoin` of 3.0.12 does not look at the join that is under way). Ours says that there is a need until the
-result is taken.
+again (`need_rejoin` of 3.0.12 does not look at the join that is under way). Ours reports the need until the result is
+taken.
 
-Ours stands in front of the one method that sends a join: asked again for what it has and nobody took, it gives that.
-It is no public interface, so pyproject.toml asks for the one version of kafka-python that it was tested with; with any
-other it stays away. `tests/contract/test_group_source_contract.py` says, each night and of the newest release, whether
-it is still needed.
+Ours wraps the one method that sends a join: a repeated call returns the result that was not taken yet. It is not a
+public interface, so pyproject.toml asks for the one version of kafka-python that it was tested with; with any other it
+is disabled. `tests/contract/test_group_source_contract.py` checks nightly, with the newest release, whether it is still
+needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RetainedJoin:
-    """Stands for `_do_join_and_sync_async` of a coordinator. Runs on kafka-python's I/O thread alone."""
+    """Replaces `_do_join_and_sync_async` of a coordinator. Runs on kafka-python's I/O thread alone."""
 
     def __init__(self, coordinator: Any) -> None:
         self._coordinator = coordinator
@@ -47,7 +47,7 @@ class RetainedJoin:
         """The assignment of the join that ended last and was not taken, else of a new one."""
         if not self._is_untaken():
             self._generation = None
-            # Until its result is taken; else a leader's own assignment may show that there is no need any more.
+            # Until its result is taken; otherwise a leader's own assignment may show that a join is no longer needed.
             self._coordinator.request_rejoin()
             self._assignment = await self._join()
             self._generation, self._joined = self._coordinator._generation, time.monotonic()

@@ -206,7 +206,7 @@ class KafkaPythonTopicWriter:
         return self._partitions[topic]
 
     def _count_partitions(self, topic: str) -> int:
-        """Count partitions by the admin client: the producer cannot tell a missing topic from a lost broker."""
+        """Count partitions by the admin client: the producer cannot distinguish a missing topic from a lost broker."""
         if self._last_waits.over:
             raise Unavailable(f"asking for topic {topic}: this process ends, and no broker answered before")
         limit_ms = min(self._tuning.request_timeout_ms, self._tuning.metadata_timeout_ms)

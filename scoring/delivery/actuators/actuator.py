@@ -29,7 +29,7 @@ class UnknownClient(ActuatorError):
 
 
 class ActuatorAccessDenied(ActuatorError):
-    """The server does not take our credentials, or they lack a right. Tried again: an operator may mend it."""
+    """The server does not take our credentials, or they lack a right. Retried, since an operator may fix it."""
 
     code = "refused"
 
@@ -51,7 +51,7 @@ class ActuationResult(NamedTuple):
 
     Attributes:
         original: what has to be restored from now on; a revocation may add to it what must not come back.
-        confirmed: the server said, asked afterwards, that it is so. False only where it can not be asked.
+        confirmed: the server confirmed it when queried afterwards. False only if it cannot be queried.
     """
 
     original: bytes
@@ -83,7 +83,7 @@ _ERROR_MEMBERS = ("error", "error_description", "errorMessage")
 
 
 def error_detail(answer: httpx2.Response) -> str:
-    """`: ` and the error that the answer names, on one line; "" where it names none. Never anything else of the body:
+    """`: ` and the error that the answer names, on one line; "" if it names none. Never anything else of the body:
     representations of clients hold secrets."""
     try:
         body = answer.json()

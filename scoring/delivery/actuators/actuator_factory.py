@@ -112,7 +112,7 @@ class ActuatorFactory:
     monotonic: Callable[[], float]
 
     def make(self, settings: ActuatorSettings) -> Actuator:
-        """The actuator of *settings*. Raises ConfigError: a key or a secret can not be used."""
+        """The actuator of *settings*. Raises ConfigError if a key or a secret cannot be used."""
         if settings.kind == "webhook":
             return WebhookActuator(self.http, settings, self.now_ms)
         if settings.kind == "keycloak":
@@ -126,7 +126,7 @@ class ActuatorFactory:
         return AdminApi(self.http, url, self.request_authenticator(settings.auth), self.now_ms)
 
     def request_authenticator(self, auth: ActuatorAuthSettings | None) -> RequestAuthenticator:
-        """Headers of requests to a server, as its settings say. Raises ConfigError: a key can not be used."""
+        """Headers of requests to a server, according to its settings. Raises ConfigError if a key cannot be used."""
         if auth is None:
             return RequestAuthenticator()
         if auth.bearer is not None:

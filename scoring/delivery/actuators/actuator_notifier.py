@@ -1,4 +1,4 @@
-"""Delivery of desired states to actuators, and metrics of how they fare."""
+"""Delivers desired states to actuators, and keeps metrics of the results."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class ActuationMetrics:
 
 # Several processes may deliver to one server at a time. So the store keeps, per target and agent, the newest desired
 # state and what the server had before anything was lowered. Each attempt compares itself with that: an older desired
-# state is dropped, and one that is overtaken while it is applied goes on with the newer, so that whoever is last to
-# touch the server leaves the newest one there.
+# state is dropped, and an attempt that is overtaken continues with the newer one, so that the last process to write to
+# the server leaves the newest state.
 
 
 MAX_ROUNDS = 8
-"""Desired states that may overtake each other within one attempt; the next attempt goes on."""
+"""Desired states that may overtake each other within one attempt; the next attempt continues."""
 
 SERVER_TIME_SHARE = 0.9
 """Share of the target's time for the server, so that there is some left to write down that it did not answer."""
@@ -139,7 +139,7 @@ class ActuatorNotifier:
         return self._report(target, "retry", DeliveryResult("retry", error))
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
-        """The newer actuation. The server's original state is not lost with it, whoever restored."""
+        """Returns the newer actuation. The server's original state is kept, whichever process restored it."""
         newer = await asyncio.to_thread(self.actuations.get, mine.target, mine.agent)
         if newer is None or newer.original or not mine.original:
             return newer
@@ -252,7 +252,7 @@ def _stored_desired_state(row: Actuation | None) -> DesiredState | None:
 
 
 def _with_decision_times(desired: DesiredState, before: Actuation | None) -> DesiredState:
-    """*desired* with the times of its decision, where that was wanted before: a further look does not make it later."""
+    """*desired* with the times of its decision, if that was desired before: another check does not make it later."""
     was = _stored_desired_state(before)
     if was is None or not desired.decision_id or (was.decision_id, was.level) != (desired.decision_id, desired.level):
         return desired
@@ -262,7 +262,7 @@ def _with_decision_times(desired: DesiredState, before: Actuation | None) -> Des
 def _keep_confirmation_time(
     tried: _ActuationAttempt, desired: DesiredState, before: Actuation | None
 ) -> _ActuationAttempt:
-    """Keep the time of the earlier confirmation where a further look finds all as it was confirmed then."""
+    """Keeps the time of the earlier confirmation if another check finds the state unchanged."""
     confirmed = _confirmed_desired_state(before)
     same = confirmed is not None and (confirmed.decision_id, confirmed.level) == (desired.decision_id, desired.level)
     if before is None or not same or tried.row.status != "confirmed":

@@ -136,15 +136,15 @@ class ActuatorSettings(SettingsPart, frozen=True):
         return () if self.secret is None else (self.secret.reveal(),)
 
     def serves(self, tenant: str, issuer: str) -> bool:
-        """Tell whether the actuator may touch agents of that tenant and issuer."""
+        """Returns whether the actuator may change agents of that tenant and issuer."""
         return _covers(self.tenants, tenant) and _covers(self.issuers, issuer)
 
     def acts_at(self, level: int) -> bool:
-        """Tell whether what the policy says of that level is brought about; else the server is as it was."""
+        """Returns whether the policy of that level is applied; otherwise the server stays as it was."""
         return self.every_level or level >= RiskLevel.MEDIUM
 
     def client_of(self, agent_id: str) -> str:
-        """The client that stands for an agent."""
+        """Returns the client that represents an agent."""
         return self.clients.get(agent_id, agent_id)
 
 

@@ -101,7 +101,7 @@ class ClientCredentialsAuthenticator(RequestAuthenticator):
         self._lock = asyncio.Lock()
 
     async def headers(self) -> dict[str, str]:
-        """Headers with a token; fetched where none is kept."""
+        """Headers with a token, which is fetched if none is kept."""
         async with self._lock:
             if not self.token or self._monotonic() >= self._until:
                 await self._fetch()

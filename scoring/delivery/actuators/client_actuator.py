@@ -39,11 +39,11 @@ class AdminApi:
     async def call(
         self, method: str, path: str, *, expect: Collection[int] = (200, 204), missing: str = "", **request: Any
     ) -> httpx2.Response:
-        """Send one request; once more with new credentials where they are not taken.
+        """Sends one request; once more with new credentials if they are rejected.
 
         Raises:
-            UnknownClient: 404 where *missing* says that of a client.
-            Refused: our credentials are not taken, or lack a right.
+            UnknownClient: 404, if *missing* declares that for a client.
+            Refused: our credentials are rejected, or lack a right.
             ActuatorUnavailable: anything else.
         """
         answer = await self._send(method, path, request)
@@ -77,7 +77,7 @@ ClientRepresentation = Mapping[str, Any]
 
 
 class UnreadableOriginal(ActuatorError):
-    """The stored original can not be read: another version wrote it."""
+    """The stored original cannot be read: another version wrote it."""
 
     code = "bad_original"
 
@@ -94,7 +94,7 @@ class ClientActuator(ABC, Generic[ClientState]):
         return self._encode(self._extract_state(await self._read_client(client_id)))
 
     async def lower(self, client_id: str, original: bytes, desired: DesiredState) -> ActuationResult:
-        """Write where the client differs from *desired*, read it back, then let tokens die where they are to."""
+        """Writes what differs from *desired*, reads it back, then revokes tokens if required."""
         first = self._decode(original)
         client = await self._read_client(client_id)
         aim = self._compute_state(first, self._extract_state(client), desired)
@@ -110,7 +110,7 @@ class ClientActuator(ABC, Generic[ClientState]):
         )
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
-        """Write where the client differs from the original, and read it back."""
+        """Writes what differs from the original, and reads it back."""
         first = self._decode(original)
         client = await self._read_client(client_id)
         if self._extract_state(client) != first:
@@ -143,10 +143,10 @@ class ClientActuator(ABC, Generic[ClientState]):
 
     @abstractmethod
     def _compute_state(self, first: ClientState, current: ClientState, desired: DesiredState) -> ClientState:
-        """State that *desired* asks of a client that had *first* and has *current*; *current* where that will do."""
+        """State that *desired* requires of a client that had *first* and has *current*; *current* if that suffices."""
 
     def _is_satisfied(self, current: ClientState, aim: ClientState) -> bool:
-        """Tell whether *current* is what is asked for, though it may be written in another way."""
+        """Returns whether *current* equals the requested state, even if written in another way."""
         return current == aim
 
     def _restorable_state(self, first: ClientState, now: ClientState, desired: DesiredState) -> ClientState:

@@ -1,4 +1,4 @@
-"""The desired state of an agent's tokens, as an actuator is asked for it, and the outbox row that asks."""
+"""The desired state of an agent's tokens, as requested from an actuator, and the outbox row of the request."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DesiredState(msgspec.Struct, frozen=True):
 
 
 class UnreadableAction(TrustwatchError):
-    """A row that no actuator can read: written by another version, or by somebody else."""
+    """A row that no actuator can read: written by another version or another program."""
 
     code = "bad_action"
 
@@ -90,11 +90,10 @@ def derive_desired_state(
     principals: tuple[str, ...] = (),
     every_level: bool = False,
 ) -> DesiredState:
-    """Desired state of an agent's client, from a verdict about the agent that asks for nothing.
+    """Desired state of an agent's client, from a verdict about the agent without a request.
 
     Nothing is lowered in shadow mode, and at `low` and `unknown` only with *every_level*. A person's approval that is
-    missing (step-up) lowers nothing either: what waits for a person is refused where it is asked for, by hooks and
-    gateways.
+    missing (step-up) lowers nothing either: hooks and gateways refuse what waits for a person.
     """
     lowered = verdict.enforced and (every_level or verdict.level >= RiskLevel.MEDIUM)
     revoke = lowered and verdict.revoke
@@ -117,7 +116,7 @@ def derive_desired_state(
 
 
 def build_decision_action_row(decision: Decision, book: PolicyBook, *, every_level: bool = False) -> OutboxRow | None:
-    """The row by which a change of level reaches every actuator; None where nothing is acted on.
+    """The row by which a change of level reaches every actuator; None if nothing is acted on.
 
     The row counts as a call to look: what is done is what holds when it is delivered (`DesiredStateResolver`).
     """

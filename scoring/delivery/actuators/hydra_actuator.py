@@ -55,8 +55,8 @@ def parse_go_duration(text: str) -> float:
 # | no tokens | `grant_types` holds nothing but `CONTAINED_GRANT_TYPE`: every request is `unauthorized_client` |
 # | revoke | access tokens of the client are deleted; consents of known principals, with their refresh tokens |
 #
-# Introspection knows deleted tokens no more, JWTs included; who verifies JWTs by itself has to ask the gateway's check.
-# The admin API lists no tokens: its 204 to their deletion is the server's word that they are gone.
+# Introspection no longer knows deleted tokens, JWTs included; a service that verifies JWTs itself must call the
+# gateway's check. The admin API lists no tokens: its 204 to their deletion is the only confirmation.
 
 
 CONTAINED_GRANT_TYPE: Final = "urn:trustwatch:contained"
@@ -120,7 +120,7 @@ class HydraActuator(ClientActuator[HydraState]):
         return HydraState(grants, lifespans)
 
     def _lowered_lifespan(self, member: str, value: str | None, desired: DesiredState) -> str | None:
-        """The lower of a member's lifespan and the ceiling; a lifespan that is no higher stays as it is written."""
+        """The lower of a member's lifespan and the ceiling; a lifespan that is not higher stays as it is written."""
         of = member.removesuffix("_lifespan").partition("_grant_")[2]
         if desired.ceiling_s is None or not (
             of in _BOUNDED_TOKENS or (of == _REFRESH_TOKEN and not desired.refresh_allowed)

@@ -1,8 +1,8 @@
 """Revocation of tokens of contained agents at their server (RFC 7009), as soon as a gateway sees one.
 
-Not an actuator of clients: it needs the token itself, which only who verifies it has. A token is held in memory for as
-long as the request takes, is in no log, error or store, and is known again by its hash alone. Many servers revoke only
-tokens of the client that asks (RFC 7009, 2.1); whether one does is what introspection afterwards tells.
+Not an actuator of clients: it needs the token itself, which only its verifier has. A token is held in memory for as
+long as the request takes, is in no log, error or store, and is recognized by its hash alone. Many servers revoke only
+tokens of the requesting client (RFC 7009, 2.1); introspection afterwards shows whether one does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .actuator import error_detail
 from .authenticators import ClientAuthenticator
 
 RevocationOutcome = Literal["confirmed", "accepted", "still_active", "known", "unsupported", "refused", "failed"]
-"""`confirmed`: introspection says that it is dead; `accepted`: answered with 200, and nobody can be asked;
+"""`confirmed`: introspection reports it inactive; `accepted`: answered with 200, without introspection;
 `known`: it was burned before; `unsupported`: no endpoint for that issuer, or not for such tokens."""
 
 MAX_REMEMBERED_TOKENS = 10_000
@@ -64,7 +64,7 @@ class TokenRevoker:
         self._tasks: set[asyncio.Task[RevocationResult]] = set()
 
     def serves(self, issuer: str) -> bool:
-        """Tell whether tokens of that issuer can be revoked."""
+        """Returns whether tokens of that issuer can be revoked."""
         return issuer in self._endpoints
 
     def revoke_in_background(self, token: str, issuer: str) -> bool:

@@ -1,1 +1,1 @@
-"""Notifiers: alerts to people and programs of a change of level, a silence or an approval that is asked for."""
+"""Notifiers: alerts to people and programs of a change of level, a silence or a requested approval."""

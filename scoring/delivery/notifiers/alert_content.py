@@ -1,7 +1,7 @@
-"""Facts of an alert, apart from the form that a product wants them in.
+"""Facts of an alert, independent of the format that a product requires.
 
 Alerts are kept as CloudEvents; renderers work on `AlertContent`. Reading never fails: a member that is missing or of
-another kind than expected is left out, and a type that is not known here is told by its name and its plain members.
+another kind than expected is left out, and an unknown type is shown with its name and its plain members.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ class AlertContent:
         kind: which of the known ones it is.
         type, event_id, source, subject, time: of the CloudEvent; "" = missing.
         level: what it announces.
-        previous: level before; None where it tells of no change.
+        previous: level before; None if it reports no change.
         title: one line.
         fields: (label, value) of what people should see, at most ten.
         reasons: sentences.
-        indicators: (label, value with its status), those of something new first, of these the latest; at most
+        indicators: (label, value with its status), those of new items first, the latest of these; at most
             `MAX_SHOWN_INDICATORS`.
         links: (label, URL), http or https alone.
         data: the whole `data`.
@@ -134,7 +134,7 @@ class AlertContent:
 
     @property
     def needs_attention(self) -> bool:
-        """True if somebody should look: for anything but a falling level, a level below medium, or what people did."""
+        """True if a person should look: except for falling levels, levels below medium, and acts of people."""
         if self.kind == "case":
             begins = self.data.get("action") in ("reopened", "opened")
             return begins and bool(self.data.get("agents_above_low"))
@@ -149,7 +149,7 @@ class AlertContent:
 
     @property
     def case(self) -> Mapping[str, Any]:
-        """Members about the case that it is about or belongs to; empty where there is none."""
+        """Members about the case that it is about or belongs to; empty if there is none."""
         within = self.data if self.kind == "case" else self.data.get("case")
         return within if isinstance(within, Mapping) else {}
 
@@ -168,7 +168,7 @@ def parse_alert(event: Mapping[str, Any]) -> AlertContent:
     data: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     kind = _KINDS.get(display_text(event.get("type")), "other")
     level = _LEVELS.get(display_text(data.get("risk_level")), _DEFAULT_LEVELS.get(kind, RiskLevel.MEDIUM))
-    if kind == "approval":  # somebody has to act, however low the risk
+    if kind == "approval":  # a person must act, however low the risk
         level = max(level, RiskLevel.MEDIUM)
     previous = _LEVELS.get(display_text(data.get("previous_level"))) if kind == "level" else None
     subject = display_text(event.get("subject"))
@@ -212,7 +212,7 @@ def display_text(value: Any) -> str:
 
 
 def text_or_empty(value: Any) -> str:
-    """*value* as it is, "" where it is no text: for identities, which `text` would make alike."""
+    """*value* as it is, "" if it is not text: for identities, which `text` would make equal."""
     return value if isinstance(value, str) else ""
 
 
@@ -253,7 +253,7 @@ def _display_fields(kind: AlertKind, data: Mapping[str, Any]) -> tuple[tuple[str
     if isinstance(kept_back, int) and kept_back > 0 and kind != "other":
         rows.append(("Kept back before", f"{kept_back} alerts"))
     shown = [(label, value) for label, value in rows if label and value]
-    for label in ("Decided", "Cause"):  # the message has its time, and its title says what came about
+    for label in ("Decided", "Cause"):  # the message has its time, and its title states what happened
         if len(shown) > MAX_FIELDS:
             shown = [row for row in shown if row[0] != label]
     return tuple(shown[:MAX_FIELDS])
@@ -268,7 +268,7 @@ def _case_title(data: Mapping[str, Any]) -> str:
 
 
 def _case_text(case: Any) -> str:
-    """Words that an alert's case adds to it; "" where the alert is all there is of the case."""
+    """Words that an alert's case adds to it; "" if the case consists of this alert."""
     if not isinstance(case, Mapping) or not isinstance(case.get("agents"), int):
         return ""
     tie, agents = display_text(case.get("tie")), case["agents"]
@@ -314,7 +314,7 @@ def _links(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _is_safe_link(url: str) -> bool:
-    """Tell whether people may be shown *url* to press: it runs no code, hides no host and breaks out of no markup."""
+    """Returns whether *url* may be displayed as a link: it runs no code, hides no host and breaks out of no markup."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) -> OutboxRow:
     """The outbox row that announces *decision* to every alert target.
 
-    Its cool-down group is the leading reason's code, so that a further reason is always told.
+    Its cool-down group is the leading reason's code, so that another reason is always reported.
     """
     return OutboxRow(
         key=f"{ALERT_KEY_PREFIX}{decision.decision_id}",
@@ -54,7 +54,7 @@ def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: s
 
 
 def build_alert_event(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The CloudEvent; `id` is the decision's, so that a receiver of a repeated alert can tell."""
+    """The CloudEvent; `id` is the decision's, so that a receiver recognizes a repeated alert."""
     return _cloud_event(
         decision.decision_id,
         ALERT_TYPE,
@@ -92,15 +92,15 @@ class SilentSource(NamedTuple):
     source: str
     kind: str  # topic | caller
     silence_s: float  # after so long it counts as silent
-    tenants: tuple[str, ...]  # that it speaks for; "*" = all
+    tenants: tuple[str, ...]  # that it is authorized for; "*" = all
     heard_ms: int  # when something came last, UTC milliseconds; 0 = never
     noticed_ms: int
 
 
 def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
-    """The outbox row that tells every alert target of a silence. Its key is that of the silence.
+    """Returns the outbox row that notifies every alert target of a silence. Its key is that of the silence.
 
-    It announces the level `high`: whoever cuts off the audit trail must not be told of more quietly than what they do.
+    It announces the level `high`: cutting off the audit trail must not be reported with less urgency than an attack.
     """
     key = f"silence-{silence.kind}-{silence.source}-{silence.heard_ms}"
     data = {
@@ -119,9 +119,9 @@ def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
 
 
 def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> OutboxRow:
-    """The outbox row that tells of an agent whose events are refused, once a day; the other agent is not named.
+    """Returns the outbox row that reports an agent whose events are refused, once a day; the other agent is not named.
 
-    Two names with one key do not come about by chance: somebody has searched for them. The other agent may be another
+    Two names with one key do not occur by chance: an attacker has searched for them. The other agent may be another
     tenant's.
     """
     day = conflict.noticed_ms // DAY_MS
@@ -202,7 +202,7 @@ MAX_NAMED_AGENTS = 20
 
 
 def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], source: str) -> OutboxRow:
-    """The outbox row that tells every alert target what a person did to a case. It has no cool-down group."""
+    """The outbox row that notifies every alert target of a person's act on a case; without a cool-down group."""
     key = f"{CASE_KEY_PREFIX}{case.case_id}-{case.revision}-{entry.action}"
     data = {
         "case_id": case.case_id,
@@ -227,7 +227,7 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
 
 
 def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
-    """The outbox row that asks every alert target. Each request is told once, so it has no cool-down group."""
+    """Returns the outbox row of a request to every alert target. Each is sent once, so it has no cool-down group."""
     event = _cloud_event(
         f"approval-{asked.intervention_id}",
         APPROVAL_TYPE,
@@ -262,7 +262,7 @@ def _approval_data(asked: Intervention, base: str) -> dict[str, Any]:
     }
 
 
-# Links from alerts to the pages of the console where a person goes on: those of the API need a token.
+# Links from alerts to the pages of the console where a person continues: those of the API need a token.
 
 
 _PAGES = {

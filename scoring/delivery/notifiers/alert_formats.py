@@ -50,7 +50,7 @@ _BEHAVIORAL = (2, "Behavioral")
 _RESOURCE_UID = (10, "Resource UID")
 _SUBNET, _OTHER_OBSERVABLE = (12, "Subnet"), 99
 _OBSERVABLES: Final = {"address": (2, "IP Address"), "software": (16, "HTTP User-Agent"), "key": (30, "Fingerprint")}
-"""Types of indicators that the framework has; a network is a subnet where it is no autonomous system."""
+"""Types of indicators that the framework has; a network is a subnet if it is not an autonomous system."""
 _MAPPED_MEMBERS = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_type"})
 
 
@@ -206,7 +206,7 @@ def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_ms(time: str) -> int:
-    """UTC milliseconds of an RFC 3339 time; 0 where it is none."""
+    """UTC milliseconds of an RFC 3339 time; 0 if it is not a time."""
     try:
         return int(datetime.fromisoformat(time).timestamp() * 1000)
     except (ValueError, OverflowError):
@@ -229,9 +229,9 @@ SEVERITIES: Final = {
 
 
 def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | None:
-    """*alert* as an event; None where PagerDuty has nothing to do.
+    """*alert* as an event; None if PagerDuty has nothing to do.
 
-    A rise to medium or above triggers under one key per case (per agent, where there is none). The incident is resolved
+    A rise to medium or above triggers under one key per case (per agent, if there is none). The incident is resolved
     when all agents of the case are below medium, or a person closes it, and acknowledged when a person does that here.
     Any other fall leaves the incident as it is.
     """
@@ -254,7 +254,7 @@ def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | 
 
 
 def incident_key(alert: AlertContent) -> str:
-    """Key of the incident: that of the case, or of the agent where there is none."""
+    """Key of the incident: that of the case, or of the agent if there is none."""
     case_id = alert.case.get("case_id")
     if isinstance(case_id, str) and case_id:
         return f"trustwatch-case-{hashlib.sha256(case_id.encode(errors='surrogatepass')).hexdigest()}"
@@ -276,7 +276,7 @@ def _pagerduty_payload(alert: AlertContent) -> dict[str, Any]:
 
 
 def _pagerduty_details(alert: AlertContent) -> dict[str, Any]:
-    """The alert's data; only what people are shown, where that would be too long."""
+    """The alert's data; only the displayed part, if that would be too long."""
     whole = {"type": alert.type, "id": alert.event_id, **alert.data}
     if len(msgspec.json.encode(whole)) <= MAX_DETAILS:
         return whole
@@ -380,10 +380,10 @@ def render_alert(
     routing_key: str = "",
     console: str = "",
 ) -> RenderedAlert | None:
-    """*payload* (a CloudEvent as JSON) as *alert_format*; None where that kind of target has nothing to do.
+    """*payload* (a CloudEvent as JSON) as *alert_format*; None if that kind of target has nothing to do.
 
     Raises:
-        msgspec.DecodeError: the payload is no JSON object. Nothing else makes it fail.
+        msgspec.DecodeError: the payload is not a JSON object. Nothing else makes it fail.
     """
     event = with_console_link(_decode(payload), console)
     data = event.get("data")

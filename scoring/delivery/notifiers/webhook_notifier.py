@@ -69,9 +69,8 @@ class WebhookNotifier:
     console: str = ""
 
     async def deliver(self, row: LeasedDelivery, target: WebhookTarget) -> DeliveryResult:
-        """Post once. 2xx is delivered; `classify_response` says what any other answer means; no connection is retried.
-
-        What a format has nothing to say about is skipped.
+        """Post once. 2xx is delivered; `classify_response` specifies what any other answer means; a failed connection
+        is retried. Events without a message in the format are skipped.
         """
         routing_key = reveal(target.routing_key)
         rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self.console)
@@ -113,7 +112,7 @@ def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: 
 def make_webhook_client(ca_file: Path | None = None) -> httpx2.AsyncClient:
     """Client of the notifier. *ca_file*: as of `make_http_client`.
 
-    It has no time-out of its own: the dispatcher bounds the whole attempt, not each phase of it.
+    It has no separate timeout: the dispatcher bounds the whole attempt, not each phase of it.
     """
     return make_http_client(
         ca_file,
@@ -134,9 +133,9 @@ async def _read_beginning(response: httpx2.Response) -> str:
 
 
 def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
-    """Tell whether a body was lately signed with *secret*, as the Standard Webhooks specification says."""
+    """Returns whether a body was recently signed with *secret*, as the Standard Webhooks specification requires."""
     try:
         Webhook(secret).verify(body, dict(headers), json_parse=False)
-    except (WebhookVerificationError, ValueError):  # a header that is not even of the form, a body that is no text
+    except (WebhookVerificationError, ValueError):  # a header that is not even of the form, a body that is not text
         return False
     return True

@@ -17,7 +17,7 @@ from .alert_formats import SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
 
-_MIN_SECRET_CHARS = 12  # parts of a URL below this are no secrets, and are words that a refusal may use
+_MIN_SECRET_CHARS = 12  # shorter parts of a URL are not secrets, and may appear in error messages
 
 
 class WebhookTarget(SettingsPart, frozen=True):
@@ -72,7 +72,7 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     @property
     def levels_taken(self) -> frozenset[RiskLevel]:
-        """Levels it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
+        """Levels it receives. A target that keeps incidents must receive their end, too."""
         ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if self.format in STATEFUL_FORMATS else set()
         return frozenset(RiskLevel[level.upper()] for level in self.levels) | ends
 
@@ -88,7 +88,7 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the URL (and routing key): it says whether the target changed, and no more."""
+        """Hash of the URL (and routing key): it shows only whether the target changed."""
         return hashlib.sha256((self.url.reveal() + reveal(self.routing_key)).encode()).hexdigest()[:32]
 
     def redact(self, text: str) -> str:

@@ -13,7 +13,7 @@ from ...records.containment import Intervention
 from ..notifiers.alert_events import ALERT_TYPE
 
 PIN_CAUSE: Final = "pin"
-"""Cause of a change that a person ordered by fixing the level, beside the causes of decisions."""
+"""Cause of a change that a person ordered by fixing the level, in addition to the causes of decisions."""
 
 
 class _Reason(msgspec.Struct):
@@ -55,7 +55,7 @@ class AnnouncedDecision(NamedTuple):
         decided_ms: when it was decided, UTC milliseconds.
         at_s: time of the event that led to it, else of the decision; seconds since 1970.
         reasons: code and sentence of each reason, the gravest first.
-        principal: for whom the agent acted last; "" = nobody is known, or nobody is to be told.
+        principal: for whom the agent acted last; "" = unknown, or not to be disclosed.
         overruled: whether a person has fixed the level, so that policy acts on that one, not on this.
         in_claims: whether a hook writes the level into the agent's tokens.
     """
@@ -88,7 +88,7 @@ _data_decoder = msgspec.json.Decoder(_DecisionData)
 
 
 def read_announced_decision(payload: bytes) -> AnnouncedDecision | None:
-    """The decision that an alert announces; None for alerts of anything else, and for what is none of ours."""
+    """The decision that an alert announces; None for alerts of anything else, and for rows that are not ours."""
     try:
         alert = _alert_decoder.decode(payload)
         if alert.type != ALERT_TYPE:
@@ -153,7 +153,7 @@ _pin_decoder = msgspec.json.Decoder(AnnouncedPin)
 
 
 def read_announced_pin(payload: bytes) -> AnnouncedPin | None:
-    """The pin in a row of that kind; None for what is none of ours."""
+    """The pin in a row of that kind; None for rows that are not ours."""
     try:
         return _pin_decoder.decode(payload)
     except msgspec.MsgspecError:

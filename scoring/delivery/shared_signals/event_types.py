@@ -32,20 +32,20 @@ CAEP_LEVELS: Final[Mapping[RiskLevel, str]] = {
     RiskLevel.HIGH: "HIGH",
     RiskLevel.CRITICAL: "HIGH",
 }
-"""CAEP knows three levels. A fall to `unknown` is told as LOW, since nothing is held against the agent any more: else
-receivers would hold it for what it was. `trustwatch_level` has our own word."""
+"""CAEP knows three levels. A fall to `unknown` is reported as LOW, since nothing counts against the agent any more:
+otherwise receivers would keep the old level. `trustwatch_level` has our level."""
 
 REASON_LANGUAGE: Final = "en"
 _CAUSES_OF_PEOPLE: Final = frozenset({"release", "feedback", PIN_CAUSE})
 
 
 class EventRule(NamedTuple):
-    """One row: an event type, the changes that it is sent for, and what it says.
+    """One row: an event type, the changes that it is sent for, and its content.
 
     Attributes:
         follows: whether it is sent for a decision.
-        members: of the event, beside those that every event has.
-        names_workload: whether its subject is the identifier of the workload, where that is a URI.
+        members: of the event, in addition to those that every event has.
+        names_workload: whether its subject is the identifier of the workload, if that is a URI.
     """
 
     event_type: str
@@ -224,7 +224,7 @@ class EventDeriver:
         return self._about_stream(stream, jti, now_ms, VERIFICATION, members)
 
     def stream_updated(self, stream: EventStream, now_ms: int) -> SecurityEvent:
-        """The SET that tells of the status of *stream*, as it is now, since it was not the receiver that set it."""
+        """Returns the SET that reports the current status of *stream*, after another party than the receiver set it."""
         members = {"status": stream.status, "reason": stream.status_reason}
         jti = _derived_id(stream.stream_id, stream.status, str(stream.updated_ms))
         event = self._about_stream(stream, jti, now_ms, STREAM_UPDATED, members)

@@ -17,7 +17,7 @@ SET_MEDIA_TYPE: Final = "application/secevent+jwt"
 MAX_ERROR_CHARS = 200
 _MAX_ANSWER_BYTES = 4_096
 _ABOUT_STREAM: Final = frozenset({"invalid_key", "authentication_failed", "access_denied"})
-"""Errors that say nothing against this SET: the next one would fare no better, and this one may later."""
+"""Errors that are not caused by this SET: the next one would fail too, and this one may succeed later."""
 
 
 class _SetError(msgspec.Struct):

@@ -31,7 +31,7 @@ MAX_SUBJECT_CHARS: Final = 8_192
 
 
 class InvalidSubject(ValueError):
-    """A document is no subject identifier; the message says what is wrong where."""
+    """A document is not a subject identifier; the message states what is wrong and where."""
 
 
 def check_subject(subject: object, path: str = "$.subject") -> dict[str, Any]:

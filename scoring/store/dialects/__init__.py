@@ -58,7 +58,7 @@ class Dialect(Protocol):
         """Make an engine whose every connection is set up."""
 
     def make_reading_engine(self, url: URL) -> Engine:
-        """An engine whose connections can not write."""
+        """An engine whose connections cannot write."""
 
     def reader(self, engine: Engine) -> Engine:
         """The same engine, its transactions see one moment."""
@@ -79,7 +79,7 @@ class Dialect(Protocol):
         """Tell the planner what it does not find out by itself, once the tables are there."""
 
     def try_transaction_lock(self, connection: Connection, job: str) -> bool:
-        """Keep *job* from everybody else until this transaction ends; False = somebody does it now."""
+        """Keep *job* from everybody else until this transaction ends; False = another process does it now."""
 
     def acquire_job_lock(self, engine: Engine, job: str) -> JobLock | None:
         """Take a job that one process of a deployment does at a time; None = another one has it."""
@@ -116,7 +116,7 @@ class Dialect(Protocol):
     def copy_to(self, engine: Engine, target: Path) -> str | None:
         """Copy the database as of one moment into a new file; returns what is damaged.
 
-        Raises ConfigError where the database is no file, Unavailable where it can not be copied now.
+        Raises ConfigError if the database is not a file, Unavailable if it cannot be copied now.
         """
 
     def prepare_weeks(self, engine: Engine, now_ms: int) -> None:
@@ -138,7 +138,7 @@ def open_engine(url: str, password: str | None = None) -> Engine:
 
 
 def open_reading_engine(url: str, password: str | None = None) -> Engine:
-    """The same, whose connections can not write; a file must be there."""
+    """The same, whose connections cannot write; the file must exist."""
     dialect, parsed = _parse_url(url, password)
     return dialect.make_reading_engine(parsed)
 

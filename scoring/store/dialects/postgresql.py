@@ -149,7 +149,7 @@ def tune_tables(connection: Connection) -> None:
 
 
 def guide_planner(_engine: Engine) -> None:
-    """Do nothing: the server collects statistics by itself."""
+    """Does nothing: the server collects statistics automatically."""
 
 
 def lock_for_migration(connection: Connection) -> None:
@@ -296,7 +296,7 @@ def week_from_name(name: str) -> DecisionWeek:
 
 
 def prepare_weeks(engine: Engine, now_ms: int) -> None:
-    """Make the tables of the week of *now_ms* and of those ahead, each in a transaction of its own."""
+    """Make the tables of the week of *now_ms* and of those ahead, each in a separate transaction."""
     weeks = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
     with engine.begin() as connection:
         there = set(list_weeks(connection))
@@ -310,7 +310,7 @@ def _create_week(connection: Connection, week: DecisionWeek) -> None:
     """Create a week's table, with rows that came too early from the default table. Others wait, a moment as a rule."""
     _lock_weeks(connection)
     if week in list_weeks(connection):
-        return  # somebody else was faster
+        return  # another process was faster
     inside = f"decided_ms >= {week.start_ms} AND decided_ms < {week.end_ms}"
     for statement in (
         "LOCK TABLE decisions_default IN ACCESS EXCLUSIVE MODE",

@@ -71,7 +71,7 @@ def make_engine(url: URL) -> Engine:
 def make_reading_engine(url: URL) -> Engine:
     """An engine on a file that is there, which it opens to read only: beside a service, readers of WAL hold nobody up.
 
-    Raises ConfigError where there is no such file.
+    Raises ConfigError if there is no such file.
     """
     path = Path(url.database or "").absolute()
     if not path.is_file():
@@ -171,7 +171,7 @@ def acquire_job_lock(_engine: Engine, _job: str) -> NoLock:
 
 
 def try_transaction_lock(_connection: Connection, _job: str) -> bool:
-    """True: whoever writes is the only one."""
+    """True: there is only one writer."""
     return True
 
 
@@ -254,7 +254,7 @@ def is_transient(error: DBAPIError) -> bool:
 
 
 def is_damaged(error: DBAPIError) -> bool:
-    """True if the file is no database, or one that lost a part of itself."""
+    """True if the file is not a database, or one that lost a part of itself."""
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(code, int) and (
         code & 0xFF in _DAMAGED or (code == _ERROR and any(text in str(error.orig) for text in _LOST))
