@@ -251,12 +251,22 @@ def recovered(writer: TopicWriter, topic: str) -> None:
     writer.flush(8)
 
 
+def wait_until_known(writer: TopicWriter, topic: str) -> None:
+    """Wait until each of three brokers knows a new topic: the writer asks any of them."""
+    for _ in range(50):
+        with contextlib.suppress(ConfigError):
+            writer.partitions(topic)
+            return
+        time.sleep(0.1)
+
+
 def test_a_repeated_request_is_written_once(kafka_cluster3: KafkaCluster, client: str) -> None:
     """Idempotent: while leaders are killed every acknowledged record is there exactly once, in order."""
     made = settings(kafka_cluster3, client)
     topic = made.topic_names.events
     make_topic(kafka_cluster3, topic, 1, 3, min_insync_replicas="2")
     with closing(open_writer(made, tuning=TUNING._replace(delivery_timeout_ms=30_000))) as writer:
+        wait_until_known(writer, topic)
         for number in range(3_000):
             if number == 1_000:
                 kafka_cluster3.kill_node(1)
