@@ -24,7 +24,7 @@ _NEVER = np.iinfo(np.int64).min
 
 
 class AgentPaces:
-    """Counts events of each agent in its newest hour. The figures of an agent depend on that agent's events alone.
+    """Counts the events of each agent in its newest hour. Agents do not affect each other's figures.
 
     Agents have places, from 0 up, in the order in which they are met.
 
@@ -42,7 +42,7 @@ class AgentPaces:
         return len(self._places)
 
     def note(self, scored: ScoredBatch) -> Places:
-        """Count a batch; what is older than its agent's newest hour was looked at. Returns the place of each row."""
+        """Count a batch and return the place of each row. Events before their agent's newest hour are ignored."""
         keys = scored.columns.names[:, AGENT].tolist()
         places = self._places_of(keys)
         hasty = _count_rows(
@@ -73,27 +73,27 @@ class AgentPaces:
         hasty.count += hurried
 
     def usual_days(self, places: Places) -> npt.NDArray[np.float64]:
-        """Usual days of events that came within the newest hour, by place; 0 = unknown, or too few to tell."""
+        """Return, by place, how many usual days of events came within the newest hour; 0 if unknown or too few."""
         events, usual = self._events[places], self._usual_day[places]
         return np.where(events >= LEAST_EVENTS, events / np.where(usual > 0.0, usual, np.inf), 0.0)
 
 
 class PlaceSet:
-    """Places, as flags: what is added costs the batch its own, however many there are."""
+    """A set of places, stored as flags, so that adding a batch costs the same however many places there are."""
 
     def __init__(self) -> None:
         self._flags = np.zeros(0, np.bool_)
         self.count = 0
 
     def flags(self, least: int) -> npt.NDArray[np.bool_]:
-        """A flag for each place, for at least so many."""
+        """Return the flags, with room for at least *least* places."""
         if (more := least - len(self._flags)) > 0:
             self._flags = np.concatenate([self._flags, np.zeros(max(more, len(self._flags)), np.bool_)])
         return self._flags
 
     @property
     def places(self) -> Places:
-        """All of them, ascending."""
+        """Return all places in ascending order."""
         return np.flatnonzero(self._flags)
 
 
@@ -106,7 +106,7 @@ def _count_rows(
     events: npt.NDArray[np.int64],
     usual_day: npt.NDArray[np.float64],
 ) -> int:
-    """Count rows, one after the other; returns how many of them leave their agent in haste.
+    """Count rows in order; return how many of them leave their agent in haste.
 
     Args:
         places, time_ms: (n,); UTC milliseconds.
@@ -136,7 +136,7 @@ def _flag_rows(
     present: npt.NDArray[np.bool_],
     hasty: npt.NDArray[np.bool_],
 ) -> tuple[int, int]:
-    """Flag places that were met in the hour *now*, and those in haste; returns how many are new in each."""
+    """Flag places whose newest hour is *now*, and those in haste; return how many of each are new."""
     met, hurried = 0, 0
     for place in places:
         if hour[place] != now:

@@ -30,22 +30,21 @@ from .resident_agents import ResidentAgents
 
 
 def present_layout() -> StateLayout:
-    """The layout of features that this version writes."""
     return StateLayout(layout.LAYOUT_GENERATION, layout.KINDS, layout.STATE_ROW)
 
 
 def state_version(salt: bytes) -> str:
-    """Names the layout of stored state and the salt its hashes were made with; other state cannot be resumed."""
+    """Return the version of stored state: its layout and the salt of its hashes. Other state cannot be resumed."""
     return f"{features_version(salt, present_layout())}:{risk_version(risk_levels.ROW)}"
 
 
 def risk_version(row: np.dtype[Any]) -> str:
-    """Names a layout of the risk state."""
+    """Return the version of a layout of the risk state."""
     return hashlib.sha256(str(row).encode()).hexdigest()[:12]
 
 
 def features_version(salt: bytes, stored: StateLayout) -> str:
-    """Names the features that are stored in a layout under a salt."""
+    """Return the version of stored features: their layout and salt."""
     shape = f"{stored.generation}|{stored.row}|{stored.kinds}|{layout.REGION_SIZE}".encode()
     return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
 
@@ -79,7 +78,7 @@ class AgentExplanation(msgspec.Struct, frozen=True, gc=False):  # one an agent; 
 
 @dataclass(eq=False)
 class AgentRows:
-    """Builds rows of the agents in memory, and puts stored ones into their slots."""
+    """Builds rows from the agents in memory, and loads stored rows into their slots."""
 
     agents: ResidentAgents
     builder: FeatureBuilder
@@ -102,12 +101,12 @@ class AgentRows:
         }
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
-        """Use another model of the same salt."""
+        """Switch to another model with the same salt."""
         self.model = model
         self.thresholds = thresholds
 
     def restore(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        """Put stored agents into their slots; returns of each whether its risk has the present layout.
+        """Load stored agents into their slots; return for each whether its risk has the current layout.
 
         Features of another layout or salt are left behind; risk survives both.
         """
@@ -129,7 +128,7 @@ class AgentRows:
         return as_stored
 
     def restore_columns(self, columns: AgentColumns, names: EncodedTexts, slots: SlotIndices) -> None:
-        """Put stored agents of `state_format` into slots that were just taken."""
+        """Load stored agents in `state_format` into slots that were just taken."""
         agents = self.agents
         at = _as_slice(slots)
         self.builder.unpack(at, columns.features.view(layout.STATE_ROW)[:, 0])
@@ -149,7 +148,7 @@ class AgentRows:
         _put(self.explanations, at, list(map(AgentExplanation, *explained)))
 
     def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
-        """Put stored features into their slots; rows of one layout together, since a call costs as much as ten rows."""
+        """Load stored features, grouped by layout: one call costs as much as ten rows."""
         by_size: dict[int, list[int]] = {}
         fitting = [row.announced_paths if self.fits(row) else announced_paths.NO_PATHS for row in rows]
         self.agents.paths[slots] = announced_paths.unpack(fitting)
@@ -174,11 +173,11 @@ class AgentRows:
         return as_stored
 
     def fits(self, row: AgentRow) -> bool:
-        """False where features have another salt or a size of no layout, as those of a damaged row."""
+        """Return False if the features have another salt or an unknown size, as in a damaged row."""
         return self._stored_sizes.get(_version_parts(row.state_version)[0]) == len(row.features)
 
     def _restore_capabilities(self, kept: Sequence[bytes], slots: SlotIndices) -> None:
-        """Put declared capabilities into their slots; few lists, many agents."""
+        """Load declared capabilities. Many agents share few lists."""
         agents = self.agents
         hashes = {one: self._hash(capability_text(decode_capabilities(one))) for one in set(kept)}
         agents.capability_hashes[slots] = [hashes[one] for one in kept]
@@ -189,7 +188,8 @@ class AgentRows:
         return np.uint64(self._hash(f"{tenant}\x1f{agent_type}"))
 
     def _risk_from_columns(self, row: AgentRow) -> Any:
-        """Risk of an agent whose stored state has another layout, from its plain columns: upgrades reset none."""
+        """Return the risk of an agent whose stored state has an unknown layout, from its plain columns, so that no
+        upgrade resets it."""
         state = np.zeros((), risk_levels.ROW)
         for column, field in zip(_ROW_COLUMNS, _RISK_COLUMNS, strict=True):
             state[field] = getattr(row, column)
@@ -202,7 +202,7 @@ class AgentRows:
         return state
 
     def build(self, slots: SlotIndices) -> list[AgentRow]:
-        """Everything that is stored of the agents in these slots."""
+        """Build the complete rows of the agents in these slots."""
         named = slots[[self.agents.names[slot] is not None for slot in slots.tolist()]]
         features, risks = self.builder.pack(named).tobytes(), self.agents.risk[named].tobytes()
         wide, narrow = layout.STATE_ROW.itemsize, risk_levels.ROW.itemsize
@@ -217,7 +217,7 @@ class AgentRows:
         ]
 
     def summaries(self, slots: SlotIndices) -> list[AgentSummary]:
-        """Summaries of the agents in these slots, as they are published."""
+        """Build the summaries of the agents in these slots, as they are published."""
         names, types, explanations = self.agents.names, self.agents.types, self.explanations
         risks, times = self.agents.risk[slots], self.builder.state.times[slots]
         paths = announced_paths.pack(self.agents.paths[slots])
@@ -257,13 +257,12 @@ class AgentRows:
 
 
 def _as_slice(slots: SlotIndices) -> SlotIndices | slice:
-    """Slots that follow each other as a slice: most that were just taken do, and then arrays are copied whole."""
+    """Return consecutive slots as a slice, so that arrays are copied whole. Slots that were just taken mostly are."""
     first, last = int(slots[0]), int(slots[-1])
     return slice(first, last + 1) if (slots == np.arange(first, first + len(slots))).all() else slots
 
 
 def _put(target: list[T], at: SlotIndices | slice, values: Sequence[T]) -> None:
-    """Put values into the slots of a list."""
     if isinstance(at, slice):
         target[at] = values
         return
@@ -272,15 +271,15 @@ def _put(target: list[T], at: SlotIndices | slice, values: Sequence[T]) -> None:
 
 
 def explanation_of(row: AgentSummary) -> AgentExplanation:
-    """Explanation that a row or a summary carries."""
+    """Return the explanation that a row or a summary carries."""
     return AgentExplanation(row.decision_id, row.reasons, row.counterfactual, row.indicators)
 
 
 def encode_reasons(reasons: Sequence[RiskReason]) -> bytes:
-    """Reasons as the JSON list that rows and answers carry."""
+    """Encode reasons as the JSON list that rows and answers carry."""
     return _encode_json(reasons)
 
 
 def decode_reasons(kept: bytes) -> list[RiskReason]:
-    """Reasons of `encode_reasons`; none of an empty text."""
+    """Decode reasons; empty bytes have none."""
     return _decode_reasons_json(kept) if kept else []

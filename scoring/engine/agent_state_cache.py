@@ -31,16 +31,16 @@ _PACK_CHUNK = 1_000
 
 
 class AgentLoader(Protocol):
-    """The part of a store that agents are loaded from."""
+    """The part of the store that loads agents."""
 
     def load(self, keys: Collection[int], owner: Position | None = None) -> dict[int, AgentRow]:
-        """Rows of those keys that exist. Raises Fenced if *owner* does not own its partition any more."""
+        """Load the rows of the keys that exist. Raises Fenced if *owner* no longer owns the partition."""
 
     def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
-        """Agents of the partition whose stored level changes by time alone until then, in pages."""
+        """List, in pages, agents of the partition whose stored level changes by then without an event."""
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
-        """Full name of the agent that 0.1 knew by *key*."""
+        """Return the full name of the agent that version 0.1 knew by *key*."""
 
 
 class AgentStateCache:
@@ -80,7 +80,7 @@ class AgentStateCache:
 
     @property
     def capacity(self) -> int:
-        """Number of agents that memory has room for."""
+        """Number of agents that fit into memory."""
         return len(self._agents.names)
 
     @property
@@ -90,29 +90,27 @@ class AgentStateCache:
 
     @property
     def evicted(self) -> Mapping[int, AgentRow]:
-        """Agents by key that moved out since a commit of their rows was begun (without a store: ever)."""
+        """Agents by key that left memory since the last commit began (without a store: ever)."""
         return self._unsaved.waiting
 
     @property
     def unwritten_count(self) -> int:
-        """Number of agents that changed since a commit of their rows was begun."""
+        """Number of agents that changed since the last commit began."""
         return len(self._agents.dirty) + len(self._unsaved.waiting)
 
     @property
     def state_format(self) -> StateFormat:
-        """Format in which state is stored, and of which columns can be preloaded."""
+        """Format in which state is stored and can be preloaded as columns."""
         return self._rows.state_format
 
     def explanation(self, slot: int) -> AgentExplanation:
-        """Explanation of the agent in a slot."""
         return self._rows.explanations[slot]
 
     def set_explanation(self, slot: int, explanation: AgentExplanation) -> None:
-        """Set the explanation of the agent in a slot."""
         self._rows.explanations[slot] = explanation
 
     def erase(self, subject: ErasureSubject, *, ours: bool = True) -> None:
-        """Erase an agent, in memory and with the next commit, and its name from the reasons of others.
+        """Erase an agent from memory and with the next commit, and its name from the reasons of others.
 
         *ours*: the row is this partition's to remove; elsewhere the agent may act again already, as a new one.
         """
@@ -126,17 +124,17 @@ class AgentStateCache:
         self._unsaved.redact(self._redacted_row)
 
     def keep_out_erased(self, subjects: Iterable[ErasureSubject]) -> None:
-        """Take over erasures under way as the process starts: what it loads must not bring their names back."""
+        """Take over erasures that are in progress when the process starts, so that loading restores no erased name."""
         for subject in subjects:
             self._erasers.add(subject)
 
     def begin_preload(self) -> None:
-        """Records from here on which agents are met: their rows on a page may be older."""
+        """Start to record which agents were met: a page's rows of them may be older."""
         self._met.begin()
         self._met.note(self._unsaved.waiting)
 
     def preload(self, rows: Sequence[AgentRow]) -> int | None:
-        """Lets agents that were not met move in; none has to leave."""
+        """Load agents that were not met, if there is room for all; return their number, or None."""
         fresh = self._met.unmet(rows)
         if fresh is None or self.builder.slots.overflow(len(fresh)):
             return None
@@ -148,7 +146,7 @@ class AgentStateCache:
         return len(fresh)
 
     def preload_columns(self, columns: AgentColumns) -> int | None:
-        """Let agents that were not met move in, as `preload` does, without a row being made of each."""
+        """As `preload`, without building a row for each agent."""
         unmet = self._met.are_unmet(columns.keys.tolist())
         if unmet is None:
             return None
@@ -161,7 +159,7 @@ class AgentStateCache:
         return count
 
     def _move_in(self, columns: AgentColumns) -> None:
-        """Let stored agents move in that are not in memory, and for whom there is room: as `admit` does it."""
+        """Load stored agents that are not in memory, as `admit` does. There must be room."""
         columns = self._redacted_columns(columns) if self._erasers else columns
         self._met.note(columns.keys.tolist())
         slots = self.builder.slots.add(columns.keys)
@@ -170,7 +168,7 @@ class AgentStateCache:
         self._seeded.update_shared_counts(slots, self._seeded.find_stored(columns, names, self.erased_agents))
 
     def end_preload(self, *, complete: bool) -> None:
-        """Note that no more pages come. *complete*: those that were given are all that the store had."""
+        """Note that preloading has ended. *complete*: every agent of the store was preloaded."""
         self._met.end(all_met=complete)
 
     def _remove_agent(self, subject: ErasureSubject) -> None:
@@ -188,7 +186,7 @@ class AgentStateCache:
         self.erased_agents.add(subject.agent_identity)
 
     def _identity_under(self, key: int, slot: int) -> AgentIdentity | None:
-        """Full name of the agent known under *key*: in memory (*slot*, or -1), on its way to the store, or there."""
+        """Return the full name of the agent with this key, in memory (*slot*, or -1), waiting or stored."""
         if slot >= 0:
             name = self._agents.names[slot]
             return None if name is None else name.identity
@@ -235,17 +233,17 @@ class AgentStateCache:
         )
 
     def after_erasures(self, stored: Iterable[AgentSummary]) -> Iterator[AgentSummary]:
-        """Agents of the store as they are after the erasures that were met and that it perhaps has not yet."""
+        """Apply erasures that the store may not have yet to stored agents."""
         kept = (agent for agent in stored if not self._unsaved.is_removed(agent.name.key))
         return (self._redacted_row(agent) for agent in kept)
 
     @property
     def removed_agents(self) -> tuple[int, ...]:
-        """Agents whose rows go with the next commit."""
+        """Keys of agents whose rows the next commit removes."""
         return self._unsaved.removed
 
     def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:  # noqa: ARG002 (of `StateSpill`)
-        """Keep the rows of agents that changed since the last commit; the store has, or is getting, the others."""
+        """Keep the rows of agents that changed since the last commit. The store has, or is getting, the others."""
         moving = slots
         if self._store is not None:
             moving = slots[self._agents.dirty[slots]]
@@ -256,7 +254,7 @@ class AgentStateCache:
             self._rows.explanations[slot] = AgentExplanation()
 
     def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """Bring back what is known of agents: waiting for the store, in the store, or from the model's history."""
+        """Load what is known of agents: rows that wait for a commit, stored rows, or the model's history."""
         unsaved = {key: row for key in keys.tolist() if (row := self._unsaved.get(key)) is not None}
         missing = [key for key in keys.tolist() if key not in unsaved]
         stored_rows = self._preloaded or {**self._load_stored(missing), **unsaved}
@@ -275,15 +273,15 @@ class AgentStateCache:
         self._seeded.update_shared_counts(slots, history)
 
     def _restore(self, rows: Iterable[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        """Put stored agents into their slots, without the names that were erased meanwhile; see `AgentRows.restore`."""
+        """Load stored agents without the names that were erased meanwhile; see `AgentRows.restore`."""
         return self._rows.restore([self._redacted_row(row) for row in rows] if self._erasers else list(rows), slots)
 
     def arriving(self, columns: EventColumns) -> AbstractContextManager[None]:
-        """Take the full names of agents that move in from a batch, if they are known nowhere else."""
+        """While the context is open, agents that move in can take their full names from this batch."""
         return self._seeded.arriving(columns)
 
     def find_slot(self, name: AgentIdentity) -> int | None:
-        """Slot of an agent, which moves in if it must; None = it has not acted yet."""
+        """Return the slot of an agent, loading it if necessary; None if it has never acted."""
         key = self._identities.agent_key(*name)
         self._seeded.asked_for = {key: name}
         try:
@@ -294,7 +292,7 @@ class AgentStateCache:
         return slot if resident is not None and resident.identity == name else None
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
-        """Full name of the agent that 0.1 knew by *key* (`identities.unkeyed_agent_key`); None = it is not known."""
+        """Return the full name of the agent that version 0.1 knew by this key (`unkeyed_agent_key`), or None."""
         names = (name.identity for name in self._agents.names if name is not None)
         store = self._store
         for name in chain(names, self._unsaved.identities()):
@@ -307,7 +305,7 @@ class AgentStateCache:
     def use_model(
         self, model: TrainedModel, thresholds: npt.NDArray[np.float64], risk_parameters: risk_levels.RiskParameters
     ) -> None:
-        """Switches to another model of the same salt; no agents are in memory."""
+        """Switch to another model with the same salt. No agent may be in memory."""
         self.builder.baseline = model.baseline
         self._rows.use_model(model, thresholds)
         self._seeded.use_model(model, risk_parameters)
@@ -326,7 +324,7 @@ class AgentStateCache:
         return retry_until_available(lambda: store.due(before_ms, limit, after, self._partition), self.on_unavailable)
 
     def load_due_agents(self, now_ms: int) -> Iterator[SlotIndices]:
-        """Agents that are not in memory and whose level changes by *now_ms*: each page has just moved in."""
+        """Load agents whose level changes by *now_ms* without an event, page by page; yield the slots of each page."""
         table = self.builder.slots
         unsaved = np.array(self._unsaved.due_keys(now_ms), np.uint64)
         unsaved = unsaved[table.find(unsaved) < 0]
@@ -346,11 +344,10 @@ class AgentStateCache:
             after = page[-1]
 
     def rows(self, slots: SlotIndices) -> list[AgentRow]:
-        """Everything that is stored of the agents in these slots."""
         return self._rows.build(slots)
 
     def take_moved(self) -> list[AgentSummary]:
-        """Take the summaries of agents that changed since the last call, moved out meanwhile or not."""
+        """Return the summaries of agents that changed since the last call, including those that left memory."""
         slots = self._agents.moved.slots()
         self._agents.moved.clear_all()
         moved, unpublished = self._rows.summaries(slots), self._unsaved.take_unpublished()
@@ -359,7 +356,7 @@ class AgentStateCache:
         return list({summary.name.key: summary for summary in (*unpublished, *moved)}.values())  # some came back
 
     def changed_rows(self) -> list[AgentRow]:
-        """Rows of all agents that changed since the last commit was begun, those that moved out meanwhile included."""
+        """Return the rows of all agents that changed since the last commit began, including those that left memory."""
         return self._changed_rows(self._agents.dirty.slots())
 
     def _changed_rows(self, slots: SlotIndices) -> list[AgentRow]:
@@ -375,7 +372,7 @@ class AgentStateCache:
         return rows
 
     def begin_commit(self) -> list[AgentRow]:
-        """Rows of `changed_rows`, on their way to the store from here on; what changes now is for the next commit.
+        """Return the rows of `changed_rows` for a commit; later changes belong to the next one.
 
         Until `mark_committed` they are what is known of their agents, since the store may still have older ones.
         """
@@ -386,5 +383,5 @@ class AgentStateCache:
         return rows
 
     def mark_committed(self) -> None:
-        """Note that the rows of `begin_commit` are in the store."""
+        """Note that the rows of `begin_commit` are stored."""
         self._unsaved.mark_committed()

@@ -64,14 +64,14 @@ Paths = npt.NDArray[Any]
 
 
 def part_names(names: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Names (n, KINDS) of the parts of events' access paths, other ones for each agent; 0 = the event states none."""
+    """Return the names (n, KINDS) of the parts of each event's access path, hashed per agent; 0 if it has none."""
     parts = names[:, _COLUMN_OF_KIND]
     mixed = mix_pairs(np.repeat(names[:, event_columns.AGENT_DRAW], KINDS), parts.reshape(-1)).reshape(-1, KINDS)
     return np.where(parts == 0, np.uint64(0), mixed)
 
 
 def find_announced(paths: Paths, parts: npt.NDArray[np.uint64], now_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Flags (n, KINDS) of the *parts* that were announced of their agents not too long ago.
+    """Return flags (n, KINDS) of the *parts* that were announced for their agents recently enough.
 
     Args:
         paths: (n,), of the agents.
@@ -87,7 +87,7 @@ def find_announced(paths: Paths, parts: npt.NDArray[np.uint64], now_ms: npt.NDAr
 def may_matter(
     paths: Paths, slots: npt.NDArray[np.int32], codes: npt.NDArray[np.int8], rows: npt.NDArray[np.int64]
 ) -> bool:
-    """Returns whether any of *rows* is an announcement, or of an agent with something kept or awaited; few are."""
+    """Return whether any of *rows* is an announcement or belongs to an agent with announced parts. Few do."""
     for row in rows:
         own, event_type = paths[slots[row]], codes[row, event_columns.TYPE]
         announces = event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER
@@ -99,7 +99,8 @@ def may_matter(
 def find_telling(
     paths: Paths, slots: npt.NDArray[np.int32], columns: EventColumns, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Those of *rows* with a possible announced part: announcements, and calls of agents that await their first."""
+    """Return those of *rows* that may announce a part: announcements, and the first calls of agents that were
+    registered."""
     types = columns.codes[rows, event_columns.TYPE]
     telling = (types == event_columns.CLIENT_CHANGE) | (types == event_columns.CLIENT_REGISTER)
     is_waiting = paths["is_waiting"][slots[rows]] != 0
@@ -116,7 +117,7 @@ def keep_told(
     numbers: npt.NDArray[np.float32],
     now_ms: npt.NDArray[np.int64],
 ) -> None:
-    """Keeps the announced parts of one event of each of some agents.
+    """Keep the announced parts of some events, at most one of each agent.
 
     Args:
         paths, now_ms: by slot; the agent's clock, so that an event that is dated last week counts as one of now.
@@ -135,18 +136,18 @@ def keep_told(
 
 
 def _names_a_key(columns: EventColumns, row: int) -> bool:
-    """Returns whether an announcement names its key: a mere method identifies no agent."""
+    """Return whether an announcement names a key. A method alone identifies no agent."""
     login = columns.events[row].credential
     return login is not None and bool(login.thumbprint)
 
 
 def _is_newcomer(numbers: npt.NDArray[np.float32]) -> bool:
-    """Returns whether an agent had no history, here or in the model."""
+    """Return whether an agent had no history, here or in the model."""
     return bool(numbers[layout.N_SHARED] == 0.0 and numbers[layout.N_EVENTS] == 0.0)
 
 
 def _keep_credential(own: Any, name: Any, now_min: int) -> None:
-    """Keep an announced credential, in place of the oldest."""
+    """Keep an announced credential in place of the oldest."""
     since, names = own["since_min"][_CREDENTIAL_PLACES], own["names"][_CREDENTIAL_PLACES]
     same = np.flatnonzero(names == name)
     at = int(same[0]) if len(same) else int(np.argmin(np.where(names == 0, -1, since)))
@@ -154,7 +155,7 @@ def _keep_credential(own: Any, name: Any, now_min: int) -> None:
 
 
 def _keep_first_path(own: Any, parts: npt.NDArray[np.uint64], now_min: int) -> None:
-    """Keep the network and chain of a newcomer's first call, if it came by the registered key, and soon."""
+    """Keep the network and delegation chain of a new agent's first call, if it used the registered key soon enough."""
     registered = own["names"][_CREDENTIAL_PLACES] == parts[CREDENTIAL]
     if parts[CREDENTIAL] == 0 or not registered.any():
         return
@@ -165,7 +166,7 @@ def _keep_first_path(own: Any, parts: npt.NDArray[np.uint64], now_min: int) -> N
 
 
 def pack(paths: Paths) -> list[bytes]:
-    """Bytes of agents (n,) as they are stored and published; most agents have none."""
+    """Encode the paths of agents (n,) as they are stored and published. Most agents have none."""
     packed = [NO_PATHS] * len(paths)
     for row in np.flatnonzero(paths["version"]).tolist():
         packed[row] = paths[row].tobytes()
@@ -173,7 +174,7 @@ def pack(paths: Paths) -> list[bytes]:
 
 
 def unpack(stored: Sequence[bytes]) -> Paths:
-    """Inverse of `pack`; nothing for bytes of another version or another program."""
+    """Decode what `pack` encoded. Bytes of an unknown version decode to nothing."""
     paths = np.zeros(len(stored), PATHS)
     for row, kept in enumerate(stored):
         if len(kept) == PATHS.itemsize and kept[0] == VERSION:
@@ -182,12 +183,12 @@ def unpack(stored: Sequence[bytes]) -> Paths:
 
 
 def as_bits(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Flags (n, KINDS) as bits (n,)."""
+    """Pack flags (n, KINDS) into bits (n,)."""
     return np.asarray((flags << np.arange(KINDS)).sum(axis=1), np.uint8)
 
 
 def as_parts(bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Inverse of `as_bits`.
+    """Unpack the bits of `as_bits`.
 
     >>> as_parts(as_bits(np.array([[False, True, True]]))).tolist()
     [[False, True, True]]

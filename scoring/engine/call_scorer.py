@@ -41,7 +41,7 @@ Vectors = npt.NDArray[np.float64]
 
 
 class NoCallVerdicts(ModelError):
-    """Raised for a model that can score no calls before they are made."""
+    """Raised if the model cannot score calls before they are made."""
 
 
 class CallScore(NamedTuple):
@@ -56,12 +56,12 @@ class CallScore(NamedTuple):
 
     @property
     def exceeds(self) -> bool:
-        """True if a person should look at the call first."""
+        """Return whether a person should look at the call first."""
         return self.threshold is not None and self.anomaly_score > self.threshold.anomaly_score
 
 
 class CallScorer:
-    """Scores calls; safe from any thread.
+    """Scores calls. Thread-safe.
 
     Attributes:
         thresholds: by effect, of tenants without separate ones.
@@ -104,14 +104,14 @@ class CallScorer:
         }
 
     def score(self, call: NativeEvent, announced: bytes = NO_PATHS, *, trusted: bool = False) -> CallScore:
-        """Score *call* as if it were made now. Its outcome and session are not looked at.
+        """Score *call* as if it were made now, without its outcome and session.
 
         Access paths that were *announced* with the agent's risk are not anomalous; if *trusted*, no part of it is.
         """
         return self._score_batch((call,), np.full((1, KINDS), trusted), announced)[0]
 
     def score_many(self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_] | None = None) -> list[CallScore]:
-        """Scores of calls, each as `score` gives it: none knows of another; fast if the scorer has many slots.
+        """Score calls independently of each other. Fast if the scorer has many slots.
 
         Args:
             trusted: (n, 3), parts of their access paths that are trusted or announced, so not anomalous; None = none.
@@ -143,8 +143,8 @@ class CallScorer:
         return scores
 
     def _find_unknown_tasks(self, columns: EventColumns) -> npt.NDArray[np.int64]:
-        """Rows that declare a task of which the history shows nothing in their peer group: such a task could be made
-        up, and what it would excuse counts as if none had been declared."""
+        """Return rows that declare a task without history in their peer group. Such a task could be invented, so
+        whatever it would excuse counts as if no task had been declared."""
         groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
         keys, baseline = mix_pairs(groups, tasks), self._model.baseline
         return np.array([row for row in np.flatnonzero(tasks) if scope_row(baseline, keys[row]) < 0], np.int64)
@@ -152,7 +152,6 @@ class CallScorer:
     def _measure(
         self, calls: Sequence[NativeEvent], columns: EventColumns, trusted: npt.NDArray[np.bool_]
     ) -> list[CallScore]:
-        """Scores of calls by their columns."""
         n = len(calls)
         slots, rows = self._slots[:n], self._rows[:n]
         with self._lock:
@@ -186,15 +185,14 @@ class CallScorer:
         observations: RowObservations,
         agent: tuple[AgentNumbers, KnownItems],
     ) -> tuple[RiskReason, ...]:
-        """Reasons of one call, the strongest first: of what is evidence of compromise alone."""
+        """Return the reasons of one call, strongest first; only those that are evidence of compromise."""
         observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are reported alike
         vector = np.where(_ASKED_FEATURES, asked[[row]], 0.0)
         shares = self._detector.explain(vector)[0]
         return self._reason_writer.reasons(columns, row, *agent, observations, vector[0].tolist(), shares.tolist(), ())
 
     def _recall_agents(self, calls: Sequence[NativeEvent]) -> list[bool]:
-        """Fill a slot for each call with what the history shows of its caller, but for its sessions; False if that is
-        nothing.
+        """Fill a slot for each call with the history of its caller, without sessions; return False if there is none.
 
         This overwrites the slots' previous content.
         """

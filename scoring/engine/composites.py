@@ -37,7 +37,8 @@ _MADE = np.array([at for at, feature in enumerate(FEATURES) if feature.parts], n
 
 
 def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
-    """Named features (m, F) with those that are anomalous because of a first use of a named one."""
+    """Extend the flags of features (m, F) to those that are anomalous because a flagged name is used for the first
+    time."""
     wide = named.copy()
     for kind, implied in IMPLIED_FEATURES.items():
         new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
@@ -52,7 +53,7 @@ def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
 
 @compiled
 def recompute_composites(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
-    """Composites of *after* (m, F) from its parts; none rises."""
+    """Recompute the composites of *after* (m, F) from its parts. None of them rises."""
     recomputed = after.copy()
     feature_vector.compose_rows(recomputed, codes)
     for row in range(len(after)):
@@ -61,7 +62,7 @@ def recompute_composites(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
 
 
 def _session_strangeness(vectors: Matrix) -> Matrix:
-    """Amount that an event adds to the strangeness of its session."""
+    """Return what an event adds to the strangeness of its session."""
     total = vectors[:, feature_vector.F_TRANSITION] + np.maximum(
         vectors[:, feature_vector.F_TARGET], vectors[:, feature_vector.F_ACTION_TARGET]
     )
@@ -83,7 +84,7 @@ def retract_session_effects(
     fresh: npt.NDArray[Any],
     state: AgentState,
 ) -> None:
-    """Take back what the events left in the agents' short-term state, and in the session's strangeness of *after*.
+    """Remove what the events left in the agents' short-term state, and in the session's strangeness of *after*.
 
     Args:
         sessions: uint64 (m,), session of each event, 0 = none.
@@ -109,16 +110,14 @@ def retract_session_effects(
 
 
 def reset_session_strangeness(state: AgentState, slot: int) -> None:
-    """The strangeness of an agent's sessions, and its count of new names, start again: their cause was not an
-    attack."""
+    """Reset the strangeness of an agent's sessions and its count of new names: their cause was not an attack."""
     state.session_numbers[slot, :, layout.S_STRANGE] = np.float32(0.0)
     state.numbers[slot, layout.N_NOVELTY] = np.float32(0.0)
 
 
 def reset_decaying_state(state: AgentState, slot: int) -> None:
-    """Resets everything that decays: the pace, failures, volume and new names that an incident left behind. A person
-    has confirmed the agent; the last hours' events must not raise it again. Neither must the pace of weeks ago, if its
-    current actions are legitimate.
+    """Reset everything that decays: pace, failures, volume and new names that an incident left behind. A person has
+    confirmed the agent, so the last hours' events must not raise it again, nor the difference from its pace weeks ago.
     """
     reset_session_strangeness(state, slot)
     for column in (

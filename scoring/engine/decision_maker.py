@@ -34,7 +34,7 @@ _LEAST_WEIGHT = 1e-6
 
 
 class RecordMoment(NamedTuple):
-    """A record's place in the log, and when it counts: its arrival, or the time that a tick says, UTC milliseconds."""
+    """Position of a record in the log, and when it counts: its arrival, or the time of a tick, in UTC milliseconds."""
 
     partition: int
     offset: int
@@ -42,7 +42,7 @@ class RecordMoment(NamedTuple):
 
 
 class _EventDetails(NamedTuple):
-    """Members of a decision that only an event brings."""
+    """Members of a decision that only an event has."""
 
     reasons: tuple[RiskReason, ...]
     counterfactual: str
@@ -60,7 +60,7 @@ class DecisionMaker:
         """Agents that got a decision at this moment, by its id."""
 
     def decide_scored(self, partition: int, scored: ScoredBatch, offsets: Any, received: Any) -> list[Decision]:
-        """Keep the reasons of notable rows, and make a decision of every change of level.
+        """Keep the reasons of notable rows, and make a decision for each change of level.
 
         Args:
             offsets: of its records in the log, (n,).
@@ -98,7 +98,7 @@ class DecisionMaker:
         own: tuple[RiskReason, ...],
         new_caller: bool,
     ) -> list[Decision]:
-        """Keep the reasons of one row, and make its decision if it changed the level.
+        """Keep the reasons of one row, and make a decision if it changed the level.
 
         New callers are kept if the level falls, too: learned by then, they would be known to the events that follow.
         """
@@ -120,7 +120,7 @@ class DecisionMaker:
         return decisions
 
     def _may_matter(self, scored: ScoredBatch) -> bool:
-        """Returns whether anything must be kept, taken back or decided: most small batches have nothing."""
+        """Return whether anything must be kept, withdrawn or decided. Most small batches have nothing."""
         return _has_notable_row(
             scored.slots,
             self._engine.risk,
@@ -133,7 +133,7 @@ class DecisionMaker:
         )
 
     def _calm_rows(self, scored: ScoredBatch) -> set[int]:
-        """Rows that leave their agent quiet, of agents with possibly kept data."""
+        """Return the rows after which an agent with kept reasons or indicators is quiet."""
         explained = self._engine.risk["told"][scored.slots] > 0.0
         noted = scored.caller_changed | (scored.evidence >= _NOTABLE_EVIDENCE)
         noted[scored.level_changes] = True
@@ -144,25 +144,25 @@ class DecisionMaker:
         return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
 
     def _callers_kept(self, slot: int) -> list[RiskReason]:
-        """Reasons that name the callers of an agent since it was last quiet."""
+        """Return the kept reasons that name callers, since the agent was last quiet."""
         if self._engine.risk[slot]["told"] <= 0.0:
             return []
         return caller_reasons(decode_reasons(self._engine.agent_states.explanation(slot).reasons))
 
     def _indicators_kept(self, slot: int, at_ms: int) -> tuple[Indicator, ...]:
-        """Indicators of an agent since it was last quiet, and those of something new within a day before *at_ms*."""
+        """Return the kept indicators since the agent was last quiet, and new ones of the day before *at_ms*."""
         kept = decode_indicators(self._engine.agent_states.explanation(slot).indicators)
         return kept if self._engine.risk[slot]["told"] > 0.0 else lately_new(kept, at_ms)
 
     def _keep_stranger(self, scored: ScoredBatch, row: int) -> None:
-        """Keeps what a new caller came with, anomalous or not: it is learned, and known to the events that raise its
-        agent."""
+        """Keep the indicators of a new caller even if its event is normal: the agent learns the caller, so the events
+        that raise the agent will not show it as new."""
         kept = self._indicators_kept(int(scored.slots[row]), int(scored.columns.time_ms[row]))
         if has_room(kept, scored, row):
             self._keep_indicators(scored, row)
 
     def _keep_indicators(self, scored: ScoredBatch, row: int) -> None:
-        """Keeps what a row's event came with, in addition to what is kept already."""
+        """Add the indicators of a row to those that are kept."""
         slot = int(scored.slots[row])
         kept = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
         indicators = encode_indicators(with_indicators(kept, indicators_of_row(scored, row)))
@@ -170,9 +170,9 @@ class DecisionMaker:
         states.set_explanation(slot, msgspec.structs.replace(states.explanation(slot), indicators=indicators))
 
     def _keep_callers(self, scored: ScoredBatch, row: int) -> None:
-        """Keeps the caller alongside the reasons of a stronger event: it counts once, and is missing from later ones.
-        The first ones are kept since the agent was last quiet: explaining an event costs a hundred times its score.
-        """
+        """Keep the caller alongside the reasons of a stronger event, since it counts once and is missing from later
+        events. Only the first callers since the agent was quiet are kept: explaining an event costs a hundred times its
+        score."""
         slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
         if len(self._callers_kept(slot)) >= MAX_CALLER_REASONS:
             self._keep_stranger(scored, row)
@@ -194,7 +194,7 @@ class DecisionMaker:
         )
 
     def decide_time_passed(self, slots: SlotIndices, moment: RecordMoment) -> list[Decision]:
-        """Let time pass for some agents until *moment*; decisions of those whose level changes by that, by name.
+        """Advance time for these agents to *moment*; return decisions, by agent name, for the levels that changed.
 
         Slots are no order: which agent has which depends on who moved out before.
         """
@@ -210,7 +210,7 @@ class DecisionMaker:
     def decide_level_change(
         self, slot: int, moment: RecordMoment, previous: int, level: int, cause: str, reason: RiskReason | None = None
     ) -> Decision:
-        """The decision of a level that no event has moved; *reason* None = the passing of time did."""
+        """Make the decision for a level that no event changed. Without a *reason*, time changed it."""
         reasons = (reason or _relaxation_reason(previous, level),)
         callers = self._callers_kept(slot) if cause == "tick" else []
         evidence = self._engine.explainer.decision_evidence(slot)
@@ -225,7 +225,8 @@ class DecisionMaker:
         return decision
 
     def _rows_to_explain(self, scored: ScoredBatch, changed: set[int], calm: set[int]) -> list[int]:
-        """Rows that change a level, and each agent's notable rows that are stronger than all since it was last quiet.
+        """Return the rows that change a level, and each agent's notable rows that are stronger than all since it was
+        last quiet.
 
         Explaining a row costs a hundred times its score, and an agent under attack has many notable rows.
         """
@@ -247,7 +248,7 @@ class DecisionMaker:
     def _add_prior_reasons(
         self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]
     ) -> tuple[RiskReason, ...]:
-        """Reasons of an event, and those that were kept of its agent since it was last quiet."""
+        """Return the reasons of an event with those that were kept since the agent was last quiet."""
         slot = int(scored.slots[row])
         state = self._engine.risk[slot]
         weight, since_ms = float(state["told"]), int(state["told_ms"])
@@ -258,7 +259,7 @@ class DecisionMaker:
         return with_prior_reasons(reasons, float(scored.evidence[row]), kept, weight, since_ms, compromise=compromise)
 
     def _event_decision(self, moment: RecordMoment, scored: ScoredBatch, row: int, details: _EventDetails) -> Decision:
-        """The decision of a row that moved its agent's level."""
+        """Make the decision for a row that changed its agent's level."""
         slot, (previous, level) = int(scored.slots[row]), scored.levels[row].tolist()
         agent_type, explainer = scored.type_at(row, self._engine.agents.types), self._engine.explainer
         evidence = explainer.decision_evidence(slot, scored, row)
@@ -278,13 +279,13 @@ class DecisionMaker:
         )
 
     def _keep_explanation(self, explanation: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:
-        """Remembers the reasons of the strongest event since the agent was last quiet."""
+        """Keep the reasons of the strongest event since the agent was last quiet."""
         slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
         if force or _replaces(weight, float(self._engine.risk[slot]["told"])):
             self._set_explanation(slot, explanation, weight, at_ms)
 
     def _set_explanation(self, slot: int, explanation: AgentExplanation, weight: float, at_ms: int) -> None:
-        """Set an agent's explanation. Its weight is kept with the agent's risk, so that a restart changes nothing."""
+        """Set an agent's explanation. The weight is stored with the agent's risk, so a restart changes nothing."""
         self._engine.agent_states.set_explanation(slot, explanation)
         state = self._engine.risk[slot]
         # A lowering event that changes a level brings 0. If it were less, it would depend on the batch whether a quiet
@@ -353,8 +354,8 @@ def _has_notable_row(
     concerns: npt.NDArray[np.int64],
     new_kinds: npt.NDArray[np.uint32],
 ) -> bool:
-    """Returns whether a row changed a level or its caller, may be notable or of a new caller, or left an agent quiet
-    that had been reported. Columns are per row, as in `ScoredBatch` and `RowObservations`.
+    """Return whether a row changed a level or its caller, may be notable or come from a new caller, or left an agent
+    quiet that was not. Columns are per row, as in `ScoredBatch` and `RowObservations`.
 
     Args:
         state: risk rows by slot.
@@ -374,22 +375,23 @@ def _has_notable_row(
 
 
 def _name_order(name: AgentName | None) -> AgentIdentity:
-    """Place of an agent among others."""
+    """Return the sort key of an agent."""
     return ("", "", "") if name is None else name.identity
 
 
 def _needs_feature_reasons(previous: int, level: int) -> bool:
-    """Returns whether a row's features are among its reasons: at a rise that people act on, or at no change at all."""
+    """Return whether the features of a row are among its reasons: if the level rose to *medium* or above, or did not
+    change."""
     return level == previous or level >= RiskLevel.MEDIUM
 
 
 def _replaces(weight: float, kept_weight: float) -> bool:
-    """Returns whether an event is so much stronger than its agent's kept one that it replaces it."""
+    """Return whether an event is so much stronger than the one kept for its agent that it replaces it."""
     return weight >= kept_weight + _STRONGER if kept_weight > 0.0 else weight > 0.0
 
 
 def _relaxation_reason(previous: int, level: int) -> RiskReason:
-    """Reason of a level that went down, or that became known for the first time."""
+    """Return the reason of a level that fell, or that became known."""
     before, after = RiskLevel(previous).label, RiskLevel(level).label
     if previous == RiskLevel.CRITICAL:
         text = "the longest hold of a critical agent has ended"

@@ -61,7 +61,7 @@ def _find_candidates(
     seen_times: npt.NDArray[np.int64],
     candidates: npt.NDArray[np.bool_],
 ) -> bool:
-    """Flag the rows whose pair of a kind is risky, or was not seen lately in its hour at that time or before.
+    """Flag rows with a pair that is risky, or that was not written in its hour at that time or before.
 
     Args:
         columns, factors: of each of the kinds, see `_KINDS`.
@@ -94,7 +94,7 @@ def _find_candidates(
 
 
 class EdgeCollector:
-    """Picks edges out of batches of one partition."""
+    """Collects delegation edges from the batches of one partition."""
 
     def __init__(self) -> None:
         self._last_ms: dict[int, int] = {}
@@ -107,7 +107,7 @@ class EdgeCollector:
         """True if a delegation waits to be written that was not written before: containment goes down by it."""
 
     def collect(self, columns: EventColumns, risks: npt.NDArray[np.float64]) -> None:
-        """Take the new pairs of a batch.
+        """Collect the new pairs of a batch.
 
         Args:
             risks: shape (n,): risk score of each event's agent after it, in [0, 1].
@@ -135,13 +135,13 @@ class EdgeCollector:
                 self._collect_risky(columns, risks, rows, marks, kind)
 
     def drain(self) -> list[AgentEdge]:
-        """Edges to write, each once; they are forgotten here."""
+        """Return the edges to write, each once, and forget them."""
         taken, self._pending = list(self._pending.values()), {}
         self.has_new_delegation = False
         return taken
 
     def clear(self) -> None:
-        """Remember no pair: what was written of some may have been erased, and is written again when they continue."""
+        """Forget all pairs. Some may have been erased from the store, and are written again if they recur."""
         self._forget_times()
         self._risk_ranks.clear()
 
@@ -150,7 +150,7 @@ class EdgeCollector:
         self._seen_times.fill(-1)
 
     def _collect_new(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
-        """Pairs that are new, or not written in their hour at that time or before."""
+        """Collect pairs that are new, or not written in their hour at that time or before."""
         times = columns.time_ms[rows]
         by_time = np.argsort(times, kind="stable")
         in_hour = (marks ^ (times // HOUR_MS).astype(np.uint64))[by_time]
@@ -169,7 +169,7 @@ class EdgeCollector:
             self._add(columns.events[row], kind, at_ms, _written_risk(float(risks[row])))
 
     def _collect_risky(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
-        """Pairs whose risk has risen since it was written: few, since few agents are at risk."""
+        """Collect pairs whose risk has risen since it was written. Few agents are at risk, so there are few."""
         risky = risks[rows] >= MIN_WRITTEN_RISK
         for row, mark in zip(rows[risky].tolist(), marks[risky].tolist(), strict=True):
             risk, at_ms = _written_risk(float(risks[row])), int(columns.time_ms[row])
@@ -193,12 +193,12 @@ class EdgeCollector:
 
 
 def _written_risk(risk: float) -> float:
-    """A risk in whole steps: else each event of a rising risk would be worth a row."""
+    """Round a risk to whole steps, so that a rising risk does not write a row for each event."""
     return int(risk * EDGE_RISK_STEPS) / EDGE_RISK_STEPS if risk >= MIN_WRITTEN_RISK else 0.0
 
 
 def _edge_pairs(event: NativeEvent, kind: EdgeKind) -> Iterator[tuple[str, str]]:
-    """(source, target) of the edges that an event shows."""
+    """Return the (source, target) pairs of the edges in an event."""
     if kind == "acts_for":
         yield event.agent.id, (event.principal.id if event.principal else None) or ""
         return

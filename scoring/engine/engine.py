@@ -48,12 +48,12 @@ class EngineSettings(NamedTuple):
     learn: bool = True
 
     def with_budget(self, budget: AlertBudget) -> EngineSettings:
-        """The same at another alert budget."""
+        """Return these settings with another alert budget."""
         return self._replace(risk=msgspec.structs.replace(self.risk, alert_budget=budget.by_level()))
 
 
 class Engine:
-    """Scores batches and keeps all state of resident agents."""
+    """Scores batches and holds the state of all resident agents."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class Engine:
         """Rules of feedback; changed by records, between batches."""
 
     def admit(self, columns: EventColumns) -> SlotIndices:
-        """Slot of each row's agent (n,), after those that are not resident have moved in; at most `capacity` different
-        ones may occur."""
+        """Load the agents of a batch that are not in memory; return the slot of each row's agent (n,). At most
+        `capacity` different agents may occur."""
         with self.agent_states.arriving(columns):
             return self.builder.admit(columns.names[:, event_columns.AGENT])
 
     def find_impostors(self, columns: EventColumns, slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        """Rows of agents whose key belongs to another agent, bool (n,): they must not be scored.
+        """Return rows whose agent has the key of another agent, bool (n,). They must not be scored.
 
         The agent that is known under the key, here, in the store or by its first event, keeps it. *slots* are from
         `admit`.
@@ -100,7 +100,7 @@ class Engine:
         received_ms: npt.NDArray[np.int64] | None = None,
         slots: SlotIndices | None = None,
     ) -> ScoredBatch:
-        """Score a batch and move all state; at most `capacity` different agents may occur in it.
+        """Score a batch and update all state. At most `capacity` different agents may occur in it.
 
         *received_ms*, when each event arrived, ends rules of feedback, and what has counted, on time; None = when it
         happened. *slots* are from `admit`, just before; None = they are looked up.
@@ -154,7 +154,7 @@ class Engine:
         group_coverage: Any,
         rule_matches: RuleCoverage | None,
     ) -> None:
-        """One event of each agent: observe, score, judge, and only then learn."""
+        """Process one event of each agent: observe, score and judge it, and only then learn it."""
         self._observe(out, rows)
         self._judge(out, measured, rows, group_coverage, rule_matches)
         self._keep_announced(out, rows)
@@ -162,7 +162,6 @@ class Engine:
             self.builder.learn(out.columns, out.slots, rows, out.observations, self._learnable_parts(out, rows))
 
     def _observe(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Write the feature vectors of a round."""
         self.builder.observe(out.columns, out.slots, rows, out.vectors, out.observations)
 
     def _judge(
@@ -173,7 +172,7 @@ class Engine:
         group_coverage: Any,
         rule_matches: RuleCoverage | None,
     ) -> None:
-        """Score what was observed, and move the risk of its agents."""
+        """Score the observed rows, and update the risk of their agents."""
         columns, slots, observations, state = out.columns, out.slots, out.observations, self.builder.state
         round_kernels.remember_agents(rows, slots, state.numbers, state.known, out.agent_numbers, out.known_items)
         # Before feedback, which silences no signal.
@@ -208,7 +207,7 @@ class Engine:
         )
 
     def _move_risk(self, out: ScoredBatch, rows: npt.NDArray[np.int64], group_coverage: Any) -> None:
-        """Move risk and levels of a round's agents by what was measured."""
+        """Update risk and levels of a round's agents from the scores."""
         columns = out.columns
         risk.update(
             rows,
@@ -232,7 +231,7 @@ class Engine:
         )
 
     def _measure(self, out: ScoredBatch, measured: Measured, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).
+        """Compute anomaly scores and p-values of a round; return the evidence of each feature, (m, F).
 
         What has counted is suppressed for evidence alone: an anomalous event is learned as rarely as ever.
         """
@@ -286,7 +285,7 @@ class Engine:
         masks: npt.NDArray[np.uint32],
         evidence: npt.NDArray[np.float64],
     ) -> None:
-        """Measure those *places* in *rows* again in which something has counted, without it."""
+        """Score the *places* in *rows* in which something has counted before again, without it."""
         codes, own = out.columns.codes, RoundInput.allocate(len(places), FEATURE_COUNT)
         fresh, own_codes = np.empty(len(places), np.uint32), np.empty((len(places), codes.shape[1]), np.int8)
         round_kernels.take_input(
@@ -308,7 +307,7 @@ class Engine:
         out.effective_rows.update(zip(rows[places].tolist(), vectors, strict=True))
 
     def _keep_announced(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Note which parts of access paths had been announced before a round, and keep what its events announce."""
+        """Note which parts of access paths were announced before a round, and keep what its events announce."""
         columns, paths = out.columns, self.agents.paths
         if not announced_paths.may_matter(paths, out.slots, columns.codes, rows):
             return
@@ -329,7 +328,8 @@ class Engine:
             announced_paths.keep_told(paths, out.slots, columns, telling[counts], out.agent_numbers, now_ms)
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
+        """Choose which parts of each event to learn: nothing self-asserted, and only announced keys while an agent is
+        suspicious."""
         columns, parts = out.columns, np.empty(len(rows), np.uint8)
         round_kernels.choose_learned(
             rows,
@@ -347,7 +347,7 @@ class Engine:
         return parts
 
     def _register_agents(self, columns: EventColumns, slots: SlotIndices) -> dict[int, list[tuple[int, str]]]:
-        """Names and peer groups of agents that are new in their slots, or have changed their group.
+        """Note names and peer groups of agents that are new in their slots or have changed their group.
 
         Returns the types of those slots: that before the batch (row -1), and each later one with its row.
         """
@@ -371,7 +371,7 @@ class Engine:
         return types_by_slot
 
     def _keep_capabilities(self, columns: EventColumns, slots: SlotIndices) -> None:
-        """Keep what agents declare, for verdicts before a call. Events that declare nothing change nothing."""
+        """Keep the capabilities that agents declare, for verdicts on calls. Events without any change nothing."""
         declared, known = columns.names[:, event_columns.CAPABILITIES], self.agents.capability_hashes
         differing = (declared != 0) & (known[slots] != declared)
         if not differing.any():
@@ -383,7 +383,7 @@ class Engine:
                 self.agents.capabilities[slots[row]] = encode_capabilities(columns.events[row].agent.capabilities or ())
 
     def use_model(self, model: TrainedModel) -> None:
-        """Switches to another model of the same salt. Agents move out, and come back to be measured against it."""
+        """Switch to another model with the same salt. All agents leave memory and are loaded again."""
         self.builder.evict_all()
         self.model = model
         self.feedback_rules.use_usual_values(model.detector.usual_values())
@@ -394,7 +394,7 @@ class Engine:
         self._ask_model()
 
     def _ask_model(self) -> None:
-        """Keep what each round asks of the model."""
+        """Cache the values of the model that each round needs."""
         self._asked_by_compromise = self.model.detector.asked_by_compromise
         self._asked_features = np.flatnonzero(self._asked_by_compromise)
         self.counted_concerns = np.array(self.model.counted_concerns, np.int64)
@@ -405,7 +405,7 @@ class Engine:
         self._told_evidence = float(self.model.target_evidence(np.ones(1, np.bool_))[0])
 
     def _risk_parameters(self) -> risk_levels.RiskParameters:
-        """Parameters of the risk kernel; a model that has learned nothing knows no agents."""
+        """Return the parameters of the risk kernel. A model that has learned nothing knows no agents."""
         parameters = risk_levels.kernel_parameters(self.settings.risk)
         return parameters._replace(confidence_minimum=NEVER_KNOWN) if self.model.learns else parameters
 
@@ -413,14 +413,14 @@ class Engine:
         return Explainer(self.model, self.thresholds, self.risk_parameters, self.agents, self.signal_rules)
 
     def due_slots(self, now_ms: int) -> SlotIndices:
-        """Resident agents whose level changes by *now_ms* without any event."""
+        """Return resident agents whose level changes by *now_ms* without an event."""
         pinned = np.flatnonzero(self.builder.pinned).astype(np.int32)  # few of many: rows of risk are far apart
         due_ms = self.risk["due_ms"][pinned]
         due: SlotIndices = pinned[(due_ms != 0) & (due_ms <= now_ms)]
         return due
 
     def advance_time(self, slots: SlotIndices, now_ms: int) -> npt.NDArray[np.int8]:
-        """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""
+        """Advance time for these agents; return their levels before and after, shape (m, 2)."""
         levels = np.zeros((len(slots), 2), np.int8)
         risk_levels.advance(
             slots, self.risk, self.thresholds, self.agents.threshold_rows, now_ms, self.risk_parameters, levels
@@ -431,7 +431,7 @@ class Engine:
 
 
 def measured_columns(out: ScoredBatch) -> Measured:
-    """Columns of *out* that assessments are written into."""
+    """Return the columns of *out* that the detector's results are written into."""
     return Measured(
         out.anomaly,
         out.effective_anomaly,

@@ -126,28 +126,27 @@ Matrix = npt.NDArray[np.float64]
 
 @allocation_free
 def _name_key(item: Any, kind: int) -> Any:
-    """32 bits for a name of a kind; never 0."""
+    """Hash a name of a kind to 32 bits; never 0."""
     mixed = (item ^ np.uint64(kind + 1)) * np.uint64(0x9E3779B97F4A7C15)
     return np.uint32(mixed >> np.uint64(32)) | _NAME_BIT
 
 
 @allocation_free
 def _level_key(number: int, z: float) -> Any:
-    """32 bits for the whole standard deviations of a count over hours; 0 for less than one."""
+    """Return 32 bits for the whole standard deviations of a count over hours; 0 for less than one."""
     return np.uint32(number + 1) << np.uint32(8) | np.uint32(z) if z >= 1.0 else np.uint32(0)
 
 
 @allocation_free
 def _same_count(counted: Any, key: Any) -> bool:
-    """Returns whether both are levels of one count over hours."""
+    """Return whether both keys are levels of the same count over hours."""
     return bool(key < _NAME_BIT and counted >> np.uint32(8) == key >> np.uint32(8))
 
 
 @allocation_free
 def _has_counted(risk: Any, key: Any, now_min: int, renewed: bool) -> bool:
-    """Returns whether a name, or the same level or a higher one, has counted within the day. A name that continues
-    stays counted if it is *renewed*: a day must pass without it.
-    """
+    """Return whether a name, or at least this level, has counted within the day. If *renewed*, a name that continues
+    stays counted until it pauses for a day."""
     for k in range(len(risk.counted)):
         counted = risk.counted[k]
         covered = counted == key or (counted > key and _same_count(counted, key))
@@ -174,7 +173,7 @@ def _find_counted(
     places: Any,
     masks: Any,
 ) -> int:
-    """Rows in which something has counted: their places in *rows*, a bit per kind and level, and how many there are."""
+    """Find rows in which something has counted: their places in *rows*, a bit per kind and level, their number."""
     count = 0
     for position in range(len(rows)):
         row = rows[position]
@@ -211,7 +210,7 @@ def _record_counted(
     features: Any,
     levels: Any,
 ) -> None:
-    """Keep the names and levels that carried the evidence of *rows*; *feature_evidence* is per place in *rows*."""
+    """Keep the names and levels that carried the evidence of *rows*. *feature_evidence* is per place in *rows*."""
     for position in range(len(rows)):
         row = rows[position]
         if p_values[row] > EVIDENCE_P_VALUE or asserted[row] != 0:
@@ -236,7 +235,7 @@ def _record_counted(
 
 @allocation_free
 def _put_first(risk: Any, key: Any, now_min: int) -> None:
-    """Keep a name before all others; the last gives way, or the lower level that a level is in place of.
+    """Put a name before all others. It replaces the last one, or the lower level of the same count.
 
     Order, not minutes, determines which counted first: a backlog of a day arrives within one minute.
     """
@@ -260,8 +259,8 @@ def find_counted(
     p_values: npt.NDArray[np.float64],
     asserted: npt.NDArray[np.int8],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """The *rows* in which something has counted before, as positions in *rows*; with each a bit per kind of its names,
-    and above those one per level.
+    """Return the places in *rows* at which something has counted before, each with a bit per kind of name and, above
+    those, per level.
 
     Args:
         rows: int64 (m,), of a round: each of another agent. vectors: (n, F), per row of the batch. time_ms: int64 (n,),
@@ -290,7 +289,7 @@ def find_counted(
 
 @inlined
 def _mark(bits: Any, features: Any, flags: Any) -> None:
-    """Set the flags of features (k, 2), each with a bit, whose bit is one of *bits*."""
+    """Set the flags of the features (k, 2) whose bit is one of *bits*."""
     for at in range(len(features)):
         if bits >> np.uint32(features[at, 1]) & np.uint32(1):
             flags[features[at, 0]] = True
@@ -307,7 +306,7 @@ def _suppress_rows(
     gathered: Any,
     gathered_new: Any,
 ) -> None:
-    """Sets what the names and levels of *masks* made anomalous to 0; tables as above."""
+    """Set what the names and levels of *masks* made anomalous to 0."""
     named, wide = np.empty(vectors.shape[1], np.bool_), np.empty(vectors.shape[1], np.bool_)
     for row in range(len(masks)):
         mask, new = masks[row], masks[row] & fresh[row]
@@ -330,8 +329,8 @@ def _suppress_rows(
 def suppress_counted(
     vectors: Matrix, masks: npt.NDArray[np.uint32], fresh: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]
 ) -> Matrix:
-    """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them, and
-    its levels are usual.
+    """Copy *vectors* (m, F) as if the names of *masks* (m,), and what follows from them, were not surprising and its
+    levels usual.
 
     Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything in which it can only be
     anomalous: an action that was never seen has no usual outcome.
@@ -364,7 +363,8 @@ def record_counted(
     asked: npt.NDArray[np.bool_],
     target_evidence: npt.NDArray[np.float64],
 ) -> None:
-    """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
+    """Remember the names and levels that brought evidence, except those of forged events, which must not hide real
+    ones.
 
     Args:
         asserted: int8 (n,), not 0 if the agent is unauthenticated. p_values: (n,), per row of the batch, without what

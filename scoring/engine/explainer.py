@@ -63,7 +63,8 @@ _OF_EVENT = frozenset(at for at, feature in enumerate(FEATURES) if _is_of_event(
 def replaceable_features(
     reasons: Iterable[RiskReason], vector: npt.NDArray[np.float64], surprise: npt.NDArray[np.float64]
 ) -> list[int]:
-    """Features of unusual things that another event could have had in their place, the strongest of *reasons* first."""
+    """Return the features of unusual things that the event could have had otherwise, in the order of *reasons*,
+    strongest first."""
     named = [reason for reason in reasons if reason.feature in FEATURE_INDEX]
     ranked = sorted(named, key=lambda reason: -reason.contribution)
     features = [_thing_of(FEATURES[FEATURE_INDEX[reason.feature]], surprise) for reason in ranked]
@@ -72,7 +73,7 @@ def replaceable_features(
 
 
 def _thing_of(feature: Feature, surprise: npt.NDArray[np.float64]) -> int:
-    """The feature of the thing that a feature's reason speaks of."""
+    """Return the feature that describes the thing a feature's reason names."""
     explanation = feature.explanation
     if isinstance(explanation, Carried):
         return int(FEATURE_OF_KIND[explanation.kind])
@@ -82,14 +83,13 @@ def _thing_of(feature: Feature, surprise: npt.NDArray[np.float64]) -> int:
 
 
 def signals_of(index: int) -> list[HardSignal]:
-    """Hard signals that fire because of the thing that a feature is about."""
+    """Return the hard signals that fire because of the thing a feature describes."""
     return [signal for signal in HARD_SIGNALS if FEATURES[index].name in signal.things]
 
 
 def thing_words(index: int) -> str:
-    """Returns the text for the subject of a feature. What belongs to an action is usual for that one alone: a denial,
-    or a size, may be anomalous for another one.
-    """
+    """Return the words for the thing a feature describes. Outcome and sizes belong to the action: they may be anomalous
+    for another action."""
     explanation = FEATURES[index].explanation
     noun = FEATURES[index].noun
     return (
@@ -102,7 +102,7 @@ def thing_words(index: int) -> str:
 def with_usual(
     vectors: npt.NDArray[np.float64], index: int, new_kinds: int, codes: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.float64]:
-    """Copies of an event's *vectors* (m, F) had one thing been usual, with what is anomalous because of it alone."""
+    """Copy an event's *vectors* (m, F) as if one thing, and whatever is anomalous only because of it, were usual."""
     after = vectors.copy()
     explanation = FEATURES[index].explanation
     usual = [index, *(FEATURE_INDEX[signal.code] for signal in signals_of(index) if signal.code in FEATURE_INDEX)]
@@ -115,7 +115,7 @@ def with_usual(
 
 
 def _is_odd_by(feature: Feature, kind: int, new_kinds: int) -> bool:
-    """Returns whether a feature is anomalous because the item of a kind is new, and no other one is."""
+    """Return whether a feature is anomalous only because the item of this kind is new."""
     if feature.restates == (kind,):
         return True
     new = [other for other in feature.new_with if (new_kinds >> other) & 1]
@@ -123,7 +123,7 @@ def _is_odd_by(feature: Feature, kind: int, new_kinds: int) -> bool:
 
 
 class Explainer:
-    """Words for what an engine has scored."""
+    """Explains scored events."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Explainer:
         self._reason_writer = ReasonWriter(model.baseline)
 
     def reasons(self, scored: ScoredBatch, rows: list[int], *, alone: bool = False) -> list[tuple[RiskReason, ...]]:
-        """Reasons of the given rows, the strongest first; see `explanations.ReasonWriter`.
+        """Return the reasons of these rows, strongest first; see `explanations.ReasonWriter`.
 
         What has counted before is not a reason for a level now. *alone*: explain the anomalies of single events.
         """
@@ -168,12 +168,12 @@ class Explainer:
 
     @staticmethod
     def is_compromise(scored: ScoredBatch, row: int, *, alone: bool = False) -> bool:
-        """Returns whether a row is about as anomalous for compromise as for any other concern."""
+        """Return whether a row is about as anomalous for compromise as for any other concern."""
         p_values = (scored.concerns.p_value if alone else scored.concern_p_values)[row]
         return bool(p_values[risk_levels.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
 
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
-        """Change that would have kept the level lower, of a thing that another event could have had; "" = none would.
+        """Return which change of one thing would have kept the level lower; "" if none would.
 
         The row is scored without its strongest such feature, else without the next one.
         """
@@ -187,8 +187,8 @@ class Explainer:
         return ""
 
     def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
-        """p-values (3,) of the row, had the thing that a feature is about been usual; the less anomalous view
-        counts."""
+        """Return the p-values (3,) of the row as if the thing a feature describes were usual, in the less anomalous
+        view."""
         twice = [row, row]
         vectors = np.concatenate([scored.vectors[[row]], scored.effective_vectors([row])])
         codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
@@ -200,7 +200,8 @@ class Explainer:
         return np.asarray(concerns.p_value.max(axis=0))
 
     def _signals_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
-        """Evidence (COUNTS,) of the row's hard signals, without what there is because of the thing of a feature."""
+        """Return the evidence (COUNTS,) of the row's hard signals, without those that follow from the thing of a
+        feature."""
         signals: npt.NDArray[np.float64] = scored.signals[row].copy()
         if index == F_NETWORK:
             signals[OF_MEDIUM] = 0.0
@@ -213,8 +214,8 @@ class Explainer:
     def _level_with(
         self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], signals: npt.NDArray[np.float64]
     ) -> int:
-        """Highest level after the row, had it had other p-values (3,), of which none is usual for the agent, and these
-        *signals* (COUNTS,)."""
+        """Return the highest level after the row if it had these p-values (3,), none of them usual for the agent, and
+        these *signals* (COUNTS,)."""
         limits = self._thresholds[scored.threshold_rows[row]]
         confidence = float(scored.risk[row, risk.CONFIDENCE])
         before = scored.concern_risk[row]
@@ -240,7 +241,7 @@ class Explainer:
         return int(RiskLevel.UNKNOWN if confidence < self._parameters.confidence_minimum else RiskLevel.LOW)
 
     def decision_evidence(self, slot: int, scored: ScoredBatch | None = None, row: int = 0) -> dict[str, Any]:
-        """Inputs of the risk kernel: kept with a decision, so that it can be replayed."""
+        """Return the inputs of the risk kernel. They are stored with a decision, so that it can be replayed."""
         state = self._agents.risk[slot]
         if scored is None:
             limits = self._thresholds[self._agents.threshold_rows[slot]]
@@ -279,7 +280,7 @@ class Explainer:
 
     @staticmethod
     def _usual_p_values(scored: ScoredBatch, row: int) -> dict[str, dict[str, float]]:
-        """p-values that were bet on, of the concerns in which the agent is often as anomalous."""
+        """Return the p-values that counted for concerns in which the agent is often as anomalous."""
         if scored.habits[row] == NEVER_USUAL:
             return {}
         p_values = scored.concern_p_values[row].tolist()
@@ -289,6 +290,6 @@ class Explainer:
         return {"usual_oddness": larger} if larger else {}
 
     def named_features(self, scored: ScoredBatch, row: int) -> dict[str, float]:
-        """The feature vector by name, without the zeros."""
+        """Return the feature vector by name, without zeros."""
         values = scored.vectors[row]
         return {FEATURE_NAMES[index]: float(values[index]) for index in np.flatnonzero(values).tolist()}

@@ -65,7 +65,7 @@ CALLER_FEATURES = frozenset(feature.name for feature in FEATURES if feature.call
 
 
 def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
-    """Clean text from outside: no control characters, line breaks or reordering marks, and of bounded length.
+    """Remove control characters, line breaks and reordering marks from foreign text, and bound its length.
 
     A sign replaces each character that cannot be shown, and a cut is visible (`printable_line` shows neither): two
     agents whose names differ must not read alike in a reason.
@@ -75,37 +75,37 @@ def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
 
 
 def _amount_text(logarithm: float) -> str:
-    """A quantity from its `log1p`, for people: 0.583, 41.4, 48,600."""
+    """Format a quantity, given as `log1p`, for people: 0.583, 41.4, 48,600."""
     return number_text(math.expm1(logarithm))
 
 
 def _usual_text(form: str, logarithm: float) -> str:
-    """A usual amount: a mean of what was learned, which may never have been seen itself."""
+    """Format a usual amount: a learned mean, which may never have occurred itself."""
     return form.format(f"about {_amount_text(logarithm)}")
 
 
 def _words(words: Sequence[tuple[float, str]], value: float) -> str:
-    """The word for a feature's value."""
+    """Return the word for a feature's value."""
     return next((word for least, word in words if value >= least), words[-1][1])
 
 
 def _counted(number: int, item: Item) -> str:
-    """Number of different items, as text."""
+    """Return the number of different items as text."""
     return f"{number or 'no'} known {item.singular_noun if number == 1 else item.plural}"
 
 
 def _uncounted_text(item: Item) -> str:
-    """Text of what is usual for an agent whose names were not counted."""
+    """Return what is usual for an agent whose names were not counted."""
     return f"the {item.plural} that are known of this agent"
 
 
 def _in_call(event: NativeEvent) -> str:
-    """The call that weighs a surprise by its effect, as it ends a phrase."""
+    """Return the end of a phrase that names the call by whose effect a surprise is weighed."""
     return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
 
 
 class Row(NamedTuple):
-    """A scored row, and what its agent was like when it was measured."""
+    """A scored row, with the agent's state when the row was scored."""
 
     columns: EventColumns
     at: int
@@ -115,18 +115,17 @@ class Row(NamedTuple):
 
     @property
     def event(self) -> NativeEvent:
-        """The event itself."""
         return self.columns.events[self.at]
 
 
 def _foreign_places(seen: Row) -> list[int]:
-    """Places of the row's arguments that others may have written and the call acts on."""
+    """Return the row's arguments that others may have written and that the call acts on."""
     start = seen.found.arguments.start
     return np.flatnonzero(seen.found.is_foreign[start[seen.at] : start[seen.at + 1]] == ACTED_ON).tolist()
 
 
 def _routed_places(seen: Row, rule: int) -> list[int]:
-    """Places of the row's arguments whose routes a rule asks about."""
+    """Return the row's arguments whose routes a rule checks."""
     start = seen.found.arguments.start
     return np.flatnonzero(seen.found.routes[start[seen.at] : start[seen.at + 1], rule]).tolist()
 
@@ -142,7 +141,7 @@ _OF_ROW: dict[str, Callable[[Row], str]] = {
 
 
 def _is_new(seen: Row, kind: int) -> bool:
-    """Returns whether the row's item is unknown to the agent, though it knows others of its kind."""
+    """Return whether the row's item is unknown to the agent, which knows others of its kind."""
     return bool((int(seen.found.new_kinds[seen.at]) >> kind) & 1)
 
 
@@ -151,7 +150,7 @@ ReasonParts = tuple[str, str, str, str]
 
 
 class ReasonWriter:
-    """Puts one scored row into words."""
+    """Writes the reasons of a scored row."""
 
     def __init__(self, baseline: Baseline) -> None:
         self._baseline = baseline
@@ -169,9 +168,8 @@ class ReasonWriter:
         *,
         compromise: bool = False,
     ) -> tuple[RiskReason, ...]:
-        """Reasons of one row, the strongest first: hard signals, the caller, then the actions, by share. Those that
-        only measure how much has accumulated come last: they do not state what was done.
-        """
+        """Write the reasons of one row, strongest first: hard signals, the caller, then actions by share. Features that
+        only measure totals come last, since they do not say what was done."""
         seen = Row(columns, row, memory, known, observations)
         rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
         order = np.argsort(-np.asarray(shares), kind="stable")[:MAX_REASONS]
@@ -224,7 +222,7 @@ class ReasonWriter:
         return f"first_seen_{feature.name.removesuffix('_surprise')}" if _is_new(seen, item.kind) else feature.name
 
     def _named(self, seen: Row, feature: Feature, item: Item, noun: str, aside: str, value: float) -> ReasonParts:
-        """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
+        """Describe an item: whether it is new, or how unusual, and how many the agent knows."""
         name = sanitize_text(item.name(seen.event))
         usual_text, complete = self._known_items(seen, item)
         form = item.unusual
@@ -236,7 +234,7 @@ class ReasonWriter:
         return self._code(seen, feature, item), name, usual_text, text
 
     def _known_items(self, seen: Row, item: Item) -> tuple[str, bool]:
-        """Text on how many different items of a kind are known, and whether the agent remembers all it has learned."""
+        """Describe how many different items of a kind the agent knows, and whether it remembers all that it learned."""
         if not seen.memory[layout.N_SEEN + item.kind]:
             return f"{_counted(self._known_to_peers(seen, item.kind), item)} of its peer group", True
         counted = different_items_known(seen.known, item.kind)
@@ -250,8 +248,8 @@ class ReasonWriter:
         return f"{count:,} of {total:,} times in the history of its peer group"
 
     def _count_among_peers(self, seen: Row, kind: int) -> tuple[int, int]:
-        """Counts in the model's history of the peer group, the agent included: of the row's item, and of all of its
-        kind."""
+        """Return how often the peer group, including the agent, had the row's item in the model's history, and any item
+        of its kind."""
         peers, item = self._scope_keys(seen)[layout.PEERS], seen.found.items[seen.at, kind]
         at = self._baseline_row(peers)
         if at < 0 or item == 0:
@@ -262,7 +260,7 @@ class ReasonWriter:
         return np.array([self._baseline_row(key) for key in self._scope_keys(seen)], np.int64)
 
     def _baseline_row(self, scope_key: np.uint64) -> int:
-        """Row of a scope in the model's history; -1 = none."""
+        """Return the row of a scope in the model's history; -1 if it has none."""
         return int(scope_row(self._baseline, scope_key)) if scope_key else -1
 
     @staticmethod
@@ -328,7 +326,7 @@ _WORDINGS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], ReasonP
 
 
 def check_explanations(features: Sequence[Feature]) -> None:
-    """Refuse an explanation that no method words: it would be given as another one. Raises BadFeature."""
+    """Refuse explanations that no method can write. Raises BadFeature."""
     for feature in features:
         if type(feature.explanation) not in _WORDINGS:
             kind = type(feature.explanation).__name__
@@ -375,7 +373,7 @@ def with_prior_reasons(
     *,
     compromise: bool = False,
 ) -> tuple[RiskReason, ...]:
-    """Reasons of an event together with those that were kept of its agent, each by its part of the evidence of both.
+    """Merge the reasons of an event with kept ones, each weighted by its share of the evidence of both.
 
     Hard signals come first, then the callers, and after them at most `MAX_REASONS` of the rest, among them the event's
     own strongest. Accumulated amounts come last, as the event itself states them, not as they were kept.
@@ -408,14 +406,14 @@ def with_prior_reasons(
 
 
 def caller_reasons(reasons: Sequence[RiskReason]) -> list[RiskReason]:
-    """Those of the *reasons* that identify the caller."""
+    """Return those *reasons* that identify the caller."""
     return [reason for reason in reasons if _rank(reason) == CALLER]
 
 
 def with_callers(
     kept: Sequence[RiskReason], kept_weight: float, reasons: Sequence[RiskReason], weight: float, at_ms: int
 ) -> tuple[RiskReason, ...]:
-    """Reasons *kept* of an agent, and those of a weaker later event that identify the caller."""
+    """Add the reasons of a weaker, later event that identify the caller to *kept* ones."""
     seen = {(reason.feature, reason.observed) for reason in kept}
     part = max(weight, 0.0) / (kept_weight + max(weight, 0.0))
     more = [reason for reason in caller_reasons(reasons) if (reason.feature, reason.observed) not in seen]
@@ -427,7 +425,8 @@ RULE, CALLER, DONE, MANNER, GATHERED = range(5)
 
 
 def _rank(reason: RiskReason, compromise: bool = False) -> int:
-    """Place of a reason: rules, then who calls, what was done (of a compromise before how), how much has gathered."""
+    """Return the rank of a reason: rules, then the caller, then what was done (for a compromise before how), then
+    totals."""
     if (
         reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
     ):  # some features are called as the signals on them

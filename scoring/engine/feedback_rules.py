@@ -39,14 +39,14 @@ Rows = npt.NDArray[np.int64]
 
 
 class RuleCoverage(NamedTuple):
-    """Rows of a batch that rules speak of."""
+    """The rows of a batch to which rules apply."""
 
     rows: Flags  # bool (n,)
     features: Flags  # bool (n, F): features that count as usual
 
 
 class _ActiveRule:
-    """A rule in memory, made ready for batches."""
+    """A rule in memory, prepared for batches."""
 
     def __init__(self, holding: PartitionRule, hasher: NameHasher, identities: IdentityHasher, *, dirty: bool) -> None:
         rule = holding.rule
@@ -60,14 +60,14 @@ class _ActiveRule:
         self.features = feature_mask(rule.features)
 
     def partition_rule(self, partition: int, epoch: int) -> PartitionRule:
-        """The rule as it is stored. One that came since the last commit gets the epoch of this one."""
+        """Return the rule as it is stored. A rule that came since the last commit gets the epoch of this one."""
         return PartitionRule(
             self.rule, partition, self.epoch or epoch, self.from_offset, self.until_offset, self.matched, self.last_ms
         )
 
 
 def _scope(rule: FeedbackRule, hasher: NameHasher, identities: IdentityHasher) -> tuple[int, np.uint64]:
-    """Column of names that a rule is about, and the hash there."""
+    """Return the column of names that a rule matches, and the hash to match."""
     if rule.kind == "peer_group":
         return event_columns.GROUP, np.uint64(hasher(f"{rule.tenant}\x1f{rule.agent_type}"))
     name = rule.agent_identity
@@ -77,7 +77,7 @@ def _scope(rule: FeedbackRule, hasher: NameHasher, identities: IdentityHasher) -
 
 
 def feature_mask(names: Iterable[str] | None) -> Flags:
-    """Named features as bool (F,); None = all but the protected ones, which are never among them."""
+    """Return the named features as bool (F,); None means all. Protected features are never included."""
     mask = np.zeros(FEATURE_COUNT, np.bool_)
     for name in FEATURE_INDEX if names is None else names:
         if name in FEATURE_INDEX and name not in PROTECTED_FEATURES:
@@ -86,7 +86,7 @@ def feature_mask(names: Iterable[str] | None) -> Flags:
 
 
 def _is_in_sorted(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flags:
-    """Flags of the *values* that are in the sorted *keys*; `numpy.isin` would sort both each time."""
+    """Flag the *values* that are in the sorted *keys*. `numpy.isin` would sort both each time."""
     if not len(keys):
         return np.zeros(len(values), np.bool_)
     places = np.searchsorted(keys, values)
@@ -102,7 +102,7 @@ def _resource_hashes(rule: FeedbackRule, hasher: NameHasher) -> npt.NDArray[np.u
 
 
 class FeedbackRules:
-    """Rules of one partition.
+    """The feedback rules of one partition.
 
     Args:
         usual: float64 (F,), the value of each feature that counts as usual.
@@ -120,20 +120,20 @@ class FeedbackRules:
         """Events in which a rule counted since this object was made."""
 
     def __len__(self) -> int:
-        """Active rules."""
+        """Number of active rules."""
         return len(self._agents) + len(self._groups)
 
     def use_usual_values(self, usual: npt.NDArray[np.float64]) -> None:
-        """Take the usual values of another model of the same salt from now on."""
+        """Use the usual values of another model with the same salt."""
         self._usual = usual
 
     def restore(self, holdings: Iterable[PartitionRule]) -> None:
-        """Continues from what was committed."""
+        """Restore committed rules."""
         self._rules_by_id = {holding.rule.rule_id: self._active_rule(holding, dirty=False) for holding in holdings}
         self._index_rules()
 
     def adopt(self, rule: FeedbackRule, offset: int, at_ms: int) -> bool:
-        """Apply a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
+        """Activate a rule from *offset* on. Return False, and change nothing, if it is known or has already expired."""
         if rule.rule_id in self._rules_by_id or rule.expires_ms <= at_ms:
             return False
         self._rules_by_id[rule.rule_id] = self._active_rule(PartitionRule(rule, 0, 0, offset, -1, 0, 0), dirty=True)
@@ -141,7 +141,7 @@ class FeedbackRules:
         return True
 
     def revoke(self, rule: FeedbackRule, offset: int) -> bool:
-        """Stops applying a rule permanently, even if it was not known yet; True if it was active."""
+        """Revoke a rule permanently, even before it is known. Return whether it was active."""
         active = self._rules_by_id.get(rule.rule_id)
         if active is None:
             ended = PartitionRule(rule, 0, 0, offset, offset, 0, 0)
@@ -154,7 +154,7 @@ class FeedbackRules:
         return True
 
     def erase(self, subject: ErasureSubject) -> None:
-        """Forgets a name: the pseudonym replaces it, and a rule about the agent applies to no agent."""
+        """Replace a name by its pseudonym. A rule about the agent then applies to no agent."""
         eraser = NameEraser(subject.name, subject.pseudonym)
         for rule_id, active in list(self._rules_by_id.items()):
             if active.rule.tenant != subject.tenant:
@@ -169,7 +169,7 @@ class FeedbackRules:
         return _ActiveRule(holding, self._hash, self._identities, dirty=dirty)
 
     def expire(self, now_ms: int, offset: int) -> None:
-        """End the rules whose time is over."""
+        """End the rules that have expired."""
         over = [active for active in (*self._agents, *self._groups) if active.rule.expires_ms <= now_ms]
         for active in over:
             self._end_rule(active, offset)
@@ -180,7 +180,7 @@ class FeedbackRules:
         active.until_offset, active.dirty = offset, True
 
     def _index_rules(self) -> None:
-        """Active rules by kind, in the order in which they came."""
+        """Group active rules by kind, in order of adoption."""
         open_ = sorted(
             (active for active in self._rules_by_id.values() if active.until_offset < 0),
             key=lambda active: (active.from_offset, active.rule.rule_id),
@@ -198,11 +198,11 @@ class FeedbackRules:
         return any(active.dirty for active in self._rules_by_id.values())
 
     def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
-        """Rules that the next commit is to write; the same ones until `begin_commit`."""
+        """Return the rules that the next commit writes; the same ones until `begin_commit`."""
         return [active.partition_rule(partition, epoch) for active in self._rules_by_id.values() if active.dirty]
 
     def begin_commit(self, partition: int, epoch: int) -> list[PartitionRule]:
-        """Rules of `uncommitted`, on their way to the store from here on; what changes now is for the next commit."""
+        """Return the rules of `uncommitted` for a commit; later changes belong to the next one."""
         rules = self.uncommitted(partition, epoch)
         for active in self._rules_by_id.values():
             if active.dirty:
@@ -210,7 +210,7 @@ class FeedbackRules:
         return rules
 
     def coverage(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> RuleCoverage | None:
-        """Rows that rules apply to, counted; None if there are none, which costs next to nothing."""
+        """Find and count the rows to which rules apply; return None, at almost no cost, if there are no rules."""
         if not self._agents and not self._groups:
             return None
         names = columns.names
@@ -246,7 +246,7 @@ class FeedbackRules:
         total: int = -1,
         places: Flags | None = None,
     ) -> Flags:
-        """Mark the features of each rule in the rows that it matches; returns which of all rows near were hit."""
+        """Mark the features of each rule in the rows that it matches; return which rows were matched."""
         hit = np.zeros(len(rows), np.bool_)
         for active in rules:
             mine = (columns.names[rows, active.column] == active.scope) & (
@@ -279,7 +279,7 @@ class FeedbackRules:
         observations: RowObservations,
         state: AgentState,
     ) -> None:
-        """Give the features of covered *rows* their usual values, and take what follows from them back.
+        """Set the features of covered *rows* to their usual values, and remove what follows from them.
 
         Args:
             vectors: float64 (n, F), changed in place; a value that is below the usual one stays.

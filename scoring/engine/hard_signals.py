@@ -37,7 +37,7 @@ def _action_of(event: NativeEvent) -> str:
 
 
 class HardSignal(NamedTuple):
-    """One rule. `weight` is evidence, natural log; medium begins near 6 to 10 and critical near 9 to 14."""
+    """One rule. `weight` is its evidence (natural log); medium begins near 6 to 10 and critical near 9 to 14."""
 
     code: str
     weight: float
@@ -75,7 +75,7 @@ _F_METHOD_DOWNGRADE = FEATURE_INDEX["method_downgrade"]
 
 
 class SignalInput(NamedTuple):
-    """Facts that a rule may look at, each with a row for each event of a batch."""
+    """The facts that rules look at, one row per event of a batch."""
 
     codes: npt.NDArray[np.int8]  # of its columns
     numbers: npt.NDArray[np.float64]  # likewise
@@ -88,14 +88,14 @@ class SignalInput(NamedTuple):
 
     @staticmethod
     def of(columns: EventColumns, vectors: Matrix, seen: RowObservations, most_gap_ms: float) -> SignalInput:
-        """Facts of a batch with these feature vectors (n, F), and what the feature builder observed in it."""
+        """Collect the facts of a batch with these feature vectors (n, F) and observations."""
         observed = seen.token_reuse, seen.token_gap_ms, seen.new_kinds, seen.flags
         return SignalInput(columns.codes, columns.numbers, vectors, *observed, most_gap_ms)
 
 
 @inlined
 def _fires(rule: int, seen: SignalInput, row: int) -> bool:
-    """Returns whether a rule fires on a row, as its `meaning` describes."""
+    """Return whether a rule fires on a row, as its `meaning` describes."""
     event_type = seen.codes[row, event_columns.TYPE]
     if rule in (USE_AFTER_REVOCATION, REFUSED_REVOKED_TOKEN):
         is_denied = seen.codes[row, event_columns.OUTCOME] == event_columns.DENIED
@@ -129,7 +129,7 @@ def _write_fired(
     out: Matrix,
     fired: npt.NDArray[np.uint32],
 ) -> None:
-    """Write the summed weights of each row's rules into *out* (n, COUNTS); rule r of the last row is bit r of *fired*.
+    """Write the summed weights of each row's rules into *out* (n, COUNTS). Bit r of *fired* is rule r of the last row.
 
     Args:
         weights: (RULES,), 0 for rules that are off.
@@ -247,7 +247,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
 
 
 def hard_signal_codes() -> tuple[str, ...]:
-    """Codes of all signals, in table order."""
+    """Return the codes of all signals in table order."""
     return tuple(signal.code for signal in HARD_SIGNALS)
 
 
@@ -256,7 +256,7 @@ MOST_TOKEN_GAP_MS = 300_000.0
 
 
 class HardSignalRules:
-    """The enabled part of the table."""
+    """The hard signals that are enabled."""
 
     def __init__(self, disabled: Collection[str] = ()) -> None:
         unknown = set(disabled) - set(hard_signal_codes())
@@ -279,14 +279,14 @@ class HardSignalRules:
         observations: RowObservations,
         out: Matrix,
     ) -> None:
-        """Write the summed weights of each row's signals into *out* (n, COUNTS); our own denials have none."""
+        """Write the summed weights of each row's signals into *out* (n, COUNTS). Our own denials have none."""
         seen = SignalInput.of(columns, matrix, observations, MOST_TOKEN_GAP_MS)
         _write_fired(rows, seen, self._weights, self._counts, self._of_ignored_events, out, self._fired)
 
     def fired_signals(
         self, columns: EventColumns, row: int, matrix: Matrix, observations: RowObservations
     ) -> list[HardSignal]:
-        """Signals that fire on one row."""
+        """Return the signals that fire on one row."""
         self.write_evidence(columns, np.array([row]), matrix, observations, np.zeros((len(columns), COUNTS)))
         fired = int(self._fired[0])
         return [signal for signal in self._enabled if fired >> signal.rule & 1]

@@ -32,13 +32,13 @@ _PLACES = {kind: place for place, kind in enumerate(get_args(IndicatorKind))}
 
 
 def new_callers(scored: ScoredBatch) -> npt.NDArray[np.int64]:
-    """Rows from a network, or with a credential, that their agents do not know; nothing that is only asserted."""
+    """Return rows from a network or with a credential that their agents do not know, except self-asserted ones."""
     vouched = scored.columns.codes[:, event_columns.SELF_ASSERTED] == 0
     return np.flatnonzero(((scored.observations.new_kinds & CALLER_BITS) != 0) & vouched)
 
 
 def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
-    """Those that came with something new within a day before *at_ms*."""
+    """Return the *kept* indicators that came with something new within a day before *at_ms*."""
     if not kept:
         return ()
     since = format_rfc3339(max(at_ms - DAY_MS, 0))
@@ -46,15 +46,15 @@ def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
 
 
 def has_room(kept: Sequence[Indicator], scored: ScoredBatch, row: int) -> bool:
-    """Returns whether a row's new network or credential would be kept: a caller that changes them in each event costs
-    this check alone."""
+    """Return whether a row's new network or credential would be kept. A caller that changes them in each event costs
+    only this check."""
     new = int(scored.observations.new_kinds[row])
     full = Counter(indicator.kind for indicator in kept if indicator.status in NEW_STATUSES)
     return any((new >> at) & 1 and full[kind] < MAX_OF_KIND for kind, at in _CALLERS.items())
 
 
 def indicators_of_row(scored: ScoredBatch, row: int) -> tuple[Indicator, ...]:
-    """All that a row's event came with."""
+    """Return all indicators of a row's event."""
     at = format_rfc3339(int(scored.columns.time_ms[row]))
     event = scored.columns.events[row]
     named = [*_learned_names(scored, row, event), *((kind, name, "not_tracked") for kind, name in _other_names(event))]
@@ -62,7 +62,7 @@ def indicators_of_row(scored: ScoredBatch, row: int) -> tuple[Indicator, ...]:
 
 
 def with_indicators(kept: Sequence[Indicator], more: Sequence[Indicator]) -> tuple[Indicator, ...]:
-    """Indicators *kept* of an agent, and those of one more event; bounded, by kind.
+    """Add the indicators of one more event to those that are *kept*, within the bound of each kind.
 
     A name counts as new for as long as it is kept so, although it is learned meanwhile.
     """
@@ -77,7 +77,7 @@ def with_indicators(kept: Sequence[Indicator], more: Sequence[Indicator]) -> tup
 
 
 def _bounded(listed: list[Indicator]) -> tuple[Indicator, ...]:
-    """At most `MAX_OF_KIND` of each kind, in the order of kinds, then in which they were met."""
+    """Keep at most `MAX_OF_KIND` of each kind, ordered by kind, then by arrival."""
     first = sorted(listed, key=lambda indicator: indicator.status not in NEW_STATUSES)
     count: Counter[str] = Counter()
     chosen = set()
@@ -95,7 +95,7 @@ def _bounded(listed: list[Indicator]) -> tuple[Indicator, ...]:
 def _learned_names(
     scored: ScoredBatch, row: int, event: NativeEvent
 ) -> Iterator[tuple[IndicatorKind, str, IndicatorStatus]]:
-    """Names of the event that an agent learns, each with whether it knows it."""
+    """Yield the names of the event that agents learn, with whether this agent knows them."""
     client, login = event.client, event.credential
     if client is not None and (client.asn is not None or client.ip):
         name = f"AS{client.asn}" if client.asn is not None else event_columns.network_of(client.ip)
@@ -110,7 +110,7 @@ def _learned_names(
 
 
 def _other_names(event: NativeEvent) -> list[tuple[IndicatorKind, str]]:
-    """Names of the event that are not learned."""
+    """Return the names of the event that agents do not learn."""
     client = event.client
     given: list[tuple[IndicatorKind, str | None]] = [
         ("address", None if client is None else client.ip),
@@ -122,7 +122,7 @@ def _other_names(event: NativeEvent) -> list[tuple[IndicatorKind, str]]:
 
 
 def _status(scored: ScoredBatch, row: int, kind: int) -> IndicatorStatus:
-    """Status of the row's item of a kind: whether the agent knew it when the row was measured."""
+    """Return whether the agent knew the row's item of a kind when the row was scored."""
     if not scored.agent_numbers[row, layout.N_SEEN + kind]:
         return "not_tracked"
     if not (int(scored.observations.new_kinds[row]) >> kind) & 1:

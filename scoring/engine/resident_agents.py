@@ -19,7 +19,7 @@ _FIRST_SIZE = 1_024
 
 
 class SlotFlags:
-    """A flag of each slot, with a list of the slots in which it is set."""
+    """A flag for each slot, with a list of the slots in which it is set."""
 
     def __init__(self, capacity: int) -> None:
         self._flags = np.zeros(capacity, np.bool_)
@@ -29,15 +29,15 @@ class SlotFlags:
         self._count = 0
 
     def __len__(self) -> int:
-        """Number of slots in which it is set."""
+        """Number of slots in which the flag is set."""
         return self._count
 
     def __getitem__(self, slots: Any) -> Any:
-        """Flags of some slots, as of an array."""
+        """Flags of some slots, indexed as an array."""
         return self._flags[slots]
 
     def set(self, slots: SlotIndices) -> None:
-        """Set it in some slots, which may stand there more than once."""
+        """Set the flag of some slots. A slot may occur more than once."""
         if self._listed_count + len(slots) > len(self._listed):
             self._make_room(len(slots))
         before = self._listed_count
@@ -45,16 +45,14 @@ class SlotFlags:
         self._count += self._listed_count - before
 
     def clear(self, slots: SlotIndices) -> None:
-        """Clear it in some slots."""
         self._count -= int(_clear_flags(slots, self._flags))
 
     def clear_all(self) -> None:
-        """Clear it in every slot."""
         self.clear(self._listed[: self._listed_count])
         self._listed_count = 0
 
     def slots(self) -> SlotIndices:
-        """Slots in which it is set, in their order."""
+        """Return the slots in which the flag is set, in ascending order."""
         listed = np.sort(self._listed[: self._listed_count])
         listed = listed[self._flags[listed]]
         is_first = np.ones(len(listed), np.bool_)
@@ -63,7 +61,7 @@ class SlotFlags:
         return found
 
     def _make_room(self, count: int) -> None:
-        """Make room for *count* more in the list, which has each slot once afterwards."""
+        """Make room for *count* more slots in the list, and remove repeated ones."""
         kept = self.slots()
         self._listed = np.empty(max(_FIRST_SIZE, 2 * (len(kept) + count)), np.int32)
         self._listed[: len(kept)] = kept
@@ -74,7 +72,7 @@ class SlotFlags:
 def _set_flags(
     slots: npt.NDArray[np.int32], flags: npt.NDArray[np.bool_], listed: npt.NDArray[np.int32], count: int
 ) -> int:
-    """Sets flags, and appends slots that were not set to the *count* listed ones; returns the new count."""
+    """Set flags and append newly set slots to the *count* listed ones; return the new count."""
     for slot in slots:
         if not flags[slot]:
             flags[slot] = True
@@ -85,7 +83,7 @@ def _set_flags(
 
 @allocation_free
 def _clear_flags(slots: npt.NDArray[np.int32], flags: npt.NDArray[np.bool_]) -> int:
-    """Clear flags; returns how many were set."""
+    """Clear flags; return how many were set."""
     count = 0
     for slot in slots:
         count += flags[slot]
@@ -117,12 +115,12 @@ class ResidentAgents:
         """Set for agents that changed since their risk was last published; each of them is dirty, too."""
 
     def mark_changed(self, slots: SlotIndices) -> None:
-        """Note that agents changed: their risk has to be published, and they have to be stored."""
+        """Note that agents changed, so that their risk is published and their rows are stored."""
         for flags in (self.dirty, self.moved):
             flags.set(slots)
 
     def register(self, slot: int, key: int, event: NativeEvent) -> bool:
-        """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
+        """Note the agent of a slot. Return whether its peer group is the one that the event states.
 
         What a known agent is, only a token can say: otherwise anybody could move it to another peer group. An event
         that says nothing of it (a gateway's log, our own records) changes nothing either.
@@ -137,7 +135,8 @@ class ResidentAgents:
         return True
 
     def find_impostors(self, slots: SlotIndices, checks: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        """Rows whose agent has the key of another one, bool (n,); of agents new in their slots the first row counts.
+        """Return rows whose agent has the key of another agent, bool (n,). Of agents that are new in their slots, the
+        first row counts.
 
         Args:
             slots: of each row's agent key, (n,).
@@ -151,7 +150,7 @@ class ResidentAgents:
         return impostors
 
     def clear(self, slots: SlotIndices) -> None:
-        """Forget who lived in the slots and what their risk was (their agents have left)."""
+        """Clear the slots of agents that leave memory."""
         self.risk[slots] = np.zeros((), risk_levels.ROW)
         self.paths[slots] = np.zeros((), announced_paths.PATHS)
         for flags in (self.dirty, self.moved):

@@ -83,7 +83,7 @@ PEER_SHARE = 0.6
 
 @allocation_free
 def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -> float:
-    """Natural log of the bet on one p-value in (0, 1].
+    """Return the natural log of the bet on one p-value in (0, 1].
 
     Little knowledge and a streak of anomalous events bet little: `e**w` with w below 1 keeps the mean at most 1.
 
@@ -173,9 +173,9 @@ def update(
 
 @allocation_free
 def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_values: Any, bounds: Any) -> int:
-    """Concern that the level is about after an event: compromise, if it alone reaches that level, or if it was named
-    since the level last rose. An attacker can make noise that is more anomalous still, and policy may be milder about
-    noise.
+    """Return the concern that the level is about after an event: compromise if it alone reaches that level, or if it
+    was the concern since the level last rose. An attacker can make noise that is more anomalous, and policy may be
+    milder about noise.
 
     Args:
         is_raised: the event raised the level.
@@ -197,7 +197,8 @@ def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_v
 
 @allocation_free
 def _concern_of(gravest: int, p_values: Any) -> int:
-    """Concern that the risk is about after an event with these p-values (3,) that moved the *gravest* statistic.
+    """Return the concern that the risk is about after an event with these p-values (3,) that moved the *gravest*
+    statistic.
 
     Malfunction considers all evidence. If the event is about as anomalous for a narrower concern, that one is meant.
     """
@@ -209,7 +210,7 @@ def _concern_of(gravest: int, p_values: Any) -> int:
 
 @allocation_free
 def _bet_on_block(row: Any, bet: float) -> float:
-    """Evidence of one event for overreach: by how much it moves the mean bet of its hour, as a logarithm."""
+    """Return the evidence of one event for overreach: the logarithm of its effect on the mean bet of its hour."""
     if row.at_ms - row.block_ms >= HOUR_MS:
         row.block_ms, row.block_before = row.at_ms, max(row.statistic[OVERREACH], 0.0)
         row.block_sum, row.block_events = 0.0, 0
@@ -223,7 +224,7 @@ def _bet_on_block(row: Any, bet: float) -> float:
 def _apply_vouched_event(
     row: Any, p_values: Any, coverage: float, signals: Any, limits: Any, habit: int, by_concern: Any
 ) -> None:
-    """Applies one authenticated event."""
+    """Apply an attested event."""
     row.events += 1
     if row.events == NEWCOMER_EVENTS:
         end_newcomer(row)
@@ -268,8 +269,8 @@ def _apply_vouched_event(
 
 @allocation_free
 def _apply_unvouched_event(row: Any, p_values: Any, signals: Any, limits: Any, habit: int, by_concern: Any) -> None:
-    """Applies one event that any sender could have sent: history and quiet of the agent stay, risk can only rise. It
-    rises to *high* at most: failed sign-ins with an agent's name must not revoke its tokens.
+    """Apply an event that any sender could have sent. Risk can only rise, to *high* at most, and history stays: failed
+    sign-ins with an agent's name must not revoke its tokens.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
@@ -293,15 +294,15 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: Any, limits: Any, h
 
 @allocation_free
 def _add_signs(row: Any, signals: Any, bounds: Any) -> float:
-    """Add the signs among an event's signals; returns their weight. However many come, they say as much as *medium*."""
+    """Add the signs among an event's signals; return their weight. All signs together reach *medium* at most."""
     row.signs = min(max(row.signs, 0.0) + signals[AS_SIGN], bounds[0])
     return float(signals[AS_SIGN])
 
 
 @allocation_free
 def _with_signals(evidence: float, signals: Any, bounds: Any, is_told: bool) -> float:
-    """Evidence of an event, with what a new network brings at least and the signals that count in full, if the concern
-    is the one that these indicate."""
+    """Return the evidence of an event with hard signals that count in full and the minimum that a new network brings,
+    if they indicate this concern."""
     if not is_told:
         return evidence
     if signals[OF_MEDIUM] > 0.0:
@@ -311,7 +312,7 @@ def _with_signals(evidence: float, signals: Any, bounds: Any, is_told: bool) -> 
 
 @allocation_free
 def _add_what_is_bounded(row: Any, gain: float, signals: Any, limits: Any) -> float:
-    """Add signs, and evidence that raises to *high* at most, behind the *gain* of the event itself; returns all gain.
+    """Add signs, and evidence that reaches *high* at most, after the event's own *gain*; return the total gain.
 
     A gain below 0 clears signs as it clears the statistic.
     """
@@ -331,8 +332,7 @@ def _add_what_is_bounded(row: Any, gain: float, signals: Any, limits: Any) -> fl
 
 @allocation_free
 def _apply_signals(row: Any, signals: Any, limits: Any, by_concern: Any) -> None:
-    """Applies reports of others about an agent: they are not behavior, so risk can only rise, by the signals'
-    weight."""
+    """Apply what others report about an agent. Reports are not behavior: risk can only rise, by the signals' weight."""
     concern = signalled_concern(limits)
     bounds, before = limits[concern], row.statistic[concern]
     if signals[IN_FULL] > 0.0:

@@ -47,7 +47,7 @@ OWN_EVENTS = 20.0
 
 
 class RiskParameters(NamedTuple):
-    """`RiskEvaluationSettings` as the kernel takes them. Times in milliseconds."""
+    """`RiskEvaluationSettings` in the form that the kernel takes. Times in milliseconds."""
 
     half_life_ms: float
     hold_ms: float  # critical ends by release or after this
@@ -55,7 +55,7 @@ class RiskParameters(NamedTuple):
 
 
 def kernel_parameters(settings: RiskEvaluationSettings) -> RiskParameters:
-    """*settings* for the functions below."""
+    """Convert *settings* for the kernels below."""
     return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, CONFIDENCE_MINIMUM)
 
 
@@ -102,7 +102,7 @@ EARLIER_ROWS = (np.dtype([(name, ROW[name]) for name in ROW.names or () if name 
 
 
 def converted(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Rows of dtype `ROW` from rows of that or an earlier layout, of which what was not known is 0."""
+    """Convert rows of an earlier layout to dtype `ROW`; fields that it lacked are 0."""
     if rows.dtype == ROW:
         return rows
     converted_rows = np.zeros(len(rows), ROW)
@@ -112,13 +112,13 @@ def converted(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def allocate(slots: int) -> npt.NDArray[Any]:
-    """Returns the risk state of *slots* unknown agents."""
+    """Allocate the risk state of *slots* unknown agents."""
     return np.zeros(slots, ROW)
 
 
 @allocation_free
 def displayed_score(statistic: float, bounds: Any) -> float:
-    """Risk score in [0, 1] that corresponds to a statistic: piecewise linear between the levels' thresholds."""
+    """Return the risk score in [0, 1] of a statistic: piecewise linear between the levels' thresholds."""
     medium, high, critical = float(bounds[0]), float(bounds[1]), float(bounds[2])
     if statistic < medium:
         return LEVEL_UP[2] * max(statistic, 0.0) / medium
@@ -131,13 +131,13 @@ def displayed_score(statistic: float, bounds: Any) -> float:
 
 @allocation_free
 def signalled_concern(limits: Any) -> int:
-    """Concern that hard signals indicate, under its thresholds (3, 3)."""
+    """Return the concern that hard signals indicate, under these thresholds (3, 3)."""
     return 0 if limits[0, 0] < np.inf else 1
 
 
 @allocation_free
 def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
-    """Risk score of the gravest concern, and which it is, for statistics (3,) under thresholds (3, 3)."""
+    """Return the risk score of the gravest concern, and that concern, for statistics (3,) under thresholds (3, 3)."""
     highest, gravest = 0.0, signalled_concern(bounds)
     for concern in range(len(statistics)):
         score = displayed_score(statistics[concern], bounds[concern])
@@ -148,7 +148,7 @@ def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
 
 @allocation_free
 def counted_statistic(row: Any, concern: int, bounds: Any) -> float:
-    """Statistic of a concern as the level follows from it, with the signs as far as they count; thresholds are (3, 3).
+    """Return the statistic of a concern that decides its level, with signs as far as they count. Thresholds are (3, 3).
 
     They count in full if authenticated behavior alone has reached *medium*. Otherwise they raise the statistic to
     *medium* at most: a holder of an agent's token or proof can present it again and again.
@@ -165,14 +165,14 @@ def counted_statistic(row: Any, concern: int, bounds: Any) -> float:
 
 @allocation_free
 def write_counted(state: Any, slot: int, bounds: Any, out: Any) -> None:
-    """Write the statistics of an agent as they count, (3,), into *out*."""
+    """Write the statistics of an agent that decide its level, (3,), into *out*."""
     for concern in range(len(CONCERNS)):
         out[concern] = counted_statistic(state[slot], concern, bounds)
 
 
 @allocation_free
 def bound_parts(row: Any, bounds: Any, most: float) -> None:
-    """Let what is claimed be no more than the statistic that it is part of, and signs at most what *most* leaves."""
+    """Limit the self-asserted part to the statistic it belongs to, and signs to what *most* leaves."""
     own = max(float(row.statistic[signalled_concern(bounds)]), 0.0)
     row.claimed = min(row.claimed, own)
     row.signs = min(row.signs, max(most - own, 0.0))
@@ -180,7 +180,7 @@ def bound_parts(row: Any, bounds: Any, most: float) -> None:
 
 @allocation_free
 def level_for_score(score: float) -> Any:
-    """Level that a risk score begins."""
+    """Return the level of a risk score."""
     if score >= LEVEL_UP[4]:
         return CRITICAL
     if score >= LEVEL_UP[3]:
@@ -189,7 +189,7 @@ def level_for_score(score: float) -> Any:
 
 
 def decayed_score(score: float, elapsed_ms: float, half_life_ms: float) -> float:
-    """Displayed risk after some time without events: it halves with every half-life."""
+    """Return the displayed risk after some time without events. It halves with every half-life."""
     left: float = score * 0.5 ** (elapsed_ms / half_life_ms)
     return left
 
@@ -199,7 +199,7 @@ _decayed_score = inlined(decayed_score)
 
 @allocation_free
 def _due_ms(row: Any, settings: RiskParameters) -> Any:
-    """Time at which the level of a silent agent next steps down; 0 = never."""
+    """Return when the level of a silent agent next steps down; 0 if never."""
     if row.level < MEDIUM:
         return 0
     if row.level == CRITICAL:
@@ -211,13 +211,13 @@ def _due_ms(row: Any, settings: RiskParameters) -> Any:
 
 @allocation_free
 def _level_without_evidence(row: Any, settings: RiskParameters) -> Any:
-    """Level of an agent without evidence: low if enough is known of it."""
+    """Return the level of an agent without evidence: low if enough is known of it."""
     return UNKNOWN if row.confidence < settings.confidence_minimum else LOW
 
 
 @allocation_free
 def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
-    """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
+    """Advance time to *now_ms*: decay the displayed risk and take every step down that is due."""
     while row.due_ms != 0 and row.due_ms <= now_ms:
         at_ms = row.due_ms
         _pass_time(row, at_ms, settings)
@@ -247,7 +247,7 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
 
 @allocation_free
 def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
-    """Bring what decays forward to *now_ms*; never backwards."""
+    """Advance decaying values to *now_ms*, never backwards."""
     elapsed = now_ms - row.at_ms
     if elapsed > 0:
         row.score = _decayed_score(row.score, elapsed, settings.half_life_ms)
@@ -259,7 +259,7 @@ def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
 
 @allocation_free
 def raise_level(row: Any, settings: RiskParameters) -> None:
-    """Raise the level at once; between low and unknown the confidence decides. Sets when time changes it next."""
+    """Raise the level at once. Between low and unknown the confidence decides. Sets when time changes it next."""
     reached = level_for_score(row.score)
     if reached > row.level and reached >= MEDIUM:
         row.level = reached
@@ -276,7 +276,7 @@ def raise_level(row: Any, settings: RiskParameters) -> None:
 def advance(
     slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskParameters, out_level: Any
 ) -> None:
-    """Let time pass for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
+    """Advance time for these slots. *out_level*, int8 (m, 2), receives the levels before and after."""
     for position in range(len(slots)):
         row = state[slots[position]]
         out_level[position, 0] = row.level
@@ -287,7 +287,7 @@ def advance(
 def seed(
     state: npt.NDArray[Any], slots: npt.NDArray[Any], events: npt.NDArray[np.int64], settings: RiskParameters
 ) -> None:
-    """Let agents begin with what the model's history showed of them: those that it knows well are not unknown."""
+    """Initialize agents from the model's history: those that it knows well are not unknown."""
     own = events / (events + OWN_EVENTS)
     state["events"][slots] = events
     state["confidence"][slots] = own
@@ -295,7 +295,7 @@ def seed(
 
 
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
-    """Drop the evidence so far, since a person confirmed the agent; the level is what is known without it."""
+    """Drop all evidence, since a person confirmed the agent. The level becomes the one without evidence."""
     row["statistic"] = row["suspicion"] = row["streak"] = row["peak"] = 0.0
     row["score"] = row["signs"] = row["claimed"] = 0.0
     row["block_ms"] = 0
@@ -310,7 +310,7 @@ def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
 
 @allocation_free
 def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskParameters) -> None:
-    """A person says that so much of an agent's evidence was none: what else there is stays, and the level follows.
+    """Subtract the part of an agent's evidence that a person has rejected, and lower the level accordingly.
 
     Unlike after `release`, evidence that came later, or that no feedback takes back, still counts. Time has passed
     (`advance`) up to the moment when it is said.
@@ -342,7 +342,7 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
 
 
 def count_rises(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Number of rises from below each alerting level to it or above, int64 (3,).
+    """Count the rises to each alerting level from below it, int64 (3,).
 
     Args:
         before, after: levels (n,) of each event.
@@ -381,7 +381,7 @@ _MIN_LEVEL_DISTANCE = 1.0
 
 
 def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np.float64]:
-    """Evidence at which each level begins by peer group of a model and concern, natural log, shape (g, 3, 3).
+    """Return the evidence (natural log) at which each level begins, by peer group and concern, shape (g, 3, 3).
 
     A concern that has no share of the budget moves no level: its thresholds are infinite. So are those of overreach
     that its history is too short to check: anomalous days come in rows, and a promise about them would be a guess.
@@ -409,7 +409,7 @@ def thresholds(
     stretch: tuple[float, float] = (LEAST_STRETCH, MAX_STRETCH),
     medium_share: float = MEDIUM_SHARE,
 ) -> npt.NDArray[np.float64]:
-    """Evidence at which each level begins, so that normal events stay within the budget.
+    """Return the evidence at which each level begins, so that normal events stay within the budget.
 
     Args:
         events_per_day: mean events of an active agent per day, shape (g,), one per peer group, the fleet first.
@@ -447,7 +447,8 @@ def thresholds(
 def _least_stretch(
     alarms: AlarmTail, allowed: npt.NDArray[np.float64], with_enough_days: float
 ) -> npt.NDArray[np.float64]:
-    """Least times (3,) what independent events would need, if the *allowed* share (3,) of agent-days may alert."""
+    """Return the least factors (3,) on the thresholds of independent events, if the *allowed* share (3,) of agent-days
+    may alert."""
     if not alarms.rehearsed:
         return np.ones(3)
     shown = np.minimum(allowed * alarms.days / MIN_EXPECTED_ALERTS, 1.0)

@@ -42,7 +42,7 @@ SUSPICION_SHARE = 0.6
 
 
 class RoundInput(NamedTuple):
-    """Input of the detector for m rows of a round; see `ForestDetector.assess`."""
+    """The detector's input for m rows of a round; see `ForestDetector.assess`."""
 
     X: Floats  # (m, F)
     groups: npt.NDArray[np.uint64]
@@ -52,7 +52,7 @@ class RoundInput(NamedTuple):
 
     @staticmethod
     def allocate(m: int, features: int) -> RoundInput:
-        """Room for *m* rows."""
+        """Allocate room for *m* rows."""
         return RoundInput(
             np.empty((m, features)),
             np.empty(m, np.uint64),
@@ -63,8 +63,8 @@ class RoundInput(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Columns of a batch that assessments of its n events are written into, named as in `ScoredBatch`; and the least
-    p-value of each row, (n,), over all evidence and the concerns that move levels."""
+    """The columns of a batch that assessments of its n events are written into, named as in `ScoredBatch`, and the
+    least p-value of each row, (n,), over all evidence and the concerns that move levels."""
 
     anomaly: Floats
     effective_anomaly: Floats
@@ -108,7 +108,7 @@ def gather_input(
     told_evidence: float,
     out: RoundInput,
 ) -> None:
-    """Gather the input of the detector; *told_evidence*, decades, is that of a target which no person named."""
+    """Gather the detector's input. *told_evidence*, in decades, is that of a target which no person named."""
     for at in range(len(rows)):
         row = rows[at]
         for feature in range(vectors.shape[1]):
@@ -130,7 +130,7 @@ def keep_scores(
     counted: npt.NDArray[np.int64],
     out: Measured,
 ) -> None:
-    """Keeps the scores of the single events, (m,) and by concern (m, 3), for both views of them.
+    """Keep the scores of the single events, (m,) and by concern (m, 3), for both views of them.
 
     Args:
         counted: int64 (k,), numbers of the concerns that move levels.
@@ -158,7 +158,7 @@ def _keep_least(row: int, counted: npt.NDArray[np.int64], out: Measured) -> None
 
 @allocation_free
 def doubt_new_networks(rows: Rows, new_network_p: Floats, out: Measured) -> None:
-    """Lets events from a rare new network be checked for earlier counts, and learned as rarely as anomalous ones."""
+    """Treat events from a rare new network as anomalous when earlier counts are checked and events are learned."""
     for row in rows:
         if new_network_p[row] < 1.0:
             out.raw_p_values[row] = min(out.raw_p_values[row], new_network_p[row])
@@ -176,7 +176,7 @@ def keep_new_networks(
     signals: Floats,
     least_p_values: Floats,
 ) -> None:
-    """Write how far a new network raises towards *medium*, into `hard_signals.OF_MEDIUM` of *signals*.
+    """Write how far a new network raises towards *medium* into `hard_signals.OF_MEDIUM` of *signals*.
 
     That is the logarithm of the share of days on which the agent's history expects one, over that of the accepted share
     of days with an alert: a new network alone is *medium* if it is as rare as false alerts may be, and never more.
@@ -213,7 +213,7 @@ def take_input(
     own_codes: npt.NDArray[np.int8],
     out: RoundInput,
 ) -> None:
-    """Take the input of those *places* in *rows* in which something has counted, to be assessed without it.
+    """Copy the input of the *places* in *rows* in which something has counted, to score them without it.
 
     Vectors are copied as they are, a target that has counted raises nothing, and habits are set.
 
@@ -253,7 +253,7 @@ def keep_suppressed(
     counted: npt.NDArray[np.int64],
     out: Measured,
 ) -> None:
-    """Keep the scores of those *places* in *rows* without what has counted.
+    """Keep the scores of the *places* in *rows* without what has counted.
 
     Fewer anomalies are never more anomalous, whatever the forest makes of the rare combination that is left.
 
@@ -278,7 +278,7 @@ def keep_suppressed(
 
 @allocation_free
 def _strongest(evidence: Floats, place: int, features: npt.NDArray[np.int64]) -> float:
-    """Largest evidence of some *features* of a row."""
+    """Return the largest evidence of some *features* of a row."""
     strongest = 0.0
     for feature in features:
         strongest = max(strongest, evidence[place, feature])
@@ -297,7 +297,7 @@ def mark_habits(
     habits: npt.NDArray[np.int8],
     caller_changed: Flags,
 ) -> None:
-    """Mark events by which the caller of an agent changed, and those that never become usual.
+    """Mark events by which an agent's caller changed, and those that never become usual.
 
     A caller changed if a name that identifies the caller is one of those that carry the evidence of compromise of an
     authenticated event. An event never becomes usual if its caller, or the origin of its arguments, carries the

@@ -50,7 +50,7 @@ class ScoredBatch(NamedTuple):
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
     def effective_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Vectors that the p-values of *rows* rest on, shape (len(rows), F): without what has counted before."""
+        """Return the vectors (len(rows), F) behind the p-values of *rows*, without what has counted before."""
         vectors = self.vectors[list(rows)]
         for place, row in enumerate(rows):
             if row in self.effective_rows:
@@ -58,13 +58,13 @@ class ScoredBatch(NamedTuple):
         return vectors
 
     def type_at(self, row: int, latest: Sequence[str]) -> str:
-        """Type of a row's agent when the event happened, however many it took in the batch."""
+        """Return the type of a row's agent when the event happened, however often it changed in the batch."""
         slot = int(self.slots[row])
         types = [name for first, name in self.types.get(slot, ()) if first <= row]
         return types[-1] if types else latest[slot]
 
     def is_familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Flags of the *rows* whose agents the model's history shows well."""
+        """Flag those *rows* whose agents are well known from the model's history."""
         return np.asarray(self.agent_numbers[list(rows), layout.N_SHARED] >= FAMILIAR_EVENTS)
 
     @property
@@ -78,26 +78,26 @@ class ScoredBatch(NamedTuple):
         return self.risk[:, risk.GAIN]
 
     def is_calm(self, concerns: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Flags (n,) of the rows after which no evidence against their agent is left, for any of *concerns*."""
+        """Flag (n,) rows after which no evidence against their agent is left in any of *concerns*."""
         return np.asarray((self.concern_risk[:, concerns, risk.CONCERN_STATISTIC] <= 0.0).all(axis=1))
 
     @property
     def level_changes(self) -> list[int]:
-        """Rows that moved their agent to another level."""
+        """Rows that changed their agent's level."""
         return np.flatnonzero(self.levels[:, 0] != self.levels[:, 1]).tolist()
 
     @property
     def late_events(self) -> int:
-        """Events older than one already seen of their agent."""
+        """Number of events older than one already seen of their agent."""
         return int((self.observations.flags == LATE_EVENT).sum()) + self.out_of_order_events
 
     @property
     def unordered_events(self) -> int:
-        """Events that say nothing of order, since their agent's come out of order."""
+        """Number of events that do not count for order, because their agent's events arrive out of order."""
         behaves = self.observations.flags != IGNORED_EVENT
         return int((behaves & (self.observations.items[:, K_FROM] == 0)).sum())
 
     @property
     def out_of_order_events(self) -> int:
-        """Those of them that are late by more than a minute, and say nothing of pace and order."""
+        """Number of events that are late by more than a minute and do not count for pace and order."""
         return int((self.observations.flags == OUT_OF_ORDER_EVENT).sum())

@@ -30,16 +30,15 @@ AnyAgent = TypeVar("AnyAgent", AgentRow, AgentSummary)
 
 
 class RedactText(Protocol):
-    """Takes a name out of the reasons of an agent."""
+    """Removes an erased name from the reasons of an agent."""
 
     def __call__(self, agent: AnyAgent, /) -> AnyAgent:
-        """The agent without the name; the same one if it does not occur."""
+        """Return the agent without the name; the same object if the name does not occur."""
 
 
 class UnsavedAgents:
-    """Agents that are not in memory, and of which the store may still hold older data. A commit is written while work
-    continues. So there are two generations: what waits for the next commit, and what the present one is writing.
-    """
+    """Agents that left memory and of which the store may have older rows. There are two generations, because work
+    continues while a commit is written: rows that wait for the next commit, and rows that are being written."""
 
     def __init__(self) -> None:
         self.waiting: dict[int, AgentRow] = {}
@@ -50,64 +49,63 @@ class UnsavedAgents:
         self._unpublished: dict[int, AgentSummary] = {}
 
     def get(self, key: int) -> AgentRow | None:
-        """The newest row of an agent; None where what the store says is the newest."""
+        """Return the newest row of an agent, or None if the store has it."""
         row = self.waiting.get(key)
         return row if row is not None or key in self._removed else self._in_flight.get(key)
 
     def identities(self) -> Iterator[AgentIdentity]:
-        """Full names of all of them."""
         return (row.name.identity for row in chain(self.waiting.values(), self._in_flight.values()))
 
     def due_keys(self, now_ms: int) -> list[int]:
-        """Keys of agents whose level changes by *now_ms*; those that are in memory again may be among them."""
+        """Return keys of agents whose level changes by *now_ms*. Some may be in memory again."""
         newest = {**self._in_flight, **self.waiting}
         return [key for key, row in newest.items() if 0 < row.due_ms <= now_ms and self.get(key) is row]
 
     def redact(self, redact: RedactText) -> None:
-        """Let *redact* go over what waits and what is to be published; what is being written is erased in the store."""
+        """Apply *redact* to rows that wait and to unpublished risk. The store erases what is being written."""
         self.waiting = {key: redact(row) for key, row in self.waiting.items()}
         self._unpublished = {key: redact(summary) for key, summary in self._unpublished.items()}
 
     def remove(self, key: int) -> None:
-        """Forget an erased agent: its row goes with the next commit, and is not read meanwhile."""
+        """Forget an erased agent. The next commit removes its row, which is not read until then."""
         self.waiting.pop(key, None)
         self._unpublished.pop(key, None)
         self._removed.add(key)
 
     def take_back(self, key: int) -> bool:
-        """Note that an agent moves in again; returns whether it is dirty."""
+        """Note that an agent is in memory again; return whether it is dirty."""
         return self.waiting.pop(key, None) is not None
 
     def is_removed(self, key: int) -> bool:
-        """True if the store's row of an agent is not to be read any more, since it was erased."""
+        """Return whether the store's row of an agent must not be read, since the agent was erased."""
         return key in self._removed or key in self._removed_in_flight
 
     @property
     def removed(self) -> tuple[int, ...]:
-        """Keys of agents whose rows go with the next commit."""
+        """Keys of agents whose rows the next commit removes."""
         return tuple(sorted(self._removed))
 
     def add_unpublished(self, summaries: Collection[AgentSummary]) -> None:
-        """Keep the risk of agents that move out before it was published."""
+        """Keep the risk of agents that leave memory before it was published."""
         self._unpublished.update((summary.name.key, summary) for summary in summaries)
 
     def take_unpublished(self) -> list[AgentSummary]:
-        """The risk that `add_unpublished` kept since the last call."""
+        """Return the risk that `add_unpublished` kept since the last call."""
         unpublished, self._unpublished = list(self._unpublished.values()), {}
         return unpublished
 
     def begin_commit(self, rows: Collection[AgentRow]) -> None:
-        """Note that *rows*, those that wait among them, are on their way to the store."""
+        """Note that *rows*, including the waiting ones, are being written."""
         self._in_flight, self.waiting = {row.name.key: row for row in rows}, {}
         self._removed_in_flight, self._removed = self._removed, set()
 
     def mark_committed(self) -> None:
-        """Note that what `begin_commit` began is in the store."""
+        """Note that the rows of `begin_commit` are stored."""
         self._in_flight, self._removed_in_flight = {}, set()
 
 
 class MetAgents:
-    """Keys of agents that moved in or were erased: while rows are preloaded, a page's data on them may be older.
+    """Keys of agents that were loaded or erased during preloading, so that a page's rows of them may be older.
 
     Once all rows were preloaded, every agent that the store can have was met. Of more agents than *most* nothing is
     remembered, be it a flood of new names.
@@ -119,11 +117,11 @@ class MetAgents:
         self._stored: set[int] | None = None
 
     def begin(self) -> None:
-        """Remember from here on who is met."""
+        """Start to record which agents are met."""
         self._since_take_over, self._stored = set(), None
 
     def note(self, keys: Iterable[int]) -> None:
-        """Note agents that move in or are erased."""
+        """Note agents that are loaded or erased."""
         noted = self._stored if self._since_take_over is None else self._since_take_over
         if noted is not None:
             noted.update(keys)
@@ -131,12 +129,12 @@ class MetAgents:
                 self._since_take_over = self._stored = None
 
     def unmet(self, rows: Iterable[AgentRow]) -> dict[int, AgentRow] | None:
-        """Those of *rows*, by key, whose agents were not met; None where that is not remembered."""
+        """Return those *rows*, by key, whose agents were not met; None if this is not recorded."""
         met = self._since_take_over
         return None if met is None else {row.name.key: row for row in rows if row.name.key not in met}
 
     def are_unmet(self, keys: Collection[int]) -> npt.NDArray[np.bool_] | None:
-        """True for those of *keys* whose agents were not met; None where that is not remembered."""
+        """Flag those *keys* whose agents were not met; None if this is not recorded."""
         met = self._since_take_over
         if met is None:
             return None
@@ -145,11 +143,11 @@ class MetAgents:
         return np.array([key not in met for key in keys], np.bool_)
 
     def end(self, *, all_met: bool) -> None:
-        """Note that no more rows are preloaded; *all_met*: the store has no agent that was not met."""
+        """Note that preloading has ended. *all_met*: the store has no agent that was not met."""
         self._stored, self._since_take_over = self._since_take_over if all_met else None, None
 
     def may_be_stored(self, key: int) -> bool:
-        """False = the store has no row of the agent for certain."""
+        """Return False if the store certainly has no row of the agent."""
         return self._stored is None or key in self._stored
 
 
@@ -158,7 +156,7 @@ MAX_NAME_ERASERS = 100
 
 
 class ErasedAgents:
-    """Agents that must not come back from a model's history, known by keyed marks."""
+    """Agents that must not be restored from a model's history, identified by keyed marks."""
 
     def __init__(self, key: PrivacyKey | None = None, marks: Collection[str] = ()) -> None:
         self._key = key
@@ -166,44 +164,43 @@ class ErasedAgents:
         self._names: set[AgentIdentity] = set()
 
     def add(self, name: AgentIdentity) -> None:
-        """One more; its mark is in the store already."""
+        """Add an agent whose mark is stored already."""
         self._names.add(name)
 
     def __bool__(self) -> bool:
-        """True if anybody was erased."""
+        """True if any agent was erased."""
         return bool(self._names or self._marks)
 
     def __contains__(self, name: AgentIdentity) -> bool:
-        """True for an agent that was erased."""
+        """True if the agent was erased."""
         key = self._key
         return name in self._names or (key is not None and key.erasure_mark(unkeyed_agent_key(*name)) in self._marks)
 
 
 class NameErasers:
-    """Keeps erased names out of reasons that are loaded later, until the store is rid of them."""
+    """Removes erased names from reasons that are loaded until the store has erased them."""
 
     def __init__(self) -> None:
         self._erasers: list[tuple[str, NameEraser]] = []
 
     def __bool__(self) -> bool:
-        """True if there is a name to keep out."""
+        """True if there is a name to remove."""
         return bool(self._erasers)
 
     def add(self, subject: ErasureSubject) -> NameEraser:
-        """One more."""
         eraser = NameEraser(subject.name, subject.pseudonym)
         self._erasers = [*self._erasers[1 - MAX_NAME_ERASERS :], (subject.tenant, eraser)]
         return eraser
 
     def erase_in_json(self, tenant: str, raw: bytes) -> bytes:
-        """Reasons of an agent of *tenant*; the same object if nothing changes."""
+        """Return the reasons of an agent of *tenant* without the names; the same object if nothing changes."""
         for of, eraser in self._erasers:
             if of == tenant:
                 raw = eraser.erase_in_json(raw, keep_members=True)
         return raw
 
     def erase_in_text(self, tenant: str, text: str) -> str:
-        """A sentence about an agent of *tenant*."""
+        """Return a text about an agent of *tenant* without the names."""
         for of, eraser in self._erasers:
             if of == tenant:
                 text = eraser.erase_in_text(text)
@@ -212,7 +209,7 @@ class NameErasers:
 
 @dataclass(eq=False)
 class SeededAgents:
-    """Finds agents in the model's history by their full names, and lets them continue from there."""
+    """Finds agents in the model's history by their full names, and initializes their state from it."""
 
     agents: ResidentAgents
     builder: FeatureBuilder
@@ -227,13 +224,13 @@ class SeededAgents:
         """Full names of agents that are requested by name, by key."""
 
     def use_model(self, model: TrainedModel, risk_parameters: risk_levels.RiskParameters) -> None:
-        """Use another model of the same salt."""
+        """Switch to another model with the same salt."""
         self.model = model
         self.risk_parameters = risk_parameters
 
     @contextmanager
     def arriving(self, columns: EventColumns) -> Iterator[None]:
-        """Take the full names of agents that move in from a batch, if they are known nowhere else."""
+        """While the context is open, agents that move in can take their full names from this batch."""
         self._arriving = columns
         try:
             yield
@@ -241,19 +238,19 @@ class SeededAgents:
             self._arriving = None
 
     def admit(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
-        """Let agents begin in these slots as the history at *at* left them."""
+        """Initialize the agents in these slots from the history at *at*."""
         seeds = self.model.seeds
         self.builder.unpack(slots, seeds.rows[at])
         risk_levels.seed(self.agents.risk, slots, seeds.events[at], self.risk_parameters)
         self.seed_habits(slots, at)
 
     def seed_habits(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
-        """Lets agents begin with the anomalies that the history at *at* shows of them, if any."""
+        """Initialize usual anomalies of agents from the history at *at*, if it has any."""
         slots, at, seeds = slots[at >= 0], at[at >= 0], self.model.seeds
         usual_oddness.seed(self.agents.risk, slots, seeds.odd[at], seeds.rehearsed[at], self.model.window_ms[1])
 
     def find(self, keys: AgentKeys, known: Mapping[int, AgentRow], erased: ErasedAgents) -> npt.NDArray[np.int64]:
-        """Place of each agent in the history, -1 if it has none, or is forgotten."""
+        """Return the position of each agent in the history; -1 if it has none, or was erased."""
         at = np.full(len(keys), -1, np.int64)
         if not len(self.model.seeds.keys):
             return at
@@ -271,7 +268,7 @@ class SeededAgents:
         return at
 
     def find_stored(self, columns: AgentColumns, names: EncodedTexts, erased: ErasedAgents) -> npt.NDArray[np.int64]:
-        """The same of agents that are stored; *names* are theirs, of `encode_agent_names`."""
+        """Return the same for stored agents; *names* are theirs, encoded by `encode_agent_names`."""
         if not len(self.model.seeds.keys):
             return np.full(columns.agent_count, -1, np.int64)
         at = self.model.seeds.find(self._model_identities.agent_hashes(names))
@@ -282,7 +279,7 @@ class SeededAgents:
         return at
 
     def _rows_arriving(self, keys: Collection[int]) -> dict[int, int]:
-        """First row of each of *keys* in the batch that moves them in."""
+        """Return the first row of each of *keys* in the batch that loads them."""
         if self._arriving is None or not keys:
             return {}
         acting, first = np.unique(self._arriving.names[:, event_columns.AGENT], return_index=True)
@@ -290,7 +287,7 @@ class SeededAgents:
         return dict(zip(acting[is_asked_for].tolist(), first[is_asked_for].tolist(), strict=True))
 
     def _hash_arriving(self, row: int) -> AgentHash:
-        """Identity of a row's agent under the model's salt."""
+        """Return the identity of a row's agent under the model's salt."""
         assert self._arriving is not None
         if self.identities == self._model_identities:
             names = self._arriving.names[row]
@@ -302,7 +299,7 @@ class SeededAgents:
         return full_name(self._arriving.events[row])
 
     def update_shared_counts(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
-        """Set each agent's count of events in the shared baseline: this model's, not that of the one before."""
+        """Set each agent's number of events in the shared baseline of this model."""
         numbers = self.builder.state.numbers
         numbers[slots, layout.N_SHARED] = 0.0
         numbers[slots[at >= 0], layout.N_SHARED] = self.model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]

@@ -21,7 +21,7 @@ AcceptedAlerts = Annotated[float, msgspec.Meta(gt=0, le=MAX_BUDGET)]
 
 
 class AlertBudget(SettingsPart, frozen=True):
-    """The false alerts an operator accepts; thresholds are derived from it."""
+    """The false alerts that an operator accepts. Thresholds follow from it."""
 
     medium: float = 20.0
     high: float = 5.0
@@ -35,11 +35,11 @@ class AlertBudget(SettingsPart, frozen=True):
             raise ValueError("`alert_budget`: a higher level needs one that is no larger: critical <= high <= medium")
 
     def by_level(self) -> dict[Any, float]:
-        """Accepted alerts by the word of their level, from medium on."""
+        """Return the accepted alerts by the name of their level, from medium on."""
         return {name: float(alerts) for name, alerts in msgspec.structs.asdict(self).items()}
 
     def scaled(self, factor: float) -> AlertBudget:
-        """The same times *factor*, nothing above what can be set."""
+        """Return the budget times *factor*, up to the largest that can be set."""
         return AlertBudget(*(min(alerts * factor, MAX_BUDGET) for alerts in msgspec.structs.astuple(self)))
 
 
@@ -56,7 +56,7 @@ def accepted_challenges(budget: ChallengeBudget, effect: str) -> float:
 
 
 class RiskEvaluationSettings(SettingsPart, frozen=True):
-    """Settings of the way from evidence to levels."""
+    """Settings that turn evidence into levels."""
 
     alert_budget: Annotated[
         Mapping[AlertLevel, AcceptedAlerts],

@@ -54,7 +54,7 @@ FIELDS: list[Any] = [
 
 @allocation_free
 def begin_period(row: Any) -> None:
-    """Count the periods that have ended for a whole period among those past, if another has begun."""
+    """If a new period has begun, add the periods that have ended to the past ones."""
     period = np.int32(row.at_ms // PERIOD_MS)
     passed = period - row.period
     if passed <= 0:
@@ -77,7 +77,7 @@ def begin_period(row: Any) -> None:
 
 @allocation_free
 def count_event(row: Any, p_values: Any) -> None:
-    """Count an event of the present period, with its p-values (3,)."""
+    """Count an event of the current period, with its p-values (3,)."""
     if row.events_now[0] == _MOST_EVENTS:
         return
     row.events_now[0] += 1
@@ -89,7 +89,7 @@ def count_event(row: Any, p_values: Any) -> None:
 
 @allocation_free
 def end_newcomer(row: Any) -> None:
-    """Keeps what counted at once of an agent that is no longer a newcomer."""
+    """Move what was counted at once into the past, for an agent that is no longer a newcomer."""
     for place in range(2):
         for concern in range(COUNTED_CONCERNS):
             for level in range(len(ODDNESS_LEVELS)):
@@ -101,8 +101,8 @@ def end_newcomer(row: Any) -> None:
 
 @allocation_free
 def write_factors(row: Any, by_concern: Any, first: int) -> None:
-    """Write into *by_concern* (3, c), from column *first*, how many times as often as a fair p-value the agent reached
-    each level of anomaly before, at least 1."""
+    """Write into *by_concern* (3, c), from column *first*, how many times as often as chance the agent reached each
+    level of anomaly before, at least 1."""
     for concern in range(len(by_concern)):
         for level in range(len(ODDNESS_LEVELS)):
             times = 1.0
@@ -118,8 +118,8 @@ def write_factors(row: Any, by_concern: Any, first: int) -> None:
 
 @allocation_free
 def unusual_p_value(p_value: float, factors: Any) -> float:
-    """A p-value in (0, 1] in the light of the *factors* (4,) of its agent and concern; never below that of an odder
-    event."""
+    """Adjust a p-value in (0, 1] by the *factors* (4,) of its agent and concern. It never falls below that of a more
+    anomalous event."""
     times, least = 1.0, 0.0
     for level in range(len(ODDNESS_LEVELS)):
         if p_value <= ODDNESS_LEVELS[level]:
@@ -130,7 +130,7 @@ def unusual_p_value(p_value: float, factors: Any) -> float:
 
 
 def forget_habits(row: Any) -> None:
-    """Resets the usual anomalies of an agent: anomalies after a person has judged it count in full."""
+    """Reset an agent's usual anomalies. After a person has judged it, anomalies count in full."""
     row["odd_before"], row["odd_now"] = 0.0, 0
 
 
@@ -141,7 +141,7 @@ def seed(
     events: npt.NDArray[np.float32],
     last_ms: int,
 ) -> None:
-    """Let agents begin with what the last days of the model's history showed, up to *last_ms*.
+    """Initialize agents from the last days of the model's history, up to *last_ms*.
 
     Args:
         odd: (n, 2, 4), events at or below each level, per slot of *slots* (n,).
@@ -154,7 +154,7 @@ def seed(
 def count_by_agent(
     agents: npt.NDArray[np.intp], p_values: npt.NDArray[np.float64], number: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Anomalous events (number, 2, 4) and all events (number,) of each agent, for p-values (n, 3) of agents (n,)."""
+    """Count each agent's anomalous events (number, 2, 4) and all its events (number,), for p-values (n, 3)."""
     odd = np.zeros((number, *ODD_SHAPE), np.float32)
     for concern in range(COUNTED_CONCERNS):
         for level, at in enumerate(ODDNESS_LEVELS):
