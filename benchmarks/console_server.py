@@ -28,8 +28,7 @@ from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ConsoleSettings, ListenSettings
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
-from trustwatch.scoring.pipeline.ipc import PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import PipelineStatus, PipelineUpdate
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView

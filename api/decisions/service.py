@@ -15,8 +15,7 @@ from typing import NamedTuple
 from trustwatch.ingest.record_keys import record_time_ms
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
 from trustwatch.scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
-from trustwatch.scoring.pipeline.ipc import LevelChange
-from trustwatch.scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
+from trustwatch.scoring.pipeline.ipc import LevelChange, LevelChangeQueue, PipelineStatus
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from trustwatch.scoring.records.containment import Actuation, Intervention

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
 from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.policy.risk_view import RiskView

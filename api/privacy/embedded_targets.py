@@ -18,7 +18,7 @@ from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.record_erasure import RecordEraser
 from trustwatch.ingest.source import Record
 from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.sql_store import SqlStore

@@ -17,7 +17,7 @@ from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary, PolicyEvaluator
 from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.policy.interventions import ActiveInterventions

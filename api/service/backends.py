@@ -19,8 +19,7 @@ from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.ingest.topics.topic_commit_log import DOOR_TIMEOUT_S, TopicCommitLog
-from trustwatch.scoring.pipeline.ipc import PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
+from trustwatch.scoring.pipeline.ipc import PipelineStatus, PipelineUpdate, make_lag_counter
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.store.retention_settings import LOG_DAYS

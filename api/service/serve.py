@@ -25,7 +25,7 @@ from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, Dispatc
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import AlertSigner, WebhookNotifier, make_webhook_client
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName
 

@@ -14,8 +14,8 @@ from trustwatch.models.call_challenges import EVERY_EFFECT
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.input_checks import VOUCHING_ADVICE
 
+from ..engine.agent_paces import is_haste
 from ..engine.settings import AlertBudget
-from ..pipeline.event_times import is_haste
 from ..policy.book import PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from .challenge_counts import CallChallengeReport, challenge_report

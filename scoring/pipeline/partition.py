@@ -21,11 +21,11 @@ from trustwatch.ingest.errors import Answer, CorruptLog, Unavailable, retry_unti
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.source import RecordBatch
 
+from ..engine.agent_paces import EventTimes
 from ..engine.agent_state_cache import AgentStateCache
 from ..records.commits import Position
 from ..records.models import ModelSwitch
 from .commit_round import CommitRound
-from .event_times import EventTimes
 from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits
 from .pipeline_context import PipelineContext
 from .processor import Processor

@@ -49,8 +49,7 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
-from trustwatch.scoring.pipeline.ipc import PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
+from trustwatch.scoring.pipeline.ipc import PipelineStatus, PipelineUpdate, make_lag_counter
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary

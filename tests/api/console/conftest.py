@@ -45,8 +45,7 @@ from trustwatch.api.settings.service_settings import (
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.settings import Secret
-from trustwatch.scoring.pipeline.ipc import LevelChange, PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import LevelChange, PipelineStatus, PipelineUpdate
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentRow, AgentSummary

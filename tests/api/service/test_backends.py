@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trustwatch.api.service.backends import NO_PARTITION, apply_worker_report
-from trustwatch.scoring.pipeline.ipc import PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import PipelineStatus, PipelineUpdate
 
 
 def report(fresh: dict[int, int]) -> PipelineUpdate:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from trustwatch.scoring.pipeline.ipc import NOT_MEASURED, PipelineUpdate
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.pipeline.ipc import NOT_MEASURED, PipelineStatus, PipelineUpdate
 
 
 def report(status: PipelineStatus, now_ms: int, offset: int, behind: int, risk_offset: int) -> None:

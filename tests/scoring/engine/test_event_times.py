@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from trustwatch.ingest.source import Record, RecordBatch
-from trustwatch.scoring.pipeline.event_times import EventTimes
+from trustwatch.scoring.engine.agent_paces import EventTimes
 
 DAY = 86_400_000
 
