@@ -22,8 +22,7 @@ from ..http.runtime import Runtime
 from ..http.slice import FastRoute, LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from ..settings.service_settings import ListenSettings
-from .call_answers import CallAnswers, FastCallRoute
-from .call_evaluation import CallEvaluator, CallQuestion, LiveCallScorer
+from .call_evaluation import CallEvaluator, CallQuestion, FastCallRoute, LiveCallScorer
 from .decision_point import PolicyDecisionPoint
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer
@@ -83,22 +82,14 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime = services.get(Runtime)
     approvals = services.get(PolicyDecisionPoint).approval_workflow
     containment = ContainmentService(runtime, approvals, services.get(AgentResolver), services.get(StoreExecutor))
-    calls = CallEvaluator(
-        runtime.policy_evaluator,
-        approvals,
-        services.find(LiveCallScorer),
-        runtime.store.identities,
-        runtime.now_ms,
-    )
+    calls = CallEvaluator(runtime, approvals, services.find(LiveCallScorer))
     hooks = HookServer(services, calls)
-    proofs, reports = (
-        _make_proofs(runtime),
-        ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms),
-    )
+    proofs = _make_proofs(runtime)
+    reports = ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms)
     runtime.verifier.check_proof = CallerProofs(proofs, runtime.settings.listen, partial(_report_caller, reports)).check
     runtime.verifier.caller_without_token = _make_certificate_callers(runtime)
     if not runtime.settings.gateway.issuers:
-        return containment, calls, CallAnswers(runtime, calls), hooks, reports
+        return containment, calls, hooks, reports
     issuers = GatewayIssuers(
         runtime.settings.gateway,
         runtime.settings.verification,
@@ -108,7 +99,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.settings.outgoing.ca_file,
     )
     gateway = GatewayServer(services, issuers, proofs, reports)
-    return containment, calls, CallAnswers(runtime, calls), hooks, reports, issuers, gateway
+    return containment, calls, hooks, reports, issuers, gateway
 
 
 def _make_proofs(runtime: Runtime) -> ProofVerifier:
