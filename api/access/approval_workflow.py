@@ -11,7 +11,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -54,13 +54,13 @@ LOOK_AT_ALL_EVERY_MS = 1_000
 """All that a caller asked for is looked through so often at most: it may be thousands, while an answer waits."""
 
 
+@dataclass(eq=False, repr=False)
 class _AskedByCaller:
     """Approvals that one caller had persons asked for: ids by tenant, with their ends, the first to end first."""
 
-    def __init__(self) -> None:
-        self.by_tenant: dict[str, OrderedDict[str, int]] = {}
-        self.count = 0
-        self.looked_at_ms = 0
+    by_tenant: dict[str, OrderedDict[str, int]] = field(default_factory=dict)
+    count: int = 0
+    looked_at_ms: int = 0
 
     def add(self, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
         self.by_tenant.setdefault(tenant, OrderedDict())[intervention_id] = expires_ms

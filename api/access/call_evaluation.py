@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -73,6 +73,7 @@ _FIRST_CALL = NativeEvent(
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class LiveCallScorer:
     """Holds the scorer of the active model. While it is unavailable, only the level decides.
 
@@ -81,19 +82,15 @@ class LiveCallScorer:
         missing_because: why it is unavailable.
     """
 
-    def __init__(
-        self,
-        registry: ModelRegistry,
-        budget: ChallengeBudget,
-        domains: Mapping[str, Sequence[str]] | None = None,
-        *,
-        compiled_elsewhere: bool = False,
-    ) -> None:
-        self._registry = registry
-        self._budget = budget
-        self._domains = domains
+    _registry: ModelRegistry
+    _budget: ChallengeBudget
+    _domains: Mapping[str, Sequence[str]] | None = None
+    _: KW_ONLY
+    compiled_elsewhere: bool = False
+
+    def __post_init__(self) -> None:
         self._tried = ""
-        self._gate = KernelGate(KernelPart.SCORING, compiled_elsewhere=compiled_elsewhere)
+        self._gate = KernelGate(KernelPart.SCORING, compiled_elsewhere=self.compiled_elsewhere)
         self.scorer: CallScorer | None = None
         self.missing_because = "the model is not loaded yet"
 

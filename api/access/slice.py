@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final
@@ -33,17 +34,17 @@ from .service import ContainmentService
 PROVEN: Final = "trustwatch.proven"
 """Member of the scope of a request whose proof was accepted: several parts of the service authenticate it."""
 
-ReportProof = Callable[[AuthenticatedCaller, ProofRefused], None]
 
-
+@dataclass(eq=False, repr=False)
 class CallerProofs:
     """Checks the proofs of bound tokens of callers."""
 
-    def __init__(self, proofs: ProofVerifier, listen: ListenSettings, report: ReportProof) -> None:
-        self._proofs = proofs
-        self._public_url = None if listen.public_url is None else listen.public_url.rstrip("/")
-        self._hosts = AllowedHosts(listen)
-        self._report = report
+    _proofs: ProofVerifier
+    _listen: ListenSettings
+    _report: Callable[[AuthenticatedCaller, ProofRefused], None]
+
+    def __post_init__(self) -> None:
+        self._hosts = AllowedHosts(self._listen)
 
     def check(self, caller: AuthenticatedCaller, presented: PresentedToken, scope: MutableMapping[str, Any]) -> None:
         """Raise InvalidToken unless the request proves what the caller's token is bound to. Once for each request."""
@@ -68,8 +69,8 @@ class CallerProofs:
     def _url(self, scope: MutableMapping[str, Any]) -> str:
         """URL of a request as its client called it; "" if it names another service."""
         path: str = scope["raw_path"].decode("latin-1")
-        if self._public_url is not None:
-            return self._public_url + path
+        if self._listen.public_url is not None:
+            return self._listen.public_url.rstrip("/") + path
         try:
             self._hosts.check(scope)
         except ProblemError:
