@@ -14,7 +14,6 @@ from trustwatch.scoring.delivery.actuators.actuator import Actuator
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
-from trustwatch.scoring.delivery.actuators.authenticators import AssertionSigner
 from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
@@ -50,6 +49,7 @@ class ActuationService:
     Attributes:
         counts: for metrics.
         desired_state_resolver: what holds for agents now.
+        channels: delivery channels, for the dispatcher.
     """
 
     def __init__(
@@ -69,8 +69,9 @@ class ActuationService:
         self._http = make_webhook_client(settings.outgoing.ca_file)
         self._full_reconciliation_requested = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        actuators = ActuatorFactory(self._http, _make_assertion_signer, clock.now_ms, clock.monotonic)
-        self._channels = [self._make_channel(part, actuators.make(part)) for part in settings.actuators]
+        make_signer = partial(assertion_signer, now_s=clock.now_s, new_id=new_id)
+        actuators = ActuatorFactory(self._http, make_signer, clock.now_ms, clock.monotonic)
+        self.channels = [self._make_channel(part, actuators.make(part)) for part in settings.actuators]
 
     def _make_channel(self, settings: ActuatorSettings, actuator: Actuator) -> DeliveryChannel[ActuatorSettings]:
         notifier = ActuatorNotifier(
@@ -82,14 +83,9 @@ class ActuationService:
         )
         return DeliveryChannel(ACTION_ROW_KIND, settings, notifier, ACTUATION_DISPATCH_POLICY)
 
-    @property
-    def channels(self) -> list[DeliveryChannel[ActuatorSettings]]:
-        """Delivery channels, for the dispatcher."""
-        return list(self._channels)
-
     def reconcile(self, agents: Collection[AgentName]) -> None:
         """Apply a change for agents that has no decision: a person pinned one, or a pin ended."""
-        if self._channels and agents:
+        if self.channels and agents:
             task = asyncio.get_running_loop().create_task(self._reconcile(agents))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -109,7 +105,7 @@ class ActuationService:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reconcile everything at the start, on request, and every `RECONCILE_EVERY_S`, until *stop*."""
-        while self._channels and not stop.is_set():
+        while self.channels and not stop.is_set():
             self._full_reconciliation_requested.clear()
             pause_s = RECONCILE_EVERY_S
             try:
@@ -136,7 +132,3 @@ async def _wait_for_either(first: asyncio.Event, second: asyncio.Event, seconds:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-def _make_assertion_signer(private_key: str, key_id: str) -> AssertionSigner:
-    return assertion_signer(private_key, key_id, clock.now_s, new_id)

@@ -10,7 +10,8 @@ import asyncio
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -53,13 +54,13 @@ LOOK_AT_ALL_EVERY_MS = 1_000
 """All that a caller asked for is looked through so often at most: it may be thousands, while an answer waits."""
 
 
+@dataclass(eq=False, repr=False)
 class _AskedByCaller:
     """Approvals that one caller had persons asked for: ids by tenant, with their ends, the first to end first."""
 
-    def __init__(self) -> None:
-        self.by_tenant: dict[str, OrderedDict[str, int]] = {}
-        self.count = 0
-        self.looked_at_ms = 0
+    by_tenant: dict[str, OrderedDict[str, int]] = field(default_factory=dict)
+    count: int = 0
+    looked_at_ms: int = 0
 
     def add(self, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
         self.by_tenant.setdefault(tenant, OrderedDict())[intervention_id] = expires_ms
@@ -187,7 +188,7 @@ class ApprovalWorkflow:
     active_interventions: ActiveInterventions
     _audit: AuditSink
     _service: str
-    _now_ms: Callable[[], int]
+    now_ms: Callable[[], int]
     _on_change: Callable[[Collection[AgentName]], None]
     _executor: StoreExecutor
 
@@ -197,8 +198,8 @@ class ApprovalWorkflow:
         self._in_flight: set[str] = set()
         self._in_flight_of_tenant: Counter[str] = Counter()
         self._asked = AskedApprovals(self._still_waiting)
-        self._refusals = LineLimit(lambda: self._now_ms() / 1000, LINES_OF_REFUSALS_PER_S)
-        self._orders = OrderLines(lambda: self._now_ms() / 1000)
+        self._refusals = LineLimit(lambda: self.now_ms() / 1000, LINES_OF_REFUSALS_PER_S)
+        self._orders = OrderLines(lambda: self.now_ms() / 1000)
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
         self.unspent_approvals = 0
@@ -212,7 +213,7 @@ class ApprovalWorkflow:
         if not requested and scopes:
             return ""
         requested = requested or (ALL_SCOPES,)
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         full = agent.tenant, agent.issuer, agent.agent_id
         waiting = self.active_interventions.pending_approval(full, requested, now_ms, MAX_PENDING_PER_AGENT)
         if waiting is not None:
@@ -252,9 +253,10 @@ class ApprovalWorkflow:
 
     def _is_refused(self, caller: str, agent: AgentName, now_ms: int) -> bool:
         """True if too many approvals are pending for another one, which is counted and logged."""
+        waiting = self.active_interventions.pending_count_of_tenant(agent.tenant)
         if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
             why = "too many approvals are being written"
-        elif self._waiting_of_tenant(agent.tenant) >= MAX_WAITING_OF_TENANT:
+        elif waiting + self._in_flight_of_tenant[agent.tenant] >= MAX_WAITING_OF_TENANT:
             why = "too many approvals wait in the tenant"
         elif caller and not self._asked.has_room(caller, agent.tenant, now_ms):
             why = "too many approvals wait that this caller, hook or gateway asked for"
@@ -264,9 +266,6 @@ class ApprovalWorkflow:
         members = {"code": "approval_not_asked", "reason": why, "by": caller or None, "tenant": agent.tenant}
         self._refusals.write(_log.warning, "no person is asked", **members, agent=agent.agent_id)
         return True
-
-    def _waiting_of_tenant(self, tenant: str) -> int:
-        return self.active_interventions.pending_count_of_tenant(tenant) + self._in_flight_of_tenant[tenant]
 
     def _still_waiting(self, ids: Collection[str]) -> set[str]:
         in_flight = self._in_flight
@@ -309,7 +308,7 @@ class ApprovalWorkflow:
 
         Only with *trust_path* the access path of a call is approved with it. Raises InterventionNotOpen, Unavailable.
         """
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         if approval.status != "pending" or approval.expires_ms <= now_ms:
             raise InterventionNotOpen(f"approval {approval.intervention_id} is {_status_word(approval, now_ms)}")
         decided = msgspec.structs.replace(
@@ -327,7 +326,7 @@ class ApprovalWorkflow:
 
     async def pin(self, agent: AgentName, level: RiskLevel, person: Attribution, valid_s: float) -> Intervention:
         """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         new_pin = Intervention(
             record_id(now_ms, "pin", agent.key, person.name, int(level)),
             "pin",
@@ -346,29 +345,26 @@ class ApprovalWorkflow:
         )
         await self._executor.write(self._interventions.add, new_pin, _outbox_of(new_pin))
         self._apply_and_audit(new_pin, "pin", person.name, person.why)
-        await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), new_pin.intervention_id)
+        await self.unpin(agent, Attribution(person.name, "replaced by another pin"), new_pin.intervention_id)
         return new_pin
 
-    async def unpin(self, agent: AgentName, person: Attribution) -> Intervention | None:
-        """End every pin of an agent, hidden ones too. Returns the active one, or None. Raises Unavailable."""
-        return await self._end_pins(agent, person, "")
+    async def unpin(self, agent: AgentName, person: Attribution, but: str = "") -> Intervention | None:
+        """End every pin of an agent, hidden ones too, except *but*. Returns the active one, or None.
 
-    async def _end_pins(self, agent: AgentName, person: Attribution, but: str) -> Intervention | None:
-        """End all active pins of an agent except one. A concurrent call finds them already ended."""
+        Raises Unavailable.
+        """
         ended = None
-        for pin in self.active_interventions.active_pins((agent.tenant, agent.issuer, agent.agent_id), self._now_ms()):
+        for pin in self.active_interventions.active_pins((agent.tenant, agent.issuer, agent.agent_id), self.now_ms()):
             if pin.intervention_id == but:
                 continue
-            try:
+            with suppress(InterventionNotOpen):  # a concurrent call ended it
                 done = await self.end_intervention(pin, person)
-            except InterventionNotOpen:
-                continue
-            ended = ended or done
+                ended = ended or done
         return ended
 
     async def end_intervention(self, intervention: Intervention, person: Attribution) -> Intervention:
         """End a pin, or withdraw an approval. Raises InterventionNotOpen, Unavailable."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         if intervention.status not in ("active", "approved", "approved_once") or intervention.expires_ms <= now_ms:
             raise InterventionNotOpen(
                 f"{intervention.kind} {intervention.intervention_id} is {_status_word(intervention, now_ms)}"
@@ -384,13 +380,9 @@ class ApprovalWorkflow:
         await self._write_change(ended, intervention.status, f"{intervention.kind}.end", person)
         return ended
 
-    def one_use_approvals(self, identity: AgentIdentity) -> list[Intervention]:
-        """Approvals of an agent for one use that can be spent."""
-        return self.active_interventions.one_use_approvals(identity, self._now_ms())
-
     async def spend(self, approval: Intervention) -> bool:
         """Spend an approval for one use. Returns False, for no permit, if it is over or the store does not answer."""
-        used = msgspec.structs.replace(approval, status="used", updated_ms=_next_update_ms(approval, self._now_ms()))
+        used = msgspec.structs.replace(approval, status="used", updated_ms=_next_update_ms(approval, self.now_ms()))
         try:
             # One that is given up may still be written: then it is spent, and gave no permit.
             async with asyncio.timeout(SPEND_TIMEOUT_S):
@@ -417,7 +409,7 @@ class ApprovalWorkflow:
         )
         if news:
             self._on_change({intervention.agent for intervention in news})
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         for intervention in self.active_interventions.expired(now_ms):
             over = msgspec.structs.replace(
                 intervention, status="expired", updated_ms=_next_update_ms(intervention, now_ms)
@@ -454,7 +446,7 @@ class ApprovalWorkflow:
             "why": why,
             "level": RiskLevel(intervention.level).label,
         }
-        self._audit.enqueue(order_event("approvals", intervention.agent, action, by, self._now_ms(), attributes))
+        self._audit.enqueue(order_event("approvals", intervention.agent, action, by, self.now_ms(), attributes))
         self._on_change({intervention.agent})
 
 
@@ -489,7 +481,8 @@ async def spend_needed(
     A verdict never waits for the store. So what it needs is spent first and passed on in `AccessRequest.spent`; other
     approvals for one use do not count.
     """
-    unspent = tuple(one for identity in identities for one in workflow.one_use_approvals(identity))
+    open_ones, now_ms = workflow.active_interventions, workflow.now_ms()
+    unspent = tuple(one for identity in identities for one in open_ones.one_use_approvals(identity, now_ms))
     if not unspent:
         return ()
     best = judge(unspent)

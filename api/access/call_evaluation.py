@@ -1,5 +1,7 @@
 """Verdicts on calls before they are made (allow, step up, deny), from memory. Nothing is learned from requests.
 
+`FastCallRoute` answers in front of FastAPI, which declares the route too, so that OpenAPI has it.
+
 The level decides first, as for tokens. If it allows the call, the model decides whether the call is anomalous enough
 to need a person. An approval holds for this exact call: its action, resource and the hashes of its arguments. If a new
 access path is the only reason, the person may trust it too; otherwise every call by it would wait.
@@ -12,23 +14,25 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import structlog
+from starlette.types import Receive, Scope
 
 from trustwatch.ingest.access_path import AccessPath
 from trustwatch.ingest.compilation import KernelGate, KernelPart
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import NativeEvent
-from trustwatch.ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
+from trustwatch.ingest.identities import CALL_DIGEST_DIGITS
+from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.announced_paths import NO_PATHS
 from trustwatch.scoring.engine.call_scorer import CallScore, CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch.scoring.engine.settings import ChallengeBudget, accepted_challenges
 from trustwatch.scoring.policy.access_evaluation import (
     ALLOWED,
     OUTSIDE_BOUNDARY,
@@ -36,15 +40,20 @@ from trustwatch.scoring.policy.access_evaluation import (
     UNUSUAL_CALL,
     AccessRequest,
     DecisionContext,
-    PolicyEvaluator,
     Verdict,
 )
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.decisions import RiskReason
-from trustwatch_client.events import Agent, Call, EventHash, EventText, Principal, Resource
+from trustwatch_client.events import Agent, Call, CallDetails, EventHash, EventText, Principal, Resource
+from trustwatch_client.risk_answers import CallThreshold, CallVerdict
 
-from ..http.problems import error_members
+from ..http.agent_lookup import find_agent_entry, parse_agent_selection
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.fast_path import JSON_HEADER, FastAgentRoute, RequestBodyTooLong, read_request_body
+from ..http.problems import ProblemDetails, ProblemError, error_members
+from ..http.runtime import Runtime
+from ..http.slice import ServiceRegistry
 from .approval_workflow import (
     CALL_SCOPE_PREFIX,
     MAX_PENDING_PER_AGENT,
@@ -53,6 +62,7 @@ from .approval_workflow import (
     Outcome,
     spend_needed,
 )
+from .decision_point import MAX_ACTORS
 
 REFRESH_EVERY_S = 2.0
 
@@ -63,6 +73,7 @@ _FIRST_CALL = NativeEvent(
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class LiveCallScorer:
     """Holds the scorer of the active model. While it is unavailable, only the level decides.
 
@@ -71,19 +82,15 @@ class LiveCallScorer:
         missing_because: why it is unavailable.
     """
 
-    def __init__(
-        self,
-        registry: ModelRegistry,
-        budget: ChallengeBudget,
-        domains: Mapping[str, Sequence[str]] | None = None,
-        *,
-        compiled_elsewhere: bool = False,
-    ) -> None:
-        self._registry = registry
-        self._budget = budget
-        self._domains = domains
+    _registry: ModelRegistry
+    _budget: ChallengeBudget
+    _domains: Mapping[str, Sequence[str]] | None = None
+    _: KW_ONLY
+    compiled_elsewhere: bool = False
+
+    def __post_init__(self) -> None:
         self._tried = ""
-        self._gate = KernelGate(KernelPart.SCORING, compiled_elsewhere=compiled_elsewhere)
+        self._gate = KernelGate(KernelPart.SCORING, compiled_elsewhere=self.compiled_elsewhere)
         self.scorer: CallScorer | None = None
         self.missing_because = "the model is not loaded yet"
 
@@ -124,7 +131,9 @@ def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
     }
 
 
-BY_MODEL, BY_LEVEL = "model", "level"
+VIA_API = "calls"
+"""The value of `way` for requests at the API in metrics and approvals."""
+
 FAILED = "the model could not be used because of an internal error"
 
 CallType = Literal["api.call", "tool.call", "a2a.message"]
@@ -170,32 +179,32 @@ class CallQuestion(Call, kw_only=True, omit_defaults=False):
         return msgspec.json.encode(bound)
 
 
+_decode_question = msgspec.json.Decoder(CallQuestion).decode
+_encode = msgspec.json.Encoder().encode
+
+
 class CallEvaluation(NamedTuple):
     """Answer about one call.
 
     Attributes:
         decision: that of the policy, regardless of the mode.
-        allow: whether to make the call; always true in shadow mode.
         reason: code, see `VERDICT_REASONS`.
         by_level: verdict of the level.
         score: of the model; None if the level decided, or the model is unavailable.
-        basis: `model`, or `level`.
         detail: why only the level decided, if the model should have.
-        approval_id: the pending approval, if any.
         call: keyed digest of the call.
         outside: no capability that the agent declares covers the action.
+        approval_id: the pending approval, if any.
     """
 
     decision: CallDecision
-    allow: bool
     reason: str
     by_level: Verdict
     score: CallScore | None
-    basis: str
     detail: str
-    approval_id: str
     call: str
-    outside: bool = False
+    outside: bool
+    approval_id: str = ""
 
     @property
     def would_allow(self) -> bool:
@@ -203,23 +212,19 @@ class CallEvaluation(NamedTuple):
         return self.decision == "allow"
 
     @property
+    def allow(self) -> bool:
+        """Whether to make the call; always true in shadow mode."""
+        return self.would_allow or not self.by_level.enforced
+
+    @property
+    def basis(self) -> Literal["model", "level"]:
+        """What decided."""
+        return "level" if self.score is None else "model"
+
+    @property
     def reasons(self) -> tuple[RiskReason, ...]:
         """Reasons of the model, the strongest first."""
         return () if self.score is None else self.score.reasons
-
-
-class _JudgedCall(NamedTuple):
-    """Members of a `CallEvaluation`. `asked` is the event that was scored, if any."""
-
-    by_level: Verdict
-    decision: CallDecision
-    reason: str
-    asked: NativeEvent | None
-    score: CallScore | None
-    basis: str
-    detail: str
-    digest: str
-    outside: bool
 
 
 @dataclass(eq=False, repr=False)
@@ -230,19 +235,77 @@ class CallEvaluator:
         counts: verdicts by (way, effect, decision, basis).
     """
 
-    _policy_evaluator: PolicyEvaluator
+    _runtime: Runtime
     _approvals: ApprovalWorkflow
     _live_scorer: LiveCallScorer | None
-    _identities: IdentityHasher
-    _now_ms: Callable[[], int]
 
     def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
+        self._policy_evaluator = self._runtime.policy_evaluator
+        self._identities = self._runtime.store.identities
+        self._now_ms = self._runtime.now_ms
 
-    @property
-    def any_for_one_use(self) -> bool:
-        """True if some agent has an approval for one use."""
-        return self._approvals.active_interventions.any_for_one_use
+    async def answer(
+        self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, body: bytes
+    ) -> bytes:
+        """The answer to a request's body, as JSON. Waits for the store only if the agent needs an approval for one use.
+
+        Raises TenantNotAllowed, ProblemError.
+        """
+        call = read_call_question(body)
+        entry = find_agent_entry(self._runtime.risk_view, caller, agent_id, tenant, issuer)
+        if entry is not None:
+            tenant, issuer, agent_id = entry.summary.name.identity
+        else:
+            tenant = tenant if tenant is not None else caller.binding.default_tenant
+            issuer = issuer if issuer is not None else caller.binding.default_issuer
+        access = AccessRequest(
+            tenant or "",
+            issuer or "",
+            agent_id,
+            ancestors=tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id),
+            # A caller that may not act for an agent cannot request approvals for it: they would use up the agent's own.
+            approvable=caller.binding.may_speak_for(tenant, issuer, agent_id),
+            caller=caller.name,
+            # An agent that could name its own scopes would choose its own boundary.
+            held=tuple(call.scopes.granted or ()) if call.scopes is not None and caller.binding.source.trusted else (),
+        )
+        if self._approvals.active_interventions.any_for_one_use:
+            access = await self.spend_needed(access, call)
+        return _encode(self._wire_answer(access, self.evaluate(access, call, VIA_API)))
+
+    def _wire_answer(self, access: AccessRequest, evaluation: CallEvaluation) -> CallVerdict:
+        score, by_level = evaluation.score, evaluation.by_level
+        return CallVerdict(
+            agent_id=access.agent_id,
+            tenant=access.tenant or None,
+            issuer=access.issuer or None,
+            decision=evaluation.decision,
+            allow=evaluation.allow,
+            would_allow=evaluation.would_allow,
+            mode="enforce" if by_level.enforced else "shadow",
+            reason=evaluation.reason,
+            reasons=evaluation.reasons,
+            risk_level=by_level.level.label,
+            p_value=None if score is None else score.p_value,
+            anomaly_score=None if score is None else score.anomaly_score,
+            threshold=None if score is None else self._wire_threshold(score),
+            basis=evaluation.basis,
+            basis_detail=evaluation.detail or None,
+            approval_id=evaluation.approval_id or None,
+            call=evaluation.call,
+            stale=by_level.stale,
+            evaluated_at=format_rfc3339(self._now_ms()),
+            model_version=None if score is None else self._runtime.scoring_version,
+            policy_version=by_level.policy_version,
+            outside_boundary=evaluation.outside,
+        )
+
+    def _wire_threshold(self, score: CallScore) -> CallThreshold | None:
+        if score.threshold is None:
+            return None
+        per_1000 = accepted_challenges(self._runtime.settings.risk.challenge_budget, score.effect)
+        return CallThreshold(score.threshold.anomaly_score, score.threshold.effect, per_1000)
 
     async def spend_needed(self, access: AccessRequest, call: CallQuestion) -> AccessRequest:
         """*access* with the approvals for one use that it needs, which are spent for it."""
@@ -254,25 +317,22 @@ class CallEvaluator:
 
     def preview(self, access: AccessRequest, call: CallQuestion) -> Outcome:
         """Return the outcome of a call. Counts nothing and requests no approval."""
-        judged = self._judge(access, call)
-        return Outcome(judged.decision == "allow" or not judged.by_level.enforced)
+        return Outcome(self._judge(access, call)[0].allow)
 
     def evaluate(self, access: AccessRequest, call: CallQuestion, via: str) -> CallEvaluation:
         """The verdict on a call of an agent that came by *via*. Never waits."""
-        by_level, decision, reason, asked, score, basis, detail, digest, outside = self._judge(access, call)
-        approval_id = ""
-        if decision == "step_up" and by_level.enforced and access.approvable:
-            new_path = self._new_path(asked) if asked is not None and reason == UNUSUAL_CALL else None
-            text = _request_text(call, reason, score, new_path)
-            path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
-            approvable = (CALL_SCOPE_PREFIX + digest, *path_scopes)
-            approval_id = self._request_approval(access, approvable, by_level.level, text, via)
-        self.counts[via, call.effect or "unknown", decision, basis] += 1
-        allow = decision == "allow" or not by_level.enforced
-        return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest, outside)
+        judged, asked = self._judge(access, call)
+        self.counts[via, call.effect or "unknown", judged.decision, judged.basis] += 1
+        if judged.decision != "step_up" or not judged.by_level.enforced or not access.approvable:
+            return judged
+        new_path = self._new_path(asked) if asked is not None and judged.reason == UNUSUAL_CALL else None
+        text = _request_text(call, judged.reason, judged.score, new_path)
+        path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
+        approvable = (CALL_SCOPE_PREFIX + judged.call, *path_scopes)
+        return judged._replace(approval_id=self._request_approval(access, approvable, judged.by_level.level, text, via))
 
-    def _judge(self, access: AccessRequest, call: CallQuestion) -> _JudgedCall:
-        """The judgment of level, boundary and model on a call."""
+    def _judge(self, access: AccessRequest, call: CallQuestion) -> tuple[CallEvaluation, NativeEvent | None]:
+        """The judgment of level, boundary and model on a call, and the event that was scored, if any."""
         by_level, context = self._policy_evaluator.evaluate(access)
         bound = call.bound_members()
         digest = self._identities.call_digest(*access.identity, bound)
@@ -283,20 +343,18 @@ class CallEvaluator:
         outside = boundary.find_outside(access.identity, context.entry, (call.action,), access.held) != ()
         if outside and boundary.outside == "deny" and decision != "deny":
             decision, reason = "deny", OUTSIDE_BOUNDARY
-        score, asked, basis, detail = None, None, BY_LEVEL, ""
+        score, asked, detail = None, None, ""
         if decision == "allow":
             known_type = "" if context.entry is None else context.entry.summary.agent_type
             asked = self._as_event(access, call, known_type or call.agent_type)
             path = AccessPath.of_event(asked)
-            announced = _announced_paths(by_level, context)
             is_trusted = path.is_told and self._path_scope(access, path) in scopes
-            score, detail = self._score(asked, announced, trusted=is_trusted)
-            basis = BY_LEVEL if score is None else BY_MODEL
+            score, detail = self._score(asked, _announced_paths(by_level, context), trusted=is_trusted)
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
         if outside and boundary.outside == "step_up" and decision == "allow" and not approved:
             decision, reason = "step_up", OUTSIDE_BOUNDARY
-        return _JudgedCall(by_level, decision, reason, asked, score, basis, detail, digest, outside)
+        return CallEvaluation(decision, reason, by_level, score, detail, digest, outside), asked
 
     def _approved_scopes(self, access: AccessRequest, level: RiskLevel) -> frozenset[str]:
         return self._policy_evaluator.interventions.approved_scopes(
@@ -330,6 +388,7 @@ class CallEvaluator:
 
     def _as_event(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> NativeEvent:
         """The call as an event. The agent's type is the one that it is known by: else it would choose its own peers."""
+        details = {name: getattr(call, name) for name in CallDetails.__struct_fields__}
         return NativeEvent(
             time=datetime.fromtimestamp(self._now_ms() / 1000, UTC),
             agent=Agent(access.agent_id, access.issuer or None, agent_type),
@@ -337,26 +396,11 @@ class CallEvaluator:
             action=call.action,
             outcome="success",
             tenant=access.tenant or None,
-            principal=call.principal,
-            delegation=call.delegation,
-            task=call.task,
-            effect=call.effect,
-            resource=call.resource,
-            peer=call.peer,
-            scopes=call.scopes,
-            client=call.client,
-            credential=call.credential,
-            bytes_in=call.bytes_in,
-            arguments=call.arguments,
+            **details,
         )
 
     def _request_approval(
-        self,
-        access: AccessRequest,
-        scopes: Sequence[str],
-        level: RiskLevel,
-        text: str,
-        via: str,
+        self, access: AccessRequest, scopes: Sequence[str], level: RiskLevel, text: str, via: str
     ) -> str:
         """Request approval of a call, once; returns the id of the waiting approval, "" if too many wait."""
         waiting = self._policy_evaluator.interventions.pending_approval(
@@ -400,3 +444,44 @@ def _request_text(call: CallQuestion, reason: str, score: CallScore | None, new_
     codes = () if score is None else dict.fromkeys(model_reason.code for model_reason in score.reasons)
     why = f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
     return why if new_path is None else f"{why}; its access path is new: {new_path.describe()}"
+
+
+def read_call_question(body: bytes) -> CallQuestion:
+    """Parse a request body. Raises ProblemError (422)."""
+    try:
+        return _decode_question(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unreadable_call(str(error)) from None
+
+
+def _unreadable_call(reason: str) -> ProblemError:
+    """422 for a body that is not a request about a call."""
+    message, at_path, path = reason.rpartition(" - at `")
+    errors: list[dict[str, Any]] = [{"path": path.removesuffix("`") if at_path else "$", "reason": message or reason}]
+    members = {"errors": errors}
+    return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", reason, members=members))
+
+
+MAX_CALL_BYTES = 128 * 1024
+"""Maximum size of a request, bytes: 256 arguments with long names, and the other members of an event."""
+
+
+class FastCallRoute(FastAgentRoute):
+    """The route in front of FastAPI."""
+
+    route, method = "/v1/agents/{agent_id}/calls/evaluate", "POST"
+
+    def __init__(self, services: ServiceRegistry) -> None:
+        super().__init__(services)
+        self._calls = services.get(CallEvaluator)
+
+    async def _answer(
+        self, caller: AuthenticatedCaller, agent_id: str, scope: Scope, receive: Receive
+    ) -> tuple[tuple[bytes, bytes], bytes] | None:
+        tenant, issuer = parse_agent_selection(scope["query_string"])
+        try:
+            body = await read_request_body(receive, MAX_CALL_BYTES)
+        except RequestBodyTooLong:
+            detail = f"the body may have {MAX_CALL_BYTES} bytes"
+            raise ProblemError(ProblemDetails(413, "body_too_large", "Body too large", detail)) from None
+        return None if body is None else (JSON_HEADER, await self._calls.answer(caller, agent_id, tenant, issuer, body))

@@ -1,4 +1,4 @@
-"""The policy decision point of hooks and gateways, and the agents that an AuthZEN evaluation is about."""
+"""The policy decision point of hooks and gateways: verdicts, audit events, and limits of what they read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.identities import IdentityHasher
@@ -22,15 +23,24 @@ from trustwatch.scoring.policy.access_evaluation import (
     PolicyEvaluator,
     Verdict,
 )
-from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.agents import AgentIdentity, AgentName, RiskLevel
+from trustwatch.scoring.records.containment import Intervention
 from trustwatch_client.events import CAUSED_BY_TRUST, MAX_ID_LENGTH
 
 from ..events.audit_sink import AuditSink
 from ..http.auth.callers import OWN_SOURCE_PREFIX
-from .approval_workflow import ApprovalWorkflow, without_call_scopes
+from ..http.problems import error_members
+from .approval_workflow import ApprovalWorkflow, Outcome, spend_needed, without_call_scopes
 
 OWN_DENIAL_ERROR = "revoked_by_trustwatch"
 """`error` of the audit event of what we denied: the feature builder leaves it out (`ingest.columns.OWN_DENIALS`)."""
+
+
+MAX_SCOPES, MAX_ACTORS = 1_000, 32
+MAX_EVENT_SCOPES = 256
+"""Scopes that an audit event holds: the first ones."""
+
+_log = structlog.get_logger(__name__)
 
 
 class AccessDecision(NamedTuple):
@@ -70,6 +80,7 @@ class PolicyDecisionPoint:
     approval_workflow: ApprovalWorkflow
     audit_sink: AuditSink
     _identities: IdentityHasher
+    _now_ms: Callable[[], int]
 
     def __post_init__(self) -> None:
         self.verdict_counts: Counter[tuple[str, str, str, str]] = Counter()
@@ -125,6 +136,16 @@ class PolicyDecisionPoint:
         )
         return AccessDecision(verdict, DecisionContext(None, RiskLevel.UNKNOWN, ""), "")
 
+    async def spend_needed(
+        self, identities: Iterable[AgentIdentity], judge: Callable[[tuple[Intervention, ...]], Outcome]
+    ) -> tuple[Intervention, ...]:
+        """Approvals for one use that were spent for a request about these agents (`spend_needed`). Never raises."""
+        try:
+            return await spend_needed(self.approval_workflow, identities, judge)
+        except Exception as error:
+            _log.error("approvals_not_spent", **error_members(error))
+            return ()
+
     def record_decision(
         self,
         decided: AccessDecision,
@@ -133,44 +154,49 @@ class PolicyDecisionPoint:
         *,
         kind: str,
         action: str,
-        at_ms: int,
         lifetime_s: int | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Build the audit event of a request and its answer.
+        """Record a request and its answer as an audit event. Never raises: the caller has its answer in any case."""
+        try:
+            event = {"time": format_rfc3339(self._now_ms()), "source": OWN_SOURCE_PREFIX + via}
+            event |= {"type": kind, "action": action, **_audit_members(decided.verdict, question, lifetime_s)}
+            self.audit_sink.enqueue({**event, **(more or {})})
+        except Exception as error:
+            self.audit_sink.dropped += 1
+            _log.error("decision_not_recorded", via=via, **error_members(error))
 
-        Our own decision is in `attributes`, which no feature reads. Otherwise a lifetime that we shorten and restore
-        would look like a change of the agent's behavior.
-        """
-        verdict = decided.verdict
-        event: dict[str, Any] = {
-            "time": format_rfc3339(at_ms),
-            "source": OWN_SOURCE_PREFIX + via,
-            "type": kind,
-            "action": action,
-            "agent": {"id": question.agent_id, "issuer": question.issuer or None},
-            "outcome": "success" if verdict.allow else "denied",
-            "error": None if verdict.allow else OWN_DENIAL_ERROR,
-            "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": mode_word(verdict)},
-        }
-        if verdict.outside:
-            event["attributes"]["outside_boundary"] = True
-        if not verdict.allow:
-            event["caused_by"] = CAUSED_BY_TRUST
-        if lifetime_s is not None:
-            event["attributes"]["token_lifetime_s"] = lifetime_s
-        if question.tenant:
-            event["tenant"] = question.tenant
-        if question.scopes:
-            granted = () if not verdict.allow else question.scopes if verdict.scopes is None else verdict.scopes
-            event["scopes"] = {"requested": list(question.scopes), "granted": list(granted)}
-            if verdict.allow and len(granted) < len(question.scopes):
-                # Scopes that we withhold do not count as excessive: otherwise risk would increase itself.
-                event["scopes"] = {"requested": list(question.scopes)}
-                event["attributes"]["granted"] = " ".join(granted)
-        if question.ancestors:
-            event["delegation"] = [question.agent_id, *question.ancestors]
-        self.audit_sink.enqueue({**event, **(more or {})})
+
+def _audit_members(verdict: Verdict, question: AccessRequest, lifetime_s: int | None) -> dict[str, Any]:
+    """Members of the audit event about a request and its answer.
+
+    Our own decision is in `attributes`, which no feature reads. Otherwise a lifetime that we shorten and restore
+    would look like a change of the agent's behavior.
+    """
+    event: dict[str, Any] = {
+        "agent": {"id": question.agent_id, "issuer": question.issuer or None},
+        "outcome": "success" if verdict.allow else "denied",
+        "error": None if verdict.allow else OWN_DENIAL_ERROR,
+        "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": mode_word(verdict)},
+    }
+    if verdict.outside:
+        event["attributes"]["outside_boundary"] = True
+    if not verdict.allow:
+        event["caused_by"] = CAUSED_BY_TRUST
+    elif lifetime_s is not None:
+        event["attributes"]["token_lifetime_s"] = lifetime_s
+    if question.tenant:
+        event["tenant"] = question.tenant
+    if question.scopes:
+        requested = list(question.scopes[:MAX_EVENT_SCOPES])
+        event["scopes"] = {"requested": requested, "granted": requested if verdict.allow else []}
+        if verdict.allow and verdict.scopes is not None and len(verdict.scopes) < len(question.scopes):
+            # Scopes that we withhold do not count as excessive: otherwise risk would increase itself.
+            event["scopes"] = {"requested": requested}
+            event["attributes"]["granted"] = " ".join(verdict.scopes)
+    if question.ancestors:
+        event["delegation"] = [question.agent_id, *question.ancestors]
+    return event
 
 
 def mode_word(verdict: Verdict) -> str:
@@ -178,12 +204,8 @@ def mode_word(verdict: Verdict) -> str:
     return "enforce" if verdict.enforced else "shadow"
 
 
-MAX_SCOPES = 1_000
-
-MAX_EVENT_SCOPES = 256
-"""Scopes that an audit event holds."""
-
-MAX_ACTORS = 32
+TOOL_CALL = "tools/call"
+"""Method of MCP whose judged action is the tool; any other method is the action itself."""
 
 
 class ClientInducedFailure(TrustwatchError):
@@ -220,90 +242,6 @@ def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
     if actors[:1] == [agent]:  # the outermost is the current actor
         del actors[0]
     return tuple(name for name in actors[:MAX_ACTORS] if name)
-
-
-PERSON_TYPES = frozenset({"user", "identity"})
-"""Types of subjects that are never agents."""
-
-NO_AGENT = (
-    "the request names no agent: a subject of this type is a person, and the context has none of `agent`, `client_id` "
-    "and `act`; it is answered as for an unknown agent"
-)
-
-TOOL_CALL = "tools/call"
-"""Method of MCP whose judged action is the tool; any other method is the action itself."""
-
-
-class JudgedAgent(NamedTuple):
-    """An agent that is judged. `issuer` is "" if the request names none: then it is the one asked under."""
-
-    agent_id: str
-    issuer: str = ""
-
-
-class UnreadableAgent(ValueError):
-    """Raised if a member that names agents has another shape than the ones that are accepted."""
-
-
-class NamedAgents(NamedTuple):
-    """Agents that a request names.
-
-    Attributes:
-        judged: each once, the one that acts first; empty if the request names none and its subject is a person.
-        ancestors: actors of the delegation chain before the one that acts, nearest first.
-        subject: id of the subject if it may be a further agent, else "".
-    """
-
-    judged: tuple[JudgedAgent, ...]
-    ancestors: tuple[str, ...]
-    subject: str
-
-
-def read_named_agents(subject: dict[str, Any], context: dict[str, Any] | None) -> NamedAgents:
-    """The agents that a request names. Raises UnreadableAgent, RequestLimitExceeded."""
-    given, properties = context or {}, subject.get("properties")
-    named = [
-        _read_agent(given[name], f"context.{name}") for name in ("agent", "client_id") if given.get(name) is not None
-    ]
-    actors = _read_actors(given.get("act"), "context.act")
-    if type(properties) is dict:
-        actors += _read_actors(properties.get("act"), "subject.properties.act")
-    judged = tuple(dict.fromkeys(named + actors))
-    is_person = subject["type"] in PERSON_TYPES
-    if not judged:
-        return NamedAgents(() if is_person else (JudgedAgent(check_name_length(subject["id"])),), (), "")
-    ancestors = dict.fromkeys(actor.agent_id for actor in actors if actor != judged[0])
-    return NamedAgents(judged, tuple(ancestors), "" if is_person else subject["id"])
-
-
-def _read_actors(act: Any, at: str) -> list[JudgedAgent]:
-    """Actors of a delegation chain (`act` of RFC 8693), the current one first."""
-    actors: list[JudgedAgent] = []
-    while act is not None:
-        if len(actors) == MAX_ACTORS:
-            raise RequestLimitExceeded(f"{at} may have {MAX_ACTORS} actors")
-        actors.append(_read_agent(act, at, "sub", "id"))
-        act, at = act.get("act") if type(act) is dict else None, f"{at}.act"
-    return actors
-
-
-def _read_agent(value: Any, at: str, *id_members: str) -> JudgedAgent:
-    """An agent: its id as a text, or an object with the id in the first of *id_members* (`id`) that it has."""
-    issuer: Any = None
-    if type(value) is dict:
-        issuer = None if "sub" in value else value.get("issuer")
-        member = next((name for name in id_members if name in value), "id")
-        value, at = value.get(member), f"{at}.{member}"
-    if type(value) is not str or not value:
-        raise UnreadableAgent(f"{at} must be the id of an agent: a text that is not empty, or an object with that `id`")
-    if issuer is not None and (type(issuer) is not str or not issuer):
-        raise UnreadableAgent(f"{at.rpartition('.')[0]}.issuer must be a text that is not empty")
-    return JudgedAgent(check_name_length(value), check_name_length(issuer or ""))
-
-
-def judged_action(action: str, resource_id: str) -> str:
-    """Name of the action that is judged: for a tool call of MCP the tool."""
-    return check_name_length(resource_id if action == TOOL_CALL else action)
 
 
 def strictest_decision(decisions: Sequence[AccessDecision]) -> tuple[AccessDecision, int]:

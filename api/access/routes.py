@@ -33,7 +33,7 @@ from ..http.schemas import (
 )
 from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.wire import TimeText, Wire, level_word
-from .call_answers import CallAnswers
+from .call_evaluation import CallEvaluator
 from .service import DEFAULT_VALID_S, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport, ContainmentService
 
 _SEEN: Final = {"first_ms": "first_seen_at", "last_ms": "last_seen_at"}
@@ -194,7 +194,7 @@ ENDED_RESPONSES = problem_responses(
 
 router = APIRouter(tags=["containment"], responses=COMMON_PROBLEMS)
 
-CallAnswersDep = Annotated[CallAnswers, Depends(provided(CallAnswers))]
+CallEvaluatorDep = Annotated[CallEvaluator, Depends(provided(CallEvaluator))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 InterventionId = Annotated[str, Path(description="id of the approval")]
 StatusParam = Annotated[InterventionStatus | None, Query(description="Only those with this status.")]
@@ -313,14 +313,14 @@ async def unpin_agent(
     openapi_extra={"requestBody": {"required": True, "content": _CALL_QUESTION}},
     summary="Evaluate a call before it is made",
 )
-async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswersDep, request: Request) -> Response:
+async def evaluate_call(agent: AgentDep, caller: ReaderDep, calls: CallEvaluatorDep, request: Request) -> Response:
     """Returns allow, step up or deny, from memory. Nothing is learned from the request. The body has the members of an
     event.
 
     If a person approves `approval_id`, this exact call is allowed until the approval expires.
     """
     # Reached only if a server provides no `raw_path`: `FastCallRoute` answers before FastAPI does.
-    body = await answers.answer(caller, *agent, await request.body())
+    body = await calls.answer(caller, *agent, await request.body())
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

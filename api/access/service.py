@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -38,6 +38,7 @@ MIN_VALID_S, MAX_VALID_S = 60, 30 * DAY_S
 DEFAULT_VALID_S = 3_600.0
 DEFAULT_DAYS = 7.0
 """Edges seen in the last so many days make up a blast radius."""
+EdgeList = list[AgentEdge]  # `list` is a method of the service
 MAX_ACTUATIONS_READ = 500
 """Newest actuations from which containment times are computed."""
 
@@ -215,7 +216,9 @@ class ContainmentService:
             depth=depth,
         )
         level = runtime.policy_evaluator.effective_level(name.tenant, name.issuer, name.agent_id)
-        return BlastRadiusReport(name, level, runtime.live_policy.book.descendants, self._as_of_now(radius))
+        agents = [agent._replace(risk=self._decayed_risk(agent.risk, agent.risk_ms)) for agent in radius.agents]
+        radius = radius._replace(agents=agents, principals=self._edges_now(radius.principals))
+        return BlastRadiusReport(name, level, runtime.live_policy.book.descendants, radius)
 
     async def agent_graph(
         self, caller: AuthenticatedCaller, agent: AgentSelector, since_ms: int = 0, until_ms: int = 0
@@ -233,10 +236,7 @@ class ContainmentService:
             since_ms=since_ms or self._days_ago_ms(DEFAULT_DAYS),
             until_ms=until_ms,
         )
-        edges = [
-            msgspec.structs.replace(edge, risk=self._decayed_risk(edge.risk, edge.risk_ms)) for edge in graph.edges
-        ]
-        return graph._replace(edges=edges)
+        return graph._replace(edges=self._edges_now(graph.edges))
 
     async def principal_risk(
         self,
@@ -266,14 +266,8 @@ class ContainmentService:
         agents = [self._acting_agent(edge) for edge in edges]
         return sorted(agents, key=lambda agent: (-agent.level, -agent.risk_score, agent.agent_id))
 
-    def _as_of_now(self, radius: BlastRadius) -> BlastRadius:
-        return radius._replace(
-            agents=[agent._replace(risk=self._decayed_risk(agent.risk, agent.risk_ms)) for agent in radius.agents],
-            principals=[
-                msgspec.structs.replace(edge, risk=self._decayed_risk(edge.risk, edge.risk_ms))
-                for edge in radius.principals
-            ],
-        )
+    def _edges_now(self, edges: Iterable[AgentEdge]) -> EdgeList:
+        return [msgspec.structs.replace(edge, risk=self._decayed_risk(edge.risk, edge.risk_ms)) for edge in edges]
 
     def _decayed_risk(self, risk: float, at_ms: int) -> float:
         """Risk of a pair as of now: it decays as that of agents does."""
@@ -325,7 +319,15 @@ class ContainmentService:
 
     async def containment_times(self, caller: AuthenticatedCaller) -> ContainmentTimes:
         """Time from a decision to its desired state at the server, for states that events led to. Raises as `list`."""
-        return containment_times((await self.actuations(caller, limit=MAX_ACTUATIONS_READ)).items)
+        actuations = (await self.actuations(caller, limit=MAX_ACTUATIONS_READ)).items
+        times = sorted(
+            (actuation.confirmed_ms - actuation.caused_ms) / 1000
+            for actuation in actuations
+            if actuation.caused_ms and actuation.confirmed_ms
+        )
+        statuses = [actuation.status for actuation in actuations]
+        p50_s, p99_s = _quantile(times, 0.5), _quantile(times, 0.99)
+        return ContainmentTimes(len(times), p50_s, p99_s, statuses.count("failed"), statuses.count("wanted"))
 
     async def reconcile(self, caller: AuthenticatedCaller, target: str, tenant: str | None = None) -> int:
         """Compare every agent that is restricted, or should be, with a server. Returns their number.
@@ -338,19 +340,6 @@ class ContainmentService:
             configured = ", ".join(names) or "none: `actuators` of the settings is empty"
             raise not_found_error(f"actuator; configured are {configured}")
         return await desired_state.enqueue_full_reconciliation(target, visible_tenants(caller, tenant))
-
-
-def containment_times(actuations: Sequence[Actuation]) -> ContainmentTimes:
-    """Time from a decision to its desired state at the server, for states that events led to."""
-    times = sorted(
-        (actuation.confirmed_ms - actuation.caused_ms) / 1000
-        for actuation in actuations
-        if actuation.caused_ms and actuation.confirmed_ms
-    )
-    statuses = [actuation.status for actuation in actuations]
-    return ContainmentTimes(
-        len(times), _quantile(times, 0.5), _quantile(times, 0.99), statuses.count("failed"), statuses.count("wanted")
-    )
 
 
 def _quantile(times: Sequence[float], share: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final
@@ -22,8 +23,7 @@ from ..http.runtime import Runtime
 from ..http.slice import FastRoute, LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from ..settings.service_settings import ListenSettings
-from .call_answers import CallAnswers, FastCallRoute
-from .call_evaluation import CallEvaluator, CallQuestion, LiveCallScorer
+from .call_evaluation import CallEvaluator, CallQuestion, FastCallRoute, LiveCallScorer
 from .decision_point import PolicyDecisionPoint
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer
@@ -34,17 +34,17 @@ from .service import ContainmentService
 PROVEN: Final = "trustwatch.proven"
 """Member of the scope of a request whose proof was accepted: several parts of the service authenticate it."""
 
-ReportProof = Callable[[AuthenticatedCaller, ProofRefused], None]
 
-
+@dataclass(eq=False, repr=False)
 class CallerProofs:
     """Checks the proofs of bound tokens of callers."""
 
-    def __init__(self, proofs: ProofVerifier, listen: ListenSettings, report: ReportProof) -> None:
-        self._proofs = proofs
-        self._public_url = None if listen.public_url is None else listen.public_url.rstrip("/")
-        self._hosts = AllowedHosts(listen)
-        self._report = report
+    _proofs: ProofVerifier
+    _listen: ListenSettings
+    _report: Callable[[AuthenticatedCaller, ProofRefused], None]
+
+    def __post_init__(self) -> None:
+        self._hosts = AllowedHosts(self._listen)
 
     def check(self, caller: AuthenticatedCaller, presented: PresentedToken, scope: MutableMapping[str, Any]) -> None:
         """Raise InvalidToken unless the request proves what the caller's token is bound to. Once for each request."""
@@ -69,8 +69,8 @@ class CallerProofs:
     def _url(self, scope: MutableMapping[str, Any]) -> str:
         """URL of a request as its client called it; "" if it names another service."""
         path: str = scope["raw_path"].decode("latin-1")
-        if self._public_url is not None:
-            return self._public_url + path
+        if self._listen.public_url is not None:
+            return self._listen.public_url.rstrip("/") + path
         try:
             self._hosts.check(scope)
         except ProblemError:
@@ -83,22 +83,14 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime = services.get(Runtime)
     approvals = services.get(PolicyDecisionPoint).approval_workflow
     containment = ContainmentService(runtime, approvals, services.get(AgentResolver), services.get(StoreExecutor))
-    calls = CallEvaluator(
-        runtime.policy_evaluator,
-        approvals,
-        services.find(LiveCallScorer),
-        runtime.store.identities,
-        runtime.now_ms,
-    )
+    calls = CallEvaluator(runtime, approvals, services.find(LiveCallScorer))
     hooks = HookServer(services, calls)
-    proofs, reports = (
-        _make_proofs(runtime),
-        ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms),
-    )
+    proofs = _make_proofs(runtime)
+    reports = ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms)
     runtime.verifier.check_proof = CallerProofs(proofs, runtime.settings.listen, partial(_report_caller, reports)).check
     runtime.verifier.caller_without_token = _make_certificate_callers(runtime)
     if not runtime.settings.gateway.issuers:
-        return containment, calls, CallAnswers(runtime, calls), hooks, reports
+        return containment, calls, hooks, reports
     issuers = GatewayIssuers(
         runtime.settings.gateway,
         runtime.settings.verification,
@@ -108,7 +100,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.settings.outgoing.ca_file,
     )
     gateway = GatewayServer(services, issuers, proofs, reports)
-    return containment, calls, CallAnswers(runtime, calls), hooks, reports, issuers, gateway
+    return containment, calls, hooks, reports, issuers, gateway
 
 
 def _make_proofs(runtime: Runtime) -> ProofVerifier:

@@ -11,7 +11,7 @@ from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import pairwise
 
 from trustwatch.scoring.policy.risk_view import RiskViewEntry
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
@@ -26,13 +26,6 @@ MIN_RECORDED_RISK = 0.02  # Agents that never had more risk than this leave no t
 SAMPLE_INTERVAL_S = 5.0
 MAX_SAMPLES = 720  # An hour of samples
 LEVEL_COUNTS_VALID_S = 1.0  # Counts of levels are good for so long, s: many pages ask at once when something changes
-
-
-class RiskPoint(NamedTuple):
-    """Risk of an agent at one time, UTC ms."""
-
-    at_ms: int
-    risk: float
 
 
 @dataclass(eq=False, repr=False)
@@ -68,16 +61,9 @@ class RiskSeries:
         if len(times) > MAX_POINTS:
             self._series[key] = times[::2], risks[::2]
 
-    def points(self, key: int) -> list[RiskPoint]:
-        """Risk of an agent over time, oldest first."""
-        return [RiskPoint(*both) for both in zip(*self._series.get(key, ((), ())), strict=True)]
-
-
-class PipelineSample(NamedTuple):
-    """Totals of the pipeline at one time."""
-
-    at_ms: int
-    events: int
+    def points(self, key: int) -> list[tuple[int, float]]:
+        """(UTC ms, risk) of an agent over time, oldest first."""
+        return list(zip(*self._series.get(key, ((), ())), strict=True))
 
 
 @dataclass(eq=False, repr=False)
@@ -87,7 +73,7 @@ class ActivitySampler:
     services: Runtime
 
     def __post_init__(self) -> None:
-        self._samples: deque[PipelineSample] = deque(maxlen=MAX_SAMPLES)
+        self._samples: deque[tuple[int, int]] = deque(maxlen=MAX_SAMPLES)  # UTC ms, events judged until then
         self._cached_counts: tuple[float, Counter[tuple[str, int]]] | None = None
         self._count_lock = asyncio.Lock()
         self.risk_series = RiskSeries()
@@ -105,7 +91,7 @@ class ActivitySampler:
     def sample(self) -> None:
         """Take a sample now."""
         done = self.services.pipeline_status.work_counts.get("events", 0)
-        self._samples.append(PipelineSample(self.services.now_ms(), done))
+        self._samples.append((self.services.now_ms(), done))
 
     def note_components(self) -> dict[str, tuple[bool, int]]:
         """Look at the parts of the service; those that did not change keep their time."""
@@ -120,12 +106,10 @@ class ActivitySampler:
 
         A restarted pipeline counts from 0 again.
         """
-        rates, before = [], None
-        for sample in self._samples:
-            if before is not None and sample.at_ms > before.at_ms:
-                done = sample.events - before.events if sample.events >= before.events else sample.events
-                rates.append((sample.at_ms, done * 1000 / (sample.at_ms - before.at_ms)))
-            before = sample
+        rates = []
+        for (before_ms, before), (at_ms, events) in pairwise(self._samples):
+            if at_ms > before_ms:
+                rates.append((at_ms, (events - before if events >= before else events) * 1000 / (at_ms - before_ms)))
         return rates
 
     def throughput(self, over_s: float = 60.0) -> float | None:
@@ -137,16 +121,12 @@ class ActivitySampler:
     async def level_counts(self, tenants: Collection[str] | None) -> dict[str, int]:
         """Agents of the *tenants* (None = all) by level, a second old at most."""
         async with self._count_lock:
-            if (
-                self._cached_counts is None
-                or self.services.monotonic() - self._cached_counts[0] >= LEVEL_COUNTS_VALID_S
-            ):
-                entries = self.services.risk_view.entries()
-                counts = await asyncio.to_thread(_count_levels, entries)
-                self._cached_counts = self.services.monotonic(), counts
-            counts = self._cached_counts[1]
+            now_s, cached = self.services.monotonic(), self._cached_counts
+            if cached is None or now_s - cached[0] >= LEVEL_COUNTS_VALID_S:
+                counts = await asyncio.to_thread(_count_levels, self.services.risk_view.entries())
+                cached = self._cached_counts = self.services.monotonic(), counts
         by_level = dict.fromkeys((level.label for level in RiskLevel), 0)
-        for (tenant, level), count in counts.items():
+        for (tenant, level), count in cached[1].items():
             if tenants is None or tenant in tenants:
                 by_level[RiskLevel(level).label] += count
         return by_level

@@ -35,17 +35,9 @@ class LevelStep(NamedTuple):
 class Escalation(NamedTuple, Generic[T]):
     """One entry of a list: an item alone, or the steps of one climb, newest first."""
 
-    steps: tuple[T, ...]
-
-    @property
-    def newest(self) -> T:
-        """What it has come to."""
-        return self.steps[0]
-
-    @property
-    def oldest(self) -> T:
-        """Step with which the escalation began."""
-        return self.steps[-1]
+    steps: Sequence[T]
+    newest: T
+    oldest: T
 
 
 def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | None]) -> list[Escalation[T]]:
@@ -68,7 +60,7 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
         if not entry:
             entries.append(entry)
         entry.append(item)
-    return [Escalation(tuple(steps)) for steps in entries]
+    return [Escalation(steps, steps[0], steps[-1]) for steps in entries]
 
 
 def _leads_to(step: LevelStep, later: LevelStep) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -27,8 +26,8 @@ from trustwatch.scoring.records.agents import RiskLevel
 from ..decisions.service import DecisionService, LevelChangeSubscription, SubscriptionEnded
 from ..http.auth.callers import SCOPE_SCORE_READ
 from ..http.responses import encode_event, encode_retry, event_stream
-from .console_sessions import ConsoleSession, SessionState
-from .page_dependencies import ConsoleContext, ConsoleDep, SignInNeeded, require_console_scope
+from .console_sessions import SessionState
+from .page_dependencies import ConsoleDep, SignInNeeded, require_console_scope
 from .rendering import LEVEL_SYMBOLS, agent_url
 
 TICK_INTERVAL_S = 5.0
@@ -63,15 +62,14 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     if len(console.streams) >= MAX_OPEN_STREAMS or of_person >= MAX_STREAMS_OF_PERSON:
         raise Unavailable("too many pages are open")
     subscription = console.services.get(DecisionService).subscribe(visit.caller)
-    session_state = partial(_state_of, console, visit.session)
+
+    async def session_state() -> SessionState:
+        return "over" if await console.ended.has_ended(visit.session) else console.sessions.state(visit.session)
+
     return event_stream(_update_events(subscription, session_state, console.streams, person), _UNBUFFERED)
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
-
-
-async def _state_of(console: ConsoleContext, session: ConsoleSession) -> SessionState:
-    return "over" if await console.ended.has_ended(session) else console.sessions.state(session)
 
 
 async def _session_over_events() -> AsyncIterator[bytes]:

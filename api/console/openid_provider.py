@@ -23,10 +23,7 @@ import msgspec
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
 from trustwatch.ingest.settings import check_url
-from trustwatch.scoring.delivery.actuators.authenticators import (
-    ClientAuthenticator,
-    make_client_authenticator,
-)
+from trustwatch.scoring.delivery.actuators.authenticators import ClientAuthenticator, make_client_authenticator
 
 from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import assertion_signer
@@ -129,10 +126,9 @@ class OpenIdProvider:
             metadata = msgspec.json.decode(body, type=ProviderMetadata)
             if metadata.issuer != self.settings.issuer:
                 raise ValueError("its issuer differs from that of the settings")
-            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                check_url(getattr(metadata, name), f"its `{name}`", loopback_http=True)
-            if metadata.userinfo_endpoint:
-                check_url(metadata.userinfo_endpoint, "its `userinfo_endpoint`", loopback_http=True)
+            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"):
+                if name != "userinfo_endpoint" or metadata.userinfo_endpoint:
+                    check_url(getattr(metadata, name), f"its `{name}`", loopback_http=True)
         except (msgspec.DecodeError, ValueError) as error:
             raise ProviderUnavailable(f"the sign-in server's metadata is invalid: {error}") from None
         return metadata
@@ -154,7 +150,8 @@ class OpenIdProvider:
             "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
         }
-        return _with_query(metadata.authorization_endpoint, query), under_way
+        endpoint = metadata.authorization_endpoint
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}", under_way
 
     async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
         """Claims of the person that the provider sent back with the parameters *answer*.
@@ -218,11 +215,8 @@ class OpenIdProvider:
         if self._jwks is None or self._jwks[0] != metadata.jwks_uri:
             if self._jwks is not None:
                 await self._jwks[2].close()
-            issuer = IssuerSettings(
-                issuer=metadata.issuer,
-                audiences=(self.settings.client_id,),
-                jwks_uri=metadata.jwks_uri,
-            )
+            audiences = (self.settings.client_id,)
+            issuer = IssuerSettings(issuer=metadata.issuer, audiences=audiences, jwks_uri=metadata.jwks_uri)
             jwks = JwksCache((issuer,), self.clock, self.monotonic, self.ca_file)
             self._jwks = metadata.jwks_uri, issuer, jwks
             await jwks.start(PROVIDER_TIMEOUT_S)
@@ -250,11 +244,11 @@ class OpenIdProvider:
         if self._http is None:
             self._http = make_http_client(self.ca_file)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
-        timeout_s = PROVIDER_TIMEOUT_S
         body = bytearray()
         try:
-            with anyio.fail_after(timeout_s):
-                async with self._http.stream(method, url, headers=headers, timeout=timeout_s, **request) as response:
+            with anyio.fail_after(PROVIDER_TIMEOUT_S):
+                request |= {"headers": headers, "timeout": PROVIDER_TIMEOUT_S}
+                async with self._http.stream(method, url, **request) as response:
                     async for chunk in response.aiter_raw():
                         body += chunk
                         if len(body) > MAX_PROVIDER_BYTES:
@@ -266,10 +260,6 @@ class OpenIdProvider:
         if response.status_code != httpx2.codes.OK:
             raise ProviderUnavailable(f"the sign-in server answered {response.status_code}")
         return bytes(body)
-
-
-def _with_query(url: str, query: Mapping[str, str]) -> str:
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 
 def _error_code_text(text: str) -> str:

@@ -67,12 +67,6 @@ class ConsoleContext:
         """Everything that the application uses."""
         return self.services.get(Runtime)
 
-    def render_page(
-        self, request: Request, template: str, visit: "PageRequest | None", status: int = 200, **values: Any
-    ) -> Response:
-        """A template as an answer; see `PageRenderer.page`."""
-        return self.renderer.page(request, template, visit, status, **values)
-
 
 @dataclass(frozen=True)
 class PageRequest:
@@ -80,14 +74,10 @@ class PageRequest:
 
     request: Request
     console: ConsoleContext
+    runtime: Runtime
     session: ConsoleSession
     caller: AuthenticatedCaller
     form_token: str
-
-    @property
-    def runtime(self) -> Runtime:
-        """Everything that the application uses."""
-        return self.console.runtime
 
     @property
     def is_part(self) -> bool:
@@ -108,7 +98,7 @@ class PageRequest:
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """A template as an answer; see `PageRenderer.page`."""
-        return self.console.render_page(self.request, template, self, status, **values)
+        return self.console.renderer.page(self.request, template, self, status, **values)
 
 
 def console_of(request: Request) -> ConsoleContext:
@@ -167,7 +157,7 @@ async def page_request_of(request: Request, *, quiet: bool = False) -> PageReque
         if renewed is not None:
             console.cookies.write(request, renewed)
             session = renewed
-    visit = PageRequest(request, console, session, caller, console.sessions.form_token(session))
+    visit = PageRequest(request, console, console.runtime, session, caller, console.sessions.form_token(session))
     request.state.visit = visit
     request.scope[CALLER_OF_REQUEST] = caller
     restrict_reads(caller.read_scope)

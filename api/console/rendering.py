@@ -36,24 +36,20 @@ class StaticAsset(NamedTuple):
     digest: str
 
 
-class StaticAssets:
+class StaticAssets(dict[str, StaticAsset]):
     """The files of `static/`, by path."""
 
     def __init__(self) -> None:
-        root, self._files = Path(__file__).with_name("static"), dict[str, StaticAsset]()
-        for file in root.rglob("*"):
-            if file.is_file():
-                body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0] or "text/plain"
-                asset = StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])
-                self._files[file.relative_to(root).as_posix()] = asset
-
-    def get(self, path: str) -> StaticAsset | None:
-        """Return one file, or None."""
-        return self._files.get(path)
+        super().__init__()
+        root = Path(__file__).with_name("static")
+        for file in filter(Path.is_file, root.rglob("*")):
+            body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0] or "text/plain"
+            asset = StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])
+            self[file.relative_to(root).as_posix()] = asset
 
     def url(self, path: str) -> str:
         """URL of a file, under a name that changes with its content. Raises KeyError."""
-        return f"{STATIC_URL_PREFIX}{path}?v={self._files[path].digest}"
+        return f"{STATIC_URL_PREFIX}{path}?v={self[path].digest}"
 
 
 class MenuEntry(NamedTuple):
@@ -74,23 +70,28 @@ LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium
 """A shape for each level, for readers who cannot distinguish the colors."""
 
 
+def template_environment(finalize: Callable[[Any], Any] | None = None) -> jinja2.Environment:
+    """Templates of the console, which escape everything that comes from outside."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "templates"),
+        autoescape=True,
+        finalize=finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 @dataclass(eq=False, repr=False)
 class PageRenderer:
-    """Renders the templates of pages, which escape everything that comes from outside; *navigation* is the menu."""
+    """Renders the templates of pages; *navigation* is the menu."""
 
     assets: StaticAssets
     navigation: tuple[Any, ...]
     now_ms: Callable[[], int]
 
     def __post_init__(self) -> None:
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader(__package__, "templates"),
-            autoescape=True,
-            finalize=shown_value,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        environment = template_environment(shown_value)
         environment.globals.update(
             asset=self.assets.url,
             agent_url=agent_url,

@@ -51,13 +51,13 @@ async def show_sign_in(
     try:
         await page_request_of(request)
     except SignInNeeded:
-        return console.render_page(
+        return console.renderer.page(
             request,
             "sign_in.html",
             None,
             back=safe_return_path(back),
             oidc=console.provider is not None,
-            development=_allows_development_login(console),
+            development=console.runtime.settings.console.development_login,
             said=said,
         )
     return RedirectResponse(safe_return_path(back), 303)
@@ -98,7 +98,7 @@ async def sign_in_by_link(
 ) -> Response:
     """Sign in by a one-time link that a person on this machine was shown."""
     services = console.runtime
-    if not _allows_development_login(console):
+    if not console.runtime.settings.console.development_login:
         raise SignInRefused("the development login is disabled")
     now_s = services.clock()
     if await console.services.get(StoreExecutor)(redeem_login_code, services.settings.data_dir, code, now_s):
@@ -119,10 +119,6 @@ async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) ->
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
     target = f"{SIGN_IN_PATH}?said={'out' if saved else 'out-here'}"
     return RedirectResponse(target, 303)
-
-
-def _allows_development_login(console: ConsoleContext) -> bool:
-    return console.runtime.settings.console.development_login
 
 
 def _begin_session(request: Request, console: ConsoleContext, session: ConsoleSession) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import jinja2
 import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -41,7 +40,7 @@ from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, EndedSessions,
 from .openid_provider import OpenIdProvider, ProviderUnavailable, SignInRefused
 from .page_dependencies import ConsoleContext, PageRequest, SignInNeeded, page_request_of
 from .pages import MENU, page_routers
-from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets
+from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets, template_environment
 from .sign_in import SIGN_IN_PATH
 
 _log = structlog.get_logger(__name__)
@@ -112,18 +111,12 @@ _HANDLERS: dict[type[Exception], ErrorPageHandler] = {
 }
 
 
-def install_error_pages(app: FastAPI, console: ConsoleContext) -> None:
-    """Have every failure of *app* answered for people."""
-    for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, partial(handler, console))
-
-
 async def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
     visit: PageRequest | None = getattr(request.state, "visit", None)
     if visit is None:  # of a page that does not exist: the menu stays for people who are signed in
         with suppress(SignInNeeded, Unavailable):
             visit = await page_request_of(request, quiet=True)
-    answer = console.render_page(request, "problem.html", visit, problem.status, problem=problem)
+    answer = console.renderer.page(request, "problem.html", visit, problem.status, problem=problem)
     for name, value in problem.headers.items():
         if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
             answer.headers[name] = value
@@ -143,18 +136,9 @@ SECURITY_HEADERS = {
 }
 
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "font-src 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "base-uri 'none'",
-    )
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 """Nothing from elsewhere, nothing inline."""
 
@@ -197,7 +181,7 @@ class ConsoleApplication:
     path = CONSOLE_ROOT
 
     def __post_init__(self) -> None:
-        self._console = build_console(self.services)
+        self._console = _build_console(self.services)
         self._tasks: list[asyncio.Task[None]] = []
         self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console))
 
@@ -216,8 +200,7 @@ class ConsoleApplication:
             await self._console.provider.close()
 
 
-def build_console(services: ServiceRegistry) -> ConsoleContext:
-    """The console of an application. Raises ConfigError."""
+def _build_console(services: ServiceRegistry) -> ConsoleContext:
     runtime = services.get(Runtime)
     settings, listen = runtime.settings.console, runtime.settings.listen
     sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), runtime.clock)
@@ -242,7 +225,7 @@ def _build_application(console: ConsoleContext) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=FASTAPI_TELEMETRY_OFF)
     app.state.console = console
     app.state.services = console.services
-    assets = StaticAssets()
+    assets = console.renderer.assets
 
     @app.get("/static/{path:path}")
     async def static(path: str, v: str = "") -> Response:
@@ -254,21 +237,14 @@ def _build_application(console: ConsoleContext) -> FastAPI:
 
     for router in (sign_in.router, live_updates.router, *page_routers()):
         app.include_router(router)
-    install_error_pages(app, console)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, partial(handler, console))
     return app
 
 
 router = APIRouter(include_in_schema=False)
 
-_environment = jinja2.Environment(
-    loader=jinja2.PackageLoader(__package__, "templates"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
-
+_environment = template_environment()
 _rendering = threading.Lock()
 _STYLE = (Path(__file__).parent / "templates" / "api.css").read_text(encoding="utf-8")
 _HEADERS = {
@@ -286,11 +262,11 @@ def get_docs(request: Request) -> HTMLResponse:
     state = request.app.state
     with _rendering:
         if not hasattr(state, "docs_page"):
-            state.docs_page = render_docs(request.app.openapi(), _STYLE).encode()
+            state.docs_page = _render_docs(request.app.openapi()).encode()
     return HTMLResponse(state.docs_page, headers=_HEADERS)
 
 
-def render_docs(document: dict[str, Any], style: str) -> str:
+def _render_docs(document: dict[str, Any]) -> str:
     """The page of a document: operations by group, then schemas."""
     groups: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in document["tags"]}
     for path, item in document["paths"].items():
@@ -298,44 +274,44 @@ def render_docs(document: dict[str, Any], style: str) -> str:
             groups[operation["tags"][0]].append({**operation, "method": method.upper(), "path": path})
     return _environment.get_template("api.html").render(
         info=document["info"],
-        style=style,
+        style=_STYLE,
         tags={tag["name"]: tag["description"] for tag in document["tags"]},
         groups=groups,
         schemas=document["components"]["schemas"],
         proofs=document["components"]["securitySchemes"],
-        kind=kind_of,
-        named=schema_name,
+        kind=_kind_of,
+        named=_schema_name,
         as_json=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     )
 
 
-def schema_name(schema: dict[str, Any]) -> str:
+def _schema_name(schema: dict[str, Any]) -> str:
     """Name of the schema that *schema* is, or that its items or first alternative are; "" = it has none."""
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(SCHEMA_REF_PREFIX)
     for below in (schema.get("items"), *schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        if isinstance(below, dict) and (name := schema_name(below)):
+        if isinstance(below, dict) and (name := _schema_name(below)):
             return name
     return ""
 
 
-def kind_of(schema: dict[str, Any]) -> str:
+def _kind_of(schema: dict[str, Any]) -> str:
     """A schema in a few words.
 
-    >>> kind_of({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]})
+    >>> _kind_of({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]})
     'array of string or null'
     """
     if "$ref" in schema:
-        return schema_name(schema)
+        return _schema_name(schema)
     for name in ("anyOf", "oneOf"):
         if name in schema:
-            return " or ".join(dict.fromkeys(map(kind_of, schema[name])))
+            return " or ".join(dict.fromkeys(map(_kind_of, schema[name])))
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if schema.get("type") == "array":
-        return f"array of {kind_of(schema.get('items') or {})}"
+        return f"array of {_kind_of(schema.get('items') or {})}"
     return str(schema.get("type", "any"))
 
 

@@ -90,7 +90,7 @@ def make_decision_point(
 
     boundary = DeclaredBoundary(registry.capabilities_of, settings.outside_boundary or "record", settings.scope_actions)
     verdicts = PolicyEvaluator(view, policy, interventions, stale, now_ms, boundary)
-    return PolicyDecisionPoint(verdicts, approvals, audit, store.identities)
+    return PolicyDecisionPoint(verdicts, approvals, audit, store.identities, now_ms)
 
 
 def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:

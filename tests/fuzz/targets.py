@@ -23,8 +23,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from trustwatch.api.access.call_answers import read_call_question
-from trustwatch.api.access.call_evaluation import CallQuestion
+from trustwatch.api.access.call_evaluation import CallQuestion, read_call_question
 from trustwatch.api.events.admission import RefusedRecords
 from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
 from trustwatch.api.events.service import (

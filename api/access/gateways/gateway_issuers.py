@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,23 +167,18 @@ class IntrospectionUnreachable(TrustwatchError):
     code = "unreachable"
 
 
+@dataclass(eq=False, repr=False)
 class IntrospectionClient:
     """One authorization server's introspection endpoint. For one event loop."""
 
-    def __init__(
-        self,
-        issuer: GatewayIssuerSettings,
-        settings: IntrospectionServerSettings,
-        proof: ClientAuthenticator,
-        http: httpx2.AsyncClient,
-        clock: EpochClock,
-    ) -> None:
-        self.issuer = issuer.issuer
-        self.settings = settings
-        self._audiences = frozenset(issuer.audiences)
-        self._proof = proof
-        self._http = http
-        self._clock = clock
+    _issuer: GatewayIssuerSettings
+    settings: IntrospectionServerSettings
+    _proof: ClientAuthenticator
+    _http: httpx2.AsyncClient
+    _clock: EpochClock
+
+    def __post_init__(self) -> None:
+        self.issuer = self._issuer.issuer
         self._cache: TokenCache[ClaimMembers] = TokenCache(
             MAX_CACHED_INTROSPECTIONS, MAX_CACHED_INTROSPECTIONS, ANSWERS_KEPT_S
         )
@@ -254,7 +250,7 @@ class IntrospectionClient:
         wrong = (
             members["active"] is not True
             or members.get("iss", self.issuer) != self.issuer
-            or (audience is not None and not self._audiences.intersection(map(str, audiences)))
+            or (audience is not None and not set(self._issuer.audiences).intersection(map(str, audiences)))
             or (isinstance(exp, int | float) and exp <= now)
             # Hydra and Keycloak report refresh tokens as active, too
             or members.get("token_use", "access_token") != "access_token"
@@ -283,10 +279,7 @@ class GatewayIssuers:
         monotonic: Callable[[], float],
         ca_file: Path | None = None,
     ) -> None:
-        proofs = {
-            issuer_settings.issuer: _client_authentication(issuer_settings, clock, new_id)
-            for issuer_settings in settings.issuers
-        }
+        proofs = {issuer.issuer: _client_authentication(issuer, clock, new_id) for issuer in settings.issuers}
         self.holder_factory = TokenHolderFactory(settings.issuers)
         self.jwks = JwksCache(settings.issuers, clock, monotonic, ca_file)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
@@ -296,21 +289,23 @@ class GatewayIssuers:
         self.revocation_counts: Counter[tuple[str, str]] = Counter()
         self._http = make_http_client(ca_file, timeout=HTTP_TIMEOUT_S, limits=httpx2.Limits(max_connections=200))
         self.introspection_clients = {
-            issuer_settings.issuer: IntrospectionClient(
-                issuer_settings, issuer_settings.introspection, proofs[issuer_settings.issuer], self._http, clock
-            )
-            for issuer_settings in settings.issuers
-            if issuer_settings.introspection is not None
+            issuer.issuer: IntrospectionClient(issuer, issuer.introspection, proofs[issuer.issuer], self._http, clock)
+            for issuer in settings.issuers
+            if issuer.introspection is not None
         }
         endpoints = [
-            endpoint
-            for issuer_settings in settings.issuers
-            if (endpoint := _revocation_endpoint(issuer_settings, proofs[issuer_settings.issuer]))
+            RevocationEndpoint(
+                issuer.issuer,
+                frozenset({issuer.issuer}),
+                issuer.revocation_url,
+                proofs[issuer.issuer],
+                "" if issuer.introspection is None else issuer.introspection.url,
+            )
+            for issuer in settings.issuers
+            if issuer.revocation_url is not None
         ]
-        self.revoker = TokenRevoker(endpoints, self._http, self._count_revocation)
-
-    def _count_revocation(self, name: str, outcome: str) -> None:
-        self.revocation_counts[name, outcome] += 1
+        counts = self.revocation_counts
+        self.revoker = TokenRevoker(endpoints, self._http, lambda *labels: counts.update((labels,)))
 
     async def start(self) -> None:
         """Fetch keys, waiting a moment for them, and keep them fresh."""
@@ -332,10 +327,3 @@ def _client_authentication(
     if issuer.private_key is not None:
         sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, clock, new_id)
     return make_client_authenticator(issuer.client_id, issuer.client_secret, sign, issuer.issuer)
-
-
-def _revocation_endpoint(issuer: GatewayIssuerSettings, proof: ClientAuthenticator) -> RevocationEndpoint | None:
-    if issuer.revocation_url is None:
-        return None
-    introspection = "" if issuer.introspection is None else issuer.introspection.url
-    return RevocationEndpoint(issuer.issuer, frozenset({issuer.issuer}), issuer.revocation_url, proof, introspection)

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
-import msgspec
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -41,7 +40,7 @@ from ...http.auth.token_verification import (
 )
 from ...http.dependencies import authenticate_request
 from ...http.fast_path import RequestBodyTooLong, read_request_body, request_id_of
-from ...http.problems import ProblemDetails, error_members, problem_of
+from ...http.problems import error_members, problem_of
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.refused_callers import LineLimit, RefusedCallers
 from ...http.runtime import Runtime
@@ -49,23 +48,23 @@ from ...http.slice import ServiceRegistry
 from ...settings.access_settings import ANY_NAME
 from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
 from ..decision_point import AccessDecision, PolicyDecisionPoint
-from .gateway_decider import GatewayDecider, narrow_scope_claims
-from .gateway_issuers import GatewayIssuers, IntrospectionUnreachable, TokenHolder
-from .gateway_protocol import (
+from .gateway_checks import (
     AUTHORIZATION_NAME,
     EXT_AUTHZ_PREFIX,
-    JSON_HEADER,
-    NO_STORE_HEADER,
+    GatewayDecider,
     GatewayResponse,
     GatewayResponses,
     RawHeader,
     call_target,
     forwarded_method,
     forwarded_target,
+    json_gateway_response,
     mcp_action,
+    narrow_scope_claims,
     shown_proof,
     single_header,
 )
+from .gateway_issuers import GatewayIssuers, IntrospectionUnreachable, TokenHolder
 
 _log = structlog.get_logger(__name__)
 
@@ -75,9 +74,6 @@ PROOF_FIELDS = ("dpop", "htm", "htu")
 """Fields of a form that holds a DPoP proof: the proof, and method and URL of the call that it came with."""
 FORM_MEDIA_TYPE = b"application/x-www-form-urlencoded"
 BASIC_CHALLENGE: RawHeader = (b"www-authenticate", b'Basic realm="introspection"')
-
-IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
-
 
 _NOBODYS_SECRET = Secret(secrets.token_hex(32))
 """Compared with if no client has the given name."""
@@ -102,7 +98,7 @@ class IntrospectionEndpoint:
     _settings: GatewaySettings
     _issuers: GatewayIssuers
     _decider: GatewayDecider
-    _identify: IdentifyIntrospectionCaller
+    _identify: Callable[[Scope], Awaitable[AuthenticatedCaller]]
     _proofs: ProofVerifier
     _proof_reports: ProofReports
     _refused_callers: RefusedCallers
@@ -118,7 +114,7 @@ class IntrospectionEndpoint:
     async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
         """The answer to one request; None if the client disconnected early."""
         if scope["method"] != "POST":
-            return _json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
+            return json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
         try:
             tenants = await self._client_tenants(scope)
             form = await _read_form(scope, receive)
@@ -130,15 +126,16 @@ class IntrospectionEndpoint:
             self._refusals.write(
                 _log.warning, "a client may not introspect", code="introspection_client", why=str(error)
             )
-            return _json_gateway_response(401, {"error": "invalid_client"}, "unauthorized", BASIC_CHALLENGE)
+            return json_gateway_response(401, {"error": "invalid_client"}, "unauthorized", BASIC_CHALLENGE)
         except UnreadableIntrospectionRequest as error:
-            return _json_gateway_response(400, {"error": error.code, "error_description": str(error)}, "unreadable")
+            return json_gateway_response(400, {"error": error.code, "error_description": str(error)}, "unreadable")
         except IntrospectionUnreachable:
             return self._unreachable_response()
         except TrustwatchError as error:
             problem = problem_of(error)
             self._refused_callers.tell_of(scope, problem.code, problem.detail)
-            return _problem_gateway_response(problem)
+            headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
+            return json_gateway_response(problem.status, {"error": problem.code}, "unauthorized", *headers)
 
     async def _client_tenants(self, scope: Scope) -> Collection[str]:
         """Tenants whose tokens the client may introspect. Raises IntrospectionClientRefused."""
@@ -183,7 +180,7 @@ class IntrospectionEndpoint:
             members["token_type"] = "DPoP"  # noqa: S105 - a word of RFC 9449
         if self._settings.risk_claims and decided.verdict.policy_version:
             members |= decided.risk_claims()
-        return _json_gateway_response(200, members, "active")
+        return json_gateway_response(200, members, "active")
 
     def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
         """True if the proof that a gateway forwards is the one that the token is bound to."""
@@ -241,7 +238,7 @@ class IntrospectionEndpoint:
     def _unreachable_response(self) -> GatewayResponse:
         if self._settings.on_unreachable == "inactive":
             return INACTIVE_RESPONSE._replace(kind="unreachable")
-        return _json_gateway_response(503, {"error": "temporarily_unavailable"}, "unreachable", (b"retry-after", b"1"))
+        return json_gateway_response(503, {"error": "temporarily_unavailable"}, "unreachable", (b"retry-after", b"1"))
 
 
 async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
@@ -284,19 +281,7 @@ def _proof_of_form(fields: Mapping[str, list[str]]) -> ShownProof | None:
     return ShownProof(True, (proof.encode(),), method, url)
 
 
-def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:
-    body = msgspec.json.encode(content)
-    return GatewayResponse(
-        status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
-    )
-
-
-def _problem_gateway_response(problem: ProblemDetails) -> GatewayResponse:
-    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
-    return _json_gateway_response(problem.status, {"error": problem.code}, "unauthorized", *headers)
-
-
-INACTIVE_RESPONSE = _json_gateway_response(200, {"active": False}, "inactive")
+INACTIVE_RESPONSE = json_gateway_response(200, {"active": False}, "inactive")
 
 
 FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/forward-auth", b"/introspect"
@@ -319,7 +304,7 @@ class GatewayServer:
         self._count_answer = services.get(ServiceMetrics).count_gateway_answer
         self._dpop, self._verifies_certificates = settings.dpop, settings.mtls == "verify"
         self._responses = GatewayResponses(settings)
-        self._decider = GatewayDecider(settings, self._decision_point, issuers.revoker, runtime.now_ms)
+        self._decider = GatewayDecider(settings, self._decision_point, issuers.revoker)
         identify = partial(authenticate_request, runtime.verifier)
         self._introspection = IntrospectionEndpoint(
             settings, issuers, self._decider, identify, proofs, proof_reports, self._refused_callers
@@ -381,7 +366,7 @@ class GatewayServer:
         action = mcp_action(scope)
         decided = await self._decider.decide_call(holder, token, method, way, action)
         if decided.verdict.allow and not self._decider.records_all and not decided.verdict.outside:
-            return self._allowed_response(decided)
+            return self._responses.allowed_by(decided.verdict)
         done = action if decided.verdict.outside else method
         return self._recorded_response(way, scope, holder, decided, done)
 
@@ -413,12 +398,6 @@ class GatewayServer:
             self._proof_reports.report(way, agent.tenant, agent.issuer, agent.agent_id, refused)
             raise
 
-    def _allowed_response(self, decided: AccessDecision) -> GatewayResponse:
-        verdict = decided.verdict
-        return (
-            self._responses.allowed_undecided if verdict.reason == UNDECIDED else self._responses.allowed(verdict.level)
-        )
-
     def _recorded_response(
         self, way: str, scope: Scope, holder: TokenHolder, decided: AccessDecision, action: str
     ) -> GatewayResponse:
@@ -429,7 +408,7 @@ class GatewayServer:
         self._decider.record(decided, holder.access_request, way, "api.call", action, called)
         verdict = decided.verdict
         if verdict.allow:
-            return self._allowed_response(decided)
+            return self._responses.allowed_by(verdict)
         if verdict.step_up and verdict.reason in (STEP_UP, OUTSIDE_BOUNDARY):
             return self._responses.step_up(self._request_id(scope), decided.approval_id)
         return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")

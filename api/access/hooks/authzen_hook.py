@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,14 +24,7 @@ from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
 from ...http.store_executor import BulkTurns, TooMuchBulkWork
 from ..approval_workflow import Outcome
 from ..call_evaluation import CALL_DECISIONS, CallEvaluation, CallEvaluator, CallQuestion
-from ..decision_point import (
-    NO_AGENT,
-    AccessDecision,
-    ClientInducedFailure,
-    JudgedAgent,
-    refusal_members,
-    strictest_decision,
-)
+from ..decision_point import AccessDecision, ClientInducedFailure, refusal_members, strictest_decision
 from .authzen_requests import (
     DENY_ON_FIRST_DENY,
     INVALID_ITEM,
@@ -40,6 +34,7 @@ from .authzen_requests import (
     EvaluationBatch,
     EvaluationItem,
     EvaluationRequester,
+    JudgedAgent,
     RequesterQuestions,
     Slices,
     group_by_requester,
@@ -61,6 +56,10 @@ from .hook_adapter import (
 FEW_BYTES = 16 * 1024
 """Bytes of a body that are decoded at once."""
 
+NO_AGENT = (
+    "the request names no agent: a subject of this type is a person, and the context has none of `agent`, `client_id` "
+    "and `act`; it is answered as for an unknown agent"
+)
 NOT_AUTHORIZED = (
     "the request names an agent that this caller is not authorized for: `agents` and `issuers` of its entry in the "
     "settings must cover `context.agent`, `context.client_id` and each actor of `context.act`"
@@ -69,8 +68,6 @@ NOT_AUTHORIZED = (
 EVALUATION_PATH, EVALUATIONS_PATH = "/access/v1/evaluation", "/access/v1/evaluations"
 METADATA_PATH = "/.well-known/authzen-configuration"
 ISSUANCE_CAPABILITY = "urn:ietf:params:authzen:token-issuance"
-
-IdentifyHookCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
 
 class RequesterDecision(NamedTuple):
@@ -89,25 +86,16 @@ class RequesterDecision(NamedTuple):
         return {"agent": self.decided_by.agent_id} if self.several else {}
 
 
+@dataclass(eq=False, repr=False)
 class AuthZenEndpoint:
     """The decision point."""
 
-    def __init__(
-        self,
-        decider: HookDecider,
-        identify: IdentifyHookCaller,
-        calls: CallEvaluator,
-        refused_callers: RefusedCallers,
-        turns: BulkTurns,
-        *,
-        several: bool,
-    ) -> None:
-        self._decider = decider
-        self._identify = identify
-        self._calls = calls
-        self._refused_callers = refused_callers
-        self._is_batch = several
-        self._turns = turns
+    _decider: HookDecider
+    _identify: Callable[[Scope], Awaitable[AuthenticatedCaller]]
+    _calls: CallEvaluator
+    _refused_callers: RefusedCallers
+    _turns: BulkTurns
+    _is_batch: bool
 
     async def admit(self, _: HookRequest, scope: Scope) -> HookResponder | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
@@ -146,7 +134,7 @@ class AuthZenEndpoint:
 
         The endpoint for many spends none: one request would be several permits.
         """
-        if self._is_batch or not self._decider.any_for_one_use:
+        if self._is_batch or not self._decider.point.any_for_one_use:
             return asker
         try:
             item = read_single(decode_json_object(request.body))
@@ -157,7 +145,7 @@ class AuthZenEndpoint:
         asked = group_by_requester([item], asker, partial(self._is_known, asker))[item.requester]
         identities = dict.fromkeys(parsed.access_request.identity for parsed in asked.parsed)
         return asker._replace(
-            spent=await self._decider.spend_needed(identities, partial(self._preview, asker, item, asked))
+            spent=await self._decider.point.spend_needed(identities, partial(self._preview, asker, item, asked))
         )
 
     def _preview(

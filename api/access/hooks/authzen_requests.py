@@ -19,14 +19,11 @@ from trustwatch.scoring.records.containment import Intervention
 from ...http.auth.callers import AuthenticatedCaller, SourceBinding
 from ..call_evaluation import CallQuestion
 from ..decision_point import (
+    MAX_ACTORS,
     MAX_SCOPES,
-    PERSON_TYPES,
-    JudgedAgent,
+    TOOL_CALL,
     RequestLimitExceeded,
-    UnreadableAgent,
     check_name_length,
-    judged_action,
-    read_named_agents,
     text_or_empty,
 )
 from .hook_adapter import (
@@ -59,6 +56,21 @@ Slices = Generator[None, None, T]
 _REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
 
 
+PERSON_TYPES = frozenset({"user", "identity"})
+"""Types of subjects that are never agents."""
+
+
+class JudgedAgent(NamedTuple):
+    """An agent that is judged. `issuer` is "" if the request names none: then it is the one asked under."""
+
+    agent_id: str
+    issuer: str = ""
+
+
+class UnreadableAgent(ValueError):
+    """Raised if a member that names agents has another shape than the ones that are accepted."""
+
+
 class EvaluationRequester(NamedTuple):
     """Agents and principal that an item of a batch asks about: items with the same values share one decision.
 
@@ -83,10 +95,6 @@ class EvaluationRequester(NamedTuple):
     def most_agents(self) -> int:
         """Most agents that are judged for it, the subject included; at least 1."""
         return max(1, len({*self.agents, JudgedAgent(self.subject)} if self.subject else self.agents))
-
-    def names(self) -> dict[str, Any]:
-        """Members of the audit event that name the requester and the subject."""
-        return {"principal": principal_member(self.principal[0], self.acting.agent_id, self.principal[1])}
 
 
 class EvaluationAsker(NamedTuple):
@@ -221,7 +229,8 @@ def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
         return INVALID_ITEM._replace(error=str(error))
     resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
     named = check_name_length(whole["action"]["name"])
-    action, gate = judged_action(named, resource[1]), ISSUANCE_ACTION.fullmatch(named)
+    # Of a tool call of MCP the tool is judged.
+    action, gate = resource[1] if named == TOOL_CALL else named, ISSUANCE_ACTION.fullmatch(named)
     if gate or member_at(context, "arguments") is None:
         return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
     try:
@@ -233,12 +242,48 @@ def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
 
 def _read_requester(subject: dict[str, Any], context: dict[str, Any] | None) -> EvaluationRequester:
     """The agents and principal that an item asks about. Raises UnreadableAgent, RequestLimitExceeded."""
-    named = read_named_agents(subject, context)
-    subject_id = check_name_length(subject["id"])
-    acts_for_itself = bool(named.judged) and named.judged[0].agent_id == subject_id
-    kind = "user" if subject["type"] in PERSON_TYPES else check_name_length(subject["type"])
-    principal = ("", "") if acts_for_itself else (subject_id, kind)
-    return EvaluationRequester(named.judged, named.ancestors, principal, named.subject)
+    given, properties = context or {}, subject.get("properties")
+    named = [
+        _read_agent(given[name], f"context.{name}") for name in ("agent", "client_id") if given.get(name) is not None
+    ]
+    actors = _read_actors(given.get("act"), "context.act")
+    if type(properties) is dict:
+        actors += _read_actors(properties.get("act"), "subject.properties.act")
+    judged = tuple(dict.fromkeys(named + actors))
+    subject_id, is_person = check_name_length(subject["id"]), subject["type"] in PERSON_TYPES
+    kind = "user" if is_person else check_name_length(subject["type"])
+    if not judged and not is_person:
+        return EvaluationRequester((JudgedAgent(subject_id),), (), ("", ""), "")
+    if not judged:
+        return EvaluationRequester((), (), (subject_id, kind), "")
+    ancestors = dict.fromkeys(actor.agent_id for actor in actors if actor != judged[0])
+    principal = ("", "") if judged[0].agent_id == subject_id else (subject_id, kind)
+    return EvaluationRequester(judged, tuple(ancestors), principal, "" if is_person else subject_id)
+
+
+def _read_actors(act: Any, at: str) -> list[JudgedAgent]:
+    """Actors of a delegation chain (`act` of RFC 8693), the current one first."""
+    actors: list[JudgedAgent] = []
+    while act is not None:
+        if len(actors) == MAX_ACTORS:
+            raise RequestLimitExceeded(f"{at} may have {MAX_ACTORS} actors")
+        actors.append(_read_agent(act, at, "sub", "id"))
+        act, at = act.get("act") if type(act) is dict else None, f"{at}.act"
+    return actors
+
+
+def _read_agent(value: Any, at: str, *id_members: str) -> JudgedAgent:
+    """An agent: its id as a text, or an object with the id in the first of *id_members* (`id`) that it has."""
+    issuer: Any = None
+    if type(value) is dict:
+        issuer = None if "sub" in value else value.get("issuer")
+        member = next((name for name in id_members if name in value), "id")
+        value, at = value.get(member), f"{at}.{member}"
+    if type(value) is not str or not value:
+        raise UnreadableAgent(f"{at} must be the id of an agent: a text that is not empty, or an object with that `id`")
+    if issuer is not None and (type(issuer) is not str or not issuer):
+        raise UnreadableAgent(f"{at.rpartition('.')[0]}.issuer must be a text that is not empty")
+    return JudgedAgent(check_name_length(value), check_name_length(issuer or ""))
 
 
 def _read_call(whole: dict[str, Any], judged: str) -> CallQuestion:
@@ -293,11 +338,12 @@ def _parsed_request_of(
     refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
     question = asker.access_request(requester, agent, scopes, refresh=refresh)
     kind, name = items[0].resource
+    principal = principal_member(requester.principal[0], requester.acting.agent_id, requester.principal[1])
     if gates:
-        more = without_empty_members(**requester.names(), resource={"audience": name})
+        more = without_empty_members(principal=principal, resource={"audience": name})
         return ParsedHookRequest(question, gates[0].grant, None, more)
     more = without_empty_members(
-        **requester.names(), resource={"type": kind, "id": name}, count=len(items) if len(items) > 1 else None
+        principal=principal, resource={"type": kind, "id": name}, count=len(items) if len(items) > 1 else None
     )
     # The model judges a call with arguments; the call evaluator knows its boundary, too.
     actions = tuple(dict.fromkeys(item.action for item in items if item.call is None))

@@ -14,16 +14,14 @@ import structlog
 from trustwatch.api import clock
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.policy.access_evaluation import STALE, AccessRequest, Verdict, deny
-from trustwatch.scoring.records.agents import AgentIdentity
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch_client.events import MAX_ID_LENGTH
 
 from ...http.problems import error_members
 from ...http.refused_callers import LineLimit
 from ...settings.enforcement_settings import HookSettings
-from ..approval_workflow import Outcome, spend_needed
+from ..approval_workflow import Outcome
 from ..decision_point import (
-    MAX_EVENT_SCOPES,
     MAX_SCOPES,
     AccessDecision,
     ClientInducedFailure,
@@ -73,8 +71,12 @@ class HookResponse(NamedTuple):
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
+    def with_header(self, name: bytes, value: bytes) -> HookResponse:
+        """The same answer with one more header."""
+        return self._replace(headers=(*self.headers, (name, value)))
 
-HookResponder = Callable[[HookRequest], HookResponse | Awaitable[HookResponse]]
+
+HookResponder = Callable[[HookRequest], Awaitable[HookResponse]]
 """Answers a request once its body is read."""
 
 
@@ -236,8 +238,7 @@ class HookDecider:
     """Access decisions for one hook."""
 
     settings: HookSettings
-    _decision_point: PolicyDecisionPoint
-    _now_ms: Callable[[], int]
+    point: PolicyDecisionPoint
 
     def __post_init__(self) -> None:
         self.channel = self.settings.kind
@@ -246,7 +247,7 @@ class HookDecider:
     def knows(self, tenant: str, issuer: str, agent_id: str) -> bool:
         """True if that agent has been seen, or if that cannot be decided. Never raises."""
         try:
-            return self._decision_point.policy_evaluator.view.get(tenant, issuer, agent_id) is not None
+            return self.point.policy_evaluator.view.get(tenant, issuer, agent_id) is not None
         except Exception as error:
             self._log_failure("hook_failed", error)
             return True
@@ -254,36 +255,19 @@ class HookDecider:
     def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
         """The verdict; one with the reason `undecided` if an internal error prevents it. Never raises."""
         try:
-            return self._decision_point.decide(
-                parsed.access_request, self.channel, partial(self._constrain, parsed, fit)
-            )
+            return self.point.decide(parsed.access_request, self.channel, partial(self._constrain, parsed, fit))
         except Exception as error:
             return self.undecided_decision(error, parsed.access_request)
-
-    @property
-    def any_for_one_use(self) -> bool:
-        """True if some agent has an approval for one use."""
-        return self._decision_point.any_for_one_use
-
-    async def spend_needed(
-        self, identities: Iterable[AgentIdentity], judge: Callable[[tuple[Intervention, ...]], Outcome]
-    ) -> tuple[Intervention, ...]:
-        """Approvals for one use that were spent for a request about these agents (`spend_needed`). Never raises."""
-        try:
-            return await spend_needed(self._decision_point.approval_workflow, identities, judge)
-        except Exception as error:
-            self._log_failure("hook_failed", error)
-            return ()
 
     def preview(self, parsed: ParsedHookRequest, fit: HookConstraint, spent: tuple[Intervention, ...]) -> Outcome:
         """Return the outcome of a request once some approvals are spent. Counts nothing and requests no approval."""
         question = parsed.access_request._replace(spent=spent)
-        verdict = self._constrain(parsed, fit, self._decision_point.policy_evaluator.evaluate(question)[0])
+        verdict = self._constrain(parsed, fit, self.point.policy_evaluator.evaluate(question)[0])
         return Outcome(verdict.allow, verdict.scopes)
 
     def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
         """Count a request that could not be decided, and return the decision that applies."""
-        return self._decision_point.undecided(question, allow=self.fails_open(error, question.tenant))
+        return self.point.undecided(question, allow=self.fails_open(error, question.tenant))
 
     def fails_open(self, error: Exception, tenant: str) -> bool:
         """Count a request that failed with *error*; return true if it is answered as if it were allowed.
@@ -291,8 +275,8 @@ class HookDecider:
         If no policy is enforced, nothing may be refused. A failure that a client can cause never lets it pass.
         """
         opened = self.settings.on_failure == "open" and not isinstance(error, ClientInducedFailure)
-        opened = opened or not self._decision_point.may_enforce(tenant)
-        self._decision_point.count_failure(self.channel, fails_open=opened)
+        opened = opened or not self.point.may_enforce(tenant)
+        self.point.count_failure(self.channel, fails_open=opened)
         answered = "open" if opened else "closed"
         if isinstance(error, (UnreadableHookRequest, ClientInducedFailure)):
             _log.warning("hook_unreadable", hook=self.settings.name, why=str(error), answered=answered)
@@ -301,25 +285,19 @@ class HookDecider:
         return opened
 
     def record(self, parsed: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
-        """Build the audit event of the request. Never raises: the caller has its answer in any case."""
+        """Record the request as an audit event. Never raises."""
         if not decided.verdict.allow:
             members = refusal_members(parsed.access_request, decided)
             self._refusals.write(_log.info, "token refused", hook=self.settings.name, **members)
-        try:
-            more = {**_truncated_scopes(parsed.access_request, decided.verdict), **parsed.event_extras}
-            self._decision_point.record_decision(
-                decided,
-                parsed.access_request,
-                self.channel,
-                kind=parsed.event_type,
-                action=parsed.action,
-                at_ms=self._now_ms(),
-                lifetime_s=lifetime_s if decided.verdict.allow else None,
-                more=more,
-            )
-        except Exception as error:
-            self._decision_point.audit_sink.dropped += 1
-            self._log_failure("hook_not_recorded", error)
+        self.point.record_decision(
+            decided,
+            parsed.access_request,
+            self.channel,
+            kind=parsed.event_type,
+            action=parsed.action,
+            lifetime_s=lifetime_s,
+            more=parsed.event_extras,
+        )
 
     def _constrain(self, parsed: ParsedHookRequest, fit: HookConstraint, verdict: Verdict) -> Verdict:
         if verdict.stale and self.settings.on_stale == "deny":
@@ -328,14 +306,3 @@ class HookDecider:
 
     def _log_failure(self, what: str, error: Exception, **more: str) -> None:
         _log.error(what, hook=self.settings.name, **error_members(error), **more)
-
-
-def _truncated_scopes(question: AccessRequest, verdict: Verdict) -> dict[str, Any]:
-    """The scopes of an event: the first ones if there are more than an event holds."""
-    if len(question.scopes) <= MAX_EVENT_SCOPES:
-        return {}
-    requested = question.scopes[:MAX_EVENT_SCOPES]
-    if verdict.allow and verdict.scopes is not None and len(verdict.scopes) < len(question.scopes):
-        return {"scopes": {"requested": list(requested)}}
-    left = () if not verdict.allow else requested
-    return {"scopes": {"requested": list(requested), "granted": list(left)}}

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -50,44 +51,29 @@ AUTHORIZATION_HEADER = b"authorization"
 SIGNATURE_HEADER = b"zitadel-signature"
 SECRET_HEADER = b"x-trustwatch-key"
 MAX_SIGNATURES = 8
+"""Signatures that one header may hold: two while a key is changed."""
 SIGNATURE_TOLERANCE_S = 300.0
 """Age at which a signature of ZITADEL is no longer taken: what its own libraries allow."""
-"""Signatures that one header may hold: two while a key is changed."""
 
 
-class HookAuthentication(NamedTuple):
-    """Check that a request is from the product. A secret that is nearly right takes as long to refuse as any other.
-
-    Attributes:
-        is_authentic: the check.
-        needs_body: whether it is about the body, which has to be read first.
-        challenge: `WWW-Authenticate` of a refusal; empty = no scheme of HTTP.
-    """
-
-    is_authentic: Callable[[HookRequest], bool]
-    needs_body: bool
-    challenge: bytes
+CHALLENGES = {"bearer": b'Bearer realm="trustwatch"', "basic": b'Basic realm="trustwatch"'}
+"""`WWW-Authenticate` of a refusal; other proofs have no scheme of HTTP."""
 
 
-def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> HookAuthentication:
-    """The proof that a hook wants."""
+def is_from_product(request: HookRequest, settings: HookSettings, now_s: float) -> bool:
+    """True if a request shows the hook's secret. One that is nearly right takes as long to refuse as any other."""
     secret = settings.secret
     assert secret is not None
     if settings.kind == "zitadel":
-        return HookAuthentication(lambda request: has_valid_signature(request, secret, clock()), True, b"")
+        return has_valid_signature(request, secret, now_s)
     match settings.proof:
         case "header":
-            return HookAuthentication(lambda request: _equals_secret(request.header(SECRET_HEADER), secret), False, b"")
+            given = request.header(SECRET_HEADER)
         case "bearer":
-            return HookAuthentication(
-                lambda request: _equals_secret(_credentials_of_scheme(request, b"bearer"), secret),
-                False,
-                b'Bearer realm="trustwatch"',
-            )
+            given = _credentials_of_scheme(request, b"bearer")
         case "basic":
-            return HookAuthentication(
-                lambda request: _equals_secret(_basic_credentials(request), secret), False, b'Basic realm="trustwatch"'
-            )
+            given = _basic_credentials(request)
+    return secret.matches(given or b"")
 
 
 def has_valid_signature(request: HookRequest, secret: Secret, now_s: float) -> bool:
@@ -104,10 +90,6 @@ def has_valid_signature(request: HookRequest, secret: Secret, now_s: float) -> b
     return any([hmac.compare_digest(expected, signature.lower()) for signature in given])  # a list: all are compared
 
 
-def _equals_secret(given: bytes | None, secret: Secret) -> bool:
-    return secret.matches(given or b"")
-
-
 def _credentials_of_scheme(request: HookRequest, scheme: bytes) -> bytes | None:
     named, _, credentials = (request.header(AUTHORIZATION_HEADER) or b"").partition(b" ")
     return credentials.strip(b" ") if named.lower() == scheme else None
@@ -121,31 +103,35 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
         return None
 
 
+@dataclass(eq=False, repr=False)
 class HookEndpoint:
     """Answers one product. It never fails: what cannot be decided is answered as configured."""
 
-    def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
-        self.adapter = adapter
-        self._authentication = authentication
-        self._decider = decider
+    adapter: HookAdapter
+    _decider: HookDecider
+    _clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._signs_body = self.adapter.settings.kind == "zitadel"
         self._refusals = LineLimit(clock.monotonic)
 
     async def admit(self, request: HookRequest, _: Scope) -> HookResponder | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
-        if self._authentication.needs_body or self._authentication.is_authentic(request):
-            return self.answer
-        return self._unauthenticated_response()
+        return self.answer if self._signs_body or self._is_authentic(request) else self._unauthenticated_response()
+
+    def _is_authentic(self, request: HookRequest) -> bool:
+        return is_from_product(request, self.adapter.settings, self._clock())
 
     async def answer(self, request: HookRequest) -> HookResponse:
         """The answer to a whole request."""
-        if self._authentication.needs_body and not self._authentication.is_authentic(request):
+        if self._signs_body and not self._is_authentic(request):
             return self._unauthenticated_response()
         product = self.adapter
         try:
             parsed = product.read_request(request.body)
         except Exception as error:
             return self._failure_response(error)
-        if self._decider.any_for_one_use:
+        if self._decider.point.any_for_one_use:
             parsed = await self._spend_needed(parsed)
         decided = self._decider.decide(parsed, product.deny_unsupported)
         try:
@@ -160,7 +146,7 @@ class HookEndpoint:
         """*parsed* with the approvals for one use that it needs, which are spent for it."""
         question = parsed.access_request
         judge = partial(self._decider.preview, parsed, self.adapter.deny_unsupported)
-        spent = await self._decider.spend_needed((question.identity,), judge)
+        spent = await self._decider.point.spend_needed((question.identity,), judge)
         return parsed._replace(access_request=question._replace(spent=spent))
 
     def _render(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
@@ -173,7 +159,7 @@ class HookEndpoint:
 
     def too_large(self, most: int) -> HookResponse:
         """The answer to a body of more than *most* bytes, which is not read."""
-        if self._authentication.needs_body:
+        if self._signs_body:
             return self._unauthenticated_response()
         return self._failure_response(RequestLimitExceeded(f"a body of more than {most} bytes"))
 
@@ -181,19 +167,18 @@ class HookEndpoint:
         return self._undecided_response(opened=self._decider.fails_open(error, self._decider.settings.tenant or ""))
 
     def _unauthenticated_response(self) -> HookResponse:
-        name = self.adapter.settings.name
-        self._refusals.write(_log.warning, "the secret of a hook is missing or wrong", code="hook_secret", hook=name)
+        settings = self.adapter.settings
+        members = {"code": "hook_secret", "hook": settings.name}
+        self._refusals.write(_log.warning, "the secret of a hook is missing or wrong", **members)
         answer = self.adapter.unauthenticated_response()
-        challenge = self._authentication.challenge
-        return answer._replace(headers=(*answer.headers, (b"www-authenticate", challenge))) if challenge else answer
+        challenge = None if self._signs_body else CHALLENGES.get(settings.proof)
+        return answer if challenge is None else answer.with_header(b"www-authenticate", challenge)
 
 
 # Tokens wait for these answers, so they take the short way that the risk answer takes (`api/http/fast_path.py`), not
 # the one through FastAPI.
 
 HOOK_PATH_PREFIX = "/hooks/"
-
-HookAdmission = Callable[[HookRequest, Scope], Awaitable[HookResponder | HookResponse]]
 
 _log = structlog.get_logger(__name__)
 
@@ -204,7 +189,7 @@ class HookRoute(NamedTuple):
     hook: str
     route: str
     method: str
-    admit: HookAdmission
+    admit: Callable[[HookRequest, Scope], Awaitable[HookResponder | HookResponse]]
     too_large: Callable[[int], HookResponse]
 
 
@@ -257,8 +242,7 @@ class HookServer:
             return route.too_large(MAX_HOOK_BODY_BYTES)
         if body is None:
             return None
-        answer = admitted(request._replace(body=body))
-        return answer if isinstance(answer, HookResponse) else await answer
+        return await admitted(request._replace(body=body))
 
     def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
         """Nothing before the answer may fail. If it does, the answer has no internal detail."""
@@ -269,14 +253,13 @@ class HookServer:
 
 def _routes_of_hook(settings: HookSettings, services: ServiceRegistry, calls: CallEvaluator) -> list[HookRoute]:
     runtime = services.get(Runtime)
-    decider = HookDecider(settings, services.get(PolicyDecisionPoint), runtime.now_ms)
+    decider = HookDecider(settings, services.get(PolicyDecisionPoint))
     if settings.kind != "authzen":
-        authentication = hook_authentication(settings, runtime.clock)
-        endpoint = HookEndpoint(HOOK_ADAPTERS[settings.kind](settings), authentication, decider)
+        endpoint = HookEndpoint(HOOK_ADAPTERS[settings.kind](settings), decider, runtime.clock)
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
     identify = partial(authenticate_request, runtime.verifier)
     shared = decider, identify, calls, services.get(RefusedCallers), BulkTurns()
-    single, many = (AuthZenEndpoint(*shared, several=several) for several in (False, True))
+    single, many = (AuthZenEndpoint(*shared, is_batch) for is_batch in (False, True))
     metadata = AuthZenMetadataEndpoint(runtime.settings.listen.url())
     return [
         HookRoute(settings.name, EVALUATION_PATH, "POST", single.admit, single.too_large),

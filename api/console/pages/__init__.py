@@ -18,8 +18,6 @@ from . import (
     approvals_page,
     case_page,
     decisions_page,
-    feedback_page,
-    health_page,
     models_page,
     overview_page,
 )
@@ -31,9 +29,7 @@ PAGE_MODULES: Final = (
     decisions_page,
     alerts_page,
     approvals_page,
-    feedback_page,
     models_page,
-    health_page,
 )
 MENU: Final = (
     MenuEntry("Overview", "/console/", SCOPE_SCORE_READ, key="o"),

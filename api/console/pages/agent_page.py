@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
-from trustwatch.scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
+from trustwatch.scoring.records.containment import OPEN_INTERVENTION_STATUSES
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.indicators import Indicator, decode_indicators
 from trustwatch.scoring.store.agent_store import AgentOrder
@@ -33,7 +33,7 @@ from ..lists import list_columns, list_file, text_filters
 from ..live_updates import agent_event_name
 from ..page_dependencies import FormDep, PageReaderDep, PageRequest, PageReviewerDep, TimeText, number_of_form
 from ..rendering import agent_url, exact_time
-from .feedback_page import describe_scope
+from .decisions_page import describe_scope
 
 COLUMNS = {
     "level": "Level",
@@ -53,13 +53,12 @@ router = APIRouter()
 _text_filters = text_filters("tenant", "type", "text")
 
 
-def asked_agents(request: Request) -> dict[str, Any]:
-    """Filters of the list from the URL."""
+def _asked_agents(request: Request) -> dict[str, Any]:
     levels = [word for word in request.query_params.getlist("level") if word in LEVEL_WORDS]
     return {"level": levels, **_text_filters(request)}
 
 
-AskedDep = Annotated[dict[str, Any], Depends(asked_agents)]
+AskedDep = Annotated[dict[str, Any], Depends(_asked_agents)]
 
 
 def _filters_of(asked: dict[str, Any]) -> AgentFilters:
@@ -123,12 +122,11 @@ IdParam = Annotated[str, Query(alias="id", max_length=2048)]
 NameParam = Annotated[str | None, Query(max_length=2048)]
 
 
-def agent_of_query(agent_id: IdParam = "", tenant: NameParam = None, issuer: NameParam = None) -> AgentSelector:
-    """The agent that the query of a page names."""
+def _agent_of_query(agent_id: IdParam = "", tenant: NameParam = None, issuer: NameParam = None) -> AgentSelector:
     return AgentSelector(agent_id, tenant, issuer)
 
 
-AgentQueryDep = Annotated[AgentSelector, Depends(agent_of_query)]
+AgentQueryDep = Annotated[AgentSelector, Depends(_agent_of_query)]
 
 
 @router.get("/agent")
@@ -165,16 +163,19 @@ async def show_agent_events(visit: PageReaderDep, agent: AgentQueryDep) -> Respo
     """Recent events, which take longest to find."""
     agents = visit.get(AgentService)
     summary = await agents.get(visit.caller, agent)
-    name = summary.name
+    name, moment = summary.name, DecisionMoment()
     behind = await visit.get(DecisionService).behind_levels(visit.caller, [summary])
     set_by = behind.get(summary.decision_id)
+    if set_by is not None:
+        moment = DecisionMoment(set_by.event_time_ms, set_by.partition, set_by.offset)
+    indicators = _indicators_of(summary, set_by)
     return visit.render(
         "agent_events.html",
-        recent=await agents.recent_events(visit.caller, name, _moment_of(set_by)),
+        recent=await agents.recent_events(visit.caller, name, moment),
         set_by=set_by,
         interval_s=visit.runtime.settings.archive.interval_s,
         where=agent_url(name.tenant, name.issuer, name.agent_id, "agent/events"),
-        news=new_names(_indicators_of(summary, set_by)),
+        news=frozenset((one.kind, one.value) for one in indicators if one.status in ("new", "not_remembered")),
         origin_of=origin_of,
         event_sizes=event_sizes,
         delegated_by=delegated_by,
@@ -207,11 +208,6 @@ async def unpin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
     return _redirect_to_agent(agent, "unpinned")
 
 
-def new_names(indicators: Sequence[Indicator]) -> frozenset[tuple[str, str]]:
-    """Kind and value of names that tables of events mark as new."""
-    return frozenset((one.kind, one.value) for one in indicators if one.status in ("new", "not_remembered"))
-
-
 def _indicators_of(summary: AgentSummary, set_by: Decision | None) -> Sequence[Indicator]:
     """Indicators of the risk that is left, else of the decision that set the level."""
     if shows_reasons(summary):
@@ -237,6 +233,7 @@ async def _page_values(visit: PageRequest, summary: AgentSummary) -> dict[str, A
     cases, feedback = visit.find(CaseService), visit.find(FeedbackService)
     decisions = await visit.get(DecisionService).list(caller, DecisionFilters(agent=agent), MAX_DECISIONS)
     interventions = (await containment.list(caller, agent=agent)).items
+    pins = [one for one in interventions if one.kind == "pin"]
     set_by = next((decision for decision in decisions.items if decision.decision_id == summary.decision_id), None)
     open_cases = [] if cases is None else (await cases.search(caller, CaseSearch("unresolved", agent=agent), 1)).items
     return {
@@ -251,7 +248,7 @@ async def _page_values(visit: PageRequest, summary: AgentSummary) -> dict[str, A
         "profile": await agents.baseline(caller, name),
         "open": [one for one in interventions if one.status in OPEN_INTERVENTION_STATUSES],
         "ended": [one for one in interventions if one.status not in OPEN_INTERVENTION_STATUSES],
-        "pin": next((one for one in interventions if _is_active_pin(one, now_ms)), None),
+        "pin": next((one for one in pins if one.status == "active" and one.expires_ms > now_ms), None),
         "actuations": (await containment.actuations(caller, agent=agent)).items,
         "told_to": containment.informed_actuators(name),
         "case_id": open_cases[0].case.case_id if open_cases else None,
@@ -276,19 +273,9 @@ async def _graph_values(visit: PageRequest, summary: AgentSummary, since: str, u
     }
 
 
-def _is_active_pin(intervention: Intervention, now_ms: int) -> bool:
-    return intervention.kind == "pin" and intervention.status == "active" and intervention.expires_ms > now_ms
-
-
-def _moment_of(decision: Decision | None) -> DecisionMoment:
-    if decision is None:
-        return DecisionMoment()
-    return DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
-
-
 def _risk_chart(visit: PageRequest, summary: AgentSummary, decisions: list[Decision]) -> Markup | None:
     """Risk at each time that is known: what this process saw, decisions, and now. None = it has not moved."""
-    risks = {point.at_ms: point.risk for point in visit.console.activity.risk_series.points(summary.name.key)}
+    risks = dict(visit.console.activity.risk_series.points(summary.name.key))
     risks |= {decision.event_time_ms: decision.risk_score for decision in decisions}
     risks[summary.evaluated_ms] = summary.risk_score
     points = [(at_ms / 1000, round(risk, 4)) for at_ms, risk in sorted(risks.items()) if at_ms]

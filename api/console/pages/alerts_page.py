@@ -40,12 +40,13 @@ AskedLettersDep = Annotated[dict[str, str], Depends(text_filters("source", "reas
 async def list_dead_letters(visit: PageAdministratorDep, asked: AskedLettersDep, cursor: Cursor = "") -> Response:
     """The newest letters in groups, and those of the group that is chosen."""
     dead_letters, replayed = visit.get(DeadLetterService), {"waiting": False, "replayed": True}.get(asked["state"])
+    source, reason = asked["source"], asked["reason"]
     page = await dead_letters.list(visit.caller, replayed, MAX_GROUPED, cursor or None)
     return visit.render(
         "dead_letters.html",
-        groups=group_dead_letters(page.items),
+        groups=_group_dead_letters(page.items),
         looked_at=len(page.items),
-        letters=filter_dead_letters(page.items, asked["source"], asked["reason"])[:100],
+        letters=[one for one in page.items if source in ("", one.source) and reason in ("", one.reason)][:100],
         filters=asked,
         counts=await dead_letters.counts(visit.caller),
         next_cursor=page.next_cursor,
@@ -88,7 +89,7 @@ def _dead_letter_page(
     )
 
 
-class DeadLetterGroup(NamedTuple):
+class _DeadLetterGroup(NamedTuple):
     """Letters of one source with one reason: how many, how many were not sent in again, when the last one came."""
 
     source: str
@@ -98,13 +99,13 @@ class DeadLetterGroup(NamedTuple):
     newest_ms: int
 
 
-def group_dead_letters(letters: Sequence[DeadLetter]) -> list[DeadLetterGroup]:
+def _group_dead_letters(letters: Sequence[DeadLetter]) -> list[_DeadLetterGroup]:
     """*letters* by source and reason, the largest group first."""
     by_cause: dict[tuple[str, str], list[DeadLetter]] = {}
     for stored in letters:
         by_cause.setdefault((stored.source, stored.reason), []).append(stored)
     groups = [
-        DeadLetterGroup(
+        _DeadLetterGroup(
             *cause, len(some), sum(not one.replayed_ms for one in some), max(one.received_ms for one in some)
         )
         for cause, some in by_cause.items()
@@ -112,16 +113,11 @@ def group_dead_letters(letters: Sequence[DeadLetter]) -> list[DeadLetterGroup]:
     return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 
 
-def filter_dead_letters(letters: Sequence[DeadLetter], source: str, reason: str) -> list[DeadLetter]:
-    """Dead letters of that source and reason; "" = any."""
-    return [stored for stored in letters if source in ("", stored.source) and reason in ("", stored.reason)]
-
-
 class ReadableBytes(NamedTuple):
     """Bytes made readable."""
 
     kind: str  # `text` or `hex`
-    lines: tuple[str, ...]  # without line ends; nothing in them moves or hides other text
+    lines: Sequence[str]  # without line ends; nothing in them moves or hides other text
     size: int  # bytes there are
     omitted: int  # bytes that are not shown
 
@@ -135,23 +131,23 @@ def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:
     part, omitted = raw[:most], max(0, len(raw) - most)
     text = _decode_text(part, cut=omitted > 0)
     if text is None:
-        return ReadableBytes("hex", tuple(hex_dump(part)), len(raw), omitted)
-    lines = text.replace("\r\n", "\n").split("\n")
-    return ReadableBytes("text", tuple(_printable(line) for line in lines), len(raw), omitted)
+        return ReadableBytes("hex", _hex_dump(part), len(raw), omitted)
+    shown = "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text.replace("\r\n", "\n"))
+    return ReadableBytes("text", shown.split("\n"), len(raw), omitted)
 
 
-def hex_dump(raw: bytes) -> list[str]:
+def _hex_dump(raw: bytes) -> list[str]:
     """A hex dump, 16 bytes a line.
 
-    >>> hex_dump(b"GIF89a\\x00\\xff")
+    >>> _hex_dump(b"GIF89a\\x00\\xff")
     ['00000000  47 49 46 38 39 61 00 ff                          |GIF89a..|']
     """
-    return [_hex_line(at, raw[at : at + HEX_LINE_BYTES]) for at in range(0, len(raw), HEX_LINE_BYTES)]
-
-
-def _hex_line(at: int, part: bytes) -> str:
-    signs = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
-    return f"{at:08x}  {part.hex(' '):<{HEX_LINE_BYTES * 3}} |{signs}|"
+    lines = []
+    for at in range(0, len(raw), HEX_LINE_BYTES):
+        part = raw[at : at + HEX_LINE_BYTES]
+        signs = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(f"{at:08x}  {part.hex(' '):<{HEX_LINE_BYTES * 3}} |{signs}|")
+    return lines
 
 
 def _decode_text(raw: bytes, *, cut: bool) -> str | None:
@@ -163,10 +159,6 @@ def _decode_text(raw: bytes, *, cut: bool) -> str | None:
         text = raw[: error.start].decode()
     hidden = sum(1 for sign in text if not (sign.isprintable() or sign in "\n\r\t"))
     return None if hidden > _HIDDEN_RATIO * len(text) else text
-
-
-def _printable(line: str) -> str:
-    return "".join(sign if sign.isprintable() or sign == "\t" else "\ufffd" for sign in line)
 
 
 STATUS_WORDS: Final = {
@@ -181,7 +173,7 @@ STATUS_WORDS: Final = {
 AskedDep = Annotated[dict[str, str], Depends(text_filters("tenant", "status", "target", "key"))]
 
 
-class ShownAlert(NamedTuple):
+class _ShownAlert(NamedTuple):
     """One alert at all its targets: its first delivery has what all have in common."""
 
     content: AlertContent
@@ -206,12 +198,12 @@ class ShownAlert(NamedTuple):
         return LevelStep(self.content.identity, self.content.previous, self.content.level, self.first.created_ms)
 
 
-def group_alerts(deliveries: Sequence[Delivery]) -> list[ShownAlert]:
+def _group_alerts(deliveries: Sequence[Delivery]) -> list[_ShownAlert]:
     """*deliveries* put together by alert, in the order in which alerts come first."""
     by_key: dict[str, list[Delivery]] = {}
     for delivery in deliveries:
         by_key.setdefault(delivery.key, []).append(delivery)
-    return [ShownAlert(_content_of(rows[0]), rows) for rows in by_key.values()]
+    return [_ShownAlert(_content_of(rows[0]), rows) for rows in by_key.values()]
 
 
 def _content_of(delivery: Delivery) -> AlertContent:
@@ -252,7 +244,7 @@ async def list_alerts(visit: PageAdministratorDep, asked: AskedDep, cursor: Curs
         "alerts.html",
         400 if trouble else 200,
         filters=filters,
-        climbs=group_escalations(group_alerts(page.items), lambda alert: alert.step),
+        climbs=group_escalations(_group_alerts(page.items), lambda alert: alert.step),
         page=page,
         state_words=delivery_words,
         targets=targets,

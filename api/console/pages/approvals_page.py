@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import RedirectResponse, Response
 
-from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.records.containment import Intervention, InterventionStatus
 from trustwatch.scoring.store.database import Page
 
 from ...access.approval_workflow import without_path_scopes
 from ...access.service import ContainmentService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
-from ...http.problems import ProblemDetails, ProblemError
+from ...http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..lists import text_filters
 from ..page_dependencies import Cursor, FormDep, PageReaderDep, PageRequest, PageReviewerDep, number_of_form
 from ..rendering import url_with_query
 
@@ -28,17 +29,25 @@ router = APIRouter()
 @router.get("/approvals")
 async def list_approvals(
     visit: PageReaderDep,
+    asked: Annotated[dict[str, str], Depends(text_filters("status"))],
     done: Annotated[str, Query(max_length=200)] = "",
     cursor: Cursor = "",
     shown: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """Pending approvals first, then those decided. *shown*: how many wait on the page that asks for news."""
-    return await _approvals_page(visit, done=done, cursor=cursor or None, shown=shown)
+    """Pending approvals first, then those decided; only those of a `status`, if it is given.
+
+    *shown*: how many wait on the page that asks for news.
+    """
+    only = asked["status"]
+    if only and only not in get_args(InterventionStatus):
+        raise invalid_value_error("status", f"must be one of {', '.join(get_args(InterventionStatus))}")
+    return await _approvals_page(visit, only=only, done=done, cursor=cursor or None, shown=shown)
 
 
 async def _approvals_page(
     visit: PageRequest,
     *,
+    only: str = "",
     done: str = "",
     cursor: str | None = None,
     trouble: str = "",
@@ -48,10 +57,11 @@ async def _approvals_page(
     containment, caller, now_ms = visit.get(ContainmentService), visit.caller, visit.runtime.now_ms()
     pending = await containment.list(caller, "approval", "pending", limit=200)
     pins = await containment.list(caller, "pin", "active", limit=200)
-    history = await containment.list(caller, "approval", limit=50, cursor=cursor)
+    history = await containment.list(caller, "approval", only or None, limit=50, cursor=cursor)
     return visit.render(
         "approvals.html",
         status,
+        only=only,
         waiting=_unexpired(pending, now_ms),
         pins=_unexpired(pins, now_ms),
         history=[one for one in history.items if one.status != "pending" or one.expires_ms <= now_ms],

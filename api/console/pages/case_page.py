@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.policy.book import SHADOW, PolicyBook
-from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.cases import Case, CaseAgent
 from trustwatch.scoring.store.case_assignment import tie_words
 from trustwatch.scoring.store.database import MAX_PAGE, Page
@@ -48,28 +48,15 @@ VERDICT_CHOICES: Final = (
 )
 
 
-class ContainmentEffect(NamedTuple):
-    """Effect of acting on an agent as critical, as text."""
-
-    agent: CaseAgent
-    words: str
-
-
-def case_title(case: Case, agents: Sequence[CaseAgent]) -> str:
+def _case_title(case: Case, agents: Sequence[CaseAgent]) -> str:
     """Title of a case: its first agents, and how many more."""
     named = [one.agent.agent_id for one in agents[:2]]
     more = case.agents - len(named)
     return (", ".join(named) or "no agent") + (f" and {more} more" if more > 0 else "")
 
 
-def containment_effects(
-    agents: Sequence[CaseAgent], book: PolicyBook, told_to: Callable[[AgentName], Sequence[str]]
-) -> list[ContainmentEffect]:
-    """Effects of acting on each agent as critical, at that agent's server."""
-    return [ContainmentEffect(one, _effect(one, book, told_to(one.agent))) for one in agents]
-
-
-def _effect(one: CaseAgent, book: PolicyBook, servers: Sequence[str]) -> str:
+def _containment_effect(one: CaseAgent, book: PolicyBook, servers: Sequence[str]) -> str:
+    """Effect of acting on an agent as critical, as text; *servers* are notified of it."""
     name = one.agent
     effective = book.effective_policy(*name.identity, one.agent_type)
     policy = effective.table[RiskLevel.CRITICAL]
@@ -122,13 +109,13 @@ router = APIRouter()
 _text_filters = text_filters("owner", "level", "agent", "tenant", "since", "until", status="unresolved")
 
 
-def asked_cases(request: Request) -> dict[str, str]:
+def _asked_cases(request: Request) -> dict[str, str]:
     """Return the filters in the address; by default cases that are not closed."""
     asked = _text_filters(request)
     return asked | {"status": ""} if asked["status"] == ANY_STATUS else asked
 
 
-AskedDep = Annotated[dict[str, str], Depends(asked_cases)]
+AskedDep = Annotated[dict[str, str], Depends(_asked_cases)]
 
 
 def _search_of(asked: dict[str, str], now_ms: int) -> CaseSearch:
@@ -169,7 +156,7 @@ async def _list_page(
         may_act=visit.has(SCOPE_FEEDBACK),
         verdicts=VERDICT_CHOICES,
         first_page=not cursor,
-        title_of=case_title,
+        title_of=_case_title,
     )
 
 
@@ -181,12 +168,12 @@ async def download_cases(form: str, visit: PageReaderDep, asked: AskedDep) -> Re
         form,
         "cases",
         lambda cursor: cases.search(visit.caller, search, MAX_PAGE, cursor),
-        case_row,
+        _case_row,
         visit.runtime.monotonic,
     )
 
 
-def case_row(listed: ListedCase) -> dict[str, Any]:
+def _case_row(listed: ListedCase) -> dict[str, Any]:
     """A case as files have it, with its first agents."""
     case = listed.case
     return {
@@ -258,7 +245,7 @@ async def show_timeline(
         return visit.render(
             "case_timeline.html",
             case=report.case,
-            runs=group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
+            runs=_group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
             total=len(items),
             kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
             chosen={"kind": kind, "since": since, "until": until},
@@ -280,7 +267,7 @@ def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
     return ids
 
 
-def group_alike(moments: Sequence[tuple[str, TimelineItem]]) -> list[list[tuple[str, TimelineItem]]]:
+def _group_alike(moments: Sequence[tuple[str, TimelineItem]]) -> list[list[tuple[str, TimelineItem]]]:
     """Moments (id to link to, what happened) in order; events of an agent that follow each other are one entry if
     they came with the same things."""
 
@@ -367,7 +354,8 @@ async def _case_page(
     effects, others = [], []
     if may_act and is_open:
         book = visit.runtime.live_policy.book
-        effects = containment_effects(report.agents, book, containment.informed_actuators)
+        told = containment.informed_actuators
+        effects = [(one.agent, _containment_effect(one, book, told(one.agent))) for one in report.agents]
         search = CaseSearch("unresolved", tenant=report.case.tenant)
         found = (await cases.search(visit.caller, search, MAX_MERGE_CHOICES)).items
         others = [one for one in found if one.case.case_id != report.case.case_id]
@@ -378,14 +366,14 @@ async def _case_page(
         trouble=trouble,
         case=report.case,
         report=report,
-        title=case_title(report.case, report.agents),
+        title=_case_title(report.case, report.agents),
         effects=effects,
         others=others,
         may_act=may_act,
         is_open=is_open,
         me=visit.caller.recorded_name,
         tie_words=tie_words,
-        title_of=case_title,
+        title_of=_case_title,
         verdicts=VERDICT_CHOICES,
         snoozes=SNOOZE_CHOICES,
         periods=PIN_CHOICES,

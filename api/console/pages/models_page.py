@@ -51,8 +51,9 @@ async def _models_page(
 ) -> Response:
     level, models, caller = level if level in BUDGET_LEVELS else "medium", visit.get(ModelService), visit.caller
     budget = await models.budget(caller, SHOWN_DAYS, level)
+    beyond = [row for row in budget.days if row.beyond or row.run_beyond]
     drift = await models.drift(caller, SHOWN_DAYS)
-    everybody, days = sees_all_tenants(caller), budget_totals(budget.days)
+    everybody, days = sees_all_tenants(caller), _budget_totals(budget.days)
     return visit.render(
         "models.html",
         status,
@@ -60,16 +61,16 @@ async def _models_page(
         versions=(await models.versions(caller, 50)).items,
         in_force=models.version,
         level=level,
-        chart=budget_chart(days, level) if days else None,
-        beyond=days_beyond_budget(budget.days)[:30],
+        chart=_budget_chart(days, level) if days else None,
+        beyond=sorted(beyond, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))[:30],
         accepted=budget.accepted,
         history=(await models.history(caller, 20)).items if everybody else [],
-        drifted=largest_drifts(drift.days, drift.feature_threshold, drift.score_threshold),
+        drifted=_largest_drifts(drift.days, drift.feature_threshold, drift.score_threshold),
         bounds={"features": drift.feature_threshold, "scores": drift.score_threshold},
         trains_models=models.trains_models,
         learning=models.learning_for(caller),
         day=format_day,
-        group=describe_group,
+        group=_describe_group,
         ordered=ordered,
         before=before,
         trouble=trouble,
@@ -117,22 +118,21 @@ async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Re
     models = visit.get(ModelService)
     view = await models.version_detail(visit.caller, version)
     everybody = sees_all_tenants(visit.caller)
-    curves = select_curves(view.curves, view.known_agent_curves, {group} - {""})
+    rests_on = [("Known agents", curve) for curve in view.known_agent_curves]
+    rests_on += [("Newcomers", curve) for curve in view.curves]
+    curves = _select_curves(view.curves, view.known_agent_curves, {group} - {""})
     return visit.render(
         "model.html",
         view=view,
         model=view.model,
         trained=_describe_training(view.model),
         everybody=everybody,
-        calibration=calibration_chart(curves) if curves else None,
+        calibration=_calibration_chart(curves) if curves else None,
         chosen=group,
-        groups=group_labels(view.curves, view.known_agent_curves),
-        rests_on=[
-            *(("Known agents", curve) for curve in view.known_agent_curves),
-            *(("Newcomers", curve) for curve in view.curves),
-        ],
+        groups=sorted({_describe_curve_group(curve) for _, curve in rests_on if curve.tenant != "*"}),
+        rests_on=rests_on,
         honesty=_reliability_chart(view.observed) if view.observed else None,
-        group=describe_group,
+        group=_describe_group,
         judged=None if view.in_force else view.judgement,
         figures=comparison_from_dict(view.model.figures),
         levels_told=BUDGET_LEVELS,
@@ -141,7 +141,7 @@ async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Re
     )
 
 
-class BudgetTotal(NamedTuple):
+class _BudgetTotal(NamedTuple):
     """Sum over the peer groups that the caller may see, on one day; more alerts than `limit` are highlighted."""
 
     day: int
@@ -152,10 +152,7 @@ class BudgetTotal(NamedTuple):
     true_positive: int
 
 
-DrawnCurve = tuple[str, CalibrationCurve]  # A calibration curve, and the text of its legend
-
-
-class Drift(NamedTuple):
+class _Drift(NamedTuple):
     """One feature (or the scores) of one group on its last day that was judged; *beyond* its threshold or not."""
 
     day: int
@@ -166,14 +163,14 @@ class Drift(NamedTuple):
     beyond: bool
 
 
-def describe_group(tenant: str, agent_type: str) -> str:
+def _describe_group(tenant: str, agent_type: str) -> str:
     """A peer group as text; `*` is all of them."""
     if tenant == "*":
         return "the fleet"
     return f"{agent_type or 'agents without a type'} of {tenant or 'no tenant'}"
 
 
-def budget_totals(rows: Sequence[BudgetDay]) -> list[BudgetTotal]:
+def _budget_totals(rows: Sequence[BudgetDay]) -> list[_BudgetTotal]:
     """The daily chart of all groups together. Limits are those of the sum, not the sum of limits."""
     days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
     for row in rows:
@@ -183,17 +180,11 @@ def budget_totals(rows: Sequence[BudgetDay]) -> list[BudgetTotal]:
         expected = sum(row.expected for row in groups)
         counts = [sum(getattr(row, name) for row in groups) for name in ("false_positive", "true_positive")]
         observed = sum(row.observed for row in groups)
-        totals.append(BudgetTotal(day, expected, observed, upper_control_limit(expected), *counts))
+        totals.append(_BudgetTotal(day, expected, observed, upper_control_limit(expected), *counts))
     return totals
 
 
-def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
-    """Groups and days beyond the budget, newest first."""
-    beyond = [row for row in rows if row.beyond or row.run_beyond]
-    return sorted(beyond, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
-
-
-def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
+def _budget_chart(days: Sequence[_BudgetTotal], level: str) -> Markup:
     """Daily alerts against what the budget expects, and the limit that they should not exceed."""
     lines = (
         ("alerts", "observed", "first", True),
@@ -216,7 +207,7 @@ def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
     return chart(title, ChartAxis("day (UTC)", kind="utc"), ChartAxis("alerts", 0.0, kind="count"), series)
 
 
-def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
+def _calibration_chart(curves: Sequence[tuple[str, CalibrationCurve]]) -> Markup:
     """Chart of scores as p-values: the share of held-out normal events that score at least as high."""
     series = [
         ChartSeries(name, [(at.score, at.p_value) for at in curve.points], style)
@@ -236,9 +227,9 @@ def _reliability_chart(shares: Sequence[ObservedShare]) -> Markup:
     return chart(title, ChartAxis("p-value", log=True), ChartAxis("share of events", log=True), series)
 
 
-def largest_drifts(
+def _largest_drifts(
     days: Sequence[PeerGroupDay], features_above: float, scores_above: float, most: int = 20
-) -> list[Drift]:
+) -> list[_Drift]:
     """Largest drifts of the last judged day of each group, in multiples of the threshold; the largest first."""
     last: dict[tuple[str, str], PeerGroupDay] = {}
     for one in sorted(days, key=lambda one: one.day):
@@ -253,8 +244,8 @@ def largest_drifts(
             ("scores", "anomaly scores", one.drift.get("scores"), scores_above),
         ):
             if isinstance(value, int | float):
-                group = describe_group(one.tenant, one.agent_type)
-                drifts.append(Drift(one.day, group, name, label, float(value), value > limit))
+                group = _describe_group(one.tenant, one.agent_type)
+                drifts.append(_Drift(one.day, group, name, label, float(value), value > limit))
     return sorted(drifts, key=lambda row: (not row.beyond, -row.value))[:most]
 
 
@@ -267,9 +258,9 @@ def _describe_training(model: ModelVersion) -> list[tuple[str, str]]:
     ]
 
 
-def select_curves(
+def _select_curves(
     newcomers: Sequence[CalibrationCurve], familiar: Sequence[CalibrationCurve], names: Collection[str]
-) -> list[DrawnCurve]:
+) -> list[tuple[str, CalibrationCurve]]:
     """Curves to draw, four at most: the fleet's, and those of selected groups, else of the largest.
 
     A version with walk-forward validation has pairs, for known agents and newcomers: each agent is judged by one of the
@@ -290,7 +281,7 @@ def select_curves(
 
 
 def _describe_curve_group(curve: CalibrationCurve) -> str:
-    return describe_group(curve.tenant, curve.agent_type)
+    return _describe_group(curve.tenant, curve.agent_type)
 
 
 def _select_groups(curves: Sequence[CalibrationCurve], names: Collection[str]) -> list[CalibrationCurve]:
@@ -299,8 +290,3 @@ def _select_groups(curves: Sequence[CalibrationCurve], names: Collection[str]) -
     others = [curve for curve in curves if curve.tenant != "*"]
     named = [curve for curve in others if _describe_curve_group(curve) in names]
     return [*fleet, *(named or sorted(others, key=lambda curve: -curve.events))]
-
-
-def group_labels(*parts: Sequence[CalibrationCurve]) -> list[str]:
-    """Groups with a separate curve in any of *parts*, as text."""
-    return sorted({_describe_curve_group(curve) for curves in parts for curve in curves if curve.tenant != "*"})

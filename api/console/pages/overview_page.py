@@ -1,9 +1,11 @@
-"""The overview (who needs attention, what changed, whether the service works), trends, and the search box."""
+"""The overview (who needs attention, what changed, whether the service works), trends, search, and health."""
 
 from __future__ import annotations
 
+import platform
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from statistics import fmean
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -11,27 +13,32 @@ from fastapi import APIRouter, Query
 from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.timestamps import DAY_MS, DAY_S, MINUTE_MS
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
 
 from ...access.service import ContainmentService
 from ...agents.service import AgentFilters, AgentService
+from ...alerts.service import AlertService
 from ...cases.service import CaseService
 from ...charts import ChartAxis, ChartSeries, chart, chart_table
 from ...decisions.service import DecisionService
 from ...decisions.trends import DayOfChanges, DecisionTrends
+from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceDetector, SilenceReport
 from ...http.agent_lookup import AgentSelector, visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
 from ...http.problems import ProblemError, invalid_value_error
-from ...http.runtime import component_states
+from ...http.prometheus_metrics import ServiceMetrics
+from ...http.runtime import Runtime, component_states
+from ...http.slice import ServiceRegistry
 from ...http.store_executor import StoreExecutor
 from ...models.service import ModelService
-from ...settings.access_settings import ANY_NAME
+from ...settings.access_settings import ANY_NAME, EventSourceSettings
+from ...settings.effective import settings_yaml
 from ..lists import group_escalations, level_step_of
-from ..page_dependencies import PageReaderDep, PageRequest
+from ..page_dependencies import PageAdministratorDep, PageReaderDep, PageRequest
 from ..rendering import agent_url, exact_time, url_with_query
-from .health_page import silence_reports
 
 router = APIRouter()
 
@@ -167,9 +174,11 @@ async def _overview_values(visit: PageRequest) -> dict[str, Any]:
     worst = (await visit.get(AgentService).list(caller, RISKIEST, MAX_SHOWN)).items
     reasons = await decisions.behind_levels(caller, worst)
     tenants = [tenant for tenant in await activity.known_tenants() if caller.may_see(tenant)]
+    # Figures of the whole service add up all tenants.
+    may_see_service = ANY_NAME in caller.tenants or SCOPE_ADMIN in caller.scopes
     return {
         "counts": await activity.level_counts(visible_tenants(caller, None)),
-        "riskiest": order_by_last_rise(worst, reasons),
+        "riskiest": _order_by_last_rise(worst, reasons),
         "deciding": reasons,
         "changes": group_escalations(newest.items, level_step_of)[:MAX_SHOWN],
         "cases": {} if cases is None else await cases.count_open(caller),
@@ -180,7 +189,7 @@ async def _overview_values(visit: PageRequest) -> dict[str, Any]:
         "actuators": [actuator.name for actuator in runtime.settings.actuators],
         "modes": [(tenant, book.may_enforce(tenant)) for tenant in tenants],
         "policy": runtime.live_policy,
-        "service": _service_values(visit) if may_see_service(caller) else None,
+        "service": _service_values(visit) if may_see_service else None,
         "rate": activity.throughput(),
         "rate_chart": _rate_chart(activity.throughput_series()),
         "model_version": runtime.model_version,
@@ -211,12 +220,7 @@ def _rate_chart(rates: Sequence[tuple[int, float]]) -> Markup | None:
     )
 
 
-def may_see_service(caller: AuthenticatedCaller) -> bool:
-    """True if a caller may see figures of the whole service: they add up all tenants."""
-    return ANY_NAME in caller.tenants or SCOPE_ADMIN in caller.scopes
-
-
-def order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Decision]) -> list[AgentSummary]:
+def _order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Decision]) -> list[AgentSummary]:
     """Highest level first, within a level the last to rise first: the decayed risk does not show urgency."""
 
     def order(agent: AgentSummary) -> tuple[int, int]:
@@ -226,16 +230,170 @@ def order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Dec
     return sorted(agents, key=order)
 
 
+def _freshness(runtime: Runtime) -> dict[str, Any]:
+    fresh_ms, stale_after_ms = runtime.pipeline_status.fresh_ms, runtime.settings.risk.staleness_s * 1000
+    return {"fresh_ms": fresh_ms, "stale": bool(fresh_ms) and runtime.now_ms() - fresh_ms >= stale_after_ms}
+
+
 def _service_values(visit: PageRequest) -> dict[str, Any]:
     runtime = visit.runtime
-    status, now_ms = runtime.pipeline_status, runtime.now_ms()
-    sources = silence_reports(visit.console.services, visit.caller)
+    status = runtime.pipeline_status
+    sources = _silence_reports(visit.console.services, visit.caller)
     return {
         "components": component_states(runtime),
         "behind": status.records_behind,
-        "fresh_ms": status.fresh_ms,
-        "stale": bool(status.fresh_ms) and now_ms - status.fresh_ms >= runtime.settings.risk.staleness_s * 1000,
+        **_freshness(runtime),
         "dropped": status.dropped_dead_letters,
         "silent": [source for source in sources if source.silent],
         "watched": len(sources),
     }
+
+
+_COMPONENTS: Final[Mapping[str, tuple[str, str]]] = {
+    "log": (
+        "accepts events and orders of people",
+        "accepts nothing: senders get 503 and must retry. Check the disk or the brokers, and the log.",
+    ),
+    "pipeline": (
+        "judges what arrives",
+        "does not report: answers become stale. Events are still accepted, and judged once it works again.",
+    ),
+    "issuers": (
+        "the keys of at least one issuer are loaded",
+        "no issuer's keys are loaded: every token is refused. Check whether this machine reaches its key set.",
+    ),
+    "archive": ("writes its files", "writes no files. Check its directory and the log."),
+}
+_OTHER: Final = ("works", "does not work. The log of the service has the reason.")
+"""Texts about a part of the service while it works and while it does not."""
+
+_TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
+    ("trustwatch_dead_letters_dropped_total", "dead letters that were dropped: the store was full"),
+    ("trustwatch_audit_events_total", "own audit events that were lost", "dropped"),
+    (
+        "trustwatch_pipeline_records_total",
+        "of the pipeline",
+        *("vectors_dropped", "identity_conflicts", "fenced", "ticks_not_sent", "heartbeats_not_sent"),
+    ),
+    ("trustwatch_events_total", "events that were rejected", "rejected"),
+    ("trustwatch_events_refused_requests_total", "requests with events that were refused for now"),
+    ("trustwatch_ingest_records_total", "records of foreign topics that were rejected", "rejected"),
+    ("trustwatch_verdict_failures_total", "requests for verdicts that failed"),
+    ("trustwatch_approvals_failed_total", "approvals that could not be requested or used"),
+    ("trustwatch_deliveries_total", "attempts to deliver an alert that failed", "failed", "gone", "retry"),
+    ("trustwatch_actuations_total", "attempts of actuators that failed", "failed", "retry"),
+    ("trustwatch_security_events_total", "tokens of streams that were not accepted", "failed", "retry"),
+    ("trustwatch_policy_errors_total", "token policy files that were invalid"),
+    ("trustwatch_issuer_keys_skipped_total", "keys of issuers that could not be read"),
+    ("trustwatch_connections_closed_total", "connections that were closed before their client was done"),
+)
+"""Metrics of losses, refusals and failures, with their text and the label values that count (none = all)."""
+
+
+@router.get("/health")
+async def show_health(visit: PageAdministratorDep) -> Response:
+    """The state of the process that answers. What names or counts other tenants is for people of all."""
+    runtime, sees_all, services = visit.runtime, ANY_NAME in visit.caller.tenants, visit.console.services
+    schema, answers_in_s, store_trouble = await _look_at_store(visit)
+    ingest, sources = visit.find(IngestStatus), _silence_reports(services, visit.caller)
+    return visit.render(
+        "health.html",
+        components=_describe_components(visit.console.activity.note_components()),
+        work=_work_values(runtime),
+        answers_in_s=answers_in_s,
+        store_trouble=store_trouble,
+        learning=runtime.learning(),
+        restart_needed=runtime.settings_reloads.restart_needed if sees_all else (),
+        policy=runtime.live_policy,
+        stops=[] if store_trouble else await visit.get(AlertService).target_stops(),
+        targets=len(runtime.settings.webhooks),
+        sources=sources,
+        silent=[source for source in sources if source.silent],
+        topics=_topic_reports(services, visit.caller),
+        topics_are_read=ingest is not None and ingest.alive,
+        troubles=_count_troubles(visit.get(ServiceMetrics)) if sees_all else None,
+        versions=[
+            ("Trustwatch", version("trustwatch")),
+            ("Python", platform.python_version()),
+            ("Model", runtime.scoring_version),
+            ("Token policy", runtime.live_policy.book.version),
+            ("Tables of the store", schema or "none"),
+        ],
+        settings=settings_yaml(runtime.settings) if sees_all else None,
+        sees_all=sees_all,
+    )
+
+
+async def _look_at_store(visit: PageRequest) -> tuple[str | None, float, str]:
+    """Revision of the tables, how long the answer took, and why there was none; "" = there was one."""
+    schema, trouble, began = None, "", visit.runtime.monotonic()
+    try:
+        schema = await visit.get(StoreExecutor)(visit.runtime.store.schema_revision)
+    except Unavailable as error:
+        trouble = str(error)
+    return schema, visit.runtime.monotonic() - began, trouble
+
+
+def _describe_components(states: Mapping[str, tuple[bool, int]]) -> list[dict[str, Any]]:
+    """Parts of the service, those that do not work first; `since_ms` is when this process first saw it so."""
+    shown = [
+        {"name": name, "fine": fine, "words": _COMPONENTS.get(name, _OTHER)[not fine], "since_ms": since_ms}
+        for name, (fine, since_ms) in states.items()
+    ]
+    return sorted(shown, key=lambda one: bool(one["fine"]))
+
+
+def _count_troubles(metrics: ServiceMetrics) -> list[tuple[str, str, float, str]]:
+    """Words, labels, count and metric of what this process counted since its start that is not 0."""
+    values = metrics.values()
+    return [
+        (words, ", ".join(labels), count, metric)
+        for metric, words, *wanted in _TROUBLES
+        for labels, count in sorted(values[metric].items())
+        if count and (not wanted or set(wanted) & set(labels))
+    ]
+
+
+def _work_values(runtime: Runtime) -> dict[str, Any]:
+    """Figures of logged, judged and pending events."""
+    status, log = runtime.pipeline_status, runtime.event_log
+    return {
+        "log_kind": "topics of brokers" if runtime.settings.distributed else "files on this machine",
+        "next_offset": log.log.next_offset,
+        "waiting_bytes": log.waiting_bytes,
+        "behind": status.records_behind if runtime.log_lag is None else runtime.log_lag(),
+        **_freshness(runtime),
+        "reported_ms": status.last_report_ms,
+        "starting": status.starting,
+        "waiting_for": status.waiting_for,
+        "store_kind": "SQLite" if runtime.settings.store.url is None else "PostgreSQL",
+        "agents": len(runtime.risk_view),
+    }
+
+
+def _silence_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[SilenceReport]:
+    """Sources whose silence is watched, as far as *caller* may know of them: callers, and foreign topics read here."""
+    ingest, settings = services.find(IngestStatus), services.get(Runtime).settings
+    callers = _known_sources(settings.callers, caller)
+    topics = _known_sources(settings.brokers.topics, caller)
+    return [
+        *(report for report in services.get(SilenceDetector) if report.name in callers),
+        *(report for report in (() if ingest is None else ingest.report.silence) if report.name in topics),
+    ]
+
+
+def _topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[ForeignTopicReport] | None:
+    """Foreign topics, that *caller* may see; None if this process reads none, or none belongs to it."""
+    ingest = services.find(IngestStatus)
+    known = _known_sources(services.get(Runtime).settings.brokers.topics, caller)
+    if ingest is None or ingest.alive is None or not (known or ANY_NAME in caller.tenants):
+        return None
+    return [report for report in ingest.report.sources if report.name in known]
+
+
+def _known_sources(sources: Iterable[EventSourceSettings], caller: AuthenticatedCaller) -> frozenset[str]:
+    """Names of the sources authorized for a tenant of *caller*. A source for `*` belongs to no tenant: only callers of
+    all tenants see it."""
+    if ANY_NAME in caller.tenants:
+        return frozenset(source.name for source in sources)
+    return frozenset(source.name for source in sources if caller.tenants & set(source.tenants))

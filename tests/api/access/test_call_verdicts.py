@@ -53,10 +53,7 @@ def ask(site: Any, caller: str = "gateway", status: int = 200, path: str = EVALU
 
 
 def settled(site: Any) -> None:
-    async def wait() -> None:
-        await site.guard.approval_workflow.close()
-
-    site.wait(wait())
+    site.wait(site.guard.approval_workflow.close())
 
 
 def test_an_odd_call_waits_for_a_person_and_an_ordinary_one_does_not(judged: Any, summary: Any) -> None:

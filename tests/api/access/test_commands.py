@@ -43,24 +43,6 @@ def test_approvals_are_listed_and_approved(site: Any, summary: Any) -> None:
     assert "bot" in run(site, "approvals", "list", "--status", "approved").stdout
 
 
-def test_an_approval_is_given_for_one_use(site: Any, summary: Any) -> None:
-    asked = waiting(site, summary)
-
-    done = run(site, "approvals", "approve", asked, "--why", "planned", "--one-use")
-
-    assert done.exit_code == 0 and "status: approved_once\n" in done.output
-    assert "bot" in run(site, "approvals", "list", "--status", "approved_once").stdout
-
-
-def test_an_approval_is_rejected_or_withdrawn(site: Any, summary: Any) -> None:
-    asked = waiting(site, summary)
-
-    assert run(site, "approvals", "reject", asked, "--why", "no").exit_code == 0
-    assert run(site, "call", "withdraw_approval", f"intervention_id={asked}", "why=no").exit_code == 1
-    (kept,) = site.get("/v1/approvals").json()["items"]
-    assert (kept["status"], kept["decided_by"], kept["why"]) == ("rejected", "gateway", "no")
-
-
 def test_an_agent_is_pinned_and_unpinned(site: Any, summary: Any) -> None:
     """For a while, which is told, and no longer once it is over; a level that does not exist is told."""
     site.report([summary(level=1)])

@@ -98,17 +98,6 @@ def test_of_two_persons_the_first_decides(site: Any, summary: Any) -> None:
     assert again not in ("", asked)
 
 
-def test_an_approval_is_withdrawn(site: Any, summary: Any) -> None:
-    site.report([summary(level=HIGH)])
-    asked = ask(site, "pay:write").approval_id
-    settled(site)
-    post(site, f"/v1/approvals/{asked}/approve", why="planned")
-
-    assert ask(site, "pay:write").verdict.allow
-    assert post(site, f"/v1/approvals/{asked}/withdraw", why="over").json()["status"] == "ended"
-    assert not ask(site, "pay:write").verdict.allow
-
-
 def test_a_pin_fixes_what_policy_acts_on_and_hides_nothing(site: Any, summary: Any) -> None:
     """The answer shows the measured risk, the policy of the pinned level, and who said so, until it expires."""
     site.report([summary(level=LOW, risk_score=0.1)])
@@ -192,15 +181,6 @@ def test_orders_that_are_refused(
 
     assert post(site, path, client, **body).status_code == status
     assert site.get("/v1/interventions").json()["items"] == []
-
-
-def test_a_scope_is_needed_to_decide(site: Any, summary: Any) -> None:
-    site.report([summary()])
-    headers = site.auth("gateway", "trust.score:read")
-
-    answer = site.client.post("/v1/agents/bot/pin", json={"level": "low", "why": "x"}, headers=headers)
-
-    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 
 
 def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: float = 0.0) -> None:

@@ -27,10 +27,7 @@ def ask(site: Any, value: str = KNOWN_VALUE) -> dict[str, Any]:
 
 
 def settled(site: Any) -> None:
-    async def wait() -> None:
-        await site.guard.approval_workflow.close()
-
-    site.wait(wait())
+    site.wait(site.guard.approval_workflow.close())
 
 
 def approve(site: Any, approval_id: str, status: int = 200, **body: Any) -> dict[str, Any]:

@@ -277,7 +277,7 @@ def test_an_answer_does_not_wait_for_the_log(make_desk: Any, body: Any, monkeypa
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("no event")
 
-    monkeypatch.setattr(desk.guard, "record_decision", broken)
+    monkeypatch.setattr(desk.guard.audit_sink, "enqueue", broken)
 
     assert desk.ask("hydra", body("hydra_token")).status_code == 200
     assert desk.metric('trustwatch_audit_events_total{outcome="dropped"}') == 1

@@ -145,17 +145,6 @@ def test_scopes_that_wait_for_a_person_can_not_be_left_out(make_desk: Any, body:
     assert (asked.kind, asked.scopes, asked.asked_by) == ("approval", ("notes:write",), "hydra")
 
 
-def test_who_delegated_is_heard(make_desk: Any, body: Any) -> None:
-    """The `act` claim of the session names the earlier actors; the current one is the client itself."""
-    desk = make_desk("hydra")
-    request = credentials(body)
-    request["session"]["extra"] = {"act": {"sub": "app-client", "act": {"sub": "orchestrator", "act": {"sub": "root"}}}}
-    desk.ask("hydra", request)
-
-    (event,) = desk.events()
-    assert event["delegation"] == ["app-client", "orchestrator", "root"]
-
-
 def test_a_refresh_is_one_however_the_client_writes_it(make_desk: Any, body: Any) -> None:
     """Hydra takes `refresh_token ` for a refresh, so it is one for the policy of `high`, too."""
     desk = make_desk("hydra")

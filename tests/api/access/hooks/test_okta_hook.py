@@ -95,15 +95,6 @@ def test_an_id_token_alone_is_left_alone(make_desk: Any, body: Any) -> None:
     assert desk.ask("okta", request).json() == error("risk_level")
 
 
-def test_a_refresh_is_refused_where_policy_allows_none(make_desk: Any, body: Any) -> None:
-    desk = make_desk("okta")
-    desk.level("high")
-    request = body("okta")
-    request["data"]["context"]["protocol"]["request"]["grant_type"] = "refresh_token"
-
-    assert desk.ask("okta", request).json() == error("refresh_refused")
-
-
 def test_a_call_is_an_audit_event(make_desk: Any, body: Any) -> None:
     """With the caller's address, the audience, and the lifetime that the token gets."""
     desk = make_desk("okta")

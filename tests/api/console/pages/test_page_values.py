@@ -10,9 +10,10 @@ from trustwatch.api.console.pages.alerts_page import (
     display_bytes,
 )
 from trustwatch.api.console.pages.decisions_page import (
+    draft_from_form,
+    feature_choices,
     read_evidence,
 )
-from trustwatch.api.console.pages.feedback_page import draft_from_form, feature_choices
 from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 

@@ -123,6 +123,20 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
     assert "Nothing was done" in again.text
 
 
+def test_approvals_of_a_status_alone_are_shown(site: Any) -> None:
+    waits(site, asked(756, "still-undecided"))
+    waits(site, asked(757, "was-rejected"))
+    site.sign_in("soc")
+    site.post("/console/approvals/i-757", action="reject", why="no")
+    pages = {
+        status: site.browser.get("/console/approvals", params={"status": status}) for status in ("pending", "rejected")
+    }
+
+    assert "still-undecided" in pages["pending"].text and "was-rejected" not in pages["pending"].text
+    assert "was-rejected" in pages["rejected"].text and "still-undecided" not in pages["rejected"].text
+    assert site.browser.get("/console/approvals", params={"status": "odd"}).status_code == 422
+
+
 def test_an_approval_is_given_for_one_use(site: Any) -> None:
     waits(site, asked(755, "approve-me-once"))
     site.sign_in("soc", name="Ada")

@@ -1,22 +1,41 @@
-"""Protocols of gateways: the headers that each product is known to send, and the answers it takes."""
+"""Checks of calls at gateways: headers that each product is known to send, decisions, and the answers it takes."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 from starlette.types import Scope
 
+from trustwatch.scoring.delivery.actuators.token_revocation import TokenRevoker
+from trustwatch.scoring.policy.access_evaluation import (
+    NOT_NARROWED,
+    OUTSIDE_BOUNDARY,
+    STALE,
+    STEP_UP,
+    UNDECIDED,
+    AccessRequest,
+    Verdict,
+)
 from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.containment import Intervention
 from trustwatch_client.events import MAX_ID_LENGTH
 
+from ... import clock
 from ...http.auth.proof_of_possession import ProofRefused, ShownProof
-from ...http.problems import bearer_challenge, proof_challenge
+from ...http.problems import bearer_challenge, error_members, proof_challenge
+from ...http.refused_callers import LineLimit
 from ...settings.enforcement_settings import GatewaySettings
-from ..decision_point import TOOL_CALL
+from ..approval_workflow import Outcome
+from ..decision_point import TOOL_CALL, AccessDecision, PolicyDecisionPoint, refusal_members
+from .gateway_issuers import TokenHolder
 
 AUTHORIZATION_NAME = b"authorization"
 METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")
@@ -159,12 +178,12 @@ class GatewayResponses:
             level: GatewayResponse(200, [*level_headers[level], NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed")
             for level in RiskLevel
         }
-        self.allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")
+        self._allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")
         """Allowed since we could not decide, and are set to fail open: without the level."""
 
-    def allowed(self, level: RiskLevel) -> GatewayResponse:
+    def allowed_by(self, verdict: Verdict) -> GatewayResponse:
         """The call may continue."""
-        return self._allowed[level]
+        return self._allowed_undecided if verdict.reason == UNDECIDED else self._allowed[verdict.level]
 
     def denied(self, request_id: str, kind: str = "denied") -> GatewayResponse:
         """The call may not continue. Also used if the service cannot decide and fails closed."""
@@ -196,7 +215,142 @@ class GatewayResponses:
 
 
 def _refusal_response(status: int, error: str, request_id: str, kind: str, *more: RawHeader) -> GatewayResponse:
-    body = msgspec.json.encode({"error": error, "request_id": request_id})
+    return json_gateway_response(status, {"error": error, "request_id": request_id}, kind, *more)
+
+
+def json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:
+    """An answer that is JSON."""
+    body = msgspec.json.encode(content)
     return GatewayResponse(
         status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
     )
+
+
+_log = structlog.get_logger(__name__)
+
+GatewayConstraint = Callable[[Verdict], Verdict]
+
+
+@dataclass(eq=False, repr=False)
+class GatewayDecider:
+    """Access decisions for gateways."""
+
+    _settings: GatewaySettings
+    _decision_point: PolicyDecisionPoint
+    _revoker: TokenRevoker
+
+    def __post_init__(self) -> None:
+        self.records_all = self._settings.record == "all"
+        self._refusals = LineLimit(clock.monotonic)
+
+    async def decide_call(
+        self, holder: TokenHolder, token: bytes, method: str, via: str, action: str = ""
+    ) -> AccessDecision:
+        """The verdict on a call. Never raises.
+
+        Waits for the store only if the call needs an approval for one use.
+        """
+        fit = self._constrain_safe if method in self._settings.safe_methods else self._constrain_unsafe
+        if action:
+            question = holder.access_request
+            holder = holder._replace(access_request=question._replace(actions=(action,), held=question.scopes))
+            fit = partial(self._constrain_action, fit)
+        if self._decision_point.any_for_one_use:
+            holder = await self._spend_needed(holder, fit)
+        return self._decide(holder, token, via, fit)
+
+    async def _spend_needed(self, holder: TokenHolder, fit: GatewayConstraint) -> TokenHolder:
+        """*holder* with the approvals for one use that its call needs, which are spent for it."""
+        question, point = holder.access_request, self._decision_point
+
+        def judge(spent: tuple[Intervention, ...]) -> Outcome:
+            return Outcome(fit(point.policy_evaluator.evaluate(question._replace(spent=spent))[0]).allow)
+
+        spent = await point.spend_needed((question.identity,), judge)
+        return holder._replace(access_request=question._replace(spent=spent))
+
+    def decide_introspection(self, holder: TokenHolder, token: bytes, via: str) -> AccessDecision:
+        """The verdict on a token; its `scopes` are those that it may be used for. Never raises."""
+        return self._decide(holder, token, via, self._constrain_stale)
+
+    def _decide(self, holder: TokenHolder, token: bytes, via: str, fit: GatewayConstraint) -> AccessDecision:
+        try:
+            decided = self._decision_point.decide(holder.access_request, via, fit)
+            if decided.verdict.revoke:
+                self._revoker.revoke_in_background(token.decode("ascii"), holder.issuer)
+        except Exception as error:
+            return self._undecided_decision(error, holder.access_request, via)
+        return decided
+
+    def _undecided_decision(self, error: Exception, question: AccessRequest, via: str) -> AccessDecision:
+        opened = self._settings.on_failure == "open" or not self._decision_point.may_enforce(question.tenant)
+        self._decision_point.count_failure(via, fails_open=opened)
+        _log.error("gateway_failed", via=via, **error_members(error))
+        return self._decision_point.undecided(question, allow=opened)
+
+    def count_unverifiable(self, via: str, issuer: str) -> None:
+        """Count a token that cannot be verified because the issuer's keys are unavailable. It never passes: any client
+        can write a token that names that issuer."""
+        self._decision_point.count_failure(via, fails_open=False)
+        _log.warning("gateway_without_keys", via=via, issuer=issuer)
+
+    def record(
+        self, decided: AccessDecision, question: AccessRequest, via: str, kind: str, method: str, target: str
+    ) -> None:
+        """Record a denial, or every call if the settings require it, as an audit event. Never raises."""
+        if decided.verdict.allow and not self.records_all and not decided.verdict.outside:
+            return
+        if not decided.verdict.allow:
+            self._refusals.write(_log.info, "call refused", via=via, **refusal_members(question, decided))
+        more = {"resource": {"id": target}} if target else {}
+        self._decision_point.record_decision(decided, question, via, kind=kind, action=method or "unknown", more=more)
+
+    def _constrain_action(self, of_method: GatewayConstraint, verdict: Verdict) -> Verdict:
+        """Refuse an action outside of the declared boundary, or let a person decide, as the settings specify."""
+        verdict = of_method(verdict)
+        on_outside = self._decision_point.policy_evaluator.boundary.outside
+        if not verdict.outside or on_outside == "record":
+            return verdict
+        if on_outside == "deny" and (verdict.would_allow or verdict.step_up):
+            return _deny(verdict, OUTSIDE_BOUNDARY)
+        if not verdict.would_allow:
+            return verdict
+        denied = _deny(verdict, OUTSIDE_BOUNDARY, step_up=True)
+        return msgspec.structs.replace(denied, held_scopes=verdict.outside)
+
+    def _constrain_stale(self, verdict: Verdict) -> Verdict:
+        denied = verdict.stale and verdict.would_allow and self._settings.on_stale == "deny"
+        return _deny(verdict, STALE) if denied else verdict
+
+    def _constrain_unsafe(self, verdict: Verdict) -> Verdict:
+        """Refuse the call if any scope of its token is refused: a gateway does not state which scopes a call uses."""
+        verdict = self._constrain_stale(verdict)
+        if not verdict.would_allow:
+            return verdict
+        if verdict.refused_scopes:
+            return _deny(verdict, NOT_NARROWED)
+        return _deny(verdict, STEP_UP, step_up=True) if verdict.step_up else verdict
+
+    def _constrain_safe(self, verdict: Verdict) -> Verdict:
+        """A safe method needs none of the scopes that await approval if one remains, so no approval is requested."""
+        if verdict.would_allow and verdict.step_up:
+            verdict = msgspec.structs.replace(verdict, step_up=False)
+        return self._constrain_unsafe(verdict)
+
+
+def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
+    """A denial in place of what a gateway cannot enforce. In shadow mode only the audit event shows it."""
+    return msgspec.structs.replace(
+        verdict, allow=not verdict.enforced, would_allow=False, reason=reason, scopes=None, step_up=step_up
+    )
+
+
+def narrow_scope_claims(members: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Members of an active introspection answer, with the scopes that the token is good for now."""
+    narrowed = {name: value for name, value in members.items() if name not in ("scp", "scope")}
+    given = members.get("scope", members.get("scp"))
+    scopes = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
+    if scopes:
+        left = scopes if verdict.scopes is None else [scope for scope in scopes if scope in verdict.scopes]
+        narrowed["scope"] = " ".join(left)
+    return narrowed
