@@ -26,9 +26,19 @@ except ModuleNotFoundError as error:
 
 from .argument_origins import text_of
 from .events import AuditEvent, Caller, Effect, EventResource, Outcome
-from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
+from .guard import (
+    REFUSAL_DETAILS,
+    UNKNOWN_AGENT,
+    ApprovalSource,
+    CallJudge,
+    EventSink,
+    Guard,
+    Guarded,
+    GuardedRequest,
+    RiskLookup,
+    Ruling,
+)
 from .origin_tracker import OriginTracker
-from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
 from .timing import Clock
 
 T = TypeVar("T")
@@ -204,8 +214,6 @@ class TrustA2AHandler(Guarded, RequestHandler):
 
 
 class _Request(GuardedRequest):
-    """One A2A request."""
-
     def __init__(self, guard: Guard, caller: Caller, peer: str, method: str, params: Any) -> None:
         super().__init__(guard, caller)
         self._peer = peer

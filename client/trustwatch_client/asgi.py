@@ -12,9 +12,19 @@ from urllib.parse import parse_qs
 import msgspec
 
 from .events import AuditEvent, Caller, Effect, EventClient, EventResource, Outcome
-from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup
+from .guard import (
+    UNKNOWN_AGENT,
+    ApprovalSource,
+    CallJudge,
+    Challenge,
+    EventSink,
+    Guard,
+    Guarded,
+    GuardedRequest,
+    RiskLookup,
+    refusal_response,
+)
 from .origin_tracker import OriginTracker
-from .step_up_approvals import ApprovalSource, Challenge, refusal_response
 from .timing import Clock
 
 Message = MutableMapping[str, Any]
@@ -274,7 +284,6 @@ class _Request(GuardedRequest):
 
 
 def _size(message: Message) -> int:
-    """Bytes of the content of a message."""
     return len(message.get("body") or message.get("bytes") or message.get("text") or b"")
 
 

@@ -27,8 +27,6 @@ _ALLOWED = CallVerdict("allow", allow=True)
 
 
 class _Verdicts:
-    """Parts that both clients share."""
-
     _url: str
     _requests: Requests
 

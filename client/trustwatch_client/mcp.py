@@ -26,9 +26,19 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .events import AuditEvent, Caller, Effect, EventResource, Outcome, caller_from_claims
-from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
+from .guard import (
+    REFUSAL_DETAILS,
+    UNKNOWN_AGENT,
+    ApprovalSource,
+    CallJudge,
+    EventSink,
+    Guard,
+    Guarded,
+    GuardedRequest,
+    RiskLookup,
+    Ruling,
+)
 from .origin_tracker import OriginTracker
-from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
 from .timing import Clock
 
 Context = ServerRequestContext[Any, Any]
@@ -167,8 +177,6 @@ class TrustMcpMiddleware(Guarded):
 
 
 class _Request(GuardedRequest):
-    """One MCP request."""
-
     def __init__(
         self,
         guard: Guard,

@@ -344,8 +344,6 @@ class Requests:
 
 
 class _ThreadLock:
-    """A lock of threads for `async with`."""
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
 

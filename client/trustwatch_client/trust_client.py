@@ -142,7 +142,6 @@ class _Lookups:
         self._logged_causes: set[FailureCause] = set()
 
     def _cached_answer(self, question: Question) -> Answer | None:
-        """Return an answer that is still valid, or None."""
         kept = self._answers.get(question)
         now = self._clock.steady()
         if kept is None or now >= kept.fresh_until:
@@ -222,7 +221,6 @@ class _Lookups:
         return dict.fromkeys(questions or (CONNECTION_CHECK,), LookupFailure(cause, detail))
 
     def _record_error(self, questions: Sequence[Question], error: Exception) -> dict[Question, LookupResult]:
-        """Record the failure of a request that raised *error*."""
         if isinstance(error, TokenFailed):
             return self._record_failure(questions, "token", str(error))
         if isinstance(error, httpx2.HTTPError):
@@ -230,7 +228,6 @@ class _Lookups:
         return self._record_failure(questions, "token", f"the token callable raised {type(error).__name__}")
 
     def _raise_if_check_failed(self, results: Mapping[Question, LookupResult]) -> None:
-        """Raise TrustUnavailable if a check of the connection failed."""
         if isinstance(failure := results.get(CONNECTION_CHECK), LookupFailure):
             raise TrustUnavailable(failure.cause, failure.detail, ())
 

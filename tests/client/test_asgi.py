@@ -122,7 +122,7 @@ def ask(app: Any, method: str, path: str, **more: Any) -> httpx2.Response:
 
 
 def test_a_request_is_one_event() -> None:
-    app, told, middle = build(ScriptedAnswer(CALM))
+    app, told, middle = build(says := ScriptedAnswer(CALM))
 
     reply = ask(app, "GET", "/orders/42?token=hidden", headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
 
@@ -154,7 +154,7 @@ def test_a_request_is_one_event() -> None:
     assert event.duration_ms is not None
     assert b"hidden" not in msgspec.json.encode(event)
     assert b"token-7" not in msgspec.json.encode(event)
-    assert middle.counts()["allow"] == 1
+    assert (middle.counts()["allow"], says.asked) == (1, [("bot", "acme", "https://as.example")])
 
 
 def test_bytes_are_counted_and_bodies_are_not_read() -> None:
@@ -277,13 +277,6 @@ def test_probes_are_left_alone() -> None:
     assert ask(app, "GET", "/healthz").status_code == 200
     assert ask(app, "GET", "/static/a.css").status_code == 404
     assert (told.events, says.asked) == ([], [])
-
-
-def test_whom_it_asks_about() -> None:
-    app, _, _ = build(says := ScriptedAnswer(CALM))
-    ask(app, "GET", "/orders/42")
-
-    assert says.asked == [("bot", "acme", "https://as.example")]
 
 
 def test_an_event_that_may_not_be_sent_breaks_no_request() -> None:
@@ -448,8 +441,9 @@ def talking(scope: Mapping[str, Any]) -> Caller | None:
     return None if found is None else msgspec.structs.replace(found, session="conv-1")
 
 
-def make_mail_app() -> FastAPI:
-    app = FastAPI()
+def mail_app(**more: Any) -> tuple[Authenticated, ScriptedJudge, RecordingSender]:
+    """An app whose mails are untrusted, traced, and with each request asked about."""
+    judge, told, app = ScriptedJudge(CallVerdict("allow", allow=True)), RecordingSender(), FastAPI()
 
     @app.get("/mails/{mail}")
     async def read_mail(mail: str) -> dict[str, str]:
@@ -459,7 +453,8 @@ def make_mail_app() -> FastAPI:
     async def send_mail(request: Request) -> dict[str, Any]:
         return {"bytes": len(await request.body())}
 
-    return app
+    given = {"caller": talking, "calls": judge, "untrusted": {"GET /mails/{mail}"}, **more}
+    return Authenticated(TrustMiddleware(app, sender=told, origins=OriginTracker(FixedKeys()), **given)), judge, told
 
 
 @pytest.mark.parametrize(
@@ -472,16 +467,7 @@ def make_mail_app() -> FastAPI:
     ],
 )
 def test_a_question_tells_where_values_of_query_and_body_came_from(body: dict[str, Any], name: str) -> None:
-    judge, told = ScriptedJudge(CallVerdict("allow", allow=True)), RecordingSender()
-    middle = TrustMiddleware(
-        make_mail_app(),
-        caller=talking,
-        sender=told,
-        calls=judge,
-        origins=OriginTracker(FixedKeys()),
-        untrusted={"GET /mails/{mail}"},
-    )
-    app = Authenticated(middle)
+    app, judge, told = mail_app()
 
     ask(app, "GET", "/mails/7")
     reply = ask(app, "POST", "/send", **body)
@@ -509,25 +495,15 @@ def test_a_question_tells_where_values_of_query_and_body_came_from(body: dict[st
 )
 def test_no_value_hides_another_of_the_same_name(told: dict[str, Any]) -> None:
     """Nobody knows which of them an app takes, or how it reads a body."""
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    middle = TrustMiddleware(
-        make_mail_app(),
-        caller=talking,
-        sender=RecordingSender(),
-        calls=judge,
-        origins=OriginTracker(FixedKeys()),
-        untrusted={"GET /mails/{mail}"},
-    )
-    ask(Authenticated(middle), "GET", "/mails/7")
-    ask(Authenticated(middle), "POST", "/send", **told)
+    app, judge, _ = mail_app()
+    ask(app, "GET", "/mails/7")
+    ask(app, "POST", "/send", **told)
     assert any(one.name.startswith(("to", "body")) and one.untrusted for one in judge.asked[1].arguments or ())
 
 
 def test_a_question_binds_an_approval_to_the_very_request() -> None:
     """Of any type, without a session too; the same again is the same."""
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    middle = TrustMiddleware(make_mail_app(), caller=caller, calls=judge, origins=OriginTracker(FixedKeys()))
-    app = Authenticated(middle)
+    app, judge, _ = mail_app(caller=caller)
 
     image = {"content-type": "image/png"}
     for told in (
@@ -563,10 +539,7 @@ JSON, FORM = {"content-type": "application/json"}, {"content-type": "application
 )
 def test_no_approval_holds_for_the_same_bytes_read_otherwise(altered: tuple[str, str, dict[str, Any]]) -> None:
     """An app reads another amount in them, or routes them elsewhere; what an action is called is the user's choice."""
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    origins, action = OriginTracker(FixedKeys()), lambda scope: "send"
-    middle = TrustMiddleware(make_mail_app(), caller=caller, calls=judge, origins=origins, action=action)
-    app = Authenticated(middle)
+    app, judge, _ = mail_app(caller=caller, action=lambda scope: "send")
     for method, path, told in (("POST", "/send", {"content": POLYGLOT, "headers": JSON}), altered) * 2:
         ask(app, method, path, **told)
 
@@ -575,23 +548,20 @@ def test_no_approval_holds_for_the_same_bytes_read_otherwise(altered: tuple[str,
 
 
 def test_origins_do_not_need_questions() -> None:
-    told = RecordingSender()
-    middle = TrustMiddleware(make_mail_app(), caller=talking, sender=told, origins=OriginTracker(FixedKeys()))
+    app, _, told = mail_app(calls=None)
 
-    ask(Authenticated(middle), "POST", "/send", json={"to": "eve@evil.example"})
+    ask(app, "POST", "/send", json={"to": "eve@evil.example"})
 
     assert [(one.name, one.origin) for one in told.events[0].arguments or ()][:1] == [("to", "unseen")]
 
 
 def test_a_body_that_is_too_long_reaches_the_app_whole() -> None:
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    middle = TrustMiddleware(make_mail_app(), caller=talking, calls=judge, origins=OriginTracker(FixedKeys()))
+    app, judge, _ = mail_app()
 
     async def parts() -> Any:
         for _ in range(100):
             yield b"word " * 800
 
-    app = Authenticated(middle)
     reply = ask(app, "POST", "/send", content=parts(), headers={"content-type": "text/plain"})
     ask(app, "POST", "/send", content=parts(), headers={"content-type": "text/plain"})
 
