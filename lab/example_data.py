@@ -142,7 +142,6 @@ def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
 
 
 def _process_day(settings: Settings, begin: int) -> None:
-    """The pipeline, from the day on, to the end of the log."""
     model, policy = load_trained_model(settings.model_dir), live_policy(settings)
     with closing(open_service_store(settings)) as store, closing(LogGroupSource(settings.data_dir / "log")) as source:
         store.partitions.set_position(ONLY_PARTITION, begin)
