@@ -12,11 +12,11 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypedDict
 
-import httpx2
 import msgspec
 
 from .argument_origins import ArgumentOrigins, TracedCall, text_of
@@ -34,7 +34,7 @@ from .events import (
 )
 from .origin_tracker import OriginTracker
 from .risk_answers import Answer, CallVerdict
-from .service_connection import AsyncTokenSource, BoundedCache, Counted, Counters, LoopClient
+from .service_connection import Counted, Counters
 from .timing import Clock, SystemClock
 from .trust_errors import TrustUnavailable
 
@@ -106,70 +106,6 @@ def refusal_response(action: GuardAction, challenge: Challenge) -> tuple[int, Re
 
 ApprovalSource = Callable[[Caller], Collection[str] | Awaitable[Collection[str]]]
 """Scopes that a person approved for a caller, compared exactly; `*` is all."""
-
-INTERVENTIONS_PATH = "/v1/interventions"
-MAX_CACHED_CALLERS = 10_000
-
-
-class _ApprovedScopes(msgspec.Struct, frozen=True):
-    scopes: tuple[str, ...] = ()
-
-
-class _ApprovalsPage(msgspec.Struct, frozen=True):
-    items: tuple[_ApprovedScopes, ...] = ()
-
-
-class Approvals(LoopClient):
-    """Approvals that persons gave at the service (`trustwatch approvals`), for one event loop.
-
-    They are queried only if an answer requires a step-up, since the service reads them from its database. Without an
-    answer nothing is approved. Approvals are requested where tokens are issued, or by the service's checks for
-    gateways.
-
-    Args:
-        url, token, http, clock, insecure_http: as for `AsyncTrustClient`; scope `trust.score:read`.
-        cache_s: s, for which approved scopes are remembered.
-        timeout_s: s.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        token: AsyncTokenSource,
-        *,
-        cache_s: float = 1.0,
-        timeout_s: float = 0.5,
-        http: httpx2.AsyncClient | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
-    ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
-        self._cache_s, self._timeout_s = cache_s, timeout_s
-        self._cached_scopes: BoundedCache[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
-            BoundedCache(MAX_CACHED_CALLERS)
-        )
-
-    async def __call__(self, caller: Caller) -> tuple[str, ...]:
-        """Return the scopes that are approved for *caller* now; none if the service does not answer."""
-        who = caller.agent_id, caller.tenant, caller.issuer
-        cached = self._cached_scopes.get(who)
-        if cached is not None and cached[0] > self._clock.steady():
-            return cached[1]
-        scopes = await self._fetch_approvals(caller)
-        self._cached_scopes.put(who, (self._clock.steady() + self._cache_s, scopes))
-        return scopes
-
-    async def _fetch_approvals(self, caller: Caller) -> tuple[str, ...]:
-        query = {"kind": "approval", "status": "approved", "agent_id": caller.agent_id, "limit": "500"}
-        query |= {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
-        try:
-            reply = await self._requests.send("GET", self._url + INTERVENTIONS_PATH, self._timeout_s, params=query)
-            reply.raise_for_status()
-            page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
-        except Exception as error:  # network, token, or an invalid page
-            log.warning("approvals are unavailable: %s", type(error).__name__)
-            return ()
-        return tuple(scope for item in page.items for scope in item.scopes)
 
 
 def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> ApprovalSource:
@@ -270,7 +206,9 @@ def judge(
     """
     policy = answer.token_policy
     would: GuardAction = "allow"
-    if not policy.allow or policy.revoke or not _all_allowed(needed or (), policy.allowed_scopes):
+    allowed = policy.allowed_scopes
+    is_outside = allowed is not None and not all(_matches_any(scope, allowed) for scope in needed or ())
+    if not policy.allow or policy.revoke or is_outside:
         would = "deny"
     elif policy.step_up and _needs_approval(policy.step_up_scopes, effect, needed, approved):
         would = "step_up"
@@ -292,10 +230,6 @@ def _needs_approval(
 def _matches_any(scope: str, patterns: Collection[str]) -> bool:
     """Match scopes without regard to case, as the service does."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
-
-
-def _all_allowed(needed: Collection[str], patterns: Collection[str] | None) -> bool:
-    return patterns is None or all(_matches_any(scope, patterns) for scope in needed)
 
 
 class _TracingFailures:
@@ -330,8 +264,8 @@ class Guard(Counted):
 
     def __init__(
         self,
-        client: RiskLookup | None,
-        sender: EventSink | None,
+        client: RiskLookup | None = None,
+        sender: EventSink | None = None,
         approved: ApprovalSource | None = None,
         calls: CallJudge | None = None,
         origins: OriginTracker | None = None,
@@ -400,6 +334,17 @@ class Guard(Counted):
         self._counters.increment("unnamed")
 
 
+class GuardOptions(TypedDict, total=False):
+    """Arguments of `Guard`, which all middlewares take by keyword."""
+
+    client: RiskLookup | None
+    sender: EventSink | None
+    approved: ApprovalSource | None
+    calls: CallJudge | None
+    origins: OriginTracker | None
+    clock: Clock | None
+
+
 class Guarded:
     """Base of the middlewares."""
 
@@ -410,6 +355,7 @@ class Guarded:
         return self._guard.counts()
 
 
+@dataclass(eq=False, repr=False)
 class GuardedRequest:
     """One request of a caller: judged before it is served, traced, and reported as one event at its end.
 
@@ -421,17 +367,18 @@ class GuardedRequest:
         is_traced: answers should be passed to `finish_trace`.
     """
 
-    def __init__(self, guard: Guard, caller: Caller) -> None:
-        self.caller = caller
-        self.ruling = ALLOWED
-        self.outcome: Outcome = "success"
-        self.error: str | None = None
-        self._guard = guard
-        self._began, self._started = guard.clock.wall(), guard.clock.steady()
-        self._conversation: ArgumentOrigins | None = None
-        self._call: TracedCall | None = None
-        self._untrusted: bool | None = None
-        self.is_traced = guard.origins is not None
+    guard: Guard
+    caller: Caller
+    ruling: Ruling = field(default=ALLOWED, init=False)
+    outcome: Outcome = field(default="success", init=False)
+    error: str | None = field(default=None, init=False)
+    _conversation: ArgumentOrigins | None = field(default=None, init=False)
+    _call: TracedCall | None = field(default=None, init=False)
+    _untrusted: bool | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._began, self._started = self.guard.clock.wall(), self.guard.clock.steady()
+        self.is_traced = self.guard.origins is not None
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
         """Return an event of `UNKNOWN_AGENT` with these members and those that the middleware knows."""
@@ -443,34 +390,34 @@ class GuardedRequest:
         event = self.new_event(datetime.fromtimestamp(self._began, UTC), outcome)
         event.error = error
         event.caused_by = self.ruling.cause
-        event.duration_ms = max(0.0, self._guard.clock.steady() - self._started) * 1000.0
+        event.duration_ms = max(0.0, self.guard.clock.steady() - self._started) * 1000.0
         if self._call is not None:
             event.arguments, event.untrusted_result = self._call.arguments, self._untrusted
         return self.caller.add_to_event(event)
 
     async def evaluate(self, effect: Effect | None, needed: Collection[str] | None) -> None:
         """Judge the request by the risk of its caller."""
-        self.ruling = await self._guard.evaluate(self.caller, effect, needed)
+        self.ruling = await self.guard.evaluate(self.caller, effect, needed)
 
     async def judge_call(self, arguments: object) -> None:
         """Judge the call itself, if calls are judged; *arguments* is everything that an approval is bound to."""
-        if self._guard.judges_calls:
+        if self.guard.judges_calls:
             hashed = self.hash_arguments(arguments)
-            self.ruling = await self._guard.judge_call(self.ruling, self.caller, self.event(), hashed)
+            self.ruling = await self.guard.judge_call(self.ruling, self.caller, self.event(), hashed)
 
     def send_event(self) -> None:
         """Send the event."""
-        self._guard.send_event(self.event())
+        self.guard.send_event(self.event())
 
     def start_trace(self, session: str | None, action: str, arguments: object) -> None:
         """Look up the arguments of the call in the conversation of its session."""
-        with self._guard.failures:
+        with self.guard.failures:
             if (conversation := self._conversation_of(session)) is not None:
                 self._conversation, self._call = conversation, conversation.start_call(action, arguments)
 
     def add_system(self, session: str | None, value: object) -> None:
         """Remember a text with which a server instructs the agent."""
-        with self._guard.failures:
+        with self.guard.failures:
             if (conversation := self._conversation_of(session)) is not None:
                 conversation.add_system(value)
 
@@ -479,7 +426,7 @@ class GuardedRequest:
         conversation, call = self._conversation, self._call
         if conversation is None or call is None:
             return
-        with self._guard.failures:
+        with self.guard.failures:
             text = text_of(answer, conversation.most_characters)
             if len(text) > MAX_TEXT_IN_LOOP:
                 self._untrusted = await asyncio.to_thread(conversation.finish_call, call, text, untrusted=untrusted)
@@ -488,13 +435,13 @@ class GuardedRequest:
 
     def hash_arguments(self, arguments: object) -> str | None:
         """Return the hash of all arguments of the call; None if calls are not traced."""
-        origins = self._guard.origins
+        origins = self.guard.origins
         if origins is None:
             return None
-        with self._guard.failures:
+        with self.guard.failures:
             return origins.hash_arguments(self.caller, arguments)
         return None
 
     def _conversation_of(self, session: str | None) -> ArgumentOrigins | None:
-        origins = self._guard.origins
+        origins = self.guard.origins
         return None if origins is None else origins.conversation_of(self.caller, session)

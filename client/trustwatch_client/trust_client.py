@@ -149,12 +149,6 @@ class _Lookups:
         self._counters.increment("cache")
         return msgspec.structs.replace(kept.answer, source="cache", age_s=now - kept.received_at)
 
-    def _immediate_result(self, question: Question) -> LookupResult | None:
-        """Return a valid cached answer, or the failure of an invalid query; None if a request is needed."""
-        if (answer := self._cached_answer(question)) is not None:
-            return answer
-        return None if _is_valid_question(question) else INVALID_QUESTION
-
     def _plan(
         self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]
     ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT], list[Question]]:
@@ -163,8 +157,10 @@ class _Lookups:
         flights: dict[Question, FlightT] = {}
         new: list[Question] = []
         for question in dict.fromkeys(questions):
-            if (result := self._immediate_result(question)) is not None:
-                results[question] = result
+            if (answer := self._cached_answer(question)) is not None:
+                results[question] = answer
+            elif not _is_valid_question(question):
+                results[question] = INVALID_QUESTION
             elif (flight := in_flight.get(question)) is not None:
                 flights[question] = flight
                 self._counters.increment("joined")
