@@ -14,7 +14,7 @@ import socket
 import subprocess  # nosec B404 # runs our own interpreter alone
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,7 @@ from trustwatch.api.console.console_sessions import issue_login_code
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import issue_local_token
 from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
@@ -90,6 +91,15 @@ def simulate_history_and_day(
     for event in simulate(plan):
         (before if event.at_ms < day_start_ms else day).append(event)
     return before, day
+
+
+def train_on_simulation(
+    settings: Settings, history: Sequence[SimulatedEvent], version: str, seed: int, made_ms: int
+) -> None:
+    """Learn the model of *settings* from a history."""
+    salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
+    columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event.event) for event in history])
+    train_and_save(settings.model_dir, columns, salt, version, detector, engine_settings(settings), made_ms)
 
 
 def clear_made_directory(directory: Path, is_ours: Callable[[Path], bool]) -> bool:
@@ -258,10 +268,7 @@ class Demo:
         history, day = simulate_history_and_day(day_start - HISTORY, HISTORY, self._seed)
         self._record_attacks(day)
         self._say(f"2. Learning what is normal from {len(history)} events ...")
-        configured, salt = load_settings(settings, {}), self._seed.to_bytes(16, "little")
-        columns = ColumnEncoder(salt, configured.domains()).encode([decode_event(event.event) for event in history])
-        detector, engine = DetectorSettings(seed=self._seed), engine_settings(configured)
-        train_and_save(self._directory / "model", columns, salt, "demo", detector, engine, clock.now_ms())
+        train_on_simulation(load_settings(settings, {}), history, "demo", self._seed, clock.now_ms())
         return day
 
     def _record_attacks(self, day: list[SimulatedEvent]) -> None:
