@@ -26,17 +26,21 @@ from trustwatch.ingest.log.log_reader import LogGroupSource, LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import HOUR_MS
-from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
-from trustwatch.scoring.learning.training import train_and_save
 from trustwatch.scoring.pipeline.pipeline import Pipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.records.commits import ONLY_PARTITION
-from trustwatch.simulator.demo import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
+from trustwatch.simulator.demo import (
+    AGENTS,
+    clear_made_directory,
+    local_settings,
+    simulate_history_and_day,
+    train_on_simulation,
+)
 from trustwatch.simulator.labelled_events import SimulatedEvent, encode_label
 
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
@@ -83,7 +87,7 @@ def _build_example(directory: Path, settings: Path, seed: int, say: WriteMessage
     with (directory / "data" / "labels.jsonl").open("wb") as labels:
         labels.writelines(encode_label(event.label) + b"\n" for event in day)
     say(f"Learning what is normal from {len(week):,} events ...")
-    _train_example_model(configured, [event.event for event in week], seed)
+    train_on_simulation(configured, week, "example-1", seed, int((EXAMPLE_START + HISTORY).timestamp() * 1000))
     say(f"Playing the day: {len(day):,} events through log, pipeline and store ...")
     _append_to_log(configured, week, day)
     _process_day(configured, len(week))
@@ -104,14 +108,6 @@ def _is_current(directory: Path, settings: Path, seed: int) -> bool:
     except (OSError, ValueError, TrustwatchError):  # not there, or a model or a store of another version
         return False
     return bool(mark.get("archive")) == (not missing_packages("archive"))
-
-
-def _train_example_model(settings: Settings, week: Sequence[bytes], seed: int) -> None:
-    salt = seed.to_bytes(16, "little")
-    columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event) for event in week])
-    made_ms = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
-    detector, engine = DetectorSettings(seed=seed), engine_settings(settings)
-    train_and_save(settings.model_dir, columns, salt, "example-1", detector, engine, made_ms)
 
 
 def _append_to_log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
@@ -142,7 +138,6 @@ def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
 
 
 def _process_day(settings: Settings, begin: int) -> None:
-    """The pipeline, from the day on, to the end of the log."""
     model, policy = load_trained_model(settings.model_dir), live_policy(settings)
     with closing(open_service_store(settings)) as store, closing(LogGroupSource(settings.data_dir / "log")) as source:
         store.partitions.set_position(ONLY_PARTITION, begin)

@@ -135,7 +135,6 @@ def of_agent(frame: pd.DataFrame, agent: Agent, tenant: str | None = None) -> pd
 
 
 def _identity(agent: Agent, tenant: str | None) -> tuple[str | None, str | None, str | None]:
-    """Tenant, issuer and id; None = any."""
     if agent is None or isinstance(agent, str):
         return tenant, None, agent
     return tenant or agent.get("tenant"), agent.get("issuer"), agent.get("agent_id")

@@ -83,11 +83,12 @@ async def _run_notebooks(
 
 
 async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> NotebookRun:
+    import nbformat
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    book: Any = _nbformat().read(path, as_version=4)
+    book: Any = nbformat.read(path, as_version=4)
     # Sockets are files of our own, so no other user of the machine can connect.
     manager = AsyncKernelManager(transport="ipc", ip=str(sockets / path.stem[:8]))
     spec = manager.kernel_spec
@@ -107,7 +108,7 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
         error = str(failed).strip()
     finally:
         await manager.shutdown_kernel(now=True)
-    _nbformat().write(book, out / path.name)
+    nbformat.write(book, out / path.name)
     (out / f"{path.stem}.html").write_text(render_page(book, path.stem), encoding="utf-8")
     return NotebookRun(path.name, len(book.cells), len(_charts(book)), error)
 
@@ -126,7 +127,6 @@ def render_page(book: Any, title: str) -> str:
 
 
 def _charts(book: Any) -> list[Any]:
-    """Outputs of an executed notebook that are charts."""
     outputs = (output for cell in book.cells for output in cell.get("outputs", ()))
     return [output for output in outputs if VEGA_LITE_MIME in output.get("data", {})]
 
@@ -136,10 +136,3 @@ def _picture(spec: Mapping[str, Any]) -> str:
 
     png = base64.b64encode(vl_convert.vegalite_to_png(dict(spec), scale=_PICTURE_SCALE)).decode()
     return f'<img alt="{escape(describe_chart(spec))}" style="max-width: 100%" src="data:image/png;base64,{png}">'
-
-
-def _nbformat() -> Any:
-    """The library that reads and writes notebooks: it has no types."""
-    import nbformat
-
-    return nbformat

@@ -79,10 +79,7 @@ class SimulatedSession:
         self._agent_prefix = self._credential_suffix = ""
         self._token_until = 0.0
 
-    # -- text -------------------------------------------------------------------------------------------------------
-
     def _build_session_json(self) -> str:
-        """Principal, delegation, task, session and trace."""
         chain, session = self.delegation, self.truth.session
         parts = ""
         if chain.principal is not None:
@@ -119,8 +116,6 @@ class SimulatedSession:
         self._credential_suffix = (
             client_json(agent, epoch, self.origin) + credential_json(agent, epoch, token.name) + "}"
         )
-
-    # -- events -----------------------------------------------------------------------------------------------------
 
     def obtain_token(self, event_label: int = 0) -> None:
         """Get a token: a kept one still valid, a refresh of it, an exchange for the principal, or a fresh request."""
@@ -201,8 +196,6 @@ class SimulatedSession:
             f'"duration_ms":{duration}{self._credential_suffix}'
         )
         self.stream.append(at_ms, text, self.truth, event_label)
-
-    # -- choices ----------------------------------------------------------------------------------------------------
 
     def _choose_outcome(self, step: TaskStep) -> str:
         draw = self.stream.draws.uniform()

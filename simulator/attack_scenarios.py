@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain as concat
 from itertools import count
+from typing import Any
 
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
@@ -67,13 +68,16 @@ class AttackContext:
         return hex_digest(purpose, self.stream.salt, self.stream.next_number())[:8]
 
 
+PlayAttack = Callable[[AttackContext], Iterator[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class AttackScenario:
     """An attack by name."""
 
     name: str
     summary: str
-    play: Callable[[AttackContext], Iterator[None]]
+    play: PlayAttack
     roles: frozenset[str]
     needs: tuple[str, ...] = ()
     quiet_before: timedelta | None = None
@@ -82,14 +86,24 @@ class AttackScenario:
 
 ALL_ROLES = frozenset(role.name for role in ROLES)
 UNPRIVILEGED_ROLES = frozenset(role.name for role in ROLES if not role.privileged)
+SCENARIOS: dict[str, AttackScenario] = {}
+"""Scenarios by name. A new one needs a test that its rows show what its name promises."""
+
+
+def _scenario(summary: str, roles: frozenset[str] = ALL_ROLES, **more: Any) -> Callable[[PlayAttack], PlayAttack]:
+    """Add a scenario that is called like the function, without `play_`."""
+
+    def add(play: PlayAttack) -> PlayAttack:
+        name = play.__name__.removeprefix("play_")
+        SCENARIOS[name] = AttackScenario(name, summary, play, roles, **more)
+        return play
+
+    return add
 
 
 def usual_steps(strike: AttackContext, *effects: str) -> list[TaskStep]:
     """Usual steps of the agent itself, by effect, in table order; steps of later versions left out."""
     return [s for s in strike.agent.role.steps() if s.calls is None and s.since == 0 and s.effect in effects]
-
-
-# Injected by a prompt, an agent collects what it may read and sends it to a stranger.
 
 
 def _writes_outside(step: TaskStep) -> bool:
@@ -106,6 +120,10 @@ def _unknown_target(kind: ResourceKind, word: str) -> tuple[str, str]:
     return (f"https://{host}/upload", host) if kind.style == "host" else (f"inbox@{host}", f"inbox@{host}")
 
 
+@_scenario(
+    "a prompt injection makes the agent read a lot and send it to an external target it never used",
+    frozenset(role.name for role in ROLES if any(map(_writes_outside, role.steps()))),
+)
 def play_exfiltration(strike: AttackContext) -> Iterator[None]:
     """An ordinary beginning, three to six large reads, then one to three large writes to a target never seen before."""
     draws, task = strike.draws, _task_with_external_write(strike)
@@ -128,20 +146,14 @@ def play_exfiltration(strike: AttackContext) -> Iterator[None]:
     yield
 
 
-EXFILTRATION = AttackScenario(
-    "exfiltration",
-    "a prompt injection makes the agent read a lot and send it to an external target it never used",
-    play_exfiltration,
-    frozenset(role.name for role in ROLES if any(map(_writes_outside, role.steps()))),
-)
-
-
-# An attacker uses the agent's credential from another network, with other software, at other hours.
-
-
 _ATTACKER_USER_AGENTS = ("python-requests/2.32.3", "curl/8.9.1", "Go-http-client/2.0")
 
 
+@_scenario(
+    "the same client from another network, with other software, at a quiet hour, enumerating resources",
+    # Who works around the clock has no quiet hour to hide in.
+    frozenset(role.name for role in ROLES if role.shift in ("office", "extended")),
+)
 def play_stolen_credential(strike: AttackContext) -> Iterator[None]:
     """80 to 200 reads of resources the agent never touched, a third denied, in its quietest hour within a day."""
     draws, agent = strike.draws, strike.agent
@@ -164,18 +176,6 @@ def play_stolen_credential(strike: AttackContext) -> Iterator[None]:
     yield
 
 
-STOLEN_CREDENTIAL = AttackScenario(
-    "stolen_credential",
-    "the same client from another network, with other software, at a quiet hour, enumerating resources",
-    play_stolen_credential,
-    # Who works around the clock has no quiet hour to hide in.
-    frozenset(role.name for role in ROLES if role.shift in ("office", "extended")),
-)
-
-
-# An agent asks for more and more, is refused, then given, then uses it.
-
-
 _SCOPE_CREEP_SESSIONS = 8
 _DENIED_SESSIONS = 4
 """Rounds that are refused before the scope is granted."""
@@ -189,6 +189,7 @@ _TARGET_STEPS: tuple[TaskStep, ...] = (
 )
 
 
+@_scenario("token requests grow by a scope an hour, are denied at first, then granted and used", UNPRIVILEGED_ROLES)
 def play_scope_creep(strike: AttackContext) -> Iterator[None]:
     """Eight sessions, about an hour apart: one scope more in each request; the last four are granted and used."""
     draws = strike.draws
@@ -212,21 +213,11 @@ def play_scope_creep(strike: AttackContext) -> Iterator[None]:
         yield
 
 
-SCOPE_CREEP = AttackScenario(
-    "scope_creep",
-    "token requests grow by a scope an hour, are denied at first, then granted and used",
-    play_scope_creep,
-    UNPRIVILEGED_ROLES,
-)
-
-
-# Too much of the usual: at once, slowly, or the same thing over and over.
-
-
 RAMP_GROWTH_PER_HOUR = 1.04
 _RAMP_DURATION_MS = 4 * DAY_MS
 
 
+@_scenario("hundreds of usual actions in a minute or two")
 def play_burst(strike: AttackContext) -> Iterator[None]:
     """500 to 900 usual actions on usual resources within a minute or two."""
     draws = strike.draws
@@ -242,26 +233,12 @@ def play_burst(strike: AttackContext) -> Iterator[None]:
     yield
 
 
-def play_runaway_loop(strike: AttackContext) -> Iterator[None]:
-    """One action on one resource, 300 to 900 times, without a pause for thought; now and then the service is busy."""
-    draws = strike.draws
-    session = strike.start_session(strike.at_ms)
-    session.obtain_token(event_label=0)
-    steps = usual_steps(strike, "read")
-    step = steps[draws.uniform_index(len(steps))]
-    resource = resource_json(strike.agent, step.kind, 0, "granted")
-    for _ in range(300 + draws.uniform_index(601)):
-        at = session.clock_ms
-        session.perform(
-            step,
-            event_label=1,
-            resource=resource,
-            outcome=RATE_LIMITED_JSON if draws.uniform() < 0.06 else SUCCESS_JSON,
-        )
-        session.clock_ms = at + draws.lognormal(300, 0.3)
-    yield
-
-
+@_scenario(
+    "usual actions, but 4 % more of them every hour, for days",
+    # Those who work around the clock or nearly so: a ramp over a free week-end would not be one.
+    frozenset({"SecurityTriage", "SupportTriage", "DeploymentBot"}),
+    window=(0.15, 0.4),
+)
 def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
     """Usual sessions on top of the usual ones: the total grows by 4 % per working hour, for up to four days."""
     draws, agent, settings = strike.draws, strike.agent, strike.enterprise.settings
@@ -277,23 +254,6 @@ def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
         if wait <= 1.0 and at_ms < end:
             run_task(strike.enterprise, start_session(agent, strike.stream, at_ms), event_label=1)
             yield
-
-
-BURST = AttackScenario("burst", "hundreds of usual actions in a minute or two", play_burst, ALL_ROLES)
-RUNAWAY_LOOP = AttackScenario(
-    "runaway_loop", "the same action on the same resource, hundreds of times", play_runaway_loop, ALL_ROLES
-)
-SLOW_RAMP = AttackScenario(
-    "slow_ramp",
-    "usual actions, but 4 % more of them every hour, for days",
-    play_slow_ramp,
-    # Those who work around the clock or nearly so: a ramp over a free week-end would not be one.
-    frozenset({"SecurityTriage", "SupportTriage", "DeploymentBot"}),
-    window=(0.15, 0.4),
-)
-
-
-# A small agent gets a powerful one to act for a person whom the powerful one never served.
 
 
 _CALLER_ROLES = frozenset({"ResearchAgent", "CodeReviewer"})
@@ -333,6 +293,11 @@ def _make_payment(session: SimulatedSession, pay: TaskStep, number: int) -> None
     session.pause(0.4)
 
 
+@_scenario(
+    "an unprivileged agent makes an orchestrator pay for a principal it never acted for",
+    _CALLER_ROLES,
+    needs=("Orchestrator", "PaymentProcessor"),
+)
 def play_confused_deputy(strike: AttackContext) -> Iterator[None]:
     """Caller, orchestrator and payment agent in one chain: a new edge, a new principal, three to six payments."""
     draws, enterprise, agent = strike.draws, strike.enterprise, strike.agent
@@ -358,21 +323,10 @@ def play_confused_deputy(strike: AttackContext) -> Iterator[None]:
     yield
 
 
-CONFUSED_DEPUTY = AttackScenario(
-    "confused_deputy",
-    "an unprivileged agent makes an orchestrator pay for a principal it never acted for",
-    play_confused_deputy,
-    _CALLER_ROLES,
-    needs=("Orchestrator", "PaymentProcessor"),
-)
-
-
-# A forgotten agent returns and behaves differently.
-
-
 _AWAKENING_SESSIONS = 3
 
 
+@_scenario("an agent silent for days works again, faster and more widely than before", quiet_before=timedelta(days=3))
 def play_dormant_awakening(strike: AttackContext) -> Iterator[None]:
     """Three sessions in a row, each reading 25 to 60 resources, half of them new, faster than it ever worked."""
     draws, agent = strike.draws, strike.agent
@@ -394,30 +348,22 @@ def play_dormant_awakening(strike: AttackContext) -> Iterator[None]:
         yield
 
 
-DORMANT_AWAKENING = AttackScenario(
-    "dormant_awakening",
-    "an agent silent for days works again, faster and more widely than before",
-    play_dormant_awakening,
-    ALL_ROLES,
-    quiet_before=timedelta(days=3),
-)
-
-
-# To add a scenario: an `AttackScenario` above, a line here, and a test that its rows show what its name promises.
-
-
-SCENARIOS: dict[str, AttackScenario] = {
-    scenario.name: scenario
-    for scenario in (
-        EXFILTRATION,
-        STOLEN_CREDENTIAL,
-        SCOPE_CREEP,
-        BURST,
-        SLOW_RAMP,
-        CONFUSED_DEPUTY,
-        DORMANT_AWAKENING,
-        RUNAWAY_LOOP,
-    )
-}
-
-__all__ = ["SCENARIOS", "AttackContext", "AttackScenario"]
+@_scenario("the same action on the same resource, hundreds of times")
+def play_runaway_loop(strike: AttackContext) -> Iterator[None]:
+    """One action on one resource, 300 to 900 times, without a pause for thought; now and then the service is busy."""
+    draws = strike.draws
+    session = strike.start_session(strike.at_ms)
+    session.obtain_token(event_label=0)
+    steps = usual_steps(strike, "read")
+    step = steps[draws.uniform_index(len(steps))]
+    resource = resource_json(strike.agent, step.kind, 0, "granted")
+    for _ in range(300 + draws.uniform_index(601)):
+        at = session.clock_ms
+        session.perform(
+            step,
+            event_label=1,
+            resource=resource,
+            outcome=RATE_LIMITED_JSON if draws.uniform() < 0.06 else SUCCESS_JSON,
+        )
+        session.clock_ms = at + draws.lognormal(300, 0.3)
+    yield

@@ -156,7 +156,6 @@ def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
 def _send_to_kafka(
     events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
 ) -> None:
-    """Send events to Kafka and print the rate."""
     configured = load_process_settings(settings)
     kafka = msgspec.structs.replace(configured.kafka, bootstrap_servers=tuple(brokers.split(",")))
     sent, seconds = send_at_rate(events, kafka, rate)

@@ -14,7 +14,7 @@ import socket
 import subprocess  # nosec B404 # runs our own interpreter alone
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,7 @@ from trustwatch.api.console.console_sessions import issue_login_code
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import issue_local_token
 from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
@@ -69,11 +70,6 @@ def local_settings(command: str, *sections: str) -> str:
     return _SETTINGS.format(command=command) + "".join(section + "\n" for section in sections)
 
 
-def is_written_by(command: str, settings: Path) -> bool:
-    """True if a settings file was written by `local_settings`."""
-    return settings.is_file() and settings.read_bytes().startswith(f"# Written by `{command}`".encode())
-
-
 def simulate_history_and_day(
     start: datetime, history: timedelta, seed: int
 ) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
@@ -95,6 +91,15 @@ def simulate_history_and_day(
     for event in simulate(plan):
         (before if event.at_ms < day_start_ms else day).append(event)
     return before, day
+
+
+def train_on_simulation(
+    settings: Settings, history: Sequence[SimulatedEvent], version: str, seed: int, made_ms: int
+) -> None:
+    """Learn the model of *settings* from a history."""
+    salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
+    columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event.event) for event in history])
+    train_and_save(settings.model_dir, columns, salt, version, detector, engine_settings(settings), made_ms)
 
 
 def clear_made_directory(directory: Path, is_ours: Callable[[Path], bool]) -> bool:
@@ -234,7 +239,8 @@ class Demo:
     def run(self) -> int:
         """Run it; returns the exit status. Raises ConfigError for a directory that may not be emptied."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the service would outlive its demo
-        self._clear_directory()
+        if not clear_made_directory(self._directory, _is_demo):
+            raise ConfigError(f"{self._directory} holds something other than a demo; give another --directory")
         port = _free_port()
         data = self._directory / "data"
         data.mkdir(parents=True)
@@ -257,21 +263,12 @@ class Demo:
                 service.wait(60)
                 self._say("The service has stopped.")
 
-    def _clear_directory(self) -> None:
-        """Remove what an earlier demo left: nothing else, and not while that one still runs."""
-        if not clear_made_directory(self._directory, lambda path: is_written_by(COMMAND, path / SETTINGS_FILE_NAME)):
-            raise ConfigError(f"{self._directory} holds something other than a demo; give another --directory")
-
     def _train(self, settings: Path, day_start: datetime) -> list[SimulatedEvent]:
-        """Simulate the history and a day in one go, learn the history, return the day."""
         self._say(f"1. Simulating four weeks of {AGENTS} agents in two tenants ...")
         history, day = simulate_history_and_day(day_start - HISTORY, HISTORY, self._seed)
         self._record_attacks(day)
         self._say(f"2. Learning what is normal from {len(history)} events ...")
-        configured, salt = load_settings(settings, {}), self._seed.to_bytes(16, "little")
-        columns = ColumnEncoder(salt, configured.domains()).encode([decode_event(event.event) for event in history])
-        detector, engine = DetectorSettings(seed=self._seed), engine_settings(configured)
-        train_and_save(self._directory / "model", columns, salt, "demo", detector, engine, clock.now_ms())
+        train_on_simulation(load_settings(settings, {}), history, "demo", self._seed, clock.now_ms())
         return day
 
     def _record_attacks(self, day: list[SimulatedEvent]) -> None:
@@ -314,7 +311,6 @@ class Demo:
             self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
 
     def _console_link(self, url: str) -> str:
-        """Make a link that signs in at the console once."""
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
 
     def _print_level_changes(self, client: httpx2.Client) -> None:
@@ -350,7 +346,9 @@ class Demo:
             f"{wrong} of {calm} others flagged at some time."
         )
         self._say(f"   {inbox.received} alerts came to the demo's webhook rightly signed, {inbox.refused} otherwise.")
-        path = _risk_path(next(iter(noticed), next(iter(self._attacked))))
+        tenant, issuer, agent_id = next(iter(noticed), next(iter(self._attacked)))
+        query = urlencode({"tenant": tenant, "issuer": issuer})  # works if another agent has the same id, too
+        path = f"/v1/agents/{quote(agent_id, safe='')}/risk?{query}"
         create_secret_file(self._directory / "token", token.encode())  # all scopes, for a day
         self._say(f"\nURL    {url}\nTOKEN  {token}\n\n  curl -s -H 'Authorization: Bearer {token}' '{url}{path}'\n")
         answer = client.get(path)
@@ -365,10 +363,9 @@ class Demo:
         return 0
 
 
-def _risk_path(who: AgentIdentity) -> str:
-    """Path of its risk; names all three, so that it works if another agent has the same id."""
-    tenant, issuer, agent_id = who
-    return f"/v1/agents/{quote(agent_id, safe='')}/risk?" + urlencode({"tenant": tenant, "issuer": issuer})
+def _is_demo(directory: Path) -> bool:
+    settings = directory / SETTINGS_FILE_NAME
+    return settings.is_file() and settings.read_bytes().startswith(f"# Written by `{COMMAND}`".encode())
 
 
 def _free_port() -> int:

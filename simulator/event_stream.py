@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 import numpy as np
 
@@ -198,13 +199,9 @@ def _merge_actors(actors: list[SimulationActor], start_ms: int, end_ms: int) -> 
             else:
                 heapq.heappop(heap)
         pending.sort()
-        cut = bisect_left(pending, edge, key=_draft_time_ms)
+        cut = bisect_left(pending, edge, key=itemgetter(0))
         yield pending[:cut]
         del pending[:cut]
-
-
-def _draft_time_ms(row: DraftEvent) -> int:
-    return row.at_ms
 
 
 def _complete_events(slices: Iterator[list[DraftEvent]], salt: int) -> Iterator[SimulatedEvent]:

@@ -169,16 +169,8 @@ class ActorStream:
         return rows
 
 
-_label_encoder = msgspec.json.Encoder()
-
-
-def encode_label(label: SimulatedLabel) -> bytes:
-    """One line of a label file, without the newline.
-
-    >>> encode_label(SimulatedLabel("evt-1", "a", "t", "s", 0, 1, "burst"))
-    b'{"id":"evt-1","agent_id":"a","tenant":"t","session":"s","event_label":0,"session_label":1,"class":"burst"}'
-    """
-    return _label_encoder.encode(label)
+encode_label = msgspec.json.Encoder().encode
+"""Makes one line of a label file, without the newline."""
 
 
 def write_jsonl(events: Iterable[SimulatedEvent], out: BinaryIO, labels: BinaryIO | None = None) -> int:
@@ -187,6 +179,6 @@ def write_jsonl(events: Iterable[SimulatedEvent], out: BinaryIO, labels: BinaryI
     for event, label, _ in events:
         out.write(event + b"\n")
         if labels is not None:
-            labels.write(_label_encoder.encode(label) + b"\n")
+            labels.write(encode_label(label) + b"\n")
         written += 1
     return written

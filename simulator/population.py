@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS, EPOCH
 
 from .agent_roles import FIRST_NAMES, LAST_NAMES, ROLES, ActivityProfile, AgentRole, activity_profile
 from .labelled_events import RandomStream, hex_digest
@@ -69,20 +69,12 @@ class SimulationSettings:
     @property
     def start_ms(self) -> int:
         """First moment, milliseconds since 1970."""
-        return epoch_milliseconds(self.start)
+        return (self.start - EPOCH) // timedelta(milliseconds=1)  # exact: floats of `timestamp()` would round
 
     @property
     def end_ms(self) -> int:
         """First moment after the simulation, milliseconds since 1970."""
         return self.start_ms + self.duration // timedelta(milliseconds=1)
-
-
-def epoch_milliseconds(moment: datetime) -> int:
-    """Milliseconds since 1970 of an aware datetime, exactly (floats of `timestamp()` would round)."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 RESTARTS_PER_DAY = 0.5

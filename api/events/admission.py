@@ -314,10 +314,8 @@ class RefusedRecords:
     now_ms: int
     source: str
     letter_id: Callable[[int], str]  # id of the letter whose first record is at a place of the body
-
-    def __post_init__(self) -> None:
-        self._letters: list[_OpenLetter] = []
-        self._open: dict[int, _OpenLetter] = {}  # by identity of what is shared, which the letter holds
+    _letters: list[_OpenLetter] = field(default_factory=list, init=False)
+    _open: dict[int, _OpenLetter] = field(default_factory=dict, init=False)  # by identity of what they share
 
     def add(self, raw_record: RawRecord, error: MalformedEvent | SourceNotAllowed, index: int) -> str:
         """Keep a record; returns the id of the letter that holds it."""

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -61,22 +61,17 @@ def order_event(
 
 @dataclass(eq=False, repr=False)
 class AuditSink:
-    """Writes events in the background.
-
-    Attributes:
-        written: events made durable.
-        dropped: events that found no room, or were not events (a bug of this service, logged).
-    """
+    """Writes events in the background."""
 
     log: GroupCommit
     admission: Admission
     now_ms: Callable[[], int]
     new_id: Callable[[], str]
     is_full: Callable[[], bool] = lambda: False  # true when only orders of people may be written
+    written: int = field(default=0, init=False)  # events made durable
+    dropped: int = field(default=0, init=False)  # found no room, or were no events (a bug of this service, logged)
 
     def __post_init__(self) -> None:
-        self.written = 0
-        self.dropped = 0
         self._binding = SourceBinding(
             EventSourceSettings("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), enforces=True),
             ours=True,
@@ -117,7 +112,6 @@ class AuditSink:
             self._idle.set()
 
     def _next_commit(self) -> list[Record]:
-        """Records of one commit: as many as there are, and as the log takes at a time."""
         records: list[Record] = []
         size = 0
         for record in itertools.islice(self._queue, MAX_COMMIT_RECORDS):
@@ -162,17 +156,13 @@ _EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
 
 @dataclass(eq=False, repr=False)
 class ProofReports:
-    """Reports failed proofs.
-
-    Attributes:
-        counts: failed proofs, by way and failure.
-    """
+    """Reports failed proofs."""
 
     enqueue: Callable[[dict[str, Any]], object]  # takes an audit event; never waits
     now_ms: Callable[[], int]
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter, init=False)  # by way and failure
 
     def __post_init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
         self._reported_at: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
 
     def report(self, via: str, tenant: str, issuer: str, agent_id: str, refused: ProofRefused) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -28,7 +28,6 @@ class ForeignTopicReport(msgspec.Struct, array_like=True):
     accepted: int = 0  # events that are durable on our topic
     rejected: int = 0  # records that became dead letters
     skipped: int = 0  # records that are not audit events by their mapping
-    limited_s: float = 0.0  # seconds for which its limit held it back
     lag: int = -1  # records that wait in topics; -1 = not known, or none of its partitions is read here
     reading: bool = False  # whether it is read
 
@@ -52,22 +51,16 @@ encode_ingest_report = msgspec.msgpack.Encoder().encode
 decode_ingest_report = msgspec.msgpack.Decoder(IngestReport).decode
 
 
+@dataclass
 class IngestStatus:
-    """State of the ingest process, from its own reports. For one event loop.
+    """State of the ingest process, from its own reports. For one event loop."""
 
-    Attributes:
-        alive: whether it runs; None = none is to run here.
-        report: the last one.
-    """
-
-    def __init__(self) -> None:
-        self.alive: bool | None = None
-        self.report = IngestReport([], [])
+    alive: bool | None = None  # None = none is to run here
+    report: IngestReport = field(default_factory=lambda: IngestReport([], []))  # the last one
 
     def note(self, report: IngestReport) -> None:
         """Store one report."""
-        self.alive = True
-        self.report = report
+        self.alive, self.report = True, report
 
     def ended(self) -> None:
         """The process has ended."""
@@ -174,11 +167,9 @@ class SilenceAlerter:
     service: str
     now_ms: Callable[[], int]
     on_enqueued: Callable[[], None]  # called after something was enqueued
-
-    def __post_init__(self) -> None:
-        self._stored: dict[SourceKey, tuple[int, int]] = {}
-        self._recheck_at: dict[SourceKey, int] = {}
-        self._store_failing = False
+    _stored: dict[SourceKey, tuple[int, int]] = field(default_factory=dict, init=False)
+    _recheck_at: dict[SourceKey, int] = field(default_factory=dict, init=False)
+    _store_failing: bool = field(default=False, init=False)
 
     async def report_silence(self, kind: str, reports: Iterable[SilenceReport]) -> None:
         """Store the report of the watch of one kind of sources. What the store rejects is retried with the next."""
@@ -229,9 +220,7 @@ class CallerSilenceWatch:
     detector: SilenceDetector
     alerter: SilenceAlerter | None  # gets the reports of each check; None = silence is in logs and metrics alone
     monotonic: Callable[[], float]
-
-    def __post_init__(self) -> None:
-        self._watching: asyncio.Task[None] | None = None
+    _watching: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def start(self) -> None:
         """Start watching."""

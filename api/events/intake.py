@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import count, repeat
 from typing import Annotated, NamedTuple
 
@@ -171,10 +171,8 @@ class RecentEventIds:
     """A bounded set that forgets the oldest half at once."""
 
     generation: int = IDS_PER_GENERATION
-
-    def __post_init__(self) -> None:
-        self._young: set[int] = set()
-        self._old: set[int] = set()
+    _young: set[int] = field(default_factory=set, init=False)
+    _old: set[int] = field(default_factory=set, init=False)
 
     def __contains__(self, id_hash: int) -> bool:
         return id_hash in self._young or id_hash in self._old
@@ -371,12 +369,6 @@ class EventIntake:
 
 
 def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:
-    """Consecutive records of at most `MAX_COMMIT_BYTES` together, with their size."""
-    size = sum(len(record.payload) for record in records)
-    if size <= MAX_COMMIT_BYTES:
-        if records:
-            yield records, size
-        return
     part: list[Record] = []
     size = 0
     for record in records:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.timestamps import DAY_S
 
 from ..http.auth.callers import SourceBinding
 from ..settings.root import Settings
@@ -168,26 +169,20 @@ class DiskReserve:
     folder: Path
     reserve_bytes: int
     monotonic: Callable[[], float]
-
-    def __post_init__(self) -> None:
-        self._looked_at: float | None = None
-        self._is_reached = False
+    _looked_at: float | None = field(default=None, init=False)
+    _is_reached: bool = field(default=False, init=False)
 
     def is_reached(self) -> bool:
         """True if only orders of people may be written. The disk is looked at a few times a second at most."""
         now = self.monotonic()
         if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
-            self._look()
+            try:
+                usage = shutil.disk_usage(self.folder)
+                self._is_reached = usage.free < min(self.reserve_bytes, int(usage.total * MAX_SHARE))
+            except OSError:  # the log itself reports what is wrong with the disk
+                self._is_reached = False
         return self._is_reached
-
-    def _look(self) -> None:
-        try:
-            usage = shutil.disk_usage(self.folder)
-        except OSError:  # the log itself reports what is wrong with the disk
-            self._is_reached = False
-            return
-        self._is_reached = usage.free < min(self.reserve_bytes, int(usage.total * MAX_SHARE))
 
 
 def disk_reserve(settings: Settings, monotonic: Callable[[], float]) -> DiskReserve:
@@ -226,7 +221,6 @@ class Overloaded(Unavailable):
 MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024  # Bytes of bodies that are held at one time, over all sources
 MAX_SOURCE_SHARE = 0.5  # Part of it that one source may take, so that the others always find room
 BURST_S = 1.0  # A source may be ahead of its rate by what it is granted in this time
-DAY_S = 86_400.0
 RESERVE_RETRY_S = 30.0
 LAG_RETRY_S = 5.0
 MEMORY_RETRY_S = 1.0
@@ -264,12 +258,9 @@ class IntakeLimits:
     max_total_bytes: int = MAX_TOTAL_BODY_BYTES  # bound of the bodies held in memory
     disk_reserve: DiskReserve | None = None  # of the disk, for orders; None = none is kept
     fairness: SourceFairness | None = None  # None = who is first is served first
-
-    def __post_init__(self) -> None:
-        self._reserved: dict[str, int] = {}
-        self._buckets: dict[str, TokenBucket] = {}
-        self._quotas: dict[str, TokenBucket] = {}
-        self._mean_record_bytes = INITIAL_MEAN_RECORD_BYTES
+    _reserved: dict[str, int] = field(default_factory=dict, init=False)
+    _buckets: dict[tuple[str, float], TokenBucket] = field(default_factory=dict, init=False)
+    _mean_record_bytes: float = field(default=INITIAL_MEAN_RECORD_BYTES, init=False)
 
     @property
     def reserved_bytes(self) -> int:
@@ -285,13 +276,11 @@ class IntakeLimits:
             raise Overloaded(
                 "fairness", "events wait to be applied, and this source sends more than its share of them", wait
             )
-        bucket = self._bucket(binding)
-        wait = bucket.wait_s(self.monotonic()) if bucket else 0.0
-        if wait > 0:
+        rate = self._rate(binding)
+        if rate is not None and (wait := rate.wait_s(self.monotonic())) > 0:
             raise Overloaded("rate", f"this source may send {binding.source.events_per_s:g} events per second", wait)
         quota = self._quota(binding)
-        wait = quota.wait_s(self.monotonic()) if quota else 0.0
-        if wait > 0:
+        if quota is not None and (wait := quota.wait_s(self.monotonic())) > 0:
             raise Overloaded("quota", f"this source may send {binding.bytes_per_day} bytes a day", wait)
         if self.disk_reserve is not None and self.disk_reserve.is_reached():
             raise Overloaded("reserve", "the disk is full but for what orders of people need", RESERVE_RETRY_S)
@@ -300,14 +289,12 @@ class IntakeLimits:
         """Count events against the rate of their source, and against its share."""
         if self.fairness is not None:
             self.fairness.count(binding.name, events)
-        bucket = self._bucket(binding)
-        if bucket is not None:
-            bucket.consume(events)
+        if (rate := self._rate(binding)) is not None:
+            rate.consume(events)
 
     def count_bytes(self, binding: SourceBinding, body_bytes: int) -> None:
         """Count a body, as it is after decompression, against the quota of its source."""
-        quota = self._quota(binding)
-        if quota is not None:
+        if (quota := self._quota(binding)) is not None:
             quota.consume(body_bytes)
 
     def observe_commit(self, records: int, payload_bytes: int) -> None:
@@ -315,26 +302,29 @@ class IntakeLimits:
         weight = min(records / _MEAN_WINDOW_RECORDS, 1.0)
         self._mean_record_bytes += weight * (payload_bytes / records - self._mean_record_bytes)
 
-    def reserve(self, binding: SourceBinding) -> BodyReservation:
+    @contextmanager
+    def reserve(self, binding: SourceBinding) -> Iterator[BodyReservation]:
         """Room for one body; grows as the body arrives and is given back on leaving the block."""
-        return BodyReservation(self._reserved, binding.name, self.max_total_bytes)
+        reservation = BodyReservation(self._reserved, binding.name, self.max_total_bytes)
+        try:
+            yield reservation
+        finally:
+            reservation.give_back()
 
-    def _bucket(self, binding: SourceBinding) -> TokenBucket | None:
-        if binding.source.events_per_s is None:
-            return None
-        bucket = self._buckets.get(binding.name)
-        if bucket is None:
-            bucket = self._buckets[binding.name] = TokenBucket(binding.source.events_per_s, self.monotonic())
-        return bucket
+    def _rate(self, binding: SourceBinding) -> TokenBucket | None:
+        return self._bucket(binding.name, binding.source.events_per_s, BURST_S)
 
     def _quota(self, binding: SourceBinding) -> TokenBucket | None:
-        if binding.bytes_per_day is None:
+        per_day = binding.bytes_per_day
+        return self._bucket(binding.name, None if per_day is None else per_day / DAY_S, DAY_S)
+
+    def _bucket(self, source: str, rate: float | None, burst_s: float) -> TokenBucket | None:
+        if rate is None:
             return None
-        quota = self._quotas.get(binding.name)
-        if quota is None:
-            rate = binding.bytes_per_day / DAY_S
-            quota = self._quotas[binding.name] = TokenBucket(rate, self.monotonic(), DAY_S)
-        return quota
+        bucket = self._buckets.get((source, burst_s))
+        if bucket is None:
+            bucket = self._buckets[source, burst_s] = TokenBucket(rate, self.monotonic(), burst_s)
+        return bucket
 
 
 @dataclass(eq=False, repr=False)
@@ -344,9 +334,7 @@ class BodyReservation:
     reserved: dict[str, int]
     source: str
     total: int
-
-    def __post_init__(self) -> None:
-        self._own_bytes = 0
+    _own_bytes: int = field(default=0, init=False)
 
     def grow(self, more: int) -> None:
         """Take room for more bytes; raises Overloaded if there is none."""
@@ -358,12 +346,8 @@ class BodyReservation:
         self.reserved[self.source] = own
         self._own_bytes += more
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def give_back(self) -> None:
+        """Release the room."""
         left = self.reserved.get(self.source, 0) - self._own_bytes
         if left > 0:
             self.reserved[self.source] = left

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, NamedTuple
 
 import structlog
@@ -14,13 +15,13 @@ import structlog
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.timestamps import DAY_S
 
 from ..composition import open_service_privacy_key
 from ..settings.root import Settings
 from ..settings.service_settings import PrivacySettings
 
-DAY_S = 86_400
-ORIGIN_KEY_DAYS = 90
+PERIOD_S = 90 * DAY_S
 """Time for which a key holds: hashes of two periods cannot be compared, so a client relearns each quarter."""
 MAX_VALIDITY_S = 3_600
 """A client asks again after so long at most: an order to change the keys reaches it within that time."""
@@ -54,20 +55,17 @@ class OriginKeyIssuer:
     settings: PrivacySettings
     clock: Callable[[], float]
 
-    def __post_init__(self) -> None:
-        self._period_s = ORIGIN_KEY_DAYS * DAY_S
-        self._generation = self.settings.origin_key_generation
-        self._secret: PrivacyKey | None = None
+    @cached_property
+    def _secret(self) -> PrivacyKey:
+        try:
+            return self.open_secret()
+        except ConfigError as error:
+            _log.error("no keys of origins are issued", reason=str(error))
+            raise Unavailable("the key of pseudonyms cannot be read") from None
 
     def issue(self, tenant: str) -> IssuedOriginKey:
         """The key of *tenant*; blocks for as long as a small file takes to read. Raises Unavailable."""
-        if self._secret is None:
-            try:
-                self._secret = self.open_secret()
-            except ConfigError as error:
-                _log.error("no keys of origins are issued", reason=str(error))
-                raise Unavailable("the key of pseudonyms cannot be read") from None
         now = self.clock()
-        epoch = int(now // self._period_s)
-        ends = min((epoch + 1) * self._period_s, now + MAX_VALIDITY_S)
-        return IssuedOriginKey(self._secret.origin_key(tenant, epoch, self._generation), epoch, ends)
+        epoch = int(now // PERIOD_S)
+        key = self._secret.origin_key(tenant, epoch, self.settings.origin_key_generation)
+        return IssuedOriginKey(key, epoch, min((epoch + 1) * PERIOD_S, now + MAX_VALIDITY_S))

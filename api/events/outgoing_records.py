@@ -207,7 +207,6 @@ class OutgoingRecords:
             yield from _batched((record for _, record in self._cut_records(formatted)), name)
 
     def _cut_records(self, formatted: FormattedFile) -> Iterator[tuple[int, bytes]]:
-        """Records with their numbers."""
         for number, record in enumerate(formatted.file.records(), 1):
             if isinstance(record, MalformedEvent):
                 self.converter.malformed += 1
@@ -259,7 +258,6 @@ def _batched(lines: Iterable[bytes], record_format: str | None) -> Iterator[Outg
 
 
 def _bounded(lines: list[bytes]) -> Iterator[list[bytes]]:
-    """The lines in parts that a request may hold."""
     part: list[bytes] = []
     size = 0
     for line in lines:

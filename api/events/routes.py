@@ -146,8 +146,9 @@ async def send_events(
     Records of gateways and authorization servers in their own formats are accepted if the caller's settings or the
     parameter `format` name one: JSON, NDJSON, or (for formats that support it) `text/plain`, one record a line.
     """
-    # `DIRECT_EVENTS_ROUTE` comes first and answers; this route is for the OpenAPI document.
-    return await _receive_events(request, caller, events, record_format)
+    # `DIRECT_EVENTS_ROUTE` comes first and calls this; FastAPI only documents it.
+    split = _body_splitter(caller, record_format)
+    return _receipt_response(await events.receive(caller, dict(request.headers), request.stream(), split))
 
 
 async def send_events_directly(request: Request) -> Response:
@@ -156,14 +157,8 @@ async def send_events_directly(request: Request) -> Response:
     services = services_of(request)
     caller = await authenticate_connection(services, request.scope)
     caller.require(SCOPE_INGEST)
-    return await _receive_events(request, caller, services.get(EventService), request.query_params.get("format"))
-
-
-async def _receive_events(
-    request: Request, caller: AuthenticatedCaller, events: EventService, record_format: str | None
-) -> Response:
-    split = _body_splitter(caller, record_format)
-    return _receipt_response(await events.receive(caller, dict(request.headers), request.stream(), split))
+    record_format = request.query_params.get("format")
+    return await send_events(request, caller, services.get(EventService), record_format)
 
 
 def _receipt_response(receipt: Receipt) -> Response:
@@ -261,13 +256,11 @@ _OTLP_CONTENT: dict[str, Any] = {
     PROTOBUF_MEDIA_TYPES[0]: {"schema": {"type": "string", "format": "binary"}},
 }
 _OTLP_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _OTLP_CONTENT}}
-_OTLP_PROBLEMS = problem_responses(
+_OTLP_PROBLEMS = _EVENT_PROBLEMS | problem_responses(
     {
         400: "The body is not OTLP. It became a dead letter.",
         413: "The body has too many bytes or records.",
         415: "another media type or content coding, or protobuf where the extra `otlp` is not installed",
-        429: "Retry after `Retry-After`. Nothing was kept.",
-        503: "The disk refuses the write. Nothing was acknowledged.",
     }
 )
 

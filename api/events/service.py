@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -101,14 +101,17 @@ def decompress_body(body: bytes, coding: str) -> bytes:
 
 def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
     """Records of a body, in order. Raises UnsupportedBody, MalformedEvent, BodyTooLarge."""
-    kind = _media_type(content_type, EVENT_MEDIA_TYPES)
-    raw_records = _split_body(kind, headers, body)
+    raw_records = _split_body(_media_type(content_type, EVENT_MEDIA_TYPES), headers, body)
     _check_count(len(raw_records))
     return raw_records
 
 
+def _no_pause() -> None:
+    """A pause of no time."""
+
+
 def parse_foreign_body(
-    content_type: str, body: bytes, parser: FormatParser, pause: Callable[[], None] = lambda: None
+    content_type: str, body: bytes, parser: FormatParser, pause: Callable[[], None] = _no_pause
 ) -> ParsedRecords:
     """Records of a body in a gateway's or authorization server's own format, in order.
 
@@ -155,7 +158,8 @@ def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawR
     if kind == CLOUDEVENT_BATCH_MEDIA_TYPE:
         return [structured_record(event) for event in split_batch(body, MAX_BODY_EVENTS)]
     if "ce-specversion" in headers:
-        return [RawRecord(_cloudevent_envelope(headers, body), lambda: decode_http_binary(headers, body))]
+        context = {name: headers[f"ce-{name}"] for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in headers}
+        return [RawRecord(binary_envelope(context, body), lambda: decode_http_binary(headers, body))]
     raws = split_json(body, MAX_BODY_EVENTS) if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
     return list(
         map(RawRecord._make, zip(raws, repeat(None), repeat("$"), repeat(None)))
@@ -179,12 +183,6 @@ def parse_dead_letter(raw: bytes) -> RawRecord:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return RawRecord(raw)
     return structured_record(raw) if "specversion" in members else RawRecord(raw)
-
-
-def _cloudevent_envelope(headers: Mapping[str, str], body: bytes) -> bytes:
-    return binary_envelope(
-        {name: headers[f"ce-{name}"] for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in headers}, body
-    )
 
 
 PACKED_BULK_BYTES = 1024
@@ -253,8 +251,9 @@ class EventService:
                 self._turns.check(_bulk_tenant(binding), int(declared))
             with limits.reserve(binding) as reservation:
                 body = await _read_body(headers, chunks, reservation)
+                is_bulk = _is_bulk(headers, len(body), split)
                 try:
-                    async with self._turn(binding, headers, body, split):
+                    async with self._turns.turn(_bulk_tenant(binding), len(body)) if is_bulk else nullcontext():
                         body = await _decompressed(body, headers.get("content-encoding", ""), reservation)
                         limits.count_bytes(binding, len(body))
                         records, skipped = await _parsed(headers, body, split)
@@ -267,12 +266,6 @@ class EventService:
             raise Overloaded("bulk", str(error), error.retry_after_s) from None
         receipt.skipped = skipped
         return receipt
-
-    def _turn(
-        self, binding: SourceBinding, headers: Mapping[str, str], body: bytes, split: BodySplitter
-    ) -> AbstractAsyncContextManager[None]:
-        bulk = _is_bulk(headers, len(body), split)
-        return self._turns.turn(_bulk_tenant(binding), len(body)) if bulk else nullcontext()
 
     def _count(self, binding: SourceBinding, receipt: Receipt) -> None:
         for outcome in ("accepted", "duplicate", "rejected", "skipped"):
@@ -312,11 +305,7 @@ async def _parsed(headers: Mapping[str, str], body: bytes, split: BodySplitter) 
     """Records of a body; those of another program in a thread, if they are many."""
     if split.is_foreign and len(body) > FOREIGN_BULK_BYTES:
         return await anyio.to_thread.run_sync(split.parse, headers, body, partial(time.sleep, PARSER_PAUSE_S))
-    return split.parse(headers, body, _go_on)
-
-
-def _go_on() -> None:
-    """A pause of no time."""
+    return split.parse(headers, body, _no_pause)
 
 
 async def _decompressed(body: bytes, coding: str, reservation: BodyReservation) -> bytes:
@@ -394,17 +383,14 @@ class DeadLetterService:
         as far as the settings still know it. Raises ProblemError (400, 404), Overloaded, LogFailed, Unavailable.
         """
         letter = await self.get(caller, letter_id)
-        sender = self._sender_of(letter)
+        callers = self.runtime.settings.callers
+        sender = next((caller for caller in callers if caller.name == letter.source), None)
         source_binding = self._binding_of(sender) if as_sender and sender is not None else caller.binding
         records, binding = self._read(letter, sender, source_binding, record_format)
         receipt = await self.events.receive_again(records, binding)
         check_not_all_rejected(receipt)
         await self.executor.write(self.runtime.store.dead_letters.mark_replayed, [letter_id], self.runtime.now_ms())
         return receipt
-
-    def _sender_of(self, letter: DeadLetter) -> CallerSettings | None:
-        callers = self.runtime.settings.callers
-        return next((caller for caller in callers if caller.name == letter.source), None)
 
     def _binding_of(self, sender: CallerSettings) -> SourceBinding:
         issuers = [issuer.issuer for issuer in self.runtime.settings.issuers]

@@ -6,7 +6,7 @@ A separate process, so that parsing gateways' logs delays neither answers nor sc
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -31,7 +31,7 @@ from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, hea
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from .. import clock
-from ..brokers import BrokerSettings, open_reader, open_writer
+from ..brokers import open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities, principal_alias
 from ..http.auth.callers import SourceBinding
@@ -117,14 +117,13 @@ class ForeignTopicReader:
             read += polled
             self.uncommitted = self.received_records = True
             if self._bucket is not None:
-                events = sum(1 if isinstance(outcome, Record) else outcome.events for outcome in out[taken:])
-                self._bucket.consume(max(events, polled))
-        self._count_outcomes(out)
-        return out if self.settings.format in MEDIA_TYPE_FORMATS else _in_time_order(out)
-
-    def _count_outcomes(self, out: Collection[Record | RejectedTopicRecord]) -> None:
-        self.report.rejected += sum(outcome.events for outcome in out if isinstance(outcome, RejectedTopicRecord))
-        self.report.accepted += sum(isinstance(outcome, Record) for outcome in out)
+                held = sum(1 if isinstance(outcome, Record) else outcome.events for outcome in out[taken:])
+                self._bucket.consume(max(held, polled))
+        events = [outcome for outcome in out if isinstance(outcome, Record)]
+        refused = [outcome for outcome in out if isinstance(outcome, RejectedTopicRecord)]
+        self.report.accepted += len(events)
+        self.report.rejected += sum(outcome.events for outcome in refused)
+        return out if self.settings.format in MEDIA_TYPE_FORMATS else [*record_time_order(events), *refused]
 
     def _is_rate_limited(self) -> bool:
         if self._bucket is None:
@@ -132,7 +131,6 @@ class ForeignTopicReader:
         wait_s = self._bucket.wait_s(self.monotonic())
         if wait_s > 0:
             self._paused_until = self.monotonic() + wait_s
-            self.report.limited_s += wait_s
         return wait_s > 0
 
     def _poll(self) -> list[FetchedRecords]:
@@ -235,12 +233,6 @@ class ForeignTopicReader:
         return [(key, str(value).encode()) for key, value in facts.items()]
 
 
-def _in_time_order(out: Sequence[Record | RejectedTopicRecord]) -> list[Record | RejectedTopicRecord]:
-    events = [outcome for outcome in out if isinstance(outcome, Record)]
-    refused = [outcome for outcome in out if isinstance(outcome, RejectedTopicRecord)]
-    return [*record_time_order(events), *refused]
-
-
 # At least once: what a round has read is acknowledged on our topics before its offsets are committed. Whatever is read
 # again after a crash carries the same ids, and the pipeline drops what it has seen.
 #
@@ -267,7 +259,6 @@ class TopicIngest:
     sleep: Callable[[float], None]  # waits; raises once the process was asked to end
 
     def __post_init__(self) -> None:
-        self._sources = list(self.sources)
         self._writer: TopicWriter | None = None
         self._silence = SilenceDetector([source.settings for source in self.sources], self.monotonic())
 
@@ -275,13 +266,13 @@ class TopicIngest:
         """Read one turn of each topic, and make it durable and committed; true if anything was read."""
         read = False
         out: list[Record | RejectedTopicRecord] = []
-        for source in self._sources:
+        for source in self.sources:
             out += source.read_turn()
             read = read or source.received_records
             self._note_silence(source)
         if out:
             self._write_until_acknowledged(out)
-        for source in self._sources:
+        for source in self.sources:
             source.commit()
         self._silence.check(self.monotonic())
         return read
@@ -292,7 +283,8 @@ class TopicIngest:
         while not ending():
             read = self.run_round()
             if self.monotonic() >= next_look:
-                self.observe_lag()
+                for source in self.sources:
+                    source.observe()
                 next_look = self.monotonic() + OBSERVE_LAG_EVERY_S
             if self.monotonic() >= next_report:
                 report(self.report())
@@ -300,18 +292,13 @@ class TopicIngest:
             if not read:
                 self.sleep(IDLE_S)
 
-    def observe_lag(self) -> None:
-        """Learn how much waits in each topic."""
-        for source in self._sources:
-            source.observe()
-
     def report(self) -> IngestReport:
         """Report of progress for the service."""
-        return IngestReport([source.report for source in self._sources], list(self._silence))
+        return IngestReport([source.report for source in self.sources], list(self._silence))
 
     def close(self) -> None:
         """Leave all groups."""
-        for source in self._sources:
+        for source in self.sources:
             source.close()
         self._close_writer()
 
@@ -394,18 +381,14 @@ def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
         open_service_identities(settings),
         settings.scope_actions,
     )
-    sources = [
-        ForeignTopicReader(topic, _reader_factory(brokers, topic), admission, clock.monotonic, clock.now_ms)
-        for topic in settings.brokers.topics
-    ]
+    sources = []
+    for topic in brokers.topics:  # each has a separate group, so that their positions are independent
+        group = f"{brokers.group_id}.ingest.{topic.name}"
+        opener = partial(open_reader, brokers, [topic.topic], group, topic.start)
+        sources.append(ForeignTopicReader(topic, opener, admission, clock.monotonic, clock.now_ms))
     return TopicIngest(
-        sources, lambda: open_writer(brokers), brokers.topic_names, clock.monotonic, clock.now_ms, child.sleep
+        sources, partial(open_writer, brokers), brokers.topic_names, clock.monotonic, clock.now_ms, child.sleep
     )
-
-
-def _reader_factory(brokers: BrokerSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
-    """Each topic has a separate group, so that their positions are independent."""
-    return lambda: open_reader(brokers, [topic.topic], f"{brokers.group_id}.ingest.{topic.name}", topic.start)
 
 
 if __name__ == "__main__":

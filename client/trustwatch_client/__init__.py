@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # else loaded at the first use: the service reads only the declaration of the event
     from .argument_origins import ArgumentOrigins, OriginLimits, TracedCall
     from .asgi import TrustMiddleware
-    from .call_verdicts import AsyncCallVerdicts, CallVerdicts
+    from .call_verdicts import Approvals, AsyncCallVerdicts, CallVerdicts
     from .event_sender import AsyncEventSender, EventSender, SenderSettings
     from .events import AuditEvent, Call, Caller, EventArgument, caller_from_claims, fingerprint
-    from .guard import Guard, Ruling, judge
+    from .guard import Challenge, Guard, Ruling, judge, shown_by_token
     from .origin_tracker import OriginKeys, OriginTracker
     from .risk_answers import Answer, CallVerdict, Indicator, Question, Reason, TokenPolicy
     from .service_connection import ClientCredentials, ClientSecret
-    from .step_up_approvals import Approvals, Challenge, shown_by_token
     from .trust_client import AsyncTrustClient, RiskSettings, TrustClient
     from .trust_errors import ContentRefused, OriginKeyUnavailable, TokenFailed, TrustError, TrustUnavailable
 
@@ -76,7 +75,6 @@ _MODULES = (
     "origin_tracker",
     "risk_answers",
     "service_connection",
-    "step_up_approvals",
     "trust_client",
 )
 

@@ -7,8 +7,9 @@ in memory and sends hashes.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 try:
     from a2a.helpers import get_data_parts
@@ -26,10 +27,7 @@ except ModuleNotFoundError as error:
 
 from .argument_origins import text_of
 from .events import AuditEvent, Caller, Effect, EventResource, Outcome
-from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
-from .origin_tracker import OriginTracker
-from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
-from .timing import Clock
+from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, Guarded, GuardedRequest, GuardOptions, Ruling
 
 T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 512
@@ -99,19 +97,14 @@ class TrustA2AHandler(Guarded, RequestHandler):
         agent: str,
         *,
         caller: Callable[[ServerCallContext], Caller | None],
-        client: RiskLookup | None = None,
-        sender: EventSink | None = None,
         needed: Mapping[str, Collection[str]] | None = None,
-        approved: ApprovalSource | None = None,
-        origins: OriginTracker | None = None,
         untrusted: bool | None = None,
-        calls: CallJudge | None = None,
-        clock: Clock | None = None,
+        **options: Unpack[GuardOptions],
     ) -> None:
         self._handler = handler
         self._agent = agent
         self._caller = caller
-        self._guard = Guard(client, sender, approved, calls, origins, clock)
+        self._guard = Guard(**options)
         self._needed = needed or {}
         self._untrusted = untrusted
 
@@ -203,17 +196,18 @@ class TrustA2AHandler(Guarded, RequestHandler):
         return request
 
 
+@dataclass(eq=False, repr=False)
 class _Request(GuardedRequest):
-    """One A2A request."""
+    peer: str
+    method: str
+    params: Any
 
-    def __init__(self, guard: Guard, caller: Caller, peer: str, method: str, params: Any) -> None:
-        super().__init__(guard, caller)
-        self._peer = peer
-        self._method = method
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        params = self.params
         self._message = getattr(params, "message", None)
-        self._context = _shortened_text(getattr(self._message, "context_id", None)) or _shortened_text(
-            getattr(params, "context_id", None)
-        )
+        contexts = (_shortened_text(getattr(one, "context_id", None)) for one in (self._message, params))
+        self._context = next(filter(None, contexts), None)
         ids = [getattr(self._message, "task_id", None), *(getattr(params, name, None) for name in ("task_id", "id"))]
         self._task = next((text for task_id in ids if (text := _shortened_text(task_id))), None)
         self._begins_conversation = self._context is None
@@ -223,7 +217,7 @@ class _Request(GuardedRequest):
         self._characters_left = MAX_ANSWER_CHARACTERS
 
     def _look_up_message(self) -> None:
-        self.start_trace(self._context, self._method, {} if self._message is None else _parts_of(self._message))
+        self.start_trace(self._context, self.method, {} if self._message is None else _parts_of(self._message))
 
     def read_result(self, result: object) -> None:
         """Read the answer, and ids that the request did not have, such as those of a new task."""
@@ -254,10 +248,10 @@ class _Request(GuardedRequest):
             agent=UNKNOWN_AGENT,
             outcome=outcome,
             type="a2a.message",
-            action=self._method,
-            effect=A2A_METHOD_EFFECTS[self._method],
-            resource=EventResource(type="agent", id=self._peer),
-            peer=self._peer,
+            action=self.method,
+            effect=A2A_METHOD_EFFECTS[self.method],
+            resource=EventResource(type="agent", id=self.peer),
+            peer=self.peer,
             session=self._context,
             txn=self._task,
         )

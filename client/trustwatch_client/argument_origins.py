@@ -31,7 +31,7 @@ from .conversation_memory import (
     value_forms,
 )
 from .events import MAX_LABEL_LENGTH, EventArgument
-from .service_connection import Counters
+from .service_connection import Counters, require_positive
 
 HASH_DIGITS = 12
 PARTS_OF_EXACT_HASH = 3
@@ -81,9 +81,7 @@ class OriginLimits(msgspec.Struct, frozen=True, kw_only=True):
     key_s: float = 86_400.0
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        require_positive(self, *self.__struct_fields__)
         if self.sent > 256:
             raise ValueError(f"sent is {self.sent}; the service takes at most 256 arguments of one event")
 
@@ -105,8 +103,6 @@ class TracedCall(msgspec.Struct, frozen=True):
 
 
 class _Traced(msgspec.Struct, frozen=True, gc=False):
-    """One value with its origin."""
-
     name: str
     form: str
     seen: SeenText | None
@@ -205,20 +201,16 @@ class ArgumentOrigins:
             evicted, cut = self._memory.evicted, self._memory.cut
             self._memory.add(kind, text, call, action, untrusted=untrusted)
             evicted, cut = self._memory.evicted - evicted, self._memory.cut - cut
-        self._count("evicted", evicted)
-        self._count("cut", cut)
-
-    def _count(self, name: str, by: int) -> None:
-        if by:
-            self._counters.increment(name, by)
+        for name, by in (("evicted", evicted), ("cut", cut)):
+            if by:
+                self._counters.increment(name, by)
 
     def _trace(self, arguments: object) -> list[_Traced]:
-        """Values of the arguments with their origins."""
         values = list(islice(leaves(arguments), self._limits.argument_values + 1))
         lengths = [len(value) for _, value in values if isinstance(value, str)]
         too_many, too_long = len(values) > self._limits.argument_values, sum(lengths) - self._limits.argument_characters
         if too_many or too_long > 0:
-            self._count("cut", 1)
+            self._counters.increment("cut")
             values = values[: self._limits.argument_values]
         # A long text must not hide what comes behind it: each gets its share, and targets are short.
         most = self._limits.argument_characters // len(lengths) if too_long > 0 else self._limits.argument_characters
@@ -257,7 +249,6 @@ class ArgumentOrigins:
         yield from self._inner_values(name, forms[0], forms)
 
     def _looked_up(self, name: str, form: str) -> _Traced:
-        """A value by its one form."""
         seen = self._first_holder(form)
         if seen is None:
             self._make_up((form,))
@@ -291,7 +282,6 @@ class ArgumentOrigins:
         return min(most, key=lambda seen: (-counts[seen], seen.order), default=None)
 
     def _inner_values(self, name: str, text: str, whole: Sequence[str] = ()) -> Iterator[_Traced]:
-        """Addresses, hosts, numbers and file names inside a text."""
         inner = [form for form in inner_forms(text) if form not in whole][:MAX_INNER_VALUES]
         for form in inner:
             yield self._looked_up(name + INNER_MARK, form)
@@ -306,9 +296,8 @@ class ArgumentOrigins:
             self._made_up.popitem(last=False)
 
     def _event_arguments(self, traced: Sequence[_Traced], hashed: Fingerprint) -> list[EventArgument]:
-        """The arguments of the event, in the order of the call."""
         if len(traced) > self._limits.sent:
-            self._count("cut", 1)
+            self._counters.increment("cut")
             kept = sorted(range(len(traced)), key=lambda at: (traced[at].rank, at))[: self._limits.sent]
             traced = [traced[at] for at in sorted(kept)]
         return [_event_argument(value, hashed) for value in traced]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import parse_qs
 
 import msgspec
 
 from .events import AuditEvent, Caller, Effect, EventClient, EventResource, Outcome
-from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup
-from .origin_tracker import OriginTracker
-from .step_up_approvals import ApprovalSource, Challenge, refusal_response
-from .timing import Clock
+from .guard import UNKNOWN_AGENT, Challenge, Guard, Guarded, GuardedRequest, GuardOptions, refusal_response
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -76,25 +74,20 @@ class TrustMiddleware(Guarded):
         app: App,
         *,
         caller: Callable[[Scope], Caller | None],
-        client: RiskLookup | None = None,
-        sender: EventSink | None = None,
         action: Callable[[Scope], str] | None = None,
         resource: Callable[[Scope], EventResource | None] | None = None,
         needed: Callable[[Scope], Collection[str] | None] | None = None,
         challenge: Challenge | None = None,
-        approved: ApprovalSource | None = None,
         exclude: Iterable[str] = ("/healthz", "/readyz"),
-        origins: OriginTracker | None = None,
         untrusted: Collection[str] | None = None,
-        calls: CallJudge | None = None,
-        clock: Clock | None = None,
+        **options: Unpack[GuardOptions],
     ) -> None:
         self.app = app
         self.untrusted = untrusted
         self.action = action or default_action
         self.resource = resource or default_resource
         self._caller = caller
-        self._guard = Guard(client, sender, approved, calls, origins, clock)
+        self._guard = Guard(**options)
         self._needed = needed
         self._challenge = challenge or Challenge()
         self._exclude = tuple(exclude)
@@ -141,41 +134,38 @@ class TrustMiddleware(Guarded):
         await request.send({"type": "http.response.body", "body": body})
 
 
+@dataclass(eq=False, repr=False)
 class _Request(GuardedRequest):
     """One request: measured as it passes, and read, if it is traced, before the app reads it."""
 
-    def __init__(
-        self, guard: Guard, caller: Caller, middleware: TrustMiddleware, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        super().__init__(guard, caller)
-        self.status: int | None = None
-        self._middleware = middleware
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._action: str | None = None
-        self._bytes_in: float | None = 0.0
-        self._bytes_out = 0.0
-        self._read_ahead: list[Message] = []
-        self._body = b""
-        self._is_whole = True
-        self._answer = b""
-        self._answer_type = ""
+    middleware: TrustMiddleware
+    scope: Scope
+    _receive: Receive
+    _send: Send
+    status: int | None = field(default=None, init=False)
+    _action: str | None = field(default=None, init=False)
+    _bytes_in: float | None = field(default=0.0, init=False)
+    _bytes_out: float = field(default=0.0, init=False)
+    _read_ahead: list[Message] = field(default_factory=list, init=False)
+    _body: bytes = field(default=b"", init=False)
+    _is_whole: bool = field(default=True, init=False)
+    _answer: bytes = field(default=b"", init=False)
+    _answer_type: str = field(default="", init=False)
 
     async def start(self, route: object) -> None:
         """Name the action before the app has routed the request, trace its values, and judge the call.
 
         The request and the event must name the same action.
         """
-        scope = self._scope if route is None else {**self._scope, "route": route}
-        self._action = self._middleware.action(scope)
+        scope = self.scope if route is None else {**self.scope, "route": route}
+        self._action = self.middleware.action(scope)
         if self.ruling.refused:
             return
-        if self.is_traced and self._scope["type"] == "http":
+        if self.is_traced and self.scope["type"] == "http":
             self._body = await self._read_body()
             self.start_trace(None, self._action, self._values())
-        if self._guard.judges_calls:
-            self._bytes_in = _announced_bytes(self._scope)
+        if self.guard.judges_calls:
+            self._bytes_in = _announced_bytes(self.scope)
             try:
                 await self.judge_call(self._exact_arguments())
             finally:
@@ -183,20 +173,20 @@ class _Request(GuardedRequest):
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
         """Return the event with the members that name and measure the request."""
-        action = self._action or self._middleware.action(self._scope)
+        action = self._action or self.middleware.action(self.scope)
         return AuditEvent(
             time=time,
             agent=UNKNOWN_AGENT,
             outcome=outcome,
             type="api.call",
             action=action[:MAX_TEXT_CHARACTERS] or "-",
-            effect=_effect(self._scope),
-            resource=self._middleware.resource(self._scope),
+            effect=_effect(self.scope),
+            resource=self.middleware.resource(self.scope),
             status=self.status,
             bytes_in=self._bytes_in,
             bytes_out=self._bytes_out,
-            client=_event_client(self._scope),
-            trace_id=_trace_id(self._scope),
+            client=_event_client(self.scope),
+            trace_id=_trace_id(self.scope),
         )
 
     async def receive(self) -> Message:
@@ -234,7 +224,7 @@ class _Request(GuardedRequest):
         """Return method, path, query, body and its type. A body that was not read whole has a new hash each time."""
         if not self._is_whole:
             return _NEVER_THE_SAME
-        scope = self._scope
+        scope = self.scope
         path, raw_path, query = scope.get("path"), scope.get("raw_path") or b"", scope.get("query_string", b"")
         reading = [pair for pair in scope.get("headers", ()) if pair[0] in _READING_HEADERS]
         texts = [value.decode("latin-1") for value in (raw_path, query, self._body, *chain.from_iterable(reading))]
@@ -249,14 +239,14 @@ class _Request(GuardedRequest):
             if _is_readable(self._answer_type):
                 self._answer += message.get("body", b"")[: MAX_ANSWER_BYTES - len(self._answer)]
             if not message.get("more_body", False):
-                untrusted = self._middleware.untrusted
+                untrusted = self.middleware.untrusted
                 is_untrusted = None if untrusted is None else self._action in untrusted
                 await self.finish_trace(_values_of(self._answer, self._answer_type), is_untrusted)
 
     def _values(self) -> dict[str, object]:
         """Return the values of query and body. The body is read under any type, since the agent chooses it."""
-        headers = dict(self._scope.get("headers", ()))
-        values = _form_values(self._scope.get("query_string", b"").decode("latin-1"))
+        headers = dict(self.scope.get("headers", ()))
+        values = _form_values(self.scope.get("query_string", b"").decode("latin-1"))
         body = _values_of(self._body, _media_type(headers.get(b"content-type", b"")))
         for name, value in (body if isinstance(body, dict) else {"body": body}).items():
             values[name] = [values[name], value] if name in values else value
@@ -274,7 +264,6 @@ class _Request(GuardedRequest):
 
 
 def _size(message: Message) -> int:
-    """Bytes of the content of a message."""
     return len(message.get("body") or message.get("bytes") or message.get("text") or b"")
 
 

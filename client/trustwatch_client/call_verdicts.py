@@ -1,4 +1,4 @@
-"""Verdicts on calls before they are made; each call is one request."""
+"""Verdicts on calls before they are made, each by one request; and approvals, which let step-ups pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ import msgspec
 
 from .events import AuditEvent, Call, Caller
 from .risk_answers import CallVerdict, classify_refusal
-from .service_connection import AsyncTokenSource, Counters, LoopClient, Requests, ThreadClient, TokenSource, completed
+from .service_connection import (
+    AsyncTokenSource,
+    BoundedCache,
+    Counters,
+    LoopClient,
+    Requests,
+    ThreadClient,
+    TokenSource,
+    completed,
+)
 from .timing import Clock
 from .trust_errors import FailureCause, TrustUnavailable
 
@@ -27,8 +36,6 @@ _ALLOWED = CallVerdict("allow", allow=True)
 
 
 class _Verdicts:
-    """Parts that both clients share."""
-
     _url: str
     _requests: Requests
 
@@ -178,3 +185,68 @@ def _cause_of(error: Exception) -> FailureCause:
         case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the request
             return "malformed"
     return "token"  # only a token callable runs code of others
+
+
+INTERVENTIONS_PATH = "/v1/interventions"
+MAX_CACHED_CALLERS = 10_000
+
+
+class _ApprovedScopes(msgspec.Struct, frozen=True):
+    scopes: tuple[str, ...] = ()
+
+
+class _ApprovalsPage(msgspec.Struct, frozen=True):
+    items: tuple[_ApprovedScopes, ...] = ()
+
+
+class Approvals(LoopClient):
+    """Approvals that persons gave at the service (`trustwatch approvals`), for one event loop.
+
+    They are queried only if an answer requires a step-up, since the service reads them from its database. Without an
+    answer nothing is approved. Approvals are requested where tokens are issued, or by the service's checks for
+    gateways.
+
+    Args:
+        url, token, http, clock, insecure_http: as for `AsyncTrustClient`; scope `trust.score:read`.
+        cache_s: s, for which approved scopes are remembered.
+        timeout_s: s.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: AsyncTokenSource,
+        *,
+        cache_s: float = 1.0,
+        timeout_s: float = 0.5,
+        http: httpx2.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        self._cache_s, self._timeout_s = cache_s, timeout_s
+        self._cached_scopes: BoundedCache[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
+            BoundedCache(MAX_CACHED_CALLERS)
+        )
+
+    async def __call__(self, caller: Caller) -> tuple[str, ...]:
+        """Return the scopes that are approved for *caller* now; none if the service does not answer."""
+        who = caller.agent_id, caller.tenant, caller.issuer
+        cached = self._cached_scopes.get(who)
+        if cached is not None and cached[0] > self._clock.steady():
+            return cached[1]
+        scopes = await self._fetch_approvals(caller)
+        self._cached_scopes.put(who, (self._clock.steady() + self._cache_s, scopes))
+        return scopes
+
+    async def _fetch_approvals(self, caller: Caller) -> tuple[str, ...]:
+        query = {"kind": "approval", "status": "approved", "agent_id": caller.agent_id, "limit": "500"}
+        query |= {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
+        try:
+            reply = await self._requests.send("GET", self._url + INTERVENTIONS_PATH, self._timeout_s, params=query)
+            reply.raise_for_status()
+            page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
+        except Exception as error:  # network, token, or an invalid page
+            _log.warning("approvals are unavailable: %s", type(error).__name__)
+            return ()
+        return tuple(scope for item in page.items for scope in item.scopes)

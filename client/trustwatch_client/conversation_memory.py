@@ -11,6 +11,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
+from operator import attrgetter
 from typing import Literal
 from urllib.parse import unquote
 
@@ -61,9 +62,9 @@ _MAX_WINDOWS = 64
 MIN_LONG_NUMBER_DIGITS = 6
 
 
-def _class_table(members: str, other: str = " ") -> bytes:
+def _class_table(members: str) -> bytes:
     """Table for `bytes.translate`: a 1 for *members*. It looks a text over ten times faster than a pattern does."""
-    return bytes(ord("1") if chr(code) in members else ord(other) for code in range(256))
+    return bytes(ord("1" if chr(code) in members else " ") for code in range(256))
 
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
@@ -80,7 +81,6 @@ def words_of(text: str) -> list[str]:
 
 
 def _classes(text: str, table: bytes) -> bytes:
-    """One byte for each character of a text, by the table."""
     return text.encode("latin-1", "replace").translate(table)
 
 
@@ -268,7 +268,6 @@ def _decoded_value(value: str) -> Iterator[str]:
 
 
 def _printable(raw: bytes) -> Iterator[str]:
-    """Yield the text of *raw*, if it is one."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -343,6 +342,9 @@ class SeenText(msgspec.Struct, frozen=True, eq=False, gc=False):
     untrusted: bool = False
 
 
+_ORDER = attrgetter("order")
+
+
 class ConversationMemory:
     """Texts in normal form, and an index from words to texts."""
 
@@ -387,7 +389,6 @@ class ConversationMemory:
             self._masks[key] = self._masks.get(key, 0) | (1 << bit)
 
     def _normal(self, text: str, most: int) -> str:
-        """Normal form of a text, with what is encoded in it on further lines."""
         normal = "\n".join((normal_text(text[:most]), *(normal_text(part) for part in decoded_parts(text[:most]))))
         self.cut += len(text) > most or len(normal) > most
         return normal[:most]
@@ -451,14 +452,13 @@ class ConversationMemory:
             low = mask & -mask
             texts.append(self._by_bit[low.bit_length() - 1])
             mask ^= low
-        return sorted(texts, key=_order_of) if len(texts) > 1 else texts
+        return sorted(texts, key=_ORDER) if len(texts) > 1 else texts
 
     @staticmethod
     def _keys(normal: str) -> list[str]:
         return words_of(normal) + number_keys(normal)
 
     def _forget(self, group: str) -> None:
-        """Drop the oldest text of a group."""
         _, seen = self._texts[group].popitem(last=False)
         self._used[group] -= len(seen.text)
         for key in set(self._keys(seen.text)):
@@ -470,10 +470,6 @@ class ConversationMemory:
         del self._by_bit[seen.bit]
         self._free.append(seen.bit)
         self.evicted += 1
-
-
-def _order_of(seen: SeenText) -> tuple[int, int]:
-    return seen.order
 
 
 def holds(text: str, form: str) -> bool:

@@ -127,8 +127,6 @@ class _LoopSignal:
 
 
 class _Sender:
-    """The queue and the loop of both senders."""
-
     _url: str
     _clock: Clock
     _requests: Requests
@@ -171,7 +169,6 @@ class _Sender:
         return name
 
     def _is_idle(self) -> bool:
-        """Return whether all queued events are done."""
         with self._lock:
             return not (self._queued or self._split_batches or self._in_flight)
 
@@ -187,7 +184,6 @@ class _Sender:
         self._stopped = True
 
     def _discard_remaining(self) -> int:
-        """Drop all remaining events, and return their number."""
         with self._lock:
             left = len(self._queued) + sum(map(len, self._split_batches)) + len(self._in_flight)
             self._queued.clear()
@@ -277,7 +273,6 @@ class _Sender:
             self._log_once(f"rejected {rejection.path} {rejection.reason}", "the service rejects events")
 
     def _log_once(self, what: str, text: str) -> None:
-        """Log each kind once per outage."""
         if what not in self._logged and len(self._logged) < 100:
             self._logged.add(what)
             log.warning("%s (%s)", text, what)

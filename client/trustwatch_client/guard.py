@@ -1,16 +1,23 @@
 """The implementation that the ASGI, A2A and MCP middlewares share: look up risk, judge, trace, send the event.
 
-Its own failures break no request.
+Its own failures break no request. Refusals disclose neither risk nor reasons. A step-up passes by an approval at the
+service, or by a recent log-in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 import logging
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypedDict
+
+import msgspec
 
 from .argument_origins import ArgumentOrigins, TracedCall, text_of
 from .events import (
@@ -28,7 +35,6 @@ from .events import (
 from .origin_tracker import OriginTracker
 from .risk_answers import Answer, CallVerdict
 from .service_connection import Counted, Counters
-from .step_up_approvals import ApprovalSource, GuardAction, read_approved_scopes
 from .timing import Clock, SystemClock
 from .trust_errors import TrustUnavailable
 
@@ -39,6 +45,98 @@ MAX_TEXT_IN_LOOP = 16_384
 """Longer answers are remembered in a thread: 10 kB take about 1 ms."""
 UNKNOWN_AGENT = EventAgent(id="-")
 """Agent of an event until `Caller.add_to_event` names it."""
+
+
+GuardAction = Literal["allow", "deny", "step_up", "unavailable"]
+ResponseHeaders = list[tuple[bytes, bytes]]
+_NOT_QUOTABLE = re.compile(r'[^\x20-\x7e]|["\\]')
+RETRY_AFTER_S = 1
+
+REFUSAL_DETAILS: dict[GuardAction, tuple[int, str, str, str]] = {
+    "deny": (403, "access_denied", "Forbidden", "Access is denied."),
+    "step_up": (401, "insufficient_user_authentication", "Unauthorized", "A person must approve this first."),
+    "unavailable": (503, "temporarily_unavailable", "Service Unavailable", "Access cannot be decided now. Try again."),
+}
+"""Action -> status, code, title, detail."""
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """Requirements of a step-up (RFC 9470).
+
+    Attributes:
+        acr_values: authentication context classes, the preferred one first, separated by spaces.
+        max_age_s: s since the person authenticated, at most.
+        resource_metadata: URL of the protected resource's metadata (RFC 9728).
+    """
+
+    acr_values: str | None = None
+    max_age_s: int | None = None
+    resource_metadata: str | None = None
+
+    def header_value(self) -> str:
+        """Return the value of `WWW-Authenticate`."""
+        given = {
+            "error": "insufficient_user_authentication",
+            "error_description": REFUSAL_DETAILS["step_up"][3],
+            "acr_values": self.acr_values,
+            "max_age": self.max_age_s,
+            "resource_metadata": self.resource_metadata,
+        }
+        return "Bearer " + ", ".join(
+            f'{name}="{_NOT_QUOTABLE.sub("", str(value))}"' for name, value in given.items() if value is not None
+        )
+
+
+def refusal_response(action: GuardAction, challenge: Challenge) -> tuple[int, ResponseHeaders, bytes]:
+    """Return status, headers and body (a problem document, RFC 9457) of a refused request."""
+    status, code, title, detail = REFUSAL_DETAILS[action]
+    kind = f"urn:trustwatch:problem:{code}"
+    body = json.dumps({"type": kind, "title": title, "status": status, "detail": detail, "code": code}).encode()
+    headers: ResponseHeaders = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if action == "step_up":
+        headers.append((b"www-authenticate", challenge.header_value().encode("ascii")))
+    if action == "unavailable":
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    return status, headers, body
+
+
+ApprovalSource = Callable[[Caller], Collection[str] | Awaitable[Collection[str]]]
+"""Scopes that a person approved for a caller, compared exactly; `*` is all."""
+
+
+def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> ApprovalSource:
+    """Approve everything for a token that meets *challenge* (RFC 9470): its `acr` is accepted and its `auth_time` is
+    recent enough. No token meets a challenge that requires neither.
+    """
+    clock = clock or SystemClock()
+    accepted = (challenge.acr_values or "").split()
+
+    def shown(caller: Caller) -> tuple[str, ...]:
+        if not accepted and challenge.max_age_s is None:
+            return ()
+        if accepted and caller.acr not in accepted:
+            return ()
+        if challenge.max_age_s is not None:
+            age = clock.wall() - caller.auth_time if caller.auth_time is not None else float("inf")
+            if age > challenge.max_age_s:
+                return ()
+        return ("*",)
+
+    return shown
+
+
+async def read_approved_scopes(approved: ApprovalSource, caller: Caller) -> Collection[str]:
+    """Return the scopes of *approved*; none if it fails."""
+    try:
+        scopes = approved(caller)
+        return await scopes if inspect.isawaitable(scopes) else scopes
+    except Exception as error:
+        log.warning("approvals are unavailable: %s", type(error).__name__)
+        return ()
 
 
 class RiskLookup(Protocol):
@@ -108,7 +206,9 @@ def judge(
     """
     policy = answer.token_policy
     would: GuardAction = "allow"
-    if not policy.allow or policy.revoke or not _all_allowed(needed or (), policy.allowed_scopes):
+    allowed = policy.allowed_scopes
+    is_outside = allowed is not None and not all(_matches_any(scope, allowed) for scope in needed or ())
+    if not policy.allow or policy.revoke or is_outside:
         would = "deny"
     elif policy.step_up and _needs_approval(policy.step_up_scopes, effect, needed, approved):
         would = "step_up"
@@ -130,10 +230,6 @@ def _needs_approval(
 def _matches_any(scope: str, patterns: Collection[str]) -> bool:
     """Match scopes without regard to case, as the service does."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
-
-
-def _all_allowed(needed: Collection[str], patterns: Collection[str] | None) -> bool:
-    return patterns is None or all(_matches_any(scope, patterns) for scope in needed)
 
 
 class _TracingFailures:
@@ -168,8 +264,8 @@ class Guard(Counted):
 
     def __init__(
         self,
-        client: RiskLookup | None,
-        sender: EventSink | None,
+        client: RiskLookup | None = None,
+        sender: EventSink | None = None,
         approved: ApprovalSource | None = None,
         calls: CallJudge | None = None,
         origins: OriginTracker | None = None,
@@ -238,6 +334,17 @@ class Guard(Counted):
         self._counters.increment("unnamed")
 
 
+class GuardOptions(TypedDict, total=False):
+    """Arguments of `Guard`, which all middlewares take by keyword."""
+
+    client: RiskLookup | None
+    sender: EventSink | None
+    approved: ApprovalSource | None
+    calls: CallJudge | None
+    origins: OriginTracker | None
+    clock: Clock | None
+
+
 class Guarded:
     """Base of the middlewares."""
 
@@ -248,6 +355,7 @@ class Guarded:
         return self._guard.counts()
 
 
+@dataclass(eq=False, repr=False)
 class GuardedRequest:
     """One request of a caller: judged before it is served, traced, and reported as one event at its end.
 
@@ -259,17 +367,18 @@ class GuardedRequest:
         is_traced: answers should be passed to `finish_trace`.
     """
 
-    def __init__(self, guard: Guard, caller: Caller) -> None:
-        self.caller = caller
-        self.ruling = ALLOWED
-        self.outcome: Outcome = "success"
-        self.error: str | None = None
-        self._guard = guard
-        self._began, self._started = guard.clock.wall(), guard.clock.steady()
-        self._conversation: ArgumentOrigins | None = None
-        self._call: TracedCall | None = None
-        self._untrusted: bool | None = None
-        self.is_traced = guard.origins is not None
+    guard: Guard
+    caller: Caller
+    ruling: Ruling = field(default=ALLOWED, init=False)
+    outcome: Outcome = field(default="success", init=False)
+    error: str | None = field(default=None, init=False)
+    _conversation: ArgumentOrigins | None = field(default=None, init=False)
+    _call: TracedCall | None = field(default=None, init=False)
+    _untrusted: bool | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._began, self._started = self.guard.clock.wall(), self.guard.clock.steady()
+        self.is_traced = self.guard.origins is not None
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
         """Return an event of `UNKNOWN_AGENT` with these members and those that the middleware knows."""
@@ -281,34 +390,34 @@ class GuardedRequest:
         event = self.new_event(datetime.fromtimestamp(self._began, UTC), outcome)
         event.error = error
         event.caused_by = self.ruling.cause
-        event.duration_ms = max(0.0, self._guard.clock.steady() - self._started) * 1000.0
+        event.duration_ms = max(0.0, self.guard.clock.steady() - self._started) * 1000.0
         if self._call is not None:
             event.arguments, event.untrusted_result = self._call.arguments, self._untrusted
         return self.caller.add_to_event(event)
 
     async def evaluate(self, effect: Effect | None, needed: Collection[str] | None) -> None:
         """Judge the request by the risk of its caller."""
-        self.ruling = await self._guard.evaluate(self.caller, effect, needed)
+        self.ruling = await self.guard.evaluate(self.caller, effect, needed)
 
     async def judge_call(self, arguments: object) -> None:
         """Judge the call itself, if calls are judged; *arguments* is everything that an approval is bound to."""
-        if self._guard.judges_calls:
+        if self.guard.judges_calls:
             hashed = self.hash_arguments(arguments)
-            self.ruling = await self._guard.judge_call(self.ruling, self.caller, self.event(), hashed)
+            self.ruling = await self.guard.judge_call(self.ruling, self.caller, self.event(), hashed)
 
     def send_event(self) -> None:
         """Send the event."""
-        self._guard.send_event(self.event())
+        self.guard.send_event(self.event())
 
     def start_trace(self, session: str | None, action: str, arguments: object) -> None:
         """Look up the arguments of the call in the conversation of its session."""
-        with self._guard.failures:
+        with self.guard.failures:
             if (conversation := self._conversation_of(session)) is not None:
                 self._conversation, self._call = conversation, conversation.start_call(action, arguments)
 
     def add_system(self, session: str | None, value: object) -> None:
         """Remember a text with which a server instructs the agent."""
-        with self._guard.failures:
+        with self.guard.failures:
             if (conversation := self._conversation_of(session)) is not None:
                 conversation.add_system(value)
 
@@ -317,7 +426,7 @@ class GuardedRequest:
         conversation, call = self._conversation, self._call
         if conversation is None or call is None:
             return
-        with self._guard.failures:
+        with self.guard.failures:
             text = text_of(answer, conversation.most_characters)
             if len(text) > MAX_TEXT_IN_LOOP:
                 self._untrusted = await asyncio.to_thread(conversation.finish_call, call, text, untrusted=untrusted)
@@ -326,13 +435,13 @@ class GuardedRequest:
 
     def hash_arguments(self, arguments: object) -> str | None:
         """Return the hash of all arguments of the call; None if calls are not traced."""
-        origins = self._guard.origins
+        origins = self.guard.origins
         if origins is None:
             return None
-        with self._guard.failures:
+        with self.guard.failures:
             return origins.hash_arguments(self.caller, arguments)
         return None
 
     def _conversation_of(self, session: str | None) -> ArgumentOrigins | None:
-        origins = self._guard.origins
+        origins = self.guard.origins
         return None if origins is None else origins.conversation_of(self.caller, session)

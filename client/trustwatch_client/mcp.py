@@ -7,8 +7,9 @@ keeps them in memory and sends hashes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -26,10 +27,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .events import AuditEvent, Caller, Effect, EventResource, Outcome, caller_from_claims
-from .guard import UNKNOWN_AGENT, CallJudge, EventSink, Guard, Guarded, GuardedRequest, RiskLookup, Ruling
-from .origin_tracker import OriginTracker
-from .step_up_approvals import REFUSAL_DETAILS, ApprovalSource
-from .timing import Clock
+from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, Guarded, GuardedRequest, GuardOptions, Ruling
 
 Context = ServerRequestContext[Any, Any]
 TOOL_CALL = "tools/call"
@@ -108,16 +106,11 @@ class TrustMcpMiddleware(Guarded):
         *,
         caller: Callable[[Context], Caller | None] | None = None,
         without_caller: Literal["refuse", "pass"] = "refuse",
-        client: RiskLookup | None = None,
-        sender: EventSink | None = None,
         effects: Mapping[str, Effect] | None = None,
         needed: Mapping[str, Collection[str]] | None = None,
-        approved: ApprovalSource | None = None,
-        origins: OriginTracker | None = None,
         untrusted: Collection[str] | None = None,
-        calls: CallJudge | None = None,
         resource: Callable[[Context], EventResource | None] | None = None,
-        clock: Clock | None = None,
+        **options: Unpack[GuardOptions],
     ) -> None:
         if without_caller not in ("refuse", "pass"):
             raise ValueError(f"without_caller is {without_caller!r}; it is refuse or pass")
@@ -126,7 +119,7 @@ class TrustMcpMiddleware(Guarded):
         self.untrusted = untrusted
         self._without_caller = without_caller
         self._caller = caller or caller_from_token
-        self._guard = Guard(client, sender, approved, calls, origins, clock)
+        self._guard = Guard(**options)
         self._effects = effects or {}
         self._needed = needed or {}
 
@@ -166,62 +159,54 @@ class TrustMcpMiddleware(Guarded):
             request.send_event()
 
 
+@dataclass(eq=False, repr=False)
 class _Request(GuardedRequest):
-    """One MCP request."""
+    middleware: TrustMcpMiddleware
+    ctx: Context
+    name: str | None
+    effect: Effect
 
-    def __init__(
-        self,
-        guard: Guard,
-        caller: Caller,
-        middleware: TrustMcpMiddleware,
-        ctx: Context,
-        name: str | None,
-        effect: Effect,
-    ) -> None:
-        super().__init__(guard, caller)
-        self._middleware = middleware
-        self._ctx = ctx
-        self._name = name
-        self._effect = effect
-        self._is_tool = ctx.method == TOOL_CALL
-        if ctx.method != LISTEN:  # a stream of changes ends when its client leaves
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._is_tool = self.ctx.method == TOOL_CALL
+        if self.ctx.method != LISTEN:  # a stream of changes ends when its client leaves
             self.outcome, self.error = "error", "cancelled"
 
     def look_up_arguments(self) -> None:
         """Trace the arguments of a tool or resource."""
-        if self._ctx.method in TRACED_METHODS:
-            params = self._ctx.params or {}
+        if self.ctx.method in TRACED_METHODS:
+            params = self.ctx.params or {}
             arguments = params.get("arguments") if self._is_tool else {"uri": params.get("uri")}
-            self.start_trace(_session_id(self._ctx), self._action, arguments or {})
+            self.start_trace(_session_id(self.ctx), self._action, arguments or {})
 
     async def read_answer(self, result: HandlerResult) -> None:
         """Remember the answer that the agent receives."""
         if not self.is_traced:
             return
-        if self._ctx.method in TRACED_METHODS:
-            called = self._name if self._is_tool else self._ctx.method
-            untrusted = None if self._middleware.untrusted is None else called in self._middleware.untrusted
+        if self.ctx.method in TRACED_METHODS:
+            called = self.name if self._is_tool else self.ctx.method
+            untrusted = None if self.middleware.untrusted is None else called in self.middleware.untrusted
             await self.finish_trace(list(_values_of(result)), untrusted)
-        elif self._ctx.method == "prompts/get":
-            self.add_system(_session_id(self._ctx), list(_values_of(result)))
+        elif self.ctx.method == "prompts/get":
+            self.add_system(_session_id(self.ctx), list(_values_of(result)))
 
     @property
     def _action(self) -> str:
-        return self._name if self._is_tool and self._name else self._ctx.method
+        return self.name if self._is_tool and self.name else self.ctx.method
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
         """Return the event with the members that name the request."""
-        server = self._middleware.server
+        server = self.middleware.server
         return AuditEvent(
             time=time,
             agent=UNKNOWN_AGENT,
             outcome=outcome,
             type="tool.call" if self._is_tool else "api.call",
             action=self._action[:MAX_NAME_CHARACTERS] or "-",
-            effect=self._effect,
-            resource=self._middleware.resource(self._ctx) or _default_resource(self._ctx, server, self._name),
+            effect=self.effect,
+            resource=self.middleware.resource(self.ctx) or _default_resource(self.ctx, server, self.name),
             peer=server,
-            session=_session_id(self._ctx),
+            session=_session_id(self.ctx),
         )
 
 

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import quote_plus, urlsplit
 
@@ -180,43 +181,36 @@ TokenSource = Callable[[], str] | ClientCredentials
 AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
 
 
+@dataclass(eq=False, repr=False)
 class AccessTokens:
     """Tokens for the requests of one client. One task or thread fetches a token, and the others wait for it."""
 
-    def __init__(
-        self,
-        source: AsyncTokenSource,
-        clock: Clock,
-        request: SendRequest,
-        fetching: AbstractAsyncContextManager[object],
-        *,
-        waits: bool,
-    ) -> None:
-        self._source = source
-        self._clock = clock
-        self._request = request
-        self._fetching = fetching
-        self._waits = waits
-        self._cached: _CachedAccessToken | None = None
+    source: AsyncTokenSource
+    clock: Clock
+    request: SendRequest
+    fetching: AbstractAsyncContextManager[object]
+    _: KW_ONLY
+    waits: bool
+    _cached: _CachedAccessToken | None = field(default=None, init=False)
 
     async def get(self) -> str:
         """Return a valid token. Raises TokenFailed."""
-        if not isinstance(self._source, ClientCredentials):
-            supplied = self._source()
-            in_time = self._waits and inspect.isawaitable(supplied)
+        if not isinstance(self.source, ClientCredentials):
+            supplied = self.source()
+            in_time = self.waits and inspect.isawaitable(supplied)
             return _require_token(await _supplied_in_time(supplied) if in_time else supplied)
         if (token := self._fresh_token()) is not None:
             return token
-        async with self._fetching:
+        async with self.fetching:
             if (token := self._fresh_token()) is not None:
                 return token
             try:
-                form, headers = self._source.request(self._clock.wall())
-                url = self._source.token_url
-                reply = await self._request("POST", url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
-                self._cached = _read_token_response(reply, self._clock.steady())
+                form, headers = self.source.request(self.clock.wall())
+                url = self.source.token_url
+                reply = await self.request("POST", url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
+                self._cached = _read_token_response(reply, self.clock.steady())
             except (httpx2.HTTPError, TokenFailed) as error:
-                if self._cached is not None and self._clock.steady() < self._cached.expires_at:
+                if self._cached is not None and self.clock.steady() < self._cached.expires_at:
                     return self._cached.token  # the old token is still valid
                 if isinstance(error, TokenFailed):
                     raise
@@ -231,7 +225,7 @@ class AccessTokens:
 
     def _fresh_token(self) -> str | None:
         cached = self._cached
-        return cached.token if cached is not None and self._clock.steady() < cached.renew_at else None
+        return cached.token if cached is not None and self.clock.steady() < cached.renew_at else None
 
 
 async def _supplied_in_time(token: Any) -> object:
@@ -307,23 +301,23 @@ class BoundedCache(Generic[Key, Value]):
                 self._entries.popitem(last=False)
 
 
+@dataclass(eq=False, repr=False)
 class Requests:
     """Requests to the service, for threads and for asyncio."""
 
-    def __init__(self, request: SendRequest, tokens: AccessTokens) -> None:
-        self._request = request
-        self._tokens = tokens
+    request: SendRequest
+    tokens: AccessTokens
 
     async def send(
         self, method: str, url: str, timeout_s: float, *, on_attempt: Callable[[], None] = lambda: None, **given: Any
     ) -> httpx2.Response:
         """Make one attempt; a token that the service refuses is forgotten. Raises TokenFailed, httpx2.HTTPError."""
-        token = await self._tokens.get()
+        token = await self.tokens.get()
         on_attempt()
         headers = {**given.pop("headers", {}), "authorization": f"Bearer {token}"}
-        reply = await self._request(method, url, headers=headers, timeout=timeout_s, **given)
+        reply = await self.request(method, url, headers=headers, timeout=timeout_s, **given)
         if reply.status_code in _TOKEN_REFUSED:
-            self._tokens.discard_token(token)
+            self.tokens.discard_token(token)
         return reply
 
     async def ask(
@@ -344,8 +338,6 @@ class Requests:
 
 
 class _ThreadLock:
-    """A lock of threads for `async with`."""
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
 

@@ -142,19 +142,12 @@ class _Lookups:
         self._logged_causes: set[FailureCause] = set()
 
     def _cached_answer(self, question: Question) -> Answer | None:
-        """Return an answer that is still valid, or None."""
         kept = self._answers.get(question)
         now = self._clock.steady()
         if kept is None or now >= kept.fresh_until:
             return None
         self._counters.increment("cache")
         return msgspec.structs.replace(kept.answer, source="cache", age_s=now - kept.received_at)
-
-    def _immediate_result(self, question: Question) -> LookupResult | None:
-        """Return a valid cached answer, or the failure of an invalid query; None if a request is needed."""
-        if (answer := self._cached_answer(question)) is not None:
-            return answer
-        return None if _is_valid_question(question) else INVALID_QUESTION
 
     def _plan(
         self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]
@@ -164,8 +157,10 @@ class _Lookups:
         flights: dict[Question, FlightT] = {}
         new: list[Question] = []
         for question in dict.fromkeys(questions):
-            if (result := self._immediate_result(question)) is not None:
-                results[question] = result
+            if (answer := self._cached_answer(question)) is not None:
+                results[question] = answer
+            elif not _is_valid_question(question):
+                results[question] = INVALID_QUESTION
             elif (flight := in_flight.get(question)) is not None:
                 flights[question] = flight
                 self._counters.increment("joined")
@@ -222,7 +217,6 @@ class _Lookups:
         return dict.fromkeys(questions or (CONNECTION_CHECK,), LookupFailure(cause, detail))
 
     def _record_error(self, questions: Sequence[Question], error: Exception) -> dict[Question, LookupResult]:
-        """Record the failure of a request that raised *error*."""
         if isinstance(error, TokenFailed):
             return self._record_failure(questions, "token", str(error))
         if isinstance(error, httpx2.HTTPError):
@@ -230,7 +224,6 @@ class _Lookups:
         return self._record_failure(questions, "token", f"the token callable raised {type(error).__name__}")
 
     def _raise_if_check_failed(self, results: Mapping[Question, LookupResult]) -> None:
-        """Raise TrustUnavailable if a check of the connection failed."""
         if isinstance(failure := results.get(CONNECTION_CHECK), LookupFailure):
             raise TrustUnavailable(failure.cause, failure.detail, ())
 

@@ -119,12 +119,11 @@ class GuardedA2aAgent:
         return asyncio.run(all_of_it())
 
 
-def message(context_id: str | None = None) -> types.SendMessageRequest:
-    return types.SendMessageRequest(message=new_text_message(SECRET_TEXT, context_id=context_id, role=types.ROLE_USER))
-
-
-async def send(client: Client) -> list[types.StreamResponse]:
-    return [one async for one in client.send_message(message("conv-1"))]
+async def send(
+    client: Client, text: str = SECRET_TEXT, context_id: str | None = "conv-1"
+) -> list[types.StreamResponse]:
+    message = new_text_message(text, context_id=context_id, role=types.ROLE_USER)
+    return [one async for one in client.send_message(types.SendMessageRequest(message=message))]
 
 
 @pytest.fixture(params=list(BINDINGS))
@@ -290,14 +289,10 @@ def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
     world = GuardedA2aAgent(binding, None, CLAIMS, origins=OriginTracker(FixedKeys()), untrusted=True)
 
     async def work(client: Client) -> None:
-        context = ""
-        for text in ("what is my account", SECRET_TEXT, SECRET_TEXT):
-            message = new_text_message(text, context_id=context or None, role=types.ROLE_USER)
-            async for answer in client.send_message(types.SendMessageRequest(message=message)):
-                task = answer.task if answer.HasField("task") else None
-                context = context or (task.context_id if task is not None else answer.status_update.context_id)
-            if text == SECRET_TEXT:
-                context = ""
+        first = (await send(client, "what is my account", None))[0]
+        context = first.task.context_id if first.HasField("task") else first.status_update.context_id
+        await send(client, SECRET_TEXT, context)
+        await send(client, SECRET_TEXT, None)
 
     world.run(work, streaming=streaming)
 
@@ -316,9 +311,7 @@ def test_data_and_names_of_files_are_traced() -> None:
     world = GuardedA2aAgent("JSONRPC", None, CLAIMS, origins=OriginTracker(FixedKeys()))
 
     async def work(client: Client) -> None:
-        message = new_text_message("what is my account", role=types.ROLE_USER)
-        async for answer in client.send_message(types.SendMessageRequest(message=message)):
-            context = answer.task.context_id
+        context = (await send(client, "what is my account", None))[-1].task.context_id
         again = new_text_message("and now", context_id=context, role=types.ROLE_USER)
         again.parts.append(new_data_part({"account": 4711, "note": ["see you"]}))
         again.parts.append(new_url_part("https://files.example/4711.pdf", filename="4711.pdf"))
@@ -368,16 +361,6 @@ def test_a_message_is_asked_about_before_it_is_answered(
         assert world.handler.counts()[counted] == 1
 
 
-def test_whom_the_level_refuses_nobody_asks_about() -> None:
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    world = GuardedA2aAgent("JSONRPC", ScriptedAnswer(DENY), CLAIMS, calls=judge)
-
-    with pytest.raises(Exception, match="Access is denied"):
-        world.run(send)
-
-    assert judge.asked == []
-
-
 def test_a_question_tells_where_parts_of_the_message_came_from() -> None:
     """The first message of a conversation without a name has nothing before it; the second repeats an answer."""
     judge = ScriptedJudge(CallVerdict("allow", allow=True))
@@ -386,9 +369,7 @@ def test_a_question_tells_where_parts_of_the_message_came_from() -> None:
     async def work(client: Client) -> None:
         context = None
         for text in ("what is my account", SECRET_TEXT):
-            message = new_text_message(text, context_id=context, role=types.ROLE_USER)
-            async for answer in client.send_message(types.SendMessageRequest(message=message)):
-                context = answer.task.context_id
+            context = (await send(client, text, context))[-1].task.context_id
 
     world.run(work)
 
@@ -407,10 +388,8 @@ def test_a_question_binds_an_approval_to_the_message() -> None:
 
     async def work(client: Client) -> None:
         for text in ("pay 5", "pay 5", "pay 9"):
-            message = new_text_message(text, role=types.ROLE_USER)
             with pytest.raises(Exception, match="Access is denied"):
-                async for _ in client.send_message(types.SendMessageRequest(message=message)):
-                    pass
+                await send(client, text, None)
 
     world.run(work)
     first, again, other = judge.hashes

@@ -9,31 +9,9 @@ from pathlib import Path
 import pytest
 
 SERVER = {
-    "fastapi",
-    "starlette",
-    "uvicorn",
-    "pydantic",
-    "sqlalchemy",
-    "alembic",
-    "psycopg",
-    "numba",
-    "llvmlite",
-    "numpy",
-    "scipy",
-    "sklearn",
-    "kafka",
-    "confluent_kafka",
-    "jmespath",
-    "prometheus_client",
-    "standardwebhooks",
-    "structlog",
-    "typer",
-    "yaml",
-    "jwt",
-    "a2a",
-    "mcp",
-    "crc32c",
-    "lz4",
+    *("fastapi", "starlette", "uvicorn", "pydantic", "sqlalchemy", "alembic", "psycopg", "numba", "llvmlite", "numpy"),
+    *("scipy", "sklearn", "kafka", "confluent_kafka", "jmespath", "prometheus_client", "standardwebhooks", "structlog"),
+    *("typer", "yaml", "jwt", "a2a", "mcp", "crc32c", "lz4"),
 }
 OURS = {"trustwatch.ingest", "trustwatch.models", "trustwatch.scoring", "trustwatch.api"}
 

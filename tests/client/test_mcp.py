@@ -21,7 +21,7 @@ from trustwatch_client import Caller, CallVerdict, OriginTracker, TokenPolicy
 from trustwatch_client.events import EventResource
 from trustwatch_client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 
-from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, ScriptedJudge
+from ..support.client_doubles import ALL, CALM, DENY, FixedKeys, RecordingSender, ScriptedAnswer, ScriptedJudge
 
 BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session="conv-1")
 MODES = ["auto", "legacy"]
@@ -83,6 +83,20 @@ class GuardedMcpServer:
     def run(self, work: Callable[[Client], Awaitable[Any]], mode: str = "auto") -> Any:
         async def all_of_it() -> Any:
             async with Client(self.server, mode=mode) as client:
+                return await work(client)
+
+        return asyncio.run(all_of_it())
+
+    def run_over_http(self, work: Callable[[Client], Awaitable[Any]], token: str, mode: str = "auto") -> Any:
+        app = self.server.streamable_http_app()
+        headers = {"authorization": f"Bearer {token}"}
+
+        async def all_of_it() -> Any:
+            async with (
+                app.router.lifespan_context(app),
+                httpx2.AsyncClient(transport=httpx2.ASGITransport(app), headers=headers) as http,
+                Client(streamable_http_client("http://127.0.0.1:8000/mcp", http_client=http), mode=mode) as client,
+            ):
                 return await work(client)
 
         return asyncio.run(all_of_it())
@@ -200,44 +214,12 @@ def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mo
     assert ColumnEncoder(b"salt").encode([event]).codes[0, OWN_DENIAL] == 1
 
 
-def test_reading_tools_go_on_where_only_writes_wait() -> None:
-    world = GuardedMcpServer(ScriptedAnswer(WRITES))
-
-    async def work(client: Client) -> None:
-        assert not (await client.call_tool("balance", {"account": "a"})).is_error
-        with pytest.raises(MCPError, match="A person must"):
-            await client.call_tool("pay", {"account": "a", "amount": 7})
-
-    world.run(work)
-
-    assert world.paid == []
-
-
-def test_who_names_no_agent_passes_untold_if_the_server_says_so() -> None:
-    world = GuardedMcpServer(ScriptedAnswer(DENY), caller=None, without_caller="pass")
-
-    assert not world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": 7})).is_error
-    assert world.told.events == []
-    assert world.middleware.counts()["unnamed"] >= 1
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("token", "agent"), [("agent-7", "agent-7"), ("agent-delegated", "sub-agent")])
 def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mode: str) -> None:
     world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
-    app = world.server.streamable_http_app()
 
-    async def work() -> None:
-        transport = httpx2.ASGITransport(app)
-        headers = {"authorization": f"Bearer {token}"}
-        async with (
-            app.router.lifespan_context(app),
-            httpx2.AsyncClient(transport=transport, headers=headers) as http,
-            Client(streamable_http_client("http://127.0.0.1:8000/mcp", http_client=http), mode=mode) as client,
-        ):
-            await client.call_tool("balance", {"account": "a"})
-
-    asyncio.run(work())
+    world.run_over_http(lambda client: client.call_tool("balance", {"account": "a"}), token, mode)
 
     event = next(one for one in world.told.events if one.type == "tool.call")
     assert (event.agent.id, event.agent.issuer) == (agent, "https://as.example")
@@ -253,7 +235,6 @@ def test_a_token_that_is_bound_to_something_is_no_bearer_token(
     monkeypatch: pytest.MonkeyPatch, cnf: dict[str, str], without_caller: str
 ) -> None:
     world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True, without_caller=without_caller)
-    app = world.server.streamable_http_app()
     verify = Verifier.verify_token
 
     async def verify_bound(self: Verifier, token: str) -> AccessToken | None:
@@ -262,18 +243,12 @@ def test_a_token_that_is_bound_to_something_is_no_bearer_token(
 
     monkeypatch.setattr(Verifier, "verify_token", verify_bound)
 
-    async def work() -> MCPError:
-        headers = {"authorization": "Bearer agent-7"}
-        async with (
-            app.router.lifespan_context(app),
-            httpx2.AsyncClient(transport=httpx2.ASGITransport(app), headers=headers) as http,
-            Client(streamable_http_client("http://127.0.0.1:8000/mcp", http_client=http)) as client,
-        ):
-            with pytest.raises(MCPError) as raised:
-                await client.call_tool("balance", {"account": "a"})
+    async def work(client: Client) -> MCPError:
+        with pytest.raises(MCPError) as raised:
+            await client.call_tool("balance", {"account": "a"})
         return raised.value
 
-    refused = asyncio.run(work())
+    refused = world.run_over_http(work, "agent-7")
 
     assert (refused.code, refused.data) == (ACCESS_REFUSED, {"error": "invalid_token"})
     assert (world.told.events, says.asked, world.middleware.counts()["unnamed"]) == ([], [], 1)
@@ -292,13 +267,6 @@ def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
 
     assert asyncio.run(work()) == 401
     assert (world.told.events, says.asked) == ([], [])
-
-
-class FixedKeys:
-    """One key for all tenants."""
-
-    def current(self, tenant: str | None) -> bytes | None:
-        return (tenant or "").encode().ljust(32, b"k")
 
 
 class TracingMcpServer(GuardedMcpServer):

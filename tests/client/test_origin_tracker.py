@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -98,13 +97,6 @@ def test_limits_are_checked() -> None:
         OriginLimits(characters=0)
 
 
-@pytest.fixture
-def service() -> Iterator[Scripted]:
-    made = Scripted()
-    yield made
-    made.close()
-
-
 def issued(clock: Clock, key: str = "ab" * 32, lasts_s: float = 3600) -> Reply:
     ends = datetime.fromtimestamp(clock.wall() + lasts_s, UTC).isoformat()
     return Reply(200, {"tenant": "acme", "key": key, "epoch": 1, "expires_at": ends})
@@ -117,15 +109,14 @@ def wait_for(keys: OriginKeys, count: str, number: int) -> None:
     assert keys.counts()[count] == number
 
 
-def test_a_key_is_fetched_once_and_renewed(service: Scripted) -> None:
-    clock = Clock()
-    service.then(issued(clock), issued(clock, "cd" * 32))
-    with OriginKeys(service.url, lambda: "token", clock=clock) as keys:
+def test_a_key_is_fetched_once_and_renewed(server: Scripted, clock: Clock) -> None:
+    server.then(issued(clock), issued(clock, "cd" * 32))
+    with OriginKeys(server.url, lambda: "token", clock=clock) as keys:
         assert keys.current("acme") is None
         wait_for(keys, "issued", 1)
         assert keys.current("acme") == bytes.fromhex("ab" * 32)
-        assert [request.path for request in service.requests] == [f"{ORIGIN_KEY_PATH}?tenant=acme"]
-        assert service.requests[0].headers["authorization"] == "Bearer token"
+        assert [request.path for request in server.requests] == [f"{ORIGIN_KEY_PATH}?tenant=acme"]
+        assert server.requests[0].headers["authorization"] == "Bearer token"
         clock.now += 3601
         assert keys.current("acme") == bytes.fromhex("ab" * 32)
         wait_for(keys, "issued", 2)
@@ -142,32 +133,29 @@ def test_a_key_is_fetched_once_and_renewed(service: Scripted) -> None:
         Reply(200, {"key": "zz", "expires_at": "2026-01-01T00:00:00Z"}),
     ],
 )
-def test_without_a_key_nobody_waits_and_it_is_asked_again(service: Scripted, reply: Reply) -> None:
-    clock = Clock()
-    service.then(reply, issued(clock))
-    with OriginKeys(service.url, lambda: "token", clock=clock) as keys:
+def test_without_a_key_nobody_waits_and_it_is_asked_again(server: Scripted, clock: Clock, reply: Reply) -> None:
+    server.then(reply, issued(clock))
+    with OriginKeys(server.url, lambda: "token", clock=clock) as keys:
         assert keys.current(None) is None
         wait_for(keys, "key_failed", 1)
         assert keys.current(None) is None
-        assert len(service.requests) == 1
+        assert len(server.requests) == 1
         clock.now += RETRY_S
         assert keys.current(None) is None
         wait_for(keys, "issued", 1)
         assert keys.current(None) is not None
 
 
-def test_a_short_key_is_none(service: Scripted) -> None:
-    clock = Clock()
-    service.then(issued(clock, "ab"))
-    with OriginKeys(service.url, lambda: "token", clock=clock) as keys, pytest.raises(OriginKeyUnavailable, match="16"):
+def test_a_short_key_is_none(server: Scripted, clock: Clock) -> None:
+    server.then(issued(clock, "ab"))
+    with OriginKeys(server.url, lambda: "token", clock=clock) as keys, pytest.raises(OriginKeyUnavailable, match="16"):
         keys.fetch("acme")
 
 
-def test_fetch_tells_what_is_wrong(service: Scripted) -> None:
+def test_fetch_tells_what_is_wrong(server: Scripted, clock: Clock) -> None:
     """At start, as `check` of the risk clients; the pause of a failure does not hold it up."""
-    clock = Clock()
-    service.then(Reply(403), issued(clock))
-    with OriginKeys(service.url, lambda: "token", clock=clock) as keys:
+    server.then(Reply(403), issued(clock))
+    with OriginKeys(server.url, lambda: "token", clock=clock) as keys:
         with pytest.raises(OriginKeyUnavailable, match=r"403.*trust\.ingest"):
             keys.fetch("acme")
         keys.fetch("acme")

@@ -128,14 +128,6 @@ def test_what_is_approved_passes_and_nothing_else(
 NOW = 1_000.0
 
 
-class Fixed:
-    def wall(self) -> float:
-        return NOW
-
-    def steady(self) -> float:
-        return 0.0
-
-
 @pytest.mark.parametrize(
     ("challenge", "acr", "auth_time", "shown"),
     [
@@ -151,11 +143,12 @@ class Fixed:
     ],
 )
 def test_a_token_shows_what_the_challenge_asked_for(
-    challenge: Challenge, acr: str | None, auth_time: float | None, shown: bool
+    challenge: Challenge, acr: str | None, auth_time: float | None, shown: bool, clock: Clock
 ) -> None:
+    clock.start = NOW
     caller = Caller(agent_id="bot", acr=acr, auth_time=auth_time)
 
-    assert shown_by_token(challenge, Fixed())(caller) == (("*",) if shown else ())
+    assert shown_by_token(challenge, clock)(caller) == (("*",) if shown else ())
 
 
 def test_the_guard_asks_only_when_a_person_is_wanted_and_survives_a_failure() -> None:

@@ -169,13 +169,6 @@ def test_whatever_is_no_answer_meets_the_fail_mode(
     assert closed.counts()[f"cause_{cause}"] == 1
 
 
-def test_nobody_there_is_a_failure_of_the_network(make_client: Make) -> None:
-    with pytest.raises(TrustUnavailable) as raised:
-        make_client("http://127.0.0.1:9", token, settings()).risk("bot")
-
-    assert raised.value.cause == "network"
-
-
 def test_a_connection_that_the_service_closed_is_replaced_once(server: Scripted, make_client: Make) -> None:
     client = make_client(server.url, token, settings(cache_s=0.0))
     client.risk("bot")

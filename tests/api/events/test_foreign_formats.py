@@ -26,6 +26,7 @@ from trustwatch.scoring.records.dead_letters import DeadLetter
 
 TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
+ENVOY_PATH = "/v1/events?format=envoy"
 LINE = (
     '2025-11-24 15:59:11,555 INFO  [org.keycloak.events] (t-1) type="CLIENT_LOGIN", realmId="r", realmName="agents",'
     ' clientId="bot", userId="u", ipAddress="10.0.0.1", scope="pay", client_auth_method="client-jwt",'
@@ -62,7 +63,7 @@ def natives(site: Any) -> list[dict[str, Any]]:
 
 
 def export(site: Any, path: str, body: Any, client: str = "otel", **headers: str) -> httpx2.Response:
-    """POST to an OTLP path."""
+    """POST to a path."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {"content-type": "application/json", **site.auth(client)}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -110,12 +111,8 @@ def test_a_request_may_name_its_format(site: Any, kind: str) -> None:
     ]
     body = json.dumps(records) if kind != NDJSON else "\n".join(map(json.dumps, records))
 
-    answer = site.client.post(
-        "/v1/events",
-        params={"format": "envoy"},
-        content=gzip.compress(body.encode()),
-        headers={**site.auth("gateway"), "content-type": kind, "content-encoding": "gzip"},
-    )
+    packed = gzip.compress(body.encode())
+    answer = export(site, ENVOY_PATH, packed, "gateway", content_type=kind, content_encoding="gzip")
 
     assert (answer.status_code, counts(answer)) == (202, (2, 0, 0, 1))
     # A format that a request names gives no right to say that we caused it: the settings of this caller do not.
@@ -127,9 +124,7 @@ def test_a_request_may_name_its_format(site: Any, kind: str) -> None:
 
 def test_a_caller_with_a_format_may_still_send_native_events(site: Any, event: Callable[..., Any]) -> None:
     """If the request says so."""
-    answer = site.client.post(
-        "/v1/events?format=native", json=event(), headers={**site.auth("keycloak"), "content-type": "application/json"}
-    )
+    answer = export(site, "/v1/events?format=native", event(), "keycloak")
 
     assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
 
@@ -137,11 +132,7 @@ def test_a_caller_with_a_format_may_still_send_native_events(site: Any, event: C
 def test_a_shuffled_delivery_becomes_durable_in_the_order_of_time(site: Any) -> None:
     """Order is evidence; the records of one body are put into it, wherever they stood."""
     records = [{**ENVOY, "start_time": f"2025-11-24T15:5{minute}:00Z"} for minute in (7, 2, 9, 4)]
-    answer = site.client.post(
-        "/v1/events?format=envoy",
-        content=json.dumps(records),
-        headers={"content-type": "application/json", **site.auth("gateway")},
-    )
+    answer = export(site, ENVOY_PATH, records, "gateway")
     assert counts(answer) == (4, 0, 0, 0)
     assert [event["time"][14:16] for event in natives(site)] == ["52", "54", "57", "59"]
 
@@ -149,7 +140,7 @@ def test_a_shuffled_delivery_becomes_durable_in_the_order_of_time(site: Any) -> 
 @pytest.mark.parametrize("wanted", ["nothing", "mapping"])
 def test_an_unknown_format_is_told(site: Any, wanted: str) -> None:
     """So is one that needs a mapping which the caller does not have. Nothing was read, so nothing is kept."""
-    answer = site.client.post(f"/v1/events?format={wanted}", content=b"{}", headers=site.auth())
+    answer = export(site, f"/v1/events?format={wanted}", {}, "gateway")
 
     assert answer.status_code == 400 and answer.json()["code"] == "unknown_format"
     assert site.logged(RecordKind.DEAD) == []
@@ -203,10 +194,8 @@ def test_a_large_foreign_body(site: Any) -> None:
     """Mapped in a thread, bounded like every other."""
     body = "\n".join(json.dumps({**ENVOY, "duration": number}) for number in range(1_000)).encode()
 
-    answer = site.client.post("/v1/events?format=envoy", content=body, headers={**site.auth(), "content-type": NDJSON})
-    too_many = site.client.post(
-        "/v1/events?format=envoy", content=b"{}\n" * 10_001, headers={**site.auth(), "content-type": NDJSON}
-    )
+    answer = export(site, ENVOY_PATH, body, "gateway", content_type=NDJSON)
+    too_many = export(site, ENVOY_PATH, b"{}\n" * 10_001, "gateway", content_type=NDJSON)
 
     assert (answer.status_code, counts(answer)) == (202, (1_000, 0, 0, 0))
     assert too_many.status_code == 413 and "10000" in too_many.json()["detail"]

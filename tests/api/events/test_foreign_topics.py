@@ -284,12 +284,12 @@ def test_a_topic_over_its_limit_waits_in_kafka_and_the_others_go_on(world: Scrip
         role.run_round()
         world.now += 0.1
 
-    role.observe_lag()
+    for source in role.sources:
+        source.observe()
     reports = {report.name: report for report in role.report().sources}
     assert 500 <= reports["limited"].accepted <= 650
-    assert reports["limited"].limited_s > 5
     assert reports["limited"].lag == 5_000 - limited.position
-    assert reports["other"].accepted == 1_500 and reports["other"].limited_s == 0
+    assert reports["other"].accepted == 1_500
     assert limited.committed == limited.position
 
 
@@ -337,7 +337,8 @@ def test_silence_of_a_topic_is_noticed_once_and_ended(world: ScriptedBroker) -> 
     role = ingest(world, (settings("gw", silence_s=60.0), reader))
 
     def silent() -> bool:
-        role.observe_lag()
+        for source in role.sources:
+            source.observe()
         role.run_round()
         return role.report().silence[0].silent
 

@@ -56,7 +56,7 @@ def test_a_caller_that_sends_nothing_is_noticed(site: Any, event: Any) -> None:
 
 def test_reports_of_the_ingest_process_become_metrics(site: Any) -> None:
     """As they come over its socket; without such a process there are none."""
-    report = IngestReport([ForeignTopicReport("gw", 5, 2, 1, 0.5, 7, True)], [SilenceReport("gw", True, 0)])
+    report = IngestReport([ForeignTopicReport("gw", 5, 2, 1, 7, True)], [SilenceReport("gw", True, 0)])
 
     before = metrics(site)
     site.inside(lambda: site.ingest.note(decode_ingest_report(encode_ingest_report(report))))

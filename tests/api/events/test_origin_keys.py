@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.events.origin_keys import DAY_S, MAX_VALIDITY_S, OriginKeyIssuer, open_shared_secret
+from trustwatch.api.events.origin_keys import MAX_VALIDITY_S, PERIOD_S, OriginKeyIssuer, open_shared_secret
 from trustwatch.api.settings.access_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import PrivacySettings
@@ -18,7 +18,6 @@ from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch_client.events import Argument
 
 SECRET = PrivacyKey(b"s" * 32)
-PERIOD_S = 90 * DAY_S
 START = 200 * PERIOD_S + 1_000.0
 
 

@@ -238,15 +238,6 @@ def test_ten_thousand_events_in_one_body(site: Any, event: Any) -> None:
     assert (too_many.status_code, too_many.json()["code"]) == (413, "body_too_large")
 
 
-def test_only_the_first_hundred_rejections_are_listed(site: Any, event: Any) -> None:
-    """The rest is counted, and every one is a dead letter."""
-    answer = site.send([event(number, type="wrong") for number in range(120)] + [event(999)])
-
-    body = answer.json()
-    assert (counts(answer), len(body["rejections"]), body["rejections_omitted"]) == ((1, 0, 120), 100, 20)
-    assert len({letter.letter_id for letter in letters(site)}) == 120
-
-
 def test_gzip_bombs_and_large_bodies_stop_at_the_bound(shared: Any) -> None:
     """1 GB in 1 MB is refused after 16 MiB; so is a body that never ends, and one that says so beforehand."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)

@@ -23,18 +23,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     max_leaves=8,
 )
 MEMBERS = [
-    "id",
-    "time",
-    "type",
-    "tenant",
-    "agent",
-    "action",
-    "outcome",
-    "resource",
-    "count",
-    "specversion",
-    "data",
-    "x",
+    *("id", "time", "type", "tenant", "agent", "action", "outcome", "resource", "count", "specversion", "data", "x")
 ]
 
 

@@ -200,6 +200,19 @@ def test_no_source_writes_as_trustwatch_or_as_another_caller(source: str) -> Non
         assert logged(bound(caller(agents=("*",), sources=("*",))), event(source="caller:source"))
 
 
+def test_callers_that_name_no_source_do_not_share_ids() -> None:
+    """One caller cannot use up the ids of another by sending them first; within one source they are shared."""
+    admission = Admission(AgentRegistry(()))
+
+    def identity(name: str, **members: Any) -> int:
+        raw = RawRecord(msgspec.json.encode(event(id="evt-1", **members)))
+        return admission.admit(raw, bound(caller(name=name, agents=("*",), sources=("*",))), NOW_MS).id_hash
+
+    assert identity("one") == identity("one")
+    assert identity("one") != identity("two")
+    assert identity("one", source="urn:gw") == identity("two", source="urn:gw")
+
+
 def test_trustwatch_itself_marks_what_it_did() -> None:
     """Row: Trustwatch itself, whose sources nobody else has."""
     sink = AuditSink(None, Admission(AgentRegistry(())), lambda: NOW_MS, lambda: "id")
