@@ -17,7 +17,7 @@ from trustwatch.ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open
 from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.settings import Secret, reveal
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.seeded_agents import ErasedAgents

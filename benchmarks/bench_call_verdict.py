@@ -22,8 +22,7 @@ from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.model_persistence import save_trained_model
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry, save_trained_model
 from trustwatch.models.model_training import train_model
 
 from .answer_servers import AUDIENCE, CLIENT, serve_ours

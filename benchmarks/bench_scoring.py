@@ -79,7 +79,7 @@ def detector_figures(features: int, quick: bool) -> list[dict[str, Any]]:
 def _detector_figure(detector: ForestDetector, X: np.ndarray, groups: np.ndarray, quick: bool) -> dict[str, Any]:
     n = len(X)
     seconds = interleaved(
-        {"score": lambda: detector.score(X, groups), "explain": lambda: detector.explain(X[:1])},
+        {"score": lambda: detector.assess(X, groups), "explain": lambda: detector.explain(X[:1])},
         rounds=3 if quick else 15,
         calls={"score": max(1, 4000 // n), "explain": 20},
     )

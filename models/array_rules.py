@@ -22,7 +22,8 @@ from trustwatch.ingest.features.habits_of_others import COMPARED_KINDS, MOST_BIT
 
 from .calibration import FLEET_GROUP
 from .concerns import CONCERNS, FeatureRoles
-from .feature_tails import SURPRISE_CAP
+from .evidence_combination import SURPRISE_CAP
+from .input_checks import Ids
 from .trained_model import ODD_SHAPE
 
 ADVICE: Final = "the model was damaged or made by hand: copy it again or train it again"
@@ -131,7 +132,7 @@ def ascends(values: NDArray[Any]) -> bool:
     return bool((values[1:] > values[:-1]).all())
 
 
-def longest_run(keys: NDArray[np.uint64]) -> int:
+def longest_run(keys: Ids) -> int:
     """Most taken places in a row of an open-addressing table, which a look-up may have to go through."""
     free = np.flatnonzero(keys == 0)
     if not len(free):
@@ -254,7 +255,7 @@ def _check_tail(arrays: Mapping[str, NDArray[Any]], tail: str) -> None:
     check_that((u[:, 1:] >= u[:, :-1]).all(), f"{GROUP}/{tail}_u", "evidence of a feature falls from knot to knot")
 
 
-def _check_groups(groups: NDArray[np.uint64], name: str) -> None:
+def _check_groups(groups: Ids, name: str) -> None:
     fine = len(groups) > 0 and int(groups[0]) == FLEET_GROUP and ascends(groups)
     check_that(fine, f"{GROUP}/{name}", f"expected ids that ascend from {FLEET_GROUP}, the fleet")
 

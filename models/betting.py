@@ -25,7 +25,7 @@ from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.compilation import allocation_free, inlined
 from trustwatch.ingest.timestamps import DAY_MS
 
-from .input_checks import WrongShape
+from .input_checks import Floats, Ids, Ints, WrongShape
 
 DAMPING = 0.95
 MIN_BET_WEIGHT = 0.2
@@ -44,12 +44,6 @@ def log_bet(p_value: float) -> float:
     if t < 1e-4:
         return math.log(0.5 + t / 6.0)  # if the difference below would lose its digits
     return math.log((math.expm1(t) - t) / (t * t))
-
-
-@allocation_free
-def _log_bets(p_values: Any, bets: Any) -> None:
-    for row in range(len(p_values)):
-        bets[row] = log_bet(p_values[row])
 
 
 @allocation_free
@@ -74,27 +68,27 @@ def decayed_streak(streak: float, elapsed_ms: float) -> float:
 
 
 @allocation_free
-def _damp_all(bets: Any, agents: Any, time_ms: Any, streaks: Any, peaks: Any, last_ms: Any) -> None:
-    """Damp the bets of a history in place, in order; *streaks*, *peaks* and *last_ms* are per agent."""
+def _write_damped_bets(
+    p_values: Any, agents: Any, time_ms: Any, streaks: Any, peaks: Any, last_ms: Any, bets: Any
+) -> None:
+    """Write the damped bets of a history, in order; *streaks*, *peaks* and *last_ms* are per agent."""
     for row in range(len(bets)):
         agent = agents[row]
         elapsed = max(time_ms[row] - last_ms[agent], 0)
-        streak, peak, bet = decayed_streak(streaks[agent], elapsed), decayed_streak(peaks[agent], elapsed), bets[row]
+        streak, peak = decayed_streak(streaks[agent], elapsed), decayed_streak(peaks[agent], elapsed)
+        bet = log_bet(p_values[row])
         bets[row] = damped_bet(bet, streak, peak)
         streaks[agent] = extended_streak(streak, bet)
         peaks[agent] = max(peak, bet)
         last_ms[agent] += elapsed
 
 
-def damped_bets(
-    p_values: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def damped_bets(p_values: Floats, agents: Ids, time_ms: Ints) -> Floats:
     """Evidence of each event of a history, natural log, shape (n,), as the risk kernel would have taken it."""
     distinct_agents, at = np.unique(agents, return_inverse=True)
     first = np.full(len(distinct_agents), time_ms.min() if len(time_ms) else 0, np.int64)
-    bets = np.empty(len(p_values))
-    _log_bets(p_values, bets)
-    _damp_all(bets, at, time_ms, np.zeros(len(distinct_agents)), np.zeros(len(distinct_agents)), first)
+    streaks, peaks, bets = np.zeros(len(first)), np.zeros(len(first)), np.empty(len(p_values))
+    _write_damped_bets(p_values, at, time_ms, streaks, peaks, first, bets)
     return bets
 
 
@@ -148,9 +142,7 @@ class AlarmTail(NamedTuple):
         return self.start + self.scale * max(math.log(self.share / allowed), 0.0)
 
 
-def fit_alarm_tail(
-    bets: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]
-) -> AlarmTail:
+def fit_alarm_tail(bets: Floats, agents: Ids, time_ms: Ints) -> AlarmTail:
     """The tail of agent-day maxima.
 
     Args:
@@ -161,9 +153,7 @@ def fit_alarm_tail(
     return tail if tail.usable else _fit_alarm_tail(bets, agents, time_ms, 0)
 
 
-def _fit_alarm_tail(
-    bets: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64], established: int
-) -> AlarmTail:
+def _fit_alarm_tail(bets: Floats, agents: Ids, time_ms: Ints, established: int) -> AlarmTail:
     keys, slots = np.unique(agents, return_inverse=True)
     maxima = np.empty(len(bets) + len(keys))
     days = _daily_maxima(
@@ -180,7 +170,7 @@ def _fit_alarm_tail(
     return fit_tail_of_maxima(maxima[:days])
 
 
-def fit_tail_of_maxima(maxima: npt.NDArray[np.float64]) -> AlarmTail:
+def fit_tail_of_maxima(maxima: Floats) -> AlarmTail:
     """The tail of the highest evidence of each agent-day, shape (d,), at least 0."""
     reached = np.sort(maxima)
     largest = max(math.ceil(TAIL_SHARE * len(reached)), MIN_TAIL_MAXIMA)
@@ -240,10 +230,10 @@ LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
 
 def learnable_parts(
     columns: EventColumns,
-    rows: npt.NDArray[np.int64],
-    p_values: npt.NDArray[np.float64],
-    taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
-    drawn_for: npt.NDArray[np.uint64] | None = None,
+    rows: Ints,
+    p_values: Floats,
+    taught: npt.NDArray[np.float32] | Ints,
+    drawn_for: Ids | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Parts of each of *rows* that may be learned, with regard to its anomalies.
 
@@ -305,11 +295,11 @@ def is_drawn(agent: np.uint64, at_ms: int) -> bool:
 
 @allocation_free
 def _write_parts(
-    agents: npt.NDArray[np.uint64],
-    time_ms: npt.NDArray[np.int64],
+    agents: Ids,
+    time_ms: Ints,
     types: npt.NDArray[np.int8],
-    taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
-    p_values: npt.NDArray[np.float64],
+    taught: npt.NDArray[np.float32] | Ints,
+    p_values: Floats,
     parts: npt.NDArray[np.uint8],
 ) -> None:
     for row in range(len(parts)):

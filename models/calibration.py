@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trustwatch.ingest.compilation import allocation_free, inlined, inlined_and_callable
 
-from .input_checks import NotEnoughHistory, WrongShape
+from .input_checks import Flags, Floats, Ids, Ints, NotEnoughHistory, WrongShape
 
 FLEET_GROUP = 0
 """Group id of all agents together."""
@@ -30,18 +29,18 @@ _ADDABLE = np.uint64(0x9E3779B97F4A7C15)
 class ScoresBeforeAdding(NamedTuple):
     """Held-out scores (n,) without the evidence that is added, and to which rows it can be added, bool (n,)."""
 
-    scores: NDArray[np.float64]
-    addable: NDArray[np.bool_]
+    scores: Floats
+    addable: Flags
 
 
 class Calibration(NamedTuple):
     """Sorted held-out scores of G groups; entry 0 is the fleet."""
 
-    groups: NDArray[np.uint64]  # uint64 (G,), ascending ids, the first is `FLEET_GROUP`
-    start: NDArray[np.int64]  # int64 (G + 1,), where a group's values begin in `values`
-    sizes: NDArray[np.int64]  # int64 (G,), held-out scores that the group's values stand for
-    values: NDArray[np.float64]  # float64 (m,), ascending within a group
-    above: NDArray[np.int64]  # int64 (m,), how many of the group's scores are greater than the value
+    groups: Ids  # uint64 (G,), ascending ids, the first is `FLEET_GROUP`
+    start: Ints  # int64 (G + 1,), where a group's values begin in `values`
+    sizes: Ints  # int64 (G,), held-out scores that the group's values stand for
+    values: Floats  # float64 (m,), ascending within a group
+    above: Ints  # int64 (m,), how many of the group's scores are greater than the value
 
     @staticmethod
     def empty() -> Calibration:
@@ -51,10 +50,7 @@ class Calibration(NamedTuple):
 
     @staticmethod
     def fit(
-        scores: NDArray[np.float64],
-        groups: NDArray[np.uint64],
-        minimum: int = 200,
-        before_adding: ScoresBeforeAdding | None = None,
+        scores: Floats, groups: Ids, minimum: int = 200, before_adding: ScoresBeforeAdding | None = None
     ) -> Calibration:
         """Keep the held-out scores of the fleet and of every group that has at least *minimum*.
 
@@ -114,9 +110,7 @@ class Calibration(NamedTuple):
         """Returns whether the p-values of a group rest on its own scores; if not, on the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
-    def p_values(
-        self, scores: NDArray[np.float64], groups: NDArray[np.uint64], addable: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float64]:
+    def p_values(self, scores: Floats, groups: Ids, addable: Flags | None = None) -> Floats:
         """Conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,).
 
         *addable*, bool (n,), are those to which evidence can be added; None = to none.
@@ -126,11 +120,11 @@ class Calibration(NamedTuple):
         out = np.empty(len(scores))
         if addable is None or not has_addable_entries(self):
             addable = np.zeros(len(scores), np.bool_)
-        _p_values(scores, groups, addable, self.groups, self.start, self.sizes, self.values, self.above, out)
+        _p_values(scores, groups, addable, self, out)
         return out
 
 
-def _thin_scores(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+def _thin_scores(ordered: Floats) -> tuple[Floats, Ints, int]:
     """Values to keep of ascending scores, how many scores are above each, and the number of scores."""
     n = len(ordered)
     values, counts = np.unique(ordered, return_counts=True)
@@ -148,7 +142,7 @@ def _thin_scores(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
 
 
 @allocation_free
-def group_index(ids: NDArray[np.uint64], group: np.uint64) -> int:
+def group_index(ids: Ids, group: np.uint64) -> int:
     """Position of a group among ascending ids; 0, the fleet, for one that is not there."""
     low, high = 0, len(ids)
     while low < high:
@@ -166,7 +160,7 @@ def has_addable_entries(calibration: Calibration) -> bool:
 
 
 @inlined_and_callable
-def calibrated_entry(ids: NDArray[np.uint64], group: np.uint64, addable: bool) -> int:
+def calibrated_entry(ids: Ids, group: np.uint64, addable: bool) -> int:
     """Entry of a calibration that judges a row of a group, to which evidence can be added or not."""
     if not addable:
         return group_index(ids, group)
@@ -175,7 +169,7 @@ def calibrated_entry(ids: NDArray[np.uint64], group: np.uint64, addable: bool) -
 
 
 @inlined
-def count_below(score: float, values: NDArray[np.float64], first: int, end: int) -> int:
+def count_below(score: float, values: Floats, first: int, end: int) -> int:
     """Number of ascending values, *first* to *end*, that are less than a score.
 
     No step branches on a value: every second branch would be mispredicted, at the price of ten steps.
@@ -189,21 +183,12 @@ def count_below(score: float, values: NDArray[np.float64], first: int, end: int)
 
 
 @allocation_free
-def _p_values(
-    scores: NDArray[np.float64],
-    groups: NDArray[np.uint64],
-    addable: NDArray[np.bool_],
-    ids: NDArray[np.uint64],
-    start: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    values: NDArray[np.float64],
-    above: NDArray[np.int64],
-    out: NDArray[np.float64],
-) -> None:
+def _p_values(scores: Floats, groups: Ids, addable: Flags, calibration: Calibration, out: Floats) -> None:
+    start, sizes = calibration.start, calibration.sizes
     for row in range(len(scores)):
-        entry = calibrated_entry(ids, groups[row], addable[row])
-        below = count_below(scores[row], values, start[entry], start[entry + 1])
-        at_least = sizes[entry] if below == 0 else above[start[entry] + below - 1]
+        entry = calibrated_entry(calibration.groups, groups[row], addable[row])
+        below = count_below(scores[row], calibration.values, start[entry], start[entry + 1])
+        at_least = sizes[entry] if below == 0 else calibration.above[start[entry] + below - 1]
         out[row] = (1.0 + at_least) / (1.0 + sizes[entry])
 
 
@@ -214,19 +199,19 @@ class PackedCalibrations(NamedTuple):
     """
 
     # uint64 (G,), ascending ids of all that any of them tells from the fleet; the first is `FLEET_GROUP`
-    groups: NDArray[np.uint64]
+    groups: Ids
     # int64 (G, c, 2, 2), entry of a group in each calibration, of a row of an unfamiliar agent or a familiar one, to
     # which evidence cannot be added or can
-    entries: NDArray[np.int64]
-    start: NDArray[np.int64]  # int64 (E + 1,), where an entry's values begin
-    values: NDArray[np.float64]  # float64 (m,), ascending within an entry
+    entries: Ints
+    start: Ints  # int64 (E + 1,), where an entry's values begin
+    values: Floats  # float64 (m,), ascending within an entry
     # float64 (m,), p-value of a score that is greater than the value and not than the next one; of one that is greater
     # than none it is 1
-    p_values: NDArray[np.float64]
+    p_values: Floats
 
     @staticmethod
     def pack(
-        calibrations: Sequence[Calibration], familiar: Sequence[Calibration], others: Sequence[NDArray[np.uint64]]
+        calibrations: Sequence[Calibration], familiar: Sequence[Calibration], others: Sequence[Ids]
     ) -> PackedCalibrations:
         """Calibrations, each with that of *familiar* agents, which is empty if there is none.
 
@@ -254,7 +239,7 @@ class PackedCalibrations(NamedTuple):
         )
 
 
-def _p_values_above(calibration: Calibration) -> NDArray[np.float64]:
+def _p_values_above(calibration: Calibration) -> Floats:
     """p-value (m,) of a score that is greater than each value and not than the next one."""
     sizes = np.repeat(calibration.sizes, np.diff(calibration.start))
     return np.asarray((1.0 + calibration.above) / (1.0 + sizes))
@@ -274,12 +259,12 @@ MIN_SCALE = 0.05
 class PeerScales(NamedTuple):
     """Location and scale of T for G groups; entry 0 is the fleet, used for every group not listed."""
 
-    groups: NDArray[np.uint64]  # uint64 (G,), ascending, the first is `FLEET_GROUP`
-    location: NDArray[np.float64]  # float64 (G,), decades
-    scale: NDArray[np.float64]  # float64 (G,), decades, at least `MIN_SCALE`
+    groups: Ids  # uint64 (G,), ascending, the first is `FLEET_GROUP`
+    location: Floats  # float64 (G,), decades
+    scale: Floats  # float64 (G,), decades, at least `MIN_SCALE`
 
 
-def fit_peer_scales(statistic: NDArray[np.float64], groups: NDArray[np.uint64], minimum: int) -> PeerScales:
+def fit_peer_scales(statistic: Floats, groups: Ids, minimum: int) -> PeerScales:
     """Learn location and scale per group.
 
     Args:
@@ -299,7 +284,7 @@ def fit_peer_scales(statistic: NDArray[np.float64], groups: NDArray[np.uint64], 
     return PeerScales(np.array(ids, np.uint64), table[:, 0].copy(), np.maximum(table[:, 1], MIN_SCALE))
 
 
-def _location_and_scale(statistic: NDArray[np.float64]) -> NDArray[np.float64]:
+def _location_and_scale(statistic: Floats) -> Floats:
     median, upper = np.quantile(statistic, [0.5, UPPER_QUANTILE])
     return np.array([median, upper - median])
 
@@ -316,12 +301,8 @@ DECADES_OF_SCALE = float(np.log10((1.0 - 0.5) / (1.0 - UPPER_QUANTILE)))
 
 
 def anomaly_scores(
-    scales: PeerScales,
-    statistic: NDArray[np.float64],
-    groups: NDArray[np.uint64],
-    added: NDArray[np.float64] | None = None,
-    most: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
+    scales: PeerScales, statistic: Floats, groups: Ids, added: Floats | None = None, most: Floats | None = None
+) -> Floats:
     """Anomaly scores float64 (n,) in [0, 1] of statistics (n,) of agents in groups (n,).
 
     Args:
@@ -348,14 +329,7 @@ def anomaly_score(statistic: float, location: float, scale: float, added: float,
 
 
 @allocation_free
-def _anomaly_rows(
-    statistic: NDArray[np.float64],
-    groups: NDArray[np.uint64],
-    scales: PeerScales,
-    added: NDArray[np.float64],
-    most: NDArray[np.float64],
-    out: NDArray[np.float64],
-) -> None:
+def _anomaly_rows(statistic: Floats, groups: Ids, scales: PeerScales, added: Floats, most: Floats, out: Floats) -> None:
     for row in range(len(statistic)):
         entry = group_index(scales.groups, groups[row])
         out[row] = anomaly_score(statistic[row], scales.location[entry], scales.scale[entry], added[row], most[row])

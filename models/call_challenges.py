@@ -21,7 +21,7 @@ from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import EFFECTS, EVENT_TYPES
-from trustwatch.ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_ALL, NEW_TO_PEERS, NEW_TO_TASK
+from trustwatch.ingest.features.argument_flow import KNOWN_VALUES, NEW_TO_ALL, NEW_TO_PEERS, NEW_TO_TASK, foreign_values
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.feature_vector import (
     F_ARGUMENT_ROUTE,
@@ -30,14 +30,15 @@ from trustwatch.ingest.features.feature_vector import (
     F_WRITE,
     compose_rows,
 )
-from trustwatch.ingest.features.foreign_values import foreign_values
 from trustwatch.ingest.features.frequency_tables import mix_pairs
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.features.row_observations import RowObservations
 
-from .concerns import CONCERNS, score_concerns
+from .calibration import anomaly_scores
+from .concerns import COMPROMISE_NORM, concern_statistic
 from .detector import ForestDetector
-from .evidence_combination import CombinedEvidence, weighted_evidence
+from .evidence_combination import weighted_evidence
+from .input_checks import Flags, Floats, Ids, Ints
 from .neighbour_bounds import bounded_scores, rank_calls, tenants_apart
 
 EVERY_EFFECT = "all"
@@ -55,7 +56,6 @@ rounding alone, and one more day of it moves all of them by less than this: each
 
 _CALL_TYPE_CODES = [code for code, name in enumerate(EVENT_TYPES) if name in CALL_TYPES]
 _OF_SEVERAL_TENANTS = "bounded", "bounded_rehearsed"
-_COMPROMISE = CONCERNS.index("compromise")
 _READ = EFFECTS.index("read")
 _RANKS_KEPT, _TENANT_RANKS_KEPT = 256, 64
 _USUAL_PER_1000 = 10.0
@@ -97,7 +97,7 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
             raise ValueError("there must be a score for each rank")
 
     @staticmethod
-    def of(scores: NDArray[np.float64]) -> HeldOutCalls:
+    def of(scores: Floats) -> HeldOutCalls:
         """Those of *scores* (n,), at ranks that thin out like a geometric series."""
         if not len(scores):
             return HeldOutCalls(0, (), ())
@@ -127,7 +127,7 @@ def allowed_calls(calls: int, per_1000: float) -> int:
     return int((calls + 1) * per_1000 / 1000.0 + 1e-9)
 
 
-def ranks_kept(calls: int, kept: int = _RANKS_KEPT) -> NDArray[np.int64]:
+def ranks_kept(calls: int, kept: int = _RANKS_KEPT) -> Ints:
     """Ranks of so many calls that are kept: they thin out like a geometric series."""
     return np.unique(np.geomspace(1, calls, kept).round().astype(np.int64))
 
@@ -150,15 +150,13 @@ class ForeignValueRates(RatesOfNovelty, frozen=True):
     # of those whose value no other task of the peer group used either; None in models of before
     to_all: RatesOfNovelty | None = None
 
-    def evidence(
-        self, keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def evidence(self, keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> Floats:
         """Evidence (n,) of compromise of calls, decades: half of it if a value is new to the peer group alone.
 
         Args:
             keys: of `action_keys`.
             effects: codes.
-            foreign: see `ingest.features.foreign_values`.
+            foreign: see `foreign_values`.
         """
         out = np.zeros(len(keys))
         for row in np.flatnonzero(foreign >= NEW_TO_PEERS).tolist():
@@ -168,9 +166,7 @@ class ForeignValueRates(RatesOfNovelty, frozen=True):
         return out
 
 
-def fit_foreign_rates(
-    keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
-) -> ForeignValueRates:
+def fit_foreign_rates(keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> ForeignValueRates:
     """Rates in held-out calls; arguments as for `ForeignValueRates.evidence`. Few calls of an action say little."""
     tells_values = foreign >= KNOWN_VALUES
     keys, reads, foreign = keys[tells_values], effects[tells_values] == _READ, foreign[tells_values]
@@ -178,9 +174,9 @@ def fit_foreign_rates(
     return ForeignValueRates(of_task.acting, of_task.reading, of_task.by_action, to_all)
 
 
-def _fit_rates(keys: NDArray[np.uint64], reads: NDArray[np.bool_], new: NDArray[np.bool_]) -> RatesOfNovelty:
+def _fit_rates(keys: Ids, reads: Flags, new: Flags) -> RatesOfNovelty:
     """Rates of calls (n,) that are *new*, of actions (n,) that read or do more."""
-    acting, reading = (_rate(new[kind], 1.0, 1.0) for kind in (~reads, reads))
+    acting, reading = (_rate(new[kind]) for kind in (~reads, reads))
     actions, action_of = np.unique(keys, return_inverse=True)
     counts, news = np.bincount(action_of, minlength=len(actions)), np.bincount(action_of, new, len(actions))
     mostly_read = np.bincount(action_of, reads, len(actions)) > counts / 2
@@ -189,11 +185,11 @@ def _fit_rates(keys: NDArray[np.uint64], reads: NDArray[np.bool_], new: NDArray[
     return RatesOfNovelty(acting, reading, {f"{int(actions[at]):016x}": float(rates[at]) for at in kept})
 
 
-def _rate(flags: NDArray[np.bool_], more: float, of: float) -> float:
-    return float((more + flags.sum()) / (of + len(flags)))
+def _rate(flags: Flags) -> float:
+    return float((1.0 + flags.sum()) / (1.0 + len(flags)))
 
 
-def action_keys(columns: EventColumns) -> NDArray[np.uint64]:
+def action_keys(columns: EventColumns) -> Ids:
     """Keys (n,) of actions within their peer groups, as `ForeignValueRates` knows them."""
     names = columns.names
     return mix_pairs(names[:, event_columns.GROUP], names[:, event_columns.ACTION])
@@ -304,9 +300,7 @@ def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> floa
     return min(1.0, max(known) + SCORE_RESOLUTION)
 
 
-def as_asked(
-    vectors: NDArray[np.float64], codes: NDArray[np.int8], trusted: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
+def as_asked(vectors: Floats, codes: NDArray[np.int8], trusted: Flags | None = None) -> Floats:
     """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember, and without
     anomalies of the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
     asked = vectors.copy()
@@ -319,26 +313,19 @@ def as_asked(
     return asked
 
 
-def score_calls(
-    detector: ForestDetector,
-    evidence: NDArray[np.float64],
-    foreign: NDArray[np.float64],
-    groups: NDArray[np.uint64],
-) -> NDArray[np.float64]:
+def score_calls(detector: ForestDetector, evidence: Floats, foreign: Floats, groups: Ids) -> Floats:
     """Anomaly scores (n,) of compromise of evaluated calls."""
-    nothing = np.zeros(len(evidence))
-    happened = np.zeros(len(evidence), np.bool_)  # before a call it is unknown whether it will fail
-    combined = CombinedEvidence(nothing, nothing, nothing, evidence, foreign, happened)  # p-values are not looked at
-    scores = score_concerns(detector.by_concern, detector.scales, combined, np.ascontiguousarray(groups), happened)
-    return scores.anomaly_score[:, _COMPROMISE]
+    by_concern = detector.by_concern
+    statistic = concern_statistic(evidence, by_concern.roles.compromise, COMPROMISE_NORM)
+    return anomaly_scores(by_concern.compromise_scales, statistic, np.ascontiguousarray(groups), foreign)
 
 
 class AskedCallScores(NamedTuple):
     """Scores of n evaluated calls."""
 
-    anomaly: NDArray[np.float64]  # (n,), of compromise
-    vectors: NDArray[np.float64]  # (n, F), as a question knows them
-    foreign: NDArray[np.float64]  # (n,), of `ingest.features.foreign_values`
+    anomaly: Floats  # (n,), of compromise
+    vectors: Floats  # (n, F), as a question knows them
+    foreign: Floats  # (n,), of `foreign_values`
 
 
 def score_asked(
@@ -346,9 +333,9 @@ def score_asked(
     rates: ForeignValueRates,
     baseline: Baseline,
     columns: EventColumns,
-    vectors: NDArray[np.float64],
+    vectors: Floats,
     observations: RowObservations,
-    trusted: NDArray[np.bool_] | None = None,
+    trusted: Flags | None = None,
 ) -> AskedCallScores:
     """Scores of calls as questions, from what was observed of them.
 
@@ -366,7 +353,7 @@ def score_asked(
     return AskedCallScores(scores, asked, foreign)
 
 
-def held_out_by_effect(columns: EventColumns, scores: NDArray[np.float64]) -> dict[str, HeldOutCalls]:
+def held_out_by_effect(columns: EventColumns, scores: Floats) -> dict[str, HeldOutCalls]:
     """Scores (n,) of the calls among events, by effect and of all; events that are never evaluated are left out."""
     return {name: HeldOutCalls.of(scores[rows]) for name, rows in _calls_by_effect(columns).items()}
 
@@ -376,7 +363,7 @@ def has_neighbours(columns: EventColumns) -> bool:
     return len(np.unique(columns.names[:, event_columns.TENANT])) > 1
 
 
-def bounded_by_tenant(columns: EventColumns, scores: NDArray[np.float64]) -> BoundedCalls:
+def bounded_by_tenant(columns: EventColumns, scores: Floats) -> BoundedCalls:
     """The same as they count for each tenant that has a ground of its own, and for all others: the calls may all be of
     one tenant that is the neighbour of some without."""
     tenants, by_tenant = columns.names[:, event_columns.TENANT], BoundedCalls()
@@ -396,11 +383,11 @@ def bounded_by_tenant(columns: EventColumns, scores: NDArray[np.float64]) -> Bou
     return by_tenant
 
 
-def _bounded(ranks: NDArray[np.int64], scores: NDArray[np.float64], calls: int, without_largest: int) -> HeldOutCalls:
+def _bounded(ranks: Ints, scores: Floats, calls: int, without_largest: int) -> HeldOutCalls:
     return HeldOutCalls(calls, tuple(ranks.tolist()), tuple(scores.tolist()), without_largest)
 
 
-def _calls_by_effect(columns: EventColumns) -> dict[str, NDArray[np.int64]]:
+def _calls_by_effect(columns: EventColumns) -> dict[str, Ints]:
     """Rows of the calls among events, by effect and of all."""
     rows = call_rows(columns)
     effects = columns.codes[rows, event_columns.EFFECT]
@@ -408,7 +395,7 @@ def _calls_by_effect(columns: EventColumns) -> dict[str, NDArray[np.int64]]:
     return {**by_effect, EVERY_EFFECT: rows}
 
 
-def call_rows(columns: EventColumns) -> NDArray[np.int64]:
+def call_rows(columns: EventColumns) -> Ints:
     """Rows of the calls among events."""
     return np.flatnonzero(np.isin(columns.codes[:, event_columns.TYPE], _CALL_TYPE_CODES))
 
@@ -419,11 +406,7 @@ def tenant_key(hashed: int) -> str:
 
 
 def fit_challenges(
-    detector: ForestDetector,
-    columns: EventColumns,
-    vectors: NDArray[np.float64],
-    evidence: NDArray[np.float64],
-    foreign: NDArray[np.float64],
+    detector: ForestDetector, columns: EventColumns, vectors: Floats, evidence: Floats, foreign: Floats
 ) -> CallChallenges:
     """Rates and scores of a history's calls, as if each had been evaluated before it was made."""
     parts, effects, keys = detector.parts, columns.codes[:, event_columns.EFFECT], action_keys(columns)

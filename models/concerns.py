@@ -9,7 +9,7 @@
   for. Each of these is weak in a single event, so they are judged among themselves.
 
 The anomaly score of an event (`detector.Scores`) is that of all evidence together. Evidence that is no feature and can
-only raise risk (`features.told_targets`) is added to that score and to compromise.
+only raise risk (`is_told_new`) is added to that score and to compromise.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, ScoresBeforeAdding, anomaly_scores, fit_peer_scales
 from .evidence_combination import CombinedEvidence, power_norms
+from .input_checks import Flags, Floats, Ids
 
 CONCERNS = ("compromise", "malfunction", "overreach")
 
@@ -40,9 +40,9 @@ PROBE_SCALE = float(np.log10((1.0 - 0.5) / PROBE_P_VALUE)) / DECADES_OF_SCALE
 class FeatureRoles(NamedTuple):
     """Features that are treated apart."""
 
-    added: NDArray[np.bool_]  # bool (F,), their evidence is added to that of all others
-    compromise: NDArray[np.bool_]  # bool (F,), evidence of compromise
-    overreach: NDArray[np.bool_]  # bool (F,), evidence of overreach
+    added: Flags  # bool (F,), their evidence is added to that of all others
+    compromise: Flags  # bool (F,), evidence of compromise
+    overreach: Flags  # bool (F,), evidence of overreach
 
     @staticmethod
     def none(features: int) -> FeatureRoles:
@@ -53,8 +53,8 @@ class FeatureRoles(NamedTuple):
 class ConcernScores(NamedTuple):
     """Scores of n rows by concern, in the order of `CONCERNS`."""
 
-    anomaly_score: NDArray[np.float64]  # float64 (n, 3) in [0, 1], higher is more anomalous, as in `detector.Scores`
-    p_value: NDArray[np.float64]  # float64 (n, 3) in (0, 1]
+    anomaly_score: Floats  # float64 (n, 3) in [0, 1], higher is more anomalous, as in `detector.Scores`
+    p_value: Floats  # float64 (n, 3) in (0, 1]
 
 
 class ConcernModel(NamedTuple):
@@ -68,12 +68,7 @@ class ConcernModel(NamedTuple):
 
 
 def fit_concerns(
-    scales: PeerScales,
-    held_out: CombinedEvidence,
-    groups: NDArray[np.uint64],
-    failed: NDArray[np.bool_],
-    roles: FeatureRoles,
-    minimum: int,
+    scales: PeerScales, held_out: CombinedEvidence, groups: Ids, failed: Flags, roles: FeatureRoles, minimum: int
 ) -> tuple[ConcernModel, ConcernScores]:
     """Calibrates each concern on held-out rows of normal behavior; returns the scores of these rows, too.
 
@@ -88,23 +83,24 @@ def fit_concerns(
     none = Calibration.empty()
     model = ConcernModel(
         roles,
-        fit_peer_scales(_statistic(held_out, roles.compromise, COMPROMISE_NORM), groups, minimum),
-        fit_peer_scales(_statistic(held_out, roles.overreach, OVERREACH_NORM), groups, minimum),
+        fit_peer_scales(
+            concern_statistic(held_out.feature_evidence, roles.compromise, COMPROMISE_NORM), groups, minimum
+        ),
+        fit_peer_scales(concern_statistic(held_out.feature_evidence, roles.overreach, OVERREACH_NORM), groups, minimum),
         (none, none, none),
         (none, none, none),
     )
-    anomaly = _anomaly(model, scales, held_out, groups, failed)
-    before_adding = _anomaly(model, scales, held_out._replace(added=np.zeros(len(groups))), groups, failed)[0]
+    anomaly = concern_anomaly(model, scales, held_out, groups, failed)
+    without_added = held_out._replace(added=np.zeros(len(groups)))
+    before_adding = concern_anomaly(model, scales, without_added, groups, failed)[0]
     without = ScoresBeforeAdding(before_adding, held_out.addable)
     model = model._replace(calibrations=fit_calibrations(anomaly, groups, minimum, without))
-    return model, _scores(model, anomaly, groups, None, held_out.addable)
+    p_values = calibrated(model, anomaly, groups, None, held_out.addable)
+    return model, ConcernScores(np.stack(anomaly, axis=1), p_values)
 
 
 def fit_calibrations(
-    anomaly: Sequence[NDArray[np.float64]],
-    groups: NDArray[np.uint64],
-    minimum: int,
-    before_adding: ScoresBeforeAdding | None = None,
+    anomaly: Sequence[Floats], groups: Ids, minimum: int, before_adding: ScoresBeforeAdding | None = None
 ) -> ByConcern[Calibration]:
     """Calibration of each concern on its anomaly scores (n,) of rows in peer groups (n,).
 
@@ -115,39 +111,15 @@ def fit_calibrations(
     return compromise, malfunction, overreach
 
 
-def score_concerns(
-    model: ConcernModel,
-    scales: PeerScales,
-    combined: CombinedEvidence,
-    groups: NDArray[np.uint64],
-    failed: NDArray[np.bool_],
-    familiar: NDArray[np.bool_] | None = None,
-    raising: NDArray[np.float64] | None = None,
-) -> ConcernScores:
-    """Scores of rows by concern; arguments as for `fit_concerns` and `ForestDetector.assess`."""
-    anomaly = _anomaly(model, scales, combined, groups, failed, raising)
-    return _scores(model, anomaly, groups, familiar, combined.addable)
-
-
-def _scores(
-    model: ConcernModel,
-    anomaly: Sequence[NDArray[np.float64]],
-    groups: NDArray[np.uint64],
-    familiar: NDArray[np.bool_] | None,
-    addable: NDArray[np.bool_],
-) -> ConcernScores:
-    return ConcernScores(np.stack(anomaly, axis=1), calibrated(model, anomaly, groups, familiar, addable))
-
-
 def calibrated(
     model: ConcernModel,
-    anomaly: Sequence[NDArray[np.float64]],
-    groups: NDArray[np.uint64],
-    familiar: NDArray[np.bool_] | None = None,
-    addable: NDArray[np.bool_] | None = None,
-) -> NDArray[np.float64]:
+    anomaly: Sequence[Floats],
+    groups: Ids,
+    familiar: Flags | None = None,
+    addable: Flags | None = None,
+) -> Floats:
     """p-values (n, 3) of anomaly scores by concern, each contiguous (n,); *addable* (n,) as for `Calibration.p_values`,
-    other arguments as for `score_concerns`."""
+    *familiar* as for `ForestDetector.assess`."""
     p_values = np.empty((len(groups), len(CONCERNS)))
     is_familiar = np.zeros(len(groups), np.bool_) if familiar is None else familiar
     for at, (column, of_strangers, of_familiar) in enumerate(
@@ -159,18 +131,18 @@ def calibrated(
     return p_values
 
 
-def _anomaly(
+def concern_anomaly(
     model: ConcernModel,
     scales: PeerScales,
     combined: CombinedEvidence,
-    groups: NDArray[np.uint64],
-    failed: NDArray[np.bool_],
-    raising: NDArray[np.float64] | None = None,
-) -> tuple[NDArray[np.float64], ...]:
-    """Anomaly scores (n,) of each concern."""
+    groups: Ids,
+    failed: Flags,
+    raising: Floats | None = None,
+) -> tuple[Floats, ...]:
+    """Anomaly scores (n,) of each concern; *raising* as for `ForestDetector.assess`, the rest as for `fit_concerns`."""
     most = np.where(failed, PROBE_SCALE, np.inf)
-    compromise = _statistic(combined, model.roles.compromise, COMPROMISE_NORM)
-    overreach = _statistic(combined, model.roles.overreach, OVERREACH_NORM)
+    compromise = concern_statistic(combined.feature_evidence, model.roles.compromise, COMPROMISE_NORM)
+    overreach = concern_statistic(combined.feature_evidence, model.roles.overreach, OVERREACH_NORM)
     added = combined.added if raising is None else combined.added + raising
     return (
         anomaly_scores(model.compromise_scales, compromise, groups, added, most),
@@ -179,6 +151,6 @@ def _anomaly(
     )
 
 
-def _statistic(combined: CombinedEvidence, asked: NDArray[np.bool_], norm: int) -> NDArray[np.float64]:
-    """Norm (n,) of the evidence of the features *asked* (F,), decades."""
-    return np.asarray(power_norms(np.ascontiguousarray(combined.feature_evidence[:, asked]), norm))
+def concern_statistic(evidence: Floats, asked: Flags, norm: int) -> Floats:
+    """Norm (n,) of the evidence (n, F) of the features *asked* (F,), decades."""
+    return np.asarray(power_norms(np.ascontiguousarray(evidence[:, asked]), norm))

@@ -12,21 +12,198 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trustwatch.ingest.compilation import allocation_free, inlined
 from trustwatch.ingest.errors import ConfigError
 
-from .assessment_kernel import AssessmentTables, assess_rows, assessment_tables
-from .calibration import Calibration, PeerScales, anomaly_scores
-from .concerns import CONCERNS, ConcernModel, ConcernScores
+from .calibration import (
+    DECADES_OF_SCALE,
+    Calibration,
+    PackedCalibrations,
+    PeerScales,
+    anomaly_score,
+    count_below,
+    group_index,
+)
+from .concerns import COMPROMISE_NORM, CONCERNS, OVERREACH_NORM, PROBE_SCALE, ConcernModel, ConcernScores
 from .evidence_combination import (
     CombinedEvidence,
     EvidenceCombination,
+    TailTables,
+    check_rows,
     combined_evidence,
     forest_input,
+    is_seen_by_forest,
+    power_norm,
+    value_evidence,
     weighted_evidence,
 )
-from .feature_tails import check_rows
-from .forest_evaluator import path_shortenings
-from .input_checks import NotFinite, WrongShape
+from .forest_evaluator import ForestArrays, path_shortenings, score_float32_rows
+from .input_checks import Flags, Floats, Ids, Ints, NotFinite, WrongShape
+
+# One kernel computes all scores of a batch: evidence, statistics, anomaly scores and p-values, in all and by concern. A
+# small batch costs as much as its calls, and there were some fifty of them in a row. Every number has the bits that the
+# functions for whole columns give, which training uses (`combined_evidence`, `concern_anomaly`, `anomaly_scores`,
+# `Calibration.p_values`): both are made of the same inlined helpers.
+
+
+COMPROMISE, MALFUNCTION, OVERREACH = range(len(CONCERNS))
+
+
+class AssessmentTables(NamedTuple):
+    """Everything that the kernel reads of a detector; most arrays are shared with it."""
+
+    # tails, importance: see `EvidenceCombination`
+    tails: TailTables
+    importance: Floats
+    added: Ints  # int64 (k,), numbers of the features whose evidence is added to the statistic, ascending
+    seen: Flags  # bool (F,), features that the forest sees; none that is added
+    # forest_features, forest_thresholds, forest_leaves: (T * S,), of `ForestArrays`, tree by tree
+    forest_features: NDArray[np.uint16]
+    forest_thresholds: NDArray[np.float32]
+    forest_leaves: Floats
+    # forest_slots, forest_normaliser: S, and see `ForestArrays`
+    forest_slots: int
+    forest_normaliser: float
+    score_tail: TailTables  # upper tail of the forest's scores
+    forest_weight: float  # share of the forest in the statistic
+    norms: Ints  # int64 (3,), norm of each concern's statistic
+    # compromise, malfunction, overreach: int64 (k,), numbers of the features that each concern asks about, ascending;
+    # malfunction asks about all but those that are added, as the statistic of all evidence does
+    compromise: Ints
+    malfunction: Ints
+    overreach: Ints
+    # location, scale: float64 (G, 3), `PeerScales` of each of the groups of `calibrations`: by concern; those of
+    # malfunction are of all evidence
+    location: Floats
+    scale: Floats
+    calibrations: PackedCalibrations  # of each concern, then of all evidence
+
+
+def assessment_tables(
+    parts: EvidenceCombination,
+    scales: PeerScales,
+    calibration: Calibration,
+    familiar: Calibration,
+    by_concern: ConcernModel,
+) -> AssessmentTables:
+    """Tables of a detector's members; see `detector.ForestDetector`."""
+    forest: ForestArrays = parts.forest
+    by_question = by_concern.compromise_scales, scales, by_concern.overreach_scales
+    calibrations = PackedCalibrations.pack(
+        (*by_concern.calibrations, calibration), (*by_concern.familiar, familiar), [part.groups for part in by_question]
+    )
+    rows = [[group_index(part.groups, group) for group in calibrations.groups] for part in by_question]
+    return AssessmentTables(
+        parts.tails,
+        np.ascontiguousarray(parts.importance),
+        np.flatnonzero(parts.added),
+        is_seen_by_forest(parts.importance) & ~parts.added,
+        forest.features.ravel(),
+        forest.thresholds.ravel(),
+        forest.leaves.ravel(),
+        forest.features.shape[1],
+        float(forest.normaliser),
+        parts.score_tail,
+        float(parts.forest_weight),
+        np.array([COMPROMISE_NORM, parts.norm, OVERREACH_NORM], np.int64),
+        np.flatnonzero(by_concern.roles.compromise),
+        np.flatnonzero(~parts.added),
+        np.flatnonzero(by_concern.roles.overreach),
+        np.column_stack([part.location[at] for part, at in zip(by_question, rows, strict=True)]),
+        np.column_stack([part.scale[at] for part, at in zip(by_question, rows, strict=True)]),
+        calibrations,
+    )
+
+
+@inlined
+def _picked_norm(evidence: Floats, features: Ints, norm: int, room: Floats) -> float:
+    """Norm of the evidence of some *features* of a row (F,); *room* (F,) is written to."""
+    count = 0  # of those that bring any: the others, half of them, would add 0
+    for feature in features:
+        room[count] = evidence[feature]
+        count += 1 if evidence[feature] != 0.0 else 0
+    return power_norm(room[:count], norm)
+
+
+@inlined
+def _calibrated(score: float, entry: int, calibrations: PackedCalibrations) -> float:
+    """p-value of one anomaly score by one entry."""
+    first = calibrations.start[entry]
+    below = count_below(score, calibrations.values, first, calibrations.start[entry + 1])
+    return 1.0 if below == 0 else calibrations.p_values[first + below - 1]
+
+
+@allocation_free
+def assess_rows(
+    tables: AssessmentTables,
+    X: Floats,
+    groups: Ids,
+    failed: Flags,
+    familiar: Flags,
+    raising: Floats,
+    seen: NDArray[np.float32],
+    line: Floats,
+    evidence: Floats,
+    anomaly: Floats,
+    p_values: Floats,
+    concern_anomaly: Floats,
+    concern_p_values: Floats,
+) -> int:
+    """Assess rows; returns -1, or `row * F + feature` of the first value that is not finite.
+
+    Args:
+        X, groups, failed, familiar, raising: (n, F) and (n,), as for `ForestDetector.assess`.
+        seen, line: float32 (n, F) and float64 (n + F,), written to.
+        evidence: float64 (n, F), written: weighed evidence of each feature.
+        anomaly, p_values: float64 (n,), written: of all evidence.
+        concern_anomaly, concern_p_values: float64 (n, 3), written: by concern.
+    """
+    tails, width, calibrations = tables.tails, X.shape[1], tables.calibrations
+    forest, picked = line[: len(X)], line[len(X) :]
+    for row in range(len(X)):
+        for feature in range(width):
+            value = X[row, feature]
+            if not np.isfinite(value):
+                return int(row * width + feature)
+            weighed = value_evidence(value, tails, feature) * tables.importance[feature]
+            evidence[row, feature] = weighed
+            seen[row, feature] = np.float32(weighed) if tables.seen[feature] else np.float32(0.0)
+    score_float32_rows(
+        seen,
+        tables.forest_features,
+        tables.forest_thresholds,
+        tables.forest_leaves,
+        tables.forest_slots,
+        tables.forest_normaliser,
+        forest,
+    )
+    for row in range(len(X)):
+        added, addable = 0.0, False
+        for feature in tables.added:
+            added += evidence[row, feature]
+            addable |= X[row, feature] > 0.0
+        added = (added + raising[row]) / DECADES_OF_SCALE
+        from_forest = value_evidence(forest[row], tables.score_tail, 0)
+        from_tails = _picked_norm(evidence[row], tables.malfunction, tables.norms[MALFUNCTION], picked)
+        statistic = tables.forest_weight * from_forest + (1.0 - tables.forest_weight) * from_tails
+        compromise = _picked_norm(evidence[row], tables.compromise, tables.norms[COMPROMISE], picked)
+        overreach = _picked_norm(evidence[row], tables.overreach, tables.norms[OVERREACH], picked)
+        most = PROBE_SCALE if failed[row] else np.inf
+        group = group_index(calibrations.groups, groups[row])
+        location, scale = tables.location[group], tables.scale[group]
+        scores, found = concern_anomaly[row], concern_p_values[row]
+        anomaly[row] = anomaly_score(statistic, location[MALFUNCTION], scale[MALFUNCTION], added, np.inf)
+        scores[COMPROMISE] = anomaly_score(compromise, location[COMPROMISE], scale[COMPROMISE], added, most)
+        scores[MALFUNCTION] = anomaly_score(statistic, location[MALFUNCTION], scale[MALFUNCTION], 0.0, np.inf)
+        scores[OVERREACH] = anomaly_score(overreach, location[OVERREACH], scale[OVERREACH], 0.0, np.inf)
+        known, added_to = int(familiar[row]), int(addable)
+        for concern in range(len(found)):
+            entry = calibrations.entries[group, concern, known, added_to]
+            found[concern] = _calibrated(scores[concern], entry, calibrations)
+        entry = calibrations.entries[group, len(found), known, added_to]
+        p_values[row] = _calibrated(anomaly[row], entry, calibrations)
+    return -1
+
 
 FAMILIAR_EVENTS = 500
 """Events in the model's history from which an agent is familiar. Below, much that it does is new for the first time,
@@ -38,12 +215,12 @@ class Scores(NamedTuple):
 
     # float64 (n,) in [0, 1], higher is more anomalous, comparable across peer groups: 0.5 is the median of normal
     # behaviour, 0.75 what one in a hundred exceeds
-    anomaly_score: NDArray[np.float64]
+    anomaly_score: Floats
     # float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as anomalous
-    p_value: NDArray[np.float64]
+    p_value: Floats
     # float64 (n, F), each feature's own evidence, `-log10 P(X_f >= x)`, times its importance; in [0, 6], for features
     # that are logarithms of probabilities themselves in [0, 12]
-    feature_evidence: NDArray[np.float64]
+    feature_evidence: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +278,9 @@ _SETTING_RANGES = (
 class UsualEvidence:
     """Usual evidence of each feature, from the training rows."""
 
-    median: NDArray[np.float64]  # float64 (F,), decades
+    median: Floats  # float64 (F,), decades
     # float64 (F,), its 90th percentile, decades: evidence up to here is no reason for anything
-    upper: NDArray[np.float64]
+    upper: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,74 +307,41 @@ class ForestDetector:
         tables = assessment_tables(self.parts, self.scales, self.calibration, self.familiar, self.by_concern)
         object.__setattr__(self, "_tables", tables)  # the class is frozen
 
-    def score(
-        self, X: NDArray[np.float64], groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None = None
-    ) -> Scores:
-        """Score rows.
-
-        Args:
-            X: float64 (n, F), finite; not changed.
-            groups: uint64 (n,), peer group of each row; 0 or an unknown one means the fleet.
-            familiar: bool (n,), rows of agents that the history shows well (`FAMILIAR_EVENTS`); None = none is.
-
-        Returns:
-            scores; see `Scores` for ranges and direction.
-
-        Raises:
-            NotFinite: a value is NaN or infinite.
-            WrongShape: X is not (n, F) or groups not (n,).
-        """
-        if groups.shape != (len(X),):
-            raise WrongShape(f"rows of shape {X.shape} but groups of shape {groups.shape}")
-        combined = self.evidence(X)
-        return self._scores(combined, combined.added, np.ascontiguousarray(groups, dtype=np.uint64), familiar)
-
-    def _scores(
-        self,
-        combined: CombinedEvidence,
-        added: NDArray[np.float64],
-        groups: NDArray[np.uint64],
-        familiar: NDArray[np.bool_] | None,
-    ) -> Scores:
-        anomaly = anomaly_scores(self.scales, combined.statistic, groups, added)
-        p_values = self.calibration.p_values(anomaly, groups, combined.addable)
-        if familiar is not None and len(self.familiar.groups) and familiar.any():
-            p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
-        return Scores(anomaly, p_values, combined.feature_evidence)
-
     @property
     def budget_shares(self) -> tuple[float, float, float]:
         """Part of the alert budget that each concern has, in the order of `CONCERNS`; one with none moves no level."""
         return self.settings.budget_shares
 
     @property
-    def asked_by_compromise(self) -> NDArray[np.bool_]:
+    def asked_by_compromise(self) -> Flags:
         """Features that are evidence of compromise; none if that moves no level."""
         asked = self.by_concern.roles.compromise
         return asked if self.budget_shares[0] > 0.0 else np.zeros_like(asked)
 
     def assess(
         self,
-        X: NDArray[np.float64],
-        groups: NDArray[np.uint64],
-        failed: NDArray[np.bool_],
-        familiar: NDArray[np.bool_] | None = None,
-        raising: NDArray[np.float64] | None = None,
+        X: Floats,
+        groups: Ids,
+        failed: Flags | None = None,
+        familiar: Flags | None = None,
+        raising: Floats | None = None,
     ) -> tuple[Scores, ConcernScores]:
-        """Scores of rows, of all evidence and by concern.
+        """Score rows, by all evidence and by concern; see `Scores` for ranges and direction.
 
         Args:
-            X, groups, familiar: as for `score`.
-            failed: bool (n,), calls that did not happen: denied, or failed.
+            X: float64 (n, F), finite; not changed.
+            groups: uint64 (n,), peer group of each row; 0 or an unknown one means the fleet.
+            failed: bool (n,), calls that did not happen: denied, or failed; None = none is.
+            familiar: bool (n,), rows of agents that the history shows well (`FAMILIAR_EVENTS`); None = none is.
             raising: float64 (n,) >= 0, evidence of compromise that is no feature, decades; it is added, to all
                 evidence, too. None = none.
 
         Raises:
-            NotFinite, WrongShape: as `score`.
+            NotFinite: a value is NaN or infinite.
+            WrongShape: X is not (n, F), or another argument not (n,).
         """
-        if groups.shape != (len(X),) or failed.shape != (len(X),):
-            raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
-        for name, given in (("familiar", familiar), ("raising", raising)):  # the kernel reads them unasked
+        # The kernel checks no bounds.
+        for name, given in (("groups", groups), ("failed", failed), ("familiar", familiar), ("raising", raising)):
             if given is not None and given.shape != (len(X),):
                 raise WrongShape(f"rows of shape {X.shape} but {name} of shape {given.shape}")
         X, n = check_rows(X, len(self.feature_names)), len(X)
@@ -207,7 +351,7 @@ class ForestDetector:
             self._tables,
             X,
             np.ascontiguousarray(groups, dtype=np.uint64),
-            np.ascontiguousarray(failed),
+            np.zeros(n, np.bool_) if failed is None else np.ascontiguousarray(failed),
             np.zeros(n, np.bool_) if familiar is None else np.ascontiguousarray(familiar),
             np.zeros(n) if raising is None else np.ascontiguousarray(raising),
             np.empty(X.shape, np.float32),
@@ -225,14 +369,14 @@ class ForestDetector:
         """Returns whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
         return self.calibration.covers(group)
 
-    def evidence(self, X: NDArray[np.float64]) -> CombinedEvidence:
+    def evidence(self, X: Floats) -> CombinedEvidence:
         """The statistic T of rows (n, F) and its parts, in decades, before any calibration."""
         try:
             return combined_evidence(self.parts, X)
         except NotFinite as error:
             raise self._named(error) from None
 
-    def explain(self, X: NDArray[np.float64], raising: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    def explain(self, X: Floats, raising: Floats | None = None) -> Floats:
         """Contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
@@ -247,7 +391,7 @@ class ForestDetector:
             float64 (n, F), >= 0; each row sums to 1, or is all zero if nothing stands out.
 
         Raises:
-            NotFinite, WrongShape: as `score`.
+            NotFinite, WrongShape: as `assess`.
         """
         combined = self.evidence(X)
         weight = self.parts.forest_weight
@@ -262,7 +406,7 @@ class ForestDetector:
             )
         return _shares(total + added if raising is None else total + added + raising)
 
-    def usual_values(self) -> NDArray[np.float64]:
+    def usual_values(self) -> Floats:
         """Value of each feature, (F,): the largest one with no more evidence than the median of the training rows.
 
         A row with such a value is ordinary in that feature, neither anomalous nor more normal than normal.
@@ -280,13 +424,13 @@ class ForestDetector:
         return NotFinite(error.row, name)
 
 
-def fit_usual_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> UsualEvidence:
+def fit_usual_evidence(parts: EvidenceCombination, X: Floats) -> UsualEvidence:
     """Median and 90th percentile of each feature's evidence over training rows (n, F)."""
     median, upper = np.quantile(weighted_evidence(parts.tails, parts.importance, X), [0.5, 0.9], axis=0)
     return UsualEvidence(median, upper)
 
 
-def _shares(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shares(amounts: Floats) -> Floats:
     """Rows (n, F) of amounts >= 0, scaled to sum 1; rows without any stay zero."""
     total = amounts.sum(axis=1, keepdims=True)
     shares = np.zeros_like(amounts)

@@ -22,12 +22,14 @@ from .evidence_combination import (
     CombinedEvidence,
     EvidenceCombination,
     combined_evidence,
+    fit_tails,
     forest_input,
+    set_excess_tail,
+    set_rate_tail,
     weighted_evidence,
 )
-from .feature_tails import fit_tails, set_excess_tail, set_rate_tail
 from .forest_evaluator import ForestArrays, forest_scores
-from .input_checks import NotEnoughHistory, WrongShape, finite_float32
+from .input_checks import Flags, Floats, Ids, Ints, NotEnoughHistory, WrongShape, finite_float32
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
@@ -40,7 +42,7 @@ MAX_TREE_SAMPLES = 2**MAX_TREE_DEPTH
 MAX_FEATURES = 65_535
 
 
-def fit_forest(X: NDArray[np.float64], *, trees: int = 100, max_samples: int = 256, seed: int) -> ForestArrays:
+def fit_forest(X: Floats, *, trees: int = 100, max_samples: int = 256, seed: int) -> ForestArrays:
     """Fit an isolation forest on rows of normal behaviour.
 
     Args:
@@ -89,12 +91,7 @@ def flatten_forest(model: IsolationForest) -> ForestArrays:
 
 
 def _fill_heap(
-    tree: Any,
-    depth: int,
-    features: NDArray[np.uint16],
-    thresholds: NDArray[np.float32],
-    leaves: NDArray[np.float64],
-    means: NDArray[np.float64],
+    tree: Any, depth: int, features: NDArray[np.uint16], thresholds: NDArray[np.float32], leaves: Floats, means: Floats
 ) -> None:
     """Lay one scikit-learn tree into heap order; what ends early is continued to the left."""
     left, right = tree.children_left, tree.children_right
@@ -113,7 +110,7 @@ def _fill_heap(
                 means[slot << below] = expected[node]
 
 
-def _expected_paths(tree: Any, beyond: NDArray[np.float64]) -> NDArray[np.float64]:
+def _expected_paths(tree: Any, beyond: Floats) -> Floats:
     """Mean path length of the samples of each node; in scikit-learn children have higher numbers than their parent."""
     expected = tree.compute_node_depths() - 1.0 + beyond
     count = tree.n_node_samples
@@ -124,14 +121,14 @@ def _expected_paths(tree: Any, beyond: NDArray[np.float64]) -> NDArray[np.float6
     return np.asarray(expected, np.float64)
 
 
-def round_down_to_float32(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+def round_down_to_float32(thresholds: Floats) -> NDArray[np.float32]:
     """The largest float32 at or below each float64 (n,): `float32(x) <= t` holds for both or for neither."""
     with np.errstate(over="ignore"):
         nearest = thresholds.astype(np.float32)
     return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def average_path_length(samples: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+def average_path_length(samples: NDArray[np.integer[Any]]) -> Floats:
     """c(n) of the isolation forest paper: the expected path length in a tree of n samples; (k,) to (k,), >= 0."""
     n = np.maximum(np.asarray(samples, np.float64), 2.0)
     long = 2.0 * (np.log(np.maximum(n - 1.0, 1.0)) + np.euler_gamma) - 2.0 * (n - 1.0) / n
@@ -156,9 +153,9 @@ class HeldOutScores(NamedTuple):
 
 
 def fit_detector(
-    X: NDArray[np.float64],
-    groups: NDArray[np.uint64],
-    sessions: NDArray[np.uint64],
+    X: Floats,
+    groups: Ids,
+    sessions: Ids,
     settings: DetectorSettings,
     feature_names: Sequence[str],
     *,
@@ -166,7 +163,7 @@ def fit_detector(
     importance: ArrayLike | None = None,
     decades: ArrayLike | None = None,
     roles: FeatureRoles | None = None,
-    failed: NDArray[np.bool_] | None = None,
+    failed: Flags | None = None,
     rate_between: ArrayLike = 1.0,
     version: str = "unsaved",
 ) -> tuple[ForestDetector, HeldOutScores]:
@@ -225,9 +222,7 @@ def fit_detector(
     return detector, HeldOutScores(Scores(anomaly, calibration.p_values(anomaly, groups, addable), u), by_concern)
 
 
-def _checked_rows(
-    X: NDArray[np.float64], groups: NDArray[np.uint64], sessions: NDArray[np.uint64], names: Sequence[str]
-) -> NDArray[np.float64]:
+def _checked_rows(X: Floats, groups: Ids, sessions: Ids, names: Sequence[str]) -> Floats:
     if len(X) < MIN_ROWS:
         raise NotEnoughHistory(f"{len(X)} rows of normal history, at least {MIN_ROWS} are needed: train on more")
     X = finite_float32(X)
@@ -238,7 +233,7 @@ def _checked_rows(
     return X
 
 
-def _checked_importance(given: ArrayLike | None, features: int) -> NDArray[np.float64]:
+def _checked_importance(given: ArrayLike | None, features: int) -> Floats:
     weight = np.ones(features) if given is None else np.asarray(given, np.float64)
     if weight.shape != (features,):
         raise WrongShape(f"{weight.shape} importances for {features} features")
@@ -248,13 +243,13 @@ def _checked_importance(given: ArrayLike | None, features: int) -> NDArray[np.fl
 
 
 def _fit_parts(
-    X: NDArray[np.float64],
+    X: Floats,
     settings: DetectorSettings,
     resolution: ArrayLike | None,
-    importance: NDArray[np.float64],
+    importance: Floats,
     decades: ArrayLike | None,
-    added: NDArray[np.bool_],
-    rate_between: NDArray[np.float64],
+    added: Flags,
+    rate_between: Floats,
 ) -> EvidenceCombination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
@@ -271,7 +266,7 @@ def _fit_parts(
     return EvidenceCombination(tails, forest, score_tail, settings.forest_weight, settings.norm, importance, added)
 
 
-def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray[np.int64]:
+def assign_folds(sessions: Ids, folds: int, seed: int) -> Ints:
     """Fold of each row, int64 (n,) in [0, folds): whole sessions, in a seeded hash order, cut to about equal numbers of
     rows.
 
@@ -291,7 +286,7 @@ def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray
     return np.arange(rows) * folds // rows
 
 
-def _mix_session_ids(ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def _mix_session_ids(ids: Ids, seed: int) -> Ids:
     """The finaliser of SplitMix64: a stable shuffle of session ids, whatever pattern they have."""
     z = ids + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trustwatch.ingest.compilation import allocation_free, compiled, inlined
 
-from .input_checks import NotFinite, WrongShape
+from .input_checks import Floats, NotFinite, WrongShape
 
 LANES = 8  # walks in flight at once: enough to hide load latency, few enough for the registers
 
@@ -29,8 +29,8 @@ class ForestArrays(NamedTuple):
     features: NDArray[np.uint16]  # uint16 (T, S), the feature that a node compares
     # float32 (T, S), right if the float32 value is greater; +inf where the tree ended earlier
     thresholds: NDArray[np.float32]
-    leaves: NDArray[np.float64]  # float64 (T, S), path length of a leaf: its depth plus c(samples in it)
-    expected: NDArray[np.float64]  # float64 (T, S), mean path length of the training samples that reached an inner node
+    leaves: Floats  # float64 (T, S), path length of a leaf: its depth plus c(samples in it)
+    expected: Floats  # float64 (T, S), mean path length of the training samples that reached an inner node
     # T * c(max_samples), the sum of path lengths at which the score is 0.5; 0 if trained on one sample
     normaliser: float
     n_features: int  # F
@@ -46,7 +46,7 @@ class ForestArrays(NamedTuple):
         return int(self.features.shape[1]).bit_length() - 1
 
 
-def forest_scores(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
+def forest_scores(forest: ForestArrays, X: Floats) -> Floats:
     """Anomaly scores of rows.
 
     Args:
@@ -60,39 +60,31 @@ def forest_scores(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.fl
         NotFinite: a value is NaN or infinite.
         WrongShape: X is not (n, F).
     """
+    X = _checked_rows(forest, X)
+    finite = np.isfinite(X)
+    if not finite.all():
+        row, feature = np.argwhere(~finite)[0].tolist()
+        raise NotFinite(row, feature)
+    out = np.empty(len(X))
+    with np.errstate(over="ignore"):  # as scikit-learn does
+        rows = X.astype(np.float32)
+    tree_slots = forest.features.shape[1]
+    arrays = forest.features.ravel(), forest.thresholds.ravel(), forest.leaves.ravel()
+    score_float32_rows(rows, *arrays, tree_slots, forest.normaliser, out)
+    return out
+
+
+def _checked_rows(forest: ForestArrays, X: Floats) -> Floats:
     X = np.ascontiguousarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != forest.n_features:
         raise WrongShape(f"the forest has {forest.n_features} features, the rows have shape {X.shape}")
-    out = np.empty(X.shape[0])
-    bad = score_rows(
-        X,
-        forest.features.ravel(),
-        forest.thresholds.ravel(),
-        forest.leaves.ravel(),
-        forest.features.shape[1],
-        forest.normaliser,
-        out,
-    )
-    if bad >= 0:
-        raise NotFinite(bad // forest.n_features, bad % forest.n_features)
-    return out
+    return X
 
 
 @inlined
 def _score(path: float, normaliser: float) -> float:
     """The one place that decides the direction: short paths are anomalous, so their score is high."""
     return float(2.0 ** (-path / normaliser)) if normaliser > 0.0 else 0.5
-
-
-@allocation_free
-def _copy_as_float32(X: NDArray[np.float64], row: int, to: NDArray[np.float32], lane: int) -> int:
-    """Copy a row as float32, as scikit-learn does; returns the first feature that is not finite, else -1."""
-    for feature in range(X.shape[1]):
-        value = X[row, feature]
-        if not np.isfinite(value):
-            return feature
-        to[lane, feature] = np.float32(value)
-    return -1
 
 
 # The two walks below keep their lanes in scalars, not in a small array: that is what lets the compiler hold them in
@@ -104,7 +96,7 @@ def _path_of_row(
     x: NDArray[np.float32],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],
-    leaves: NDArray[np.float64],
+    leaves: Floats,
     tree_slots: int,
 ) -> float:
     """Sum of the path lengths of one row, eight trees at a time; added in the order of `_paths_of_rows`: equal bits."""
@@ -156,9 +148,9 @@ def _paths_of_rows(
     block: NDArray[np.float32],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],
-    leaves: NDArray[np.float64],
+    leaves: Floats,
     tree_slots: int,
-    paths: NDArray[np.float64],
+    paths: Floats,
 ) -> None:
     """Sums of the path lengths of eight rows, tree by tree, so that a tree stays in the first-level cache."""
     slots, f, t, v = np.uint64(tree_slots), features, thresholds, leaves
@@ -196,10 +188,10 @@ def score_float32_rows(
     X: NDArray[np.float32],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],
-    leaves: NDArray[np.float64],
+    leaves: Floats,
     tree_slots: int,
     normaliser: float,
-    out: NDArray[np.float64],
+    out: Floats,
 ) -> None:
     """Score finite rows into `out`; the arrays are those of `ForestArrays`, raveled, with *tree_slots* to a tree."""
     row = 0
@@ -213,38 +205,13 @@ def score_float32_rows(
         out[row] = _score(out[row], normaliser)
 
 
-@compiled
-def score_rows(
-    X: NDArray[np.float64],
-    features: NDArray[np.uint16],
-    thresholds: NDArray[np.float32],
-    leaves: NDArray[np.float64],
-    tree_slots: int,
-    normaliser: float,
-    out: NDArray[np.float64],
-) -> int:
-    """Score rows into `out`, as `score_float32_rows`; returns -1, or `row * F + feature` of the first value that is not
-    finite."""
-    rows: int = X.shape[0]
-    width: int = X.shape[1]
-    block = np.empty((LANES, width), np.float32)
-    for first in range(0, rows, LANES):
-        end = min(first + LANES, rows)
-        for row in range(first, end):
-            bad = _copy_as_float32(X, row, block, row - first)
-            if bad >= 0:
-                return row * width + bad
-        score_float32_rows(block[: end - first], features, thresholds, leaves, tree_slots, normaliser, out[first:end])
-    return -1
-
-
 # The contribution of each feature to a forest's score follows from the walk of a row. At every inner node a tree
 # expects some path length, the mean over the training samples that came there. A step to a child changes it, and the
 # change belongs to the feature that the node compares. Over a walk the changes add up to the row's path length less the
 # expectation at the root, exactly; and the path length is the score's logarithm.
 
 
-def path_shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
+def path_shortenings(forest: ForestArrays, X: Floats) -> Floats:
     """Steps by which each feature shortened the path of each row, below the forest's expectation before it looks.
 
     Args:
@@ -252,15 +219,13 @@ def path_shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np
         X: float64 (n, F), finite.
 
     Returns:
-        float64 (n, F), in units of `-log2(score)`: `log2(score) = sum over features + log2(2**-expected)` with
-        `expected` from `expectation`. Positive where the feature made the row more anomalous.
+        float64 (n, F), in units of `-log2(score)`: `log2(score) = sum over features - expected`, with the
+        forest's expectation before any feature is looked at. Positive where the feature made the row more anomalous.
 
     Raises:
         WrongShape: X is not (n, F).
     """
-    X = np.ascontiguousarray(X, dtype=np.float64)
-    if X.ndim != 2 or X.shape[1] != forest.n_features:
-        raise WrongShape(f"the forest has {forest.n_features} features, the rows have shape {X.shape}")
+    X = _checked_rows(forest, X)
     out = np.zeros_like(X)
     if forest.normaliser > 0.0:
         _attribute_paths(X.astype(np.float32), forest.features, forest.thresholds, forest.leaves, forest.expected, out)
@@ -268,19 +233,14 @@ def path_shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np
     return out
 
 
-def expectation(forest: ForestArrays) -> float:
-    """Expected `-log2(score)` before any feature is looked at."""
-    return float(forest.expected[:, 1].sum() / forest.normaliser) if forest.normaliser > 0.0 else 1.0
-
-
 @compiled
 def _attribute_paths(
     x: NDArray[np.float32],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],
-    leaves: NDArray[np.float64],
-    expected: NDArray[np.float64],
-    out: NDArray[np.float64],
+    leaves: Floats,
+    expected: Floats,
+    out: Floats,
 ) -> None:
     slots = features.shape[1]
     for tree in range(features.shape[0]):  # tree by tree, so that a tree stays in the first-level cache

@@ -16,6 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustwatch.ingest.errors import ModelError, TrustwatchError
 
+Floats = NDArray[np.float64]
+Ids = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
 VOUCHING_ADVICE = (
     "Spans, runs of LangSmith and observations of Langfuse are self-asserted, since anybody can write an agent's id"
     " into them. Where nobody but your own programs can, a mapping takes the mark away"
@@ -60,7 +65,7 @@ class NotEnoughHistory(ModelError):
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def finite_float32(X: ArrayLike) -> NDArray[np.float64]:
+def finite_float32(X: ArrayLike) -> Floats:
     """X as a contiguous float64 matrix (n, F) with n, F >= 1.
 
     Raises:

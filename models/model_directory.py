@@ -1,11 +1,18 @@
 """Model directories: arrays and a manifest that says what it is, what it was trained on, and the digest of every file.
 
+    manifest.json
+    detector/NAME.npy         arrays of the detector
+    extras/GROUP/NAME.npy     other arrays, such as the baselines of the feature builder
+
+Never a pickle: loading a model runs no code of it.
+
 `manifest.json` is a JSON object. Its `digest` is the SHA-256 of the canonical JSON (sorted keys, no spaces, UTF-8) of
 all other members, so an edited manifest is noticed. That guards against damage and mix-ups; it is no signature.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -14,30 +21,120 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
+from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_magic
 from numpy.typing import NDArray
 
 from trustwatch.ingest.durable_files import sync_directory, sync_file
 from trustwatch.ingest.errors import ModelError
 
-from .array_rules import ArrayForm
-from .model_files import (
-    RESTORE_ADVICE,
-    ArrayFile,
-    check_digest,
-    check_memory,
-    list_files,
-    load_array,
-    open_plain_file,
-    read_plain_file,
-)
+from .array_rules import ArrayForm, array_bytes
+
+# Files are read with suspicion: plain files alone, no more of them than was said, and nothing but numbers. An attacker
+# who can write the directory can put anything there: a named pipe or a device, which would be read forever; a sparse
+# file, or a header that promises terabytes; a header that is nested until the parser gives up.
+
+
+RESTORE_ADVICE: Final = "copy the model again or retrain"
+_MEMORY_SHARE: Final = 3
+"""A model may take a third of the machine's memory: while it is loaded, its agents are in memory twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFile:
+    """One array of the model: digest of the file, element type and shape."""
+
+    sha256: Annotated[str, msgspec.Meta(max_length=64)]
+    dtype: Annotated[str, msgspec.Meta(max_length=8)]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0, le=2**40)], ...]
+
+    @property
+    def form(self) -> ArrayForm:
+        """Type and shape."""
+        return ArrayForm(self.dtype, self.shape)
+
+
+def open_plain_file(file: Path) -> BufferedReader:
+    """Open a file that is one: a device or a named pipe would be read for ever. Raises OSError."""
+    stream = os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "no plain file", str(file))
+    return stream
+
+
+def list_files(folder: Path, known: Collection[Path]) -> set[str]:
+    """Paths of all files; a folder without a known array counts as one, however deep it goes."""
+    paths, folders = set[str](), [Path()]
+    while folders:
+        inner = folders.pop()
+        with os.scandir(folder / inner) as entries:
+            for entry in entries:
+                path = inner / entry.name
+                if entry.is_dir(follow_symlinks=False) and path in known:
+                    folders.append(path)
+                else:
+                    paths.add(path.as_posix())
+    return paths
+
+
+def check_memory(folder: Path, files: Mapping[str, ArrayFile]) -> None:
+    """Refuse what would not fit: a sparse file costs its maker nothing."""
+    needed = sum(array_bytes(file.form) for file in files.values())
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MEMORY_SHARE
+    if needed > most:
+        raise ModelError(
+            f"{folder}: its arrays take {needed >> 20} MiB, and a model may take {most >> 20} MiB of this machine's "
+            "memory: train on fewer agents or a shorter window, or use a larger machine"
+        )
+
+
+def load_array(folder: Path, name: str, expected: ArrayFile) -> NDArray[Any]:
+    """The array of one file, of which only as much is read as the manifest says. Raises ModelError."""
+    with _opened(folder, name) as stream:
+        return _read_array(stream, folder / name, expected)
+
+
+def _read_array(stream: BufferedReader, path: Path, expected: ArrayFile) -> NDArray[Any]:
+    try:
+        if read_magic(stream) != (1, 0):
+            raise ValueError("another version of the format")
+        shape, by_columns, dtype = read_array_header_1_0(stream, max_header_size=1024)
+    except Exception as error:  # the header is Python text: its parser ends in many ways
+        raise ModelError(f"{path}: expected a .npy array, found something else ({error}); {RESTORE_ADVICE}") from None
+    if (dtype.str, shape) != (expected.dtype, expected.shape):
+        raise ModelError(
+            f"{path}: expected {expected.dtype} {expected.shape}, found {dtype.str} {shape}; {RESTORE_ADVICE}"
+        )
+    begins = stream.tell()
+    if os.fstat(stream.fileno()).st_size != begins + array_bytes(ArrayForm(dtype.str, shape)):
+        raise ModelError(f"{path}: more or fewer bytes than an array of {shape} has; {RESTORE_ADVICE}")
+    array = np.empty(shape[::-1] if by_columns else shape, dtype)
+    stream.seek(0)
+    digest = hashlib.sha256(stream.read(begins))
+    if array.size:
+        body = array.reshape(-1).view(np.uint8).data
+        stream.readinto(body)
+        digest.update(body)
+    check_digest(path, digest.hexdigest(), expected)
+    return np.ascontiguousarray(array.T) if by_columns else array
+
+
+def check_digest(path: Path, found: str, expected: ArrayFile) -> None:
+    """Raises ModelError if a file differs from the manifest."""
+    if found != expected.sha256:
+        raise ModelError(f"{path}: expected sha256 {expected.sha256}, found {found}; it was changed: {RESTORE_ADVICE}")
+
 
 MODEL_KIND = "trustwatch-model"
 MODEL_FORMAT_VERSION = 6
@@ -114,8 +211,7 @@ def manifest_digest(content: Mapping[str, Any]) -> str:
 def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile], str]:
     """Read `manifest.json`: the facts, the array files, its digest. *where* is its path, for messages.
 
-    Raises:
-        ModelError: it is no manifest, of another format version, or was edited.
+    Raises ModelError if it is not a manifest, of another format version, or was edited.
     """
     try:
         content = json.loads(raw, parse_constant=_refuse_constant)
@@ -131,13 +227,13 @@ def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, Ar
     format_version = content.get("format_version")
     if format_version != MODEL_FORMAT_VERSION:
         raise ModelError(
-            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {_shown(format_version)}; "
+            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {format_version!r:.80}; "
             "retrain, or run the version of Trustwatch that wrote it"
         )
     expected = manifest_digest(content)
     if content.get("digest") != expected:
         raise ModelError(
-            f"{where}: expected digest {expected}, found {_shown(content.get('digest'))}; "
+            f"{where}: expected digest {expected}, found {content.get('digest')!r:.80}; "
             "it was edited: copy it again or retrain"
         )
     return *_parse_manifest(content, where), expected
@@ -147,13 +243,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _shown(value: object) -> str:
-    """A value of a foreign manifest, as short as a message may have it."""
-    return repr(value)[:80]
-
-
 def _nesting(content: object) -> int:
-    """Depth of objects and arrays in each other."""
     depth, level = 0, [content]
     while level := [value for value in level if isinstance(value, dict | list)]:
         depth += 1
@@ -182,13 +272,7 @@ def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManife
     return manifest, document.files
 
 
-# The files of a model. Never a pickle: loading a model runs no code of it.
-#
-# model/manifest.json
-# model/detector/NAME.npy           arrays of the detector
-# model/extras/GROUP/NAME.npy       arrays of others, e.g. the baselines of the feature builder
-#
-# Writing is all or nothing. Everything goes to a directory beside the target, is flushed to disk, and is then renamed.
+# Writing is all or nothing. Everything goes to a directory next to the target, is flushed to disk, and is then renamed.
 # A model that is replaced is first renamed to `.NAME.previous`; if the machine stops between the two renames, loading
 # takes that one.
 
@@ -208,8 +292,7 @@ class LoadedModel(NamedTuple):
 def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays], manifest: ModelManifest) -> None:
     """Write a model directory, replacing an older model there.
 
-    Raises:
-        ModelError: *path* exists and is neither a Trustwatch model nor empty, or a name or array cannot be stored.
+    Raises ModelError if *path* exists and is neither a Trustwatch model nor empty, or a name or array cannot be stored.
     """
     with _draft_of(Path(path).absolute()) as draft:
         files = {name: _write_array(draft / name, array, name) for name, array in _named_arrays(detector_state, extras)}
@@ -245,23 +328,24 @@ def load_model(
 ) -> LoadedModel:
     """Read and verify a model directory.
 
-    Raises:
-        ModelError: anything is missing, left over, damaged, edited, or does not fit this program. The message names the
-            file, what was expected, what was found, and what to do.
+    Raises ModelError if anything is missing, left over, damaged, edited, or does not fit this program. The message
+    names the file, what was expected, what was found, and what to do.
     """
     folder = _current_directory(Path(path).absolute())
     manifest, files, _ = _read_manifest_file(folder)
     _check_features(folder / MANIFEST_FILE, manifest, feature_names, feature_table_hash)
     _check_listing(folder, files)
-    check_forms(_forms_by_folder(files))
+    forms: dict[str, dict[str, ArrayForm]] = {}
+    for array_path, file in files.items():
+        group, name = _split_array_path(array_path)
+        forms.setdefault(group, {})[name] = file.form
+    check_forms(forms)
     check_memory(folder, files)
-    detector: dict[str, NDArray[Any]] = {}
-    extras: dict[str, dict[str, NDArray[Any]]] = {}
-    for name, file in files.items():
-        group, array_name = _split_array_path(name)
-        into = detector if group == "detector" else extras.setdefault(group, {})
-        into[array_name] = load_array(folder, name, file)
-    return LoadedModel(manifest, detector, extras)
+    arrays: dict[str, dict[str, NDArray[Any]]] = {"detector": {}}
+    for array_path, file in files.items():
+        group, name = _split_array_path(array_path)
+        arrays.setdefault(group, {})[name] = load_array(folder, array_path, file)
+    return LoadedModel(manifest, arrays.pop("detector"), arrays)
 
 
 def _split_array_path(path: str) -> tuple[str, str]:
@@ -270,20 +354,8 @@ def _split_array_path(path: str) -> tuple[str, str]:
     return group, name
 
 
-def _forms_by_folder(files: Mapping[str, ArrayFile]) -> dict[str, dict[str, ArrayForm]]:
-    forms: dict[str, dict[str, ArrayForm]] = {}
-    for path, file in files.items():
-        group, name = _split_array_path(path)
-        forms.setdefault(group, {})[name] = ArrayForm(file.dtype, file.shape)
-    return forms
-
-
 def read_manifest(path: Path) -> tuple[ModelManifest, str]:
-    """The manifest of a model directory and its digest, without looking at the arrays.
-
-    Raises:
-        ModelError: it is no manifest, of another format version, or was edited.
-    """
+    """The manifest of a model directory and its digest, without looking at the arrays; raises as `decode_manifest`."""
     manifest, _, digest = _read_manifest_file(_current_directory(Path(path).absolute()))
     return manifest, digest
 
@@ -293,15 +365,31 @@ def _read_manifest_file(folder: Path) -> tuple[ModelManifest, dict[str, ArrayFil
 
 
 def _read_manifest_bytes(folder: Path) -> bytes:
-    return read_plain_file(folder / MANIFEST_FILE, folder, MAX_MANIFEST_BYTES)
+    file = folder / MANIFEST_FILE
+    with _opened(folder, MANIFEST_FILE) as stream:
+        data = stream.read(MAX_MANIFEST_BYTES + 1)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ModelError(f"{file} has more than {MAX_MANIFEST_BYTES} bytes; no manifest has: {RESTORE_ADVICE}")
+    return data
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
+    """A plain file of a model. Raises ModelError if it cannot be opened or read."""
+    try:
+        with open_plain_file(folder / name) as stream:
+            yield stream
+    except OSError as error:
+        raise ModelError(
+            f"{folder / name} can not be read ({error.strerror}); {folder} is no complete model: {RESTORE_ADVICE}"
+        ) from None
 
 
 def copy_model(source: Path, target: Path) -> None:
     """Copy a model directory to *target*, replacing an older model there; all or nothing, as `save_model`.
 
     Raises:
-        ModelError: *target* exists and is neither a Trustwatch model nor empty; or *source* is damaged, or was replaced
-            meanwhile.
+        ModelError: as `save_model`, or *source* is damaged, or was replaced meanwhile.
         OSError: a file of *source* is missing, or the disk is full or refuses.
     """
     source = _current_directory(Path(source).absolute())
@@ -322,10 +410,7 @@ def _copy_array(path: Path, copied: Path, expected: ArrayFile) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Returns whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not.
-
-    As for reading, the model before it counts where a replacement stopped half-way.
-    """
+    """Returns whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
     return _holds_model(_current_directory(Path(path).absolute()))
 
 
@@ -339,10 +424,9 @@ def _holds_model(path: Path) -> bool:
 
 def _named_arrays(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[str, NDArray[Any]]]:
     """Paths within the model and their arrays, sorted."""
-    named: list[tuple[tuple[str, ...], NDArray[Any]]] = [
-        (("detector", name), array) for name, array in detector.items()
-    ]
-    named += [(("extras", group, name), array) for group, arrays in extras.items() for name, array in arrays.items()]
+    folders: dict[tuple[str, ...], Arrays] = {("extras", group): arrays for group, arrays in extras.items()}
+    folders["detector",] = detector
+    named = [((*folder, name), array) for folder, arrays in folders.items() for name, array in arrays.items()]
     for parts, _ in named:
         if not all(_ARRAY_NAME.fullmatch(part) for part in parts):
             raise ModelError(f"array name {'/'.join(parts)!r} may only hold lower-case letters, digits and underscores")

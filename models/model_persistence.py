@@ -5,10 +5,13 @@ scores.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -17,8 +20,9 @@ from numpy.typing import NDArray
 
 from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.baseline import baseline_arrays, baseline_from_arrays
-from trustwatch.ingest.features.feature_table import FEATURE_NAMES, feature_table_hash
+from trustwatch.ingest.features.baseline import empty_baseline
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, feature_table_hash
+from trustwatch.ingest.features.layout import Baseline
 
 from .array_rules import GROUP as DETECTOR_GROUP
 from .array_rules import (
@@ -33,10 +37,19 @@ from .calibration import Calibration, PeerScales
 from .call_challenges import CallChallenges
 from .concerns import CONCERNS, ByConcern, ConcernModel, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, UsualEvidence
-from .evidence_combination import EvidenceCombination
-from .feature_tails import TailTables
+from .detector_training import fit_detector
+from .evidence_combination import EvidenceCombination, TailTables
 from .forest_evaluator import ForestArrays
-from .model_directory import LoadedModel, ModelManifest, TrainingWindow, load_model, save_model
+from .model_directory import (
+    LoadedModel,
+    ModelManifest,
+    TrainingWindow,
+    copy_model,
+    is_model,
+    load_model,
+    read_manifest,
+    save_model,
+)
 from .model_training import baseline_digest
 from .trained_model import AgentSeeds, TrainedModel
 
@@ -59,16 +72,8 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
         **_named("familiar", detector.familiar),
         **_named("asked_compromise", concerns.compromise_scales),
         **_named("asked_overreach", concerns.overreach_scales),
-        **{
-            name: array
-            for of in zip(CONCERNS, concerns.calibrations, strict=True)
-            for name, array in _named(*of).items()
-        },
-        **{
-            f"familiar_{name}": array
-            for of in zip(CONCERNS, concerns.familiar, strict=True)
-            for name, array in _named(*of).items()
-        },
+        **_named_by_concern("", concerns.calibrations),
+        **_named_by_concern("familiar_", concerns.familiar),
         "importance": parts.importance,
         **{f"role_{name}": flags.astype(np.uint8) for name, flags in concerns.roles._asdict().items()},
         "usual_median": detector.usual.median,
@@ -80,9 +85,11 @@ def _named(prefix: str, arrays: TailTables | PeerScales | Calibration) -> dict[s
     return {f"{prefix}_{name}": array for name, array in arrays._asdict().items()}
 
 
-def settings_document(settings: DetectorSettings) -> dict[str, Any]:
-    """The member `settings["detector"]` of the manifest."""
-    return asdict(settings)
+def _named_by_concern(prefix: str, calibrations: ByConcern[Calibration]) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    for concern, calibration in zip(CONCERNS, calibrations, strict=True):
+        arrays |= _named(prefix + concern, calibration)
+    return arrays
 
 
 def detector_from_model(model: LoadedModel) -> ForestDetector:
@@ -165,7 +172,7 @@ def save_trained_model(
         feature_table_hash=feature_table_hash(),
         window=window,
         settings={
-            "detector": settings_document(settings),
+            "detector": asdict(settings),
             **({} if model.challenges is None else {"challenges": model.challenges.document()}),
             **({"sensitive_types": list(model.sensitive_types)} if model.sensitive_types else {}),
             **({"told_target_rate": model.told_target_rate} if model.told_target_rate < 1.0 else {}),
@@ -174,7 +181,7 @@ def save_trained_model(
         created_ms=created_ms,
     )
     extras: dict[str, dict[str, npt.NDArray[Any]]] = {
-        "baseline": baseline_arrays(model.baseline),
+        "baseline": model.baseline._asdict(),
         "seeds": {
             "keys": model.seeds.keys,
             "checks": model.seeds.checks,
@@ -219,7 +226,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
     manifest = loaded.manifest
     seeds, groups, baseline = (loaded.extras[name] for name in ("seeds", "groups", "baseline"))
     first, second, third = groups["exponent"].tolist()
-    shared = baseline_from_arrays(baseline)
+    shared = Baseline(**baseline)
     return TrainedModel(
         detector=detector_from_model(loaded),
         baseline=shared,
@@ -275,3 +282,157 @@ def _seed_rows(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         if name in arrays:
             rows[name] = arrays[name]
     return rows
+
+
+# The model of a service that has learned nothing yet: no event is anomalous to it, and every agent is unknown.
+#
+# It is a model like any other, so that the pipeline keeps the state of agents, meets every order in the log, and
+# continues with the first trained model as with any later one. Its detector is one whose features have no importance.
+
+
+LEARNING_VERSION: Final = "learning"
+"""Name of the model in answers and decisions until a trained one is active."""
+
+_ROWS = 64  # all alike; a detector wants 50
+_EVENTS_PER_DAY = 1_000.0
+"""Unknown pace, taken to be that of a busy agent: thresholds are so high that of hard signals one that tells
+of a compromise raises a level, and lesser ones do in number."""
+
+
+def make_learning_model(salt: bytes) -> TrainedModel:
+    """The model that knows nothing."""
+    detector, _ = fit_detector(
+        np.zeros((_ROWS, FEATURE_COUNT)),
+        np.zeros(_ROWS, np.uint64),
+        np.arange(_ROWS, dtype=np.uint64),
+        DetectorSettings(),
+        FEATURE_NAMES,
+        importance=np.zeros(FEATURE_COUNT),
+        version=LEARNING_VERSION,
+    )
+    baseline, nothing = empty_baseline(), AlarmTail.empty()
+    return TrainedModel(
+        detector=detector,
+        baseline=baseline,
+        seeds=AgentSeeds.empty(),
+        salt=salt,
+        groups=np.zeros(1, np.uint64),
+        group_rates=np.array([_EVENTS_PER_DAY]),
+        group_events=np.zeros(1, np.int64),
+        version=LEARNING_VERSION,
+        baseline_version=baseline_digest(baseline),
+        exponents=(1.0, 1.0, 1.0),
+        alarms=(nothing, nothing, nothing),
+        window_ms=(0, 0),
+    )
+
+
+def save_learning_model(path: Path, created_ms: int) -> ModelManifest:
+    """Writes the model that knows nothing to a model directory, under a separate salt."""
+    return save_trained_model(path, make_learning_model(secrets.token_bytes(16)), DetectorSettings(), 0, created_ms)
+
+
+# Storage of model versions: one directory each, and the one that the operator installed next to them.
+
+
+_MAX_DIRECTORY_NAME = 120
+
+
+class RegisteredModel(NamedTuple):
+    """A model in the registry. `digest` is that of its manifest, and with it of every file."""
+
+    manifest: ModelManifest
+    digest: str
+
+    @property
+    def version(self) -> str:
+        """Name of the version."""
+        return self.manifest.model_version
+
+
+class ModelRegistry:
+    """Versions below one directory."""
+
+    def __init__(self, root: Path, installed_model: Path) -> None:
+        self.root = root
+        self._installed = installed_model
+        self._learns: dict[str, bool] = {}
+
+    def directory_of(self, version: str) -> Path:
+        """Directory of a version. Raises ModelError for a name that can be no directory's."""
+        name = quote(version, safe="")
+        if not name or name.startswith(".") or len(name) > _MAX_DIRECTORY_NAME:
+            raise ModelError(
+                f"{version!r} can not name a directory: use at most {_MAX_DIRECTORY_NAME} plain characters, "
+                "no dot first"
+            )
+        return self.root / name
+
+    def installed_model(self) -> RegisteredModel:
+        """The model that the operator installed. Raises ModelError."""
+        return RegisteredModel(*read_manifest(self._installed))
+
+    def register_installed(self) -> RegisteredModel:
+        """Copy the installed model into the registry, unless it is there already. Raises ModelError, OSError."""
+        installed = self.installed_model()
+        directory = self.directory_of(installed.version)
+        if not self._contains(directory, installed.digest):
+            try:
+                copy_model(self._installed, directory)
+            except (OSError, ModelError):
+                if not self._contains(directory, installed.digest):  # else another process of the service was quicker
+                    raise
+        return installed
+
+    @staticmethod
+    def _contains(directory: Path, digest: str) -> bool:
+        """Returns whether that model is in the directory; a damaged one does not count."""
+        try:
+            return is_model(directory) and read_manifest(directory)[1] == digest
+        except ModelError:
+            return False
+
+    def find_directory(self, version: str, digest: str | None = None) -> Path:
+        """Directory that holds *version*: in the registry, or the installed model itself.
+
+        Raises:
+            ModelError: nowhere, or with another digest than *digest*.
+        """
+        for path in (self.directory_of(version), self._installed):
+            if is_model(path):
+                manifest, actual_digest = read_manifest(path)
+                if manifest.model_version == version and digest in (None, actual_digest):
+                    return path
+        exactly = "" if digest is None else f" with digest {digest[:12]}…"
+        raise ModelError(
+            f"model {version!r}{exactly} is not at {self.directory_of(version)}: "
+            "restore that directory from a back-up, or let all machines share it"
+        )
+
+    def learns(self, version: str, digest: str) -> bool:
+        """Returns whether a version is the model that knows nothing. Raises ModelError.
+
+        Asked every second; what has a digest does not change.
+        """
+        if digest not in self._learns:
+            self._learns[digest] = read_manifest(self.find_directory(version, digest))[0].learns
+        return self._learns[digest]
+
+    def load(self, version: str, digest: str | None = None) -> TrainedModel:
+        """Read and verify a version. Raises ModelError."""
+        return load_trained_model(self.find_directory(version, digest))
+
+    def versions(self) -> Iterator[RegisteredModel]:
+        """Every sound manifest in the registry; unreadable ones are left out."""
+        if not self.root.is_dir():
+            return
+        for path in sorted(self.root.iterdir()):
+            if not path.name.startswith(".") and is_model(path):
+                try:
+                    yield RegisteredModel(*read_manifest(path))
+                except ModelError:
+                    continue
+
+    def remove(self, version: str) -> None:
+        """Remove a version's directory; a missing one is not an error."""
+        shutil.rmtree(self.directory_of(version), ignore_errors=True)

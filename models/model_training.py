@@ -17,7 +17,9 @@ import numpy.typing as npt
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.baseline import NO_TYPES, baseline_arrays, empty_baseline, fit_baseline
+from trustwatch.ingest.features.argument_flow import foreign_values
+from trustwatch.ingest.features.baseline import NO_TYPES, empty_baseline, fit_baseline
+from trustwatch.ingest.features.evidence_beside_features import UNNAMED
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_declaration import BITS, Z
 from trustwatch.ingest.features.feature_table import (
@@ -30,7 +32,6 @@ from trustwatch.ingest.features.feature_table import (
     FEATURES,
     OVERREACH_FEATURES,
 )
-from trustwatch.ingest.features.foreign_values import foreign_values
 from trustwatch.ingest.features.frequency_tables import mix_pairs
 from trustwatch.ingest.features.habits_of_others import habits_in_history
 from trustwatch.ingest.features.layout import Baseline
@@ -42,7 +43,6 @@ from trustwatch.ingest.features.row_observations import (
     UNHASHED,
     RowObservations,
 )
-from trustwatch.ingest.features.told_targets import UNNAMED
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.timestamps import DAY_MS
 
@@ -51,7 +51,7 @@ from .call_challenges import CallChallenges, fit_challenges
 from .concerns import CONCERNS, ConcernScores, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores
 from .detector_training import HeldOutScores, fit_detector
-from .input_checks import VOUCHING_ADVICE, NotEnoughHistory
+from .input_checks import VOUCHING_ADVICE, Flags, Floats, Ids, Ints, NotEnoughHistory
 from .trained_model import AgentSeeds, TrainedModel
 
 AGENTS_PER_FOLD = 4
@@ -72,11 +72,11 @@ _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
 def cross_fit_detector(
     columns: EventColumns,
     observations: RowObservations,
-    sessions: npt.NDArray[np.uint64],
+    sessions: Ids,
     settings: DetectorSettings,
     version: str,
     progress: Callable[[int], None] = lambda _: None,
-    sensitive_types: npt.NDArray[np.uint64] = NO_TYPES,
+    sensitive_types: Ids = NO_TYPES,
 ) -> tuple[ForestDetector, HeldOutScores, CallChallenges]:
     """A detector on cross-fitted vectors, the held-out scores of the history, and what verdicts on calls rest on.
 
@@ -122,7 +122,7 @@ def cross_fit_detector(
     )
 
 
-def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> npt.NDArray[np.float64]:
+def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> Floats:
     """Rate of each feature (F,) of values and routes among honest events of an unknown task; otherwise 1.
 
     Each task is held out in turn of what its peer group remembers: (1 + events that do what no other task did) / (1 +
@@ -154,13 +154,7 @@ def rate_of_told_targets(columns: EventColumns) -> float:
     return _rate_of_lonely(columns, np.arange(len(columns) + 1), targets, unnamed, provenance >= 0)
 
 
-def _rate_of_lonely(
-    columns: EventColumns,
-    start: npt.NDArray[np.int64],
-    remembered: npt.NDArray[np.uint64],
-    used: npt.NDArray[np.uint64],
-    asked: npt.NDArray[np.bool_],
-) -> float:
+def _rate_of_lonely(columns: EventColumns, start: Ints, remembered: Ids, used: Ids, asked: Flags) -> float:
     """Rate of events with an argument that is *used* (m,) and *remembered* (m,) of no other task of the peer group."""
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
     _, first = np.unique(mix_pairs(groups, tasks)[tasks != 0], return_index=True)
@@ -179,10 +173,10 @@ def _rate_of_lonely(
 def _held_out_vectors(
     columns: EventColumns,
     observations: RowObservations,
-    held_out: npt.NDArray[np.bool_],
+    held_out: Flags,
     learned: npt.NDArray[np.uint8],
-    sensitive_types: npt.NDArray[np.uint64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    sensitive_types: Ids,
+) -> tuple[Floats, Floats]:
     """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held; and how new
     their values of others are (n,), see `foreign_values`."""
     agents = columns.names[:, event_columns.AGENT]
@@ -194,7 +188,7 @@ def _held_out_vectors(
     return vectors, foreign_values(columns, rows, builder.baseline, fresh, vectors)
 
 
-def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
+def event_folds(agents: Ids, sessions: Ids, folds: int) -> Ints:
     """Fold of each event, (n,) in [0, folds): by agent, or by session if there are too few agents."""
     number = first_appearance_numbers(agents)
     if int(number.max(initial=0)) + 1 < AGENTS_PER_FOLD * folds:
@@ -202,13 +196,13 @@ def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64]
     return (number % np.uint64(folds)).astype(np.int64)
 
 
-def first_appearance_numbers(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def first_appearance_numbers(ids: Ids) -> Ids:
     """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
 
 
-def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def agent_event_numbers(agents: Ids) -> Ints:
     """Number of events of the same agent before each event, (n,)."""
     order = np.argsort(agents, kind="stable")
     ordered = agents[order]
@@ -236,6 +230,12 @@ def train_model(
     return train_with_held_out(columns, salt, version, settings, progress, sensitive_types)[0]
 
 
+def learnable_events(columns: EventColumns) -> Flags:
+    """Flags (n,) of authenticated events that are behavior."""
+    codes = columns.codes
+    return np.asarray((codes[:, event_columns.SELF_ASSERTED] == 0) & (codes[:, event_columns.OWN_DENIAL] == 0))
+
+
 def train_with_held_out(
     columns: EventColumns,
     salt: bytes,
@@ -260,7 +260,7 @@ def train_with_held_out(
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    taught = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (columns.codes[:, event_columns.OWN_DENIAL] == 0)
+    taught = learnable_events(columns)
     if taught.all():
         return _train(columns, salt, version, settings or DetectorSettings(), progress, sensitive_types)
     rows = np.flatnonzero(taught)
@@ -333,7 +333,7 @@ def _train(
     return model, held_out
 
 
-def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
+def session_ids(columns: EventColumns) -> Ids:
     """One id per session of an agent; an event without a session belongs to its agent's day."""
     session = columns.names[:, event_columns.SESSION]
     day = (columns.time_ms // DAY_MS).astype(np.uint64)
@@ -344,7 +344,7 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
+def dependence_exponent(bets: Floats, sessions: Ids) -> float:
     """Dependence of the evidence of normal events: Lundberg's exponent over sessions, 1 if they are independent.
 
     The bets on a session's events are not independent: an anomalous session is so throughout. Sessions are taken as the
@@ -367,9 +367,7 @@ def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.
     return low
 
 
-def group_activity(
-    columns: EventColumns,
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def group_activity(columns: EventColumns) -> tuple[Ids, Floats, Ints]:
     """Peer groups (fleet first), the mean events of an active agent per day in each, and their number of events."""
     agents, groups = columns.names[:, event_columns.AGENT], columns.names[:, event_columns.GROUP]
     days = columns.time_ms // DAY_MS
@@ -382,7 +380,7 @@ def group_activity(
     return np.array(ids, np.uint64), np.array(rates), np.array(events, np.int64)
 
 
-def _events_per_active_day(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
+def _events_per_active_day(agents: Ids, days: Ints) -> float:
     """Events per day on which an agent was active."""
     active = len(np.unique(np.stack([agents, days.astype(np.uint64)]), axis=1).T)
     return len(agents) / max(1, active)
@@ -402,6 +400,6 @@ def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
 def baseline_digest(baseline: Baseline) -> str:
     """Short digest of a baseline, to name the snapshot that an event was measured against."""
     hashed = hashlib.sha256()
-    for name, array in sorted(baseline_arrays(baseline).items()):
+    for name, array in sorted(baseline._asdict().items()):
         hashed.update(name.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return hashed.hexdigest()[:16]

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .input_checks import Floats, Ids, Ints
 
 OWN_PART = 0.25
 """Part of a tenant's share of the calls that may wait which its neighbours leave it, all together: it waits for no more
@@ -30,11 +31,11 @@ _ROUNDING = 1e-9
 class RankedCalls(NamedTuple):
     """n calls of T tenants by their scores."""
 
-    scores: NDArray[np.float64]  # (n,), descending
-    tenants: NDArray[np.int64]  # (n,), numbers of their tenants in `keys`
-    places: NDArray[np.int64]  # (n,), calls of the same tenant that come before
-    keys: NDArray[np.uint64]  # (T,), hashed names
-    calls: NDArray[np.int64]  # (T,), of each tenant
+    scores: Floats  # (n,), descending
+    tenants: Ints  # (n,), numbers of their tenants in `keys`
+    places: Ints  # (n,), calls of the same tenant that come before
+    keys: Ids  # (T,), hashed names
+    calls: Ints  # (T,), of each tenant
 
     def without_largest(self, own: int | None = None) -> int:
         """Calls that are left without the neighbour of *own* that has the most."""
@@ -44,7 +45,7 @@ class RankedCalls(NamedTuple):
         return int(self.calls.sum() - of_others.max(initial=0))
 
 
-def rank_calls(tenants: NDArray[np.uint64], scores: NDArray[np.float64]) -> RankedCalls:
+def rank_calls(tenants: Ids, scores: Floats) -> RankedCalls:
     """Calls (n,) of hashed *tenants* with *scores*."""
     order = np.argsort(-scores, kind="stable")
     keys, numbers, calls = np.unique(tenants[order], return_inverse=True, return_counts=True)
@@ -54,7 +55,7 @@ def rank_calls(tenants: NDArray[np.uint64], scores: NDArray[np.float64]) -> Rank
     return RankedCalls(scores[order], numbers.astype(np.int64), places, keys, calls)
 
 
-def bounded_part(share: NDArray[np.float64]) -> NDArray[np.float64]:
+def bounded_part(share: Floats) -> Floats:
     """Part of the calls that may wait which a neighbour with a share (T,) of all calls fills at most.
 
     >>> bounded_part(np.array([0.1, 0.25, 0.5, 0.75, 1.0])).tolist()
@@ -66,11 +67,11 @@ def bounded_part(share: NDArray[np.float64]) -> NDArray[np.float64]:
 class BoundedScores(NamedTuple):
     """Scores at ranks of calls whose tenants are bounded."""
 
-    scores: NDArray[np.float64]  # (k,), descending
-    left_out: NDArray[np.float64]  # (T,), calls of each tenant that were left out, as the largest part of a rank
+    scores: Floats  # (k,), descending
+    left_out: Floats  # (T,), calls of each tenant that were left out, as the largest part of a rank
 
 
-def bounded_scores(calls: RankedCalls, ranks: NDArray[np.int64], own: int | None = None) -> BoundedScores:
+def bounded_scores(calls: RankedCalls, ranks: Ints, own: int | None = None) -> BoundedScores:
     """Scores at *ranks* (k,), ascending from 1, of which so many calls less one lie above, as far as they count."""
     shares = calls.calls / max(1, len(calls.scores))
     parts = bounded_part(shares)
@@ -87,7 +88,7 @@ def bounded_scores(calls: RankedCalls, ranks: NDArray[np.int64], own: int | None
     return BoundedScores(calls.scores[at], left_out)
 
 
-def _index_at(calls: RankedCalls, rank: int, most: NDArray[np.float64], own: int | None, reserved: int) -> int:
+def _index_at(calls: RankedCalls, rank: int, most: Floats, own: int | None, reserved: int) -> int:
     """Index of the last call above which fewer than *rank* count, if of each tenant at most so many (T,) do, and all
     but *own* together leave *reserved*."""
     n, looked_at = len(calls.scores), 2 * rank
@@ -102,7 +103,7 @@ def _index_at(calls: RankedCalls, rank: int, most: NDArray[np.float64], own: int
         looked_at *= 2
 
 
-def tenants_apart(calls: RankedCalls, left_out: NDArray[np.float64]) -> list[int]:
+def tenants_apart(calls: RankedCalls, left_out: Floats) -> list[int]:
     """Numbers of tenants that have a ground of their own, at most `MAX_TENANTS`: those whose own calls count for more
     to themselves than to others, up to half of them, and those that have the most calls."""
     odd = [int(number) for number in np.argsort(-left_out, kind="stable") if left_out[number] > _ROUNDING]

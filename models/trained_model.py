@@ -19,6 +19,7 @@ from .calibration import group_index
 from .call_challenges import CallChallenges
 from .concerns import ByConcern
 from .detector import ForestDetector
+from .input_checks import Flags, Floats, Ids, Ints
 
 ODD_SHAPE = (2, 4)
 """Concerns and levels by which anomalous events of an agent are counted: `scoring.engine.usual_oddness`."""
@@ -32,22 +33,17 @@ class AgentSeeds:
     """State of the agents of the training history at its end, from which they go on."""
 
     # uint64 (a,), ascending: first halves of the agents' identities under the model's salt
-    keys: npt.NDArray[np.uint64]
-    checks: npt.NDArray[np.uint64]  # uint64 (a,), the second halves (`identities.AgentHash`)
+    keys: Ids
+    checks: Ids  # uint64 (a,), the second halves (`identities.AgentHash`)
     rows: npt.NDArray[Any]  # structured (a,) of dtype `layout.STATE_ROW`
-    events: npt.NDArray[np.int64]  # int64 (a,), events each agent has shown
+    events: Ints  # int64 (a,), events each agent has shown
     # float32 (a, 2, 4), those of the validated days that reached each of the anomaly levels of
     # `scoring.engine.usual_oddness`; zeros if nothing was validated
     odd: npt.NDArray[np.float32]
     rehearsed: npt.NDArray[np.float32]  # float32 (a,), all events of those days
 
     @staticmethod
-    def unrehearsed(
-        keys: npt.NDArray[np.uint64],
-        checks: npt.NDArray[np.uint64],
-        rows: npt.NDArray[Any],
-        events: npt.NDArray[np.int64],
-    ) -> AgentSeeds:
+    def unrehearsed(keys: Ids, checks: Ids, rows: npt.NDArray[Any], events: Ints) -> AgentSeeds:
         """Seeds of agents whose usual anomalies are unknown."""
         odd, rehearsed = np.zeros((len(keys), *ODD_SHAPE), np.float32), np.zeros(len(keys), np.float32)
         return AgentSeeds(keys, checks, rows, events, odd, rehearsed)
@@ -58,7 +54,7 @@ class AgentSeeds:
         nothing = np.zeros(0, np.uint64)
         return AgentSeeds.unrehearsed(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
-    def find(self, identities: Sequence[AgentHash] | npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    def find(self, identities: Sequence[AgentHash] | Ids) -> Ints:
         """Position of each agent (n,), -1 for those that the history did not show.
 
         Args:
@@ -79,9 +75,9 @@ class TrainedModel:
     baseline: Baseline  # what is normal in each scope
     seeds: AgentSeeds  # where known agents go on
     salt: bytes  # key of the name hashes that baseline and seeds are written in
-    groups: npt.NDArray[np.uint64]  # uint64 (g,), known peer groups; entry 0 is the fleet (0), the others ascend
-    group_rates: npt.NDArray[np.float64]  # float64 (g,), mean events of an active agent per day
-    group_events: npt.NDArray[np.int64]  # int64 (g,), held-out events behind the group's calibration
+    groups: Ids  # uint64 (g,), known peer groups; entry 0 is the fleet (0), the others ascend
+    group_rates: Floats  # float64 (g,), mean events of an active agent per day
+    group_events: Ints  # int64 (g,), held-out events behind the group's calibration
     version: str  # written into every decision
     baseline_version: str  # digest of the baseline
     # in (0, 1], how far the evidence of each concern falls short of independence (`model_training.dependence_exponent`)
@@ -93,10 +89,10 @@ class TrainedModel:
     # types of resources whose answers are sensitive, as they were when it was trained; the baseline holds their hashes
     sensitive_types: tuple[str, ...] = ()
     # in (0, 1], rate of honest events whose target no person named and no other task knows
-    # (`ingest.features.told_targets`); 1, and so no evidence, where nobody tells, and in models of before
+    # (`is_told_new`); 1, and so no evidence, where nobody tells, and in models of before
     told_target_rate: float = 1.0
 
-    def target_evidence(self, told: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    def target_evidence(self, told: Flags) -> Floats:
         """Evidence of compromise (n,), decades, of events that have such a *told* target (n,)."""
         return np.where(told, -np.log10(self.told_target_rate), 0.0)
 
@@ -105,11 +101,11 @@ class TrainedModel:
         """True if it has seen no event: nothing can be judged by it, and every agent is unknown."""
         return int(self.group_events[0]) == 0
 
-    def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    def group_rows(self, groups: Ids) -> Ints:
         """Row of each group in `groups`, 0 (the fleet) for unknown ones."""
         return self.peer_groups(groups)[0]
 
-    def peer_groups(self, groups: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def peer_groups(self, groups: Ids) -> tuple[Ints, Floats]:
         """Row of each group (n,), as `group_rows`, and how much of it is known, as `coverage`."""
         rows, coverage = np.empty(len(groups), np.int64), np.empty(len(groups))
         _look_up_groups(np.ascontiguousarray(groups), self.groups, self.group_events, rows, coverage)
@@ -124,19 +120,13 @@ class TrainedModel:
         """Numbers of the concerns that have a share of the alert budget, and so move levels."""
         return [at for at, share in enumerate(self.detector.budget_shares) if share > 0.0]
 
-    def coverage(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    def coverage(self, groups: Ids) -> Floats:
         """Share of each peer group that is known, in [0, 1); 0 for a group that the history did not show."""
         return self.peer_groups(groups)[1]
 
 
 @allocation_free
-def _look_up_groups(
-    groups: npt.NDArray[np.uint64],
-    ids: npt.NDArray[np.uint64],
-    held_out: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-    coverage: npt.NDArray[np.float64],
-) -> None:
+def _look_up_groups(groups: Ids, ids: Ids, held_out: Ints, rows: Ints, coverage: Floats) -> None:
     """Write the row and coverage of each of *groups* among ascending *ids* with their numbers of *held_out* events."""
     for at in range(len(groups)):
         rows[at] = group_index(ids, groups[at])

@@ -29,7 +29,7 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.identities import CALL_DIGEST_DIGITS
 from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry
 from trustwatch.scoring.engine.announced_paths import NO_PATHS
 from trustwatch.scoring.engine.call_scorer import CallScore, CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget, accepted_challenges

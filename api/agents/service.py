@@ -15,14 +15,14 @@ from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.earlier_layout import read_state_rows
-from trustwatch.ingest.features.feature_table import ITEMS, QUANTITIES
-from trustwatch.ingest.features.frequency_tables import different_items_known
-from trustwatch.ingest.features.missing_evidence import (
+from trustwatch.ingest.features.evidence_beside_features import (
     is_latest_unvouched,
     unordered_sessions,
     used_sessions,
     was_never_vouched,
 )
+from trustwatch.ingest.features.feature_table import ITEMS, QUANTITIES
+from trustwatch.ingest.features.frequency_tables import different_items_known
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
 from trustwatch.scoring.records.erasures import Erasure

@@ -15,9 +15,8 @@ import structlog
 from trustwatch.ingest.errors import ModelError, Unavailable
 from trustwatch.ingest.log.log_database import lock_log
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
-from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
 from trustwatch.models.model_directory import copy_model, is_model, read_manifest
-from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
+from trustwatch.models.model_persistence import LEARNING_VERSION, ModelRegistry, RegisteredModel, save_learning_model
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.records.agents import HistoryExtent
 from trustwatch.scoring.records.models import ModelSwitch, ModelVersion

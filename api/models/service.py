@@ -16,7 +16,7 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.model_directory import read_manifest
-from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
+from trustwatch.models.model_persistence import ModelRegistry, RegisteredModel
 from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, observed_shares
 from trustwatch.scoring.learning.promotion import (
     DRIFTED_FEATURES,

@@ -26,7 +26,7 @@ from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.ingest.topics.protocols import partition_offsets
 from trustwatch.ingest.topics.topic_history import topic_event_lines
 from trustwatch.models.input_checks import NotEnoughHistory
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.learning.feedback_preview import feedback_labels
 from trustwatch.scoring.learning.training import (

@@ -10,7 +10,7 @@ import msgspec
 
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
+from trustwatch.models.model_persistence import ModelRegistry, RegisteredModel
 from trustwatch.scoring.learning.budget_chart import (
     AlertVerdictCounts,
     BudgetDay,

@@ -61,7 +61,7 @@ class FittedTrace:
 
     def scores(self, detector: ForestDetector) -> NDArray[np.float64]:
         """Anomaly scores of the test part (n,)."""
-        return detector.score(self.test, self.test_groups).anomaly_score
+        return detector.assess(self.test, self.test_groups)[0].anomaly_score
 
 
 def fit_trace(

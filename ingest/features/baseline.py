@@ -6,9 +6,6 @@ live pipelines switch from one snapshot to the next at a recorded offset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from trustwatch_client.events import MAX_ARGUMENTS
@@ -17,9 +14,8 @@ from ..columns import AGENT, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
 from ..compilation import compiled, inlined
 from ..errors import ModelError
 from . import layout
-from .argument_routes import ANY_TYPE, SENSITIVE_TYPES
-from .feature_kernel import scope_keys
-from .frequency_tables import count_key, distinct_hash, hash_pair, mix_pairs, period_item, scope_row
+from .argument_flow import ANY_TYPE, SENSITIVE_TYPES
+from .frequency_tables import count_key, distinct_hash, hash_pair, mix_pairs, period_item, scope_keys, scope_row
 from .habits_of_others import count_own_items
 from .layout import Array, Baseline
 from .row_observations import IGNORED_EVENT, LOOKED_UP, SENSITIVE, UNHASHED, RowObservations
@@ -290,26 +286,3 @@ def _fit_moments(baseline: Baseline, rows: Array, scopes: Array, quantities: Arr
     baseline.numbers[:] = numbers
     baseline.means[:] = means
     baseline.variances[:] = squares / np.maximum(numbers, 1.0)
-
-
-def baseline_arrays(baseline: Baseline) -> dict[str, Array]:
-    """Arrays by name, as a model stores them."""
-    return dict(baseline._asdict())
-
-
-def baseline_from_arrays(arrays: Mapping[str, Any]) -> Baseline:
-    """Baseline from stored arrays. Raises ModelError if an array is missing or has the wrong shape."""
-    try:
-        baseline = Baseline(**{name: np.ascontiguousarray(arrays[name]) for name in Baseline._fields})
-    except KeyError as error:
-        raise ModelError(f"the model's baseline has no array {error}; train the model again") from None
-    scopes = len(baseline.totals)
-    fits = (
-        baseline.totals.shape == (scopes, layout.KINDS, 2)
-        and baseline.means.shape == baseline.variances.shape == baseline.numbers.shape == (scopes, layout.QUANTITIES)
-        and len(baseline.keys) == len(baseline.counts)
-        and len(baseline.scope_keys) == len(baseline.scope_rows)
-    )
-    if not fits:
-        raise ModelError("the model's baseline arrays do not fit the feature kernel; train the model again")
-    return baseline

@@ -17,70 +17,33 @@ _REGIONS: Final = 4
 _ADDED_NUMBERS: Final = (layout.N_SEEN + KINDS, layout.N_DISTINCT + KINDS)
 """Columns of the present `numbers` that 0.1 did not have: totals of values."""
 
-STATE_ROW = np.dtype(
-    [
-        ("times", np.int64, (layout.TIMES,)),
-        ("numbers", np.float32, (layout.NUMBERS - len(_ADDED_NUMBERS),)),
-        ("table", np.uint32, (_REGIONS * layout.REGION_SIZE,)),
-        ("session_id", np.uint64, (layout.SESSIONS,)),
-        ("session_last", np.int64, (layout.SESSIONS,)),
-        ("session_prev", np.uint64, (layout.SESSIONS,)),
-        ("session_numbers", np.float32, (layout.SESSIONS, 2)),
-        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
-        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
-    ]
+
+def _row_without(*later: str, **shapes: tuple[int, ...]) -> np.dtype[Any]:
+    """The present row without fields that came *later*, and with the earlier *shapes* of others."""
+    kept = [name for name in layout.STATE_ROW.names or () if name not in later]
+    present = {name: layout.STATE_ROW[name] for name in kept}
+    return np.dtype([(name, field.base, shapes.get(name, field.shape)) for name, field in present.items()])
+
+
+_USES_OF_TOKENS: Final = ("use_token", "use_network", "use_ms", "use_new")
+_ORDER: Final = ("disorder", "session_doubt", *_USES_OF_TOKENS)
+_NAMES: Final = ("known", "session_sensitive", *_ORDER)
+
+STATE_ROW = _row_without(
+    "session_untrusted",
+    *_NAMES,
+    numbers=(layout.NUMBERS - len(_ADDED_NUMBERS),),
+    table=(_REGIONS * layout.REGION_SIZE,),
+    session_numbers=(layout.SESSIONS, 2),
 )
 """Of 0.1."""
-
-
-def _row_with_values(session_numbers: int) -> np.dtype[Any]:
-    """Row of a version between 0.1 and the next, which had so many numbers of a session."""
-    return np.dtype(
-        [
-            ("times", np.int64, (layout.TIMES,)),
-            ("numbers", np.float32, (layout.NUMBERS,)),
-            ("table", np.uint32, (layout.TABLE_SIZE,)),
-            ("session_id", np.uint64, (layout.SESSIONS,)),
-            ("session_last", np.int64, (layout.SESSIONS,)),
-            ("session_prev", np.uint64, (layout.SESSIONS,)),
-            ("session_numbers", np.float32, (layout.SESSIONS, session_numbers)),
-            ("session_untrusted", np.uint64, (layout.SESSIONS,)),
-            ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
-            ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
-        ]
-    )
-
-
-STATE_ROW_WITH_VALUES = _row_with_values(session_numbers=4)
+STATE_ROW_WITH_VALUES = _row_without(*_NAMES, session_numbers=(layout.SESSIONS, 4))
 """Of the versions after it, which knew values of arguments, but compared no session with the habits of others."""
-STATE_ROW_WITH_HABITS = _row_with_values(session_numbers=6)
+STATE_ROW_WITH_HABITS = _row_without(*_NAMES)
 """Of those that did, but neither knew which answers were sensitive nor counted the names that an agent uses."""
-
-
-STATE_ROW_WITH_NAMES = np.dtype(
-    [
-        ("times", np.int64, (layout.TIMES,)),
-        ("numbers", np.float32, (layout.NUMBERS,)),
-        ("table", np.uint32, (layout.TABLE_SIZE,)),
-        ("known", np.uint8, (layout.KINDS,)),
-        ("session_id", np.uint64, (layout.SESSIONS,)),
-        ("session_last", np.int64, (layout.SESSIONS,)),
-        ("session_prev", np.uint64, (layout.SESSIONS,)),
-        ("session_numbers", np.float32, (layout.SESSIONS, layout.SESSION_NUMBERS)),
-        ("session_untrusted", np.uint64, (layout.SESSIONS,)),
-        ("session_sensitive", np.uint32, (layout.SESSIONS,)),
-        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
-        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
-    ]
-)
+STATE_ROW_WITH_NAMES = _row_without(*_ORDER)
 """Of those that knew both, but not how often an agent's events come out of order."""
-STATE_ROW_WITH_ORDER = np.dtype(
-    [
-        *((name, STATE_ROW_WITH_NAMES[name]) for name in STATE_ROW_WITH_NAMES.names or ()),
-        ("disorder", np.float32, (1,)),
-        ("session_doubt", np.uint8, (layout.SESSIONS,)),
-    ]
-)
+STATE_ROW_WITH_ORDER = _row_without(*_USES_OF_TOKENS)
 """Of those that knew that, but not from which networks tokens are used."""
 
 

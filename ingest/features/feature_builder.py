@@ -194,12 +194,7 @@ class FeatureBuilder:
         )
 
     def learn(
-        self,
-        columns: EventColumns,
-        slots: SlotIndices,
-        rows: Array,
-        observations: RowObservations,
-        weights: Array,
+        self, columns: EventColumns, slots: SlotIndices, rows: Array, observations: RowObservations, weights: Array
     ) -> None:
         """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
         feature_kernel.learn(rows, slots, columns.codes, self.state, observations, weights)
@@ -238,11 +233,15 @@ class FeatureBuilder:
 
     def pack(self, slots: SlotIndices) -> Array:
         """State of the given slots as rows of dtype `layout.STATE_ROW`."""
-        return layout.pack_rows(self.state, slots)
+        rows = np.empty(len(slots), layout.STATE_ROW)
+        for name, array in self.state._asdict().items():
+            rows[name] = array[slots]
+        return rows
 
     def unpack(self, slots: SlotIndices | slice, rows: Array) -> None:
         """Put stored rows into the given slots."""
-        layout.unpack_rows(self.state, slots, rows)
+        for name, array in self.state._asdict().items():
+            array[slots] = rows[name]
 
 
 def agent_rounds(slots: SlotIndices) -> list[npt.NDArray[np.int64]]:

@@ -106,12 +106,12 @@ class Feature(NamedTuple):
     """One column of the feature vector."""
 
     name: str
-    family: str
-    unit: str
-    importance: float  # how much it says about trust, 0 to 1: see IMPORTANCE
     noun: str  # what a reason calls it
     meaning: str
     explanation: Explanation  # how a reason words it
+    family: str
+    unit: str = BITS
+    importance: float = 1.0  # how much it says about trust, 0 to 1: see `FEATURE_IMPORTANCE`
     label: str = ""  # what a list of features calls it, where another one has the same noun
     counts: str = EACH_TIME
     new_with: tuple[int, ...] = ()  # kinds: if the item is new to the agent, the feature is necessarily anomalous

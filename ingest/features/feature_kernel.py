@@ -7,32 +7,38 @@ import math
 import numpy as np
 
 from .. import columns
-from ..compilation import allocation_free, inlined, inlined_and_callable
+from ..compilation import allocation_free, inlined
 from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
 from .agent_clock import (
+    count_action_use,
     is_session_late,
     lateness_ms,
     leave_time_out,
     left_after,
     move_clock,
     order_flag,
+    session_slot,
     start_clock,
     tells_order,
     time_behind_ms,
+    use_bucket,
     vouched_time_ms,
 )
-from .argument_origin import argument_origin, end_call, write_values
-from .argument_routes import argument_route, gives_sensitive_answer, sensitive_route, write_routes
-from .deviations import update_reference
-from .feature_vector import F_ARGUMENT, F_ARGUMENT_ROUTE, F_HABITS, F_SENSITIVE_ROUTE, write_feature_vector
-from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
+from .argument_flow import argument_origin, end_call, gives_sensitive_answer, route_novelty, write_routes, write_values
+from .evidence_beside_features import is_told_new, write_new_network
+from .feature_vector import (
+    F_ARGUMENT,
+    F_ARGUMENT_ROUTE,
+    F_HABITS,
+    F_SENSITIVE_ROUTE,
+    update_reference,
+    write_feature_vector,
+)
+from .frequency_tables import halve_habits, hash_pair, item_hash, own_add, own_add_vouched, scope_keys, scope_row
 from .habits_of_others import habits_of_others, share_in_group
 from .layout import AgentState, Array, Baseline
-from .new_networks import write_new_network
 from .row_observations import IGNORED_EVENT, OUT_OF_ORDER_EVENT, SENSITIVE, UNHASHED, RowObservations
-from .session_memory import count_action_use, session_slot, use_bucket
-from .told_targets import is_told_new
 
 # Items of an event and their contexts: the frequencies that are learned.
 
@@ -135,13 +141,7 @@ def _decay_counts(agent_numbers: Array, elapsed_s: float) -> None:
 
 @inlined
 def _write_quantities(
-    q: Array,
-    agent_numbers: Array,
-    times: Array,
-    event_numbers: Array,
-    at_ms: int,
-    has_gap: bool,
-    session_events: float,
+    q: Array, agent_numbers: Array, times: Array, event_numbers: Array, at_ms: int, has_gap: bool, session_events: float
 ) -> None:
     """Quantities of one event; all are logarithms of counts or sizes, so that a standard deviation is a ratio."""
     for k in range(3):
@@ -232,17 +232,6 @@ def _change_habits(times: Array, agent_numbers: Array, table: Array, at_ms: int)
     for quantity in range(layout.QUANTITIES):
         column = layout.N_COUNT + quantity
         agent_numbers[column] = min(agent_numbers[column] * np.float32(0.5), _MAX_COUNT_AFTER_VERSION)
-
-
-@inlined_and_callable
-def scope_keys(out: Array, names: Array) -> None:
-    """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 if the event has none."""
-    out[layout.FLEET] = mix_bits(np.uint64(11))
-    out[layout.TENANT] = hash_pair(np.uint64(12), names[columns.TENANT])
-    out[layout.PEERS] = hash_pair(np.uint64(13), names[columns.GROUP])
-    out[layout.TASK] = (
-        np.uint64(0) if names[columns.TASK] == 0 else hash_pair(names[columns.GROUP], names[columns.TASK])
-    )
 
 
 @inlined
@@ -410,12 +399,10 @@ def observe(
                 observations, row, names[row], now_ms, foreign, scopes, baseline, table
             )
             write_routes(observations, row, names[row], codes[row], state.session_sensitive[slot, k], numbers)
-            out[row, F_ARGUMENT_ROUTE] = argument_route(
-                observations, row, names[row], scopes, scope_rows, baseline, table
-            )
-            out[row, F_SENSITIVE_ROUTE] = sensitive_route(
-                observations, row, names[row], scopes, scope_rows, baseline, table
-            )
+            for feature, rule in ((F_ARGUMENT_ROUTE, UNHASHED), (F_SENSITIVE_ROUTE, SENSITIVE)):
+                out[row, feature] = route_novelty(
+                    observations, row, rule, names[row], scopes, scope_rows, baseline, table
+                )
             if is_vouched:  # else anybody could move the numbers of real calls
                 sensitive = gives_sensitive_answer(names[row], codes[row], baseline)
                 end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT], sensitive)

@@ -12,6 +12,7 @@ follow from it. What does not add up is an error at import.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,6 @@ from .event_words import (
     target_of,
 )
 from .feature_declaration import (
-    BITS,
     BY_LEVEL,
     FLAG,
     ONCE,
@@ -50,12 +50,14 @@ from .feature_declaration import (
 )
 from .layout import LAYOUT_GENERATION
 
+_name_surprise = partial(Feature, family="rarity", counts=ONCE, compromise=True)
+"""Surprise of what an event names: who acts, and on what."""
+_load = partial(Feature, unit=Z, importance=0.3)
+"""Distance of a quantity that varies honestly with an agent's load."""
+
 FEATURES: tuple[Feature, ...] = (
-    Feature(
+    _load(
         "pace_1m",
-        "pace",
-        Z,
-        0.3,
         "pace",
         "events decayed with a half-life of one minute, against the agent's usual",
         Quantity(
@@ -64,13 +66,11 @@ FEATURES: tuple[Feature, ...] = (
             "events in the last minutes",
             "events",
         ),
+        family="pace",
         label="pace, 1 min",
     ),
-    Feature(
+    _load(
         "pace_15m",
-        "pace",
-        Z,
-        0.3,
         "pace",
         "events decayed with a half-life of 15 minutes, against the agent's usual",
         Quantity(
@@ -80,13 +80,11 @@ FEATURES: tuple[Feature, ...] = (
             "events",
             ("events in the last quarter hour", ""),
         ),
+        family="pace",
         label="pace, 15 min",
     ),
-    Feature(
+    _load(
         "pace_4h",
-        "pace",
-        Z,
-        0.3,
         "pace",
         "events decayed with a half-life of four hours, against the agent's usual",
         Quantity(
@@ -96,158 +94,112 @@ FEATURES: tuple[Feature, ...] = (
             "events",
             ("events in the last hours", ""),
         ),
+        family="pace",
         label="pace, 4 h",
         counts=BY_LEVEL,
         overreach=True,
     ),
-    Feature(
+    _load(
         "dormancy",
-        "pace",
-        Z,
-        0.3,
         "pause",
         "time since the agent's last event, against its usual pauses",
         Quantity(layout.Q_GAP, "{} s of silence", "pause before an event", "s", ("pause before an event", "s")),
+        family="pace",
     ),
-    Feature(
+    _name_surprise(
         "action_surprise",
-        "rarity",
-        BITS,
-        1.0,
         "action",
         "how unusual the action is for the task and agent",
         Item(layout.K_ACTION, "actions", lambda event: event.action, profile="actions"),
-        counts=ONCE,
-        compromise=True,
     ),
-    Feature(
+    _name_surprise(
         "resource_surprise",
-        "rarity",
-        BITS,
-        0.5,
         "resource",
         "how unusual the resource is for the task and agent",
         Item(layout.K_RESOURCE, "resources", resource_of, profile="resources"),
-        counts=ONCE,
-        compromise=True,
+        importance=0.5,
     ),
-    Feature(
+    _name_surprise(
         "target_surprise",
-        "rarity",
-        BITS,
-        1.0,
         "target",
         "how unusual the destination is for the task and agent",
         Item(layout.K_TARGET, "targets", target_of, profile="destinations"),
-        counts=ONCE,
-        compromise=True,
     ),
-    Feature(
+    _name_surprise(
         "audience_surprise",
-        "rarity",
-        BITS,
-        0.75,
         "audience",
         "how unusual the token audience is for the agent",
         Item(layout.K_AUDIENCE, "audiences", audience_of, profile="audiences"),
-        counts=ONCE,
-        compromise=True,
+        importance=0.75,
     ),
-    Feature(
+    _name_surprise(
         "peer_surprise",
-        "rarity",
-        BITS,
-        1.0,
         "peer agent",
         "how unusual the called or calling agent is (edge caller to callee)",
         Item(layout.K_PEER, "peer agents", lambda event: event.peer or "no peer", profile="peer agents"),
-        counts=ONCE,
-        compromise=True,
     ),
-    Feature(
+    _name_surprise(
         "principal_surprise",
-        "rarity",
-        BITS,
-        0.5,
         "principal",
         "how unusual it is that the agent acts for this principal",
         Item(layout.K_PRINCIPAL, "principals", principal_of, profile="principals"),
-        counts=ONCE,
-        compromise=True,
+        importance=0.5,
     ),
-    Feature(
+    _name_surprise(
         "network_surprise",
-        "rarity",
-        BITS,
-        0.4,
         "network",
         "how unusual the client's network is for the agent",
         Item(layout.K_NETWORK, "networks", network_of, profile="networks"),
-        counts=ONCE,
+        importance=0.4,
         caller=True,
-        compromise=True,
     ),
-    Feature(
+    _name_surprise(
         "credential_surprise",
-        "rarity",
-        BITS,
-        0.75,
         "credential",
         "how unusual the credential (method and key) is for the agent",
         Item(layout.K_CREDENTIAL, "credentials", credential_of, profile="credentials"),
-        counts=ONCE,
+        importance=0.75,
         caller=True,
-        compromise=True,
     ),
-    Feature(
+    _name_surprise(
         "scope_surprise",
-        "rarity",
-        BITS,
-        0.75,
         "scope set",
         "how unusual the set of requested scopes is for the agent",
         Item(layout.K_SCOPES, "scope sets", scopes_of, profile="sets of scopes"),
-        counts=ONCE,
-        compromise=True,
+        importance=0.75,
     ),
     Feature(
         "action_rarity_peers",
-        "rarity",
-        BITS,
-        0.5,
         "action",
         "how unusual the action is among the other agents of its peer group; 0 if there are none",
         Carried(layout.K_ACTION, among_peers=True),
+        family="rarity",
+        importance=0.5,
         label="action among its peers",
         restates=(layout.K_ACTION,),
         compromise=True,
     ),
     Feature(
         "identity_shift",
-        "rarity",
-        BITS,
-        0.25,
         "habit",
         "how much better the peer group explains the event than the agent's own past",
         PeersKnow((layout.K_ACTION, layout.K_RESOURCE, layout.K_NETWORK)),
+        family="rarity",
+        importance=0.25,
         restates=(layout.K_ACTION, layout.K_RESOURCE, layout.K_NETWORK),
         compromise=True,
     ),
     Feature(
         "hour_surprise",
-        "time",
-        BITS,
-        0.25,
         "time of week",
         "how unusual the time of day (three hours, weekend apart) is",
         Item(layout.K_HOUR, "times of the week", hour_of, singular="time of the week"),
+        family="time",
+        importance=0.25,
         counts=ONCE,
     ),
     Feature(
         "transition_surprise",
-        "order",
-        BITS,
-        0.5,
         "order of actions",
         "surprise of the action after the previous one of the session",
         Item(
@@ -261,15 +213,14 @@ FEATURES: tuple[Feature, ...] = (
             forgotten="{name}, an order that is not remembered of it",
             unusual="{name}, a rare order",
         ),
+        family="order",
+        importance=0.5,
         counts=ONCE,
         new_with=(layout.K_ACTION,),
         compromise=True,
     ),
     Feature(
         "action_target_surprise",
-        "order",
-        BITS,
-        1.0,
         "action on a target",
         "how unusual the action is together with its target",
         Item(
@@ -279,15 +230,13 @@ FEATURES: tuple[Feature, ...] = (
             behind=layout.K_ACTION,
             singular="use of an action on a target",
         ),
+        family="order",
         counts=ONCE,
         new_with=(layout.K_ACTION, layout.K_TARGET),
         compromise=True,
     ),
     Feature(
         "repeat_surprise",
-        "order",
-        BITS,
-        0.5,
         "repetition",
         "how unusual it is to use the action so many times in one session",
         Item(
@@ -300,44 +249,39 @@ FEATURES: tuple[Feature, ...] = (
             forgotten="{name}, more often in one session than is remembered of it",
             unusual="{name}, more often in one session than usual",
         ),
+        family="order",
+        importance=0.5,
         new_with=(layout.K_ACTION,),
     ),
     Feature(
         "effect_surprise",
         "effect",
-        BITS,
-        0.5,
-        "effect",
         "how unusual the effect (read, write, delete, admin) is for the agent",
         Item(layout.K_EFFECT, "effects", lambda event: event.effect or "unknown"),
+        family="effect",
+        importance=0.5,
         compromise=True,
     ),
     Feature(
         "write_surprise",
-        "effect",
-        BITS,
-        1.0,
         "change",
         "largest surprise of action, target and order, weighed by its effect",
         Strongest((layout.K_ACTION, layout.K_TARGET, layout.K_ACTION_TARGET, layout.K_TRANSITION)),
+        family="effect",
         parts=("action_surprise", "target_surprise", "action_target_surprise", "transition_surprise"),
         compromise=True,
     ),
     Feature(
         "outcome_surprise",
-        "failure",
-        BITS,
-        0.75,
         "outcome",
         "how unusual the outcome is for the action",
         Item(layout.K_OUTCOME, "outcomes", lambda event: f"{event.action}: {event.outcome}", behind=layout.K_ACTION),
+        family="failure",
+        importance=0.75,
         new_with=(layout.K_ACTION,),
     ),
     Feature(
         "request_size_surprise",
-        "failure",
-        BITS,
-        0.5,
         "request size",
         "how unusual the size of the request is for the action",
         Item(
@@ -346,13 +290,12 @@ FEATURES: tuple[Feature, ...] = (
             lambda event: f"{event.bytes_in or 0:,.0f} bytes to {event.action}",
             behind=layout.K_ACTION,
         ),
+        family="failure",
+        importance=0.5,
         new_with=(layout.K_ACTION,),
     ),
     Feature(
         "answer_size_surprise",
-        "failure",
-        BITS,
-        1.0,
         "answer size",
         "how unusual the size of the answer is for the action",
         Item(
@@ -361,13 +304,11 @@ FEATURES: tuple[Feature, ...] = (
             lambda event: f"{event.bytes_out or 0:,.0f} bytes from {event.action}",
             behind=layout.K_ACTION,
         ),
+        family="failure",
         new_with=(layout.K_ACTION,),
     ),
     Feature(
         "failure_pace",
-        "failure",
-        Z,
-        0.25,
         "failures",
         "errors decayed with a half-life of one hour, against the usual",
         Quantity(
@@ -377,12 +318,12 @@ FEATURES: tuple[Feature, ...] = (
             "events",
             ("errors in the last hour", ""),
         ),
+        family="failure",
+        unit=Z,
+        importance=0.25,
     ),
     Feature(
         "denial_pace",
-        "failure",
-        Z,
-        0.25,
         "denials",
         "denials decayed with a half-life of one hour, against the usual",
         Quantity(
@@ -392,23 +333,23 @@ FEATURES: tuple[Feature, ...] = (
             "events",
             ("denials in the last hour", ""),
         ),
+        family="failure",
+        unit=Z,
+        importance=0.25,
     ),
     Feature(
         "scope_breadth",
-        "privilege",
-        Z,
-        0.5,
         "number of scopes",
         "number of requested scopes, against the usual",
         Quantity(layout.Q_BREADTH, "{} scopes", "requested scopes", "scopes", ("scopes asked for", "")),
+        family="privilege",
+        unit=Z,
+        importance=0.5,
         overreach=True,
         compromise=True,
     ),
     Feature(
         "scope_gap",
-        "privilege",
-        SHARE,
-        1.0,
         "ungranted scopes",
         "share of requested scopes not granted",
         Sentence(
@@ -416,26 +357,24 @@ FEATURES: tuple[Feature, ...] = (
             "all that were requested are expected",
             "{value:.0%} of the requested scopes not granted",
         ),
+        family="privilege",
+        unit=SHARE,
         overreach=True,
         compromise=True,
     ),
     Feature(
         "outside_capabilities",
-        "privilege",
-        FLAG,
-        1.0,
         "capability",
         "the action is not a declared capability",
         Sentence("{action}", "its declared capabilities", "{action} is not among the agent's declared capabilities"),
+        family="privilege",
+        unit=FLAG,
         signalled=True,
         overreach=True,
         compromise=True,
     ),
     Feature(
         "chain_surprise",
-        "delegation",
-        BITS,
-        0.75,
         "delegation chain",
         "how unusual the chain of actors is for the agent",
         Item(
@@ -444,75 +383,69 @@ FEATURES: tuple[Feature, ...] = (
             lambda event: " <- ".join(event.delegation or []) or "no delegation",
             profile="delegation chains",
         ),
+        family="delegation",
+        importance=0.75,
         counts=ONCE,
         compromise=True,
     ),
     Feature(
         "chain_depth",
-        "delegation",
-        Z,
-        0.75,
         "delegation depth",
         "actors in the delegation chain, against the usual",
         Quantity(layout.Q_DEPTH, "{} actors", "actors in the delegation chain", "actors", ("delegation depth", "")),
+        family="delegation",
+        unit=Z,
+        importance=0.75,
         overreach=True,
         compromise=True,
     ),
     Feature(
         "provenance_surprise",
         "provenance",
-        BITS,
-        0.5,
-        "provenance",
         "how unusual the origin of the argument is for the action",
         Item(layout.K_PROVENANCE, "origins", argument_of, behind=layout.K_ACTION),
+        family="provenance",
+        importance=0.5,
         counts=ONCE,
         new_with=(layout.K_ACTION,),
         compromise=True,
     ),
     Feature(
         "external_target",
-        "provenance",
-        BITS,
-        1.0,
         "external target",
         "surprise of a target outside of the tenant",
         Carried(layout.K_TARGET),
+        family="provenance",
         parts=("target_surprise",),
         compromise=True,
     ),
     Feature(
         "bytes_in",
-        "volume",
-        Z,
-        0.5,
         "bytes in",
         "bytes sent to the tool or API, against the usual",
         Quantity(layout.Q_BYTES_IN, "{} bytes in", "bytes in", "bytes", ("size of a request", "bytes")),
+        family="volume",
+        unit=Z,
+        importance=0.5,
     ),
     Feature(
         "bytes_out",
-        "volume",
-        Z,
-        0.5,
         "bytes out",
         "bytes returned, against the usual",
         Quantity(layout.Q_BYTES_OUT, "{} bytes out", "bytes out", "bytes", ("size of an answer", "bytes")),
+        family="volume",
+        unit=Z,
+        importance=0.5,
     ),
-    Feature(
+    _load(
         "duration",
-        "volume",
-        Z,
-        0.3,
         "duration",
         "duration of the call, against the usual",
         Quantity(layout.Q_DURATION, "{} ms", "duration", "ms", ("duration", "ms")),
+        family="volume",
     ),
-    Feature(
+    _load(
         "volume_1h",
-        "volume",
-        Z,
-        0.3,
         "volume",
         "bytes decayed with a half-life of one hour, against the usual",
         Quantity(
@@ -522,14 +455,12 @@ FEATURES: tuple[Feature, ...] = (
             "bytes",
             ("bytes in the last hour", ""),
         ),
+        family="volume",
         counts=BY_LEVEL,
         overreach=True,
     ),
-    Feature(
+    _load(
         "novelty_1h",
-        "rarity",
-        Z,
-        0.3,
         "new names",
         "names new to the agent, decayed over an hour, against the usual",
         Quantity(
@@ -539,15 +470,13 @@ FEATURES: tuple[Feature, ...] = (
             "names",
             ("new names in the last hour", ""),
         ),
+        family="rarity",
         counts=BY_LEVEL,
         gathers_new=layout.NAMING,
         overreach=True,
     ),
-    Feature(
+    _load(
         "session_length",
-        "session",
-        Z,
-        0.3,
         "session length",
         "events in the session so far, against the usual",
         Quantity(
@@ -557,13 +486,11 @@ FEATURES: tuple[Feature, ...] = (
             "events",
             ("events in a session so far", ""),
         ),
+        family="session",
         overreach=True,
     ),
     Feature(
         "session_strangeness",
-        "session",
-        BITS,
-        0.5,
         "session",
         "surprise gathered over the last events of the session",
         Sentence(
@@ -571,24 +498,23 @@ FEATURES: tuple[Feature, ...] = (
             "few of them",
             "unusual steps have gathered over the last events of the session",
         ),
+        family="session",
+        importance=0.5,
         gathers=(layout.K_TRANSITION, layout.K_TARGET, layout.K_ACTION_TARGET),
     ),
     Feature(
         "token_lifetime",
-        "token",
-        Z,
-        0.5,
         "token lifetime",
         "requested token lifetime, against the usual",
         Quantity(layout.Q_LIFETIME, "{} s of token lifetime", "token lifetime", "s", ("token lifetime", "s")),
+        family="token",
+        unit=Z,
+        importance=0.5,
         overreach=True,
         compromise=True,
     ),
     Feature(
         "method_downgrade",
-        "token",
-        RANK,
-        1.0,
         "authentication",
         "client authentication weaker than usual, in ranks",
         Sentence(
@@ -596,25 +522,24 @@ FEATURES: tuple[Feature, ...] = (
             "a stronger method",
             "authentication by a weaker method than the strongest that is known of this agent: {credential}",
         ),
+        family="token",
+        unit=RANK,
         signalled=True,
         caller=True,
         compromise=True,
     ),
     Feature(
         "drift",
-        "drift",
-        Z,
-        0.75,
         "slow drift",
         "pace or volume beyond three deviations of the agent's slow reference",
         Drifted(),
+        family="drift",
+        unit=Z,
+        importance=0.75,
         overreach=True,
     ),
     Feature(
         "argument_origin",
-        "flow",
-        RANK,
-        1.0,
         "origin of arguments",
         "a call that may change something takes a value of others: 3 if it is new to every task of the peer group, 2 "
         "if it is new to its task, 1.5 if nothing is remembered of the task and it is new to the peer group, else 1",
@@ -624,26 +549,23 @@ FEATURES: tuple[Feature, ...] = (
             "a value that is not known of this task was taken out of an answer that others may have written, and "
             "given to {action}: {foreign_arguments}",
         ),
+        family="flow",
+        unit=RANK,
         added=True,
     ),
     Feature(
         "habits_of_others",
-        "session",
-        BITS,
-        1.0,
         "habits of others",
         "1 plus the mean bits by which the habits of its peers explain an agent's session better than its own do; 0 if "
         "too little is known of either",
         Compared(),
+        family="session",
         counts=BY_LEVEL,
         restates=(layout.K_ACTION, layout.K_TARGET),
         added=True,
     ),
     Feature(
         "argument_route",
-        "flow",
-        RANK,
-        1.0,
         "route of arguments",
         "as `argument_origin`, for the route of a value without a hash: 2 if it is new to the task, 1.5 if the answer "
         "is not marked untrusted, or if nothing is remembered of the task and it is new to the peer group",
@@ -653,13 +575,12 @@ FEATURES: tuple[Feature, ...] = (
             "a value out of an earlier answer was given to {action} by a way that this task never used: "
             "{argument_routes}",
         ),
+        family="flow",
+        unit=RANK,
         added=True,
     ),
     Feature(
         "sensitive_route",
-        "flow",
-        RANK,
-        1.0,
         "way of sensitive data",
         "a call sends a value out of a sensitive answer: 2 if the route is new to the task, 1.5 and 1 as in "
         "`argument_origin`; 0 without sensitive types",
@@ -669,6 +590,8 @@ FEATURES: tuple[Feature, ...] = (
             "what came out of a sensitive answer was sent out with {action}, which this task never did: "
             "{sensitive_routes}",
         ),
+        family="flow",
+        unit=RANK,
         added=True,
     ),
 )
@@ -680,17 +603,10 @@ FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 FEATURE_COUNT = len(FEATURES)
 FEATURE_INDEX = {name: position for position, name in enumerate(FEATURE_NAMES)}
 
-ITEMS: dict[int, Item] = {
-    explanation.kind: explanation
-    for explanation in (feature.explanation for feature in FEATURES)
-    if isinstance(explanation, Item)
-}
+_EXPLANATIONS = tuple(feature.explanation for feature in FEATURES)
+ITEMS: dict[int, Item] = {item.kind: item for item in _EXPLANATIONS if isinstance(item, Item)}
 """Explanation by kind of item, in the order of the table."""
-QUANTITIES: dict[int, Quantity] = {
-    explanation.quantity: explanation
-    for explanation in (feature.explanation for feature in FEATURES)
-    if isinstance(explanation, Quantity)
-}
+QUANTITIES: dict[int, Quantity] = {one.quantity: one for one in _EXPLANATIONS if isinstance(one, Quantity)}
 """Explanation by quantity, in the order of the table."""
 
 
@@ -698,22 +614,10 @@ def _positions(position_of: dict[int, int], size: int) -> npt.NDArray[np.int64]:
     return np.array([position_of.get(number, -1) for number in range(size)], dtype=np.int64)
 
 
-FEATURE_OF_KIND = _positions(
-    {
-        feature.explanation.kind: position
-        for position, feature in enumerate(FEATURES)
-        if isinstance(feature.explanation, Item)
-    },
-    layout.KINDS,
-)
+FEATURE_OF_KIND = _positions({kind: _EXPLANATIONS.index(item) for kind, item in ITEMS.items()}, layout.KINDS)
 """Position of the surprise of each kind of item, -1 = it has none."""
 FEATURE_OF_QUANTITY = _positions(
-    {
-        feature.explanation.quantity: position
-        for position, feature in enumerate(FEATURES)
-        if isinstance(feature.explanation, Quantity)
-    },
-    layout.QUANTITIES,
+    {quantity: _EXPLANATIONS.index(one) for quantity, one in QUANTITIES.items()}, layout.QUANTITIES
 )
 CONTEXT_KIND = _positions({kind: item.behind for kind, item in ITEMS.items()}, layout.KINDS)
 """Kind of the item that each kind is conditional on, -1 = none."""

@@ -7,11 +7,256 @@ import math
 import numpy as np
 
 from .. import columns
-from ..compilation import allocation_free, inlined
+from ..compilation import allocation_free, inlined, inlined_and_callable
 from . import layout
-from .deviations import DRIFT_LIMIT, distance_from_reference, distance_from_usual, item_probability, scope_totals
 from .feature_table import CONTEXT_KIND, FEATURE_INDEX, FEATURE_OF_KIND, FEATURE_OF_QUANTITY
+from .frequency_tables import distinct_hash, own_count, shared_count
 from .layout import Array, Baseline
+
+# Deviations of an event: surprise and distance against the levels of baselines, and drift against a reference.
+
+
+PRIOR_VALUES = 8.0
+"""Values an agent must show before its own mean outweighs its peer group's."""
+
+MIN_ITEMS_OF_PEERS = 10.0
+"""Items of a kind that others of the peer group must have shown before they count for comparison. An agent that is its
+whole peer group would otherwise be compared with the fleet, and all its actions would be anomalous."""
+
+NO_PEERS = 2.0
+"""Replaces the probability among peers if there are no peers to compare with; larger than any probability."""
+
+ItemCounts = tuple[float, float, float]
+"""Count of an item, of all items of its kind (behind its context), and the number of different ones."""
+
+ScopeTotals = tuple[float, float, float, float, float]
+"""Items of a kind (behind a context) in fleet, tenant, peer group and task, and in the agent's own history."""
+
+_SD_FLOOR = 0.15
+"""Least standard deviation, in natural-log units (most quantities are log1p): 15 % is not a change of behavior."""
+
+
+@inlined
+def _witten_bell_step(backoff: float, count: float, total: float, distinct: float) -> float:
+    """One level of Witten-Bell interpolation: known mass by count, the rest as the level behind says."""
+    return (count + (distinct + 1.0) * backoff) / (total + distinct + 1.0)
+
+
+@inlined
+def _scope_total(
+    baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, context_kind: int, context: np.uint64
+) -> float:
+    """Count of all items of a kind (behind a context) in one scope."""
+    row = rows[level]
+    if row < 0:
+        return 0.0
+    if context_kind < 0:
+        return float(baseline.totals[row, kind, 0])
+    return shared_count(baseline, scopes[level], context)
+
+
+@inlined
+def scope_totals(
+    baseline: Baseline,
+    rows: Array,
+    scopes: Array,
+    table: Array,
+    numbers: Array,
+    kind: int,
+    context_kind: int,
+    context: np.uint64,
+) -> ScopeTotals:
+    """Counts of all items of a kind (behind a context) in each scope, in the scopes' order, then in the agent."""
+    own = own_count(table, context_kind, context) if context_kind >= 0 else float(numbers[layout.N_SEEN + kind])
+    return (
+        _scope_total(baseline, rows, scopes, layout.FLEET, kind, context_kind, context),
+        _scope_total(baseline, rows, scopes, layout.TENANT, kind, context_kind, context),
+        _scope_total(baseline, rows, scopes, layout.PEERS, kind, context_kind, context),
+        _scope_total(baseline, rows, scopes, layout.TASK, kind, context_kind, context),
+        own,
+    )
+
+
+@inlined
+def _item_counts(
+    baseline: Baseline,
+    rows: Array,
+    scopes: Array,
+    level: int,
+    kind: int,
+    hashed: np.uint64,
+    context: np.uint64,
+    total: float,
+    needed: bool,
+) -> tuple[float, float]:
+    """Count of one item in a scope, and the number of different items there; both 0 if they are not needed."""
+    if not needed or total <= 0.0:
+        return 0.0, 0.0
+    if context == 0:
+        return shared_count(baseline, scopes[level], hashed), float(baseline.totals[rows[level], kind, 1])
+    count = total if hashed == context else shared_count(baseline, scopes[level], hashed)
+    return count, shared_count(baseline, scopes[level], distinct_hash(kind, context))
+
+
+@inlined
+def _step_beyond(backoff: float, wide: ItemCounts, narrow: ItemCounts, novel: bool) -> float:
+    """Interpolation step on the counts of a level beyond those of a level within it: no count is evidence twice."""
+    total = wide[1] - narrow[1]
+    if total <= 0.0:
+        return backoff
+    distinct = max(wide[2] - narrow[2], wide[2] * total / wide[1])
+    count = min(max(wide[0] - narrow[0], 0.0), total)
+    if novel and count <= 0.0:
+        return min(backoff, (distinct + 1.0) / (total + distinct + 1.0))
+    return _witten_bell_step(backoff, count, total, distinct)
+
+
+@inlined
+def item_probability(
+    baseline: Baseline,
+    rows: Array,
+    scopes: Array,
+    table: Array,
+    numbers: Array,
+    share: float,
+    kind: int,
+    hashed: np.uint64,
+    context: np.uint64,
+    totals: ScopeTotals,
+) -> tuple[float, float, float, float]:
+    """Probability of an item at every level; 1 if no level has any data."""
+    in_fleet, in_tenant, in_peers, in_task, total = totals
+    distinct, own = float(numbers[layout.N_DISTINCT + kind]), 0.0
+    if context != 0:
+        seen = float(numbers[layout.N_SEEN + kind])
+        distinct = total * distinct / seen if seen > 0.0 else 0.0
+    if total > 0.0:
+        own = min(own_count(table, kind, hashed), total)
+    # If a level holds nothing beyond the one within it, neither needs to be looked up for that step.
+    beyond_tenant, beyond_peers, beyond_own = in_fleet > in_tenant, in_tenant > in_peers, in_peers > share * total
+    count, different = _item_counts(
+        baseline, rows, scopes, layout.FLEET, kind, hashed, context, in_fleet, beyond_tenant
+    )
+    fleet = (count, in_fleet, different)
+    needed = beyond_tenant or beyond_peers
+    count, different = _item_counts(baseline, rows, scopes, layout.TENANT, kind, hashed, context, in_tenant, needed)
+    tenant = (count, in_tenant, different)
+    needed = beyond_peers or beyond_own
+    count, different = _item_counts(baseline, rows, scopes, layout.PEERS, kind, hashed, context, in_peers, needed)
+    peers = (count, in_peers, different)
+    p = _step_beyond(1.0, fleet, tenant, True)
+    novel = fleet[0] <= tenant[0]
+    p = _step_beyond(p, tenant, peers, novel)
+    p_peers = p = _step_beyond(p, peers, (share * own, share * total, share * distinct), False)
+    if in_peers - share * total < MIN_ITEMS_OF_PEERS:
+        p_peers = NO_PEERS
+    p_history = p = _witten_bell_step(p, own, total, distinct)
+    if in_task > 0.0 and layout.TASK_KINDS[kind]:
+        count, different = _item_counts(baseline, rows, scopes, layout.TASK, kind, hashed, context, in_task, True)
+        p = _witten_bell_step(p, min(count, in_task), in_task, different)
+    return p, p_history, p_peers, own
+
+
+@inlined_and_callable
+def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
+    """Mean and standard deviation that are usual for a quantity: own values shrunk to the nearest scope that has any.
+
+    Returns (mean, sd, weight), weight 0 while no event had the quantity yet.
+    """
+    mean, variance, weight = 0.0, 1.0, 0.0
+    for level in (layout.TASK, layout.PEERS, layout.TENANT, layout.FLEET):
+        row = rows[level]
+        if row >= 0 and baseline.numbers[row, quantity] >= 5.0:
+            mean, variance = np.float64(baseline.means[row, quantity]), np.float64(baseline.variances[row, quantity])
+            weight = PRIOR_VALUES
+            break
+    own = np.float64(numbers[layout.N_COUNT + quantity])
+    if own > 0.0:
+        own_mean = np.float64(numbers[layout.N_MEAN + quantity])
+        own_variance = np.float64(numbers[layout.N_VAR + quantity])
+        share = own / (own + weight) if weight > 0.0 else own / (own + 2.0)
+        between = share * (1.0 - share) * (own_mean - mean) ** 2 if weight > 0.0 else 0.0
+        mean = share * own_mean + (1.0 - share) * mean if weight > 0.0 else own_mean
+        variance = share * own_variance + (1.0 - share) * variance + between
+        weight += own
+    return mean, math.sqrt(variance + _SD_FLOOR * _SD_FLOOR), weight
+
+
+@inlined
+def distance_from_usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
+    """Standard deviations of a value above the usual, at most 50; 0 below it, and until a usual value exists."""
+    mean, sd, weight = usual_value(baseline, rows, numbers, quantity)
+    if weight < 3.0:
+        return 0.0
+    return min(max((value - mean) / sd, 0.0), 50.0)
+
+
+# Reference of an agent's pace and volume over weeks, against which a slow ramp shows.
+#
+# The usual values of a quantity follow the agent within a day or two, so an attacker who raises it slowly moves them.
+# The reference is a mean and a variance over the agent's *active* time (a pause counts as at most half an hour), so
+# that no single morning or busy hour with more events than a quiet day dominates it. It is used after the first active
+# day, and moves more slowly the more it has seen: first with a memory of 14 active days, finally of 90. Only events
+# that may be learned move it.
+
+
+MIN_REFERENCE_EVENTS = 200.0
+"""Events that an agent's baseline needs before its reference says anything."""
+
+DRIFT_LIMIT = 3.0
+"""Standard deviations that are no drift: the customary limits of a control chart. Within them an agent's day varies."""
+
+_GROWING_DAYS, _LEAST_MEMORY, _MOST_MEMORY = 1.0, 14.0, 90.0
+_MAX_PAUSE_DAYS = 1.0 / 48.0
+_MIN_REFERENCE_SD = 0.15
+_VARIANCE_CORRECTION = 1.42
+"""A normal distribution whose upper deviations count as at most one has so much less variance."""
+_MAX_REFERENCE_Z = 50.0
+
+
+@inlined
+def update_reference(numbers: Array, quantities: Array, age: float) -> None:
+    """Take an event into the reference.
+
+    Args:
+        numbers: the agent's (NUMBERS,), changed in place.
+        quantities: the event's (QUANTITIES,), of which those in `layout.DRIFT_QUANTITIES` are present.
+        age: days since the agent's first event.
+    """
+    elapsed = min(max(age - np.float64(numbers[layout.N_REF_AGE]), 0.0), _MAX_PAUSE_DAYS)
+    if elapsed <= 0.0:
+        return
+    days = np.float64(numbers[layout.N_REF_DAYS]) + elapsed
+    share = elapsed / (days if days < _GROWING_DAYS else min(max(days, _LEAST_MEMORY), _MOST_MEMORY))
+    for k in range(len(layout.DRIFT_QUANTITIES)):
+        mean, variance = np.float64(numbers[layout.N_REF_MEAN + k]), np.float64(numbers[layout.N_REF_VAR + k])
+        delta = quantities[layout.DRIFT_QUANTITIES[k]] - mean
+        mean += share * delta
+        spread = delta * (quantities[layout.DRIFT_QUANTITIES[k]] - mean)
+        if delta > 0.0 and days >= _GROWING_DAYS:  # else a ramp would widen the limits that it is held against
+            spread = min(spread, variance)
+        variance += share * (spread - variance)
+        numbers[layout.N_REF_MEAN + k], numbers[layout.N_REF_VAR + k] = np.float32(mean), np.float32(max(variance, 0.0))
+    numbers[layout.N_REF_DAYS], numbers[layout.N_REF_AGE] = np.float32(min(days, _MOST_MEMORY)), np.float32(age)
+
+
+@inlined_and_callable
+def distance_from_reference(numbers: Array, quantities: Array, k: int) -> float:
+    """Standard deviations of the k-th drifting quantity above its reference, 0 to 50; 0 if there is none yet."""
+    if numbers[layout.N_EVENTS] < MIN_REFERENCE_EVENTS or numbers[layout.N_REF_DAYS] < _GROWING_DAYS:
+        return 0.0
+    sd = max(math.sqrt(_VARIANCE_CORRECTION * np.float64(numbers[layout.N_REF_VAR + k])), _MIN_REFERENCE_SD)
+    return float(
+        min(
+            max((quantities[layout.DRIFT_QUANTITIES[k]] - np.float64(numbers[layout.N_REF_MEAN + k])) / sd, 0.0),
+            _MAX_REFERENCE_Z,
+        )
+    )
+
+
+def reset_reference(numbers: Array) -> None:
+    """Forget the reference: the agent's next active day makes a new one."""
+    numbers[layout.N_REF_DAYS] = np.float32(0.0)
 
 
 def _at(name: str) -> np.int64:

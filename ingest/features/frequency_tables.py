@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import columns
 from ..compilation import allocation_free, inlined, inlined_and_callable
 from .layout import (
+    FLEET,
     N_DISTINCT,
     N_SEEN,
     NUMBER_OF_KIND,
+    PEERS,
     REGION,
     REGION_SIZE,
     ROUTE_NUMBER,
+    TASK,
+    TENANT,
     UNCOUNTED,
     VALUE_NUMBER,
     VALUE_PERIOD_MS,
@@ -228,6 +233,15 @@ def _halve_totals(numbers: Array, kind: int) -> None:
     """Totals that were positive stay at 1: counts are rounded up, and are useless without a total."""
     for column in (N_SEEN + kind, N_DISTINCT + kind):
         numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
+
+
+@inlined_and_callable
+def scope_keys(out: Array, names: Array) -> None:
+    """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 if the event has none."""
+    out[FLEET] = mix_bits(np.uint64(11))
+    out[TENANT] = hash_pair(np.uint64(12), names[columns.TENANT])
+    out[PEERS] = hash_pair(np.uint64(13), names[columns.GROUP])
+    out[TASK] = np.uint64(0) if names[columns.TASK] == 0 else hash_pair(names[columns.GROUP], names[columns.TASK])
 
 
 @inlined_and_callable

@@ -109,7 +109,6 @@ QUANTITIES = 15
 DRIFT_QUANTITIES = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
 """Quantities with a slow reference, so that a slow ramp cannot carry its own baseline up.
 
-See `deviations.update_reference`.
 """
 
 LAYOUT_GENERATION = 3
@@ -208,7 +207,7 @@ class AgentState(NamedTuple):
     use_token: Array  # uint32 (slots, TOKEN_USES): upper half of the hash of a token, 0 = none
     use_network: Array  # uint32 (slots, TOKEN_USES): the same of the network that it was used from
     use_ms: Array  # int64 (slots, TOKEN_USES): when it was, last
-    use_new: Array  # uint8 (slots, TOKEN_USES): see `new_networks`
+    use_new: Array  # uint8 (slots, TOKEN_USES): KNOWN, NEW or ACCEPTED
 
 
 _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -241,20 +240,6 @@ BYTES_PER_AGENT = STATE_ROW.itemsize
 def allocate_state(slots: int) -> AgentState:
     """State of *slots* agents, all of them new."""
     return AgentState(**{name: np.zeros((slots, *shape), dtype) for name, (dtype, shape) in _STATE_SHAPES.items()})
-
-
-def pack_rows(state: AgentState, slots: Array) -> Array:
-    """Rows of the given slots as a structured array of dtype STATE_ROW, shape (n,)."""
-    rows = np.empty(len(slots), STATE_ROW)
-    for name, array in state._asdict().items():
-        rows[name] = array[slots]
-    return rows
-
-
-def unpack_rows(state: AgentState, slots: Array | slice, rows: Array) -> None:
-    """Write rows of dtype STATE_ROW into the given slots."""
-    for name, array in state._asdict().items():
-        array[slots] = rows[name]
 
 
 class Baseline(NamedTuple):

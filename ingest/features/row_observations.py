@@ -35,9 +35,9 @@ class RowObservations(NamedTuple):
     new_kinds: Array  # uint32 (n,): bit k is set if the agent has a history of kind k, but not of this item
     age_days: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
-    token_gap_ms: Array  # int64 (n,): see `new_networks.note_token_use`
-    new_network_p: Array  # float64 (n,): see `new_networks.new_network_probability`
-    told_targets: Array  # bool (n,): a target that no person named and no agent used, in a new task (`told_targets`)
+    token_gap_ms: Array  # int64 (n,): see `note_token_use`
+    new_network_p: Array  # float64 (n,): see `new_network_probability`
+    told_targets: Array  # bool (n,): a target that no person named and no agent used, in a new task (`is_told_new`)
     arguments: ArgumentColumns  # of the batch
     values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it; 0 = it has no hash
     own_values: Array  # uint64 (m,): the same with the task, as the agent counts it; 0 = it does not learn it

@@ -14,18 +14,26 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trustwatch_client.events import MAX_EVENT_BYTES
-
 from .. import columns
 from ..compilation import allocation_free, inlined
-from ..hashing import BLAKE2B_BLOCK_BYTES, BlakeWords, blake2b_digest, salted_key
+from ..hashing import BLAKE2B_BLOCK_BYTES, BlakeWords, blake2b_digest
 from ..identities import IdentityHasher
-from .column_writer import is_complete
-from .fingerprint_table import FingerprintTable, fingerprint, slot_of
 from .json_scanner import COLON, ZERO, Bytes, count_characters
-from .record_scanner import ABSENT, MemberSpans, allocate_member_spans, read_record
+from .record_scanner import ABSENT, MemberSpans, allocate_member_spans, joined_records, read_plain_record
 from .scan_schema import SCAN_SCHEMA, ScanSchema, field_number
-from .text_buffer import TEXT_BUFFER_BYTES, WordList, append_byte, append_list, append_number, append_text, word_index
+from .text_buffer import (
+    TEXT_BUFFER_BYTES,
+    FingerprintTable,
+    WordList,
+    allocate_fingerprint_table,
+    append_byte,
+    append_list,
+    append_number,
+    append_text,
+    fingerprint,
+    slot_of,
+    word_index,
+)
 
 CLAIM_SLOTS = 1 << 18
 """Places of the memory: 24 bytes each, of which half are used at most. When they are used up it is emptied."""
@@ -39,25 +47,14 @@ MAX_CALLER_BYTES = 4096
 CLAIM_UNREADABLE, CLAIM_NEW, CLAIM_KNOWN = range(3)
 """A record that is not plain; a plain one whose claim is not remembered; one whose claim is."""
 
-_PADDING = bytes(24)
-_TENANT, _ISSUER, _SOURCE, _ID = (
-    field_number("tenant"),
-    field_number("agent.issuer"),
-    field_number("source"),
-    field_number("id"),
+_TENANT, _SOURCE, _ID, _TIME, _ERROR, _CAUSED_BY, _UNAUTHORIZED, _CHAIN, _PEER = (
+    field_number(name)
+    for name in ("tenant", "source", "id", "time", "error", "caused_by", "unauthorized", "delegation", "peer")
 )
-_AGENT_ID, _AGENT_TYPE = field_number("agent.id"), field_number("agent.type")
-_CAPABILITIES, _PRINCIPAL, _TIME = (
-    field_number("agent.capabilities"),
-    field_number("principal.id"),
-    field_number("time"),
+_AGENT_ID, _AGENT_TYPE, _ISSUER, _CAPABILITIES, _SELF_ASSERTED = (
+    field_number(f"agent.{name}") for name in ("id", "type", "issuer", "capabilities", "self_asserted")
 )
-_SELF_ASSERTED, _ERROR, _CAUSED_BY = (
-    field_number("agent.self_asserted"),
-    field_number("error"),
-    field_number("caused_by"),
-)
-_CHAIN, _PEER, _UNAUTHORIZED = field_number("delegation"), field_number("peer"), field_number("unauthorized")
+_PRINCIPAL = field_number("principal.id")
 _MARKS = WordList(sorted(columns.OWN_ERRORS))
 _MARK_TEXTS, _MARK_LENGTHS = _MARKS.texts, _MARKS.lengths
 _CLAIMED = (_TENANT, _ISSUER, _SOURCE, _AGENT_ID, _AGENT_TYPE)
@@ -114,13 +111,8 @@ class ClaimReader:
     """Reads batches of native JSON events."""
 
     def __init__(self, salt: bytes, identities: IdentityHasher, places: int = CLAIM_SLOTS) -> None:
-        keys = np.concatenate([salted_key(salt, b"tw-claims-1"), salted_key(salt, b"tw-claims-2")])
-        self._memory = FingerprintTable(
-            keys,
-            np.zeros((places, 2), np.uint64),
-            np.zeros((places, 1), np.uint64),
-            np.zeros((0, 2)),
-        )
+        memory = allocate_fingerprint_table(salt, b"claims", places, 1)
+        self._memory = memory._replace(numbers=np.zeros((0, 2)))  # a claim has none
         self._members = allocate_member_spans()
         self._workplace = ClaimWorkspace(
             np.zeros(TEXT_BUFFER_BYTES + MAX_CALLER_BYTES + 2 * BLAKE2B_BLOCK_BYTES, np.uint8),
@@ -132,15 +124,11 @@ class ClaimReader:
 
     def read(self, payloads: Sequence[bytes], sender: BatchSender, latest_ms: int, *, aliased: bool) -> BatchClaims:
         """Look at a batch."""
-        n = len(payloads)
-        starts = np.zeros(n + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, payloads), np.int64, n) + 1, out=starts[1:])
-        out = unread_claims(n)
+        out = unread_claims(len(payloads))
         caller = sender.caller.encode()
         if len(caller) > MAX_CALLER_BYTES:
             return out
-        # The caller's name stands behind the records, so that it is a text among theirs.
-        data = np.frombuffer(b"\0".join((*payloads, caller + _PADDING)), np.uint8)
+        data, starts = joined_records(payloads, caller)  # the caller's name is a text among theirs
         bounds = ClaimLimits(sender.number, latest_ms, aliased, sender.is_bounded)
         read_claims(data, starts, len(caller), SCAN_SCHEMA, self._members, self._memory, self._workplace, bounds, out)
         return out
@@ -184,7 +172,7 @@ def read_claims(
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = CLAIM_UNREADABLE
-        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end or not is_complete(spans):
+        if not read_plain_record(data, start, end, schema, spans):
             continue
         if spans.begins[_TIME] >= bounds.latest_ms or (bounds.aliased and spans.lengths[_PRINCIPAL] > 0):
             continue

@@ -12,19 +12,21 @@ from ..argument_columns import ArgumentEntries, allocate_entries
 from ..compilation import allocation_free, as_int, inlined
 from ..events import EFFECTS, EVENT_TYPES
 from ..hashing import name_hash
-from . import fingerprint_table
-from .fingerprint_table import FingerprintTable, fingerprint, slot_of
+from . import text_buffer
 from .json_scanner import AT_SIGN, COLON, DOT, MINUS, SLASH, ZERO, Bytes, is_digit
 from .record_scanner import ABSENT, MemberSpans
 from .scan_schema import field_number
 from .text_buffer import (
+    FingerprintTable,
     WordList,
     append_byte,
     append_joined,
     append_list,
     append_number,
     append_text,
+    fingerprint,
     list_contains,
+    slot_of,
     word_index,
 )
 
@@ -61,8 +63,8 @@ def plain_host_span(data: Bytes, begin: int, end: int) -> tuple[int, int]:
     """Position of the host in a plain URL or mail address; the compiled twin of `targets.host_of`.
 
     Returns:
-        Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE if a
-        full parse is needed (capitals, other alphabets, users and addresses in URLs, URLs without scheme).
+        Its first byte and its end. Both are NO_HOST for a name that is neither URL nor mail address, and UNDECIDED_HOST
+        if a full parse is needed (capitals, other alphabets, users and addresses in URLs, URLs without scheme).
     """
     mark, mail, plain = NO_HOST, NO_HOST, True
     for at in range(begin, end):
@@ -140,26 +142,22 @@ _RECORD_TEXTS, _RECORD_LENGTHS = _RECORDS.texts, _RECORDS.lengths
 _IS_WORK = np.array([name in columns.WORK_TYPES for name in EVENT_TYPES])
 _UNKNOWN_EFFECT = EFFECTS.index("unknown")
 
-_AGENT_ID, _AGENT_TYPE, _ISSUER = field_number("agent.id"), field_number("agent.type"), field_number("agent.issuer")
-_CAPABILITIES, _SELF_ASSERTED = field_number("agent.capabilities"), field_number("agent.self_asserted")
-_TENANT, _ACTION, _TYPE = field_number("tenant"), field_number("action"), field_number("type")
-_OUTCOME, _TIME = field_number("outcome"), field_number("time")
-_EFFECT, _ERROR, _CHAIN = field_number("effect"), field_number("error"), field_number("delegation")
-_UNAUTHORIZED = field_number("unauthorized")
-_CAUSED_BY = field_number("caused_by")
+(_AGENT_ID, _AGENT_TYPE, _ISSUER, _CAPABILITIES, _SELF_ASSERTED) = (
+    field_number(f"agent.{name}") for name in ("id", "type", "issuer", "capabilities", "self_asserted")
+)
+_TENANT, _ACTION, _TYPE, _OUTCOME, _TIME, _EFFECT, _ERROR, _CHAIN = (
+    field_number(name) for name in ("tenant", "action", "type", "outcome", "time", "effect", "error", "delegation")
+)
+_UNAUTHORIZED, _CAUSED_BY, _ATTRIBUTES, _ARGUMENTS, _UNTRUSTED_RESULT = (
+    field_number(name) for name in ("unauthorized", "caused_by", "attributes", "arguments", "untrusted_result")
+)
 _SCOPES, _REQUESTED, _GRANTED = field_number("scopes"), field_number("scopes.requested"), field_number("scopes.granted")
-_RESOURCE_ID, _RESOURCE_TYPE = field_number("resource.id"), field_number("resource.type")
-_TARGET, _EXTERNAL, _PROVENANCE = (
-    field_number("resource.target"),
-    field_number("resource.external"),
-    field_number("resource.provenance"),
+_RESOURCE_ID, _RESOURCE_TYPE, _TARGET, _EXTERNAL, _PROVENANCE = (
+    field_number(f"resource.{name}") for name in ("id", "type", "target", "external", "provenance")
 )
 _IP, _ASN = field_number("client.ip"), field_number("client.asn")
-_ATTRIBUTES, _ARGUMENTS = field_number("attributes"), field_number("arguments")
-_UNTRUSTED_RESULT = field_number("untrusted_result")
 _METHOD, _THUMBPRINT = field_number("credential.method"), field_number("credential.thumbprint")
 
-_REQUIRED = (_TIME, _AGENT_ID, _TYPE, _ACTION, _OUTCOME)
 _NAMES = (
     (columns.TENANT, _TENANT),
     (columns.TASK, field_number("task")),
@@ -198,8 +196,8 @@ class ColumnRows(NamedTuple):
     numbers: columns.Floats
     codes: columns.Codes
     time_ms: columns.Times
-    fingerprints: columns.UInt64s  # (n, recall.KINDS, 2): fingerprints of what the row needs from the memory
-    state: npt.NDArray[np.uint8]  # (n,): 0 = written; else bits of missing entries, or UNUSUAL
+    fingerprints: columns.UInt64s  # (n, ENTRY_KINDS, 2): fingerprints of what the row needs from the memory
+    state: npt.NDArray[np.uint8]  # (n,): 0 = written; else bits of missing entries, or NEEDS_DECODING
     attributes: npt.NDArray[np.int64]  # (n, 2): begin and length of the attributes, 0 = none
     argument_counts: npt.NDArray[np.int64]  # (n,)
     arguments: ArgumentEntries  # of all rows, one behind the other
@@ -218,21 +216,12 @@ def allocate_rows(n: int, size: int) -> ColumnRows:
         np.empty((n, columns.NUMBERS)),
         np.empty((n, columns.CODES), np.int8),
         np.empty(n, np.int64),
-        np.empty((n, fingerprint_table.ENTRY_KINDS, 2), np.uint64),
+        np.empty((n, text_buffer.ENTRY_KINDS, 2), np.uint64),
         np.empty(n, np.uint8),
         np.zeros((n, 2), np.int64),
         np.zeros(n, np.int64),
         allocate_entries(size // _SHORTEST_ARGUMENT),
     )
-
-
-@allocation_free
-def is_complete(spans: MemberSpans) -> bool:
-    """True if all required members are present."""
-    for number in _REQUIRED:  # noqa: SIM110
-        if spans.lengths[number] == ABSENT:
-            return False
-    return True
 
 
 @allocation_free
@@ -283,11 +272,11 @@ def write_row(data: Bytes, spans: MemberSpans, tools: WriterTools, out: ColumnRo
     _write_composed(data, spans, tools, names)
     numbers[columns.DEPTH] = spans.lengths[_CHAIN] if spans.lengths[_CHAIN] > 0 else -1.0
     _write_codes(data, spans, codes)
-    missing = _find_agent(data, spans, tools, names, out.fingerprints[row, fingerprint_table.AGENT])
-    missing |= _find_network(data, spans, tools, names, out.fingerprints[row, fingerprint_table.NETWORK])
-    missing |= _find_scopes(data, spans, tools, names, numbers, out.fingerprints[row, fingerprint_table.SCOPES])
-    missing |= _find_coverage(data, spans, tools, codes, out.fingerprints[row, fingerprint_table.CAPABILITY])
-    return missing | _find_target(data, spans, tools, names, codes, out.fingerprints[row, fingerprint_table.TARGET])
+    missing = _find_agent(data, spans, tools, names, out.fingerprints[row, text_buffer.AGENT])
+    missing |= _find_network(data, spans, tools, names, out.fingerprints[row, text_buffer.NETWORK])
+    missing |= _find_scopes(data, spans, tools, names, numbers, out.fingerprints[row, text_buffer.SCOPES])
+    missing |= _find_coverage(data, spans, tools, codes, out.fingerprints[row, text_buffer.CAPABILITY])
+    return missing | _find_target(data, spans, tools, names, codes, out.fingerprints[row, text_buffer.TARGET])
 
 
 @inlined
@@ -383,12 +372,12 @@ def _append_lengths(room: Bytes, kind: int, first: int, second: int) -> int:
 def _find_agent(
     data: Bytes, spans: MemberSpans, tools: WriterTools, names: columns.UInt64s, prints: columns.UInt64s
 ) -> int:
-    end = _append_lengths(tools.room, fingerprint_table.AGENT, spans.lengths[_TENANT], spans.lengths[_ISSUER])
+    end = _append_lengths(tools.room, text_buffer.AGENT, spans.lengths[_TENANT], spans.lengths[_ISSUER])
     end = _append_member(tools.room, end, data, spans, _TENANT)
     end = _append_member(tools.room, end, data, spans, _ISSUER)
     slot = _look_up(tools, _append_member(tools.room, end, data, spans, _AGENT_ID), prints)
     if slot < 0:
-        return 1 << fingerprint_table.AGENT
+        return 1 << text_buffer.AGENT
     agent = tools.memory.values[slot]
     names[columns.AGENT], names[columns.AGENT_CHECK], names[columns.AGENT_DRAW] = agent[0], agent[1], agent[2]
     return 0
@@ -413,11 +402,9 @@ def _find_network(
             tools, append_text(room, append_text(room, 0, data, begin, kept), _NETWORK_SUFFIX, 0, 5)
         )
         return 0
-    slot = _look_up(
-        tools, append_text(room, append_byte(room, 0, fingerprint_table.NETWORK), data, begin, length), prints
-    )
+    slot = _look_up(tools, append_text(room, append_byte(room, 0, text_buffer.NETWORK), data, begin, length), prints)
     if slot < 0:
-        return 1 << fingerprint_table.NETWORK
+        return 1 << text_buffer.NETWORK
     names[columns.NETWORK] = tools.memory.values[slot, 0]
     return 0
 
@@ -434,12 +421,12 @@ def _find_scopes(
     names[columns.SCOPES], numbers[columns.BREADTH], numbers[columns.UNGRANTED] = 0, -1.0, -1.0
     if spans.lengths[_SCOPES] == ABSENT:
         return 0
-    end = append_byte(tools.room, 0, fingerprint_table.SCOPES)
+    end = append_byte(tools.room, 0, text_buffer.SCOPES)
     end = append_list(tools.room, end, data, spans.begins[_REQUESTED], spans.lengths[_REQUESTED])
     end = append_list(tools.room, end, data, spans.begins[_GRANTED], spans.lengths[_GRANTED])
     slot = _look_up(tools, end, prints)
     if slot < 0:
-        return 1 << fingerprint_table.SCOPES
+        return 1 << text_buffer.SCOPES
     names[columns.SCOPES] = tools.memory.values[slot, 0]
     numbers[columns.BREADTH], numbers[columns.UNGRANTED] = (
         tools.memory.numbers[slot, 0],
@@ -460,11 +447,11 @@ def _find_coverage(
     codes[columns.CAPABILITY] = columns.INSIDE
     if list_contains(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION]):
         return 0
-    end = append_byte(tools.room, 0, fingerprint_table.CAPABILITY)
+    end = append_byte(tools.room, 0, text_buffer.CAPABILITY)
     end = append_list(tools.room, end, data, begins[_CAPABILITIES], lengths[_CAPABILITIES])
     slot = _look_up(tools, _append_member(tools.room, end, data, spans, _ACTION), prints)
     if slot < 0:
-        return 1 << fingerprint_table.CAPABILITY
+        return 1 << text_buffer.CAPABILITY
     codes[columns.CAPABILITY] = np.int8(tools.memory.numbers[slot, 0])
     return 0
 
@@ -483,39 +470,25 @@ def _find_target(
     begin, length = spans.begins[number], spans.lengths[number]
     host, stop = plain_host_span(data, begin, begin + length)
     if host == UNDECIDED_HOST:
-        return _look_up_target(data, spans, tools, names, codes, prints)
+        side = codes[columns.EXTERNAL] + 1
+        end = _append_lengths(tools.room, text_buffer.TARGET, spans.lengths[_TENANT], side)
+        end = _append_member(tools.room, _append_member(tools.room, end, data, spans, _TENANT), data, spans, number)
+        slot = _look_up(tools, end, prints)
+        if slot < 0:
+            return 1 << text_buffer.TARGET
+        names[columns.TARGET] = tools.memory.values[slot, 0]
+        codes[columns.EXTERNAL] = np.int8(tools.memory.numbers[slot, 0])
+        return 0
     if host == NO_HOST or data[host - 1] == AT_SIGN:
         names[columns.TARGET] = name_hash(data, begin, length, tools.key[0], tools.key[1])
     else:
         names[columns.TARGET] = name_hash(data, host, stop - host, tools.key[0], tools.key[1])
     if host == NO_HOST or spans.lengths[_EXTERNAL] != ABSENT:
         return 0
-    end = _append_lengths(tools.room, fingerprint_table.TARGET_SIDE, spans.lengths[_TENANT], 0)
+    end = _append_lengths(tools.room, text_buffer.TARGET_SIDE, spans.lengths[_TENANT], 0)
     end = _append_member(tools.room, end, data, spans, _TENANT)
     slot = _look_up(tools, append_text(tools.room, end, data, host, stop - host), prints)
     if slot < 0:
-        return 1 << fingerprint_table.TARGET
+        return 1 << text_buffer.TARGET
     codes[columns.EXTERNAL] = np.int8(tools.memory.numbers[slot, 0])
-    return 0
-
-
-@inlined
-def _look_up_target(
-    data: Bytes,
-    spans: MemberSpans,
-    tools: WriterTools,
-    names: columns.UInt64s,
-    codes: columns.Codes,
-    prints: columns.UInt64s,
-) -> int:
-    number = _TARGET if spans.lengths[_TARGET] > 0 else _RESOURCE_ID
-    end = _append_lengths(tools.room, fingerprint_table.TARGET, spans.lengths[_TENANT], codes[columns.EXTERNAL] + 1)
-    end = _append_member(tools.room, _append_member(tools.room, end, data, spans, _TENANT), data, spans, number)
-    slot = _look_up(tools, end, prints)
-    if slot < 0:
-        return 1 << fingerprint_table.TARGET
-    names[columns.TARGET], codes[columns.EXTERNAL] = (
-        tools.memory.values[slot, 0],
-        np.int8(tools.memory.numbers[slot, 0]),
-    )
     return 0

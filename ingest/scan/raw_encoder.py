@@ -8,33 +8,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trustwatch_client.events import MAX_EVENT_BYTES, Argument
+from trustwatch_client.events import Argument
 
 from ..argument_columns import may_tell_origins, read_arguments, scanned_arguments
 from ..columns import UNTRUSTED_RESULT, ColumnEncoder, EventColumns, LazyEvents, untrusted_result_code
 from ..compilation import KernelGate, KernelPart, allocation_free
 from ..errors import MalformedEvent
 from ..events import NativeEvent, decode_event
-from . import fingerprint_table
-from .column_writer import (
-    NEEDS_DECODING,
-    ColumnRows,
-    WriterTools,
-    allocate_rows,
-    is_complete,
-    write_arguments,
-    write_row,
-)
+from . import text_buffer
+from .column_writer import NEEDS_DECODING, ColumnRows, WriterTools, allocate_rows, write_arguments, write_row
 from .json_scanner import Bytes
-from .record_scanner import MemberSpans, allocate_member_spans, read_record
+from .record_scanner import MemberSpans, allocate_member_spans, joined_records, read_plain_record
 from .scan_schema import SCAN_SCHEMA, ScanSchema
 from .text_buffer import TEXT_BUFFER_BYTES
 
 _TABLE_SLOTS = 1 << 17
 """Places of the memory: 40 bytes each, of which half are used at most. When they are used up it is emptied."""
-
-_PADDING = bytes(24)
-"""Zero bytes behind the last record: words are read past the end of a text."""
 
 EventDecoder = Callable[[bytes], NativeEvent]
 
@@ -63,7 +52,7 @@ class RawEncoder:
         self._tools = WriterTools(
             encoder.hash.key,
             np.zeros(TEXT_BUFFER_BYTES, np.uint8),
-            fingerprint_table.allocate_fingerprint_table(encoder.salt, places),
+            text_buffer.allocate_fingerprint_table(encoder.salt, b"recall", places, 3),
         )
         self._members = allocate_member_spans()
         self._remembered = 0
@@ -77,11 +66,8 @@ class RawEncoder:
     def encode(self, payloads: Sequence[bytes]) -> EncodedBatch:
         """Columns of the payloads that are events, in their order."""
         n = len(payloads)
-        lengths = np.fromiter(map(len, payloads), np.int64, n)
-        out = allocate_rows(n, int(lengths.sum()))
-        starts = np.zeros(n + 1, np.int64)
-        np.cumsum(lengths + 1, out=starts[1:])
-        data = np.frombuffer(b"\0".join((*payloads, _PADDING)), np.uint8)
+        data, starts = joined_records(payloads)
+        out = allocate_rows(n, len(data))
         if self._gate.is_open():
             scan_records(data, starts, SCAN_SCHEMA, self._members, self._tools, out)
         else:
@@ -125,10 +111,10 @@ class RawEncoder:
         at, encoded = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
         out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = encoded[1:5]
         state = np.where(out.state[at] == NEEDS_DECODING, np.uint8(0), out.state[at])
-        if self._remembered + fingerprint_table.ENTRY_KINDS * len(at) > len(self._tools.memory.values) // 2:
+        if self._remembered + text_buffer.ENTRY_KINDS * len(at) > len(self._tools.memory.values) // 2:
             self._tools.memory.fingerprints[:] = 0
             self._remembered = 0
-        self._remembered += fingerprint_table.store_missing(
+        self._remembered += text_buffer.store_missing(
             self._tools.memory, state, out.fingerprints[at], encoded.names, encoded.numbers, encoded.codes
         )
 
@@ -147,7 +133,7 @@ def scan_records(
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = NEEDS_DECODING
-        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end or not is_complete(spans):
+        if not read_plain_record(data, start, end, schema, spans):
             continue
         out.state[row] = write_row(data, spans, tools, out, row)
         arguments = write_arguments(data, start, spans, tools, out, row, arguments)

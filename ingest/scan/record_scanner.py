@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from trustwatch_client.events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH
+from trustwatch_client.events import MAX_ARGUMENTS, MAX_EVENT_BYTES, MAX_ID_LENGTH, MAX_LABEL_LENGTH
 
 from ..argument_columns import NO_CALL, UNTRUSTED_CALL, VALUE_DIGITS, ArgumentEntries, allocate_entries
 from ..compilation import allocation_free, as_int, inlined
@@ -50,6 +51,7 @@ _HASH, _ORIGIN, _FROM, _UNTRUSTED, _NAME, _FROM_ACTION = (
     for name in ("hash", "origin", "from", "untrusted", "name", "from_action")
 )
 _TOOL = ORIGINS.index("tool")
+_REQUIRED = tuple(scan_schema.field_number(name) for name in ("time", "agent.id", "type", "action", "outcome"))
 
 Integers = npt.NDArray[np.int64]
 
@@ -74,6 +76,27 @@ def allocate_member_spans() -> MemberSpans:
         allocate_entries(MAX_ARGUMENTS),
         np.zeros((MAX_ARGUMENTS, 4), np.int64),
     )
+
+
+def joined_records(payloads: Sequence[bytes], behind: bytes = b"") -> tuple[Bytes, Integers]:
+    """The bytes of all records and of what is *behind* them, and where each begins, (n + 1,).
+
+    Each record is followed by a zero byte, the last text by more: words are read past the end of a text.
+    """
+    starts = np.zeros(len(payloads) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads)) + 1, out=starts[1:])
+    return np.frombuffer(b"\0".join((*payloads, behind + bytes(24))), np.uint8), starts
+
+
+@allocation_free
+def read_plain_record(data: Bytes, start: int, end: int, schema: ScanSchema, spans: MemberSpans) -> bool:
+    """Read the record data[start:end] into *spans*; returns whether it is plain and has all required members."""
+    if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end:
+        return False
+    for number in _REQUIRED:  # noqa: SIM110
+        if spans.lengths[number] == ABSENT:
+            return False
+    return True
 
 
 @allocation_free
@@ -203,14 +226,14 @@ def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema
         return -1
     spans.begins[field], spans.lengths[field] = at, end - at
     if kind == scan_schema.TEXT:
-        return end + 1 if _within_limit(data, at, end) else -1
+        return end + 1 if _within_limit(data, at, end, MAX_ID_LENGTH) else -1
     if kind == scan_schema.IDENTIFIER:
-        return end + 1 if end > at and _within_limit(data, at, end) else -1
+        return end + 1 if end > at and _within_limit(data, at, end, MAX_ID_LENGTH) else -1
     if kind == scan_schema.WORD:
         spans.begins[field] = find_word(data, at, end, schema.inner[field], schema)
         return end + 1 if spans.begins[field] >= 0 else -1
     if kind == scan_schema.LABEL:
-        return end + 1 if end > at and _is_label(data, at, end) else -1
+        return end + 1 if end > at and _within_limit(data, at, end, MAX_LABEL_LENGTH) else -1
     if kind == scan_schema.HEX_HASH:
         return end + 1 if _is_hex_hash(data, at, end) else -1
     if kind == scan_schema.TIME:
@@ -220,15 +243,9 @@ def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema
 
 
 @inlined
-def _within_limit(data: Bytes, at: int, end: int) -> bool:
-    """True if a text is within the limit, which counts characters."""
-    return end - at <= MAX_ID_LENGTH or count_characters(data, at, end) <= MAX_ID_LENGTH
-
-
-@inlined
-def _is_label(data: Bytes, at: int, end: int) -> bool:
-    """True if a text is as short as the name of an argument or tool must be, in characters."""
-    return end - at <= MAX_LABEL_LENGTH or count_characters(data, at, end) <= MAX_LABEL_LENGTH
+def _within_limit(data: Bytes, at: int, end: int, most: int) -> bool:
+    """True if a text has at most so many characters."""
+    return end - at <= most or count_characters(data, at, end) <= most
 
 
 @allocation_free
@@ -318,7 +335,7 @@ def _read_list(data: Bytes, at: int, field: int, spans: MemberSpans) -> int:
     while data[at] == QUOTE:
         end = string_end(data, at + 1)
         count += 1
-        if end < 0 or count > MAX_LIST_ITEMS or not _within_limit(data, at + 1, end):
+        if end < 0 or count > MAX_LIST_ITEMS or not _within_limit(data, at + 1, end, MAX_ID_LENGTH):
             return -1
         at = skip_blanks(data, end + 1)
         if data[at] == COMMA:

@@ -134,18 +134,6 @@ def field_number(path: str) -> int:
     return _NUMBER[path]
 
 
-def name_words(name: str) -> tuple[int, int]:
-    """A name of at most 16 bytes as two little-endian words."""
-    data = name.encode().ljust(MAX_WORD_BYTES, b"\0")
-    return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little")
-
-
-def first_word_slot(first: int, second: int, level: int) -> int:
-    """First slot to look a name up in; the kernels compute the same (`record_scanner.find_word`)."""
-    mixed = (first ^ (second * 0x9E3779B97F4A7C15) ^ (level * 0xC2B2AE3D27D4EB4F)) & (2**64 - 1)
-    return ((mixed * 0xFF51AFD7ED558CCD) & (2**64 - 1)) >> 56
-
-
 def _build_schema() -> ScanSchema:
     schema = ScanSchema(
         np.array([m.kind for m in SCHEMA_MEMBERS]),
@@ -165,13 +153,15 @@ def _build_schema() -> ScanSchema:
 
 
 def _insert_word(schema: ScanSchema, name: str, level: int, meaning: Any) -> None:
-    if len(name.encode()) > MAX_WORD_BYTES:
+    data = name.encode().ljust(MAX_WORD_BYTES, b"\0")
+    if len(data) > MAX_WORD_BYTES:
         raise ValueError(f"{name!r} has more than {MAX_WORD_BYTES} bytes: the scanner would not find it")
-    words = name_words(name)
-    slot = first_word_slot(*words, level)
+    first, second = int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little")
+    mixed = (first ^ (second * 0x9E3779B97F4A7C15) ^ (level * 0xC2B2AE3D27D4EB4F)) & (2**64 - 1)
+    slot = ((mixed * 0xFF51AFD7ED558CCD) & (2**64 - 1)) >> 56  # as `record_scanner.find_word` computes it
     while schema.levels[slot] >= 0:
         slot = (slot + 1) % WORD_SLOTS
-    schema.words[slot], schema.levels[slot], schema.meanings[slot] = words, level, meaning
+    schema.words[slot], schema.levels[slot], schema.meanings[slot] = (first, second), level, meaning
 
 
 SCAN_SCHEMA = _build_schema()

@@ -19,6 +19,7 @@ from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.events import EFFECTS, NativeEvent
 from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339_seconds
 from trustwatch.models.call_challenges import CALL_TYPES, EVERY_EFFECT, ChallengeThreshold
+from trustwatch.models.input_checks import Flags
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch_client.events import Argument
 
@@ -128,7 +129,6 @@ UNIT_ROW = np.dtype(
 )
 """Calls of one session by effect: calls of one session depend on each other."""
 _BATCHES_KEPT = 256
-_Flags = npt.NDArray[np.bool_]
 
 
 class ChallengedKind(NamedTuple):
@@ -143,17 +143,17 @@ class ChallengedKind(NamedTuple):
 class ChallengedCalls(msgspec.Struct):
     """Challenged calls of one kind."""
 
-    calls: int = 0  # how many
-    agents: set[int] = msgspec.field(default_factory=set)  # keys of those who would have made them
-    reasons: Counter[str] = msgspec.field(default_factory=Counter)  # codes, by how many of the calls had them
-    example: tuple[int, str, str] | None = None  # time, id and strongest reason of the first of them
+    calls: int  # how many
+    agents: set[int]  # keys of those who would have made them
+    reasons: Counter[str]  # codes, by how many of the calls had them
+    example: tuple[int, str, str]  # time, id and strongest reason of the first of them
 
     def add(self, other: ChallengedCalls) -> None:
         """Take over what was counted elsewhere."""
         self.calls += other.calls
         self.agents |= other.agents
         self.reasons.update(other.reasons)
-        self.example = min((example for example in (self.example, other.example) if example is not None), default=None)
+        self.example = min(self.example, other.example)
 
 
 class ChallengeCounts(msgspec.Struct):
@@ -171,7 +171,14 @@ class ChallengeCounts(msgspec.Struct):
         """Add those of another share, whose agents are others."""
         self.units = sum_units([self.units, other.units])  # in their order, of all counts
         for kind, challenged in other.kinds.items():
-            self.kinds.setdefault(kind, ChallengedCalls()).add(challenged)
+            self.add_kind(kind, challenged)
+
+    def add_kind(self, kind: ChallengedKind, challenged: ChallengedCalls) -> None:
+        """Add challenged calls of one kind."""
+        if kind in self.kinds:
+            self.kinds[kind].add(challenged)
+        else:
+            self.kinds[kind] = challenged
 
 
 class ChallengeCounter:
@@ -195,8 +202,8 @@ class ChallengeCounter:
         self._batches: list[npt.NDArray[Any]] = []
 
     def count_batch(
-        self, columns: EventColumns, announced: npt.NDArray[np.uint8], counted: _Flags, honest: _Flags
-    ) -> tuple[npt.NDArray[np.int8], _Flags]:
+        self, columns: EventColumns, announced: npt.NDArray[np.uint8], counted: Flags, honest: Flags
+    ) -> tuple[npt.NDArray[np.int8], Flags]:
         """Ask about the calls of a batch."""
         effects = np.full(len(columns), NOT_ASKED, np.int8)
         challenged = np.zeros(len(columns), np.bool_)
@@ -213,7 +220,7 @@ class ChallengeCounter:
                 self._add_kind(columns, row, question, score)
         return effects, challenged
 
-    def _questions(self, columns: EventColumns, counted: _Flags) -> tuple[list[int], list[NativeEvent]]:
+    def _questions(self, columns: EventColumns, counted: Flags) -> tuple[list[int], list[NativeEvent]]:
         rows, questions = [], []
         for row, (event, counts) in enumerate(zip(columns.events, counted.tolist(), strict=True)):
             if counts and event.type in CALL_TYPES:
@@ -223,8 +230,8 @@ class ChallengeCounter:
         return rows, questions
 
     def _left_with_trust(
-        self, columns: EventColumns, rows: Sequence[int], questions: Sequence[NativeEvent], challenged: _Flags
-    ) -> _Flags:
+        self, columns: EventColumns, rows: Sequence[int], questions: Sequence[NativeEvent], challenged: Flags
+    ) -> Flags:
         """Flags (n,) of the *challenged* rows that would wait if a person trusted each access path with its first call
         that waits for the path alone."""
         assert self._scorer is not None
@@ -239,7 +246,7 @@ class ChallengeCounter:
         return left
 
     def _add_units(
-        self, columns: EventColumns, effects: npt.NDArray[np.int8], challenged: _Flags, left: _Flags, honest: _Flags
+        self, columns: EventColumns, effects: npt.NDArray[np.int8], challenged: Flags, left: Flags, honest: Flags
     ) -> None:
         rows = np.flatnonzero((effects != NOT_ASKED) & honest)
         session, day = columns.names[rows, event_columns.SESSION], columns.time_ms[rows] // DAY_MS
@@ -258,8 +265,7 @@ class ChallengeCounter:
         codes, text = [reason.code for reason in score.reasons], score.reasons[0].text if score.reasons else ""
         example = int(columns.time_ms[row]), columns.events[row].id or "", text
         agent = int(columns.names[row, event_columns.AGENT])
-        challenged = ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example)
-        self._counts.kinds.setdefault(kind, ChallengedCalls()).add(challenged)
+        self._counts.add_kind(kind, ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example))
 
     def counts(self) -> ChallengeCounts:
         """The sums so far."""
@@ -445,9 +451,8 @@ def _kinds(counts: ChallengeCounts) -> list[ChallengedCallKind]:
             challenged.calls,
             len(challenged.agents),
             dict(sorted(challenged.reasons.items(), key=lambda item: (-item[1], item[0]))),
-            "" if challenged.example is None else format_rfc3339_seconds(challenged.example[0]),
-            "" if challenged.example is None else challenged.example[1],
-            "" if challenged.example is None else challenged.example[2],
+            format_rfc3339_seconds(challenged.example[0]),
+            *challenged.example[1:],
         )
         for kind, challenged in ordered
     ]

@@ -20,6 +20,7 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.input_checks import Flags, Ids, Ints
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
 
@@ -49,7 +50,7 @@ class BudgetSweep:
         self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
         self.rises = np.zeros((len(budgets), len(ALERTING_LEVELS)), np.int64)
 
-    def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
+    def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> None:
         """Apply a batch at every budget; rows that are not *counted* bool (n,) move state alone."""
         columns, n = scored.columns, len(scored.columns)
         places = self._rows_of_agents(columns)
@@ -198,7 +199,8 @@ class BacktestCounter:
     def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
         """Count one batch right after it was applied; *ticked_ms* is the time to which all then moved, 0 = none."""
         for decision in applied.decisions:
-            self._count_decision(decision)
+            if decision.event_time_ms >= self._since_ms:
+                self._count_decision(decision)
         for policing in self._policing:
             policing.apply_decisions(applied.decisions)
         for scored, offsets in applied.scored:
@@ -208,15 +210,12 @@ class BacktestCounter:
             self._sweep.advance_time(ticked_ms)
 
     def _count_decision(self, decision: Decision) -> None:
-        if decision.event_time_ms < self._since_ms:
-            return
         self._counts.changes[decision.previous_level, decision.level, decision.cause] += 1
-        name = decision.agent
         if decision.level >= RiskLevel.MEDIUM:
-            who = name.identity
+            who = decision.agent.identity
             self._counts.peaks[who] = max(self._counts.peaks.get(who, 0), decision.level)
 
-    def _count_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], agents: ResidentAgents) -> None:
+    def _count_rows(self, scored: ScoredBatch, offsets: Ints, agents: ResidentAgents) -> None:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
         self._counts.counted += int(counted.sum())
@@ -230,7 +229,10 @@ class BacktestCounter:
         self._counts.rises += risk_levels.count_rises(
             scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1]
         )
-        self._count_alerts(find_alerts(scored, agents, counted))
+        for alert in find_alerts(scored, agents, counted):
+            self._counts.alerts.append(alert)
+            self._counts.rises_by_hour[alert.at_ms // HOUR_MS, alert.level] += 1
+            self._counts.rises_by_concern[alert.concern, alert.level] += 1
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:
             policing.simulate_batch(scored, agents, counted)
@@ -240,23 +242,21 @@ class BacktestCounter:
         if self._keep:
             self._rows.append(self._event_rows(scored, offsets, positions, asked)[counted])
 
-    def _count_work(self, codes: npt.NDArray[Any], agents: npt.NDArray[np.uint64]) -> None:
-        is_work, is_claimed = (
-            codes[:, event_columns.TYPE] >= event_columns.FIRST_WORK,
-            codes[:, event_columns.SELF_ASSERTED] != 0,
-        )
+    def _count_work(self, codes: npt.NDArray[Any], agents: Ids) -> None:
+        is_work = codes[:, event_columns.TYPE] >= event_columns.FIRST_WORK
+        is_claimed = codes[:, event_columns.SELF_ASSERTED] != 0
         self._counts.self_asserted += int((is_work & is_claimed).sum())
         self._claiming.update(np.unique(agents[is_work & is_claimed]).tolist())
         self._vouched.update(np.unique(agents[is_work & ~is_claimed]).tolist())
 
-    def _label_positions(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _label_positions(self, offsets: Ints) -> Ints:
         """Position of each row's label, (n,); -1 = none."""
         if self._labels is None or self._source is None:
             return np.full(len(offsets), -1)
         ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
         return np.array([find(ids[offset - base], -1) for offset in offsets.tolist()], np.int64)
 
-    def _is_honest(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _is_honest(self, positions: Ints) -> Flags:
         """Rows of sessions that labels call good; without labels nothing is known, and all count."""
         if self._labels is None:
             return np.ones(len(positions), np.bool_)
@@ -264,18 +264,8 @@ class BacktestCounter:
         good = [at >= 0 and not (labels[at].session_label or labels[at].event_label) for at in positions.tolist()]
         return np.array(good, np.bool_)
 
-    def _count_alerts(self, alerts: list[BacktestAlert]) -> None:
-        self._counts.alerts += alerts
-        for alert in alerts:
-            self._counts.rises_by_hour[alert.at_ms // HOUR_MS, alert.level] += 1
-            self._counts.rises_by_concern[alert.concern, alert.level] += 1
-
     def _event_rows(
-        self,
-        scored: ScoredBatch,
-        offsets: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int64],
-        asked: tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]],
+        self, scored: ScoredBatch, offsets: Ints, labels: Ints, asked: tuple[npt.NDArray[np.int8], Flags]
     ) -> Any:
         rows = np.zeros(len(offsets), EVENT_ROW)
         rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, labels
@@ -335,7 +325,7 @@ _POLL_S = 0.2
 
 ProgressCallback = Callable[[int], None]
 MalformedRecord = tuple[int, str, str]
-ShardTask = tuple[int, int]
+ShardResult = tuple["BacktestCounts", list[MalformedRecord]]
 
 _bytes_read: Any = None
 """Bytes that each task has read, shared between a worker process and its parent."""
@@ -350,11 +340,7 @@ def run_backtest(
         UnreadableFile, ConfigError: events, labels or a model cannot be read.
     """
     tasks = [(model, index) for model in range(len(plan.models)) for index in range(plan.jobs)]
-    done = (
-        _run_in_process(plan, tasks, progress)
-        if plan.jobs == 1 and len(tasks) == 1
-        else _run_in_pool(plan, tasks, progress)
-    )
+    done = [run_shard(plan, plan.models[0], 0, progress)] if len(tasks) == 1 else _run_in_pool(plan, tasks, progress)
     counts = [
         merge_counts(part for (model, _), (part, _) in zip(tasks, done, strict=True) if model == model_number)
         for model_number in range(len(plan.models))
@@ -368,35 +354,22 @@ def total_bytes(plan: BacktestPlan) -> int:
     return FileSource(plan.paths).total_bytes * plan.jobs * len(plan.models)
 
 
-def _run_in_process(
-    plan: BacktestPlan, tasks: Sequence[ShardTask], progress: ProgressCallback
-) -> list[tuple[BacktestCounts, list[MalformedRecord]]]:
-    return [run_shard(plan, plan.models[model], index, progress) for model, index in tasks]
-
-
-def _run_in_pool(
-    plan: BacktestPlan, tasks: Sequence[ShardTask], progress: ProgressCallback
-) -> list[tuple[BacktestCounts, list[MalformedRecord]]]:
+def _run_in_pool(plan: BacktestPlan, tasks: Sequence[tuple[int, int]], progress: ProgressCallback) -> list[ShardResult]:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
     read = context.Array("q", len(tasks), lock=False)
     with ProcessPoolExecutor(plan.jobs, context, _init_worker, (read,)) as pool:
         futures = [pool.submit(_run_task, plan, at, model, index) for at, (model, index) in enumerate(tasks)]
         try:
-            _wait_for_all(futures, lambda: progress(sum(read)))
+            left: set[Future[Any]] = set(futures)
+            while left:
+                ended, left = wait(left, _POLL_S, FIRST_EXCEPTION)
+                progress(sum(read))
+                for future in ended:
+                    future.result()  # raises what the task raised
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return [future.result() for future in futures]
-
-
-def _wait_for_all(futures: Sequence[Future[Any]], tell: Callable[[], None]) -> None:
-    """Wait for all, or for the first that fails."""
-    left: set[Future[Any]] = set(futures)
-    while left:
-        ended, left = wait(left, _POLL_S, FIRST_EXCEPTION)
-        tell()
-        for future in ended:
-            future.result()
 
 
 def _init_worker(read: Any) -> None:
@@ -404,29 +377,19 @@ def _init_worker(read: Any) -> None:
     _bytes_read = read
 
 
-def _run_task(plan: BacktestPlan, at: int, model: int, index: int) -> tuple[BacktestCounts, list[MalformedRecord]]:
+def _run_task(plan: BacktestPlan, at: int, model: int, index: int) -> ShardResult:
     def tell(done: int) -> None:
         _bytes_read[at] = done
 
     return run_shard(plan, plan.models[model], index, tell)
 
 
-def run_shard(
-    plan: BacktestPlan, model: Path, index: int, progress: ProgressCallback
-) -> tuple[BacktestCounts, list[MalformedRecord]]:
+def run_shard(plan: BacktestPlan, model: Path, index: int, progress: ProgressCallback) -> ShardResult:
     """Replay one share under one model."""
     trained = load_trained_model(model)
     labels = None if plan.labels is None else read_labels(plan.labels, plan.leave_out)
     window = ShardDuplicateWindow()
-    source = ShardSource(
-        FileSource(plan.paths, progress=progress),
-        window,
-        index,
-        plan.jobs,
-        plan.before,
-        keep_ids=labels is not None,
-        after=first_applied(trained.window_ms[1], plan.since, plan.after),
-    )
+    source = ShardSource(plan, window, index, first_applied(trained.window_ms[1], plan.since, plan.after), progress)
     replay = HistoryReplay(trained, plan.settings, plan.domains, window, window.newest_event_ms)
     tally = BacktestCounter(plan, trained, source, labels)
     problems: list[MalformedRecord] = []

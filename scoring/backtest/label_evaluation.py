@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from trustwatch.models.input_checks import Flags, Floats, Ints
+
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from .challenge_counts import NOT_ASKED
 from .plan import EventLabels
@@ -20,9 +22,9 @@ FALSE_POSITIVE_SHARES = (0.01, 0.05)
 class DetectionCurve(NamedTuple):
     """A score against the truth at each of its thresholds, strictest first, shape (t,) each."""
 
-    recall: npt.NDArray[np.float64]  # share of bad units at or above the threshold (recall)
-    false_positive_rate: npt.NDArray[np.float64]  # share of good units at or above it
-    precision: npt.NDArray[np.float64]  # share of bad ones among all at or above it
+    recall: Floats  # share of bad units at or above the threshold (recall)
+    false_positive_rate: Floats  # share of good units at or above it
+    precision: Floats  # share of bad ones among all at or above it
 
     @property
     def area(self) -> float:
@@ -81,9 +83,9 @@ class ConfidenceBands(NamedTuple):
     area: tuple[float, float]
     average_precision: tuple[float, float]
     # recall at each share of `CURVE_GRID` of false positives, shapes (g,)
-    recall: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    recall: tuple[Floats, Floats]
     # precision at each recall of `CURVE_GRID`, shapes (g,)
-    precision: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    precision: tuple[Floats, Floats]
 
 
 def bootstrap_bands(
@@ -119,9 +121,7 @@ def bootstrap_bands(
     )
 
 
-def _resampled_curve(
-    y: npt.NDArray[np.bool_], last: npt.NDArray[np.int64], dice: np.random.Generator
-) -> DetectionCurve | None:
+def _resampled_curve(y: Flags, last: Ints, dice: np.random.Generator) -> DetectionCurve | None:
     # Not scikit-learn's curves, nor scipy's bootstrap: units are sorted once for all resamples, which differ in the
     # weights alone. Those would sort, or copy, the units for each.
     weights = dice.poisson(1.0, len(y))
@@ -196,9 +196,9 @@ class _LabelledRows(msgspec.Struct):
     """Labelled rows as arrays. *session* int64 (n,) numbers sessions; *bad_sessions* bool (s,)."""
 
     rows: npt.NDArray[Any]
-    bad: npt.NDArray[np.bool_]
-    session: npt.NDArray[np.int64]
-    bad_sessions: npt.NDArray[np.bool_]
+    bad: Flags
+    session: Ints
+    bad_sessions: Flags
 
 
 def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluation:
@@ -249,7 +249,7 @@ def _with_bands(plain: ScoreSeparation, bands: ConfidenceBands | None) -> ScoreS
     )
 
 
-def measure_separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> ScoreSeparation:
+def measure_separation(bad: Flags, scores: Floats) -> ScoreSeparation:
     """Figures and thinned curves of one score, both of shape (n,)."""
     curve: DetectionCurve | None = detection_curve(bad, scores)
     if curve is None:

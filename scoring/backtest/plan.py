@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from trustwatch.ingest.columns import MemoizedFunction
 from trustwatch.ingest.duplicate_window import DuplicateWindow
@@ -19,6 +18,7 @@ from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.record_keys import raw_id_hash, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import EPOCH
+from trustwatch.models.input_checks import Flags, Ids, Ints
 
 from ..engine.engine import EngineSettings
 from ..engine.settings import AlertBudget
@@ -179,15 +179,15 @@ class ShardDuplicateWindow(DuplicateWindow):
         super().__init__()
         self.duplicates = 0
         self._base = 0
-        self._ours: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._ours: Flags = np.zeros(0, np.bool_)
         self._times: list[datetime | None] = []
         self._newest: datetime | None = None
 
-    def expect_batch(self, base: int, ours: npt.NDArray[np.bool_], times: list[datetime | None]) -> None:
+    def expect_batch(self, base: int, ours: Flags, times: list[datetime | None]) -> None:
         """Announce the next batch: the records of this share, and the event times of those that any share applies."""
         self._base, self._ours, self._times, self._newest = base, ours, times, None
 
-    def mark(self, hashes: npt.NDArray[np.uint64], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def mark(self, hashes: Ids, offsets: Ints) -> Flags:
         """True for repeated records and for those of other shares."""
         seen = super().mark(hashes, offsets)
         rows = offsets - self._base
@@ -206,45 +206,36 @@ class ShardDuplicateWindow(DuplicateWindow):
         return round(self._newest.timestamp() * 1e6) // 1000
 
 
-class ShardSource:
-    """Implements `Source` over files: all records in order, and informs the duplicate window which are its own."""
+class ShardSource(FileSource):
+    """All records of a plan's files in order; informs the duplicate window which of them are of one share."""
 
     def __init__(
         self,
-        files: FileSource,
+        plan: BacktestPlan,
         window: ShardDuplicateWindow,
-        index: int = 0,
-        shares: int = 1,
-        before: datetime | None = None,
-        keep_ids: bool = False,
-        after: datetime | None = None,
+        index: int,
+        after: datetime | None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
-        self._files = files
-        self._window = window
-        self._index = index
-        self._before = before
-        self._after = after
-        self._keep_ids = keep_ids
-        self._ours = MemoizedFunction(lambda *name: unkeyed_agent_key(*name) % shares == index)
+        super().__init__(plan.paths, progress=progress)
+        self._window, self._index = window, index
+        self._before, self._after = plan.before, after
+        self._keep_ids = plan.labels is not None
+        self._ours = MemoizedFunction(lambda *name: unkeyed_agent_key(*name) % plan.jobs == index)
         self.base = 0
         self.ids: list[str] = []
         """Event ids of the last batch, by offset from `base`; "" if a record has none."""
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (files never wait)
         """The next records, those of other shares included: offsets stay those of the whole history."""
-        base, lines = self._files.take_lines(max_records)
+        base, lines = self.take_lines(max_records)
         if not lines:
             return None
-        records, ours, times, ids = [], [], [], []
-        for line in lines:
-            mine, at, identity, event_id = self._route(line)
-            records.append(Record(RecordKind.EVENT, identity, 0, line))
-            ours.append(mine)
-            times.append(at)
-            ids.append(event_id)
-        self._window.expect_batch(base, np.array(ours, np.bool_), times)
-        self.base, self.ids = base, ids if self._keep_ids else []
-        return RecordBatch(0, base, records)
+        ours, times, identities, ids = zip(*map(self._route, lines), strict=True)
+        self._window.expect_batch(base, np.array(ours, np.bool_), list(times))
+        self.base, self.ids = base, list(ids) if self._keep_ids else []
+        records = zip(identities, lines, strict=True)
+        return RecordBatch(0, base, [Record(RecordKind.EVENT, identity, 0, line) for identity, line in records])
 
     def _route(self, line: bytes) -> tuple[bool, datetime | None, int, str]:
         """Returns whether a record belongs to this share; with its time (None = it moves no time), identity and id."""
@@ -260,18 +251,6 @@ class ShardSource:
             return False, None, identity, event_id
         agent = routed.agent
         return self._ours[routed.tenant or "", agent.issuer or "", agent.id], at, identity, event_id
-
-    def seek(self, partition: int, offset: int) -> None:
-        """As `FileSource`."""
-        self._files.seek(partition, offset)
-
-    def end_offset(self, partition: int) -> int:
-        """As `FileSource`."""
-        return self._files.end_offset(partition)
-
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
 
 
 def utc_ms(at: datetime) -> int:

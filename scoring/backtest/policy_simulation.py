@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import full_name
 from trustwatch.ingest.events import EVENT_TYPES, NativeEvent
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.printable_text import number_text
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.detector import FAMILIAR_EVENTS
+from trustwatch.models.input_checks import Flags
 
 from ..engine import risk
 from ..engine.resident_agents import ResidentAgents
@@ -56,29 +57,23 @@ class BacktestAlert(NamedTuple):
         return self.before < level <= self.level
 
 
-def find_alerts(scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> list[BacktestAlert]:
+def find_alerts(scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> Iterator[BacktestAlert]:
     """Alerts among the rows of a batch that are *counted*, right after it was applied."""
     before, after = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
-    return [
-        _alert_of(row, scored, agents)
-        for row in np.flatnonzero(counted & (after >= RiskLevel.MEDIUM) & (after > before)).tolist()
-    ]
-
-
-def _alert_of(row: int, scored: ScoredBatch, agents: ResidentAgents) -> BacktestAlert:
-    event = scored.columns.events[row]
-    return BacktestAlert(
-        int(scored.columns.time_ms[row]),
-        (event.tenant or "", event.agent.issuer or "", event.agent.id),
-        scored.type_at(row, agents.types),
-        event.id or "",
-        int(scored.risk[row, risk.LEVEL_BEFORE]),
-        int(scored.levels[row, 1]),
-        CONCERNS[int(scored.risk[row, risk.CONCERN])],
-        float(scored.risk_scores[row]),
-        float(scored.p_values[row]),
-        bool(scored.agent_numbers[row, layout.N_SHARED] < FAMILIAR_EVENTS),
-    )
+    for row in np.flatnonzero(counted & (after >= RiskLevel.MEDIUM) & (after > before)).tolist():
+        event = scored.columns.events[row]
+        yield BacktestAlert(
+            int(scored.columns.time_ms[row]),
+            full_name(event),
+            scored.type_at(row, agents.types),
+            event.id or "",
+            int(before[row]),
+            int(after[row]),
+            CONCERNS[int(scored.risk[row, risk.CONCERN])],
+            float(scored.risk_scores[row]),
+            float(scored.p_values[row]),
+            bool(scored.agent_numbers[row, layout.N_SHARED] < FAMILIAR_EVENTS),
+        )
 
 
 _MOST_TYPES = 3
@@ -264,7 +259,7 @@ class PolicySimulation:
         """Take over changes of level, before the rows of their batch."""
         for decision in decisions:
             name = decision.agent
-            effective_policy = self._effective_policy(name, decision.agent_type, decision.concern)
+            effective_policy = self.book.effective_policy(*name.identity, decision.agent_type, decision.concern)
             if not effective_policy.table[decision.level].revoke:
                 entry = self._open.pop(name.key, None)
                 if entry is not None:
@@ -288,14 +283,12 @@ class PolicySimulation:
         if at_ms >= self.from_ms:
             self.result.revoked.append(entry)
 
-    def simulate_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
+    def simulate_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> None:
         """Judge the *counted* rows, bool (n,), of a batch."""
         levels = scored.risk[:, risk.LEVEL_BEFORE].astype(np.int64)
         self._count_stopped(scored, agents, counted & self._revokes[levels])
-        codes, lifetimes = (
-            scored.columns.codes[:, event_columns.TYPE],
-            scored.columns.numbers[:, event_columns.LIFETIME],
-        )
+        codes = scored.columns.codes[:, event_columns.TYPE]
+        lifetimes = scored.columns.numbers[:, event_columns.LIFETIME]
         asked = counted & _REQUEST_CODES[codes]
         plain = asked & self._plain[levels] & (lifetimes <= self._least_s[levels])
         kinds, numbers = np.unique(codes[plain].astype(np.int64) * len(RiskLevel) + levels[plain], return_counts=True)
@@ -304,7 +297,7 @@ class PolicySimulation:
         for row in np.flatnonzero(asked & ~plain).tolist():
             self._simulate_request(scored, row, int(levels[row]), agents)
 
-    def _count_stopped(self, scored: ScoredBatch, agents: ResidentAgents, rows: npt.NDArray[np.bool_]) -> None:
+    def _count_stopped(self, scored: ScoredBatch, agents: ResidentAgents, rows: Flags) -> None:
         for slot in scored.slots[rows].tolist():
             name = agents.names[slot]
             entry = None if name is None else self._open.get(name.key)
@@ -316,7 +309,7 @@ class PolicySimulation:
         name, agent_type = agents.names[slot], scored.type_at(row, agents.types)
         assert name is not None
         concern = CONCERNS[int(scored.risk[row, risk.CONCERN])] if level >= RiskLevel.MEDIUM else ""
-        effective_policy = self._effective_policy(name, agent_type, concern)
+        effective_policy = self.book.effective_policy(*name.identity, agent_type, concern)
         policy = effective_policy.table[level]
         scopes: tuple[str, ...] = ()
         if policy.allow and (policy.step_up or policy.allowed_scopes is not None):
@@ -333,7 +326,10 @@ class PolicySimulation:
                 self._verdicts.clear()
             question = AccessRequest(name.tenant, name.issuer, name.agent_id, scopes, kind == _REFRESH_CODE)
             outcome = self._verdicts[key] = self._outcome(question, effective_policy, level, shorter)
-        self._count(EVENT_TYPES[kind], level, outcome, name, effective_policy)
+        self.result.counts[EVENT_TYPES[kind], level, outcome] += 1
+        if outcome != GRANTED:
+            self.result.enforced += effective_policy.enforced
+            self.result.agents.setdefault(name.identity, Counter())[outcome] += 1
 
     def _outcome(self, question: AccessRequest, effective_policy: EffectivePolicy, level: int, shorter: bool) -> str:
         verdict = evaluate_policy(
@@ -346,15 +342,6 @@ class PolicySimulation:
         if verdict.narrowed:
             return NARROWED
         return SHORTENED if shorter else GRANTED
-
-    def _count(self, kind: str, level: int, outcome: str, name: AgentName, effective_policy: EffectivePolicy) -> None:
-        self.result.counts[kind, level, outcome] += 1
-        if outcome != GRANTED:
-            self.result.enforced += effective_policy.enforced
-            self.result.agents.setdefault(name.identity, Counter())[outcome] += 1
-
-    def _effective_policy(self, name: AgentName, agent_type: str, concern: str) -> EffectivePolicy:
-        return self.book.effective_policy(*name.identity, agent_type, concern)
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:

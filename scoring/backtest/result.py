@@ -350,11 +350,8 @@ def _ordered_outcomes(outcomes: Counter[str]) -> dict[str, int]:
 
 
 def _revocation_report(entry: SimulatedRevocation) -> RevocationReport:
-    name = entry.agent
     return RevocationReport(
-        name.tenant,
-        name.issuer,
-        name.agent_id,
+        *entry.agent.identity,
         entry.agent_type,
         format_rfc3339_seconds(entry.at_ms),
         format_rfc3339_seconds(entry.until_ms) if entry.until_ms else None,

@@ -25,7 +25,7 @@ from trustwatch.ingest.features.layout import AgentState
 from trustwatch.ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.call_challenges import ChallengeThreshold, score_asked, tenant_key
-from trustwatch.models.learning_model import LEARNING_VERSION
+from trustwatch.models.model_persistence import LEARNING_VERSION
 from trustwatch.models.trained_model import TrainedModel
 
 from ..records.decisions import RiskReason

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from trustwatch.ingest.compilation import compiled
 from trustwatch.ingest.features import feature_vector, layout
-from trustwatch.ingest.features.deviations import reset_reference
+from trustwatch.ingest.features.evidence_beside_features import accept_new_networks
 from trustwatch.ingest.features.feature_declaration import Compared
 from trustwatch.ingest.features.feature_table import FEATURE_OF_KIND, FEATURES, ITEMS
+from trustwatch.ingest.features.feature_vector import reset_reference
 from trustwatch.ingest.features.layout import AgentState
-from trustwatch.ingest.features.new_networks import accept_new_networks
 
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]

@@ -16,7 +16,6 @@ from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.deviations import distance_from_reference, usual_value
 from trustwatch.ingest.features.event_words import caller_of, credential_of, foreign_arguments_of
 from trustwatch.ingest.features.feature_declaration import (
     BadFeature,
@@ -30,9 +29,9 @@ from trustwatch.ingest.features.feature_declaration import (
     Sentence,
     Strongest,
 )
-from trustwatch.ingest.features.feature_kernel import scope_keys
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
-from trustwatch.ingest.features.frequency_tables import different_items_known, scope_row, shared_count
+from trustwatch.ingest.features.feature_vector import distance_from_reference, usual_value
+from trustwatch.ingest.features.frequency_tables import different_items_known, scope_keys, scope_row, shared_count
 from trustwatch.ingest.features.habits_of_others import telling_habit
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.features.row_observations import ACTED_ON, SENSITIVE, UNHASHED, RowObservations

@@ -22,6 +22,7 @@ from trustwatch.ingest.printable_text import number_text
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.call_challenges import SCORE_RESOLUTION, allowed_calls
 from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.input_checks import Flags, Floats, Ids, Ints
 from trustwatch.models.trained_model import TrainedModel
 
 from ..engine import risk, risk_levels
@@ -93,10 +94,10 @@ class BudgetReport(NamedTuple):
 def check_budget(
     model: TrainedModel,
     columns: EventColumns,
-    p_values: npt.NDArray[np.float64],
+    p_values: Floats,
     settings: RiskEvaluationSettings,
     habits: npt.NDArray[np.int8] | None = None,
-    signals: npt.NDArray[np.float64] | None = None,
+    signals: Floats | None = None,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
 
@@ -142,9 +143,7 @@ def check_budget(
     return BudgetReport(days, tuple(reports), own, len(model.groups) - 1 - own)
 
 
-def _events_before(
-    model: TrainedModel, keys: npt.NDArray[np.uint64], judged: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def _events_before(model: TrainedModel, keys: Ids, judged: Ints) -> Ints:
     """Events that each agent had shown before its *judged* (a,) ones."""
     if not len(model.seeds.keys):
         return np.zeros(len(keys), np.int64)
@@ -177,9 +176,6 @@ MOST_EXCESS = 1.5
 ENOUGH_WAITING = 10
 """Agents with calls that wait, of which the worst shows how bad one may be."""
 _CONFIDENCE = 0.95
-
-_Floats = npt.NDArray[np.float64]
-_Ints = npt.NDArray[np.int64]
 
 
 class ChallengeExpectation(NamedTuple):
@@ -252,7 +248,7 @@ def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget
     )
 
 
-def _rough_bound(asked: _Ints, waiting: _Ints) -> float:
+def _rough_bound(asked: Ints, waiting: Ints) -> float:
     """Share of calls that wait where as many agents as may be have as many of them as the worst; of few that wait the
     worst says little, so that each has all calls of a usual agent.
     """
@@ -272,9 +268,7 @@ def upper_share(count: int, of: int) -> float:
     return 1.0 if count >= of else float(betaincinv(count + 1, of - count, (1.0 + _CONFIDENCE) / 2.0))
 
 
-def _thresholds_by_others(
-    scores: _Floats, agent_of: _Ints, of_effect: npt.NDArray[np.bool_], per_1000: float
-) -> _Floats:
+def _thresholds_by_others(scores: Floats, agent_of: Ints, of_effect: Flags, per_1000: float) -> Floats:
     """Threshold of each agent's calls of an effect, by the validated calls of all others; infinite if they are too few.
 
     If the others have too few calls of the effect, those of any effect are used, as for the thresholds themselves.
@@ -285,7 +279,7 @@ def _thresholds_by_others(
     return np.where(np.isfinite(own), own, of_any) + SCORE_RESOLUTION
 
 
-def _scores_exceeded(scores: _Floats, agent_of: _Ints, agents: int, per_1000: float) -> _Floats:
+def _scores_exceeded(scores: Floats, agent_of: Ints, agents: int, per_1000: float) -> Floats:
     """For each agent the score that at most *per_1000* of 1,000 calls of the others exceed; infinite if they are too
     few."""
     order = np.argsort(-scores, kind="stable")

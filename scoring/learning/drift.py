@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
-from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
+from trustwatch.models.input_checks import Floats, Ints
+from trustwatch.models.model_training import learnable_events
 from trustwatch.models.trained_model import TrainedModel
 
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND, DRIFT_ALERT_TYPE
@@ -48,15 +48,13 @@ MIN_AGENT_DAYS = 10
 """Agents of a day from which its index means anything."""
 SCORES_KEY = "scores"
 _SMOOTH = 0.5
-FloatArray = npt.NDArray[np.float64]
-CountArray = npt.NDArray[np.int64]
 
 
 class DistributionSketch(NamedTuple):
     """Distributions of one group and day, or of several."""
 
-    features: CountArray  # int64 (F, EVIDENCE_BINS), events by evidence of each feature
-    p_values: CountArray  # int64 (P_VALUE_BINS,), events by p-value, tenths
+    features: Ints  # int64 (F, EVIDENCE_BINS), events by evidence of each feature
+    p_values: Ints  # int64 (P_VALUE_BINS,), events by p-value, tenths
     blocks: int  # agent-days that they come from
 
     @staticmethod
@@ -83,30 +81,17 @@ def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSke
         )
     except (KeyError, TypeError, ValueError):
         return None
-    return (
-        sketch
-        if sketch.features.shape == (features, EVIDENCE_BINS) and sketch.p_values.shape == (P_VALUE_BINS,)
-        else None
-    )
+    fits = sketch.features.shape == (features, EVIDENCE_BINS) and sketch.p_values.shape == (P_VALUE_BINS,)
+    return sketch if fits else None
 
 
-def learnable_events(columns: EventColumns) -> npt.NDArray[np.bool_]:
-    """Authenticated events that are behavior."""
-    learnable: npt.NDArray[np.bool_] = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (
-        columns.codes[:, event_columns.OWN_DENIAL] == 0
-    )
-    return learnable
-
-
-def bin_evidence(u: FloatArray) -> CountArray:
+def bin_evidence(u: Floats) -> Ints:
     """Number of rows of evidence (n, F) in each bin, int64 (F, EVIDENCE_BINS)."""
     places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
     return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
 
 
-def population_stability_index(
-    counts: CountArray, expected: CountArray, blocks: int, expected_blocks: int
-) -> FloatArray:
+def population_stability_index(counts: Ints, expected: Ints, blocks: int, expected_blocks: int) -> Floats:
     """Population stability index per row, (F,), at least 0; what chance explains is taken off.
 
     Args:
@@ -121,36 +106,8 @@ def population_stability_index(
     index = ((p - q) * np.log(p / q)).sum(axis=1)
     used = ((expected > 0) | (counts > 0)).sum(axis=1)
     chance = np.maximum(used - 1, 0) * (1.0 / max(blocks, 1) + 1.0 / max(expected_blocks, 1))
-    excess: FloatArray = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
+    excess: Floats = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
     return excess
-
-
-class DaySketchBuilder:
-    """Gathers what one peer group does on one day."""
-
-    def __init__(self, features: int) -> None:
-        self._sketch = DistributionSketch.empty(features)
-        self._last: dict[int, int] = {}
-        self.events = 0
-
-    def add_events(self, u: FloatArray, p_values: FloatArray, agents: Iterable[int], time_ms: Iterable[int]) -> None:
-        """Add events: evidence (n, F), p-values, agents and times (n,)."""
-        tenths = np.minimum((p_values * P_VALUE_BINS - 1e-12).astype(np.int64), P_VALUE_BINS - 1)
-        blocks = 0
-        for agent, at in zip(agents, time_ms, strict=True):
-            block = at // DAY_MS
-            if self._last.get(agent, -1) < block:
-                self._last[agent] = block
-                blocks += 1
-        self._sketch = self._sketch.merged(
-            DistributionSketch(bin_evidence(u), np.bincount(tenths, minlength=P_VALUE_BINS), blocks)
-        )
-        self.events += len(u)
-
-    @property
-    def sketch(self) -> DistributionSketch:
-        """The distributions gathered so far."""
-        return self._sketch
 
 
 def measure_drift(
@@ -171,15 +128,32 @@ DAY_CLOSES_AFTER_MS = HOUR_MS
 OTHER_GROUPS: PeerGroup = ("*", "(other)")
 
 
-class _PeerGroupDayCounts:
-    """One group on one day."""
+class GroupDay:
+    """What one peer group does on one day."""
 
     def __init__(self, features: int) -> None:
-        self.sketch = DaySketchBuilder(features)
         self.events = 0
         self.agents: set[int] = set()
         self.alerts: Counter[str] = Counter()
         self.p_values = np.zeros(len(P_VALUE_EDGES), np.int64)
+        self.sketch = DistributionSketch.empty(features)
+        self.learnable = 0
+        """Events in the sketch."""
+        self._last: dict[int, int] = {}
+
+    def add_to_sketch(self, u: Floats, p_values: Floats, agents: Iterable[int], time_ms: Iterable[int]) -> None:
+        """Add learnable events: evidence (n, F), p-values, agents and times (n,)."""
+        tenths = np.minimum((p_values * P_VALUE_BINS - 1e-12).astype(np.int64), P_VALUE_BINS - 1)
+        blocks = 0
+        for agent, at in zip(agents, time_ms, strict=True):
+            block = at // DAY_MS
+            if self._last.get(agent, -1) < block:
+                self._last[agent] = block
+                blocks += 1
+        self.sketch = self.sketch.merged(
+            DistributionSketch(bin_evidence(u), np.bincount(tenths, minlength=P_VALUE_BINS), blocks)
+        )
+        self.learnable += len(u)
 
 
 class PeerGroupMonitor:
@@ -200,7 +174,7 @@ class PeerGroupMonitor:
             sketch = sketch_from_json(day.drift.get("reference", {}), self._features)
             if sketch is not None:
                 self._references.setdefault((day.tenant, day.agent_type), {})[day.day] = sketch
-        self._days: dict[tuple[int, PeerGroup], _PeerGroupDayCounts] = {}
+        self._days: dict[tuple[int, PeerGroup], GroupDay] = {}
         self._groups: dict[int, PeerGroup] = {}
         self.newest_ms = 0
         self.complete_ms: int | None = None
@@ -210,7 +184,7 @@ class PeerGroupMonitor:
         """Events as the model scored them; *agents* are those of the engine that did."""
         columns = scored.columns
         days = columns.time_ms // DAY_MS
-        u = self._model.detector.score(scored.vectors, columns.names[:, event_columns.GROUP]).feature_evidence
+        u = self._model.detector.evidence(scored.vectors).feature_evidence
         fine = learnable_events(columns)
         for day in np.unique(days).tolist():
             for group in np.unique(columns.names[days == day, event_columns.GROUP]).tolist():
@@ -228,7 +202,7 @@ class PeerGroupMonitor:
         if counts is None:
             if self._is_over(group_day[0]):
                 return
-            counts = self._days[group_day] = _PeerGroupDayCounts(u.shape[1])
+            counts = self._days[group_day] = GroupDay(u.shape[1])
         self._changed.add(group_day)
         counts.events += len(rows)
         counts.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
@@ -240,11 +214,9 @@ class PeerGroupMonitor:
             : len(P_VALUE_EDGES)
         ]
         if len(taught_rows):
-            agents, time_ms = (
-                scored.columns.names[taught_rows, event_columns.AGENT],
-                scored.columns.time_ms[taught_rows],
-            )
-            counts.sketch.add_events(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
+            agents = scored.columns.names[taught_rows, event_columns.AGENT]
+            time_ms = scored.columns.time_ms[taught_rows]
+            counts.add_to_sketch(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
 
     def _group_name(self, day: int, group: int, scored: ScoredBatch, row: int, agents: ResidentAgents) -> PeerGroup:
         """Name of a group, to which a row belongs: its agent may be of another type after the batch."""
@@ -275,8 +247,7 @@ class PeerGroupMonitor:
 
     def _day_record(self, group_day: tuple[int, PeerGroup]) -> PeerGroupDay:
         (day, (tenant, agent_type)), counts = group_day, self._days[group_day]
-        alerts = tuple(counts.alerts[level.label] for level in ALERTING_LEVELS)
-        p_values = tuple(counts.p_values.tolist())
+        medium, high, critical = (counts.alerts[level.label] for level in ALERTING_LEVELS)
         return PeerGroupDay(
             self._model.version,
             day,
@@ -284,17 +255,17 @@ class PeerGroupMonitor:
             agent_type,
             counts.events,
             len(counts.agents),
-            (alerts[0], alerts[1], alerts[2]),
-            p_values,
+            (medium, high, critical),
+            tuple(counts.p_values.tolist()),
             self._measure_day(group_day, counts),
         )
 
-    def _measure_day(self, group_day: tuple[int, PeerGroup], counts: _PeerGroupDayCounts) -> dict[str, Any]:
-        (day, group), sketch, bounds = group_day, counts.sketch.sketch, self._settings
-        if sketch.blocks < MIN_AGENT_DAYS or counts.sketch.events < MIN_GROUP_EVENTS:
+    def _measure_day(self, group_day: tuple[int, PeerGroup], counts: GroupDay) -> dict[str, Any]:
+        (day, group), sketch = group_day, counts.sketch
+        if sketch.blocks < MIN_AGENT_DAYS or counts.learnable < MIN_GROUP_EVENTS:
             return {}
         usual = self._references.setdefault(group, {})
-        if day in usual or len(usual) < bounds.reference_days:
+        if day in usual or len(usual) < self._settings.reference_days:
             if not self._is_over(day):
                 return {}
             usual[day] = sketch
@@ -313,9 +284,6 @@ class PeerGroupMonitor:
 def _is_weekend(day: int) -> bool:
     """A Saturday or Sunday is measured against those, other days against others: agents follow people's hours."""
     return (day + 3) % 7 >= 5  # day 0 was a Thursday
-
-
-_encode_alert = msgspec.json.Encoder().encode
 
 
 def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGroupDay:
@@ -358,13 +326,12 @@ def drift_alert_row(day: PeerGroupDay, now_ms: int, source: str) -> OutboxRow:
         "datacontenttype": "application/json",
         "data": data,
     }
-    tenant = "" if day.tenant == "*" else day.tenant
     return OutboxRow(
         key=key,
         kind=ALERT_ROW_KIND,
         target="",
-        payload=_encode_alert(event),
+        payload=msgspec.json.encode(event),
         created_ms=now_ms,
         level=RiskLevel.MEDIUM,
-        tenant=tenant,
+        tenant="" if day.tenant == "*" else day.tenant,
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from trustwatch.ingest import columns
 from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction
@@ -17,13 +16,14 @@ from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.models.input_checks import Ints
 from trustwatch.models.trained_model import TrainedModel
 
 from ..engine.engine import Engine, EngineSettings
 from ..engine.scored_batch import ScoredBatch
 from ..pipeline.processor import AppliedBatch, Processor
 from ..policy.book import LivePolicy, PolicyBook
-from ..records.agents import RiskLevel
+from ..records.agents import AgentName, RiskLevel
 from ..records.decisions import Decision
 from ..records.feedback import Feedback, FeedbackRule
 from ..store.database import MAX_PAGE, iterate_pages
@@ -135,37 +135,13 @@ class PreviewContext(NamedTuple):
     identities: IdentityHasher
 
 
-class MarkedRise:
-    """The rise that the marked decision's agent is in: alerts one above the other, without a fall between them.
-
-    Those that only led up to the marked one are removed by a rule that is right about it: they do not detect anything
-    else. Whether they did is known once the rise gets there, or ends.
-    """
-
-    def __init__(self) -> None:
-        self.removed_alerts: list[dict[str, Any]] = []
-        """Removed alerts of this rise that may still lead to the marked decision."""
-        self._level = -1
-
-    def continue_with(self, decision: Decision) -> Sequence[dict[str, Any]]:
-        """Take over a rise. Returns the steps of the rise before, if this is another one: they led to nothing."""
-        ended = self.end() if decision.previous_level != self._level else ()
-        self._level = decision.level
-        return ended
-
-    def end(self) -> Sequence[dict[str, Any]]:
-        """End the rise. Returns its steps."""
-        ended, self.removed_alerts = self.removed_alerts, []
-        return ended
-
-    def reach_marked(self) -> None:
-        """Note that the rise got to the marked decision."""
-        for alert in self.end():
-            alert["same_rise"] = True
-
-
 class RuleComparison:
-    """One partition's history, twice. Records come in the order in which they were logged."""
+    """One partition's history, twice. Records come in the order in which they were logged.
+
+    The marked decision's agent is in a rise: alerts one above the other, without a fall between them. A rule that is
+    right about the marked alert also removes those that only led up to it: they detect nothing else. Whether they did
+    is known once the rise reaches the marked decision, or ends.
+    """
 
     def __init__(self, job: PreviewJob, context: PreviewContext, labels: Iterable[Feedback]) -> None:
         self._job = job
@@ -174,14 +150,16 @@ class RuleComparison:
         self._next = 0
         self._labels = [label for label in labels if label.verdict == "true_positive"]
         self._peaks = np.zeros((len(self._labels), 2), np.int64)
-        self._agents: set[int] = set()
+        self.agents: set[int] = set()
+        """Agents with an event that the rule makes less anomalous."""
         self.first_ms = 0
         """Time of the first record that counts."""
         self.events = 0
         self.alerts = [0, 0]
         self.removed_alerts: list[dict[str, Any]] = []
         self.removed_alert_count = 0
-        self._rise = MarkedRise()
+        self._rise: list[dict[str, Any]] = []  # removed alerts that may still lead to the marked decision
+        self._rise_level = -1
         self.lost_detections: list[dict[str, Any]] = []
         self.lost_detection_count = 0
         self.still_odd: Counter[str] = Counter()
@@ -193,22 +171,17 @@ class RuleComparison:
         rules = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
         return sum(rule.matched for rule in rules if rule.rule.rule_id == self._job.rule.rule_id)
 
-    @property
-    def agents(self) -> set[int]:
-        """Agents with an event that the rule makes less anomalous."""
-        return self._agents
-
     def apply_records(self, records: Sequence[Record]) -> None:
         """Apply records that a `RecordFilter` wants."""
         first, end = 0, len(records)
         if not self._rule_adopted:
-            begin = next((at for at, record in enumerate(records) if _arrival_ms(record) >= self._job.from_ms), None)
+            begin = next((at for at, record in enumerate(records) if record.received_ms >= self._job.from_ms), None)
             first = end if begin is None else begin
             self._apply(records[:first], counts=False)
             if begin is None:
                 return
             self._runs[1].engine.feedback_rules.adopt(self._job.rule, self._next, 0)
-            self._rule_adopted, self.first_ms = True, _arrival_ms(records[begin])
+            self._rule_adopted, self.first_ms = True, records[begin].received_ms
         self._apply(records[first:], counts=True)
 
     def _apply(self, records: Sequence[Record], *, counts: bool) -> None:
@@ -225,47 +198,38 @@ class RuleComparison:
         levels: dict[int, int] = {}
         for (without_rule, offsets), (with_rule, _) in zip(before.scored, after.scored, strict=True):
             differing = without_rule.p_values != with_rule.p_values
-            self._agents.update(without_rule.columns.names[differing, columns.AGENT].tolist())
+            self.agents.update(without_rule.columns.names[differing, columns.AGENT].tolist())
             self._explain(with_rule, np.flatnonzero((without_rule.vectors != with_rule.vectors).any(axis=1)))
             levels.update(zip(offsets.tolist(), with_rule.levels[:, 1].tolist(), strict=True))
-            for at, label in enumerate(self._labels):
-                self._update_peaks(
-                    at,
-                    label,
-                    without_rule.columns.names[:, columns.AGENT],
-                    without_rule.columns.time_ms,
-                    without_rule.levels,
-                    with_rule.levels,
-                )
+            self._update_peaks(without_rule, with_rule)
         self.alerts[0] += sum(map(_is_alert, before.decisions))
         self.alerts[1] += sum(map(_is_alert, after.decisions))
         for decision in filter(_is_alert, before.decisions):
-            if decision.agent.key == int(self._job.marked.key):
-                self._record_lost_alerts(self._rise.continue_with(decision))
-            if levels.get(decision.offset, decision.level) < decision.level:
-                self._record_removed(decision, levels[decision.offset])
+            self.count_alert(decision, levels.get(decision.offset, decision.level))
 
-    def _explain(self, scored: ScoredBatch, touched: npt.NDArray[np.int64]) -> None:
+    def count_alert(self, decision: Decision, level_with_rule: int) -> None:
+        """Count an alert of the run without the rule; with it the agent came to *level_with_rule*."""
+        if decision.agent.key == int(self._job.marked.key):
+            if decision.previous_level != self._rise_level:
+                self._end_rise()
+            self._rise_level = decision.level
+        if level_with_rule < decision.level:
+            self._record_removed(decision, level_with_rule)
+
+    def _explain(self, scored: ScoredBatch, touched: Ints) -> None:
         """Counts the features that make events anomalous although the rule affects them."""
         odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
         if len(odd):
             shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))
             self.still_odd.update(FEATURE_NAMES[feature] for feature in shares.argmax(axis=1).tolist())
 
-    def _update_peaks(
-        self,
-        at: int,
-        label: Feedback,
-        agents: npt.NDArray[np.uint64],
-        times: npt.NDArray[np.int64],
-        before: npt.NDArray[np.int8],
-        after: npt.NDArray[np.int8],
-    ) -> None:
-        """Highest level of both runs in the window of a confirmed attack."""
-        rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
-        if rows.any():
-            self._peaks[at, 0] = max(self._peaks[at, 0], int(before[rows, 1].max()))
-            self._peaks[at, 1] = max(self._peaks[at, 1], int(after[rows, 1].max()))
+    def _update_peaks(self, without_rule: ScoredBatch, with_rule: ScoredBatch) -> None:
+        """Highest levels of both runs in the windows of confirmed attacks."""
+        agents, times = without_rule.columns.names[:, columns.AGENT], without_rule.columns.time_ms
+        for label, peaks in zip(self._labels, self._peaks, strict=True):
+            rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
+            for run, scored in enumerate((without_rule, with_rule)):
+                peaks[run] = max(int(peaks[run]), int(scored.levels[rows, 1].max(initial=0)))
 
     def _record_removed(self, decision: Decision, level: int) -> None:
         marked = self._job.marked
@@ -273,33 +237,31 @@ class RuleComparison:
         is_marked = mine and (
             decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
         )
-        alert: dict[str, Any] = {
-            "agent_id": decision.agent.agent_id,
-            "tenant": decision.agent.tenant,
-            "issuer": decision.agent.issuer,
-            "time": format_rfc3339(decision.event_time_ms),
-            "event_id": decision.event_id,
-            "level": RiskLevel(decision.level).label,
-            "level_with_rule": RiskLevel(level).label,
-            "reasons": [reason.text for reason in decision.reasons[:_MAX_REASONS]],
-            "marked": is_marked,
-            "same_rise": False,
-        }
+        alert = _alert_record(decision.agent, decision.event_time_ms, decision.event_id, decision.level, level)
+        alert["reasons"] = [reason.text for reason in decision.reasons[:_MAX_REASONS]]
+        alert["marked"] = is_marked
         self.removed_alert_count += 1
         if len(self.removed_alerts) < MAX_LISTED:
             self.removed_alerts.append(alert)
         if is_marked:
-            self._rise.reach_marked()
+            for step in self._rise:
+                step["same_rise"] = True
+            self._rise = []
         elif mine:
-            self._rise.removed_alerts.append(alert)
+            self._rise.append(alert)
         else:
-            self._record_lost_alerts([alert])
+            self._record_lost_alert(alert)
 
-    def _record_lost_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
-        """Count removed alerts of high and critical, which are lost detections."""
-        for alert in removed:
-            if RiskLevel[alert["level"].upper()] >= RiskLevel.HIGH:
-                self._record_lost({**alert, "why": "level"})
+    def _end_rise(self) -> None:
+        """Count the alerts of a rise that led to nothing."""
+        for alert in self._rise:
+            self._record_lost_alert(alert)
+        self._rise = []
+
+    def _record_lost_alert(self, alert: dict[str, Any]) -> None:
+        """Count a removed alert as a lost detection if it is of high or critical."""
+        if RiskLevel[alert["level"].upper()] >= RiskLevel.HIGH:
+            self._record_lost({**alert, "why": "level"})
 
     def _record_lost(self, alert: dict[str, Any]) -> None:
         self.lost_detection_count += 1
@@ -308,26 +270,26 @@ class RuleComparison:
 
     def finish(self) -> None:
         """Compare the confirmed attacks, once all records were fed: those detected no more, or at a lower level."""
-        self._record_lost_alerts(self._rise.end())
+        self._end_rise()
         for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
             if before >= RiskLevel.MEDIUM and after < before:
-                agent = label.agent
-                self._record_lost(
-                    {
-                        "agent_id": agent.agent_id,
-                        "tenant": agent.tenant,
-                        "issuer": agent.issuer,
-                        "time": format_rfc3339(label.from_ms),
-                        "event_id": label.event_id,
-                        "level": RiskLevel(before).label,
-                        "level_with_rule": RiskLevel(after).label,
-                        "reasons": [],
-                        "marked": False,
-                        "same_rise": False,
-                        "why": "confirmed",
-                        "feedback_id": label.feedback_id,
-                    }
-                )
+                alert = _alert_record(label.agent, label.from_ms, label.event_id, before, after)
+                self._record_lost({**alert, "why": "confirmed", "feedback_id": label.feedback_id})
+
+
+def _alert_record(agent: AgentName, at_ms: int, event_id: str, level: int, level_with_rule: int) -> dict[str, Any]:
+    return {
+        "agent_id": agent.agent_id,
+        "tenant": agent.tenant,
+        "issuer": agent.issuer,
+        "time": format_rfc3339(at_ms),
+        "event_id": event_id,
+        "level": RiskLevel(level).label,
+        "level_with_rule": RiskLevel(level_with_rule).label,
+        "reasons": [],
+        "marked": False,
+        "same_rise": False,
+    }
 
 
 def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str, unseen: str = "") -> dict[str, Any]:
@@ -368,8 +330,3 @@ def _make_processor(context: PreviewContext) -> Processor:
 
 def _is_alert(decision: Decision) -> bool:
     return decision.level > decision.previous_level and decision.level >= RiskLevel.MEDIUM
-
-
-def _arrival_ms(record: Record) -> int:
-    """Arrival of a record. History without arrivals is of no use here: readers fill in the event's time."""
-    return record.received_ms

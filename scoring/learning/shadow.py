@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from trustwatch.ingest import columns
 from trustwatch.ingest.columns import ColumnEncoder
@@ -21,6 +20,7 @@ from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.input_checks import Ints
 from trustwatch.models.trained_model import TrainedModel
 
 from ..engine.engine import Engine, EngineSettings
@@ -52,6 +52,21 @@ class LevelRise(NamedTuple):
     level: int
 
 
+class _Attack(NamedTuple):
+    """A window that a person labelled as an attack, with the time after it in which a rise still counts."""
+
+    key: int
+    first_ms: int
+    last_ms: int
+
+    def has(self, rise: LevelRise) -> bool:
+        return self.key == rise.key and self.first_ms <= rise.at_ms <= self.last_ms
+
+    def delay_ms(self, rises: Iterable[LevelRise]) -> int | None:
+        """Milliseconds until its first rise; None = it was not noticed."""
+        return min((rise.at_ms - self.first_ms for rise in rises if self.has(rise)), default=None)
+
+
 class ShadowRun:
     """One model in shadow."""
 
@@ -69,7 +84,7 @@ class ShadowRun:
         self.processor = Processor(engine, encoder, window or DuplicateWindow(), LivePolicy(PolicyBook()))
         self._learned_ms = model.window_ms[1]
 
-    def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, npt.NDArray[np.int64]]]:
+    def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, Ints]]:
         """Apply a batch; yields scored events with their offsets, without those that the model learned from."""
         for part in self._parts(batch):
             yield from self.processor.apply(part).scored
@@ -106,7 +121,7 @@ class ModelAlerts:
         self.alerts: Counter[str] = Counter()
         self.rises: list[LevelRise] = []
 
-    def count_rises(self, scored: ScoredBatch, rows: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
+    def count_rises(self, scored: ScoredBatch, rows: Ints) -> set[tuple[int, int]]:
         """Count the rises among *rows*; returns (agent, day) of those to medium or above."""
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
         alerted: set[tuple[int, int]] = set()
@@ -142,8 +157,8 @@ class ChampionChallengerRun:
 
     def compare_batch(
         self,
-        champion: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
-        challenger: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
+        champion: Iterable[tuple[ScoredBatch, Ints]],
+        challenger: Iterable[tuple[ScoredBatch, Ints]],
         partition: int = 0,
     ) -> None:
         """Compare the decisions of both models on one batch of *partition*."""
@@ -188,19 +203,14 @@ class ChampionChallengerRun:
     def comparison(self, feedback: Iterable[Feedback]) -> ShadowComparison:
         """The comparison so far; the days that still run count as they are."""
         attacks = [
-            (judgement.agent.key, judgement.from_ms, judgement.until_ms, judgement.event_time_ms)
+            _Attack(judgement.agent.key, judgement.from_ms, judgement.until_ms + DETECTION_GRACE_MS)
             for judgement in feedback
             if judgement.verdict == "true_positive"
         ]
-        delays = [[_detection_delay(side.rises, attack) for attack in attacks] for side in self._sides]
-        seen = [at for at in range(len(attacks)) if delays[0][at] is not None or delays[1][at] is not None]
-        old, new = ([side[at] is not None for at in seen] for side in delays)
-        labels = LabelledAttackStats(
-            len(seen),
-            sum(a and b for a, b in zip(old, new, strict=True)),
-            sum(a and not b for a, b in zip(old, new, strict=True)),
-            sum(b and not a for a, b in zip(old, new, strict=True)),
-        )
+        delays = [[attack.delay_ms(side.rises) for attack in attacks] for side in self._sides]
+        noticed = Counter((old is not None, new is not None) for old, new in zip(*delays, strict=True))
+        kept, lost, won = noticed[True, True], noticed[True, False], noticed[False, True]
+        labels = LabelledAttackStats(kept + lost + won, kept, lost, won)
         champion, challenger = (self._model_stats(at, attacks, delays[at]) for at in (0, 1))
         return ShadowComparison(
             champion,
@@ -214,12 +224,12 @@ class ChampionChallengerRun:
         )
 
     def _model_stats(
-        self, at: int, attacks: Sequence[tuple[int, int, int, int]], attack_delays: Sequence[int | None]
+        self, at: int, attacks: Sequence[_Attack], attack_delays: Sequence[int | None]
     ) -> ShadowModelStats:
         side = self._sides[at]
         true: Counter[str] = Counter()
         for rise in side.rises:
-            if _is_attack_rise(rise.key, rise.at_ms, attacks):
+            if any(attack.has(rise) for attack in attacks):
                 for level in ALERTING_LEVELS:
                     true[level.label] += rise.previous < level <= rise.level
         delays = sorted(delay for delay in attack_delays if delay is not None)
@@ -233,7 +243,7 @@ class ChampionChallengerRun:
             delays[len(delays) // 2] / 1000.0 if delays else None,
         )
 
-    def _agreement(self, attacks: Sequence[tuple[int, int, int, int]]) -> AlertAgreement:
+    def _agreement(self, attacks: Sequence[_Attack]) -> AlertAgreement:
         counts = Counter(self._agreement_counts)
         apart = list(self._disagreements)
         for key, days in self._open_days.items():
@@ -242,21 +252,8 @@ class ChampionChallengerRun:
                 if champion != challenger:
                     apart.append((key, day, challenger))
         for key, day, which in apart:
-            if any(_covers_day(key, day, attack) for attack in attacks):
+            if any(
+                key == attack.key and attack.first_ms // DAY_MS <= day <= attack.last_ms // DAY_MS for attack in attacks
+            ):
                 counts[not which, which] -= 1
         return AlertAgreement(counts[True, True], counts[False, False], counts[True, False], counts[False, True])
-
-
-def _is_attack_rise(key: int, at_ms: int, attacks: Iterable[tuple[int, int, int, int]]) -> bool:
-    return any(key == attack[0] and attack[1] <= at_ms <= attack[2] + DETECTION_GRACE_MS for attack in attacks)
-
-
-def _covers_day(key: int, day: int, attack: tuple[int, int, int, int]) -> bool:
-    return key == attack[0] and attack[1] // DAY_MS <= day <= (attack[2] + DETECTION_GRACE_MS) // DAY_MS
-
-
-def _detection_delay(rises: Iterable[LevelRise], attack: tuple[int, int, int, int]) -> int | None:
-    """Milliseconds from the beginning of the attack to its first rise; None = it was not noticed."""
-    key, first, last, _ = attack
-    times = [rise.at_ms for rise in rises if rise.key == key and first <= rise.at_ms <= last + DETECTION_GRACE_MS]
-    return min(times) - first if times else None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.argument_columns import join_arguments
@@ -18,6 +17,7 @@ from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.input_checks import Flags
 from trustwatch.models.model_directory import ModelManifest, read_manifest
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import TrainingProgress, session_ids
@@ -153,7 +153,7 @@ def exclude_windows(
     return (columns if kept.all() else columns.take(np.flatnonzero(kept))), counts
 
 
-def _in_windows(columns: EventColumns, windows: AgentWindows) -> npt.NDArray[np.bool_]:
+def _in_windows(columns: EventColumns, windows: AgentWindows) -> Flags:
     within = np.zeros(len(columns), np.bool_)
     keys = np.array(sorted(windows), np.uint64)
     rows = np.flatnonzero(np.isin(columns.names[:, event_columns.AGENT], keys))

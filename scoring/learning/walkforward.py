@@ -50,7 +50,8 @@ from trustwatch.models.call_challenges import (
 )
 from trustwatch.models.concerns import CONCERNS, calibrated, fit_calibrations
 from trustwatch.models.detector import FAMILIAR_EVENTS, DetectorSettings
-from trustwatch.models.model_training import TrainingProgress, agent_seeds, train_with_held_out
+from trustwatch.models.input_checks import Flags, Floats, Ids, Ints
+from trustwatch.models.model_training import TrainingProgress, agent_seeds, learnable_events, train_with_held_out
 from trustwatch.models.trained_model import AgentSeeds, TrainedModel
 
 from ..engine import risk, usual_oddness
@@ -72,8 +73,8 @@ _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
 class RehearsedScores(NamedTuple):
     """The n calls of a history's end, asked about."""
 
-    scores: NDArray[np.float64]  # (n,), see `rehearse_questions`
-    agent: NDArray[np.uint64]  # (n,), keys
+    scores: Floats  # (n,), see `rehearse_questions`
+    agent: Ids  # (n,), keys
     effect: NDArray[np.int8]  # (n,), codes
     tenants: int  # how many the history is of
     days: float  # from its first event to its last
@@ -112,14 +113,14 @@ def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history
     return RehearsedCalls(by_effect, bounded, _scores_of_calls(after, grown, tenants))
 
 
-def _scores_of_calls(after: EventColumns, scores: NDArray[np.float64], tenants: int) -> RehearsedScores:
+def _scores_of_calls(after: EventColumns, scores: Floats, tenants: int) -> RehearsedScores:
     """The calls among events with such scores."""
     rows, days = call_rows(after), float(after.time_ms[-1] - after.time_ms[0]) / DAY_MS
     agent, effect = after.names[rows, event_columns.AGENT], after.codes[rows, event_columns.EFFECT]
     return RehearsedScores(scores[rows], agent, effect, tenants, days)
 
 
-def asked_scores(before: TrainedModel, after: EventColumns) -> NDArray[np.float64]:
+def asked_scores(before: TrainedModel, after: EventColumns) -> Floats:
     """Scores (n,) that *before* gives the events *after* as calls; nothing is learned from them.
 
     Args:
@@ -166,22 +167,22 @@ class WalkForwardResult(NamedTuple):
 
     model: TrainedModel  # what was learned of the whole history
     validation_events: EventColumns  # those events, m of them, in order
-    p_values: npt.NDArray[np.float64]  # float64 (m, 3), of each by concern
+    p_values: Floats  # float64 (m, 3), of each by concern
     habits: npt.NDArray[np.int8]  # int8 (m,), what each is to the habits of its agent, see `usual_oddness`
     # float64 (m, COUNTS), evidence of hard signals (`hard_signals`), natural log, with all of them on
-    signals: npt.NDArray[np.float64]
+    signals: Floats
     calls: RehearsedScores | None = None  # of the history's end, asked about; None = too few
 
 
 class _LivePathScores(NamedTuple):
     """Scores of n events on the live path."""
 
-    anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
-    concerns: npt.NDArray[np.float64]  # (n, 3): the same by concern
-    statistics: npt.NDArray[np.float64]  # (n, 3)
-    addable: npt.NDArray[np.bool_]  # those to which evidence can be added
+    anomaly: Floats  # of what was judged: names that had counted are left aside
+    concerns: Floats  # (n, 3): the same by concern
+    statistics: Floats  # (n, 3)
+    addable: Flags  # those to which evidence can be added
     habits: npt.NDArray[np.int8]  # see `WalkForwardResult`
-    signals: npt.NDArray[np.float64]  # likewise
+    signals: Floats  # likewise
 
 
 def train_walk_forward(
@@ -198,9 +199,7 @@ def train_walk_forward(
     judged as strangers.
     """
     model, held_out = train_with_held_out(columns, salt, version, settings, progress, sensitive_types)
-    taught = np.flatnonzero(
-        (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (columns.codes[:, event_columns.OWN_DENIAL] == 0)
-    )
+    taught = np.flatnonzero(learnable_events(columns))
     taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
     split = validation_start(columns.time_ms[taught])
     before, after = columns.take(taught[:split]), columns.take(taught[split:])
@@ -210,11 +209,11 @@ def train_walk_forward(
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS:
         nothing = np.full(len(columns), USUAL, np.int8), np.zeros((len(columns), COUNTS))
         return WalkForwardResult(model, columns, held_out.concerns.p_value, *nothing, calls)
-    first = _model_of(model, before, as_odd=True)
+    earlier = _model_of(model, before, as_odd=True)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
-        lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
+        lived = _run_live_path(dataclasses.replace(earlier, detector=detector), after)
         minimum = detector.settings.group_minimum
         by_concern = detector.by_concern._replace(
             familiar=fit_calibrations(list(lived.concerns[familiar].T.copy()), groups[familiar], minimum)
@@ -224,16 +223,12 @@ def train_walk_forward(
     p_values = calibrated(detector.by_concern, list(lived.concerns.T.copy()), groups, familiar, lived.addable)
     familiar_events = after.take(np.flatnonzero(familiar))
     tails = [fit_tail_of_maxima(_daily_maxima(column, familiar_events)) for column in lived.statistics[familiar].T]
-    first_tail, second_tail, third_tail = (
+    first, second, third = (
         tail._replace(rehearsed=True) if tail.usable else before
         for tail, before in zip(tails, model.alarms, strict=True)
     )
-    model = dataclasses.replace(
-        model,
-        seeds=_seeds_with_oddness(model.seeds, after, p_values, lived.habits),
-        detector=detector,
-        alarms=(first_tail, second_tail, third_tail),
-    )
+    seeds = _seeds_with_oddness(model.seeds, after, p_values, lived.habits)
+    model = dataclasses.replace(model, seeds=seeds, detector=detector, alarms=(first, second, third))
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
     return WalkForwardResult(model, after, p_values, lived.habits, lived.signals, calls)
 
@@ -256,7 +251,7 @@ def walk_forward_events(model: TrainedModel) -> int:
     return int(sizes[0]) if len(sizes) else 0
 
 
-def validation_start(time_ms: npt.NDArray[np.int64]) -> int:
+def validation_start(time_ms: Ints) -> int:
     """Index at which the judged part begins in ascending times (n,).
 
     The more is known before it, the more it is like days to come: new items are more anomalous the longer the history.
@@ -269,7 +264,7 @@ def validation_start(time_ms: npt.NDArray[np.int64]) -> int:
     return int(np.searchsorted(time_ms, time_ms[-1] - judged_ms))
 
 
-def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
+def _familiar_agents(before: EventColumns) -> Ids:
     """Agents of which *before* shows enough that they are not strangers."""
     agents, events = np.unique(before.names[:, event_columns.AGENT], return_counts=True)
     return np.asarray(agents[events >= FAMILIAR_EVENTS])
@@ -300,10 +295,7 @@ def _items_by_name(baseline: Baseline) -> float:
 
 
 def _seeds_with_oddness(
-    seeds: AgentSeeds,
-    columns: EventColumns,
-    p_values: npt.NDArray[np.float64],
-    habits: npt.NDArray[np.int8],
+    seeds: AgentSeeds, columns: EventColumns, p_values: Floats, habits: npt.NDArray[np.int8]
 ) -> AgentSeeds:
     """The seeds, with each agent's anomalies in *columns*, whose events had p-values (n, 3)."""
     agent_of = np.searchsorted(seeds.keys, columns.names[habits == USUAL, event_columns.AGENT])
@@ -333,7 +325,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     return lived
 
 
-def _daily_maxima(statistic: npt.NDArray[np.float64], columns: EventColumns) -> npt.NDArray[np.float64]:
+def _daily_maxima(statistic: Floats, columns: EventColumns) -> Floats:
     """Highest statistic of each agent on each day, at least 0."""
     days = np.stack([columns.names[:, event_columns.AGENT], (columns.time_ms // DAY_MS).astype(np.uint64)])
     _, day = np.unique(days, axis=1, return_inverse=True)

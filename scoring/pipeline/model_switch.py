@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from trustwatch.ingest.errors import MalformedEvent, ModelError
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
 
 from ..engine.engine import Engine

@@ -46,7 +46,7 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.pipeline.ipc import PipelineStatus, PipelineUpdate, make_lag_counter

@@ -36,7 +36,6 @@ INSTRUMENTED: Final = [
     "trustwatch.models.array_rules",
     "trustwatch.models.array_rules",
     "trustwatch.models.model_directory",
-    "trustwatch.models.model_files",
     "trustwatch.scoring.pipeline.risk_topic_reader",
     "trustwatch.scoring.store.database",
 ]

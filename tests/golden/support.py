@@ -95,7 +95,7 @@ def score_vectors(model: Path, rows: Any, groups: Any, familiar: Any) -> dict[st
     """Load a model; what it says of feature vectors (n, F) of peer groups (n,), well known to it or not (n,)."""
     from trustwatch.models.model_persistence import load_trained_model
 
-    scores = load_trained_model(model).detector.score(rows, groups, familiar)
+    scores = load_trained_model(model).detector.assess(rows, groups, None, familiar)[0]
     columns = (scores.anomaly_score, scores.p_value, scores.feature_evidence)
     return {name: column.tolist() for name, column in zip(("anomaly_score", "p_value", "u"), columns, strict=True)}
 

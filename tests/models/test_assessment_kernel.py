@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustwatch.models.calibration import Calibration, anomaly_scores
-from trustwatch.models.concerns import FeatureRoles, fit_calibrations, score_concerns
+from trustwatch.models.concerns import FeatureRoles, calibrated, concern_anomaly, fit_calibrations
 from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.input_checks import NotFinite, WrongShape
@@ -57,7 +57,11 @@ def test_the_kernel_gives_the_bits_of_the_functions_for_whole_columns(
     scores, by_concern = detector.assess(X, groups, failed, familiar, raising)
 
     combined = detector.evidence(X)
-    concerns = score_concerns(detector.by_concern, detector.scales, combined, groups, failed, familiar, raising)
+    by_column = concern_anomaly(detector.by_concern, detector.scales, combined, groups, failed, raising)
+    concerns = (
+        np.stack(by_column, axis=1),
+        calibrated(detector.by_concern, by_column, groups, familiar, combined.addable),
+    )
     anomaly = anomaly_scores(detector.scales, combined.statistic, groups, combined.added + raising)
     p_values = detector.calibration.p_values(anomaly, groups, combined.addable)
     if len(detector.familiar.groups):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustwatch.models.detector_training import fit_forest
-from trustwatch.models.forest_evaluator import ForestArrays, expectation, forest_scores, path_shortenings
+from trustwatch.models.forest_evaluator import ForestArrays, forest_scores, path_shortenings
 from trustwatch.models.input_checks import WrongShape
 
 
@@ -22,6 +22,11 @@ def stump() -> ForestArrays:
         normaliser=2.0,
         n_features=2,
     )
+
+
+def expectation(forest: ForestArrays) -> float:
+    """Expected `-log2(score)` before any feature is looked at."""
+    return float(forest.expected[:, 1].sum() / forest.normaliser)
 
 
 def test_a_step_belongs_to_the_feature_compared() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import EFFECTS
-from trustwatch.ingest.features.argument_origin import NEW_TO_ALL, NEW_TO_TASK
+from trustwatch.ingest.features.argument_flow import NEW_TO_ALL, NEW_TO_TASK
 from trustwatch.models.call_challenges import (
     SCORE_RESOLUTION,
     CallChallenges,

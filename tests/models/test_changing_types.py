@@ -105,7 +105,7 @@ def test_a_history_in_which_agents_change_type_can_be_trained_on(members: dict[s
     model = train_model(columns(events), b"salt", "m", SETTINGS)
 
     vectors = np.zeros((1, len(FEATURE_INDEX)))
-    assert np.isfinite(model.detector.score(vectors, np.zeros(1, np.uint64)).p_value).all()
+    assert np.isfinite(model.detector.assess(vectors, np.zeros(1, np.uint64))[0].p_value).all()
 
 
 @settings(max_examples=25, deadline=None)

@@ -56,7 +56,7 @@ def test_a_foreign_value_is_evidence_of_compromise_alone(detector: ForestDetecto
     assert foreign[COMPROMISE] < 0.1 * told[COMPROMISE]
     assert p_values(detector, *odd, 2.0)[COMPROMISE] < p_values(detector, *odd, 1.0)[COMPROMISE]
     assert foreign[MALFUNCTION] == told[MALFUNCTION] and foreign[OVERREACH] == told[OVERREACH]
-    scores = [detector.score(np.array([[*calm, value]]), np.zeros(1, np.uint64)) for value in (0.0, 1.0, 2.0)]
+    scores = [detector.assess(np.array([[*calm, value]]), np.zeros(1, np.uint64))[0] for value in (0.0, 1.0, 2.0)]
     assert (
         scores[0].p_value[0] == pytest.approx(scores[1].p_value[0], rel=0.01) and scores[1].p_value > scores[2].p_value
     )
@@ -87,7 +87,7 @@ def test_a_value_between_has_the_rate_that_was_counted_elsewhere() -> None:
         more = {"roles": ROLES, "failed": failed, "rate_between": rate}
         made = fit_detector(X, groups, sessions, QUICK, NAMES, **more)[0]
         one = np.array([[0.5, 0.5, 0.5, value]])
-        return float(made.score(one, np.zeros(1, np.uint64)).feature_evidence[0, FOREIGN])
+        return float(made.assess(one, np.zeros(1, np.uint64))[0].feature_evidence[0, FOREIGN])
 
     assert evidence(0.1, 1.5) == pytest.approx(1.0)
     assert evidence(1e-9, 1.5) == evidence(1e-9, 2.0) == evidence(0.1, 2.0)
@@ -126,7 +126,7 @@ def test_without_any_told_origin_the_feature_has_no_evidence() -> None:
     X[:, FOREIGN] = 0.0
     made = fit_detector(X, groups, sessions, QUICK, NAMES, roles=ROLES, failed=failed)[0]
 
-    assert made.score(np.array([[0.5, 0.5, 0.5, 2.0]]), np.zeros(1, np.uint64)).feature_evidence[0, FOREIGN] == 0.0
+    assert made.assess(np.array([[0.5, 0.5, 0.5, 2.0]]), np.zeros(1, np.uint64))[0].feature_evidence[0, FOREIGN] == 0.0
 
 
 def test_shapes_must_agree(detector: ForestDetector) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -10,7 +12,7 @@ from trustwatch.ingest.errors import ModelError
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.model_directory import LoadedModel, ModelManifest, TrainingWindow
-from trustwatch.models.model_persistence import detector_from_model, detector_state, settings_document
+from trustwatch.models.model_persistence import detector_from_model, detector_state
 
 NAMES = ("a", "b", "c")
 
@@ -22,7 +24,7 @@ def loaded():
     settings = DetectorSettings(trees=8, max_samples=32)
     groups = rng.integers(1, 3, 600).astype(np.uint64)
     detector = fit_detector(rng.normal(size=(600, 3)), groups, np.arange(600, dtype=np.uint64), settings, NAMES)[0]
-    document = {"detector": settings_document(settings)}
+    document = {"detector": asdict(settings)}
     manifest = ModelManifest("1", NAMES, "table", TrainingWindow(0, 0, 600, 1, 600), document, "00", 0)
     return LoadedModel(manifest, detector_state(detector), {})
 

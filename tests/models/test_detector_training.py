@@ -69,7 +69,7 @@ def test_held_out_scores_come_from_detectors_that_never_saw_the_row():
     X[:60], sessions[:60] = 30.0, 10_000  # one strange session
     detector, (held_out, _) = fit_detector(X, groups, sessions, QUICK, names(X))
     assert held_out.feature_evidence[:60].min() > 2.0
-    assert detector.score(X, groups).feature_evidence[:60].max() < 1.1
+    assert detector.assess(X, groups)[0].feature_evidence[:60].max() < 1.1
     assert held_out.p_value[:60].max() < 0.15
 
 
@@ -78,7 +78,7 @@ def test_p_values_hold_on_fresh_rows():
     X, groups, sessions = normal(8000, 1)
     detector = fit_detector(X, groups, sessions, QUICK, names(X))[0]
     fresh, fresh_groups, _ = normal(20_000, 2)
-    p = detector.score(fresh, fresh_groups).p_value
+    p = detector.assess(fresh, fresh_groups)[0].p_value
     for group in (1, 2):
         own = p[fresh_groups == group]
         assert np.mean(own <= 0.1) == pytest.approx(0.1, abs=0.02)
@@ -99,7 +99,7 @@ def test_small_histories_work(rows, sessions):
     X = np.random.default_rng(rows).exponential(size=(rows, 3))
     ids = np.arange(rows, dtype=np.uint64) * np.uint64(sessions) // np.uint64(rows)
     detector = fit_detector(X, np.zeros(rows, np.uint64), ids, DetectorSettings(trees=10), names(X))[0]
-    scores = detector.score(np.array([[1.0, 1.0, 1.0], [40.0, 40.0, 40.0]]), np.zeros(2, np.uint64))
+    scores = detector.assess(np.array([[1.0, 1.0, 1.0], [40.0, 40.0, 40.0]]), np.zeros(2, np.uint64))[0]
     assert scores.p_value[1] == pytest.approx(1 / (rows + 1))
     assert scores.anomaly_score[1] > scores.anomaly_score[0]
     assert scores.p_value[0] > 0.05
@@ -109,7 +109,7 @@ def test_constant_features_work():
     """Rows that are all equal can be learned; an equal row is ordinary, another is not."""
     X = np.zeros((80, 4))
     detector = fit_detector(X, np.zeros(80, np.uint64), np.arange(80, dtype=np.uint64), QUICK, names(X))[0]
-    scores = detector.score(np.array([[0.0] * 4, [0.0, 0.0, 1.0, 0.0]]), np.zeros(2, np.uint64))
+    scores = detector.assess(np.array([[0.0] * 4, [0.0, 0.0, 1.0, 0.0]]), np.zeros(2, np.uint64))[0]
     assert scores.p_value[0] == 1.0
     assert scores.p_value[1] == pytest.approx(1 / 81)
 

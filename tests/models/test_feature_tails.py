@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.models.feature_tails import (
+from trustwatch.models.evidence_combination import (
     EVIDENCE_CAP,
     SURPRISE_CAP,
     TRAINING_RANGE_CAP,

@@ -22,7 +22,7 @@ def test_a_golden_model_loads_and_scores_as_ever(folder):
     model = load_model(folder / "model", feature_names=NAMES, feature_table_hash="golden-table")
     rows, groups, familiar = (np.load(folder / f"{name}.npy") for name in ("rows", "groups", "familiar"))
     detector = detector_from_model(model)
-    scores = detector.score(rows, groups, familiar)
+    scores = detector.assess(rows, groups, None, familiar)[0]
     files = ("anomaly_score", "p_value", "feature_evidence")
     for name, array in zip(files, scores, strict=True):
         np.testing.assert_allclose(array, np.load(folder / f"{name}.npy"), rtol=0, atol=1e-12)

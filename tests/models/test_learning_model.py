@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
-from trustwatch.models.learning_model import LEARNING_VERSION, make_learning_model, save_learning_model
 from trustwatch.models.model_directory import read_manifest
-from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.models.model_persistence import (
+    LEARNING_VERSION,
+    load_trained_model,
+    make_learning_model,
+    save_learning_model,
+)
 
 
 def test_nothing_is_odd_to_it() -> None:

@@ -48,7 +48,7 @@ def assert_equal_scores(left, right) -> None:
 
 def check_range(subject: Subject) -> None:
     """anomaly_score in [0, 1], p_value in (0, 1], u from 0 to its cap; shapes and types as promised."""
-    scores = subject.detector.score(subject.X, subject.groups)
+    scores = subject.detector.assess(subject.X, subject.groups)[0]
     n, features = subject.X.shape
     assert features == len(subject.detector.feature_names)
     assert [part.shape for part in scores] == [(n,), (n,), (n, features)]
@@ -60,15 +60,15 @@ def check_range(subject: Subject) -> None:
 
 def check_direction(subject: Subject) -> None:
     """Rows far above everything seen score higher, and get smaller p-values, than nine in ten ordinary rows."""
-    far = subject.detector.score(subject.X + 50 * subject.X.std(axis=0) + 50, subject.groups)
-    near = subject.detector.score(subject.X, subject.groups)
+    far = subject.detector.assess(subject.X + 50 * subject.X.std(axis=0) + 50, subject.groups)[0]
+    near = subject.detector.assess(subject.X, subject.groups)[0]
     assert far.anomaly_score.min() > np.quantile(near.anomaly_score, 0.9)
     assert far.p_value.max() < np.quantile(near.p_value, 0.1)
 
 
 def check_p_values_order_as_scores(subject: Subject) -> None:
     """Within a peer group a higher anomaly score never has a larger p-value."""
-    scores = subject.detector.score(subject.X, subject.groups)
+    scores = subject.detector.assess(subject.X, subject.groups)[0]
     for group in np.unique(subject.groups):
         own = subject.groups == group
         order = np.argsort(scores.anomaly_score[own])
@@ -79,7 +79,7 @@ def check_ranking_does_not_saturate(subject: Subject) -> None:
     """Within a peer group, different statistics give different anomaly scores, however extreme both are."""
     X = np.concatenate([subject.X, subject.X * 3, subject.X * 30])
     groups = np.full(len(X), subject.groups[0])
-    statistic, scores = subject.statistic(X), subject.detector.score(X, groups).anomaly_score
+    statistic, scores = subject.statistic(X), subject.detector.assess(X, groups)[0].anomaly_score
     order = np.argsort(statistic)
     rises = np.diff(statistic[order]) > 1e-9
     assert rises.sum() > len(subject.X)
@@ -89,18 +89,18 @@ def check_ranking_does_not_saturate(subject: Subject) -> None:
 def check_same_seed_same_scores(subject: Subject) -> None:
     """Fitted again with the same seed on the same rows, it gives equal bits."""
     assert_equal_scores(
-        subject.detector.score(subject.X, subject.groups), subject.refit().score(subject.X, subject.groups)
+        subject.detector.assess(subject.X, subject.groups)[0], subject.refit().assess(subject.X, subject.groups)[0]
     )
 
 
 def check_input_unchanged(subject: Subject) -> None:
     """Scoring and explaining leave rows and groups as they were, and a second call gives equal bits."""
     X, groups = subject.X.copy(), subject.groups.copy()
-    first = subject.detector.score(X, groups)
+    first = subject.detector.assess(X, groups)[0]
     subject.detector.explain(X)
     np.testing.assert_array_equal(X, subject.X)
     np.testing.assert_array_equal(groups, subject.groups)
-    assert_equal_scores(first, subject.detector.score(X, groups))
+    assert_equal_scores(first, subject.detector.assess(X, groups)[0])
 
 
 def check_not_finite_refused(subject: Subject) -> None:
@@ -110,7 +110,7 @@ def check_not_finite_refused(subject: Subject) -> None:
             X = subject.X.copy()
             X[row, -1] = bad
             for attempt in (
-                lambda X=X: subject.detector.score(X, subject.groups),
+                lambda X=X: subject.detector.assess(X, subject.groups)[0],
                 lambda X=X: subject.detector.explain(X),
             ):
                 with pytest.raises(NotFinite) as caught:
@@ -122,13 +122,15 @@ def check_wrong_shape_refused(subject: Subject) -> None:
     """Too few features, or rows and groups of unequal number, are refused."""
     for X, groups in ((subject.X[:, 1:], subject.groups), (subject.X, subject.groups[1:])):
         with pytest.raises(WrongShape):
-            subject.detector.score(X, groups)
+            subject.detector.assess(X, groups)[0]
 
 
 def check_save_load_equal(subject: Subject) -> None:
     """After saving and loading, scores and explanations are equal to the last bit."""
     loaded = subject.reload()
-    assert_equal_scores(subject.detector.score(subject.X, subject.groups), loaded.score(subject.X, subject.groups))
+    assert_equal_scores(
+        subject.detector.assess(subject.X, subject.groups)[0], loaded.assess(subject.X, subject.groups)[0]
+    )
     np.testing.assert_array_equal(subject.detector.explain(subject.X), loaded.explain(subject.X))
     assert loaded.version == subject.detector.version
     assert loaded.feature_names == subject.detector.feature_names
@@ -140,7 +142,7 @@ def check_outlier_ray(subject: Subject) -> None:
     for start in subject.X[:5]:
         for direction in np.random.default_rng(1).exponential(size=(4, subject.X.shape[1])):
             ray = start + steps * direction
-            scores = subject.detector.score(ray, np.full(60, subject.groups[0]))
+            scores = subject.detector.assess(ray, np.full(60, subject.groups[0]))[0]
             assert (np.diff(scores.feature_evidence, axis=0) >= 0).all()
             if subject.monotone_statistic:
                 assert (np.diff(subject.statistic(ray)) >= -1e-12).all()
@@ -149,10 +151,10 @@ def check_outlier_ray(subject: Subject) -> None:
 
 def check_one_row_as_in_batch(subject: Subject) -> None:
     """A row gets the same bits alone and in a batch of any size: a replay may cut batches differently."""
-    whole = subject.detector.score(subject.X, subject.groups)
+    whole = subject.detector.assess(subject.X, subject.groups)[0]
     for size in (1, 7, 8, 33):
         cuts = range(0, len(subject.X), size)
-        parts = [subject.detector.score(subject.X[i : i + size], subject.groups[i : i + size]) for i in cuts]
+        parts = [subject.detector.assess(subject.X[i : i + size], subject.groups[i : i + size])[0] for i in cuts]
         assert_equal_scores([np.concatenate(columns) for columns in zip(*parts, strict=True)], whole)
 
 
@@ -172,7 +174,7 @@ def check_explanations(subject: Subject) -> None:
 
 def check_empty_batch(subject: Subject) -> None:
     """No rows, no scores, no error."""
-    scores = subject.detector.score(subject.X[:0], subject.groups[:0])
+    scores = subject.detector.assess(subject.X[:0], subject.groups[:0])[0]
     assert [len(part) for part in scores] == [0, 0, 0]
     assert subject.detector.explain(subject.X[:0]).shape == (0, subject.X.shape[1])
 

@@ -13,10 +13,10 @@ import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features.baseline import empty_baseline
+from trustwatch.ingest.features.evidence_beside_features import unordered_sessions
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import MOST_UNORDERED, REGION_SIZE, Baseline
-from trustwatch.ingest.features.missing_evidence import unordered_sessions
 
 SALT = b"feature tests"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)

@@ -21,9 +21,7 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
-from trustwatch.models.model_persistence import save_trained_model
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import LEARNING_VERSION, ModelRegistry, save_learning_model, save_trained_model
 from trustwatch.scoring.engine.announced_paths import CREDENTIAL, KIND_OF_PLACE, PATHS, VERSION, part_names
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.policy.access_evaluation import AccessRequest

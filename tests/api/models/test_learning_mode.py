@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trustwatch.api.models.service import PromotionRefused
-from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
+from trustwatch.models.model_persistence import LEARNING_VERSION, save_learning_model
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
 

@@ -18,9 +18,8 @@ from trustwatch.api.models.first_training import begin_learning, is_learning
 from trustwatch.api.settings.access_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError, Unavailable
-from trustwatch.models.learning_model import save_learning_model
 from trustwatch.models.model_directory import read_manifest
-from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.models.model_persistence import load_trained_model, save_learning_model
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
 from trustwatch.scoring.store.database import Database

@@ -13,9 +13,8 @@ from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline, with_fewer_names
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_declaration import BITS
-from trustwatch.ingest.features.feature_kernel import scope_keys
 from trustwatch.ingest.features.feature_table import FEATURES
-from trustwatch.ingest.features.frequency_tables import distinct_hash, shared_count
+from trustwatch.ingest.features.frequency_tables import distinct_hash, scope_keys, shared_count
 from trustwatch.ingest.features.layout import Baseline
 
 from ...support.feature_histories import SingleEventBuilder, columns, event, history, overflows

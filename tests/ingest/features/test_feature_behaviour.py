@@ -11,9 +11,9 @@ import pytest
 
 from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
-from trustwatch.ingest.features.deviations import reset_reference
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
+from trustwatch.ingest.features.feature_vector import reset_reference
 from trustwatch.ingest.features.layout import (
     K_CREDENTIAL,
     K_TRANSITION,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.layout import Array
-from trustwatch.ingest.features.missing_evidence import (
+from trustwatch.ingest.features.evidence_beside_features import (
     is_latest_unvouched,
     unordered_sessions,
     used_sessions,
     was_never_vouched,
 )
+from trustwatch.ingest.features.layout import Array
 
 from ...support.feature_histories import SingleEventBuilder, columns, event, order_doubted_agents
 
@@ -43,7 +44,7 @@ def state_after(*events: dict[str, Any]) -> Array:
     watch = SingleEventBuilder()
     watch.feed(*events)
     slots = watch.builder.slots.find(columns([event(0.0)]).names[:, AGENT])
-    row = layout.pack_rows(watch.builder.state, slots)[0]
+    row = watch.builder.pack(slots)[0]
     assert order_doubted_agents(watch.builder) == (sessions_without_order(row) > 0)
     return row
 
@@ -104,7 +105,7 @@ def test_events_that_teach_nothing_are_told(events: list[dict[str, Any]], never:
 
 def test_a_new_agent_misses_nothing() -> None:
     """Nothing has come of it yet."""
-    row = layout.pack_rows(layout.allocate_state(1), [0])[0]
+    row = np.zeros(1, layout.STATE_ROW)[0]
 
     assert (sessions_without_order(row), used_sessions(row)) == (0, 0)
     assert not was_never_vouched(row) and not is_latest_unvouched(row)

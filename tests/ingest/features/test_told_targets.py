@@ -9,11 +9,11 @@ import pytest
 
 from trustwatch.ingest.columns import AGENT, OWN_DENIAL
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.evidence_beside_features import LEAST_TARGETS
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.features.row_observations import allocate_observations
-from trustwatch.ingest.features.told_targets import LEAST_TARGETS
 
 from ...support.feature_histories import SingleEventBuilder, columns, event
 

@@ -149,7 +149,7 @@ def test_a_rule_makes_nothing_more_usual_than_usual(world: WorkingAgents) -> Non
     assert (usual >= 0.0).all()
     assert usual[FEATURE_INDEX["hour_surprise"]] > 0.1  # no hour is without any surprise
     groups = scored.columns.names[:, event_columns.GROUP]
-    level = float(world.processor.engine.model.detector.score(usual[None, :], groups).p_value[0])
+    level = float(world.processor.engine.model.detector.assess(usual[None, :], groups)[0].p_value[0])
     assert USUAL < level < 1.0
 
 

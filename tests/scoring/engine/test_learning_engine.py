@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trustwatch.models.learning_model import make_learning_model
+from trustwatch.models.model_persistence import make_learning_model
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.records.agents import RiskLevel
 

@@ -15,7 +15,6 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.feedback_preview import (
     MarkedDecision,
-    MarkedRise,
     PreviewContext,
     PreviewJob,
     RecordFilter,
@@ -23,48 +22,17 @@ from trustwatch.scoring.learning.feedback_preview import (
     preview_result,
 )
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
-from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackRule, RevokeFeedbackRule
 
+from ...support import stored_rows
 from ...support.stored_rows import said
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 AS = "https://as.example"
 IDENTITIES = IdentityHasher(b"key of the deployment")
 FEATURES = (
-    "target_surprise",
-    "resource_surprise",
-    "action_target_surprise",
-    "external_target",
-    "novelty_1h",
-    "session_strangeness",
-)
-
-
-TOLD = Decision(
-    "D",
-    AgentName(1, "acme", AS, "agent-1"),
-    "Payer",
-    0,
-    "",
-    0,
-    1,
-    2,
-    0.5,
-    0.5,
-    0.5,
-    0.5,
-    (),
-    "",
-    {},
-    {},
-    "m",
-    "b",
-    "p",
-    "enforce",
-    "event",
-    0,
-    0,
+    *("target_surprise", "resource_surprise", "action_target_surprise"),
+    *("external_target", "novelty_1h", "session_strangeness"),
 )
 
 
@@ -102,6 +70,10 @@ class Past:
         marked = MarkedDecision("D1", str(key_of("agent-1")), event_id, 0, 3)
         return PreviewJob(rule, marked, self.end_ms - 2 * DAY, self.at_ms)
 
+    def comparison(self, job: PreviewJob, labels: Sequence[Feedback] = ()) -> RuleComparison:
+        """A comparison that has seen nothing."""
+        return RuleComparison(job, PreviewContext(self.kit.model, EngineSettings(capacity=20), {}, IDENTITIES), labels)
+
     def run(
         self,
         job: PreviewJob,
@@ -110,8 +82,7 @@ class Past:
         more: Sequence[Record] = (),
     ) -> dict[str, Any]:
         """Preview it as the process does, in parts of uneven size."""
-        around = PreviewContext(self.kit.model, EngineSettings(capacity=20), {}, IDENTITIES)
-        sieve, comparison = RecordFilter(keys or [key_of("agent-1")], IDENTITIES), RuleComparison(job, around, labels)
+        sieve, comparison = RecordFilter(keys or [key_of("agent-1")], IDENTITIES), self.comparison(job, labels)
         records = sorted([*self.records, *more], key=lambda one: one.received_ms)
         wanted = [one for one in records if sieve.keeps(one)]
         at, sizes = 0, (1, 700, 13, 64)
@@ -233,24 +204,17 @@ def test_steps_of_the_rise_that_is_marked_are_no_lost_detections(past: Past) -> 
     assert found["detections_lost_count"] == len(lost)
 
 
-def test_a_rise_ends_with_a_fall() -> None:
+def test_a_rise_ends_with_a_fall(past: Past) -> None:
     """What rose before the agent fell led to nothing that is marked, whatever comes above the marked one is none."""
-    made, ended = MarkedRise(), []
-    alerts: list[dict[str, Any]] = []
+    comparison = past.comparison(past.job(rule(), "3"))
+    name = AgentName(key_of("agent-1"), "acme", AS, "agent-1")
     for number, (before, after) in enumerate([(1, 2), (2, 3), (2, 3), (3, 4), (3, 4)]):
-        ended += [
-            one["number"]
-            for one in made.continue_with(msgspec.structs.replace(TOLD, previous_level=before, level=after))
-        ]
-        alerts.append({"number": number, "same_rise": False})
-        if number == 3:
-            made.reach_marked()
-        else:
-            made.removed_alerts.append(alerts[-1])
-    ended += [one["number"] for one in made.end()]
+        risen = msgspec.structs.replace(stored_rows.decision(number, name), previous_level=before, level=after)
+        comparison.count_alert(msgspec.structs.replace(risen, event_id=str(number)), 1)
+    comparison.finish()
 
-    assert ended == [0, 1, 4]
-    assert [one["number"] for one in alerts if one["same_rise"]] == [2]
+    assert [one["event_id"] for one in comparison.lost_detections] == ["1", "4"]
+    assert [one["event_id"] for one in comparison.removed_alerts if one["same_rise"]] == ["2"]
 
 
 def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:

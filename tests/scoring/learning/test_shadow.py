@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import msgspec
@@ -21,7 +22,10 @@ from trustwatch.scoring.learning.promotion import (
     comparison_from_dict,
 )
 from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun, read_event_time
+from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.feedback import Feedback
+
+from ...support.stored_rows import said
 
 HOUR, DAY = 3_600_000, 86_400_000
 BUDGET = {"medium": 20.0, "high": 5.0, "critical": 1.0}
@@ -52,38 +56,10 @@ def duel(
     return found
 
 
-def attack(kit: Any, key: int, first: int, last: int) -> Feedback:
+def attack(key: int, first: int, last: int) -> Feedback:
     """Somebody calls that an attack."""
-    from trustwatch.scoring.records.agents import AgentName
-
-    name = AgentName(key, "acme", "https://as.example", "x")
-    return Feedback(
-        "F",
-        "true_positive",
-        "noted",
-        "D",
-        name,
-        "Payer",
-        "agent",
-        None,
-        None,
-        "seen",
-        "ann",
-        0,
-        0,
-        "",
-        False,
-        "",
-        first,
-        3,
-        first,
-        last,
-        0.0,
-        "",
-        0,
-        "",
-        0,
-    )
+    agent = AgentName(key, "acme", "https://as.example", "x")
+    return said(1, verdict="true_positive", agent=agent, event_time_ms=first, from_ms=first, until_ms=last)
 
 
 def test_shadow_scores_as_live(kit: Any, day: list[Record]) -> None:
@@ -121,8 +97,6 @@ def test_the_same_model_agrees_with_itself(kit: Any, day: list[Record]) -> None:
 
 def event_key(kit: Any, record: Record) -> int:
     """Agent of a record."""
-    import json
-
     return int(kit.columns([json.loads(record.payload)]).names[0, 0])
 
 
@@ -159,7 +133,7 @@ def test_labels_say_what_was_kept_and_lost(kit: Any, day: list[Record]) -> None:
     assert lost is not None
     first = min(rise.at_ms for rise in found._sides[0].rises if rise.key == lost)
     plain = found.comparison([])
-    figures = found.comparison([attack(kit, lost, first - HOUR, first + HOUR), attack(kit, 77, first, first)])
+    figures = found.comparison([attack(lost, first - HOUR, first + HOUR), attack(77, first, first)])
 
     assert figures.labels == LabelledAttackStats(attacks=1, kept=0, lost=1, won=0)
     assert (figures.champion.detected, figures.challenger.detected) == (1, 0)

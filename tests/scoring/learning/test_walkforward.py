@@ -64,7 +64,7 @@ def test_it_holds_for_days_to_come(learned: WalkForwardResult, kit: Any, make: A
     columns = kit.columns(make.stream(32, 2_000, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000))
     scored = Engine(learned.model, EngineSettings(capacity=50), None).score(columns)
     familiar = scored.p_values
-    strangers = learned.model.detector.score(scored.vectors, columns.names[:, event_columns.GROUP].copy()).p_value
+    strangers = learned.model.detector.assess(scored.vectors, columns.names[:, event_columns.GROUP].copy())[0].p_value
     assert 0.02 <= float((familiar <= 0.05).mean()) <= 0.09
     assert 0.4 <= float(np.median(familiar)) <= 0.7  # more is known by then than was in the part that was judged
     assert float(np.median(strangers)) > float(np.median(familiar))
@@ -78,7 +78,7 @@ def test_strangers_are_judged_as_ever(learned: WalkForwardResult, kit: Any, make
     columns = kit.columns(events)
     scored = Engine(learned.model, EngineSettings(capacity=50), None).score(columns)
     expected = [
-        learned.model.detector.score(vectors, columns.names[:, event_columns.GROUP].copy()).p_value
+        learned.model.detector.assess(vectors, columns.names[:, event_columns.GROUP].copy())[0].p_value
         for vectors in (scored.vectors, scored.effective_vectors(range(300)))
     ]
     np.testing.assert_allclose(scored.p_values, np.maximum(*expected), rtol=0, atol=1e-12)

@@ -10,8 +10,7 @@ import pytest
 
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.model_persistence import save_trained_model
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry, save_trained_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.records.models import ModelSwitch, SwitchModel, decode_model_switch, encode_model_switch

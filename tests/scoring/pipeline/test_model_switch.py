@@ -20,8 +20,7 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_directory import read_manifest
-from trustwatch.models.model_persistence import save_trained_model
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry, save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine, EngineSettings

@@ -17,7 +17,7 @@ from trustwatch.api.access.call_evaluation import LiveCallScorer
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.enforcement_settings import HookSettings
 from trustwatch.ingest.settings import Secret
-from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_persistence import ModelRegistry
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url

@@ -1,4 +1,6 @@
-"""New networks: how rare one is by an agent's history, and tokens in use from two networks, one of them new.
+"""Evidence that is not a feature: new networks, targets that no person named, and what an agent's state lacks.
+
+New networks: how rare one is by an agent's history, and tokens in use from two networks, one of them new.
 
 What agents learn of networks counts events, and a thousand of them are soon gathered. But networks change by days: an
 agent that met k different ones in d days is expected to meet another one on k of d + 2 days (Laplace's rule of
@@ -11,8 +13,11 @@ import numpy as np
 
 from .. import columns
 from ..compilation import allocation_free, inlined
+from ..events import PROVENANCES
 from . import layout
-from .layout import AgentState, Array
+from .agent_clock import NEVER_VOUCHED_S
+from .frequency_tables import own_count, shared_count
+from .layout import AgentState, Array, Baseline
 from .row_observations import RowObservations
 
 EVENTS_OF_A_NETWORK = 100.0
@@ -102,3 +107,76 @@ def write_new_network(
 def accept_new_networks(state: AgentState, slot: int) -> None:
     """Records that a person confirmed an agent, and so the networks that its tokens are used from."""
     state.use_new[slot] = np.where(state.use_new[slot] == NEW, ACCEPTED, state.use_new[slot])
+
+
+# Kernel of told targets: a call in an unknown task, to a target that no person named according to the sender.
+#
+# Senders may report whether the person named a target, or whether it came from an answer (`derived`) or from nowhere
+# (`new`). In a task of which nothing is remembered every target is new, those that the person named most of all; a
+# target that no person named suggests another actor. It is not a feature: it can only add evidence (`models.concerns`),
+# so a sender that lies removes no more than one that is silent.
+
+
+UNNAMED = tuple(PROVENANCES.index(name) for name in ("derived", "new"))
+"""Codes of provenances of targets that no person named."""
+LEAST_TARGETS = 10
+"""Targets that a peer group must have shown before another one is new to it."""
+
+_DERIVED, _NEW = (np.int64(code) for code in UNNAMED)
+
+
+@inlined
+def is_told_new(codes: Array, target: np.uint64, scopes: Array, rows: Array, baseline: Baseline, table: Array) -> bool:
+    """Returns whether an event of a task without history has a target that no person named and no agent has used."""
+    told, peers = codes[columns.PROVENANCE], rows[layout.PEERS]
+    if (told != _DERIVED and told != _NEW) or target == 0:
+        return False
+    if scopes[layout.TASK] == 0 or rows[layout.TASK] >= 0 or peers < 0:
+        return False
+    if baseline.totals[peers, layout.K_TARGET, 0] < LEAST_TARGETS:
+        return False
+    is_new = shared_count(baseline, scopes[layout.PEERS], target) == 0.0
+    return bool(is_new and own_count(table, layout.K_TARGET, target) == 0.0)
+
+
+# Evidence that is missing according to an agent's state: of order, if its sessions arrive shuffled, and of habits, if
+# its work is unauthenticated. It is only displayed; no score depends on it.
+
+
+def unordered_sessions(disorder: Array, session_last: Array, session_doubt: Array) -> Array:
+    """Latest sessions of agents, int64 (n,) of 0 to `layout.SESSIONS`, in which order is currently not evidence.
+
+    Args:
+        disorder: (n, 1), as `AgentState` has it.
+        session_last: (n, `layout.SESSIONS`), likewise.
+        session_doubt: (n, `layout.SESSIONS`), likewise.
+    """
+    found = np.zeros(len(disorder), np.int64)
+    rows = np.flatnonzero(disorder[:, 0] > layout.MOST_UNORDERED)  # few of the many that a pipeline may hold
+    found[rows] = ((session_last[rows] != 0) & (session_doubt[rows] > 0)).sum(axis=1)
+    return found
+
+
+def used_sessions(row: Array) -> int:
+    """Latest sessions of an agent that its state remembers, 0 to `layout.SESSIONS`."""
+    return int((row["session_last"] != 0).sum())
+
+
+def was_never_vouched(row: Array) -> bool:
+    """Returns whether an agent has never had an authenticated event."""
+    return bool(row["numbers"][layout.N_LEAD] >= NEVER_VOUCHED_S)
+
+
+def is_latest_unvouched(row: Array) -> bool:
+    """Returns whether an agent's latest events, and the work of its sessions of 70 minutes before, are unauthenticated.
+
+    A request for a token is not work, so an authenticated one next to unauthenticated work makes no difference unless
+    it is the latest event: the state does not count unauthenticated events.
+    """
+    if row["numbers"][layout.N_LEAD] <= 0.0:
+        return False
+    vouched_ms = int(row["times"][layout.T_LAST]) - round(float(row["numbers"][layout.N_LEAD]) * 1000.0)
+    recent = row["session_last"] >= vouched_ms - layout.MOST_SESSION_LAG_MS
+    recent &= row["session_last"] != 0
+    has_vouched_work = row["session_numbers"][:, layout.S_ANSWERS].astype(np.int64) >> layout.SESSION_TIME_BITS > 0
+    return bool(recent.any() and not has_vouched_work.any())
