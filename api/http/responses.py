@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .auth.callers import AuthenticatedCaller
-from .auth.security_event_keys import SecurityEventKeys
+from .auth.signing import SecurityEventKeys
 from .dependencies import services_of
 from .problems import SignedAnswersMissing
 from .schemas import problem_responses
