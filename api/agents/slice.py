@@ -297,14 +297,10 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         services.get(AgentResolver),
         services.get(StoreExecutor),
         services.get(EventIntake),
-        _nothing_is_erased if erasures is None else erasures.open_erasures,
+        None if erasures is None else erasures.open_erasures,
         services.get(RefusedCallers),
     )
     return answers, agents
-
-
-async def _nothing_is_erased() -> Sequence[Erasure]:
-    return ()
 
 
 SLICE = Slice(
