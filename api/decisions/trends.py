@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cachetools import TTLCache
@@ -30,13 +30,11 @@ SETTLED_MS: Final = HOUR_MS
 """A slice that is over for so long gets no more decisions."""
 MAX_LOOK_S: Final = 0.1
 MAX_REMEMBERED, REMEMBERED_S = 20_000, 3_600.0
-"""Slices, and whole days, that are remembered, and for how long: retention and erasures take decisions away. Days of 90
-for 222 sets of tenants: readers of many do not push each other's out, so each gets to the end."""
+"""Days that are remembered, and for how long: retention and erasures take decisions away. Days of 90 for 222 sets of
+tenants: readers of many do not push each other's out, so each gets to the end."""
 
-_Changes = Counter[tuple[int, int, str]]
-
-_SliceKey = tuple[frozenset[str] | None, int]
-"""Tenants (None for all), and the start of the slice, UTC ms."""
+_DayKey = tuple[frozenset[str] | None, int]
+"""Tenants (None for all), and the day since 1970."""
 
 
 class DayOfChanges(NamedTuple):
@@ -67,64 +65,41 @@ class DecisionTrends:
         self._runtime = runtime
         self._executor = executor
         self._lock = threading.Lock()
-        self._remembered: TTLCache[_SliceKey, Sequence[CountedChanges]] = TTLCache(
+        self._days: TTLCache[_DayKey, dict[int, Sequence[CountedChanges]]] = TTLCache(
             MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic
         )
-        self._days: TTLCache[_SliceKey, _Changes] = TTLCache(MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic)
+        """Changes of each remembered day, by the start of their slice, UTC ms."""
 
     async def over(self, caller: AuthenticatedCaller, days: int) -> LevelTrends:
         """The last *days* days, today included. Raises Unavailable."""
-        now_ms = self._runtime.now_ms()
-        return await self._executor(self._over, visible_tenants(caller, None), now_ms, days)
+        tenants = visible_tenants(caller, None)
+        key = None if tenants is None else frozenset(tenants)
+        return await self._executor(self._over, key, self._runtime.now_ms(), days)
 
-    def _over(self, tenants: Collection[str] | None, now_ms: int, days: int) -> LevelTrends:
+    def _over(self, tenants: frozenset[str] | None, now_ms: int, days: int) -> LevelTrends:
         today = now_ms // DAY_MS
-        span = range(today - days + 1, today + 1)
-        counted: dict[int, _Changes] = {day: Counter() for day in span}
+        counted: dict[int, Counter[tuple[int, int, str]]] = {
+            day: Counter() for day in range(today - days + 1, today + 1)
+        }
         look_until = self._runtime.monotonic() + MAX_LOOK_S
-        begin_ms, went_on = now_ms // SLICE_MS * SLICE_MS, False
-        while begin_ms >= span.start * DAY_MS:
-            key = None if tenants is None else frozenset(tenants), begin_ms
-            whole_day = self._recall_day(key)
-            if whole_day is not None:
-                counted[begin_ms // DAY_MS] = whole_day
-                begin_ms -= DAY_MS
-                continue
-            changes = self._recall(key)
+        went_on = False
+        for begin_ms in range(now_ms // SLICE_MS * SLICE_MS, (today - days + 1) * DAY_MS - 1, -SLICE_MS):
+            changes = self._recall(tenants, begin_ms)
             if changes is None:
                 if went_on and self._runtime.monotonic() > look_until:
                     return _trends_of(counted, begin_ms + SLICE_MS)
-                changes = self._count(key, now_ms)
+                changes = self._count(tenants, begin_ms, now_ms)
                 went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
             for change in changes:
                 counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
-            self._remember_day(key, counted[begin_ms // DAY_MS], now_ms)
-            begin_ms -= SLICE_MS
         return _trends_of(counted, 0)
 
-    def _recall(self, key: _SliceKey) -> Sequence[CountedChanges] | None:
+    def _recall(self, tenants: frozenset[str] | None, begin_ms: int) -> Sequence[CountedChanges] | None:
         with self._lock:
-            return self._remembered.get(key)
+            return self._days.get((tenants, begin_ms // DAY_MS), {}).get(begin_ms)
 
-    def _recall_day(self, key: _SliceKey) -> _Changes | None:
-        """The day that ends with a slice, if all of it is remembered."""
-        tenants, begin_ms = key
-        with self._lock:
-            return self._days.get((tenants, begin_ms // DAY_MS)) if (begin_ms + SLICE_MS) % DAY_MS == 0 else None
-
-    def _remember_day(self, key: _SliceKey, changes: _Changes, now_ms: int) -> None:
-        """Remember the day that begins with a slice, once it is over, instead of its slices."""
-        tenants, begin_ms = key
-        if begin_ms % DAY_MS or not _is_over(begin_ms + DAY_MS - SLICE_MS, now_ms):
-            return
-        with self._lock:
-            self._days[tenants, begin_ms // DAY_MS] = changes
-            for start_ms in range(begin_ms, begin_ms + DAY_MS, SLICE_MS):
-                self._remembered.pop((tenants, start_ms), None)
-
-    def _count(self, key: _SliceKey, now_ms: int) -> Sequence[CountedChanges]:
+    def _count(self, tenants: frozenset[str] | None, begin_ms: int, now_ms: int) -> Sequence[CountedChanges]:
         """Count a slice, and remember it once it is over; empty ones before it are found out at once."""
-        tenants, begin_ms = key
         store, end_ms = self._runtime.store.decisions, begin_ms + SLICE_MS
         last_ms = store.last_before(end_ms, tenants)
         counts = store.count_changes(begin_ms, end_ms, tenants) if last_ms >= begin_ms else []
@@ -133,7 +108,7 @@ class DecisionTrends:
         with self._lock:
             for start_ms in empty or (begin_ms,):
                 if _is_over(start_ms, now_ms):
-                    self._remembered[tenants, start_ms] = counts
+                    self._days.setdefault((tenants, start_ms // DAY_MS), {})[start_ms] = counts
         return counts
 
 
@@ -142,7 +117,7 @@ def _is_over(begin_ms: int, now_ms: int) -> bool:
     return begin_ms + SLICE_MS <= now_ms - SETTLED_MS
 
 
-def _trends_of(counted: dict[int, _Changes], counted_from_ms: int) -> LevelTrends:
+def _trends_of(counted: dict[int, Counter[tuple[int, int, str]]], counted_from_ms: int) -> LevelTrends:
     days, reasons = [], Counter[str]()
     for day, changes in sorted(counted.items()):
         rises: Counter[RiskLevel] = Counter()
@@ -154,8 +129,6 @@ def _trends_of(counted: dict[int, _Changes], counted_from_ms: int) -> LevelTrend
                 rises[RiskLevel(level)] += amount
                 reasons[code] += amount
         days.append(DayOfChanges(day, dict(rises), falls))
-    ordered = sorted(
-        ((code, amount) for code, amount in reasons.items() if code),
-        key=lambda pair: (-pair[1], pair[0]),
-    )
+    del reasons[""]
+    ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
     return LevelTrends(days, ordered, counted_from_ms)
