@@ -35,9 +35,13 @@ class EnforcementPoints:
     ) -> list[EnforcementPoint]:
         """Servers of an agent, and what each does at *level*, the one that policy acts on; in shadow none acts."""
         points = [
-            *(_hook_point(hook, policy) for hook in self._settings.hooks if _asks_for(hook, tenant, issuer)),
             *(
-                _actuator_point(actuator, level, policy)
+                EnforcementPoint("hook", hook.name, hook.kind, *_hook_effect(hook, policy))
+                for hook in self._settings.hooks
+                if hook.tenant in (None, tenant) and hook.issuer in (None, issuer)
+            ),
+            *(
+                EnforcementPoint("actuator", actuator.name, actuator.kind, *_actuator_effect(actuator, level, policy))
                 for actuator in self._settings.actuators
                 if actuator.serves(tenant, issuer)
             ),
@@ -52,22 +56,8 @@ class EnforcementPoints:
         for entry in self._settings.gateway.issuers:
             if (entry.agent_issuer or entry.issuer) == issuer and (entry.tenant is None or entry.tenant == tenant):
                 does = "lets calls pass" if policy.allow else "refuses calls, also with tokens that are out"
-                yield EnforcementPoint(
-                    "gateway",
-                    entry.issuer,
-                    "gateway",
-                    None,
-                    f"{does} where a gateway asks; lifetimes stay as issued",
-                )
-
-
-def _asks_for(hook: HookSettings, tenant: str, issuer: str) -> bool:
-    return hook.tenant in (None, tenant) and hook.issuer in (None, issuer)
-
-
-def _hook_point(hook: HookSettings, policy: LevelTokenPolicy) -> EnforcementPoint:
-    lifetime, text = _hook_effect(hook, policy)
-    return EnforcementPoint("hook", hook.name, hook.kind, lifetime, text)
+                text = f"{does} where a gateway asks; lifetimes stay as issued"
+                yield EnforcementPoint("gateway", entry.issuer, "gateway", None, text)
 
 
 def _hook_effect(hook: HookSettings, policy: LevelTokenPolicy) -> tuple[int | None, str]:
@@ -83,21 +73,15 @@ def _hook_effect(hook: HookSettings, policy: LevelTokenPolicy) -> tuple[int | No
     return ceiling, f"shortens new tokens to at most {ceiling:,} s"
 
 
-def _actuator_point(actuator: ActuatorSettings, level: RiskLevel, policy: LevelTokenPolicy) -> EnforcementPoint:
-    lifetime, text = _actuator_effect(actuator, level, policy)
-    return EnforcementPoint("actuator", actuator.name, actuator.kind, lifetime, text)
-
-
 def _actuator_effect(actuator: ActuatorSettings, level: RiskLevel, policy: LevelTokenPolicy) -> tuple[int | None, str]:
     ceiling, product = policy.max_token_lifetime_s, _PRODUCTS.get(actuator.kind, "the receiver")
     if not actuator.acts_at(level):
         return None, f"does nothing at {level.label}: new tokens live as long as {product} gives them"
     if actuator.kind == "webhook":
         asked = f"at most {ceiling:,} s" if policy.allow else "no new tokens"
-        confirmation = (
-            "it says whether that holds" if actuator.confirm_url is not None else "whether that holds is not known"
-        )
-        return None, f"is asked for {asked}; {confirmation}"
+        confirms = actuator.confirm_url is not None
+        known = "it says whether that holds" if confirms else "whether that holds is not known"
+        return None, f"is asked for {asked}; {known}"
     if not policy.allow:
         return None, "takes new tokens from the client" + (", and those that are out" if policy.revoke else "")
     return ceiling, f"shortens new tokens of the client to at most {ceiling:,} s, unless they were shorter"

@@ -21,7 +21,6 @@ from ..http.responses import (
     CountedEventStream,
     encode_comment,
     encode_event,
-    encode_model,
     signed_response,
 )
 from ..http.runtime import Runtime
@@ -125,7 +124,7 @@ def _page_answer(
     request: Request, caller: AuthenticatedCaller, page: FilteredPage[Decision]
 ) -> PageOut[DecisionOut] | Response:
     answer = PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
-    return signed_response(request, caller, "decisions", encode_model(answer)) or answer
+    return signed_response(request, caller, "decisions", answer) or answer
 
 
 @router.get(
@@ -150,7 +149,7 @@ async def stream_decisions(
     lines = _decision_events(decisions.subscribe(caller, tenant), expired)
     with ExitStack() as counted:
         counted.enter_context(decisions.counted_stream(caller))
-        return CountedEventStream(lines, {"Cache-Control": "no-store"}, counted.pop_all())
+        return CountedEventStream(lines, counted.pop_all())
 
 
 async def _decision_events(subscription: LevelChangeSubscription, expired: Callable[[], bool]) -> AsyncIterator[bytes]:
@@ -190,7 +189,7 @@ async def get_decision(
     The answer is signed with `Accept: application/jwt`.
     """
     decision = decision_out(await decisions.get(caller, decision_id))
-    return signed_response(request, caller, "decision", encode_model(decision)) or decision
+    return signed_response(request, caller, "decision", decision) or decision
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:

@@ -220,12 +220,14 @@ def create_app(
             services.add(service)
     mounts = [application for part in answering for application in part.applications(services)]
     app = _make_app(services, answering, mounts)
-    fast_routes = [route for part in answering for route in part.fast_routes(services)]
-    streamed_paths = [path for part in answering for path in part.streamed_paths]
+    fast_routes = tuple(route for part in answering for route in part.fast_routes(services))
+    streamed_paths = frozenset(path for part in answering for path in part.streamed_paths)
     body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
-    hosts = AllowedHosts(runtime.settings.listen)
-    admission = RequestAdmission(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
-    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic, runtime.new_id)
+    own_sign_in = tuple(f"{mounted.path}/" for mounted in mounts)
+    admission = RequestAdmission(runtime.verifier, AllowedHosts(runtime.settings.listen), own_sign_in, guard)
+    return FastPath(
+        app, fast_routes, streamed_paths, body_limits, admission, metrics, runtime.monotonic, runtime.new_id
+    )
 
 
 def _add_store_access(services: ServiceRegistry) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -81,7 +82,7 @@ def identify_request(scope: Scope, send: Send, new_id: Callable[[], str]) -> Sen
 
 
 class RequestBodyTooLong(Exception):
-    """The body is too long."""
+    """The body has more bytes than a route accepts."""
 
 
 async def read_request_body(receive: Receive, most: int) -> bytes | None:
@@ -102,7 +103,7 @@ async def read_request_body(receive: Receive, most: int) -> bytes | None:
     return bytes(body)
 
 
-def limit_body(receive: Receive, most: int) -> Receive:
+def _limit_body(receive: Receive, most: int) -> Receive:
     """*receive* that refuses, with 413, a body of more than *most* bytes."""
     left = most
 
@@ -117,8 +118,7 @@ def limit_body(receive: Receive, most: int) -> Receive:
     return counted
 
 
-def declared_body_length(scope: Scope) -> int:
-    """Content-Length of a request; 0 if it is missing."""
+def _declared_length(scope: Scope) -> int:
     given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     return int(given) if given.isdigit() else 0
 
@@ -135,7 +135,8 @@ class AllowedHosts:
         public = urlsplit(listen.public_url).hostname if listen.public_url is not None else None
         names = {"localhost", listen.host, public or "", *listen.allowed_hosts}
         self._names = frozenset(_canonical(name) for name in names) - {""}
-        self._any_address = _is_wildcard(listen.host)
+        address = _address(listen.host)
+        self._any_address = address is not None and address.is_unspecified
 
     def check(self, scope: Scope) -> None:
         """Raise ProblemError unless the request names this service: 400 without exactly one Host, 421 for another."""
@@ -155,7 +156,7 @@ class AllowedHosts:
         if host in self._names or is_loopback(host):
             return True
         # A name can be made to resolve to this machine; an address cannot.
-        return self._any_address and _is_address(host)
+        return self._any_address and _address(host) is not None
 
 
 def host_name(host: str) -> str:
@@ -174,19 +175,11 @@ def _canonical(name: str) -> str:
     return name.strip("[]").rstrip(".").lower()
 
 
-def _is_wildcard(host: str) -> bool:
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_unspecified
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        return None
 
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -258,26 +251,15 @@ class FastAgentRoute(ABC):
         """The header `content-type` and the body of the answer; None if the client disconnected early."""
 
 
+@dataclass(eq=False, repr=False)
 class RequestAdmission:
     """Decides which requests FastAPI may read and answer."""
 
-    def __init__(
-        self,
-        verifier: TokenVerifier[AuthenticatedCaller],
-        hosts: AllowedHosts,
-        body_limits: Mapping[str, int],
-        own_sign_in: Collection[str],
-        guard: ConnectionGuard | None,
-    ) -> None:
-        self._verifier = verifier
-        self._hosts = hosts
-        self._body_limits = body_limits
-        self._own_sign_in = tuple(f"{path}/" for path in own_sign_in)
-        self._guard = guard
-
-    def body_limit(self, path: str) -> int:
-        """Maximum bytes of the body of a request to *path*."""
-        return self._body_limits.get(path, MAX_REQUEST_BYTES)
+    _verifier: TokenVerifier[AuthenticatedCaller]
+    _hosts: AllowedHosts
+    _own_sign_in: tuple[str, ...]
+    """Beginnings of paths whose applications authenticate by other means than tokens."""
+    _guard: ConnectionGuard | None
 
     async def admit(self, scope: Scope) -> None:
         """Raise ProblemError (400, 421) or AuthenticationFailed unless the request is admitted."""
@@ -305,26 +287,18 @@ class RequestAdmission:
                 raise misdirected from None
 
 
+@dataclass(eq=False, repr=False)
 class FastPath:
     """The application that the server runs."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        routes: Sequence[FastRoute],
-        streamed_paths: Collection[str],
-        admission: RequestAdmission,
-        metrics: ServiceMetrics,
-        monotonic: Callable[[], float],
-        new_id: Callable[[], str],
-    ) -> None:
-        self.app = app
-        self._routes = tuple(routes)
-        self._streamed_paths = frozenset(streamed_paths)
-        self._admission = admission
-        self._metrics = metrics
-        self._monotonic = monotonic
-        self._new_id = new_id
+    app: ASGIApp
+    _routes: tuple[FastRoute, ...]
+    _streamed_paths: frozenset[str]
+    _body_limits: Mapping[str, int]
+    _admission: RequestAdmission
+    _metrics: ServiceMetrics
+    _monotonic: Callable[[], float]
+    _new_id: Callable[[], str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan of the application.
@@ -361,12 +335,12 @@ class FastPath:
         except TrustwatchError as error:
             await send_problem(problem_of(error), send, with_body=scope["method"] != "HEAD")
             return
-        most = self._admission.body_limit(path)
-        if declared_body_length(scope) > most:
+        most = self._body_limits.get(path, MAX_REQUEST_BYTES)
+        if _declared_length(scope) > most:
             detail = f"the body may have {most} bytes"
             await send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)
         else:
-            await self.app(scope, limit_body(receive, most), send)
+            await self.app(scope, _limit_body(receive, most), send)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = self._monotonic()

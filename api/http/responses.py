@@ -25,8 +25,6 @@ JWT_MEDIA_TYPE: Final = "application/jwt"
 AnswerKind = Literal["risk", "risks", "decision", "decisions", "alert"]
 """Kinds of answers: each is the name of the claim that holds one, and the middle of its `typ`."""
 
-_JWT: Final = JWT_MEDIA_TYPE.encode()
-
 
 @dataclass(eq=False, repr=False)
 class AnswerSigner:
@@ -49,12 +47,7 @@ class AnswerSigner:
             "jti": answer_id or self._new_id(),
             kind: msgspec.json.decode(body),
         }
-        return self._keys.sign(claims, answer_type(kind)).encode()
-
-
-def answer_type(kind: AnswerKind) -> str:
-    """Header `typ` of signed answers of a kind."""
-    return f"trustwatch-{kind}+jwt"
+        return self._keys.sign(claims, f"trustwatch-{kind}+jwt").encode()
 
 
 def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> bool:
@@ -62,7 +55,7 @@ def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> b
 
     Raises SignedAnswersMissing.
     """
-    accepted = [value for name, value in headers if name == b"accept" and _JWT in value.lower()]
+    accepted = [value for name, value in headers if name == b"accept" and b"application/jwt" in value.lower()]
     if not accepted:
         return False
     qualities = _qualities(b",".join(accepted))
@@ -92,12 +85,14 @@ SIGNED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 """Additional answers of a route that signs on request."""
 
 
-def signed_response(request: Request, caller: AuthenticatedCaller, kind: AnswerKind, body: bytes) -> Response | None:
-    """*body* (JSON) signed for the caller; None if the client does not ask for it. Raises SignedAnswersMissing."""
+def signed_response(
+    request: Request, caller: AuthenticatedCaller, kind: AnswerKind, answer: bytes | BaseModel
+) -> Response | None:
+    """*answer* (JSON) signed for the caller; None if the client does not ask for it. Raises SignedAnswersMissing."""
     signer = services_of(request).find(AnswerSigner)
     if not wants_signed(request.scope["headers"], can_sign=signer is not None) or signer is None:
         return None
-    token = signer.sign(kind, caller.audience, body)
+    token = signer.sign(kind, caller.audience, answer if isinstance(answer, bytes) else encode_model(answer))
     return Response(token, media_type=JWT_MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
@@ -130,12 +125,12 @@ def encode_retry(after_ms: int) -> bytes:
 class CountedEventStream(EventSourceResponse):
     """An answer that sends *events* as they come, within *counted*, which its route has entered.
 
-    The route counts the stream, so that it can refuse one; only the answer knows when it is over, also where its
-    client went away before the first event.
+    The route counts the stream, so that it can refuse one; only the answer knows when it is over, also if its client
+    disconnected before the first event.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], headers: Mapping[str, str], counted: ExitStack) -> None:
-        super().__init__(events, headers=dict(headers))
+    def __init__(self, events: AsyncIterator[bytes], counted: ExitStack) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-store"})
         self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

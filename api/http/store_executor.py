@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -17,7 +18,6 @@ from trustwatch.scoring.store.database import BadCursor, Page
 from .problems import ProblemDetails, ProblemError
 
 P = ParamSpec("P")
-
 T = TypeVar("T")
 
 STORE_THREADS = 4
@@ -111,10 +111,11 @@ class TooMuchBulkWork(Unavailable):
         self.retry_after_s = BULK_RETRY_S
 
 
+@dataclass(eq=False)
 class _TenantWork:
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.pieces = self.bytes = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pieces: int = 0
+    bytes: int = 0
 
 
 class BulkTurns:

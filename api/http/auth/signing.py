@@ -204,20 +204,12 @@ PUBLISHED_AFTER_S: Final = 7 * DAY_S
 
 
 class RotatedKey(NamedTuple):
-    """One key of the folder.
+    """One key of the folder."""
 
-    Attributes:
-        made_s: when it was made, s since 1970.
-        kid: its thumbprint (RFC 7638).
-        key: the private key.
-        jwk: its public half, with `kid`.
-        path: of its file.
-    """
-
-    made_s: int
-    kid: str
+    made_s: int  # since 1970
+    kid: str  # thumbprint (RFC 7638)
     key: rsa.RSAPrivateKey
-    jwk: dict[str, Any]
+    jwk: dict[str, Any]  # its public half, with `kid`
     path: Path
 
 

@@ -20,7 +20,6 @@ from trustwatch.api.http.problems import (
     ProblemTable,
     bearer_challenge,
     install_problem_handlers,
-    problem_body,
     problem_of,
 )
 from trustwatch.api.http.refused_callers import RefusedCallers
@@ -117,7 +116,7 @@ def test_a_wrong_member_is_named_by_its_path() -> None:
 
 
 def test_members_never_replace_those_of_the_standard() -> None:
-    body = json.loads(problem_body(400, "c", "t", "d", type="x", index=3))
+    body = json.loads(ProblemDetails(400, "c", "t", "d", members={"type": "x", "index": 3}).body())
 
     assert body == {
         "type": "urn:trustwatch:problem:c",
