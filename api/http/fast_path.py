@@ -252,50 +252,17 @@ class FastAgentRoute(ABC):
 
 
 @dataclass(eq=False, repr=False)
-class RequestAdmission:
-    """Decides which requests FastAPI may read and answer."""
-
-    _verifier: TokenVerifier[AuthenticatedCaller]
-    _hosts: AllowedHosts
-    _own_sign_in: tuple[str, ...]
-    """Beginnings of paths whose applications authenticate by other means than tokens."""
-    _guard: ConnectionGuard | None
-
-    async def admit(self, scope: Scope) -> None:
-        """Raise ProblemError (400, 421) or AuthenticationFailed unless the request is admitted."""
-        path = scope["path"]
-        if path not in UNCHECKED_PATHS:
-            await self._check_host(scope)
-        if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
-            return
-        await authenticate_request(self._verifier, scope)
-        if self._guard is not None:
-            self._guard.admit(scope["client"])
-
-    async def _check_host(self, scope: Scope) -> None:
-        """Raise unless the request names this service or has a valid token."""
-        try:
-            self._hosts.check(scope)
-        except ProblemError as misdirected:
-            if not presents_bearer(scope):
-                raise
-            try:
-                await authenticate_request(self._verifier, scope)
-            except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
-                raise
-            except AuthenticationFailed:
-                raise misdirected from None
-
-
-@dataclass(eq=False, repr=False)
 class FastPath:
-    """The application that the server runs."""
+    """The application that the server runs: answers requests of fast routes, and decides which others FastAPI reads."""
 
     app: ASGIApp
     _routes: tuple[FastRoute, ...]
     _streamed_paths: frozenset[str]
     _body_limits: Mapping[str, int]
-    _admission: RequestAdmission
+    _own_sign_in: tuple[str, ...]  # beginnings of paths whose applications authenticate by other means than tokens
+    _hosts: AllowedHosts
+    _verifier: TokenVerifier[AuthenticatedCaller]
+    _guard: ConnectionGuard | None
     _metrics: ServiceMetrics
     _monotonic: Callable[[], float]
     _new_id: Callable[[], str]
@@ -331,7 +298,7 @@ class FastPath:
             await self.app(scope, receive, send)
             return
         try:
-            await self._admission.admit(scope)
+            await self._admit(scope)
         except TrustwatchError as error:
             await send_problem(problem_of(error), send, with_body=scope["method"] != "HEAD")
             return
@@ -341,6 +308,31 @@ class FastPath:
             await send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)
         else:
             await self.app(scope, _limit_body(receive, most), send)
+
+    async def _admit(self, scope: Scope) -> None:
+        """Raise ProblemError (400, 421) or AuthenticationFailed unless FastAPI may read and answer the request."""
+        path = scope["path"]
+        if path not in UNCHECKED_PATHS:
+            await self._check_host(scope)
+        if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
+            return
+        await authenticate_request(self._verifier, scope)
+        if self._guard is not None:
+            self._guard.admit(scope["client"])
+
+    async def _check_host(self, scope: Scope) -> None:
+        """Raise unless the request names this service or has a valid token."""
+        try:
+            self._hosts.check(scope)
+        except ProblemError as misdirected:
+            if not presents_bearer(scope):
+                raise
+            try:
+                await authenticate_request(self._verifier, scope)
+            except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
+                raise
+            except AuthenticationFailed:
+                raise misdirected from None
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = self._monotonic()

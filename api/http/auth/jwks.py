@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -60,22 +61,24 @@ class JwksStatus(msgspec.Struct, frozen=True):
 Keys = TypeVar("Keys", bound=PublishedKeys[Any])
 
 
+@dataclass(eq=False, repr=False)
 class _IssuerKeys(Generic[Keys]):
-    """Keys of one issuer and the state of their fetching."""
+    """Keys of one issuer and the state of their fetching.
 
-    def __init__(self, settings: IssuerSettings) -> None:
-        self.settings = settings
-        self.keys: Keys | None = None
-        self.fetched_at = 0.0
-        self.fetched: float | None = None
-        self.tried: float | None = None
-        self.asked: float | None = None
-        """Times when the last fetch that went well ended, when the last one began, and when the last that went well
-        began. On the monotonic clock: wall clocks are set back, and nothing is fetched until they catch up."""
-        self.fetches = 0
-        self.skipped_keys = 0
-        self.last_error = ""
-        self.task: asyncio.Task[None] | None = None
+    Times other than `fetched_at` are of the monotonic clock: wall clocks are set back, and nothing would be fetched
+    until they catch up.
+    """
+
+    settings: IssuerSettings
+    keys: Keys | None = None
+    fetched_at: float = 0.0
+    fetched: float | None = None  # when the last fetch that went well ended
+    asked: float | None = None  # when that one began
+    tried: float | None = None  # when the last one began
+    fetches: int = 0
+    skipped_keys: int = 0
+    last_error: str = ""
+    task: asyncio.Task[None] | None = None
 
 
 class PublishedKeyCache(Generic[Keys]):
