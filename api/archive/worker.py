@@ -37,8 +37,13 @@ from trustwatch.scoring.records.agents import RiskLevel
 
 from .. import clock
 from ..child_process import ChildRuntime, run_child
-from ..composition import spool_directory
-from ..event_sources import event_log_name, load_erased_from_log, make_duplicate_window, open_event_source
+from ..composition import (
+    event_log_name,
+    load_erased_from_log,
+    make_duplicate_window,
+    open_event_source,
+    spool_directory,
+)
 from ..settings.root import Settings
 from ..settings.service_settings import ArchiveSettings
 

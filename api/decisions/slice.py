@@ -38,8 +38,14 @@ from ..http.schemas import (
 from ..http.slice import ServiceRegistry, Slice
 from ..http.store_executor import FilteredPage, StoreExecutor
 from ..http.wire import Wire
-from .service import DecisionFilters, DecisionService, LevelChangeSubscription, SubscriptionEnded, parse_time_range
-from .trends import DecisionTrends
+from .service import (
+    DecisionFilters,
+    DecisionService,
+    DecisionTrends,
+    LevelChangeSubscription,
+    SubscriptionEnded,
+    parse_time_range,
+)
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, so that proxies keep the stream open."""

@@ -19,8 +19,7 @@ from ...access.service import ContainmentService
 from ...agents.service import AgentFilters, AgentService
 from ...cases.service import CaseService
 from ...charts import ChartAxis, ChartSeries, chart, chart_table
-from ...decisions.service import DecisionService
-from ...decisions.trends import DayOfChanges, DecisionTrends
+from ...decisions.service import DayOfChanges, DecisionService, DecisionTrends
 from ...http.agent_lookup import AgentSelector, visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
 from ...http.problems import ProblemError, invalid_value_error
