@@ -74,7 +74,7 @@ class RiskOut(Wire, of=Answer, omit=("source", "age_s")):
     token_policy: TokenPolicyOut
     policy_version: PolicyVersion
     model_version: ModelVersionName
-    expires_at: TimeText = Field(description="until when it is valid")
+    expires_at: TimeText = Field(description="until when it is valid", examples=["2026-11-24T22:28:14.130Z"])
     indicators: Annotated[list[IndicatorOut], INDICATORS]
 
 

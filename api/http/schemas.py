@@ -33,6 +33,20 @@ class IndicatorOut(Wire, of=Indicator):
 class TokenPolicyOut(Wire, of=LevelTokenPolicy):
     """Token policy of a level."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "allow": True,
+                "max_token_lifetime_s": 60,
+                "allowed_scopes": ["payments:read"],
+                "refresh_allowed": False,
+                "step_up": True,
+                "revoke": False,
+                "step_up_scopes": ["*"],
+            }
+        }
+    )
+
 
 class ProblemOut(BaseModel):
     """A problem document (RFC 9457)."""
