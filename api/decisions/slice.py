@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
 
 from trustwatch.scoring.pipeline.ipc import LevelChange
 from trustwatch.scoring.records.agents import ConcernName
@@ -19,7 +20,6 @@ from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided
 from ..http.responses import (
     SIGNED_RESPONSES,
     CountedEventStream,
-    encode_comment,
     encode_event,
     signed_response,
 )
@@ -160,7 +160,7 @@ async def stream_decisions(
 
 async def _decision_events(subscription: LevelChangeSubscription, expired: Callable[[], bool]) -> AsyncIterator[bytes]:
     with subscription:
-        yield encode_comment("from now on")
+        yield format_sse_event(comment="from now on")
         while True:
             try:
                 change = await subscription.next_change(KEEP_ALIVE_S)
@@ -169,7 +169,7 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
             if expired():
                 return
             if change is None:
-                yield encode_comment("still here")
+                yield format_sse_event(comment="still here")
             else:
                 body = LevelChangeOut.of(change, risk_score=round(change.risk_score, 4)).model_dump_json()
                 yield encode_event("decision", body, change.decision_id)

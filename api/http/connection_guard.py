@@ -254,7 +254,7 @@ class ConnectionGuard:
 
     def metric_values(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
         """Values of the metrics of connections."""
-        closed = {(reason.value,): self.closed[reason.value] for reason in ClosingReason}
+        closed: dict[tuple[str, ...], float] = {(reason.value,): self.closed[reason.value] for reason in ClosingReason}
         return {"trustwatch_connections_closed_total": closed}
 
 

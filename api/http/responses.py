@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
 from fastapi import Request
-from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -112,16 +111,6 @@ def encode_event(name: str, data: str, event_id: str | None = None) -> bytes:
     return prefix + format_sse_event(event=name, data_str="\n".join(data.splitlines()))
 
 
-def encode_comment(text: str) -> bytes:
-    """A line that clients ignore. It shows that the stream is alive."""
-    return format_sse_event(comment=text)
-
-
-def encode_retry(after_ms: int) -> bytes:
-    """A line that sets the interval after which a client reopens a lost stream."""
-    return format_sse_event(retry=after_ms)
-
-
 class CountedEventStream(EventSourceResponse):
     """An answer that sends *events* as they come, within *counted*, which its route has entered.
 
@@ -137,8 +126,3 @@ class CountedEventStream(EventSourceResponse):
         """Send the events."""
         with self._counted:
             await super().__call__(scope, receive, send)
-
-
-def event_stream(events: AsyncIterator[bytes], headers: Mapping[str, str]) -> StreamingResponse:
-    """The answer that sends *events* as they come."""
-    return EventSourceResponse(events, headers=dict(headers))
