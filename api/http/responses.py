@@ -54,7 +54,10 @@ def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> b
 
     Raises SignedAnswersMissing.
     """
-    accepted = [value for name, value in headers if name == b"accept" and b"application/jwt" in value.lower()]
+    accepted = []
+    for name, value in headers:  # no comprehension: an answer about risk has few calls
+        if name == b"accept" and b"application/jwt" in value.lower():
+            accepted.append(value)
     if not accepted:
         return False
     qualities = _qualities(b",".join(accepted))

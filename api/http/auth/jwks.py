@@ -87,15 +87,16 @@ class PublishedKeyCache(Generic[Keys]):
     Everything runs in one event loop; `keys` is synchronous and never waits.
     """
 
+    _parse: Callable[[bytes], Keys]
+    """Reads a document. Raises ValueError if it is not a JWK set."""
+
     def __init__(
         self,
         issuers: Iterable[IssuerSettings],
         clock: EpochClock,
-        parse: Callable[[bytes], Keys],
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
-        self._parse = parse
         self._ca_file = ca_file
         self._issuers: dict[str, _IssuerKeys[Keys]] = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
         self._clock = clock
@@ -225,14 +226,7 @@ class PublishedKeyCache(Generic[Keys]):
 class JwksCache(PublishedKeyCache[KeySet]):
     """Keys that verify what their issuers signed."""
 
-    def __init__(
-        self,
-        issuers: Iterable[IssuerSettings],
-        clock: EpochClock,
-        monotonic: Callable[[], float] = time.monotonic,
-        ca_file: Path | None = None,
-    ) -> None:
-        super().__init__(issuers, clock, parse_keys, monotonic, ca_file)
+    _parse = staticmethod(parse_keys)
 
 
 async def _read_bounded(response: httpx2.Response) -> bytes:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
-import jwt
 import msgspec
 import pytest
 
@@ -215,33 +213,14 @@ def test_agents_of_other_tenants_are_as_if_they_did_not_exist(site: Any, summary
     assert refused[0].json() == refused[1].json()
 
 
-def test_a_client_that_speaks_for_nobody_gets_403(site: Any, summary: Any) -> None:
-    site.report([summary()])
-
-    assert risk(site, "bot", "stranger").json()["code"] == "tenant_not_allowed"
-
-
 @pytest.mark.parametrize("query", ["?tenant=a&tenant=b", "?tenant=%ff", "?" + "&".join(f"a{n}=1" for n in range(20))])
 def test_a_query_that_says_two_things_is_refused(shared: Any, query: str) -> None:
     assert risk(shared, "bot", query=query).json()["code"] == "invalid_request"
 
 
-def unsigned(site: Any) -> str:
-    _, payload, _ = site.token().split(".")
-    none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"at+jwt"}').rstrip(b"=").decode()
-    return f"{none}.{payload}."
-
-
-def hmac_signed(site: Any) -> str:
-    claims = jwt.decode(site.token(), options={"verify_signature": False})
-    return jwt.encode(claims, "k" * 32, algorithm="HS256", headers={"typ": "at+jwt", "kid": site.key.kid})
-
-
 BAD_TOKENS = {
     "wrong audience": lambda site: site.token(audience="another-service"),
     "expired": lambda site: site.token(lifetime_s=-60),
-    "algorithm none": unsigned,
-    "algorithm HS256": hmac_signed,
     "signature of another token": lambda site: site.token().rsplit(".", 1)[0] + "." + site.token().rsplit(".", 1)[1],
     "no token at all": lambda site: "garbage",
 }
@@ -256,17 +235,6 @@ def test_bad_tokens_get_a_challenge(shared: Any, name: str, path: str) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
     assert answer.json()["type"] == "urn:trustwatch:problem:invalid_token"
-
-
-def test_a_token_that_was_good_is_refused_from_its_expiry_on(site: Any) -> None:
-    site.report()
-    headers = site.auth(lifetime_s=60)
-    seen = []
-    for step in (0.0, 89.0, 1.0):
-        site.clock.now += step
-        seen.append(site.client.get("/v1/agents/bot/risk", headers=headers).status_code)
-
-    assert seen == [200, 200, 401]
 
 
 def test_many_questions_are_answered_in_their_order(site: Any, summary: Any) -> None:
