@@ -165,7 +165,6 @@ class SupervisedProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._stopped = asyncio.Event()
-        self.restarts = 0
 
     async def run(self) -> None:
         """Run the process; start it again when it dies, until `stop`."""
@@ -177,7 +176,6 @@ class SupervisedProcess:
             self._on_exit()
             if self._stopping:
                 return
-            self.restarts += 1
             pause_s = FIRST_RESTART_S if loop.time() - started >= STABLE_AFTER_S else min(2 * pause_s, MAX_RESTART_S)
             told = {"module": self._module, "exit_status": status, "again_in_s": pause_s}
             _log.error("process ended; its work waits until it is restarted", **told)

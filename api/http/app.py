@@ -193,13 +193,7 @@ class DocumentedApp(FastAPI):
             return self._document
 
 
-def create_app(
-    runtime: Runtime,
-    slices: Sequence[Slice],
-    registry: CollectorRegistry | None = None,
-    *,
-    only_service: bool = False,
-) -> FastPath:
+def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool = False) -> FastPath:
     """The ASGI application that a server runs."""
     services = ServiceRegistry((runtime, *runtime.services))
     guard = services.find(ConnectionGuard)
@@ -208,7 +202,7 @@ def create_app(
         observed.append(guard.metric_values)
     refused_callers = RefusedCallers(runtime.monotonic)
     observed.append(refused_callers.metric_values)
-    metrics = ServiceMetrics(runtime, registry or CollectorRegistry(), observed)
+    metrics = ServiceMetrics(runtime, CollectorRegistry(), observed)
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
     services.add(metrics)
     services.add(problems)

@@ -69,16 +69,15 @@ def read_filtered_page(
     cursor: str | None = None,
     *,
     least_items: int = DEFAULT_PAGE_SIZE,
-    most_pages: int = MAX_PAGES_READ,
 ) -> FilteredPage[T]:
-    """Read pages until *least_items* are found, the list ends, or *most_pages* are read.
+    """Read pages until *least_items* are found, the list ends, or `MAX_PAGES_READ` pages are read.
 
     Whole pages are used, so that the cursor continues exactly after what was read. There may be up to a page more
     items. Blocks; raises what *page_at* raises.
     """
     items: list[T] = []
     looked_at = 0
-    for _ in range(most_pages):
+    for _ in range(MAX_PAGES_READ):
         page = page_at(cursor)
         looked_at += len(page.items)
         items += filter(keep, page.items)

@@ -47,15 +47,12 @@ _log = structlog.get_logger(__name__)
 
 
 class JwksStatus(msgspec.Struct, frozen=True):
-    """State of the keys of one issuer. Times are seconds since 1970; 0 is never."""
+    """State of the keys of one issuer."""
 
     issuer: str
     keys: int
-    fetched_at: float
-    fetches: int
     last_error: str  # "" = the last fetch went well
-    skipped_keys: int = 0
-    """Members of its key sets that could not be read, over all fetches."""
+    skipped_keys: int  # members of its key sets that could not be read, over all fetches
 
 
 Keys = TypeVar("Keys", bound=PublishedKeys[Any])
@@ -65,17 +62,14 @@ Keys = TypeVar("Keys", bound=PublishedKeys[Any])
 class _IssuerKeys(Generic[Keys]):
     """Keys of one issuer and the state of their fetching.
 
-    Times other than `fetched_at` are of the monotonic clock: wall clocks are set back, and nothing would be fetched
-    until they catch up.
+    Times are of the monotonic clock: wall clocks are set back, and nothing would be fetched until they catch up.
     """
 
     settings: IssuerSettings
     keys: Keys | None = None
-    fetched_at: float = 0.0
     fetched: float | None = None  # when the last fetch that went well ended
     asked: float | None = None  # when that one began
     tried: float | None = None  # when the last one began
-    fetches: int = 0
     skipped_keys: int = 0
     last_error: str = ""
     task: asyncio.Task[None] | None = None
@@ -134,14 +128,7 @@ class PublishedKeyCache(Generic[Keys]):
     def status(self) -> list[JwksStatus]:
         """State of all issuers' keys, for readiness and metrics, in the order of the settings."""
         return [
-            JwksStatus(
-                issuer=issuer,
-                keys=0 if (keys := self.keys(issuer)) is None else len(keys),
-                fetched_at=issuer_keys.fetched_at,
-                fetches=issuer_keys.fetches,
-                last_error=issuer_keys.last_error,
-                skipped_keys=issuer_keys.skipped_keys,
-            )
+            JwksStatus(issuer, len(self.keys(issuer) or ()), issuer_keys.last_error, issuer_keys.skipped_keys)
             for issuer, issuer_keys in self._issuers.items()
         ]
 
@@ -185,7 +172,6 @@ class PublishedKeyCache(Generic[Keys]):
                     self.refresh_soon(issuer)
 
     async def _refresh(self, issuer_keys: _IssuerKeys[Keys]) -> None:
-        issuer_keys.fetches += 1
         begun = self._monotonic()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
@@ -200,7 +186,7 @@ class PublishedKeyCache(Generic[Keys]):
             _log.error("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
         changed = issuer_keys.keys is None or issuer_keys.keys.digest != keys.digest
-        issuer_keys.keys, issuer_keys.fetched_at, issuer_keys.last_error = keys, self._clock(), ""
+        issuer_keys.keys, issuer_keys.last_error = keys, ""
         issuer_keys.fetched, issuer_keys.asked = self._monotonic(), begun
         issuer_keys.skipped_keys += len(keys.skipped)
         if changed and keys.skipped:

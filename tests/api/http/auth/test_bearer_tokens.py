@@ -203,7 +203,7 @@ def test_keys_outlive_a_failing_issuer_up_to_a_bound(
         await world.jwks.refresh_soon("https://as.example")
         (status,) = world.jwks.status()
         assert error in status.last_error
-        assert (status.keys, status.fetches) == (1, 2)
+        assert (status.keys, world.server.requests) == (1, 2)
         assert world.verifier.verify_now(es.token(exp=int(world.clock.now) + 9)).name == "gateway"
         world.clock.now += 1
         for token in (remembered, es.token(exp=int(world.clock.now) + 9)):
