@@ -185,17 +185,18 @@ def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> Eras
     return may
 
 
+@dataclass(eq=False, repr=False)
 class _EventLook:
     """A look into the log, and into the archive for what the log does not have. Both are bounded."""
 
-    def __init__(
-        self, locations: EventLocations, name: AgentName, moment: DecisionMoment, unerased: ErasureFilter
-    ) -> None:
-        self._locations, self._name, self._moment, self._unerased = locations, name, moment, unerased
-        self._found = AgentEventHistory()
-        self._actions, self._resources = Counter[str](), Counter[str]()
-        self._before: dict[int, int] = {}
-        """Offset from which on the log was looked at, by partition."""
+    _locations: EventLocations
+    _name: AgentName
+    _moment: DecisionMoment
+    _unerased: ErasureFilter
+    _found: AgentEventHistory = field(default_factory=AgentEventHistory)
+    _actions: Counter[str] = field(default_factory=Counter)
+    _resources: Counter[str] = field(default_factory=Counter)
+    _before: dict[int, int] = field(default_factory=dict)  # offset from which on the log was looked at, by partition
 
     def run(self) -> AgentEventHistory:
         found = self._found

@@ -27,7 +27,7 @@ from .agent_lookup import AgentResolver, visible_tenants
 from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, SCOPE_WORDS, AuthenticatedCaller, TenantNotAllowed
 from .connection_guard import ConnectionGuard
 from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, is_local, provided
-from .fast_path import AllowedHosts, FastPath
+from .fast_path import FastPath
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
@@ -218,9 +218,7 @@ def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool 
     streamed_paths = frozenset(path for part in answering for path in part.streamed_paths)
     body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
     own_sign_in = tuple(f"{mounted.path}/" for mounted in mounts)
-    hosts, verifier = AllowedHosts(runtime.settings.listen), runtime.verifier
-    before = (fast_routes, streamed_paths, body_limits, own_sign_in, hosts, verifier, guard)
-    return FastPath(app, *before, metrics, runtime.monotonic, runtime.new_id)
+    return FastPath(app, runtime, metrics, guard, fast_routes, streamed_paths, body_limits, own_sign_in)
 
 
 def _add_store_access(services: ServiceRegistry) -> None:

@@ -25,7 +25,6 @@ from trustwatch.scoring.store.read_scope import NOBODY, reads_of
 
 from ..settings.service_settings import ListenSettings
 from .agent_lookup import decode_agent_id
-from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.proof_of_possession import ProofRefused
 from .auth.token_verification import AuthenticationFailed
@@ -256,16 +255,16 @@ class FastPath:
     """The application that the server runs: answers requests of fast routes, and decides which others FastAPI reads."""
 
     app: ASGIApp
+    _runtime: Runtime
+    _metrics: ServiceMetrics
+    _guard: ConnectionGuard | None
     _routes: tuple[FastRoute, ...]
     _streamed_paths: frozenset[str]
     _body_limits: Mapping[str, int]
     _own_sign_in: tuple[str, ...]  # beginnings of paths whose applications authenticate by other means than tokens
-    _hosts: AllowedHosts
-    _verifier: TokenVerifier[AuthenticatedCaller]
-    _guard: ConnectionGuard | None
-    _metrics: ServiceMetrics
-    _monotonic: Callable[[], float]
-    _new_id: Callable[[], str]
+
+    def __post_init__(self) -> None:
+        self._hosts = AllowedHosts(self._runtime.settings.listen)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan of the application.
@@ -276,7 +275,7 @@ class FastPath:
             await self.app(scope, receive, send)
             return
         path = scope.get("raw_path") or b""
-        send = identify_request(scope, send, self._new_id)
+        send = identify_request(scope, send, self._runtime.new_id)
         with reads_of(NOBODY):
             for route in self._routes:
                 if (handler := route.find_handler(path)) is not None:
@@ -316,7 +315,7 @@ class FastPath:
             await self._check_host(scope)
         if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
             return
-        await authenticate_request(self._verifier, scope)
+        await authenticate_request(self._runtime.verifier, scope)
         if self._guard is not None:
             self._guard.admit(scope["client"])
 
@@ -328,14 +327,14 @@ class FastPath:
             if not presents_bearer(scope):
                 raise
             try:
-                await authenticate_request(self._verifier, scope)
+                await authenticate_request(self._runtime.verifier, scope)
             except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
                 raise
             except AuthenticationFailed:
                 raise misdirected from None
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = self._monotonic()
+        start = self._runtime.monotonic()
         status = 500
 
         async def counted(message: Message) -> None:
@@ -351,7 +350,7 @@ class FastPath:
         finally:
             route = route_template(scope)
             self._metrics.counter("trustwatch_http_requests_total", route, str(status)).inc()
-            self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._monotonic() - start)
+            self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._runtime.monotonic() - start)
 
 
 def route_template(scope: Scope) -> str:
