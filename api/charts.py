@@ -26,40 +26,28 @@ ChartPoint = tuple[float, float]
 
 
 class ChartSeries(NamedTuple):
-    """One line, or one part of stacked bars.
-
-    Attributes:
-        style: words of `charts.js` for its color and dashes; they are classes of the legend, too.
-        steps: whether a value lasts until the next one.
-        fill: whether the area under the line is tinted.
-        band: (place, lower, upper): the range of the line most of the time.
-        drawn: False = it is a column of the table alone.
-    """
+    """One line, or one part of stacked bars."""
 
     name: str
     points: Sequence[ChartPoint]
-    style: str = ""
-    steps: bool = False
-    fill: bool = False
-    band: Sequence[tuple[float, float, float]] = ()
-    drawn: bool = True
+    style: str = ""  # classes of `charts.js` for its color and dashes, and of the legend
+    steps: bool = False  # a value lasts until the next one
+    fill: bool = False  # the area under the line is tinted
+    band: Sequence[tuple[float, float, float]] = ()  # (place, lower, upper): the range of the line most of the time
+    drawn: bool = True  # False = it is a column of the table alone
 
 
 class ChartAxis(msgspec.Struct, frozen=True):
-    """An axis.
+    """An axis. The range drawn has *minimum* and *maximum* at least; None = that of the data.
 
-    Attributes:
-        label: what it shows.
-        minimum, maximum: of what is drawn at least; None = of the data.
-        kind: `utc` and, in the zone that a person chose, `time` are seconds since 1970; `count` has whole numbers.
-        log: whether it is logarithmic: what is not above 0 is left out of the drawing.
+    `utc` and, in the zone that a person chose, `time` are seconds since 1970; `count` has whole numbers.
     """
 
     label: str
     minimum: float | None = None
     maximum: float | None = None
     kind: Literal["number", "count", "time", "utc"] = "number"
-    log: bool = False
+    log: bool = False  # logarithmic: what is not above 0 is left out of the drawing
 
 
 def chart(
@@ -86,13 +74,8 @@ def chart(
         "bars": bars,
         "marks": marks,
         "series": [
-            {
-                "name": shown_controls(line.name),
-                "style": line.style,
-                "steps": line.steps,
-                "fill": line.fill,
-                "band": bool(line.band),
-            }
+            {"name": shown_controls(line.name), "band": bool(line.band)}
+            | {name: getattr(line, name) for name in ("style", "steps", "fill")}
             for line in drawn
         ],
         "columns": [places, *(column for _, column in columns[: sum(3 if line.band else 1 for line in drawn)])],

@@ -50,7 +50,8 @@ class ChildRuntime:
         self.settings = settings
         self.sender = PipelineUpdateSender(connection)
         self._connection = connection
-        self._stop_requested = False
+        self.stop_requested = False
+        """True if this process was asked to end; False if only the service has ended."""
         self.on_reload: Callable[[SettingsChange], None] = lambda _: None
         """Applies changed settings that may change while the process runs; settings of logs are always applied."""
         self.on_stop: Callable[[], None] = lambda: None
@@ -59,7 +60,7 @@ class ChildRuntime:
 
     def handle_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         """End after the current work."""
-        self._stop_requested = True
+        self.stop_requested = True
         self.on_stop()
 
     def read_again_from(self, settings_file: Path | None) -> None:
@@ -79,28 +80,22 @@ class ChildRuntime:
             self.settings = change.settings
 
     @property
-    def stop_requested(self) -> bool:
-        """True if this process was asked to end; False if only the service has ended."""
-        return self._stop_requested
-
-    @property
     def should_stop(self) -> bool:
         """True if this process was asked to end, or the service has ended: its end of the socket is closed."""
-        return self._stop_requested or self._parent_is_gone()
-
-    def _parent_is_gone(self) -> bool:
+        if self.stop_requested:
+            return True
         readable, _, _ = select.select([self._connection], [], [], 0)
         return bool(readable) and self._connection.recv(1, socket.MSG_PEEK) == b""
 
+    def raise_if_stopping(self) -> None:
+        """Raise StopRequested if the process is to end."""
+        if self.should_stop:
+            raise StopRequested
+
     def sleep(self, seconds: float) -> None:
         """Wait for a service that does not answer. Raises StopRequested once the process was asked to end."""
-        if self.should_stop:
-            raise StopRequested
+        self.raise_if_stopping()
         clock.sleep(seconds)
-
-    def raise_if_stopping(self) -> None:
-        if self.should_stop:
-            raise StopRequested
 
     def send(self, body: bytes) -> None:
         """Report to the service. Raises OSError if the service does not read."""
@@ -170,7 +165,6 @@ class SupervisedProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._stopped = asyncio.Event()
-        self.restarts = 0
 
     async def run(self) -> None:
         """Run the process; start it again when it dies, until `stop`."""
@@ -182,14 +176,9 @@ class SupervisedProcess:
             self._on_exit()
             if self._stopping:
                 return
-            self.restarts += 1
             pause_s = FIRST_RESTART_S if loop.time() - started >= STABLE_AFTER_S else min(2 * pause_s, MAX_RESTART_S)
-            _log.error(
-                "process ended; its work waits until it is restarted",
-                module=self._module,
-                exit_status=status,
-                again_in_s=pause_s,
-            )
+            told = {"module": self._module, "exit_status": status, "again_in_s": pause_s}
+            _log.error("process ended; its work waits until it is restarted", **told)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), pause_s)
 

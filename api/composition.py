@@ -9,14 +9,18 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 
 from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
+from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
+from trustwatch.ingest.log.log_reader import LogGroupSource
 from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.settings import Secret, reveal
+from trustwatch.ingest.source import GroupSource
 from trustwatch.models.model_persistence import ModelRegistry
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
@@ -28,6 +32,7 @@ from trustwatch.scoring.store.retention_settings import RetentionCutoffs, row_cu
 from trustwatch.scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 
 from . import clock
+from .brokers import open_group_source
 from .settings.access_settings import ANY_TENANT
 from .settings.root import Settings
 
@@ -212,6 +217,40 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
         "TRUSTWATCH_STORE_URL to the service's database (reading it is enough), or privacy.read_unlisted: true if "
         "nobody was ever erased there"
     )
+
+
+# The log of events, of this machine or in a topic, as processes next to the pipeline follow it.
+
+
+def open_event_source(
+    settings: Settings, *, suffix: str = "", member: str = "", identities: IdentityHasher | None = None
+) -> GroupSource:
+    """Open the partitions of the log for the workers, or for a follower whose group has *suffix*.
+
+    Raises ConfigError, Unavailable.
+    """
+    if not settings.distributed:
+        return LogGroupSource(settings.data_dir / "log")
+    brokers = msgspec.structs.replace(settings.brokers, group_id=settings.brokers.group_id + suffix)
+    return open_group_source(brokers, member=member, identities=identities or open_service_identities(settings))
+
+
+def event_log_name(settings: Settings) -> str:
+    """Name under which an archive knows the log: the topic, or "" for that of this machine."""
+    return settings.brokers.topic_names.events if settings.distributed else ""
+
+
+def make_duplicate_window(settings: Settings) -> DuplicateWindow:
+    """A window that recognizes repeated events of one partition as the workers do."""
+    return DuplicateWindow(PARTITION_WINDOW) if settings.distributed else DuplicateWindow()
+
+
+def load_erased_from_log(settings: Settings) -> ErasedFilter:
+    """Filter of the erased whose records the log still has; the log of this machine is rewritten, and has none.
+
+    Raises as `load_erased_filter`.
+    """
+    return load_erased_filter(settings, settings.brokers.topic_names.events) if settings.distributed else ErasedFilter()
 
 
 def new_id() -> str:

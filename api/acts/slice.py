@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from trustwatch.ingest.printable_text import printable_line
-from trustwatch.scoring.records.acts import ACT_KINDS, Act, ActKind
+from trustwatch.scoring.records.acts import Act, ActKind
 from trustwatch.scoring.store.act_store import ActFilters
-from trustwatch.scoring.store.database import Page
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
-from ..http.auth.callers import AuthenticatedCaller
-from ..http.dependencies import AdministratorDep, provided
+from ..http.dependencies import AdministratorDep, RuntimeDep, provided
 from ..http.problems import invalid_value_error
-from ..http.runtime import Runtime
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -29,59 +24,9 @@ from ..http.schemas import (
     PageOut,
     TenantParam,
 )
-from ..http.slice import ServiceRegistry, Slice
+from ..http.slice import Slice
 from ..http.store_executor import StoreExecutor
 from ..http.wire import Wire
-
-
-class ActSearch(NamedTuple):
-    """Filters of a request; "" and 0 for all."""
-
-    by: str = ""
-    kind: str = ""
-    agent: AgentSelector | None = None
-    tenant: str = ""
-    since_ms: int = 0
-    until_ms: int = 0
-
-
-class ActService:
-    """Acts of people that a caller may see: those about its tenants, and about the deployment if it has all tenants.
-
-    For one event loop.
-    """
-
-    def __init__(self, runtime: Runtime, executor: StoreExecutor, resolver: AgentResolver) -> None:
-        self._runtime = runtime
-        self._executor = executor
-        self._resolver = resolver
-
-    async def search(
-        self, caller: AuthenticatedCaller, search: ActSearch | None = None, limit: int = 50, cursor: str | None = None
-    ) -> Page[Act]:
-        """Acts, newest first; a page may be short, or empty, and have a next one.
-
-        Raises TenantNotAllowed, ProblemError, Unavailable.
-        """
-        given = search or ActSearch()
-        tenants, name = visible_tenants(caller, given.tenant or None), None
-        kind = _kind_of(given.kind)
-        if given.agent is not None:
-            name = await self._resolver.find_name(caller, given.agent)
-            if name is None:
-                return Page([], None)
-        filters = ActFilters(given.by or None, kind, name, given.since_ms, given.until_ms)
-        return await self._executor(self._runtime.store.acts.page, tenants, filters, limit, cursor)
-
-
-def _kind_of(word: str) -> ActKind | None:
-    """Raises ProblemError (422) for an unknown kind."""
-    if not word:
-        return None
-    for kind in ACT_KINDS:
-        if kind == word:
-            return kind
-    raise invalid_value_error("kind", f"{printable_line(word, 40)} is none: {', '.join(ACT_KINDS)}")
 
 
 class ActOut(Wire, of=Act):
@@ -93,21 +38,20 @@ class ActOut(Wire, of=Act):
     issuer: str | None = Field(description="issuer of the agent", examples=["https://as.example"])
 
 
-def act_out(act: Act) -> ActOut:
-    """An act as it is answered."""
+def _act_out(act: Act) -> ActOut:
     _, issuer, agent_id = (None, None, None) if act.agent is None else act.agent.identity
     return ActOut.of(act, agent_id=agent_id, issuer=issuer)
 
 
 router = APIRouter(tags=["acts"], responses=COMMON_PROBLEMS)
 
-ActServiceDep = Annotated[ActService, Depends(provided(ActService))]
-
 
 @router.get("/v1/acts", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List acts of people")
 async def list_acts(
     caller: AdministratorDep,
-    acts: ActServiceDep,
+    runtime: RuntimeDep,
+    executor: Annotated[StoreExecutor, Depends(provided(StoreExecutor))],
+    agents: Annotated[AgentResolver, Depends(provided(AgentResolver))],
     by: Annotated[
         str | None, Query(max_length=2048, description="Only acts of this person or client. The full name is required.")
     ] = None,
@@ -126,10 +70,15 @@ async def list_acts(
 
     Acts about the deployment, such as those about models, are shown only to callers of all tenants.
     """
-    agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     times = _milliseconds("since", since), _milliseconds("until", until)
-    page = await acts.search(caller, ActSearch(by or "", kind or "", agent, tenant or "", *times), limit, cursor)
-    return PageOut(items=[act_out(act) for act in page.items], next_cursor=page.next_cursor)
+    tenants, name = visible_tenants(caller, tenant or None), None
+    if agent_id is not None:
+        name = await agents.find_name(caller, AgentSelector(agent_id, tenant, issuer))
+        if name is None:
+            return PageOut(items=[], next_cursor=None)
+    filters = ActFilters(by or None, kind, name, *times)
+    page = await executor(runtime.store.acts.page, tenants, filters, limit, cursor)
+    return PageOut(items=[_act_out(act) for act in page.items], next_cursor=page.next_cursor)
 
 
 def _milliseconds(name: str, at: datetime | None) -> int:
@@ -142,8 +91,4 @@ def _milliseconds(name: str, at: datetime | None) -> int:
         raise invalid_value_error(name, "is no time that a clock could show") from None
 
 
-def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    return (ActService(services.get(Runtime), services.get(StoreExecutor), services.get(AgentResolver)),)
-
-
-SLICE = Slice("acts", routers=(router,), services=_make_services)
+SLICE = Slice("acts", routers=(router,))

@@ -114,17 +114,11 @@ MAX_LISTED_COUNTS = 12
 
 
 class EventLocations(NamedTuple):
-    """Places of stored events: embedded log, archive, topic.
+    """Places of stored events: embedded log, archive, topic."""
 
-    Attributes:
-        log: directory of the embedded log; None if events are in a topic.
-        archive: directory of the archive, if there is one.
-        topic: whose records the archive holds; "" = the embedded log.
-    """
-
-    log: Path | None
+    log: Path | None  # directory of the embedded log; None if events are in a topic
     archive: Path | None
-    topic: str = ""
+    topic: str = ""  # whose records the archive holds; "" = the embedded log
 
 
 class DecisionMoment(NamedTuple):
@@ -139,35 +133,23 @@ class DecisionMoment(NamedTuple):
 class AgentEventHistory:
     """Latest events of an agent from log and archive, with counts of all that were found.
 
-    Attributes:
-        events: newest first, at most `MAX_LISTED_EVENTS`.
-        around: those within `DECISION_WINDOW_S` of the moment that was asked about, oldest first; of the log at most
-            `MAX_EVENTS_BEFORE` up to it, and `MAX_EVENTS_AFTER` behind it.
-        left_out: the most frequent actions of those around that are not listed, with how often; of the log alone.
-        match_count: events of the agent among all that was looked at.
-        logged: records of the log that were read; None if there is no log here.
-        archived: rows of the archive that were read; None if it was not read (*trouble*).
-        whole: whether nothing older is left anywhere.
-        damaged: files of the archive that cannot be read.
-        trouble: why the archive was not read, although it was needed.
-        busy: whether that passes within moments.
-        actions, resources: the most frequent of all found, with how often.
-        hours: found by hour of day, UTC.
+    *around* are those within `DECISION_WINDOW_S` of the moment, oldest first; of the log at most `MAX_EVENTS_BEFORE`
+    up to it, and `MAX_EVENTS_AFTER` behind it. *actions* and *resources* are the most frequent of all found.
     """
 
-    events: list[NativeEvent] = field(default_factory=list)
+    events: list[NativeEvent] = field(default_factory=list)  # newest first, at most `MAX_LISTED_EVENTS`
     around: list[NativeEvent] = field(default_factory=list)
-    left_out: list[tuple[str, int]] = field(default_factory=list)
-    match_count: int = 0
-    logged: int | None = None
-    archived: int | None = None
-    whole: bool = False
-    damaged: int = 0
-    trouble: str = ""
-    busy: bool = False
+    left_out: list[tuple[str, int]] = field(default_factory=list)  # actions around that are not listed; of the log
+    match_count: int = 0  # events of the agent among all that was looked at
+    logged: int | None = None  # records of the log that were read; None if there is no log here
+    archived: int | None = None  # rows of the archive that were read; None if it was not read (*trouble*)
+    whole: bool = False  # nothing older is left anywhere
+    damaged: int = 0  # files of the archive that cannot be read
+    trouble: str = ""  # why the archive was not read, although it was needed
+    busy: bool = False  # that passes within moments
     actions: list[tuple[str, int]] = field(default_factory=list)
     resources: list[tuple[str, int]] = field(default_factory=list)
-    hours: list[int] = field(default_factory=lambda: [0] * 24)
+    hours: list[int] = field(default_factory=lambda: [0] * 24)  # found by hour of day, UTC
 
 
 def event_locations(settings: Settings) -> EventLocations:
@@ -203,17 +185,18 @@ def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> Eras
     return may
 
 
+@dataclass(eq=False, repr=False)
 class _EventLook:
     """A look into the log, and into the archive for what the log does not have. Both are bounded."""
 
-    def __init__(
-        self, locations: EventLocations, name: AgentName, moment: DecisionMoment, unerased: ErasureFilter
-    ) -> None:
-        self._locations, self._name, self._moment, self._unerased = locations, name, moment, unerased
-        self._found = AgentEventHistory()
-        self._actions, self._resources = Counter[str](), Counter[str]()
-        self._before: dict[int, int] = {}
-        """Offset from which on the log was looked at, by partition."""
+    _locations: EventLocations
+    _name: AgentName
+    _moment: DecisionMoment
+    _unerased: ErasureFilter
+    _found: AgentEventHistory = field(default_factory=AgentEventHistory)
+    _actions: Counter[str] = field(default_factory=Counter)
+    _resources: Counter[str] = field(default_factory=Counter)
+    _before: dict[int, int] = field(default_factory=dict)  # offset from which on the log was looked at, by partition
 
     def run(self) -> AgentEventHistory:
         found = self._found

@@ -16,18 +16,20 @@ from typing import Any
 import msgspec
 
 from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
-from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
-from trustwatch_client.risk_answers import Answer, Pin
+from trustwatch_client.risk_answers import Answer, EnforcementPoint, Pin
 
-from ..enforcement_points import EnforcementPoints
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
+from ..settings.enforcement_settings import HookSettings
+from ..settings.root import Settings
 
 MIN_RISK_WITH_REASONS = 0.05
 """Risk below which reasons are history and no longer shown."""
@@ -55,7 +57,7 @@ class RiskAnswerCache:
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
         self._policy_evaluator = services.policy_evaluator
         self._interventions = services.policy_evaluator.interventions
-        self._enforcement_points = EnforcementPoints(services.settings)
+        self._settings = services.settings
         self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
 
     def answer(self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
@@ -63,15 +65,13 @@ class RiskAnswerCache:
         entry = find_agent_entry(self._view, caller, agent_id, tenant, issuer)
         now_ms = self._now_ms()
         if entry is None:
-            name = AgentName(
-                0,
-                (tenant if tenant is not None else caller.binding.default_tenant) or "",
-                (issuer if issuer is not None else caller.binding.default_issuer) or "",
-                agent_id,
-            )
-            head = self._encode_head(_unknown_agent(name, now_ms), self._policy.book, self._active_pin(name, now_ms))
+            tenant = (tenant if tenant is not None else caller.binding.default_tenant) or ""
+            issuer = (issuer if issuer is not None else caller.binding.default_issuer) or ""
+            name = AgentName(0, tenant, issuer, agent_id)
+            unknown = AgentSummary(name, "", RiskLevel.UNKNOWN, 0.0, 0.0, 0.0, 0, 0, now_ms, 0, 0, "", b"", "")
+            head = self._encode_head(unknown, self._policy.book, self._interventions.active_pin(name.identity, now_ms))
         elif entry.cached_answer is None or entry.cached_answer_book is not self._policy.book:
-            pin = self._active_pin(entry.summary.name, now_ms)
+            pin = self._interventions.active_pin(entry.summary.name.identity, now_ms)
             head = self._encode_head(entry.summary, self._policy.book, pin)
             if pin is None:  # one that is pinned changes when the pin ends
                 entry.cached_answer, entry.cached_answer_book = head, self._policy.book
@@ -89,27 +89,27 @@ class RiskAnswerCache:
         if cached is not None and cached[0] == expires_ms and cached[1] is stale and cached[2] == model:
             return cached[3]
         word = b"true" if stale else b"false"
-        tail = b',"expires_at":"%s","stale":%s,"model_version":%s}' % (
-            format_rfc3339(expires_ms).encode(),
-            word,
-            _encode_json(model),
-        )
+        expires = format_rfc3339(expires_ms).encode()
+        tail = b',"expires_at":"%s","stale":%s,"model_version":%s}' % (expires, word, _encode_json(model))
         self._tails[tail_key] = expires_ms, stale, model, tail
         return tail
 
     def _encode_head(self, summary: AgentSummary, book: PolicyBook, pin: Intervention | None) -> bytes:
         name = summary.name
-        effective_policy = book.effective_policy(
-            name.tenant, name.issuer, name.agent_id, summary.agent_type, summary.concern
-        )
-        ancestor = self._critical_ancestor(name.tenant, name.issuer, name.agent_id, book)
-        level = _effective_level(RiskLevel(summary.level), pin, ancestor, book)
+        full_name = name.tenant, name.issuer, name.agent_id
+        effective_policy = book.effective_policy(*full_name, summary.agent_type, summary.concern)
+        ancestor = self._policy_evaluator.critical_ancestor(AccessRequest(*full_name), book)
+        measured = RiskLevel(summary.level)
+        # A pin replaces the measured level; a critical agent above this one raises it.
+        level = max(measured, book.descendants) if ancestor else measured
+        if pin is not None:
+            level = RiskLevel(pin.level)
         policy = effective_policy.table[level]
         head = RiskAnswerHead(
             agent_id=name.agent_id,
             tenant=name.tenant or None,
             issuer=name.issuer or None,
-            risk_level=RiskLevel(summary.level).label,
+            risk_level=measured.label,
             risk_score=round(summary.risk_score, 4),
             concern=summary.concern or None,
             confidence=round(summary.confidence, 4),
@@ -117,44 +117,83 @@ class RiskAnswerCache:
             reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NOTHING,
             indicators=msgspec.Raw(summary.indicators) if shows_reasons(summary) else _NOTHING,
             counterfactual=summary.counterfactual or None,
-            pin=_pin_member(pin),
+            pin=pin and Pin(RiskLevel(pin.level).label, pin.decided_by, pin.why, format_rfc3339(pin.expires_ms)),
             critical_ancestor=ancestor or None,
             token_policy=policy,
-            holds_at=self._enforcement_points.of_agent(
-                name.tenant, name.issuer, level, policy, enforced=effective_policy.enforced
-            ),
+            holds_at=enforcement_points(self._settings, name, level, policy, enforced=effective_policy.enforced),
             decision_id=summary.decision_id or None,
             policy_version=book.version,
             mode=effective_policy.mode,
         )
         return _encode_json(head)[:-1]
 
-    def _active_pin(self, name: AgentName, now_ms: int) -> Intervention | None:
-        return self._interventions.active_pin(name.identity, now_ms)
-
-    def _critical_ancestor(self, tenant: str, issuer: str, agent_id: str, book: PolicyBook) -> str:
-        """The critical agent above this one, if the policy considers it."""
-        return self._policy_evaluator.critical_ancestor(AccessRequest(tenant, issuer, agent_id), book)
-
-
-def _unknown_agent(name: AgentName, now_ms: int) -> AgentSummary:
-    """An agent that was never seen, as of now."""
-    return AgentSummary(name, "", RiskLevel.UNKNOWN, 0.0, 0.0, 0.0, 0, 0, now_ms, 0, 0, "", b"", "")
-
-
-def _pin_member(pin: Intervention | None) -> Pin | None:
-    if pin is None:
-        return None
-    return Pin(RiskLevel(pin.level).label, pin.decided_by, pin.why, format_rfc3339(pin.expires_ms))
-
-
-def _effective_level(measured: RiskLevel, pin: Intervention | None, ancestor: str, book: PolicyBook) -> RiskLevel:
-    """The level that the policy uses: a pin, else the measured level, raised by a critical ancestor."""
-    if pin is not None:
-        return RiskLevel(pin.level)
-    return max(measured, book.descendants) if ancestor else measured
-
 
 def shows_reasons(summary: AgentSummary) -> bool:
     """True if some of the risk that the stored reasons explain remains."""
     return bool(summary.reasons) and summary.risk_score >= MIN_RISK_WITH_REASONS
+
+
+OKTA_SHORTEST_S = 300
+"""Shortest lifetime that Okta gives a token, s."""
+
+_PRODUCTS = {"hydra": "Ory Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "ZITADEL", "keycloak": "Keycloak"}
+
+
+def enforcement_points(
+    settings: Settings, name: AgentName, level: RiskLevel, policy: LevelTokenPolicy, *, enforced: bool
+) -> list[EnforcementPoint]:
+    """Limits of an agent's new tokens at each server that queries us or is notified, as far as its product can.
+
+    *level* is the one that policy acts on; in shadow no server acts. The policy defines what a level means; a product
+    may be unable to enforce it. The answer states what the server does, so that no reader relies on a lifetime that no
+    token has.
+    """
+    tenant, issuer = name.tenant, name.issuer
+    points = [
+        *(
+            EnforcementPoint("hook", hook.name, hook.kind, *_hook_effect(hook, policy))
+            for hook in settings.hooks
+            if hook.tenant in (None, tenant) and hook.issuer in (None, issuer)
+        ),
+        *(
+            EnforcementPoint("actuator", actuator.name, actuator.kind, *_actuator_effect(actuator, level, policy))
+            for actuator in settings.actuators
+            if actuator.serves(tenant, issuer)
+        ),
+    ]
+    for entry in settings.gateway.issuers:
+        if (entry.agent_issuer or entry.issuer) == issuer and entry.tenant in (None, tenant):
+            does = "lets calls pass" if policy.allow else "refuses calls, also with tokens that are out"
+            text = f"{does} where a gateway asks; lifetimes stay as issued"
+            points.append(EnforcementPoint("gateway", entry.issuer, "gateway", None, text))
+    if enforced:
+        return points
+    text = "shadow: decided and recorded, nothing is refused, shortened or revoked"
+    return [msgspec.structs.replace(point, max_token_lifetime_s=None, text=text) for point in points]
+
+
+def _hook_effect(hook: HookSettings, policy: LevelTokenPolicy) -> tuple[int | None, str]:
+    if not policy.allow:
+        return None, "refuses new tokens"
+    ceiling, product = policy.max_token_lifetime_s, _PRODUCTS.get(hook.kind, hook.kind)
+    if hook.kind in ("hydra", "zitadel"):
+        return None, f"cannot shorten: new tokens live as long as {product} gives them"
+    if hook.kind == "okta" and ceiling < OKTA_SHORTEST_S:
+        return None, f"refuses new tokens: {product} gives none of less than {OKTA_SHORTEST_S} s"
+    if hook.kind == "authzen":
+        return ceiling, f"tells who asks: at most {ceiling:,} s; to keep it is theirs"
+    return ceiling, f"shortens new tokens to at most {ceiling:,} s"
+
+
+def _actuator_effect(actuator: ActuatorSettings, level: RiskLevel, policy: LevelTokenPolicy) -> tuple[int | None, str]:
+    ceiling, product = policy.max_token_lifetime_s, _PRODUCTS.get(actuator.kind, "the receiver")
+    if not actuator.acts_at(level):
+        return None, f"does nothing at {level.label}: new tokens live as long as {product} gives them"
+    if actuator.kind == "webhook":
+        asked = f"at most {ceiling:,} s" if policy.allow else "no new tokens"
+        confirms = actuator.confirm_url is not None
+        known = "it says whether that holds" if confirms else "whether that holds is not known"
+        return None, f"is asked for {asked}; {known}"
+    if not policy.allow:
+        return None, "takes new tokens from the client" + (", and those that are out" if policy.revoke else "")
+    return ceiling, f"shortens new tokens of the client to at most {ceiling:,} s, unless they were shorter"

@@ -168,7 +168,7 @@ class AgentService:
     _agents: AgentResolver
     _executor: StoreExecutor
     _intake: EventIntake
-    _open_erasures: Callable[[], Awaitable[Sequence[Erasure]]]
+    _open_erasures: Callable[[], Awaitable[Sequence[Erasure]]] | None
     _refused_callers: RefusedCallers
 
     def __post_init__(self) -> None:
@@ -251,7 +251,9 @@ class AgentService:
     ) -> AgentEventHistory:
         """Events of an agent, without those of subjects that are being erased. Raises TenantNotAllowed, Unavailable."""
         caller.require_tenant(name.tenant)
-        erasures = await self._open_erasures()  # known before anything is looked at
+        erasures = (
+            () if self._open_erasures is None else await self._open_erasures()
+        )  # known before anything is looked at
         locations = event_locations(self._runtime.settings)
         try:
             return await self._executor(load_event_history, locations, name, moment, erasures)

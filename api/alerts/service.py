@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, build_test_alert_row
@@ -12,12 +13,10 @@ from trustwatch.scoring.records.commits import Delivery, OutboxRow
 from trustwatch.scoring.store.database import Page
 from trustwatch.scoring.store.outbox_store import TargetStop
 
-from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
-from ..settings.access_settings import ANY_NAME
 
 
 class DeliveryFilters(NamedTuple):
@@ -30,13 +29,13 @@ class DeliveryFilters(NamedTuple):
     key: str | None = None
 
 
+@dataclass(eq=False, repr=False)
 class AlertService:
     """Deliveries of the tenants that a caller may see, and the targets of alerts. For one event loop."""
 
-    def __init__(self, runtime: Runtime, agents: AgentResolver, executor: StoreExecutor) -> None:
-        self._runtime = runtime
-        self._agents = agents
-        self._executor = executor
+    _runtime: Runtime
+    _agents: AgentResolver
+    _executor: StoreExecutor
 
     async def list(
         self, caller: AuthenticatedCaller, filters: DeliveryFilters, limit: int = 50, cursor: str | None = None
@@ -50,16 +49,8 @@ class AlertService:
             name = await self._agents.find_name(caller, filters.agent)
             if name is None:
                 return Page([], None)
-        return await self._executor(
-            self._runtime.store.outbox.page,
-            tenants,
-            filters.status,
-            filters.target,
-            limit,
-            cursor,
-            agent=name,
-            key=filters.key,
-        )
+        page, among = self._runtime.store.outbox.page, (tenants, filters.status, filters.target)
+        return await self._executor(page, *among, limit, cursor, agent=name, key=filters.key)
 
     async def search(
         self, caller: AuthenticatedCaller, filters: DeliveryFilters, cursor: str | None = None
@@ -72,7 +63,7 @@ class AlertService:
                 tenants, filters.status, filters.target, DEFAULT_PAGE_SIZE, page_cursor, key=filters.key
             )
 
-        return await self._executor(read_filtered_page, page_at, _is_alert, cursor)
+        return await self._executor(read_filtered_page, page_at, lambda one: one.kind == ALERT_ROW_KIND, cursor)
 
     async def send_test(self, caller: AuthenticatedCaller, target: str | None = None) -> Sequence[OutboxRow]:
         """Send a test alert, marked as such, to one target or to all, as any alert is sent.
@@ -81,12 +72,12 @@ class AlertService:
         """
         runtime = self._runtime
         targets = _select_targets(runtime.settings.webhooks, target)
-        test_id, now_ms, tenant = runtime.new_id(), runtime.now_ms(), _owning_tenant(caller)
-        source = runtime.settings.listen.url()
-        rows = [
-            build_test_alert_row(test_id, chosen.name, caller.name, now_ms, source, _accepted_level(chosen), tenant)
-            for chosen in targets
-        ]
+        test_id, now_ms, source = runtime.new_id(), runtime.now_ms(), runtime.settings.listen.url()
+        tenant = min(visible_tenants(caller, None) or ("",))  # its administrators see the test; "" = those of all
+        rows = []
+        for chosen in targets:
+            level = max(RiskLevel[level.upper()] for level in chosen.levels)  # one that the target takes
+            rows.append(build_test_alert_row(test_id, chosen.name, caller.name, now_ms, source, level, tenant))
         await self._executor.write(runtime.store.outbox.enqueue, rows)
         return rows
 
@@ -101,27 +92,10 @@ class AlertService:
         return [stop for stop in stops if stop.name in configured]
 
 
-def _is_alert(delivery: Delivery) -> bool:
-    return delivery.kind == ALERT_ROW_KIND
-
-
 def _select_targets(webhooks: Sequence[WebhookTarget], name: str | None) -> list[WebhookTarget]:
     """The target of that name, or all. Raises ProblemError if there is none."""
     chosen = [webhook for webhook in webhooks if name in (None, webhook.name)]
     if not chosen:
         names = ", ".join(webhook.name for webhook in webhooks) or "none: `webhooks` of the settings is empty"
-        raise ProblemError(
-            ProblemDetails(404, "not_found", "Not found", f"there is no such target; configured are {names}")
-        )
+        raise not_found_error(f"target; configured are {names}")
     return chosen
-
-
-def _owning_tenant(caller: AuthenticatedCaller) -> str:
-    """Tenant whose administrators see the test; "" for those of all tenants."""
-    tenants = visible_tenants(caller, None)
-    return "" if tenants is None or ANY_NAME in tenants else min(tenants)
-
-
-def _accepted_level(target: WebhookTarget) -> RiskLevel:
-    """A level that the target takes, since it takes no others."""
-    return max(RiskLevel[level.upper()] for level in target.levels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import msgspec
@@ -75,16 +76,11 @@ class _CloudEventHead(msgspec.Struct):
     subject: str = ""
 
 
-def _cloud_event_head(payload: bytes) -> _CloudEventHead:
-    try:
-        return msgspec.json.decode(payload, type=_CloudEventHead)
-    except msgspec.MsgspecError:  # not our alert: its state is shown anyway
-        return _CloudEventHead()
-
-
 def delivery_out(delivery: Delivery) -> DeliveryOut:
     """The state of a delivery."""
-    head = _cloud_event_head(delivery.payload)
+    head = _CloudEventHead()
+    with suppress(msgspec.MsgspecError):  # not our alert: its state is shown anyway
+        head = msgspec.json.decode(delivery.payload, type=_CloudEventHead)
     error = delivery.last_error or None
     return DeliveryOut.of(
         delivery,

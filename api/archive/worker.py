@@ -1,32 +1,51 @@
-"""The archiving process: `python -m trustwatch.api.archive.worker`, started by the service if there is an archive.
+"""The archiving processes, started by the service if there is an archive: of events (`python -m
+trustwatch.api.archive.worker`), and of feature vectors (`vector_worker`).
 
-It reads the log of events as a separate group, independently of the pipeline and the answers. The position is stored
-with the files. A repeated event is archived once, by the same window as the pipeline's, rebuilt from the log after a
-restart.
+The first reads the log of events as a separate group, independently of the pipeline and the answers. The position is
+stored with the files. A repeated event is archived once, by the same window as the pipeline's, rebuilt from the log
+after a restart. The second makes files of the spool in which the pipeline leaves vectors. Both do the retention and
+merging of the files that they write.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Collection, Mapping
+from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import structlog
 
-from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
+from trustwatch.ingest.archive.archive_files import (
+    ArchiveFileKind,
+    DataFile,
+    drop_days_before,
+    read_positions,
+    rewrite_lock,
+)
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive, VectorArchive
+from trustwatch.ingest.archive.file_merging import merge_small_files
 from trustwatch.ingest.duplicate_window import DuplicateWindow
-from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.errors import MalformedEvent, TrustwatchError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.source import GroupSource, RecordBatch, RecordKind
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.scoring.records.agents import RiskLevel
 
 from .. import clock
 from ..child_process import ChildRuntime, run_child
-from ..event_sources import event_log_name, load_erased_from_log, make_duplicate_window, open_event_source
+from ..composition import (
+    event_log_name,
+    load_erased_from_log,
+    make_duplicate_window,
+    open_event_source,
+    spool_directory,
+)
 from ..settings.root import Settings
-from .archive_maintenance import ArchiveMaintenance
-from .archive_status import ArchiveWorkerReport
+from ..settings.service_settings import ArchiveSettings
 
 MAX_PENDING_RECORDS = 50_000
 """Records that wait for their files, of all partitions."""
@@ -35,7 +54,83 @@ POLL_RECORDS, POLL_S = 2_000, 0.5
 REPORT_EVERY_S = 2.0
 GROUP_SUFFIX, GROUP_MEMBER = "-archive", "archiver"
 
+MERGE_AFTER = timedelta(hours=6)
+"""Small files of a date are merged this long after its end, when most of its late events have arrived."""
+RETENTION_EVERY_S = 3_600.0
+FIRST_RETENTION_S = 30.0
+RETRY_S = 60.0
+"""Pause before another attempt if the folder is being read, or the disk refuses, s."""
+OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
+"""If the log is never idle, upkeep begins this late, and does a piece of work this often."""
+VECTOR_MERGE_DELAY_MS = 900_000
+"""Vectors are merged this long after they were written, when another worker's spool has delivered the offsets between
+two files. Late events of a past date might otherwise arrive after the files were merged."""
+
 _log = structlog.get_logger(__name__)
+
+
+class ArchiveMaintenance:
+    """Keeps one archive small and its files large."""
+
+    def __init__(self, directory: Path, kind: ArchiveFileKind, settings: ArchiveSettings) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._settings = settings
+        self.merged = 0
+        """Small files that went into larger ones."""
+        self._due_at = clock.monotonic() + FIRST_RETENTION_S
+        self._merging = False
+        self._worked_at = float("-inf")
+        self._damaged: set[Path] = set()
+        self._last_error = ""
+
+    @property
+    def overdue(self) -> bool:
+        """True if a step is to be done even though there is other work."""
+        since = self._worked_at + PIECE_EVERY_S if self._merging else self._due_at + OVERDUE_AFTER_S
+        return clock.monotonic() >= since
+
+    def step(self) -> bool:
+        """Do a piece of what is due, seconds at most; returns whether there is more to do at once.
+
+        Archiving must continue if it fails: a failure is logged once, and tried again.
+        """
+        if not self._merging and clock.monotonic() < self._due_at:
+            return False
+        try:
+            self._merging = self._merge_one() if self._merging else self._drop_old_days()
+            if not self._merging:
+                self._last_error = ""
+        except (OSError, TrustwatchError) as error:
+            self._merging = False
+            self._due_at = clock.monotonic() + RETRY_S
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                _log.error("upkeep of an archive has to wait", directory=str(self._directory), error=self._last_error)
+        self._worked_at = clock.monotonic()
+        return self._merging
+
+    def _drop_old_days(self) -> bool:
+        """Retention, unless a reader or an erasure holds the lock: waiting could take hours and block the stop."""
+        with rewrite_lock(self._directory, wait=False) as ours:
+            self._due_at = clock.monotonic() + (RETENTION_EVERY_S if ours else RETRY_S)
+            if ours:
+                drop_days_before(self._directory, clock.now_ms() - self._settings.retention_days * DAY_MS)
+        return ours
+
+    def _merge_one(self) -> bool:
+        before = (clock.utc_now() - MERGE_AFTER).date()
+        positions = (read_positions(self._directory) or {}) if self._kind == "events" else None
+
+        def counts(file: DataFile) -> bool:
+            if positions is None:
+                return file.path.stat().st_mtime * 1000 < clock.now_ms() - VECTOR_MERGE_DELAY_MS
+            return file.end <= positions.get(file.partition, 0)
+
+        for files in merge_small_files(self._directory, self._kind, before, counts, damaged=self._damaged):
+            self.merged += files
+            return True
+        return False
 
 
 class PartitionArchiver:
@@ -71,10 +166,6 @@ class PartitionArchiver:
                 self.events.append(EventToArchive(offset, record.received_ms, event, record.payload))
                 self.bytes += len(record.payload)
         self.next_offset = batch.next_offset
-
-    def mark_written(self) -> None:
-        """Note that all records read so far are in files."""
-        self.base_offset, self.events, self.bytes = self.next_offset, [], 0
 
 
 class EventArchiver:
@@ -152,22 +243,18 @@ class EventArchiver:
         if archiver.pending_records:
             self._archive.write(archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition)
             self._positions[archiver.partition] = archiver.next_offset
-            archiver.mark_written()
+            archiver.base_offset, archiver.events, archiver.bytes = archiver.next_offset, [], 0
 
     def flush(self) -> None:
         """Write what was read."""
         for archiver in self.partitions.values():
             self._flush(archiver)
 
-    def report(self) -> ArchiveWorkerReport:
-        """Report of progress for the service."""
-        waiting = [archiver.oldest_ms for archiver in self.partitions.values() if archiver.pending_records]
-        lag_s = max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
-        return ArchiveWorkerReport(lag_s)
-
-    def note_position(self) -> None:
-        """Report to tools that show lag how far the files go."""
+    def report(self) -> float:
+        """Note how far the files go for tools that show lag; returns the age of the oldest record that waits, s."""
         self.source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
+        waiting = [archiver.oldest_ms for archiver in self.partitions.values() if archiver.pending_records]
+        return max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
 
     def close(self) -> None:
         """Release the log and the archive; what was read goes to files first, if partitions are handed back."""
@@ -190,10 +277,30 @@ def run_event_archive(child: ChildRuntime) -> None:
             if clock.monotonic() - reported_at >= REPORT_EVERY_S:
                 reported_at = clock.monotonic()
                 child.send(msgspec.msgpack.encode(archiver.report()))
-                archiver.note_position()
         archiver.flush()
     finally:
         archiver.close()
+
+
+def run_vector_archive(child: ChildRuntime) -> None:
+    """Write vectors from the spool to files until stopped."""
+    settings, directory = child.settings, child.settings.archive.vectors
+    assert directory is not None
+    levels = [level.label for level in RiskLevel]
+    archive = VectorArchive(directory, spool_directory(settings), levels, named=settings.distributed)
+    archive.start()
+    maintenance = ArchiveMaintenance(directory, "vectors", settings.archive)
+    reported_at = float("-inf")
+    gc.freeze()
+    while not child.should_stop:
+        busy = archive.archive_next_file()
+        if not busy or maintenance.overdue:
+            busy = maintenance.step() or busy
+        if clock.monotonic() - reported_at >= REPORT_EVERY_S:
+            reported_at = clock.monotonic()
+            child.send(msgspec.msgpack.encode(0.0))
+        if not busy:
+            clock.sleep(POLL_S)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 from markupsafe import Markup
 
 from trustwatch.ingest.errors import Unavailable
@@ -25,7 +26,7 @@ from trustwatch.scoring.records.agents import RiskLevel
 
 from ..decisions.service import DecisionService, LevelChangeSubscription, SubscriptionEnded
 from ..http.auth.callers import SCOPE_SCORE_READ
-from ..http.responses import encode_event, encode_retry, event_stream
+from ..http.responses import encode_event
 from .console_sessions import SessionState
 from .page_dependencies import ConsoleDep, SignInNeeded, require_console_scope
 from .rendering import LEVEL_SYMBOLS, agent_url
@@ -56,7 +57,8 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     except SignInNeeded:
         if console.cookies.session_name not in request.cookies:
             raise
-        return event_stream(_session_over_events(), _UNBUFFERED)  # otherwise the page would retry forever
+        # Otherwise the page would retry forever.
+        return EventSourceResponse(_session_over_events(), headers=_UNBUFFERED)
     person = visit.caller.name
     of_person = sum(name == person for name in console.streams.values())
     if len(console.streams) >= MAX_OPEN_STREAMS or of_person >= MAX_STREAMS_OF_PERSON:
@@ -66,7 +68,8 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     async def session_state() -> SessionState:
         return "over" if await console.ended.has_ended(visit.session) else console.sessions.state(visit.session)
 
-    return event_stream(_update_events(subscription, session_state, console.streams, person), _UNBUFFERED)
+    events = _update_events(subscription, session_state, console.streams, person)
+    return EventSourceResponse(events, headers=_UNBUFFERED)
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
@@ -86,7 +89,7 @@ async def _update_events(
     try:
         with subscription:
             # Changes that came before are loaded now.
-            yield encode_retry(RETRY_AFTER_MS) + encode_event("opened", "")
+            yield format_sse_event(retry=RETRY_AFTER_MS) + encode_event("opened", "")
             while True:
                 changes = await _gather_changes(subscription)
                 state = await session_state()

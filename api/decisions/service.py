@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
-from typing import NamedTuple
+from itertools import dropwhile, islice
+from typing import Final, NamedTuple
+
+from cachetools import TTLCache
 
 from trustwatch.ingest.record_keys import record_time_ms
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
@@ -21,6 +25,7 @@ from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.database import Page
+from trustwatch.scoring.store.decision_store import CountedChanges
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
@@ -81,46 +86,36 @@ class DecisionConsequences(NamedTuple):
 
 def _pending_error() -> ProblemError:
     """409 for a decision that answers name already and the store does not have yet."""
-    return ProblemError(
-        ProblemDetails(
-            409,
-            "decision_pending",
-            "Not stored yet",
-            "this decision was made, and is not stored yet; ask again in a moment",
-            {"Retry-After": str(RETRY_AFTER_S)},
-        )
-    )
+    detail = "this decision was made, and is not stored yet; ask again in a moment"
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return ProblemError(ProblemDetails(409, "decision_pending", "Not stored yet", detail, headers))
 
 
 class SubscriptionEnded(Exception):
     """There will be no more changes: the service stops, or this watcher did not keep up."""
 
 
+@dataclass(eq=False, repr=False)
 class LevelChangeSubscription:
     """Changes of level from now on, of some tenants. A context manager, for one event loop."""
 
-    def __init__(self, status: PipelineStatus, tenants: Collection[str] | None) -> None:
-        self._status = status
-        self._tenants = None if tenants is None else frozenset(tenants)
-        self._queue: LevelChangeQueue | None = None
+    _status: PipelineStatus
+    _tenants: Collection[str] | None
+    _queue: LevelChangeQueue = field(init=False)
 
     def __enter__(self) -> LevelChangeSubscription:
         self._queue = self._status.subscribe()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._queue is not None:
-            self._status.unsubscribe(self._queue)
+    def __exit__(self, *_: object) -> None:
+        self._status.unsubscribe(self._queue)
 
     async def next_change(self, wait_s: float) -> LevelChange | None:
         """The next change; None if none came in *wait_s* seconds. Raises SubscriptionEnded."""
-        queue = self._entered_queue()
         try:
             async with asyncio.timeout(wait_s):
                 while True:
-                    change = await queue.get()
+                    change = await self._queue.get()
                     if change is None:
                         raise SubscriptionEnded
                     if self._is_visible(change):
@@ -130,33 +125,28 @@ class LevelChangeSubscription:
 
     def pending_changes(self) -> list[LevelChange]:
         """Changes that came meanwhile, without waiting; `next_change` raises at the end."""
-        queue = self._entered_queue()
         changes: list[LevelChange] = []
-        while not queue.empty():
-            change = queue.get_nowait()
+        while not self._queue.empty():
+            change = self._queue.get_nowait()
             if change is None:
-                queue.put_nowait(None)
+                self._queue.put_nowait(None)
                 break
             if self._is_visible(change):
                 changes.append(change)
         return changes
 
-    def _entered_queue(self) -> LevelChangeQueue:
-        assert self._queue is not None  # only inside the `with` block
-        return self._queue
-
     def _is_visible(self, change: LevelChange) -> bool:
         return self._tenants is None or change.tenant in self._tenants
 
 
+@dataclass(eq=False, repr=False)
 class DecisionService:
     """Decisions of the tenants that a caller may see. For one event loop."""
 
-    def __init__(self, runtime: Runtime, agents: AgentResolver, executor: StoreExecutor) -> None:
-        self._runtime = runtime
-        self._agents = agents
-        self._executor = executor
-        self._open_streams: Counter[tuple[str, str, str]] = Counter()
+    _runtime: Runtime
+    _agents: AgentResolver
+    _executor: StoreExecutor
+    _open_streams: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     async def list(
         self,
@@ -201,21 +191,14 @@ class DecisionService:
 
     async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
         """What followed from *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
-        return await self._executor(
-            load_consequences,
-            self._runtime.store,
-            decision,
-            visible_tenants(caller, None),
-            with_alerts=SCOPE_ADMIN in caller.scopes,
-        )
+        tenants, with_alerts = visible_tenants(caller, None), SCOPE_ADMIN in caller.scopes
+        return await self._executor(load_consequences, self._runtime.store, decision, tenants, with_alerts=with_alerts)
 
     async def escalation(self, caller: AuthenticatedCaller, decision: Decision) -> tuple[Decision, ...]:
         """*decision*, and those before it by which its agent rose to it, newest first."""
+        decisions = self._runtime.store.decisions
         page = await self._executor(
-            self._runtime.store.decisions.page,
-            visible_tenants(caller, None),
-            decision.agent,
-            MAX_EARLIER_DECISIONS,
+            decisions.page, visible_tenants(caller, None), decision.agent, MAX_EARLIER_DECISIONS
         )
         return escalation_to(decision, page.items)
 
@@ -271,11 +254,11 @@ def load_consequences(
 ) -> DecisionConsequences:
     """Read the neighbours of *decision* and what it set off; blocks."""
     agent = decision.agent
-    deliveries = (
-        store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
-    )
-    actuations = actuations_of_decision(store.actuations.page(tenants, agent).items, decision.decision_id)
-    later, earlier = _neighbours(store.decisions.page(tenants, agent, MAX_NEIGHBOURS).items, decision.decision_id)
+    decision_id = decision.decision_id
+    deliveries = store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision_id}").items if with_alerts else []
+    # Only those that are still due to this decision: later ones have replaced others.
+    actuations = [one for one in store.actuations.page(tenants, agent).items if _decision_of(one) == decision_id]
+    later, earlier = _neighbours(store.decisions.page(tenants, agent, MAX_NEIGHBOURS).items, decision_id)
     until_ms = later.decided_ms if later is not None else None
     interventions = [
         intervention
@@ -287,20 +270,14 @@ def load_consequences(
 
 def _neighbours(newest_first: Sequence[Decision], decision_id: str) -> tuple[Decision | None, Decision | None]:
     """The decisions after and before the one of that id, as far as they are among those given."""
-    ids = [decision.decision_id for decision in newest_first]
-    if decision_id not in ids:
-        return None, None
-    index = ids.index(decision_id)
-    later = newest_first[index - 1] if index > 0 else None
-    return later, newest_first[index + 1] if index + 1 < len(ids) else None
+    around = [None, *newest_first, None]
+    for later, decision, earlier in zip(around, around[1:], around[2:], strict=False):
+        if decision is not None and decision.decision_id == decision_id:
+            return later, earlier
+    return None, None
 
 
-def actuations_of_decision(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
-    """Select the *actuations* that are still due to that decision; later ones have replaced others."""
-    return [actuation for actuation in actuations if _decision_of_actuation(actuation) == decision_id]
-
-
-def _decision_of_actuation(actuation: Actuation) -> str:
+def _decision_of(actuation: Actuation) -> str:
     try:
         return decode_desired_state(actuation.desired).decision_id
     except UnreadableAction:
@@ -313,12 +290,9 @@ def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Deci
     A rule that names only the reasons of the last step leaves the agent at the level of the step before.
     """
     rise = [marked]
-    ids = [decision.decision_id for decision in decisions]
-    index = ids.index(marked.decision_id) if marked.decision_id in ids else len(ids)
-    for decision in decisions[index + 1 :]:
-        if not (decision.previous_level < decision.level == rise[-1].previous_level):
-            break
-        if decision.level < RiskLevel.MEDIUM:
+    before = dropwhile(lambda decision: decision.decision_id != marked.decision_id, decisions)
+    for decision in islice(before, 1, None):
+        if not decision.previous_level < decision.level == rise[-1].previous_level or decision.level < RiskLevel.MEDIUM:
             break
         rise.append(decision)
     return tuple(rise)
@@ -362,8 +336,115 @@ def _moment(name: str, text: str, now_ms: int) -> int:
         at = datetime.fromisoformat(text)
         return max(1, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
     except (ValueError, OverflowError):
-        raise _unreadable(name) from None
+        raise invalid_value_error(name, "is no time: write 24h, 7d or 2026-11-28T18:04 (UTC)") from None
 
 
-def _unreadable(name: str) -> ProblemError:
-    return invalid_value_error(name, "is no time: write 24h, 7d or 2026-11-28T18:04 (UTC)")
+MAX_DAYS: Final = 90
+SLICE_MS: Final = 2 * HOUR_MS
+"""Divides days, so that no slice is in two."""
+SETTLED_MS: Final = HOUR_MS
+"""A slice that is over for so long gets no more decisions."""
+MAX_LOOK_S: Final = 0.1
+MAX_REMEMBERED, REMEMBERED_S = 20_000, 3_600.0
+"""Days that are remembered, and for how long: retention and erasures take decisions away. Days of 90 for 222 sets of
+tenants: readers of many do not push each other's out, so each gets to the end."""
+
+_DayKey = tuple[frozenset[str] | None, int]
+"""Tenants (None for all), and the day since 1970."""
+
+
+class DayOfChanges(NamedTuple):
+    """Changes of level of one day of UTC since 1970: rises by the level that they came to, and falls."""
+
+    day: int
+    rises: dict[RiskLevel, int]
+    falls: int
+
+
+class LevelTrends(NamedTuple):
+    """Changes of level over days, oldest first."""
+
+    days: list[DayOfChanges]
+    reasons: list[tuple[str, int]]  # leading one of rises to medium or above, by frequency, with their number
+    counted_from_ms: int  # figures are complete from here on, UTC ms; 0 if everything is counted
+
+
+class DecisionTrends:
+    """Counts changes of level of the tenants that a caller may see, slice by slice. For one event loop.
+
+    No index has levels or reasons, so every decision of the range is read once. A look takes no longer than
+    `MAX_LOOK_S`: it counts the newest slices first, and states since when its figures are complete. Finished slices
+    are remembered, so the next look continues where this one ended.
+    """
+
+    def __init__(self, runtime: Runtime, executor: StoreExecutor) -> None:
+        self._runtime = runtime
+        self._executor = executor
+        self._lock = threading.Lock()
+        self._days: TTLCache[_DayKey, dict[int, Sequence[CountedChanges]]] = TTLCache(
+            MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic
+        )
+        """Changes of each remembered day, by the start of their slice, UTC ms."""
+
+    async def over(self, caller: AuthenticatedCaller, days: int) -> LevelTrends:
+        """The last *days* days, today included. Raises Unavailable."""
+        tenants = visible_tenants(caller, None)
+        key = None if tenants is None else frozenset(tenants)
+        return await self._executor(self._over, key, self._runtime.now_ms(), days)
+
+    def _over(self, tenants: frozenset[str] | None, now_ms: int, days: int) -> LevelTrends:
+        today = now_ms // DAY_MS
+        counted: dict[int, Counter[tuple[int, int, str]]] = {
+            day: Counter() for day in range(today - days + 1, today + 1)
+        }
+        look_until = self._runtime.monotonic() + MAX_LOOK_S
+        went_on = False
+        for begin_ms in range(now_ms // SLICE_MS * SLICE_MS, (today - days + 1) * DAY_MS - 1, -SLICE_MS):
+            changes = self._recall(tenants, begin_ms)
+            if changes is None:
+                if went_on and self._runtime.monotonic() > look_until:
+                    return _trends_of(counted, begin_ms + SLICE_MS)
+                changes = self._count(tenants, begin_ms, now_ms)
+                went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
+            for change in changes:
+                counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
+        return _trends_of(counted, 0)
+
+    def _recall(self, tenants: frozenset[str] | None, begin_ms: int) -> Sequence[CountedChanges] | None:
+        with self._lock:
+            return self._days.get((tenants, begin_ms // DAY_MS), {}).get(begin_ms)
+
+    def _count(self, tenants: frozenset[str] | None, begin_ms: int, now_ms: int) -> Sequence[CountedChanges]:
+        """Count a slice, and remember it once it is over; empty ones before it are found out at once."""
+        store, end_ms = self._runtime.store.decisions, begin_ms + SLICE_MS
+        last_ms = store.last_before(end_ms, tenants)
+        counts = store.count_changes(begin_ms, end_ms, tenants) if last_ms >= begin_ms else []
+        longest_ms = now_ms // DAY_MS * DAY_MS - MAX_DAYS * DAY_MS
+        empty = range(begin_ms, max(last_ms // SLICE_MS * SLICE_MS, longest_ms), -SLICE_MS) if not counts else ()
+        with self._lock:
+            for start_ms in empty or (begin_ms,):
+                if _is_over(start_ms, now_ms):
+                    self._days.setdefault((tenants, start_ms // DAY_MS), {})[start_ms] = counts
+        return counts
+
+
+def _is_over(begin_ms: int, now_ms: int) -> bool:
+    """True if a slice gets no more decisions."""
+    return begin_ms + SLICE_MS <= now_ms - SETTLED_MS
+
+
+def _trends_of(counted: dict[int, Counter[tuple[int, int, str]]], counted_from_ms: int) -> LevelTrends:
+    days, reasons = [], Counter[str]()
+    for day, changes in sorted(counted.items()):
+        rises: Counter[RiskLevel] = Counter()
+        falls = 0
+        for (before, level, code), amount in changes.items():
+            if level < before:
+                falls += amount
+            elif level > before and level >= RiskLevel.MEDIUM:
+                rises[RiskLevel(level)] += amount
+                reasons[code] += amount
+        days.append(DayOfChanges(day, dict(rises), falls))
+    del reasons[""]
+    ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    return LevelTrends(days, ordered, counted_from_ms)

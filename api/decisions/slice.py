@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
 
 from trustwatch.scoring.pipeline.ipc import LevelChange
 from trustwatch.scoring.records.agents import ConcernName
@@ -19,9 +20,7 @@ from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided
 from ..http.responses import (
     SIGNED_RESPONSES,
     CountedEventStream,
-    encode_comment,
     encode_event,
-    encode_model,
     signed_response,
 )
 from ..http.runtime import Runtime
@@ -39,8 +38,14 @@ from ..http.schemas import (
 from ..http.slice import ServiceRegistry, Slice
 from ..http.store_executor import FilteredPage, StoreExecutor
 from ..http.wire import Wire
-from .service import DecisionFilters, DecisionService, LevelChangeSubscription, SubscriptionEnded, parse_time_range
-from .trends import DecisionTrends
+from .service import (
+    DecisionFilters,
+    DecisionService,
+    DecisionTrends,
+    LevelChangeSubscription,
+    SubscriptionEnded,
+    parse_time_range,
+)
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, so that proxies keep the stream open."""
@@ -125,7 +130,7 @@ def _page_answer(
     request: Request, caller: AuthenticatedCaller, page: FilteredPage[Decision]
 ) -> PageOut[DecisionOut] | Response:
     answer = PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
-    return signed_response(request, caller, "decisions", encode_model(answer)) or answer
+    return signed_response(request, caller, "decisions", answer) or answer
 
 
 @router.get(
@@ -150,12 +155,12 @@ async def stream_decisions(
     lines = _decision_events(decisions.subscribe(caller, tenant), expired)
     with ExitStack() as counted:
         counted.enter_context(decisions.counted_stream(caller))
-        return CountedEventStream(lines, {"Cache-Control": "no-store"}, counted.pop_all())
+        return CountedEventStream(lines, counted.pop_all())
 
 
 async def _decision_events(subscription: LevelChangeSubscription, expired: Callable[[], bool]) -> AsyncIterator[bytes]:
     with subscription:
-        yield encode_comment("from now on")
+        yield format_sse_event(comment="from now on")
         while True:
             try:
                 change = await subscription.next_change(KEEP_ALIVE_S)
@@ -164,7 +169,7 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
             if expired():
                 return
             if change is None:
-                yield encode_comment("still here")
+                yield format_sse_event(comment="still here")
             else:
                 body = LevelChangeOut.of(change, risk_score=round(change.risk_score, 4)).model_dump_json()
                 yield encode_event("decision", body, change.decision_id)
@@ -190,7 +195,7 @@ async def get_decision(
     The answer is signed with `Accept: application/jwt`.
     """
     decision = decision_out(await decisions.get(caller, decision_id))
-    return signed_response(request, caller, "decision", encode_model(decision)) or decision
+    return signed_response(request, caller, "decision", decision) or decision
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:

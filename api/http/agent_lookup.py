@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote_to_bytes
 
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
 from trustwatch.scoring.records.agents import AgentName, AgentSummary
@@ -33,6 +34,7 @@ class AgentSelector(NamedTuple):
     issuer: str | None = None
 
 
+@dataclass(eq=False, repr=False)
 class AgentResolver:
     """Finds the agent that a caller names, in memory, or in the store if memory no longer has it.
 
@@ -40,10 +42,9 @@ class AgentResolver:
     that look into the store raise Unavailable.
     """
 
-    def __init__(self, risk_view: RiskView, store: SqlStore, executor: StoreExecutor) -> None:
-        self._risk_view = risk_view
-        self._store = store
-        self._executor = executor
+    _risk_view: RiskView
+    _store: SqlStore
+    _executor: StoreExecutor
 
     def entry(self, caller: AuthenticatedCaller, agent: AgentSelector) -> RiskViewEntry | None:
         """The agent in memory; None if this caller knows no such agent."""
@@ -52,13 +53,9 @@ class AgentResolver:
     async def find_name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName | None:
         """Full name of the agent; None if this caller knows no such agent."""
         if agent.tenant is not None and agent.issuer is not None:
-            full = agent.tenant, agent.issuer, agent.agent_id
-            return self._store.edges.agent_name(*full)
-        entry = self.entry(caller, agent)
-        if entry is not None:
-            return entry.summary.name
-        stored = await self._find_stored(caller, agent)
-        return None if stored is None else stored.name
+            return self._store.edges.agent_name(agent.tenant, agent.issuer, agent.agent_id)
+        found = await self._find(caller, agent)
+        return None if found is None else found.name
 
     def name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName:
         """Name of the agent. An agent that was never seen must be named in full, else ProblemError (404)."""
@@ -73,15 +70,15 @@ class AgentResolver:
 
     async def summary(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
         """The current state of the agent. Raises ProblemError (404) if it was never seen."""
+        found = await self._find(caller, agent)
+        if found is None:
+            raise not_found_error("agent, or none that you may see")
+        return found
+
+    async def _find(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary | None:
         entry = self.entry(caller, agent)
         if entry is not None:
             return entry.summary
-        stored = await self._find_stored(caller, agent)
-        if stored is None:
-            raise not_found_error("agent, or none that you may see")
-        return stored
-
-    async def _find_stored(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary | None:
         tenants = visible_tenants(caller, agent.tenant)
         namesakes = await self._executor(self._store.agents.find, agent.agent_id, tenants)
         summaries = [namesake for namesake in namesakes if agent.issuer is None or namesake.name.issuer == agent.issuer]
@@ -127,11 +124,8 @@ def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
     candidates = [{"tenant": name.tenant, "issuer": name.issuer} for name in names[:MAX_CANDIDATES]]
     missing = [part for part in ("tenant", "issuer") if len({getattr(name, part) for name in names}) > 1]
     detail = f"{len(names)} agents have that id; name its {' and '.join(missing)}"
-    return ProblemError(
-        ProblemDetails(
-            409, "ambiguous_agent", "Ambiguous agent", detail, members={"candidates": candidates, "name": missing}
-        )
-    )
+    members = {"candidates": candidates, "name": missing}
+    return ProblemError(ProblemDetails(409, "ambiguous_agent", "Ambiguous agent", detail, members=members))
 
 
 def not_found_error(what: str) -> ProblemError:
@@ -139,18 +133,10 @@ def not_found_error(what: str) -> ProblemError:
     return ProblemError(ProblemDetails(404, "not_found", "Not found", f"there is no such {what}"))
 
 
-class NameConvertor(Convertor[str]):
+class NameConvertor(PathConvertor):
     """Any text, with slashes and line feeds. Starlette's own `path` ends at a line feed."""
 
     regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        """The name as it came."""
-        return value
-
-    def to_string(self, value: str) -> str:
-        """The name as it is."""
-        return value
 
 
 register_url_convertor("name", NameConvertor())
@@ -165,13 +151,11 @@ def decode_agent_id(raw: bytes) -> str:
     Ids that are URLs come as `https%3A%2F%2F…`, or as they are. Raises ProblemError.
     """
     if not raw:
-        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", "the path names no agent id"))
+        raise _invalid_request("the path names no agent id")
     try:
         return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
     except UnicodeDecodeError:
-        raise ProblemError(
-            ProblemDetails(400, "invalid_request", "Invalid request", "the agent id in the path is not UTF-8")
-        ) from None
+        raise _invalid_request("the agent id in the path is not UTF-8") from None
 
 
 def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
@@ -182,6 +166,9 @@ def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
         members = {"tenant": ["", ""]}
     named: dict[str, Any] = {name: members.get(name, [None]) for name in ("tenant", "issuer")}
     if any(len(values) > 1 for values in named.values()):
-        detail = "the query must be UTF-8 and name `tenant` and `issuer` at most once"
-        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
+        raise _invalid_request("the query must be UTF-8 and name `tenant` and `issuer` at most once")
     return named["tenant"][0], named["issuer"][0]
+
+
+def _invalid_request(detail: str) -> ProblemError:
+    return ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))

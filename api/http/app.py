@@ -1,4 +1,7 @@
-"""The application: FastAPI with the routes of all slices, and the fast routes in front of it."""
+"""The application: FastAPI with the routes of all slices, and the fast routes in front of it.
+
+Here are also the routes of the service itself: health, readiness, metrics, schema of events, token policy.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,141 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
-from starlette.responses import RedirectResponse, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry
+from pydantic import BaseModel, Field
+from starlette.responses import RedirectResponse
 
-from . import routes as service_routes
-from .agent_lookup import AgentResolver
-from .auth.callers import SCOPE_WORDS
+from trustwatch.ingest.described import PolicyVersion
+from trustwatch.ingest.events import event_json_schema
+from trustwatch.scoring.records.agents import RiskLevel
+
+from ..settings.access_settings import ANY_NAME
+from .agent_lookup import AgentResolver, visible_tenants
+from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, SCOPE_WORDS, AuthenticatedCaller, TenantNotAllowed
 from .connection_guard import ConnectionGuard
-from .fast_path import AllowedHosts, FastPath, RequestAdmission
+from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, is_local, provided
+from .fast_path import FastPath
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
 from .refused_callers import RefusedCallers
 from .request_traces import FASTAPI_TELEMETRY_OFF
-from .runtime import Runtime
+from .runtime import Runtime, component_states
+from .schemas import COMMON_PROBLEMS, TokenPolicyOut
 from .slice import LifespanService, MountedApplication, ServiceRegistry, Slice
 from .store_executor import StoreExecutor
+from .wire import Wire
+
+BODILESS_PROBLEMS: dict[int | str, Any] = {status: COMMON_PROBLEMS[status] for status in (400, 401, 403, 413, 421)}
+"""Problems of routes without parameters that use no other part of the service."""
+
+router = APIRouter(tags=["service"])
+
+MetricsDep = Annotated[ServiceMetrics, Depends(provided(ServiceMetrics))]
+
+
+class TokenPoliciesOut(Wire):
+    """The token policy of every level."""
+
+    version: PolicyVersion
+    levels: dict[str, TokenPolicyOut] = Field(description="token policy by level")
+
+
+class LivenessOut(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = Field(default="ok", description="always `ok`")
+
+
+class ReadinessOut(BaseModel):
+    """Readiness of the service, by component."""
+
+    ready: bool = Field(description="true if every component is `ok`")
+    components: dict[str, Literal["ok", "not ok"]] = Field(
+        description="state by component", examples=[{"store": "ok", "pipeline": "ok"}]
+    )
+    reason: str | None = Field(None, description="why a starting service is not ready")
+    learning: bool | None = Field(None, description="true while no trained model is active; otherwise omitted")
+    waiting_for: str | None = Field(None, description="what a worker that is ready still waits for; otherwise omitted")
+    restart_needed: list[str] | None = Field(
+        None,
+        description="reloaded settings that take effect only after a restart; otherwise omitted",
+    )
+
+
+@router.get("/healthz", summary="Check liveness")
+async def get_health() -> LivenessOut:
+    """Needs no token."""
+    return LivenessOut()
+
+
+@router.get("/readyz", response_model=ReadinessOut, responses={503: {"model": ReadinessOut}}, summary="Check readiness")
+async def get_readiness(request: Request, runtime: RuntimeDep) -> Response:
+    """Returns the state of each component, and why a slow start is not finished. Needs no token. A request from this
+    machine also gets what needs attention: no model yet, an idle worker, settings that need a restart.
+
+    The status is 503 unless all components are `ok`.
+    """
+    states = component_states(runtime)
+    ready = all(states.values())
+    told = is_local(request)  # other callers could learn when agents are not judged
+    body = ReadinessOut(
+        ready=ready,
+        components={name: "ok" if fine else "not ok" for name, fine in states.items()},
+        reason=None if ready else runtime.pipeline_status.starting,
+        learning=(told and runtime.learning()) or None,
+        waiting_for=runtime.pipeline_status.waiting_for if told else None,
+        restart_needed=list(runtime.settings_reloads.restart_needed if told else ()) or None,
+    )
+    return JSONResponse(body.model_dump(exclude_none=True), 200 if ready else 503, {"Cache-Control": "no-store"})
+
+
+@router.get("/metrics", response_class=Response, responses=BODILESS_PROBLEMS, summary="Prometheus metrics")
+async def get_metrics(
+    metrics: MetricsDep,
+    caller: Annotated[AuthenticatedCaller | None, declared(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
+) -> Response:
+    """Returns the metrics in the Prometheus text format. Requires a request from this machine, the scope
+    `trust.metrics`, or `trust.admin` for all tenants.
+    """
+    if caller is not None and SCOPE_METRICS not in caller.scopes and ANY_NAME not in caller.tenants:
+        raise TenantNotAllowed(
+            "metrics name callers and targets of all tenants: for a caller of all, or `trust.metrics`"
+        )
+    return Response(metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+@router.get(
+    "/v1/schema/audit-event",
+    dependencies=[declared(RequireScopeUnlessLocal(""))],
+    responses=BODILESS_PROBLEMS,
+    summary="Retrieve the JSON Schema of the audit event",
+)
+async def get_event_schema() -> dict[str, Any]:
+    """Requires a request from this machine, or any valid token."""
+    return event_json_schema()
+
+
+@router.get("/v1/policy", responses=BODILESS_PROBLEMS, summary="Retrieve the token policy")
+async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut:
+    """Returns the token policy of every risk level. Requires the scope `trust.score:read` and a caller that is bound
+    to a tenant.
+    """
+    visible_tenants(caller, None)
+    book = runtime.live_policy.book
+    levels = {level.label: TokenPolicyOut.of(book.table[level]) for level in RiskLevel}
+    return TokenPoliciesOut(version=book.version, levels=levels)
+
+
+@router.get("/openapi.json", dependencies=[declared(RequireScopeUnlessLocal(""))], include_in_schema=False)
+def get_openapi(request: Request) -> JSONResponse:
+    """From this machine, or with any valid token. Made on first use, in a thread: answers do not wait for it."""
+    return JSONResponse(request.app.openapi())
+
 
 API_DESCRIPTION = """Read the risk of AI agents that hold OAuth tokens, and send their audit events.
 
@@ -57,10 +176,10 @@ class DocumentedApp(FastAPI):
         self._slices = slices
         self._documenting = threading.Lock()
         self._document: dict[str, Any] | None = None
-        self.include_router(service_routes.router)
+        self.include_router(router)
         for part in slices:
-            for router in part.routers:
-                self.include_router(router)
+            for slice_router in part.routers:
+                self.include_router(slice_router)
         self.router.routes[:0] = [route for part in slices for route in part.direct_routes]
 
     def openapi(self) -> dict[str, Any]:
@@ -74,13 +193,7 @@ class DocumentedApp(FastAPI):
             return self._document
 
 
-def create_app(
-    runtime: Runtime,
-    slices: Sequence[Slice],
-    registry: CollectorRegistry | None = None,
-    *,
-    only_service: bool = False,
-) -> FastPath:
+def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool = False) -> FastPath:
     """The ASGI application that a server runs."""
     services = ServiceRegistry((runtime, *runtime.services))
     guard = services.find(ConnectionGuard)
@@ -89,7 +202,7 @@ def create_app(
         observed.append(guard.metric_values)
     refused_callers = RefusedCallers(runtime.monotonic)
     observed.append(refused_callers.metric_values)
-    metrics = ServiceMetrics(runtime, registry or CollectorRegistry(), observed)
+    metrics = ServiceMetrics(runtime, CollectorRegistry(), observed)
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
     services.add(metrics)
     services.add(problems)
@@ -101,12 +214,11 @@ def create_app(
             services.add(service)
     mounts = [application for part in answering for application in part.applications(services)]
     app = _make_app(services, answering, mounts)
-    fast_routes = [route for part in answering for route in part.fast_routes(services)]
-    streamed_paths = [path for part in answering for path in part.streamed_paths]
+    fast_routes = tuple(route for part in answering for route in part.fast_routes(services))
+    streamed_paths = frozenset(path for part in answering for path in part.streamed_paths)
     body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
-    hosts = AllowedHosts(runtime.settings.listen)
-    admission = RequestAdmission(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
-    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic, runtime.new_id)
+    own_sign_in = tuple(f"{mounted.path}/" for mounted in mounts)
+    return FastPath(app, runtime, metrics, guard, fast_routes, streamed_paths, body_limits, own_sign_in)
 
 
 def _add_store_access(services: ServiceRegistry) -> None:
@@ -136,11 +248,7 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
 
 def _redirection(target: str) -> Callable[[], Response]:
     """A route that redirects to *target*, for a path without its last slash."""
-
-    def redirect() -> Response:
-        return RedirectResponse(target, 308)
-
-    return redirect
+    return lambda: RedirectResponse(target, 308)
 
 
 def _lifespan(

@@ -229,11 +229,7 @@ class ConnectionGuard:
         return limit[1]
 
     def _make_room(self, newest: GuardedConnection) -> None:
-        waiting = [
-            connection
-            for connection in self._connections.values()
-            if connection.waits_for_client and connection is not newest
-        ]
+        waiting = [other for other in self._connections.values() if other.waits_for_client and other is not newest]
         # Half a request goes before an idle one: gateways keep connections open between calls, too.
         waiting.sort(key=lambda connection: (connection.phase is IDLE, connection.since))
         number = max(1, int(self._max_connections * EVICTED_PART))
@@ -241,15 +237,13 @@ class ConnectionGuard:
 
     def _make_memory(self, size: int) -> None:
         """Close connections until *size* more bytes are within the bound."""
-        holding = [connection for connection in self._connections.values() if connection.held_bytes]
-        holding.sort(key=lambda connection: connection.since)
+        holding = sorted(self._connections.values(), key=lambda connection: connection.since)
         target_bytes = self._max_held_bytes * (1 - EVICTED_PART)
         remaining_bytes, closing = self.held_bytes + size, []
         for connection in holding:
-            if remaining_bytes <= target_bytes:
-                break
-            remaining_bytes -= connection.held_bytes
-            closing.append(connection)
+            if connection.held_bytes and remaining_bytes > target_bytes:
+                remaining_bytes -= connection.held_bytes
+                closing.append(connection)
         self._end_all(closing, ClosingReason.NO_MEMORY)
 
     def _end_all(self, connections: Iterable[GuardedConnection], reason: ClosingReason) -> None:
@@ -260,11 +254,8 @@ class ConnectionGuard:
 
     def metric_values(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
         """Values of the metrics of connections."""
-        return {
-            "trustwatch_connections_closed_total": {
-                (reason.value,): self.closed[reason.value] for reason in ClosingReason
-            },
-        }
+        closed: dict[tuple[str, ...], float] = {(reason.value,): self.closed[reason.value] for reason in ClosingReason}
+        return {"trustwatch_connections_closed_total": closed}
 
 
 RESERVED_FILES = 256

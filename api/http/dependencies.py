@@ -3,7 +3,7 @@
 
 import ipaddress
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import OAuth2
@@ -93,17 +93,8 @@ class RequireScopeUnlessLocal:
             return None
 
 
-class DeclaresScopes(Protocol):
-    """A dependency that asks for a token with one of its scopes."""
-
-    scopes: list[str]
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """The caller, or nothing."""
-
-
-def declared(required: DeclaresScopes) -> Any:
-    """The dependency, with its scopes in the OpenAPI document: a token needs one of them."""
+def declared(required: Any) -> Any:
+    """A dependency that has `scopes`, with these in the OpenAPI document: a token needs one of them."""
     return Security(required, scopes=required.scopes)
 
 
@@ -129,12 +120,12 @@ AdministratorDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_AD
 AgentIdParam = Annotated[str, Path(description="ID of the agent, percent-encoded once.")]
 
 
-def agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:
+def _agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:
     """The agent that the path and query of a request name."""
     return AgentSelector(agent_id, tenant, issuer)
 
 
-AgentDep = Annotated[AgentSelector, Depends(agent_of_path)]
+AgentDep = Annotated[AgentSelector, Depends(_agent_of_path)]
 
 
 def presents_bearer(scope: Scope) -> bool:

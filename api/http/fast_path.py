@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -24,7 +25,6 @@ from trustwatch.scoring.store.read_scope import NOBODY, reads_of
 
 from ..settings.service_settings import ListenSettings
 from .agent_lookup import decode_agent_id
-from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.proof_of_possession import ProofRefused
 from .auth.token_verification import AuthenticationFailed
@@ -81,7 +81,7 @@ def identify_request(scope: Scope, send: Send, new_id: Callable[[], str]) -> Sen
 
 
 class RequestBodyTooLong(Exception):
-    """The body is too long."""
+    """The body has more bytes than a route accepts."""
 
 
 async def read_request_body(receive: Receive, most: int) -> bytes | None:
@@ -102,7 +102,7 @@ async def read_request_body(receive: Receive, most: int) -> bytes | None:
     return bytes(body)
 
 
-def limit_body(receive: Receive, most: int) -> Receive:
+def _limit_body(receive: Receive, most: int) -> Receive:
     """*receive* that refuses, with 413, a body of more than *most* bytes."""
     left = most
 
@@ -117,8 +117,7 @@ def limit_body(receive: Receive, most: int) -> Receive:
     return counted
 
 
-def declared_body_length(scope: Scope) -> int:
-    """Content-Length of a request; 0 if it is missing."""
+def _declared_length(scope: Scope) -> int:
     given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     return int(given) if given.isdigit() else 0
 
@@ -135,7 +134,8 @@ class AllowedHosts:
         public = urlsplit(listen.public_url).hostname if listen.public_url is not None else None
         names = {"localhost", listen.host, public or "", *listen.allowed_hosts}
         self._names = frozenset(_canonical(name) for name in names) - {""}
-        self._any_address = _is_wildcard(listen.host)
+        address = _address(listen.host)
+        self._any_address = address is not None and address.is_unspecified
 
     def check(self, scope: Scope) -> None:
         """Raise ProblemError unless the request names this service: 400 without exactly one Host, 421 for another."""
@@ -155,7 +155,7 @@ class AllowedHosts:
         if host in self._names or is_loopback(host):
             return True
         # A name can be made to resolve to this machine; an address cannot.
-        return self._any_address and _is_address(host)
+        return self._any_address and _address(host) is not None
 
 
 def host_name(host: str) -> str:
@@ -174,19 +174,11 @@ def _canonical(name: str) -> str:
     return name.strip("[]").rstrip(".").lower()
 
 
-def _is_wildcard(host: str) -> bool:
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_unspecified
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        return None
 
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -258,73 +250,21 @@ class FastAgentRoute(ABC):
         """The header `content-type` and the body of the answer; None if the client disconnected early."""
 
 
-class RequestAdmission:
-    """Decides which requests FastAPI may read and answer."""
-
-    def __init__(
-        self,
-        verifier: TokenVerifier[AuthenticatedCaller],
-        hosts: AllowedHosts,
-        body_limits: Mapping[str, int],
-        own_sign_in: Collection[str],
-        guard: ConnectionGuard | None,
-    ) -> None:
-        self._verifier = verifier
-        self._hosts = hosts
-        self._body_limits = body_limits
-        self._own_sign_in = tuple(f"{path}/" for path in own_sign_in)
-        self._guard = guard
-
-    def body_limit(self, path: str) -> int:
-        """Maximum bytes of the body of a request to *path*."""
-        return self._body_limits.get(path, MAX_REQUEST_BYTES)
-
-    async def admit(self, scope: Scope) -> None:
-        """Raise ProblemError (400, 421) or AuthenticationFailed unless the request is admitted."""
-        path = scope["path"]
-        if path not in UNCHECKED_PATHS:
-            await self._check_host(scope)
-        if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
-            return
-        await authenticate_request(self._verifier, scope)
-        if self._guard is not None:
-            self._guard.admit(scope["client"])
-
-    async def _check_host(self, scope: Scope) -> None:
-        """Raise unless the request names this service or has a valid token."""
-        try:
-            self._hosts.check(scope)
-        except ProblemError as misdirected:
-            if not presents_bearer(scope):
-                raise
-            try:
-                await authenticate_request(self._verifier, scope)
-            except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
-                raise
-            except AuthenticationFailed:
-                raise misdirected from None
-
-
+@dataclass(eq=False, repr=False)
 class FastPath:
-    """The application that the server runs."""
+    """The application that the server runs: answers requests of fast routes, and decides which others FastAPI reads."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        routes: Sequence[FastRoute],
-        streamed_paths: Collection[str],
-        admission: RequestAdmission,
-        metrics: ServiceMetrics,
-        monotonic: Callable[[], float],
-        new_id: Callable[[], str],
-    ) -> None:
-        self.app = app
-        self._routes = tuple(routes)
-        self._streamed_paths = frozenset(streamed_paths)
-        self._admission = admission
-        self._metrics = metrics
-        self._monotonic = monotonic
-        self._new_id = new_id
+    app: ASGIApp
+    _runtime: Runtime
+    _metrics: ServiceMetrics
+    _guard: ConnectionGuard | None
+    _routes: tuple[FastRoute, ...]
+    _streamed_paths: frozenset[str]
+    _body_limits: Mapping[str, int]
+    _own_sign_in: tuple[str, ...]  # beginnings of paths whose applications authenticate by other means than tokens
+
+    def __post_init__(self) -> None:
+        self._hosts = AllowedHosts(self._runtime.settings.listen)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan of the application.
@@ -335,7 +275,7 @@ class FastPath:
             await self.app(scope, receive, send)
             return
         path = scope.get("raw_path") or b""
-        send = identify_request(scope, send, self._new_id)
+        send = identify_request(scope, send, self._runtime.new_id)
         with reads_of(NOBODY):
             for route in self._routes:
                 if (handler := route.find_handler(path)) is not None:
@@ -357,19 +297,44 @@ class FastPath:
             await self.app(scope, receive, send)
             return
         try:
-            await self._admission.admit(scope)
+            await self._admit(scope)
         except TrustwatchError as error:
             await send_problem(problem_of(error), send, with_body=scope["method"] != "HEAD")
             return
-        most = self._admission.body_limit(path)
-        if declared_body_length(scope) > most:
+        most = self._body_limits.get(path, MAX_REQUEST_BYTES)
+        if _declared_length(scope) > most:
             detail = f"the body may have {most} bytes"
             await send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)
         else:
-            await self.app(scope, limit_body(receive, most), send)
+            await self.app(scope, _limit_body(receive, most), send)
+
+    async def _admit(self, scope: Scope) -> None:
+        """Raise ProblemError (400, 421) or AuthenticationFailed unless FastAPI may read and answer the request."""
+        path = scope["path"]
+        if path not in UNCHECKED_PATHS:
+            await self._check_host(scope)
+        if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
+            return
+        await authenticate_request(self._runtime.verifier, scope)
+        if self._guard is not None:
+            self._guard.admit(scope["client"])
+
+    async def _check_host(self, scope: Scope) -> None:
+        """Raise unless the request names this service or has a valid token."""
+        try:
+            self._hosts.check(scope)
+        except ProblemError as misdirected:
+            if not presents_bearer(scope):
+                raise
+            try:
+                await authenticate_request(self._runtime.verifier, scope)
+            except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
+                raise
+            except AuthenticationFailed:
+                raise misdirected from None
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = self._monotonic()
+        start = self._runtime.monotonic()
         status = 500
 
         async def counted(message: Message) -> None:
@@ -385,7 +350,7 @@ class FastPath:
         finally:
             route = route_template(scope)
             self._metrics.counter("trustwatch_http_requests_total", route, str(status)).inc()
-            self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._monotonic() - start)
+            self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._runtime.monotonic() - start)
 
 
 def route_template(scope: Scope) -> str:

@@ -150,10 +150,11 @@ def _example(schema: Document, document: Document) -> Any:
         if name in schema:
             return schema[name]
     if "$ref" in schema:
-        return _example(_resolved(schema["$ref"], document), document)
-    if "allOf" in schema:
-        return _example(schema["allOf"][0], document)
-    for name in ("anyOf", "oneOf"):
+        node: Any = document
+        for step in schema["$ref"].removeprefix("#/").split("/"):
+            node = node[step]
+        return _example(node, document)
+    for name in ("allOf", "anyOf", "oneOf"):
         if name in schema:
             return _example(schema[name][0], document)
     return _example_of_type(schema, document)
@@ -173,10 +174,3 @@ def _example_of_type(schema: Document, document: Document) -> Any:
             return "text"
         case _:
             return None
-
-
-def _resolved(reference: str, document: Document) -> Document:
-    node: Any = document
-    for step in reference.removeprefix("#/").split("/"):
-        node = node[step]
-    return dict(node)

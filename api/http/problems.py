@@ -1,8 +1,8 @@
 """Problem documents (RFC 9457) and authentication challenges (RFC 6750).
 
 `problem_of` maps the errors that every part of the service knows to HTTP; a slice adds its own (`Slice.problems`). It
-and `problem_body` need no framework, so that the bare ASGI routes answer in the same words; `install_problem_handlers`
-gives them to FastAPI or Starlette.
+needs no framework, so that the bare ASGI routes answer with the same text; `install_problem_handlers` gives it to
+FastAPI or Starlette.
 """
 
 from __future__ import annotations
@@ -60,8 +60,15 @@ class ProblemDetails(msgspec.Struct, frozen=True):
     members: Mapping[str, Any] = {}
 
     def body(self) -> bytes:
-        """The document as JSON."""
-        return problem_body(self.status, self.code, self.title, self.detail, **self.members)
+        """The document as JSON. Extension members replace no member of RFC 9457."""
+        fixed = {
+            "type": TYPE_PREFIX + self.code,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        return msgspec.json.encode({**self.members, **fixed})
 
 
 class ProblemError(TrustwatchError):
@@ -98,27 +105,19 @@ class ProblemTable:
         return problem_of(error)
 
 
-def problem_body(status: int, code: str, title: str, detail: str, **members: Any) -> bytes:
-    """A problem document as JSON bytes, to be sent as `application/problem+json`."""
-    fixed = {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": detail, "code": code}
-    return msgspec.json.encode({**members, **fixed})
-
-
 def bearer_challenge(error: str = "", description: str = "", realm: str = REALM, **more: str) -> str:
     """Value of WWW-Authenticate (RFC 6750 section 3). Without *error* it is the bare challenge for a missing token."""
-    given = {"realm": realm, "error": error, "error_description": description, **more}
-    return "Bearer " + _parameters(given)
+    return "Bearer " + _parameters(realm=realm, error=error, error_description=description, **more)
 
 
 def proof_challenge(error: ProofRefused, realm: str) -> str:
     """Value of WWW-Authenticate if a bound token came without its proof (RFC 9449 section 7.1, RFC 8705)."""
-    given = {"realm": realm, "error": error.error, "error_description": str(error)}
-    if error.scheme == "DPoP":
-        given["algs"] = " ".join(DPOP_ALGORITHMS)
-    return f"{error.scheme} " + _parameters(given)
+    algorithms = " ".join(DPOP_ALGORITHMS) if error.scheme == "DPoP" else ""
+    given = _parameters(realm=realm, error=error.error, error_description=str(error), algs=algorithms)
+    return f"{error.scheme} {given}"
 
 
-def _parameters(given: Mapping[str, str]) -> str:
+def _parameters(**given: str) -> str:
     """The parameters that are not empty, with no other characters than RFC 6750 allows."""
     allowed = {
         name: "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
@@ -234,20 +233,20 @@ def install_problem_handlers(
 ) -> None:
     """Have every failure of *app* answered with a problem document."""
 
-    async def ours(request: Request, error: Exception) -> Response:
-        assert isinstance(error, TrustwatchError)
+    async def ours(request: Request, error: Any) -> Response:
         problem = problems.problem_of(error)
         refused_callers.tell_of(request.scope, problem.code, problem.detail)
         failed = problem.status == HTTPStatus.INTERNAL_SERVER_ERROR
         return problem_response(_logged_failure(error, new_error_id) if failed else problem)
 
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+    async def invalid(_: Request, error: Any) -> Response:
         return problem_response(invalid_request(error))
 
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return problem_response(_http_problem(error))
+    async def refused(_: Request, error: Any) -> Response:
+        phrase = HTTPStatus(error.status_code).phrase
+        code = phrase.lower().replace(" ", "_").replace("-", "_")
+        headers = dict(error.headers or {})
+        return problem_response(ProblemDetails(error.status_code, code, phrase, str(error.detail), headers))
 
     async def gone(_: Request, __: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -275,9 +274,3 @@ def _location_path(location: tuple[int | str, ...]) -> str:
     kind, *steps = location or ("body",)
     root = "$" if kind == "body" else str(kind)
     return root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-
-
-def _http_problem(error: HTTPException) -> ProblemDetails:
-    phrase = HTTPStatus(error.status_code).phrase
-    code = phrase.lower().replace(" ", "_").replace("-", "_")
-    return ProblemDetails(error.status_code, code, phrase, str(error.detail), dict(error.headers or {}))

@@ -79,12 +79,10 @@ class RuntimeCollector(Collector):
 
 
 def _process_values(services: Runtime) -> dict[str, LabelledValues]:
+    reloads, issuers = services.settings_reloads, services.issuer_key_status()
     return {
         "trustwatch_build_info": {(version("trustwatch"), platform.python_version()): 1.0},
-        "trustwatch_settings_reloads_total": {
-            ("applied",): services.settings_reloads.reloads,
-            ("wrong",): services.settings_reloads.errors,
-        },
+        "trustwatch_settings_reloads_total": {("applied",): reloads.reloads, ("wrong",): reloads.errors},
         "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},
         "trustwatch_log_failed": {(): float(services.event_log.log.failed)},
         "trustwatch_agents": {(): len(services.risk_view)},
@@ -92,18 +90,14 @@ def _process_values(services: Runtime) -> dict[str, LabelledValues]:
         "trustwatch_actuations_total": {
             labels: count for labels, count in services.actuation_statistics.outcomes.items()
         },
-        "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuer_key_status()},
-        "trustwatch_issuer_keys_skipped_total": {
-            (issuer.issuer,): issuer.skipped_keys for issuer in services.issuer_key_status()
-        },
+        "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in issuers},
+        "trustwatch_issuer_keys_skipped_total": {(issuer.issuer,): issuer.skipped_keys for issuer in issuers},
     }
 
 
 def _containment_histogram(metric: MetricDefinition, services: Runtime) -> HistogramMetricFamily:
-    family, figures = (
-        HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels),
-        services.actuation_statistics,
-    )
+    family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    figures = services.actuation_statistics
     for target in figures.targets:
         family.add_metric((target,), figures.histogram_buckets(target), figures.containment_seconds[target])
     return family
@@ -136,22 +130,8 @@ def age_s(at_ms: int, now_ms: int) -> float:
 
 
 DURATION_BUCKETS: Final = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 """Upper bounds of durations, s: fine where answers from memory are, coarse where disks are."""
 
@@ -176,12 +156,9 @@ class ServiceMetrics:
             if metric.kind == "counter":
                 self._counters[metric.name] = Counter(metric.name, metric.meaning, metric.labels, registry=registry)
             elif metric.kind == "histogram":
+                buckets = metric.buckets or DURATION_BUCKETS
                 self._histograms[metric.name] = Histogram(
-                    metric.name,
-                    metric.meaning,
-                    metric.labels,
-                    buckets=metric.buckets or DURATION_BUCKETS,
-                    registry=registry,
+                    metric.name, metric.meaning, metric.labels, buckets=buckets, registry=registry
                 )
         self._gateway_instruments: dict[tuple[str, int, str], tuple[Counter, Counter, Histogram, Histogram]] = {}
         registry.register(RuntimeCollector(services, slice_values))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
 from fastapi import Request
-from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .auth.callers import AuthenticatedCaller
-from .auth.security_event_keys import SecurityEventKeys
+from .auth.signing import SecurityEventKeys
 from .dependencies import services_of
 from .problems import SignedAnswersMissing
 from .schemas import problem_responses
@@ -24,8 +23,6 @@ from .schemas import problem_responses
 JWT_MEDIA_TYPE: Final = "application/jwt"
 AnswerKind = Literal["risk", "risks", "decision", "decisions", "alert"]
 """Kinds of answers: each is the name of the claim that holds one, and the middle of its `typ`."""
-
-_JWT: Final = JWT_MEDIA_TYPE.encode()
 
 
 @dataclass(eq=False, repr=False)
@@ -49,12 +46,7 @@ class AnswerSigner:
             "jti": answer_id or self._new_id(),
             kind: msgspec.json.decode(body),
         }
-        return self._keys.sign(claims, answer_type(kind)).encode()
-
-
-def answer_type(kind: AnswerKind) -> str:
-    """Header `typ` of signed answers of a kind."""
-    return f"trustwatch-{kind}+jwt"
+        return self._keys.sign(claims, f"trustwatch-{kind}+jwt").encode()
 
 
 def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> bool:
@@ -62,7 +54,10 @@ def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> b
 
     Raises SignedAnswersMissing.
     """
-    accepted = [value for name, value in headers if name == b"accept" and _JWT in value.lower()]
+    accepted = []
+    for name, value in headers:  # no comprehension: an answer about risk has few calls
+        if name == b"accept" and b"application/jwt" in value.lower():
+            accepted.append(value)
     if not accepted:
         return False
     qualities = _qualities(b",".join(accepted))
@@ -92,12 +87,14 @@ SIGNED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 """Additional answers of a route that signs on request."""
 
 
-def signed_response(request: Request, caller: AuthenticatedCaller, kind: AnswerKind, body: bytes) -> Response | None:
-    """*body* (JSON) signed for the caller; None if the client does not ask for it. Raises SignedAnswersMissing."""
+def signed_response(
+    request: Request, caller: AuthenticatedCaller, kind: AnswerKind, answer: bytes | BaseModel
+) -> Response | None:
+    """*answer* (JSON) signed for the caller; None if the client does not ask for it. Raises SignedAnswersMissing."""
     signer = services_of(request).find(AnswerSigner)
     if not wants_signed(request.scope["headers"], can_sign=signer is not None) or signer is None:
         return None
-    token = signer.sign(kind, caller.audience, body)
+    token = signer.sign(kind, caller.audience, answer if isinstance(answer, bytes) else encode_model(answer))
     return Response(token, media_type=JWT_MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
@@ -117,33 +114,18 @@ def encode_event(name: str, data: str, event_id: str | None = None) -> bytes:
     return prefix + format_sse_event(event=name, data_str="\n".join(data.splitlines()))
 
 
-def encode_comment(text: str) -> bytes:
-    """A line that clients ignore. It shows that the stream is alive."""
-    return format_sse_event(comment=text)
-
-
-def encode_retry(after_ms: int) -> bytes:
-    """A line that sets the interval after which a client reopens a lost stream."""
-    return format_sse_event(retry=after_ms)
-
-
 class CountedEventStream(EventSourceResponse):
     """An answer that sends *events* as they come, within *counted*, which its route has entered.
 
-    The route counts the stream, so that it can refuse one; only the answer knows when it is over, also where its
-    client went away before the first event.
+    The route counts the stream, so that it can refuse one; only the answer knows when it is over, also if its client
+    disconnected before the first event.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], headers: Mapping[str, str], counted: ExitStack) -> None:
-        super().__init__(events, headers=dict(headers))
+    def __init__(self, events: AsyncIterator[bytes], counted: ExitStack) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-store"})
         self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
         with self._counted:
             await super().__call__(scope, receive, send)
-
-
-def event_stream(events: AsyncIterator[bytes], headers: Mapping[str, str]) -> StreamingResponse:
-    """The answer that sends *events* as they come."""
-    return EventSourceResponse(events, headers=dict(headers))

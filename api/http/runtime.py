@@ -28,65 +28,35 @@ LifespanHook = Callable[[], Awaitable[object]]
 
 @dataclass(eq=False)
 class Runtime:
-    """Everything the application uses. Nothing but `settings` is replaced, by those of a reload.
-
-    Attributes:
-        settings: of the service.
-        verifier: judges bearer tokens.
-        event_log: where events become durable.
-        policy_evaluator: evaluates the policy for an agent, with the active pins and approvals.
-        store: lists and look-ups; called in threads.
-        risk_view: risk of every agent, in memory.
-        live_policy: the active policy book.
-        model_version: of the model that scored when the service started.
-        active_version: version of the model that scores now; None = still `model_version`.
-        learning: whether there is no active trained model yet.
-        pipeline_status: the known state of the pipeline.
-        clock: seconds since 1970.
-        monotonic: seconds on a clock that never goes back, for durations.
-        new_id: text that never repeats, for ids of errors and dead letters.
-        readiness_checks: further components of readiness, by name; each returns whether it is ready.
-        runs_pipeline: whether log and pipeline are components of readiness; false if only an archive is kept.
-        delivery_counts: attempts to deliver alerts so far, by target and outcome.
-        issuer_key_status: state of the keys of each issuer.
-        log_lag: logged records that wait to be applied, for the bound at intake; None = the log has its own bound.
-        desired_state: resolves the desired states of actuators; None in tests without actuators.
-        actuation_statistics: results of actuators in this process.
-        services: services of slices that the composition root makes, since more than the application uses them.
-        principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
-        settings_reloads: results of reloads of the settings.
-        compiled_elsewhere: whether what can do without compiled kernels waits until another process has compiled them.
-        on_startup: awaited in order before the first request.
-        on_shutdown: awaited in order after the last one.
-    """
+    """Everything the application uses. Nothing but `settings` is replaced, by those of a reload."""
 
     settings: Settings
     verifier: TokenVerifier[AuthenticatedCaller]
-    event_log: GroupCommit
-    store: SqlStore
-    policy_evaluator: PolicyEvaluator
-    risk_view: RiskView
+    event_log: GroupCommit  # where events become durable
+    store: SqlStore  # lists and look-ups; called in threads
+    policy_evaluator: PolicyEvaluator  # for an agent, with the active pins and approvals
+    risk_view: RiskView  # risk of every agent, in memory
     live_policy: LivePolicy
-    model_version: str
+    model_version: str  # of the model that scored when the service started
     pipeline_status: PipelineStatus
     clock: Callable[[], float] = machine.now_s
     monotonic: Callable[[], float] = machine.monotonic
     new_id: Callable[[], str] = new_id
-    readiness_checks: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
-    runs_pipeline: bool = True
-    delivery_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    readiness_checks: Mapping[str, Callable[[], bool]] = field(default_factory=dict)  # of further components, by name
+    runs_pipeline: bool = True  # log and pipeline are components of readiness; false if only an archive is kept
+    delivery_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # alerts, by target and outcome
     issuer_key_status: Callable[[], Sequence[JwksStatus]] = tuple
-    log_lag: Callable[[], int] | None = None
-    desired_state: DesiredStateResolver | None = None
+    log_lag: Callable[[], int] | None = None  # logged records that wait to be applied; None = the log has its own bound
+    desired_state: DesiredStateResolver | None = None  # None in tests without actuators
     actuation_statistics: ActuationMetrics = field(default_factory=ActuationMetrics)
-    active_version: Callable[[], str] | None = None
-    learning: Callable[[], bool] = lambda: False
-    services: tuple[object, ...] = ()
-    principal_alias: Callable[[str, str], str] | None = None
-    compiled_elsewhere: bool = False
+    active_version: Callable[[], str] | None = None  # of the model that scores now; None = still `model_version`
+    learning: Callable[[], bool] = lambda: False  # whether there is no active trained model yet
+    services: tuple[object, ...] = ()  # of slices, made by the composition root since other parts use them, too
+    principal_alias: Callable[[str, str], str] | None = None  # logged in place of a principal; None = its identifier
+    compiled_elsewhere: bool = False  # what can do without kernels waits until another process has compiled them
     settings_reloads: ReloadStatus = field(default_factory=ReloadStatus)
-    on_startup: tuple[LifespanHook, ...] = ()
-    on_shutdown: tuple[LifespanHook, ...] = ()
+    on_startup: tuple[LifespanHook, ...] = ()  # awaited in order before the first request
+    on_shutdown: tuple[LifespanHook, ...] = ()  # and after the last one
 
     def now_ms(self) -> int:
         """UTC milliseconds since 1970."""

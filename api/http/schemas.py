@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from trustwatch.ingest.described import PolicyVersion
-from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.scoring.records.indicators import Indicator
 from trustwatch.scoring.store.database import MAX_PAGE
@@ -35,12 +33,19 @@ class IndicatorOut(Wire, of=Indicator):
 class TokenPolicyOut(Wire, of=LevelTokenPolicy):
     """Token policy of a level."""
 
-
-class TokenPoliciesOut(Wire):
-    """The token policy of every level."""
-
-    version: PolicyVersion
-    levels: dict[str, TokenPolicyOut] = Field(description="token policy by level")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "allow": True,
+                "max_token_lifetime_s": 60,
+                "allowed_scopes": ["payments:read"],
+                "refresh_allowed": False,
+                "step_up": True,
+                "revoke": False,
+                "step_up_scopes": ["*"],
+            }
+        }
+    )
 
 
 class ProblemOut(BaseModel):
@@ -75,28 +80,6 @@ COMMON_PROBLEMS = problem_responses(
 """Answers that every route which needs a token may give, whatever else it answers."""
 
 
-class LivenessOut(BaseModel):
-    """The process answers."""
-
-    status: Literal["ok"] = Field(default="ok", description="always `ok`")
-
-
-class ReadinessOut(BaseModel):
-    """Readiness of the service, by component."""
-
-    ready: bool = Field(description="true if every component is `ok`")
-    components: dict[str, Literal["ok", "not ok"]] = Field(
-        description="state by component", examples=[{"store": "ok", "pipeline": "ok"}]
-    )
-    reason: str | None = Field(None, description="why a starting service is not ready")
-    learning: bool | None = Field(None, description="true while no trained model is active; otherwise omitted")
-    waiting_for: str | None = Field(None, description="what a worker that is ready still waits for; otherwise omitted")
-    restart_needed: list[str] | None = Field(
-        None,
-        description="reloaded settings that take effect only after a restart; otherwise omitted",
-    )
-
-
 NEXT_CURSOR: Any = Field(
     description="pass as `cursor` to get the next page; null on the last page", examples=["WzE3NjQwMDAwMDAsIkQxIl0"]
 )
@@ -107,12 +90,6 @@ class PageOut(BaseModel, Generic[T]):
 
     items: list[T] = Field(description="the items of this page")
     next_cursor: str | None = NEXT_CURSOR
-
-
-def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
-    """The token policy of every level as it is answered."""
-    levels = {level.label: TokenPolicyOut.of(book.table[level]) for level in RiskLevel}
-    return TokenPoliciesOut(version=book.version, levels=levels)
 
 
 UNKNOWN_AGENT_RESPONSES = problem_responses({404: "The agent does not exist, or the caller may not see it."})

@@ -86,35 +86,19 @@ class Slice(NamedTuple):
 
     The callables are given the registry, which has the `Runtime`, `ServiceMetrics`, `StoreExecutor` and
     `AgentResolver` of the application, the services of the composition root, and those of all slices before.
-
-    Attributes:
-        name: of its folder.
-        routers: routes in the OpenAPI document.
-        direct_routes: routes that are looked at before all others, and not in the document.
-        streamed_paths: paths whose routes know their caller before they read, and bound the body as it arrives.
-        body_limits: bytes of a request body by path, if a route needs more than `MAX_REQUEST_BYTES`.
-        problems: the answer to each of its errors.
-        services: made once, added to the registry under their types.
-        lifespans: of its services, those that start and end with the application.
-        fast_routes: answered before FastAPI.
-        metrics: values of observed metrics, read at each scrape, also in processes without an API.
-        applications: mounted next to the routes.
-        documented: YAML file with the part of the OpenAPI document that FastAPI cannot write.
-        documented_records: bodies that the document names without FastAPI's knowledge.
-        scopes: additional scopes, with what each allows.
     """
 
-    name: str
+    name: str  # of its folder
     routers: Sequence[APIRouter] = ()
-    direct_routes: Sequence[Route] = ()
-    streamed_paths: Collection[str] = ()
-    body_limits: Mapping[str, int] = {}
+    direct_routes: Sequence[Route] = ()  # looked at before all others, and not in the OpenAPI document
+    streamed_paths: Collection[str] = ()  # whose routes know their caller before they read, and bound the body
+    body_limits: Mapping[str, int] = {}  # bytes by path, if a route needs more than `MAX_REQUEST_BYTES`
     problems: Mapping[type[TrustwatchError], ProblemMaker] = {}
-    services: Callable[[ServiceRegistry], Sequence[object]] = lambda _: ()
+    services: Callable[[ServiceRegistry], Sequence[object]] = lambda _: ()  # made once, and added to the registry
     lifespans: Callable[[ServiceRegistry], Sequence[LifespanService]] = lambda _: ()
     fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = lambda _: ()
-    metrics: Callable[[ServiceRegistry], MetricValues] = lambda _: {}
+    metrics: Callable[[ServiceRegistry], MetricValues] = lambda _: {}  # read at each scrape, also without an API
     applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = lambda _: ()
-    documented: Traversable | None = None
-    documented_records: Sequence[type] = ()
-    scopes: Mapping[str, str] = {}
+    documented: Traversable | None = None  # YAML with the part of the OpenAPI document that FastAPI cannot write
+    documented_records: Sequence[type] = ()  # bodies that the document names without FastAPI's knowledge
+    scopes: Mapping[str, str] = {}  # additional scopes, with what each allows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -17,7 +18,6 @@ from trustwatch.scoring.store.database import BadCursor, Page
 from .problems import ProblemDetails, ProblemError
 
 P = ParamSpec("P")
-
 T = TypeVar("T")
 
 STORE_THREADS = 4
@@ -69,16 +69,15 @@ def read_filtered_page(
     cursor: str | None = None,
     *,
     least_items: int = DEFAULT_PAGE_SIZE,
-    most_pages: int = MAX_PAGES_READ,
 ) -> FilteredPage[T]:
-    """Read pages until *least_items* are found, the list ends, or *most_pages* are read.
+    """Read pages until *least_items* are found, the list ends, or `MAX_PAGES_READ` pages are read.
 
     Whole pages are used, so that the cursor continues exactly after what was read. There may be up to a page more
     items. Blocks; raises what *page_at* raises.
     """
     items: list[T] = []
     looked_at = 0
-    for _ in range(most_pages):
+    for _ in range(MAX_PAGES_READ):
         page = page_at(cursor)
         looked_at += len(page.items)
         items += filter(keep, page.items)
@@ -111,10 +110,11 @@ class TooMuchBulkWork(Unavailable):
         self.retry_after_s = BULK_RETRY_S
 
 
+@dataclass(eq=False)
 class _TenantWork:
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.pieces = self.bytes = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pieces: int = 0
+    bytes: int = 0
 
 
 class BulkTurns:

@@ -37,8 +37,15 @@ from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
 from ..child_process import LOWEST_PRIORITY, ChildRuntime, run_child
-from ..composition import engine_settings, open_model_registry, open_service_store, service_url
-from ..event_sources import load_erased_from_log, make_duplicate_window, open_event_source
+from ..composition import (
+    engine_settings,
+    load_erased_from_log,
+    make_duplicate_window,
+    open_event_source,
+    open_model_registry,
+    open_service_store,
+    service_url,
+)
 from ..settings.root import Settings
 from .training_scheduler import TrainingScheduler, read_training_data, trained_end_offsets
 

@@ -26,7 +26,7 @@ from trustwatch.scoring.store.retention_settings import LOG_DAYS
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
-from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset
+from ..archive.slice import ArchiveStatus, ArchiveWorkerProcess, archived_offset
 from ..brokers import open_writer
 from ..child_process import SupervisedProcess
 from ..composition import open_model_registry, open_service_store

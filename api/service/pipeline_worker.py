@@ -43,13 +43,14 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
+    make_duplicate_window,
+    open_event_source,
     open_model_registry,
     open_service_store,
     open_spool,
     policy_book,
     service_url,
 )
-from ..event_sources import make_duplicate_window, open_event_source
 from ..settings.effective import SettingsChange
 from ..settings.root import Settings
 from .partition_migration import check_partitions

@@ -15,7 +15,7 @@ from .. import clock
 from ..access.actuation import ActuationService
 from ..access.call_evaluation import LiveCallScorer
 from ..access.decision_point import PolicyDecisionPoint
-from ..archive.archive_status import ArchiveStatus
+from ..archive.slice import ArchiveStatus
 from ..composition import live_policy, open_model_registry, principal_alias, service_url
 from ..events.ingest_status import IngestStatus, SilenceAlerter, silence_watched_sources
 from ..feedback.service import FeedbackService

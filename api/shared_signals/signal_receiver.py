@@ -35,8 +35,8 @@ from trustwatch.scoring.store.received_signal_store import ReceivedSignalStore, 
 from ..events.intake import EventIntake
 from ..http.auth.callers import SourceBinding
 from ..http.auth.jwks import FETCH_TIMEOUT_S, JwksCache
-from ..http.auth.security_event_keys import SetDecryption
 from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.auth.signing import SetDecryption
 from ..http.auth.token_verification import LEEWAY_S
 from ..http.refused_callers import LineLimit
 from ..http.store_executor import StoreExecutor

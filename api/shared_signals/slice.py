@@ -21,9 +21,8 @@ from .. import clock
 from ..composition import service_url
 from ..events.intake import EventIntake
 from ..events.intake_limits import Overloaded
-from ..http.auth.security_event_keys import SetDecryption
 from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused
-from ..http.auth.signing import assertion_signer
+from ..http.auth.signing import SetDecryption, assertion_signer
 from ..http.fast_path import RequestBodyTooLong, read_request_body
 from ..http.prometheus_metrics import LabelledValues, MetricValues
 from ..http.refused_callers import LineLimit

@@ -15,8 +15,8 @@ from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver,
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
 from ..composition import new_id, service_url
-from ..http.auth.security_event_keys import BrokenSeal, SecretSealer, SecurityEventKeys
 from ..http.auth.set_verification import SetRefused
+from ..http.auth.signing import BrokenSeal, SecretSealer, SecurityEventKeys
 from ..http.responses import AnswerSigner
 from ..settings.access_settings import ANY_NAME
 from ..settings.root import Settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,7 +11,6 @@ from trustwatch.ingest.described import member
 from .agents import AgentName
 
 ActKind = Literal["pin", "approval", "release", "case", "feedback", "erasure", "model", "stream"]
-ACT_KINDS: tuple[ActKind, ...] = get_args(ActKind)
 
 
 class Act(msgspec.Struct, frozen=True):

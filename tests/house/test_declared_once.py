@@ -14,7 +14,6 @@ SHARE = 0.6
 """Of the members of the larger class."""
 
 REASONS = {
-    ("ActSearch", "ActFilters"): "a search is of one caller, filters are of the tenants that it may see",
     ("AuthenticatedCaller", "TokenClaims"): "what a token claims, and whom the settings take it for",
     ("BacktestAlert", "AlertReport"): "the second is a format of files",
     ("BacktestAlert", "SimulatedRevocation"): "kinds of rows of one report",

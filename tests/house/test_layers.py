@@ -23,7 +23,6 @@ IMPORTERS = {
         "api/http/auth/token_verification.py",
         "api/http/auth/jwks.py",
         "api/http/auth/proof_of_possession.py",
-        "api/http/auth/security_event_keys.py",
         "api/http/auth/set_verification.py",
         "api/http/auth/signing.py",
         "client/trustwatch_client/assertion.py",

@@ -24,7 +24,7 @@ CONSTRUCTORS = {
     *("ssl.create_default_context", "ssl.SSLContext", "requests.Session", "urllib.request.urlopen", "smtplib.SMTP"),
 }
 TAKES_AUTHORITIES = {
-    *("make_http_client", "make_webhook_client", "trusted_authorities", "PublishedKeyCache", "JwksCache"),
+    *("make_http_client", "make_webhook_client", "trusted_authorities", "_EncryptionKeyCache", "JwksCache"),
     *("SetEncryption", "GatewayIssuers", "SignalReceiver", "OpenIdProvider"),
 }
 """Callables that make such a client, at once or later."""

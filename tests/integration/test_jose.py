@@ -13,9 +13,9 @@ import pytest
 
 from scripts.service_stack.go_program import go_program
 from scripts.service_stack.oidc_provider import node, node_modules
-from trustwatch.api.http.auth.security_event_keys import SecurityEventKeys
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.auth.set_verification import SET_TYPE
+from trustwatch.api.http.auth.signing import SecurityEventKeys
 from trustwatch.api.http.responses import AnswerKind, AnswerSigner
 
 from ..support.checkout import ROOT

@@ -23,8 +23,7 @@ from ...agents.service import AgentFilters, AgentService
 from ...alerts.service import AlertService
 from ...cases.service import CaseService
 from ...charts import ChartAxis, ChartSeries, chart, chart_table
-from ...decisions.service import DecisionService
-from ...decisions.trends import DayOfChanges, DecisionTrends
+from ...decisions.service import DayOfChanges, DecisionService, DecisionTrends
 from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceDetector, SilenceReport
 from ...http.agent_lookup import AgentSelector, visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from cachetools import FIFOCache
@@ -72,14 +73,11 @@ class TokenCache(Generic[CachedCaller]):
                 return verified[0]
             del self._verified[digest]
         elif digest in self._refused:
-            self._raise_if_refused(digest, now)
+            reason, until = self._refused[digest]
+            if now < until:
+                raise InvalidToken(reason)
+            del self._refused[digest]
         return None
-
-    def _raise_if_refused(self, digest: bytes, now: float) -> None:
-        reason, until = self._refused[digest]
-        if now < until:
-            raise InvalidToken(reason)
-        del self._refused[digest]
 
     def accept(self, digest: bytes, holder: CachedCaller, until: float, issuer: str) -> None:
         """Remember *holder* until *until*, or until the keys of *issuer* change."""
@@ -89,9 +87,8 @@ class TokenCache(Generic[CachedCaller]):
 
     def refuse(self, digest: bytes, error: InvalidToken, now: float) -> None:
         """Remember that the token was refused, unless it may be accepted a moment later."""
-        if not error.lasting or not self._refused_s:
-            return
-        self._refused[digest] = (error.reason, now + self._refused_s)
+        if error.lasting and self._refused_s:
+            self._refused[digest] = (error.reason, now + self._refused_s)
 
     def clear(self) -> None:
         """Drop everything."""
@@ -209,7 +206,8 @@ class TokenVerifier(Generic[BoundCaller]):
         try:
             claims, until = self._verify_claims(token, now)
         except UnknownKey as unknown:
-            self._request_keys(unknown.issuer)
+            with suppress(RuntimeError):  # no event loop: a command verifies one token with the keys it has
+                self._jwks.refresh_soon(unknown.issuer)
             raise
         except InvalidToken as error:
             self.cache.refuse(digest, error, now)
@@ -232,9 +230,3 @@ class TokenVerifier(Generic[BoundCaller]):
         claims = verify_token(text, issuer, keys, now)
         until = min(claims.exp + LEEWAY_S, self._jwks.usable_until(issuer.issuer))
         return claims, until
-
-    def _request_keys(self, issuer: str) -> None:
-        try:
-            self._jwks.refresh_soon(issuer)
-        except RuntimeError:  # no event loop: a command verifies one token with the keys it has
-            return

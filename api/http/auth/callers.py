@@ -151,10 +151,8 @@ class SourceBinding:
         if spelled.startswith(OWN_SOURCE_PREFIX):
             raise SourceNotAllowed(f"sources that begin with `{OWN_SOURCE_PREFIX}` are this service's own", "$.source")
         if spelled.startswith(CALLER_SOURCE_PREFIX) and source != self.source_without_name:
-            raise SourceNotAllowed(
-                f"sources that begin with `{CALLER_SOURCE_PREFIX}` belong to callers of the settings",
-                "$.source",
-            )
+            reason = f"sources that begin with `{CALLER_SOURCE_PREFIX}` belong to callers of the settings"
+            raise SourceNotAllowed(reason, "$.source")
 
     def check_agent(self, issuer: str | None, agent_id: str) -> None:
         """Raise unless an event may be about that agent. Raises SourceNotAllowed: with the path `$.agent.id`."""
@@ -260,7 +258,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
         """
         if tenant is None:
             tenant = self.binding.default_tenant
-            if tenant is None and not self.tenants:
+            if not self.tenants:
                 raise TenantNotAllowed(
                     "this client is bound to no tenant; `callers` of the settings must name its tenants"
                 )
@@ -278,10 +276,10 @@ class CallerDirectory:
     """Finds the entry of a token in the settings: by client and subject, else by client, else by subject."""
 
     def __init__(self, callers: Iterable[CallerSettings], issuers: Iterable[str]) -> None:
-        configured_issuers = tuple(issuers)
+        known = tuple(issuers)
         self._bindings: dict[tuple[str, str | None, str | None], SourceBinding] = {}
         for caller in callers:
-            issuer = token_issuer(caller, configured_issuers)
+            issuer = token_issuer(caller, known)
             if issuer is not None:
                 self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller, issuer)
 
@@ -291,14 +289,10 @@ class CallerDirectory:
         bindings = (
             self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
         )
+        binding = next((binding for binding in bindings if binding is not None), NO_BINDING)
+        bound_to = read_binding(claims.members)
         return AuthenticatedCaller(
-            issuer=claims.issuer,
-            subject=subject,
-            client_id=claims.client_id,
-            scopes=claims.scopes,
-            exp=claims.exp,
-            binding=next((binding for binding in bindings if binding is not None), NO_BINDING),
-            bound_to=read_binding(claims.members),
+            claims.issuer, subject, claims.client_id, claims.scopes, claims.exp, binding, bound_to
         )
 
 
@@ -312,10 +306,6 @@ def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBindi
 
     `self` is an agent of that issuer, and of the one that the settings name for its events.
     """
-    own_issuers = {issuer, only_name(frozenset(caller.issuers))} - {None}
-    return SourceBinding(
-        caller,
-        own_agent=caller.client_id or caller.subject or "",
-        own_issuers=(own_issuer for own_issuer in own_issuers if own_issuer is not None),
-        bytes_per_day=caller.bytes_per_day,
-    )
+    own_issuers = [name for name in (issuer, only_name(frozenset(caller.issuers))) if name is not None]
+    own_agent = caller.client_id or caller.subject or ""
+    return SourceBinding(caller, own_agent=own_agent, own_issuers=own_issuers, bytes_per_day=caller.bytes_per_day)

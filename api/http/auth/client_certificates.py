@@ -23,6 +23,12 @@ from .callers import AuthenticatedCaller, SourceBinding, binding_of_caller, toke
 from .token_verification import LEEWAY_S, InvalidToken, MissingToken, base64url
 
 MAX_CERTIFICATE_BYTES: Final = 32 * 1024
+_UNREADABLE: Final = (
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 _PAIR: Final = re.compile(rb'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;]*))(;|\Z)', re.DOTALL)
 _REPEATED_KEYS: Final = (b"by", b"uri", b"dns")
@@ -30,15 +36,10 @@ _REPEATED_KEYS: Final = (b"by", b"uri", b"dns")
 
 
 class ShownCertificate(NamedTuple):
-    """A client's certificate.
+    """A client's certificate."""
 
-    Attributes:
-        thumbprint: SHA-256, base64url; "" if there is no readable certificate.
-        certificate: None if the proxy forwards only its digest.
-    """
-
-    thumbprint: str = ""
-    certificate: x509.Certificate | None = None
+    thumbprint: str = ""  # SHA-256, base64url; "" if there is no readable certificate
+    certificate: x509.Certificate | None = None  # None if the proxy forwards only its digest
 
 
 NO_CERTIFICATE: Final = ShownCertificate()
@@ -77,7 +78,7 @@ def read_certificate(value: bytes) -> ShownCertificate:
         if value.startswith(b":") and value.endswith(b":"):
             return _shown(x509.load_der_x509_certificate(base64.b64decode(value[1:-1], validate=True)))
         if value.startswith(b"-----BEGIN"):
-            return _shown(_escaped_certificate(value))
+            return _shown_pem(value)
         return _forwarded_certificate(value)
     except (ValueError, binascii.Error, x509.InvalidVersion):
         return NO_CERTIFICATE
@@ -89,13 +90,7 @@ def certificate_names(certificate: x509.Certificate) -> frozenset[str]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         hosts = names.get_values_for_type(x509.DNSName)
-    except (
-        ValueError,
-        x509.InvalidVersion,
-        x509.ExtensionNotFound,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ):
+    except (ValueError, *_UNREADABLE):
         return frozenset()
     return frozenset((*(uri for uri in uris if ":" in uri), *(host.lower() for host in hosts if ":" not in host)))
 
@@ -104,15 +99,14 @@ def _forwarded_certificate(value: bytes) -> ShownCertificate:
     """The certificate of Envoy's header. If it has a digest too, both must match."""
     pairs = _forwarded_pairs(value)
     digest, certificate = pairs.get(b"hash"), pairs.get(b"cert")
-    by_digest, by_itself = "", NO_CERTIFICATE
-    if digest is not None:
-        raw = bytes.fromhex(digest.decode("ascii"))
-        by_digest = base64url(raw) if len(raw) == hashlib.sha256().digest_size else ""
-    if certificate is not None:
-        by_itself = _shown(_escaped_certificate(certificate))
-    if digest is None or certificate is None:
-        return by_itself if digest is None else ShownCertificate(by_digest)
-    return by_itself if by_digest == by_itself.thumbprint else NO_CERTIFICATE
+    by_itself = NO_CERTIFICATE if certificate is None else _shown_pem(certificate)
+    if digest is None:
+        return by_itself
+    raw = bytes.fromhex(digest.decode("ascii"))
+    by_digest = ShownCertificate(base64url(raw) if len(raw) == hashlib.sha256().digest_size else "")
+    if certificate is None:
+        return by_digest
+    return by_itself if by_digest.thumbprint == by_itself.thumbprint else NO_CERTIFICATE
 
 
 def _forwarded_pairs(value: bytes) -> dict[bytes, bytes]:
@@ -135,8 +129,8 @@ def _forwarded_pairs(value: bytes) -> dict[bytes, bytes]:
     return pairs
 
 
-def _escaped_certificate(pem: bytes) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(unquote_to_bytes(pem))
+def _shown_pem(escaped: bytes) -> ShownCertificate:
+    return _shown(x509.load_pem_x509_certificate(unquote_to_bytes(escaped)))
 
 
 def _shown(certificate: x509.Certificate) -> ShownCertificate:
@@ -199,8 +193,9 @@ class CertificateCallers:
             raise MissingToken("the request has no bearer token, and no client certificate of a trusted proxy")
         if any(name in BROWSER_HEADERS for name, _ in headers):
             raise InvalidCertificate("a client certificate is taken from programs, not from browsers: bring a token")
-        until = math.inf if shown.certificate is None else self._end(shown.certificate)
-        names = frozenset[str]() if shown.certificate is None else certificate_names(shown.certificate)
+        until, names = math.inf, frozenset[str]()
+        if shown.certificate is not None:
+            until, names = self._end(shown.certificate), certificate_names(shown.certificate)
         return _caller(self._entry(shown, names), until, names)
 
     def _end(self, certificate: x509.Certificate) -> float:

@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -46,36 +47,32 @@ _log = structlog.get_logger(__name__)
 
 
 class JwksStatus(msgspec.Struct, frozen=True):
-    """State of the keys of one issuer. Times are seconds since 1970; 0 is never."""
+    """State of the keys of one issuer."""
 
     issuer: str
     keys: int
-    fetched_at: float
-    fetches: int
     last_error: str  # "" = the last fetch went well
-    skipped_keys: int = 0
-    """Members of its key sets that could not be read, over all fetches."""
+    skipped_keys: int  # members of its key sets that could not be read, over all fetches
 
 
 Keys = TypeVar("Keys", bound=PublishedKeys[Any])
 
 
+@dataclass(eq=False, repr=False)
 class _IssuerKeys(Generic[Keys]):
-    """Keys of one issuer and the state of their fetching."""
+    """Keys of one issuer and the state of their fetching.
 
-    def __init__(self, settings: IssuerSettings) -> None:
-        self.settings = settings
-        self.keys: Keys | None = None
-        self.fetched_at = 0.0
-        self.fetched: float | None = None
-        self.tried: float | None = None
-        self.asked: float | None = None
-        """Times when the last fetch that went well ended, when the last one began, and when the last that went well
-        began. On the monotonic clock: wall clocks are set back, and nothing is fetched until they catch up."""
-        self.fetches = 0
-        self.skipped_keys = 0
-        self.last_error = ""
-        self.task: asyncio.Task[None] | None = None
+    Times are of the monotonic clock: wall clocks are set back, and nothing would be fetched until they catch up.
+    """
+
+    settings: IssuerSettings
+    keys: Keys | None = None
+    fetched: float | None = None  # when the last fetch that went well ended
+    asked: float | None = None  # when that one began
+    tried: float | None = None  # when the last one began
+    skipped_keys: int = 0
+    last_error: str = ""
+    task: asyncio.Task[None] | None = None
 
 
 class PublishedKeyCache(Generic[Keys]):
@@ -84,15 +81,16 @@ class PublishedKeyCache(Generic[Keys]):
     Everything runs in one event loop; `keys` is synchronous and never waits.
     """
 
+    _parse: Callable[[bytes], Keys]
+    """Reads a document. Raises ValueError if it is not a JWK set."""
+
     def __init__(
         self,
         issuers: Iterable[IssuerSettings],
         clock: EpochClock,
-        parse: Callable[[bytes], Keys],
         monotonic: Callable[[], float] = time.monotonic,
         ca_file: Path | None = None,
     ) -> None:
-        self._parse = parse
         self._ca_file = ca_file
         self._issuers: dict[str, _IssuerKeys[Keys]] = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
         self._clock = clock
@@ -130,14 +128,7 @@ class PublishedKeyCache(Generic[Keys]):
     def status(self) -> list[JwksStatus]:
         """State of all issuers' keys, for readiness and metrics, in the order of the settings."""
         return [
-            JwksStatus(
-                issuer=issuer,
-                keys=0 if (keys := self.keys(issuer)) is None else len(keys),
-                fetched_at=issuer_keys.fetched_at,
-                fetches=issuer_keys.fetches,
-                last_error=issuer_keys.last_error,
-                skipped_keys=issuer_keys.skipped_keys,
-            )
+            JwksStatus(issuer, len(self.keys(issuer) or ()), issuer_keys.last_error, issuer_keys.skipped_keys)
             for issuer, issuer_keys in self._issuers.items()
         ]
 
@@ -181,7 +172,6 @@ class PublishedKeyCache(Generic[Keys]):
                     self.refresh_soon(issuer)
 
     async def _refresh(self, issuer_keys: _IssuerKeys[Keys]) -> None:
-        issuer_keys.fetches += 1
         begun = self._monotonic()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
@@ -196,7 +186,7 @@ class PublishedKeyCache(Generic[Keys]):
             _log.error("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
         changed = issuer_keys.keys is None or issuer_keys.keys.digest != keys.digest
-        issuer_keys.keys, issuer_keys.fetched_at, issuer_keys.last_error = keys, self._clock(), ""
+        issuer_keys.keys, issuer_keys.last_error = keys, ""
         issuer_keys.fetched, issuer_keys.asked = self._monotonic(), begun
         issuer_keys.skipped_keys += len(keys.skipped)
         if changed and keys.skipped:
@@ -222,14 +212,7 @@ class PublishedKeyCache(Generic[Keys]):
 class JwksCache(PublishedKeyCache[KeySet]):
     """Keys that verify what their issuers signed."""
 
-    def __init__(
-        self,
-        issuers: Iterable[IssuerSettings],
-        clock: EpochClock,
-        monotonic: Callable[[], float] = time.monotonic,
-        ca_file: Path | None = None,
-    ) -> None:
-        super().__init__(issuers, clock, parse_keys, monotonic, ca_file)
+    _parse = staticmethod(parse_keys)
 
 
 async def _read_bounded(response: httpx2.Response) -> bytes:

@@ -46,29 +46,19 @@ SHARE: Final = 10
 Report = Literal["", "evidence", "proof"]
 """Meaning of a failure for the agent: none (a clock, a nonce), evidence, or proof that another party has its token."""
 
-_REQUIRED: Final = ["jti", "htm", "htu", "iat", "ath"]
-
 
 class ProofRefused(InvalidToken):
-    """A bound token without a valid proof.
-
-    Attributes:
-        action: name of the failure, `action` of its audit event.
-        report: what it means for the agent.
-        thumbprint: of the key or certificate that was shown; "" = none was.
-        nonce: that the client is to use; "" = none.
-        scheme: `DPoP`, or `Bearer` if the token is bound to a certificate.
-    """
+    """A bound token without a valid proof."""
 
     code = "invalid_dpop_proof"
 
     def __init__(self, action: str, report: Report, sentence: str, thumbprint: str = "", scheme: str = "DPoP") -> None:
         super().__init__(sentence, lasting=False)
-        self.action = action
-        self.report = report
-        self.thumbprint = thumbprint
-        self.nonce = ""
-        self.scheme = scheme
+        self.action = action  # of its audit event
+        self.report = report  # what it means for the agent
+        self.thumbprint = thumbprint  # of the key or certificate that was shown; "" = none was
+        self.nonce = ""  # that the client is to use; "" = none
+        self.scheme = scheme  # `DPoP`, or `Bearer` if the token is bound to a certificate
 
     @property
     def error(self) -> str:
@@ -86,20 +76,13 @@ class NonceRequired(ProofRefused):
 
 
 class ShownProof(NamedTuple):
-    """Proofs that a request presents with its token.
+    """Proofs that a request presents with its token; "" = not known."""
 
-    Attributes:
-        is_dpop: whether the token came under the scheme `DPoP`.
-        proofs: values of its `DPoP` headers.
-        method, url: of the call; "" = not known.
-        certificate: SHA-256 of the client's certificate, base64url; "" = none is known.
-    """
-
-    is_dpop: bool
-    proofs: tuple[bytes, ...]
+    is_dpop: bool  # the token came under the scheme `DPoP`
+    proofs: tuple[bytes, ...]  # values of its `DPoP` headers
     method: str
     url: str
-    certificate: str = ""
+    certificate: str = ""  # SHA-256 of the client's certificate, base64url
 
 
 class NonceIssuer:
@@ -120,8 +103,7 @@ class NonceIssuer:
         """True if *nonce* is that of this period or of the one before."""
         period = int(now // self._lifetime_s)
         given = nonce.encode(errors="replace") if isinstance(nonce, str) else b""
-        fitting = [hmac.compare_digest(self._nonce(period - back).encode(), given) for back in (0, 1)]
-        return any(fitting)
+        return any([hmac.compare_digest(self._nonce(period - back).encode(), given) for back in (0, 1)])
 
     def _nonce(self, period: int) -> str:
         packed = self._TIME.pack(period)
@@ -277,21 +259,13 @@ class ProofVerifier:
 
 
 class _Proof(NamedTuple):
-    """A proof that is well-formed.
+    """A proof that is well-formed. Only the signature shows whose its claims are."""
 
-    Attributes:
-        signed: what the signature is of.
-        signature: bytes of it.
-        alg, jwk: of its header.
-        thumbprint: of its key.
-        claims: those that a proof must have. Only the signature shows whose they are.
-    """
-
-    signed: bytes
+    signed: bytes  # what the signature is of
     signature: bytes
     alg: str
     jwk: Mapping[str, Any]
-    thumbprint: str
+    thumbprint: str  # of its key
     claims: Mapping[str, Any]
 
 
@@ -306,8 +280,6 @@ def _read_proof(proof: bytes) -> _Proof:
         if header.get("typ") != DPOP_TYPE or "crit" in header or alg not in DPOP_ALGORITHMS:
             raise _malformed()
         read = _Proof(proof.rpartition(b".")[0], parts["signature"], alg, jwk, key_thumbprint(jwk), claims)
-    except ProofRefused:
-        raise
     except Exception:  # an unverified header may hold anything; PyJWT and msgspec expect texts
         raise _malformed() from None
     jti = claims["jti"]
@@ -355,15 +327,10 @@ def _digest(*texts: str) -> bytes:
 
 
 _PROOF_OPTIONS: Final[Any] = {
-    "require": _REQUIRED,
-    "verify_signature": False,  # see `_check_signature`
-    "verify_aud": False,
-    "verify_exp": False,
-    "verify_iat": False,
-    "verify_nbf": False,
-    "verify_sub": False,
-    "verify_jti": False,
+    "require": ["jti", "htm", "htu", "iat", "ath"],
+    **dict.fromkeys([f"verify_{what}" for what in ("signature", "aud", "exp", "iat", "nbf", "sub", "jti")], False),
 }
+"""PyJWT checks that the claims are there, and nothing of their values."""
 _PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -104,6 +104,10 @@ class DecryptionKey:
             raise NotDecrypted from None
 
 
+class _EncryptionKeyCache(PublishedKeyCache[PublishedKeys[EncryptionKey]]):
+    _parse = staticmethod(parse_encryption_keys)
+
+
 class SetEncryption:
     """Encrypts tokens of the receivers whose settings ask for it. For one event loop; `encrypt` for any thread."""
 
@@ -116,7 +120,7 @@ class SetEncryption:
     ) -> None:
         known = tuple(receivers)
         self._names = frozenset(receiver.issuer for receiver in known)
-        self._cache = PublishedKeyCache(known, clock, parse_encryption_keys, monotonic, ca_file)
+        self._cache = _EncryptionKeyCache(known, clock, monotonic, ca_file)
         self._started = False
 
     async def start(self) -> None:

@@ -119,17 +119,11 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, repr=False)
 class PublishedKeys(Generic[Key]):
-    """The usable keys of one JWK set.
-
-    Attributes:
-        keys: in the order of the set.
-        digest: changes exactly when a usable key does.
-        skipped: positions of members that cannot be read, and why.
-    """
+    """The usable keys of one JWK set, in its order."""
 
     keys: Sequence[Key]
-    digest: bytes
-    skipped: Sequence[str]
+    digest: bytes  # changes exactly when a usable key does
+    skipped: Sequence[str]  # positions of members that cannot be read, and why
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -269,7 +263,8 @@ def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bo
             options={"require": _REQUIRED_CLAIMS, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
     except jwt.PyJWTError as error:
-        raise InvalidToken(_error_reason(error)) from None
+        reasons = (text for kind, text in _ERROR_REASONS if isinstance(error, kind))
+        raise InvalidToken(next(reasons, "the token is malformed")) from None
 
 
 def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
@@ -290,10 +285,6 @@ def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
     if kid is not None and not 0 < len(kid) <= MAX_KEY_ID_LENGTH:
         raise InvalidToken("the header of the token is not accepted")
     return kid, alg
-
-
-def _error_reason(error: jwt.PyJWTError) -> str:
-    return next((text for kind, text in _ERROR_REASONS if isinstance(error, kind)), "the token is malformed")
 
 
 def check_times(claims: Mapping[str, Any], now: float) -> float:
@@ -323,9 +314,7 @@ def _token_claims(claims: Mapping[str, Any], exp: float, issuer: IssuerSettings)
     if not claims["sub"]:
         raise InvalidToken("the token has an empty subject")
     scopes = frozenset(_scope_names(claims.get("scope"), issuer) + _scope_names(claims.get("scp"), issuer))
-    return TokenClaims(
-        issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp, members=claims
-    )
+    return TokenClaims(claims["iss"], claims["sub"], named, scopes, exp, claims)
 
 
 def split_scopes(text: str, issuer: IssuerSettings) -> list[str]:
@@ -372,17 +361,11 @@ MAX_THUMBPRINT_LENGTH: Final = 256
 
 
 class TokenBinding(NamedTuple):
-    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so.
+    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so."""
 
-    Attributes:
-        jkt: thumbprint of a key (RFC 7638).
-        x5t: SHA-256 of a certificate, base64url.
-        is_unchecked: true if `cnf` has a member that is checked nowhere here, or none at all.
-    """
-
-    jkt: str = ""
-    x5t: str = ""
-    is_unchecked: bool = False
+    jkt: str = ""  # thumbprint of a key (RFC 7638)
+    x5t: str = ""  # SHA-256 of a certificate, base64url
+    is_unchecked: bool = False  # `cnf` has a member that is checked nowhere here, or none at all
 
 
 UNBOUND: Final = TokenBinding()

@@ -24,25 +24,8 @@ RISKS = {"calm": (1, 0.1), "worst": (4, 0.99), "bad": (4, 0.91), "odd": (2, 0.5)
 def stored(name: str, level: int, score: float, features: bytes = b"") -> AgentRow:
     """An agent as the pipeline stores it."""
     agent = AgentName(IdentityHasher().agent_key("acme", AS, name), "acme", AS, name)
-    return AgentRow(
-        agent,
-        "Payer",
-        level,
-        score,
-        0.5,
-        0.125,
-        1,
-        2,
-        3,
-        0,
-        7,
-        "",
-        b"[]",
-        "",
-        features=features,
-        risk=b"",
-        state_version="v",
-    )
+    shown = (level, score, 0.5, 0.125, 1, 2, 3, 0, 7, "", b"[]", "")
+    return AgentRow(agent, "Payer", *shown, features=features, risk=b"", state_version="v")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
-import jwt
 import msgspec
 import pytest
 
@@ -215,33 +213,14 @@ def test_agents_of_other_tenants_are_as_if_they_did_not_exist(site: Any, summary
     assert refused[0].json() == refused[1].json()
 
 
-def test_a_client_that_speaks_for_nobody_gets_403(site: Any, summary: Any) -> None:
-    site.report([summary()])
-
-    assert risk(site, "bot", "stranger").json()["code"] == "tenant_not_allowed"
-
-
 @pytest.mark.parametrize("query", ["?tenant=a&tenant=b", "?tenant=%ff", "?" + "&".join(f"a{n}=1" for n in range(20))])
 def test_a_query_that_says_two_things_is_refused(shared: Any, query: str) -> None:
     assert risk(shared, "bot", query=query).json()["code"] == "invalid_request"
 
 
-def unsigned(site: Any) -> str:
-    _, payload, _ = site.token().split(".")
-    none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"at+jwt"}').rstrip(b"=").decode()
-    return f"{none}.{payload}."
-
-
-def hmac_signed(site: Any) -> str:
-    claims = jwt.decode(site.token(), options={"verify_signature": False})
-    return jwt.encode(claims, "k" * 32, algorithm="HS256", headers={"typ": "at+jwt", "kid": site.key.kid})
-
-
 BAD_TOKENS = {
     "wrong audience": lambda site: site.token(audience="another-service"),
     "expired": lambda site: site.token(lifetime_s=-60),
-    "algorithm none": unsigned,
-    "algorithm HS256": hmac_signed,
     "signature of another token": lambda site: site.token().rsplit(".", 1)[0] + "." + site.token().rsplit(".", 1)[1],
     "no token at all": lambda site: "garbage",
 }
@@ -256,41 +235,6 @@ def test_bad_tokens_get_a_challenge(shared: Any, name: str, path: str) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
     assert answer.json()["type"] == "urn:trustwatch:problem:invalid_token"
-
-
-@pytest.mark.parametrize("path", ["/v1/agents/bot/risk", "/v1/agents", "/v1/policy", "/v1/dead-letters"])
-def test_without_a_token_nothing_is_said(shared: Any, path: str) -> None:
-    answer = shared.client.get(path)
-
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="trustwatch"')
-
-
-@pytest.mark.parametrize(
-    ("path", "scope"),
-    [
-        ("/v1/agents/bot/risk", "trust.score:read"),
-        ("/v1/agents", "trust.score:read"),
-        ("/v1/decisions", "trust.score:read"),
-        ("/v1/dead-letters", "trust.admin"),
-        ("/v1/deliveries", "trust.admin"),
-    ],
-)
-def test_a_scope_includes_no_other(shared: Any, path: str, scope: str) -> None:
-    others = {"trust.score:read", "trust.decide", "trust.ingest", "trust.feedback", "trust.admin"} - {scope}
-    answer = shared.client.get(path, headers=shared.auth("gateway", *others))
-
-    assert (answer.status_code, answer.json()["code"], answer.json()["scope"]) == (403, "insufficient_scope", scope)
-
-
-def test_a_token_that_was_good_is_refused_from_its_expiry_on(site: Any) -> None:
-    site.report()
-    headers = site.auth(lifetime_s=60)
-    seen = []
-    for step in (0.0, 89.0, 1.0):
-        site.clock.now += step
-        seen.append(site.client.get("/v1/agents/bot/risk", headers=headers).status_code)
-
-    assert seen == [200, 200, 401]
 
 
 def test_many_questions_are_answered_in_their_order(site: Any, summary: Any) -> None:
@@ -316,19 +260,6 @@ def test_a_question_of_many_is_answered_as_if_it_were_asked_alone(site: Any, sum
     assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "$.agents")
 
 
-def test_bodies_of_other_routes_are_bounded(shared: Any) -> None:
-    headers = {**shared.auth(), "content-type": "application/json"}
-
-    def chunks() -> Any:
-        for _ in range(9):
-            yield b" " * 1024 * 1024
-
-    declared = shared.client.post("/v1/risk/query", content=b" " * (9 * 1024 * 1024), headers=headers)
-    arriving = shared.client.post("/v1/risk/query", content=chunks(), headers=headers)
-
-    assert (declared.status_code, arriving.status_code) == (413, 413)
-
-
 def test_the_route_behind_answers_the_same(site: Any, summary: Any) -> None:
     """FastAPI's own route, which documents the bare one, gives the same bytes."""
     site.report([summary("spiffe://t/a")])
@@ -340,40 +271,6 @@ def test_the_route_behind_answers_the_same(site: Any, summary: Any) -> None:
             return answer.content
 
     assert site.wait(ask(site.app)) == site.wait(ask(site.app.app))
-
-
-def test_openapi_shows_the_bare_route_and_examples(shared: Any) -> None:
-    """One document for everything; every reference in it leads somewhere."""
-    document = shared.client.get("/openapi.json").json()
-
-    operation = document["paths"]["/v1/agents/{agent_id}/risk"]["get"]
-    assert operation["responses"]["200"]["content"]["application/json"]["schema"] == {
-        "$ref": "#/components/schemas/RiskOut"
-    }
-    assert document["components"]["schemas"]["RiskOut"]["examples"][0]["risk_level"] == "high"
-    assert {"/v1/events", "/v1/risk/query", "/v1/agents/{agent_id}/release"} <= set(document["paths"])
-    references = set(_references(document))
-    missing = [name for name in references if not leads_somewhere(document, name)]
-    assert references and not missing
-
-
-def leads_somewhere(document: Any, reference: str) -> bool:
-    """Tell whether a pointer into the document has something at its end."""
-    for part in reference.removeprefix("#/").split("/"):
-        if part not in document:
-            return False
-        document = document[part]
-    return True
-
-
-def _references(value: Any) -> Any:
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _references(item)
 
 
 def test_the_example_has_the_members_of_a_real_answer(shared: Any, summary: Any) -> None:

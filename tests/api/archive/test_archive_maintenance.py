@@ -10,13 +10,9 @@ import msgspec
 import pytest
 
 from trustwatch.api import clock
-from trustwatch.api.archive import archive_maintenance, vector_worker
-from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
-from trustwatch.api.archive.archive_status import (
-    ArchiveStatus,
-    ArchiveWorkerReport,
-)
-from trustwatch.api.archive.worker import EventArchiver
+from trustwatch.api.archive import worker
+from trustwatch.api.archive.slice import ArchiveStatus, ArchiveWorkerProcess
+from trustwatch.api.archive.worker import ArchiveMaintenance, EventArchiver
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ArchiveSettings
@@ -78,9 +74,9 @@ def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path, mo
     for base in range(4):
         archive.write(base, base + 1, [archived(base, 1)])
     archive.close()
-    monkeypatch.setattr(archive_maintenance, "MERGE_AFTER", timedelta(hours=48))
+    monkeypatch.setattr(worker, "MERGE_AFTER", timedelta(hours=48))
     assert worked(tmp_path).merged == 0
-    monkeypatch.setattr(archive_maintenance, "MERGE_AFTER", timedelta(0))
+    monkeypatch.setattr(worker, "MERGE_AFTER", timedelta(0))
     assert worked(tmp_path).merged == 4
 
 
@@ -88,12 +84,11 @@ def test_reports_and_what_is_known_of_them() -> None:
     """A process that ends is not ready; one that does nothing else says so by it."""
     status = ArchiveStatus(alone=True)
     assert status.is_ready()
-    status.expect("events")
+    process = ArchiveWorkerProcess("events", None, status)
     assert not status.is_ready()
-    report = ArchiveWorkerReport(5.5)
-    status.note("events", msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=ArchiveWorkerReport))
-    assert status.is_ready() and status.reports["events"] == report
-    status.ended("events")
+    process._handle_frame(msgspec.msgpack.encode(5.5))
+    assert status.is_ready() and status.lags_s == {"events": 5.5}
+    process._on_exit()
     assert not status.is_ready()
 
 
@@ -123,11 +118,11 @@ def small(directory: Path) -> ArchiveMaintenance:
 
 def test_nobody_waits_for_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     time, upkeep = Clock(monkeypatch), small(tmp_path)
-    time.now += archive_maintenance.FIRST_RETENTION_S
+    time.now += worker.FIRST_RETENTION_S
     with read_lock(tmp_path):
         assert not upkeep.step()
     assert not upkeep.step()
-    time.now += archive_maintenance.RETRY_S
+    time.now += worker.RETRY_S
     assert upkeep.step() and upkeep.step() and not upkeep.step()
     assert upkeep.merged == 4
 
@@ -137,11 +132,11 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
     time, upkeep = Clock(monkeypatch), small(tmp_path)
     told: list[str] = []
     monkeypatch.setattr(
-        archive_maintenance, "_log", type("Log", (), {"error": lambda _, text, **more: told.append(more["error"])})()
+        worker, "_log", type("Log", (), {"error": lambda _, text, **more: told.append(more["error"])})()
     )
 
     def tried() -> None:
-        time.now += archive_maintenance.RETENTION_EVERY_S
+        time.now += worker.RETENTION_EVERY_S
         while upkeep.step():
             pass
 
@@ -156,7 +151,7 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(told) == 2 and "does not say" in told[1]
     (tmp_path / "_position.json").write_bytes(position)
     assert not upkeep.step()
-    time.now += archive_maintenance.RETRY_S
+    time.now += worker.RETRY_S
     assert upkeep.step() and upkeep.step()
     assert upkeep.merged == 4
 
@@ -178,11 +173,11 @@ def test_a_log_that_is_never_quiet_holds_up_no_upkeep(tmp_path: Path, monkeypatc
             return archiver.maintenance.merged
 
         assert [
-            busy(archive_maintenance.FIRST_RETENTION_S + archive_maintenance.OVERDUE_AFTER_S - 1),
+            busy(worker.FIRST_RETENTION_S + worker.OVERDUE_AFTER_S - 1),
             busy(1),
             busy(1),
         ] == [0, 0, 0]
-        assert busy(archive_maintenance.PIECE_EVERY_S) == 4
+        assert busy(worker.PIECE_EVERY_S) == 4
         archiver.close()
 
 
@@ -205,8 +200,6 @@ def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypa
         def send(self, _: bytes) -> None: ...
 
     begun = time.now
-    vector_worker.run_vector_archive(Busy())  # type: ignore[arg-type]
-    late = (
-        archive_maintenance.FIRST_RETENTION_S + archive_maintenance.OVERDUE_AFTER_S + archive_maintenance.PIECE_EVERY_S
-    )
+    worker.run_vector_archive(Busy())  # type: ignore[arg-type]
+    late = worker.FIRST_RETENTION_S + worker.OVERDUE_AFTER_S + worker.PIECE_EVERY_S
     assert [at - begun for at in done] == [pytest.approx(late, abs=1.5)]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from trustwatch.api import clock
-from trustwatch.api.archive import archive_maintenance
-from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
+from trustwatch.api.archive import worker
+from trustwatch.api.archive.worker import ArchiveMaintenance
 from trustwatch.api.composition import open_spool, spool_directory
 from trustwatch.api.service.pipeline_worker import start_vector_collector
 from trustwatch.api.settings.root import Settings
@@ -99,7 +99,7 @@ def test_what_another_worker_is_about_to_write_is_waited_for(tmp_path: Path, mon
     first.archived(over=True)
     assert merged(archive) == 0
     second.archived(over=True)
-    later = clock.now_ms() + archive_maintenance.VECTOR_MERGE_DELAY_MS + 1_000
+    later = clock.now_ms() + worker.VECTOR_MERGE_DELAY_MS + 1_000
     monkeypatch.setattr(clock, "now_ms", lambda: later)
 
     assert merged(archive) == 3

@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trustwatch.api.archive import worker
-from trustwatch.api.archive.archive_status import archived_offset
+from trustwatch.api.archive.slice import archived_offset
 from trustwatch.api.cli.history_input import history_files
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.cli.topic_input import TimeWindow

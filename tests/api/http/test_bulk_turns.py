@@ -33,22 +33,6 @@ def test_one_piece_of_a_tenant_and_few_in_all_are_worked_on() -> None:
     assert most == {"a": 1, "b": 1, "c": 1, "all": AT_ONCE}
 
 
-def test_a_tenant_does_not_wait_for_the_pieces_of_another() -> None:
-    turns, order = BulkTurns(at_once=1), list[str]()
-
-    async def work(tenant: str) -> None:
-        async with turns.turn(tenant, 1):
-            order.append(tenant)
-            await asyncio.sleep(0)
-
-    async def run() -> None:
-        await asyncio.gather(*(work("noisy") for _ in range(30)), work("quiet"))
-
-    asyncio.run(run())
-
-    assert order.index("quiet") <= 2
-
-
 def test_what_a_tenant_has_waiting_is_bounded() -> None:
     """By number and by bytes; another tenant, and one piece of any size, are still taken."""
     turns, release = BulkTurns(), asyncio.Event()

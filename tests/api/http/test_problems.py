@@ -20,7 +20,6 @@ from trustwatch.api.http.problems import (
     ProblemTable,
     bearer_challenge,
     install_problem_handlers,
-    problem_body,
     problem_of,
 )
 from trustwatch.api.http.refused_callers import RefusedCallers
@@ -117,7 +116,7 @@ def test_a_wrong_member_is_named_by_its_path() -> None:
 
 
 def test_members_never_replace_those_of_the_standard() -> None:
-    body = json.loads(problem_body(400, "c", "t", "d", type="x", index=3))
+    body = json.loads(ProblemDetails(400, "c", "t", "d", members={"type": "x", "index": 3}).body())
 
     assert body == {
         "type": "urn:trustwatch:problem:c",
@@ -129,30 +128,26 @@ def test_members_never_replace_those_of_the_standard() -> None:
     }
 
 
-def test_no_token_gets_a_bare_challenge(client: TestClient) -> None:
-    answer = client.get("/raise/missing")
+@pytest.mark.parametrize(
+    ("name", "status", "challenge"),
+    [
+        ("missing", 401, ""),
+        ("invalid", 401, ', error="invalid_token", error_description="the token has expired"'),
+        (
+            "scope",
+            403,
+            ', error="insufficient_scope", error_description="the token lacks the scope trust.admin",'
+            ' scope="trust.admin"',
+        ),
+    ],
+)
+def test_each_refusal_has_its_challenge(name: str, status: int, challenge: str, client: TestClient) -> None:
+    """Bare without a token (RFC 6750), else with the error, and with the scope that is missing."""
+    answer = client.get(f"/raise/{name}")
 
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="trustwatch"'
-    assert answer.headers["Content-Type"] == "application/problem+json"
-
-
-def test_a_refused_token_gets_invalid_token(client: TestClient) -> None:
-    answer = client.get("/raise/invalid")
-
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == (
-        'Bearer realm="trustwatch", error="invalid_token", error_description="the token has expired"'
-    )
-
-
-def test_a_missing_scope_is_named(client: TestClient) -> None:
-    answer = client.get("/raise/scope")
-
-    assert answer.status_code == 403
-    assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
-    assert 'scope="trust.admin"' in answer.headers["WWW-Authenticate"]
-    assert answer.json()["scope"] == "trust.admin"
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="trustwatch"' + challenge
+    assert answer.json().get("scope") == ("trust.admin" if name == "scope" else None)
 
 
 def test_a_challenge_can_not_be_broken_out_of() -> None:

@@ -39,25 +39,8 @@ def name_of(agent_id: str, tenant: str = "acme", issuer: str = AS) -> AgentName:
 
 
 def row(agent_id: str, tenant: str = "acme", level: int = 1, kind: str = "Payer", issuer: str = AS) -> AgentRow:
-    return AgentRow(
-        name_of(agent_id, tenant, issuer),
-        kind,
-        level,
-        0.25,
-        0.5,
-        0.125,
-        1,
-        2,
-        3,
-        0,
-        7,
-        "",
-        b"[]",
-        "",
-        features=b"",
-        risk=b"",
-        state_version="v",
-    )
+    name, shown = name_of(agent_id, tenant, issuer), (0.25, 0.5, 0.125, 1, 2, 3, 0, 7, "", b"[]", "")
+    return AgentRow(name, kind, level, *shown, features=b"", risk=b"", state_version="v")
 
 
 def decided(agent_id: str, number: int, tenant: str = "acme") -> Decision:
@@ -574,7 +557,7 @@ def test_the_schema_is_served_and_fits_the_events_that_are_taken(shared: Any, ev
     assert not checker.is_valid(event(outcome="ok"))
 
 
-@pytest.mark.parametrize("path", ["/v1/policy", "/v1/dead-letters"])
+@pytest.mark.parametrize("path", ["/v1/policy", "/v1/dead-letters", "/v1/agents/bot/risk"])
 def test_a_client_that_nobody_entered_sees_nothing(shared: Any, path: str) -> None:
     answer = shared.client.get(path, headers=shared.auth("nobody"))
     assert (answer.status_code, answer.json()["code"]) == (403, "tenant_not_allowed")

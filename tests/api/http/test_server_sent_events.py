@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trustwatch.api.http.responses import encode_comment, encode_event, encode_retry
+from trustwatch.api.http.responses import encode_event
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,3 @@ from trustwatch.api.http.responses import encode_comment, encode_event, encode_r
 )
 def test_an_event_on_the_wire(name: str, data: str, event_id: str | None, wire: bytes) -> None:
     assert encode_event(name, data, event_id) == wire
-
-
-def test_what_is_no_event() -> None:
-    """Comments keep a stream alive; a pause is told before the first event."""
-    assert encode_comment("still here") == b": still here\n\n"
-    assert encode_retry(2_000) == b"retry: 2000\n\n"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from trustwatch.api.http import routes as service_routes
+from trustwatch.api.http import app as application
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.dependencies import AdministratorDep, RuntimeDep
 from trustwatch.api.service import slices as service_slices
@@ -108,7 +108,7 @@ ECHOED_IN_ANSWER = {"/v1/risk/query"}
 
 def all_routes() -> list[Route]:
     """Every route of every slice, reads first; none is named here."""
-    routers = [service_routes.router, *(router for part in SLICES for router in part.routers)]
+    routers = [application.router, *(router for part in SLICES for router in part.routers)]
     found = [(method, route.path) for router in routers for route in router.routes for method in route.methods]
     found += [(method, route.path) for part in SLICES for route in part.direct_routes for method in route.methods]
     return sorted({Route(*one) for one in found if one[0] != "HEAD"}, key=lambda one: (one.method != "GET", one.path))

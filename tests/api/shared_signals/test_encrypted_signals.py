@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from trustwatch.api.http.auth.security_event_keys import SetDecryption
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
+from trustwatch.api.http.auth.signing import SetDecryption
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.api.shared_signals.slice import _make_decryption

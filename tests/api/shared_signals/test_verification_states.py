@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.http.auth.security_event_keys import BrokenSeal, SecretSealer
+from trustwatch.api.http.auth.signing import BrokenSeal, SecretSealer
 from trustwatch.api.shared_signals.transmitter_context import KEY_FOLDER, VerificationStates
 from trustwatch.ingest.formats.received_signals import VERIFICATION
 

@@ -9,7 +9,7 @@ import jwt
 import msgspec
 import pytest
 
-from trustwatch.api.http.auth.security_event_keys import SecurityEventKeys
+from trustwatch.api.http.auth.signing import SecurityEventKeys
 from trustwatch.ingest.errors import ConfigError
 
 DAY = 86_400.0

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwe, jwk
 
-from trustwatch.api.http.auth.security_event_keys import SetDecryption
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused
+from trustwatch.api.http.auth.signing import SetDecryption
 from trustwatch.ingest import extras
 from trustwatch.ingest.errors import ConfigError
 

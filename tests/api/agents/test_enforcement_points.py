@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.enforcement_points import EnforcementPoints
+from trustwatch.api.agents.risk_answer_cache import enforcement_points
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings, HookSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings, ActuatorSettings
 from trustwatch.scoring.policy.book import LevelTokenPolicy
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
 
 AS = "https://as.example"
 SECRET = Secret("whsec_" + "QUFB" * 8)
@@ -33,8 +33,12 @@ def actuator(kind: Any, **more: Any) -> ActuatorSettings:
     return ActuatorSettings(name="tell", kind=kind, url="https://as.example/admin", issuers=(AS,), **more)
 
 
+def named(issuer: str) -> AgentName:
+    return AgentName(1, "acme", issuer, "bot")
+
+
 def held(settings: Settings, level: RiskLevel, policy: LevelTokenPolicy, **more: Any) -> list[tuple[int | None, str]]:
-    found = EnforcementPoints(settings).of_agent("acme", AS, level, policy, **{"enforced": True, **more})
+    found = enforcement_points(settings, named(AS), level, policy, **{"enforced": True, **more})
     return [(point.max_token_lifetime_s, point.text) for point in found]
 
 
@@ -106,5 +110,5 @@ def test_nothing_holds_in_shadow_and_nobody_is_named_for_other_issuers() -> None
     settings = Settings(hooks=(hook("wso2"),), actuators=(actuator("hydra"),))
     assert {lifetime for lifetime, _ in held(settings, RiskLevel.HIGH, SHORT, enforced=False)} == {None}
     assert all(text.startswith("shadow") for _, text in held(settings, RiskLevel.HIGH, SHORT, enforced=False))
-    other = EnforcementPoints(settings).of_agent("acme", "https://other", RiskLevel.HIGH, SHORT, enforced=True)
+    other = enforcement_points(settings, named("https://other"), RiskLevel.HIGH, SHORT, enforced=True)
     assert other == []
