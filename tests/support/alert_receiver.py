@@ -15,7 +15,7 @@ from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.alert_events import (
     APPROVAL_TYPE,
     SilentSource,
-    build_alert_payload,
+    build_alert_row,
     build_silence_row,
     build_test_alert_row,
 )
@@ -136,7 +136,7 @@ DECISION = Decision(
 def change(previous: RiskLevel, level: RiskLevel, **members: Any) -> bytes:
     """The alert that the agent's level changed so."""
     decision = msgspec.structs.replace(DECISION, previous_level=previous, level=level, **members)
-    return build_alert_payload(decision, POLICY, SOURCE)
+    return build_alert_row(decision, POLICY, SOURCE).payload
 
 
 def approval(**data: Any) -> bytes:

@@ -70,8 +70,7 @@ class ActuationMetrics:
 # the server leaves the newest state.
 
 
-MAX_ROUNDS = 8
-"""Desired states that may overtake each other within one attempt; the next attempt continues."""
+MAX_ROUNDS = 8  # Desired states that may overtake each other within one attempt; the next attempt continues
 
 SERVER_TIME_SHARE = 0.9
 """Share of the target's time for the server, so that there is some left to write down that it did not answer."""
@@ -226,7 +225,6 @@ class ActuatorNotifier:
 
 
 def _log_actuation(tried: _ActuationAttempt, desired: DesiredState, contained_s: float | None) -> None:
-    """A line for what was done at a server, or could not be."""
     if tried.outcome == "unchanged":
         return
     line = _log.warning if tried.result.error else _log.info
@@ -271,7 +269,6 @@ def _keep_confirmation_time(
 
 
 def _confirmed_desired_state(before: Actuation | None) -> DesiredState | None:
-    """The desired state that the server confirmed last."""
     return _stored_desired_state(before) if before is not None and before.status == "confirmed" else None
 
 

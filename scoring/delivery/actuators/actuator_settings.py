@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
 
 from ...records.agents import RiskLevel
-from ..delivery_target import ALL_LEVELS, MAX_NAME_LENGTH
+from ..delivery_target import MAX_NAME_LENGTH
 from ..notifiers.webhook_target import check_signed_url
 
 ANY_NAME = "*"
@@ -110,20 +110,9 @@ class ActuatorSettings(SettingsPart, frozen=True):
         if self.kind == "webhook" and auth is not None:
             raise ValueError("`auth` means nothing to kind `webhook`, which signs; leave it out")
 
-    @property
-    def levels_taken(self) -> frozenset[RiskLevel]:
-        """All: whatever is decided is brought about."""
-        return ALL_LEVELS
-
-    @property
-    def has_cooldown(self) -> bool:
-        """False: no change at a server may be kept back."""
-        return False
-
-    @property
-    def ordered(self) -> bool:
-        """The newest desired state of an agent holds, whichever row brings it."""
-        return False
+    levels_taken: ClassVar[frozenset[RiskLevel]] = frozenset(RiskLevel)
+    has_cooldown: ClassVar[bool] = False  # no change at a server may be kept back
+    ordered: ClassVar[bool] = False  # the newest desired state of an agent applies, whichever row brings it
 
     @property
     def fingerprint(self) -> str:
@@ -137,7 +126,7 @@ class ActuatorSettings(SettingsPart, frozen=True):
 
     def serves(self, tenant: str, issuer: str) -> bool:
         """Returns whether the actuator may change agents of that tenant and issuer."""
-        return _covers(self.tenants, tenant) and _covers(self.issuers, issuer)
+        return all(ANY_NAME in ours or name in ours for ours, name in ((self.tenants, tenant), (self.issuers, issuer)))
 
     def acts_at(self, level: int) -> bool:
         """Returns whether the policy of that level is applied; otherwise the server stays as it was."""
@@ -146,7 +135,3 @@ class ActuatorSettings(SettingsPart, frozen=True):
     def client_of(self, agent_id: str) -> str:
         """Returns the client that represents an agent."""
         return self.clients.get(agent_id, agent_id)
-
-
-def _covers(names: Collection[str], name: str) -> bool:
-    return ANY_NAME in names or name in names

@@ -39,18 +39,13 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
         key=f"{ALERT_KEY_PREFIX}{decision.decision_id}",
         kind=ALERT_ROW_KIND,
         target="",
-        payload=build_alert_payload(decision, policy, source),
+        payload=_encode(build_alert_event(decision, policy, source)),
         created_ms=decision.decided_ms,
         agent_key=decision.agent.key,
         group=decision.reasons[0].code if decision.reasons else decision.cause,
         level=decision.level,
         tenant=decision.agent.tenant,
     )
-
-
-def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) -> bytes:
-    """`build_alert_event` as JSON."""
-    return _encode(build_alert_event(decision, policy, source))
 
 
 def build_alert_event(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -197,8 +192,7 @@ def _decision_links(decision: Decision, source: str) -> dict[str, str]:
     }
 
 
-MAX_NAMED_AGENTS = 20
-"""Agents that an alert about a case names."""
+MAX_NAMED_AGENTS = 20  # Agents that an alert about a case names
 
 
 def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], source: str) -> OutboxRow:

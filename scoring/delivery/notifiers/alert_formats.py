@@ -150,7 +150,6 @@ def _agent_members(alert: AlertContent) -> dict[str, Any]:
 
 
 def _ai_agent(alert: AlertContent) -> dict[str, Any]:
-    """The agent as the object `ai_agent` of OCSF 1.9; its framework is not known to us."""
     agent = text_or_empty(alert.data.get("agent_id"))
     return {"ai_agent": {"uid": agent, "name": agent, **_enum_members("type", (0, "Unknown"), "type")}} if agent else {}
 
@@ -216,8 +215,7 @@ def _parse_ms(time: str) -> int:
 # PagerDuty: Events API v2, and what takes the same bodies
 
 MAX_SUMMARY, MAX_NAME = 1_024, 255
-MAX_DETAILS = 256 * 1024
-"""Bytes of details; PagerDuty refuses a body above 512 KB as a whole."""
+MAX_DETAILS = 256 * 1024  # Bytes of details; PagerDuty refuses a body above 512 KB as a whole
 
 SEVERITIES: Final = {
     RiskLevel.UNKNOWN: "info",
@@ -362,9 +360,6 @@ STATEFUL_FORMATS: frozenset[AlertFormat] = frozenset({"pagerduty", "ocsf"})
 
 JSON_CONTENT_TYPE = "application/json"
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-
 
 class RenderedAlert(NamedTuple):
     """Body of a request to a target."""
@@ -385,28 +380,18 @@ def render_alert(
     Raises:
         msgspec.DecodeError: the payload is not a JSON object. Nothing else makes it fail.
     """
-    event = with_console_link(_decode(payload), console)
+    event = with_console_link(msgspec.json.decode(payload, type=dict[str, Any]), console)
     data = event.get("data")
     if isinstance(data, dict):
         data["suppressed_before"] = suppressed_before
-    alert = parse_alert(event)
-    body = _render_body(event, alert, alert_format, routing_key)
-    if body is None:
-        return None
-    content_type = CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
-    return RenderedAlert(_encode(body), content_type)
-
-
-def _render_body(
-    event: dict[str, Any],
-    alert: AlertContent,
-    alert_format: AlertFormat,
-    routing_key: str,
-) -> Mapping[str, Any] | None:
-    if alert_format == "slack":
-        return render_slack(alert)
-    if alert_format == "pagerduty":
-        return render_pagerduty(alert, routing_key)
-    if alert_format == "ocsf":
-        return None if alert.kind == "case" else render_ocsf(alert)
-    return event
+    alert, body = parse_alert(event), None
+    match alert_format:
+        case "cloudevents":
+            return RenderedAlert(msgspec.json.encode(event), CLOUDEVENTS_CONTENT_TYPE)
+        case "slack":
+            body = render_slack(alert)
+        case "pagerduty":
+            body = render_pagerduty(alert, routing_key)
+        case "ocsf" if alert.kind != "case":
+            body = render_ocsf(alert)
+    return None if body is None else RenderedAlert(msgspec.json.encode(body), JSON_CONTENT_TYPE)

@@ -26,8 +26,7 @@ AlertSigner = Callable[[str, bytes, str], bytes]
 
 JWT_CONTENT_TYPE = "application/jwt"
 
-MAX_ERROR_CHARS = 200
-"""Most characters of an answer that are kept and logged: it is the target's text, not ours."""
+MAX_ERROR_CHARS = 200  # Most characters of an answer that are kept and logged: it is the target's text, not ours
 
 # Request Timeout, Too Early, Too Many Requests: the only refusals (4xx) that time may change.
 _RETRIED_STATUSES = frozenset({408, 425, 429})
@@ -37,7 +36,8 @@ def classify_response(status: int, retry_after: str | None, text: str, now_ms: i
     """Meaning of an answer."""
     if 200 <= status < 300:
         return DeliveryResult("delivered")
-    error = f"HTTP {status}" + _printable_detail(text)
+    line = printable_line(text, MAX_ERROR_CHARS)
+    error = f"HTTP {status}: {line}" if line else f"HTTP {status}"
     if status == 410:
         return DeliveryResult("gone", error)
     if status >= 500 or status in _RETRIED_STATUSES:
@@ -45,11 +45,6 @@ def classify_response(status: int, retry_after: str | None, text: str, now_ms: i
     if 300 <= status < 400:
         return DeliveryResult("failed", f"HTTP {status}: redirects are not followed; configure the final URL")
     return DeliveryResult("failed", error)
-
-
-def _printable_detail(text: str) -> str:
-    line = printable_line(text, MAX_ERROR_CHARS)
-    return f": {line}" if line else ""
 
 
 # Against server-side request forgery: targets come from the configuration alone, redirects are never followed, proxies
@@ -94,8 +89,10 @@ class WebhookNotifier:
         if target.format in SIGNED_FORMATS:
             headers |= sign_headers(row.row.key, rendered.body, target.secrets, self.clock())
         async with self.client.stream("POST", target.url.reveal(), content=rendered.body, headers=headers) as response:
-            text = "" if response.is_success else target.redact(await _read_beginning(response))
-            return classify_response(response.status_code, response.headers.get("retry-after"), text, self.clock())
+            text = "" if response.is_success else (await read_beginning(response)).decode(errors="replace")
+            return classify_response(
+                response.status_code, response.headers.get("retry-after"), target.redact(text), self.clock()
+            )
 
 
 def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: int) -> dict[str, str]:
@@ -122,14 +119,14 @@ def make_webhook_client(ca_file: Path | None = None) -> httpx2.AsyncClient:
     )
 
 
-async def _read_beginning(response: httpx2.Response) -> str:
+async def read_beginning(response: httpx2.Response) -> bytes:
     """Raw start of an answer: an endless or compressed one must not fill the memory."""
     data = b""
     async for chunk in response.aiter_raw(_MAX_REFUSAL_BYTES):
         data += chunk
         if len(data) >= _MAX_REFUSAL_BYTES:
             break
-    return data[:_MAX_REFUSAL_BYTES].decode(errors="replace")
+    return data[:_MAX_REFUSAL_BYTES]
 
 
 def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:

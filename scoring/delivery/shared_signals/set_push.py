@@ -12,10 +12,9 @@ from trustwatch.ingest.printable_text import printable_line
 from trustwatch_client.timing import parse_retry_after
 
 from ..delivery_target import DeliveryResult
+from ..notifiers.webhook_notifier import MAX_ERROR_CHARS, read_beginning
 
 SET_MEDIA_TYPE: Final = "application/secevent+jwt"
-MAX_ERROR_CHARS = 200
-_MAX_ANSWER_BYTES = 4_096
 _ABOUT_STREAM: Final = frozenset({"invalid_key", "authentication_failed", "access_denied"})
 """Errors that are not caused by this SET: the next one would fail too, and this one may succeed later."""
 
@@ -35,7 +34,7 @@ async def push_set(client: httpx2.AsyncClient, url: str, authorization: str, tok
         headers["authorization"] = authorization
     try:
         async with client.stream("POST", url, content=token.encode(), headers=headers) as response:
-            body = b"" if response.is_success else await _read_beginning(response)
+            body = b"" if response.is_success else await read_beginning(response)
             return classify_answer(response.status_code, response.headers.get("retry-after"), body, now_ms)
     except httpx2.HTTPError as error:
         return DeliveryResult("retry", printable_line(connection_error_text(error, with_text=True), MAX_ERROR_CHARS))
@@ -59,12 +58,3 @@ def _error_code(body: bytes) -> str:
     except msgspec.MsgspecError:
         code = ""
     return code if code.replace("_", "").isalpha() and len(code) <= 64 else "no code"
-
-
-async def _read_beginning(response: httpx2.Response) -> bytes:
-    data = b""
-    async for chunk in response.aiter_raw(_MAX_ANSWER_BYTES):
-        data += chunk
-        if len(data) >= _MAX_ANSWER_BYTES:
-            break
-    return data[:_MAX_ANSWER_BYTES]
