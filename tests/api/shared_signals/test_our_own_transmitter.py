@@ -236,11 +236,11 @@ def test_a_stream_is_managed_from_afar(transmitter: Any, receive: Callable[..., 
     (kept,) = transmitter.site.store.security_events.list_all_streams()
     assert (kept.status, kept.status_reason) == ("paused", "trustwatch signals: moving")
     assert managed(transmitter, site, lambda one: one.keep()).status == "paused"
-    managed(transmitter, site, lambda one: one.remove_subject(BOT))
+    managed(transmitter, site, lambda one: one.set_subject(BOT, wanted=False))
     assert managed(transmitter, site, lambda one: one.set_status("enabled")).status == "enabled"
     transmitter.site.clock.now += 1
     transmitter.commit(announced(1))
-    managed(transmitter, site, lambda one: one.add_subject(BOT))
+    managed(transmitter, site, lambda one: one.set_subject(BOT, wanted=True))
     transmitter.commit(announced(2))
     until(site.events)
     assert [event["txn"] for event in site.events()] == ["d-2"]

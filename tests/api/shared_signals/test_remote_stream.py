@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.shared_signals_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals import commands
-from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, StreamNotKept, metadata_url
+from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, TransmitterError, metadata_url
 from trustwatch.api.shared_signals.transmitter_context import VerificationStates
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.received_signals import CAEP, RISC, VERIFICATION, WISE
@@ -138,7 +138,7 @@ def keep(idp: Idp, part: SignalTransmitterSettings | None = None) -> KeptStream:
 
 
 def refusal(idp: Idp, part: SignalTransmitterSettings | None = None) -> str:
-    with pytest.raises(StreamNotKept) as refused:
+    with pytest.raises(TransmitterError) as refused:
         keep(idp, part)
     return str(refused.value)
 
@@ -269,7 +269,7 @@ BOT = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
 def test_status_and_subjects() -> None:
     """Read, set and told by the specification's words; of a stream that is there, where the transmitter offers it."""
     idp = Idp(**EVERYTHING)
-    with pytest.raises(StreamNotKept, match="`trustwatch signals keep` makes it"):
+    with pytest.raises(TransmitterError, match="`trustwatch signals keep` makes it"):
         with_stream(idp, lambda stream: stream.status())
     keep(idp)
     assert with_stream(idp, lambda stream: stream.status()).status == "enabled"
@@ -287,7 +287,7 @@ def test_status_and_subjects() -> None:
             "add": lambda s: s.add_subject(BOT),
             "remove": lambda s: s.remove_subject(BOT),
         }
-        with pytest.raises(StreamNotKept, match=f"no {member}"):
+        with pytest.raises(TransmitterError, match=f"no {member}"):
             with_stream(poor, asks[member.split("_")[0]])
 
 
@@ -317,7 +317,7 @@ def test_verifications_that_are_refused() -> None:
         idp = Idp()
         idp.verification = httpx2.Response(status)
         assert keep(idp) == KeptStream("s0", idp.poll_url, True)
-        with pytest.raises(StreamNotKept, match=f"HTTP {status}"):
+        with pytest.raises(TransmitterError, match=f"HTTP {status}"):
             with_stream(idp, lambda stream: stream.verify())
 
 
@@ -329,7 +329,7 @@ def kept_again(idp: Idp, part: SignalTransmitterSettings, times: int = 3) -> lis
         for _ in range(times):
             try:
                 said.append((await stream.keep()).stream_id)
-            except StreamNotKept as refused:
+            except TransmitterError as refused:
                 said.append(str(refused))
 
     with_stream(idp, go, part)
