@@ -31,7 +31,7 @@ POLL_RECORDS = 1_000
 class ExportSources(NamedTuple):
     """Sources of an export."""
 
-    store: SqlStore  # database
+    store: SqlStore
     log: Path | None  # directory of the embedded log; None = events are on a topic, and not exported
     archive: Path | None  # archive of events; None if there is none
     profile: Callable[[AgentRow], Any]  # describes an agent's state as text; None = nothing is known
@@ -46,7 +46,6 @@ def export_agent(
     """
     sink = _ZipBuffer()
     entries: dict[str, dict[str, Any]] = {}
-    whole = dead_letters_of is None
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject)])
         rows = sources.store.subjects.export(subject, dead_letters_of)
@@ -61,7 +60,7 @@ def export_agent(
             "by": by,
             "files": entries,
         }
-        if whole:
+        if dead_letters_of is None:
             manifest["software"] = version("trustwatch")
             manifest["chain"] = chain_heads_document(sources.store.decisions.chain_heads())
         yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
