@@ -376,11 +376,11 @@ class SharedSignalsService:
             )
 
     async def _poll_answer(self, owner: str, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
-        sets = await self._executor(self._sign_all, owner, events[:most])
-        return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
+        def sign_all() -> dict[str, str]:
+            return {one.jti: self._context.sign(owner, msgspec.json.decode(one.claims)) for one in events[:most]}
 
-    def _sign_all(self, owner: str, events: Sequence[SecurityEvent]) -> dict[str, str]:
-        return {event.jti: self._context.sign(owner, msgspec.json.decode(event.claims)) for event in events}
+        sets = await self._executor(sign_all)
+        return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
 
     async def _own_stream(self, caller: AuthenticatedCaller, stream_id: str) -> EventStream:
         stream = await self._executor(self._store.find_stream, caller.name, stream_id) if caller.name else None

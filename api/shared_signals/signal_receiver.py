@@ -281,11 +281,7 @@ class SignalReceiver:
         return await self._as_said_once(transmitter, received)
 
     def _judge_one(
-        self,
-        transmitter: SignalTransmitter,
-        digest: str,
-        claims: Mapping[str, Any],
-        believed: Treatment | None = None,
+        self, transmitter: SignalTransmitter, digest: str, claims: Mapping[str, Any], believed: Treatment | None = None
     ) -> ReceivedSet:
         ((event_type, members),) = claims["events"].items()
         rule = find_signal_rule(event_type, members)
@@ -312,12 +308,9 @@ class SignalReceiver:
             encoded = msgspec.json.encode(event)
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can name and no event can hold
             return ReceivedSet(claims, digest, "no_agent")
-        said = f"{self._agent_digest(subject)} {rule.action}" if treatment == "evidence" else ""
-        return ReceivedSet(claims, digest, "stale" if stale else treatment, encoded, said and signal_digest(said))
-
-    def _agent_digest(self, subject: SignalSubject) -> str:
         key, check = self._identities.agent_hash(subject.tenant, subject.issuer, subject.agent_id)
-        return f"{key:016x}{check:016x}"
+        said = f"{key:016x}{check:016x} {rule.action}" if treatment == "evidence" else ""
+        return ReceivedSet(claims, digest, "stale" if stale else treatment, encoded, said and signal_digest(said))
 
     async def _as_said_once(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> list[ReceivedSet]:
         """The same, but evidence counts once a day: repeating a statement adds nothing.
@@ -379,19 +372,16 @@ class SignalReceiver:
     async def _keep_up(self) -> None:
         while True:
             try:
-                await self._rotate_keys()
+                now = self._monotonic()
+                if self.decryption is not None and now - self._rotated_at >= ROTATE_EVERY_S:
+                    self._rotated_at = now
+                    await asyncio.to_thread(self.decryption.rotate)
                 await self.look_after_memory()
             except ConfigError as error:
                 _log.error("decryption_keys", error=str(error))
             except Exception as error:  # the store is unavailable: the next look tries again
                 _log.warning("signals_not_forgotten", error=type(error).__name__)
             await asyncio.sleep(UPKEEP_EVERY_S)
-
-    async def _rotate_keys(self) -> None:
-        now = self._monotonic()
-        if self.decryption is not None and now - self._rotated_at >= ROTATE_EVERY_S:
-            self._rotated_at = now
-            await asyncio.to_thread(self.decryption.rotate)
 
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""

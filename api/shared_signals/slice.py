@@ -14,8 +14,7 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.timestamps import DAY_S
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.authenticators import AssertionSigner
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
-from trustwatch.scoring.delivery.shared_signals.set_push import SET_MEDIA_TYPE
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import SET_MEDIA_TYPE, make_webhook_client
 
 from .. import clock
 from ..composition import service_url

@@ -21,7 +21,7 @@ from trustwatch.ingest.errors import ConfigError, Fenced, TrustwatchError, Unava
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
 from trustwatch.scoring.delivery.dispatcher import wait_for_wake
 from trustwatch.scoring.delivery.notifiers import alert_events
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client, push_set
 from trustwatch.scoring.delivery.shared_signals import announced_decision
 from trustwatch.scoring.delivery.shared_signals.announced_decision import (
     AnnouncedDecision,
@@ -29,7 +29,6 @@ from trustwatch.scoring.delivery.shared_signals.announced_decision import (
     read_announced_decision,
     read_announced_pin,
 )
-from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import simple_subjects
 from trustwatch.scoring.pipeline.desired_state_resolver import PRINCIPAL_WINDOW_MS
 from trustwatch.scoring.policy.book import LivePolicy
@@ -156,10 +155,7 @@ class SharedSignalsTransmitter:
             return False
         now, deriver = self._now_ms(), self._context.deriver
         queued, stopped = self._events.add_derived(
-            self._derive(rows, now),
-            now,
-            MAX_WAITING,
-            lambda stream: deriver.stream_updated(stream, now),
+            self._derive(rows, now), now, MAX_WAITING, lambda stream: deriver.stream_updated(stream, now)
         )
         self._context.outcomes["queued"] += queued
         for stream in stopped:
@@ -240,7 +236,7 @@ class SharedSignalsTransmitter:
         return "" if last is None else last.target
 
     def _open_lane(self, stream_id: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._push_waiting(stream_id))
+        task = asyncio.create_task(self._push_waiting(stream_id))
         self._lanes[stream_id] = task
         task.add_done_callback(lambda _: self._lanes.pop(stream_id, None))
 

@@ -157,7 +157,10 @@ class _TargetWorker:
     async def _deliver_batch(self) -> int:
         """Lease what is due, try it, write down how it ended; returns how many were tried."""
         name, now = self._target.name, self._clock()
-        if now < self._paused_until_ms or await self._is_stopped():
+        if now < self._paused_until_ms:
+            return 0
+        stopped = await asyncio.to_thread(self._outbox.stopped_targets)
+        if stopped.get(name) == self._target.fingerprint:
             return 0
         turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
         lease_ms = int((ATTEMPT_TIMEOUT_S * turns + LEASE_MARGIN_S) * 1000)
@@ -217,10 +220,6 @@ class _TargetWorker:
             failed = {"target": row.target, "key": row.row.key, "attempt": row.attempt, "error": result.error}
             _log.warning("delivery_failed", **failed, then=status)
         return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
-
-    async def _is_stopped(self) -> bool:
-        stopped = await asyncio.to_thread(self._outbox.stopped_targets)
-        return bool(stopped.get(self._target.name) == self._target.fingerprint)
 
     async def _stop_target(self, reason: str) -> None:
         _log.error("target_stopped", target=self._target.name, reason=reason)

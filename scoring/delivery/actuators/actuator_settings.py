@@ -75,40 +75,31 @@ class ActuatorSettings(SettingsPart, frozen=True):
         ),
     ] = None
     every_level: Annotated[
-        bool,
-        setting("also apply the policy of `low` and `unknown`, which changes every agent's client"),
+        bool, setting("also apply the policy of `low` and `unknown`, which changes every agent's client")
     ] = False
 
     def __post_init__(self) -> None:
         if len(self.name) > MAX_NAME_LENGTH:
             raise ValueError(f"`name` has at most {MAX_NAME_LENGTH} characters")
-        self._check_urls()
+        urls = {"url": self.url, "confirm_url": self.confirm_url, "auth.token_url": self.auth and self.auth.token_url}
+        for member, url in urls.items():
+            if url is not None:
+                check_url(url, f"`{member}`", loopback_http=True)
         self._only("realm", self.realm, "keycloak", needed=True)
         self._only("secret", self.secret, "webhook", needed=True)
         if self.kind == "webhook":
             check_signed_url(self.url, self.secrets)
         self._only("confirm_url", self.confirm_url, "webhook")
-        self._check_auth()
-
-    def _check_urls(self) -> None:
-        for member in ("url", "confirm_url"):
-            if (url := getattr(self, member)) is not None:
-                check_url(url, f"`{member}`", loopback_http=True)
-        if self.auth is not None and self.auth.token_url is not None:
-            check_url(self.auth.token_url, "`auth.token_url`", loopback_http=True)
+        if self.kind == "keycloak" and self.auth is None:
+            raise ValueError("Object missing required field `auth`, which kind `keycloak` needs")
+        if self.kind == "webhook" and self.auth is not None:
+            raise ValueError("`auth` means nothing to kind `webhook`, which signs; leave it out")
 
     def _only(self, member: str, value: object, kind: ActuatorKind, *, needed: bool = False) -> None:
         if self.kind == kind and needed and value is None:
             raise ValueError(f"Object missing required field `{member}`, which kind `{kind}` needs")
         if self.kind != kind and value is not None:
             raise ValueError(f"`{member}` means nothing to kind `{self.kind}`; leave it out")
-
-    def _check_auth(self) -> None:
-        auth = self.auth
-        if self.kind == "keycloak" and auth is None:
-            raise ValueError("Object missing required field `auth`, which kind `keycloak` needs")
-        if self.kind == "webhook" and auth is not None:
-            raise ValueError("`auth` means nothing to kind `webhook`, which signs; leave it out")
 
     levels_taken: ClassVar[frozenset[RiskLevel]] = frozenset(RiskLevel)
     has_cooldown: ClassVar[bool] = False  # no change at a server may be kept back

@@ -57,6 +57,7 @@ _MAPPED_MEMBERS = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_t
 def render_ocsf(alert: AlertContent) -> dict[str, Any]:
     """*alert* as a Detection Finding. Alerts about one agent update one finding; its return to low closes it."""
     activity, at_ms = _activity(alert), _parse_ms(alert.time)
+    severity = (1, "Informational") if alert.kind == "test" else _SEVERITY[alert.level]
     body: dict[str, Any] = {
         "class_uid": CLASS_UID,
         "class_name": "Detection Finding",
@@ -66,7 +67,7 @@ def render_ocsf(alert: AlertContent) -> dict[str, Any]:
         "type_uid": CLASS_UID * 100 + activity[0],
         "type_name": f"Detection Finding: {activity[1]}",
         "time": at_ms,
-        **_severity(alert),
+        **_enum_members("severity", severity, "severity"),
         **_enum_members("status", _STATUS[activity], "status"),
         "message": alert.title,
         "is_alert": alert.needs_attention and alert.kind != "test",
@@ -87,11 +88,6 @@ def _activity(alert: AlertContent) -> tuple[int, str]:
         return _CLOSE
     was_alerting = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
     return _UPDATE if was_alerting else _CREATE
-
-
-def _severity(alert: AlertContent) -> dict[str, Any]:
-    severity = (1, "Informational") if alert.kind == "test" else _SEVERITY[alert.level]
-    return _enum_members("severity", severity, "severity")
 
 
 def _enum_members(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
@@ -369,11 +365,7 @@ class RenderedAlert(NamedTuple):
 
 
 def render_alert(
-    payload: bytes,
-    alert_format: AlertFormat,
-    suppressed_before: int = 0,
-    routing_key: str = "",
-    console: str = "",
+    payload: bytes, alert_format: AlertFormat, suppressed_before: int = 0, routing_key: str = "", console: str = ""
 ) -> RenderedAlert | None:
     """*payload* (a CloudEvent as JSON) as *alert_format*; None if that kind of target has nothing to do.
 

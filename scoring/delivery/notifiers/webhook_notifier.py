@@ -1,4 +1,4 @@
-"""Webhooks: signed requests, and the meaning of an HTTP answer for the delivery."""
+"""Deliveries over HTTP: signed webhooks, pushes of security event tokens (RFC 8935), and what answers mean."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import httpx2
+import msgspec
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
@@ -136,3 +138,47 @@ def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bo
     except (WebhookVerificationError, ValueError):  # a header that is not even of the form, a body that is not text
         return False
     return True
+
+
+# Push of one security event token (RFC 8935), and the meaning of the receiver's answer.
+
+SET_MEDIA_TYPE: Final = "application/secevent+jwt"
+_ABOUT_STREAM: Final = frozenset({"invalid_key", "authentication_failed", "access_denied"})
+"""Errors that are not caused by this SET: the next one would fail too, and this one may succeed later."""
+
+
+class _SetError(msgspec.Struct):
+    err: str = ""
+    description: str = ""
+
+
+async def push_set(client: httpx2.AsyncClient, url: str, authorization: str, token: str, now_ms: int) -> DeliveryResult:
+    """Post *token* once: `delivered`, `failed` (the receiver refuses this SET for good), `retry`, or `gone`.
+
+    The caller bounds the time and checks that *url* may be called; redirects are never followed.
+    """
+    headers = {"content-type": SET_MEDIA_TYPE, "accept": "application/json"}
+    if authorization:
+        headers["authorization"] = authorization
+    try:
+        async with client.stream("POST", url, content=token.encode(), headers=headers) as response:
+            body = b"" if response.is_success else await read_beginning(response)
+            return classify_answer(response.status_code, response.headers.get("retry-after"), body, now_ms)
+    except httpx2.HTTPError as error:
+        return DeliveryResult("retry", printable_line(connection_error_text(error, with_text=True), MAX_ERROR_CHARS))
+
+
+def classify_answer(status: int, retry_after: str | None, body: bytes, now_ms: int) -> DeliveryResult:
+    """Meaning of an answer to a push. Nothing of its text is kept but the error code: it may repeat a credential."""
+    if 200 <= status < 300:
+        return DeliveryResult("delivered")
+    if status == 400:
+        try:
+            code = msgspec.json.decode(body, type=_SetError).err
+        except msgspec.MsgspecError:
+            code = ""
+        error = code if code.replace("_", "").isalpha() and len(code) <= 64 else "no code"
+        return DeliveryResult("retry" if error in _ABOUT_STREAM else "failed", f"HTTP 400: {error}")
+    if status == 410:
+        return DeliveryResult("gone", "HTTP 410: the receiver is gone")
+    return DeliveryResult("retry", f"HTTP {status}", parse_retry_after(retry_after, now_ms / 1000))

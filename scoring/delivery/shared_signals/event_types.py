@@ -103,13 +103,7 @@ EVENT_RULES: Final = (
         _anomaly_members,
         names_workload=True,
     ),
-    EventRule(
-        WORKLOAD_COMPROMISED,
-        _SENT_FOR_REVOCATION,
-        _revokes,
-        _compromise_members,
-        names_workload=True,
-    ),
+    EventRule(WORKLOAD_COMPROMISED, _SENT_FOR_REVOCATION, _revokes, _compromise_members, names_workload=True),
 )
 """In the order in which the events of one decision are sent."""
 
