@@ -382,11 +382,9 @@ class CaseService:
         action: CaseAction,
         note: str,
         detail: dict[str, Any] | None = None,
-        *,
-        alert: bool = True,
-        **values: Any,
+        **how: Any,
     ) -> Case:
-        update = self._update(caller, taken, action, note, detail, alert=alert, **values)
+        update = self._update(caller, taken, action, note, detail, **how)
         if not await self.executor.write(self.runtime.store.cases.update, update):
             raise changed_error(taken.case.case_id)
         self.figures.note_act(taken.case, update.case)

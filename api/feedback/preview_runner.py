@@ -89,15 +89,13 @@ class PreviewRunner:
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
         row = await asyncio.to_thread(self.store.feedback.get_preview, preview_id, tenants)
-        if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
+        here = any(one.preview_id == preview_id for one in self._tasks.values())
+        if row is None or row.status in ("done", "failed") or here:
             return row
         if self.now_ms() - row.updated_ms < LOST_AFTER_MS:
             return row
         gone = "the process that ran it has ended; start another one"
         return msgspec.structs.replace(row, status="failed", error=gone)
-
-    def _runs_here(self, preview_id: str) -> bool:
-        return any(row.preview_id == preview_id for row in self._tasks.values())
 
     async def close(self) -> None:
         """End the running preview, and those that wait."""
