@@ -167,7 +167,7 @@ async def _introspection(peer: Peer, ca_file: Path | None) -> str:
 
 async def _webhook(peer: Peer, ca_file: Path | None) -> str:
     async with make_webhook_client(ca_file) as client:
-        to: WebhookTarget = target(f"{peer.url}/hook", "standard")
+        to: WebhookTarget = target(f"{peer.url}/hook", "cloudevents")
         return (
             await WebhookNotifier(client, lambda: int(time.time() * 1000)).deliver(outgoing(ALERTS["rise"]), to)
         ).error

@@ -81,7 +81,8 @@ class ActuatorSettings(SettingsPart, frozen=True):
     def __post_init__(self) -> None:
         if len(self.name) > MAX_NAME_LENGTH:
             raise ValueError(f"`name` has at most {MAX_NAME_LENGTH} characters")
-        urls = {"url": self.url, "confirm_url": self.confirm_url, "auth.token_url": self.auth and self.auth.token_url}
+        token_url = None if self.auth is None else self.auth.token_url
+        urls = {"url": self.url, "confirm_url": self.confirm_url, "auth.token_url": token_url}
         for member, url in urls.items():
             if url is not None:
                 check_url(url, f"`{member}`", loopback_http=True)
