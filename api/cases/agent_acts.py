@@ -48,7 +48,7 @@ class CaseAgentActs:
     feedback: FeedbackService | None  # takes labels; None = this process takes none
     now_ms: Callable[[], int]
     monotonic: Callable[[], float]
-    held_at: Callable[[AgentName], int | None]
+    held_at: Callable[[AgentName], int | None]  # level at which a person fixed an agent; None = nobody did
     level_of: Callable[[AgentName], int | None]  # level of an agent in memory; None = it is not there
 
     def __post_init__(self) -> None:
@@ -179,7 +179,6 @@ def describe_failures(what: str, failed: Sequence[str]) -> str:
 
 
 def _note_late(agent: AgentName, task: asyncio.Task[None]) -> None:
-    """Log the outcome of an act on one agent that ended after its caller had stopped waiting."""
     error = None if task.cancelled() else task.exception()
     done = not task.cancelled() and error is None
     named = {"tenant": agent.tenant, "issuer": agent.issuer, "agent": agent.agent_id}

@@ -102,13 +102,16 @@ def render_markdown(report: CaseReport, timeline: Sequence[TimelineItem]) -> str
     ):
         if at_ms:
             lines.append(f"- {name}: {format_rfc3339(at_ms)}")
-    lines += _lead_lines(report)
+    if report.reasons:
+        lines += ["", "## Why", "", *(f"- {_plain(reason.text)}" for reason in report.reasons)]
     lines += ["", "## Agents", ""]
     lines += ["| agent | type | now | highest | joined | why it is here |", "| --- | --- | --- | --- | --- | --- |"]
     lines += [_agent_line(case_agent) for case_agent in report.agents]
     if report.shared:
         lines += ["", "## What was new to them", ""]
-        lines += [_indicator_line(indicator) for indicator in report.shared]
+        for shared in report.shared:
+            plural = "" if shared.agents == 1 else "s"
+            lines.append(f"- {shared.kind} {_plain(shared.value)}: {shared.agents} agent{plural}")
     lines += ["", "## What happened", ""]
     lines += [_timeline_line(item) for item in timeline]
     return "\n".join(lines) + "\n"
@@ -121,17 +124,6 @@ def _agent_line(case_agent: CaseAgent) -> str:
         f"| {_plain(agent_id)} | {_plain(case_agent.agent_type)} | {level.label} "
         f"| {peak.label} | {format_rfc3339(case_agent.joined_ms)} | {why_here} |"
     )
-
-
-def _indicator_line(indicator: SharedIndicator) -> str:
-    plural = "" if indicator.agents == 1 else "s"
-    return f"- {indicator.kind} {_plain(indicator.value)}: {indicator.agents} agent{plural}"
-
-
-def _lead_lines(report: CaseReport) -> list[str]:
-    if report.lead is None or not report.lead.reasons:
-        return []
-    return ["", "## Why", "", *(f"- {_plain(reason.text)}" for reason in report.lead.reasons)]
 
 
 def _timeline_line(item: TimelineItem) -> str:

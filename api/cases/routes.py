@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -11,8 +10,6 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from trustwatch.ingest.timestamps import format_day
-from trustwatch.scoring.policy.interventions import ActiveInterventions
-from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.cases import CaseStatistics, CaseVerdict
 
@@ -306,6 +303,17 @@ async def split_case(case_id: CaseIdParam, caller: ReviewerDep, cases: CaseServi
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime, executor, agents = services.get(Runtime), services.get(StoreExecutor), services.get(AgentService)
+    decision_point = services.get(PolicyDecisionPoint)
+    interventions = decision_point.approval_workflow.active_interventions
+
+    def held_at(name: AgentName) -> int | None:
+        pin = interventions.active_pin(name.identity, runtime.now_ms())
+        return None if pin is None else pin.level
+
+    def level_of(name: AgentName) -> int | None:
+        entry = runtime.risk_view.get(*name.identity)
+        return None if entry is None else int(entry.summary.level)
+
     figures = CaseFigures(runtime, executor, services.get(ServiceMetrics))
     cases = CaseService(
         runtime,
@@ -316,24 +324,14 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
             services.find(FeedbackService),
             runtime.now_ms,
             runtime.monotonic,
-            partial(_held_at, services.get(PolicyDecisionPoint).approval_workflow.active_interventions, runtime.now_ms),
-            partial(_level_of, runtime.risk_view),
+            held_at,
+            level_of,
         ),
-        services.get(PolicyDecisionPoint).audit_sink,
+        decision_point.audit_sink,
         services.get(AgentResolver),
         figures,
     )
     return figures, cases, CaseStory(runtime, executor, cases, agents)
-
-
-def _held_at(interventions: ActiveInterventions, now_ms: Callable[[], int], name: AgentName) -> int | None:
-    pin = interventions.active_pin((name.tenant, name.issuer, name.agent_id), now_ms())
-    return None if pin is None else pin.level
-
-
-def _level_of(view: RiskView, name: AgentName) -> int | None:
-    entry = view.get(name.tenant, name.issuer, name.agent_id)
-    return None if entry is None else int(entry.summary.level)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

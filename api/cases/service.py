@@ -140,16 +140,16 @@ class CaseService:
         )
 
     async def _in_hand(self, caller: AuthenticatedCaller, case_id: str) -> CaseInHand:
-        """A case to act on. Raises ProblemError (404), Unavailable."""
-        taken = await self.executor(self._take, case_id, visible_tenants(caller, None))
+        tenants, cases = visible_tenants(caller, None), self.runtime.store.cases
+
+        def take() -> CaseInHand | None:
+            case = cases.get(case_id, tenants)
+            return None if case is None else CaseInHand(case, cases.agents(case_id, tenants))
+
+        taken = await self.executor(take)
         if taken is None:
             raise not_found_error("case")
         return taken
-
-    def _take(self, case_id: str, tenants: Collection[str] | None) -> CaseInHand | None:
-        cases = self.runtime.store.cases
-        case = cases.get(case_id, tenants)
-        return None if case is None else CaseInHand(case, cases.agents(case_id, tenants))
 
     async def case_of_decision(self, caller: AuthenticatedCaller, decision_id: str) -> str | None:
         """Id of the case that a decision belongs to; None = none. Raises Unavailable."""
@@ -229,9 +229,8 @@ class CaseService:
         )
         within = self.agent_acts.deadline()
         if pin and (failed := await self.agent_acts.pin(caller, taken.agents, note, valid_s, within)):
-            await self._tell_partly(
-                caller, case_id, "contained", describe_failures("the level could not be fixed", failed)
-            )
+            words = describe_failures("the level could not be fixed", failed)
+            await self._tell_partly(caller, case_id, "contained", words)
         return contained
 
     async def _tell_partly(self, caller: AuthenticatedCaller, case_id: str, marked: str, words: str) -> NoReturn:
@@ -311,7 +310,9 @@ class CaseService:
         target = await self._decidable(caller, into, note, revision=revision)
         if source.case.tenant != target.case.tenant:
             raise invalid_value_error("into", "is a case of another tenant: those never meet")
-        self._check_room(source, target)
+        together = {case_agent.agent.key for case_agent in (*source.agents, *target.agents)}
+        if len(together) > (room := DEFAULT_CASES.max_agents):
+            raise invalid_value_error("into", f"would have {len(together)} agents, and may have {room}")
         merged = self._update(
             caller, source, "merged", note, {"into": into}, status="closed", merged_into=into, closed_ms=self._now()
         )
@@ -322,12 +323,6 @@ class CaseService:
             raise changed_error(case_id)
         self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
         return (await self._in_hand(caller, into)).case
-
-    def _check_room(self, source: CaseInHand, target: CaseInHand) -> None:
-        room = DEFAULT_CASES.max_agents
-        together = {case_agent.agent.key for case_agent in (*source.agents, *target.agents)}
-        if len(together) > room:
-            raise invalid_value_error("into", f"would have {len(together)} agents, and may have {room}")
 
     async def split(
         self,
@@ -387,11 +382,9 @@ class CaseService:
         action: CaseAction,
         note: str,
         detail: dict[str, Any] | None = None,
-        *,
-        alert: bool = True,
-        **values: Any,
+        **how: Any,
     ) -> Case:
-        update = self._update(caller, taken, action, note, detail, alert=alert, **values)
+        update = self._update(caller, taken, action, note, detail, **how)
         if not await self.executor.write(self.runtime.store.cases.update, update):
             raise changed_error(taken.case.case_id)
         self.figures.note_act(taken.case, update.case)

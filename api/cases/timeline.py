@@ -110,17 +110,13 @@ def build_timeline(records: CaseRecords) -> list[TimelineItem]:
     return sorted(items, key=lambda item: (item.at_ms, TIMELINE_KINDS.index(item.kind)))
 
 
-def _word(level: int) -> str:
-    return RiskLevel(level).label
-
-
 def _decision_item(decision: Decision) -> TimelineItem:
     reason = (
         decision.reasons[0].text
         if decision.reasons
         else {"tick": "time passed without new evidence"}.get(decision.cause, f"cause: {decision.cause}")
     )
-    text = f"Risk went from {_word(decision.previous_level)} to {_word(decision.level)}: {reason}"
+    text = f"Risk went from {RiskLevel(decision.previous_level).label} to {RiskLevel(decision.level).label}: {reason}"
     shown = tuple((indicator.kind, indicator.value) for indicator in decision.indicators)
     return TimelineItem(
         decision.event_time_ms or decision.decided_ms,
@@ -133,7 +129,6 @@ def _decision_item(decision: Decision) -> TimelineItem:
 
 
 def _entry_items(entries: Sequence[CaseEntry]) -> list[TimelineItem]:
-    """Entries, and how many earlier ones are not listed."""
     told = [_entry_item(entry) for entry in entries]
     if entries and entries[0].sequence > 1:
         words = f"{entries[0].sequence - 1} earlier entries of the case are not told"
@@ -167,9 +162,7 @@ def _entry_detail(detail: Mapping[str, Any]) -> str:
         parts.append(f" as {detail['verdict']}")
     if detail.get("level"):
         parts.append(f" to {detail['level']}")
-    for name, words in (("from", "from"), ("into", "into")):
-        if detail.get(name):
-            parts.append(f" {words} {printable_line(str(detail[name]))}")
+    parts += [f" {name} {printable_line(str(detail[name]))}" for name in ("from", "into") if detail.get(name)]
     if detail.get("owner"):
         parts.append(f" to {printable_line(str(detail['owner']))}")
     if detail.get("until"):
@@ -183,7 +176,7 @@ def _intervention_items(intervention: Intervention) -> list[TimelineItem]:
     agent = intervention.agent.agent_id
     if intervention.kind == "pin":
         asked_by, why = printable_line(intervention.asked_by), printable_line(intervention.asked_why)
-        text = f"{asked_by} fixed the level at {_word(intervention.level)}: {why}"
+        text = f"{asked_by} fixed the level at {RiskLevel(intervention.level).label}: {why}"
         items = [TimelineItem(intervention.asked_ms, "pin", agent, text)]
         ended = f"{printable_line(intervention.decided_by)} ended the fixed level: {printable_line(intervention.why)}"
     else:

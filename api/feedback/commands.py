@@ -93,7 +93,6 @@ def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
 
 
 def _run_preview(service: ServiceClient, draft: dict[str, Any]) -> dict[str, Any]:
-    """Start a preview and wait until it has ended, with a progress bar."""
     started = service.call("start_feedback_preview", draft).json()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
@@ -109,7 +108,6 @@ def _run_preview(service: ServiceClient, draft: dict[str, Any]) -> dict[str, Any
 
 
 def _print_preview(seen: dict[str, Any]) -> None:
-    """Print the result of a preview."""
     window = seen["window"]
     if seen["unseen"]:
         print_message(f"no preview: {seen['unseen']}")

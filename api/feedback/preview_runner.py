@@ -65,22 +65,11 @@ class PreviewRunner:
         """Start a preview. Raises ProblemError (429) if too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
         now_ms = self.now_ms()
-        row = FeedbackPreview(
-            record_id(now_ms, "preview", self.new_id()),
-            decision.decision_id,
-            decision.agent.tenant,
-            author,
-            draft,
-            "waiting" if self._tasks else "running",
-            0.0,
-            now_ms,
-            now_ms,
-            "",
-            b"",
-        )
-        marked = MarkedDecision(
-            decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
-        )
+        preview_id, agent = record_id(now_ms, "preview", self.new_id()), decision.agent
+        asked = preview_id, decision.decision_id, agent.tenant, author, draft
+        row = FeedbackPreview(*asked, "waiting" if self._tasks else "running", 0.0, now_ms, now_ms, "", b"")
+        event = decision.event_id, decision.event_time_ms
+        marked = MarkedDecision(decision.decision_id, str(agent.key), *event, decision.level)
         job = PreviewJob(rule, marked, now_ms - int(PREVIEW_DAYS * DAY_MS), now_ms)
         await self._store_row(row)
         task = asyncio.create_task(self._run_to_end(row, job))
@@ -90,28 +79,23 @@ class PreviewRunner:
 
     def _check_room(self, tenant: str) -> None:
         """Refuse a preview if the tenant has too many; those of other tenants neither count nor are mentioned."""
-        mine = sum(row.tenant == tenant for row in self._tasks.values())
-        most = PREVIEWS_WAITING + 1
+        mine, most = sum(row.tenant == tenant for row in self._tasks.values()), PREVIEWS_WAITING + 1
         if mine >= most:
-            detail = (
-                f"of this tenant {mine} previews run or wait, and there may be {most}: "
-                "come again when one of them is done"
-            )
+            room = f"of this tenant {mine} previews run or wait, and there may be {most}"
+            detail = f"{room}: come again when one of them is done"
             headers = {"Retry-After": str(RETRY_AFTER_S)}
             raise ProblemError(ProblemDetails(429, "too_many_previews", "Too many requests", detail, headers))
 
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
         row = await asyncio.to_thread(self.store.feedback.get_preview, preview_id, tenants)
-        if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
+        here = any(one.preview_id == preview_id for one in self._tasks.values())
+        if row is None or row.status in ("done", "failed") or here:
             return row
         if self.now_ms() - row.updated_ms < LOST_AFTER_MS:
             return row
         gone = "the process that ran it has ended; start another one"
         return msgspec.structs.replace(row, status="failed", error=gone)
-
-    def _runs_here(self, preview_id: str) -> bool:
-        return any(row.preview_id == preview_id for row in self._tasks.values())
 
     async def close(self) -> None:
         """End the running preview, and those that wait."""
@@ -131,7 +115,6 @@ class PreviewRunner:
             await self._store_row(end)
 
     async def _run_in_turn(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
-        """Wait for its turn, and run it."""
         beating = asyncio.create_task(self._send_heartbeats(row))
         try:
             async with self._turns.turn(row.tenant, 0):
@@ -141,7 +124,6 @@ class PreviewRunner:
             beating.cancel()
 
     async def _run_now(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
-        """Run it, and write how far it is now and then."""
         loop, reported_at = asyncio.get_running_loop(), float("-inf")
 
         async def tell(progress: float) -> None:
@@ -160,7 +142,6 @@ class PreviewRunner:
         return self._updated(row, status="done", progress=1.0, result=result)
 
     async def _send_heartbeats(self, row: FeedbackPreview) -> None:
-        """Signs of life while it waits."""
         while True:
             await asyncio.sleep(LOST_AFTER_MS / 3000)
             with contextlib.suppress(Unavailable):

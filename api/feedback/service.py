@@ -92,84 +92,14 @@ def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_
 # `synchronise` sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
 
 RESEND_AFTER_MS = 5_000  # Age at which a rule that was written and not sent is sent by any process that notices it, ms
-
-
-@dataclass(eq=False, repr=False)
-class FeedbackRulePublisher:
-    """Sees that every event log that a rule concerns hears of it. For one event loop."""
-
-    store: SqlStore
-    log: GroupCommit
-    audit: AuditSink
-    now_ms: Callable[[], int]
-    partitions: Callable[[], int]
-
-    def __post_init__(self) -> None:
-        self._orphans_checked_ms = 0
-
-    async def publish(self, feedback: Feedback) -> Feedback:
-        """Notify every event log that is concerned; if one does not answer, `synchronise` tries again."""
-        try:
-            await self.log.commit(rule_control_records(feedback, self.partitions(), self.now_ms()))
-        except TrustwatchError as error:
-            _log.warning("feedback waits for the log", feedback_id=feedback.feedback_id, error=str(error))
-            return feedback
-        done: FeedbackState = "active" if feedback.status == "adopting" else "revoked"
-        sent = msgspec.structs.replace(feedback, status=done, updated_ms=max(self.now_ms(), feedback.updated_ms + 1))
-        with contextlib.suppress(Unavailable):
-            if await asyncio.to_thread(self.store.feedback.update, sent, feedback.status):
-                return sent
-        return feedback
-
-    async def synchronise(self) -> None:
-        """Send what was not sent, write down what has expired. Raises Unavailable."""
-        now_ms = self.now_ms()
-        for feedback in await asyncio.to_thread(self.store.feedback.list_open):
-            if feedback.status == "active" and feedback.expires_ms <= now_ms:
-                await self._expire(feedback, now_ms)
-                continue
-            if feedback.status != "active" and now_ms - feedback.updated_ms >= RESEND_AFTER_MS:
-                await self.publish(feedback)
-        await self._revoke_orphans(now_ms)
-
-    async def _expire(self, feedback: Feedback, now_ms: int) -> None:
-        """Record that it has expired; partitions detect this themselves."""
-        why = "its time is over"
-        over = msgspec.structs.replace(feedback, status="expired", updated_ms=max(now_ms, feedback.updated_ms + 1))
-        step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
-        if await asyncio.to_thread(self.store.feedback.update, over, feedback.status, step):
-            self.audit.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self.now_ms()))
-
-    async def _revoke_orphans(self, now_ms: int) -> None:
-        """End a rule whose feedback was erased with its agent: else it would stay active, and could not be revoked."""
-        if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
-            return
-        self._orphans_checked_ms, count = now_ms, self.partitions()
-        orphans = await asyncio.to_thread(self.store.feedback.orphaned_rules)
-        if orphans:
-            records = [
-                Record(
-                    RecordKind.CONTROL,
-                    0,
-                    now_ms,
-                    msgspec.json.encode(RevokeFeedbackRule(orphan.rule, "trustwatch", "it was erased")),
-                    key_for_partition(orphan.partition, count),
-                )
-                for orphan in orphans
-            ]
-            await self.log.commit(records)
-
-
 SYNCHRONISE_INTERVAL_S = 2.0
 KNOWN_CODE = "feedback_known"  # Code of the problem that the same feedback was given a moment ago
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
 MAX_RULES_READ = 200  # Active rules of a tenant that are searched for those about one agent
+MAX_RULES = 100  # Rules of one tenant at a time: each is looked at for every event of an agent that it may concern
 
 _log = structlog.get_logger(__name__)
-
-
-MAX_RULES = 100  # Rules of one tenant at a time: each is looked at for every event of an agent that it may concern
 
 
 class FeedbackStatus(NamedTuple):
@@ -199,9 +129,8 @@ class FeedbackService:
     MISSING_DETAIL: ClassVar = "this process takes no feedback"
 
     def __post_init__(self) -> None:
-        self.rule_publisher = FeedbackRulePublisher(self.store, self.log, self.audit, self.now_ms, self.partitions)
-        """Rules that follow from feedback, from adoption to their end."""
         self._adoption_lock = asyncio.Lock()
+        self._orphans_checked_ms = 0
 
     async def start_preview(
         self, caller: AuthenticatedCaller, decision_id: str, draft: FeedbackDraft
@@ -232,7 +161,7 @@ class FeedbackService:
         unseen = draft.verdict == "false_positive" and await self._check_preview(draft, decision)
         feedback = await self._add(draft, decision, reviewer, unseen=unseen)
         if feedback.status == "adopting":
-            feedback = await self.rule_publisher.publish(feedback)
+            feedback = await self._publish(feedback)
         return await self._status_of(feedback)
 
     async def _add(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer, *, unseen: bool) -> Feedback:
@@ -316,14 +245,14 @@ class FeedbackService:
         if not await self.executor.write(self.store.feedback.update, after, before.status, step):
             raise _not_open_error(before)
         self.audit.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self.now_ms()))
-        return await self._status_of(await self.rule_publisher.publish(after) if in_force else after)
+        return await self._status_of(await self._publish(after) if in_force else after)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the active rules until *stop*, then end the running preview."""
         failing = False
         while not stop.is_set():
             try:
-                await self.rule_publisher.synchronise()
+                await self.synchronise()
                 failing = False
             except TrustwatchError as error:
                 if not failing:
@@ -332,6 +261,57 @@ class FeedbackService:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), SYNCHRONISE_INTERVAL_S)
         await self.previews.close()
+
+    async def _publish(self, feedback: Feedback) -> Feedback:
+        """Notify every event log that is concerned; if one does not answer, `synchronise` tries again."""
+        try:
+            await self.log.commit(rule_control_records(feedback, self.partitions(), self.now_ms()))
+        except TrustwatchError as error:
+            _log.warning("feedback waits for the log", feedback_id=feedback.feedback_id, error=str(error))
+            return feedback
+        done: FeedbackState = "active" if feedback.status == "adopting" else "revoked"
+        sent = msgspec.structs.replace(feedback, status=done, updated_ms=max(self.now_ms(), feedback.updated_ms + 1))
+        with contextlib.suppress(Unavailable):
+            if await asyncio.to_thread(self.store.feedback.update, sent, feedback.status):
+                return sent
+        return feedback
+
+    async def synchronise(self) -> None:
+        """Send what was not sent, write down what has expired. Raises Unavailable."""
+        now_ms = self.now_ms()
+        for feedback in await asyncio.to_thread(self.store.feedback.list_open):
+            if feedback.status == "active" and feedback.expires_ms <= now_ms:
+                await self._expire(feedback, now_ms)
+                continue
+            if feedback.status != "active" and now_ms - feedback.updated_ms >= RESEND_AFTER_MS:
+                await self._publish(feedback)
+        await self._revoke_orphans(now_ms)
+
+    async def _expire(self, feedback: Feedback, now_ms: int) -> None:
+        why = "its time is over"
+        over = msgspec.structs.replace(feedback, status="expired", updated_ms=max(now_ms, feedback.updated_ms + 1))
+        step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
+        if await asyncio.to_thread(self.store.feedback.update, over, feedback.status, step):
+            self.audit.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self.now_ms()))
+
+    async def _revoke_orphans(self, now_ms: int) -> None:
+        """End a rule whose feedback was erased with its agent: else it would stay active, and could not be revoked."""
+        if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
+            return
+        self._orphans_checked_ms, count = now_ms, self.partitions()
+        orphans = await asyncio.to_thread(self.store.feedback.orphaned_rules)
+        if orphans:
+            records = [
+                Record(
+                    RecordKind.CONTROL,
+                    0,
+                    now_ms,
+                    msgspec.json.encode(RevokeFeedbackRule(orphan.rule, "trustwatch", "it was erased")),
+                    key_for_partition(orphan.partition, count),
+                )
+                for orphan in orphans
+            ]
+            await self.log.commit(records)
 
     async def _find_decision(self, decision_id: str, reviewer: Reviewer) -> Decision:
         decision = await self.executor(self.store.decisions.get, decision_id, reviewer.tenants)
@@ -375,10 +355,9 @@ class FeedbackService:
 
     async def _check_room(self, tenant: str) -> None:
         rules = await self.executor(self.store.feedback.list_open, (tenant,))
-        most = MAX_RULES
-        if len(rules) >= most:
+        if len(rules) >= MAX_RULES:
             raise draft_refused_error(
-                f"{len(rules)} rules are in force for this tenant, and there may be {most}: "
+                f"{len(rules)} rules are in force for this tenant, and there may be {MAX_RULES}: "
                 "revoke one that is no longer needed",
                 "too_many_rules",
                 409,

@@ -96,7 +96,6 @@ def _oldest_arrival_ms(directory: Path, first: int) -> int:
 
 
 def _log_parts(directory: Path, first: int, begun: float = 0.0) -> Iterator[HistoryPart]:
-    """The log from *first* to its current end."""
     with LogReader(directory) as reader:
         end = reader.end_offset(ONLY_PARTITION)
         if end > first:
@@ -146,7 +145,6 @@ def _archived_event(raw: bytes) -> Record | None:
 
 
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
-    """Every partition of the events topic, from its beginning to its current end."""
     brokers = settings.brokers
     topic, identities = brokers.topic_names.events, open_service_identities(settings)
     erased, reader = load_erased_filter(settings, topic), open_reader(brokers, [topic])

@@ -18,7 +18,7 @@ from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.segment_import import first_offset
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
-from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.source import RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.store.decision_chain import chain_heads_document
@@ -31,7 +31,7 @@ POLL_RECORDS = 1_000
 class ExportSources(NamedTuple):
     """Sources of an export."""
 
-    store: SqlStore  # database
+    store: SqlStore
     log: Path | None  # directory of the embedded log; None = events are on a topic, and not exported
     archive: Path | None  # archive of events; None if there is none
     profile: Callable[[AgentRow], Any]  # describes an agent's state as text; None = nothing is known
@@ -46,7 +46,6 @@ def export_agent(
     """
     sink = _ZipBuffer()
     entries: dict[str, dict[str, Any]] = {}
-    whole = dead_letters_of is None
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject)])
         rows = sources.store.subjects.export(subject, dead_letters_of)
@@ -61,7 +60,7 @@ def export_agent(
             "by": by,
             "files": entries,
         }
-        if whole:
+        if dead_letters_of is None:
             manifest["software"] = version("trustwatch")
             manifest["chain"] = chain_heads_document(sources.store.decisions.chain_heads())
         yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
@@ -133,13 +132,7 @@ def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[b
             if archived.get(0, 0) == before:
                 break  # neither has it: the archive began later than the log lets go
     if sources.log is not None:
-        yield from _logged_events(sources.log, archived.get(0, 0), _is_event_of(subject))
-
-
-def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
-    """True if a logged event is of the agent: just what an erasure would remove."""
-    eraser = RecordEraser(subject)
-    return lambda raw: eraser(Record(RecordKind.EVENT, 0, 0, raw)).kind == RecordKind.ERASED
+        yield from _logged_events(sources.log, archived.get(0, 0), subject)
 
 
 def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[int, int]) -> Iterator[bytes]:
@@ -159,11 +152,12 @@ def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[in
             yield line.rstrip(b"\n")
 
 
-def _logged_events(directory: Path, start: int, own: Callable[[bytes], bool]) -> Iterator[bytes]:
+def _logged_events(directory: Path, start: int, subject: ErasureSubject) -> Iterator[bytes]:
+    eraser = RecordEraser(subject)  # the events of an agent are just what an erasure would remove
     with closing(LogReader(directory)) as reader:
         first = first_offset(directory)
         reader.seek(0, max(start, first))
         while (batch := reader.poll(POLL_RECORDS, 0.0)) is not None:
             for record in batch.records:
-                if record.kind == RecordKind.EVENT and own(record.payload):
+                if record.kind == RecordKind.EVENT and eraser(record).kind == RecordKind.ERASED:
                     yield record.payload.replace(b"\n", b" ").replace(b"\r", b" ")

@@ -64,7 +64,6 @@ def erase(
 
 
 def _await_erasure(service: ServiceClient, erasure: dict[str, Any]) -> dict[str, Any]:
-    """Wait for its end, and print each step."""
     shown_status = ""
     while erasure["status"] not in END_STATUSES:
         if erasure["status"] != shown_status:

@@ -130,9 +130,8 @@ async def list_erasures(
 ) -> PageOut[ErasureOut]:
     """Newest first, without proofs."""
     page = await erasures.list(caller, limit, cursor)
-    return PageOut(
-        items=[erasure_out(erasure, None, brief=True) for erasure in page.items], next_cursor=page.next_cursor
-    )
+    items = [erasure_out(erasure, None, brief=True) for erasure in page.items]
+    return PageOut(items=items, next_cursor=page.next_cursor)
 
 
 @router.get(

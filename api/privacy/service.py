@@ -1,4 +1,4 @@
-"""Erasures: asked for, proved, and carried out by one process of a deployment (see `erasure_steps.py`); exports."""
+"""Erasures: requested, proved, and carried out by one process of a deployment; exports."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import Fenced, TrustwatchError, Unavailable
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
+from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.pseudonyms import PrivacyKey
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
 from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState
+from trustwatch.scoring.delivery.dispatcher import wait_for_wake
 from trustwatch.scoring.policy.book import EnforcementMode
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import DECISION_CAUSES, Decision
-from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
+from trustwatch.scoring.records.erasures import EraseCommand, Erasure, erasure_pseudonym, subject_digest
 from trustwatch.scoring.records.feedback import FeedbackRule
 from trustwatch.scoring.records.indicators import Indicator
-from trustwatch.scoring.store.database import LeaderLock, Page
+from trustwatch.scoring.store.database import LeaderSeat, Page
 from trustwatch.scoring.store.decision_store import ChainVerification, verify_chains
 from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
 
@@ -39,12 +42,13 @@ from ..http.problems import ProblemDetails, ProblemError
 from ..http.store_executor import StoreExecutor
 from .agent_export import ExportSources, export_agent
 from .embedded_targets import ErasureTargets
-from .erasure_steps import PROOF_TYPE, ErasureSteps, ProofSigner
+from .erasure_proof import PROOF_TYPE, ProofSigner, proof_document
 
 STEP_EVERY_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
 FOLLOW_EVERY_S = 1.0  # Interval of looking at what other processes of a deployment do, s
 RELEASE_NAMES_EVERY_S = 3600.0
 LEADER_LOCK_NAME = "erasures"
+MAX_ROUNDS = 3
 
 _STORED_TYPES = (NativeEvent, Decision, Indicator, FeedbackRule, DesiredState)
 """Types of what is stored as JSON and read again: an erasure must not replace their words."""
@@ -65,13 +69,15 @@ class ErasureRefused(ProblemError):
 
 
 class ErasureRequest(NamedTuple):
-    """An agent or a principal to erase."""
+    """An agent or a principal to erase. The caller's only tenant and issuer are the default; principals have no issuer.
 
-    kind: Literal["agent", "principal"]  # what it is
-    name: str  # its identifier
-    tenant: str | None = None  # None = the caller's only one
-    issuer: str | None = None  # of an agent; None = the caller's only one. Principals have none
-    # with pseudonyms on, erase the identifier of a principal itself, as it was logged before they were
+    *as_named*: with pseudonyms on, erase the identifier of a principal itself, as it was logged before they were.
+    """
+
+    kind: Literal["agent", "principal"]
+    name: str
+    tenant: str | None = None
+    issuer: str | None = None
     as_named: bool = False
 
 
@@ -111,11 +117,8 @@ class ErasureService:
     leads: bool = True
 
     def __post_init__(self) -> None:
-        self._steps = ErasureSteps(
-            self.targets, self.key, self.signer, self.on_forgotten, self.now_ms, on_server=self.on_server
-        )
         self._wake = asyncio.Event()
-        self._leader_lock: LeaderLock | None = None
+        self._seat = LeaderSeat(self.targets.store.database, LEADER_LOCK_NAME)
         self._names_released_at = float("-inf")
         self._compaction_due = False
         self._forgotten_at_ms: dict[str, int] | None = None
@@ -147,7 +150,6 @@ class ErasureService:
         return ErasureSubject("principal", tenant, "", self.principal_alias(tenant, request.name), "")
 
     async def _check_erasable(self, subject: ErasureSubject) -> None:
-        """Raise ErasureRefused if it cannot be erased at present."""
         if subject.name in _OUR_WORDS or any(subject.name in reserved_words(kind) for kind in _STORED_TYPES):
             raise ErasureRefused(
                 f"`{subject.name}` is a word of events or of our own records: without it they could not be read. "
@@ -212,9 +214,6 @@ class ErasureService:
         if erasure.status != "done":
             detail = f"the erasure is {erasure.status}; there is no proof yet"
             raise ProblemError(ProblemDetails(409, "not_done", "Not done", detail))
-        return await self._check_proof(erasure, proof, name)
-
-    async def _check_proof(self, erasure: Erasure, proof: str, name: str) -> ProofCheck:
         try:
             document = self.signer().read(proof, PROOF_TYPE)
         except ValueError:
@@ -253,22 +252,15 @@ class ErasureService:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Carry out open erasures, from the beginning of the process on, until *stop*."""
-        ending = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                pause_s = await self._advance_all()
-                waking = asyncio.create_task(self._wake.wait())
-                await asyncio.wait([ending, waking], timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
-                self._wake.clear()
+                await wait_for_wake(self._wake, stop, await self._advance_all())
         finally:
-            ending.cancel()
-            if self._leader_lock is not None:
-                await asyncio.to_thread(self._leader_lock.release)
+            await asyncio.to_thread(self._seat.give_up)
 
     async def _advance_all(self) -> float:
         """One step of everything that is open; returns for how many seconds nothing is to be done."""
-        failing = not await self._try_assist()
+        failing = not await self._assist()
         try:
             if not await self._is_leading():
                 return RETRY_S if failing else FOLLOW_EVERY_S
@@ -295,44 +287,29 @@ class ErasureService:
         with suppress(TrustwatchError):
             await asyncio.to_thread(self.targets.store.erasures.record_error, erasure, str(error))
 
-    async def _try_assist(self) -> bool:
-        """False = what this process does for all could not be done now; what it leads continues."""
+    async def _assist(self) -> bool:
+        """Do this process's part of erasures that any process carries out: its archives, and what it remembers.
+
+        False = that could not be done now; what it leads continues.
+        """
         try:
-            await self._assist()
+            passed = {erasure.erasure_id: erasure for erasure in await self.targets.assist(self.now_ms())}
+            if self._forgotten_at_ms is None:  # what was over before this process began, it has never known
+                done = {name: erasure.at_ms for name, erasure in passed.items() if erasure.status == "done"}
+                self._forgotten_at_ms = done
+            for name, erasure in passed.items():
+                if self._forgotten_at_ms.get(name) != erasure.at_ms:
+                    await self.on_forgotten(erasure.erasure_subject, erasure.at_ms)
+                    self._forgotten_at_ms[name] = erasure.at_ms
         except (TrustwatchError, OSError) as error:
             _log.warning("this process could not do its part of erasures", error=str(error))
             return False
         return True
 
-    async def _assist(self) -> None:
-        """Do this process's part of erasures that any process carries out: its archives, and what it remembers."""
-        passed = {erasure.erasure_id: erasure for erasure in await self.targets.assist(self.now_ms())}
-        if self._forgotten_at_ms is None:  # what was over before this process began, it has never known
-            self._forgotten_at_ms = {
-                name: erasure.at_ms for name, erasure in passed.items() if erasure.status == "done"
-            }
-        for name, erasure in passed.items():
-            if self._forgotten_at_ms.get(name) != erasure.at_ms:
-                await self.on_forgotten(erasure.erasure_subject, erasure.at_ms)
-                self._forgotten_at_ms[name] = erasure.at_ms
-
     async def _is_leading(self) -> bool:
         """True if this process is the one that carries erasures out. Raises Unavailable."""
-        if not self.leads:
+        if not (self.leads and await asyncio.to_thread(self._seat.take)):
             return False
-        try:
-            if self._leader_lock is None:
-                self._leader_lock = await asyncio.to_thread(
-                    self.targets.store.database.acquire_leader_lock, LEADER_LOCK_NAME
-                )
-            if self._leader_lock is None:
-                return False
-            await asyncio.to_thread(self._leader_lock.ensure_held)
-        except TrustwatchError:  # the next check requests it again
-            lock, self._leader_lock = self._leader_lock, None
-            if lock is not None:
-                await asyncio.to_thread(lock.release)
-            raise
         await self._release_names()
         return True
 
@@ -353,7 +330,7 @@ class ErasureService:
     async def _advance(self, erasure: Erasure) -> bool:
         """The next step of one erasure; False = it has to wait, or another process has taken it on."""
         await self._check_leadership()
-        after = await self._steps.advance(erasure)
+        after = await _STEPS[erasure.status](self, erasure)
         if after is None:
             return False
         after = msgspec.structs.replace(after, updated_ms=self.now_ms())
@@ -367,6 +344,83 @@ class ErasureService:
         return True
 
     async def _check_leadership(self) -> None:
-        """A step may take hours; who leads may be another one by then. Raises Fenced, Unavailable."""
-        if self._leader_lock is not None:
-            await asyncio.to_thread(self._leader_lock.ensure_held)
+        if self._seat.lock is not None:
+            await asyncio.to_thread(self._seat.lock.ensure_held)
+
+    # Any step may be killed and is done again.
+    #
+    # 1. *queued*: the mark of an agent is stored, and a FORGET record logged; from then on the pipeline ignores it.
+    # 2. *waiting* for the pipeline, the archive and the archive of vectors to come past that record.
+    # 3. *erasing* in the database, the log, the archives.
+    # 4. *checking*: the same walk once more, counting only. Remains are erased again, at most `MAX_ROUNDS` times.
+    # 5. *compacting*: the identifier leaves the erasure's own row, and the database its removed rows.
+    # 6. *done*, with a signed proof.
+
+    async def _queued(self, erasure: Erasure) -> Erasure:
+        targets, subject = self.targets, erasure.erasure_subject
+        await self._store_forgotten_mark(erasure)
+        now = max(self.now_ms(), erasure.at_ms + 1)  # a round is identified by its time, even if the clock went back
+        order = EraseCommand(erasure.erasure_id, *subject)
+        if "chain" not in erasure.counts:
+            heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
+            counts = {**erasure.counts, "chain": [head._asdict() for head in heads]}
+            erasure = msgspec.structs.replace(erasure, counts=counts)
+        erasure = await targets.write_order(erasure, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
+        return msgspec.structs.replace(erasure, status="waiting", at_ms=now, rounds=erasure.rounds + 1, error="")
+
+    async def _complete_rediscovered(self, erasure: Erasure) -> Erasure:
+        """Complete an order that a restored database found in the topic: it has neither its digest nor its mark."""
+        await self._store_forgotten_mark(erasure)
+        salt = secrets.token_hex(16)
+        digest = await asyncio.to_thread(subject_digest, salt, *erasure.erasure_subject[:4])
+        return msgspec.structs.replace(erasure, subject_salt=salt, subject_digest=digest)
+
+    async def _store_forgotten_mark(self, erasure: Erasure) -> None:
+        """Prevent an agent from continuing from a model's history."""
+        if erasure.kind == "agent":
+            mark = self.key().erasure_mark(unkeyed_agent_key(*erasure.erasure_subject.agent_identity))
+            await asyncio.to_thread(self.targets.store.erasures.add_mark, mark, self.now_ms())
+
+    async def _waiting(self, erasure: Erasure) -> Erasure | None:
+        if not erasure.subject_digest:
+            return await self._complete_rediscovered(erasure)
+        awaited = await self.targets.waiting_for(erasure, self.now_ms())
+        if awaited:
+            return None if erasure.error == awaited else msgspec.structs.replace(erasure, error=awaited)
+        return msgspec.structs.replace(await self.targets.acknowledged(erasure), status="erasing", error="")
+
+    async def _erasing(self, erasure: Erasure) -> Erasure:
+        erased = await self.targets.erase(erasure)
+        await self.on_forgotten(erasure.erasure_subject, erasure.at_ms)
+        counts = erasure.counts | {target: erasure.counts.get(target, 0) + count for target, count in erased.items()}
+        return msgspec.structs.replace(erasure, status="checking", counts=counts)
+
+    async def _checking(self, erasure: Erasure) -> Erasure:
+        remaining = await self.targets.remaining(erasure)
+        if not remaining:
+            subject = erasure.subject if self.targets.keeps_name else ""
+            return msgspec.structs.replace(erasure, status="compacting", subject=subject, error="")
+        problem = "still found: " + ", ".join(f"{target} {count}" for target, count in sorted(remaining.items()))
+        status = "queued" if erasure.rounds < MAX_ROUNDS else "failed"
+        return msgspec.structs.replace(erasure, status=status, error=problem)
+
+    async def _compacting(self, erasure: Erasure) -> Erasure | None:
+        targets = self.targets
+        if not await asyncio.to_thread(targets.store.database.compact):
+            problem = "the database could not be compacted: something reads it all the time"
+            return None if erasure.error == problem else msgspec.structs.replace(erasure, error=problem)
+        heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
+        now = self.now_ms()
+        summary = await targets.summary(erasure, now)
+        erasure = msgspec.structs.replace(erasure, counts={**erasure.counts, **summary.counts})
+        proof = self.signer().sign(proof_document(erasure, now, heads, summary, on_server=self.on_server), PROOF_TYPE)
+        return msgspec.structs.replace(erasure, status="done", done_ms=now, proof=proof.encode(), error="")
+
+
+_STEPS: dict[str, Callable[[ErasureService, Erasure], Awaitable[Erasure | None]]] = {
+    "queued": ErasureService._queued,
+    "waiting": ErasureService._waiting,
+    "erasing": ErasureService._erasing,
+    "checking": ErasureService._checking,
+    "compacting": ErasureService._compacting,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -15,19 +15,18 @@ import structlog
 from trustwatch.ingest.errors import ConfigError, TrustwatchError
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.ingest.record_keys import key_for_partition
-from trustwatch.ingest.source import Record, TopicWriter
+from trustwatch.ingest.source import Record
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, format_rfc3339
 from trustwatch.ingest.topics.protocols import TopicAdmin, TopicDescription, TopicReader
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
-from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicDefinition, TopicNames
+from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.pipeline.topic_publisher import erased_agent_record
 from trustwatch.scoring.records.agents import RiskRecord
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.erasure_store import ForgetRecordPosition
 from trustwatch.scoring.store.subject_store import ErasureScope
 
-from .embedded_targets import ErasureSummary, ErasureTargets, erasure_scope
-from .local_archives import ArchiveErasureProgress, LocalArchives
+from .embedded_targets import ArchiveErasureProgress, ErasureSummary, ErasureTargets, LocalArchives
 
 POLL_S = 0.5
 FLUSH_TIMEOUT_S = 20.0
@@ -39,20 +38,16 @@ _risk_decoder = msgspec.json.Decoder(RiskRecord)
 
 def summarise_topics(admin: TopicAdmin, topics: TopicNames, now_ms: int) -> list[dict[str, Any]]:
     """Statement of a proof on each of our topics; `gone_by`: until when it may hold records. Raises Unavailable."""
-    return [_summarise_topic(admin, definition, definition.name(topics), now_ms) for definition in TOPIC_DEFINITIONS]
-
-
-def _summarise_topic(admin: TopicAdmin, definition: TopicDefinition, name: str, now_ms: int) -> dict[str, Any]:
-    gone_by = None
-    with suppress(ConfigError):  # we may not ask
-        if (description := admin.describe(name)) is not None:
-            gone_by = gone_by_ms(description, now_ms)
-    return {
-        "topic": name,
-        "holds": definition.holds,
-        "done": _ACTION_BY_ROLE[definition.role],
-        "gone_by": None if gone_by is None else format_rfc3339(gone_by),
-    }
+    topic_facts = []
+    for definition in TOPIC_DEFINITIONS:
+        name, gone_by = definition.name(topics), None
+        with suppress(ConfigError):  # we may not ask
+            if (description := admin.describe(name)) is not None:
+                gone_by = gone_by_ms(description, now_ms)
+        until = None if gone_by is None else format_rfc3339(gone_by)
+        done = _ACTION_BY_ROLE[definition.role]
+        topic_facts.append({"topic": name, "holds": definition.holds, "done": done, "gone_by": until})
+    return topic_facts
 
 
 _ACTION_BY_ROLE = {
@@ -145,13 +140,6 @@ def _correction_of(
     return RiskTopicCorrection(record_key[0], record_key[1], msgspec.json.encode(changed), [])
 
 
-def send_corrections(writer: TopicWriter, topic: str, corrections: Iterable[RiskTopicCorrection]) -> None:
-    """Write corrections, and wait until they are acknowledged. Raises Unavailable."""
-    for correction in corrections:
-        writer.send(topic, correction.key, correction.value, partition=correction.partition, headers=correction.headers)
-    writer.flush(FLUSH_TIMEOUT_S)
-
-
 # The order to forget is met in each partition at a separate offset, in the transaction of that position. The topic
 # cannot be rewritten: the identifier is kept until its records have expired there, so that every reader omits the
 # subject (`ingest/record_erasure.py`).
@@ -165,11 +153,11 @@ RECHECK_DONE_WITHIN_MS = 2 * HOUR_MS
 
 
 class BrokerClients(NamedTuple):
-    """Access to topics."""
+    """Access to topics: their names, a reader of one from its beginning, and the admin client."""
 
-    topics: TopicNames  # their names
-    reader: Callable[[str], TopicReader]  # opens a reader of topics from their beginning
-    admin: Callable[[], TopicAdmin]  # opens the admin client
+    topics: TopicNames
+    reader: Callable[[str], TopicReader]
+    admin: Callable[[], TopicAdmin]
 
 
 @dataclass(eq=False, repr=False)
@@ -187,15 +175,13 @@ class TopicErasureTargets(ErasureTargets):
         self._unfinished: set[str] = set()
 
     async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
-        """Log the order once in each partition, all acknowledged or none."""
-        count = await self.log.run_between_rounds(_partition_count)
+        count = await self._partitions()
         await self.log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
         return msgspec.structs.replace(
             erasure, at_offset=0, counts={**erasure.counts, TOPIC_MEMBER: {"partitions": count}}
         )
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
-        """The workers, then every running archive."""
         met, missing = await self._acknowledged_offsets(erasure)
         if missing:
             listed = ", ".join(map(str, missing))
@@ -204,20 +190,17 @@ class TopicErasureTargets(ErasureTargets):
         progress = await asyncio.to_thread(self.archives.erasure_progress, erasure, now_ms)
         if progress.awaited:
             listed = ", ".join(
-                f"{registration.kind} on {registration.host} ({registration.path})"
+                registration.place
                 + (f", which says: {progress.errors[archive_id]}" if archive_id in progress.errors else "")
                 for archive_id, registration in progress.awaited.items()
             )
             return f"waits for archives to be erased by the processes that keep them: {listed}"
-        kinds = {registration.kind for registration, _ in progress.done.values()} | {
-            registration.kind for registration in progress.missing.values()
-        }
-        if unknown := self.expected - kinds:
+        known = [*(registration for registration, _ in progress.done.values()), *progress.missing.values()]
+        if unknown := self.expected - {registration.kind for registration in known}:
             return f"waits for a process that keeps the archive of {' and '.join(sorted(unknown))}: none has reported"
         return ""
 
     async def acknowledged(self, erasure: Erasure) -> Erasure:
-        """The erasure with the offset of its order in each partition."""
         met, _ = await self._acknowledged_offsets(erasure)
         topic_counts = {
             **erasure.counts.get(TOPIC_MEMBER, {}),
@@ -233,49 +216,49 @@ class TopicErasureTargets(ErasureTargets):
 
     async def _ordered_partitions(self, erasure: Erasure) -> int:
         """Partitions that the order was logged in; an erasure that was found in the topic again does not know."""
-        return int(erasure.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self.log.run_between_rounds(
-            _partition_count
-        )
+        return int(erasure.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self._partitions()
 
-    def _scope_of(self, erasure: Erasure) -> ErasureScope:
-        return erasure_scope(erasure, order_offsets(erasure))
+    async def _partitions(self) -> int:
+        count: int = await self.log.run_between_rounds(lambda log: log.partitions)
+        return count
+
+    def _offsets_of(self, erasure: Erasure) -> Mapping[int, int]:
+        return order_offsets(erasure)
 
     async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
         ended = await self._correct_risk_topic(erasure, order_offsets(erasure))
         return {"topic.risk": ended} if ended else {}
 
     def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
-        """Count in the risk topic, and in archives of this process."""
         up_to = order_offsets(erasure)
         named = len(self._find_corrections(erasure, up_to))
         return {"topic.risk": named, **self.archives.remaining(erasure, up_to)}
 
     async def _correct_risk_topic(self, erasure: Erasure, up_to: Mapping[int, int]) -> int:
-        """End the records of the risk topic that still name the subject; returns their number."""
         corrections = await asyncio.to_thread(self._find_corrections, erasure, up_to)
+
+        def send(log: TopicCommitLog) -> None:
+            for partition, key, value, headers in corrections:
+                log.writer.send(self.brokers.topics.risk, key, value, partition=partition, headers=headers)
+            log.writer.flush(FLUSH_TIMEOUT_S)
+
         if corrections:
-            await self.log.run_between_rounds(
-                lambda log: send_corrections(log.writer, self.brokers.topics.risk, corrections)
-            )
+            await self.log.run_between_rounds(send)
         return len(corrections)
 
     async def not_checked(self, now_ms: int) -> list[str]:
         """Topics, which are not rewritten, and archives of other processes."""
         away = await asyncio.to_thread(self.archives.other_archives, now_ms)
-        archives = sorted({f"the archive of {archive.kind} on {archive.host} ({archive.path})" for archive in away})
+        archives = sorted({f"the archive of {archive.place}" for archive in away})
         topics = self.brokers.topics
         unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
-        return [
-            *archives,
-            *(f"the topic {name}, whose records stay until its retention removes them" for name in unread),
-        ]
+        return archives + [f"the topic {name}, whose records stay until its retention removes them" for name in unread]
 
     def _find_corrections(self, erasure: Erasure, up_to: Mapping[int, int]) -> list[RiskTopicCorrection]:
         with closing(self.brokers.reader(self.brokers.topics.risk)) as reader:
             return find_corrections(reader, erasure.erasure_subject, up_to)
 
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
-        """Facts for the proof."""
         topics = await asyncio.to_thread(self._summarise_topics, now_ms)
         progress = await asyncio.to_thread(self.archives.erasure_progress, erasure, now_ms)
         covers = {
@@ -283,17 +266,8 @@ class TopicErasureTargets(ErasureTargets):
             "up_to": format_rfc3339(erasure.at_ms),
             "offsets": {str(at): offset for at, offset in sorted(order_offsets(erasure).items())},
         }
-        return ErasureSummary(
-            covers,
-            _archive_counts(progress),
-            topics,
-            [
-                *map(_remaining_in_topic, topics),
-                _REMAINS_NAME,
-                *_REMAINS_COPIES,
-                *_unreached_archives(progress),
-            ],
-        )
+        remains = [*map(_remaining_in_topic, topics), *_REMAINS, *_unreached_archives(progress)]
+        return ErasureSummary(covers, _archive_counts(progress), topics, remains)
 
     def _summarise_topics(self, now_ms: int) -> list[dict[str, Any]]:
         with closing(self.brokers.admin()) as admin:
@@ -359,7 +333,6 @@ class TopicErasureTargets(ErasureTargets):
         return True
 
     def _first_offsets(self) -> dict[int, int]:
-        """Offset of the first record that the topic still has, by partition."""
         with closing(self.brokers.reader(self.brokers.topics.events)) as reader:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
 
@@ -382,10 +355,6 @@ def order_offsets(erasure: Erasure) -> dict[int, int]:
     return {int(partition): int(offset) for partition, offset in offsets.items()}
 
 
-def _partition_count(log: TopicCommitLog) -> int:
-    return log.partitions
-
-
 def _archive_counts(progress: ArchiveErasureProgress) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for registration, ack in progress.done.values():
@@ -403,13 +372,13 @@ def _remaining_in_topic(topic: Mapping[str, Any]) -> tuple[str, str, str]:
     return what, f"a topic is never rewritten; {topic['done']}", until
 
 
-_REMAINS_NAME = (
-    "the identifier, in the list of the erased",
-    "so that nothing that reads the events topic again (a replay, a back-up put back, a back-test, an archive) takes "
-    "up the subject",
-    "the topic has none of those records any more: looked at every hour",
-)
-_REMAINS_COPIES = (
+_REMAINS = (
+    (
+        "the identifier, in the list of the erased",
+        "so that nothing that reads the events topic again (a replay, a back-up put back, a back-test, an archive) "
+        "takes up the subject",
+        "the topic has none of those records any more: looked at every hour",
+    ),
     (
         "copies of these topics: mirrors, consumers of others, topics of gateways that events came from",
         "they are in other systems, and were not told",
@@ -421,7 +390,7 @@ _REMAINS_COPIES = (
 def _unreached_archives(progress: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
     return [
         (
-            f"the archive of {registration.kind} on {registration.host} ({registration.path})",
+            f"the archive of {registration.place}",
             f"its process was last seen at {format_rfc3339(registration.seen_ms)}",
             "it is there again: then it erases by itself",
         )

@@ -49,9 +49,8 @@ from ..http.auth.signing import LocalSigningKey
 from ..http.store_executor import StoreExecutor
 from ..models.service import ControlRecordWriter, ModelService
 from ..privacy.agent_export import ExportSources
-from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
-from ..privacy.erasure_steps import ProofSigner
-from ..privacy.local_archives import LocalArchives
+from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets, LocalArchives
+from ..privacy.erasure_proof import ProofSigner
 from ..privacy.service import ErasureService
 from ..privacy.topic_targets import BrokerClients, TopicErasureTargets
 from ..settings.root import Settings

@@ -79,8 +79,6 @@ def signals(
 def _act(
     action: Action, subject: dict[str, Any], replace: bool, wanted: StatusName | None, reason: str
 ) -> Callable[[RemoteStream], Coroutine[Any, Any, tuple[dict[str, Any], str]]]:
-    """What is done with the stream; it returns the answer for programs, and as text."""
-
     async def act(stream: RemoteStream) -> tuple[dict[str, Any], str]:
         match action:
             case "keep":
@@ -97,12 +95,10 @@ def _act(
                 await stream.verify()
                 told = "requested: the log of the service has signal_stream_verified once it comes, or set_refused"
                 return {"asked": True}, told
-            case "add-subject":
-                await stream.add_subject(subject)
-                return {"added": True}, "added"
-            case "remove-subject":
-                await stream.remove_subject(subject)
-                return {"removed": True}, "removed"
+            case "add-subject" | "remove-subject":
+                done = "added" if action == "add-subject" else "removed"
+                await stream.set_subject(subject, wanted=done == "added")
+                return {done: True}, done
         removed = await stream.delete()
         return {"removed": removed}, "removed" if removed else "we have no stream there"
 
@@ -117,7 +113,6 @@ def _read_subject(text: str) -> dict[str, Any]:
 
 
 def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[Any, Any, T]]) -> T:
-    """Make one call about a stream. Raises ConfigError: the settings have no such stream."""
     names = [transmitter.name for transmitter in settings.shared_signals.transmitters if transmitter.stream is not None]
     if name not in names:
         raise ConfigError(

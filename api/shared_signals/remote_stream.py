@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -31,8 +31,7 @@ from .transmitter_context import METADATA_PATH, VerificationStates
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024
 
-_DONE: Final = (200, 202, 204)
-"""The specification has one of them for each request; transmitters mix them up."""
+_DONE: Final = (200, 202, 204)  # The specification has one of them for each request; transmitters mix them up
 
 ASKED_BY_US: Final = "trustwatch signals:"
 """Beginning of the reason of a status that an operator has set here: it survives a restart."""
@@ -42,18 +41,67 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
-class StreamNotKept(TrustwatchError):
+class TransmitterError(TrustwatchError):
     """A transmitter did not do what was requested. The message holds nothing of its answer.
 
     Attributes:
         status: of HTTP; 0 = it is something else that is wrong.
     """
 
-    code = "stream_not_kept"
+    code = "transmitter"
 
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
+
+
+async def ask_transmitter(
+    http: httpx2.AsyncClient,
+    authenticator: RequestAuthenticator | None,
+    method: str,
+    url: str,
+    body: Any = None,
+    expected: Collection[int] = (200,),
+    *,
+    timeout_s: float = TIMEOUT_S,
+    max_bytes: int = MAX_ANSWER_BYTES,
+    language: bool = False,
+) -> bytes:
+    """Send one request, whose body is JSON; return the body of the answer. *language*: state that texts are English.
+
+    Raises TransmitterError; as the authenticator does.
+    """
+    headers, content, where = {"accept": "application/json"}, None, f"{method} {url.partition('?')[0]}"
+    if body is not None:
+        headers["content-type"], content = "application/json", msgspec.json.encode(body)
+    if language:
+        headers["content-language"] = "en"
+    if authenticator is not None:
+        headers |= await authenticator.headers()
+    try:
+        async with asyncio.timeout(timeout_s), http.stream(method, url, content=content, headers=headers) as response:
+            if response.status_code not in expected:
+                if response.status_code == httpx2.codes.UNAUTHORIZED and authenticator is not None:
+                    authenticator.invalidate()
+                raise TransmitterError(f"{where}: HTTP {response.status_code}", response.status_code)
+            read = bytearray()
+            async for chunk in response.aiter_bytes():
+                read += chunk
+                if len(read) > max_bytes:
+                    raise TransmitterError(f"{where}: an answer of more than {max_bytes} bytes")
+    except TimeoutError:
+        raise TransmitterError(f"{where}: no answer in time") from None
+    except httpx2.HTTPError as error:
+        raise TransmitterError(f"{where}: {connection_error_text(error)}") from None
+    return bytes(read).strip()
+
+
+def decode_answer(content: bytes | msgspec.Raw, kind: type[T], standard: str = "SSF 1.0") -> T:
+    """The answer of a transmitter. Raises TransmitterError."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise TransmitterError(f"the transmitter's answer is none of {standard}") from None
 
 
 class _Metadata(msgspec.Struct):
@@ -136,7 +184,7 @@ class RemoteStream:
     async def keep(self, *, replace: bool = False) -> KeptStream:
         """Create the stream, or change it if it differs from the settings, and then have it verified.
 
-        Raises StreamNotKept, TrustwatchError.
+        Raises TransmitterError, TrustwatchError.
         """
         metadata = await self._discover()
         endpoint, members = metadata.configuration_endpoint, self._wanted()
@@ -161,7 +209,7 @@ class RemoteStream:
         if ours is None:
             return False
         self._made = ""
-        await self._ask("DELETE", _about(endpoint, ours.stream_id), None, (200, 202, 204))
+        await self._ask("DELETE", _about(endpoint, ours.stream_id))
         return True
 
     async def status(self) -> RemoteStatus:
@@ -169,8 +217,8 @@ class RemoteStream:
         return await self._status_of(*await self._ours())
 
     async def _status_of(self, metadata: _Metadata, stream_id: str) -> RemoteStatus:
-        endpoint = _about(self._endpoint(metadata.status_endpoint, "status_endpoint"), stream_id)
-        return await self._ask_for(RemoteStatus, "GET", endpoint, None, (200,))
+        endpoint = _about(self._endpoint(metadata, "status_endpoint"), stream_id)
+        return decode_answer(await self._ask("GET", endpoint, None, (200,)), RemoteStatus)
 
     async def _enabled(self, metadata: _Metadata, stream_id: str) -> str:
         """Status of our stream. If the transmitter stopped it itself, as after our outage, it is enabled."""
@@ -181,7 +229,7 @@ class RemoteStream:
             if answer.status != "enabled" and not (answer.reason or "").startswith(ASKED_BY_US):
                 _log.warning("signal_stream_stopped", transmitter=self._settings.name, status=answer.status)
                 answer = await self._set_status(metadata, stream_id, "enabled", "")
-        except StreamNotKept as refused:
+        except TransmitterError as refused:
             _log.warning("signal_stream_status", transmitter=self._settings.name, error=str(refused))
             return ""
         if answer.status != "enabled":
@@ -198,37 +246,28 @@ class RemoteStream:
 
     async def _set_status(self, metadata: _Metadata, stream_id: str, status: StreamStatus, reason: str) -> RemoteStatus:
         body = {"stream_id": stream_id, "status": status} | ({"reason": reason} if reason else {})
-        endpoint = self._endpoint(metadata.status_endpoint, "status_endpoint")
-        content = await self._ask("POST", endpoint, body, _DONE)
-        return _decode(content, RemoteStatus) if content else await self._status_of(metadata, stream_id)
+        content = await self._ask("POST", self._endpoint(metadata, "status_endpoint"), body)
+        return decode_answer(content, RemoteStatus) if content else await self._status_of(metadata, stream_id)
 
-    async def add_subject(self, subject: Mapping[str, Any]) -> None:
-        """Have a subject added to our stream. Raises as `status`."""
+    async def set_subject(self, subject: Mapping[str, Any], *, wanted: bool) -> None:
+        """Have a subject added to our stream, or removed from it. Raises as `status`."""
         metadata, stream_id = await self._ours()
-        endpoint = self._endpoint(metadata.add_subject_endpoint, "add_subject_endpoint")
-        await self._ask("POST", endpoint, {"stream_id": stream_id, "subject": subject}, _DONE)
-
-    async def remove_subject(self, subject: Mapping[str, Any]) -> None:
-        """Have a subject removed from our stream. Raises as `status`."""
-        metadata, stream_id = await self._ours()
-        endpoint = self._endpoint(metadata.remove_subject_endpoint, "remove_subject_endpoint")
-        await self._ask("POST", endpoint, {"stream_id": stream_id, "subject": subject}, _DONE)
+        endpoint = self._endpoint(metadata, "add_subject_endpoint" if wanted else "remove_subject_endpoint")
+        await self._ask("POST", endpoint, {"stream_id": stream_id, "subject": subject})
 
     async def verify(self) -> str:
         """Request a verification of our stream; returns its state, which comes back later. Raises as `status`."""
         metadata, stream_id = await self._ours()
-        endpoint = self._endpoint(metadata.verification_endpoint, "verification_endpoint")
-        return await self._ask_for_verification(endpoint, stream_id)
+        return await self._ask_for_verification(metadata, stream_id)
 
     async def _ours(self) -> tuple[_Metadata, str]:
-        """Metadata, and the id of our stream. Raises StreamNotKept: there is none."""
         metadata = await self._discover()
         streams = await self._streams(metadata.configuration_endpoint)
         ours = self._find(streams)
         if ours is None and len(streams) == 1 and not streams[0].description:
             ours = streams[0]  # of a transmitter that keeps no descriptions
         if ours is None:
-            raise StreamNotKept("there is no stream of ours: `trustwatch signals keep` makes it")
+            raise TransmitterError("there is no stream of ours: `trustwatch signals keep` makes it")
         return metadata, ours.stream_id
 
     def _find(self, streams: Iterable[RemoteStreamDocument]) -> RemoteStreamDocument | None:
@@ -247,10 +286,11 @@ class RemoteStream:
         said = description or ""
         return len(said) >= len(self._mark) and self._description.startswith(said)
 
-    def _endpoint(self, url: str | None, name: str) -> str:
-        """An endpoint of the metadata. Raises StreamNotKept: there is none, or our credentials may not go there."""
+    def _endpoint(self, metadata: _Metadata, name: str) -> str:
+        """An endpoint of the metadata. Raises TransmitterError: there is none, or our credentials may not go there."""
+        url: str | None = getattr(metadata, name)
         if url is None:
-            raise StreamNotKept(f"the transmitter offers nothing of the kind: its metadata has no {name}")
+            raise TransmitterError(f"the transmitter offers nothing of the kind: its metadata has no {name}")
         self._check_address(url)
         return url
 
@@ -264,7 +304,6 @@ class RemoteStream:
         return f"{self._mark} ({self._settings.name})"
 
     def _wanted(self) -> dict[str, Any]:
-        """Members of a stream that the receiver sets."""
         delivery: dict[str, Any] = {"method": POLL_METHOD}
         secret = self._settings.push_secret
         if self.is_pushed and secret is not None:
@@ -282,9 +321,9 @@ class RemoteStream:
         return self.is_pushed or not same
 
     async def _discover(self) -> _Metadata:
-        metadata = await self._ask_for(_Metadata, "GET", self._metadata_url, None, (200,), with_credentials=False)
+        metadata = decode_answer(await ask_transmitter(self._http, None, "GET", self._metadata_url), _Metadata)
         if metadata.issuer != self._settings.issuer:
-            raise StreamNotKept(
+            raise TransmitterError(
                 f"{self._metadata_url}: the metadata is of another issuer than `issuer` of the settings"
             )
         for endpoint in (metadata.configuration_endpoint, metadata.verification_endpoint):
@@ -293,13 +332,13 @@ class RemoteStream:
         return metadata
 
     def _check_address(self, url: str) -> None:
-        """Raise StreamNotKept unless our credentials may go to *url*."""
+        """Raise TransmitterError unless our credentials may go to *url*."""
         try:
             check_url(url, "an endpoint of the transmitter", loopback_http=True)
         except ValueError as error:
-            raise StreamNotKept(str(error)) from None
+            raise TransmitterError(str(error)) from None
         if _origin(url) not in self._hosts:
-            raise StreamNotKept(
+            raise TransmitterError(
                 "an endpoint of the transmitter is on another host than its `issuer` and its metadata; where that is "
                 "right, make the stream by hand (`poll_url`)"
             )
@@ -309,11 +348,11 @@ class RemoteStream:
         content = await self._ask("GET", endpoint, None, (200, 404))
         if not content.startswith((b"[", b"{")) or b'"stream_id"' not in content:
             return []
-        documents = _decode(content, list[msgspec.Raw]) if content.startswith(b"[") else [content]
+        documents = decode_answer(content, list[msgspec.Raw]) if content.startswith(b"[") else [content]
         streams: list[RemoteStreamDocument] = []
         for document in documents:
-            with contextlib.suppress(StreamNotKept):  # other parties' streams may be of any shape
-                streams.append(_decode(document, RemoteStreamDocument))
+            with contextlib.suppress(TransmitterError):  # other parties' streams may be of any shape
+                streams.append(decode_answer(document, RemoteStreamDocument))
         return streams
 
     async def _made_here(self, endpoint: str) -> RemoteStreamDocument | None:
@@ -325,7 +364,7 @@ class RemoteStream:
                 return ours
             self._made = ""
         if self._before is not None:
-            raise StreamNotKept("a stream was made here whose answer could not be read: look there, and restart")
+            raise TransmitterError("a stream was made here whose answer could not be read: look there, and restart")
         return None
 
     async def _create(
@@ -333,12 +372,12 @@ class RemoteStream:
     ) -> RemoteStreamDocument:
         try:
             content = await self._ask("POST", endpoint, members, (200, 201))
-        except StreamNotKept as refused:
+        except TransmitterError as refused:
             if refused.status != httpx2.codes.CONFLICT or len(streams) != 1 or not self._may_be_ours(streams[0]):
                 raise
             return await self._change(endpoint, streams[0], members)  # room for one, and its description is lost
         self._before = frozenset(stream.stream_id for stream in streams)  # from here on no other is made
-        ours = _decode(content, RemoteStreamDocument)
+        ours = decode_answer(content, RemoteStreamDocument)
         if not self._is_ours(ours.description) and not self.is_pushed:
             _log.error("signal_stream_without_description", transmitter=self._settings.name)
         return await self._read(endpoint, ours)
@@ -356,28 +395,28 @@ class RemoteStream:
             body["delivery"] = {"method": POLL_METHOD, "endpoint_url": ours.delivery.endpoint_url}
             if method == "PATCH":
                 del body["delivery"]
-        content = await self._ask(method, endpoint, body, (200, 202, 204))
-        return await self._read(endpoint, _decode(content, RemoteStreamDocument) if content else ours)
+        content = await self._ask(method, endpoint, body)
+        return await self._read(endpoint, decode_answer(content, RemoteStreamDocument) if content else ours)
 
     async def _read(self, endpoint: str, changed: RemoteStreamDocument) -> RemoteStreamDocument:
         """The stream as its transmitter has it after a change: read by its id, else from the list, else as answered."""
         if changed.iss not in (None, self._settings.issuer):
             return changed  # nothing more is requested of a stream that will not be used
         for address in (_about(endpoint, changed.stream_id), endpoint):
-            with contextlib.suppress(StreamNotKept):  # the change is made, and its answer has the status
+            with contextlib.suppress(TransmitterError):  # the change is made, and its answer has the status
                 found = [one for one in await self._streams(address) if one.stream_id == changed.stream_id]
                 if found:
                     return found[0]
         return changed
 
     def _check(self, ours: RemoteStreamDocument) -> None:
-        """Raise StreamNotKept unless SETs of the stream will be accepted: before anything else is requested of it."""
+        """Raise TransmitterError unless SETs of the stream will be accepted."""
         if ours.iss not in (None, self._settings.issuer):
-            raise StreamNotKept("the stream's `iss` is another one than `issuer` of the settings: it is not used")
+            raise TransmitterError("the stream's `iss` is another one than `issuer` of the settings: it is not used")
         if ours.audiences.isdisjoint(self._settings.audiences):
-            raise StreamNotKept("the stream's `aud` is none of `audiences` of the settings: name it there")
+            raise TransmitterError("the stream's `aud` is none of `audiences` of the settings: name it there")
         if ours.delivery.method != (PUSH_METHOD if self.is_pushed else POLL_METHOD):
-            raise StreamNotKept(f"the transmitter does not deliver by {self._stream.delivery}")
+            raise TransmitterError(f"the transmitter does not deliver by {self._stream.delivery}")
         if not self.is_pushed:
             self._check_address(ours.delivery.endpoint_url or "")
 
@@ -386,54 +425,20 @@ class RemoteStream:
         if metadata.verification_endpoint is None:
             return ""
         try:
-            endpoint = self._endpoint(metadata.verification_endpoint, "verification_endpoint")
-            return await self._ask_for_verification(endpoint, stream_id)
-        except StreamNotKept as refused:
+            return await self._ask_for_verification(metadata, stream_id)
+        except TransmitterError as refused:
             _log.warning("signal_stream_unverified", transmitter=self._settings.name, error=str(refused))
             return ""
 
-    async def _ask_for_verification(self, endpoint: str, stream_id: str) -> str:
+    async def _ask_for_verification(self, metadata: _Metadata, stream_id: str) -> str:
         """Have a SET sent that only returns the state, which proves that a stream works."""
+        endpoint = self._endpoint(metadata, "verification_endpoint")
         state = await asyncio.to_thread(self._states.make, self._settings.name, stream_id)
-        await self._ask("POST", endpoint, {"stream_id": stream_id, "state": state}, _DONE)
+        await self._ask("POST", endpoint, {"stream_id": stream_id, "state": state})
         return state
 
-    async def _ask_for(
-        self, kind: type[T], method: str, url: str, body: Any, expected: tuple[int, ...], **how: bool
-    ) -> T:
-        return _decode(await self._ask(method, url, body, expected, **how), kind)
-
-    async def _ask(
-        self, method: str, url: str, body: Any, expected: tuple[int, ...], *, with_credentials: bool = True
-    ) -> bytes:
-        headers = {"accept": "application/json"}
-        content = None
-        if body is not None:
-            headers["content-type"], content = "application/json", msgspec.json.encode(body)
-        if with_credentials:
-            headers |= await self._authenticator.headers()
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                return await self._request(method, url, content, headers, expected)
-        except TimeoutError:
-            raise StreamNotKept(f"{method} {_shown(url)}: no answer in time") from None
-        except httpx2.HTTPError as error:
-            raise StreamNotKept(f"{method} {_shown(url)}: {connection_error_text(error)}") from None
-
-    async def _request(
-        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str], expected: tuple[int, ...]
-    ) -> bytes:
-        async with self._http.stream(method, url, content=content, headers=dict(headers)) as response:
-            if response.status_code not in expected:
-                if response.status_code == httpx2.codes.UNAUTHORIZED:
-                    self._authenticator.invalidate()
-                raise StreamNotKept(f"{method} {_shown(url)}: HTTP {response.status_code}", response.status_code)
-            read = bytearray()
-            async for chunk in response.aiter_bytes():
-                read += chunk
-                if len(read) > MAX_ANSWER_BYTES:
-                    raise StreamNotKept(f"{method} {_shown(url)}: an answer of more than {MAX_ANSWER_BYTES} bytes")
-        return bytes(read).strip()
+    async def _ask(self, method: str, url: str, body: Any = None, expected: Collection[int] = _DONE) -> bytes:
+        return await ask_transmitter(self._http, self._authenticator, method, url, body, expected)
 
 
 def metadata_url(issuer: str) -> str:
@@ -443,23 +448,9 @@ def metadata_url(issuer: str) -> str:
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port, as they are compared."""
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
-def _shown(url: str) -> str:
-    """A URL without its query, where some keep keys."""
-    return url.partition("?")[0]
-
-
 def _about(endpoint: str, stream_id: str) -> str:
-    """Address of one stream at an endpoint."""
     return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode({'stream_id': stream_id})}"
-
-
-def _decode(content: bytes | msgspec.Raw, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise StreamNotKept("the transmitter's answer is none of SSF 1.0") from None

@@ -34,8 +34,7 @@ from .transmitter_context import METADATA_PATH
 
 SCOPE_SSF_READ: Final = "ssf.read"
 SCOPE_SSF_MANAGE: Final = "ssf.manage"
-SCOPE_SSF_POLL: Final = "ssf.manage.poll"
-"""A scope for the credential of a poller that is to change no stream."""
+SCOPE_SSF_POLL: Final = "ssf.manage.poll"  # A scope for the credential of a poller that is to change no stream
 SCOPE_WORDS: Final = {
     SCOPE_SSF_READ: "Read the caller's own streams of security events.",
     SCOPE_SSF_MANAGE: "Create, change, delete and poll the caller's own streams.",
@@ -92,12 +91,13 @@ _CHANGED = problem_responses({409: "The stream is being changed by another reque
 _CREATED: Any = {201: {"description": "the configuration of the new stream"}}
 _NO_CONTENT: Any = {204: {"description": "done"}}
 
-router = APIRouter(tags=["shared signals"], responses=_OPEN_PROBLEMS)
-streams = APIRouter(tags=["shared signals"], responses={**COMMON_PROBLEMS, **_NOT_FOUND})
+router = APIRouter(tags=["shared signals"], responses=_OPEN_PROBLEMS, default_response_class=Response)
+streams = APIRouter(
+    tags=["shared signals"], responses={**COMMON_PROBLEMS, **_NOT_FOUND}, default_response_class=Response
+)
 
 
 def _body_of(kind: Any) -> dict[str, Any]:
-    """A body for the OpenAPI document."""
     schemas, components = msgspec.json.schema_components([kind])
     schema = components.get(kind.__name__, schemas[0])
     described = {
@@ -115,20 +115,19 @@ def _json(document: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(document), status, NO_STORE, "application/json")
 
 
-@router.get(METADATA_PATH, summary="Retrieve the metadata of the transmitter", response_class=Response)
+@router.get(METADATA_PATH, summary="Retrieve the metadata of the transmitter")
 @router.get(
     METADATA_PATH + "/{issuer_path:path}",
     operation_id="read_metadata_of_issuer_path",
     openapi_extra={"parameters": [_ISSUER_PATH]},
     summary="Retrieve the metadata of a transmitter whose issuer has a path",
-    response_class=Response,
 )
 async def read_metadata(request: Request, transmitter: TransmitterDep) -> Response:
     """Returns the endpoints of the transmitter, as SSF 1.0 defines them. Needs no token."""
     return Response(msgspec.json.encode(transmitter.metadata(request.url.path)), media_type="application/json")
 
 
-@router.get("/ssf/jwks.json", summary="Retrieve the keys that verify security event tokens", response_class=Response)
+@router.get("/ssf/jwks.json", summary="Retrieve the keys that verify security event tokens")
 async def read_keys(transmitter: TransmitterDep) -> Response:
     """Returns the keys that sign now, will sign soon, or signed recently. Needs no token."""
     headers = {"cache-control": f"max-age={JWKS_MAX_AGE_S}"}
@@ -139,7 +138,6 @@ async def read_keys(transmitter: TransmitterDep) -> Response:
     "/ssf/receiver-jwks.json",
     responses=problem_responses({404: "No transmitter may send encrypted tokens to this service."}),
     summary="Retrieve the key for encrypted security event tokens",
-    response_class=Response,
 )
 async def read_receiver_keys(request: Request) -> Response:
     """Returns the key (`use: enc`) to which configured transmitters may encrypt what they send here. Needs no token."""
@@ -156,14 +154,13 @@ async def read_receiver_keys(request: Request) -> Response:
     responses={**_CREATED, **problem_responses({409: "The receiver has the maximum number of streams."})},
     openapi_extra=_body_of(StreamRequest),
     summary="Create a stream",
-    response_class=Response,
 )
 async def create_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """Creates a stream of the caller, which is polled unless the body configures push delivery."""
     return _json(await transmitter.create(caller, read_body(await request.body(), StreamRequest)), 201)
 
 
-@streams.get("/ssf/stream", summary="Retrieve one stream, or list all", response_class=Response)
+@streams.get("/ssf/stream", summary="Retrieve one stream, or list all")
 async def read_streams(caller: ReceiverDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
     """Returns an object if `stream_id` is given, else an array of the caller's streams."""
     if stream_id is None:
@@ -171,53 +168,34 @@ async def read_streams(caller: ReceiverDep, transmitter: TransmitterDep, stream_
     return _json(await transmitter.read(caller, stream_id))
 
 
-@streams.patch(
-    "/ssf/stream",
-    responses=_CHANGED,
-    openapi_extra=_body_of(StreamChange),
-    summary="Update a stream",
-    response_class=Response,
-)
+@streams.patch("/ssf/stream", responses=_CHANGED, openapi_extra=_body_of(StreamChange), summary="Update a stream")
 async def update_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """Changes only the members that the body names."""
     asked = read_body(await request.body(), StreamChange)
     return _json(await transmitter.change(caller, asked, replace=False))
 
 
-@streams.put(
-    "/ssf/stream",
-    responses=_CHANGED,
-    openapi_extra=_body_of(StreamChange),
-    summary="Replace a stream",
-    response_class=Response,
-)
+@streams.put("/ssf/stream", responses=_CHANGED, openapi_extra=_body_of(StreamChange), summary="Replace a stream")
 async def replace_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """Replaces the configuration. Members that the body omits are reset."""
     asked = read_body(await request.body(), StreamChange)
     return _json(await transmitter.change(caller, asked, replace=True))
 
 
-@streams.delete(
-    "/ssf/stream", status_code=204, responses=_NO_CONTENT, summary="Delete a stream", response_class=Response
-)
+@streams.delete("/ssf/stream", status_code=204, responses=_NO_CONTENT, summary="Delete a stream")
 async def delete_stream(caller: ManagerDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
     """Deletes the stream and everything that is queued in it."""
     await transmitter.delete(caller, _required(stream_id))
     return Response(status_code=204)
 
 
-@streams.get("/ssf/status", summary="Retrieve the status of a stream", response_class=Response)
+@streams.get("/ssf/status", summary="Retrieve the status of a stream")
 async def read_status(caller: ReceiverDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
     """Returns whether the stream is enabled, paused or disabled, and why."""
     return _json(await transmitter.status(caller, _required(stream_id)))
 
 
-@streams.post(
-    "/ssf/status",
-    openapi_extra=_body_of(StatusRequest),
-    summary="Set the status of a stream",
-    response_class=Response,
-)
+@streams.post("/ssf/status", openapi_extra=_body_of(StatusRequest), summary="Set the status of a stream")
 async def set_status(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """A paused stream keeps its queue. A disabled stream keeps nothing."""
     return _json(await transmitter.set_status(caller, read_body(await request.body(), StatusRequest)))
@@ -228,7 +206,6 @@ async def set_status(request: Request, caller: ManagerDep, transmitter: Transmit
     responses=_TOO_MANY,
     openapi_extra=_body_of(SubjectRequest),
     summary="Add a subject to a stream",
-    response_class=Response,
 )
 async def add_subject(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """The stream sends events about the subject from now on. An unknown subject is not an error."""
@@ -242,7 +219,6 @@ async def add_subject(request: Request, caller: ManagerDep, transmitter: Transmi
     responses={**_NO_CONTENT, **_TOO_MANY},
     openapi_extra=_body_of(SubjectRequest),
     summary="Remove a subject from a stream",
-    response_class=Response,
 )
 async def remove_subject(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """The stream no longer sends events about the subject."""
@@ -256,7 +232,6 @@ async def remove_subject(request: Request, caller: ManagerDep, transmitter: Tran
     responses={**_NO_CONTENT, **_TOO_MANY},
     openapi_extra=_body_of(VerificationRequest),
     summary="Request a verification",
-    response_class=Response,
 )
 async def request_verification(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """Sends a verification event with the `state` of the body through the stream."""
@@ -264,9 +239,7 @@ async def request_verification(request: Request, caller: ManagerDep, transmitter
     return Response(status_code=204)
 
 
-@streams.post(
-    "/ssf/poll/{stream_id}", openapi_extra=_body_of(PollRequest), summary="Poll a stream", response_class=Response
-)
+@streams.post("/ssf/poll/{stream_id}", openapi_extra=_body_of(PollRequest), summary="Poll a stream")
 async def poll_stream(
     stream_id: Annotated[str, Path(description="id of the stream")],
     request: Request,

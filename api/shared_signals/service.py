@@ -32,16 +32,14 @@ from ..http.problems import ProblemDetails, ProblemError
 from ..http.store_executor import StoreExecutor
 from .transmitter_context import MAX_WAITING, TransmitterContext
 
-MAX_POLLED = 100
-"""SETs in one answer to a poll."""
+MAX_POLLED = 100  # SETs in one answer to a poll
 DEFAULT_POLLED = 50
 
 StreamId = Annotated[
     str, msgspec.Meta(min_length=1, max_length=256), member("id of the stream", "01KAW4FD1JQ4V1S0Z3Y8M4C2QK")
 ]
 EventTypes = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=2048)], ...], msgspec.Meta(max_length=200)]
-MAX_TEXT = 1_024
-"""Characters of a description or a reason that are kept: SSF 1.0 lets a transmitter cut them off."""
+MAX_TEXT = 1_024  # Characters of a description or a reason that are kept: SSF 1.0 lets a transmitter cut them off
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Jti = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -147,16 +145,11 @@ def read_subject(subject: object) -> dict[str, Any]:
         raise bad_request(str(error)) from None
 
 
-CHANGE_ATTEMPTS: Final = 5
-"""A change is made to what was read; if another one came between, it is read again."""
-MAX_STREAMS: Final = 10
-"""Streams of one receiver: one for each product of it."""
-MAX_SUBJECTS: Final = 10_000
-"""Subjects that one stream may name: all of them are looked at for each event."""
-MAX_POLLS: Final = 200
-"""Long polls that wait in one process, each on a connection; a further one is answered at once."""
-POLL_WAIT_S: Final = 30.0
-"""Longest wait of a long poll: proxies close connections that are silent for a minute."""
+CHANGE_ATTEMPTS: Final = 5  # A change is made to what was read; if another one came between, it is read again
+MAX_STREAMS: Final = 10  # Streams of one receiver: one for each product of it
+MAX_SUBJECTS: Final = 10_000  # Subjects that one stream may name: all of them are looked at for each event
+MAX_POLLS: Final = 200  # Long polls that wait in one process, each on a connection; a further one is answered at once
+POLL_WAIT_S: Final = 30.0  # Longest wait of a long poll: proxies close connections that are silent for a minute
 POLL_SHARE: Final = 10
 """Part of the long polls that one receiver may have waiting: one of so many, and one for each of its streams."""
 MAX_LOGGED_CODES: Final = 10
@@ -169,8 +162,7 @@ TRANSMITTER_MEMBERS: Final = (
     "inactivity_timeout",
 )
 """Members of a stream that the transmitter sets; we never set `inactivity_timeout`."""
-LOOK_AGAIN_S = 0.5
-"""Interval at which a long poll looks for SETs that another process has queued, s."""
+LOOK_AGAIN_S = 0.5  # Interval at which a long poll looks for SETs that another process has queued, s
 PATHS: Final[Mapping[str, str]] = {
     "jwks_uri": "/ssf/jwks.json",
     "configuration_endpoint": "/ssf/stream",
@@ -235,9 +227,8 @@ class SharedSignalsService:
             authorization=authorization,
             description=(asked.description or "")[:MAX_TEXT],
         )
-        most = MAX_STREAMS
-        if not await self._executor.write(self._store.add_stream, stream, most):
-            detail = f"this receiver has {most} streams already; delete one"
+        if not await self._executor.write(self._store.add_stream, stream, MAX_STREAMS):
+            detail = f"this receiver has {MAX_STREAMS} streams already; delete one"
             raise ProblemError(ProblemDetails(409, "too_many_streams", "Too many streams", detail))
         return self._document(stream)
 
@@ -256,7 +247,9 @@ class SharedSignalsService:
         Raises ProblemError: 400, it sets members that a receiver may not set; 404; 409, others keep changing it.
         """
         for _ in range(CHANGE_ATTEMPTS):
-            stream = await self._own_stream(caller, _named_stream(asked))
+            if asked.stream_id is UNSET:
+                raise bad_request("$.stream_id: missing; the body names the stream")
+            stream = await self._own_stream(caller, asked.stream_id)
             changed = await self._changed(stream, asked, replace=replace)
             if await self._executor.write(self._store.change_configuration, changed, stream.updated_ms):
                 return self._document(changed)
@@ -264,7 +257,6 @@ class SharedSignalsService:
         raise ProblemError(ProblemDetails(409, "stream_changed", "Stream was changed", detail))
 
     async def _changed(self, stream: EventStream, asked: StreamChange, *, replace: bool) -> EventStream:
-        """A stream as it is after a change. Raises ProblemError, 400."""
         self._check_unchanged(stream, asked)
         values: dict[str, Any] = {"updated_ms": max(self._now_ms(), stream.updated_ms + 1)}
         if asked.events_requested is not None or replace:
@@ -307,10 +299,10 @@ class SharedSignalsService:
         """
         subject = read_subject(asked.subject)
         stream = await self._own_stream(caller, asked.stream_id)
-        said, most = StreamSubject(subject, wanted, self._now_ms()), MAX_SUBJECTS
-        if not await self._executor.write(self._store.put_subject, stream, said, most):
+        said = StreamSubject(subject, wanted, self._now_ms())
+        if not await self._executor.write(self._store.put_subject, stream, said, MAX_SUBJECTS):
             detail = (
-                f"this stream names {most} subjects already, or "
+                f"this stream names {MAX_SUBJECTS} subjects already, or "
                 f"{MAX_COMPOUND_SUBJECTS} that are `complex` or `aliases`; remove some, or make another stream"
             )
             raise ProblemError(ProblemDetails(429, "too_many_subjects", "Too many subjects", detail))
@@ -356,7 +348,8 @@ class SharedSignalsService:
 
     def _is_busy(self, owner: str) -> bool:
         share = min(MAX_POLLS, max(MAX_STREAMS, MAX_POLLS // POLL_SHARE))
-        return self._context.waiting_polls >= MAX_POLLS or self._context.waiting_polls_of(owner) >= share
+        waiting = self._context.waiting_polls
+        return waiting.total() >= MAX_POLLS or waiting[owner] >= share
 
     async def _settle(self, stream: EventStream, asked: PollRequest) -> None:
         if asked.ack:
@@ -383,11 +376,11 @@ class SharedSignalsService:
             )
 
     async def _poll_answer(self, owner: str, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
-        sets = await self._executor(self._sign_all, owner, events[:most])
-        return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
+        def sign_all() -> dict[str, str]:
+            return {one.jti: self._context.sign(owner, msgspec.json.decode(one.claims)) for one in events[:most]}
 
-    def _sign_all(self, owner: str, events: Sequence[SecurityEvent]) -> dict[str, str]:
-        return {event.jti: self._context.sign(owner, msgspec.json.decode(event.claims)) for event in events}
+        sets = await self._executor(sign_all)
+        return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
 
     async def _own_stream(self, caller: AuthenticatedCaller, stream_id: str) -> EventStream:
         stream = await self._executor(self._store.find_stream, caller.name, stream_id) if caller.name else None
@@ -425,7 +418,7 @@ class SharedSignalsService:
         ours = self._document(stream)
         for name in TRANSMITTER_MEMBERS:
             said = getattr(asked, name)
-            if said is not msgspec.UNSET and said is not None and _comparable(said) != _comparable(ours.get(name)):
+            if said is not UNSET and said is not None and _comparable(said) != _comparable(ours.get(name)):
                 raise bad_request(f"$.{name}: is the transmitter's to say; leave it out, or send it as it is")
 
     def _document(self, stream: EventStream) -> dict[str, Any]:
@@ -444,12 +437,6 @@ class SharedSignalsService:
             },
         }
         return document | ({"description": stream.description} if stream.description else {})
-
-
-def _named_stream(asked: StreamChange) -> str:
-    if asked.stream_id is msgspec.UNSET:
-        raise bad_request("$.stream_id: missing; the body names the stream")
-    return asked.stream_id
 
 
 def _comparable(value: object) -> object:

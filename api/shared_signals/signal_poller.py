@@ -15,57 +15,33 @@ import msgspec
 import structlog
 
 from trustwatch.ingest.errors import Fenced, TrustwatchError
-from trustwatch.ingest.outgoing_http import connection_error_text
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
-from trustwatch.scoring.store.database import Database, LeaderLock
+from trustwatch.scoring.store.database import Database, LeaderSeat
 
 from ..http.auth.set_verification import SetRefused
-from .remote_stream import RemoteStream
+from .remote_stream import RemoteStream, TransmitterError, ask_transmitter, decode_answer
 from .signal_receiver import SetAnswer, SignalReceiver, SignalTransmitter
 
 JOB: Final = "signal poller"
-MAX_POLLED: Final = 100
-"""SETs that are requested at a time."""
+MAX_POLLED: Final = 100  # SETs that are requested at a time
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 POLL_TIMEOUT_S: Final = 120.0
 """A poll without an answer for so long is given up: transmitters may hold one for a minute."""
-POLL_INTERVAL_S: Final = 5.0
-"""Pause after a poll that came back at once with nothing, or failed."""
-QUICK_S: Final = 1.0
-"""A poll that brings nothing new within this time did not wait: the next one follows after a pause."""
-LEAST_PAUSE_S: Final = 0.05
-"""Pause after every poll, regardless of the answer."""
+POLL_INTERVAL_S: Final = 5.0  # Pause after a poll that came back at once with nothing, or failed
+QUICK_S: Final = 1.0  # A poll that brings nothing new within this time did not wait: the next one follows after a pause
+LEAST_PAUSE_S: Final = 0.05  # Pause after every poll, regardless of the answer
 LOOK_FOR_LEAD_S: Final = 5.0
-KEEP_AGAIN_S: Final = 10.0
-"""Pause before a request that a transmitter did not fulfill is repeated."""
+KEEP_AGAIN_S: Final = 10.0  # Pause before a request that a transmitter did not fulfill is repeated
 _NOT_UNDERSTOOD: Final = (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT)
 _GONE: Final = (httpx2.codes.NOT_FOUND, httpx2.codes.GONE)
-VERIFIED_WITHIN_S: Final = 60.0
-"""A verification that did not arrive in this time is reported: the stream does not work."""
+VERIFIED_WITHIN_S: Final = 60.0  # A verification that did not arrive in this time is reported: the stream does not work
 
 _log = structlog.get_logger(__name__)
 
 
-class PollFailed(TrustwatchError):
-    """A transmitter did not answer a poll as RFC 8936 requires. The message holds nothing of its answer.
-
-    Attributes:
-        status: of HTTP; 0 = it is something else that is wrong.
-    """
-
-    code = "poll_failed"
-
-    def __init__(self, text: str, status: int = 0) -> None:
-        super().__init__(text)
-        self.status = status
-
-
 class _PollAnswer(msgspec.Struct):
     sets: dict[str, str] = {}
-
-
-_answer_decoder = msgspec.json.Decoder(_PollAnswer)
 
 
 @dataclass(eq=False, repr=False)
@@ -89,7 +65,7 @@ class TransmitterPoll:
         begun = self._monotonic()
         try:
             given = await self._ask(wait=wait)
-        except PollFailed as failed:
+        except TransmitterError as failed:
             if failed.status in _NOT_UNDERSTOOD:  # perhaps of what is settled: it may not know that any more
                 self._acknowledged, self._errors = [], {}
             raise
@@ -112,36 +88,21 @@ class TransmitterPoll:
 
     async def _ask(self, *, wait: bool) -> dict[str, str]:
         body: dict[str, Any] = {"maxEvents": MAX_POLLED, "returnImmediately": not wait}
-        headers = {"content-type": "application/json", "accept": "application/json"}
         if self._acknowledged:
             body["ack"] = self._acknowledged
         if self._errors:
             body["setErrs"] = self._errors
-            headers["content-language"] = "en"
-        headers |= await self._authenticator.headers()
-        try:
-            async with asyncio.timeout(POLL_TIMEOUT_S):
-                return await self._post(msgspec.json.encode(body), headers)
-        except TimeoutError:
-            raise PollFailed("no answer in time") from None
-        except httpx2.HTTPError as error:
-            raise PollFailed(connection_error_text(error)) from None
-
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
-        async with self._http.stream("POST", self.url, content=body, headers=headers) as response:
-            if response.status_code != httpx2.codes.OK:
-                if response.status_code == httpx2.codes.UNAUTHORIZED:
-                    self._authenticator.invalidate()
-                raise PollFailed(f"HTTP {response.status_code}", response.status_code)
-            content = bytearray()
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise PollFailed(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-        try:
-            return _answer_decoder.decode(content).sets
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise PollFailed("the answer is none of RFC 8936") from None
+        content = await ask_transmitter(
+            self._http,
+            self._authenticator,
+            "POST",
+            self.url,
+            body,
+            timeout_s=POLL_TIMEOUT_S,
+            max_bytes=MAX_ANSWER_BYTES,
+            language=bool(self._errors),
+        )
+        return decode_answer(content, _PollAnswer, "RFC 8936").sets
 
 
 @dataclass(eq=False, repr=False)
@@ -155,7 +116,7 @@ class SignalPoller:
     _receiver: SignalReceiver
 
     def __post_init__(self) -> None:
-        self._lock: LeaderLock | None = None
+        self._seat = LeaderSeat(self._database, JOB)
         self._leads = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -172,31 +133,20 @@ class SignalPoller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._give_up_lead()
+        await asyncio.to_thread(self._seat.give_up)
         await self._http.aclose()
 
-    async def _give_up_lead(self) -> None:
-        """Let another process have it: a connection that went back to the pool would keep the lock."""
-        lost, self._lock = self._lock, None
-        if lost is not None:
-            await asyncio.to_thread(lost.release)
-
     async def _lead(self) -> None:
-        """Find out, now and then, whether this process is the one that polls."""
         while True:
             try:
-                if self._lock is None:
-                    self._lock = await asyncio.to_thread(self._database.acquire_leader_lock, JOB)
-                else:
-                    await asyncio.to_thread(self._lock.ensure_held)
+                await asyncio.to_thread(self._seat.take)
+            except Fenced:
+                pass
             except TrustwatchError as error:
-                if not isinstance(error, Fenced):
-                    _log.warning("signal_poller_waits", error=str(error))
-                await self._give_up_lead()
+                _log.warning("signal_poller_waits", error=str(error))
             except Exception as error:  # our own fault must not end the check: no other process would take over
                 _log.error("signal_poller_failed", error=type(error).__name__)
-                await self._give_up_lead()
-            if self._lock is None:
+            if self._seat.lock is None:
                 self._leads.clear()
             else:
                 self._leads.set()
@@ -213,7 +163,7 @@ class SignalPoller:
             except TrustwatchError as error:
                 _log.warning("signals_wait", transmitter=name, error=str(error))
                 again = False
-                if isinstance(error, PollFailed) and error.status in _GONE and name in self._streams:
+                if isinstance(error, TransmitterError) and error.status in _GONE and name in self._streams:
                     await asyncio.sleep(KEEP_AGAIN_S)
                     poll.url = await self._keep(name)
             except Exception as error:  # our own fault must not end the polls; no text: it may hold a token
@@ -239,7 +189,6 @@ class SignalPoller:
             await asyncio.sleep(KEEP_AGAIN_S)
 
     async def _expect_verification(self, name: str, state: str) -> None:
-        """Report a stream whose requested verification does not arrive."""
         await asyncio.sleep(VERIFIED_WITHIN_S)
         try:
             if not await self._receiver.has_verified(name, state):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,19 +41,17 @@ from ..http.auth.signing import SetDecryption
 from ..http.auth.token_verification import LEEWAY_S
 from ..http.refused_callers import LineLimit
 from ..http.store_executor import StoreExecutor
-from ..settings.access_settings import ANY_NAME, IssuerSettings, VerificationSettings
+from ..settings.access_settings import ANY_NAME, IssuerSettings
 from ..settings.shared_signals_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
-from .transmitter_context import VerificationStates, state_digest, state_of, used_before
+from .transmitter_context import VerificationStates, refused_state, state_digest, state_of
 
 FULL_RETRY_S: Final = 300.0
-UPKEEP_EVERY_S: Final = 60.0
-"""Interval at which old identifiers are removed and counted."""
+UPKEEP_EVERY_S: Final = 60.0  # Interval at which old identifiers are removed and counted
 ROTATE_EVERY_S: Final = 3_600.0
 MAX_LOGGED_CHARS: Final = 200
 MAX_AGE_S: Final = 259_200.0
 """A token that is older counts for nothing, and is on record alone; so long identifiers are remembered: a weekend."""
-MAX_REMEMBERED: Final = 100_000
-"""Tokens of one transmitter that are remembered; beyond, it has to wait."""
+MAX_REMEMBERED: Final = 100_000  # Tokens of one transmitter that are remembered; beyond, it has to wait
 KEYS_AGAIN_S: Final = 1.0
 """Least time between two fetches of the keys of a transmitter for its SETs. It has proved who it is, so it asks itself:
 one wrong SET must not have the next one put off for as long as strangers are."""
@@ -126,43 +125,28 @@ class SignalTransmitter:
         return subject._replace(tenant=tenant, issuer=issuer, agent_id=agent_id)
 
 
+@dataclass(eq=False, repr=False)
 class SignalReceiver:
-    """Takes the SETs of all configured transmitters. For one event loop; start and close it.
+    """Takes the SETs of all configured transmitters. For one event loop; start and close it."""
 
-    Attributes:
-        outcomes: what became of SETs in this process, by transmitter and outcome.
-        jwks: keys of the transmitters.
-    """
+    transmitters: Mapping[str, SignalTransmitter]
+    _intake: EventIntake
+    _store: ReceivedSignalStore
+    _executor: StoreExecutor
+    _identities: IdentityHasher
+    _clock: Callable[[], float]
+    _monotonic: Callable[[], float]
+    _states: VerificationStates
+    decryption: SetDecryption | None
+    _ca_file: Path | None
 
-    def __init__(
-        self,
-        transmitters: Iterable[SignalTransmitterSettings],
-        rules: VerificationSettings,
-        intake: EventIntake,
-        store: ReceivedSignalStore,
-        executor: StoreExecutor,
-        identities: IdentityHasher,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        states: VerificationStates,
-        decryption: SetDecryption | None = None,
-        ca_file: Path | None = None,
-    ) -> None:
-        self.transmitters = {settings.name: SignalTransmitter(settings) for settings in transmitters}
+    def __post_init__(self) -> None:
         issuers = [transmitter.issuer for transmitter in self.transmitters.values()]
-        self.jwks = JwksCache(issuers, clock, monotonic, ca_file)
+        self.jwks = JwksCache(issuers, self._clock, self._monotonic, self._ca_file)
         self.outcomes: Counter[tuple[str, str]] = Counter()
-        self._rules = rules
-        self._intake = intake
-        self._store = store
-        self._executor = executor
-        self._identities = identities
-        self._clock = clock
-        self._monotonic = monotonic
-        self._states = states
-        self.decryption = decryption
+        """What became of SETs in this process, by transmitter and outcome."""
         self._rotated_at = float("-inf")
-        self._refusals = LineLimit(monotonic)
+        self._refusals = LineLimit(self._monotonic)
         self._upkeep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -241,7 +225,6 @@ class SignalReceiver:
         return claims
 
     async def _opened(self, transmitter: SignalTransmitter, text: str) -> str:
-        """A SET without its encryption. Raises SetRefused, ConfigError."""
         expected = transmitter.settings.encrypted
         if text.count(".") != 4:  # a JWE has five parts (RFC 7516, section 9)
             if expected == "require":
@@ -281,14 +264,13 @@ class SignalReceiver:
         digests = [digest for outcome in with_states for digest in (signal_digest(outcome["jti"]), state_of(outcome))]
         taken = await self._executor(self._store.find_taken, transmitter.name, digests)
         return [
-            self._log_refusal(transmitter, used_before())
+            self._log_refusal(transmitter, refused_state("was answered before"))
             if isinstance(outcome, dict) and state_of(outcome) in taken and signal_digest(outcome["jti"]) not in taken
             else outcome
             for outcome in verified
         ]
 
     async def _judge(self, transmitter: SignalTransmitter, claims: Sequence[Mapping[str, Any]]) -> list[ReceivedSet]:
-        """Judge what of verified SETs is believed, each once."""
         by_digest = {signal_digest(set_claims["jti"]): set_claims for set_claims in claims}
         if not by_digest:
             return []
@@ -299,13 +281,8 @@ class SignalReceiver:
         return await self._as_said_once(transmitter, received)
 
     def _judge_one(
-        self,
-        transmitter: SignalTransmitter,
-        digest: str,
-        claims: Mapping[str, Any],
-        believed: Treatment | None = None,
+        self, transmitter: SignalTransmitter, digest: str, claims: Mapping[str, Any], believed: Treatment | None = None
     ) -> ReceivedSet:
-        """Judge one SET as far as its transmitter is authorized for it."""
         ((event_type, members),) = claims["events"].items()
         rule = find_signal_rule(event_type, members)
         if rule is None:
@@ -331,12 +308,9 @@ class SignalReceiver:
             encoded = msgspec.json.encode(event)
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can name and no event can hold
             return ReceivedSet(claims, digest, "no_agent")
-        said = f"{self._agent_digest(subject)} {rule.action}" if treatment == "evidence" else ""
-        return ReceivedSet(claims, digest, "stale" if stale else treatment, encoded, said and signal_digest(said))
-
-    def _agent_digest(self, subject: SignalSubject) -> str:
         key, check = self._identities.agent_hash(subject.tenant, subject.issuer, subject.agent_id)
-        return f"{key:016x}{check:016x}"
+        said = f"{key:016x}{check:016x} {rule.action}" if treatment == "evidence" else ""
+        return ReceivedSet(claims, digest, "stale" if stale else treatment, encoded, said and signal_digest(said))
 
     async def _as_said_once(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> list[ReceivedSet]:
         """The same, but evidence counts once a day: repeating a statement adds nothing.
@@ -398,19 +372,16 @@ class SignalReceiver:
     async def _keep_up(self) -> None:
         while True:
             try:
-                await self._rotate_keys()
+                now = self._monotonic()
+                if self.decryption is not None and now - self._rotated_at >= ROTATE_EVERY_S:
+                    self._rotated_at = now
+                    await asyncio.to_thread(self.decryption.rotate)
                 await self.look_after_memory()
             except ConfigError as error:
                 _log.error("decryption_keys", error=str(error))
             except Exception as error:  # the store is unavailable: the next look tries again
                 _log.warning("signals_not_forgotten", error=type(error).__name__)
             await asyncio.sleep(UPKEEP_EVERY_S)
-
-    async def _rotate_keys(self) -> None:
-        now = self._monotonic()
-        if self.decryption is not None and now - self._rotated_at >= ROTATE_EVERY_S:
-            self._rotated_at = now
-            await asyncio.to_thread(self.decryption.rotate)
 
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""

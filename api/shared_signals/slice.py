@@ -14,8 +14,7 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.timestamps import DAY_S
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.authenticators import AssertionSigner
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
-from trustwatch.scoring.delivery.shared_signals.set_push import SET_MEDIA_TYPE
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import SET_MEDIA_TYPE, make_webhook_client
 
 from .. import clock
 from ..composition import service_url
@@ -27,7 +26,7 @@ from ..http.fast_path import RequestBodyTooLong, read_request_body
 from ..http.prometheus_metrics import LabelledValues, MetricValues
 from ..http.refused_callers import LineLimit
 from ..http.runtime import Runtime
-from ..http.slice import FastRoute, LifespanService, ServiceRegistry, Slice
+from ..http.slice import LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
 from ..settings.shared_signals_settings import RECEIVE_PATH
 from .remote_stream import RemoteStream
@@ -40,8 +39,7 @@ from .transmitter_context import KEY_DAYS, TransmitterContext, VerificationState
 # The transmitter authenticates with a secret that only the settings and its stream there hold, before a byte of the
 # body is read; the SET is authenticated by its signature. It is answered once the log has it.
 
-RETRY_AFTER_S: Final = 10.0
-"""Seconds after which a push that could not be judged or kept is worth another attempt."""
+RETRY_AFTER_S: Final = 10.0  # Seconds after which a push that could not be judged or kept is worth another attempt
 
 _BEARER: Final = b"bearer "
 _NO_STORE: Final = (b"cache-control", b"no-store")
@@ -121,7 +119,6 @@ class PushEndpoint:
 
 
 def _authenticate(transmitter: SignalTransmitter, given: list[bytes]) -> None:
-    """Raise SetRefused unless the request has the secret of the transmitter, once."""
     secret = transmitter.settings.push_secret
     if secret is None:
         raise SetRefused("access_denied", "this transmitter does not push here: its settings have no `push_secret`")
@@ -141,11 +138,6 @@ def _later(status: int, after_s: float) -> PushAnswer:
     return PushAnswer(status, ((b"retry-after", b"%d" % max(1, math.ceil(after_s))),))
 
 
-def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    """Both sides, if the settings turn them on."""
-    return (*_make_transmitter(services), *_make_receiver(services))
-
-
 def _make_receiver(services: ServiceRegistry) -> Sequence[object]:
     runtime = services.get(Runtime)
     transmitters = runtime.settings.shared_signals.transmitters
@@ -153,8 +145,7 @@ def _make_receiver(services: ServiceRegistry) -> Sequence[object]:
         return ()
     states = VerificationStates(key_folder(runtime.settings), runtime.clock)
     receiver = SignalReceiver(
-        transmitters,
-        runtime.settings.verification,
+        {settings.name: SignalTransmitter(settings) for settings in transmitters},
         services.get(EventIntake),
         runtime.store.received_signals,
         services.get(StoreExecutor),
@@ -223,35 +214,22 @@ def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
     return [service for service in parts if service is not None]
 
 
-def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
-    endpoint = services.find(PushEndpoint)
-    return () if endpoint is None else (endpoint,)
-
-
 def _metric_values(services: ServiceRegistry) -> MetricValues:
-    return {**_received_values(services), **_transmitted_values(services)}
-
-
-def _received_values(services: ServiceRegistry) -> dict[str, LabelledValues]:
-    receiver = services.find(SignalReceiver)
-    if receiver is None:
-        return {}
-    return {"trustwatch_received_signals_total": {labels: count for labels, count in receiver.outcomes.items()}}
-
-
-def _transmitted_values(services: ServiceRegistry) -> dict[str, LabelledValues]:
-    context = services.find(TransmitterContext)
-    if context is None:
-        return {}
-    return {"trustwatch_security_events_total": {(outcome,): count for outcome, count in context.outcomes.items()}}
+    receiver, context = services.find(SignalReceiver), services.find(TransmitterContext)
+    values: dict[str, LabelledValues] = {}
+    if receiver is not None:
+        values["trustwatch_received_signals_total"] = dict(receiver.outcomes.items())
+    if context is not None:
+        values["trustwatch_security_events_total"] = {(word,): count for word, count in context.outcomes.items()}
+    return values
 
 
 SLICE = Slice(
     "shared_signals",
     routers=(router, streams),
-    services=_make_services,
+    services=lambda services: (*_make_transmitter(services), *_make_receiver(services)),
     lifespans=_lifespans,
-    fast_routes=_fast_routes,
+    fast_routes=lambda services: [route for route in (services.find(PushEndpoint),) if route is not None],
     metrics=_metric_values,
     scopes=SCOPE_WORDS,
 )

@@ -8,6 +8,7 @@ order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import structlog
 
 from trustwatch.ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
+from trustwatch.scoring.delivery.dispatcher import wait_for_wake
 from trustwatch.scoring.delivery.notifiers import alert_events
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client, push_set
 from trustwatch.scoring.delivery.shared_signals import announced_decision
 from trustwatch.scoring.delivery.shared_signals.announced_decision import (
     AnnouncedDecision,
@@ -27,13 +29,12 @@ from trustwatch.scoring.delivery.shared_signals.announced_decision import (
     read_announced_decision,
     read_announced_pin,
 )
-from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import simple_subjects
 from trustwatch.scoring.pipeline.desired_state_resolver import PRINCIPAL_WINDOW_MS
 from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.records.agents import AgentIdentity, RiskLevel
 from trustwatch.scoring.records.security_events import PUSH_METHOD, EventStream, SecurityEvent
-from trustwatch.scoring.store.database import LeaderLock
+from trustwatch.scoring.store.database import LeaderSeat
 from trustwatch.scoring.store.security_event_store import PendingOutboxRow
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -43,16 +44,12 @@ JOB = "transmitter"
 LOOK_EVERY_S = 0.5
 CHECK_LEADERSHIP_EVERY_S = 5.0
 ROTATE_EVERY_S = 3_600.0
-PUSH_TIMEOUT_S = 10.0
-"""Time budget of one push."""
+PUSH_TIMEOUT_S = 10.0  # Time budget of one push
 PUSH_RETRY_CAP_S = 300.0
 """Longest wait between two pushes to a failing receiver: it learns of a compromise soon after it recovers."""
-PUSH_GIVE_UP_S = 86_400.0
-"""A stream whose receiver takes nothing for so long is paused."""
-DERIVE_BATCH = 100
-"""Rows of the outbox in one transaction, so that the pipeline's commits get between."""
-WITHDRAW_BATCH = 100
-"""SETs that are dropped at a time since their stream's owner may no longer hear of their tenant."""
+PUSH_GIVE_UP_S = 86_400.0  # A stream whose receiver takes nothing for so long is paused
+DERIVE_BATCH = 100  # Rows of the outbox in one transaction, so that the pipeline's commits get between
+WITHDRAW_BATCH = 100  # SETs that are dropped at a time since their stream's owner may no longer hear of their tenant
 
 _log = structlog.get_logger(__name__)
 
@@ -74,7 +71,7 @@ class SharedSignalsTransmitter:
         self._client: httpx2.AsyncClient | None = None
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
-        self._leader_lock: LeaderLock | None = None
+        self._seat = LeaderSeat(self._store.database, JOB)
         self._ending = self._knows_owners = False
         self._checked_at = self._rotated_at = float("-inf")
 
@@ -84,22 +81,18 @@ class SharedSignalsTransmitter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set; pushes under way are ended first. The store may be unavailable meanwhile."""
-        stopping = asyncio.create_task(stop.wait())
-        stopping.add_done_callback(lambda _: self._wake.set())
         if self._context.encryption is not None:
             await self._context.encryption.start()
         try:
             while not stop.is_set():
-                self._wake.clear()
                 try:
                     await self.step()
                 except TrustwatchError as error:
                     _log.warning("shared_signals_wait", error=str(error))
                 except Exception as error:  # a bug must not end the service; the next look tries again
                     _log.error("transmitter_failed", error=repr(error)[:200])
-                await self._wait_for_wake()
+                await wait_for_wake(self._wake, stop, LOOK_EVERY_S)
         finally:
-            stopping.cancel()
             await self.close()
             if self._context.encryption is not None:
                 await self._context.encryption.close()
@@ -131,37 +124,20 @@ class SharedSignalsTransmitter:
             await asyncio.wait(list(self._lanes.values()))
         if self._client is not None:
             await self._client.aclose()
-        if self._leader_lock is not None:
-            await asyncio.to_thread(self._leader_lock.release)
-
-    async def _wait_for_wake(self) -> None:
-        try:
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        await asyncio.to_thread(self._seat.give_up)
 
     async def _leads(self) -> bool:
         """True if this process transmits; now and then the lock and keys are looked after."""
         now = self._monotonic()
         if now - self._checked_at < CHECK_LEADERSHIP_EVERY_S:
-            return self._leader_lock is not None
+            return self._seat.lock is not None
         self._checked_at = now
-        try:
-            if self._leader_lock is None:
-                self._leader_lock = await asyncio.to_thread(self._store.database.acquire_leader_lock, JOB)
-            else:
-                await asyncio.to_thread(self._leader_lock.ensure_held)
-        except (Fenced, Unavailable) as error:
-            lost, self._leader_lock = self._leader_lock, None  # another process may have it by now
-            if lost is not None:
-                await asyncio.to_thread(lost.release)
-            if isinstance(error, Unavailable):
-                raise
-        if self._leader_lock is not None and now - self._rotated_at >= ROTATE_EVERY_S:
+        with contextlib.suppress(Fenced):  # another process may have it by now
+            await asyncio.to_thread(self._seat.take)
+        if self._seat.lock is not None and now - self._rotated_at >= ROTATE_EVERY_S:
             self._rotated_at = now
             await asyncio.to_thread(self._context.keys.rotate)
-        return self._leader_lock is not None
+        return self._seat.lock is not None
 
     def _stop_streams_of_nobody(self) -> None:
         """Disable streams whose owner is not a caller of the settings: no caller may use or delete them."""
@@ -179,10 +155,7 @@ class SharedSignalsTransmitter:
             return False
         now, deriver = self._now_ms(), self._context.deriver
         queued, stopped = self._events.add_derived(
-            self._derive(rows, now),
-            now,
-            MAX_WAITING,
-            lambda stream: deriver.stream_updated(stream, now),
+            self._derive(rows, now), now, MAX_WAITING, lambda stream: deriver.stream_updated(stream, now)
         )
         self._context.outcomes["queued"] += queued
         for stream in stopped:
@@ -213,7 +186,6 @@ class SharedSignalsTransmitter:
         return derived
 
     def _active_pins(self, now_ms: int) -> dict[AgentIdentity, str]:
-        """Id of the pin by which a person has fixed an agent's level, by agent."""
         return {
             pin.agent.identity: pin.intervention_id
             for pin in self._store.interventions.list_open()
@@ -221,12 +193,11 @@ class SharedSignalsTransmitter:
         }
 
     def _change_of(self, pending: PendingOutboxRow, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
-        """The change of level that a row announces; None if it announces none."""
         match pending.row.kind:
             case alert_events.ALERT_ROW_KIND:
                 change = read_announced_decision(pending.row.payload)
                 if change is not None and (change.tenant, change.issuer, change.agent_id) in pins:
-                    change = change._replace(overruled=True)
+                    change = msgspec.structs.replace(change, overruled=True)
             case announced_decision.PIN_ROW_KIND:
                 change = self._pinned_change(pending.row.payload, pins)
             case _:
@@ -234,7 +205,7 @@ class SharedSignalsTransmitter:
         if change is None:
             return None
         in_claims = self._context.writes_claims(change.tenant, change.issuer)
-        return self._with_principal(change._replace(in_claims=in_claims))
+        return msgspec.structs.replace(change, in_claims=in_claims, principal=self._principal_of(change))
 
     def _pinned_change(self, payload: bytes, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
         """The change that a pin or its end made; None if another pin has replaced it."""
@@ -254,25 +225,25 @@ class SharedSignalsTransmitter:
         revokes = policy.table[pin.level if pin.holds else measured].revoke
         return pin_as_decision(pin, measured, revokes=revokes, enforced=policy.enforced)
 
-    def _with_principal(self, change: AnnouncedDecision) -> AnnouncedDecision:
-        """*change* with whom the agent acted for last, if receivers are to get it."""
+    def _principal_of(self, change: AnnouncedDecision) -> str:
+        """Whom the agent acted for last, if receivers are to get it."""
         if not self._context.names_principals:
-            return change
+            return ""
         agent = (change.tenant, change.issuer, change.agent_id)
         since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
         edges = self._store.edges.find([agent], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=200)
         last = max(edges, key=lambda edge: edge.last_ms, default=None)
-        return change if last is None else change._replace(principal=last.target)
+        return "" if last is None else last.target
 
     def _open_lane(self, stream_id: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._push_waiting(stream_id))
+        task = asyncio.create_task(self._push_waiting(stream_id))
         self._lanes[stream_id] = task
         task.add_done_callback(lambda _: self._lanes.pop(stream_id, None))
 
     async def _push_waiting(self, stream_id: str) -> None:
         """Push what waits in a stream, in order, until there is no more or its receiver does not take it."""
         try:
-            while self._leader_lock is not None and not self._ending:
+            while self._seat.lock is not None and not self._ending:
                 # Read again each time: the receiver may have changed its stream, or taken by poll what waited.
                 stream, event = await asyncio.to_thread(self._next_push, stream_id)
                 if stream is None or event is None or not await self._push_one(stream, event):
@@ -329,7 +300,6 @@ class SharedSignalsTransmitter:
             return DeliveryResult("retry", f"internal error: {type(error).__name__}")
 
     def _sign(self, stream: EventStream, event: SecurityEvent) -> tuple[str, str]:
-        """The token, signed and, for some receivers, encrypted; and the receiver's own Authorization header."""
         claims: Mapping[str, object] = msgspec.json.decode(event.claims)
         token = self._context.sign(stream.owner, dict(claims))
         return token, self._context.keys.unseal(stream.authorization)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from trustwatch.ingest.extras import require_extra
 from trustwatch.ingest.formats.received_signals import VERIFICATION
-from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver, TransmitterRules
+from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
 from ..composition import new_id, service_url
@@ -27,24 +27,13 @@ if TYPE_CHECKING:
 KEY_FOLDER = "shared-signals"
 METADATA_PATH = "/.well-known/ssf-configuration"
 SECONDS_PER_DAY = 86_400
-KEY_DAYS = 90
-"""A key is replaced after so long; the old one stays published, or is read, for a week."""
-ANSWER_S = 300
-"""Answers that are signed on request are valid for this long: as long as their risk is useful."""
-MAX_WAITING = 10_000
-"""Tokens that wait in one stream; beyond, it is disabled and what waits is dropped."""
+KEY_DAYS = 90  # A key is replaced after so long; the old one stays published, or is read, for a week
+ANSWER_S = 300  # Answers that are signed on request are valid for this long: as long as their risk is useful
+MAX_WAITING = 10_000  # Tokens that wait in one stream; beyond, it is disabled and what waits is dropped
 
 
 class TransmitterContext:
-    """Keys, rules, figures, and the bell that wakes waiting polls. For one event loop.
-
-    Attributes:
-        answers: signs answers by the same keys.
-        takes_certificates: whether a receiver may show a client certificate in place of a token.
-        encryption: encrypts the tokens of some receivers; None = of none.
-        outcomes: what became of SETs in this process, by outcome.
-        closing: whether the service ends, so that no poll may wait any longer.
-    """
+    """Keys, rules, figures, and the bell that wakes waiting polls. For one event loop."""
 
     def __init__(self, settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]) -> None:
         part = settings.shared_signals
@@ -53,16 +42,16 @@ class TransmitterContext:
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), KEY_DAYS * SECONDS_PER_DAY, now_s, monotonic)
-        rules = TransmitterRules(self.issuer, part.subject)
         self.answers = AnswerSigner(self.keys, self.issuer, ANSWER_S, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
-        self.deriver = EventDeriver(rules, self._tenants)
+        self.deriver = EventDeriver(self.issuer, part.subject, self._tenants)
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
+        # A receiver may show a client certificate in place of a token.
         self.takes_certificates = any(caller.certificate is not None for caller in settings.callers)
         self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
-        self.outcomes: Counter[str] = Counter()
-        self.closing = False
+        self.outcomes: Counter[str] = Counter()  # what became of SETs in this process
+        self.closing = False  # the service ends, so no poll may wait any longer
         self._waiting: dict[asyncio.Event, str] = {}
 
     @property
@@ -71,13 +60,9 @@ class TransmitterContext:
         return METADATA_PATH + urlsplit(self.issuer).path.rstrip("/")
 
     @property
-    def waiting_polls(self) -> int:
-        """Number of polls that wait for SETs."""
-        return len(self._waiting)
-
-    def waiting_polls_of(self, owner: str) -> int:
-        """Those of one receiver."""
-        return sum(waiting_owner == owner for waiting_owner in self._waiting.values())
+    def waiting_polls(self) -> Counter[str]:
+        """Number of polls that wait for SETs, by receiver."""
+        return Counter(self._waiting.values())
 
     def sign(self, owner: str, claims: dict[str, Any]) -> str:
         """A SET as the owner of a stream is to get it. Raises ConfigError, Unavailable: no key of the owner."""
@@ -170,15 +155,15 @@ class VerificationStates:
         state, sub_id = members["state"], claims["sub_id"]
         stream_id = sub_id.get("id") if sub_id.get("format") == "opaque" else None
         if not isinstance(state, str) or not isinstance(stream_id, str):
-            raise _refusal("is not text, or the subject is not a stream")
+            raise refused_state("is not text, or the subject is not a stream")
         try:
             asked_s, _, asked_of = self._sealer.unseal(state).partition(" ")
         except BrokenSeal:
-            raise _refusal("was never requested here") from None
+            raise refused_state("was never requested here") from None
         if asked_of != _stream_digest(transmitter, stream_id):
-            raise _refusal("was requested for another stream")
+            raise refused_state("was requested for another stream")
         if int(asked_s) < self._now_s() - max_age_s:
-            raise _refusal("was requested too long ago")
+            raise refused_state("was requested too long ago")
 
 
 def state_of(claims: Mapping[str, Any]) -> str:
@@ -192,14 +177,10 @@ def state_digest(state: str) -> str:
     return signal_digest("verification", state)
 
 
-def used_before() -> SetRefused:
-    """Refusal of a second verification with one state."""
-    return _refusal("was answered before")
-
-
 def _stream_digest(transmitter: str, stream_id: str) -> str:
     return signal_digest(transmitter, ascii(stream_id))  # JSON can name half a surrogate pair, which no digest is of
 
 
-def _refusal(why: str) -> SetRefused:
+def refused_state(why: str) -> SetRefused:
+    """Refusal of a verification whose `state` is wrong."""
     return SetRefused("invalid_state", f"the `state` of the verification {why}")

@@ -23,27 +23,22 @@ class DispatchPolicy:
     poll_s: float = 1.0
 
 
-def backoff_s(policy: DispatchPolicy, attempt: int, random_source: random.Random) -> float:
-    """Seconds to wait after failed attempt number *attempt* (from 1): exponential with full jitter, so that many rows
-    that failed together do not come back together.
-
-    >>> ceiling = [max(backoff_s(DispatchPolicy(), n, random.Random(s)) for s in range(999)) for n in (1, 2, 3, 20)]
-    >>> [round(s) for s in ceiling]
-    [1, 2, 4, 300]
-    """
-    exponent = min(attempt - 1, 62)  # beyond that the cap decides anyway
-    return random_source.random() * min(policy.backoff_cap_s, policy.backoff_base_s * 2.0**exponent)
-
-
 def retry_delay_s(
     policy: DispatchPolicy, attempt: int, retry_after_s: float | None, random_source: random.Random
 ) -> float:
-    """Like `backoff_s`, but never earlier than the target asked for."""
-    chosen = backoff_s(policy, attempt, random_source)
+    """Seconds to wait after failed attempt number *attempt* (from 1): exponential with full jitter, so that many rows
+    that failed together do not come back together, but never earlier than the target asked for.
+
+    >>> def ceiling(n):
+    ...     return round(max(retry_delay_s(DispatchPolicy(), n, None, random.Random(s)) for s in range(999)))
+    >>> [ceiling(n) for n in (1, 2, 3, 20)]
+    [1, 2, 4, 300]
+    """
+    exponent = min(attempt - 1, 62)  # beyond that the cap decides anyway
+    chosen = random_source.random() * min(policy.backoff_cap_s, policy.backoff_base_s * 2.0**exponent)
     return chosen if retry_after_s is None else max(chosen, min(retry_after_s, policy.retry_after_cap_s))
 
 
-ALL_LEVELS = frozenset(RiskLevel)
 MAX_NAME_LENGTH = 64
 ATTEMPT_TIMEOUT_S = 10.0
 """Total time of one attempt, from name resolution to the end of the answer: a lane waits no longer for its receiver."""

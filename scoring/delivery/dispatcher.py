@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import InitVar, dataclass
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,7 @@ from ..store.case_assignment import DEFAULT_CASES, CaseSettings
 from ..store.outbox_store import DeliveryRoute, DeliverySettlement, OutboxStore
 from .delivery_target import ATTEMPT_TIMEOUT_S, DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
-LEASE_MARGIN_S = 10.0
-"""A lease outlives the attempt's own time budget by this much, for writing its end down."""
+LEASE_MARGIN_S = 10.0  # A lease outlives the attempt's own time budget by this much, for writing its end down
 
 ROUTE_BATCH = 100
 """Outbox rows routed in one transaction: some 40 ms where each opens a case, so that the pipeline's commits get
@@ -34,10 +34,7 @@ SUPERSEDED = DeliveryResult("skipped", "a newer change of the same agent has bee
 _log = structlog.get_logger(__name__)
 
 
-def _ignore_outcome(_target: str, _outcome: str) -> None:
-    """Default observer."""
-
-
+@dataclass(eq=False)
 class Dispatcher:
     """Runs in one event loop; the store is called in threads.
 
@@ -45,27 +42,20 @@ class Dispatcher:
         ConfigError: two targets have the same name.
     """
 
-    def __init__(
-        self,
-        outbox: OutboxStore,
-        channels: Sequence[DeliveryChannel[Any]],
-        policy: DispatchPolicy,
-        clock: Callable[[], int],
-        random_source: random.Random,
-        observe: Callable[[str, str], None] = _ignore_outcome,
-        cases: CaseSettings = DEFAULT_CASES,
-    ) -> None:
+    _outbox: OutboxStore
+    channels: InitVar[Sequence[DeliveryChannel[Any]]]
+    _policy: DispatchPolicy
+    _clock: Callable[[], int]
+    _random: random.Random
+    _observe: Callable[[str, str], object] = lambda _target, _outcome: None
+    _cases: CaseSettings = DEFAULT_CASES
+
+    def __post_init__(self, channels: Sequence[DeliveryChannel[Any]]) -> None:
         names = [channel.target.name for channel in channels]
         if len(set(names)) < len(names):
             raise ConfigError(f"target names must be unique: {sorted(names)}")
-        self._outbox = outbox
-        self._policy = policy
-        self._cases = cases
-        self._clock = clock
-        self._observe = observe
-        self._random = random_source
         self._start: Callable[[_TargetWorker], object] = lambda _: None
-        self._routes = [_make_route(channel, policy) for channel in channels]
+        self._routes = [_make_route(channel, self._policy) for channel in channels]
         self._target_workers = [self._worker_of(channel) for channel in channels]
         self._wake = asyncio.Event()
 
@@ -117,7 +107,7 @@ class Dispatcher:
                         lane.wake.set()
             except Unavailable as error:
                 _log.warning("outbox_unavailable", error=str(error))
-            await _wait_for_wake(self._wake, stop, self._policy.poll_s)
+            await wait_for_wake(self._wake, stop, self._policy.poll_s)
 
     async def _route(self) -> int:
         """Expire the old, route the new; returns the number of rows routed."""
@@ -129,32 +119,25 @@ class Dispatcher:
         return total
 
 
+@dataclass(eq=False)
 class _TargetWorker:
     """Deliveries to one target."""
 
-    def __init__(
-        self,
-        outbox: OutboxStore,
-        channel: DeliveryChannel[Any],
-        policy: DispatchPolicy,
-        clock: Callable[[], int],
-        random_source: random.Random,
-        observe: Callable[[str, str], None],
-    ) -> None:
+    _outbox: OutboxStore
+    channel: DeliveryChannel[Any]
+    _policy: DispatchPolicy
+    _clock: Callable[[], int]
+    _random: random.Random
+    _observe: Callable[[str, str], object]
+
+    def __post_init__(self) -> None:
         self.wake = asyncio.Event()
-        self.channel = channel
+        self._policy = self.channel.policy or self._policy
+        self._target = self.channel.target
         self._retired = False
-        self._outbox = outbox
-        self._target = channel.target
-        self._notifier = channel.notifier
-        self._policy = channel.policy or policy
-        self._clock = clock
-        self._random = random_source
-        self._observe = observe
         self._paused_until_ms = 0  # the target asked for a pause (Retry-After): it holds for every row
 
     def retire(self) -> None:
-        """End after the attempts at hand."""
         self._retired = True
         self.wake.set()
 
@@ -165,7 +148,7 @@ class _TargetWorker:
                     continue
             except Unavailable as error:
                 _log.warning("outbox_unavailable", target=self._target.name, error=str(error))
-            await _wait_for_wake(self.wake, stop, self._policy.poll_s)
+            await wait_for_wake(self.wake, stop, self._policy.poll_s)
 
     async def drain(self) -> None:
         while await self._deliver_batch():
@@ -174,7 +157,10 @@ class _TargetWorker:
     async def _deliver_batch(self) -> int:
         """Lease what is due, try it, write down how it ended; returns how many were tried."""
         name, now = self._target.name, self._clock()
-        if now < self._paused_until_ms or await self._is_stopped():
+        if now < self._paused_until_ms:
+            return 0
+        stopped = await asyncio.to_thread(self._outbox.stopped_targets)
+        if stopped.get(name) == self._target.fingerprint:
             return 0
         turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
         lease_ms = int((ATTEMPT_TIMEOUT_S * turns + LEASE_MARGIN_S) * 1000)
@@ -209,7 +195,7 @@ class _TargetWorker:
     async def _attempt(self, row: LeasedDelivery) -> DeliveryResult:
         try:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-                result = await self._notifier.deliver(row, self._target)
+                result = await self.channel.notifier.deliver(row, self._target)
         except TimeoutError:
             result = DeliveryResult("retry", f"no answer within {ATTEMPT_TIMEOUT_S:g} s")
         except Exception as error:  # a notifier's fault must not end the lane: the row is tried again, and is seen
@@ -231,24 +217,15 @@ class _TargetWorker:
         if status == "skipped":
             status = "suppressed"
         elif status != "delivered":
-            _log.warning(
-                "delivery_failed",
-                target=row.target,
-                key=row.row.key,
-                attempt=row.attempt,
-                error=result.error,
-                then=status,
-            )
+            failed = {"target": row.target, "key": row.row.key, "attempt": row.attempt, "error": result.error}
+            _log.warning("delivery_failed", **failed, then=status)
         return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
-
-    async def _is_stopped(self) -> bool:
-        stopped = await asyncio.to_thread(self._outbox.stopped_targets)
-        return bool(stopped.get(self._target.name) == self._target.fingerprint)
 
     async def _stop_target(self, reason: str) -> None:
         _log.error("target_stopped", target=self._target.name, reason=reason)
-        stop = self._outbox.stop_target
-        await asyncio.to_thread(stop, self._target.name, self._target.fingerprint, self._clock(), reason)
+        await asyncio.to_thread(
+            self._outbox.stop_target, self._target.name, self._target.fingerprint, self._clock(), reason
+        )
 
 
 def _make_route(channel: DeliveryChannel[Any], policy: DispatchPolicy) -> DeliveryRoute:
@@ -257,8 +234,8 @@ def _make_route(channel: DeliveryChannel[Any], policy: DispatchPolicy) -> Delive
     return DeliveryRoute(channel.target.name, channel.kind, levels, int(cooldown_s * 1000))
 
 
-async def _wait_for_wake(wake: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:
-    """Until woken, stopped or *seconds* have passed."""
+async def wait_for_wake(wake: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:
+    """Wait until woken, stopped or *seconds* have passed."""
     waiting = [asyncio.create_task(event.wait()) for event in (wake, stop)]
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -233,6 +233,33 @@ class LeaderLock:
         self._lock.release()
 
 
+class LeaderSeat:
+    """A job that one process of a deployment has: this one takes it if no other has. One thread at a time."""
+
+    def __init__(self, database: Database, job: str) -> None:
+        self._database = database
+        self._job = job
+        self.lock: LeaderLock | None = None  # None = the job is not ours
+
+    def take(self) -> bool:
+        """Take the job, or check that it is still ours; returns whether it is. Gives it up on any error, and raises."""
+        try:
+            if self.lock is None:
+                self.lock = self._database.acquire_leader_lock(self._job)
+            else:
+                self.lock.ensure_held()
+        except Exception:
+            self.give_up()
+            raise
+        return self.lock is not None
+
+    def give_up(self) -> None:
+        """Let another process have it: a connection that went back to the pool would keep the lock."""
+        lost, self.lock = self.lock, None
+        if lost is not None:
+            lost.release()
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Errors of the driver after which the same call may succeed as Unavailable, of a broken file as DamagedStore.

@@ -39,9 +39,8 @@ from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings, ActuatorSettings
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client, push_set
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
-from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.records.security_events import POLL_METHOD
 from trustwatch_client import TrustUnavailable
 from trustwatch_client.trust_client import RiskSettings, TrustClient
@@ -168,7 +167,7 @@ async def _introspection(peer: Peer, ca_file: Path | None) -> str:
 
 async def _webhook(peer: Peer, ca_file: Path | None) -> str:
     async with make_webhook_client(ca_file) as client:
-        to: WebhookTarget = target(f"{peer.url}/hook", "standard")
+        to: WebhookTarget = target(f"{peer.url}/hook", "cloudevents")
         return (
             await WebhookNotifier(client, lambda: int(time.time() * 1000)).deliver(outgoing(ALERTS["rise"]), to)
         ).error

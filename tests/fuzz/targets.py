@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
+from msgspec.structs import replace
 
 from trustwatch.api.access.call_evaluation import CallQuestion, read_call_question
 from trustwatch.api.events.admission import RefusedRecords
@@ -82,7 +83,7 @@ from trustwatch.models.model_directory import (
 )
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision
+from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedPin, pin_as_decision
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import is_wanted
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
@@ -523,9 +524,8 @@ def risk_topic(data: bytes) -> None:
 
 def stream_request(data: bytes) -> None:
     """What receivers of shared signals say, and whether an agent is meant by it; or a problem that is answered."""
-    decision = AnnouncedDecision(
-        "d", "acme", "https://as", "bot", RiskLevel.LOW, RiskLevel.HIGH, True, True, "event", "", 1, 1.0, (), "ann"
-    )
+    pin = AnnouncedPin("d", "acme", "https://as", "bot", RiskLevel.HIGH, holds=True, changed_ms=1)
+    decision = replace(pin_as_decision(pin, RiskLevel.LOW, revokes=True, enforced=True), principal="ann")
     for kind in (StreamRequest, StreamChange, StatusRequest, SubjectRequest, VerificationRequest, PollRequest):
         try:
             asked = read_body(data, kind)

@@ -29,10 +29,14 @@ from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientCredentialsAuthenticator,
     RequestAuthenticator,
 )
-from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi, ClientActuator, ClientRepresentation
+from trustwatch.scoring.delivery.actuators.client_actuator import (
+    AdminApi,
+    ClientActuator,
+    ClientRepresentation,
+    HydraActuator,
+    KeycloakActuator,
+)
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState
-from trustwatch.scoring.delivery.actuators.hydra_actuator import HydraActuator
-from trustwatch.scoring.delivery.actuators.keycloak_actuator import KeycloakActuator
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
 from .oauth_peers import PATIENCE_S, KeycloakRealm, OAuthClient, claims_of, hydra_client, new_key, public_keys, realm

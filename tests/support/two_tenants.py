@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
@@ -109,7 +109,7 @@ def _commit_of(tenant: str, sender: str) -> dict[str, list[Any]]:
 
 def _alert_of(decision: Decision, hidden: str) -> bytes:
     """An alert that opens a case: a rise with a new target."""
-    event = msgspec.json.decode(build_alert_payload(decision, {}, "https://trust.example"))
+    event = msgspec.json.decode(build_alert_row(decision, {}, "https://trust.example").payload)
     shown = {"kind": "target", "value": hidden, "status": "new", "at": "2025-11-24T16:00:00Z"}
     event["data"] |= {"indicators": [shown]}
     return msgspec.json.encode(event)

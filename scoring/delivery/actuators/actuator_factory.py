@@ -30,22 +30,26 @@ from .authenticators import (
     RequestAuthenticator,
     make_client_authenticator,
 )
-from .client_actuator import AdminApi
+from .client_actuator import (
+    HYDRA_DEFAULT_LIFETIME_S,
+    KEYCLOAK_DEFAULT_LIFETIME_S,
+    AdminApi,
+    HydraActuator,
+    KeycloakActuator,
+)
 from .desired_state import DesiredState
-from .hydra_actuator import HYDRA_DEFAULT_LIFETIME_S, HydraActuator
-from .keycloak_actuator import KEYCLOAK_DEFAULT_LIFETIME_S, KeycloakActuator
 
 # The body of a webhook is JSON: `action` (`lower` or `restore`) and the members of `DesiredState`. 2xx means accepted;
 # only `confirm_url`, which gets the same body, confirms: it answers `{"confirmed": true}` once it is so.
 
 
+@dataclass(eq=False)
 class WebhookActuator:
     """`Actuator` by webhook."""
 
-    def __init__(self, http: httpx2.AsyncClient, settings: ActuatorSettings, clock: Callable[[], int]) -> None:
-        self._http = http
-        self._settings = settings
-        self._clock = clock
+    _http: httpx2.AsyncClient
+    _settings: ActuatorSettings
+    _clock: Callable[[], int]
 
     async def capture(self, client_id: str) -> bytes:
         """The client's name: the receiver keeps what it has to restore."""
@@ -78,7 +82,9 @@ class WebhookActuator:
         return True
 
     async def _post(self, url: str, action: str, client_id: str, body: bytes) -> httpx2.Response:
-        headers = sign_headers(_message_id(action, body), body, self._settings.secrets, self._clock())
+        # The id is the same for the same desired state, so that a receiver recognizes a repetition.
+        message_id = f"{action}-{hashlib.sha256(body).hexdigest()[:32]}"
+        headers = sign_headers(message_id, body, self._settings.secrets, self._clock())
         headers["content-type"] = "application/json"
         try:
             answer = await self._http.post(url, content=body, headers=headers)
@@ -91,11 +97,6 @@ class WebhookActuator:
         if answer.status_code == 404:
             raise UnknownClient(f"the receiver knows no client {client_id}: {text}")
         raise ActuatorAccessDenied(text) if answer.status_code in (401, 403) else ActuatorUnavailable(text)
-
-
-def _message_id(action: str, body: bytes) -> str:
-    """Id that is the same for the same desired state, so that a receiver recognises a repetition."""
-    return f"{action}-{hashlib.sha256(body).hexdigest()[:32]}"
 
 
 SignerFactory = Callable[[str, str], AssertionSigner]

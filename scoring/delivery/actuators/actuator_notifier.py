@@ -70,8 +70,7 @@ class ActuationMetrics:
 # the server leaves the newest state.
 
 
-MAX_ROUNDS = 8
-"""Desired states that may overtake each other within one attempt; the next attempt continues."""
+MAX_ROUNDS = 8  # Desired states that may overtake each other within one attempt; the next attempt continues
 
 SERVER_TIME_SHARE = 0.9
 """Share of the target's time for the server, so that there is some left to write down that it did not answer."""
@@ -124,7 +123,8 @@ class ActuatorNotifier:
         row = await asyncio.to_thread(self.actuations.request, self._new_actuation(version, desired, target))
         if row is None:
             return self._report(target, "superseded", DeliveryResult("delivered"))
-        done = _revoked_decision_id(before)
+        revoked = _confirmed_desired_state(before)
+        done = revoked.decision_id if revoked is not None and revoked.revoke else ""  # its tokens are dead already
         for _ in range(MAX_ROUNDS):
             tried = _keep_confirmation_time(await self._attempt_actuation(row, desired, target, done), desired, before)
             if await asyncio.to_thread(self.actuations.settle, tried.row):
@@ -159,7 +159,10 @@ class ActuatorNotifier:
                     current_row = msgspec.structs.replace(row, original=kept)
                 return await self._apply_at_server(client, current_row, desired, done)
         except UnknownClient as error:
-            return self._handle_unknown_client(current_row, desired, str(error))
+            if desired.restores:  # there is nothing left to restore
+                gone = msgspec.structs.replace(current_row, original=b"")
+                return self._attempted(gone, "restored", "restored", str(error))
+            return self._attempted(current_row, "failed", "failed", str(error))
         except ActuatorError as error:
             return self._attempted(current_row, "wanted", "retry", str(error), error.retry_after_s)
         except TimeoutError:
@@ -181,12 +184,6 @@ class ActuatorNotifier:
         brought: ActuationResult = await self.actuator.lower(client, row.original, desired)
         status: ActuationStatus = "confirmed" if brought.confirmed else "applied"
         return self._attempted(msgspec.structs.replace(row, original=brought.original), status, status)
-
-    def _handle_unknown_client(self, row: Actuation, desired: DesiredState, error: str) -> _ActuationAttempt:
-        """Settle a row without a client: an error if something was to be lowered; to restore there is nothing left."""
-        if desired.restores:
-            return self._attempted(msgspec.structs.replace(row, original=b""), "restored", "restored", error)
-        return self._attempted(row, "failed", "failed", error)
 
     def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorSettings) -> Actuation:
         wanted = encode_desired_state(desired)
@@ -226,7 +223,6 @@ class ActuatorNotifier:
 
 
 def _log_actuation(tried: _ActuationAttempt, desired: DesiredState, contained_s: float | None) -> None:
-    """A line for what was done at a server, or could not be."""
     if tried.outcome == "unchanged":
         return
     line = _log.warning if tried.result.error else _log.info
@@ -271,11 +267,4 @@ def _keep_confirmation_time(
 
 
 def _confirmed_desired_state(before: Actuation | None) -> DesiredState | None:
-    """The desired state that the server confirmed last."""
     return _stored_desired_state(before) if before is not None and before.status == "confirmed" else None
-
-
-def _revoked_decision_id(before: Actuation | None) -> str:
-    """The decision whose revocation the server has confirmed; "" = none."""
-    confirmed = _confirmed_desired_state(before)
-    return confirmed.decision_id if confirmed is not None and confirmed.revoke else ""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
 
 from ...records.agents import RiskLevel
-from ..delivery_target import ALL_LEVELS, MAX_NAME_LENGTH
+from ..delivery_target import MAX_NAME_LENGTH
 from ..notifiers.webhook_target import check_signed_url
 
 ANY_NAME = "*"
@@ -75,27 +75,26 @@ class ActuatorSettings(SettingsPart, frozen=True):
         ),
     ] = None
     every_level: Annotated[
-        bool,
-        setting("also apply the policy of `low` and `unknown`, which changes every agent's client"),
+        bool, setting("also apply the policy of `low` and `unknown`, which changes every agent's client")
     ] = False
 
     def __post_init__(self) -> None:
         if len(self.name) > MAX_NAME_LENGTH:
             raise ValueError(f"`name` has at most {MAX_NAME_LENGTH} characters")
-        self._check_urls()
+        token_url = None if self.auth is None else self.auth.token_url
+        urls = {"url": self.url, "confirm_url": self.confirm_url, "auth.token_url": token_url}
+        for member, url in urls.items():
+            if url is not None:
+                check_url(url, f"`{member}`", loopback_http=True)
         self._only("realm", self.realm, "keycloak", needed=True)
         self._only("secret", self.secret, "webhook", needed=True)
         if self.kind == "webhook":
             check_signed_url(self.url, self.secrets)
         self._only("confirm_url", self.confirm_url, "webhook")
-        self._check_auth()
-
-    def _check_urls(self) -> None:
-        for member in ("url", "confirm_url"):
-            if (url := getattr(self, member)) is not None:
-                check_url(url, f"`{member}`", loopback_http=True)
-        if self.auth is not None and self.auth.token_url is not None:
-            check_url(self.auth.token_url, "`auth.token_url`", loopback_http=True)
+        if self.kind == "keycloak" and self.auth is None:
+            raise ValueError("Object missing required field `auth`, which kind `keycloak` needs")
+        if self.kind == "webhook" and self.auth is not None:
+            raise ValueError("`auth` means nothing to kind `webhook`, which signs; leave it out")
 
     def _only(self, member: str, value: object, kind: ActuatorKind, *, needed: bool = False) -> None:
         if self.kind == kind and needed and value is None:
@@ -103,27 +102,9 @@ class ActuatorSettings(SettingsPart, frozen=True):
         if self.kind != kind and value is not None:
             raise ValueError(f"`{member}` means nothing to kind `{self.kind}`; leave it out")
 
-    def _check_auth(self) -> None:
-        auth = self.auth
-        if self.kind == "keycloak" and auth is None:
-            raise ValueError("Object missing required field `auth`, which kind `keycloak` needs")
-        if self.kind == "webhook" and auth is not None:
-            raise ValueError("`auth` means nothing to kind `webhook`, which signs; leave it out")
-
-    @property
-    def levels_taken(self) -> frozenset[RiskLevel]:
-        """All: whatever is decided is brought about."""
-        return ALL_LEVELS
-
-    @property
-    def has_cooldown(self) -> bool:
-        """False: no change at a server may be kept back."""
-        return False
-
-    @property
-    def ordered(self) -> bool:
-        """The newest desired state of an agent holds, whichever row brings it."""
-        return False
+    levels_taken: ClassVar[frozenset[RiskLevel]] = frozenset(RiskLevel)
+    has_cooldown: ClassVar[bool] = False  # no change at a server may be kept back
+    ordered: ClassVar[bool] = False  # the newest desired state of an agent applies, whichever row brings it
 
     @property
     def fingerprint(self) -> str:
@@ -137,7 +118,7 @@ class ActuatorSettings(SettingsPart, frozen=True):
 
     def serves(self, tenant: str, issuer: str) -> bool:
         """Returns whether the actuator may change agents of that tenant and issuer."""
-        return _covers(self.tenants, tenant) and _covers(self.issuers, issuer)
+        return all(ANY_NAME in ours or name in ours for ours, name in ((self.tenants, tenant), (self.issuers, issuer)))
 
     def acts_at(self, level: int) -> bool:
         """Returns whether the policy of that level is applied; otherwise the server stays as it was."""
@@ -146,7 +127,3 @@ class ActuatorSettings(SettingsPart, frozen=True):
     def client_of(self, agent_id: str) -> str:
         """Returns the client that represents an agent."""
         return self.clients.get(agent_id, agent_id)
-
-
-def _covers(names: Collection[str], name: str) -> bool:
-    return ANY_NAME in names or name in names

@@ -19,11 +19,9 @@ from trustwatch.ingest.settings import Secret
 from .actuator import ActuatorAccessDenied, ActuatorUnavailable, error_detail
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-RENEW_BEFORE_S = 15.0
-"""A token is replaced so long before it expires."""
+RENEW_BEFORE_S = 15.0  # A token is replaced so long before it expires
 
-AssertionSigner = Callable[[str, str], str]
-"""Signs an assertion (RFC 7523) of a client id for an audience."""
+AssertionSigner = Callable[[str, str], str]  # Signs an assertion (RFC 7523) of a client id for an audience
 
 
 @dataclass(frozen=True)

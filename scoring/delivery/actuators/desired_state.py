@@ -19,31 +19,22 @@ ACTION_ROW_KIND = "action"
 
 
 class DesiredState(msgspec.Struct, frozen=True):
-    """State that is to hold for an agent at an authorization server.
-
-    Attributes:
-        tenant, issuer, agent_id, agent_key: the agent; the key is `AgentName.key`, unsigned.
-        decision_id: the decision (or the pin) it follows from; the same one revokes once.
-        caused_ms: time of the event that led to it, UTC milliseconds; 0 = none (a tick, a person).
-        decided_ms: when it was decided.
-        agent_type: of the agent, for the policy.
-        principals: on whose behalf the agent acted lately, for consents; only where tokens are to die.
-    """
+    """State that is to hold for an agent at an authorization server."""
 
     tenant: str
     issuer: str
     agent_id: str
-    agent_key: int
+    agent_key: int  # `AgentName.key`, unsigned
     level: Annotated[str, member("level that the policy uses", "high")]
     allow: Annotated[bool, member("whether new tokens are issued at all")]
     max_token_lifetime_s: Annotated[int | None, member("maximum lifetime of a new token, s; null for no maximum", 60)]
     refresh_allowed: Annotated[bool, member("whether refresh tokens may be issued and used")]
     revoke: Annotated[bool, member("whether tokens already issued are revoked")]
-    decision_id: str
-    caused_ms: int
+    decision_id: str  # the decision (or the pin) it follows from; the same one revokes once
+    caused_ms: int  # time of the event that led to it, UTC milliseconds; 0 = none (a tick, a person)
     decided_ms: int
     agent_type: str = ""
-    principals: tuple[str, ...] = ()
+    principals: tuple[str, ...] = ()  # on whose behalf the agent acted lately, for consents; only if tokens are to die
 
     @property
     def name(self) -> AgentName:

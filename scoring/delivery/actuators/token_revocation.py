@@ -25,8 +25,7 @@ RevocationOutcome = Literal["confirmed", "accepted", "still_active", "known", "u
 """`confirmed`: introspection reports it inactive; `accepted`: answered with 200, without introspection;
 `known`: it was burned before; `unsupported`: no endpoint for that issuer, or not for such tokens."""
 
-MAX_REMEMBERED_TOKENS = 10_000
-"""Revoked tokens that are remembered, by hash."""
+MAX_REMEMBERED_TOKENS = 10_000  # Revoked tokens that are remembered, by hash
 
 MAX_CONCURRENT_REVOCATIONS = 32
 _FINAL_OUTCOMES = frozenset({"confirmed", "accepted", "unsupported"})
@@ -72,7 +71,7 @@ class TokenRevoker:
         if (
             not self.serves(issuer)
             or len(self._tasks) >= MAX_CONCURRENT_REVOCATIONS
-            or self._is_revoked(_token_hash(token))
+            or _token_hash(token) in self._revoked_tokens
         ):
             return False
         task = asyncio.get_running_loop().create_task(self.revoke(token, issuer))
@@ -89,9 +88,9 @@ class TokenRevoker:
         endpoint, mark = self._endpoints.get(issuer), _token_hash(token)
         if endpoint is None:
             return RevocationResult("unsupported", "no revocation endpoint is configured for the issuer")
-        if self._is_revoked(mark):
+        if mark in self._revoked_tokens:
             return RevocationResult("known")
-        self._remember(mark)  # before it is tried: requests of the same token come by the hundred
+        self._revoked_tokens[mark] = None  # before it is tried: requests of the same token come by the hundred
         try:
             async with asyncio.timeout(endpoint.timeout_s):
                 burned = await self._revoke_at_endpoint(token, endpoint)
@@ -126,12 +125,6 @@ class TokenRevoker:
     async def _post(self, url: str, form: dict[str, str], endpoint: RevocationEndpoint) -> httpx2.Response:
         headers = endpoint.proof.authenticate(url, form)
         return await self._http.post(url, data=form, headers=headers)
-
-    def _is_revoked(self, mark: bytes) -> bool:
-        return mark in self._revoked_tokens
-
-    def _remember(self, mark: bytes) -> None:
-        self._revoked_tokens[mark] = None
 
 
 def _classify_refusal(answer: httpx2.Response) -> RevocationResult:

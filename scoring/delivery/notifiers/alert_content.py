@@ -20,14 +20,11 @@ from .alert_events import ALERT_TYPE, APPROVAL_TYPE, CASE_TYPE, SILENCE_TYPE, TE
 
 AlertKind = Literal["level", "silence", "approval", "case", "test", "other"]
 
-MAX_LISTED_ITEMS = 50
-"""Reasons, scopes and the like beyond this are left out: agents choose how many there are."""
+MAX_LISTED_ITEMS = 50  # Reasons, scopes and the like beyond this are left out: agents choose how many there are
 
-MAX_FIELDS = 10
-"""Fields that people are shown: what chats take."""
+MAX_FIELDS = 10  # Fields that people are shown: what chats take
 
-MAX_SHOWN_INDICATORS = 10
-"""Indicators beyond this are in `data` alone: those of something new come first."""
+MAX_SHOWN_INDICATORS = 10  # Indicators beyond this are in `data` alone: those of something new come first
 
 _HIDDEN_MEMBERS = frozenset({"reasons", "indicators", "reason", "message", "links", "risk_level", "suppressed_before"})
 _KINDS: Mapping[str, AlertKind] = {
@@ -88,21 +85,7 @@ _LABELS: Mapping[AlertKind, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class AlertContent:
-    """One alert.
-
-    Attributes:
-        kind: which of the known ones it is.
-        type, event_id, source, subject, time: of the CloudEvent; "" = missing.
-        level: what it announces.
-        previous: level before; None if it reports no change.
-        title: one line.
-        fields: (label, value) of what people should see, at most ten.
-        reasons: sentences.
-        indicators: (label, value with its status), those of new items first, the latest of these; at most
-            `MAX_SHOWN_INDICATORS`.
-        links: (label, URL), http or https alone.
-        data: the whole `data`.
-    """
+    """One alert. Members of the CloudEvent that are missing are ""."""
 
     kind: AlertKind
     type: str
@@ -110,13 +93,13 @@ class AlertContent:
     source: str
     subject: str
     time: str
-    level: RiskLevel
-    previous: RiskLevel | None
+    level: RiskLevel  # that it announces
+    previous: RiskLevel | None  # level before; None if it reports no change
     title: str
-    fields: tuple[tuple[str, str], ...]
-    reasons: tuple[str, ...]
-    indicators: tuple[tuple[str, str], ...]
-    links: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, str], ...]  # (label, value) of what people should see, at most `MAX_FIELDS`
+    reasons: tuple[str, ...]  # sentences
+    indicators: tuple[tuple[str, str], ...]  # (label, value with its status), the latest new ones first
+    links: tuple[tuple[str, str], ...]  # (label, URL), http or https alone
     data: Mapping[str, Any]
 
     @property
@@ -203,11 +186,8 @@ def display_text(value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:.4g}" if isinstance(value, float) else str(value)
     if isinstance(value, list | tuple):
-        return ", ".join(
-            filter(
-                None, (display_text(item) for item in value[:MAX_LISTED_ITEMS] if not isinstance(item, list | tuple))
-            )
-        )
+        texts = [display_text(item) for item in value[:MAX_LISTED_ITEMS] if not isinstance(item, list | tuple)]
+        return ", ".join(filter(None, texts))
     return ""
 
 
@@ -280,24 +260,16 @@ def _case_text(case: Any) -> str:
 def _reasons(data: Mapping[str, Any]) -> tuple[str, ...]:
     given = data.get("reasons")
     listed = given if isinstance(given, list | tuple) else []
-    texts = [
-        display_text(reason.get("text") if isinstance(reason, Mapping) else reason)
-        for reason in listed[:MAX_LISTED_ITEMS]
-    ]
-    texts += [display_text(data.get("reason")), display_text(data.get("message"))]
-    return tuple(filter(None, texts))
+    told = [one.get("text") if isinstance(one, Mapping) else one for one in listed[:MAX_LISTED_ITEMS]]
+    return tuple(filter(None, map(display_text, (*told, data.get("reason"), data.get("message")))))
 
 
 def _indicators(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     given = data.get("indicators")
-    listed = (
-        [indicator for indicator in given if isinstance(indicator, Mapping)] if isinstance(given, list | tuple) else []
-    )
+    listed = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list | tuple) else []
     shown = []
-    latest_first = sorted(listed, key=lambda indicator: display_text(indicator.get("at")), reverse=True)
-    for indicator in sorted(
-        latest_first, key=lambda indicator: display_text(indicator.get("status")) not in NEW_STATUSES
-    ):
+    latest_first = sorted(listed, key=lambda one: display_text(one.get("at")), reverse=True)
+    for indicator in sorted(latest_first, key=lambda one: display_text(one.get("status")) not in NEW_STATUSES):
         label, value = display_text(indicator.get("kind")).capitalize(), display_text(indicator.get("value"))
         said = STATUS_WORDS.get(display_text(indicator.get("status")), "")
         if label and value:

@@ -11,7 +11,7 @@ import msgspec
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
 
-from ...records.agents import IdentityConflict, RiskLevel
+from ...records.agents import AgentName, IdentityConflict, RiskLevel
 from ...records.cases import Case, CaseAgent, CaseEntry
 from ...records.commits import ALERT_KEY_PREFIX, CASE_KEY_PREFIX, OutboxRow
 from ...records.containment import Intervention
@@ -39,18 +39,13 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
         key=f"{ALERT_KEY_PREFIX}{decision.decision_id}",
         kind=ALERT_ROW_KIND,
         target="",
-        payload=build_alert_payload(decision, policy, source),
+        payload=_encode(build_alert_event(decision, policy, source)),
         created_ms=decision.decided_ms,
         agent_key=decision.agent.key,
         group=decision.reasons[0].code if decision.reasons else decision.cause,
         level=decision.level,
         tenant=decision.agent.tenant,
     )
-
-
-def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) -> bytes:
-    """`build_alert_event` as JSON."""
-    return _encode(build_alert_event(decision, policy, source))
 
 
 def build_alert_event(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -80,10 +75,21 @@ def _cloud_event(
     }
 
 
-def _row(event: Mapping[str, Any], at_ms: int, level: int, tenant: str, **more: Any) -> OutboxRow:
+def _row(
+    key: str,
+    kind: str,
+    source: str,
+    subject: str,
+    at_ms: int,
+    data: Mapping[str, Any],
+    level: int,
+    tenant: str,
+    target: str = "",
+    agent_key: int = 0,
+) -> OutboxRow:
     """The outbox row of an event for every alert target; its key is the event's id."""
-    row = OutboxRow(event["id"], ALERT_ROW_KIND, "", _encode(event), at_ms, level=level, tenant=tenant)
-    return msgspec.structs.replace(row, **more)
+    payload = _encode(_cloud_event(key, kind, source, subject, at_ms, data))
+    return OutboxRow(key, ALERT_ROW_KIND, target, payload, at_ms, agent_key, level=level, tenant=tenant)
 
 
 class SilentSource(NamedTuple):
@@ -113,9 +119,8 @@ def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
         "risk_level": RiskLevel.HIGH.label,
         "suppressed_before": 0,
     }
-    event = _cloud_event(key, SILENCE_TYPE, source, silence.source, silence.noticed_ms, data)
     only = silence.tenants[0] if len(silence.tenants) == 1 and "*" not in silence.tenants else ""
-    return _row(event, silence.noticed_ms, RiskLevel.HIGH, only)
+    return _row(key, SILENCE_TYPE, source, silence.source, silence.noticed_ms, data, RiskLevel.HIGH, only)
 
 
 def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> OutboxRow:
@@ -136,8 +141,8 @@ def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> Outb
         "risk_level": RiskLevel.HIGH.label,
         "suppressed_before": 0,
     }
-    event = _cloud_event(key, IDENTITY_CONFLICT_TYPE, source, conflict.agent_id, conflict.noticed_ms, data)
-    return _row(event, conflict.noticed_ms, RiskLevel.HIGH, conflict.tenant)
+    about = conflict.agent_id, conflict.noticed_ms
+    return _row(key, IDENTITY_CONFLICT_TYPE, source, *about, data, RiskLevel.HIGH, conflict.tenant)
 
 
 def build_test_alert_row(
@@ -153,8 +158,7 @@ def build_test_alert_row(
         "requested_at": format_rfc3339(at_ms),
         "suppressed_before": 0,
     }
-    event = _cloud_event(key, TEST_TYPE, source, target, at_ms, data)
-    return _row(event, at_ms, level, tenant, target=target)
+    return _row(key, TEST_TYPE, source, target, at_ms, data, level, tenant, target)
 
 
 def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -183,22 +187,19 @@ def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -
         "mode": decision.mode,
         "version": {"partition": decision.partition, "offset": decision.offset},
         "suppressed_before": 0,
-        "links": _decision_links(decision, source),
+        "links": {
+            "risk": _risk_link(decision.agent, source),
+            "decision": f"{source.rstrip('/')}/v1/decisions/{decision.decision_id}",
+        },
     }
 
 
-def _decision_links(decision: Decision, source: str) -> dict[str, str]:
-    base = source.rstrip("/")
-    agent = decision.agent
+def _risk_link(agent: AgentName, source: str) -> str:
     query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})
-    return {
-        "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
-        "decision": f"{base}/v1/decisions/{decision.decision_id}",
-    }
+    return f"{source.rstrip('/')}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}"
 
 
-MAX_NAMED_AGENTS = 20
-"""Agents that an alert about a case names."""
+MAX_NAMED_AGENTS = 20  # Agents that an alert about a case names
 
 
 def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], source: str) -> OutboxRow:
@@ -222,28 +223,13 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
         "suppressed_before": 0,
         "links": {"case": f"{source.rstrip('/')}/v1/cases/{quote(case.case_id, safe='')}"},
     }
-    event = _cloud_event(key, CASE_TYPE, source, case.case_id, entry.at_ms, data)
-    return _row(event, entry.at_ms, case.level, case.tenant)
+    return _row(key, CASE_TYPE, source, case.case_id, entry.at_ms, data, case.level, case.tenant)
 
 
 def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
     """Returns the outbox row of a request to every alert target. Each is sent once, so it has no cool-down group."""
-    event = _cloud_event(
-        f"approval-{asked.intervention_id}",
-        APPROVAL_TYPE,
-        source,
-        asked.agent.agent_id,
-        asked.asked_ms,
-        _approval_data(asked, source.rstrip("/")),
-    )
-    level, tenant = max(asked.level, RiskLevel.MEDIUM), asked.agent.tenant
-    return _row(event, asked.asked_ms, level, tenant, agent_key=asked.agent.key)
-
-
-def _approval_data(asked: Intervention, base: str) -> dict[str, Any]:
-    agent = asked.agent
-    query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})
-    return {
+    agent, key = asked.agent, f"approval-{asked.intervention_id}"
+    data = {
         "approval_id": asked.intervention_id,
         "tenant": agent.tenant,
         "issuer": agent.issuer,
@@ -256,10 +242,13 @@ def _approval_data(asked: Intervention, base: str) -> dict[str, Any]:
         "expires_at": format_rfc3339(asked.expires_ms),
         "suppressed_before": 0,
         "links": {
-            "approval": f"{base}/v1/approvals/{asked.intervention_id}",
-            "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
+            "approval": f"{source.rstrip('/')}/v1/approvals/{asked.intervention_id}",
+            "risk": _risk_link(agent, source),
         },
     }
+    level = max(asked.level, RiskLevel.MEDIUM)
+    about = agent.agent_id, asked.asked_ms
+    return _row(key, APPROVAL_TYPE, source, *about, data, level, agent.tenant, agent_key=agent.key)
 
 
 # Links from alerts to the pages of the console where a person continues: those of the API need a token.

@@ -57,6 +57,7 @@ _MAPPED_MEMBERS = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_t
 def render_ocsf(alert: AlertContent) -> dict[str, Any]:
     """*alert* as a Detection Finding. Alerts about one agent update one finding; its return to low closes it."""
     activity, at_ms = _activity(alert), _parse_ms(alert.time)
+    severity = (1, "Informational") if alert.kind == "test" else _SEVERITY[alert.level]
     body: dict[str, Any] = {
         "class_uid": CLASS_UID,
         "class_name": "Detection Finding",
@@ -66,7 +67,7 @@ def render_ocsf(alert: AlertContent) -> dict[str, Any]:
         "type_uid": CLASS_UID * 100 + activity[0],
         "type_name": f"Detection Finding: {activity[1]}",
         "time": at_ms,
-        **_severity(alert),
+        **_enum_members("severity", severity, "severity"),
         **_enum_members("status", _STATUS[activity], "status"),
         "message": alert.title,
         "is_alert": alert.needs_attention and alert.kind != "test",
@@ -87,11 +88,6 @@ def _activity(alert: AlertContent) -> tuple[int, str]:
         return _CLOSE
     was_alerting = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
     return _UPDATE if was_alerting else _CREATE
-
-
-def _severity(alert: AlertContent) -> dict[str, Any]:
-    severity = (1, "Informational") if alert.kind == "test" else _SEVERITY[alert.level]
-    return _enum_members("severity", severity, "severity")
 
 
 def _enum_members(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
@@ -150,7 +146,6 @@ def _agent_members(alert: AlertContent) -> dict[str, Any]:
 
 
 def _ai_agent(alert: AlertContent) -> dict[str, Any]:
-    """The agent as the object `ai_agent` of OCSF 1.9; its framework is not known to us."""
     agent = text_or_empty(alert.data.get("agent_id"))
     return {"ai_agent": {"uid": agent, "name": agent, **_enum_members("type", (0, "Unknown"), "type")}} if agent else {}
 
@@ -216,8 +211,7 @@ def _parse_ms(time: str) -> int:
 # PagerDuty: Events API v2, and what takes the same bodies
 
 MAX_SUMMARY, MAX_NAME = 1_024, 255
-MAX_DETAILS = 256 * 1024
-"""Bytes of details; PagerDuty refuses a body above 512 KB as a whole."""
+MAX_DETAILS = 256 * 1024  # Bytes of details; PagerDuty refuses a body above 512 KB as a whole
 
 SEVERITIES: Final = {
     RiskLevel.UNKNOWN: "info",
@@ -362,9 +356,6 @@ STATEFUL_FORMATS: frozenset[AlertFormat] = frozenset({"pagerduty", "ocsf"})
 
 JSON_CONTENT_TYPE = "application/json"
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-
 
 class RenderedAlert(NamedTuple):
     """Body of a request to a target."""
@@ -374,39 +365,25 @@ class RenderedAlert(NamedTuple):
 
 
 def render_alert(
-    payload: bytes,
-    alert_format: AlertFormat,
-    suppressed_before: int = 0,
-    routing_key: str = "",
-    console: str = "",
+    payload: bytes, alert_format: AlertFormat, suppressed_before: int = 0, routing_key: str = "", console: str = ""
 ) -> RenderedAlert | None:
     """*payload* (a CloudEvent as JSON) as *alert_format*; None if that kind of target has nothing to do.
 
     Raises:
         msgspec.DecodeError: the payload is not a JSON object. Nothing else makes it fail.
     """
-    event = with_console_link(_decode(payload), console)
+    event = with_console_link(msgspec.json.decode(payload, type=dict[str, Any]), console)
     data = event.get("data")
     if isinstance(data, dict):
         data["suppressed_before"] = suppressed_before
-    alert = parse_alert(event)
-    body = _render_body(event, alert, alert_format, routing_key)
-    if body is None:
-        return None
-    content_type = CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
-    return RenderedAlert(_encode(body), content_type)
-
-
-def _render_body(
-    event: dict[str, Any],
-    alert: AlertContent,
-    alert_format: AlertFormat,
-    routing_key: str,
-) -> Mapping[str, Any] | None:
-    if alert_format == "slack":
-        return render_slack(alert)
-    if alert_format == "pagerduty":
-        return render_pagerduty(alert, routing_key)
-    if alert_format == "ocsf":
-        return None if alert.kind == "case" else render_ocsf(alert)
-    return event
+    alert, body = parse_alert(event), None
+    match alert_format:
+        case "cloudevents":
+            return RenderedAlert(msgspec.json.encode(event), CLOUDEVENTS_CONTENT_TYPE)
+        case "slack":
+            body = render_slack(alert)
+        case "pagerduty":
+            body = render_pagerduty(alert, routing_key)
+        case "ocsf" if alert.kind != "case":
+            body = render_ocsf(alert)
+    return None if body is None else RenderedAlert(msgspec.json.encode(body), JSON_CONTENT_TYPE)

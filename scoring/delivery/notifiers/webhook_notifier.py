@@ -1,4 +1,4 @@
-"""Webhooks: signed requests, and the meaning of an HTTP answer for the delivery."""
+"""Deliveries over HTTP: signed webhooks, pushes of security event tokens (RFC 8935), and what answers mean."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import httpx2
+import msgspec
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
@@ -26,8 +28,7 @@ AlertSigner = Callable[[str, bytes, str], bytes]
 
 JWT_CONTENT_TYPE = "application/jwt"
 
-MAX_ERROR_CHARS = 200
-"""Most characters of an answer that are kept and logged: it is the target's text, not ours."""
+MAX_ERROR_CHARS = 200  # Most characters of an answer that are kept and logged: it is the target's text, not ours
 
 # Request Timeout, Too Early, Too Many Requests: the only refusals (4xx) that time may change.
 _RETRIED_STATUSES = frozenset({408, 425, 429})
@@ -37,7 +38,8 @@ def classify_response(status: int, retry_after: str | None, text: str, now_ms: i
     """Meaning of an answer."""
     if 200 <= status < 300:
         return DeliveryResult("delivered")
-    error = f"HTTP {status}" + _printable_detail(text)
+    line = printable_line(text, MAX_ERROR_CHARS)
+    error = f"HTTP {status}: {line}" if line else f"HTTP {status}"
     if status == 410:
         return DeliveryResult("gone", error)
     if status >= 500 or status in _RETRIED_STATUSES:
@@ -45,11 +47,6 @@ def classify_response(status: int, retry_after: str | None, text: str, now_ms: i
     if 300 <= status < 400:
         return DeliveryResult("failed", f"HTTP {status}: redirects are not followed; configure the final URL")
     return DeliveryResult("failed", error)
-
-
-def _printable_detail(text: str) -> str:
-    line = printable_line(text, MAX_ERROR_CHARS)
-    return f": {line}" if line else ""
 
 
 # Against server-side request forgery: targets come from the configuration alone, redirects are never followed, proxies
@@ -94,8 +91,10 @@ class WebhookNotifier:
         if target.format in SIGNED_FORMATS:
             headers |= sign_headers(row.row.key, rendered.body, target.secrets, self.clock())
         async with self.client.stream("POST", target.url.reveal(), content=rendered.body, headers=headers) as response:
-            text = "" if response.is_success else target.redact(await _read_beginning(response))
-            return classify_response(response.status_code, response.headers.get("retry-after"), text, self.clock())
+            text = "" if response.is_success else (await read_beginning(response)).decode(errors="replace")
+            return classify_response(
+                response.status_code, response.headers.get("retry-after"), target.redact(text), self.clock()
+            )
 
 
 def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: int) -> dict[str, str]:
@@ -122,14 +121,14 @@ def make_webhook_client(ca_file: Path | None = None) -> httpx2.AsyncClient:
     )
 
 
-async def _read_beginning(response: httpx2.Response) -> str:
+async def read_beginning(response: httpx2.Response) -> bytes:
     """Raw start of an answer: an endless or compressed one must not fill the memory."""
     data = b""
     async for chunk in response.aiter_raw(_MAX_REFUSAL_BYTES):
         data += chunk
         if len(data) >= _MAX_REFUSAL_BYTES:
             break
-    return data[:_MAX_REFUSAL_BYTES].decode(errors="replace")
+    return data[:_MAX_REFUSAL_BYTES]
 
 
 def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
@@ -139,3 +138,47 @@ def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bo
     except (WebhookVerificationError, ValueError):  # a header that is not even of the form, a body that is not text
         return False
     return True
+
+
+# Push of one security event token (RFC 8935), and the meaning of the receiver's answer.
+
+SET_MEDIA_TYPE: Final = "application/secevent+jwt"
+_ABOUT_STREAM: Final = frozenset({"invalid_key", "authentication_failed", "access_denied"})
+"""Errors that are not caused by this SET: the next one would fail too, and this one may succeed later."""
+
+
+class _SetError(msgspec.Struct):
+    err: str = ""
+    description: str = ""
+
+
+async def push_set(client: httpx2.AsyncClient, url: str, authorization: str, token: str, now_ms: int) -> DeliveryResult:
+    """Post *token* once: `delivered`, `failed` (the receiver refuses this SET for good), `retry`, or `gone`.
+
+    The caller bounds the time and checks that *url* may be called; redirects are never followed.
+    """
+    headers = {"content-type": SET_MEDIA_TYPE, "accept": "application/json"}
+    if authorization:
+        headers["authorization"] = authorization
+    try:
+        async with client.stream("POST", url, content=token.encode(), headers=headers) as response:
+            body = b"" if response.is_success else await read_beginning(response)
+            return classify_answer(response.status_code, response.headers.get("retry-after"), body, now_ms)
+    except httpx2.HTTPError as error:
+        return DeliveryResult("retry", printable_line(connection_error_text(error, with_text=True), MAX_ERROR_CHARS))
+
+
+def classify_answer(status: int, retry_after: str | None, body: bytes, now_ms: int) -> DeliveryResult:
+    """Meaning of an answer to a push. Nothing of its text is kept but the error code: it may repeat a credential."""
+    if 200 <= status < 300:
+        return DeliveryResult("delivered")
+    if status == 400:
+        try:
+            code = msgspec.json.decode(body, type=_SetError).err
+        except msgspec.MsgspecError:
+            code = ""
+        error = code if code.replace("_", "").isalpha() and len(code) <= 64 else "no code"
+        return DeliveryResult("retry" if error in _ABOUT_STREAM else "failed", f"HTTP 400: {error}")
+    if status == 410:
+        return DeliveryResult("gone", "HTTP 410: the receiver is gone")
+    return DeliveryResult("retry", f"HTTP {status}", parse_retry_after(retry_after, now_ms / 1000))

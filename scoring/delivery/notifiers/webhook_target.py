@@ -24,18 +24,13 @@ class WebhookTarget(SettingsPart, frozen=True):
     """One target of alerts. Targets come from here alone, never from a request."""
 
     name: Annotated[Name, setting("name in logs and deliveries, at most 64 characters")]
-    url: Annotated[
-        Secret,
-        setting("where alerts are posted; not shown"),
-    ]  # some products put a token into the path
+    url: Annotated[Secret, setting("where alerts are posted; not shown")]  # some products put a token into the path
     format: Annotated[AlertFormat, setting("format of alerts")] = "cloudevents"
     secret: Annotated[
-        Secret | None,
-        setting("signing secret of Standard Webhooks, `whsec_…`; required for `cloudevents` and `ocsf`"),
+        Secret | None, setting("signing secret of Standard Webhooks, `whsec_…`; required for `cloudevents` and `ocsf`")
     ] = None
     previous_secret: Annotated[
-        Secret | None,
-        setting("the secret before, which also signs until the receiver has the new one"),
+        Secret | None, setting("the secret before, which also signs until the receiver has the new one")
     ] = None
     routing_key: Annotated[Secret | None, setting("integration key of PagerDuty")] = None
     levels: Annotated[

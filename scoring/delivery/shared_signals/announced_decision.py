@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Final, cast
 
 import msgspec
 
@@ -16,29 +16,12 @@ PIN_CAUSE: Final = "pin"
 """Cause of a change that a person ordered by fixing the level, in addition to the causes of decisions."""
 
 
-class _Reason(msgspec.Struct):
+class _Reason(msgspec.Struct, frozen=True):
     code: str
-    text: str = ""
 
 
-class _TokenPolicy(msgspec.Struct):
+class _TokenPolicy(msgspec.Struct, frozen=True):
     revoke: bool = False
-
-
-class _DecisionData(msgspec.Struct):
-    decision_id: str
-    tenant: str
-    issuer: str
-    agent_id: str
-    previous_level: LevelName
-    risk_level: LevelName
-    decided_at: datetime
-    mode: str
-    cause: str
-    token_policy: _TokenPolicy
-    event_time: datetime | None = None
-    concern: str | None = None
-    reasons: tuple[_Reason, ...] = ()
 
 
 class _AlertEvent(msgspec.Struct):
@@ -46,15 +29,10 @@ class _AlertEvent(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class AnnouncedDecision(NamedTuple):
-    """A change of level, as far as receivers may know of it.
+class AnnouncedDecision(msgspec.Struct, frozen=True):
+    """A change of level, as far as receivers may know of it: the data of an alert, and what the transmitter adds.
 
     Attributes:
-        revokes: whether the token policy of the new level revokes tokens.
-        enforced: whether that policy is acted on.
-        decided_ms: when it was decided, UTC milliseconds.
-        at_s: time of the event that led to it, else of the decision; seconds since 1970.
-        reasons: code and sentence of each reason, the gravest first.
         principal: for whom the agent acted last; "" = unknown, or not to be disclosed.
         overruled: whether a person has fixed the level, so that policy acts on that one, not on this.
         in_claims: whether a hook writes the level into the agent's tokens.
@@ -64,53 +42,59 @@ class AnnouncedDecision(NamedTuple):
     tenant: str
     issuer: str
     agent_id: str
-    previous_level: RiskLevel
-    level: RiskLevel
-    revokes: bool
-    enforced: bool
+    before: LevelName = msgspec.field(name="previous_level")
+    after: LevelName = msgspec.field(name="risk_level")
+    decided_at: datetime
+    mode: str
     cause: str
-    concern: str
-    decided_ms: int
-    at_s: float
-    reasons: tuple[tuple[str, str], ...]
+    token_policy: _TokenPolicy
+    event_time: datetime | None = None
+    concern: str | None = None
+    reasons: tuple[_Reason, ...] = ()
     principal: str = ""
     overruled: bool = False
     in_claims: bool = False
+
+    @property
+    def previous_level(self) -> RiskLevel:
+        """Level before the change."""
+        return RiskLevel[self.before.upper()]
+
+    @property
+    def level(self) -> RiskLevel:
+        """Level after the change."""
+        return RiskLevel[self.after.upper()]
 
     @property
     def rises(self) -> bool:
         """True if the new level is the higher one."""
         return self.level > self.previous_level
 
+    @property
+    def acts(self) -> bool:
+        """True if the policy of the new level revokes tokens, and is enforced."""
+        return self.token_policy.revoke and self.mode == "enforce"
 
-_alert_decoder = msgspec.json.Decoder(_AlertEvent)
-_data_decoder = msgspec.json.Decoder(_DecisionData)
+    @property
+    def decided_ms(self) -> int:
+        """When it was decided, UTC milliseconds."""
+        return round(self.decided_at.timestamp() * 1000)
+
+    @property
+    def at_s(self) -> int:
+        """Time of the event that led to it, else of the decision; seconds since 1970."""
+        return int((self.event_time or self.decided_at).timestamp())
 
 
 def read_announced_decision(payload: bytes) -> AnnouncedDecision | None:
     """The decision that an alert announces; None for alerts of anything else, and for rows that are not ours."""
     try:
-        alert = _alert_decoder.decode(payload)
+        alert = msgspec.json.decode(payload, type=_AlertEvent)
         if alert.type != ALERT_TYPE:
             return None
-        data = _data_decoder.decode(alert.data)
+        return msgspec.json.decode(alert.data, type=AnnouncedDecision)
     except msgspec.MsgspecError:
         return None
-    return AnnouncedDecision(
-        data.decision_id,
-        data.tenant,
-        data.issuer,
-        data.agent_id,
-        RiskLevel[data.previous_level.upper()],
-        RiskLevel[data.risk_level.upper()],
-        data.token_policy.revoke,
-        data.mode == "enforce",
-        data.cause,
-        data.concern or "",
-        round(data.decided_at.timestamp() * 1000),
-        (data.event_time or data.decided_at).timestamp(),
-        tuple((reason.code, reason.text) for reason in data.reasons),
-    )
 
 
 # Pins as the outbox announces them: a person fixed the level that policy acts on, or that ended.
@@ -149,13 +133,10 @@ def build_pin_row(pin: Intervention) -> OutboxRow:
     )
 
 
-_pin_decoder = msgspec.json.Decoder(AnnouncedPin)
-
-
 def read_announced_pin(payload: bytes) -> AnnouncedPin | None:
     """The pin in a row of that kind; None for rows that are not ours."""
     try:
-        return _pin_decoder.decode(payload)
+        return msgspec.json.decode(payload, type=AnnouncedPin)
     except msgspec.MsgspecError:
         return None
 
@@ -169,13 +150,10 @@ def pin_as_decision(pin: AnnouncedPin, measured: RiskLevel, *, revokes: bool, en
         pin.tenant,
         pin.issuer,
         pin.agent_id,
-        before,
-        after,
-        revokes,
-        enforced,
+        cast(LevelName, before.label),
+        cast(LevelName, after.label),
+        datetime.fromtimestamp(pin.changed_ms / 1000, UTC),
+        "enforce" if enforced else "shadow",
         PIN_CAUSE,
-        "",
-        pin.changed_ms,
-        pin.changed_ms / 1000,
-        (),
+        _TokenPolicy(revokes),
     )

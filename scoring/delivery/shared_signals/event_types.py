@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -40,19 +41,13 @@ _CAUSES_OF_PEOPLE: Final = frozenset({"release", "feedback", PIN_CAUSE})
 
 
 class EventRule(NamedTuple):
-    """One row: an event type, the changes that it is sent for, and its content.
-
-    Attributes:
-        follows: whether it is sent for a decision.
-        members: of the event, in addition to those that every event has.
-        names_workload: whether its subject is the identifier of the workload, if that is a URI.
-    """
+    """One row: an event type, the changes that it is sent for, and its content."""
 
     event_type: str
     sent_for: str
     follows: Callable[[AnnouncedDecision], bool]
-    members: Callable[[AnnouncedDecision], dict[str, Any]]
-    names_workload: bool = False
+    members: Callable[[AnnouncedDecision], dict[str, Any]]  # in addition to those that every event has
+    names_workload: bool = False  # its subject is the identifier of the workload, if that is a URI
 
 
 def _changes_level(decision: AnnouncedDecision) -> bool:
@@ -60,12 +55,8 @@ def _changes_level(decision: AnnouncedDecision) -> bool:
     return changed and max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM and not decision.overruled
 
 
-def _changes_claims(decision: AnnouncedDecision) -> bool:
-    return decision.in_claims and _changes_level(decision)
-
-
 def _revokes(decision: AnnouncedDecision) -> bool:
-    return decision.rises and decision.revokes and decision.enforced and not decision.overruled
+    return decision.rises and decision.acts and not decision.overruled
 
 
 def _rises_to_alert(decision: AnnouncedDecision) -> bool:
@@ -76,16 +67,12 @@ def _risk_members(decision: AnnouncedDecision) -> dict[str, Any]:
     members = {"principal": "USER", "current_level": CAEP_LEVELS[decision.level]}
     if decision.previous_level != RiskLevel.UNKNOWN:
         members["previous_level"] = CAEP_LEVELS[decision.previous_level]
-    reason = decision.reasons[0][0] if decision.reasons else decision.cause
+    reason = decision.reasons[0].code if decision.reasons else decision.cause
     return members | {"risk_reason": reason, "trustwatch_level": decision.level.label}
 
 
-def _claims_members(decision: AnnouncedDecision) -> dict[str, Any]:
-    return {"claims": {LEVEL_CLAIM: decision.level.label}}
-
-
 def _anomaly_members(decision: AnnouncedDecision) -> dict[str, Any]:
-    anomaly = decision.reasons[0][0] if decision.reasons else decision.concern or decision.cause
+    anomaly = decision.reasons[0].code if decision.reasons else decision.concern or decision.cause
     return {"anomaly_type": anomaly, "severity": decision.level.label}
 
 
@@ -93,9 +80,7 @@ def _compromise_members(decision: AnnouncedDecision) -> dict[str, Any]:
     return {"detection_method": "human_decision" if decision.cause == PIN_CAUSE else "behavioral_analysis"}
 
 
-def _no_members(_: AnnouncedDecision) -> dict[str, Any]:
-    return {}
-
+_SENT_FOR_REVOCATION = "a rise to a level whose policy revokes, where the policy is enforced"
 
 EVENT_RULES: Final = (
     EventRule(
@@ -104,17 +89,12 @@ EVENT_RULES: Final = (
         _changes_level,
         _risk_members,
     ),
-    EventRule(
-        SESSION_REVOKED,
-        "a rise to a level whose policy revokes, where the policy is enforced",
-        _revokes,
-        _no_members,
-    ),
+    EventRule(SESSION_REVOKED, _SENT_FOR_REVOCATION, _revokes, lambda _: {}),
     EventRule(
         TOKEN_CLAIMS_CHANGE,
         "the same changes as `risk-level-change`, where a hook with `claims` writes the level into the agent's tokens",
-        _changes_claims,
-        _claims_members,
+        lambda decision: decision.in_claims and _changes_level(decision),
+        lambda decision: {"claims": {LEVEL_CLAIM: decision.level.label}},
     ),
     EventRule(
         ANOMALOUS_BEHAVIOR,
@@ -123,13 +103,7 @@ EVENT_RULES: Final = (
         _anomaly_members,
         names_workload=True,
     ),
-    EventRule(
-        WORKLOAD_COMPROMISED,
-        "a rise to a level whose policy revokes, where the policy is enforced",
-        _revokes,
-        _compromise_members,
-        names_workload=True,
-    ),
+    EventRule(WORKLOAD_COMPROMISED, _SENT_FOR_REVOCATION, _revokes, _compromise_members, names_workload=True),
 )
 """In the order in which the events of one decision are sent."""
 
@@ -144,7 +118,7 @@ def events_delivered(requested: Sequence[str]) -> list[str]:
 def event_members(rule: EventRule, decision: AnnouncedDecision) -> dict[str, Any]:
     """The whole event that *rule* makes of *decision*."""
     common = {
-        "event_timestamp": int(decision.at_s),
+        "event_timestamp": decision.at_s,
         "initiating_entity": "admin" if decision.cause in _CAUSES_OF_PEOPLE else "policy",
         "reason_admin": {REASON_LANGUAGE: _reason_sentence(decision)},
     }
@@ -152,30 +126,19 @@ def event_members(rule: EventRule, decision: AnnouncedDecision) -> dict[str, Any
 
 
 def _reason_sentence(decision: AnnouncedDecision) -> str:
-    reasons = [code for code, _ in decision.reasons]  # receivers may be other companies: texts name resources
+    reasons = [reason.code for reason in decision.reasons]  # receivers may be other companies: texts name resources
     because = f": {'; '.join(reasons)}" if reasons else ""
     about = f" ({decision.concern})" if decision.concern else ""
     return f"risk {decision.level.label}{about}, was {decision.previous_level.label}, by {decision.cause}{because}"
 
 
-class TransmitterRules(NamedTuple):
-    """Rules that hold for all streams.
-
-    Attributes:
-        issuer: `iss` of every SET.
-        subject_format: how agents are named.
-    """
-
-    issuer: str
-    subject_format: SubjectFormat = "iss_sub"
-
-
+@dataclass(eq=False)
 class EventDeriver:
     """Makes SETs."""
 
-    def __init__(self, rules: TransmitterRules, tenants: Mapping[str, frozenset[str]]) -> None:
-        self._rules = rules
-        self._tenants = tenants
+    _issuer: str  # `iss` of every SET
+    _subject_format: SubjectFormat
+    _tenants: Mapping[str, frozenset[str]]  # by owner of streams
 
     def derive(
         self,
@@ -211,12 +174,12 @@ class EventDeriver:
     def _make_event(
         self, rule: EventRule, decision: AnnouncedDecision, agent_key: int, stream: EventStream, now_ms: int
     ) -> SecurityEvent:
-        subject = agent_subject(decision, self._rules.subject_format, workload=rule.names_workload)
+        subject = agent_subject(decision, self._subject_format, workload=rule.names_workload)
         members = event_members(rule, decision)
         jti = _derived_id(stream.stream_id, decision.decision_id, rule.event_type)
-        claims = self._claims(stream, jti, now_ms, subject, rule.event_type, members)
-        claims |= {"txn": decision.decision_id, "toe": int(decision.at_s)}
-        return SecurityEvent(stream.stream_id, jti, msgspec.json.encode(claims), now_ms, agent_key, decision.tenant)
+        more = {"txn": decision.decision_id, "toe": decision.at_s}
+        claims = self._claims(stream, jti, now_ms, subject, rule.event_type, members, more)
+        return SecurityEvent(stream.stream_id, jti, claims, now_ms, agent_key, decision.tenant)
 
     def verification(self, stream: EventStream, jti: str, state: str | None, now_ms: int) -> SecurityEvent:
         """The SET that a receiver asked for, with what it is to recognise it by."""
@@ -234,20 +197,21 @@ class EventDeriver:
         self, stream: EventStream, jti: str, now_ms: int, event_type: str, members: dict[str, Any]
     ) -> SecurityEvent:
         subject = {"format": "opaque", "id": stream.stream_id}
-        claims = self._claims(stream, jti, now_ms, subject, event_type, members)
-        return SecurityEvent(stream.stream_id, jti, msgspec.json.encode(claims), now_ms)
+        claims = self._claims(stream, jti, now_ms, subject, event_type, members, {})
+        return SecurityEvent(stream.stream_id, jti, claims, now_ms)
 
     def _claims(
-        self, stream: EventStream, jti: str, now_ms: int, subject: dict[str, Any], event_type: str, members: Any
-    ) -> dict[str, Any]:
-        return {
-            "iss": self._rules.issuer,
-            "jti": jti,
-            "iat": now_ms // 1000,
-            "aud": stream.audience,
-            "sub_id": subject,
-            "events": {event_type: members},
-        }
+        self,
+        stream: EventStream,
+        jti: str,
+        now_ms: int,
+        subject: dict[str, Any],
+        event_type: str,
+        members: dict[str, Any],
+        more: dict[str, Any],
+    ) -> bytes:
+        claims = {"iss": self._issuer, "jti": jti, "iat": now_ms // 1000, "aud": stream.audience, "sub_id": subject}
+        return msgspec.json.encode(claims | {"events": {event_type: members}} | more)
 
 
 def _derived_id(*parts: str) -> str:

@@ -288,10 +288,10 @@ def test_what_was_not_sent_is_sent_by_whoever_notices(person: Person, monkeypatc
     assert person.commands() == []
 
     monkeypatch.undo()
-    person.site.wait(person.site.feedback.rule_publisher.synchronise())
+    person.site.wait(person.site.feedback.synchronise())
     assert person.commands() == []  # whoever wrote it may still be at it
     person.site.clock.now += 6
-    person.site.wait(person.site.feedback.rule_publisher.synchronise())
+    person.site.wait(person.site.feedback.synchronise())
     assert len(person.commands()) == 1
     assert person.site.get(f"/v1/feedback/{told['feedback_id']}").json()["status"] == "active"
 
@@ -301,8 +301,8 @@ def test_a_rule_whose_feedback_was_erased_ends(person: Person) -> None:
     at = person.site.store.partitions.position(0)
     held = PartitionRule(gone, 0, at.epoch, at.offset, -1, 0, 0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], [], feedback_rules=[held]))
-    person.site.wait(person.site.feedback.rule_publisher.synchronise())
-    person.site.wait(person.site.feedback.rule_publisher.synchronise())
+    person.site.wait(person.site.feedback.synchronise())
+    person.site.wait(person.site.feedback.synchronise())
 
     (command,) = person.commands()
     assert isinstance(command, RevokeFeedbackRule)

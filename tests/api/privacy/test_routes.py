@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
+from trustwatch.api.privacy.service import MAX_ROUNDS
 from trustwatch.api.settings.service_settings import PrivacySettings
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind

@@ -14,9 +14,8 @@ import pytest
 from trustwatch.api.http.agent_lookup import AgentResolver
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.store_executor import StoreExecutor
-from trustwatch.api.privacy.embedded_targets import ErasureSummary
-from trustwatch.api.privacy.erasure_steps import ProofSigner
-from trustwatch.api.privacy.local_archives import LocalArchives
+from trustwatch.api.privacy.embedded_targets import ErasureSummary, LocalArchives
+from trustwatch.api.privacy.erasure_proof import ProofSigner
 from trustwatch.api.privacy.service import ErasureRequest, ErasureService
 from trustwatch.api.privacy.topic_targets import BrokerClients, TopicErasureTargets
 from trustwatch.api.settings.access_settings import EventSourceSettings
@@ -162,7 +161,7 @@ def test_who_lost_the_seat_in_a_step_writes_nothing(store: SqlStore) -> None:
     """Its step may be hours old; the next leader does it again."""
     made = desk(Anywhere(store))
     seat: Any = Seat(2)  # as the look begins, and as the step does
-    made._leader_lock = seat
+    made._seat.lock = seat
     asked = ask(made, "one")
     looks(made, 1)
 
@@ -326,7 +325,7 @@ def test_a_round_is_never_taken_for_the_one_before(store: SqlStore) -> None:
     asked = ask(made, "one")
     before = msgspec.structs.replace(asked, at_ms=1 << 50, rounds=1)
 
-    after = asyncio.run(made._steps.advance(before))
+    after = asyncio.run(made._queued(before))
 
     assert after is not None
     assert after.at_ms == (1 << 50) + 1

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.privacy.local_archives import REGISTERED_WITHIN_MS, LocalArchives
+from trustwatch.api.privacy.embedded_targets import REGISTERED_WITHIN_MS, LocalArchives
 from trustwatch.api.privacy.topic_targets import find_corrections, gone_by_ms, summarise_topics
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError

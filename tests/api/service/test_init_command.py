@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
-from trustwatch.scoring.delivery.actuators.hydra_actuator import HYDRA_DEFAULT_LIFETIME_S
-from trustwatch.scoring.delivery.actuators.keycloak_actuator import KEYCLOAK_DEFAULT_LIFETIME_S
+from trustwatch.scoring.delivery.actuators.client_actuator import HYDRA_DEFAULT_LIFETIME_S, KEYCLOAK_DEFAULT_LIFETIME_S
 
 from ...support.checkout import ROOT
 from ...support.format_samples import taken

@@ -76,6 +76,16 @@ def transmit(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> I
         one.site.wait(one.work.close())
 
 
+@pytest.fixture(name="transmitter")
+def one_transmitter(transmit: Callable[..., Transmitter]) -> Transmitter:
+    return transmit()
+
+
+@pytest.fixture
+def receiver(transmitter: Transmitter) -> Receiver:
+    return transmitter.receiver()
+
+
 @pytest.fixture
 def receiver_of_pushes() -> Iterator[SetReceiver]:
     """An HTTP server on loopback."""

@@ -26,16 +26,6 @@ PRINCIPALS = (("bob", 5_000), ("ann", 1_000))
 """Whom the agent acts for, and how long ago it did last, ms."""
 
 
-@pytest.fixture
-def transmitter(transmit: Transmit) -> Any:
-    return transmit()
-
-
-@pytest.fixture
-def receiver(transmitter: Any) -> Any:
-    return transmitter.receiver()
-
-
 def events(sets: list[dict[str, Any]]) -> list[str]:
     """Last word of each event's type."""
     return [next(iter(claims["events"])).rpartition("/")[2] for claims in sets]
@@ -175,9 +165,9 @@ def test_one_receiver_has_its_share_of_waiting_polls(transmit: Transmit, until: 
         assert receiver.poll(stream, returnImmediately=False).json() == {"sets": {}}
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(other.poll, others, returnImmediately=False)
-            until(lambda: transmitter.context.waiting_polls == 2)
+            until(lambda: transmitter.context.waiting_polls.total() == 2)
             connection.close()
-            until(lambda: transmitter.context.waiting_polls == 1)
+            until(lambda: transmitter.context.waiting_polls.total() == 1)
             transmitter.site.inside(transmitter.context.close)
             assert waiting.result(5).json() == {"sets": {}}
 

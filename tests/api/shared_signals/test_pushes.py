@@ -22,16 +22,6 @@ Until = Callable[[Callable[[], Any]], Any]
 
 
 @pytest.fixture
-def transmitter(transmit: Transmit) -> Any:
-    return transmit()
-
-
-@pytest.fixture
-def receiver(transmitter: Any) -> Any:
-    return transmitter.receiver()
-
-
-@pytest.fixture
 def second_receiver() -> Iterator[SetReceiver]:
     """Another HTTP server on loopback."""
     made = SetReceiver()
@@ -133,11 +123,7 @@ def test_who_does_not_lead_any_more_pushes_nothing(
     receiver.create_push(receiver_of_pushes.url, events=(RISK_LEVEL_CHANGE,))
     work = transmitter.work
 
-    def lose() -> None:
-        lost, work._leader_lock = work._leader_lock, None
-        lost.release()
-
-    assert slowly(transmitter, receiver_of_pushes, lose, 1, 2, 3) == ["d-1"]
+    assert slowly(transmitter, receiver_of_pushes, work._seat.give_up, 1, 2, 3) == ["d-1"]
     transmitter.step()
     assert len(receiver_of_pushes.got) == 3
 

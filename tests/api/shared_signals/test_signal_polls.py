@@ -16,13 +16,14 @@ import pytest
 from trustwatch.api.http.auth.set_verification import SetRefused
 from trustwatch.api.settings.shared_signals_settings import SignalTransmitterSettings
 from trustwatch.api.shared_signals import signal_poller
-from trustwatch.api.shared_signals.remote_stream import KeptStream
-from trustwatch.api.shared_signals.signal_poller import PollFailed, SignalPoller, TransmitterPoll
+from trustwatch.api.shared_signals.remote_stream import KeptStream, TransmitterError
+from trustwatch.api.shared_signals.signal_poller import SignalPoller, TransmitterPoll
 from trustwatch.api.shared_signals.signal_receiver import KeysMissing, SetAnswer, SignalTransmitter
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
 
 URL = "https://idp.example/poll/1"
+FAILED = f"TransmitterError: POST {URL}"
 SETTINGS = SignalTransmitterSettings(
     name="idp",
     issuer="https://idp.example",
@@ -91,7 +92,7 @@ async def failing(poll: TransmitterPoll) -> str:
     """Class and text of what a poll raised."""
     try:
         await poll.poll()
-    except (PollFailed, Unavailable) as error:
+    except (TransmitterError, Unavailable) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
@@ -145,7 +146,7 @@ def test_acknowledgements_that_did_not_arrive_are_said_again(peer: Peer) -> None
     """Until a poll is answered, whatever comes between."""
     peer.answers = [{"sets": {"j1": "a"}}, httpx2.Response(503), httpx2.ReadError("gone"), {"sets": {}}, {"sets": {}}]
     results = peer.run(once, failing, failing, once, once)
-    assert results == [True, "PollFailed: HTTP 503", "PollFailed: ReadError", False, False]
+    assert results == [True, f"{FAILED}: HTTP 503", f"{FAILED}: ReadError", False, False]
     assert [body.get("ack") for _, body in peer.asked] == [None, ["j1"], ["j1"], ["j1"], None]
 
 
@@ -165,7 +166,7 @@ def test_acknowledgements_that_did_not_arrive_are_said_again(peer: Peer) -> None
 def test_answers_that_are_none(peer: Peer, answer: Any) -> None:
     """Said, and tried again later; nothing of them is taken, and no redirect is followed."""
     peer.answers = [answer]
-    assert peer.run(failing)[0].startswith("PollFailed: ")
+    assert peer.run(failing)[0].startswith("TransmitterError: ")
     assert (peer.taken, len(peer.asked)) == ([], 1)
 
 

@@ -17,16 +17,6 @@ Transmit = Callable[..., Any]
 BOT = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
 
 
-@pytest.fixture
-def transmitter(transmit: Transmit) -> Any:
-    return transmit()
-
-
-@pytest.fixture
-def receiver(transmitter: Any) -> Any:
-    return transmitter.receiver()
-
-
 # Metadata
 
 

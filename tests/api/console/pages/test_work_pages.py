@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Intervention
@@ -62,7 +62,7 @@ def letter(number: int, source: str = "gateway", raw: bytes = b"{", reason: str 
 
 
 def told(site: Any, row: Any, decision: Any, *targets: str) -> None:
-    payload = build_alert_payload(decision, {"allow": True}, "https://trust.example")
+    payload = build_alert_row(decision, {"allow": True}, "https://trust.example").payload
     site.store.outbox.enqueue(
         [OutboxRow(f"alert-{decision.decision_id}", "alert", "", payload, NOW_MS, row.name.key, "r", row.level, "acme")]
     )

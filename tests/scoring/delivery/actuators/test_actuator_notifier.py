@@ -16,13 +16,11 @@ from trustwatch.scoring.delivery.actuators import actuator_notifier
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
-    ActuatorAccessDenied,
 )
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
-from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
@@ -68,10 +66,26 @@ class NotifierAtServer:
         return [outcome for _, outcome, _ in self.seen]
 
 
-def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
+@pytest.fixture
+def world() -> MemoryServer:
+    """A server without clients."""
+    return MemoryServer()
+
+
+@pytest.fixture
+def bot(world: MemoryServer) -> str:
+    """A client of it."""
+    return world.client()
+
+
+@pytest.fixture
+def desk(store: SqlStore, world: MemoryServer) -> NotifierAtServer:
+    """A notifier at it, with the right credentials."""
+    return NotifierAtServer(store, MemoryActuator(world, True))
+
+
+def test_agents_of_others_are_left_alone(store: SqlStore, world: MemoryServer, bot: str) -> None:
     """Neither their tenant nor their issuer is configured: nothing is read, written or noted."""
-    world = MemoryServer()
-    bot = world.client()
     desk = NotifierAtServer(store, MemoryActuator(world, True), tenants=("acme",), issuers=("https://as",))
 
     for other in (wish(bot, "critical", tenant="globex"), wish(bot, "critical", issuer="https://evil")):
@@ -83,9 +97,8 @@ def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
     assert world.issue(bot) is None
 
 
-def test_an_agent_may_have_another_client(store: SqlStore) -> None:
+def test_an_agent_may_have_another_client(store: SqlStore, world: MemoryServer) -> None:
     """The mapping of the settings holds for lowering and for restoring."""
-    world = MemoryServer()
     client = world.client("client-7")
     desk = NotifierAtServer(store, MemoryActuator(world, True), clients={"bot": client})
 
@@ -96,12 +109,11 @@ def test_an_agent_may_have_another_client(store: SqlStore) -> None:
     assert world.clients[client] == MemoryState(True, True, None)
 
 
-def test_what_never_was_lowered_is_not_touched(store: SqlStore) -> None:
+def test_what_never_was_lowered_is_not_touched(
+    store: SqlStore, world: MemoryServer, bot: str, desk: NotifierAtServer
+) -> None:
     """An agent that falls to `low` needs nothing of a server that is down."""
-    world = MemoryServer()
-    bot = world.client()
     world.stop()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
 
     assert desk.send(1, wish(bot, "low")).outcome == "delivered"
 
@@ -109,11 +121,8 @@ def test_what_never_was_lowered_is_not_touched(store: SqlStore) -> None:
     assert store.actuations.page().items == []
 
 
-def test_what_holds_now_is_done_not_what_the_row_says(store: SqlStore) -> None:
+def test_what_holds_now_is_done_not_what_the_row_says(world: MemoryServer, bot: str, desk: NotifierAtServer) -> None:
     """A person pinned the agent after the row was written."""
-    world = MemoryServer()
-    bot = world.client()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
     desk.holds = wish(bot, "critical")
 
     desk.send(1, wish(bot, "medium"))
@@ -122,11 +131,8 @@ def test_what_holds_now_is_done_not_what_the_row_says(store: SqlStore) -> None:
     assert msgspec.json.decode(desk.row().desired)["level"] == "critical"
 
 
-def test_credentials_that_are_refused_are_seen_and_tried_again(store: SqlStore) -> None:
+def test_credentials_that_are_refused_are_seen_and_tried_again(store: SqlStore, world: MemoryServer, bot: str) -> None:
     """The error is at the actuation and at the delivery; nothing is kept as the original."""
-    world = MemoryServer()
-    bot = world.client()
-
     refused = NotifierAtServer(store, MemoryActuator(world, False)).send(1, wish(bot, "high"))
 
     assert refused.outcome == "retry"
@@ -142,10 +148,8 @@ class Forgetful(MemoryActuator):
         self.asked = state
 
 
-def test_what_is_not_read_back_is_no_success(store: SqlStore) -> None:
+def test_what_is_not_read_back_is_no_success(store: SqlStore, world: MemoryServer, bot: str) -> None:
     """Neither lowering nor restoring counts before the server shows it."""
-    world = MemoryServer()
-    bot = world.client()
     desk = NotifierAtServer(store, Forgetful(world, True))
 
     lowered = desk.send(1, wish(bot, "high"))
@@ -208,11 +212,10 @@ def test_accepted_is_not_confirmed(store: SqlStore) -> None:
     assert receiver.told == ["critical", "restore"]
 
 
-def test_one_decision_revokes_once_where_tokens_are_still_issued(store: SqlStore) -> None:
+def test_one_decision_revokes_once_where_tokens_are_still_issued(
+    world: MemoryServer, bot: str, desk: NotifierAtServer
+) -> None:
     """A policy that revokes and allows: tokens from after it are the agent's own, whoever looks again."""
-    world = MemoryServer()
-    bot = world.client()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
     asked = wish(bot, "high", revoke=True)
     old = world.issued(bot).token
 
@@ -226,13 +229,10 @@ def test_one_decision_revokes_once_where_tokens_are_still_issued(store: SqlStore
     assert not world.active(new)
 
 
-def test_a_further_look_tells_no_second_containment(store: SqlStore) -> None:
+def test_a_further_look_tells_no_second_containment(world: MemoryServer, bot: str, desk: NotifierAtServer) -> None:
     """The time of the event stays that of the decision; a retry after a failure is still told once."""
-    world = MemoryServer()
-    bot = world.client()
     asked = wish(bot, "high", caused_ms=now_ms() - 3_000)
     world.stop()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
     desk.send(1, asked)
     world.start()
 
@@ -264,10 +264,8 @@ class Slow(MemoryActuator):
         await super()._write_client(client, state)
 
 
-def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore) -> None:
+def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore, world: MemoryServer, bot: str) -> None:
     """A process that stalls between reading and writing still knows how it was, though another restored meanwhile."""
-    world = MemoryServer()
-    bot = world.client()
 
     async def race() -> list[DeliveryResult]:
         slow = Slow(world)
@@ -286,9 +284,8 @@ def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore) -> 
     assert (row.version, row.status, row.original) == (2, "restored", b"")
 
 
-def test_rows_of_one_agent_wait_for_each_other_others_do_not(store: SqlStore) -> None:
+def test_rows_of_one_agent_wait_for_each_other_others_do_not(store: SqlStore, world: MemoryServer) -> None:
     """A process never has two hands at one client."""
-    world = MemoryServer()
     one, other = world.client(), world.client()
 
     async def work() -> None:
@@ -309,11 +306,10 @@ def test_rows_of_one_agent_wait_for_each_other_others_do_not(store: SqlStore) ->
     assert world.clients[other].lifespan_s == 60
 
 
-def test_a_client_that_is_gone_has_nothing_to_be_restored(store: SqlStore) -> None:
+def test_a_client_that_is_gone_has_nothing_to_be_restored(
+    world: MemoryServer, bot: str, desk: NotifierAtServer
+) -> None:
     """It was deleted at the server while it was lowered: that ends it, without a retry for ever."""
-    world = MemoryServer()
-    bot = world.client()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
     desk.send(1, wish(bot, "high"))
     del world.clients[bot]
 
@@ -341,14 +337,6 @@ def test_a_ceiling_of_nothing_is_a_second() -> None:
     assert DEFAULT_S > 300
 
 
-def test_nothing_that_is_to_be_brought_about_is_kept_back() -> None:
-    """Whatever the level, and however soon after the last."""
-    target = ActuatorSettings("as", "hydra", "https://as", ("*",))
-
-    assert not target.has_cooldown
-    assert target.levels_taken == frozenset(RiskLevel)
-
-
 def test_figures_are_a_histogram() -> None:
     """Cumulated, with `+Inf` at the end; attempts without a time are counted alone."""
     figures = ActuationMetrics()
@@ -365,16 +353,8 @@ def test_figures_are_a_histogram() -> None:
     assert figures.targets == ["as"]
 
 
-def test_refusals_are_errors_of_actuators() -> None:
-    """They carry how long to wait."""
-    assert ActuatorAccessDenied("no", 3.0).retry_after_s == 3.0
-
-
-def test_the_log_tells_what_was_done_at_a_server(store: SqlStore) -> None:
+def test_the_log_tells_what_was_done_at_a_server(world: MemoryServer, bot: str, desk: NotifierAtServer) -> None:
     """Confirmed, restored, put off with its error; that nothing had to be done is no line."""
-    world = MemoryServer()
-    bot = world.client()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
     with capture_logs() as lines:
         desk.send(1, wish(bot, "low"))
         desk.send(2, wish(bot, "critical"))

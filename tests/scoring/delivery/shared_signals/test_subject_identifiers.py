@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import (
@@ -26,7 +27,7 @@ ANN = {"format": "iss_sub", "iss": AS, "sub": "ann"}
 def decision(agent_id: str = "bot", principal: str = "") -> AnnouncedDecision:
     found = read_announced_decision(announced(agent_id=agent_id).payload)
     assert found is not None
-    return found._replace(principal=principal)
+    return replace(found, principal=principal)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_subject_has_what_its_format_has() -> None:
 def test_nobody_is_named_where_nobody_is_known() -> None:
     """A complex subject without a principal has no user; without an issuer the id stands for itself."""
     assert agent_subject(decision(), "complex", workload=False) == {"format": "complex", "application": BOT}
-    bare = decision()._replace(issuer="")
+    bare = replace(decision(), issuer="")
     assert agent_subject(bare, "iss_sub", workload=False) == {"format": "opaque", "id": "bot"}
 
 
