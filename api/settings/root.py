@@ -48,8 +48,7 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
     """The engine's settings, and what the service does with its levels."""
 
     staleness_s: Annotated[
-        float,
-        setting("answers are `stale` if the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
+        float, setting("answers are `stale` if the pipeline is dead or behind for longer, s", after="hold_s", gt=0)
     ] = 300.0
 
 
@@ -57,11 +56,13 @@ class Settings(SettingsPart, frozen=True):
     """Everything an operator can set. Paths are absolute once `load_settings` has read them."""
 
     settings_version: Annotated[
-        Literal[1, 2],
-        setting("2 for new files; 1 keeps the defaults of release 0.1, with a warning at the start"),
+        Literal[1, 2], setting("2 for new files; 1 keeps the defaults of release 0.1, with a warning at the start")
     ] = 1
-    data_dir: Annotated[Path, setting("database, event log and local keys")] = Path("var")
-    model_dir: Annotated[Path, setting("the trained model")] = Path("var/model")
+    # Made by functions: msgspec's JSON Schema takes no default that is a path.
+    data_dir: Annotated[Path, setting("database, event log and local keys")] = msgspec.field(
+        default_factory=lambda: Path("var")
+    )
+    model_dir: Annotated[Path, setting("the trained model")] = msgspec.field(default_factory=lambda: Path("var/model"))
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
     logs: Annotated[LogSettings, setting("log of the processes")] = LogSettings()
     outgoing: Annotated[OutgoingSettings, setting("connections to other services")] = OutgoingSettings()
@@ -130,13 +131,11 @@ class Settings(SettingsPart, frozen=True):
 
     def __post_init__(self) -> None:
         self._apply_defaults_of_version()
-        _check_unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))
-        _check_unique("callers", "name", (caller.name for caller in self.callers))
-        _check_unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
-        _check_unique("hooks", "name", (hook.name for hook in self.hooks))
+        for part in ("issuers", "callers", "webhooks", "hooks"):
+            _check_unique(part, "issuer" if part == "issuers" else "name", getattr(self, part))
         if [hook.kind for hook in self.hooks].count("authzen") > 1:
             raise ValueError("only one hook may be of kind `authzen`: its paths are fixed - at `$.hooks`")
-        _check_unique("actuators", "name", (actuator.name for actuator in self.actuators))
+        _check_unique("actuators", "name", self.actuators)
         _check_targets([webhook.name for webhook in self.webhooks], [actuator.name for actuator in self.actuators])
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
         _check_certificates(self.callers, self.verification.proofs)
@@ -230,9 +229,10 @@ def _bound_to_itself(caller: CallerSettings, index: int) -> CallerSettings:
         raise ValueError(f"{error} - at `$.callers[{index}].agents`") from None
 
 
-def _check_unique(part: str, member: str, names: Iterable[str]) -> None:
+def _check_unique(part: str, member: str, entries: Iterable[SettingsPart]) -> None:
     seen: dict[str, int] = {}
-    for index, name in enumerate(names):
+    for index, entry in enumerate(entries):
+        name = getattr(entry, member)
         if name in seen:
             raise ValueError(
                 f"the same as that of `$.{part}[{seen[name]}]`, must be unique - at `$.{part}[{index}].{member}`"
