@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from trustwatch.api.models.service import ControlRecordWriter
-from trustwatch.api.service.assembly import promote_ready_challenger
+from trustwatch.api.service.serve import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
