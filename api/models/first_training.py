@@ -93,16 +93,6 @@ class TrainingState(msgspec.Struct, frozen=True):
     ended: bool = True
 
 
-def decode_training_state(stored: str | None) -> TrainingState:
-    """Decode the stored state; the empty one before the first training."""
-    return msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
-
-
-def encode_training_state(state: TrainingState) -> str:
-    """Encode the state for the store."""
-    return msgspec.json.encode(state).decode()
-
-
 LOOK_EVERY_S = 10.0
 """Between two looks at how much history there is."""
 

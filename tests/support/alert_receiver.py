@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, get_args
 
 import msgspec
@@ -25,6 +23,8 @@ from trustwatch.scoring.records.agents import AgentName, LevelName, RiskLevel
 from trustwatch.scoring.records.commits import LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 
+from .endpoint import Endpoint
+
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
 TOKEN = "T0KEN-of-the-path-of-a-chat"
@@ -33,49 +33,30 @@ ALL_LEVEL_NAMES: tuple[LevelName, ...] = get_args(LevelName)
 AT_MS = 1_764_000_000_123
 POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}
 
-Answer = tuple[int, dict[str, str], bytes]
 
-
-class Receiver:
+class Receiver(Endpoint):
     """An HTTP server that answers as told (then 204) and keeps what it got. `go.clear()` holds every answer back."""
 
     def __init__(self, port: int = 0) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[Endpoint.Answer] = []
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.go = threading.Event()
         self.go.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/hook"
+        super().__init__(self._take, port)
 
-    def _handler(receiver) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                status, headers, text = receiver.answers.pop(0) if receiver.answers else (204, {}, b"")
-                receiver.go.wait(5)  # much longer than any time budget in these tests
-                with contextlib.suppress(ConnectionError):
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    if status != 204:
-                        self.send_header("content-length", str(len(text)))
-                    self.end_headers()
-                    self.wfile.write(text)
+    @property
+    def url(self) -> str:
+        return f"{super().url}/hook"
 
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        return Handler
+    def _take(self, request: Endpoint.Request) -> Endpoint.Answer:
+        self.got.append(request[2:])
+        answer = self.answers.pop(0) if self.answers else (204, {}, b"")
+        self.go.wait(5)  # much longer than any time budget in these tests
+        return answer
 
     def close(self) -> None:
         self.go.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().close()
 
     @property
     def keys(self) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
 
 from .console_records import decision_of, row_of
+from .endpoint import Endpoint
 
 POLICY = {"allow": True, "revoke": False}
 REVOKING = {"allow": False, "revoke": True}
@@ -35,7 +35,7 @@ def announced(number: int = 1, level: int = 4, before: int = 1, *, revokes: bool
     return build_alert_row(decision_of(agent, number, before, **more), REVOKING if revokes else POLICY, SERVICE)
 
 
-class SetReceiver:
+class SetReceiver(Endpoint):
     """Takes pushes (RFC 8935): answers as told, then 202, and keeps what it got."""
 
     def __init__(self, port: int = 0) -> None:
@@ -43,28 +43,17 @@ class SetReceiver:
         self.got: list[tuple[dict[str, str], str]] = []
         self.go = threading.Event()
         self.go.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/events"
+        super().__init__(self._take, port)
 
-    def _handler(receiver) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
-                receiver.go.wait(5)
-                receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                status, text = receiver.answers.pop(0) if receiver.answers else (202, b"")
-                self.send_response(status)
-                self.send_header("content-length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+    @property
+    def url(self) -> str:
+        return f"{super().url}/events"
 
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        return Handler
+    def _take(self, request: Endpoint.Request) -> Endpoint.Answer:
+        self.go.wait(5)
+        self.got.append((request[2], request[3].decode()))
+        status, text = self.answers.pop(0) if self.answers else (202, b"")
+        return status, {}, text
 
     def refuse(self, code: str) -> None:
         """Answer the next push with a SET error."""
@@ -77,9 +66,7 @@ class SetReceiver:
 
     def close(self) -> None:
         self.go.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().close()
 
 
 class Receiver:
@@ -184,7 +171,7 @@ class ForeignTransmitter:
         return jwt.encode(dict(claims), self.key, algorithm="RS256", headers=given)
 
 
-class PollServer:
+class PollServer(Endpoint):
     """Gives SETs by poll (RFC 8936), again and again until they are acknowledged; never waits."""
 
     def __init__(self) -> None:
@@ -192,10 +179,13 @@ class PollServer:
         self.errors: dict[str, Any] = {}
         self.given: list[str] = []
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/poll/1"
+        super().__init__(
+            lambda request: (200, {"content-type": "application/json"}, self._poll(json.loads(request[3])))
+        )
+
+    @property
+    def url(self) -> str:
+        return f"{super().url}/poll/1"
 
     def put(self, jti: str, token: str) -> None:
         with self._lock:
@@ -209,23 +199,3 @@ class PollServer:
             sets = dict(list(self.waiting.items())[: min(asked.get("maxEvents", 3), 3)])
             self.given += sets
             return json.dumps({"sets": sets, "moreAvailable": len(self.waiting) > len(sets)}).encode()
-
-    def _handler(server) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                text = server._poll(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        return Handler
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
