@@ -364,10 +364,7 @@ def replay_command(
 
 
 def _write_replayed(
-    replayed: HistoryReplay,
-    source: WindowedSource,
-    first: datetime | None,
-    target: BinaryIO,
+    replayed: HistoryReplay, source: WindowedSource, first: datetime | None, target: BinaryIO
 ) -> tuple[Counter[str], datetime | None]:
     """Write the verdict on each event from *first* on, and report what is not an event.
 

@@ -240,8 +240,7 @@ HistoriesArgument = Annotated[
     ),
 ]
 FormatOption = Annotated[
-    str | None,
-    typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: detected"),
+    str | None, typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: detected")
 ]
 MappingOption = Annotated[
     Path | None,

@@ -180,8 +180,7 @@ async def get_drift(
     """Returns the daily drift of the active version by peer group."""
     measured = await models.drift(caller, days, tenant)
     return DriftPageOut(
-        items=[_drift_out(day) for day in measured],
-        thresholds={"features": DRIFTED_FEATURES, "scores": DRIFTED_SCORES},
+        items=[_drift_out(day) for day in measured], thresholds={"features": DRIFTED_FEATURES, "scores": DRIFTED_SCORES}
     )
 
 

@@ -18,11 +18,7 @@ from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
 from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, observed_shares
-from trustwatch.scoring.learning.promotion import (
-    PromotionAssessment,
-    assess_promotion,
-    comparison_from_dict,
-)
+from trustwatch.scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from trustwatch.scoring.records.models import (
     ModelAction,
     ModelHistoryEntry,

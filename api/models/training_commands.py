@@ -32,15 +32,7 @@ from ..cli.history_input import (
     open_histories,
     time_window,
 )
-from ..cli.terminal import (
-    JsonOption,
-    SettingsFileOption,
-    fail,
-    print_message,
-    print_summary,
-    readable,
-    stage_progress,
-)
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, readable, stage_progress
 from ..cli.topic_input import TimeWindow
 from ..composition import engine_settings
 from ..settings.loading import load_process_settings
@@ -62,8 +54,7 @@ def train_command(
     ] = None,
     version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
     one_question: Annotated[
-        bool,
-        typer.Option("--one-question", help="levels follow from all evidence together, not from each concern"),
+        bool, typer.Option("--one-question", help="levels follow from all evidence together, not from each concern")
     ] = False,
     json: JsonOption = False,
 ) -> None:

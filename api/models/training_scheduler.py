@@ -49,13 +49,7 @@ from ..brokers import open_reader
 from ..child_process import StopRequested
 from ..composition import engine_settings, load_erased_filter
 from ..settings.root import Settings
-from .first_training import (
-    LAST_TRAINING_KEY,
-    TRAINING_REQUEST_KEY,
-    TRAINING_STATE_KEY,
-    FirstTraining,
-    TrainingState,
-)
+from .first_training import LAST_TRAINING_KEY, TRAINING_REQUEST_KEY, TRAINING_STATE_KEY, FirstTraining, TrainingState
 
 READ_RECORDS = 5_000
 

@@ -212,22 +212,18 @@ def _key_file(settings: Settings, data: Path) -> Path | None:
 
 def _check_archives(settings: Settings, contents: BackupContents) -> None:
     """Refuse archives that continue after the log: new offsets would count as archived."""
-    for what, folder, end in _archive_ends(settings):
+    events, vectors, ends = settings.archive.directory, settings.archive.vectors, []
+    if events is not None and events.is_dir():
+        ends.append(("directory", events, read_archive_position(events) or 0))
+    if vectors is not None:
+        ends.append(("vectors", vectors, max((file.end for file in data_files(vectors, "vectors")), default=0)))
+    for what, folder, end in ends:
         if end > contents.log_end_offset:
             raise ConfigError(
                 f"archive.{what}: {folder} goes up to offset {end}, the log of the backup to "
                 f"{contents.log_end_offset}: what comes next would not be archived. Move the archive away, "
                 "or name a new folder"
             )
-
-
-def _archive_ends(settings: Settings) -> Iterator[tuple[str, Path, int]]:
-    """Settings of existing archives, their folders, and the offsets after their contents."""
-    events, vectors = settings.archive.directory, settings.archive.vectors
-    if events is not None and events.is_dir():
-        yield "directory", events, read_archive_position(events) or 0
-    if vectors is not None:
-        yield "vectors", vectors, max((file.end for file in data_files(vectors, "vectors")), default=0)
 
 
 def _check_installed_model(settings: Settings, contents: BackupContents) -> None:

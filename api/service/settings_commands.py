@@ -14,15 +14,7 @@ import typer
 from trustwatch.ingest.durable_files import write_file_atomically
 from trustwatch.ingest.errors import ConfigError, TrustwatchError
 
-from ..cli.terminal import (
-    JsonOption,
-    SettingsFileOption,
-    fail,
-    not_available,
-    print_message,
-    write_json,
-    write_line,
-)
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, not_available, print_message, write_json, write_line
 from ..settings.effective import settings_schema, settings_yaml
 from ..settings.loading import load_process_settings, read_process_settings
 
@@ -74,9 +66,7 @@ def show(
     sys.stdout.write(settings_yaml(load_process_settings(settings)))
 
 
-def init(
-    file: Annotated[Path, typer.Argument(help="settings file to write")] = Path("trustwatch.yaml"),
-) -> None:
+def init(file: Annotated[Path, typer.Argument(help="settings file to write")] = Path("trustwatch.yaml")) -> None:
     """Write a first settings file with comments: a trial on one machine, and what a deployment may need."""
     if file.exists():
         raise fail(ConfigError(f"{file} exists already: remove it, or name another file"))
