@@ -17,8 +17,7 @@ from ..console.console_sessions import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
 from ..settings.loading import load_process_settings
-from .backup import take_backup
-from .restore import restore_backup
+from .backup import restore_backup, take_backup
 
 
 def token(
