@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -34,6 +35,8 @@ _KERNEL_SOURCES = ("ingest/*.py", "ingest/features/*.py", "ingest/scan/*.py", "m
 _USER_CACHE = Path("~/.cache/trustwatch")
 ROOM_BYTES = 64 << 20
 """Free space without which nothing is compiled to a disk; machine code takes a fifth of it."""
+UNUSED_AFTER_S = 7 * 86_400
+"""Machine code of another version or processor is removed if no process has started with it for so long."""
 
 
 class KernelPart(enum.StrEnum):
@@ -79,6 +82,7 @@ def _kernel_directory(bases: Iterable[Path]) -> Path | None:
             directory.mkdir(parents=True, exist_ok=True)
             has_room = (directory / KernelPart.SCORING).exists() or shutil.disk_usage(directory).free >= ROOM_BYTES
             if has_room and os.access(directory, os.W_OK):
+                os.utime(directory)  # read by `remove_unused_kernels`
                 return directory
     return None
 
@@ -128,7 +132,21 @@ def is_kept(part: KernelPart) -> bool:
 def mark_kept(part: KernelPart) -> None:
     """Record that every kernel of a part has been called, so that its machine code is on disk."""
     if KERNEL_DIRECTORY:
+        KERNEL_DIRECTORY.mkdir(parents=True, exist_ok=True)  # see `remove_unused_kernels`
         (KERNEL_DIRECTORY / part).touch()
+
+
+def remove_unused_kernels() -> None:
+    """Remove machine code that no process has started with for a week, such as that of earlier versions.
+
+    A process that still runs with it has it in memory; what it compiles next, numba writes to a new directory.
+    """
+    if KERNEL_DIRECTORY is None:
+        return
+    for other in KERNEL_DIRECTORY.parent.glob("kernels-*"):
+        with contextlib.suppress(OSError):  # another process removes it, too
+            if other != KERNEL_DIRECTORY and other.stat().st_mtime < time.time() - UNUSED_AFTER_S:
+                shutil.rmtree(other)
 
 
 class KernelGate:

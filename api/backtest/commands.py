@@ -32,8 +32,7 @@ from trustwatch.scoring.backtest.plan import (
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
-from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
-from trustwatch.scoring.policy.book import PolicyBook
+from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.policy.policy_file import read_policy_book
 
 from .. import clock
@@ -112,12 +111,14 @@ def backtest_command(
     engine = engine_settings(configured, learn=learn, capacity=agents).with_budget(_parse_budget(budget, configured))
     window = time_window(as_utc(since), as_utc(before), warm_up)
     converter = history_converter(record_format, mapping)
+    books = [policy_book(configured) if policy is None else read_policy_book(policy)]
+    books += [] if compare_policy is None else [read_policy_book(compare_policy)]
     with history_files(events, configured, window, converter) as paths:
         plan = BacktestPlan(
             paths,
             [model or configured.model_dir, *([compare] if compare else [])],
             engine,
-            _policy_books(configured, policy, compare_policy),
+            books,
             default_budgets(engine.risk.budget),
             configured.domains(),
             as_utc(since),
@@ -128,7 +129,8 @@ def backtest_command(
             after=window.after,
             ask_calls=calls,
         )
-        _check_labels(plan)
+        if labels is not None and not labels.is_file():
+            raise ConfigError(f"{labels}: no such file; labels are JSON lines as `trustwatch simulate --labels` writes")
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
         if not is_kept(KernelPart.SCORING):  # compile here, not in each process that replays
             compile_part(KernelPart.SCORING, lambda: load_trained_model(plan.models[0]), print_event)
@@ -158,18 +160,6 @@ def _parse_budget(text: str, configured: Settings) -> AlertBudget:
     return AlertBudget(medium, high, critical)
 
 
-def _policy_books(configured: Settings, policy: Path | None, second: Path | None) -> list[PolicyBook]:
-    first = policy_book(configured) if policy is None else read_policy_book(policy)
-    return [first] if second is None else [first, read_policy_book(second)]
-
-
-def _check_labels(plan: BacktestPlan) -> None:
-    if plan.labels is not None and not plan.labels.is_file():
-        raise ConfigError(
-            f"{plan.labels}: no such file; labels are JSON lines as `trustwatch simulate --labels` writes"
-        )
-
-
 def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None, as_json: bool) -> None:
     for problem in (*outcome.problems, *_overlap_warnings(outcome)):
         print_message(problem)
@@ -188,18 +178,17 @@ def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None,
 
 
 def _overlap_warnings(outcome: BacktestResult) -> list[str]:
-    """Models that are judged by events of the history that they were trained on."""
-    warnings = {side.model: _overlap_warning(side) for side in outcome.sides}
+    """Models that are judged by events of the history that they were trained on.
+
+    The first stretch of time begins before its first event does: only if all of it is in that history, some event is.
+    """
+    warnings = {}
+    for side in outcome.sides:
+        last_ms = read_manifest(Path(side.model))[0].window.to_ms
+        starts = [datetime.fromisoformat(stretch.start) for stretch in side.bins[:2]]
+        if len(starts) == 2 and starts[1] <= history_end(last_ms):
+            warnings[side.model] = overlap_warning(side.model_version, last_ms, starts[0])
     return [warning for warning in warnings.values() if warning is not None]
-
-
-def _overlap_warning(side: BacktestSide) -> str | None:
-    """The first stretch of time begins before its first event does: only where all of it is known, some event is."""
-    last_ms = read_manifest(Path(side.model))[0].window.to_ms
-    starts = [datetime.fromisoformat(stretch.start) for stretch in side.bins[:2]]
-    if len(starts) < 2 or starts[1] > history_end(last_ms):
-        return None
-    return overlap_warning(side.model_version, last_ms, starts[0])
 
 
 def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
@@ -375,10 +364,7 @@ def replay_command(
 
 
 def _write_replayed(
-    replayed: HistoryReplay,
-    source: WindowedSource,
-    first: datetime | None,
-    target: BinaryIO,
+    replayed: HistoryReplay, source: WindowedSource, first: datetime | None, target: BinaryIO
 ) -> tuple[Counter[str], datetime | None]:
     """Write the verdict on each event from *first* on, and report what is not an event.
 
@@ -399,10 +385,6 @@ def _write_replayed(
         if first is not None and at < first:
             continue
         earliest = at if earliest is None else min(earliest, at)
-        target.write(encoder.encode(_output_line(line)) + b"\n")
+        target.write(encoder.encode({**line._asdict(), "time": line.time.replace("+00:00", "Z")}) + b"\n")
         counts[line.risk_level] += 1
     return counts, earliest
-
-
-def _output_line(event: ReplayedEvent) -> dict[str, Any]:
-    return {**event._asdict(), "time": event.time.replace("+00:00", "Z")}

@@ -91,9 +91,7 @@ def _level_rise_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Mark
     starts = [datetime.fromisoformat(time_bin.start).timestamp() for time_bin in side.bins]
     series = [
         ChartSeries(
-            level,
-            [(at, time_bin.rises.get(level, 0)) for at, time_bin in zip(starts, side.bins, strict=True)],
-            level,
+            level, [(at, time_bin.rises.get(level, 0)) for at, time_bin in zip(starts, side.bins, strict=True)], level
         )
         for level in CHARTED_LEVELS
     ]

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -36,7 +36,7 @@ from trustwatch.ingest.history.record_files import peek_line
 from trustwatch.ingest.history.time_order import Disorder, in_time_order
 from trustwatch.ingest.log.log_reader import read_log
 from trustwatch.ingest.log.segment_import import is_log
-from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
+from trustwatch.ingest.source import RecordBatch, RecordKind, Source
 from trustwatch.ingest.topics.topic_history import as_one_line
 
 from ..brokers import TOPIC_PREFIX
@@ -69,7 +69,8 @@ def history_files(
         )
         for name in named:
             files.add(name, alone=len(named) == 1)
-        yield files.finish()
+        files.order_files()
+        yield files.paths
 
 
 def history_converter(record_format: str | None, mapping: Path | None) -> HistoryConverter:
@@ -93,10 +94,9 @@ class _HistoryFiles:
     stack: ExitStack
     stdin: BinaryIO
 
-    def __post_init__(self) -> None:
-        self._paths: list[Path] = []
-        self._unordered: list[Path | FormattedFile] = []
-        self._waiting: list[FormattedFile] = []
+    paths: list[Path] = field(default_factory=list)
+    _unordered: list[Path | FormattedFile] = field(default_factory=list)
+    _waiting: list[FormattedFile] = field(default_factory=list)
 
     def add(self, named: str, *, alone: bool) -> None:
         """Take one more."""
@@ -115,8 +115,8 @@ class _HistoryFiles:
                 f"{named}: holds native events; --format and --mapping are for files and topics of other formats"
             )
         else:
-            self._order_files()
-            self._paths.append(self._write(lines))
+            self.order_files()
+            self.paths.append(self._write(lines))
 
     def _records_of_others(self, named: str) -> FormattedFile | None:
         """Records that other programs wrote to a topic; None: its events are ours."""
@@ -145,11 +145,6 @@ class _HistoryFiles:
         else:
             self._waiting += files
 
-    def finish(self) -> list[Path]:
-        """The files."""
-        self._order_files()
-        return self._paths
-
     def _convert_waiting(self) -> None:
         files, self._waiting = self._waiting, []
         if files:
@@ -157,7 +152,7 @@ class _HistoryFiles:
             with byte_progress("converting", total_bytes(files)) as progress:
                 self._unordered.append(self._write(self._in_order(self.converter.convert(files, progress))))
 
-    def _order_files(self) -> None:
+    def order_files(self) -> None:
         """Sort adjacent files by time, if they are not in order."""
         self._convert_waiting()
         files, self._unordered = self._unordered, []
@@ -165,7 +160,7 @@ class _HistoryFiles:
         if is_disordered(FileSource(paths)):
             lines = map(self._lines_to_sort, files)
             paths = [self._write(self._in_order(itertools.chain.from_iterable(lines)))]
-        self._paths += paths
+        self.paths += paths
 
     def _lines_to_sort(self, file: Path | FormattedFile) -> Iterator[bytes]:
         """Events of a file. Invalid lines are reported here, since sorted events have no place in a file."""
@@ -228,11 +223,9 @@ def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
 
 def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
     """Events of an event log, from its oldest record up to what is durable now; the service may continue to write."""
-    return (as_one_line(record.payload) for record in read_log(path) if _may_be_in_window(record, window))
-
-
-def _may_be_in_window(record: Record, window: TimeWindow) -> bool:
-    return record.kind == RecordKind.EVENT and window.may_contain(record.received_ms)
+    for record in read_log(path):
+        if record.kind == RecordKind.EVENT and window.may_contain(record.received_ms):
+            yield as_one_line(record.payload)
 
 
 # Options of the commands that read a history.
@@ -247,8 +240,7 @@ HistoriesArgument = Annotated[
     ),
 ]
 FormatOption = Annotated[
-    str | None,
-    typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: detected"),
+    str | None, typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: detected")
 ]
 MappingOption = Annotated[
     Path | None,
@@ -289,15 +281,13 @@ def open_histories(
 
     Raises ConfigError, Unavailable.
     """
+    pipe: BinaryIO | None = None
     if named == ["-"]:
         head, pipe = peek_line(sys.stdin.buffer)
         if converter.is_native(head):
             yield pipe
             return
-        with history_files(named, settings, window, converter, pipe) as paths:
-            yield paths
-        return
-    with history_files(named, settings, window, converter) as paths:
+    with history_files(named, settings, window, converter, pipe) as paths:
         yield paths
 
 
@@ -316,13 +306,13 @@ class _TimeMember(msgspec.Struct):
 _time_decoder = msgspec.json.Decoder(_TimeMember)
 
 
+@dataclass(eq=False)
 class WindowedSource:
     """A `Source` of the records of another one that happened within a window. Offsets stay those of the other."""
 
-    def __init__(self, source: Source, window: TimeWindow) -> None:
-        self._source = source
-        self._window = window
-        self._waiting: list[RecordBatch] = []
+    _source: Source
+    _window: TimeWindow
+    _waiting: list[RecordBatch] = field(default_factory=list)
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """Return the next records of the window; None at the end."""
@@ -351,16 +341,13 @@ class WindowedSource:
         return at is None or ((after is None or at >= after) and (before is None or at < before))
 
     def seek(self, partition: int, offset: int) -> None:
-        """Pass on to the wrapped reader."""
         self._waiting = []
         self._source.seek(partition, offset)
 
     def end_offset(self, partition: int) -> int:
-        """Pass on to the wrapped reader."""
         return self._source.end_offset(partition)
 
     def close(self) -> None:
-        """Pass on to the wrapped reader."""
         self._source.close()
 
 
@@ -379,12 +366,12 @@ def _event_time(payload: bytes) -> datetime | None:
 MAX_SHOWN_PROBLEMS = 5
 
 
+@dataclass(eq=False)
 class EventHistoryReader:
     """Reads a history into decoded events, and counts invalid records."""
 
-    def __init__(self) -> None:
-        self.malformed = 0
-        self.mended = 0
+    malformed: int = 0
+    mended: int = 0
 
     def read(self, inputs: list[Path] | BinaryIO, window: TimeWindow) -> list[NativeEvent]:
         """All events of the window, in order."""

@@ -62,8 +62,7 @@ class LearningProgress(NamedTuple):
 
 def learning_progress(extent: HistoryExtent, over_budget: str = "", *, held: bool = False) -> LearningProgress:
     """Progress of a store with this *extent*; the rest as in `LearningProgress`."""
-    days = max(extent.last_ms - extent.first_ms, 0) / DAY_MS
-    return LearningProgress(extent.events, days, over_budget, held)
+    return LearningProgress(extent.events, max(extent.last_ms - extent.first_ms, 0) / DAY_MS, over_budget, held)
 
 
 TRAINING_REQUEST_KEY = "lifecycle.train"
@@ -90,16 +89,6 @@ class TrainingState(msgspec.Struct, frozen=True):
     at_ms: int = 0
     tries: int = 0  # begun so often without a word of how it ended
     ended: bool = True
-
-
-def decode_training_state(stored: str | None) -> TrainingState:
-    """Decode the stored state; the empty one before the first training."""
-    return msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
-
-
-def encode_training_state(state: TrainingState) -> str:
-    """Encode the state for the store."""
-    return msgspec.json.encode(state).decode()
 
 
 LOOK_EVERY_S = 10.0
@@ -259,23 +248,18 @@ def begin_learning(settings: Settings, ending: Callable[[], bool] = lambda: Fals
         if settings.distributed:
             _require_shared_versions(settings)
         return
-    if folder.exists() and not _is_empty(folder):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         return  # loading it reports what is wrong
     try:
         _require_meant(folder, settings.data_dir)
-        if settings.distributed:
-            _begin_with_others(settings, ending)
-        else:
-            _begin_alone(settings)
+        begun = _begin_with_others(settings, ending) if settings.distributed else _begin_alone(settings)
     except OSError as error:
         raise ModelError(
             f"{folder} holds no model, and none can be put there ({error.strerror}): train one, or name a "
             "`model_dir` in a folder that the service may write to"
         ) from None
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+    if begun:
+        _log.warning("no model in model_dir: the service learns, and knows no agent until then", model_dir=str(folder))
 
 
 def _require_meant(folder: Path, data_dir: Path) -> None:
@@ -298,25 +282,25 @@ def _require_meant(folder: Path, data_dir: Path) -> None:
     )
 
 
-def _begin_alone(settings: Settings) -> None:
+def _begin_alone(settings: Settings) -> bool:
     log = settings.data_dir / "log"
     log.mkdir(parents=True, exist_ok=True)
     with lock_log(log):
         if is_model(settings.model_dir):
-            return  # of a service that began at the same time
+            return False  # of a service that began at the same time
         with closing(open_service_store(settings)) as store:
             _refuse_lost_model(settings, store.models.list_switches(1))
         save_learning_model(settings.model_dir, clock.now_ms())
-    _tell(settings)
+    return True
 
 
-def _begin_with_others(settings: Settings, ending: Callable[[], bool]) -> None:
+def _begin_with_others(settings: Settings, ending: Callable[[], bool]) -> bool:
     registry = open_model_registry(settings)
     with closing(open_service_store(settings)) as store:
         lock = _take_lock(store, ending)
         try:
             if is_model(settings.model_dir):
-                return  # another machine shares the folder, and was quicker
+                return False  # another machine shares the folder, and was quicker
             digest = store.metadata.get(LEARNING_DIGEST_KEY) or ""
             if not digest or _is_lost_unused(registry, store):
                 digest = _make_shared_model(settings, store, registry)
@@ -324,7 +308,7 @@ def _begin_with_others(settings: Settings, ending: Callable[[], bool]) -> None:
             copy_model(_shared_model(registry, digest), settings.model_dir)
         finally:
             lock.release()
-    _tell(settings)
+    return True
 
 
 def _is_lost_unused(registry: ModelRegistry, store: SqlStore) -> bool:
@@ -397,9 +381,3 @@ def _refuse_lost_model(settings: Settings, before: list[ModelSwitch]) -> None:
             f"{settings.model_dir} holds no model, but agents were judged by {before[0].version!r} before: put it back "
             f"(it may be below {settings.data_dir / 'models'}), or restore a back-up"
         )
-
-
-def _tell(settings: Settings) -> None:
-    _log.warning(
-        "no model in model_dir: the service learns, and knows no agent until then", model_dir=str(settings.model_dir)
-    )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from trustwatch.ingest.timestamps import format_day, format_rfc3339
 from trustwatch.scoring.learning.budget_chart import BudgetDay
-from trustwatch.scoring.learning.promotion import PromotionAssessment
+from trustwatch.scoring.learning.promotion import DRIFTED_FEATURES, DRIFTED_SCORES, PromotionAssessment
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion, PeerGroupDay
 
 from ..http.dependencies import AdministratorDep, ReaderDep, provided
@@ -128,8 +128,7 @@ def _window(model: ModelVersion) -> dict[str, str]:
     return {"from_at": format_rfc3339(model.from_ms), "to_at": format_rfc3339(model.to_ms)}
 
 
-def drift_out(group_day: PeerGroupDay) -> DriftOut:
-    """Drift of a group and day as it is answered."""
+def _drift_out(group_day: PeerGroupDay) -> DriftOut:
     empty: dict[str, Any] = {"judged": False, "scores": None, "features": {}, "drifted": []}
     drift = {name: group_day.drift.get(name, value) for name, value in empty.items()}
     return DriftOut.of(group_day, day=format_day(group_day.day), **drift)
@@ -179,10 +178,9 @@ async def get_drift(
     caller: ReaderDep, models: ModelServiceDep, days: DaysWindowParam = 30, tenant: TenantParam = None
 ) -> DriftPageOut:
     """Returns the daily drift of the active version by peer group."""
-    report = await models.drift(caller, days, tenant)
+    measured = await models.drift(caller, days, tenant)
     return DriftPageOut(
-        items=[drift_out(day) for day in report.days],
-        thresholds={"features": report.feature_threshold, "scores": report.score_threshold},
+        items=[_drift_out(day) for day in measured], thresholds={"features": DRIFTED_FEATURES, "scores": DRIFTED_SCORES}
     )
 
 

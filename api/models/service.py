@@ -18,13 +18,7 @@ from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import ModelRegistry, RegisteredModel
 from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, observed_shares
-from trustwatch.scoring.learning.promotion import (
-    DRIFTED_FEATURES,
-    DRIFTED_SCORES,
-    PromotionAssessment,
-    assess_promotion,
-    comparison_from_dict,
-)
+from trustwatch.scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from trustwatch.scoring.records.models import (
     ModelAction,
     ModelHistoryEntry,
@@ -92,18 +86,9 @@ class ModelVersionView(NamedTuple):
     judgement: Annotated[PromotionAssessment | None, member("for a challenger: whether it may be promoted")] = None
 
 
-class DriftReport(NamedTuple):
-    """Daily drift by group, oldest first, and the values from which it counts as drift."""
-
-    days: list[PeerGroupDay]
-    feature_threshold: float
-    score_threshold: float
-
-
 class AlertBudgetChart(NamedTuple):
     """The control chart of one level, oldest day first; `accepted` alerts per 1,000 agent-days are its budget."""
 
-    level: str
     accepted: float
     days: list[BudgetDay]
 
@@ -181,12 +166,12 @@ class ModelService:
             return view._replace(judgement=self._assess(view.model))
         return view._replace(model=_as_visible_to(caller, view.model), history=[])
 
-    async def drift(self, caller: AuthenticatedCaller, days: int = 30, tenant: str | None = None) -> DriftReport:
-        """Daily drift of the active version by group. Raises Unavailable."""
+    async def drift(self, caller: AuthenticatedCaller, days: int = 30, tenant: str | None = None) -> list[PeerGroupDay]:
+        """Daily drift of the active version by group, oldest first. Raises Unavailable."""
         from_day = self._today() - min(days, MAX_DAYS) + 1
         tenants = visible_tenants(caller, tenant)
         measured = await self.executor(self.store.models.list_days, from_day, tenants, self.version)
-        return DriftReport([day for day in measured if "scores" in day.drift], DRIFTED_FEATURES, DRIFTED_SCORES)
+        return [day for day in measured if "scores" in day.drift]
 
     async def budget(
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
@@ -195,7 +180,7 @@ class ModelService:
         accepted = self.settings.risk.budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
         return AlertBudgetChart(
-            level, accepted, await self.executor(self._records.budget_days, days, level, accepted, tenants)
+            accepted, await self.executor(self._records.budget_days, days, level, accepted, tenants)
         )
 
     # What is ordered.
@@ -389,13 +374,9 @@ class ControlRecordWriter:
 
         After a failure some partitions may have it, so commands must be idempotent.
         """
+        log, keys = self.log.log, [b""]
+        if isinstance(log, TopicCommitLog):
+            partitions = log.partitions
+            keys = [key_for_partition(partition, partitions) for partition in range(partitions)]
         now_ms = self.now_ms()
-        await self.log.commit([Record(RecordKind.CONTROL, 0, now_ms, payload, key) for key in self._partition_keys()])
-
-    def _partition_keys(self) -> list[bytes]:
-        """A key that leads to each partition."""
-        log = self.log.log
-        if not isinstance(log, TopicCommitLog):
-            return [b""]
-        partitions = log.writer.partitions(log.topic)
-        return [key_for_partition(partition, partitions) for partition in range(partitions)]
+        await self.log.commit([Record(RecordKind.CONTROL, 0, now_ms, payload, key) for key in keys])

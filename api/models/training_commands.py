@@ -16,7 +16,7 @@ from trustwatch.models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSe
 from trustwatch.models.input_checks import VOUCHING_ADVICE
 from trustwatch.models.model_directory import is_model
 from trustwatch.models.model_persistence import load_trained_model
-from trustwatch.scoring.learning.training import KnownPeerGroups, TrainedVersion, train_and_save
+from trustwatch.scoring.learning.training import KnownPeerGroups, train_and_save
 from trustwatch.scoring.learning.walkforward import walk_forward_events
 
 from .. import clock
@@ -32,15 +32,7 @@ from ..cli.history_input import (
     open_histories,
     time_window,
 )
-from ..cli.terminal import (
-    JsonOption,
-    SettingsFileOption,
-    fail,
-    print_message,
-    print_summary,
-    readable,
-    stage_progress,
-)
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, readable, stage_progress
 from ..cli.topic_input import TimeWindow
 from ..composition import engine_settings
 from ..settings.loading import load_process_settings
@@ -62,8 +54,7 @@ def train_command(
     ] = None,
     version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
     one_question: Annotated[
-        bool,
-        typer.Option("--one-question", help="levels follow from all evidence together, not from each concern"),
+        bool, typer.Option("--one-question", help="levels follow from all evidence together, not from each concern")
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -80,29 +71,33 @@ def train_command(
         raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
     columns = KnownPeerGroups().settle(ColumnEncoder(key, configured.domains()).encode(read))
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
+    detector = DetectorSettings(seed=seed, budget_shares=ONE_QUESTION) if one_question else DetectorSettings(seed=seed)
     if not is_kept(KernelPart.TRAINING):
         print_message("compiling kernels: the first training on this machine takes up to a minute longer")
     with stage_progress() as progress:
-        trained = train_and_save(
-            model,
-            columns,
-            key,
-            name,
-            _detector_settings(seed, one_question),
-            engine_settings(configured),
-            clock.now_ms(),
-            progress,
-        )
+        engine, now_ms = engine_settings(configured), clock.now_ms()
+        trained = train_and_save(model, columns, key, name, detector, engine, now_ms, progress)
     mark_kept(KernelPart.TRAINING)
     rehearsed = walk_forward_events(trained.model)
-    facts = _training_facts(trained, history, rehearsed) | {"seconds": round(clock.monotonic() - started, 2)}
     asserted = columns.codes[:, event_columns.SELF_ASSERTED] != 0
     left_out = int(asserted.sum())
     learned = len(read) - int((asserted | (columns.codes[:, event_columns.OWN_DENIAL] != 0)).sum())
-    summary = {"model": str(model), "version": name, "events": len(read), "self_asserted": left_out, **facts}
     expected = trained.expected_challenges
-    summary["expected_challenges"] = None if expected is None else expected.as_dict()
-    summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
+    summary: dict[str, Any] = {
+        "model": str(model),
+        "version": name,
+        "events": len(read),
+        "self_asserted": left_out,
+        "sessions": trained.manifest.window.sessions,
+        "agents": len(trained.model.seeds.keys),
+        "peer_groups": len(trained.model.groups) - 1,
+        "rehearsed_events": rehearsed,
+        "malformed": history.malformed,
+        "mended": history.mended,
+        "seconds": round(clock.monotonic() - started, 2),
+        "expected_challenges": None if expected is None else expected.as_dict(),
+        "promise": trained.budget_report.as_dict(),  # last, since it is long
+    }
     told = f"learned {readable(learned)} events of {{agents}} agents in {{peer_groups}} peer groups"
     print_summary(summary, json, told + ": {model} ({version})")
     if not json:
@@ -111,22 +106,6 @@ def train_command(
         of_calls = () if expected is None else (expected.describe(),)
         for line in (_calibration_text(rehearsed), *trained.budget_report.describe(), *of_calls):
             print_message(line)
-
-
-def _detector_settings(seed: int, one_question: bool) -> DetectorSettings:
-    return DetectorSettings(seed=seed, budget_shares=ONE_QUESTION) if one_question else DetectorSettings(seed=seed)
-
-
-def _training_facts(trained: TrainedVersion, history: EventHistoryReader, rehearsed: int) -> dict[str, Any]:
-    """Numbers of what a model was trained on."""
-    return {
-        "sessions": trained.manifest.window.sessions,
-        "agents": len(trained.model.seeds.keys),
-        "peer_groups": len(trained.model.groups) - 1,
-        "rehearsed_events": rehearsed,
-        "malformed": history.malformed,
-        "mended": history.mended,
-    }
 
 
 def _calibration_text(events: int) -> str:

@@ -49,15 +49,7 @@ from ..brokers import open_reader
 from ..child_process import StopRequested
 from ..composition import engine_settings, load_erased_filter
 from ..settings.root import Settings
-from .first_training import (
-    LAST_TRAINING_KEY,
-    TRAINING_REQUEST_KEY,
-    TRAINING_STATE_KEY,
-    FirstTraining,
-    TrainingState,
-    decode_training_state,
-    encode_training_state,
-)
+from .first_training import LAST_TRAINING_KEY, TRAINING_REQUEST_KEY, TRAINING_STATE_KEY, FirstTraining, TrainingState
 
 READ_RECORDS = 5_000
 
@@ -199,10 +191,9 @@ class TrainingScheduler:
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
         """Training that is due now, None = none; *champion* is active."""
-        last, request = (
-            decode_training_state(self.store.metadata.get(TRAINING_STATE_KEY)),
-            self.store.metadata.get(TRAINING_REQUEST_KEY) or "",
-        )
+        stored = self.store.metadata.get(TRAINING_STATE_KEY)
+        last = msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
+        request = self.store.metadata.get(TRAINING_REQUEST_KEY) or ""
         if not last.ended:
             return last
         now_ms = clock.now_ms()
@@ -241,9 +232,8 @@ class TrainingScheduler:
                 f"the newest {MOST_EVENTS:,} events are read",
             )
             return
-        begun = msgspec.structs.replace(work, tries=work.tries + 1)
         self.store.metadata.put(LAST_TRAINING_KEY, str(clock.now_ms()))
-        self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(begun))
+        self._put_state(msgspec.structs.replace(work, tries=work.tries + 1))
         _log.info("training", version=work.version, by=work.by, again=work.tries > 0)
         try:
             version = self._train_version(champion, work)
@@ -251,7 +241,7 @@ class TrainingScheduler:
             self._fail_training(work, str(error))
         except (StopRequested, Unavailable):  # stopping, or a component does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
-                self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(work))
+                self._put_state(work)
             raise  # any other end counts as a try; after a loss of leadership the work is another worker's
         else:
             self._finish_training(work)
@@ -265,13 +255,16 @@ class TrainingScheduler:
         if version is not None and version.status == "challenger":
             self._reject_older_challengers(version)
         self._remove_old_versions()
-        self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+        self._put_state(msgspec.structs.replace(work, ended=True))
 
     def _fail_training(self, work: TrainingState, why: str) -> None:
         _log.warning("nothing was trained", error=why)
         entry = ModelHistoryEntry(uuid.uuid4().hex, clock.now_ms(), work.version, "failed", work.by, why)
         self.store.models.update([], [entry])
-        self.store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+        self._put_state(msgspec.structs.replace(work, ended=True))
+
+    def _put_state(self, state: TrainingState) -> None:
+        self.store.metadata.put(TRAINING_STATE_KEY, msgspec.json.encode(state).decode())
 
     def _train_version(self, champion: TrainedModel, work: TrainingState) -> ModelVersion:
         now_ms = clock.now_ms()
@@ -337,20 +330,12 @@ class TrainingScheduler:
 
     def _reject_older_challengers(self, version: ModelVersion) -> None:
         """One challenger at a time: the one before had its chance."""
-        old = [
-            challenger
-            for challenger in self.store.models.page("challenger").items
-            if challenger.version != version.version
-        ]
-        now_ms = clock.now_ms()
-        changed = [msgspec.structs.replace(challenger, status="rejected", changed_ms=now_ms) for challenger in old]
-        entries = [
-            ModelHistoryEntry(
-                uuid.uuid4().hex, now_ms, challenger.version, "rejected", "keeper", f"{version.version} takes its place"
-            )
-            for challenger in old
-        ]
-        self.store.models.update(changed, entries)
+        now_ms, why = clock.now_ms(), f"{version.version} takes its place"
+        old = [other for other in self.store.models.page("challenger").items if other.version != version.version]
+        self.store.models.update(
+            [msgspec.structs.replace(other, status="rejected", changed_ms=now_ms) for other in old],
+            [ModelHistoryEntry(uuid.uuid4().hex, now_ms, other.version, "rejected", "keeper", why) for other in old],
+        )
 
     def _remove_old_versions(self) -> None:
         """Delete directories of versions that are not needed any more; the history keeps their names."""

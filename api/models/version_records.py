@@ -54,7 +54,7 @@ class VersionRecords:
         if registered is None:
             return
         now_ms = self.now_ms()
-        model = _version_of(registered, "challenger", "put into the registry", promoted_ms=0, now_ms=now_ms)
+        model = _version_of(registered, "challenger", "put into the registry", now_ms=now_ms)
         entry = ModelHistoryEntry(self.new_id(), now_ms, version, "trained", "operator", "found")
         self.store.models.add(model, entry)
 
@@ -148,7 +148,7 @@ class VersionRecords:
 
 
 def _version_of(
-    registered: RegisteredModel, status: ModelStatus, source: str, *, promoted_ms: int, now_ms: int
+    registered: RegisteredModel, status: ModelStatus, source: str, *, now_ms: int, promoted_ms: int = 0
 ) -> ModelVersion:
     """A version that the registry has and the store has not."""
     window = registered.manifest.window
@@ -161,12 +161,7 @@ def _version_of(
         registered.manifest.created_ms,
         promoted_ms,
         now_ms,
-        trained={
-            "source": source,
-            "events": window.events,
-            "agents": window.agents,
-            "sessions": window.sessions,
-        },
+        trained={"source": source, "events": window.events, "agents": window.agents, "sessions": window.sessions},
     )
 
 

@@ -13,7 +13,8 @@ import gc
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
 import msgspec
@@ -58,20 +59,18 @@ END_OFFSETS_EVERY_S = 5.0
 GROUP_SUFFIX, GROUP_MEMBER = "-keeper", "keeper"
 
 
+@dataclass(eq=False, repr=False)
 class RecordStream:
     """Records in the order of each partition, which can be read again. It has all partitions."""
 
-    def __init__(
-        self,
-        source: GroupSource,
-        make_duplicate_window: Callable[[], DuplicateWindow],
-        load_erased: Callable[[], ErasedFilter],
-        *,
-        multi_partition: bool,
-    ) -> None:
-        self.multi_partition = multi_partition
-        self.make_duplicate_window = make_duplicate_window
-        self._source, self._load_erased, self._erased_filter = source, load_erased, ErasedFilter()
+    _source: GroupSource
+    make_duplicate_window: Callable[[], DuplicateWindow]
+    _load_erased: Callable[[], ErasedFilter]
+    _: KW_ONLY
+    multi_partition: bool
+
+    def __post_init__(self) -> None:
+        self._erased_filter = ErasedFilter()
         self._next_offsets: dict[int, int] = {}
         self._target_offsets: dict[int, int] = {}
         self._joined = self._idle = False
@@ -133,7 +132,6 @@ class RecordStream:
         return True
 
     def close(self) -> None:
-        """Release files and connections."""
         self._source.close()
 
 
@@ -216,11 +214,8 @@ class ShadowScorer:
         firsts = self.record_stream.rewind(self._since_ms)
         champion = self.models.load(chosen.version, chosen.digest)
         self._champion = self._make_runs(champion, len(firsts))
-        self._watch = PeerGroupMonitor(
-            champion,
-            self.settings.lifecycle.drift,
-            self._load_stored_days(chosen.version),
-        )
+        stored_days = self._load_stored_days(chosen.version)
+        self._watch = PeerGroupMonitor(champion, self.settings.lifecycle.drift, stored_days)
         self._watch.complete_ms = 0 if self.record_stream.multi_partition else None
         self._newest_at_targets_ms = 0
         self._challenger = self._duel = None
@@ -326,8 +321,6 @@ PURGE_EVERY_S = 3_600.0
 ASK_AGAIN_S = 60.0
 IDLE_S = 0.2
 
-_log = structlog.get_logger(__name__)
-
 
 @dataclass(eq=False, repr=False)
 class ModelWorker:
@@ -413,29 +406,28 @@ class ModelWorker:
         """Ask the service to promote a version that has proved better."""
         self.child.send(version.encode())
 
-    def finish(self) -> None:
-        """Store the figures counted so far."""
-        if self._follows:
-            self._shadow_scorer.write_figures()
-
-    def close(self) -> None:
-        """Release the log or the topic."""
-        self._record_stream.close()
+    def run(self) -> None:
+        """Work until the process is stopped; then store the figures counted so far."""
+        try:
+            gc.freeze()
+            while not self.child.should_stop:
+                self.step()
+            if self._follows:
+                self._shadow_scorer.write_figures()
+        finally:
+            self._record_stream.close()
 
 
 def run_model_worker(child: ChildRuntime) -> None:
     """Run the model worker until it is stopped, once it is the leader."""
     os.nice(LOWEST_PRIORITY)
-    store = open_service_store(child.settings)
-    try:
+    with closing(open_service_store(child.settings)) as store:
         leader_lock = _acquire_leadership(child, store)
         _log.info("keeping models")
         try:
-            _run_as_leader(child, store, leader_lock)
+            ModelWorker(child, store, leader_lock).run()
         finally:
             leader_lock.release()
-    finally:
-        store.close()
 
 
 def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
@@ -447,17 +439,6 @@ def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
         logged = True
         child.sleep(ACQUIRE_EVERY_S)
     return leader_lock
-
-
-def _run_as_leader(child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock) -> None:
-    worker = ModelWorker(child, store, leader_lock)
-    try:
-        gc.freeze()
-        while not child.should_stop:
-            worker.step()
-        worker.finish()
-    finally:
-        worker.close()
 
 
 if __name__ == "__main__":

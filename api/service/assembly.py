@@ -1,18 +1,17 @@
-"""Assembly of the decision point and of the services of models, feedback and erasures, with their background tasks."""
+"""Assembly: the objects of one running service, made once from its settings and its backend."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from trustwatch.ingest.archive.archive_files import ArchiveFileKind as ArchiveKind
-from trustwatch.ingest.errors import TrustwatchError, Unavailable
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.ingest.timestamps import DAY_MS
@@ -22,16 +21,19 @@ from trustwatch.scoring.policy.access_evaluation import DeclaredBoundary, Policy
 from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, RiskLevel, agent_summary
-from trustwatch.scoring.store.blast_radius import CriticalDescendants
+from trustwatch.scoring.records.agents import AgentName, agent_summary
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
+from ..access.actuation import ActuationService
 from ..access.approval_workflow import ApprovalWorkflow
+from ..access.call_evaluation import LiveCallScorer
 from ..access.decision_point import PolicyDecisionPoint
 from ..agents.service import read_baseline_profile
+from ..archive.slice import ArchiveStatus
 from ..brokers import open_admin, open_reader
 from ..composition import (
+    live_policy,
     new_id,
     open_model_registry,
     open_service_privacy_key,
@@ -41,11 +43,17 @@ from ..composition import (
 )
 from ..events.admission import Admission, AgentRegistry
 from ..events.audit_sink import AuditSink
+from ..events.ingest_status import IngestStatus, SilenceAlerter, silence_watched_sources
 from ..events.intake_limits import disk_reserve
 from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
+from ..http.auth.bearer_tokens import TokenVerifier
+from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
+from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import LocalSigningKey
+from ..http.connection_guard import ConnectionGuard, affordable_connections
+from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..models.service import ControlRecordWriter, ModelService
 from ..privacy.agent_export import ExportSources
@@ -54,11 +62,8 @@ from ..privacy.erasure_proof import ProofSigner
 from ..privacy.service import ErasureService
 from ..privacy.topic_targets import BrokerClients, TopicErasureTargets
 from ..settings.root import Settings
-from .backends import ServiceRoles
-
-REFRESH_EVERY_S = 1.0
-
-_log = structlog.get_logger(__name__)
+from ..shared_signals.transmitter_context import TransmitterContext
+from .backends import EventBackend, ServiceRoles
 
 
 def make_decision_point(
@@ -100,126 +105,6 @@ def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:
             entry.cached_answer = None
 
 
-async def run_decision_point(
-    decision_point: PolicyDecisionPoint, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event
-) -> None:
-    """Write audit events, follow interventions and the policy file, until *stop*; then write what is left."""
-    writing = asyncio.create_task(decision_point.audit_sink.run())
-    failing = False
-    try:
-        while not stop.is_set():
-            try:
-                await decision_point.approval_workflow.synchronise()
-                failing = False
-            except Unavailable as error:
-                if not failing:
-                    _log.warning("pins and approvals cannot be followed; the known ones stay active", error=str(error))
-                failing = True
-            if await asyncio.to_thread(policy.refresh):
-                on_policy()
-            await _wait_for_stop(stop)
-    finally:
-        await decision_point.approval_workflow.close()
-        await decision_point.audit_sink.flush(5.0)
-        writing.cancel()
-
-
-async def track_descendants(
-    decision_point: PolicyDecisionPoint,
-    policy: LivePolicy,
-    store: SqlStore,
-    changed: Callable[[Collection[AgentName]], None],
-    stop: asyncio.Event,
-    now_ms: Callable[[], int] = clock.now_ms,
-) -> None:
-    """Track the descendants of critical agents if the policy asks for it; they stay if the store is unavailable."""
-    verdicts, failing = decision_point.policy_evaluator, False
-    finder = CriticalDescendants(store, now_ms)
-    while not stop.is_set():
-        try:
-            if policy.book.descendants > RiskLevel.LOW:
-                pinned = verdicts.interventions.pinned_levels(now_ms())  # here: the loop changes it
-                descendants, differing = await asyncio.to_thread(finder.find, pinned)
-            else:
-                descendants, differing = {}, set(finder.critical_ancestors)
-            finder.critical_ancestors = verdicts.critical_ancestors = descendants
-            if differing:
-                changed([store.edges.agent_name(*full) for full in sorted(differing)])
-            failing = False
-        except Unavailable as error:
-            if not failing:
-                _log.warning("descendants of critical agents cannot be looked up", error=str(error))
-            failing = True
-        except Exception as error:  # known ones stay; the service continues
-            _log.error("descendants_failed", error=repr(error)[:200])
-        await _wait_for_stop(stop)
-
-
-async def _wait_for_stop(stop: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), REFRESH_EVERY_S)
-    except TimeoutError:
-        return
-
-
-VERSION_REFRESH_EVERY_S = 2.0
-"""Interval at which the active version is looked up; answers name it."""
-
-
-def make_model_service(settings: Settings, log: GroupCommit, store: SqlStore, executor: StoreExecutor) -> ModelService:
-    """The service of models. Raises ModelError."""
-    writer = ControlRecordWriter(log, clock.now_ms)
-    return ModelService(settings, store, open_model_registry(settings), writer, executor, clock.now_ms, new_id)
-
-
-async def promote_ready_challenger(models: ModelService, version: str) -> None:
-    """Promote a challenger that the model worker found better; its stored figures are checked again."""
-    try:
-        ordered = await models.promote_proved(version)
-    except TrustwatchError as error:
-        _log.warning("a challenger was not promoted", version=version, error=str(error))
-    else:
-        if ordered:
-            _log.info("a challenger is promoted", version=version)
-
-
-async def track_active_version(models: ModelService, stop: asyncio.Event) -> None:
-    """Look up the active version until *stop*."""
-    failing = False
-    while not stop.is_set():
-        try:
-            await asyncio.to_thread(models.refresh)
-            failing = False
-        except (TrustwatchError, OSError) as error:
-            if not failing:
-                _log.warning("the active model cannot be looked up", error=str(error))
-            failing = True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), VERSION_REFRESH_EVERY_S)
-
-
-def make_feedback_service(
-    settings: Settings,
-    settings_file: Path | None,
-    log: GroupCommit,
-    store: SqlStore,
-    audit: AuditSink,
-    agents: AgentResolver,
-    executor: StoreExecutor,
-) -> FeedbackService:
-    """The service of feedback; rules reach the pipeline by the same log as events."""
-
-    def partitions() -> int:
-        return log.log.partitions if isinstance(log.log, TopicCommitLog) else 1
-
-    previews = PreviewRunner(store, PreviewProcess(settings_file), clock.now_ms, new_id)
-    return FeedbackService(settings, store, log, audit, previews, agents, executor, clock.now_ms, partitions)
-
-
-ENTRIES_PER_SLICE = 5_000
-"""Agents of the view that are processed at a time; then requests get their turn."""
-
-
 def make_erasure_service(
     settings: Settings,
     log: GroupCommit,
@@ -231,7 +116,6 @@ def make_erasure_service(
     executor: StoreExecutor,
     roles: ServiceRoles = ServiceRoles(),  # noqa: B008
 ) -> ErasureService:
-
     async def forget(subject: ErasureSubject, ordered_ms: int) -> None:
         await forget_in_memory(subject, ordered_ms, store, view, decision_point)
 
@@ -239,12 +123,14 @@ def make_erasure_service(
         key = LocalSigningKey.open(settings.data_dir)
         return ProofSigner(key.sign_document, key.read_document)
 
-    on_topic = settings.distributed
-    log_folder = None if on_topic else settings.data_dir / "log"
-    make_targets = _topic_targets if on_topic else _embedded_targets
     return ErasureService(
-        make_targets(settings, log, store, status, roles),
-        ExportSources(store, log_folder, settings.archive.directory, read_baseline_profile),
+        _erasure_targets(settings, log, store, status, roles),
+        ExportSources(
+            store,
+            None if settings.distributed else settings.data_dir / "log",
+            settings.archive.directory,
+            read_baseline_profile,
+        ),
         agents,
         executor,
         principal_alias(settings),
@@ -257,41 +143,32 @@ def make_erasure_service(
     )
 
 
-def _embedded_targets(
-    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, _roles: ServiceRoles
-) -> ErasureTargets:
-    folders = _archive_folders(settings)
-    return EmbeddedErasureTargets(store, log, status, folders, spool_directory(settings))
-
-
-def _archive_folders(settings: Settings) -> dict[ArchiveKind, Path]:
-    folders: dict[ArchiveKind, Path | None] = {
-        "events": settings.archive.directory,
-        "vectors": settings.archive.vectors,
-    }
-    return {kind: folder for kind, folder in folders.items() if folder is not None}
-
-
-def _topic_targets(
+def _erasure_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
 ) -> ErasureTargets:
-    broker_settings, folders = settings.brokers, _archive_folders(settings)
+    archive, brokers = settings.archive, settings.brokers
+    configured: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
+    folders = {kind: folder for kind, folder in configured.items() if folder is not None}
+    if not settings.distributed:
+        return EmbeddedErasureTargets(store, log, status, folders, spool_directory(settings))
     ours = {"events": roles.archiver, "vectors": roles.workers}
     archives = LocalArchives(
         store,
         {kind: folder for kind, folder in folders.items() if ours[kind]},
-        broker_settings.topic_names.events,
+        brokers.topic_names.events,
         spool_directory(settings),
         socket.gethostname(),
         lambda: status.work_counts,
-        settings.archive.retention_days * DAY_MS,
+        archive.retention_days * DAY_MS,
     )
-    brokers = BrokerClients(
-        broker_settings.topic_names,
-        lambda topic: open_reader(broker_settings, (topic,)),
-        lambda: open_admin(broker_settings),
+    clients = BrokerClients(
+        brokers.topic_names, lambda topic: open_reader(brokers, (topic,)), lambda: open_admin(brokers)
     )
-    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders))
+    return TopicErasureTargets(store, log, clients, archives, frozenset(folders))
+
+
+ENTRIES_PER_SLICE = 5_000
+"""Agents of the view that are processed at a time; then requests get their turn."""
 
 
 async def forget_in_memory(
@@ -327,3 +204,148 @@ async def forget_in_memory(
             if redacted != summary:
                 entry.summary, entry.cached_answer = redacted, None
         await asyncio.sleep(0)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """Parts that answer requests, and parts that run next to the answers."""
+
+    settings: Settings
+    roles: ServiceRoles
+    backend: EventBackend
+    view: RiskView
+    status: PipelineStatus
+    policy: LivePolicy
+    jwks: JwksCache
+    verifier: TokenVerifier[AuthenticatedCaller]
+    connections: ConnectionGuard
+    ingest: IngestStatus
+    archive: ArchiveStatus
+    silence: SilenceAlerter
+    executor: StoreExecutor
+    agents: AgentResolver
+    principal_alias: Callable[[str, str], str] | None  # replaces principals' identifiers in the log
+    decision_point: PolicyDecisionPoint
+    actuation: ActuationService
+    models: ModelService
+    feedback: FeedbackService
+    erasures: ErasureService
+    calls: LiveCallScorer | None  # None if calls are judged by the level alone
+    transmitter: TransmitterContext | None  # None if there are no streams of security event tokens
+
+
+def make_service_parts(
+    settings: Settings,
+    backend: EventBackend,
+    view: RiskView,
+    status: PipelineStatus,
+    roles: ServiceRoles,
+    wake_dispatcher: Callable[[], None],
+    interventions_changed: Callable[[Collection[AgentName]], None],
+) -> ServiceParts:
+    """Make the parts of a service. Raises ConfigError, ModelError."""
+    log, store, now_ms = backend.log, backend.store, clock.now_ms
+    jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
+    policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
+    agents, registry = AgentResolver(view, store, executor), open_model_registry(settings)
+    decision_point = make_decision_point(
+        settings, log, store, view, policy, status, interventions_changed, alias=alias, executor=executor
+    )
+    previews = PreviewRunner(store, PreviewProcess(backend.settings_file), now_ms, new_id)
+    sources = silence_watched_sources(settings)
+    calls = None
+    if roles.api:
+        budget = settings.risk.challenge_budget
+        calls = LiveCallScorer(registry, budget, settings.domains(), compiled_elsewhere=True)
+    transmits = settings.shared_signals.enabled
+    return ServiceParts(
+        settings=settings,
+        roles=roles,
+        backend=backend,
+        view=view,
+        status=status,
+        policy=policy,
+        jwks=jwks,
+        verifier=TokenVerifier(
+            settings.issuers, jwks, caller_directory(settings).resolve, settings.verification, clock.now_s
+        ),
+        connections=ConnectionGuard(clock.monotonic, affordable_connections()),
+        ingest=IngestStatus(),
+        archive=ArchiveStatus(alone=not (roles.api or roles.workers)),
+        silence=SilenceAlerter(store.outbox, sources, service_url(settings), now_ms, wake_dispatcher),
+        executor=executor,
+        agents=agents,
+        principal_alias=alias,
+        decision_point=decision_point,
+        actuation=ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher),
+        models=ModelService(settings, store, registry, ControlRecordWriter(log, now_ms), executor, now_ms, new_id),
+        feedback=FeedbackService(
+            settings,
+            store,
+            log,
+            decision_point.audit_sink,
+            previews,
+            agents,
+            executor,
+            now_ms,
+            lambda: log.log.partitions if isinstance(log.log, TopicCommitLog) else 1,
+        ),
+        erasures=make_erasure_service(settings, log, store, view, decision_point, status, agents, executor, roles),
+        calls=calls,
+        transmitter=TransmitterContext(settings, clock.now_s, clock.monotonic) if transmits else None,
+    )
+
+
+def caller_directory(settings: Settings) -> CallerDirectory:
+    """The callers of the settings, by their tokens."""
+    return CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
+
+
+def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
+    """Everything that the application uses."""
+    archive_only = parts.archive.archive_only
+    readiness_checks = {"archive": parts.archive.is_ready} if archive_only else {}
+    readiness_checks["issuers"] = lambda: _has_issuer_keys(parts.jwks)
+    services = (  # which routes find by their type
+        parts.connections,
+        parts.executor,
+        parts.agents,
+        parts.decision_point,
+        parts.ingest,
+        parts.archive,
+        parts.silence,
+        parts.models,
+        parts.feedback,
+        parts.erasures,
+        parts.calls,
+        parts.transmitter,
+    )
+    return Runtime(
+        settings=parts.settings,
+        verifier=parts.verifier,
+        policy_evaluator=parts.decision_point.policy_evaluator,
+        event_log=parts.backend.log,
+        store=parts.backend.store,
+        risk_view=parts.view,
+        live_policy=parts.policy,
+        model_version=model_version,
+        pipeline_status=parts.status,
+        delivery_counts=Counter(),
+        issuer_key_status=parts.jwks.status,
+        readiness_checks=readiness_checks,
+        runs_pipeline=not archive_only,
+        log_lag=parts.backend.pending_records(parts.status),
+        desired_state=parts.actuation.desired_state_resolver,
+        actuation_statistics=parts.actuation.counts,
+        active_version=lambda: parts.models.version,
+        learning=lambda: parts.models.learning is not None,
+        services=tuple(service for service in services if service is not None),
+        principal_alias=parts.principal_alias,
+        compiled_elsewhere=True,
+    )
+
+
+def _has_issuer_keys(jwks: JwksCache) -> bool:
+    """True if tokens of any issuer can be verified; one that is down must not take the others' callers down."""
+    issuers = jwks.status()
+    return not issuers or any(issuer.keys > 0 for issuer in issuers)

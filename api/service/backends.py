@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import structlog
 
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.errors import ConfigError, CorruptLog, TrustwatchError
+from trustwatch.ingest.extras import ExtraName, extra_missing, install_line, missing_packages
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record, RecordKind
@@ -29,13 +31,14 @@ from .. import clock
 from ..archive.slice import ArchiveStatus, ArchiveWorkerProcess, archived_offset
 from ..brokers import open_writer
 from ..child_process import SupervisedProcess
-from ..composition import open_model_registry, open_service_store
+from ..composition import open_model_registry, open_service_store, store_address
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
 from ..models.first_training import is_learning
 from ..settings.loading import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
 PIPELINE_WORKER = "trustwatch.api.service.pipeline_worker"
+RISK_FOLLOWER = "trustwatch.api.service.risk_follower"
 
 NO_PARTITION = (
     "a partition: its group has assigned none yet; if there are more workers than partitions, it stands by for one "
@@ -74,6 +77,35 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
         raise ConfigError(f"{option} needs a place for the archive: set archive.directory")
 
 
+def check_extras(settings: Settings) -> None:
+    """Raise ConfigError with every extra that the settings need and that is not installed.
+
+    Without `otlp` the service starts: OTLP/JSON needs no library. A caller that may send protobuf is warned of.
+    """
+    lacking = [
+        extra_missing(extra, needed_by, packages)
+        for extra, needed_by in _needed(settings)
+        if (packages := missing_packages(extra))
+    ]
+    if lacking:
+        raise ConfigError("; ".join(lacking))
+    senders = [caller.name for caller in settings.callers if caller.format == "otlp"]
+    if senders and missing_packages("otlp"):
+        _log.warning("otlp_as_json_alone", callers=senders, protobuf_needs=install_line("otlp"))
+
+
+def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
+    """Extras with the setting that asks for them."""
+    if settings.archive.directory is not None or settings.archive.vectors is not None:
+        yield "archive", "`archive` names a folder"
+    yield from settings.brokers.needed_extras()
+    if store_address(settings).url.startswith("postgresql"):
+        yield "postgres", "`store.url` names PostgreSQL"
+
+
+_log = structlog.get_logger(__name__)
+
+
 class ModelWorkerProcess(SupervisedProcess):
     """Supervisor of the model worker, which forwards its requests."""
 
@@ -83,9 +115,6 @@ class ModelWorkerProcess(SupervisedProcess):
 
     def _handle_frame(self, frame: bytes) -> None:
         self._on_challenger_ready(frame.decode())
-
-
-_log = structlog.get_logger(__name__)
 
 
 class BackendObservers(NamedTuple):
@@ -100,7 +129,7 @@ class BackendObservers(NamedTuple):
 
 
 @dataclass(eq=False)
-class EventBackend:
+class EventBackend(ABC):
     """Durable log of events, and source of risk for this process."""
 
     settings: Settings
@@ -108,27 +137,50 @@ class EventBackend:
     log: GroupCommit
     store: SqlStore
 
+    @abstractmethod
     def load_view(self, view: RiskView) -> None:
         """Fill the view from the store."""
-        raise NotImplementedError
 
-    def _keeps_models(self) -> bool:
-        """Return whether a model worker runs: if it is enabled, or until the first model is trained."""
-        if self.settings.lifecycle.enabled:
-            return True
-        return is_learning(open_model_registry(self.settings).installed_model(), self.store)
-
+    @abstractmethod
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """Return the child processes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pending_records(self, status: PipelineStatus) -> Callable[[], int] | None:
         """Number of logged records that wait, for the bound at intake; None if the log itself has room for them."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def write_tick(self) -> None:
         """Record that time has passed, if that is the task of this process."""
 
+    async def _commit_tick(self, problem: str, key: bytes = b"") -> None:
+        now = clock.now_ms()
+        try:
+            await self.log.commit([Record(RecordKind.TICK, 0, now, now.to_bytes(8, "little"), key)])
+        except TrustwatchError as error:
+            _log.warning(problem, error=str(error))
+
+    def _model_workers(self, observers: BackendObservers) -> list[SupervisedProcess]:
+        """Return the model worker: it runs if it is enabled, or until the first model is trained."""
+        if self.settings.lifecycle.enabled or is_learning(
+            open_model_registry(self.settings).installed_model(), self.store
+        ):
+            return [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)]
+        return []
+
+    def _archive_workers(
+        self, observers: BackendObservers, *, events: bool = True, vectors: bool = True
+    ) -> list[SupervisedProcess]:
+        """Return the processes that keep events and vectors as files, if configured and the task of this process."""
+        archive = self.settings.archive
+        kept = {"events": events and archive.directory, "vectors": vectors and archive.vectors}
+        return [
+            ArchiveWorkerProcess(kind, self.settings_file, observers.archive)
+            for kind, directory in kept.items()
+            if directory
+        ]
+
+    @abstractmethod
     async def drop_applied_records(self, status: PipelineStatus) -> None:
         """Remove records that no restart needs, if that is the task of this process."""
 
@@ -173,12 +225,8 @@ class EmbeddedBackend(EventBackend):
             if update.changes:
                 observers.on_change()
 
-        archives = _archive_processes(self.settings, self.settings_file, observers.archive, events=True, vectors=True)
         worker = SupervisedProcess(PIPELINE_WORKER, self.settings_file, apply, observers.status.mark_stopped)
-        model_worker = (
-            [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)] if self._keeps_models() else []
-        )
-        return [worker, *model_worker, *archives]
+        return [worker, *self._model_workers(observers), *self._archive_workers(observers)]
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
         """Return a live count."""
@@ -186,11 +234,7 @@ class EmbeddedBackend(EventBackend):
 
     async def write_tick(self) -> None:
         """Write a tick to the log."""
-        now = clock.now_ms()
-        try:
-            await self.log.commit([Record(RecordKind.TICK, 0, now, now.to_bytes(8, "little"))])
-        except TrustwatchError as error:
-            _log.warning("time could not be recorded", error=str(error))
+        await self._commit_tick("time could not be recorded")
 
     async def drop_applied_records(self, status: PipelineStatus) -> None:
         """Remove old segments of the log."""
@@ -198,14 +242,9 @@ class EmbeddedBackend(EventBackend):
         if self.settings.archive.directory is not None:
             used = min(used, await asyncio.to_thread(archived_offset, self.settings.archive.directory))
         needed = self._duplicate_window.first_offset_to_rebuild(used)
-        now = clock.now_ms()
+        min_age_ms = (self.settings.retention.get("log") or LOG_DAYS) * DAY_MS
         await self.log.run_between_rounds(
-            partial(
-                EventLog.drop_before,
-                offset=needed,
-                min_age_ms=(self.settings.retention.get("log") or LOG_DAYS) * DAY_MS,
-                now_ms=now,
-            )
+            partial(EventLog.drop_before, offset=needed, min_age_ms=min_age_ms, now_ms=clock.now_ms())
         )
 
 
@@ -226,7 +265,8 @@ class DistributedBackend(EventBackend):
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """Return the risk follower, the worker, or both."""
-        status, processes = observers.status, []
+        status, roles = observers.status, self._roles
+        processes: list[SupervisedProcess] = []
 
         def followed(update: PipelineUpdate) -> None:
             for gone in update.forgotten:
@@ -240,49 +280,29 @@ class DistributedBackend(EventBackend):
                 status.apply_report(update, clock.now_ms())
 
         def worked(update: PipelineUpdate) -> None:
-            apply_worker_report(status, update, answers=self._roles.api)
+            apply_worker_report(status, update, answers=roles.api)
             observers.on_change()
 
-        if self._roles.api:
-            processes.append(
-                SupervisedProcess(
-                    "trustwatch.api.service.risk_follower", self.settings_file, followed, status.mark_stopped
-                )
-            )
-        if self._roles.workers:
-            ended = (lambda: None) if self._roles.api else status.mark_stopped
+        if roles.api:
+            processes.append(SupervisedProcess(RISK_FOLLOWER, self.settings_file, followed, status.mark_stopped))
+        if roles.workers:
+            ended = (lambda: None) if roles.api else status.mark_stopped
             processes.append(SupervisedProcess(PIPELINE_WORKER, self.settings_file, worked, ended))
-            processes += self._worker_side_processes(observers)
-        roles = self._roles
-        archives = _archive_processes(
-            self.settings, self.settings_file, observers.archive, events=roles.archiver, vectors=roles.workers
-        )
-        return [*processes, *archives]
-
-    def _worker_side_processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
-        """Return the processes next to the workers. One of the model workers works at a time."""
-        processes: list[SupervisedProcess] = []
-        if self.settings.brokers.topics:
-            processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
-        if self._keeps_models():
-            processes.append(ModelWorkerProcess(self.settings_file, observers.on_challenger_ready))
-        return processes
+            if self.settings.brokers.topics:
+                processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
+            processes += self._model_workers(observers)  # of a deployment one works at a time
+        return [*processes, *self._archive_workers(observers, events=roles.archiver, vectors=roles.workers)]
 
     async def write_tick(self) -> None:
         """After a failure, write a record that shows whether it is over; workers write ticks.
 
         A replica that reports that it cannot accept events gets none, so no event would show it.
         """
-        if not self.log.log.failed:
-            return
-        now = clock.now_ms()
-        probe = Record(
-            RecordKind.TICK, 0, now, now.to_bytes(8, "little"), b"tick"
-        )  # true, and harmless wherever it goes
-        try:
-            await self.log.commit([probe])
-        except TrustwatchError as error:
-            _log.warning("events cannot be accepted yet", error=str(error))
+        if self.log.log.failed:  # a tick is true, and harmless wherever it goes
+            await self._commit_tick("events cannot be accepted yet", b"tick")
+
+    async def drop_applied_records(self, status: PipelineStatus) -> None:
+        """Do nothing: brokers remove records."""
 
     def pending_records(self, status: PipelineStatus) -> None:
         """Return None: the topic keeps waiting records, and its retention is the bound."""
@@ -293,16 +313,14 @@ async def open_backend(
     settings: Settings, settings_file: Path | None, roles: ServiceRoles
 ) -> AsyncIterator[EventBackend]:
     """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
-    distributed = settings.distributed
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    make: Callable[[Settings], EventLog | TopicCommitLog] = _open_topic_log if distributed else _open_event_log
-    log = await asyncio.to_thread(make, settings)
+    log = await asyncio.to_thread(_open_log, settings)
     commit = GroupCommit(log)
     store = await asyncio.to_thread(open_service_store, settings)
     if roles.workers:
         await asyncio.to_thread(store.retention.prepare_weeks, clock.now_ms())
     try:
-        if distributed:
+        if settings.distributed:
             yield DistributedBackend(settings, settings_file, commit, store, roles)
         else:
             yield EmbeddedBackend(settings, settings_file, commit, store)
@@ -312,19 +330,9 @@ async def open_backend(
         store.close()
 
 
-def _archive_processes(
-    settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
-) -> list[SupervisedProcess]:
-    """Processes that keep events and vectors as files, if that is configured and the task of this process."""
-    kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
-    return [ArchiveWorkerProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
-
-
-def _open_event_log(settings: Settings) -> EventLog:
-    return EventLog(settings.data_dir / "log")
-
-
-def _open_topic_log(settings: Settings) -> TopicCommitLog:
+def _open_log(settings: Settings) -> EventLog | TopicCommitLog:
+    if not settings.distributed:
+        return EventLog(settings.data_dir / "log")
     brokers = settings.brokers
     log = TopicCommitLog(open_writer(brokers), brokers.topic_names.events, DOOR_TIMEOUT_S)
     with contextlib.suppress(TrustwatchError):  # looked up now, so that the first sender need not wait for it

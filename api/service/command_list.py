@@ -9,7 +9,7 @@ COMMANDS = (
         "serve",
         CommandPanel.SERVICE,
         "Run API, ingest and pipeline until Ctrl-C: all of it, or one part of the distributed form.",
-        "trustwatch.api.service.serve_command:serve",
+        "trustwatch.api.service.settings_commands:serve",
     ),
     LazyCommand(
         "init",
@@ -27,25 +27,25 @@ COMMANDS = (
         "backup",
         CommandPanel.SERVICE,
         "Back up database, log, models and keys of the embedded form into a tar, while the service runs.",
-        "trustwatch.api.service.backup_commands:backup",
+        "trustwatch.api.service.data_commands:backup",
     ),
     LazyCommand(
         "restore",
         CommandPanel.SERVICE,
         "Restore a backup into the empty `data_dir` of the settings, after every digest was checked.",
-        "trustwatch.api.service.backup_commands:restore",
+        "trustwatch.api.service.data_commands:restore",
     ),
     LazyCommand(
         "token",
         CommandPanel.SERVICE,
         "Print a token signed with the local development key (only accepted where the settings trust it).",
-        "trustwatch.api.service.sign_in_commands:token",
+        "trustwatch.api.service.data_commands:token",
     ),
     LazyCommand(
         "console-link",
         CommandPanel.SERVICE,
         "Print a link that signs in at the console once (where the settings allow a development login).",
-        "trustwatch.api.service.sign_in_commands:console_link",
+        "trustwatch.api.service.data_commands:console_link",
     ),
     LazyCommand(
         "topics", CommandPanel.SERVICE, "Our topics on the brokers.", "trustwatch.api.service.commands:topics_app"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,14 +25,7 @@ from ..cli.terminal import (
     write_json,
     write_line,
 )
-from ..composition import (
-    console_url,
-    identity_key_path,
-    live_policy,
-    open_service_store,
-    service_url,
-    store_address,
-)
+from ..composition import console_url, identity_key_path, live_policy, open_service_store, service_url, store_address
 from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
 from ..settings.root import Settings
 from .kernel_compiler import compile_ahead
@@ -72,7 +65,7 @@ def create(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     """Create those of our topics that are missing, with the settings of docs/operations.md."""
     configured = require_brokers(load_process_settings(settings))
     brokers = configured.brokers
-    with contextlib.closing(open_admin(brokers)) as admin:
+    with closing(open_admin(brokers)) as admin:
         created = admin.create_topics(brokers.topic_names, brokers.partitions, brokers.replication)
     if json:
         write_json({"created": created})
@@ -86,7 +79,7 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     configured = require_brokers(load_process_settings(settings))
     broker_settings = configured.brokers
     names = [definition.name(broker_settings.topic_names) for definition in TOPIC_DEFINITIONS]
-    with contextlib.closing(open_admin(broker_settings)) as admin:
+    with closing(open_admin(broker_settings)) as admin:
         found = {name: admin.describe(name) for name in names}
     if missing := [name for name, topic in found.items() if topic is None]:
         raise ConfigError(f"missing: {', '.join(missing)}; run `trustwatch topics create`")
@@ -114,9 +107,9 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
 
 def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
     broker_settings = settings.brokers
-    with contextlib.closing(open_service_store(settings)) as store:
+    with closing(open_service_store(settings)) as store:
         applied = {position.partition: position.offset for position in store.partitions.list_positions()}
-    with contextlib.closing(open_reader(broker_settings, (broker_settings.topic_names.events,))) as reader:
+    with closing(open_reader(broker_settings, (broker_settings.topic_names.events,))) as reader:
         ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
     return [
         {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
@@ -132,22 +125,16 @@ def grow(
 ) -> None:
     """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
     configured = require_brokers(load_process_settings(settings))
-    broker_settings = configured.brokers
-    names = broker_settings.topic_names
+    brokers, names = configured.brokers, configured.brokers.topic_names
     with (
-        contextlib.closing(open_service_store(configured)) as store,
-        contextlib.closing(open_admin(broker_settings)) as admin,
-        contextlib.closing(open_reader(broker_settings, (names.events,))) as reader,
+        closing(open_service_store(configured)) as store,
+        closing(open_admin(brokers)) as admin,
+        closing(open_reader(brokers, (names.events,))) as reader,
     ):
-        grown = PartitionGrowth(store, admin, reader, names, lambda: drain_events(configured), print_message).run(
-            partitions
-        )
-    if json:
-        write_json(grown._asdict())
-    else:
-        print_message(
-            f"{grown.before} -> {grown.after} partitions; {grown.moved:,} agents moved; start workers and API again"
-        )
+        growth = PartitionGrowth(store, admin, reader, names, lambda: drain_events(configured), print_message)
+        grown = growth.run(partitions)
+    done = "{before} -> {after} partitions; {moved} agents moved; start workers and API again"
+    print_summary(grown._asdict(), json, done)
 
 
 @topics_app.command()
@@ -169,35 +156,20 @@ def restored(
     Stop workers and API first. Without this command replicas drop what workers publish as old. May be run again.
     """
     configured = require_brokers(load_process_settings(settings))
-    broker_settings = configured.brokers
-    with contextlib.ExitStack() as opened:
-        store = opened.enter_context(contextlib.closing(open_service_store(configured)))
-        with contextlib.closing(open_reader(broker_settings, (broker_settings.topic_names.events,))) as events:
+    brokers, names = configured.brokers, configured.brokers.topic_names
+    with closing(open_service_store(configured)) as store:
+        with closing(open_reader(brokers, (names.events,))) as events:
             next_offsets = resume_offsets(store, partition_extents(events), anew=events_anew, accept_loss=accept_loss)
         if events_anew:
             store.erasures.reset_topic()
-        risk = opened.enter_context(
-            contextlib.closing(open_reader(broker_settings, (broker_settings.topic_names.risk,)))
-        )
-        writer = opened.enter_context(contextlib.closing(open_writer(broker_settings)))
-        publisher = TopicPublisher(
-            writer,
-            store,
-            configured.brokers.topic_names,
-            live_policy(configured),
-            service_url(configured),
-            console_url(configured),
-        )
-        done = restore_partitions(store, risk, next_offsets, publisher)
-    if json:
-        positions = {str(at): offset for at, offset in sorted(next_offsets.items())}
-        write_json(done._asdict() | {"positions": positions})
-    else:
-        print_message(
-            f"{done.partitions} partitions continue above epoch {done.above}; "
-            f"published the risk of {done.agents:,} agents"
-        )
-        print_message("start workers and API again")
+        with closing(open_reader(brokers, (names.risk,))) as risk, closing(open_writer(brokers)) as writer:
+            publisher = TopicPublisher(
+                writer, store, names, live_policy(configured), service_url(configured), console_url(configured)
+            )
+            done = restore_partitions(store, risk, next_offsets, publisher)
+    positions = {str(at): offset for at, offset in sorted(next_offsets.items())}
+    text = "{partitions} partitions continue above epoch {above}; published the risk of {agents} agents"
+    print_summary(done._asdict() | {"positions": positions}, json, f"{text}\nstart workers and API again")
 
 
 def drain_events(settings: Settings) -> None:
@@ -252,18 +224,10 @@ def renew(
         typer.confirm("Is every process of this deployment stopped?", abort=True, err=True)
     path = identity_key_path(configured)
     new_key_path = path.with_name(f"{path.name}.new")
-    with contextlib.closing(store_address(configured).open()) as store:
+    with closing(store_address(configured).open()) as store:
         changed = store.use_identities(open_identity_key(new_key_path, create=True), renew=True)
-    _install_key(new_key_path, path)
-    if json:
-        write_json({"changed_rows": changed, "key_file": str(path)})
-    else:
-        print_message(
-            f"{readable(changed)} rows have new keys; the identity key is {path}: copy it to every host, mode 0600"
-        )
-
-
-def _install_key(new_key_path: Path, path: Path) -> None:
     if path.exists():
         path.rename(path.with_name(f"{path.name}.before"))
     new_key_path.rename(path)
+    done = "{changed_rows} rows have new keys; the identity key is {key_file}: copy it to every host, mode 0600"
+    print_summary({"changed_rows": changed, "key_file": str(path)}, json, done)

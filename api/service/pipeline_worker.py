@@ -55,6 +55,14 @@ from ..settings.effective import SettingsChange
 from ..settings.root import Settings
 from .partition_migration import check_partitions
 
+HEARTBEAT_EVERY_S = 0.5
+BACKLOG_LOGGED_EVERY_S = 10.0
+MIN_RESIDENT_AGENTS = 1_000
+MAX_REST_S = 5.0
+"""Seconds for which an embedded worker that ends applies what waits; the next start applies the rest."""
+LAST_WAIT_S = 5.0
+"""Longest wait of an ending worker for brokers, s; its successor sends again what they did not acknowledge."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -73,17 +81,6 @@ def log_decisions(decisions: Sequence[Decision]) -> None:
             cause=decision.cause,
             mode=decision.mode,
         )
-
-
-HEARTBEAT_EVERY_S = 0.5
-BACKLOG_LOGGED_EVERY_S = 10.0
-MIN_RESIDENT_AGENTS = 1_000
-MAX_REST_S = 5.0
-"""Seconds for which an embedded worker that ends applies what waits; the next start applies the rest."""
-LAST_WAIT_S = 5.0
-"""Longest wait of an ending worker for brokers, s; its successor sends again what they did not acknowledge."""
-
-_log = structlog.get_logger(__name__)
 
 
 class PipelineWorker:
@@ -259,14 +256,8 @@ class GroupPipelineWorker(PipelineWorker):
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
-        self.publisher = TopicPublisher(
-            self.writer,
-            self.store,
-            settings.brokers.topic_names,
-            self._policy,
-            service_url(settings),
-            console_url(settings),
-        )
+        names, url = settings.brokers.topic_names, service_url(settings)
+        self.publisher = TopicPublisher(self.writer, self.store, names, self._policy, url, console_url(settings))
         self._dropped_dead_letters = 0
         self._backlog_logged_at = -BACKLOG_LOGGED_EVERY_S
         self.pipeline = self._open_pipeline(self.publisher, self.publisher.publish_risk, shared=True)
@@ -297,17 +288,11 @@ class GroupPipelineWorker(PipelineWorker):
     def write_ticks(self) -> None:
         """Record in every partition that time has passed. If one does not arrive, the next makes up for it."""
         now_ms = clock.now_ms()
-        record = Record(RecordKind.TICK, 0, now_ms, now_ms.to_bytes(8, "little"))
-        for partition in self.source.owned():
+        tick = Record(RecordKind.TICK, 0, now_ms, now_ms.to_bytes(8, "little"))
+        headers = headers_for(tick)
+        for at in self.source.owned():
             try:
-                self.writer.send(
-                    self._events,
-                    None,
-                    record.payload,
-                    partition=partition,
-                    headers=headers_for(record),
-                    timestamp_ms=now_ms,
-                )
+                self.writer.send(self._events, None, tick.payload, partition=at, headers=headers, timestamp_ms=now_ms)
             except Unavailable:
                 self.stages.counts["ticks_not_sent"] += 1
 

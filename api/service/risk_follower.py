@@ -6,6 +6,7 @@ A separate process, so that decoding the records of a thousand workers never del
 from __future__ import annotations
 
 import gc
+from contextlib import closing
 
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
@@ -26,15 +27,10 @@ class RiskTopicFollower:
     def __init__(self, child: ChildRuntime) -> None:
         brokers = child.settings.brokers
         self._child = child
-        self._names = brokers.topic_names
-        writer = open_writer(brokers)
-        try:
-            self._risk_topic_reader = RiskTopicReader(
-                writer.partitions(brokers.topic_names.events), open_service_identities(child.settings)
-            )
-        finally:
-            writer.close()
-        topics = brokers.topic_names
+        self._names = topics = brokers.topic_names
+        with closing(open_writer(brokers)) as writer:
+            partitions = writer.partitions(topics.events)
+        self._risk_topic_reader = RiskTopicReader(partitions, open_service_identities(child.settings))
         # Old changes of level are not news, and there may be a month of them; answers need risk only.
         self._reader: TopicReader = open_reader(
             brokers, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
@@ -45,16 +41,20 @@ class RiskTopicFollower:
     def run(self) -> None:
         """Read until asked to stop or the service ends."""
         gc.freeze()
-        while not self._child.should_stop:
-            fetched = self._reader.poll(POLL_S)
-            for part in fetched:
-                self._apply(part)
-            self._caught_up = self._caught_up or self._at_end()
-            now = clock.monotonic()
-            if fetched or now - self._reported_at >= TELL_EVERY_S:
-                self._reported_at = now
-                for update in self._risk_topic_reader.drain_updates(with_freshness=self._caught_up):
-                    self._child.sender.send(update)
+        with closing(self._reader):
+            while not self._child.should_stop:
+                self._step()
+
+    def _step(self) -> None:
+        fetched = self._reader.poll(POLL_S)
+        for part in fetched:
+            self._apply(part)
+        self._caught_up = self._caught_up or self._at_end()
+        now = clock.monotonic()
+        if fetched or now - self._reported_at >= TELL_EVERY_S:
+            self._reported_at = now
+            for update in self._risk_topic_reader.drain_updates(with_freshness=self._caught_up):
+                self._child.sender.send(update)
 
     def _apply(self, part: FetchedRecords) -> None:
         if part.topic == self._names.risk:
@@ -70,17 +70,6 @@ class RiskTopicFollower:
         except Unavailable:
             return False
 
-    def close(self) -> None:
-        self._reader.close()
-
-
-def run_risk_follower(child: ChildRuntime) -> None:
-    follower = RiskTopicFollower(child)
-    try:
-        follower.run()
-    finally:
-        follower.close()
-
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_risk_follower))
+    raise SystemExit(run_child(lambda child: RiskTopicFollower(child).run()))

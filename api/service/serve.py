@@ -7,7 +7,7 @@ import contextlib
 import gc
 import random
 import signal
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,41 +18,38 @@ import structlog
 import uvicorn
 
 from trustwatch.ingest.compilation import KernelPart, is_kept
-from trustwatch.ingest.errors import ConfigError, TrustwatchError
-from trustwatch.ingest.extras import ExtraName, extra_missing, install_line, missing_packages
+from trustwatch.ingest.errors import ConfigError, TrustwatchError, Unavailable
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import AlertSigner, WebhookNotifier, make_webhook_client
 from trustwatch.scoring.pipeline.ipc import PipelineStatus
+from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.store.blast_radius import CriticalDescendants
+from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
+from ..access.decision_point import PolicyDecisionPoint
 from ..child_process import SupervisedProcess
-from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs, service_url, store_address
+from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs, service_url
 from ..data_at_rest import close_existing_data
 from ..events.ingest_status import SILENCE_CHECK_INTERVAL_S, IngestStatus, SilenceAlerter
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
 from ..models.first_training import begin_learning
+from ..models.service import ModelService
 from ..settings.effective import ReloadStatus, SettingsChange, change_of_settings
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import LogLevel, configure_structured_logs
-from .assembly import (
-    drop_cached_answers,
-    promote_ready_challenger,
-    run_decision_point,
-    track_active_version,
-    track_descendants,
-)
-from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
+from .assembly import caller_directory, drop_cached_answers, make_runtime, make_service_parts
+from .backends import BackendObservers, EventBackend, ServiceRoles, check_extras, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
 from .kernel_compiler import COMPILING, compile_beside_service
-from .service_parts import caller_directory, make_runtime, make_service_parts
 from .slices import SLICES
 
 # An invalid file changes nothing. Child processes get the signal once the file was checked, and apply the settings of
@@ -348,34 +345,90 @@ class RunningService:
         self._runtime.delivery_counts[target, outcome] += 1
 
 
-def check_extras(settings: Settings) -> None:
-    """Raise ConfigError with every extra that the settings need and that is not installed.
+REFRESH_EVERY_S = 1.0
+VERSION_REFRESH_EVERY_S = 2.0
+"""Interval at which the active version is looked up; answers name it."""
+FIRST_RETENTION_S, RETENTION_EVERY_S = 60.0, 3600.0
 
-    Without `otlp` the service starts: OTLP/JSON needs no library. A caller that may send protobuf is warned of.
-    """
-    lacking = [
-        extra_missing(extra, needed_by, packages)
-        for extra, needed_by in _needed(settings)
-        if (packages := missing_packages(extra))
-    ]
-    if lacking:
-        raise ConfigError("; ".join(lacking))
-    senders = [caller.name for caller in settings.callers if caller.format == "otlp"]
-    if senders and missing_packages("otlp"):
-        _log.warning("otlp_as_json_alone", callers=senders, protobuf_needs=install_line("otlp"))
+Caught = type[Exception] | tuple[type[Exception], ...]
 
 
-def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
-    """Extras with the setting that asks for them."""
-    if settings.archive.directory is not None or settings.archive.vectors is not None:
-        yield "archive", "`archive` names a folder"
-    yield from settings.brokers.needed_extras()
-    if store_address(settings).url.startswith("postgresql"):
-        yield "postgres", "`store.url` names PostgreSQL"
+async def repeat(
+    work: Callable[[], Awaitable[object]], every_s: float, stop: asyncio.Event, caught: Caught, problem: str
+) -> None:
+    """Do *work* until *stop*. The first of several failures is logged as *problem*; what was known stays."""
+    failing, known = False, (TrustwatchError, OSError)
+    while not stop.is_set():
+        try:
+            await work()
+            failing = False
+        except caught as error:
+            if not failing:
+                _log.warning(problem, error=str(error) if isinstance(error, known) else repr(error))
+            failing = True
+        await _is_set_within(stop, every_s)
 
 
-FIRST_RETENTION_S = 60.0
-RETENTION_EVERY_S = 3600.0
+async def run_decision_point(
+    decision_point: PolicyDecisionPoint, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event
+) -> None:
+    """Write audit events, follow interventions and the policy file, until *stop*; then write what is left."""
+    writing = asyncio.create_task(decision_point.audit_sink.run())
+
+    async def follow() -> None:
+        if await asyncio.to_thread(policy.refresh):
+            on_policy()
+        await decision_point.approval_workflow.synchronise()
+
+    problem = "pins and approvals cannot be followed; the known ones stay active"
+    try:
+        await repeat(follow, REFRESH_EVERY_S, stop, Unavailable, problem)
+    finally:
+        await decision_point.approval_workflow.close()
+        await decision_point.audit_sink.flush(5.0)
+        writing.cancel()
+
+
+async def track_descendants(
+    decision_point: PolicyDecisionPoint,
+    policy: LivePolicy,
+    store: SqlStore,
+    changed: Callable[[Collection[AgentName]], None],
+    stop: asyncio.Event,
+    now_ms: Callable[[], int] = clock.now_ms,
+) -> None:
+    """Track the descendants of critical agents if the policy asks for it; they stay if the store is unavailable."""
+    verdicts, finder = decision_point.policy_evaluator, CriticalDescendants(store, now_ms)
+
+    async def find() -> None:
+        if policy.book.descendants > RiskLevel.LOW:
+            pinned = verdicts.interventions.pinned_levels(now_ms())  # here: the loop changes it
+            descendants, differing = await asyncio.to_thread(finder.find, pinned)
+        else:
+            descendants, differing = {}, set(finder.critical_ancestors)
+        finder.critical_ancestors = verdicts.critical_ancestors = descendants
+        if differing:
+            changed([store.edges.agent_name(*full) for full in sorted(differing)])
+
+    # Whatever fails, the known ones stay and the service continues.
+    await repeat(find, REFRESH_EVERY_S, stop, Exception, "descendants of critical agents cannot be looked up")
+
+
+async def track_active_version(models: ModelService, stop: asyncio.Event) -> None:
+    """Look up the active version until *stop*."""
+    look, caught = partial(asyncio.to_thread, models.refresh), (TrustwatchError, OSError)
+    await repeat(look, VERSION_REFRESH_EVERY_S, stop, caught, "the active model cannot be looked up")
+
+
+async def promote_ready_challenger(models: ModelService, version: str) -> None:
+    """Promote a challenger that the model worker found better; its stored figures are checked again."""
+    try:
+        ordered = await models.promote_proved(version)
+    except TrustwatchError as error:
+        _log.warning("a challenger was not promoted", version=version, error=str(error))
+    else:
+        if ordered:
+            _log.info("a challenger is promoted", version=version)
 
 
 async def write_ticks(backend: EventBackend, interval_s: float, stop: asyncio.Event) -> None:

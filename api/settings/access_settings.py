@@ -16,7 +16,7 @@ from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.raw_records import FormatParser
 from trustwatch.ingest.formats.record_mapping import MappingSpec, mapping_spec
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
-from trustwatch.ingest.settings import Name, SettingsPart, check_url, setting
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, reveal, setting
 
 
 class KafkaSettings(KafkaClientSettings, frozen=True):
@@ -41,7 +41,6 @@ class KafkaSettings(KafkaClientSettings, frozen=True):
 EventRate = Annotated[float, msgspec.Meta(gt=0)]
 SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]
 
-
 ANY_NAME: Final = "*"
 """In a list of names: all."""
 SELF = "self"
@@ -49,6 +48,16 @@ SELF = "self"
 
 MARKING_FORMATS = frozenset({"envoy", "agentgateway", "hydra", "keycloak"})
 """Formats that know our refusals by members which the gateway or authorization server alone writes."""
+
+
+MIN_SECRET_LENGTH = 16
+
+
+def check_shared_secret(secret: Secret | None, member: str) -> None:
+    """Raise ValueError unless *secret*, which others present to us, is long enough and can be sent in a header."""
+    text = reveal(secret)
+    if len(text) < MIN_SECRET_LENGTH or not (text.isascii() and text.isprintable()):
+        raise ValueError(f"`{member}` must have at least {MIN_SECRET_LENGTH} printable ASCII characters")
 
 
 def only_name(names: Collection[str]) -> str | None:
@@ -143,24 +152,18 @@ class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
     """One foreign topic: a source of events. It must name its format and the agents that it may report on."""
 
     topic: Annotated[TopicName, setting("topic to read", before="name")]
-    format: Annotated[
-        str,
-        setting(f"one of {', '.join(f'`{name}`' for name in FORMATS)}", after="name"),
-    ]
+    format: Annotated[str, setting(f"one of {', '.join(f'`{name}`' for name in FORMATS)}", after="name")]
     tenants: Annotated[
         tuple[Name, ...], setting("tenants of its events; a single one is the default", after="name", min_length=1)
     ]
     issuers: Annotated[
-        tuple[Name, ...],
-        setting("issuers of its agents; a single one is the default", after="tenants", min_length=1),
+        tuple[Name, ...], setting("issuers of its agents; a single one is the default", after="tenants", min_length=1)
     ]
-    agents: Annotated[
-        tuple[Name, ...],
-        setting("globs of agent ids in its records", after="sources", min_length=1),
-    ] = ("*",)
+    agents: Annotated[tuple[Name, ...], setting("globs of agent ids in its records", after="sources", min_length=1)] = (
+        "*",
+    )
     events_per_s: Annotated[
-        TopicEventRate | None,
-        setting("limit of events per second; the rest waits in Kafka", after="trusted"),
+        TopicEventRate | None, setting("limit of events per second; the rest waits in Kafka", after="trusted")
     ] = None
     start: Annotated[Literal["earliest", "latest"], setting("where reading begins the first time")] = "earliest"
 
@@ -256,15 +259,10 @@ class CallerSettings(EventSourceSettings, frozen=True):
         Name | None, setting("issuer of its tokens; required with several `issuers`", after="subject")
     ] = None
     certificate: Annotated[
-        CallerCertificateSettings | None,
-        setting("client certificates that replace a token", after="authenticated_by"),
+        CallerCertificateSettings | None, setting("client certificates that replace a token", after="authenticated_by")
     ] = None
     bytes_per_day: Annotated[
-        ByteQuota | None,
-        setting(
-            "quota of decompressed bytes a day; null is none",
-            after="events_per_s",
-        ),
+        ByteQuota | None, setting("quota of decompressed bytes a day; null is none", after="events_per_s")
     ] = None
 
     def __post_init__(self) -> None:

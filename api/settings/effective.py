@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_type_hints
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,14 +19,7 @@ from .service_settings import TenantSettings
 # A member is reloadable if the objects built from it read it again or are replaced as a whole. All others keep their
 # value, and are reported, so that the operator knows when the file differs from the active settings.
 
-RELOADABLE: Final = frozenset(
-    {
-        "logs",
-        "callers",
-        "tenants.NAME.mode",
-        "webhooks",
-    }
-)
+RELOADABLE: Final = frozenset({"logs", "callers", "tenants.NAME.mode", "webhooks"})
 """Members that are reloadable, with all below them; reference/settings.md marks them. `callers` with a condition."""
 
 
@@ -126,30 +118,11 @@ def _without_secrets(value: Any) -> Any:
 
 def settings_schema() -> dict[str, Any]:
     """JSON Schema of the settings file: members, types, limits, meanings and defaults."""
-    schema = msgspec.json.schema(_with_plain_defaults(Settings), schema_hook=_schema_of)
-    members = schema["$defs"][Settings.__name__]["properties"]
-    for field in msgspec.structs.fields(Settings):
-        if isinstance(field.default, Path):
-            members[field.name]["default"] = str(field.default)
+    schema = msgspec.json.schema(Settings, schema_hook=_schema_of)
+    members, defaults = schema["$defs"][Settings.__name__]["properties"], Settings()
+    members["data_dir"]["default"] = str(defaults.data_dir)
+    members["model_dir"]["default"] = str(defaults.model_dir)
     return {"$schema": _SCHEMA_DIALECT, "title": "Settings of Trustwatch", **schema}
-
-
-def _with_plain_defaults(part: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The same declarations without defaults that are paths: msgspec takes no hook for defaults."""
-    hints = get_type_hints(part, include_extras=True)
-    fields = [
-        (field.name, hints[field.name], msgspec.field(default_factory=partial(Path, field.default)))
-        if isinstance(field.default, Path)
-        else (field.name, hints[field.name], _declared_default(field))
-        for field in msgspec.structs.fields(part)
-    ]
-    return msgspec.defstruct(part.__name__, fields, kw_only=True, forbid_unknown_fields=True)
-
-
-def _declared_default(field: msgspec.structs.FieldInfo) -> Any:
-    if field.default_factory is not msgspec.NODEFAULT:
-        return msgspec.field(default_factory=field.default_factory)
-    return msgspec.field() if field.default is msgspec.NODEFAULT else msgspec.field(default=field.default)
 
 
 def _schema_of(kind: type) -> dict[str, Any]:

@@ -8,16 +8,14 @@ import msgspec
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.expressions import JmesPathExpression
-from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, reveal, setting
 from trustwatch.scoring.delivery.actuators.actuator_settings import check_client_credentials
 
-from .access_settings import IssuerSettings
+from .access_settings import IssuerSettings, check_shared_secret
 
 HookKind = Literal["hydra", "okta", "wso2", "zitadel", "authzen"]
 HookName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
 HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
-
-MIN_HOOK_SECRET_LENGTH = 16
 
 
 class HookSettings(SettingsPart, frozen=True):
@@ -39,8 +37,7 @@ class HookSettings(SettingsPart, frozen=True):
         setting("how the secret arrives; `header` is `X-Trustwatch-Key`; `zitadel` signs with it"),
     ] = "header"
     on_failure: Annotated[
-        Literal["open", "closed"],
-        setting("answer if a fault of ours prevents a decision: a token as usual, or none"),
+        Literal["open", "closed"], setting("answer if a fault of ours prevents a decision: a token as usual, or none")
     ] = "closed"
     on_stale: Annotated[Literal["use", "deny"], setting("if risk may be out of date: use it, or deny")] = "use"
     claims: Annotated[bool, setting("write `risk_level` and `policy_version` into tokens")] = True
@@ -56,7 +53,9 @@ class HookSettings(SettingsPart, frozen=True):
         for member in ("tenant", "issuer", "secret"):
             if getattr(self, member) is None:
                 raise ValueError(f"Object missing required field `{member}`, which kind `{self.kind}` needs")
-        self._check_secret()
+        check_shared_secret(self.secret, "secret")
+        if self.proof == "basic" and self.kind != "zitadel" and ":" not in reveal(self.secret):
+            raise ValueError("`secret` must be `user:password` if `proof` is `basic`")
         self.expression()
 
     def expression(self) -> JmesPathExpression | None:
@@ -66,16 +65,8 @@ class HookSettings(SettingsPart, frozen=True):
         except ConfigError as error:
             raise ValueError(f"`agent`: {error}") from None
 
-    def _check_secret(self) -> None:
-        secret = "" if self.secret is None else self.secret.reveal()
-        if len(secret) < MIN_HOOK_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
-            raise ValueError(f"`secret` must have at least {MIN_HOOK_SECRET_LENGTH} printable ASCII characters")
-        if self.proof == "basic" and self.kind != "zitadel" and ":" not in secret:
-            raise ValueError("`secret` must be `user:password` if `proof` is `basic`")
-
 
 HttpMethod = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]
-MIN_CLIENT_SECRET_LENGTH = 16
 
 
 class IntrospectionServerSettings(SettingsPart, frozen=True):
@@ -83,8 +74,7 @@ class IntrospectionServerSettings(SettingsPart, frozen=True):
 
     url: Annotated[str, setting("introspection endpoint")]
     tokens: Annotated[
-        Literal["opaque", "all"],
-        setting("tokens that are introspected there: only opaque ones, or also verified JWTs"),
+        Literal["opaque", "all"], setting("tokens that are introspected there: only opaque ones, or also verified JWTs")
     ] = "opaque"
 
     def __post_init__(self) -> None:
@@ -99,13 +89,11 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
     tenant_claim: Annotated[Name | None, setting("claim that names the tenant; overrides `tenant`")] = None
     agent_issuer: Annotated[Name | None, setting("issuer of its agents, as in events; null is `iss`")] = None
     introspection: Annotated[
-        IntrospectionServerSettings | None,
-        setting("its introspection endpoint, for `/introspect`"),
+        IntrospectionServerSettings | None, setting("its introspection endpoint, for `/introspect`")
     ] = None
 
     revocation_url: Annotated[
-        str | None,
-        setting("revocation endpoint (RFC 7009), where seen tokens are revoked if policy says `revoke`"),
+        str | None, setting("revocation endpoint (RFC 7009), where seen tokens are revoked if policy says `revoke`")
     ] = None
     client_id: Annotated[Name | None, setting("our client at both endpoints; null sends no credentials")] = None
     client_secret: Annotated[Secret | None, setting("its secret, for client_secret_basic")] = None
@@ -136,9 +124,7 @@ class GatewayClientSettings(SettingsPart, frozen=True):
     def __post_init__(self) -> None:
         if self.tenants is not None and not self.tenants:
             raise ValueError("`tenants` must name at least one; `*` is all")
-        secret = self.secret.reveal()
-        if len(secret) < MIN_CLIENT_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
-            raise ValueError(f"`secret` must have at least {MIN_CLIENT_SECRET_LENGTH} printable ASCII characters")
+        check_shared_secret(self.secret, "secret")
 
 
 class GatewaySettings(SettingsPart, frozen=True):
@@ -151,8 +137,7 @@ class GatewaySettings(SettingsPart, frozen=True):
         tuple[GatewayClientSettings, ...], setting("gateways that call `/introspect` with a password")
     ] = ()
     safe_methods: Annotated[
-        tuple[HttpMethod, ...],
-        setting("methods that pass if only some of the token's scopes wait for a person"),
+        tuple[HttpMethod, ...], setting("methods that pass if only some of the token's scopes wait for a person")
     ] = ("GET", "HEAD", "OPTIONS")
     dpop: Annotated[
         Literal["refuse", "gateway", "verify"],
@@ -169,8 +154,7 @@ class GatewaySettings(SettingsPart, frozen=True):
         ),
     ] = "gateway"
     risk_header: Annotated[
-        HeaderName | None,
-        setting("header of allowed calls with the risk level; null sends none"),
+        HeaderName | None, setting("header of allowed calls with the risk level; null sends none")
     ] = None
     tell_approval: Annotated[bool, setting("send `X-Approval-Id` with step-up refusals")] = False
     resource_metadata: Annotated[str | None, setting("URL of the resource's metadata (RFC 9728) for challenges")] = None
@@ -178,18 +162,14 @@ class GatewaySettings(SettingsPart, frozen=True):
         bool, setting("add `risk_level` and `policy_version` to active answers of `/introspect`")
     ] = False
     on_failure: Annotated[
-        Literal["open", "closed"],
-        setting("answer to a verified token if a fault of ours prevents a decision"),
+        Literal["open", "closed"], setting("answer to a verified token if a fault of ours prevents a decision")
     ] = "closed"
     on_stale: Annotated[Literal["use", "deny"], setting("if risk may be out of date: use it, or deny")] = "use"
     on_unreachable: Annotated[
         Literal["error", "inactive"],
         setting("answer of `/introspect` while the issuer's introspection is unavailable: 503, or `active: false`"),
     ] = "error"
-    record: Annotated[
-        Literal["denials", "all"],
-        setting("calls that become audit events"),
-    ] = "denials"
+    record: Annotated[Literal["denials", "all"], setting("calls that become audit events")] = "denials"
 
     def __post_init__(self) -> None:
         if self.resource_metadata is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -23,7 +25,6 @@ from trustwatch.ingest.settings_reading import (
     without_none,
 )
 
-from .removed import is_removed, leave_out_removed
 from .root import Settings
 
 PREFIX = "TRUSTWATCH__"
@@ -195,6 +196,82 @@ def origin_of_error(message: str, file: str, variables: Iterable[SetVariable]) -
         if place and variable.place.startswith((f"{place}.", f"{place}[")):
             below.append(variable.name)
     return f"{file} with {', '.join(below)}" if below else file
+
+
+# Settings that a release removed. A value that is the old default changes nothing, so it is left out with a warning.
+# Any other value ends the start, with the line of the changelog that names the replacement.
+
+
+class RemovedSetting(NamedTuple):
+    """A setting of an earlier release."""
+
+    default: Any  # as in a settings file; of a part, a mapping of the defaults of its members
+    line: str  # names the replacement, as in CHANGELOG.md; several settings may share one
+
+
+class _RemovedTogether(msgspec.Struct):
+    line: str
+    defaults: dict[str, Any]
+
+
+def _read_table() -> dict[str, RemovedSetting]:
+    table = files(__package__).joinpath("removed_settings.yaml").read_bytes()
+    rows = msgspec.yaml.decode(table, type=list[_RemovedTogether])
+    return {path: RemovedSetting(default, row.line) for row in rows for path, default in row.defaults.items()}
+
+
+REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = _read_table()
+"""Removed settings by path, as `reference/settings.md` would write it: `kafka.topics[].name`, `tenants.NAME.mode`."""
+
+_INDEX = re.compile(r"\[\d+\]")
+
+
+def is_removed(place: str) -> bool:
+    """True if the member at *place*, as messages write it (`.webhooks[0].url`), was removed."""
+    path = _INDEX.sub("[]", place).replace("[...]", ".NAME").removeprefix(".")
+    return path in REMOVED_SETTINGS
+
+
+def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list[str]:
+    """Remove settings of earlier releases from the values of file and variables; returns a warning for each line.
+
+    Raises:
+        ConfigError: one does not hold its old default.
+    """
+    kept: dict[tuple[str, str], list[str]] = {}
+    for path, removed in REMOVED_SETTINGS.items():
+        for part, place in _parts_with(raw, path.replace("[]", ".[]").split(".")):
+            message = f"this setting was removed: {removed.line} - at `${place}`"
+            if not _is_default(part.pop(path.rpartition(".")[2]), removed.default):
+                raise ConfigError(f"{origin(message)}: {message}")
+            kept.setdefault((origin(message), removed.line), []).append(f"`${place}`")
+    return [
+        f"{where}: delete what was removed: {line} - at {', '.join(places)}" for (where, line), places in kept.items()
+    ]
+
+
+def _parts_with(held: Any, steps: Sequence[str], place: str = "") -> Iterator[tuple[dict[str, Any], str]]:
+    """Parts that have the member to which *steps* lead, and the place of that member in each."""
+    step, *further = steps
+    inner: list[tuple[str, Any]] = []
+    if step == "[]" and isinstance(held, list):
+        inner = [(f"{place}[{index}]", entry) for index, entry in enumerate(held)]
+    elif step == "NAME" and isinstance(held, dict):
+        inner = [(f"{place}[...]", entry) for entry in held.values()]
+    elif isinstance(held, dict) and step in held:
+        inner = [(f"{place}.{step}", held[step])]
+        if not further:
+            yield held, inner[0][0]
+            return
+    for inner_place, entry in inner:
+        yield from _parts_with(entry, further, inner_place)
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Return whether *value* is the old default; a part may name only some of its members."""
+    if isinstance(value, dict) and isinstance(default, dict):
+        return all(name in default and _is_default(held, default[name]) for name, held in value.items())
+    return bool(value == default)
 
 
 SETTINGS_FILE = "TRUSTWATCH_SETTINGS"

@@ -21,7 +21,6 @@ from .access_settings import (
     ANY_TENANT,
     SELF,
     CallerSettings,
-    ForeignTopicSettings,
     IssuerSettings,
     KafkaSettings,
     ProofSettings,
@@ -48,8 +47,7 @@ class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
     """The engine's settings, and what the service does with its levels."""
 
     staleness_s: Annotated[
-        float,
-        setting("answers are `stale` if the pipeline is dead or behind for longer, s", after="hold_s", gt=0),
+        float, setting("answers are `stale` if the pipeline is dead or behind for longer, s", after="hold_s", gt=0)
     ] = 300.0
 
 
@@ -57,11 +55,13 @@ class Settings(SettingsPart, frozen=True):
     """Everything an operator can set. Paths are absolute once `load_settings` has read them."""
 
     settings_version: Annotated[
-        Literal[1, 2],
-        setting("2 for new files; 1 keeps the defaults of release 0.1, with a warning at the start"),
+        Literal[1, 2], setting("2 for new files; 1 keeps the defaults of release 0.1, with a warning at the start")
     ] = 1
-    data_dir: Annotated[Path, setting("database, event log and local keys")] = Path("var")
-    model_dir: Annotated[Path, setting("the trained model")] = Path("var/model")
+    # Made by functions: msgspec's JSON Schema takes no default that is a path.
+    data_dir: Annotated[Path, setting("database, event log and local keys")] = msgspec.field(
+        default_factory=lambda: Path("var")
+    )
+    model_dir: Annotated[Path, setting("the trained model")] = msgspec.field(default_factory=lambda: Path("var/model"))
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
     logs: Annotated[LogSettings, setting("log of the processes")] = LogSettings()
     outgoing: Annotated[OutgoingSettings, setting("connections to other services")] = OutgoingSettings()
@@ -130,17 +130,15 @@ class Settings(SettingsPart, frozen=True):
 
     def __post_init__(self) -> None:
         self._apply_defaults_of_version()
-        _check_unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))
-        _check_unique("callers", "name", (caller.name for caller in self.callers))
-        _check_unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
-        _check_unique("hooks", "name", (hook.name for hook in self.hooks))
+        _check_unique("issuer", issuers=self.issuers)
+        # A caller sees the dead letters that carry its name, so no topic may have it too.
+        _check_unique("name", callers=self.callers, **{"kafka.topics": self.kafka.topics})
+        _check_unique("name", hooks=self.hooks)
         if [hook.kind for hook in self.hooks].count("authzen") > 1:
             raise ValueError("only one hook may be of kind `authzen`: its paths are fixed - at `$.hooks`")
-        _check_unique("actuators", "name", (actuator.name for actuator in self.actuators))
-        _check_targets([webhook.name for webhook in self.webhooks], [actuator.name for actuator in self.actuators])
+        _check_unique("name", webhooks=self.webhooks, actuators=self.actuators)
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
         _check_certificates(self.callers, self.verification.proofs)
-        _check_topics(self.kafka.topics, self.callers)
         if self.console.development_login and not (is_loopback(self.listen.host) and self.listen.public_url is None):
             raise ValueError(
                 "a development login is only for this machine: `listen.host` must be loopback and `listen.public_url` "
@@ -230,14 +228,15 @@ def _bound_to_itself(caller: CallerSettings, index: int) -> CallerSettings:
         raise ValueError(f"{error} - at `$.callers[{index}].agents`") from None
 
 
-def _check_unique(part: str, member: str, names: Iterable[str]) -> None:
-    seen: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if name in seen:
-            raise ValueError(
-                f"the same as that of `$.{part}[{seen[name]}]`, must be unique - at `$.{part}[{index}].{member}`"
-            )
-        seen[name] = index
+def _check_unique(member: str, **parts: Iterable[SettingsPart]) -> None:
+    """Check that names differ, also between *parts*: names of targets identify deliveries, for example."""
+    seen: dict[str, str] = {}
+    for part, entries in parts.items():
+        for index, entry in enumerate(entries):
+            name, place = getattr(entry, member), f"$.{part}[{index}]"
+            if name in seen:
+                raise ValueError(f"the same as that of `{seen[name]}`, must be unique - at `{place}.{member}`")
+            seen[name] = place
 
 
 def _check_archive(archive: ArchiveSettings) -> None:
@@ -247,14 +246,6 @@ def _check_archive(archive: ArchiveSettings) -> None:
     events, vectors = archive.directory, archive.vectors
     if events == vectors or events in vectors.parents or vectors in events.parents:
         raise ValueError("must be neither inside nor around `archive.directory` - at `$.archive.vectors`")
-
-
-def _check_targets(webhooks: list[str], actuators: list[str]) -> None:
-    """Check that names of targets differ: they identify deliveries."""
-    for index, name in enumerate(actuators):
-        if name in webhooks:
-            at = f"at `$.actuators[{index}].name`"
-            raise ValueError(f"the same as that of `$.webhooks[{webhooks.index(name)}]`, must be unique - {at}")
 
 
 def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> None:
@@ -293,12 +284,3 @@ def _check_certificates(callers: Iterable[CallerSettings], proofs: ProofSettings
         for known in credentials:
             if seen.setdefault(known, index) != index:
                 raise ValueError(f"has a fingerprint or name of `$.callers[{seen[known]}]`, must be unique - {at}")
-
-
-def _check_topics(topics: Iterable[ForeignTopicSettings], callers: Iterable[CallerSettings]) -> None:
-    """A caller sees the dead letters that carry its name, so no topic may have it too."""
-    taken = {caller.name: index for index, caller in enumerate(callers)}
-    for index, topic in enumerate(topics):
-        if topic.name in taken:
-            at = f"at `$.kafka.topics[{index}].name`"
-            raise ValueError(f"the same as that of `$.callers[{taken[topic.name]}]`, must be unique - {at}")

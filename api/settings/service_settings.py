@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -68,8 +67,7 @@ class ConsoleSettings(SettingsPart, frozen=True, kw_only=True):
     enabled: Annotated[bool, setting("serve it; needs `oidc` or `development_login`")] = False
     oidc: Annotated[ConsoleOidcSettings | None, setting("OpenID provider at which people sign in")] = None
     development_login: Annotated[
-        bool,
-        setting("sign-in with every right by a one-time link of `trustwatch console-link`; loopback only"),
+        bool, setting("sign-in with every right by a one-time link of `trustwatch console-link`; loopback only")
     ] = False
     session_key: Annotated[
         Secret | None,
@@ -139,10 +137,7 @@ class ArchiveSettings(SettingsPart, frozen=True):
     interval_s: Annotated[
         float, setting("events are in the archive after at most about this long, s; shorter makes more files", gt=0)
     ] = 300.0
-    vectors: Annotated[
-        Path | None,
-        setting("folder of feature vectors and scores; null keeps none"),
-    ] = None
+    vectors: Annotated[Path | None, setting("folder of feature vectors and scores; null keeps none")] = None
 
 
 class PrivacySettings(SettingsPart, frozen=True):
@@ -150,14 +145,12 @@ class PrivacySettings(SettingsPart, frozen=True):
 
     pseudonymise_principals: Annotated[bool, setting("log keyed hashes in place of principals' identifiers")] = False
     key_file: Annotated[
-        Path | None,
-        setting("key of pseudonyms, shared by all replicas; null is `privacy-key` in `data_dir`"),
+        Path | None, setting("key of pseudonyms, shared by all replicas; null is `privacy-key` in `data_dir`")
     ] = None
     origin_key_generation: Annotated[int, setting("raise it to change all keys of arguments at once", ge=0)] = 0
-    read_unlisted: Annotated[
-        bool,
-        setting("read the events topic also without a database that lists erased names"),
-    ] = False
+    read_unlisted: Annotated[bool, setting("read the events topic also without a database that lists erased names")] = (
+        False
+    )
 
 
 class ListenSettings(SettingsPart, frozen=True):
@@ -169,8 +162,7 @@ class ListenSettings(SettingsPart, frozen=True):
     port: Annotated[int, setting("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
     public_url: Annotated[str | None, setting("URL by which others reach the service; null is its own address")] = None
     allowed_hosts: Annotated[
-        tuple[Name, ...],
-        setting("further host names, without port, that `Host` may have in requests without a token"),
+        tuple[Name, ...], setting("further host names, without port, that `Host` may have in requests without a token")
     ] = ()
 
     def __post_init__(self) -> None:
@@ -193,8 +185,6 @@ class LogSettings(SettingsPart, frozen=True):
 
 TRACES_PATH: Final = "/v1/traces"
 """Path at which OTLP/HTTP takes traces, below the URL of a collector."""
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 class OutgoingSettings(SettingsPart, frozen=True):

@@ -14,13 +14,12 @@ from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, se
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import SubjectFormat
 
-from .access_settings import EventSourceSettings, IssuerSettings
+from .access_settings import EventSourceSettings, IssuerSettings, check_shared_secret
 
 TransmitterName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
 SIGNAL_SOURCE_PREFIX = "urn:trustwatch:signals:"
 RECEIVE_PATH = "/ssf/receive/"
 """Path of a transmitter's pushes, before its name."""
-MIN_PUSH_SECRET_LENGTH = 16
 
 
 class ManagedStreamSettings(SettingsPart, frozen=True):
@@ -43,24 +42,17 @@ class ManagedStreamSettings(SettingsPart, frozen=True):
 class SignalTransmitterSettings(SettingsPart, frozen=True):
     """One product whose security event tokens we take, by push, by poll or both."""
 
-    name: Annotated[
-        TransmitterName,
-        setting("path `/ssf/receive/NAME` and name in metrics, in lower case"),
-    ]
+    name: Annotated[TransmitterName, setting("path `/ssf/receive/NAME` and name in metrics, in lower case")]
     issuer: Annotated[Name, setting("the `iss` of its tokens, compared exactly")]
     audiences: Annotated[tuple[Name, ...], setting("`aud` values that mean us", min_length=1)]
     tenants: Annotated[
         tuple[Name, ...],
         setting("tenants of the agents that it may report on; of several, the subject must name one", min_length=1),
     ]
-    issuers: Annotated[
-        tuple[Name, ...],
-        setting("issuers of these agents; `*` is all; empty is `issuer`"),
-    ] = ()
+    issuers: Annotated[tuple[Name, ...], setting("issuers of these agents; `*` is all; empty is `issuer`")] = ()
     agents: Annotated[tuple[Name, ...], setting("globs of their ids")] = ("*",)
     subjects: Annotated[
-        Mapping[Name, Name],
-        setting("agent ids by the ids that it uses, such as Keycloak's service accounts"),
+        Mapping[Name, Name], setting("agent ids by the ids that it uses, such as Keycloak's service accounts")
     ] = {}
     events: Annotated[tuple[Name, ...], setting("globs of the event types (URIs) that are believed")] = ("*",)
     jwks_uri: Annotated[str | None, setting("URL of its keys")] = None
@@ -70,20 +62,15 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         setting("encrypted tokens (JWE): refused, accepted, or required; needs the extra `jwe`"),
     ] = "refuse"
     push_secret: Annotated[
-        Secret | None,
-        setting("bearer secret of its pushes, at least 16 characters; null accepts none"),
+        Secret | None, setting("bearer secret of its pushes, at least 16 characters; null accepts none")
     ] = None
-    poll_url: Annotated[
-        str | None,
-        setting("endpoint of our stream (RFC 8936); null polls nothing"),
-    ] = None
+    poll_url: Annotated[str | None, setting("endpoint of our stream (RFC 8936); null polls nothing")] = None
     stream: Annotated[
         ManagedStreamSettings | None,
         setting("our stream there, which the service creates and keeps; null: the operator has created it"),
     ] = None
     auth: Annotated[
-        ActuatorAuthSettings | None,
-        setting("our credentials for polling and managing the stream; null sends none"),
+        ActuatorAuthSettings | None, setting("our credentials for polling and managing the stream; null sends none")
     ] = None
 
     def __post_init__(self) -> None:
@@ -98,11 +85,7 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         if self.stream is not None:
             check_url(self.issuer, "`issuer` of a transmitter with a `stream`", loopback_http=True)
         if self.push_secret is not None:
-            secret = self.push_secret.reveal()
-            if len(secret) < MIN_PUSH_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
-                raise ValueError(
-                    f"`push_secret` must have at least {MIN_PUSH_SECRET_LENGTH} printable ASCII characters"
-                )
+            check_shared_secret(self.push_secret, "push_secret")
         if self.poll_url is not None:
             check_url(self.poll_url, "`poll_url`", loopback_http=True)
         if self.auth is not None and self.auth.token_url is not None:
@@ -116,10 +99,7 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
     def as_issuer(self) -> IssuerSettings:
         """The transmitter as an issuer: its keys, and the signatures of it that are accepted."""
         return IssuerSettings(
-            issuer=self.issuer,
-            audiences=self.audiences,
-            jwks_uri=self.jwks_uri,
-            jwks_file=self.jwks_file,
+            issuer=self.issuer, audiences=self.audiences, jwks_uri=self.jwks_uri, jwks_file=self.jwks_file
         )
 
     def as_source(self) -> EventSourceSettings:
@@ -181,8 +161,7 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
         ),
     ] = "iss_sub"
     transmitters: Annotated[
-        tuple[SignalTransmitterSettings, ...],
-        setting("products whose tokens we accept, also if `enabled` is false"),
+        tuple[SignalTransmitterSettings, ...], setting("products whose tokens we accept, also if `enabled` is false")
     ] = ()
 
     def __post_init__(self) -> None:
@@ -205,10 +184,5 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
             host = (urlsplit(url).hostname or "").lower()
         except ValueError:
             return False
-        return any(_covers(pattern.lower(), host) for pattern in self.push_hosts)
-
-
-def _covers(pattern: str, host: str) -> bool:
-    if pattern.startswith("*."):
-        return host.endswith(pattern[1:])
-    return pattern == host
+        patterns = map(str.lower, self.push_hosts)
+        return any(host.endswith(one[1:]) if one.startswith("*.") else host == one for one in patterns)

@@ -16,7 +16,14 @@ import numpy as np
 import structlog
 
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.compilation import KERNEL_DIRECTORY, ROOM_BYTES, KernelPart, is_kept, mark_kept
+from trustwatch.ingest.compilation import (
+    KERNEL_DIRECTORY,
+    ROOM_BYTES,
+    KernelPart,
+    is_kept,
+    mark_kept,
+    remove_unused_kernels,
+)
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.durable_files import lock_file
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
@@ -70,6 +77,7 @@ def compile_part(part: KernelPart, load: Callable[[], TrainedModel], report: Rep
         else:
             warm_up(load())
         mark_kept(part)
+    remove_unused_kernels()
 
 
 @contextmanager
@@ -82,6 +90,7 @@ def _turn_to_compile(part: KernelPart, report: Report) -> Iterator[None]:
         )
         yield
         return
+    KERNEL_DIRECTORY.mkdir(parents=True, exist_ok=True)  # see `remove_unused_kernels`
     with (KERNEL_DIRECTORY / "lock").open("ab") as file:
         if not is_kept(part) and not lock_file(file, wait=False):
             report("waiting for the process that compiles kernels", part=part.value)

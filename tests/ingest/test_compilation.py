@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,6 +74,26 @@ def test_code_for_any_processor_is_found_on_every_host(tmp_path: Path, monkeypat
     monkeypatch.setattr(compilation.llvmlite.binding, "get_host_cpu_name", lambda: "other")
     monkeypatch.setattr(compilation.llvmlite.binding, "get_host_cpu_features", lambda: SimpleNamespace(flatten=str))
     assert built == compilation._kernel_directory([tmp_path])
+
+
+def test_code_that_no_process_has_started_with_for_a_week_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions and processors may share a folder, so code that is in use stays, and so do other folders."""
+    now_s, week_s = time.time(), compilation.UNUSED_AFTER_S
+    for name, age_s in (("kernels-a", week_s + 60), ("kernels-b", week_s - 60), ("other", 2 * week_s)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "code.nbc").touch()
+        os.utime(tmp_path / name, (now_s - age_s,) * 2)
+    ours = compilation._kernel_directory([tmp_path])
+    assert ours is not None
+    os.utime(ours, (now_s - 2 * week_s,) * 2)
+    monkeypatch.setattr(compilation, "KERNEL_DIRECTORY", ours)
+
+    compilation.remove_unused_kernels()
+
+    assert {path.name for path in tmp_path.iterdir()} == {"kernels-b", "other", ours.name}
+    assert compilation._kernel_directory([tmp_path]) == ours and ours.stat().st_mtime >= now_s - 60
 
 
 def test_a_directory_that_cannot_be_written_is_passed_over(tmp_path: Path) -> None:

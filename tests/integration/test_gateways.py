@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.format_registry import create_parser
 
+from ..support.endpoint import Endpoint
 from ..support.oauth_peers import (
     RESOURCE,
     SCOPE,
-    Endpoint,
     OAuthClient,
     access_lines,
     new_key,

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..support.checkout import DOCS, ROOT
+from ..support.endpoint import Endpoint
 from ..support.mutual_tls import CertificateAuthority, TlsClient, request
-from ..support.oauth_peers import RESOURCE, Endpoint, new_key, oidc_client, public_keys, upstream
+from ..support.oauth_peers import RESOURCE, new_key, oidc_client, public_keys, upstream
 from ..support.proofs import escaped_pem, x5t_of
 from ..support.service_reviewer import SETTINGS, ServiceReviewer, bearer
 

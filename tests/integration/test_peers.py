@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..support.endpoint import Endpoint
 from ..support.oauth_peers import (
-    Endpoint,
     claims_of,
     hydra_client,
 )

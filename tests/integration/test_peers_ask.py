@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from ..support.oauth_peers import RESOURCE, Endpoint, OAuthClient, access_lines, claims_of, oidc_client, upstream
+from ..support.endpoint import Endpoint
+from ..support.oauth_peers import RESOURCE, OAuthClient, access_lines, claims_of, oidc_client, upstream
 from ..support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:

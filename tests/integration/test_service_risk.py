@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
@@ -13,45 +11,33 @@ from urllib.parse import quote
 import pytest
 from standardwebhooks import Webhook
 
+from ..support.endpoint import Endpoint
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
 ORDER = ("unknown", "low", "medium", "high", "critical")
 
 
-class Receiver:
+class Receiver(Endpoint):
     """A real HTTP server that keeps what is posted, and refuses the first request with 500."""
 
     def __init__(self) -> None:
         self.received: list[tuple[dict[str, str], bytes]] = []
         self.refused: list[str] = []
-        receiver = self
+        super().__init__(self._take)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                if not receiver.refused:
-                    receiver.refused.append(headers["webhook-id"])
-                    self.send_response(500)
-                else:
-                    receiver.received.append((headers, body))
-                    self.send_response(204)
-                self.send_header("content-length", "0")
-                self.end_headers()
+    @property
+    def url(self) -> str:
+        return f"{super().url}/alerts"
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/alerts"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+    def _take(self, request: Endpoint.Request) -> Endpoint.Answer:
+        _, _, headers, body = request
+        if not self.refused:
+            self.refused.append(headers["webhook-id"])
+            return 500, {}, b""
+        self.received.append((headers, body))
+        return 204, {}, b""
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from trustwatch.scoring.records.agents import AgentName, LevelName, RiskLevel
 from trustwatch.scoring.records.commits import LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 
-from .oauth_peers import Endpoint
+from .endpoint import Endpoint
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
@@ -43,14 +43,13 @@ class Receiver(Endpoint):
         self.go = threading.Event()
         self.go.set()
         super().__init__(self._take, port)
-        self.port = self._server.server_port
 
     @property
     def url(self) -> str:
         return f"{super().url}/hook"
 
     def _take(self, request: Endpoint.Request) -> Endpoint.Answer:
-        self.got.append((request[2], request[3]))
+        self.got.append(request[2:])
         answer = self.answers.pop(0) if self.answers else (204, {}, b"")
         self.go.wait(5)  # much longer than any time budget in these tests
         return answer

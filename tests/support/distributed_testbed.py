@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -230,25 +230,15 @@ class DistributedTestbed:
         self.settings_file = self.write_settings("main", self.database, self.name, self.name)
         self.settings = load_process_settings(self.settings_file)
         self.kafka_settings = self.settings.kafka
-        self._make_topics()
+        with self.admin() as admin:
+            admin.create_topics(self.kafka_settings.topic_names, self._defaults["partitions"], replication)
         self.store = open_service_store(self.settings)
         self.workers: list[WorkerProcess] = []
         self._undisturbed = ""
 
-    def _make_topics(self) -> None:
-        with self.admin() as admin:
-            admin.create_topics(
-                self.kafka_settings.topic_names, self._defaults["partitions"], self._defaults["replication"]
-            )
-
-    @contextmanager
-    def admin(self) -> Iterator[Any]:
+    def admin(self) -> closing[Any]:
         """The admin client."""
-        opened = open_admin(self.kafka_settings)
-        try:
-            yield opened
-        finally:
-            opened.close()
+        return closing(open_admin(self.kafka_settings))
 
     def write_settings(self, name: str, database: str, group: str, out: str, **members: Any) -> Path:
         """A settings file of this test."""
@@ -286,11 +276,8 @@ class DistributedTestbed:
 
     def ends(self) -> dict[int, int]:
         """Records of events by partition."""
-        reader = open_reader(self.kafka_settings, (self.kafka_settings.topic_names.events,))
-        try:
+        with closing(open_reader(self.kafka_settings, (self.kafka_settings.topic_names.events,))) as reader:
             return {partition: end for (_, partition), end in reader.end_offsets().items()}
-        finally:
-            reader.close()
 
     def settle(self, stalled_s: float = 240.0) -> None:
         """Wait until everything that is in the topic now is in the store, as long as more of it gets there."""
@@ -298,11 +285,7 @@ class DistributedTestbed:
 
         def lacking() -> dict[int, int]:
             offsets = self.offsets()
-            return {
-                partition: offsets.get(partition, 0)
-                for partition, end in ends.items()
-                if offsets.get(partition, 0) < end
-            }
+            return {at: offsets.get(at, 0) for at, end in ends.items() if offsets.get(at, 0) < end}
 
         before = lacking()
         while before:
@@ -323,13 +306,8 @@ class DistributedTestbed:
             prepare: called with the empty store.
         """
         self._undisturbed = self.postgres.create_database()
-        path = self.write_settings(
-            "undisturbed",
-            self._undisturbed,
-            f"{self.name}.{UNDISTURBED}",
-            UNDISTURBED,
-            residents=200_000,
-        )
+        group = f"{self.name}.{UNDISTURBED}"
+        path = self.write_settings("undisturbed", self._undisturbed, group, UNDISTURBED, residents=200_000)
         settings = load_process_settings(path)
         with self.admin() as admin:
             admin.create_topics(settings.kafka.topic_names, 8, self._defaults["replication"])
@@ -341,11 +319,8 @@ class DistributedTestbed:
     def check_end(self, sent: Counter[tuple[str, str]]) -> State:
         """Hold the end state to an undisturbed run, to what was sent, and to what the topics tell."""
         self.finish()
-        other = self.undisturbed()
-        try:
+        with closing(self.undisturbed()) as other:
             ours, theirs = self.state(), state_of(other, self.postgres, self._undisturbed)
-        finally:
-            other.close()
         assert_equal(ours, theirs)
         counted = Counter({(row.name.tenant, row.name.agent_id): row.events for row in ours.agents.values()})
         wrong = {name: (counted[name], count) for name, count in sent.items() if counted[name] != count}
@@ -361,14 +336,11 @@ class DistributedTestbed:
     def records(self, *topics: str) -> dict[str, list[TopicRecord]]:
         """All records of *topics* (roles, as in the settings)."""
         names = {getattr(self.kafka_settings.topic_names, role): role for role in topics}
-        reader = open_reader(self.kafka_settings, tuple(names))
         found: dict[str, list[TopicRecord]] = defaultdict(list)
-        try:
+        with closing(open_reader(self.kafka_settings, tuple(names))) as reader:
             while not reader.at_end():
                 for part in reader.poll(0.2):
                     found[names[part.topic]].extend(part.records)
-        finally:
-            reader.close()
         return found
 
     def check_topics(self, state: State) -> None:
@@ -414,13 +386,11 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
         kind, key, payload = line.split("|")
         leaving[kind][key] = _without_case(bytes.fromhex(payload)).decode()
     edges = postgres.sql("select edge_id, row_to_json(edges) from edges", database)
-    letters, cursor = [], None
-    while True:
-        page = store.dead_letters.page(limit=500, cursor=cursor)
+    page = store.dead_letters.page(limit=500)
+    letters = list(page.items)
+    while page.next_cursor is not None:
+        page = store.dead_letters.page(limit=500, cursor=page.next_cursor)
         letters += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            break
     return State(
         store.agents.load(keys),
         {one.decision_id: one for one in decisions},
@@ -470,36 +440,17 @@ def latest_risk(records: list[TopicRecord]) -> dict[int, RiskRecord]:
 
 def as_told(record: RiskRecord) -> tuple[Any, ...]:
     """What of a risk record must be as stored; the rest is not sent anew while nothing that is acted on changes."""
-    return (
-        record.tenant,
-        record.issuer,
-        record.agent_id,
-        record.agent_type,
-        record.risk_level,
-        record.decision_id,
-        bytes(record.reasons),
-        record.counterfactual,
-        round(record.risk_score, 3),
-        record.due_ms,
-    )
+    who = (record.tenant, record.issuer, record.agent_id, record.agent_type)
+    why = (record.decision_id, bytes(record.reasons), record.counterfactual)
+    return *who, record.risk_level, *why, round(record.risk_score, 3), record.due_ms
 
 
 def as_stored(row: AgentRow | AgentSummary) -> tuple[Any, ...]:
     """The same of a row."""
     level = ("unknown", "low", "medium", "high", "critical")[row.level]
-    name = row.name
-    return (
-        name.tenant,
-        name.issuer,
-        name.agent_id,
-        row.agent_type,
-        level,
-        row.decision_id,
-        row.reasons,
-        row.counterfactual,
-        round(row.risk_score, 3),
-        row.due_ms,
-    )
+    who = (row.name.tenant, row.name.issuer, row.name.agent_id, row.agent_type)
+    why = (row.decision_id, row.reasons, row.counterfactual)
+    return *who, level, *why, round(row.risk_score, 3), row.due_ms
 
 
 def tell(what: str) -> None:
@@ -575,13 +526,11 @@ class Load(threading.Thread):
     @contextmanager
     def _opened(self) -> Iterator[Callable[[list[Record]], None]]:
         """What sends a batch until it is acknowledged."""
-        writer = open_writer(self._kafka)
-        log = TopicCommitLog(writer, self._kafka.topic_names.events, 10.0)
-        try:
+        with (
+            closing(open_writer(self._kafka)) as writer,
+            closing(TopicCommitLog(writer, self._kafka.topic_names.events, 10.0)) as log,
+        ):
             yield partial(self._send, log)
-        finally:
-            log.close()
-            writer.close()
 
     def _send(self, log: TopicCommitLog, batch: list[Record]) -> None:
         while True:
@@ -600,12 +549,8 @@ class Load(threading.Thread):
         clone = self._dice.randrange(self._clones)
         agent_id = f"{agent}~{clone}"  # not in the model's history: its count begins with our first event
         now_ms = time.time_ns() // 1_000_000
-        event = {
-            **value,
-            "id": f"{self.name}:{number}",
-            "time": _stamp(now_ms),
-            "agent": {**value["agent"], "id": agent_id},
-        }
+        agent = {**value["agent"], "id": agent_id}
+        event = {**value, "id": f"{self.name}:{number}", "time": _stamp(now_ms), "agent": agent}
         raw = msgspec.json.encode(event)
         self.sent[tenant, agent_id] += 1
         id_hash = unkeyed_event_id_hash(tenant, "load", event["id"], raw)
@@ -750,20 +695,15 @@ def post_json(service: Any, path: str, body: dict[str, Any]) -> Any:
 
 def write_events(rig: Any, events: list[dict[str, Any]]) -> None:
     """Write events as the door does."""
-    writer = open_writer(rig.kafka_settings)
-    try:
+    records = []
+    for number, event in enumerate(events):
+        route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])
+        id_hash, raw = hash((event["id"], number)) & (2**63 - 1), json.dumps(event).encode()
+        records.append(Record(RecordKind.EVENT, id_hash, event_time_ms(event), raw, route))
+    with closing(open_writer(rig.kafka_settings)) as writer:
         log = TopicCommitLog(writer, rig.kafka_settings.topic_names.events)
-        records = []
-        for number, event in enumerate(events):
-            route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])
-            raw = json.dumps(event).encode()
-            records.append(
-                Record(RecordKind.EVENT, hash((event["id"], number)) & (2**63 - 1), event_time_ms(event), raw, route)
-            )
         log.append(records)
         log.sync()
-    finally:
-        writer.close()
 
 
 def event_time_ms(event: dict[str, Any]) -> int:

@@ -14,11 +14,12 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.learning.feedback_preview import PreviewJob
 from trustwatch.scoring.records.agents import AgentName
-from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, RevokeFeedbackRule
 
-NOW_MS = 1_764_000_000_000
+from . import stored_rows
+
+NOW_MS = stored_rows.NOW
 DAY_S = 86_400
 AS = "https://as.example"
 FOUND = {
@@ -39,32 +40,20 @@ FOUND = {
 def decision(number: int, **values: Any) -> Decision:
     """A decision that raised an agent of acme to high."""
     name = AgentName(IdentityHasher().agent_key("acme", AS, "agent-pay-1"), "acme", AS, "agent-pay-1")
-    made = Decision(
-        f"D{number:04}",
-        name,
-        "PaymentProcessor",
-        NOW_MS - 5_000,
-        f"evt-{number}",
-        NOW_MS - 6_000,
-        1,
-        3,
-        0.8,
-        0.9,
-        0.9,
-        1e-6,
-        (RiskReason("first_seen_target", "target_surprise", "x", "5 known", 0.9, "first use of x"),),
-        "",
-        {},
-        {"statistic": 12.5, "signals": ["unregistered_key"]},
-        "m",
-        "b",
-        "p",
-        "enforce",
-        "event",
-        0,
-        number,
-    )
-    return msgspec.structs.replace(made, **values)
+    given: dict[str, Any] = {
+        "decision_id": f"D{number:04}",
+        "agent_type": "PaymentProcessor",
+        "decided_ms": NOW_MS - 5_000,
+        "event_id": f"evt-{number}",
+        "event_time_ms": NOW_MS - 6_000,
+        "risk_score": 0.8,
+        "confidence": 0.9,
+        "anomaly_score": 0.9,
+        "p_value": 1e-6,
+        "reasons": (RiskReason("first_seen_target", "target_surprise", "x", "5 known", 0.9, "first use of x"),),
+        "evidence": {"statistic": 12.5, "signals": ["unregistered_key"]},
+    }
+    return stored_rows.decision(number, name, **(given | values))
 
 
 class Runs:
@@ -94,8 +83,7 @@ class Person:
         site.preview = self.runs
         globex = AgentName(IdentityHasher().agent_key("globex", AS, "bot"), "globex", AS, "bot")
         told = [decision(1), decision(2, level=1, previous_level=3), decision(3, agent=globex, agent_type="")]
-        at = site.store.partitions.claim(0)
-        site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
+        stored_rows.commit(site.store, decisions=told)
 
     def post(self, path: str, body: Any, client: str = "gateway", *scopes: str) -> Any:
         return self.site.client.post(path, json=body, headers=self.site.auth(client, *scopes))

@@ -21,7 +21,7 @@ from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
 
 from .console_records import decision_of, row_of
-from .oauth_peers import Endpoint
+from .endpoint import Endpoint
 
 POLICY = {"allow": True, "revoke": False}
 REVOKING = {"allow": False, "revoke": True}

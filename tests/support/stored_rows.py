@@ -16,16 +16,17 @@ from trustwatch.scoring.store.sql_store import SqlStore
 NOW = 1_764_000_000_000
 
 
-def agent(name: AgentName, level: int) -> AgentRow:
+def agent(name: AgentName, level: int, **values: Any) -> AgentRow:
     """Row of an agent."""
-    return AgentRow(
+    made = AgentRow(
         name, "X", level, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", b"[]", "", features=b"f", risk=b"r", state_version="v"
     )
+    return msgspec.structs.replace(made, **values)
 
 
-def decision(number: int, name: AgentName) -> Decision:
+def decision(number: int, name: AgentName, **values: Any) -> Decision:
     """A decision about it."""
-    return Decision(
+    made = Decision(
         f"D{number}",
         name,
         "X",
@@ -50,15 +51,16 @@ def decision(number: int, name: AgentName) -> Decision:
         0,
         number,
     )
+    return msgspec.structs.replace(made, **values)
 
 
-def commit(store: SqlStore, **parts: object) -> None:
+def commit(store: SqlStore, records: int = 1, **parts: object) -> None:
     """Write the next commit of the one partition."""
     at = store.partitions.position(0)
     if not at.epoch:
         at = store.partitions.claim(0)
     empty = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
-    store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), **{**empty, **parts}))
+    store.commit(Commit(at, Position(0, at.epoch, at.offset + records), **{**empty, **parts}))
 
 
 def name(agent_id: str, tenant: str = "acme") -> AgentName:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from .endpoint import Endpoint
 
 
 class CollectedSpan(NamedTuple):
@@ -27,7 +27,7 @@ class CollectedSpan(NamedTuple):
     resource: dict[str, Any]
 
 
-class TraceCollector:
+class TraceCollector(Endpoint):
     """Receiver on loopback. `statuses` answers the next requests so, then all with 200."""
 
     def __init__(self) -> None:
@@ -36,29 +36,13 @@ class TraceCollector:
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.statuses: list[int] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(self._take)
 
-    def _handler(collector) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                status = collector.statuses.pop(0) if collector.statuses else 200
-                if status == 200:
-                    collector.keep(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(status)
-                self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        return Handler
+    def _take(self, request: Endpoint.Request) -> Endpoint.Answer:
+        status = self.statuses.pop(0) if self.statuses else 200
+        if status == 200:
+            self.keep(*request[1:])
+        return status, {"content-type": "application/x-protobuf"}, ExportTraceServiceResponse().SerializeToString()
 
     def keep(self, path: str, headers: dict[str, str], body: bytes) -> None:
         self.paths.append(path)
@@ -95,11 +79,6 @@ class TraceCollector:
                 return found
             time.sleep(0.02)
         raise AssertionError(f"not within {within_s} s; there are {sorted({span.name for span in self.spans})}")
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def _values(attributes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from trustwatch.ingest.timestamps import DAY_S, format_day
 from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, upper_control_limit
-from trustwatch.scoring.learning.promotion import comparison_from_dict
+from trustwatch.scoring.learning.promotion import DRIFTED_FEATURES, DRIFTED_SCORES, comparison_from_dict
 from trustwatch.scoring.records.models import ModelVersion, PeerGroupDay
 
 from ...charts import ChartAxis, ChartSeries, chart
@@ -65,8 +65,8 @@ async def _models_page(
         beyond=sorted(beyond, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))[:30],
         accepted=budget.accepted,
         history=(await models.history(caller, 20)).items if everybody else [],
-        drifted=_largest_drifts(drift.days, drift.feature_threshold, drift.score_threshold),
-        bounds={"features": drift.feature_threshold, "scores": drift.score_threshold},
+        drifted=_largest_drifts(drift, DRIFTED_FEATURES, DRIFTED_SCORES),
+        bounds={"features": DRIFTED_FEATURES, "scores": DRIFTED_SCORES},
         trains_models=models.trains_models,
         learning=models.learning_for(caller),
         day=format_day,

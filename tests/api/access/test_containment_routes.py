@@ -12,7 +12,7 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from trustwatch.api.service.assembly import track_descendants
+from trustwatch.api.service.serve import track_descendants
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.policy.access_evaluation import AccessRequest

@@ -19,15 +19,13 @@ from trustwatch.api.models.first_training import (
     FirstTraining,
 )
 from trustwatch.ingest.errors import ModelError
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.scoring.engine.settings import AlertBudget
-from trustwatch.scoring.records.agents import AgentName, AgentRow
-from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.commits import Commit
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-NOW = 1_764_000_000_000
+from ...support.stored_rows import NOW, agent, commit, name
 
 
 class Site:
@@ -46,29 +44,8 @@ class Site:
 
     def shows(self, agent_id: str, events: int, first_ms: int, last_ms: int) -> None:
         """An agent has shown so many events."""
-        who = AgentName(IdentityHasher().agent_key("acme", "i", agent_id), "acme", "i", agent_id)
-        row = AgentRow(
-            who,
-            "X",
-            0,
-            0.0,
-            0.5,
-            0.0,
-            first_ms,
-            last_ms,
-            last_ms,
-            0,
-            events,
-            "",
-            b"[]",
-            "",
-            features=b"f",
-            risk=b"r",
-            state_version="v",
-        )
-        at = self.store.partitions.position(0)
-        at = self.store.partitions.claim(0) if at.epoch == 0 else at
-        self.store.commit(Commit(at, Position(0, at.epoch, at.offset + events), [row], [], [], []))
+        times = {"first_seen_ms": first_ms, "last_seen_ms": last_ms, "evaluated_ms": last_ms}
+        commit(self.store, events, agents=[agent(name(agent_id), 0, events=events, **times)])
 
     def look(self, after_s: float = LOOK_EVERY_S) -> bool:
         """Ask again later."""

@@ -13,10 +13,9 @@ import msgspec
 import pytest
 
 from trustwatch.api.models.service import ControlRecordWriter
-from trustwatch.api.service.assembly import promote_ready_challenger
+from trustwatch.api.service.serve import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
@@ -32,11 +31,10 @@ from trustwatch.scoring.learning.promotion import (
     ShadowComparison,
     ShadowModelStats,
 )
-from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.records.feedback import Feedback, FeedbackStep
 from trustwatch.scoring.records.models import P_VALUE_EDGES, ModelSwitch, PeerGroupDay, SwitchModel, decode_model_switch
+
+from ...support.stored_rows import commit, decision, name, said, step
 
 NOW_MS = 1_764_000_000_000
 TODAY = NOW_MS // DAY_MS
@@ -327,68 +325,12 @@ def test_nothing_before_is_nothing_to_go_back_to(site: Any) -> None:
 
 def test_the_chart_knows_what_people_said(site: Any) -> None:
     """A true positive does not count against the budget."""
-    name = AgentName(
-        IdentityHasher().agent_key("acme", "https://as.example", "bot"), "acme", "https://as.example", "bot"
-    )
-    rows = [
-        Decision(
-            f"D{number}",
-            name,
-            "Payer",
-            NOW_MS - number,
-            "",
-            NOW_MS,
-            1,
-            3,
-            0.9,
-            0.8,
-            0.7,
-            0.1,
-            (),
-            "",
-            {},
-            {},
-            "m1",
-            "b",
-            "p",
-            "enforce",
-            "event",
-            0,
-            number,
-        )
-        for number in range(4)
-    ]
-    at = site.store.partitions.claim(0)
-    site.store.commit(Commit(at, Position(0, at.epoch, 9), [], rows, [], []))
+    who, times = name("bot"), {"decided_ms": NOW_MS, "event_time_ms": NOW_MS}
+    rows = [decision(number, who, agent_type="Payer", **times) for number in range(4)]
+    commit(site.store, decisions=rows)
     for number, verdict in ((1, "true_positive"), (2, "false_positive")):
-        said = Feedback(
-            f"F{number}",
-            verdict,
-            "noted",
-            f"D{number}",
-            name,
-            "Payer",
-            "agent",
-            None,
-            None,
-            "seen it",
-            "ann",
-            NOW_MS,
-            0,
-            "",
-            False,
-            "",
-            NOW_MS,
-            3,
-            NOW_MS - 9,
-            NOW_MS + 9,
-            0.0,
-            "",
-            0,
-            "",
-            NOW_MS,
-        )
-        site.store.feedback.add(said, FeedbackStep(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
+        given = said(number, verdict=verdict, status="noted", decision_id=f"D{number}", agent=who)
+        site.store.feedback.add(given, step(given, "noted"))
 
     (row,) = site.get("/v1/models/budget", days=1).json()["items"]
     assert (row["observed"], row["true_positive"], row["false_positive"], row["unmarked"]) == (4, 1, 1, 2)

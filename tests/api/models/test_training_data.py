@@ -34,6 +34,14 @@ from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 EVENTS = 40
 
 
+def decoded(stored: str | None) -> first_training.TrainingState:
+    return msgspec.json.decode(stored or "", type=first_training.TrainingState)
+
+
+def encoded(state: first_training.TrainingState) -> str:
+    return msgspec.json.encode(state).decode()
+
+
 def event(number: int, start_ms: int) -> EventToArchive:
     at = datetime.fromtimestamp(start_ms / 1000 + number, UTC)
     made = {
@@ -126,9 +134,7 @@ class Ending:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
 
     def __call__(self, *_: Any) -> Any:
-        self.noted.append(
-            first_training.decode_training_state(self.store.metadata.get(first_training.TRAINING_STATE_KEY))
-        )
+        self.noted.append(decoded(self.store.metadata.get(first_training.TRAINING_STATE_KEY)))
         raise self.end
 
 
@@ -170,7 +176,7 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
     assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
     assert desk.due() == work  # told to end: that was no try
     desk.store.metadata.put(
-        first_training.TRAINING_STATE_KEY, first_training.encode_training_state(desk.origin.noted[0])
+        first_training.TRAINING_STATE_KEY, encoded(desk.origin.noted[0])
     )  # killed: nobody took it back
     again = desk.due()
     assert again == desk.origin.noted[0] and again.version == work.version  # type: ignore[union-attr]
@@ -183,9 +189,7 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     for _ in range(training_scheduler.MAX_ATTEMPTS):
         with pytest.raises(StopRequested):
             desk.teach(desk.due())
-        desk.store.metadata.put(
-            first_training.TRAINING_STATE_KEY, first_training.encode_training_state(desk.origin.noted[-1])
-        )
+        desk.store.metadata.put(first_training.TRAINING_STATE_KEY, encoded(desk.origin.noted[-1]))
     desk.teach(desk.due())
     assert [act for act, _ in desk.acts()] == ["failed"]
     assert "died 3 times" in desk.store.models.history().items[0].why
@@ -218,9 +222,7 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
     for at, version in enumerate(("before", work.version)):
         made = ModelVersion(version, "challenger", version, 0, 1, at, counted_from=1)
         desk.store.models.add(made, ModelHistoryEntry(version, at, version, "trained", "ann", ""))
-    desk.store.metadata.put(
-        first_training.TRAINING_STATE_KEY, first_training.encode_training_state(msgspec.structs.replace(work, tries=1))
-    )
+    desk.store.metadata.put(first_training.TRAINING_STATE_KEY, encoded(msgspec.structs.replace(work, tries=1)))
     desk.teach(desk.due())
     assert desk.due() is None
     states = {one.version: one.status for one in desk.store.models.page().items}
@@ -246,10 +248,7 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     work = desk.due()
     with pytest.raises(Fenced):
         desk.teach(work)
-    assert (
-        first_training.decode_training_state(desk.store.metadata.get(first_training.TRAINING_STATE_KEY))
-        == desk.origin.noted[0]
-    )
+    assert decoded(desk.store.metadata.get(first_training.TRAINING_STATE_KEY)) == desk.origin.noted[0]
 
 
 def test_versions_of_every_partition_and_the_one_before_stay() -> None:
@@ -262,6 +261,6 @@ def test_versions_of_every_partition_and_the_one_before_stay() -> None:
 
 def test_a_training_that_was_stored_before_goes_on() -> None:
     """The request keeps its stored name."""
-    stored = first_training.decode_training_state('{"wish": "train now", "version": "v", "tries": 1, "ended": false}')
+    stored = decoded('{"wish": "train now", "version": "v", "tries": 1, "ended": false}')
     assert (stored.request, stored.version, stored.tries, stored.ended) == ("train now", "v", 1, False)
     assert msgspec.to_builtins(stored)["wish"] == "train now"

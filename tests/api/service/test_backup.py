@@ -35,8 +35,16 @@ from trustwatch.api.composition import (
 )
 from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
-from trustwatch.api.service.backup import DIGESTS_FILE, BackupContents, file_digest, list_files, take_backup
-from trustwatch.api.service.restore import MANIFEST_FILE, BadBackup, restore_backup
+from trustwatch.api.service.backup import (
+    DIGESTS_FILE,
+    MANIFEST_FILE,
+    BackupContents,
+    BadBackup,
+    file_digest,
+    list_files,
+    restore_backup,
+    take_backup,
+)
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
@@ -354,7 +362,7 @@ def test_a_tar_leads_nowhere_else(elsewhere: Settings, backup: Path, name: str, 
 KILLED_RESTORES = """
 import os, sys
 from pathlib import Path
-from trustwatch.api.service import restore
+from trustwatch.api.service import backup as restore
 from trustwatch.api.settings.root import Settings
 
 folder, backup = Path(sys.argv[1]), Path(sys.argv[2])

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.service.serve import check_extras
+from trustwatch.api.service.backends import check_extras
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from scripts.settings_table import settings_table
-from trustwatch.api.settings import removed
-from trustwatch.api.settings.loading import ReadSettings, read_settings
-from trustwatch.api.settings.removed import REMOVED_SETTINGS, RemovedSetting
+from trustwatch.api.settings import loading
+from trustwatch.api.settings.loading import REMOVED_SETTINGS, ReadSettings, RemovedSetting, read_settings
 from trustwatch.ingest.errors import ConfigError
 
 from ...support.checkout import ROOT
@@ -26,7 +25,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> None:
         "retention_weeks": (3, LINE),
         "chart": ({"size": 10, "axis": {"log": False}}, LINE),
     }
-    monkeypatch.setattr(removed, "REMOVED_SETTINGS", {path: RemovedSetting(*row) for path, row in rows.items()})
+    monkeypatch.setattr(loading, "REMOVED_SETTINGS", {path: RemovedSetting(*row) for path, row in rows.items()})
 
 
 def read(folder: Path, text: str, **environ: str) -> ReadSettings:

@@ -37,7 +37,8 @@ from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEnd
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
 from ....support.authorization_servers import now_ms, wish
-from ....support.oauth_peers import Endpoint, new_key
+from ....support.endpoint import Endpoint
+from ....support.oauth_peers import new_key
 
 T = TypeVar("T")
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="

@@ -1,8 +1,9 @@
-"""Commands for signing in: `token`, `console-link`."""
+"""Commands on the data directory: `backup`, `restore`, `token`, `console-link`."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +11,13 @@ import typer
 from trustwatch.ingest.errors import ConfigError
 
 from .. import clock
-from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, write_json
 from ..composition import require_whole_data
 from ..console.console_sessions import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
 from ..settings.loading import load_process_settings
+from .backup import restore_backup, take_backup
 
 
 def token(
@@ -64,3 +66,39 @@ def console_link(settings: SettingsFileOption = None, json: JsonOption = False) 
         write_json({"url": link})
     else:
         sys.stdout.write(link + "\n")
+
+
+_DONE = (
+    "{file}: database at offset {offset}, log from {log_first_offset} to {log_end_offset}, model {model}; {files} "
+    "files, {bytes} bytes"
+)
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="tar to write; a new file")],
+    settings: SettingsFileOption = None,
+    without_keys: Annotated[
+        bool, typer.Option("--without-keys", help="leave key files out: you keep them in another place")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Back up database, log, models and keys of the embedded form into a tar, while the service runs."""
+    contents = take_backup(load_process_settings(settings), file, keys=not without_keys)
+    text = f"backed up to {_DONE}\nnot in it: settings, the files that they name, archives, sessions of the console"
+    if contents.keys:
+        text += "\nit holds keys: whoever reads it can read the service's data and sign in its name"
+    print_summary({"file": str(file), **contents._asdict()}, json, text)
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="tar that `trustwatch backup` wrote, or a folder of an earlier version")],
+    settings: SettingsFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Restore a backup into the empty `data_dir` of the settings, after every digest was checked."""
+    done = restore_backup(load_process_settings(settings), file)
+    needed = None if done.missing_key is None else str(done.missing_key)
+    text = f"restored {_DONE}"
+    if needed is not None:
+        text += "\nbefore the service starts, put the identity key at {needs_identity_key}, mode 0600"
+    print_summary({"file": str(file), **done.contents._asdict(), "needs_identity_key": needed}, json, text)
