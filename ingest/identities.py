@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 import struct
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .durable_files import create_secret_file
+from .durable_files import read_key_file
 from .errors import ConfigError
 from .hashing import BlakeWords, EncodedTexts, blake2b_initial_state, blake2b_pairs, encode_texts
 from .record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE, event_id_bytes, unkeyed_event_id_hash
@@ -167,22 +166,11 @@ def _joined_text(tenant: str, issuer: str, name: str) -> str:
 
 
 def open_identity_key(path: Path, *, create: bool) -> IdentityHasher:
-    """The hasher of a deployment, from a file (64 hexadecimal digits, mode 0600). Raises ConfigError."""
-    try:
-        if not path.exists():
-            if not create:
-                raise ConfigError(
-                    f"{path}: the identity key of this database is missing. Put it back from a backup, or copy it from"
-                    " another process of the deployment. If it is lost, `trustwatch identities renew` makes a new one"
-                )
-            create_secret_file(path, f"{secrets.token_hex(IDENTITY_KEY_BYTES)}\n".encode())
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path}: others may read the identity key; its mode must be 0600")
-        key = bytes.fromhex(path.read_text().strip())
-    except OSError as error:
-        raise ConfigError(f"{path}: the identity key cannot be read or written: {error.strerror}") from None
-    except ValueError:
-        key = b""
-    if not IDENTITY_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
-        raise ConfigError(f"{path}: no key; expected {2 * IDENTITY_KEY_BYTES} hexadecimal digits")
-    return IdentityHasher(key)
+    """The hasher of a deployment, from a file. Raises ConfigError."""
+    if not create and not path.exists():
+        raise ConfigError(
+            f"{path}: the identity key of this database is missing. Put it back from a backup, or copy it from"
+            " another process of the deployment. If it is lost, `trustwatch identities renew` makes a new one"
+        )
+    sizes = range(IDENTITY_KEY_BYTES, MAX_KEY_BYTES + 1)
+    return IdentityHasher(read_key_file(path, "the identity key", sizes, create=create))

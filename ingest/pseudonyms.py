@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import secrets
 from pathlib import Path
 
-from .durable_files import create_secret_file
-from .errors import ConfigError
+from .durable_files import read_key_file
 
 PRIVACY_KEY_FILE = "privacy-key"
 PRIVACY_KEY_BYTES = 32
+MAX_KEY_FILE_BYTES = 1024
 MAX_REMEMBERED_PSEUDONYMS = 16_384
 """Pseudonyms that are remembered; then all are forgotten and made again."""
 
@@ -60,17 +59,5 @@ class PrivacyKey:
 
 
 def open_privacy_key(path: Path) -> PrivacyKey:
-    """The key in a file (64 hexadecimal digits, mode 0600), created if missing; two processes get the same one.
-
-    Raises ConfigError.
-    """
-    try:
-        if not path.exists():
-            create_secret_file(path, f"{secrets.token_hex(PRIVACY_KEY_BYTES)}\n".encode())
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path}: others may read the key of pseudonyms; its mode must be 0600")
-        return PrivacyKey(bytes.fromhex(path.read_text().strip()))
-    except OSError as error:
-        raise ConfigError(f"{path}: the key of pseudonyms cannot be read or written: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(f"{path}: no key; expected at least {2 * PRIVACY_KEY_BYTES} hexadecimal digits") from None
+    """The key in a file, created if missing. Raises ConfigError."""
+    return PrivacyKey(read_key_file(path, "the key of pseudonyms", range(PRIVACY_KEY_BYTES, MAX_KEY_FILE_BYTES)))

@@ -350,15 +350,6 @@ class WindowedSource:
         at = _event_time(payload)
         return at is None or ((after is None or at >= after) and (before is None or at < before))
 
-    def seek(self, partition: int, offset: int) -> None:
-        """Pass on to the wrapped reader."""
-        self._waiting = []
-        self._source.seek(partition, offset)
-
-    def end_offset(self, partition: int) -> int:
-        """Pass on to the wrapped reader."""
-        return self._source.end_offset(partition)
-
     def close(self) -> None:
         """Pass on to the wrapped reader."""
         self._source.close()

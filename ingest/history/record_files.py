@@ -27,7 +27,7 @@ from ..archive.archive_files import POSITION_FILE
 from ..errors import ConfigError, MalformedEvent
 from ..events import decode_json
 from ..extras import require_extra
-from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
+from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile, buffered_stream, read_now
 from ..formats.wrapped_records import wrapped_array
 from ..log.segment_import import is_log
 from .json_cutting import BrokenJson, JsonCutter, Wrapper
@@ -242,24 +242,8 @@ def _values(path: Path, progress: ByteProgress | None) -> Iterator[bytes]:
                 progress(file.tell())
 
 
-class _RawStream(io.RawIOBase):
-    """A stream as the standard library's readers of text want it."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._stream.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
-
-
 def _csv_records(stream: Any, delimiter: str, name: str) -> Iterator[CutRecord]:
-    text = io.TextIOWrapper(io.BufferedReader(_RawStream(stream), BLOCK_BYTES), "utf-8", "replace", newline="")
+    text = io.TextIOWrapper(buffered_stream(stream.read), "utf-8", "replace", newline="")
     csv.field_size_limit(MAX_LINE_BYTES)
     rows = csv.reader(text, delimiter=delimiter)
     try:
@@ -360,34 +344,7 @@ def _cell_value(value: Any) -> Any:
 def peek_line(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     """Read a stream up to the end of its first line or 64 KiB; returns that, and the whole stream from its start."""
     head = b""
-    while b"\n" not in head.lstrip() and len(head) < HEAD_BYTES:
-        block = _read_now(stream, HEAD_BYTES)
-        if not block:
-            break
+    while b"\n" not in head.lstrip() and len(head) < HEAD_BYTES and (block := read_now(stream, HEAD_BYTES)):
         head += block
-    return head, io.BufferedReader(_HeadAndRest(head, stream), HEAD_BYTES)
-
-
-def _read_now(stream: BinaryIO, size: int) -> bytes:
-    """Reads the available bytes, at most *size*; empty at the end."""
-    read = getattr(stream, "read1", stream.read)
-    block: bytes = read(size)
-    return block
-
-
-class _HeadAndRest(io.RawIOBase):
-    """Bytes that were read already, then the stream, which stays open."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        super().__init__()
-        self._head = head
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._head[: len(buffer)] or _read_now(self._stream, len(buffer))
-        self._head = self._head[len(block) :]
-        buffer[: len(block)] = block
-        return len(block)
+    seen = io.BytesIO(head)
+    return head, buffered_stream(lambda size: seen.read(size) or read_now(stream, size))

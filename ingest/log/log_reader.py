@@ -31,7 +31,7 @@ _MAX_PAUSE_S = 0.010
 
 
 class LogReader:
-    """Implements `Source` over the directory of an `EventLog`, usually from another process.
+    """Implements `DurableSource` over the directory of an `EventLog`, usually from another process.
 
     It returns only records whose commit succeeded (the writer publishes that offset), so no reader has a record that a
     power loss takes back. Not thread-safe. Latency after a commit is 1 to 10 ms.

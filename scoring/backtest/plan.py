@@ -261,14 +261,6 @@ class ShardSource:
         agent = routed.agent
         return self._ours[routed.tenant or "", agent.issuer or "", agent.id], at, identity, event_id
 
-    def seek(self, partition: int, offset: int) -> None:
-        """As `FileSource`."""
-        self._files.seek(partition, offset)
-
-    def end_offset(self, partition: int) -> int:
-        """As `FileSource`."""
-        return self._files.end_offset(partition)
-
     def close(self) -> None:
         """Close the files."""
         self._files.close()

@@ -1,4 +1,4 @@
-"""What holds for every `Source`: a new implementation is added to SOURCES and must pass all of this."""
+"""What holds for every `DurableSource`: a new implementation is added to SOURCES and must pass all of this."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from trustwatch.ingest.errors import CorruptLog
-from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogGroupSource, LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
-from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
+from trustwatch.ingest.source import DurableSource, Record, RecordBatch, RecordKind
 
 from ..support.followers import Follower
 from ..support.kafka_topics import CLIENTS, Member, make_topic, settings, write
@@ -25,7 +24,7 @@ RECORDS = [
 ]
 
 
-def event_log(directory: Path, _: pytest.FixtureRequest) -> Source:
+def event_log(directory: Path, _: pytest.FixtureRequest) -> DurableSource:
     with EventLog(directory, segment_bytes=3000) as log:
         for start in range(0, 50, 8):
             log.append(RECORDS[start : start + 8])
@@ -33,20 +32,14 @@ def event_log(directory: Path, _: pytest.FixtureRequest) -> Source:
     return LogReader(directory)
 
 
-def log_group(directory: Path, request: pytest.FixtureRequest) -> Source:
+def log_group(directory: Path, request: pytest.FixtureRequest) -> DurableSource:
     event_log(directory, request).close()
     source = LogGroupSource(directory)
     source.join(Follower(source))
     return source
 
 
-def files(directory: Path, _: pytest.FixtureRequest) -> Source:
-    for number, part in enumerate((RECORDS[:20], RECORDS[20:])):
-        (directory / str(number)).write_bytes(b"".join(record.payload + b"\n" for record in part))
-    return FileSource([directory / "0", directory / "1"], received_ms=1_700_000_000_000)
-
-
-def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> Source:
+def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> DurableSource:
     cluster = request.getfixturevalue("kafka")
     made = settings(cluster, client)
     make_topic(cluster, made.topic_names.events)
@@ -61,28 +54,27 @@ def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> Source:
     return member.source
 
 
-SOURCES: dict[str, Callable[[Path, pytest.FixtureRequest], Source]] = {
+SOURCES: dict[str, Callable[[Path, pytest.FixtureRequest], DurableSource]] = {
     "event_log": event_log,
     "log_group": log_group,
-    "files": files,
     **{client: partial(kafka, client) for client in CLIENTS},
 }
 KINDS = [pytest.param(name, marks=pytest.mark.integration if name in CLIENTS else ()) for name in SOURCES]
 
 
 @pytest.fixture(params=KINDS)
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DurableSource]:
     source = SOURCES[request.param](tmp_path, request)
     yield source
     source.close()
 
 
-def poll(source: Source, max_records: int) -> RecordBatch | None:
+def poll(source: DurableSource, max_records: int) -> RecordBatch | None:
     """Records come at once from a disk, and within seconds from a broker."""
-    return source.poll(max_records, 0 if isinstance(source, LogReader | LogGroupSource | FileSource) else 5)
+    return source.poll(max_records, 0 if isinstance(source, LogReader | LogGroupSource) else 5)
 
 
-def drain(source: Source, max_records: int) -> list[Record]:
+def drain(source: DurableSource, max_records: int) -> list[Record]:
     found: list[Record] = []
     next_offset = None
     end = source.end_offset(0)
@@ -99,19 +91,19 @@ def drain(source: Source, max_records: int) -> list[Record]:
 
 
 @pytest.mark.parametrize("max_records", [1, 7, 1000])
-def test_all_records_in_order_without_gaps(source: Source, max_records: int) -> None:
+def test_all_records_in_order_without_gaps(source: DurableSource, max_records: int) -> None:
     """Batches are consecutive, never larger than asked and never empty, and hold every record as it was written."""
     source.seek(0, 0)
     assert drain(source, max_records) == RECORDS
 
 
-def test_a_new_source_starts_at_the_beginning(source: Source) -> None:
+def test_a_new_source_starts_at_the_beginning(source: DurableSource) -> None:
     """Without a seek the first record comes first."""
     assert drain(source, 10) == RECORDS
 
 
 @pytest.mark.parametrize("offset", [0, 1, 8, 19, 20, 33, 49, 50])
-def test_seek_forward_and_back(source: Source, offset: int) -> None:
+def test_seek_forward_and_back(source: DurableSource, offset: int) -> None:
     """From wherever it stands, a source continues at the offset it is told, in the middle of a chunk too."""
     for _ in range(2):
         source.seek(0, offset)
@@ -125,7 +117,7 @@ def test_seek_forward_and_back(source: Source, offset: int) -> None:
             assert drain(source, 11) == RECORDS[offset:]
 
 
-def test_end_offset_is_that_of_the_next_record(source: Source) -> None:
+def test_end_offset_is_that_of_the_next_record(source: DurableSource) -> None:
     """It does not depend on what was read, and reading does not depend on it."""
     assert source.end_offset(0) == len(RECORDS)
     assert poll(source, 5) is not None
@@ -133,13 +125,13 @@ def test_end_offset_is_that_of_the_next_record(source: Source) -> None:
     assert drain(source, 100) == RECORDS[5:]
 
 
-def test_an_offset_that_never_was_is_refused(source: Source) -> None:
+def test_an_offset_that_never_was_is_refused(source: DurableSource) -> None:
     """Reading on from a place that the source does not have would skip or repeat records."""
     with pytest.raises(CorruptLog):
         source.seek(0, len(RECORDS) + 1)
 
 
-def test_only_partition_zero(source: Source) -> None:
+def test_only_partition_zero(source: DurableSource) -> None:
     """All have one partition here; another one is a caller's error."""
     with pytest.raises(ValueError, match=r"partition"):
         source.seek(1, 0)
@@ -147,7 +139,7 @@ def test_only_partition_zero(source: Source) -> None:
         source.end_offset(1)
 
 
-def test_close_twice(source: Source) -> None:
+def test_close_twice(source: DurableSource) -> None:
     """Closing a closed source does nothing."""
     source.poll(1, 0)
     source.close()

@@ -7,22 +7,20 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, Record, RecordBatch
-from ...topics import record_codec
+from ...topics.record_codec import RecordRun, SourcePartition, TopicRecord, own_record, to_record
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from ..shared import KafkaGroupSource
+from ..shared import CLOSE_S, KafkaGroupSource
 from .client_connection import (
-    CLOSE_S,
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
     BoundedCall,
+    consume,
     offset_bounds,
     open_consumer,
     partition_count,
@@ -32,7 +30,6 @@ from .client_connection import (
 from .topic_reader import ConfluentTopicReader
 
 _log = structlog.get_logger(__name__)
-_READ_BACK_RECORDS = 10_000
 _IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED})
 
 
@@ -96,19 +93,13 @@ class ConfluentGroupSource(KafkaGroupSource):
         return batch
 
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
-        """Fetch waiting messages: wait for one, then take the rest, since `consume` waits for the full number."""
         now = time.monotonic()
         self._overslept = now - self._last_poll > self._tuning.max_poll_interval_ms / 1000
         self._last_poll = now
-        messages: list[Message] = self._consumer.consume(most, 0)
-        if not messages and timeout_s > 0 and not self._pending_error:
-            messages = self._consumer.consume(1, timeout_s)
-            if messages and not self._pending_error and most > 1:
-                messages += self._consumer.consume(most - 1, 0)
-        return messages
+        return consume(self._consumer, most, 0 if self._pending_error else timeout_s)
 
     def _buffer_messages(self, messages: list[Message]) -> None:
-        runs: list[tuple[int, record_codec.RecordRun]] = []
+        runs: list[tuple[int, RecordRun]] = []
         partition, expected = -1, 0
         add: Callable[[Record], None] | None = None  # to the run that the last message was put into
         for message in messages:
@@ -121,26 +112,21 @@ class ConfluentGroupSource(KafkaGroupSource):
                 if offset < self._next.get(partition, 1 << 63):
                     add = None  # not ours any more, or from before a seek
                     continue
-                run = record_codec.RecordRun(offset, [])
+                run = RecordRun(offset, [])
                 runs.append((partition, run))
                 add = run.records.append
-            add(self._record(message, partition, offset))
+            headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
+            record = own_record(time_ms, value, headers)
+            if record is None:
+                origin = SourcePartition(self.topic, partition, self._partition_count, self._identities)
+                record = to_record(TopicRecord(offset, time_ms, message.key(), value, headers), origin)
+            add(record)
             self._next[partition] = expected = offset + 1
         for partition, run in runs:
             self._buffer.add(partition, [run])
         raised, self._pending_error = self._pending_error, None
         if raised:
             raise raised
-
-    def _record(self, message: Message, partition: int, offset: int) -> Record:
-        headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
-        record = record_codec.own_record(time_ms, value, headers)
-        if record is None:
-            raw = record_codec.TopicRecord(offset, time_ms, message.key(), value, headers)
-            record = record_codec.to_record(
-                raw, record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
-            )
-        return record
 
     def _handle_message_error(self, message: Message) -> None:
         error, partition = message.error(), message.partition()
@@ -180,27 +166,20 @@ class ConfluentGroupSource(KafkaGroupSource):
 
     def _revoked(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume`, and within `close` by another thread."""
-        if self._overslept:  # the group removed us long ago, librdkafka reports it late
-            self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
-        else:
-            self._give_up(topic_partitions, lambda owner, partitions: owner.revoked(partitions))
+        self._give_up(topic_partitions, lost=self._overslept)  # then the group removed us long ago: it is reported late
 
     def _lost(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called as `_revoked` is."""
-        self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
+        self._give_up(topic_partitions, lost=True)
 
-    def _give_up(
-        self, topic_partitions: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]
-    ) -> None:
+    def _give_up(self, topic_partitions: list[TopicPartition], *, lost: bool) -> None:
+        drop = partial(self._drop, {topic_partition.partition for topic_partition in topic_partitions}, lost)
         if self._leaving is None:
-            self._drop(topic_partitions, tell)
+            drop()
         else:
-            self._leaving.call_back(partial(self._drop, topic_partitions, tell))
+            self._leaving.call_back(drop)
 
-    def _drop(
-        self, topic_partitions: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]
-    ) -> None:
-        partitions = {topic_partition.partition for topic_partition in topic_partitions}
+    def _drop(self, partitions: set[int], lost: bool) -> None:
         ours = partitions & self._owned
         self._buffer.drop(partitions)
         self._owned -= partitions
@@ -209,7 +188,7 @@ class ConfluentGroupSource(KafkaGroupSource):
             self._broken.pop(partition, None)
         if ours and self._owner is not None:
             with self._kept_for_poll():
-                tell(self._owner, ours)
+                (self._owner.lost if lost else self._owner.revoked)(ours)
 
     @contextlib.contextmanager
     def _kept_for_poll(self) -> Iterator[None]:
@@ -250,38 +229,8 @@ class ConfluentGroupSource(KafkaGroupSource):
             self._query_consumer = open_consumer(self.settings, self._tuning, self._on_error)
         return self._query_consumer
 
-    def _open_reader(self) -> ConfluentTopicReader:
-        return ConfluentTopicReader(self.settings, (self.topic,), tuning=self._tuning)
-
-    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        consumer = open_consumer(self.settings, self._tuning, self._on_error, enable_partition_eof=True)
-        try:
-            consumer.assign([TopicPartition(self.topic, partition, first)])
-            self._read_hashes(consumer, start, hashes)
-        finally:
-            consumer.close()
-
-    def _read_hashes(self, consumer: Consumer, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        """Fill *hashes* up to its end, or to the end of the partition (transaction markers may be its last offsets)."""
-        patience_s = self._tuning.request_timeout_ms / 1000
-        heard = time.monotonic()
-        while time.monotonic() - heard < patience_s:
-            with translated_errors(f"reading {self.topic} back"):
-                messages = consumer.consume(_READ_BACK_RECORDS, 0) or consumer.consume(1, 0.1)
-            heard = time.monotonic() if messages else heard
-            for message in messages:
-                error = message.error()
-                if error is None:
-                    at = message.offset() - start
-                    if at < len(hashes):
-                        hashes[at] = record_codec.id_hash_in(message.headers() or ())
-                    if at + 1 >= len(hashes):
-                        return
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    return
-                elif error.code() in DAMAGED_DATA_ERRORS:
-                    raise CorruptLog(f"{self.topic}: {error.str()}")
-        raise Unavailable(f"reading {self.topic} back: no records for {patience_s:.0f} s")
+    def _open_reader(self, partitions: Collection[int] | None = None) -> ConfluentTopicReader:
+        return ConfluentTopicReader(self.settings, (self.topic,), tuning=self._tuning, partitions=partitions)
 
     def note_position(self, offsets: Mapping[int, int]) -> None:
         """Commit positions to the group, for tools that show lag only; a failure is ignored."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from typing import TypeAlias
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from ...errors import CorruptLog, TrustwatchError, Unavailable
-from ...topics import record_codec
 from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
+from ...topics.record_codec import TopicRecord
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+from ..shared import CLOSE_S, KafkaTopicReader, TopicPartitionKey
 from .client_connection import (
-    CLOSE_S,
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
     BoundedCall,
+    consume,
     offset_bounds,
     open_consumer,
     partition_count,
@@ -26,11 +26,9 @@ from .client_connection import (
 )
 
 _log = structlog.get_logger(__name__)
-TopicPartitionKey: TypeAlias = tuple[str, int]
-"""Topic and partition."""
 
 
-class ConfluentTopicReader:
+class ConfluentTopicReader(KafkaTopicReader):
     """See `TopicReader`. Raises Unavailable or ConfigError."""
 
     def __init__(
@@ -40,14 +38,11 @@ class ConfluentTopicReader:
         group_id: str = "",
         start: StartPositions = "earliest",
         tuning: KafkaTuning = DEFAULT_TUNING,
+        partitions: Collection[int] | None = None,
     ) -> None:
-        self.settings = settings
-        self._tuning = tuning
-        self.failed_polls = 0
-        self._start = start
+        super().__init__(settings, start, tuning)
         self._pending_error: TrustwatchError | None = None
         self._positions: dict[TopicPartitionKey, int] = {}
-        self._end_targets: dict[TopicPartitionKey, int] = {}
         self._committing: BoundedCall | None = None
         self._consumer = open_consumer(
             settings,
@@ -65,7 +60,8 @@ class ConfluentTopicReader:
                 with translated_errors("reading topics"):
                     self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked)
             else:
-                self._assign_all([(topic, n) for topic, count in counts.items() for n in range(count)])
+                read = {topic: range(count) if partitions is None else partitions for topic, count in counts.items()}
+                self._assign_all([(topic, number) for topic in topics for number in read[topic]])
         except TrustwatchError:
             self._consumer.close()
             raise
@@ -111,11 +107,8 @@ class ConfluentTopicReader:
         Records that retention removed before they were read are logged as an error and skipped.
         """
         with translated_errors("reading topics"):
-            messages = self._consumer.consume(max_records, 0)
-            if not messages:
-                messages = self._consumer.consume(1, timeout_s)
-                messages += self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
-        records_by_partition: dict[TopicPartitionKey, list[record_codec.TopicRecord]] = {}
+            messages = consume(self._consumer, max_records, timeout_s)
+        records_by_partition: dict[TopicPartitionKey, list[TopicRecord]] = {}
         for message in messages:
             key = message.topic(), message.partition()
             if message.error() is not None:
@@ -134,26 +127,11 @@ class ConfluentTopicReader:
             if key in self._positions:  # the last offsets may be transaction markers
                 self._positions[key] = max(self._positions[key], message.offset())
         elif error.code() in OFFSET_GONE_ERRORS and key in self._positions:
-            self._skip_lost(key)
+            self._skip_lost(key, self._positions[key], *self._bounds(key))
         elif error.code() in DAMAGED_DATA_ERRORS:
             self._pending_error = CorruptLog(f"{key[0]}[{key[1]}]: offset {message.offset()}: {error.str()}")
         else:
             self._on_error(error)
-
-    def _skip_lost(self, key: TopicPartitionKey) -> None:
-        offset = self._positions[key]
-        start, end = self._bounds(key)
-        lost = max(0, start - offset)
-        _log.error(
-            "records are gone that were not read",
-            topic=key[0],
-            partition=key[1],
-            offset=offset,
-            start=start,
-            end=end,
-            lost=lost,
-        )
-        self._assign_at(self._positions | {key: start})
 
     def _on_error(self, error: KafkaError) -> None:
         """Error callback of librdkafka, which reconnects automatically."""
@@ -164,21 +142,17 @@ class ConfluentTopicReader:
             self._pending_error = refused
 
     def commit(self) -> None:
+        """See `TopicReader.commit`. One that was given up must end first, so that it does not move the group back."""
+        limit_s = self._tuning.metadata_timeout_ms / 1000
         offsets = [TopicPartition(*key, offset) for key, offset in self._positions.items()]
-        if offsets:
-            self._commit_within(offsets, self._tuning.metadata_timeout_ms / 1000)
-
-    def _commit_within(self, offsets: list[TopicPartition], limit_s: float) -> None:
-        """Commit; an earlier one that was given up must end first, so that it does not move the group back."""
+        if not offsets:
+            return
         if self._committing is not None and not self._committing.wait(limit_s):
             raise Unavailable("committing offsets: no broker has answered the commit before")
         self._committing = BoundedCall(partial(self._consumer.commit, offsets=offsets, asynchronous=False))
         with translated_errors("committing offsets"):
             if not self._committing.run(limit_s):
                 raise Unavailable(f"committing offsets: no broker answered in {limit_s:g} s")
-
-    def end_offsets(self) -> dict[TopicPartitionKey, int]:
-        return {key: self._bounds(key)[1] for key in self._positions}
 
     def first_offsets(self) -> dict[TopicPartitionKey, int]:
         return {key: self._bounds(key)[0] for key in self._positions}
@@ -197,16 +171,17 @@ class ConfluentTopicReader:
         with translated_errors("reading topics"):
             self._assign_at(self._positions | {(topic, partition): offset})
 
+    def position(self, key: TopicPartitionKey) -> int:
+        return self._positions[key]
+
+    def _partitions(self) -> Collection[TopicPartitionKey]:
+        return self._positions.keys()
+
+    def _ends_of(self, keys: Collection[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        return {key: self._bounds(key)[1] for key in keys}
+
     def _bounds(self, key: TopicPartitionKey) -> tuple[int, int]:
         return offset_bounds(self._consumer, TopicPartition(*key), self._tuning.metadata_timeout_ms)
-
-    def lag(self) -> int | None:
-        behind = [max(0, end - self._positions[key]) for key, end in self.end_offsets().items()]
-        return sum(behind) if behind else None
-
-    def at_end(self) -> bool:
-        self._end_targets |= {key: self._bounds(key)[1] for key in self._positions if key not in self._end_targets}
-        return bool(self._positions) and all(at >= self._end_targets[key] for key, at in self._positions.items())
 
     def close(self) -> None:
         """Leave the group, release connections. If no broker answers for some seconds, that is logged."""
@@ -224,7 +199,7 @@ def _partition_key(partition: TopicPartition) -> TopicPartitionKey:
     return partition.topic, partition.partition
 
 
-def _kafka_record(message: Message) -> record_codec.TopicRecord:
-    return record_codec.TopicRecord(
+def _kafka_record(message: Message) -> TopicRecord:
+    return TopicRecord(
         message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers() or []
     )

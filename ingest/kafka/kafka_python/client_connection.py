@@ -9,15 +9,19 @@ from typing import Any, TypeVar
 
 import httpx2
 import msgspec
-from kafka import KafkaConsumer, TopicPartition, errors
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from ...topics import record_codec
-from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ...topics.protocols import TopicDescription
+from ...topics.record_codec import TopicRecord
+from ...topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames, with_min_insync_replicas
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ..shared import missing_topic
 
 ClientT = TypeVar("ClientT")
 
@@ -135,13 +139,9 @@ def translated_errors(what: str) -> Iterator[None]:
     try:
         yield
     except _REFUSED_ERRORS as error:
-        raise ConfigError(f"{what}: {_error_text(error)}") from error
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}") from error
     except errors.KafkaError as error:
-        raise Unavailable(f"{what}: {_error_text(error)}") from error
-
-
-def _error_text(error: errors.KafkaError) -> str:
-    return f"{type(error).__name__}: {error}"
+        raise Unavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
@@ -158,8 +158,17 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
     }
 
 
-def to_kafka_record(record: ConsumerRecord) -> record_codec.TopicRecord:
-    return record_codec.TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
+def group_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, int]:
+    """Times of a member of a group."""
+    return {
+        "session_timeout_ms": settings.session_timeout_ms,
+        "heartbeat_interval_ms": min(3_000, settings.session_timeout_ms // 3),
+        "max_poll_interval_ms": tuning.max_poll_interval_ms,
+    }
+
+
+def to_kafka_record(record: ConsumerRecord) -> TopicRecord:
+    return TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
 def partition_count(consumer: KafkaConsumer, topic: str) -> int:
@@ -167,7 +176,7 @@ def partition_count(consumer: KafkaConsumer, topic: str) -> int:
     with translated_errors(f"asking for topic {topic}"):
         count = len(consumer.partitions_for_topic(topic))
     if not count:
-        raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+        raise missing_topic(topic)
     return count
 
 
@@ -186,3 +195,54 @@ def end_offset(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: i
     with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
         offset: int = consumer.end_offsets([partition], timeout_ms)[partition]
         return offset
+
+
+class KafkaPythonAdmin:
+    """See `TopicAdmin`. Raises Unavailable or ConfigError."""
+
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
+        self._client = open_client(KafkaAdminClient, **connection_options(settings, tuning))
+
+    def create_topics(self, topics: TopicNames, partitions: int, replication: int) -> list[str]:
+        created = []
+        for definition in TOPIC_DEFINITIONS:
+            name = definition.name(topics)
+            options: dict[str, Any] = {
+                "num_partitions": partitions,
+                "replication_factor": replication,
+                "configs": with_min_insync_replicas(definition.configs, replication),
+            }
+            with translated_errors(f"creating topic {name}"):
+                try:
+                    self._client.create_topics({name: options}, wait_for_metadata=True)
+                    created.append(name)
+                except errors.TopicAlreadyExistsError:
+                    pass
+                except (errors.InvalidReplicationFactorError, errors.InvalidConfigurationError) as error:
+                    raise ConfigError(f"creating topic {name}: {error}") from error
+        return created
+
+    def describe(self, name: str) -> TopicDescription | None:
+        with translated_errors(f"asking for topic {name}"):
+            (topic,) = self._client.describe_topics([name])
+            if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno:
+                return None
+            (configs,) = self._client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])[
+                "topic"
+            ].items()
+        partitions = topic["partitions"]
+        replication = min((len(partition["replica_nodes"]) for partition in partitions), default=0)
+        values = {key: str(entry["value"]) for key, entry in configs[1].items()}
+        return TopicDescription(name, len(partitions), replication, values)
+
+    def grow_partitions(self, name: str, partitions: int) -> None:
+        topic = self.describe(name)
+        if topic is None or topic.partitions > partitions:
+            has = "does not exist" if topic is None else f"has {topic.partitions} partitions"
+            raise ConfigError(f"topic {name} {has}; it cannot get {partitions} (Kafka removes none)")
+        if topic.partitions < partitions:
+            with translated_errors(f"growing topic {name}"):
+                self._client.create_partitions({name: partitions})
+
+    def close(self) -> None:
+        self._client.close()

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
@@ -22,13 +20,14 @@ from kafka.structs import OffsetAndMetadata
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, RecordBatch
-from ...topics import record_codec
 from ...topics.protocols import MAX_POLL_RECORDS
+from ...topics.record_codec import SourcePartition, to_record_runs
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from ..shared import KafkaGroupSource
+from ..shared import CLOSE_S, KafkaGroupSource
 from .client_connection import (
     consumer_options,
     end_offset,
+    group_options,
     offset_bounds,
     open_client,
     partition_count,
@@ -39,8 +38,7 @@ from .retained_join import retain_joins
 from .topic_reader import KafkaPythonTopicReader
 
 _log = structlog.get_logger(__name__)
-_CLOSE_MS = 5_000
-_READ_BACK_MS = 100
+_CLOSE_MS = int(CLOSE_S * 1000)
 
 
 class KafkaPythonGroupSource(KafkaGroupSource):
@@ -66,9 +64,7 @@ class KafkaPythonGroupSource(KafkaGroupSource):
                 group_instance_id=member or None,
                 partition_assignment_strategy=[self._assignor],
                 kafka_client=self._poll_thread.client,
-                session_timeout_ms=settings.session_timeout_ms,
-                heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
-                max_poll_interval_ms=tuning.max_poll_interval_ms,
+                **group_options(settings, tuning),
                 **consumer_options(settings, tuning),
             )
         except TrustwatchError:
@@ -128,8 +124,8 @@ class KafkaPythonGroupSource(KafkaGroupSource):
         for topic_partition, records in fetched.items():
             partition = topic_partition.partition
             if partition in self._owned and partition not in retaken:  # a retaken one is read from its offset next time
-                origin = record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
-                self._buffer.add(partition, record_codec.to_record_runs(map(to_kafka_record, records), origin))
+                origin = SourcePartition(self.topic, partition, self._partition_count, self._identities)
+                self._buffer.add(partition, to_record_runs(map(to_kafka_record, records), origin))
 
     def _run_rebalance_callback(self, name: str, topic_partitions: Collection[TopicPartition]) -> None:
         """Run a callback of the owner, on the thread that polls."""
@@ -203,18 +199,12 @@ class KafkaPythonGroupSource(KafkaGroupSource):
             self._consumer.pause(TopicPartition(self.topic, partition))
 
     def end_offset(self, partition: int) -> int:
-        """Offset that the next record will get; behind an open transaction nothing counts.
-
-        Raises Unavailable or ValueError.
-        """
-        return end_offset(
-            self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
-        )
+        key, limit_ms = TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
+        return end_offset(self._open_query_consumer(), key, limit_ms)  # one request; the bounds take two
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        return offset_bounds(
-            self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
-        )
+        key, limit_ms = TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
+        return offset_bounds(self._open_query_consumer(), key, limit_ms)
 
     def _open_query_consumer(self) -> KafkaConsumer:
         """Consumer for requests of offsets. On the fetching connection a reply would wait for the fetch before it, half
@@ -223,40 +213,8 @@ class KafkaPythonGroupSource(KafkaGroupSource):
             self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         return self._query_consumer
 
-    def _open_reader(self) -> KafkaPythonTopicReader:
-        return KafkaPythonTopicReader(self.settings, (self.topic,), tuning=self._tuning)
-
-    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        topic_partition = TopicPartition(self.topic, partition)
-        consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
-        with translated_errors(f"reading {self.topic}[{partition}] back"):
-            try:
-                consumer.assign([topic_partition])
-                consumer.seek(topic_partition, first)
-                self._read_hashes(consumer, topic_partition, start, hashes)
-            finally:
-                consumer.close()
-
-    def _read_hashes(
-        self,
-        consumer: KafkaConsumer,
-        topic_partition: TopicPartition,
-        start: int,
-        hashes: npt.NDArray[np.uint64],
-    ) -> None:
-        """Fill *hashes* up to its end; the last offsets may be transaction markers, which no poll returns."""
-        end, patience_s = start + len(hashes), self._tuning.request_timeout_ms / 1000
-        position, heard = -1, time.monotonic()
-        while (now_at := consumer.position(topic_partition)) < end:
-            if now_at == position and time.monotonic() - heard > patience_s:
-                raise Unavailable(
-                    f"{topic_partition.topic}[{topic_partition.partition}]: no records from {position} on"
-                )
-            heard = heard if now_at == position else time.monotonic()
-            position = now_at
-            for record in consumer.poll(_READ_BACK_MS, max_records=MAX_POLL_RECORDS).get(topic_partition, ()):
-                if start <= record.offset < end:
-                    hashes[record.offset - start] = record_codec.id_hash_in(record.headers)
+    def _open_reader(self, partitions: Collection[int] | None = None) -> KafkaPythonTopicReader:
+        return KafkaPythonTopicReader(self.settings, (self.topic,), tuning=self._tuning, partitions=partitions)
 
     def note_position(self, offsets: Mapping[int, int]) -> None:
         """Commit positions to the group, for tools that show lag only; a failure is ignored."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
@@ -10,8 +10,10 @@ from kafka import KafkaConsumer, TopicPartition, errors
 from ...errors import CorruptLog, Unavailable
 from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+from ..shared import CLOSE_S, KafkaTopicReader, TopicPartitionKey
 from .client_connection import (
     consumer_options,
+    group_options,
     offset_bounds,
     open_client,
     partition_count,
@@ -21,10 +23,9 @@ from .client_connection import (
 from .retained_join import retain_joins
 
 _log = structlog.get_logger(__name__)
-_CLOSE_MS = 5_000
 
 
-class KafkaPythonTopicReader:
+class KafkaPythonTopicReader(KafkaTopicReader):
     """See `TopicReader`. Raises Unavailable or ConfigError."""
 
     def __init__(
@@ -34,20 +35,12 @@ class KafkaPythonTopicReader:
         group_id: str = "",
         start: StartPositions = "earliest",
         tuning: KafkaTuning = DEFAULT_TUNING,
+        partitions: Collection[int] | None = None,
     ) -> None:
-        self.settings = settings
-        self._tuning = tuning
-        self.failed_polls = 0
-        self._start = start
-        self._end_targets: dict[TopicPartition, int] = {}
+        super().__init__(settings, start, tuning)
         options = consumer_options(settings, tuning)
         if group_id:
-            options |= {
-                "group_id": group_id,
-                "session_timeout_ms": settings.session_timeout_ms,
-                "heartbeat_interval_ms": min(3_000, settings.session_timeout_ms // 3),
-                "max_poll_interval_ms": tuning.max_poll_interval_ms,
-            }
+            options |= {"group_id": group_id, **group_options(settings, tuning)}
         self._consumer = open_client(KafkaConsumer, **options)
         try:
             counts = {topic: partition_count(self._consumer, topic) for topic in topics}
@@ -55,15 +48,16 @@ class KafkaPythonTopicReader:
                 retain_joins(self._consumer)
                 self._consumer.subscribe(list(topics))
             else:
-                self._assign_all([TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)])
+                read = {topic: range(count) if partitions is None else partitions for topic, count in counts.items()}
+                self._assign_all([TopicPartition(topic, number) for topic in topics for number in read[topic]])
         except BaseException:
-            self._consumer.close(timeout_ms=_CLOSE_MS)
+            self._consumer.close(timeout_ms=int(CLOSE_S * 1000))
             raise
 
     def _assign_all(self, partitions: list[TopicPartition]) -> None:
         """Read all partitions, each from its start position."""
         self._consumer.assign(partitions)
-        self._end_targets = self._end_offsets_of(partitions)
+        self._end_targets = self._ends_of(partitions)
         for partition in partitions:
             if start_position_of(partition.topic, self._start) == "latest":
                 self._consumer.seek(partition, self._end_targets[partition])
@@ -100,38 +94,22 @@ class KafkaPythonTopicReader:
                 (self._consumer.seek_to_end if late else self._consumer.seek_to_beginning)(partition)
         except errors.OffsetOutOfRangeError as error:
             for partition, offset in dict(error.args[0]).items():
-                self._skip_lost(partition, offset)
+                start, end = offset_bounds(self._consumer, partition, self._tuning.metadata_timeout_ms)
+                self._skip_lost(partition, offset, start, end)
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
             raise CorruptLog(f"reading topics: {error}") from error
         return {}
-
-    def _skip_lost(self, partition: TopicPartition, offset: int) -> None:
-        start, end = offset_bounds(self._consumer, partition, self._tuning.metadata_timeout_ms)
-        lost = max(0, start - offset)
-        _log.error(
-            "records are gone that were not read",
-            topic=partition.topic,
-            partition=partition.partition,
-            offset=offset,
-            start=start,
-            end=end,
-            lost=lost,
-        )
-        self._consumer.seek(partition, start)
 
     def commit(self) -> None:
         with translated_errors("committing offsets"):
             self._consumer.commit(timeout_ms=self._tuning.metadata_timeout_ms)
 
-    def end_offsets(self) -> dict[tuple[str, int], int]:
-        return self._end_offsets_of(self._consumer.assignment())
-
-    def first_offsets(self) -> dict[tuple[str, int], int]:
+    def first_offsets(self) -> dict[TopicPartitionKey, int]:
         partitions = list(self._consumer.assignment())
         with translated_errors("asking for offsets"):
             return self._consumer.beginning_offsets(partitions, self._tuning.metadata_timeout_ms) if partitions else {}
 
-    def offsets_at(self, time_ms: int) -> dict[tuple[str, int], int]:
+    def offsets_at(self, time_ms: int) -> dict[TopicPartitionKey, int]:
         ends = self.end_offsets()
         with translated_errors("asking for offsets"):
             offsets = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
@@ -140,30 +118,20 @@ class KafkaPythonTopicReader:
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self._consumer.seek(TopicPartition(topic, partition), offset)
 
-    def _end_offsets_of(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        requested = list(partitions)
-        with translated_errors("asking for offsets"):
-            return self._consumer.end_offsets(requested, self._tuning.metadata_timeout_ms) if requested else {}
-
-    def lag(self) -> int | None:
-        ends = self.end_offsets()
-        return sum(max(0, end - self._position(partition)) for partition, end in ends.items()) if ends else None
-
-    def _position(self, partition: TopicPartition) -> int:
+    def position(self, key: TopicPartitionKey) -> int:
         with translated_errors("asking for positions"):
-            position: int | None = self._consumer.position(partition, self._tuning.metadata_timeout_ms)
+            position: int | None = self._consumer.position(TopicPartition(*key), self._tuning.metadata_timeout_ms)
         if position is None:
             raise Unavailable("asking for positions: no answer in time")
         return position
 
-    def at_end(self) -> bool:
-        partitions = self._consumer.assignment()
-        self._end_targets |= self._end_offsets_of(
-            partition for partition in partitions if partition not in self._end_targets
-        )
-        return bool(partitions) and all(
-            self._position(partition) >= self._end_targets[partition] for partition in partitions
-        )
+    def _partitions(self) -> Collection[TopicPartitionKey]:
+        partitions: Collection[TopicPartitionKey] = self._consumer.assignment()
+        return partitions
+
+    def _ends_of(self, keys: Collection[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        with translated_errors("asking for offsets"):
+            return self._consumer.end_offsets(list(keys), self._tuning.metadata_timeout_ms) if keys else {}
 
     def close(self) -> None:
-        self._consumer.close(timeout_ms=_CLOSE_MS)
+        self._consumer.close(timeout_ms=int(CLOSE_S * 1000))
