@@ -41,6 +41,11 @@ class Record(NamedTuple):
     key: bytes = b""
 
 
+def as_one_line(payload: bytes) -> bytes:
+    """Replace line breaks by blanks; JSON has them only between its parts."""
+    return payload.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
 class RecordBatch(NamedTuple):
     """Consecutive records of one partition; record *i* has offset `base_offset + i`.
 

@@ -36,8 +36,7 @@ from trustwatch.ingest.history.record_files import peek_line
 from trustwatch.ingest.history.time_order import Disorder, in_time_order
 from trustwatch.ingest.log.log_reader import read_log
 from trustwatch.ingest.log.segment_import import is_log
-from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
-from trustwatch.ingest.topics.topic_history import as_one_line
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source, as_one_line
 
 from ..brokers import TOPIC_PREFIX
 from ..settings.access_settings import only_name

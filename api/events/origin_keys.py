@@ -13,7 +13,7 @@ import structlog
 
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.identities import PrivacyKey
 
 from ..composition import open_service_privacy_key
 from ..settings.root import Settings

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from trustwatch.ingest.identities import unkeyed_agent_key
-from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.identities import PrivacyKey, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339

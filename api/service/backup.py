@@ -20,9 +20,8 @@ from typing import BinaryIO, Final, NamedTuple
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.durable_files import NEW_FILE_MODE, sync_file, write_file_atomically
 from trustwatch.ingest.errors import ConfigError, ModelError
-from trustwatch.ingest.identities import IDENTITY_KEY_FILE
+from trustwatch.ingest.identities import IDENTITY_KEY_FILE, PRIVACY_KEY_FILE
 from trustwatch.ingest.log.log_database import copy_log, log_extent
-from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE
 from trustwatch.models.model_directory import copy_model
 from trustwatch.models.model_directory import read_manifest as read_model_manifest
 from trustwatch.scoring.records.commits import ONLY_PARTITION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingType
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -210,7 +210,10 @@ class RecordMapping(MappingParser):
         time_format = spec.time_format or "rfc3339"
         self.members = [MappedMember(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
         self._agent = next(member for member in self.members if member.name == "agent.id")
-        self._when = _compile_condition(spec.when)
+        try:
+            self._when = JmesPathExpression(spec.when) if spec.when else None
+        except ConfigError as error:
+            raise ConfigError(f"mapping `when`: {error}") from None
         self._skip_anonymous = spec.anonymous == "skip"
         self._logfmt = spec.logfmt
         self.wrapper = spec.records
@@ -240,7 +243,8 @@ class RecordMapping(MappingParser):
         for member in self.members:
             value = member.read(record)
             if value is not None:
-                _set_member(event, member.target_path, value)
+                *parents, last = member.target_path
+                (event.setdefault(parents[0], {}) if parents else event)[last] = value
             elif member.name in REQUIRED_MEMBERS:
                 raise member.missing_error(record)
         if "id" not in event:
@@ -298,26 +302,12 @@ class RecordMapping(MappingParser):
         return record
 
 
-def _compile_condition(text: str) -> JmesPathExpression | None:
-    try:
-        return JmesPathExpression(text) if text else None
-    except ConfigError as error:
-        raise ConfigError(f"mapping `when`: {error}") from None
-
-
 def _mapped_value(value: Any, values: MappingType[str, str]) -> str | None:
     text = str(value)
     mapped = values.get(text)
     if mapped is None and len(text) == 3 and text.isdigit():
         mapped = values.get(f"{text[0]}xx")
     return values.get(OTHER_VALUES) if mapped is None else mapped
-
-
-def _set_member(event: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    if len(keys) == 1:
-        event[keys[0]] = value
-    else:
-        event.setdefault(keys[0], {})[keys[1]] = value
 
 
 def mapping_spec(raw: object) -> MappingSpec:

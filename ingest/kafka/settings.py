@@ -10,7 +10,7 @@ import msgspec
 
 from ..extras import ExtraName
 from ..settings import Name, Secret, SettingsPart, check_url, setting
-from ..topics.topic_definitions import TopicNames, TopicRole
+from ..topics.protocols import TopicNames, TopicRole
 
 KafkaClientName = Literal["kafka-python", "confluent"]
 KafkaProtocolName = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]

@@ -26,7 +26,7 @@ from trustwatch.ingest.kafka.confluent import client_connection
 from trustwatch.ingest.kafka.kafka_python import group_source, retained_join
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicNames
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
 from ..support.checkout import ROOT

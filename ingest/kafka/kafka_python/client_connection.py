@@ -17,9 +17,8 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from ...topics.protocols import TopicDescription
+from ...topics.protocols import TOPIC_DEFINITIONS, TopicDescription, TopicNames, with_min_insync_replicas
 from ...topics.record_codec import TopicRecord
-from ...topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames, with_min_insync_replicas
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from ..shared import missing_topic
 
