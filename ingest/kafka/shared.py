@@ -115,6 +115,15 @@ class KafkaGroupSource(GroupSource, ABC):
         """True after a pause so long that the group may have given our partitions to others."""
         return time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
 
+    def _take_away(self, partitions: Collection[int], *, lost: bool) -> set[int]:
+        """Let the owner give up those of *partitions* that are ours; returns them."""
+        ours = self._owned & set(partitions)
+        self._buffer.drop(partitions)
+        self._owned -= ours
+        if ours and self._owner is not None:
+            (self._owner.lost if lost else self._owner.revoked)(ours)
+        return ours
+
     def seek(self, partition: int, offset: int) -> None:
         """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
         if partition not in self._owned or offset < 0:

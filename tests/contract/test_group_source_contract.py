@@ -224,8 +224,6 @@ import logging, sys, time, msgspec
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from tests.support.kafka_topics import Member
-from trustwatch.ingest.kafka.settings import KafkaClientSettings
-from tests.support.kafka_topics import Member
 member = Member(msgspec.json.decode(sys.argv[1], type=KafkaClientSettings))
 told = None
 while True:

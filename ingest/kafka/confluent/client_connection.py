@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ..settings import CLIENT_ID, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from ..shared import missing_topic
 
 # While no broker answers, librdkafka keeps a commit as long as a session of the group lasts, 45 seconds by default and
@@ -109,30 +109,27 @@ def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> di
     """Options for every librdkafka client: addresses, security, time limits."""
     return {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
-        "client.id": tuning.client_id,
+        "client.id": CLIENT_ID,
         "socket.timeout.ms": tuning.request_timeout_ms,
         "reconnect.backoff.max.ms": _RECONNECT_MS,
         "message.max.bytes": _MAX_MESSAGE_BYTES,
         "log_level": _CRITICAL_LOG_LEVEL,
         "security.protocol": settings.security.protocol,
-        **_tls_options(settings.security, tuning),
+        **_tls_options(settings.security),
         **_sasl_options(settings.security),
     }
 
 
-def _tls_options(security: KafkaSecuritySettings, tuning: KafkaTuning) -> dict[str, Any]:
+def _tls_options(security: KafkaSecuritySettings) -> dict[str, str]:
     if "SSL" not in security.protocol:
         return {}
     options = {
         "ssl.ca.location": security.ca_file,
         "ssl.certificate.location": security.certificate_file,
         "ssl.key.location": security.key_file,
-        "ssl.key.password": reveal(tuning.key_password),
     }
-    check = "https" if tuning.check_hostname else "none"
-    return {"ssl.endpoint.identification.algorithm": check} | {
-        name: str(value) for name, value in options.items() if value
-    }
+    given = {name: str(value) for name, value in options.items() if value}
+    return {"ssl.endpoint.identification.algorithm": "https", **given}
 
 
 def _sasl_options(security: KafkaSecuritySettings) -> dict[str, Any]:

@@ -180,15 +180,11 @@ class ConfluentGroupSource(KafkaGroupSource):
             self._leaving.call_back(drop)
 
     def _drop(self, partitions: set[int], lost: bool) -> None:
-        ours = partitions & self._owned
-        self._buffer.drop(partitions)
-        self._owned -= partitions
         for partition in partitions:
             self._next.pop(partition, None)
             self._broken.pop(partition, None)
-        if ours and self._owner is not None:
-            with self._kept_for_poll():
-                (self._owner.lost if lost else self._owner.revoked)(ours)
+        with self._kept_for_poll():
+            self._take_away(partitions, lost=lost)
 
     @contextlib.contextmanager
     def _kept_for_poll(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from ...errors import ConfigError, Unavailable
 from ...settings import reveal
 from ...topics.protocols import TOPIC_DEFINITIONS, TopicDescription, TopicNames, with_min_insync_replicas
 from ...topics.record_codec import TopicRecord
-from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ..settings import CLIENT_ID, DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from ..shared import missing_topic
 
 ClientT = TypeVar("ClientT")
@@ -38,12 +38,12 @@ def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> di
     """Options for every kafka-python client: addresses, security, time limits."""
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
-        "client_id": tuning.client_id,
+        "client_id": CLIENT_ID,
         "request_timeout_ms": tuning.request_timeout_ms,
         "bootstrap_timeout_ms": tuning.request_timeout_ms,
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "security_protocol": settings.security.protocol,
-        **_tls_options(settings.security, tuning),
+        **_tls_options(settings.security),
         **_sasl_options(settings.security),
     }
 
@@ -71,15 +71,14 @@ def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
             raise
 
 
-def _tls_options(security: KafkaSecuritySettings, tuning: KafkaTuning) -> dict[str, Any]:
+def _tls_options(security: KafkaSecuritySettings) -> dict[str, Any]:
     if "SSL" not in security.protocol:
         return {}
     return {
-        "ssl_check_hostname": tuning.check_hostname,
+        "ssl_check_hostname": True,
         "ssl_cafile": None if security.ca_file is None else str(security.ca_file),
         "ssl_certfile": None if security.certificate_file is None else str(security.certificate_file),
         "ssl_keyfile": None if security.key_file is None else str(security.key_file),
-        "ssl_password": reveal(tuning.key_password) or None,
     }
 
 

@@ -130,22 +130,12 @@ class KafkaPythonGroupSource(KafkaGroupSource):
     def _run_rebalance_callback(self, name: str, topic_partitions: Collection[TopicPartition]) -> None:
         """Run a callback of the owner, on the thread that polls."""
         partitions = {topic_partition.partition for topic_partition in topic_partitions}
-        owner = self._owner
-        assert owner is not None
         if name == "assigned":
-            self._assigned(owner, partitions | self._expelled_from(owner))
+            self._take_over(partitions | self._take_away_after_expulsion())
             return
-        self._buffer.drop(partitions)
-        ours = partitions & self._owned
-        self._owned -= partitions
-        if name == "lost":
-            self._assignor.member_assignment = (
-                None  # else our next join would claim partitions that others may own by now
-            )
-        if name == "lost" or self._member_id_changed():
-            owner.lost(ours)
-        elif ours:
-            owner.revoked(ours)
+        if name == "lost":  # else our next join would claim partitions that others may own by now
+            self._assignor.member_assignment = None
+        self._take_away(partitions, lost=name == "lost" or self._member_id_changed())
 
     def _member_id_changed(self) -> bool:
         """True if the group gave us a new member id: it removed us meanwhile, and we joined again as a new member."""
@@ -158,31 +148,25 @@ class KafkaPythonGroupSource(KafkaGroupSource):
         kafka-python then calls neither the loss callback nor that for the partitions that it gets back. Other members
         may have worked on them.
         """
-        owner = self._owner
-        if owner is None or self._consumer.group_metadata().state is not MemberState.STABLE:
+        if self._consumer.group_metadata().state is not MemberState.STABLE:
             return set()
-        kept = self._expelled_from(owner)
+        kept = self._take_away_after_expulsion()
         if kept:
-            self._assigned(owner, kept)
+            self._take_over(kept)
         return kept
 
-    def _expelled_from(self, owner: PartitionOwner) -> set[int]:
+    def _take_away_after_expulsion(self) -> set[int]:
         """Take from the owner the partitions that it has had since before the group expelled us; returns them."""
-        if not self._owned or not self._member_id_changed():
-            return set()
-        kept = set(self._owned)
-        self._owned.clear()
-        self._buffer.drop(kept)
-        owner.lost(kept)
-        return kept
+        return self._take_away(self._owned, lost=True) if self._owned and self._member_id_changed() else set()
 
-    def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
+    def _take_over(self, partitions: set[int]) -> None:
+        assert self._owner is not None
         self._member_id = self._consumer.group_metadata().member_id
         self._partition_count = partition_count(self._consumer, self.topic)
         for partition in partitions:  # nothing is fetched, even if the owner fails, or lets some wait
             self._consumer.seek(TopicPartition(self.topic, partition), 0)
             self._consumer.pause(TopicPartition(self.topic, partition))
-        offsets = owner.assigned(partitions)
+        offsets = self._owner.assigned(partitions)
         self._owned |= partitions
         for partition in partitions & offsets.keys():
             self._consumer.seek(TopicPartition(self.topic, partition), offsets[partition])

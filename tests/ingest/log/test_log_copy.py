@@ -90,7 +90,7 @@ def test_a_copy_beside_a_busy_writer_holds_all_that_was_durable(tmp_path: Path) 
         writer = threading.Thread(target=fill_on, args=(log, 1, 400))
         writer.start()
         for number in range(10):
-            before = log.synced_offset
+            before = log._synced.get()
             extent = copy_log(tmp_path / "log", tmp_path / f"copy-{number}", 0)
             assert extent.end_offset >= before
             assert read_records(tmp_path / f"copy-{number}") == [make_record(one) for one in range(extent.end_offset)]
