@@ -15,7 +15,7 @@ import itertools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,7 +139,7 @@ def _readable(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | None = None) -> Iterator[Any]:
+def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | None = None) -> Iterator[BinaryIO]:
     """The stream of what a file holds, without a byte order mark."""
     with path.open("rb") as file:
         stream: Any = file
@@ -150,25 +150,19 @@ def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | 
             from ..archive.archive_reader import open_zstd
 
             stream = open_zstd(file)
-        yield _WithoutMark(stream, lambda: None if progress is None else progress(file.tell()))
+        is_first = True
 
+        def read(size: int) -> bytes:
+            nonlocal is_first
+            block: bytes = stream.read(size)
+            if is_first:
+                is_first = False
+                block = block.removeprefix(codecs.BOM_UTF8) or stream.read(size)
+            if progress is not None:
+                progress(file.tell())
+            return block
 
-class _WithoutMark:
-    """A stream without its byte order mark; *on_read* is called with each block."""
-
-    def __init__(self, stream: Any, on_read: Callable[[], None]) -> None:
-        self._stream = stream
-        self._on_read = on_read
-        self._first = True
-
-    def read(self, size: int) -> bytes:
-        """At most so many bytes; empty at the end."""
-        block: bytes = self._stream.read(size)
-        self._on_read()
-        if self._first:
-            self._first = False
-            block = block.removeprefix(codecs.BOM_UTF8) or self._stream.read(size)
-        return block
+        yield buffered_stream(read)
 
 
 def _check_text(name: str, head: bytes) -> None:
@@ -243,7 +237,7 @@ def _values(path: Path, progress: ByteProgress | None) -> Iterator[bytes]:
 
 
 def _csv_records(stream: Any, delimiter: str, name: str) -> Iterator[CutRecord]:
-    text = io.TextIOWrapper(buffered_stream(stream.read), "utf-8", "replace", newline="")
+    text = io.TextIOWrapper(stream, "utf-8", "replace", newline="")
     csv.field_size_limit(MAX_LINE_BYTES)
     rows = csv.reader(text, delimiter=delimiter)
     try:

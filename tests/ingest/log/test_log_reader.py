@@ -6,7 +6,6 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from trustwatch.ingest.errors import CorruptLog
@@ -114,23 +113,3 @@ def test_a_missing_record_is_no_gap(tmp_path: Path) -> None:
             reader.poll(10, 0)
         with pytest.raises(CorruptLog, match="missing"):
             reader.read_id_hashes(0, 0, 4)
-
-
-def test_id_hashes_of_a_range(tmp_path: Path) -> None:
-    """Hashes of any range, over chunk and segment borders, in order; reading on is not disturbed."""
-    with EventLog(tmp_path, segment_bytes=300) as log, LogReader(tmp_path) as reader:
-        for first in range(0, 20, 4):
-            log.append([make_record(i) for i in range(first, first + 4)])
-        log.sync()
-        first_batch = reader.poll(3, 0)
-        assert first_batch is not None
-        for start, end in ((0, 20), (3, 9), (7, 8), (5, 5)):
-            hashes = reader.read_id_hashes(0, start, end)
-            assert hashes.dtype == np.uint64
-            assert hashes.tolist() == list(range(start + 1, end + 1))
-        with pytest.raises(CorruptLog, match="after the end"):
-            reader.read_id_hashes(0, 0, 21)
-        next_batch = reader.poll(100, 0)
-        assert next_batch is not None
-        assert next_batch.base_offset == 3
-        assert len(next_batch.records) == 17
