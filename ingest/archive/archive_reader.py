@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -104,14 +105,19 @@ def _merged_lines(files: Sequence[DataFile], bounds: _TimeBounds) -> Iterator[_O
 
 def _file_lines(file: DataFile, bounds: _TimeBounds) -> Iterator[_OffsetLine]:
     names = ["offset", "received", "time", "raw"]
+    with _readable(file), pq.ParquetFile(file.path) as parquet:
+        groups = bounds.row_groups(parquet)
+        for batch in parquet.iter_batches(READ_BATCH_ROWS, groups, columns=names, use_threads=False):
+            for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
+                if bounds.contains(received, at):
+                    yield round(received.timestamp() * 1000), file.partition, offset, raw
+
+
+@contextmanager
+def _readable(file: DataFile) -> Iterator[None]:
+    """Raise ConfigError, which names the file, for damage that Arrow finds."""
     try:
-        with pq.ParquetFile(file.path) as parquet:
-            for batch in parquet.iter_batches(
-                READ_BATCH_ROWS, bounds.row_groups(parquet), columns=names, use_threads=False
-            ):
-                for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
-                    if bounds.contains(received, at):
-                        yield round(received.timestamp() * 1000), file.partition, offset, raw
+        yield
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{file.path}: cannot be read: {error}") from error
 
@@ -157,10 +163,8 @@ def archive_dataset(
     )
     schemas = [EVENT_SCHEMA if kind == "events" else VECTOR_SCHEMA_HEAD]
     for file in files:
-        try:
+        with _readable(file):
             schemas.append(pq.read_schema(file.path))
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"{file.path}: cannot be read: {error}") from error
     return ds.dataset([str(file.path) for file in files], schema=pa.unify_schemas(schemas), format="parquet")
 
 
@@ -180,8 +184,7 @@ def agent_lines(
             start, end = since.get(file.partition, 0), up_to.get(file.partition, 0)
             if file.first >= end or file.end <= start:
                 continue
-            try:
-                parquet = pq.ParquetFile(file.path)
+            with _readable(file), pq.ParquetFile(file.path) as parquet:
                 for group in range(parquet.num_row_groups):
                     rows = parquet.read_row_group(group, columns=_AGENT_LINE_COLUMNS)
                     # A file that was merged since has other rows, too.
@@ -189,8 +192,6 @@ def agent_lines(
                     mine = pc.and_(in_range, rows_of_agent(rows, *subject.agent_identity))
                     for raw in rows.filter(mine).sort_by("offset")["raw"]:
                         yield as_one_line(raw.as_py())
-            except (OSError, pa.ArrowException) as error:
-                raise ConfigError(f"{file.path}: cannot be read: {error}") from error
 
 
 # Summaries come from file names and Parquet footers alone: no row is read.
@@ -235,10 +236,8 @@ def _count_files(
         for file in data_files(directory, kind):
             if positions is not None and file.first >= positions.get(file.partition, 0):
                 continue
-            try:
+            with _readable(file):
                 rows = pq.read_metadata(file.path).num_rows
-            except (OSError, pa.ArrowException) as error:
-                raise ConfigError(f"{file.path}: cannot be read: {error}") from error
             day = days.setdefault(file.day.isoformat(), ArchiveDay(file.day.isoformat()))
             day.files += 1
             day.bytes += file.path.stat().st_size

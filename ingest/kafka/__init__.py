@@ -29,7 +29,7 @@ def open_group_source(
     identities: IdentityHasher = IdentityHasher(),  # noqa: B008
 ) -> GroupSource:
     """Open the events topic as a member of the workers' group. Raises ConfigError or Unavailable."""
-    source: GroupSource = _client_class(settings, "group_source", "GroupSource")(settings, tuning, member, identities)
+    source: GroupSource = _client_class(settings, "consumers", "GroupSource")(settings, tuning, member, identities)
     return source
 
 
@@ -52,7 +52,7 @@ def open_reader(
 
     Raises as `open_group_source`; also ConfigError if a topic does not exist.
     """
-    make_reader = _client_class(settings, "topic_reader", "TopicReader")
+    make_reader = _client_class(settings, "consumers", "TopicReader")
     reader: TopicReader = make_reader(settings, topics, group_id, start, tuning)
     return reader
 

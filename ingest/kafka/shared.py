@@ -19,7 +19,7 @@ from ..identities import IdentityHasher
 from ..source import GroupSource, PartitionOffsets, PartitionOwner, RecordBatch, TopicWriter
 from ..topics.protocols import StartPositions, TopicReader, partition_offsets
 from ..topics.record_codec import RecordRun, id_hash_in
-from .settings import KafkaClientSettings, KafkaTuning
+from .settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 
 _log = structlog.get_logger(__name__)
 CLOSE_S = 5.0
@@ -34,13 +34,51 @@ def missing_topic(topic: str) -> ConfigError:
 
 
 class KafkaTopicReader(TopicReader, ABC):
-    """What the readers of both clients share; see `TopicReader`."""
+    """What the readers of both clients share; see `TopicReader`. Raises Unavailable or ConfigError.
 
-    def __init__(self, settings: KafkaClientSettings, start: StartPositions, tuning: KafkaTuning) -> None:
+    Without a group it reads all partitions, or those numbered in *partitions*.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaClientSettings,
+        topics: Collection[str],
+        group_id: str = "",
+        start: StartPositions = "earliest",
+        tuning: KafkaTuning = DEFAULT_TUNING,
+        partitions: Collection[int] | None = None,
+    ) -> None:
         self.settings = settings
         self.failed_polls = 0
         self._start, self._tuning = start, tuning
         self._end_targets: dict[TopicPartitionKey, int] = {}
+        self._open(group_id)
+        try:
+            counts = {topic: self._count_partitions(topic) for topic in topics}
+            if group_id:
+                self._subscribe(list(topics))
+            else:
+                read = {topic: range(count) if partitions is None else partitions for topic, count in counts.items()}
+                self._assign_all([(topic, number) for topic in topics for number in read[topic]])
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def _open(self, group_id: str) -> None:
+        """Open the consumer."""
+
+    @abstractmethod
+    def _count_partitions(self, topic: str) -> int:
+        """Number of partitions. Raises ConfigError or Unavailable."""
+
+    @abstractmethod
+    def _subscribe(self, topics: list[str]) -> None:
+        """Join the group."""
+
+    @abstractmethod
+    def _assign_all(self, keys: list[TopicPartitionKey]) -> None:
+        """Read all these partitions, each from its start position."""
 
     @abstractmethod
     def position(self, key: TopicPartitionKey) -> int:

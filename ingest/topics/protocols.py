@@ -76,11 +76,6 @@ TOPIC_DEFINITIONS = (
 )
 
 
-def with_min_insync_replicas(configs: Mapping[str, str], replication: int) -> dict[str, str]:
-    """*configs* with `min.insync.replicas`: a write is acknowledged by a majority, and one broker may be down."""
-    return {**configs, "min.insync.replicas": str(2 if replication >= 3 else 1)}
-
-
 StartPosition = Literal["earliest", "latest"]
 
 StartPositions = StartPosition | Mapping[str, StartPosition]

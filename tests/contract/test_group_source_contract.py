@@ -23,7 +23,7 @@ from kafka.admin import KafkaAdminClient
 
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.kafka.confluent import client_connection
-from trustwatch.ingest.kafka.kafka_python import group_source, retained_join
+from trustwatch.ingest.kafka.kafka_python import consumers, retained_join
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics.protocols import TopicNames
@@ -540,7 +540,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, client: str) -> set[int]:
     if client == "confluent":
         monkeypatch.setattr(client_connection, "Consumer", WatchedConfluent)
     else:
-        monkeypatch.setattr(group_source, "KafkaConsumer", WatchedKafkaPython)
+        monkeypatch.setattr(consumers, "KafkaConsumer", WatchedKafkaPython)
     return partitions
 
 

@@ -17,7 +17,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from ...topics.protocols import TOPIC_DEFINITIONS, TopicDescription, TopicNames, with_min_insync_replicas
+from ...topics.protocols import TOPIC_DEFINITIONS, TopicDescription, TopicNames
 from ...topics.record_codec import TopicRecord
 from ..settings import CLIENT_ID, DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from ..shared import missing_topic
@@ -203,12 +203,13 @@ class KafkaPythonAdmin:
 
     def create_topics(self, topics: TopicNames, partitions: int, replication: int) -> list[str]:
         created = []
+        acknowledging = 2 if replication >= 3 else 1  # a majority, and one broker may be down
         for definition in TOPIC_DEFINITIONS:
             name = definition.name(topics)
             options: dict[str, Any] = {
                 "num_partitions": partitions,
                 "replication_factor": replication,
-                "configs": with_min_insync_replicas(definition.configs, replication),
+                "configs": {**definition.configs, "min.insync.replicas": str(acknowledging)},
             }
             with translated_errors(f"creating topic {name}"):
                 try:

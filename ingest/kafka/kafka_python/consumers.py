@@ -1,4 +1,4 @@
-"""`GroupSource` over kafka-python."""
+"""`TopicReader` and `GroupSource` over kafka-python."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from kafka.structs import OffsetAndMetadata
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, RecordBatch
-from ...topics.protocols import MAX_POLL_RECORDS
+from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, start_position_of
 from ...topics.record_codec import SourcePartition, to_record_runs
-from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from ..shared import CLOSE_S, KafkaGroupSource
+from ..settings import KafkaClientSettings, KafkaTuning
+from ..shared import CLOSE_S, KafkaGroupSource, KafkaTopicReader, TopicPartitionKey
 from .client_connection import (
     consumer_options,
     end_offset,
@@ -35,9 +35,109 @@ from .client_connection import (
     translated_errors,
 )
 from .retained_join import retain_joins
-from .topic_reader import KafkaPythonTopicReader
 
 _log = structlog.get_logger(__name__)
+
+
+class KafkaPythonTopicReader(KafkaTopicReader):
+    """`KafkaTopicReader` over kafka-python."""
+
+    def _open(self, group_id: str) -> None:
+        options = consumer_options(self.settings, self._tuning)
+        if group_id:
+            options |= {"group_id": group_id, **group_options(self.settings, self._tuning)}
+        self._consumer = open_client(KafkaConsumer, **options)
+
+    def _count_partitions(self, topic: str) -> int:
+        return partition_count(self._consumer, topic)
+
+    def _subscribe(self, topics: list[str]) -> None:
+        retain_joins(self._consumer)
+        self._consumer.subscribe(topics)
+
+    def _assign_all(self, keys: list[TopicPartitionKey]) -> None:
+        partitions = [TopicPartition(*key) for key in keys]
+        self._consumer.assign(partitions)
+        self._end_targets = self._ends_of(partitions)
+        for partition in partitions:
+            if start_position_of(partition.topic, self._start) == "latest":
+                self._consumer.seek(partition, self._end_targets[partition])
+            else:
+                self._consumer.seek_to_beginning(partition)
+
+    def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
+        """See `TopicReader.poll`.
+
+        Records that retention removed before they were read are logged as an error and skipped.
+        """
+        try:
+            with translated_errors("reading topics"):
+                fetched = self._fetch(int(timeout_s * 1000), max_records)
+        except Unavailable as error:
+            self.failed_polls += 1
+            _log.warning("Kafka does not answer", error=str(error))
+            return []
+        return [
+            FetchedRecords(partition.topic, partition.partition, [to_kafka_record(record) for record in records])
+            for partition, records in fetched.items()
+        ]
+
+    def _fetch(self, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, list[object]]:
+        try:
+            records: Mapping[TopicPartition, list[object]] = self._consumer.poll(timeout_ms, max_records=max_records)
+            return records
+        except errors.NoOffsetForPartitionError:  # a new group
+            missing = [
+                partition for partition in self._consumer.assignment() if self._consumer.committed(partition) is None
+            ]
+            for partition in missing:
+                late = start_position_of(partition.topic, self._start) == "latest"
+                (self._consumer.seek_to_end if late else self._consumer.seek_to_beginning)(partition)
+        except errors.OffsetOutOfRangeError as error:
+            for partition, offset in dict(error.args[0]).items():
+                start, end = offset_bounds(self._consumer, partition, self._tuning.metadata_timeout_ms)
+                self._skip_lost(partition, offset, start, end)
+        except (errors.CorruptRecordError, errors.LogTruncationError) as error:
+            raise CorruptLog(f"reading topics: {error}") from error
+        return {}
+
+    def commit(self) -> None:
+        with translated_errors("committing offsets"):
+            self._consumer.commit(timeout_ms=self._tuning.metadata_timeout_ms)
+
+    def first_offsets(self) -> dict[TopicPartitionKey, int]:
+        partitions = list(self._consumer.assignment())
+        with translated_errors("asking for offsets"):
+            return self._consumer.beginning_offsets(partitions, self._tuning.metadata_timeout_ms) if partitions else {}
+
+    def offsets_at(self, time_ms: int) -> dict[TopicPartitionKey, int]:
+        ends = self.end_offsets()
+        with translated_errors("asking for offsets"):
+            offsets = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
+        return {key: end if offsets.get(key) is None else offsets[key].offset for key, end in ends.items()}
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self._consumer.seek(TopicPartition(topic, partition), offset)
+
+    def position(self, key: TopicPartitionKey) -> int:
+        with translated_errors("asking for positions"):
+            position: int | None = self._consumer.position(TopicPartition(*key), self._tuning.metadata_timeout_ms)
+        if position is None:
+            raise Unavailable("asking for positions: no answer in time")
+        return position
+
+    def _partitions(self) -> Collection[TopicPartitionKey]:
+        partitions: Collection[TopicPartitionKey] = self._consumer.assignment()
+        return partitions
+
+    def _ends_of(self, keys: Collection[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        with translated_errors("asking for offsets"):
+            return self._consumer.end_offsets(list(keys), self._tuning.metadata_timeout_ms) if keys else {}
+
+    def close(self) -> None:
+        self._consumer.close(timeout_ms=int(CLOSE_S * 1000))
+
+
 _CLOSE_MS = int(CLOSE_S * 1000)
 
 
@@ -47,9 +147,9 @@ class KafkaPythonGroupSource(KafkaGroupSource):
     def __init__(
         self,
         settings: KafkaClientSettings,
-        tuning: KafkaTuning = DEFAULT_TUNING,
-        member: str = "",
-        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+        tuning: KafkaTuning,
+        member: str,
+        identities: IdentityHasher,
     ) -> None:
         super().__init__(settings, tuning, member, identities)
         self._partition_count = 0
