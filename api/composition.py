@@ -15,9 +15,15 @@ import structlog
 from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
 from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
+from trustwatch.ingest.identities import (
+    IDENTITY_KEY_FILE,
+    PRIVACY_KEY_FILE,
+    IdentityHasher,
+    PrivacyKey,
+    open_identity_key,
+    open_privacy_key,
+)
 from trustwatch.ingest.log.log_reader import LogGroupSource
-from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.settings import Secret, reveal
 from trustwatch.ingest.source import GroupSource

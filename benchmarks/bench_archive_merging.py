@@ -25,7 +25,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from trustwatch.ingest.archive.archive_files import event_folder, file_name
-from trustwatch.ingest.archive.event_archive import event_table
+from trustwatch.ingest.archive.event_archive import EventToArchive, event_table
 from trustwatch.ingest.archive.file_merging import MERGED_GROUP_ROWS, merge_small_files
 from trustwatch.ingest.events import decode_event
 
@@ -56,7 +56,7 @@ def write_input(directory: Path, rows_per_file: int) -> int:
         end = first + rows_per_file
         rows = []
         for offset, (raw, at_ms) in zip(range(first, end), events, strict=False):
-            rows.append((offset, at_ms, at_ms, decode_event(raw), raw))
+            rows.append(EventToArchive(offset, at_ms, decode_event(raw), raw))
         if len(rows) < rows_per_file:
             raise RuntimeError(f"the simulation ended at {first + len(rows)} events")
         pq.write_table(event_table(rows), folder / file_name("events", None, first, end), compression="zstd")

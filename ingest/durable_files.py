@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO, Final
+
+from .errors import ConfigError
 
 NEW_FILE_MODE: Final = 0o666
 """Mode of a file that others may read if the umask permits."""
@@ -71,6 +74,26 @@ def create_file_once(path: Path, content: bytes, *, mode: int = NEW_FILE_MODE) -
 def create_secret_file(path: Path, content: bytes) -> None:
     """Create a file as `create_file_once` does, readable by its owner alone (mode 0600)."""
     create_file_once(path, content, mode=0o600)
+
+
+def read_key_file(path: Path, what: str, sizes: range, *, create: bool = True) -> bytes:
+    """The key in a file (hexadecimal digits, mode 0600), created if missing; two processes get the same one.
+
+    *what* is what it is called, *sizes* are the numbers of bytes it may have. Raises ConfigError.
+    """
+    try:
+        if create and not path.exists():
+            create_secret_file(path, f"{secrets.token_hex(sizes.start)}\n".encode())
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path}: others may read {what}; its mode must be 0600")
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise ConfigError(f"{path}: {what} cannot be read or written: {error.strerror}") from None
+    except ValueError:
+        key = b""
+    if len(key) not in sizes:
+        raise ConfigError(f"{path}: no key; expected {2 * sizes.start} hexadecimal digits")
+    return key
 
 
 def lock_file(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
+import re
 import struct
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .durable_files import create_secret_file
+from .durable_files import read_key_file
 from .errors import ConfigError
 from .hashing import BlakeWords, EncodedTexts, blake2b_initial_state, blake2b_pairs, encode_texts
-from .record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE, event_id_bytes, unkeyed_event_id_hash
+from .record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE, event_id_bytes
 
 IDENTITY_KEY_FILE = "identity-key"
 IDENTITY_KEY_BYTES = 32
@@ -101,8 +101,6 @@ class IdentityHasher:
         An id is unique within its tenant and source, as CloudEvents says for `source` + `id`. Without an id the
         record's own bytes are its identity.
         """
-        if not self._key:
-            return unkeyed_event_id_hash(tenant, source, event_id, raw)
         data = event_id_bytes(tenant, source, event_id) if event_id else raw
         person = EVENT_ID_PURPOSE if event_id else RAW_RECORD_PURPOSE
         digest = hashlib.blake2b(data, digest_size=8, key=self._key, person=person).digest()
@@ -167,22 +165,67 @@ def _joined_text(tenant: str, issuer: str, name: str) -> str:
 
 
 def open_identity_key(path: Path, *, create: bool) -> IdentityHasher:
-    """The hasher of a deployment, from a file (64 hexadecimal digits, mode 0600). Raises ConfigError."""
-    try:
-        if not path.exists():
-            if not create:
-                raise ConfigError(
-                    f"{path}: the identity key of this database is missing. Put it back from a backup, or copy it from"
-                    " another process of the deployment. If it is lost, `trustwatch identities renew` makes a new one"
-                )
-            create_secret_file(path, f"{secrets.token_hex(IDENTITY_KEY_BYTES)}\n".encode())
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path}: others may read the identity key; its mode must be 0600")
-        key = bytes.fromhex(path.read_text().strip())
-    except OSError as error:
-        raise ConfigError(f"{path}: the identity key cannot be read or written: {error.strerror}") from None
-    except ValueError:
-        key = b""
-    if not IDENTITY_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
-        raise ConfigError(f"{path}: no key; expected {2 * IDENTITY_KEY_BYTES} hexadecimal digits")
-    return IdentityHasher(key)
+    """The hasher of a deployment, from a file. Raises ConfigError."""
+    if not create and not path.exists():
+        raise ConfigError(
+            f"{path}: the identity key of this database is missing. Put it back from a backup, or copy it from"
+            " another process of the deployment. If it is lost, `trustwatch identities renew` makes a new one"
+        )
+    sizes = range(IDENTITY_KEY_BYTES, MAX_KEY_BYTES + 1)
+    return IdentityHasher(read_key_file(path, "the identity key", sizes, create=create))
+
+
+# Pseudonyms and marks of what was erased have a key of their own, which is made on first use.
+
+PRIVACY_KEY_FILE = "privacy-key"
+PRIVACY_KEY_BYTES = 32
+MAX_KEY_FILE_BYTES = 1024
+MAX_REMEMBERED_PSEUDONYMS = 16_384
+"""Pseudonyms that are remembered; then all are forgotten and made again."""
+
+_PSEUDONYM = re.compile(r"p~[0-9a-f]{32}")
+
+
+class PrivacyKey:
+    """Keyed hashes (HMAC-SHA-256) of names. Without the key no name can be found from one."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < PRIVACY_KEY_BYTES:
+            raise ValueError(f"a key has at least {PRIVACY_KEY_BYTES} bytes, not {len(key)}")
+        self._key = key
+        self._pseudonyms: dict[tuple[str, str], str] = {}
+
+    def __repr__(self) -> str:
+        return "PrivacyKey(…)"
+
+    def erasure_mark(self, agent_key: int) -> str:
+        """By which a forgotten agent is recognized, hexadecimal."""
+        return self._digest(b"forgotten", str(agent_key).encode())
+
+    def pseudonym(self, tenant: str, name: str) -> str:
+        """Pseudonym of a tenant's principal: always the same under the same key. A pseudonym is returned as it is."""
+        if _PSEUDONYM.fullmatch(name):
+            return name
+        pseudonym = self._pseudonyms.get((tenant, name))
+        if pseudonym is None:
+            if len(self._pseudonyms) >= MAX_REMEMBERED_PSEUDONYMS:
+                self._pseudonyms.clear()
+            pseudonym = "p~" + self._digest(b"principal", f"{len(tenant)}:{tenant}{name}".encode())[:32]
+            self._pseudonyms[tenant, name] = pseudonym
+        return pseudonym
+
+    def origin_key(self, tenant: str, epoch: int, generation: int) -> str:
+        """Key, hexadecimal, under which clients of a tenant hash the arguments of calls in one period."""
+        return self._digest(b"origin key", f"{generation}:{epoch}:{tenant}".encode())
+
+    def nonce_key(self) -> bytes:
+        """Key of the nonces that clients prove themselves with: the same in every process of the deployment."""
+        return bytes.fromhex(self._digest(b"nonces", b""))
+
+    def _digest(self, purpose: bytes, data: bytes) -> str:
+        return hmac.new(self._key, purpose + b"\0" + data, hashlib.sha256).hexdigest()
+
+
+def open_privacy_key(path: Path) -> PrivacyKey:
+    """The key in a file, created if missing. Raises ConfigError."""
+    return PrivacyKey(read_key_file(path, "the key of pseudonyms", range(PRIVACY_KEY_BYTES, MAX_KEY_FILE_BYTES)))

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -78,69 +78,49 @@ class NameEraser:
 
     def is_in_bytes(self, raw: bytes) -> bool:
         """True if bytes of any kind hold the name; in JSON, however it is escaped."""
-        if not self.may_occur_in(raw):
-            return False
-        try:
-            return self.erase_in_value(msgspec.json.decode(raw)) is not None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self.is_in_text(raw.decode(errors="replace"))
+        return self.erase_in_json(raw) is not raw
 
     def erase_in_json(self, raw: bytes, *, keep_members: bool = False) -> bytes:
         """JSON without the name, written again; the same object if it does not contain the name.
 
-        Bytes that are not JSON are treated as text.
+        Bytes that are not JSON are treated as text. If *keep_members*, names of members stay.
         """
-        if not self.may_occur_in(raw):
-            return raw
-        try:
-            changed = self.erase_in_value(msgspec.json.decode(raw), keep_members=keep_members)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            text = raw.decode(errors="surrogateescape")
-            return self.erase_in_text(text).encode(errors="surrogateescape") if self.is_in_text(text) else raw
-        return raw if changed is None else msgspec.json.encode(changed)
-
-    def erase_in_value(self, value: Any, *, keep_members: bool = False) -> Any:
-        """A JSON value without the name, in strings and, unless they are kept, in names of members; None if it does
-        not stand there."""
-        if isinstance(value, str):
-            return self.erase_in_text(value) if self.is_in_text(value) else None
-        if isinstance(value, list):
-            parts = [self.erase_in_value(part, keep_members=keep_members) for part in value]
-            if all(part is None for part in parts):
-                return None
-            return [old if new is None else new for old, new in zip(value, parts, strict=True)]
-        if isinstance(value, dict):
-            return self._members(value, keep_members=keep_members)
-        return None
+        return self._rewritten(raw, lambda value: self._erased(value, keep_members))
 
     def erase_in_command(self, raw: bytes) -> bytes:
         """As `erase_in_json`, for a command or a rule: only in members that may hold names, never in our own texts."""
+        return self._rewritten(raw, self._erased_command)
+
+    def _rewritten(self, raw: bytes, erase: Callable[[Any], Any]) -> bytes:
         if not self.may_occur_in(raw):
             return raw
         try:
             value = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self.erase_in_json(raw)
-        erased = self._erase_in_command_value(value)
+            text = raw.decode(errors="surrogateescape")
+            return self.erase_in_text(text).encode(errors="surrogateescape") if self.is_in_text(text) else raw
+        erased = erase(value)
         return raw if erased == value else msgspec.json.encode(erased)
 
-    def _erase_in_command_value(self, value: Any) -> Any:
-        if not isinstance(value, dict):
-            erased = self.erase_in_value(value)
-            return value if erased is None else erased
-        return {
-            name: member if name in _WORDS_OF_COMMANDS else self._erase_in_command_value(member)
-            for name, member in value.items()
-        }
+    def _erased(self, value: Any, keep_members: bool) -> Any:
+        """A JSON value without the name, in strings and, unless they are kept, in names of members."""
+        if isinstance(value, str):
+            return self.erase_in_text(value)
+        if isinstance(value, list):
+            return [self._erased(part, keep_members) for part in value]
+        if isinstance(value, dict):
+            return {
+                name if keep_members else self.erase_in_text(name): self._erased(member, keep_members)
+                for name, member in value.items()
+            }
+        return value
 
-    def _members(self, value: dict[str, Any], *, keep_members: bool) -> dict[str, Any] | None:
-        erased = {name: self.erase_in_value(member, keep_members=keep_members) for name, member in value.items()}
-        is_named = not keep_members and any(self.is_in_text(name) for name in value)
-        if all(new is None for new in erased.values()) and not is_named:
-            return None
+    def _erased_command(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return self._erased(value, keep_members=False)
         return {
-            name if keep_members else self.erase_in_text(name): value[name] if new is None else new
-            for name, new in erased.items()
+            name: member if name in _WORDS_OF_COMMANDS else self._erased_command(member)
+            for name, member in value.items()
         }
 
 
@@ -227,8 +207,7 @@ class RecordEraser:
             return record
         if record.kind == RecordKind.FORGET:
             return erased_record(record) if self.name_eraser.is_in_bytes(record.payload) else record
-        payload = self.name_eraser.erase_in_command(record.payload)
-        return record if payload is record.payload else record._replace(payload=payload)
+        return _with_payload(record, self.name_eraser.erase_in_command(record.payload))
 
     def _erase_in_event(self, record: Record) -> Record:
         if not self.name_eraser.may_occur_in(record.payload):
@@ -240,13 +219,9 @@ class RecordEraser:
         if (event.tenant or "") != self.subject.tenant:
             return record
         if event.agent.id != self.subject.name:
-            return self._with_pseudonym(record)
+            return _with_payload(record, self.name_eraser.erase_in_json(record.payload))
         own = self.subject.kind == "agent" and (event.agent.issuer or "") == self.subject.issuer
         return erased_record(record) if own else record
-
-    def _with_pseudonym(self, record: Record) -> Record:
-        payload = self.name_eraser.erase_in_json(record.payload)
-        return record if payload is record.payload else record._replace(payload=payload)
 
     def _is_about_agent(self, payload: bytes) -> bool:
         """True for a command about the agent itself."""
@@ -274,6 +249,10 @@ class RecordEraser:
             return self.name_eraser.is_in_bytes(base64.b64decode(_refused_input.decode(payload).raw))
         except (msgspec.MsgspecError, ValueError):
             return False
+
+
+def _with_payload(record: Record, payload: bytes) -> Record:
+    return record if payload is record.payload else record._replace(payload=payload)
 
 
 def erased_record(record: Record) -> Record:

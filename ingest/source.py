@@ -41,6 +41,11 @@ class Record(NamedTuple):
     key: bytes = b""
 
 
+def as_one_line(payload: bytes) -> bytes:
+    """Replace line breaks by blanks; JSON has them only between its parts."""
+    return payload.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
 class RecordBatch(NamedTuple):
     """Consecutive records of one partition; record *i* has offset `base_offset + i`.
 
@@ -58,23 +63,26 @@ class RecordBatch(NamedTuple):
 
 
 class Source(Protocol):
-    """Source of records. One contract suite (`tests/contract/`) holds for every implementation."""
-
-    def seek(self, partition: int, offset: int) -> None:
-        """Continue reading at *offset*. Raises CorruptLog if that offset is no longer kept."""
+    """Source of records, which are read once, from the beginning on."""
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
         """At most *max_records* records in order, or None after *timeout_s* seconds without any."""
-
-    def end_offset(self, partition: int) -> int:
-        """Offset that the next record to be written will get; what is behind it is the lag."""
 
     def close(self) -> None:
         """Release files and connections."""
 
 
 class DurableSource(Source, Protocol):
-    """A source that keeps the records it has returned, so that a restarted pipeline can look back."""
+    """A source that keeps the records it has returned, so that a restarted pipeline can look back.
+
+    One contract suite (`tests/contract/`) holds for every implementation.
+    """
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Continue reading at *offset*. Raises CorruptLog if that offset is no longer kept."""
+
+    def end_offset(self, partition: int) -> int:
+        """Offset that the next record to be written will get; what is behind it is the lag."""
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records of a partition in [start_offset, end_offset), shape (n,); 0 if there is none.

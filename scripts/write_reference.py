@@ -14,7 +14,7 @@ from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.prometheus_metrics import METRICS
 from trustwatch.api.service.slices import SLICES
 from trustwatch.ingest.features.feature_table import FEATURES
-from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
+from trustwatch.ingest.topics.protocols import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, TO_HIGH
 
 from .command_index import operations_index

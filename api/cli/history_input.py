@@ -36,8 +36,7 @@ from trustwatch.ingest.history.record_files import peek_line
 from trustwatch.ingest.history.time_order import Disorder, in_time_order
 from trustwatch.ingest.log.log_reader import read_log
 from trustwatch.ingest.log.segment_import import is_log
-from trustwatch.ingest.source import RecordBatch, RecordKind, Source
-from trustwatch.ingest.topics.topic_history import as_one_line
+from trustwatch.ingest.source import RecordBatch, RecordKind, Source, as_one_line
 
 from ..brokers import TOPIC_PREFIX
 from ..settings.access_settings import only_name
@@ -339,13 +338,6 @@ class WindowedSource:
         after, before = self._window
         at = _event_time(payload)
         return at is None or ((after is None or at >= after) and (before is None or at < before))
-
-    def seek(self, partition: int, offset: int) -> None:
-        self._waiting = []
-        self._source.seek(partition, offset)
-
-    def end_offset(self, partition: int) -> int:
-        return self._source.end_offset(partition)
 
     def close(self) -> None:
         self._source.close()

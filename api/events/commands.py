@@ -19,7 +19,7 @@ from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.history_decoding import native_history_record
-from trustwatch.ingest.formats.record_mapping import MultiKindParser, RecordMapping, RecordTrial, try_records
+from trustwatch.ingest.formats.record_mapping import MappingParser, RecordTrial, try_records
 from trustwatch.ingest.history.conversion import MAPPING, FormattedFile, HistoryConverter
 from trustwatch_client.timing import parse_retry_after
 
@@ -251,7 +251,7 @@ MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70  # Characters of a value, and of 
 def mapping_trials(formatted: FormattedFile) -> Iterator[RecordTrial]:
     """Try the mapping of a file's format on each of its records. Raises ConfigError: its format has no mapping."""
     parser = formatted.parser
-    if not isinstance(parser, RecordMapping | MultiKindParser):
+    if not isinstance(parser, MappingParser):
         raise ConfigError(f"{formatted.file.name}: records of the format `{formatted.format_name}` need no mapping")
     for record in formatted.file.records():
         if isinstance(record, MalformedEvent):

@@ -14,7 +14,7 @@ import structlog
 
 from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.identities import PrivacyKey
 from trustwatch.ingest.timestamps import DAY_S
 
 from ..composition import open_service_privacy_key

@@ -29,7 +29,7 @@ from trustwatch.ingest.history.conversion import (
 from trustwatch.ingest.history.json_cutting import NO_WRAPPER
 from trustwatch.ingest.history.record_files import is_lines, peek_line, recognise_file, require_files
 from trustwatch.ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
-from trustwatch.ingest.topics.topic_history import as_one_line
+from trustwatch.ingest.source import as_one_line
 
 from ..cli.history_input import STDIN_NAME, copied_to_file, is_disordered, report_malformed
 from ..cli.terminal import byte_progress, print_message

@@ -26,9 +26,8 @@ from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.history.time_order import record_time_order
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import Record, TopicWriter
-from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
+from trustwatch.ingest.topics.protocols import FetchedRecords, TopicNames, TopicReader
 from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, headers_for
-from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from .. import clock
 from ..brokers import open_reader, open_writer

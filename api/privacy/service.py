@@ -17,8 +17,7 @@ from trustwatch.ingest.described import member
 from trustwatch.ingest.errors import Fenced, TrustwatchError, Unavailable
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
-from trustwatch.ingest.identities import unkeyed_agent_key
-from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.identities import PrivacyKey, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import Record, RecordKind

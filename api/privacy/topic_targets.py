@@ -17,9 +17,14 @@ from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.ingest.record_keys import key_for_partition
 from trustwatch.ingest.source import Record
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, format_rfc3339
-from trustwatch.ingest.topics.protocols import TopicAdmin, TopicDescription, TopicReader
+from trustwatch.ingest.topics.protocols import (
+    TOPIC_DEFINITIONS,
+    TopicAdmin,
+    TopicDescription,
+    TopicNames,
+    TopicReader,
+)
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
-from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.pipeline.topic_publisher import erased_agent_record
 from trustwatch.scoring.records.agents import RiskRecord
 from trustwatch.scoring.records.erasures import Erasure

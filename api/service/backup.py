@@ -25,10 +25,9 @@ from trustwatch.ingest.archive.archive_files import read_position as read_archiv
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.durable_files import NEW_FILE_MODE, sync_directory, sync_file, write_file_atomically
 from trustwatch.ingest.errors import ConfigError, CorruptLog, ModelError, TrustwatchError
-from trustwatch.ingest.identities import IDENTITY_KEY_FILE, open_identity_key
+from trustwatch.ingest.identities import IDENTITY_KEY_FILE, PRIVACY_KEY_FILE, open_identity_key
 from trustwatch.ingest.log.log_database import copy_log, lock_log, log_extent
 from trustwatch.ingest.log.segment_import import import_segments
-from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE
 from trustwatch.models.model_directory import copy_model, is_model, manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model_manifest
 from trustwatch.scoring.records.commits import ONLY_PARTITION

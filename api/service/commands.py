@@ -10,7 +10,7 @@ import typer
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.identities import open_identity_key
-from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS
+from trustwatch.ingest.topics.protocols import TOPIC_DEFINITIONS
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
 
 from .. import clock

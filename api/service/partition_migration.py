@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
-from trustwatch.ingest.topics.protocols import TopicAdmin, TopicReader
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicAdmin, TopicNames, TopicReader
 from trustwatch.scoring.pipeline.risk_topic_reader import epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
 from trustwatch.scoring.records.agents import AgentName

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +22,9 @@ import structlog
 from ..errors import ConfigError
 from ..file_source import UnreadableFile
 from ..record_erasure import ErasureSubject
+from ..source import as_one_line
 from .archive_files import POSITION_FILE, ArchiveFileKind, DataFile, data_files, read_lock, read_positions
-from .event_archive import EVENT_SCHEMA, VECTOR_SCHEMA_HEAD
+from .event_archive import EVENT_SCHEMA, VECTOR_SCHEMA_HEAD, rows_of_agent
 
 READ_BATCH_ROWS = 1_024
 """Raw events of a file that are held at once."""
@@ -51,8 +54,7 @@ def raw_lines(
         for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
             if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
                 continue
-            # One line each: JSON has line breaks only between its parts, and a space means the same there.
-            yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
+            yield as_one_line(raw)
 
 
 class _TimeBounds(NamedTuple):
@@ -103,14 +105,19 @@ def _merged_lines(files: Sequence[DataFile], bounds: _TimeBounds) -> Iterator[_O
 
 def _file_lines(file: DataFile, bounds: _TimeBounds) -> Iterator[_OffsetLine]:
     names = ["offset", "received", "time", "raw"]
+    with _readable(file), pq.ParquetFile(file.path) as parquet:
+        groups = bounds.row_groups(parquet)
+        for batch in parquet.iter_batches(READ_BATCH_ROWS, groups, columns=names, use_threads=False):
+            for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
+                if bounds.contains(received, at):
+                    yield round(received.timestamp() * 1000), file.partition, offset, raw
+
+
+@contextmanager
+def _readable(file: DataFile) -> Iterator[None]:
+    """Raise ConfigError, which names the file, for damage that Arrow finds."""
     try:
-        with pq.ParquetFile(file.path) as parquet:
-            for batch in parquet.iter_batches(
-                READ_BATCH_ROWS, bounds.row_groups(parquet), columns=names, use_threads=False
-            ):
-                for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
-                    if bounds.contains(received, at):
-                        yield round(received.timestamp() * 1000), file.partition, offset, raw
+        yield
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{file.path}: cannot be read: {error}") from error
 
@@ -156,10 +163,8 @@ def archive_dataset(
     )
     schemas = [EVENT_SCHEMA if kind == "events" else VECTOR_SCHEMA_HEAD]
     for file in files:
-        try:
+        with _readable(file):
             schemas.append(pq.read_schema(file.path))
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"{file.path}: cannot be read: {error}") from error
     return ds.dataset([str(file.path) for file in files], schema=pa.unify_schemas(schemas), format="parquet")
 
 
@@ -179,23 +184,14 @@ def agent_lines(
             start, end = since.get(file.partition, 0), up_to.get(file.partition, 0)
             if file.first >= end or file.end <= start:
                 continue
-            try:
-                parquet = pq.ParquetFile(file.path)
+            with _readable(file), pq.ParquetFile(file.path) as parquet:
                 for group in range(parquet.num_row_groups):
                     rows = parquet.read_row_group(group, columns=_AGENT_LINE_COLUMNS)
                     # A file that was merged since has other rows, too.
                     in_range = pc.and_(pc.less(rows["offset"], end), pc.greater_equal(rows["offset"], start))
-                    yield from _agent_lines_of(rows.filter(in_range), subject)
-            except (OSError, pa.ArrowException) as error:
-                raise ConfigError(f"{file.path}: cannot be read: {error}") from error
-
-
-def _agent_lines_of(table: pa.Table, subject: ErasureSubject) -> Iterator[bytes]:
-    of = pc.and_(pc.equal(table["agent_id"], subject.name), pc.equal(table["tenant_name"], subject.tenant))
-    mine = pc.and_(pc.fill_null(of, False), pc.equal(pc.fill_null(table["issuer"], ""), subject.issuer))
-    events = table.filter(mine).sort_by("offset")
-    for raw in events["raw"]:
-        yield bytes(raw.as_py()).replace(b"\r", b" ").replace(b"\n", b" ")
+                    mine = pc.and_(in_range, rows_of_agent(rows, *subject.agent_identity))
+                    for raw in rows.filter(mine).sort_by("offset")["raw"]:
+                        yield as_one_line(raw.as_py())
 
 
 # Summaries come from file names and Parquet footers alone: no row is read.
@@ -240,10 +236,8 @@ def _count_files(
         for file in data_files(directory, kind):
             if positions is not None and file.first >= positions.get(file.partition, 0):
                 continue
-            try:
+            with _readable(file):
                 rows = pq.read_metadata(file.path).num_rows
-            except (OSError, pa.ArrowException) as error:
-                raise ConfigError(f"{file.path}: cannot be read: {error}") from error
             day = days.setdefault(file.day.isoformat(), ArchiveDay(file.day.isoformat()))
             day.files += 1
             day.bytes += file.path.stat().st_size
@@ -295,18 +289,20 @@ class LoggedEvent(NamedTuple):
     raw: bytes
 
 
-class LatestEvents(NamedTuple):
+@dataclass
+class LatestEvents:
     """Newest events of one agent, with counts over all of its rows that were looked at."""
 
-    rows: list[LoggedEvent]  # newest first
-    match_count: int  # events of the agent among the rows looked at
-    rows_examined: int  # rows looked at
+    rows: list[LoggedEvent] = field(default_factory=list)  # newest first
+    match_count: int = 0  # events of the agent among the rows looked at
+    rows_examined: int = 0  # rows looked at
     # true if no older event of the requested dates is left and the archive reaches the requested end
-    complete: bool
-    damaged_files: int  # files that cannot be read
-    actions: Counter[str]  # actions, resources: number of events with each
-    resources: Counter[str]
-    hours: list[int]  # number of events by hour of day, UTC
+    complete: bool = False
+    damaged_files: int = 0  # files that cannot be read
+    actions: Counter[str] = field(default_factory=Counter)  # actions, resources: number of events with each
+    resources: Counter[str] = field(default_factory=Counter)
+    hours: list[int] = field(default_factory=lambda: [0] * 24)  # number of events by hour of day, UTC
+    raw_bytes: int = 0  # bytes of records that were unpacked
 
 
 def latest_events(
@@ -320,98 +316,68 @@ def latest_events(
     positions = read_positions(directory, topic)
     if positions is None:
         return None
+    ends = {at: min(end, query.before.get(at, end)) for at, end in positions.items()}
     with read_lock(directory, wait=False):
         in_dates = files_within(directory, "events", query.since, query.until, query.tenant)
-        files = [file for file in in_dates if file.first < _query_end(query, positions, file.partition)]
+        files = [file for file in in_dates if file.first < ends.get(file.partition, 0)]
         files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
-        result = _AgentEventScan(query, bounds).scan(files)
+        found, seen = _scan_files(files, query, bounds)
+    found.rows = sorted(found.rows, key=lambda row: (row.time_ms, row.offset), reverse=True)[: query.limit]
     behind = any(positions.get(partition, 0) < end for partition, end in query.before.items())
-    return result._replace(complete=result.complete and not behind)
+    found.complete = seen == len(files) and not behind
+    return found
 
 
-def _query_end(query: AgentEventQuery, positions: dict[int, int], partition: int) -> int:
-    archived = positions.get(partition, 0)
-    return min(archived, query.before.get(partition, archived))
+def _scan_files(files: Sequence[DataFile], query: AgentEventQuery, bounds: LookupLimits) -> tuple[LatestEvents, int]:
+    """Scan files until a bound is reached; returns what was found, and the number of files."""
+    found, seen = LatestEvents(), 0
+    for seen, file in enumerate(files, 1):
+        try:
+            with pq.ParquetFile(file.path) as parquet:
+                for group in reversed(range(parquet.num_row_groups)):
+                    _scan_row_group(file.partition, parquet, group, query, found)
+        except (OSError, pa.ArrowException) as error:
+            found.damaged_files += 1
+            _log.warning("a file of the archive cannot be read", path=str(file.path), error=str(error))
+        if (
+            seen >= bounds.files
+            or found.rows_examined >= bounds.rows
+            or found.match_count >= query.max_matches
+            or found.raw_bytes >= bounds.raw_bytes
+        ):
+            break
+    return found, seen
 
 
-class _AgentEventScan:
-    """One look-up in progress, with the work it has spent."""
-
-    def __init__(self, asked: AgentEventQuery, bounds: LookupLimits) -> None:
-        self._asked, self._bounds = asked, bounds
-        self._rows: list[LoggedEvent] = []
-        self._actions: Counter[str] = Counter()
-        self._resources: Counter[str] = Counter()
-        self._hours = [0] * 24
-        self._matches = self._rows_read = self._raw_bytes = self._damaged = 0
-
-    def scan(self, files: Sequence[DataFile]) -> LatestEvents:
-        """Scan the files until a bound is reached."""
-        seen = 0
-        for seen, file in enumerate(files, 1):
-            try:
-                self._scan_file(file)
-            except (OSError, pa.ArrowException) as error:
-                self._damaged += 1
-                _log.warning("a file of the archive cannot be read", path=str(file.path), error=str(error))
-            if self._limit_reached(seen):
-                break
-        rows = sorted(self._rows, key=lambda row: (row.time_ms, row.offset), reverse=True)[: self._asked.limit]
-        return LatestEvents(
-            rows,
-            self._matches,
-            self._rows_read,
-            seen == len(files),
-            self._damaged,
-            self._actions,
-            self._resources,
-            self._hours,
-        )
-
-    def _limit_reached(self, files: int) -> bool:
-        return (
-            files >= self._bounds.files
-            or self._rows_read >= self._bounds.rows
-            or self._matches >= self._asked.max_matches
-            or self._raw_bytes >= self._bounds.raw_bytes
-        )
-
-    def _scan_file(self, file: DataFile) -> None:
-        with pq.ParquetFile(file.path) as parquet:
-            for group in reversed(range(parquet.num_row_groups)):
-                self._scan_row_group(file, parquet, group)
-
-    def _scan_row_group(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> None:
-        head = parquet.read_row_group(group, columns=_MATCH_COLUMNS, use_threads=False)
-        self._rows_read += head.num_rows
-        mine = _matching_rows(head, self._asked, self._asked.before.get(file.partition))
-        at = pc.indices_nonzero(mine)
-        if not len(at):
-            return
-        matches = head.take(at)
-        self._count(matches)
-        missing = self._asked.limit - len(self._rows) if self._asked.limit > len(self._rows) else 0
-        if missing:
-            raw = self._raw(parquet, group).take(at)
-            self._rows += list(_logged_events(file.partition, matches, raw))[-missing:]
-
-    def _raw(self, parquet: pq.ParquetFile, group: int) -> pa.ChunkedArray:
+def _scan_row_group(
+    partition: int, parquet: pq.ParquetFile, group: int, query: AgentEventQuery, found: LatestEvents
+) -> None:
+    head = parquet.read_row_group(group, columns=_MATCH_COLUMNS, use_threads=False)
+    found.rows_examined += head.num_rows
+    at = pc.indices_nonzero(_matching_rows(head, query, query.before.get(partition)))
+    if not len(at):
+        return
+    matches = head.take(at)
+    times = matches["time"].to_pylist()
+    found.match_count += matches.num_rows
+    found.actions.update(matches["action"].to_pylist())
+    found.resources.update(filter(None, matches["resource_id"].to_pylist()))
+    for time in times:
+        found.hours[time.hour] += 1
+    missing = max(0, query.limit - len(found.rows))
+    if missing:
         table = parquet.read_row_group(group, columns=["raw"], use_threads=False)
-        self._raw_bytes += table.nbytes
-        return table["raw"]
-
-    def _count(self, matches: pa.Table) -> None:
-        self._matches += matches.num_rows
-        self._actions.update(matches["action"].to_pylist())
-        self._resources.update(resource for resource in matches["resource_id"].to_pylist() if resource)
-        for at in matches["time"].to_pylist():
-            self._hours[at.hour] += 1
+        found.raw_bytes += table.nbytes
+        raws = table["raw"].take(at).to_pylist()
+        events = zip(times, matches["offset"].to_pylist(), raws, strict=True)
+        found.rows += [
+            LoggedEvent(round(time.timestamp() * 1000), partition, offset, raw) for time, offset, raw in events
+        ][-missing:]
 
 
 def _matching_rows(head: pa.Table, query: AgentEventQuery, before: int | None) -> Any:
     """Mask of the rows that are the agent's and fit the query."""
-    own = pc.and_(pc.equal(head["agent_id"], query.agent_id), pc.equal(head["tenant_name"], query.tenant))
-    own = pc.and_(pc.fill_null(own, False), pc.equal(pc.fill_null(head["issuer"], ""), query.issuer))
+    own = rows_of_agent(head, query.tenant, query.issuer, query.agent_id)
     kind = head.schema.field("time").type
     bounds: tuple[tuple[str, Callable[..., Any], Any], ...] = (
         ("time", pc.greater_equal, None if query.since is None else pa.scalar(query.since, kind)),
@@ -422,13 +388,6 @@ def _matching_rows(head: pa.Table, query: AgentEventQuery, before: int | None) -
         if bound is not None:
             own = pc.and_(own, compare(head[column], bound))
     return own
-
-
-def _logged_events(partition: int, matches: pa.Table, raw: pa.ChunkedArray) -> Iterator[LoggedEvent]:
-    for at, offset, record in zip(
-        matches["time"].to_pylist(), matches["offset"].to_pylist(), raw.to_pylist(), strict=True
-    ):
-        yield LoggedEvent(round(at.timestamp() * 1000), partition, offset, record)
 
 
 # Reads what others packed or wrote with Arrow's formats: rows of a Parquet file, and streams of zstd.

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
@@ -88,24 +89,6 @@ EVENT_SCHEMA = pa.schema(
 )
 
 
-def event_table(rows: Sequence[tuple[int, int, int, NativeEvent, bytes]], partition: int = 0) -> pa.Table:
-    """Rows of (offset, received, time, event, raw) of a partition as a table; times in UTC milliseconds."""
-    columns = [
-        pa.repeat(pa.scalar(partition, pa.int32()), len(rows)),
-        pa.array([row[0] for row in rows], pa.int64()),
-        pa.array([row[1] for row in rows], pa.int64()).cast(_TIME_TYPE),
-        pa.array([row[2] for row in rows], pa.int64()).cast(_TIME_TYPE),
-        *(pa.array([fill(row[3]) for row in rows], kind) for kind, fill in EVENT_COLUMNS.values()),
-        pa.array([row[4] for row in rows], pa.binary()),
-    ]
-    return pa.table(columns, schema=EVENT_SCHEMA)
-
-
-# Each range of a log is archived once, whenever the process is killed: the files of a range are written (to a temporary
-# name, fsync, rename), then one atomic rename of `_position.json` makes them count. Files behind that position are
-# removed at the next start, and their range is written again.
-
-
 class EventToArchive(NamedTuple):
     """One event. Times are UTC milliseconds."""
 
@@ -118,6 +101,35 @@ class EventToArchive(NamedTuple):
     def time_ms(self) -> int:
         """Event time."""
         return int(self.event.time.timestamp() * 1000)
+
+
+def event_table(events: Sequence[EventToArchive], partition: int = 0) -> pa.Table:
+    """Events of a partition as a table."""
+    columns = [
+        pa.repeat(pa.scalar(partition, pa.int32()), len(events)),
+        pa.array([one.offset for one in events], pa.int64()),
+        pa.array([one.received_ms for one in events], pa.int64()).cast(_TIME_TYPE),
+        pa.array([one.time_ms for one in events], pa.int64()).cast(_TIME_TYPE),
+        *(pa.array([fill(one.event) for one in events], kind) for kind, fill in EVENT_COLUMNS.values()),
+        pa.array([one.raw for one in events], pa.binary()),
+    ]
+    return pa.table(columns, schema=EVENT_SCHEMA)
+
+
+def rows_of_agent(table: pa.Table, tenant: str, issuer: str, agent_id: str) -> Any:
+    """Mask of the rows of one agent, in a table of events or of vectors."""
+    named = pc.and_(pc.equal(table["agent_id"], agent_id), pc.equal(table["tenant_name"], tenant))
+    return pc.and_(pc.fill_null(named, False), pc.equal(pc.fill_null(table["issuer"], ""), issuer))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a file of the archive; a reader sees all of it or none."""
+    write_archive_file(path, lambda file: pq.write_table(table, file, compression="zstd"))
+
+
+# Each range of a log is archived once, whenever the process is killed: the files of a range are written (to a temporary
+# name, fsync, rename), then one atomic rename of `_position.json` makes them count. Files behind that position are
+# removed at the next start, and their range is written again.
 
 
 class EventArchive:
@@ -160,11 +172,7 @@ class EventArchive:
             parts.setdefault(event_folder(archived.time_ms, archived.event.tenant or ""), []).append(archived)
         name = file_name("events", partition if self.topic else None, base, end)
         for folder, rows in sorted(parts.items()):
-            columns = event_table([(r.offset, r.received_ms, r.time_ms, r.event, r.raw) for r in rows], partition)
-            write_archive_file(
-                self.directory / folder / name,
-                lambda file, columns=columns: pq.write_table(columns, file, compression="zstd"),  # type: ignore[misc]
-            )
+            write_table(self.directory / folder / name, event_table(rows, partition))
         moved = {**self._offsets, partition: end}
         write_positions(self.directory, self.topic, moved)
         self._offsets = moved
@@ -184,22 +192,21 @@ class EventArchive:
 
 # Columns of an archived feature vector, and conversion of the pipeline's spool to files of them.
 
-_TEXT = pa.string()
 VECTOR_SCHEMA_HEAD = pa.schema(
     [
         ("partition", pa.int32()),
         ("offset", pa.int64()),
-        ("time", pa.timestamp("ms", tz="UTC")),
-        ("id", _TEXT),
-        ("tenant_name", _TEXT),
-        ("issuer", _TEXT),
-        ("agent_id", _TEXT),
-        ("agent_type", _TEXT),
+        ("time", _TIME_TYPE),
+        ("id", _TEXT_TYPE),
+        ("tenant_name", _TEXT_TYPE),
+        ("issuer", _TEXT_TYPE),
+        ("agent_id", _TEXT_TYPE),
+        ("agent_type", _TEXT_TYPE),
         ("anomaly_score", pa.float64()),
         ("p_value", pa.float64()),
         ("risk_score", pa.float64()),
-        ("risk_level", _TEXT),
-        ("model_version", _TEXT),
+        ("risk_level", _TEXT_TYPE),
+        ("model_version", _TEXT_TYPE),
     ]
 )
 """Columns before those of the features, which are float32 and named as in docs/features.md."""
@@ -278,8 +285,7 @@ class VectorArchive:
         for (partition, folder, features), frame_rows in sorted(parts.items()):
             name = file_name("vectors", partition if self._named else None, *ranges[partition])
             table = self._table(frame_rows, features)
-            target = self.directory / folder / name
-            write_archive_file(target, lambda file, table=table: _write_table(table, file))  # type: ignore[misc]
+            write_table(self.directory / folder / name, table)
             self.rows_written += table.num_rows
 
     def _table(self, frame_rows: Sequence[_FrameRows], features: Sequence[str]) -> pa.Table:
@@ -294,7 +300,7 @@ class VectorArchive:
         columns: list[Any] = [
             np.repeat([rows.frame.partition for rows in frame_rows], [len(rows.at) for rows in frame_rows]),
             joined(lambda frame: frame.offsets),
-            pa.array(times, pa.int64()).cast(VECTOR_SCHEMA_HEAD.field("time").type),
+            pa.array(times, pa.int64()).cast(_TIME_TYPE),
             [event.id for event in events],
             [event.tenant or "" for event in events],
             [event.agent.issuer for event in events],
@@ -333,7 +339,3 @@ def _sort_into_files(frame: VectorFrame, parts: dict[_VectorFileKey, list[_Frame
     for folder, (rows, names, times) in folders.items():
         key = frame.partition, folder, tuple(frame.features)
         parts.setdefault(key, []).append(_FrameRows(frame, np.array(rows, np.int64), names, times))
-
-
-def _write_table(table: pa.Table, file: BinaryIO) -> None:
-    pq.write_table(table, file, compression="zstd")

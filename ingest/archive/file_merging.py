@@ -32,6 +32,7 @@ from .archive_files import (
     superseded_files,
     tenant_folder,
 )
+from .event_archive import rows_of_agent
 
 TARGET_BYTES = 32 << 20
 """Files of half this size or more are left as they are. Who erases holds a whole one in memory, ten times as large."""
@@ -241,8 +242,7 @@ def _table_without(path: Path, subject: ErasureSubject, end: int) -> tuple[Any, 
     early = pc.less(table["offset"], end)
     theirs = pc.and_(early, pc.fill_null(pc.equal(table["tenant_name"], subject.tenant), False))
     named = pc.fill_null(pc.equal(table["agent_id"], subject.name), False)
-    issued = pc.equal(pc.fill_null(table["issuer"], ""), subject.issuer)
-    own = pc.and_(theirs, pc.and_(named, issued)) if subject.kind == "agent" else None
+    own = pc.and_(early, rows_of_agent(table, *subject.agent_identity)) if subject.kind == "agent" else None
     kept = table if own is None else table.filter(pc.invert(own))
     removed = table.num_rows - kept.num_rows
     may_change = pc.and_(theirs, pc.invert(named))

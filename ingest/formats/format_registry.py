@@ -24,7 +24,7 @@ from .raw_records import (
     split_json,
     split_ndjson,
 )
-from .record_mapping import MappingSpec, MultiKindParser, RecordMapping, RecordUnpacker
+from .record_mapping import MappingParser, MappingSpec, RecordMapping, RecordUnpacker
 from .wrapped_records import (
     enclosed_records,
     unpack_audit_log,
@@ -92,17 +92,15 @@ def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
         return MEDIA_TYPE_FORMATS[name]
     if name in _KINDS:
         unpack, presets = _KINDS[name]
-        return MultiKindParser(unpack, {kind: spec.merged_over(read_preset(of)) for kind, of in presets.items()})
-    return _create_log_parser(name, spec.merged_over(read_preset(name)))
-
-
-def _create_log_parser(name: str, spec: MappingSpec) -> FormatParser:
+        merged = {kind: spec.merged_over(read_preset(of)) for kind, of in presets.items()}
+        return MappingParser(unpack, {kind: RecordMapping(whole) for kind, whole in merged.items()})
+    spec = spec.merged_over(read_preset(name))
     shows, names_agent = SIGNS[name], _agent_reader(spec)
     if name in GATEWAY_FORMATS:
         unpack = partial(unpack_gateway_log, shows=shows, names_agent=names_agent, logfmt=spec.logfmt)
     else:
         unpack = partial(unpack_audit_log, shows=shows, names_agent=names_agent)
-    return MultiKindParser(unpack, {"": spec})
+    return MappingParser(unpack, {"": RecordMapping(spec)})
 
 
 def _agent_reader(spec: MappingSpec) -> SignReader:

@@ -139,7 +139,9 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
         return None
     details = record.get("details")
     details = details if isinstance(details, dict) else {}
-    asked, audience = _refused_scopes(details.get("reason")), details.get("audience")
+    reason, audience, account = details.get("reason"), details.get("audience"), details.get("username")
+    asked = reason.removeprefix(_NO_SCOPES) if isinstance(reason, str) and reason.startswith(_NO_SCOPES) else None
+    own_account = f"service-account-{record.get('clientId')}".lower()
     answered = event == "token.introspect" and code not in REFUSED_INTROSPECTION_ERRORS
     return {
         **record,
@@ -149,16 +151,8 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
         "error": None if answered else "invalid_scope" if asked else code,
         "asked": asked,
         "audience": " ".join(sorted(audience.split())) if isinstance(audience, str) else None,
-        "own_account": verb == "CLIENT_LOGIN" or _is_service_account(details.get("username"), record.get("clientId")),
+        "own_account": verb == "CLIENT_LOGIN" or (isinstance(account, str) and account.lower() == own_account),
     }
-
-
-def _refused_scopes(reason: Any) -> str | None:
-    return reason.removeprefix(_NO_SCOPES) if isinstance(reason, str) and reason.startswith(_NO_SCOPES) else None
-
-
-def _is_service_account(user: Any, client: Any) -> bool:
-    return isinstance(user, str) and isinstance(client, str) and user.lower() == f"service-account-{client.lower()}"
 
 
 def _admin_event(record: dict[str, Any]) -> dict[str, Any]:

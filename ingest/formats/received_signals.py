@@ -6,7 +6,7 @@ the agent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from trustwatch_client.events import MAX_ID_LENGTH
@@ -301,21 +301,3 @@ def _kept_members(members: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= MAX_ID_LENGTH else ""
-
-
-def _condition(rule: SignalRule) -> str:
-    if rule.claim:
-        return f"`claims` has `{rule.claim}` alone"
-    return f"`{rule.when[0]}` {' or '.join(f'`{value}`' for value in rule.when[1:])}" if rule.when else ""
-
-
-def signal_rows() -> Sequence[tuple[str, str, str]]:
-    """The table as text, for the reference: event, condition, treatment."""
-    return [
-        (
-            rule.event_type,
-            _condition(rule),
-            rule.treatment or "about no agent",
-        )
-        for rule in SIGNAL_RULES
-    ]

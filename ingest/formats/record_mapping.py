@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingType
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, decode_event, 
 from ..record_keys import raw_record_digest
 from ..settings import Name, SettingsPart, setting
 from ..settings_reading import error_hint
-from .expressions import MEMBER_KINDS, JmesPathExpression, MemberConverter, MemberKind, TimeFormat, member_converter
+from .expressions import MEMBER_KINDS, JmesPathExpression, MemberKind, TimeFormat, member_converter
 from .raw_records import (
     MAX_BODY_RECORDS,
     Enclosure,
@@ -102,7 +102,8 @@ class MappedMember:
         except ConfigError as error:
             raise ConfigError(f"mapping member `{name}`: {error}") from None
         self._values = values
-        self._convert: MemberConverter = member_converter(_kind_of_member(name), time_format)
+        kind: MemberKind = "any" if name.startswith(ATTRIBUTE_PREFIX) else MEMBER_KINDS[name]
+        self._convert = member_converter(kind, time_format)
 
     def read(self, record: Any) -> Any:
         """Value of the member, None if the record has none. Raises MalformedEvent naming member and path."""
@@ -123,10 +124,85 @@ class MappedMember:
         return MalformedEvent(f"mapping member `{self.name}`: {what}", self.expression.path)
 
 
-class RecordMapping:
-    """A compiled mapping: a parser of foreign records. Raises ConfigError."""
+class UnpackedRecord(NamedTuple):
+    """One record of a value."""
+
+    raw: bytes  # enough to try it again, with *enclosure* around it; its identity too, if the mapping gives it none
+    # for the mapping of its kind; None if it is not an audit event by design, the error if it is broken
+    record: dict[str, Any] | MalformedEvent | None
+    kind: str = ""  # selects the mapping
+    enclosure: Enclosure | None = None  # see `RawRecord`
+
+
+RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
+"""Takes a value apart. Raises MalformedEvent if it cannot be taken apart at all."""
+
+
+class _RecordNames:
+    """Names records that have no id by what they came in, which is hashed once, and by their place in it."""
+
+    def __init__(self) -> None:
+        self._raw: bytes | None = None
+        self._enclosure: Enclosure | None = None
+        self._digest = ""
+        self._place = 0
+
+    def move_to(self, unpacked: UnpackedRecord) -> None:
+        """Advance to the next record of the value."""
+        if unpacked.raw is self._raw:
+            self._place += 1
+        else:
+            self._raw, self._enclosure, self._digest, self._place = unpacked.raw, unpacked.enclosure, "", 0
+
+    def name(self) -> str:
+        if not self._digest and self._raw is not None:
+            enclosure = self._enclosure
+            self._digest = raw_record_digest(self._raw) if enclosure is None else enclosure.digest(self._raw)
+        return f"{self._digest}-{self._place}" if self._place else self._digest
+
+
+class MappingParser:
+    """Parser of foreign records: unpacks a value, and maps each record by its kind."""
+
+    def __init__(self, unpack: RecordUnpacker, mappings: MappingType[str, RecordMapping]) -> None:
+        self.unpack = unpack
+        self.mappings = mappings
+
+    def __call__(
+        self, value: bytes, _headers: MappingType[str, str], budget: ParserBudget | None = None, /
+    ) -> ParsedRecords:
+        """Records of a value. Headers are not read."""
+        budget = budget or ParserBudget()
+        budget.open_value(value)
+        records, skipped, names = [], 0, _RecordNames()
+        for unpacked in self.unpack(value):
+            names.move_to(unpacked)
+            native: bytes | None = b""
+            try:
+                native = self._to_native(unpacked, names)
+            except MalformedEvent as error:
+                records.append(rejected_record(unpacked.raw, error, unpacked.enclosure))
+            else:
+                if native is None:
+                    skipped += 1
+                else:
+                    records.append(RawRecord(unpacked.raw, partial(bytes, native), enclosure=unpacked.enclosure))
+            budget.count(native)
+        return ParsedRecords(records, skipped)
+
+    def _to_native(self, unpacked: UnpackedRecord, names: _RecordNames) -> bytes | None:
+        if isinstance(unpacked.record, MalformedEvent):
+            raise unpacked.record
+        if unpacked.record is None:
+            return None
+        return self.mappings[unpacked.kind].to_native_event(unpacked.record, names.name)
+
+
+class RecordMapping(MappingParser):
+    """A compiled mapping, and the parser of objects, arrays of them or (logfmt) lines by it. Raises ConfigError."""
 
     def __init__(self, spec: MappingSpec) -> None:
+        super().__init__(self._unpack, {"": self})
         self._spec = spec
         texts = {name: text for name, text in spec.members.items() if text}
         check_member_names(spec)
@@ -134,39 +210,32 @@ class RecordMapping:
         time_format = spec.time_format or "rfc3339"
         self.members = [MappedMember(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
         self._agent = next(member for member in self.members if member.name == "agent.id")
-        self._when = _compile_condition(spec.when)
+        try:
+            self._when = JmesPathExpression(spec.when) if spec.when else None
+        except ConfigError as error:
+            raise ConfigError(f"mapping `when`: {error}") from None
         self._skip_anonymous = spec.anonymous == "skip"
         self._logfmt = spec.logfmt
         self.wrapper = spec.records
-        self._signs = [member for member in self.members if member.name in ("agent.id", "time") and _reads(member)]
+        # Not a constant, which every object has.
+        self._signs = [
+            member for member in self.members if member.name in ("agent.id", "time") and member.expression({}) is None
+        ]
 
-    def __call__(
-        self, value: bytes, _headers: MappingType[str, str], budget: ParserBudget | None = None, /
-    ) -> ParsedRecords:
-        """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
-        budget = budget or ParserBudget()
-        raws = self.split(value, budget.open_value(value))
-        budget.check_count(len(raws))
-        records, skipped = [], 0
-        for raw in raws:
-            native: bytes | None = b""
+    def _unpack(self, value: bytes) -> Iterator[UnpackedRecord]:
+        is_array = value.lstrip()[:1] == b"["
+        for raw in split_array(value, most=MAX_BODY_RECORDS) if is_array else self.unwrap(value, MAX_BODY_RECORDS):
             try:
-                native = self.to_native_event(self.decode(raw), raw)
+                record: dict[str, Any] | MalformedEvent = self.decode(raw)
             except MalformedEvent as error:
-                records.append(rejected_record(raw, error))
-            else:
-                if native is None:
-                    skipped += 1
-                else:
-                    records.append(RawRecord(raw, partial(bytes, native)))
-            budget.count(native)
-        return ParsedRecords(records, skipped)
+                record = error
+            yield UnpackedRecord(raw, record)
 
-    def to_native_event(self, record: Any, raw: bytes, name: Callable[[], str] | None = None) -> bytes | None:
+    def to_native_event(self, record: Any, name: Callable[[], str]) -> bytes | None:
         """Native event JSON of one decoded record; None if it is not an audit event.
 
-        Without a member `id`, the event is identified by *raw*, the whole record: two records that differ only in what
-        is not mapped are two events. *name* gives another identity for it. Raises MalformedEvent.
+        Without a member `id`, *name* identifies the event by the whole record: two records that differ only in what is
+        not mapped are two events. Raises MalformedEvent.
         """
         if self.reason_to_skip(record) is not None:
             return None
@@ -174,11 +243,12 @@ class RecordMapping:
         for member in self.members:
             value = member.read(record)
             if value is not None:
-                _set_member(event, member.target_path, value)
+                *parents, last = member.target_path
+                (event.setdefault(parents[0], {}) if parents else event)[last] = value
             elif member.name in REQUIRED_MEMBERS:
                 raise member.missing_error(record)
         if "id" not in event:
-            event["id"] = f"record-{raw_record_digest(raw) if name is None else name()}"
+            event["id"] = f"record-{name()}"
         native = msgspec.json.encode(event)
         self._verify(native)
         return native
@@ -201,10 +271,6 @@ class RecordMapping:
             path = "$" if member is None else member.expression.path
             raise MalformedEvent(f"mapping member `{name}`: {error.reason}", path) from None
 
-    def split(self, value: bytes, most: int = MAX_BODY_RECORDS) -> Sequence[bytes]:
-        """The records of a value; one more than *most* shows that there are more. Raises MalformedEvent."""
-        return split_array(value, most=most) if value.lstrip()[:1] == b"[" else self.unwrap(value, most)
-
     def unwrap(self, value: bytes, most: int | None = None) -> list[bytes]:
         """The records that an object wraps, in the member `records`; itself if it is a record, or wraps none.
 
@@ -225,31 +291,15 @@ class RecordMapping:
         """The mapping for records that are cut already."""
         return RecordMapping(msgspec.structs.replace(self._spec, records=""))
 
-    def decode(self, raw: bytes) -> Any:
+    def decode(self, raw: bytes) -> dict[str, Any]:
         """A record as expressions see it. Raises MalformedEvent."""
         text = raw.lstrip()
         if self._logfmt and text[:1] != b"{":
-            return decode_logfmt(text.decode(errors="replace"))
+            return {**decode_logfmt(text.decode(errors="replace"))}
         record = decode_json(_decode_json, raw)
         if not isinstance(record, dict):
             raise MalformedEvent("record must be a JSON object, or an array of objects")
         return record
-
-
-def _reads(member: MappedMember) -> bool:
-    """False for a constant, which every object has."""
-    return member.expression({}) is None
-
-
-def _compile_condition(text: str) -> JmesPathExpression | None:
-    try:
-        return JmesPathExpression(text) if text else None
-    except ConfigError as error:
-        raise ConfigError(f"mapping `when`: {error}") from None
-
-
-def _kind_of_member(name: str) -> MemberKind:
-    return "any" if name.startswith(ATTRIBUTE_PREFIX) else MEMBER_KINDS[name]
 
 
 def _mapped_value(value: Any, values: MappingType[str, str]) -> str | None:
@@ -258,13 +308,6 @@ def _mapped_value(value: Any, values: MappingType[str, str]) -> str | None:
     if mapped is None and len(text) == 3 and text.isdigit():
         mapped = values.get(f"{text[0]}xx")
     return values.get(OTHER_VALUES) if mapped is None else mapped
-
-
-def _set_member(event: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    if len(keys) == 1:
-        event[keys[0]] = value
-    else:
-        event.setdefault(keys[0], {})[keys[1]] = value
 
 
 def mapping_spec(raw: object) -> MappingSpec:
@@ -303,84 +346,6 @@ def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingTy
             )
 
 
-# Formats with several kinds of records: one unpacker, one mapping for each kind.
-
-
-class UnpackedRecord(NamedTuple):
-    """One record of a value."""
-
-    raw: bytes  # enough to try it again, with *enclosure* around it; its identity too, if the mapping gives it none
-    # for the mapping of its kind; None if it is not an audit event by design, the error if it is broken
-    record: dict[str, Any] | MalformedEvent | None
-    kind: str = ""  # selects the mapping
-    enclosure: Enclosure | None = None  # see `RawRecord`
-
-
-RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
-"""Takes a value apart. Raises MalformedEvent if it cannot be taken apart at all."""
-
-
-class _RecordNames:
-    """Names records that have no id by what they came in, which is hashed once, and by their place in it."""
-
-    def __init__(self) -> None:
-        self._raw: bytes | None = None
-        self._enclosure: Enclosure | None = None
-        self._digest = ""
-        self._place = 0
-
-    def move_to(self, unpacked: UnpackedRecord) -> None:
-        """Advances to the next record of the value."""
-        if unpacked.raw is self._raw:
-            self._place += 1
-        else:
-            self._raw, self._enclosure, self._digest, self._place = unpacked.raw, unpacked.enclosure, "", 0
-
-    def name(self) -> str:
-        """Name of the record."""
-        if not self._digest and self._raw is not None:
-            enclosure = self._enclosure
-            self._digest = raw_record_digest(self._raw) if enclosure is None else enclosure.digest(self._raw)
-        return f"{self._digest}-{self._place}" if self._place else self._digest
-
-
-class MultiKindParser:
-    """Parser for a format of several kinds: unpacks a value, and maps each record by its kind. Raises ConfigError."""
-
-    def __init__(self, unpack: RecordUnpacker, specs: MappingType[str, MappingSpec]) -> None:
-        self.unpack = unpack
-        self.mappings = {kind: RecordMapping(spec) for kind, spec in specs.items()}
-
-    def __call__(
-        self, value: bytes, _headers: MappingType[str, str], budget: ParserBudget | None = None, /
-    ) -> ParsedRecords:
-        """Records of a value. Headers are not read."""
-        budget = budget or ParserBudget()
-        budget.open_value(value)
-        records, skipped, names = [], 0, _RecordNames()
-        for unpacked in self.unpack(value):
-            names.move_to(unpacked)
-            native: bytes | None = b""
-            try:
-                native = self._to_native(unpacked, names)
-            except MalformedEvent as error:
-                records.append(rejected_record(unpacked.raw, error, unpacked.enclosure))
-            else:
-                if native is None:
-                    skipped += 1
-                else:
-                    records.append(RawRecord(unpacked.raw, partial(bytes, native), enclosure=unpacked.enclosure))
-            budget.count(native)
-        return ParsedRecords(records, skipped)
-
-    def _to_native(self, unpacked: UnpackedRecord, names: _RecordNames) -> bytes | None:
-        if isinstance(unpacked.record, MalformedEvent):
-            raise unpacked.record
-        if unpacked.record is None:
-            return None
-        return self.mappings[unpacked.kind].to_native_event(unpacked.record, unpacked.raw, names.name)
-
-
 # Trials of a mapping: the event that it makes of each record, member by member, for people who write one.
 
 
@@ -403,22 +368,8 @@ class RecordTrial(NamedTuple):
     skipped: bool = False  # whether it is not an audit event by design, rather than refused
 
 
-def try_records(parser: RecordMapping | MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
+def try_records(parser: MappingParser, value: bytes) -> Iterator[RecordTrial]:
     """Try a mapping on each record of a value. Raises MalformedEvent as the parser."""
-    return _try_kinds(parser, value) if isinstance(parser, MultiKindParser) else _try_mapping(parser, value)
-
-
-def _try_mapping(mapping: RecordMapping, value: bytes) -> Iterator[RecordTrial]:
-    for raw in mapping.split(value):
-        try:
-            record = mapping.decode(raw)
-        except MalformedEvent as error:
-            yield RecordTrial(None, [], None, str(error))
-        else:
-            yield _try_record(mapping, record, raw)
-
-
-def _try_kinds(parser: MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
     for raw, record, kind, _ in parser.unpack(value):
         if isinstance(record, dict):
             yield _try_record(parser.mappings[kind], record, raw)
@@ -432,7 +383,7 @@ def _try_record(mapping: RecordMapping, record: dict[str, Any], raw: bytes) -> R
     members = [_read_member(member, record) for member in mapping.members]
     try:
         skipped = mapping.reason_to_skip(record)
-        event = None if skipped else mapping.to_native_event(record, raw)
+        event = None if skipped else mapping.to_native_event(record, partial(raw_record_digest, raw))
     except MalformedEvent as error:
         return RecordTrial(record, members, None, str(error))
     return RecordTrial(record, members, event, skipped, skipped is not None)

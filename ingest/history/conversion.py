@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from ..formats.history_decoding import RecordOwner, decode_history_event, native
 from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, mapping_spec
 from ..settings_reading import read_yaml
+from ..source import as_one_line
 from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
 
@@ -226,7 +226,7 @@ class HistoryConverter:
         before = self.events, self.skipped, self.malformed
         done = 0
         for formatted in files:
-            yield from self._events_of(formatted, partial(_add_progress, progress, done))
+            yield from self._events_of(formatted, progress, done)
             done += formatted.file.path.stat().st_size
         events, skipped, malformed = (
             now - then for now, then in zip((self.events, self.skipped, self.malformed), before, strict=True)
@@ -257,8 +257,8 @@ class HistoryConverter:
             else:
                 yield line
 
-    def _events_of(self, formatted: FormattedFile, progress: ByteProgress) -> Iterator[bytes]:
-        for number, record in enumerate(formatted.file.records(progress), 1):
+    def _events_of(self, formatted: FormattedFile, progress: ByteProgress, before: int) -> Iterator[bytes]:
+        for number, record in enumerate(formatted.file.records(lambda at: progress(before + at)), 1):
             if isinstance(record, MalformedEvent):
                 self._refuse(formatted, number, record, b"")
                 continue
@@ -289,7 +289,7 @@ class HistoryConverter:
         except MalformedEvent as error:
             self._refuse(formatted, number, error, raw.raw if raw.enclosure is None else b"")
             return None
-        return event.replace(b"\r", b" ").replace(b"\n", b" ")  # JSON has them between its parts alone
+        return as_one_line(event)
 
     def _refuse(self, formatted: FormattedFile, number: int, error: MalformedEvent, raw: bytes) -> None:
         self.malformed += 1
@@ -313,10 +313,6 @@ class HistoryConverter:
 def total_bytes(files: Sequence[FormattedFile]) -> int:
     """Size of the files on disk."""
     return sum(formatted.file.path.stat().st_size for formatted in files)
-
-
-def _add_progress(progress: ByteProgress, before: int, done: int) -> None:
-    progress(before + done)
 
 
 def _names(files: Sequence[FormattedFile]) -> str:

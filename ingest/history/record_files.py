@@ -15,7 +15,7 @@ import itertools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..archive.archive_files import POSITION_FILE
 from ..errors import ConfigError, MalformedEvent
 from ..events import decode_json
 from ..extras import require_extra
-from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
+from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile, buffered_stream, read_now
 from ..formats.wrapped_records import wrapped_array
 from ..log.segment_import import is_log
 from .json_cutting import BrokenJson, JsonCutter, Wrapper
@@ -139,7 +139,7 @@ def _readable(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | None = None) -> Iterator[Any]:
+def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | None = None) -> Iterator[BinaryIO]:
     """The stream of what a file holds, without a byte order mark."""
     with path.open("rb") as file:
         stream: Any = file
@@ -150,25 +150,19 @@ def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | 
             from ..archive.archive_reader import open_zstd
 
             stream = open_zstd(file)
-        yield _WithoutMark(stream, lambda: None if progress is None else progress(file.tell()))
+        is_first = True
 
+        def read(size: int) -> bytes:
+            nonlocal is_first
+            block: bytes = stream.read(size)
+            if is_first:
+                is_first = False
+                block = block.removeprefix(codecs.BOM_UTF8) or stream.read(size)
+            if progress is not None:
+                progress(file.tell())
+            return block
 
-class _WithoutMark:
-    """A stream without its byte order mark; *on_read* is called with each block."""
-
-    def __init__(self, stream: Any, on_read: Callable[[], None]) -> None:
-        self._stream = stream
-        self._on_read = on_read
-        self._first = True
-
-    def read(self, size: int) -> bytes:
-        """At most so many bytes; empty at the end."""
-        block: bytes = self._stream.read(size)
-        self._on_read()
-        if self._first:
-            self._first = False
-            block = block.removeprefix(codecs.BOM_UTF8) or self._stream.read(size)
-        return block
+        yield buffered_stream(read)
 
 
 def _check_text(name: str, head: bytes) -> None:
@@ -242,24 +236,8 @@ def _values(path: Path, progress: ByteProgress | None) -> Iterator[bytes]:
                 progress(file.tell())
 
 
-class _RawStream(io.RawIOBase):
-    """A stream as the standard library's readers of text want it."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._stream.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
-
-
 def _csv_records(stream: Any, delimiter: str, name: str) -> Iterator[CutRecord]:
-    text = io.TextIOWrapper(io.BufferedReader(_RawStream(stream), BLOCK_BYTES), "utf-8", "replace", newline="")
+    text = io.TextIOWrapper(stream, "utf-8", "replace", newline="")
     csv.field_size_limit(MAX_LINE_BYTES)
     rows = csv.reader(text, delimiter=delimiter)
     try:
@@ -360,34 +338,7 @@ def _cell_value(value: Any) -> Any:
 def peek_line(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     """Read a stream up to the end of its first line or 64 KiB; returns that, and the whole stream from its start."""
     head = b""
-    while b"\n" not in head.lstrip() and len(head) < HEAD_BYTES:
-        block = _read_now(stream, HEAD_BYTES)
-        if not block:
-            break
+    while b"\n" not in head.lstrip() and len(head) < HEAD_BYTES and (block := read_now(stream, HEAD_BYTES)):
         head += block
-    return head, io.BufferedReader(_HeadAndRest(head, stream), HEAD_BYTES)
-
-
-def _read_now(stream: BinaryIO, size: int) -> bytes:
-    """Reads the available bytes, at most *size*; empty at the end."""
-    read = getattr(stream, "read1", stream.read)
-    block: bytes = read(size)
-    return block
-
-
-class _HeadAndRest(io.RawIOBase):
-    """Bytes that were read already, then the stream, which stays open."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        super().__init__()
-        self._head = head
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._head[: len(buffer)] or _read_now(self._stream, len(buffer))
-        self._head = self._head[len(block) :]
-        buffer[: len(block)] = block
-        return len(block)
+    seen = io.BytesIO(head)
+    return head, buffered_stream(lambda size: seen.read(size) or read_now(stream, size))

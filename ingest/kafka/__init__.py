@@ -11,41 +11,14 @@ import msgspec
 from ..extras import ExtraName, require_extra
 from ..identities import IdentityHasher
 from ..source import GroupSource, TopicWriter
-from ..topics.protocols import (
-    FetchedRecords,
-    StartPositions,
-    TopicAdmin,
-    TopicDescription,
-    TopicReader,
-)
-from ..topics.record_codec import TopicRecord
-from ..topics.topic_commit_log import TopicCommitLog
-from ..topics.topic_definitions import TOPIC_DEFINITIONS, TopicDefinition, TopicNames
-from .settings import DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ..topics.protocols import StartPositions, TopicAdmin, TopicReader
+from .settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 
-__all__ = [
-    "TOPIC_DEFINITIONS",
-    "FetchedRecords",
-    "KafkaClientSettings",
-    "KafkaSecuritySettings",
-    "KafkaTuning",
-    "TopicAdmin",
-    "TopicCommitLog",
-    "TopicDefinition",
-    "TopicDescription",
-    "TopicNames",
-    "TopicReader",
-    "TopicRecord",
-    "open_admin",
-    "open_group_source",
-    "open_reader",
-    "open_writer",
-]
-
-_PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
-_PREFIXES = {"kafka-python": "KafkaPython", "confluent": "Confluent"}
-"""Prefix of the class names of each client."""
-_EXTRAS: dict[str, ExtraName] = {"kafka-python": "kafka", "confluent": "fast"}
+_CLIENTS: dict[str, tuple[ExtraName, str, str]] = {
+    "kafka-python": ("kafka", "kafka_python", "KafkaPython"),
+    "confluent": ("fast", "confluent", "Confluent"),
+}
+"""Extra, package and prefix of the class names of each client."""
 
 
 def open_group_source(
@@ -56,7 +29,7 @@ def open_group_source(
     identities: IdentityHasher = IdentityHasher(),  # noqa: B008
 ) -> GroupSource:
     """Open the events topic as a member of the workers' group. Raises ConfigError or Unavailable."""
-    source: GroupSource = _client_class(settings, "group_source", "GroupSource")(settings, tuning, member, identities)
+    source: GroupSource = _client_class(settings, "consumers", "GroupSource")(settings, tuning, member, identities)
     return source
 
 
@@ -79,7 +52,7 @@ def open_reader(
 
     Raises as `open_group_source`; also ConfigError if a topic does not exist.
     """
-    make_reader = _client_class(settings, "topic_reader", "TopicReader")
+    make_reader = _client_class(settings, "consumers", "TopicReader")
     reader: TopicReader = make_reader(settings, topics, group_id, start, tuning)
     return reader
 
@@ -87,15 +60,12 @@ def open_reader(
 def open_admin(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> TopicAdmin:
     """Open an admin client for topics; kafka-python serves both clients. Raises as the others."""
     made_by = msgspec.structs.replace(settings, client="kafka-python")
-    admin: TopicAdmin = _client_class(made_by, "topic_admin", "Admin")(settings, tuning)
+    admin: TopicAdmin = _client_class(made_by, "client_connection", "Admin")(settings, tuning)
     return admin
 
 
 def _client_class(settings: KafkaClientSettings, module: str, name: str) -> Any:
-    return getattr(_client_module(settings, module), f"{_PREFIXES[settings.client]}{name}")
-
-
-def _client_module(settings: KafkaClientSettings, name: str) -> Any:
-    """A module of the chosen client, imported only now."""
-    require_extra(_EXTRAS[settings.client], f"the Kafka client `{settings.client}` is needed")
-    return import_module(f".{_PACKAGES[settings.client]}.{name}", __name__)
+    """A class of the chosen client, whose module is imported only now."""
+    extra, package, prefix = _CLIENTS[settings.client]
+    require_extra(extra, f"the Kafka client `{settings.client}` is needed")
+    return getattr(import_module(f".{package}.{module}", __name__), prefix + name)

@@ -10,7 +10,7 @@ import msgspec
 
 from ..extras import ExtraName
 from ..settings import Name, Secret, SettingsPart, check_url, setting
-from ..topics.topic_definitions import TopicNames, TopicRole
+from ..topics.protocols import TopicNames, TopicRole
 
 KafkaClientName = Literal["kafka-python", "confluent"]
 KafkaProtocolName = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -77,11 +77,14 @@ class KafkaClientSettings(SettingsPart, frozen=True):
         return int(self.session_timeout_s * 1000)
 
 
+CLIENT_ID = "trustwatch"
+"""Name of our processes in the brokers' logs."""
+
+
 class KafkaTuning(NamedTuple):
     """Client limits that are not operator settings. Times in milliseconds, sizes in bytes.
 
     Attributes:
-        client_id: name of this process in the brokers' logs.
         max_poll_interval_ms: longest time between two polls; loading a partition's state must fit into it.
         fetch_max_bytes: bound of one fetch from one broker, compressed; the client holds a few of them.
         partition_fetch_bytes: bound of what one fetch holds of one partition, compressed (a larger message comes all
@@ -90,11 +93,8 @@ class KafkaTuning(NamedTuple):
         metadata_timeout_ms: longest time for requests such as `end_offset`, in all.
         delivery_timeout_ms: a record that is not acknowledged after so long has failed.
         compression: of what we produce.
-        key_password: of the key of our certificate.
-        check_hostname: off for test clusters whose certificates name no host.
     """
 
-    client_id: str = "trustwatch"
     max_poll_interval_ms: int = 300_000
     fetch_max_bytes: int = 16 * 1024 * 1024
     partition_fetch_bytes: int = 1024 * 1024
@@ -102,8 +102,6 @@ class KafkaTuning(NamedTuple):
     metadata_timeout_ms: int = 5_000
     delivery_timeout_ms: int = 20_000
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
-    key_password: Secret | None = None
-    check_hostname: bool = True
 
 
 DEFAULT_TUNING = KafkaTuning()

@@ -1,25 +1,124 @@
-"""What both Kafka clients share: the base of their group sources, the buffer of fetched records, and last waits."""
+"""What both Kafka clients share: the bases of their group sources, readers and writers."""
 
 from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable
 from contextlib import closing
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
-from ..errors import CorruptLog, Unavailable
+from ..errors import ConfigError, CorruptLog, Unavailable
 from ..identities import IdentityHasher
-from ..source import PartitionOffsets, PartitionOwner, RecordBatch
-from ..topics.protocols import TopicReader, partition_offsets
-from ..topics.record_codec import RecordRun
-from .settings import KafkaClientSettings, KafkaTuning
+from ..source import GroupSource, PartitionOffsets, PartitionOwner, RecordBatch, TopicWriter
+from ..topics.protocols import StartPositions, TopicReader, partition_offsets
+from ..topics.record_codec import RecordRun, id_hash_in
+from .settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+
+_log = structlog.get_logger(__name__)
+CLOSE_S = 5.0
+"""Longest time for leaving a group and ending connections."""
+_READ_BACK_S = 0.1
+TopicPartitionKey: TypeAlias = tuple[str, int]
+"""Topic and partition."""
 
 
-class KafkaGroupSource:
+def missing_topic(topic: str) -> ConfigError:
+    return ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+
+
+class KafkaTopicReader(TopicReader, ABC):
+    """What the readers of both clients share; see `TopicReader`. Raises Unavailable or ConfigError.
+
+    Without a group it reads all partitions, or those numbered in *partitions*.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaClientSettings,
+        topics: Collection[str],
+        group_id: str = "",
+        start: StartPositions = "earliest",
+        tuning: KafkaTuning = DEFAULT_TUNING,
+        partitions: Collection[int] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.failed_polls = 0
+        self._start, self._tuning = start, tuning
+        self._end_targets: dict[TopicPartitionKey, int] = {}
+        self._open(group_id)
+        try:
+            counts = {topic: self._count_partitions(topic) for topic in topics}
+            if group_id:
+                self._subscribe(list(topics))
+            else:
+                read = {topic: range(count) if partitions is None else partitions for topic, count in counts.items()}
+                self._assign_all([(topic, number) for topic in topics for number in read[topic]])
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def _open(self, group_id: str) -> None:
+        """Open the consumer."""
+
+    @abstractmethod
+    def _count_partitions(self, topic: str) -> int:
+        """Number of partitions. Raises ConfigError or Unavailable."""
+
+    @abstractmethod
+    def _subscribe(self, topics: list[str]) -> None:
+        """Join the group."""
+
+    @abstractmethod
+    def _assign_all(self, keys: list[TopicPartitionKey]) -> None:
+        """Read all these partitions, each from its start position."""
+
+    @abstractmethod
+    def position(self, key: TopicPartitionKey) -> int:
+        """Offset that is read next; after the last record, that after any transaction marker. Raises Unavailable."""
+
+    @abstractmethod
+    def _partitions(self) -> Collection[TopicPartitionKey]:
+        """Partitions that are read."""
+
+    @abstractmethod
+    def _ends_of(self, keys: Collection[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        """Offset after the last record of each. Raises Unavailable."""
+
+    def end_offsets(self) -> dict[TopicPartitionKey, int]:
+        return self._ends_of(self._partitions())
+
+    def lag(self) -> int | None:
+        ends = self.end_offsets()
+        return sum(max(0, end - self.position(key)) for key, end in ends.items()) if ends else None
+
+    def at_end(self) -> bool:
+        keys = self._partitions()
+        self._end_targets |= self._ends_of([key for key in keys if key not in self._end_targets])
+        return bool(keys) and all(self.position(key) >= self._end_targets[key] for key in keys)
+
+    def _skip_lost(self, key: TopicPartitionKey, offset: int, start: int, end: int) -> None:
+        """Log that records from *offset* on were not read before retention removed them, and continue at *start*."""
+        _log.error(
+            "records are gone that were not read",
+            topic=key[0],
+            partition=key[1],
+            offset=offset,
+            start=start,
+            end=end,
+            lost=max(0, start - offset),
+        )
+        self.seek(*key, start)
+
+
+class KafkaGroupSource(GroupSource, ABC):
     """What the group sources of both clients share. Not thread-safe: one thread calls everything."""
 
     def __init__(
@@ -35,21 +134,17 @@ class KafkaGroupSource:
         self._last_poll = time.monotonic()
         self._closed = False
 
-    def _open_reader(self) -> TopicReader:
-        """Open a reader of the topic on a separate connection."""
-        raise NotImplementedError
+    @abstractmethod
+    def _open_reader(self, partitions: Collection[int] | None = None) -> KafkaTopicReader:
+        """Open a reader of the topic, or of some of its partitions, on a separate connection."""
 
+    @abstractmethod
     def _bounds(self, partition: int) -> tuple[int, int]:
         """First offset that is kept, and the one after the last. Raises Unavailable or ValueError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _move(self, partition: int, offset: int) -> None:
         """Read *partition* from *offset* on, even if it is paused."""
-        raise NotImplementedError
-
-    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        """Fill *hashes*, which begin with offset *start*, from offset *first* on, by a consumer without a group."""
-        raise NotImplementedError
 
     def owned(self) -> frozenset[int]:
         return frozenset(self._owned)
@@ -57,6 +152,15 @@ class KafkaGroupSource:
     def _has_slept(self) -> bool:
         """True after a pause so long that the group may have given our partitions to others."""
         return time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+
+    def _take_away(self, partitions: Collection[int], *, lost: bool) -> set[int]:
+        """Let the owner give up those of *partitions* that are ours; returns them."""
+        ours = self._owned & set(partitions)
+        self._buffer.drop(partitions)
+        self._owned -= ours
+        if ours and self._owner is not None:
+            (self._owner.lost if lost else self._owner.revoked)(ours)
+        return ours
 
     def seek(self, partition: int, offset: int) -> None:
         """Continue reading at *offset*, of a paused partition too. Raises CorruptLog, ValueError or Unavailable."""
@@ -100,6 +204,22 @@ class KafkaGroupSource:
         if start < end_offset:
             self._read_back(partition, max(start, start_offset), start_offset, hashes)
         return hashes
+
+    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
+        """Fill *hashes*, which begin with offset *start*, from offset *first* on."""
+        patience_s, end = self._tuning.request_timeout_ms / 1000, start + len(hashes)
+        key, position, heard = (self.topic, partition), -1, time.monotonic()
+        with closing(self._open_reader([partition])) as reader:
+            reader.seek(*key, first)
+            while (now_at := reader.position(key)) < end:  # the last offsets may be transaction markers
+                if now_at == position and time.monotonic() - heard > patience_s:
+                    raise Unavailable(f"{self.topic}[{partition}]: no records from {position} on")
+                heard = heard if now_at == position else time.monotonic()
+                position = now_at
+                for fetched in reader.poll(_READ_BACK_S):
+                    for record in fetched.records:
+                        if start <= record.offset < end:
+                            hashes[record.offset - start] = id_hash_in(record.headers)
 
 
 class FairBuffer:
@@ -195,3 +315,30 @@ class LastWaits:
         """Note that brokers did not acknowledge something."""
         if self._within_s < math.inf:
             self._within_s = 0.0
+
+
+class KafkaTopicWriter(TopicWriter, ABC):
+    """What the writers of both clients share; see `TopicWriter`."""
+
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning) -> None:
+        self.settings = settings
+        self.replaced = 0
+        self._tuning = tuning
+        self._partitions: dict[str, int] = {}
+        self._last_waits = LastWaits()
+
+    @abstractmethod
+    def _count_partitions(self, topic: str) -> int | None:
+        """Number of partitions; None if there is no such topic, or we may not see it. Raises Unavailable."""
+
+    def bound_waits(self, within_s: float) -> None:
+        self._last_waits.begin(within_s)
+
+    def partitions(self, topic: str) -> int:
+        """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
+        if topic not in self._partitions:
+            count = self._count_partitions(topic)
+            if count is None:
+                raise missing_topic(topic)
+            self._partitions[topic] = count
+        return self._partitions[topic]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import structlog
@@ -94,11 +93,6 @@ class EventLog:
     def next_offset(self) -> int:
         """Offset that the next record gets."""
         return self._database.next_offset
-
-    @property
-    def synced_offset(self) -> int:
-        """Offset after the last record known to be on disk."""
-        return self._synced.get()
 
     @property
     def first_offset(self) -> int:
@@ -235,9 +229,7 @@ class EventLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -31,7 +30,7 @@ _MAX_PAUSE_S = 0.010
 
 
 class LogReader:
-    """Implements `Source` over the directory of an `EventLog`, usually from another process.
+    """Implements `DurableSource` over the directory of an `EventLog`, usually from another process.
 
     It returns only records whose commit succeeded (the writer publishes that offset), so no reader has a record that a
     power loss takes back. Not thread-safe. Latency after a commit is 1 to 10 ms.
@@ -135,9 +134,7 @@ class LogReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 from ..identities import IdentityHasher
 from ..record_erasure import ErasedFilter
-from ..source import Record, RecordKind
+from ..source import Record, RecordKind, as_one_line
 from .protocols import MAX_POLL_RECORDS, TopicReader
 from .record_codec import SourcePartition, TopicRecord, to_record
 
@@ -91,11 +91,6 @@ def written_records(reader: TopicReader, is_wanted: Callable[[int, TopicRecord],
     while not reader.at_end():
         for part in reader.poll(HISTORY_POLL_S):
             yield from (raw for raw in part.records if raw.value is not None and is_wanted(part.partition, raw))
-
-
-def as_one_line(payload: bytes) -> bytes:
-    """Replace line breaks by blanks; JSON has them only between its parts."""
-    return payload.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 def _received_lines(part: IO[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -16,8 +16,7 @@ from trustwatch.ingest.columns import EventColumns, full_name
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from trustwatch.ingest.hashing import EncodedTexts
-from trustwatch.ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
-from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.identities import AgentHash, IdentityHasher, PrivacyKey, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.models.trained_model import TrainedModel
 

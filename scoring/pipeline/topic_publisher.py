@@ -22,7 +22,7 @@ from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import TopicWriter
 from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicNames
 
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event, with_console_link
 from ..policy.book import LivePolicy

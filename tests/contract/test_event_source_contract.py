@@ -144,6 +144,28 @@ def test_the_owner_says_where_reading_begins(log: WrittenLog, sources: ExitStack
     assert follower.log == [("assigned", {0}), ("revoked", {0})]
 
 
+@pytest.mark.parametrize("max_records", [1, 7, 1000])
+def test_batches_are_bounded_and_consecutive(log: WrittenLog, sources: ExitStack, max_records: int) -> None:
+    """Never larger than requested, never empty, without gaps; from wherever the source is told, forth and back."""
+    follower = follow(log, sources)
+    follower.source.join(follower)
+    poll_until(follower.source.owned, follower)
+    for offset in (33, 0, 49, 8, 50):
+        follower.source.seek(0, offset)
+        found: list[Record] = []
+        while len(found) < len(RECORDS) - offset:
+            batch = follower.source.poll(max_records, 5)
+            assert batch is not None
+            assert (batch.partition, batch.base_offset) == (0, offset + len(found))
+            assert 1 <= len(batch.records) <= max_records
+            found += batch.records
+        assert found == [one._replace(key=b"") for one in RECORDS[offset:]]
+        assert follower.source.poll(max_records, 0) is None
+        assert follower.source.end_offset(0) == len(RECORDS)
+    with pytest.raises(CorruptLog, match="after the end"):
+        follower.source.seek(0, len(RECORDS) + 1)
+
+
 def test_offsets_say_what_is_kept(log: WrittenLog, sources: ExitStack) -> None:
     """Of all partitions, for whoever has not joined too: a new follower begins at the oldest record."""
     source = follow(log, sources).source
@@ -184,7 +206,8 @@ def test_id_hashes_are_read_back(log: WrittenLog, sources: ExitStack) -> None:
     join_and_read(follower, 50)
     expected = np.array([one.id_hash for one in RECORDS], np.uint64)
     for start, end in ((0, 50), (1, 2), (43, 50), (7, 7)):
-        assert follower.source.read_id_hashes(0, start, end).tolist() == expected[start:end].tolist()
+        hashes = follower.source.read_id_hashes(0, start, end)
+        assert (hashes.dtype, hashes.tolist()) == (np.uint64, expected[start:end].tolist())
     with pytest.raises(CorruptLog, match="after the end"):
         follower.source.read_id_hashes(0, 0, 51)
     log.remove_before(20)

@@ -23,10 +23,10 @@ from kafka.admin import KafkaAdminClient
 
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.kafka.confluent import client_connection
-from trustwatch.ingest.kafka.kafka_python import group_source, retained_join
+from trustwatch.ingest.kafka.kafka_python import consumers, retained_join
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicNames
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
 from ..support.checkout import ROOT
@@ -223,8 +223,6 @@ DOOMED = """
 import logging, sys, time, msgspec
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
-from tests.support.kafka_topics import Member
-from trustwatch.ingest.kafka import KafkaClientSettings
 from tests.support.kafka_topics import Member
 member = Member(msgspec.json.decode(sys.argv[1], type=KafkaClientSettings))
 told = None
@@ -542,7 +540,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, client: str) -> set[int]:
     if client == "confluent":
         monkeypatch.setattr(client_connection, "Consumer", WatchedConfluent)
     else:
-        monkeypatch.setattr(group_source, "KafkaConsumer", WatchedKafkaPython)
+        monkeypatch.setattr(consumers, "KafkaConsumer", WatchedKafkaPython)
     return partitions
 
 

@@ -10,8 +10,9 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -64,14 +65,6 @@ def client(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@contextlib.contextmanager
-def closing(made: Any) -> Iterator[Any]:
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 def read_all(made: KafkaClientSettings, *topics: str) -> dict[int, list[TopicRecord]]:
     """Everything that a topic holds now, by partition."""
     found: dict[int, list[TopicRecord]] = {}
@@ -84,8 +77,19 @@ def collect(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
     deadline = time.monotonic() + 90
     while not reader.at_end():
         assert time.monotonic() < deadline
-        for part in reader.poll(0.2):
-            found.setdefault(part.partition, []).extend(part.records)
+        collect_once(reader, found)
+
+
+def collect_once(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
+    for part in reader.poll(0.2):
+        found.setdefault(part.partition, []).extend(part.records)
+
+
+def send(made: KafkaClientSettings, topic: str, *values: bytes) -> None:
+    with closing(open_writer(made)) as writer:
+        for value in values:
+            writer.send(topic, b"k", value)
+        writer.flush(10)
 
 
 def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> None:
@@ -288,12 +292,6 @@ def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: st
     topic = made.topic_names.events
     make_topic(kafka, topic)
 
-    def send(*values: bytes) -> None:
-        with closing(open_writer(made)) as writer:
-            for value in values:
-                writer.send(topic, b"k", value)
-            writer.flush(10)
-
     def values(reader: TopicReader, most: int) -> list[bytes | None]:
         found: list[bytes | None] = []
         deadline = time.monotonic() + 90
@@ -301,7 +299,7 @@ def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: st
             found += [raw.value for part in reader.poll(0.2, most - len(found)) for raw in part.records]
         return found
 
-    send(b"1", b"2", b"3", b"4")
+    send(made, topic, b"1", b"2", b"3", b"4")
     with closing(open_reader(made, [topic], f"{topic}-group")) as reader:
         assert values(reader, 2) == [b"1", b"2"]
         reader.commit()
@@ -315,7 +313,7 @@ def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: st
         deadline = time.monotonic() + 90
         while not reader.at_end() and time.monotonic() < deadline:
             assert reader.poll(0.2) == []
-        send(b"5")
+        send(made, topic, b"5")
         assert values(reader, 1) == [b"5"]
 
 
@@ -325,10 +323,7 @@ def test_a_reader_keeps_its_time_though_the_broker_is_gone(kafka: KafkaCluster, 
     made = settings(kafka, client, session_timeout_s=45.0)
     topic = made.topic_names.events
     make_topic(kafka, topic)
-    with closing(open_writer(made)) as writer:
-        for value in (b"1", b"2"):
-            writer.send(topic, b"k", value)
-        writer.flush(10)
+    send(made, topic, b"1", b"2")
     with closing(open_reader(made, [topic], f"{topic}-group")) as reader:
         poll_record(reader)
         reader.commit()
@@ -476,9 +471,7 @@ def test_tls_and_sasl(kafka: KafkaCluster, client: str, mechanism: str) -> None:
     """Writing, reading, and a group, through the secured listeners."""
     made = secured(kafka, client, mechanism)
     make_topic(kafka, made.topic_names.events)
-    with closing(open_writer(made)) as writer:
-        writer.send(made.topic_names.events, b"k", b"v")
-        writer.flush(10)
+    send(made, made.topic_names.events, b"v")
     assert [raw.value for raw in read_all(made, made.topic_names.events)[0]] == [b"v"]
     member = Member(made)
     poll_until(lambda: member.count == 1, member)
@@ -599,11 +592,6 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
         while not found and time.monotonic() < deadline:
             collect_once(reader, found)
         assert [raw.value for raw in found[0]] == [b"5"]
-
-
-def collect_once(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
-    for part in reader.poll(0.2):
-        found.setdefault(part.partition, []).extend(part.records)
 
 
 def test_what_others_wrote_to_a_topic_is_a_history_of_any_format(

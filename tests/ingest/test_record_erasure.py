@@ -6,10 +6,19 @@ import base64
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trustwatch.ingest.identities import unkeyed_agent_key
-from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser, RecordEraser
-from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.record_erasure import (
+    ErasedFilter,
+    ErasedSubject,
+    ErasureSubject,
+    MultiPatternSearch,
+    NameEraser,
+    RecordEraser,
+)
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 
 AGENT = ErasureSubject("agent", "acme", "https://as", "agent-7", "erased:1")
 PERSON = ErasureSubject("principal", "acme", "", "ann@acme.example", "erased:2")
@@ -131,3 +140,90 @@ def test_commands_of_other_tenants_and_about_models_stay(payload: bytes) -> None
     record = Record(RecordKind.CONTROL, 0, 1, payload)
 
     assert RecordEraser(ErasureSubject("principal", "acme", "", "ann", "erased~1"))(record) is record
+
+
+BOT = ErasureSubject("agent", "acme", "https://as", "bot", "erased~1")
+
+
+def event_of(agent: str, number: int, **more: str) -> Record:
+    body = {"tenant": "acme", "agent": {"id": agent, "issuer": "https://as"}, **more}
+    return Record(RecordKind.EVENT, number, 1000 + number, json.dumps(body).encode())
+
+
+def test_before_the_order_and_not_behind_it() -> None:
+    """Own events become erased ones with their hash, others' name a pseudonym, the order and later events stay."""
+    order = Record(RecordKind.FORGET, 0, 1003, b'{"name": "bot"}')
+    records = [event_of("bot", 1), event_of("other", 2, peer="bot"), order, event_of("bot", 4)]
+    unread = ErasedFilter([ErasedSubject(BOT, {2: 12})])
+    read = unread.filter_batch(RecordBatch(2, 10, records)).records
+
+    assert read[0] == Record(RecordKind.ERASED, 1, 1001, b"")
+    assert json.loads(read[1].payload)["peer"] == "erased~1"
+    assert read[2:] == records[2:]
+
+
+def test_what_is_not_concerned_is_the_same_object() -> None:
+    """Another partition, and all behind the order, cost nothing."""
+    unread = ErasedFilter([ErasedSubject(BOT, {2: 12}), ErasedSubject(BOT._replace(name="none"), {})])
+    for batch in (RecordBatch(1, 0, [event_of("bot", 1)]), RecordBatch(2, 13, [event_of("bot", 1)])):
+        assert unread.filter_batch(batch) is batch
+    assert ErasedFilter().filter_record(0, 0, event_of("bot", 1)).kind == RecordKind.EVENT
+
+
+def test_each_erasure_has_its_own_offset() -> None:
+    """Two of them, one after the other: between their orders only the later one counts."""
+    other = ErasureSubject("agent", "acme", "https://as", "other", "erased~2")
+    unread = ErasedFilter([ErasedSubject(BOT, {0: 5}), ErasedSubject(other, {0: 9})])
+
+    assert unread.filter_record(0, 7, event_of("bot", 1)).kind == RecordKind.EVENT
+    assert unread.filter_record(0, 7, event_of("other", 1)).kind == RecordKind.ERASED
+
+
+NAMES = st.one_of(
+    st.text(min_size=1, max_size=30),
+    st.sampled_from(["agent-", "https://as.example/", "Zoë "]).flatmap(
+        lambda head: st.text(max_size=12).map(head.__add__)
+    ),
+)
+BODIES = st.sampled_from(["{}", "call {} now", "a/{}", "joann{}", "{}-2", '"{}"', "{}\n"])
+
+
+@given(st.lists(NAMES, min_size=1, max_size=12, unique=True), st.data())
+def test_nobody_is_overlooked(names: list[str], data: st.DataObject) -> None:
+    """Of plain, escaped and foreign ways to write it; what is told beyond that, a closer look says."""
+    erasers = [NameEraser(name, "erased") for name in names]
+    found = MultiPatternSearch([one.needles for one in erasers])
+    said = data.draw(BODIES).replace("{}", data.draw(st.sampled_from(names)))
+    for raw in (
+        json.dumps({"peer": said}).encode(),
+        json.dumps({said: 1}, ensure_ascii=False).encode("utf-8", "replace"),
+    ):
+        there = {number for number, one in enumerate(erasers) if one.is_in_bytes(raw)}
+        assert there <= set(found.candidates(raw))
+
+
+def test_a_topic_is_read_as_each_eraser_would_read_it() -> None:
+    """In the order of the erasures; commands and refused inputs are read by all."""
+    who = [
+        ErasureSubject("agent", "acme", "https://as", f"agent-number-{number}", f"erased~{number}")
+        for number in range(50)
+    ]
+    events = [
+        {
+            "tenant": "acme",
+            "agent": {"id": f"agent-number-{number}", "issuer": "https://as"},
+            "peer": f"agent-number-{other}",
+        }
+        for number, other in [(3, 4), (60, 7), (61, 62), (60, 49)]
+    ]
+    records = [Record(RecordKind.EVENT, 1, 1, json.dumps(one).encode()) for one in events]
+    records.append(
+        Record(RecordKind.DEAD, 1, 1, json.dumps({"raw": "YWdlbnQtbnVtYmVyLTk="}).encode())
+    )  # agent-number-9
+    unread = ErasedFilter([ErasedSubject(one, {0: 10}) for one in who])
+    for record in records:
+        wanted = record
+        for one in who:
+            wanted = RecordEraser(one)(wanted)
+        assert unread.filter_record(0, 5, record) == wanted
+    assert [unread.filter_record(0, 5, one).kind for one in records].count(RecordKind.ERASED) == 2

@@ -10,17 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ..settings import CLIENT_ID, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ..shared import missing_topic
 
 # While no broker answers, librdkafka keeps a commit as long as a session of the group lasts, 45 seconds by default and
 # half an hour at most, and forever if brokers accept connections but do not answer. `close` waits for all commits.
-
-CLOSE_S = 5.0
-"""Longest time for leaving a group and ending connections."""
 
 _LOOK_S = 0.1
 
@@ -111,30 +109,27 @@ def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> di
     """Options for every librdkafka client: addresses, security, time limits."""
     return {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
-        "client.id": tuning.client_id,
+        "client.id": CLIENT_ID,
         "socket.timeout.ms": tuning.request_timeout_ms,
         "reconnect.backoff.max.ms": _RECONNECT_MS,
         "message.max.bytes": _MAX_MESSAGE_BYTES,
         "log_level": _CRITICAL_LOG_LEVEL,
         "security.protocol": settings.security.protocol,
-        **_tls_options(settings.security, tuning),
+        **_tls_options(settings.security),
         **_sasl_options(settings.security),
     }
 
 
-def _tls_options(security: KafkaSecuritySettings, tuning: KafkaTuning) -> dict[str, Any]:
+def _tls_options(security: KafkaSecuritySettings) -> dict[str, str]:
     if "SSL" not in security.protocol:
         return {}
     options = {
         "ssl.ca.location": security.ca_file,
         "ssl.certificate.location": security.certificate_file,
         "ssl.key.location": security.key_file,
-        "ssl.key.password": reveal(tuning.key_password),
     }
-    check = "https" if tuning.check_hostname else "none"
-    return {"ssl.endpoint.identification.algorithm": check} | {
-        name: str(value) for name, value in options.items() if value
-    }
+    given = {name: str(value) for name, value in options.items() if value}
+    return {"ssl.endpoint.identification.algorithm": "https", **given}
 
 
 def _sasl_options(security: KafkaSecuritySettings) -> dict[str, Any]:
@@ -206,12 +201,22 @@ def open_consumer(
         return Consumer(options, logger=LIBRDKAFKA_LOGGER)
 
 
+def consume(consumer: Consumer, most: int, timeout_s: float) -> list[Message]:
+    """Messages that wait, at most so many: wait for one, then take the rest, since `consume` waits for all of them."""
+    messages: list[Message] = consumer.consume(most, 0)
+    if not messages and timeout_s > 0:
+        messages = consumer.consume(1, timeout_s)
+        if messages and most > 1:
+            messages += consumer.consume(most - 1, 0)
+    return messages
+
+
 def partition_count(consumer: Consumer, topic: str, timeout_ms: int) -> int:
     """Number of partitions. Raises ConfigError or Unavailable."""
     with translated_errors(f"asking for topic {topic}"):
         metadata = consumer.list_topics(topic, timeout_ms / 1000).topics.get(topic)
     if metadata is None or not metadata.partitions:
-        raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+        raise missing_topic(topic)
     return len(metadata.partitions)
 
 

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from ..shared import LastWaits
+from ..shared import CLOSE_S, KafkaTopicWriter
 from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
 
 # Where five records of a partition are on their way, an idempotent producer of librdkafka sends the next ones only once
@@ -114,7 +114,6 @@ _MAX_WAITING_BYTES = _QUEUE_KBYTES * 1024
 _LARGE_BYTES = 256 * 1024
 """A larger record is handed over by its sender, whose error it is if it is too large."""
 
-_CLOSE_S = 5.0
 _POLL_S = 0.1
 _FLUSH_POLL_S = 0.01
 """Longest wait of a flush for an outcome: the last one may be served by another thread."""
@@ -123,7 +122,7 @@ _EXPIRY_INTERVAL_S = 1.0
 _WAIT_S = 0.05
 
 
-class ConfluentTopicWriter:
+class ConfluentTopicWriter(KafkaTopicWriter):
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
     A separate thread serves outcomes while records wait for them, and hands these over. Raises Unavailable or
@@ -131,10 +130,7 @@ class ConfluentTopicWriter:
     """
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
-        self.settings = settings
-        self.replaced = 0
-        self._tuning = tuning
-        self._partitions: dict[str, int] = {}
+        super().__init__(settings, tuning)
         self._changed = threading.Condition(threading.Lock())
         """Guards all below; woken when nothing of a partition waits any more."""
         self._failed: KafkaError | None = None
@@ -143,7 +139,6 @@ class ConfluentTopicWriter:
         """Number of failures that were noted."""
         self._raised_failures = 0
         """Number of failures that a `flush` has raised. A flush that began before waits for them, too, and raises."""
-        self._last_waits = LastWaits()
         self._pending = PendingRecords()
         """Records that were sent since the last `flush` began."""
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
@@ -155,7 +150,7 @@ class ConfluentTopicWriter:
         self._closing = False
         self._refused: ConfigError | None = None
         self._producer = self._open()
-        self._list_topics()
+        self._count_partitions("")
         self._thread = threading.Thread(target=self._serve_outcomes, name="kafka-outcomes", daemon=True)
         self._thread.start()
 
@@ -369,30 +364,20 @@ class ConfluentTopicWriter:
             waited_s = time.monotonic() - began_s
             raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {waited_s:.1f} s")
 
-    def bound_waits(self, within_s: float) -> None:
-        self._last_waits.begin(within_s)
-
-    def partitions(self, topic: str) -> int:
-        """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
-        if topic not in self._partitions:
-            self._list_topics()
-        if topic not in self._partitions:
-            raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
-        return self._partitions[topic]
-
-    def _list_topics(self) -> None:
+    def _count_partitions(self, topic: str) -> int | None:
         """List all topics: a request for a single one would create it on a broker that creates topics automatically."""
         try:
             topics = self._producer.list_topics(timeout=self._tuning.metadata_timeout_ms / 1000).topics
         except KafkaException as error:
             self._producer.poll(0)  # error_cb may know why
             raise self._refused or translate_error("asking for topics", error.args[0]) from error
-        self._partitions |= {name: len(topic.partitions) for name, topic in topics.items() if topic.partitions}
+        self._partitions |= {name: len(known.partitions) for name, known in topics.items() if known.partitions}
+        return self._partitions.get(topic)
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
         began_s = time.monotonic()
-        while self._pending.waiting() and not self._last_waits.is_over_at(began_s, _CLOSE_S):
+        while self._pending.waiting() and not self._last_waits.is_over_at(began_s, CLOSE_S):
             self._producer.poll(_FLUSH_POLL_S)
         with self._changed:
             self._closing = True

@@ -9,15 +9,18 @@ from typing import Any, TypeVar
 
 import httpx2
 import msgspec
-from kafka import KafkaConsumer, TopicPartition, errors
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from ...topics import record_codec
-from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ...topics.protocols import TOPIC_DEFINITIONS, TopicDescription, TopicNames
+from ...topics.record_codec import TopicRecord
+from ..settings import CLIENT_ID, DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
+from ..shared import missing_topic
 
 ClientT = TypeVar("ClientT")
 
@@ -35,12 +38,12 @@ def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> di
     """Options for every kafka-python client: addresses, security, time limits."""
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
-        "client_id": tuning.client_id,
+        "client_id": CLIENT_ID,
         "request_timeout_ms": tuning.request_timeout_ms,
         "bootstrap_timeout_ms": tuning.request_timeout_ms,
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "security_protocol": settings.security.protocol,
-        **_tls_options(settings.security, tuning),
+        **_tls_options(settings.security),
         **_sasl_options(settings.security),
     }
 
@@ -68,15 +71,14 @@ def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
             raise
 
 
-def _tls_options(security: KafkaSecuritySettings, tuning: KafkaTuning) -> dict[str, Any]:
+def _tls_options(security: KafkaSecuritySettings) -> dict[str, Any]:
     if "SSL" not in security.protocol:
         return {}
     return {
-        "ssl_check_hostname": tuning.check_hostname,
+        "ssl_check_hostname": True,
         "ssl_cafile": None if security.ca_file is None else str(security.ca_file),
         "ssl_certfile": None if security.certificate_file is None else str(security.certificate_file),
         "ssl_keyfile": None if security.key_file is None else str(security.key_file),
-        "ssl_password": reveal(tuning.key_password) or None,
     }
 
 
@@ -135,13 +137,9 @@ def translated_errors(what: str) -> Iterator[None]:
     try:
         yield
     except _REFUSED_ERRORS as error:
-        raise ConfigError(f"{what}: {_error_text(error)}") from error
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}") from error
     except errors.KafkaError as error:
-        raise Unavailable(f"{what}: {_error_text(error)}") from error
-
-
-def _error_text(error: errors.KafkaError) -> str:
-    return f"{type(error).__name__}: {error}"
+        raise Unavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
@@ -158,8 +156,17 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
     }
 
 
-def to_kafka_record(record: ConsumerRecord) -> record_codec.TopicRecord:
-    return record_codec.TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
+def group_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, int]:
+    """Times of a member of a group."""
+    return {
+        "session_timeout_ms": settings.session_timeout_ms,
+        "heartbeat_interval_ms": min(3_000, settings.session_timeout_ms // 3),
+        "max_poll_interval_ms": tuning.max_poll_interval_ms,
+    }
+
+
+def to_kafka_record(record: ConsumerRecord) -> TopicRecord:
+    return TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
 def partition_count(consumer: KafkaConsumer, topic: str) -> int:
@@ -167,7 +174,7 @@ def partition_count(consumer: KafkaConsumer, topic: str) -> int:
     with translated_errors(f"asking for topic {topic}"):
         count = len(consumer.partitions_for_topic(topic))
     if not count:
-        raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+        raise missing_topic(topic)
     return count
 
 
@@ -186,3 +193,55 @@ def end_offset(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: i
     with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
         offset: int = consumer.end_offsets([partition], timeout_ms)[partition]
         return offset
+
+
+class KafkaPythonAdmin:
+    """See `TopicAdmin`. Raises Unavailable or ConfigError."""
+
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
+        self._client = open_client(KafkaAdminClient, **connection_options(settings, tuning))
+
+    def create_topics(self, topics: TopicNames, partitions: int, replication: int) -> list[str]:
+        created = []
+        acknowledging = 2 if replication >= 3 else 1  # a majority, and one broker may be down
+        for definition in TOPIC_DEFINITIONS:
+            name = definition.name(topics)
+            options: dict[str, Any] = {
+                "num_partitions": partitions,
+                "replication_factor": replication,
+                "configs": {**definition.configs, "min.insync.replicas": str(acknowledging)},
+            }
+            with translated_errors(f"creating topic {name}"):
+                try:
+                    self._client.create_topics({name: options}, wait_for_metadata=True)
+                    created.append(name)
+                except errors.TopicAlreadyExistsError:
+                    pass
+                except (errors.InvalidReplicationFactorError, errors.InvalidConfigurationError) as error:
+                    raise ConfigError(f"creating topic {name}: {error}") from error
+        return created
+
+    def describe(self, name: str) -> TopicDescription | None:
+        with translated_errors(f"asking for topic {name}"):
+            (topic,) = self._client.describe_topics([name])
+            if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno:
+                return None
+            (configs,) = self._client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])[
+                "topic"
+            ].items()
+        partitions = topic["partitions"]
+        replication = min((len(partition["replica_nodes"]) for partition in partitions), default=0)
+        values = {key: str(entry["value"]) for key, entry in configs[1].items()}
+        return TopicDescription(name, len(partitions), replication, values)
+
+    def grow_partitions(self, name: str, partitions: int) -> None:
+        topic = self.describe(name)
+        if topic is None or topic.partitions > partitions:
+            has = "does not exist" if topic is None else f"has {topic.partitions} partitions"
+            raise ConfigError(f"topic {name} {has}; it cannot get {partitions} (Kafka removes none)")
+        if topic.partitions < partitions:
+            with translated_errors(f"growing topic {name}"):
+                self._client.create_partitions({name: partitions})
+
+    def close(self) -> None:
+        self._client.close()

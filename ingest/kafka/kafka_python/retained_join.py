@@ -32,46 +32,34 @@ PATCHED_VERSION = "3.0.12"
 _log = structlog.get_logger(__name__)
 
 
-class RetainedJoin:
-    """Replaces `_do_join_and_sync_async` of a coordinator. Runs on kafka-python's I/O thread alone."""
-
-    def __init__(self, coordinator: Any) -> None:
-        self._coordinator = coordinator
-        self._join: Callable[[], Awaitable[bytes]] = coordinator._do_join_and_sync_async
-        self._lifetime_s: float = coordinator.config["session_timeout_ms"] / 1000
-        self._assignment = b""
-        self._generation: object = None
-        self._joined = 0.0
-
-    async def __call__(self) -> bytes:
-        """The assignment of the join that ended last and was not taken, else of a new one."""
-        if not self._is_untaken():
-            self._generation = None
-            # Until its result is taken; otherwise a leader's own assignment may show that a join is no longer needed.
-            self._coordinator.request_rejoin()
-            self._assignment = await self._join()
-            self._generation, self._joined = self._coordinator._generation, time.monotonic()
-        return self._assignment
-
-    def _is_untaken(self) -> bool:
-        """True if a join ended, its result is not taken yet (else the state were stable), and we are still a member.
-
-        No heartbeat is sent while a finished join waits: after the session time limit the group removes us, and only
-        a new join shows it.
-        """
-        group = self._coordinator
-        taken = group.state is not MemberState.REBALANCING or group._generation is not self._generation
-        return not taken and time.monotonic() - self._joined < self._lifetime_s
-
-
 def retain_joins(consumer: KafkaConsumer) -> None:
     """Let *consumer*, which has a group, lose no join, if its version is the known one."""
     if kafka.__version__ != PATCHED_VERSION:
         _log.warning("kafka-python may join late", version=kafka.__version__, known=PATCHED_VERSION)
         return
-    kept = RetainedJoin(consumer._coordinator)
+    group: Any = consumer._coordinator
+    join: Callable[[], Awaitable[bytes]] = group._do_join_and_sync_async
+    lifetime_s = group.config["session_timeout_ms"] / 1000
+    assignment, generation, joined_s = b"", None, 0.0
 
-    async def join() -> bytes:  # kafka-python asks whether it is a coroutine function: an object with __call__ is not
-        return await kept()
+    def is_untaken() -> bool:
+        """True if a join ended, its result is not taken yet (else the state were stable), and we are still a member.
 
-    consumer._coordinator._do_join_and_sync_async = join
+        No heartbeat is sent while a finished join waits: after the session time limit the group removes us, and only
+        a new join shows it.
+        """
+        taken = group.state is not MemberState.REBALANCING or group._generation is not generation
+        return not taken and time.monotonic() - joined_s < lifetime_s
+
+    async def retained_join() -> bytes:
+        """The assignment of the join that ended last and was not taken, else of a new one. On the I/O thread alone."""
+        nonlocal assignment, generation, joined_s
+        if not is_untaken():
+            generation = None
+            # Until its result is taken; otherwise a leader's own assignment may show that a join is no longer needed.
+            group.request_rejoin()
+            assignment = await join()
+            generation, joined_s = group._generation, time.monotonic()
+        return assignment
+
+    group._do_join_and_sync_async = retained_join

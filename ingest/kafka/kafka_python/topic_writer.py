@@ -12,12 +12,11 @@ import structlog
 from kafka import KafkaProducer, errors
 from kafka.producer.future import FutureRecordMetadata
 
-from ...errors import ConfigError, Unavailable
+from ...errors import Unavailable
 from ...record_keys import partition_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from ..shared import LastWaits
-from .client_connection import connection_options, open_client, translated_errors
-from .topic_admin import KafkaPythonAdmin
+from ..shared import CLOSE_S, KafkaTopicWriter
+from .client_connection import KafkaPythonAdmin, connection_options, open_client, translated_errors
 
 
 class ReplaceableProducer(KafkaProducer):
@@ -67,7 +66,6 @@ class UnacknowledgedSends:
 _log = structlog.get_logger(__name__)
 _BATCH_BYTES = 256 * 1024
 _LINGER_MS = 5
-_CLOSE_S = 5.0
 _METADATA_MS = 1_500
 _REOPEN_MS = 3_000
 """Longest wait for a broker when a producer is replaced: incoming events wait for it."""
@@ -79,7 +77,7 @@ _SILENCE_MARGIN_S = 5.0
 """Time beyond `delivery_timeout_ms`, within which kafka-python promises an outcome, that a record may go without."""
 
 
-class KafkaPythonTopicWriter:
+class KafkaPythonTopicWriter(KafkaTopicWriter):
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
     The producer is replaced when a record failed, and when its oldest record has no outcome long after the time within
@@ -90,14 +88,10 @@ class KafkaPythonTopicWriter:
     """
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
-        self.settings = settings
-        self.replaced = 0
-        self._tuning = tuning
-        self._partitions: dict[str, int] = {}
+        super().__init__(settings, tuning)
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
         self._sends = UnacknowledgedSends()
-        self._last_waits = LastWaits()
         self._silence_s = tuning.delivery_timeout_ms / 1000 + _SILENCE_MARGIN_S
         self._producer: ReplaceableProducer | None = self._open(tuning.request_timeout_ms)
 
@@ -196,16 +190,7 @@ class KafkaPythonTopicWriter:
                     self._last_waits.note_in_vain()
                     raise
 
-    def bound_waits(self, within_s: float) -> None:
-        self._last_waits.begin(within_s)
-
-    def partitions(self, topic: str) -> int:
-        """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
-        if topic not in self._partitions:
-            self._partitions[topic] = self._count_partitions(topic)
-        return self._partitions[topic]
-
-    def _count_partitions(self, topic: str) -> int:
+    def _count_partitions(self, topic: str) -> int | None:
         """Count partitions by the admin client: the producer cannot distinguish a missing topic from a lost broker."""
         if self._last_waits.over:
             raise Unavailable(f"asking for topic {topic}: this process ends, and no broker answered before")
@@ -216,9 +201,7 @@ class KafkaPythonTopicWriter:
         except Unavailable:
             self._last_waits.note_in_vain()
             raise
-        if description is None:
-            raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
-        return description.partitions
+        return None if description is None else description.partitions
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
@@ -227,6 +210,6 @@ class KafkaPythonTopicWriter:
         if producer is None:
             return
         try:
-            producer.close(self._last_waits.left_s(time.monotonic(), _CLOSE_S))
+            producer.close(self._last_waits.left_s(time.monotonic(), CLOSE_S))
         except errors.KafkaTimeoutError:  # no broker answers
             producer.give_up()

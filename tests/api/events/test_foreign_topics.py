@@ -21,9 +21,8 @@ from trustwatch.api.settings.access_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import RecordKind
-from trustwatch.ingest.topics.protocols import FetchedRecords
+from trustwatch.ingest.topics.protocols import FetchedRecords, TopicNames
 from trustwatch.ingest.topics.record_codec import TopicRecord
-from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 NOW_MS = 1_770_000_000_000
 NOW = "2026-02-02T02:40:00Z"

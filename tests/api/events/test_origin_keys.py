@@ -14,7 +14,7 @@ from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
+from trustwatch.ingest.identities import PrivacyKey, open_privacy_key
 from trustwatch_client.events import Argument
 
 SECRET = PrivacyKey(b"s" * 32)

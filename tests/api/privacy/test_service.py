@@ -21,10 +21,9 @@ from trustwatch.api.privacy.topic_targets import BrokerClients, TopicErasureTarg
 from trustwatch.api.settings.access_settings import EventSourceSettings
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError, Fenced
-from trustwatch.ingest.identities import unkeyed_agent_key
-from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.identities import PrivacyKey, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicNames
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import Erasure, PartitionErasure

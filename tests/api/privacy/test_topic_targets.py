@@ -16,9 +16,8 @@ from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.record_keys import agent_partition_key
-from trustwatch.ingest.topics.protocols import FetchedRecords, TopicDescription
+from trustwatch.ingest.topics.protocols import TOPIC_DEFINITIONS, FetchedRecords, TopicDescription, TopicNames
 from trustwatch.ingest.topics.record_codec import TopicRecord
-from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
 from trustwatch.scoring.records.agents import RiskRecord
 from trustwatch.scoring.records.erasures import Erasure

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from trustwatch.ingest.archive import archive_files, file_merging
-from trustwatch.ingest.archive.archive_files import event_folder, write_archive_file
-from trustwatch.ingest.archive.event_archive import event_table
+from trustwatch.ingest.archive.archive_files import event_folder
+from trustwatch.ingest.archive.event_archive import EventToArchive, event_table, write_table
 from trustwatch.ingest.archive.file_merging import FileErasureCount, erase_files
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
@@ -28,12 +28,10 @@ def event(agent: str, tenant: str = "acme", **more: Any) -> dict[str, Any]:
 
 
 def write(directory: Path, name: str, events: list[dict[str, Any]], first: int = 0) -> Path:
-    rows = []
-    for at, made in enumerate(events):
-        raw = json.dumps(made).encode()
-        rows.append((first + at, DAY, DAY, decode_event(raw), raw))
+    raws = [json.dumps(made).encode() for made in events]
+    rows = [EventToArchive(at, DAY, decode_event(raw), raw) for at, raw in enumerate(raws, first)]
     path = directory / event_folder(DAY, events[0]["tenant"]) / name
-    write_archive_file(path, lambda file: pq.write_table(event_table(rows), file))
+    write_table(path, event_table(rows))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -90,24 +91,13 @@ def changed(draw: st.DrawFn, name: str) -> bytes:
         return json.dumps(record).encode(errors="surrogatepass")
 
 
+@pytest.mark.parametrize("drawn", [damaged, changed])
 @pytest.mark.parametrize("name", SEEDS)
-def test_damaged_records(name: str) -> None:
-    """Cut, shifted, with bytes that are no text."""
+def test_records_that_were_good(name: str, drawn: Callable[[str], st.SearchStrategy[bytes]]) -> None:
+    """Cut, shifted, with bytes that are not text; and well-formed JSON that means nothing."""
 
     @settings(max_examples=size(each_push=80, nightly=1_000), deadline=None)
-    @given(damaged(name))
-    def run(value: bytes) -> None:
-        check(name, value)
-
-    run()
-
-
-@pytest.mark.parametrize("name", SEEDS)
-def test_members_of_any_type(name: str) -> None:
-    """JSON that is well formed and means nothing."""
-
-    @settings(max_examples=size(each_push=80, nightly=1_000), deadline=None)
-    @given(changed(name))
+    @given(drawn(name))
     def run(value: bytes) -> None:
         check(name, value)
 

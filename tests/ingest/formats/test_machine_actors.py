@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trustwatch.ingest.formats.format_registry import create_parser
-from trustwatch.ingest.formats.record_mapping import MultiKindParser, try_records
+from trustwatch.ingest.formats.record_mapping import MappingParser, try_records
 
 from ...support.format_samples import audit_log_records, event_rows, one, taken
 
@@ -140,7 +140,7 @@ NO_MACHINES: list[tuple[str, dict[str, Any]]] = [
 def test_what_is_not_a_machine_is_not_an_agent(name: str, record: dict[str, Any]) -> None:
     """The record is skipped and counted, and `mapping try` gives a reason."""
     parser = create_parser(name)
-    assert isinstance(parser, MultiKindParser)
+    assert isinstance(parser, MappingParser)
     (trial,) = try_records(parser, json.dumps(record).encode())
 
     assert taken(name, record) == ([], 1, [])

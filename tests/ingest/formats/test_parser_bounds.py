@@ -256,12 +256,17 @@ def test_events_that_repeat_what_surrounds_them_are_refused_as_a_whole() -> None
         create_parser("otlp", spec)(json.dumps(long).encode(), {})
 
 
-@pytest.mark.parametrize("name", ["native", "ndjson", "mapping", "hydra", "otlp", "okta", "envoy"])
-def test_a_value_holds_a_bounded_number_of_records(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ndjson", b"{}\n" * 11),
+        ("otlp", json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{}] * 11}]}]}).encode()),
+        ("mapping", json.dumps({"items": [{}] * 11}).encode()),
+        *((name, json.dumps([{}] * 11).encode()) for name in ("native", "mapping", "hydra", "okta", "envoy")),
+    ],
+)
+def test_a_value_holds_a_bounded_number_of_records(name: str, value: bytes) -> None:
     """Of every format; what is more is one refusal."""
-    spans = {"resourceSpans": [{"scopeSpans": [{"spans": [{}] * 11}]}]}
-    value = json.dumps(spans if name == "otlp" else [{}] * 11).encode()
-    value = b"{}\n" * 11 if name == "ndjson" else value
     parse = create_parser(name, COPIES if name == "mapping" else None)
     with pytest.raises(TooManyRecords, match="more than 10 records"):
         parse(value, {}, ParserBudget(10))

@@ -21,7 +21,6 @@ from trustwatch.ingest.formats.received_signals import (
     build_signal_event,
     find_signal_rule,
     read_signal_subjects,
-    signal_rows,
 )
 from trustwatch.scoring.policy.access_evaluation import LEVEL_CLAIM
 
@@ -106,8 +105,11 @@ def test_the_page_of_standards_has_the_table() -> None:
     """A row for each event, with its conditions in their order; what is always treated alike is listed below."""
     page = " ".join((ROOT / "reference" / "standards.md").read_text().split())
     treatments: dict[str, list[str]] = {}
-    for event_type, when, treatment in signal_rows():
-        event = f"{event_type.split('/')[4].upper()} `{event_type.rpartition('/')[2]}`"
+    for rule in SIGNAL_RULES:
+        event = f"{rule.event_type.split('/')[4].upper()} `{rule.action}`"
+        when = f"`{rule.when[0]}` {' or '.join(f'`{value}`' for value in rule.when[1:])}" if rule.when else ""
+        when = f"`claims` has `{rule.claim}` alone" if rule.claim else when
+        treatment = rule.treatment or "about no agent"
         treatments.setdefault(event, []).append(f"{treatment} if {when}" if when else treatment)
     listed = {"note": "Always a *note*: ", "about no agent": "About no agent: "}
     rows = [f"| {event} | {'; else '.join(cases)} |" for event, cases in treatments.items() if cases[0] not in listed]

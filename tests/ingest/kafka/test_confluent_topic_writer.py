@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError
 
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.confluent import topic_writer
+from trustwatch.ingest.kafka.confluent.client_connection import BoundedCall
 from trustwatch.ingest.kafka.confluent.topic_writer import PendingRecords
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 
@@ -165,3 +166,54 @@ def test_a_process_that_ends_waits_no_longer(
     writer.close()
     assert time.monotonic() - began < 2.0
     writer.flush(60)
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """Ends a close that would not end by itself; set after the test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_callbacks_run_on_the_thread_that_waits_and_their_time_does_not_count() -> None:
+    """Work in hand is committed there, however long that takes."""
+    ran: list[threading.Thread] = []
+
+    def hand_back() -> None:
+        time.sleep(0.3)
+        ran.append(threading.current_thread())
+
+    closing = BoundedCall(lambda: [closing.call_back(hand_back) for _ in range(2)])
+    assert closing.run(0.2)
+    assert ran == [threading.current_thread()] * 2
+
+
+def test_one_that_takes_too_long_is_left_and_calls_nobody_any_more(released: threading.Event) -> None:
+    """Its thread stays; the owner of the partitions may be gone by then."""
+    ran: list[str] = []
+    ended = threading.Event()
+
+    def close() -> None:
+        released.wait(30)
+        closing.call_back(lambda: ran.append("late"))
+        ended.set()
+
+    closing = BoundedCall(close)
+    began = time.monotonic()
+    assert not closing.run(0.2)
+    assert time.monotonic() - began < 5.0
+    released.set()
+    assert ended.wait(10)
+    assert closing.wait(10)
+    assert ran == []
+
+
+def test_what_closing_raises_comes_out() -> None:
+    """A login that is refused, for one."""
+
+    def refuse() -> None:
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        BoundedCall(refuse).run(5)

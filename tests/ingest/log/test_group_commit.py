@@ -17,22 +17,10 @@ import pytest
 
 from trustwatch.ingest.log.event_log import EventLog, LogFailed
 from trustwatch.ingest.log.group_commit import Backpressure, GroupCommit
-from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.source import Record
 
+from ...support.log_records import make_record, read_records
 from ...support.nightly import size
-
-
-def make(number: int, size: int = 20) -> Record:
-    return Record(RecordKind.EVENT, number + 1, number, f"{number}".encode().ljust(size, b"."))
-
-
-def read_all(directory: Path) -> list[Record]:
-    with LogReader(directory) as reader:
-        records: list[Record] = []
-        while (batch := reader.poll(1000, 0)) is not None:
-            records += batch.records
-        return records
 
 
 class SlowDisk:
@@ -68,7 +56,7 @@ def test_concurrent_callers_share_fsyncs_and_get_their_own_offsets(tmp_path: Pat
         group = GroupCommit(log)
         disk.go.clear()
         before = disk.calls
-        tasks = [asyncio.create_task(group.commit([make(2 * i), make(2 * i + 1)])) for i in range(50)]
+        tasks = [asyncio.create_task(group.commit([make_record(2 * i), make_record(2 * i + 1)])) for i in range(50)]
         await asyncio.sleep(0.02)
         assert not any(task.done() for task in tasks)
         disk.go.set()
@@ -81,7 +69,7 @@ def test_concurrent_callers_share_fsyncs_and_get_their_own_offsets(tmp_path: Pat
     with EventLog(tmp_path) as log:
         offsets = asyncio.run(scenario())
     assert offsets == list(range(0, 100, 2))
-    assert read_all(tmp_path) == [make(i) for i in range(100)]
+    assert read_records(tmp_path) == [make_record(i) for i in range(100)]
 
 
 def test_a_full_queue_is_refused_with_a_hint(tmp_path: Path, disk: SlowDisk) -> None:
@@ -90,20 +78,20 @@ def test_a_full_queue_is_refused_with_a_hint(tmp_path: Path, disk: SlowDisk) -> 
     async def scenario() -> None:
         group = GroupCommit(log, queue_bytes=1000, retry_after_s=2.5)
         disk.go.clear()
-        queued = asyncio.create_task(group.commit([make(0, 900)]))
+        queued = asyncio.create_task(group.commit([make_record(0, 900)]))
         await asyncio.sleep(0)
         with pytest.raises(Backpressure) as caught:
-            await group.commit([make(1, 900)])
+            await group.commit([make_record(1, 900)])
         assert caught.value.retry_after_s == 2.5
         disk.go.set()
         await group.close()
         assert queued.done()
         with pytest.raises(LogFailed, match="does not accept"):
-            await group.commit([make(2)])
+            await group.commit([make_record(2)])
 
     with EventLog(tmp_path) as log:
         asyncio.run(scenario())
-    assert read_all(tmp_path) == [make(0, 900)]
+    assert read_records(tmp_path) == [make_record(0, 900)]
 
 
 def test_a_failed_round_fails_everybody_and_the_log_recovers(tmp_path: Path, disk: SlowDisk) -> None:
@@ -111,26 +99,26 @@ def test_a_failed_round_fails_everybody_and_the_log_recovers(tmp_path: Path, dis
 
     async def scenario() -> None:
         group = GroupCommit(log, retry_after_s=0.05)
-        assert await group.commit([make(0)]) == 0
+        assert await group.commit([make_record(0)]) == 0
         disk.go.clear()
         disk.failures = 1  # the disk is well again at once, yet nobody in this queue may be told so
-        first = asyncio.create_task(group.commit([make(90)]))
+        first = asyncio.create_task(group.commit([make_record(90)]))
         await asyncio.sleep(0.01)
-        second = asyncio.create_task(group.commit([make(91)]))
+        second = asyncio.create_task(group.commit([make_record(91)]))
         await asyncio.sleep(0.01)
         disk.go.set()
         results = await asyncio.gather(first, second, return_exceptions=True)
         assert [type(result) for result in results] == [LogFailed, LogFailed]
         with pytest.raises(LogFailed, match="does not accept"):
-            await group.commit([make(92)])
+            await group.commit([make_record(92)])
         assert group.waiting_bytes == 0
         await asyncio.sleep(0.06)
-        assert await group.commit([make(1)]) == 1
+        assert await group.commit([make_record(1)]) == 1
         await group.close()
 
     with EventLog(tmp_path) as log:
         asyncio.run(scenario())
-    assert read_all(tmp_path) == [make(0), make(1)]
+    assert read_records(tmp_path) == [make_record(0), make_record(1)]
 
 
 def test_a_caller_that_gives_up_harms_nobody(tmp_path: Path, disk: SlowDisk) -> None:
@@ -139,10 +127,10 @@ def test_a_caller_that_gives_up_harms_nobody(tmp_path: Path, disk: SlowDisk) -> 
     async def scenario() -> list[int]:
         group = GroupCommit(log)
         disk.go.clear()
-        first = asyncio.create_task(group.commit([make(0)]))
+        first = asyncio.create_task(group.commit([make_record(0)]))
         await asyncio.sleep(0.01)
-        gone = asyncio.create_task(group.commit([make(99)]))
-        last = asyncio.create_task(group.commit([make(1)]))
+        gone = asyncio.create_task(group.commit([make_record(99)]))
+        last = asyncio.create_task(group.commit([make_record(1)]))
         await asyncio.sleep(0.01)
         gone.cancel()
         await asyncio.sleep(0)
@@ -153,7 +141,7 @@ def test_a_caller_that_gives_up_harms_nobody(tmp_path: Path, disk: SlowDisk) -> 
 
     with EventLog(tmp_path) as log:
         assert asyncio.run(scenario()) == [0, 1]
-    assert read_all(tmp_path) == [make(0), make(1)]
+    assert read_records(tmp_path) == [make_record(0), make_record(1)]
 
 
 def test_a_record_that_cannot_be_encoded_fails_its_round_only(tmp_path: Path, disk: SlowDisk) -> None:
@@ -163,7 +151,7 @@ def test_a_record_that_cannot_be_encoded_fails_its_round_only(tmp_path: Path, di
         group = GroupCommit(log)
         with pytest.raises(Exception, match=r"argument|requires 0 <= number"):
             await group.commit([Record(0, -1, 0, b"x")])
-        assert await group.commit([make(0)]) == 0
+        assert await group.commit([make_record(0)]) == 0
         assert await group.run_between_rounds(lambda log: log.drop_before(0, 0, 0)) == 0
         await group.close()
 
@@ -214,7 +202,7 @@ def start_writer(directory: Path, scenario: str) -> subprocess.Popen[bytes]:
 def check_acknowledged(directory: Path, acknowledged: dict[int, str]) -> None:
     """Each acknowledged record is in the log exactly once, at its offset; no record is there twice."""
     with EventLog(directory) as log:
-        names = [record.payload.rstrip(b".").decode() for record in read_all(directory)]
+        names = [record.payload.rstrip(b".").decode() for record in read_records(directory)]
         assert log.next_offset == len(names)
     assert {offset: names[offset] for offset in acknowledged} == acknowledged
     assert len(set(names)) == len(names)

@@ -17,6 +17,7 @@ from trustwatch.ingest.record_erasure import erased_record
 from trustwatch.ingest.source import Record, RecordKind
 
 from ...support.deadly_steps import DeadlyStep, exit_code
+from ...support.log_records import read_records
 from ...support.nightly import size
 
 
@@ -50,21 +51,12 @@ def rewrite(log: EventLog, end: int) -> tuple[int, int]:
     return total["removed"], total["changed"]
 
 
-def read_all(directory: Path, start: int = 0) -> list[Record]:
-    found: list[Record] = []
-    with LogReader(directory) as reader:
-        reader.seek(0, start)
-        while (batch := reader.poll(7, 0.0)) is not None:
-            found += batch.records
-    return found
-
-
 def test_records_go_and_offsets_stay(tmp_path: Path) -> None:
     """Erased records keep place, arrival and id hash; all others are byte-equal; nothing of the erased is on disk."""
     with filled(tmp_path) as log:
         end = log.roll()
         found = rewrite(log, end)
-        kept = read_all(tmp_path)
+        kept = read_records(tmp_path)
 
         assert (end, found) == (60, (20, 0))
         assert [one.id_hash for one in kept] == list(range(1, 61))
@@ -80,7 +72,7 @@ def test_records_behind_the_end_stay(tmp_path: Path) -> None:
     """What came after the erasure began is not looked at, and the segment that is written is left alone."""
     with filled(tmp_path) as log:
         rewrite(log, 30)
-        kept = read_all(tmp_path)
+        kept = read_records(tmp_path)
         active = closed_segments(tmp_path, 1_000)[-1]
 
         assert {one.kind for one in kept[:30:3]} == {RecordKind.ERASED}
@@ -168,7 +160,7 @@ def test_kill_at_every_step(tmp_path: Path) -> None:
         filled(folder, 30).close()
         status = exit_code(rewrite_until_killed, folder, step)
         with EventLog(folder) as log:
-            kept = read_all(folder)
+            kept = read_records(folder)
             assert [one.id_hash for one in kept] == list(range(1, 31))
             assert [one for one in kept if one.id_hash % 3 != 1] == [record(n) for n in range(30) if n % 3]
             rewrite(log, log.roll())

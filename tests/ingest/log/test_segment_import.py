@@ -17,11 +17,11 @@ from trustwatch.ingest.errors import ConfigError, CorruptLog
 from trustwatch.ingest.log import segment_import
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_database import DATABASE_FILE, LogDatabase
-from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.segment_import import IMPORT_FILE, import_segments, read_old_log
 from trustwatch.ingest.source import Record, RecordKind
 
 from ...support.deadly_steps import DeadlyStep, exit_code
+from ...support.log_records import read_records
 from ...support.old_logs import encode_chunk, segment_path, write_old_log, write_synced
 
 
@@ -31,15 +31,6 @@ def make(number: int, size: int = 40) -> Record:
 
 CHUNKS = [[make(number) for number in range(first, first + 4)] for first in range(0, 40, 4)]
 RECORDS = [record for chunk in CHUNKS for record in chunk]
-
-
-def read_all(directory: Path, start: int = 0) -> list[Record]:
-    with LogReader(directory) as reader:
-        reader.seek(0, start)
-        records: list[Record] = []
-        while (batch := reader.poll(7, 0)) is not None:
-            records += batch.records
-        return records
 
 
 def old_files(directory: Path) -> dict[str, bytes]:
@@ -52,10 +43,10 @@ def test_an_old_log_is_imported_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "00000000000000000000.erasing").write_bytes(b"left of an erasure that was killed")
     assert list(read_old_log(tmp_path)) == RECORDS
     with EventLog(tmp_path) as log:
-        assert (log.first_offset, log.next_offset, log.synced_offset) == (0, 40, 40)
+        assert (log.first_offset, log.next_offset, log._synced.get()) == (0, 40, 40)
         log.append([make(40)])
         log.sync()
-    assert read_all(tmp_path) == [*RECORDS, make(40)]
+    assert read_records(tmp_path) == [*RECORDS, make(40)]
     EventLog(tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} == {DATABASE_FILE, "lock", "synced"}
 
@@ -66,7 +57,7 @@ def test_a_log_that_begins_later_keeps_its_offsets(tmp_path: Path, records: int)
     write_old_log(tmp_path, [[make(number)] for number in range(records)], first=7_000)
     with EventLog(tmp_path) as log:
         assert (log.first_offset, log.next_offset) == (7_000, 7_000 + records)
-    assert read_all(tmp_path, 7_000) == [make(number) for number in range(records)]
+    assert read_records(tmp_path, 7_000) == [make(number) for number in range(records)]
 
 
 def import_until_killed(folder: Path, number: int) -> None:
@@ -98,7 +89,7 @@ def test_a_kill_at_every_step_loses_nothing(tmp_path: Path) -> None:
             assert old_files(folder) == old
             resumed += (folder / IMPORT_FILE).exists()
         EventLog(folder).close()
-        assert read_all(folder) == RECORDS
+        assert read_records(folder) == RECORDS
         EventLog(folder).close()
         assert {path.name for path in folder.iterdir()} == {DATABASE_FILE, "lock", "synced"}
         shutil.rmtree(folder)
@@ -121,7 +112,7 @@ def test_an_import_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(LogDatabase, "append", lambda self, records: (written.extend(records), append(self, records)))
     EventLog(tmp_path).close()
     assert written == RECORDS[18:]
-    assert read_all(tmp_path) == RECORDS
+    assert read_records(tmp_path) == RECORDS
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +149,7 @@ def test_a_torn_tail_is_left_out_and_said(tmp_path: Path, torn: bytes) -> None:
     with capture_logs() as logs, EventLog(tmp_path) as log:
         assert log.next_offset == 40
     assert any(entry["event"] == "event_log_tail_truncated" and entry["bytes"] == len(torn) for entry in logs)
-    assert read_all(tmp_path) == RECORDS
+    assert read_records(tmp_path) == RECORDS
 
 
 def test_a_whole_chunk_that_was_not_acknowledged_is_kept(tmp_path: Path) -> None:

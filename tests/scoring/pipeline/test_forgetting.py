@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
+from trustwatch.ingest.identities import IdentityHasher, PrivacyKey, open_privacy_key, unkeyed_agent_key
 from trustwatch.ingest.log.event_log import EventLog
-from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.seeded_agents import ErasedAgents

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.publishing_partition import POLICY, PublishingPartition, busy_records
 from trustwatch.ingest.errors import Fenced, Unavailable
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicNames
 from trustwatch.scoring.pipeline import partition_commits
 from trustwatch.scoring.pipeline.pipeline import Pipeline
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher

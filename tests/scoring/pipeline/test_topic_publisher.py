@@ -15,7 +15,7 @@ import pytest
 
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, TopicPublisher, decision_event
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook

@@ -10,7 +10,7 @@ import pytest
 
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
-from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.topics.protocols import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook

@@ -1,4 +1,4 @@
-"""`GroupSource` over kafka-python."""
+"""`TopicReader` and `GroupSource` over kafka-python."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
@@ -22,13 +20,14 @@ from kafka.structs import OffsetAndMetadata
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, RecordBatch
-from ...topics import record_codec
-from ...topics.protocols import MAX_POLL_RECORDS
-from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from ..shared import KafkaGroupSource
+from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, start_position_of
+from ...topics.record_codec import SourcePartition, to_record_runs
+from ..settings import KafkaClientSettings, KafkaTuning
+from ..shared import CLOSE_S, KafkaGroupSource, KafkaTopicReader, TopicPartitionKey
 from .client_connection import (
     consumer_options,
     end_offset,
+    group_options,
     offset_bounds,
     open_client,
     partition_count,
@@ -36,11 +35,110 @@ from .client_connection import (
     translated_errors,
 )
 from .retained_join import retain_joins
-from .topic_reader import KafkaPythonTopicReader
 
 _log = structlog.get_logger(__name__)
-_CLOSE_MS = 5_000
-_READ_BACK_MS = 100
+
+
+class KafkaPythonTopicReader(KafkaTopicReader):
+    """`KafkaTopicReader` over kafka-python."""
+
+    def _open(self, group_id: str) -> None:
+        options = consumer_options(self.settings, self._tuning)
+        if group_id:
+            options |= {"group_id": group_id, **group_options(self.settings, self._tuning)}
+        self._consumer = open_client(KafkaConsumer, **options)
+
+    def _count_partitions(self, topic: str) -> int:
+        return partition_count(self._consumer, topic)
+
+    def _subscribe(self, topics: list[str]) -> None:
+        retain_joins(self._consumer)
+        self._consumer.subscribe(topics)
+
+    def _assign_all(self, keys: list[TopicPartitionKey]) -> None:
+        partitions = [TopicPartition(*key) for key in keys]
+        self._consumer.assign(partitions)
+        self._end_targets = self._ends_of(partitions)
+        for partition in partitions:
+            if start_position_of(partition.topic, self._start) == "latest":
+                self._consumer.seek(partition, self._end_targets[partition])
+            else:
+                self._consumer.seek_to_beginning(partition)
+
+    def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
+        """See `TopicReader.poll`.
+
+        Records that retention removed before they were read are logged as an error and skipped.
+        """
+        try:
+            with translated_errors("reading topics"):
+                fetched = self._fetch(int(timeout_s * 1000), max_records)
+        except Unavailable as error:
+            self.failed_polls += 1
+            _log.warning("Kafka does not answer", error=str(error))
+            return []
+        return [
+            FetchedRecords(partition.topic, partition.partition, [to_kafka_record(record) for record in records])
+            for partition, records in fetched.items()
+        ]
+
+    def _fetch(self, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, list[object]]:
+        try:
+            records: Mapping[TopicPartition, list[object]] = self._consumer.poll(timeout_ms, max_records=max_records)
+            return records
+        except errors.NoOffsetForPartitionError:  # a new group
+            missing = [
+                partition for partition in self._consumer.assignment() if self._consumer.committed(partition) is None
+            ]
+            for partition in missing:
+                late = start_position_of(partition.topic, self._start) == "latest"
+                (self._consumer.seek_to_end if late else self._consumer.seek_to_beginning)(partition)
+        except errors.OffsetOutOfRangeError as error:
+            for partition, offset in dict(error.args[0]).items():
+                start, end = offset_bounds(self._consumer, partition, self._tuning.metadata_timeout_ms)
+                self._skip_lost(partition, offset, start, end)
+        except (errors.CorruptRecordError, errors.LogTruncationError) as error:
+            raise CorruptLog(f"reading topics: {error}") from error
+        return {}
+
+    def commit(self) -> None:
+        with translated_errors("committing offsets"):
+            self._consumer.commit(timeout_ms=self._tuning.metadata_timeout_ms)
+
+    def first_offsets(self) -> dict[TopicPartitionKey, int]:
+        partitions = list(self._consumer.assignment())
+        with translated_errors("asking for offsets"):
+            return self._consumer.beginning_offsets(partitions, self._tuning.metadata_timeout_ms) if partitions else {}
+
+    def offsets_at(self, time_ms: int) -> dict[TopicPartitionKey, int]:
+        ends = self.end_offsets()
+        with translated_errors("asking for offsets"):
+            offsets = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
+        return {key: end if offsets.get(key) is None else offsets[key].offset for key, end in ends.items()}
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self._consumer.seek(TopicPartition(topic, partition), offset)
+
+    def position(self, key: TopicPartitionKey) -> int:
+        with translated_errors("asking for positions"):
+            position: int | None = self._consumer.position(TopicPartition(*key), self._tuning.metadata_timeout_ms)
+        if position is None:
+            raise Unavailable("asking for positions: no answer in time")
+        return position
+
+    def _partitions(self) -> Collection[TopicPartitionKey]:
+        partitions: Collection[TopicPartitionKey] = self._consumer.assignment()
+        return partitions
+
+    def _ends_of(self, keys: Collection[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        with translated_errors("asking for offsets"):
+            return self._consumer.end_offsets(list(keys), self._tuning.metadata_timeout_ms) if keys else {}
+
+    def close(self) -> None:
+        self._consumer.close(timeout_ms=int(CLOSE_S * 1000))
+
+
+_CLOSE_MS = int(CLOSE_S * 1000)
 
 
 class KafkaPythonGroupSource(KafkaGroupSource):
@@ -49,9 +147,9 @@ class KafkaPythonGroupSource(KafkaGroupSource):
     def __init__(
         self,
         settings: KafkaClientSettings,
-        tuning: KafkaTuning = DEFAULT_TUNING,
-        member: str = "",
-        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+        tuning: KafkaTuning,
+        member: str,
+        identities: IdentityHasher,
     ) -> None:
         super().__init__(settings, tuning, member, identities)
         self._partition_count = 0
@@ -66,9 +164,7 @@ class KafkaPythonGroupSource(KafkaGroupSource):
                 group_instance_id=member or None,
                 partition_assignment_strategy=[self._assignor],
                 kafka_client=self._poll_thread.client,
-                session_timeout_ms=settings.session_timeout_ms,
-                heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
-                max_poll_interval_ms=tuning.max_poll_interval_ms,
+                **group_options(settings, tuning),
                 **consumer_options(settings, tuning),
             )
         except TrustwatchError:
@@ -128,28 +224,18 @@ class KafkaPythonGroupSource(KafkaGroupSource):
         for topic_partition, records in fetched.items():
             partition = topic_partition.partition
             if partition in self._owned and partition not in retaken:  # a retaken one is read from its offset next time
-                origin = record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
-                self._buffer.add(partition, record_codec.to_record_runs(map(to_kafka_record, records), origin))
+                origin = SourcePartition(self.topic, partition, self._partition_count, self._identities)
+                self._buffer.add(partition, to_record_runs(map(to_kafka_record, records), origin))
 
     def _run_rebalance_callback(self, name: str, topic_partitions: Collection[TopicPartition]) -> None:
         """Run a callback of the owner, on the thread that polls."""
         partitions = {topic_partition.partition for topic_partition in topic_partitions}
-        owner = self._owner
-        assert owner is not None
         if name == "assigned":
-            self._assigned(owner, partitions | self._expelled_from(owner))
+            self._take_over(partitions | self._take_away_after_expulsion())
             return
-        self._buffer.drop(partitions)
-        ours = partitions & self._owned
-        self._owned -= partitions
-        if name == "lost":
-            self._assignor.member_assignment = (
-                None  # else our next join would claim partitions that others may own by now
-            )
-        if name == "lost" or self._member_id_changed():
-            owner.lost(ours)
-        elif ours:
-            owner.revoked(ours)
+        if name == "lost":  # else our next join would claim partitions that others may own by now
+            self._assignor.member_assignment = None
+        self._take_away(partitions, lost=name == "lost" or self._member_id_changed())
 
     def _member_id_changed(self) -> bool:
         """True if the group gave us a new member id: it removed us meanwhile, and we joined again as a new member."""
@@ -162,31 +248,25 @@ class KafkaPythonGroupSource(KafkaGroupSource):
         kafka-python then calls neither the loss callback nor that for the partitions that it gets back. Other members
         may have worked on them.
         """
-        owner = self._owner
-        if owner is None or self._consumer.group_metadata().state is not MemberState.STABLE:
+        if self._consumer.group_metadata().state is not MemberState.STABLE:
             return set()
-        kept = self._expelled_from(owner)
+        kept = self._take_away_after_expulsion()
         if kept:
-            self._assigned(owner, kept)
+            self._take_over(kept)
         return kept
 
-    def _expelled_from(self, owner: PartitionOwner) -> set[int]:
+    def _take_away_after_expulsion(self) -> set[int]:
         """Take from the owner the partitions that it has had since before the group expelled us; returns them."""
-        if not self._owned or not self._member_id_changed():
-            return set()
-        kept = set(self._owned)
-        self._owned.clear()
-        self._buffer.drop(kept)
-        owner.lost(kept)
-        return kept
+        return self._take_away(self._owned, lost=True) if self._owned and self._member_id_changed() else set()
 
-    def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
+    def _take_over(self, partitions: set[int]) -> None:
+        assert self._owner is not None
         self._member_id = self._consumer.group_metadata().member_id
         self._partition_count = partition_count(self._consumer, self.topic)
         for partition in partitions:  # nothing is fetched, even if the owner fails, or lets some wait
             self._consumer.seek(TopicPartition(self.topic, partition), 0)
             self._consumer.pause(TopicPartition(self.topic, partition))
-        offsets = owner.assigned(partitions)
+        offsets = self._owner.assigned(partitions)
         self._owned |= partitions
         for partition in partitions & offsets.keys():
             self._consumer.seek(TopicPartition(self.topic, partition), offsets[partition])
@@ -203,18 +283,12 @@ class KafkaPythonGroupSource(KafkaGroupSource):
             self._consumer.pause(TopicPartition(self.topic, partition))
 
     def end_offset(self, partition: int) -> int:
-        """Offset that the next record will get; behind an open transaction nothing counts.
-
-        Raises Unavailable or ValueError.
-        """
-        return end_offset(
-            self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
-        )
+        key, limit_ms = TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
+        return end_offset(self._open_query_consumer(), key, limit_ms)  # one request; the bounds take two
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        return offset_bounds(
-            self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
-        )
+        key, limit_ms = TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
+        return offset_bounds(self._open_query_consumer(), key, limit_ms)
 
     def _open_query_consumer(self) -> KafkaConsumer:
         """Consumer for requests of offsets. On the fetching connection a reply would wait for the fetch before it, half
@@ -223,40 +297,8 @@ class KafkaPythonGroupSource(KafkaGroupSource):
             self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         return self._query_consumer
 
-    def _open_reader(self) -> KafkaPythonTopicReader:
-        return KafkaPythonTopicReader(self.settings, (self.topic,), tuning=self._tuning)
-
-    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        topic_partition = TopicPartition(self.topic, partition)
-        consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
-        with translated_errors(f"reading {self.topic}[{partition}] back"):
-            try:
-                consumer.assign([topic_partition])
-                consumer.seek(topic_partition, first)
-                self._read_hashes(consumer, topic_partition, start, hashes)
-            finally:
-                consumer.close()
-
-    def _read_hashes(
-        self,
-        consumer: KafkaConsumer,
-        topic_partition: TopicPartition,
-        start: int,
-        hashes: npt.NDArray[np.uint64],
-    ) -> None:
-        """Fill *hashes* up to its end; the last offsets may be transaction markers, which no poll returns."""
-        end, patience_s = start + len(hashes), self._tuning.request_timeout_ms / 1000
-        position, heard = -1, time.monotonic()
-        while (now_at := consumer.position(topic_partition)) < end:
-            if now_at == position and time.monotonic() - heard > patience_s:
-                raise Unavailable(
-                    f"{topic_partition.topic}[{topic_partition.partition}]: no records from {position} on"
-                )
-            heard = heard if now_at == position else time.monotonic()
-            position = now_at
-            for record in consumer.poll(_READ_BACK_MS, max_records=MAX_POLL_RECORDS).get(topic_partition, ()):
-                if start <= record.offset < end:
-                    hashes[record.offset - start] = record_codec.id_hash_in(record.headers)
+    def _open_reader(self, partitions: Collection[int] | None = None) -> KafkaPythonTopicReader:
+        return KafkaPythonTopicReader(self.settings, (self.topic,), tuning=self._tuning, partitions=partitions)
 
     def note_position(self, offsets: Mapping[int, int]) -> None:
         """Commit positions to the group, for tools that show lag only; a failure is ignored."""

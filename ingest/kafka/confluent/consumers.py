@@ -1,4 +1,4 @@
-"""`GroupSource` over confluent-kafka."""
+"""`TopicReader` and `GroupSource` over confluent-kafka."""
 
 from __future__ import annotations
 
@@ -7,32 +7,193 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, Record, RecordBatch
-from ...topics import record_codec
-from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from ..shared import KafkaGroupSource
+from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, start_position_of
+from ...topics.record_codec import RecordRun, SourcePartition, TopicRecord, own_record, to_record
+from ..settings import KafkaClientSettings, KafkaTuning
+from ..shared import CLOSE_S, KafkaGroupSource, KafkaTopicReader, TopicPartitionKey
 from .client_connection import (
-    CLOSE_S,
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
     BoundedCall,
+    consume,
     offset_bounds,
     open_consumer,
     partition_count,
     translate_error,
     translated_errors,
 )
-from .topic_reader import ConfluentTopicReader
 
 _log = structlog.get_logger(__name__)
-_READ_BACK_RECORDS = 10_000
+
+
+class ConfluentTopicReader(KafkaTopicReader):
+    """`KafkaTopicReader` over confluent-kafka."""
+
+    def _open(self, group_id: str) -> None:
+        self._pending_error: TrustwatchError | None = None
+        self._positions: dict[TopicPartitionKey, int] = {}
+        self._committing: BoundedCall | None = None
+        self._consumer = open_consumer(
+            self.settings,
+            self._tuning,
+            self._on_error,
+            group_id=group_id or self.settings.group_id,
+            enable_partition_eof=True,
+            session_timeout_ms=self.settings.session_timeout_ms,
+            max_poll_interval_ms=self._tuning.max_poll_interval_ms,
+        )
+
+    def _count_partitions(self, topic: str) -> int:
+        return partition_count(self._consumer, topic, self._tuning.metadata_timeout_ms)
+
+    def _subscribe(self, topics: list[str]) -> None:
+        with translated_errors("reading topics"):
+            self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked)
+
+    def _assign_all(self, keys: list[TopicPartitionKey]) -> None:
+        bounds = {key: self._bounds(key) for key in keys}
+        self._end_targets = {key: end for key, (_, end) in bounds.items()}
+        with translated_errors("reading topics"):
+            self._assign_at({key: self._first(key, both) for key, both in bounds.items()})
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume`."""
+        try:
+            with translated_errors("asking for committed offsets"):
+                stored = self._consumer.committed(partitions, self._tuning.metadata_timeout_ms / 1000)
+            stored_offsets = {_partition_key(partition): partition.offset for partition in stored}
+            self._assign_at(
+                {
+                    partition: offset if offset >= 0 else self._first(partition, self._bounds(partition))
+                    for partition, offset in stored_offsets.items()
+                }
+            )
+        except TrustwatchError as error:
+            self._pending_error = error  # poll raises it; nothing is read meanwhile
+
+    def _first(self, key: TopicPartitionKey, bounds: tuple[int, int]) -> int:
+        """Start offset in a partition for which the group has stored none."""
+        return bounds[1 if start_position_of(key[0], self._start) == "latest" else 0]
+
+    def _assign_at(self, positions: dict[TopicPartitionKey, int]) -> None:
+        self._positions = positions
+        self._consumer.assign([TopicPartition(*key, offset) for key, offset in positions.items()])
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume`, and within `close` by another thread."""
+        for partition in partitions:
+            self._positions.pop(_partition_key(partition), None)
+
+    def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
+        """See `TopicReader.poll`.
+
+        Records that retention removed before they were read are logged as an error and skipped.
+        """
+        with translated_errors("reading topics"):
+            messages = consume(self._consumer, max_records, timeout_s)
+        records_by_partition: dict[TopicPartitionKey, list[TopicRecord]] = {}
+        for message in messages:
+            key = message.topic(), message.partition()
+            if message.error() is not None:
+                self._handle_message_error(message, key)
+            elif key in self._positions:
+                records_by_partition.setdefault(key, []).append(_kafka_record(message))
+                self._positions[key] = message.offset() + 1
+        raised, self._pending_error = self._pending_error, None
+        if raised:
+            raise raised
+        return [FetchedRecords(*key, records) for key, records in records_by_partition.items()]
+
+    def _handle_message_error(self, message: Message, key: TopicPartitionKey) -> None:
+        error = message.error()
+        if error.code() == KafkaError._PARTITION_EOF:
+            if key in self._positions:  # the last offsets may be transaction markers
+                self._positions[key] = max(self._positions[key], message.offset())
+        elif error.code() in OFFSET_GONE_ERRORS and key in self._positions:
+            self._skip_lost(key, self._positions[key], *self._bounds(key))
+        elif error.code() in DAMAGED_DATA_ERRORS:
+            self._pending_error = CorruptLog(f"{key[0]}[{key[1]}]: offset {message.offset()}: {error.str()}")
+        else:
+            self._on_error(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Error callback of librdkafka, which reconnects automatically."""
+        self.failed_polls += 1
+        _log.warning("Kafka does not answer", error=f"{error.name()}: {error.str()}")
+        refused = translate_error("connecting to Kafka", error)
+        if not isinstance(refused, Unavailable):
+            self._pending_error = refused
+
+    def commit(self) -> None:
+        """See `TopicReader.commit`. One that was given up must end first, so that it does not move the group back."""
+        limit_s = self._tuning.metadata_timeout_ms / 1000
+        offsets = [TopicPartition(*key, offset) for key, offset in self._positions.items()]
+        if not offsets:
+            return
+        if self._committing is not None and not self._committing.wait(limit_s):
+            raise Unavailable("committing offsets: no broker has answered the commit before")
+        self._committing = BoundedCall(partial(self._consumer.commit, offsets=offsets, asynchronous=False))
+        with translated_errors("committing offsets"):
+            if not self._committing.run(limit_s):
+                raise Unavailable(f"committing offsets: no broker answered in {limit_s:g} s")
+
+    def first_offsets(self) -> dict[TopicPartitionKey, int]:
+        return {key: self._bounds(key)[0] for key in self._positions}
+
+    def offsets_at(self, time_ms: int) -> dict[TopicPartitionKey, int]:
+        ends = self.end_offsets()
+        asked = [TopicPartition(*key, max(0, time_ms)) for key in ends]
+        with translated_errors("asking for offsets"):
+            answers = self._consumer.offsets_for_times(asked, self._tuning.metadata_timeout_ms / 1000) if asked else []
+        offsets = {
+            _partition_key(answer): answer.offset for answer in answers if answer.error is None and answer.offset >= 0
+        }
+        return {key: offsets.get(key, end) for key, end in ends.items()}
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        with translated_errors("reading topics"):
+            self._assign_at(self._positions | {(topic, partition): offset})
+
+    def position(self, key: TopicPartitionKey) -> int:
+        return self._positions[key]
+
+    def _partitions(self) -> Collection[TopicPartitionKey]:
+        return self._positions.keys()
+
+    def _ends_of(self, keys: Collection[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        return {key: self._bounds(key)[1] for key in keys}
+
+    def _bounds(self, key: TopicPartitionKey) -> tuple[int, int]:
+        return offset_bounds(self._consumer, TopicPartition(*key), self._tuning.metadata_timeout_ms)
+
+    def close(self) -> None:
+        """Leave the group, release connections. If no broker answers for some seconds, that is logged."""
+        with translated_errors("leaving the group"):
+            if not BoundedCall(self._close_consumer).run(CLOSE_S):
+                _log.warning("no broker confirmed that this reader left its group; the group removes it")
+
+    def _close_consumer(self) -> None:
+        if self._committing is not None:  # it uses the consumer
+            self._committing.wait(None)
+        self._consumer.close()
+
+
+def _partition_key(partition: TopicPartition) -> TopicPartitionKey:
+    return partition.topic, partition.partition
+
+
+def _kafka_record(message: Message) -> TopicRecord:
+    return TopicRecord(
+        message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers() or []
+    )
+
+
 _IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED})
 
 
@@ -42,9 +203,9 @@ class ConfluentGroupSource(KafkaGroupSource):
     def __init__(
         self,
         settings: KafkaClientSettings,
-        tuning: KafkaTuning = DEFAULT_TUNING,
-        member: str = "",
-        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+        tuning: KafkaTuning,
+        member: str,
+        identities: IdentityHasher,
     ) -> None:
         super().__init__(settings, tuning, member, identities)
         self._next: dict[int, int] = {}
@@ -96,19 +257,13 @@ class ConfluentGroupSource(KafkaGroupSource):
         return batch
 
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
-        """Fetch waiting messages: wait for one, then take the rest, since `consume` waits for the full number."""
         now = time.monotonic()
         self._overslept = now - self._last_poll > self._tuning.max_poll_interval_ms / 1000
         self._last_poll = now
-        messages: list[Message] = self._consumer.consume(most, 0)
-        if not messages and timeout_s > 0 and not self._pending_error:
-            messages = self._consumer.consume(1, timeout_s)
-            if messages and not self._pending_error and most > 1:
-                messages += self._consumer.consume(most - 1, 0)
-        return messages
+        return consume(self._consumer, most, 0 if self._pending_error else timeout_s)
 
     def _buffer_messages(self, messages: list[Message]) -> None:
-        runs: list[tuple[int, record_codec.RecordRun]] = []
+        runs: list[tuple[int, RecordRun]] = []
         partition, expected = -1, 0
         add: Callable[[Record], None] | None = None  # to the run that the last message was put into
         for message in messages:
@@ -121,26 +276,21 @@ class ConfluentGroupSource(KafkaGroupSource):
                 if offset < self._next.get(partition, 1 << 63):
                     add = None  # not ours any more, or from before a seek
                     continue
-                run = record_codec.RecordRun(offset, [])
+                run = RecordRun(offset, [])
                 runs.append((partition, run))
                 add = run.records.append
-            add(self._record(message, partition, offset))
+            headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
+            record = own_record(time_ms, value, headers)
+            if record is None:
+                origin = SourcePartition(self.topic, partition, self._partition_count, self._identities)
+                record = to_record(TopicRecord(offset, time_ms, message.key(), value, headers), origin)
+            add(record)
             self._next[partition] = expected = offset + 1
         for partition, run in runs:
             self._buffer.add(partition, [run])
         raised, self._pending_error = self._pending_error, None
         if raised:
             raise raised
-
-    def _record(self, message: Message, partition: int, offset: int) -> Record:
-        headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
-        record = record_codec.own_record(time_ms, value, headers)
-        if record is None:
-            raw = record_codec.TopicRecord(offset, time_ms, message.key(), value, headers)
-            record = record_codec.to_record(
-                raw, record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
-            )
-        return record
 
     def _handle_message_error(self, message: Message) -> None:
         error, partition = message.error(), message.partition()
@@ -180,36 +330,25 @@ class ConfluentGroupSource(KafkaGroupSource):
 
     def _revoked(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume`, and within `close` by another thread."""
-        if self._overslept:  # the group removed us long ago, librdkafka reports it late
-            self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
-        else:
-            self._give_up(topic_partitions, lambda owner, partitions: owner.revoked(partitions))
+        self._give_up(topic_partitions, lost=self._overslept)  # then the group removed us long ago: it is reported late
 
     def _lost(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called as `_revoked` is."""
-        self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
+        self._give_up(topic_partitions, lost=True)
 
-    def _give_up(
-        self, topic_partitions: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]
-    ) -> None:
+    def _give_up(self, topic_partitions: list[TopicPartition], *, lost: bool) -> None:
+        drop = partial(self._drop, {topic_partition.partition for topic_partition in topic_partitions}, lost)
         if self._leaving is None:
-            self._drop(topic_partitions, tell)
+            drop()
         else:
-            self._leaving.call_back(partial(self._drop, topic_partitions, tell))
+            self._leaving.call_back(drop)
 
-    def _drop(
-        self, topic_partitions: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]
-    ) -> None:
-        partitions = {topic_partition.partition for topic_partition in topic_partitions}
-        ours = partitions & self._owned
-        self._buffer.drop(partitions)
-        self._owned -= partitions
+    def _drop(self, partitions: set[int], lost: bool) -> None:
         for partition in partitions:
             self._next.pop(partition, None)
             self._broken.pop(partition, None)
-        if ours and self._owner is not None:
-            with self._kept_for_poll():
-                tell(self._owner, ours)
+        with self._kept_for_poll():
+            self._take_away(partitions, lost=lost)
 
     @contextlib.contextmanager
     def _kept_for_poll(self) -> Iterator[None]:
@@ -250,38 +389,8 @@ class ConfluentGroupSource(KafkaGroupSource):
             self._query_consumer = open_consumer(self.settings, self._tuning, self._on_error)
         return self._query_consumer
 
-    def _open_reader(self) -> ConfluentTopicReader:
-        return ConfluentTopicReader(self.settings, (self.topic,), tuning=self._tuning)
-
-    def _read_back(self, partition: int, first: int, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        consumer = open_consumer(self.settings, self._tuning, self._on_error, enable_partition_eof=True)
-        try:
-            consumer.assign([TopicPartition(self.topic, partition, first)])
-            self._read_hashes(consumer, start, hashes)
-        finally:
-            consumer.close()
-
-    def _read_hashes(self, consumer: Consumer, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        """Fill *hashes* up to its end, or to the end of the partition (transaction markers may be its last offsets)."""
-        patience_s = self._tuning.request_timeout_ms / 1000
-        heard = time.monotonic()
-        while time.monotonic() - heard < patience_s:
-            with translated_errors(f"reading {self.topic} back"):
-                messages = consumer.consume(_READ_BACK_RECORDS, 0) or consumer.consume(1, 0.1)
-            heard = time.monotonic() if messages else heard
-            for message in messages:
-                error = message.error()
-                if error is None:
-                    at = message.offset() - start
-                    if at < len(hashes):
-                        hashes[at] = record_codec.id_hash_in(message.headers() or ())
-                    if at + 1 >= len(hashes):
-                        return
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    return
-                elif error.code() in DAMAGED_DATA_ERRORS:
-                    raise CorruptLog(f"{self.topic}: {error.str()}")
-        raise Unavailable(f"reading {self.topic} back: no records for {patience_s:.0f} s")
+    def _open_reader(self, partitions: Collection[int] | None = None) -> ConfluentTopicReader:
+        return ConfluentTopicReader(self.settings, (self.topic,), tuning=self._tuning, partitions=partitions)
 
     def note_position(self, offsets: Mapping[int, int]) -> None:
         """Commit positions to the group, for tools that show lag only; a failure is ignored."""
