@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -143,9 +142,10 @@ def remove_unused_kernels() -> None:
     """
     if KERNEL_DIRECTORY is None:
         return
-    for other in KERNEL_DIRECTORY.parent.glob("kernels-*"):
-        with contextlib.suppress(OSError):  # another process removes it, too
-            if other != KERNEL_DIRECTORY and other.stat().st_mtime < time.time() - UNUSED_AFTER_S:
+    with contextlib.suppress(OSError):  # another process removes them, too
+        oldest_s = KERNEL_DIRECTORY.stat().st_mtime - UNUSED_AFTER_S  # this process has dated it at its start
+        for other in KERNEL_DIRECTORY.parent.glob("kernels-*"):
+            if other.stat().st_mtime < oldest_s:
                 shutil.rmtree(other)
 
 
