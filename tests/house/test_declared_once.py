@@ -21,6 +21,7 @@ REASONS = {
     ("CallEvaluation", "_JudgedCall"): "the second is remembered without what belongs to one question",
     ("CaseSearch", "CaseFilters"): "a search is of one caller, filters are of the tenants that it may see",
     ("CaseSearch", "DecisionFilters"): "what two lists are narrowed by",
+    ("Dispatcher", "_TargetWorker"): "a worker for one target is given what its dispatcher has",
     ("ErasureSubject", "EraseCommand"): "the second is a format of the log",
     ("EventLabel", "SimulatedLabel"): "the simulator writes what backtests read, by its own name",
     ("FeedbackDraft", "FeedbackIn"): "a body of the API, and what is left when it was checked",
