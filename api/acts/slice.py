@@ -10,8 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from trustwatch.ingest.printable_text import printable_line
-from trustwatch.scoring.records.acts import ACT_KINDS, Act, ActKind
-from trustwatch.scoring.store.act_store import ActFilters
+from trustwatch.scoring.store.act_store import ACT_KINDS, Act, ActFilters, ActKind
 from trustwatch.scoring.store.database import Page
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants

@@ -18,7 +18,6 @@ import structlog
 from trustwatch.ingest.errors import ConfigError, Unavailable
 
 from ..records.commits import LeasedDelivery
-from ..store.case_assignment import DEFAULT_CASES, CaseSettings
 from ..store.outbox_store import DeliveryRoute, DeliverySettlement, OutboxStore
 from .delivery_target import ATTEMPT_TIMEOUT_S, DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
@@ -53,14 +52,12 @@ class Dispatcher:
         clock: Callable[[], int],
         random_source: random.Random,
         observe: Callable[[str, str], None] = _ignore_outcome,
-        cases: CaseSettings = DEFAULT_CASES,
     ) -> None:
         names = [channel.target.name for channel in channels]
         if len(set(names)) < len(names):
             raise ConfigError(f"target names must be unique: {sorted(names)}")
         self._outbox = outbox
         self._policy = policy
-        self._cases = cases
         self._clock = clock
         self._observe = observe
         self._random = random_source
@@ -124,7 +121,7 @@ class Dispatcher:
         now = self._clock()
         await asyncio.to_thread(self._outbox.expire, now - int(self._policy.max_age_s * 1000), now)
         total = 0
-        while routed := await asyncio.to_thread(self._outbox.route, self._routes, now, ROUTE_BATCH, self._cases):
+        while routed := await asyncio.to_thread(self._outbox.route, self._routes, now, ROUTE_BATCH):
             total += routed
         return total
 

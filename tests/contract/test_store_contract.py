@@ -956,7 +956,7 @@ def test_purge(store: SqlStore) -> None:
     store.outbox.settle([DeliverySettlement(item.seq, "t", 1, "delivered", 0, "", NOW) for item in (first, second)])
     store.dead_letters.mark_replayed(["L0000", "L0002"], NOW)
 
-    cutoffs = RetentionCutoffs(decisions_ms=NOW + 6, deliveries_ms=NOW + 6, dead_letters_ms=NOW + 6)
+    cutoffs = RetentionCutoffs(decisions_ms=NOW + 6, others_ms=NOW + 6)
     assert store.retention.purge(cutoffs, chunk=2) == (5, 2, 2, 0, 0, 0, 0, 0)
     assert [one.decision_id for one in store.decisions.page().items] == ["D0006", "D0002"]
     assert states(store) == [("alert-2", "pending", 0)]
