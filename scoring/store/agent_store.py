@@ -181,8 +181,7 @@ class AgentStore(TableStore):
 
     def iterate(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
         """Iterate over every agent without its state, read in chunks with a transaction each."""
-        rows = self._database.iterate(select(*codec.SUMMARY_COLUMNS), (AGENTS.c.key,), chunk)
-        return map(codec.to_summary, rows)
+        return map(codec.to_summary, self._database.iterate(codec.AGENT_SUMMARIES.select(), (AGENTS.c.key,), chunk))
 
     def iterate_unpublished(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:
         """Iterate over agents of *partition* that commits above the offset *after* wrote, read in chunks.
@@ -190,9 +189,10 @@ class AgentStore(TableStore):
         This scans the table: every commit would have to update an index. Only the owner of the partition writes such
         rows, so the chunks are consistent.
         """
-        query = select(*codec.VERSION_COLUMNS, *codec.SUMMARY_COLUMNS)
-        query = query.where(AGENTS.c.partition == partition, AGENTS.c.version_offset > after)
-        return map(codec.to_versioned, self._database.iterate(query, (AGENTS.c.key,), chunk))
+        newer = (AGENTS.c.partition == partition, AGENTS.c.version_offset > after)
+        query = codec.AGENT_SUMMARIES.select(None, *newer).add_columns(AGENTS.c.version_epoch, AGENTS.c.version_offset)
+        for row in self._database.iterate(query, (AGENTS.c.key,), chunk):
+            yield VersionedAgent(codec.to_summary(row), row.version_epoch, row.version_offset)
 
     def find_newest(self, name: AgentName) -> AgentSummary | None:
         """Return one agent as of its row or a decision after it, whichever is newer; None if it has neither."""

@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, LargeBinary, Table, and_, select
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 
-from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
+from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary
 from ..records.commits import OutboxRow, Position
 from ..records.decisions import Decision
 from .sql_schema import AGENT_NAME_COLUMNS, AGENTS, DECISIONS, EDGES, OUTBOX, StoredMember, stored_members
@@ -134,10 +134,9 @@ DECISION_ROWS: Final = RowCodec(Decision, DECISIONS)
 OUTBOX_ROWS: Final = RowCodec(OutboxRow, OUTBOX)
 EDGE_ROWS: Final = RowCodec(AgentEdge, EDGES)
 
-AGENT_COLUMNS, SUMMARY_COLUMNS = AGENT_ROWS.columns, AGENT_SUMMARIES.columns
+AGENT_COLUMNS = AGENT_ROWS.columns
 to_agent, to_summary = AGENT_ROWS.read, AGENT_SUMMARIES.read
 to_decision, to_outbox = DECISION_ROWS.read, OUTBOX_ROWS.read
-VERSION_COLUMNS = (AGENTS.c.version_epoch, AGENTS.c.version_offset)
 _AGENT_COLUMN_NAMES = tuple(column.name for column in AGENTS.columns)
 
 
@@ -165,12 +164,6 @@ def is_about(table: Table, agent: AgentName) -> ColumnElement[bool]:
 def key_column(table: Table) -> Column[int]:
     """Column of a table with the keys of agents."""
     return table.c.key if table is AGENTS else table.c.agent_key
-
-
-def to_versioned(row: AnyRow) -> VersionedAgent:
-    """Summary and version from `VERSION_COLUMNS` and `SUMMARY_COLUMNS`."""
-    epoch, offset, *summary = row
-    return VersionedAgent(to_summary(summary), epoch, offset)
 
 
 def decision_params(decision: Decision) -> dict[str, Any]:

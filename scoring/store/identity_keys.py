@@ -20,23 +20,18 @@ from .sql_schema import (
     ACTUATIONS,
     AGENT_NAME_COLUMNS,
     AGENTS,
-    CASE_AGENTS,
-    CASE_DECISIONS,
-    CASE_TIES,
-    DECISIONS,
     DELIVERIES,
     EDGES,
     EVENT_IDS,
-    FEEDBACK,
-    INTERVENTIONS,
     META,
+    METADATA,
     OUTBOX,
     POSITIONS,
-    SECURITY_EVENTS,
 )
 
-_NAMED_TABLES = (AGENTS, DECISIONS, INTERVENTIONS, ACTUATIONS, FEEDBACK, CASE_AGENTS)
-_UNNAMED_TABLES = (OUTBOX, DELIVERIES, SECURITY_EVENTS, CASE_TIES, CASE_DECISIONS)
+_NAMED_TABLES = [table for table in METADATA.sorted_tables if "agent_id" in table.c]
+"""Tables with the keys and the names of agents."""
+_UNNAMED_TABLES = [table for table in METADATA.sorted_tables if "agent_key" in table.c and "agent_id" not in table.c]
 _CHUNK = 2_000
 _INSERT_META = insert_or_skip(META, "key")
 
@@ -141,7 +136,7 @@ def _change_unnamed(connection: Connection, identities: IdentityHasher, table: T
     """Change keys in a table without names, as far as other tables have the names of these agents."""
     new = {
         (change["o"], change["t"]): change["n"]
-        for named in _NAMED_TABLES[::-1]
+        for named in _NAMED_TABLES
         for change in _changes_of(connection, identities, named)
     }
     keys = tuple(table.primary_key.columns)

@@ -1,7 +1,7 @@
-"""The outbox: rows become deliveries, deliveries are leased, and how they end is written down.
+"""The outbox: rows become deliveries, which are leased and settled.
 
-States: pending -> delivered | failed (the target refused for good) | dead (given up by age) | suppressed
-(by the cool-down from the start, or because the target has nothing to do with it).
+States: pending -> delivered | failed (the target refused permanently) | dead (too old) | suppressed (by the cool-down,
+or because the delivery does not concern the target).
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
 COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this {subject} a short while before"
-"""Reason of most suppressed deliveries; the subject is a case, or an agent if there is none."""
-
+"""Reason of most suppressed deliveries; the subject is a case, or an agent if there is no case."""
 SNOOZE_REASON = "snoozed: a person wants to be told of a higher level alone until {until}"
-"""Reason of deliveries about a case that is snoozed."""
-
+"""Reason of deliveries about a snoozed case."""
 LAST_HEARD_PREFIX = "source.heard_ms."
 """Prefix of the name of a source in `counters`."""
 
@@ -44,7 +42,7 @@ _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq)
 
 
 class _CooldownQueries(NamedTuple):
-    """Queries for what a target was told before of the same subject and reason."""
+    """Queries for earlier deliveries to a target about the same subject and reason."""
 
     last_sent: Any
     suppressed_since: Any
@@ -79,9 +77,9 @@ _SELECT_DUE = (
     .with_for_update(of=DELIVERIES, skip_locked=True)
 )
 _LEASED = (
-    DELIVERIES.c.seq == bindparam("s"),
-    DELIVERIES.c.target == bindparam("t"),
-    DELIVERIES.c.attempts == bindparam("a"),
+    DELIVERIES.c.seq == bindparam("of_seq"),
+    DELIVERIES.c.target == bindparam("of_target"),
+    DELIVERIES.c.attempts == bindparam("of_attempt"),
     DELIVERIES.c.status == PENDING,
 )
 _EARLIER_DELIVERY = DELIVERIES.alias("earlier")
@@ -96,7 +94,7 @@ _EARLIER_OF_CASE = (
     )
     .exists()
 )
-"""Condition: an alert of the same case was queued before, and is not delivered yet."""
+"""Condition that an earlier alert of the same case is not delivered yet."""
 _LATER_DELIVERY = DELIVERIES.alias("later")
 _SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
     DELIVERIES.c.target == bindparam("t"),
@@ -113,21 +111,23 @@ _SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
     )
     .exists(),
 )
-_LEASE = update(DELIVERIES).where(*_LEASED).values(attempts=bindparam("attempt"), next_attempt_ms=bindparam("until"))
+_LEASE = (
+    update(DELIVERIES).where(*_LEASED).values(attempts=DELIVERIES.c.attempts + 1, next_attempt_ms=bindparam("until"))
+)
 _SETTLE = (
     update(DELIVERIES)
     .where(*_LEASED)
     .values(
-        status=bindparam("new_status"),
-        next_attempt_ms=bindparam("next"),
-        last_error=bindparam("error"),
-        delivered_ms=bindparam("delivered"),
+        status=bindparam("of_status"),
+        next_attempt_ms=bindparam("of_next_attempt_ms"),
+        last_error=bindparam("of_error"),
+        delivered_ms=bindparam("of_at_ms"),
     )
 )
 
 
 class DeliveryRoute(msgspec.Struct, frozen=True):
-    """Choice of outbox rows that a configured target takes."""
+    """Selects the outbox rows that a configured target gets."""
 
     target: str
     kind: str
@@ -136,7 +136,7 @@ class DeliveryRoute(msgspec.Struct, frozen=True):
 
 
 class TargetStop(NamedTuple):
-    """A target that refused for good: since when (UTC ms), and why."""
+    """A target that refused permanently: since when (UTC ms), and why."""
 
     name: str
     stopped_ms: int
@@ -144,7 +144,7 @@ class TargetStop(NamedTuple):
 
 
 class DeliverySettlement(NamedTuple):
-    """Outcome of a leased delivery. It has no effect if the lease was lost meanwhile."""
+    """Outcome of a leased delivery, which is ignored if the lease was lost meanwhile."""
 
     seq: int
     target: str
@@ -153,19 +153,6 @@ class DeliverySettlement(NamedTuple):
     next_attempt_ms: int
     error: str
     at_ms: int
-
-
-class _CaseChangeData(msgspec.Struct):
-    case_id: str = ""
-
-
-class _CaseChange(msgspec.Struct):
-    """Members of an alert about the case that it reports."""
-
-    data: _CaseChangeData
-
-
-_case_change_decoder = msgspec.json.Decoder(_CaseChange)
 
 
 class OutboxStore(TableStore):
@@ -213,11 +200,8 @@ class OutboxStore(TableStore):
         with self._database.write() as connection:
             due_rows = _SELECT_DUE.where(~_EARLIER_OF_CASE) if in_case_order else _SELECT_DUE
             rows = connection.execute(due_rows, {"t": target, "now": now_ms, "most": limit}).all()
-            leases = [
-                {"s": row.seq, "t": target, "a": row.attempts, "attempt": row.attempts + 1, "until": now_ms + lease_ms}
-                for row in rows
-            ]
-            if leases:
+            common = {"of_target": target, "until": now_ms + lease_ms}
+            if leases := [common | {"of_seq": row.seq, "of_attempt": row.attempts} for row in rows]:
                 connection.execute(_LEASE, leases)
         return [
             LeasedDelivery(it.seq, codec.to_outbox(it), target, it.attempts + 1, it.queued_ms, it.suppressed_before)
@@ -229,7 +213,9 @@ class OutboxStore(TableStore):
         if not settlements:
             return
         with self._database.write() as connection:
-            connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
+            ended = [item if item.status == DELIVERED else item._replace(at_ms=0) for item in sorted(settlements)]
+            rows = [{f"of_{name}": value for name, value in item._asdict().items()} for item in ended]
+            connection.execute(_SETTLE, rows)
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
         """Return those of *seqs* whose agent's level a later delivery to *target* has already reported.
@@ -338,17 +324,8 @@ def _route_row(
         if route.kind != row.kind or row.level not in route.levels or row.target not in ("", route.target):
             continue
         fate = _snoozed(row, route, case, now_ms) or _cooldown_status(connection, row, route, case)
-        status, suppressed, error = fate
-        _insert_delivery(
-            connection,
-            row,
-            now_ms,
-            target=route.target,
-            status=status,
-            suppressed_before=suppressed,
-            last_error=error,
-            case_id=_case_of_update(row) if case is None else case.case_id,
-        )
+        case_id = _case_of_update(row) if case is None else case.case_id
+        _insert_delivery(connection, row, now_ms, target=route.target, case_id=case_id, **fate._asdict())
     if row.target and row.target not in [route.target for route in routes]:
         error = "the target is not configured"
         _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
@@ -359,9 +336,10 @@ def _case_of_update(row: AnyRow) -> str:
     if not row.key.startswith(CASE_KEY_PREFIX):
         return ""
     try:
-        return _case_change_decoder.decode(row.payload).data.case_id
-    except msgspec.DecodeError:  # of another version: it is delivered, and belongs to no case
+        case_id: str = msgspec.json.decode(row.payload)["data"]["case_id"]
+    except (msgspec.DecodeError, LookupError, TypeError):  # of another version: it is delivered, and belongs to no case
         return ""
+    return case_id if isinstance(case_id, str) else ""
 
 
 def _with_case(payload: bytes, case: CaseOfAlert) -> bytes:
@@ -381,11 +359,11 @@ def _with_case(payload: bytes, case: CaseOfAlert) -> bytes:
 
 
 class _Fate(NamedTuple):
-    """First status of a new delivery, with how many before it were suppressed, and why it is."""
+    """First status of a new delivery, the number of suppressed ones before it, and the reason."""
 
     status: str
     suppressed_before: int = 0
-    error: str = ""
+    last_error: str = ""
 
 
 def _snoozed(row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None, now_ms: int) -> _Fate | None:
@@ -416,15 +394,3 @@ def _insert_delivery(connection: Connection, row: AnyRow, now_ms: int, **values:
     common = {"seq": row.seq, "queued_ms": now_ms, "next_attempt_ms": now_ms}
     agent = {"agent_key": row.agent_key, "group": row.group}
     connection.execute(insert(DELIVERIES), [common | agent | values])
-
-
-def _settlement_params(item: DeliverySettlement) -> dict[str, Any]:
-    return {
-        "s": item.seq,
-        "t": item.target,
-        "a": item.attempt,
-        "new_status": item.status,
-        "next": item.next_attempt_ms,
-        "error": item.error,
-        "delivered": item.at_ms if item.status == DELIVERED else 0,
-    }

@@ -23,22 +23,9 @@ LONG = "https://agents.example/" + "é" * 1000
 
 def approval(number: int, **values: Any) -> Intervention:
     """A pending approval."""
-    made = Intervention(
-        f"I{number:04}",
-        "approval",
-        "pending",
-        name("bot"),
-        2,
-        ("pay:write", "*"),
-        "step_up_required",
-        "hydra",
-        NOW + number,
-        "",
-        0,
-        "",
-        NOW + 10_000,
-        NOW + number,
-    )
+    asked = ("step_up_required", "hydra", NOW + number)
+    what = (name("bot"), 2, ("pay:write", "*"), *asked, "", 0, "", NOW + 10_000, NOW + number)
+    made = Intervention(f"I{number:04}", "approval", "pending", *what)
     return msgspec.structs.replace(made, **values)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
+from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event
 from sqlalchemy.dialects.sqlite import dialect as SqliteWords
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -31,7 +31,7 @@ from .statements import MAX_IN_LIST, UPSERT_AGENT, chunked
 
 _UPSERT_AGENT = str(UPSERT_AGENT.by_database["sqlite"].compile(dialect=SqliteWords(paramstyle="qmark")))
 """Its parameters are in the order of the table's columns, as `codec.agent_values` makes them."""
-_AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
+_AGENTS_IN = codec.AGENT_ROWS.select(None, AGENTS.c.key.in_(bindparam("keys", expanding=True)))
 
 BUSY_TIMEOUT_MS = 5_000
 """Time that a connection waits for another writer before it gives up as Unavailable."""
@@ -125,7 +125,7 @@ class Sqlite(Dialect):
         limit: int,
         state_format: StateFormat | None,
     ) -> AgentPage:
-        query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition, AGENTS.c.key.between(*keys))
+        query = codec.AGENT_ROWS.select(None, AGENTS.c.partition == partition, AGENTS.c.key.between(*keys))
         rows = [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
         return split_rows(rows, limit, state_format)
 
