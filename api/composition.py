@@ -32,8 +32,7 @@ from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.seeded_agents import ErasedAgents
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.policy.policy_file import read_policy_book
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable, read_policy_book
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs, row_cutoffs
 from trustwatch.scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 

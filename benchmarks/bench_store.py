@@ -123,7 +123,7 @@ def alternatives(folder: Path) -> Iterator[list[StoreAlternative]]:
         else:
             stack.callback(server.remove)
             ways: dict[str, WriteMethod] = {
-                "PostgreSQL, as the store does": postgresql.write_agents,
+                "PostgreSQL, as the store does": postgresql.Postgresql().write_agents,
                 "PostgreSQL, statement per row": one_by_one,
                 f"PostgreSQL, {VALUES_ROWS} rows in VALUES": many_values,
                 "PostgreSQL, COPY + ON CONFLICT": postgresql_copy.copy_agents,

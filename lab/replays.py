@@ -35,8 +35,7 @@ from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.learning.training import KnownPeerGroups, train_and_save
 from trustwatch.scoring.pipeline.replay import HistoryReplay
-from trustwatch.scoring.policy.book import PolicyBook
-from trustwatch.scoring.policy.policy_file import read_policy_book
+from trustwatch.scoring.policy.book import PolicyBook, read_policy_book
 
 from .frames import ROW_LIMIT, as_window, find_decision, open_history, read, struct_in, typed
 from .session import LabError, LabModel, LabSession, LabWarning

@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from trustwatch.scoring.records.acts import Act, ActKind
-from trustwatch.scoring.store.act_store import ActFilters
+from trustwatch.scoring.store.act_store import Act, ActFilters, ActKind
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.dependencies import AdministratorDep, RuntimeDep, provided

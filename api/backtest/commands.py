@@ -33,7 +33,7 @@ from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, bui
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.replay import HistoryReplay
-from trustwatch.scoring.policy.policy_file import read_policy_book
+from trustwatch.scoring.policy.book import read_policy_book
 
 from .. import clock
 from ..cli.history_input import (

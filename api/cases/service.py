@@ -16,7 +16,7 @@ from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
 from trustwatch.scoring.delivery.notifiers.alert_events import build_case_row
 from trustwatch.scoring.records.cases import Case, CaseAction, CaseAgent, CaseEntry, CaseStatistics, CaseStatus
 from trustwatch.scoring.records.commits import OutboxRow
-from trustwatch.scoring.store.case_assignment import DEFAULT_CASES
+from trustwatch.scoring.store.case_assignment import MAX_CASE_AGENTS
 from trustwatch.scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
 from trustwatch.scoring.store.database import Page
 
@@ -311,8 +311,8 @@ class CaseService:
         if source.case.tenant != target.case.tenant:
             raise invalid_value_error("into", "is a case of another tenant: those never meet")
         together = {case_agent.agent.key for case_agent in (*source.agents, *target.agents)}
-        if len(together) > (room := DEFAULT_CASES.max_agents):
-            raise invalid_value_error("into", f"would have {len(together)} agents, and may have {room}")
+        if len(together) > MAX_CASE_AGENTS:
+            raise invalid_value_error("into", f"would have {len(together)} agents, and may have {MAX_CASE_AGENTS}")
         merged = self._update(
             caller, source, "merged", note, {"into": into}, status="closed", merged_into=into, closed_ms=self._now()
         )

@@ -36,7 +36,7 @@ from trustwatch.ingest.formats.raw_records import (
 from trustwatch.ingest.formats.record_mapping import RecordMapping
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.database import Page
-from trustwatch.scoring.store.dead_letter_store import DeadLetterCounts
+from trustwatch.scoring.store.partition_store import DeadLetterCounts
 
 from ..http.agent_lookup import not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed, binding_of_caller, token_issuer

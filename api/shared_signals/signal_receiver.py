@@ -31,7 +31,7 @@ from trustwatch.ingest.formats.received_signals import (
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
+from trustwatch.scoring.store.security_event_store import ReceivedSignalStore, SignalStatement, signal_digest
 
 from ..events.intake import EventIntake
 from ..http.auth.callers import SourceBinding

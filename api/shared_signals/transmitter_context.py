@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from trustwatch.ingest.extras import require_extra
 from trustwatch.ingest.formats.received_signals import VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver
-from trustwatch.scoring.store.received_signal_store import signal_digest
+from trustwatch.scoring.store.security_event_store import signal_digest
 
 from ..composition import new_id, service_url
 from ..http.auth.set_verification import SetRefused

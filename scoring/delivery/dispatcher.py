@@ -19,7 +19,6 @@ import structlog
 from trustwatch.ingest.errors import ConfigError, Unavailable
 
 from ..records.commits import LeasedDelivery
-from ..store.case_assignment import DEFAULT_CASES, CaseSettings
 from ..store.outbox_store import DeliveryRoute, DeliverySettlement, OutboxStore
 from .delivery_target import ATTEMPT_TIMEOUT_S, DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
@@ -48,7 +47,6 @@ class Dispatcher:
     _clock: Callable[[], int]
     _random: random.Random
     _observe: Callable[[str, str], object] = lambda _target, _outcome: None
-    _cases: CaseSettings = DEFAULT_CASES
 
     def __post_init__(self, channels: Sequence[DeliveryChannel[Any]]) -> None:
         names = [channel.target.name for channel in channels]
@@ -114,7 +112,7 @@ class Dispatcher:
         now = self._clock()
         await asyncio.to_thread(self._outbox.expire, now - int(self._policy.max_age_s * 1000), now)
         total = 0
-        while routed := await asyncio.to_thread(self._outbox.route, self._routes, now, ROUTE_BATCH, self._cases):
+        while routed := await asyncio.to_thread(self._outbox.route, self._routes, now, ROUTE_BATCH):
             total += routed
         return total
 

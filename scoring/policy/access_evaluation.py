@@ -1,7 +1,11 @@
-"""Evaluation of an access request: the verdict that every hook, gateway and actuator renders, and what it rests on.
+"""Evaluation of an access request: the verdict that every hook, gateway and actuator renders, and its inputs.
 
-`judge` is a pure function of the policy, the level, the request and the approvals that people gave. Products differ in
-what they can do; their renderers say so. None of them decides.
+`evaluate_policy` is a pure function of the policy, the level, the request and the approvals of people. Hooks and
+gateways wait for a verdict, so its inputs come from memory. Renderers state what a product cannot do; they decide
+nothing.
+
+Only the current actor decides (RFC 8693: nested actors inform). The one exception is the operator's choice: the policy
+book may raise the level of agents that a *critical* agent delegated to.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ RegisteredCapabilities = Callable[[str, str, str], tuple[str, ...] | None]
 
 @dataclass(eq=False)
 class DeclaredBoundary:
-    """Actions that lie outside of what an agent declares. An agent that declares nothing has no boundary."""
+    """Finds actions outside of what an agent declares. An agent that declares nothing has no boundary."""
 
     registered: RegisteredCapabilities = lambda *_: None
     outside: OutsideBoundary = "record"
@@ -38,7 +42,7 @@ class DeclaredBoundary:
     def find_outside(
         self, identity: AgentIdentity, entry: RiskViewEntry | None, actions: Sequence[str], scopes: Sequence[str]
     ) -> tuple[str, ...]:
-        """Those of *actions* that neither the agent's capabilities nor *scopes*, which it is known to have, cover."""
+        """Return those of *actions* that neither the agent's capabilities nor its known *scopes* cover."""
         declared = self.registered(*identity)
         if declared is None and entry is not None:
             declared = decode_capabilities(entry.summary.capabilities)
@@ -55,12 +59,12 @@ class AccessRequest(NamedTuple):
 
     Attributes:
         tenant, issuer, agent_id: whose request; all may be "".
-        scopes: asked for; empty where the request names none.
+        scopes: requested scopes, if any.
         refresh: a refresh token is used.
         ancestors: the earlier actors of the delegation chain, nearest first.
-        approvable: whether a person's approval may be asked for by this way.
-        caller: who asks: a caller of the settings by its name, `hook:NAME`, or `gateway:ISSUER` of the agent's token.
-        actions: names of actions that must be inside of the agent's declared boundary; those that are `scopes` too are
+        approvable: whether this request may lead to an approval.
+        caller: name of a caller in the settings, `hook:NAME`, or `gateway:ISSUER` of the agent's token.
+        actions: names of actions that must be inside of the agent's declared boundary; those that are also `scopes` are
             held or refused one by one.
         held: scopes that the agent is known to have, for its boundary.
         spent: approvals for one use that were spent for this request.
@@ -88,22 +92,22 @@ class Verdict(msgspec.Struct, frozen=True):
     """Answer of the policy to an access request.
 
     Attributes:
-        allow: what the asking server is to do. Always true in shadow mode.
-        would_allow: what the policy says, whatever the mode.
+        allow: what the server is to do. Always true in shadow mode.
+        would_allow: result of the policy in any mode.
         enforced: mode is `enforce`.
-        level: risk level that was acted on; a pin or an ancestor may make it another than the measured one.
+        level: risk level that was used; a pin or an ancestor may change the measured one.
         reason: code, see `VERDICT_REASONS`.
-        max_token_lifetime_s: ceiling of a new token's lifetime; None = none (shadow mode).
-        scopes: the scopes asked for that may be granted; None = all of them.
+        max_token_lifetime_s: limit of a new token's lifetime; None = none (shadow mode).
+        scopes: the requested scopes that may be granted; None = all of them.
         step_up: a person must approve the scopes in `held_scopes` first.
-        held_scopes: scopes asked for that wait for a person.
-        refused_scopes: scopes asked for that the level does not get at all.
+        held_scopes: requested scopes that wait for a person.
+        refused_scopes: requested scopes that the level never gets.
         refresh_allowed: whether a refresh token may be issued or used.
-        revoke: tokens that are out are to die.
+        revoke: existing tokens are to be revoked.
         policy_version: of the book.
-        stale: what is known of the agent may be out of date.
-        rule: policy rule that matched; "" = none.
-        outside: actions asked for that are outside of the agent's declared boundary and not approved.
+        stale: the agent's risk may be out of date.
+        rule: policy rule that matched, if any.
+        outside: requested actions outside of the agent's declared boundary that are not approved.
     """
 
     allow: bool
@@ -125,16 +129,16 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def narrowed(self) -> bool:
-        """True if fewer scopes than asked for are granted; a server that cannot grant fewer has to deny."""
+        """True if fewer scopes than requested are granted; a server that cannot grant fewer has to deny."""
         return self.scopes is not None
 
 
 ALL_SCOPES = "*"
-"""Pattern in approvals that stands for every scope. A scope of that name is never asked for."""
+"""Pattern in approvals for every scope. No scope has this name."""
 
 ALLOWED = "allowed"
 LEVEL_CLAIM = "risk_level"
-"""Claim of tokens that has the level which is acted on, where a hook writes claims."""
+"""Claim of tokens with the level that is used, if a hook writes claims."""
 
 DENIED_BY_LEVEL = "risk_level"
 REFRESH_REFUSED = "refresh_refused"
@@ -161,11 +165,11 @@ VERDICT_REASONS = {
     " whether a person may approve it",
     UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
 }
-"""Reason codes of verdicts. They may leave the service; no other part of a reason does."""
+"""Reason codes of verdicts, which may leave the service, with explanations, which do not."""
 
 
 def deny(verdict: Verdict, reason: str) -> Verdict:
-    """The verdict as a denial, if what it allows cannot be done; the same in shadow mode, which changes nothing."""
+    """The verdict as a denial, if what it allows cannot be done; unchanged in shadow mode."""
     if not (verdict.enforced and verdict.allow):
         return verdict
     return msgspec.structs.replace(verdict, allow=False, would_allow=False, reason=reason, scopes=None)
@@ -190,7 +194,9 @@ def evaluate_policy(
     left_out = {*refused, *held_scopes}
     passing_scopes = tuple(scope for scope in question.scopes if scope not in left_out)
     step_up = bool(held_scopes) or (
-        policy.step_up and not question.scopes and not _approves_all(approved, policy.step_up_scopes)
+        policy.step_up
+        and not question.scopes
+        and not all(_is_approved(approved, pattern) for pattern in policy.step_up_scopes)
     )
     reason = _verdict_reason(question, policy, passing_scopes, refused, step_up)
     if reason in (STEP_UP, SCOPES_REFUSED) and left_out and left_out <= set(outside):
@@ -220,7 +226,7 @@ def evaluate_policy(
 def _classify_scopes(
     question: AccessRequest, policy: LevelTokenPolicy, approved: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Scopes asked for that are refused, and those that wait for a person."""
+    """Requested scopes that are refused, and those that wait for a person."""
     refused = tuple(
         scope
         for scope in question.scopes
@@ -245,7 +251,7 @@ def _classify_outside(
     refused: tuple[str, ...],
     held_scopes: tuple[str, ...],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Scopes that are refused and held once actions outside of the declared boundary are, too."""
+    """Refused and held scopes, including actions outside of the declared boundary."""
     more = tuple(scope for scope in question.scopes if scope in outside and scope not in refused)
     if outside_boundary == "deny":
         return (*refused, *more), tuple(scope for scope in held_scopes if scope not in more)
@@ -265,39 +271,25 @@ def _verdict_reason(
         return REFRESH_REFUSED
     if passing_scopes:
         return ALLOWED
-    if step_up and _holds_all_scopes(question, policy):
+    # A request without scopes gets those that its client is registered for, which are not known here. So it is held
+    # only if all scopes need a person.
+    if step_up and (question.scopes or "*" in policy.step_up_scopes):
         return STEP_UP
     return SCOPES_REFUSED if refused else ALLOWED
 
 
-def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool:
-    """Tell whether held scopes concern a request: one without scopes only where all scopes need a person, since it gets
-    the scopes that its client is registered for, which are not known here."""
-    return bool(question.scopes) or "*" in policy.step_up_scopes
-
-
-def _approves_all(approved: Collection[str], patterns: Collection[str]) -> bool:
-    """Returns whether every required pattern was approved."""
-    return all(_is_approved(approved, pattern) for pattern in patterns)
-
-
 def _is_approved(approved: Collection[str], scope: str) -> bool:
-    """Tell whether a scope was approved: to the letter, since a scope in a request must not become a pattern."""
+    """Return whether exactly this scope was approved: a scope in a request must not become a pattern."""
     return scope in approved or ALL_SCOPES in approved
 
 
 def _scope_matches(patterns: Collection[str], scope: str) -> bool:
-    """Match a scope whatever its case: `Files.ReadWrite` writes, too."""
+    """Match a scope in any case: `Files.ReadWrite` writes, too."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
-# Hooks and gateways wait for a verdict, so it comes from memory. Only the current actor decides (RFC 8693: nested
-# actors inform). The one exception is the operator's to make: the policy book may raise the level of whom a *critical*
-# agent delegated to.
-
-
 class DecisionContext(NamedTuple):
-    """Facts that a verdict stands on, for logs, claims and audit events."""
+    """Inputs of a verdict, for logs, claims and audit events."""
 
     entry: RiskViewEntry | None  # None = never seen
     effective_level: RiskLevel
@@ -323,10 +315,10 @@ class PolicyEvaluator:
         self._is_stale = stale
         self._now_ms = now_ms
         self.critical_ancestors: Mapping[AgentIdentity, str] = {}
-        """Critical ancestor by the agent it delegated to; kept true by a chore, empty where no policy asks for it."""
+        """Critical ancestor by the agent it delegated to; updated by a chore, empty if no policy needs it."""
 
     def evaluate(self, question: AccessRequest) -> tuple[Verdict, DecisionContext]:
-        """The verdict on a request, and the facts that it stands on."""
+        """Return the verdict on a request, and its inputs."""
         book = self.policy.book
         context = self.context_of(question, book)
         entry = context.entry
@@ -354,7 +346,7 @@ class PolicyEvaluator:
         return verdict, context
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
-        """Risk of the agent that asks, and the pins and ancestors that its level follows from."""
+        """Risk of the requesting agent, and the pins and ancestors that determine its level."""
         full = question.identity
         entry = self.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
@@ -366,9 +358,9 @@ class PolicyEvaluator:
         return DecisionContext(entry, acted_on, ancestor if acted_on > measured else "")
 
     def critical_ancestor(self, question: AccessRequest, book: PolicyBook) -> str:
-        """An earlier actor at `critical`, of the request or known from before; "" = none, or policy leaves them alone.
+        """An earlier actor at `critical`, of the request or known from before; "" if none, or the policy ignores them.
 
-        What is known counts too: a thief leaves the chain out where it can.
+        Known ones count too: a thief omits the chain if it can.
         """
         if book.descendants <= RiskLevel.LOW:
             return ""
@@ -380,17 +372,14 @@ class PolicyEvaluator:
         return ""
 
     def effective_level(self, tenant: str, issuer: str, agent_id: str) -> RiskLevel:
-        """The level that is acted on for one agent by itself."""
+        """The level that is used for one agent alone."""
         full = (tenant, issuer, agent_id)
         entry = self.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         return self.interventions.effective_level(full, measured, self._now_ms())
 
     def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel, concern: str = "") -> Verdict:
-        """Verdict on an agent that asks for nothing: for actuators, which lower what it may ask for.
-
-        *concern* is what the measured level is about.
-        """
+        """Return the verdict on an agent without a request, for actuators, which restrict what it may request."""
         book = self.policy.book
         full = name.identity
         question = AccessRequest(*full)

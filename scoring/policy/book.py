@@ -13,6 +13,7 @@ import structlog
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Name, SettingsPart, setting
+from trustwatch.ingest.settings_reading import error_hint, read_yaml
 
 from ..records.agents import LevelName, RiskLevel
 from ..records.decisions import Decision
@@ -38,7 +39,7 @@ class LevelTokenPolicy(SettingsPart, frozen=True):
             raise ValueError("`max_token_lifetime_s` may be 0 only where `allow` is false")
 
     def effective(self) -> LevelTokenPolicy:
-        """The policy as tables hold it: all that needs a person is in `step_up_scopes` (`*` is everything)."""
+        """The policy as in tables: `step_up_scopes` has all that needs a person (`*` is everything)."""
         scopes = ("*",) if self.step_up else self.step_up_scopes
         return msgspec.structs.replace(self, step_up=bool(scopes), step_up_scopes=scopes)
 
@@ -57,7 +58,7 @@ class LevelPolicies(SettingsPart, frozen=True):
     )
 
     def by_level(self) -> dict[RiskLevel, LevelTokenPolicy]:
-        """Policies by level, as tables hold them."""
+        """Policies by level, as in tables."""
         given: dict[RiskLevel, LevelTokenPolicy] = {level: getattr(self, level.label) for level in RiskLevel}
         return {level: policy.effective() for level, policy in given.items()}
 
@@ -81,11 +82,6 @@ class PolicyTable:
         return self._policies[RiskLevel(level)]
 
 
-# A book is a value: it never changes, and every answer and decision carries its version. Rules are looked at in order
-# and the first that matches an agent decides. A rule may be rolled out in stages: to a share of the agents that match,
-# chosen by a hash of the agent, so that an agent once in stays in while the share grows.
-
-
 EnforcementMode = Literal["shadow", "enforce"]
 ConcernPattern = Literal["*", "compromise", "malfunction", "overreach"]
 """A concern (`records.agents.ConcernName`), or any and none."""
@@ -97,7 +93,11 @@ _MAX_REMEMBERED = 100_000
 
 
 class PolicyRule(SettingsPart, frozen=True):
-    """Exceptions for some agents. Patterns are case-sensitive, and one of each kind must match."""
+    """Exceptions for some agents. Patterns are case-sensitive, and one of each kind must match.
+
+    A rule can be rolled out to a share of the agents that match. A hash of the agent decides, so that an agent stays in
+    while the share grows.
+    """
 
     name: Annotated[Name, setting("its name in answers, logs and metrics; unique")]
     tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = MATCH_ALL
@@ -121,7 +121,7 @@ class PolicyRule(SettingsPart, frozen=True):
         return PolicyTable({**base.policies, **policies}, base.version)
 
     def matches(self, tenant: str, agent_type: str, agent_id: str, concern: str = "") -> bool:
-        """Returns whether the rule is meant for this agent, whose level is about *concern* ("" = none)."""
+        """Return whether the rule applies to this agent, whose level is about *concern* ("" = none)."""
         return (
             ("*" in self.concerns or concern in self.concerns)
             and _matches_any(self.tenants, tenant)
@@ -131,7 +131,7 @@ class PolicyRule(SettingsPart, frozen=True):
 
 
 class EffectivePolicy(NamedTuple):
-    """Policy that holds for one agent."""
+    """Policy that applies to one agent."""
 
     table: PolicyTable
     mode: EnforcementMode
@@ -144,7 +144,7 @@ class EffectivePolicy(NamedTuple):
 
 
 class PolicyBook:
-    """Policies of all agents."""
+    """Policies of all agents. A book never changes; every answer and decision has its version."""
 
     def __init__(
         self,
@@ -154,13 +154,13 @@ class PolicyBook:
         default_mode: EnforcementMode = SHADOW,
         descendants: RiskLevel = RiskLevel.LOW,
     ) -> None:
-        base = table or PolicyTable()
+        self.table = table or PolicyTable()
+        """Policies that apply if no rule matches."""
         self.default_mode = default_mode
         self.descendants = descendants
         self._modes = dict(modes or {})
-        self._rules = [(rule, rule.table(base)) for rule in rules]
-        self._base = base
-        self.version = base.version
+        self._rules = [(rule, rule.table(self.table)) for rule in rules]
+        self.version = self.table.version
         self._effective_policies: dict[tuple[str, str, str, str, str], EffectivePolicy] = {}
 
     @property
@@ -168,15 +168,10 @@ class PolicyBook:
         """Rules in the order in which they are tried."""
         return [rule for rule, _ in self._rules]
 
-    @property
-    def table(self) -> PolicyTable:
-        """Policies that apply if no rule matches."""
-        return self._base
-
     def effective_policy(
         self, tenant: str, issuer: str, agent_id: str, agent_type: str, concern: str = ""
     ) -> EffectivePolicy:
-        """Policy that holds for an agent, whose level is about *concern*; remembered: it is asked on every answer."""
+        """Policy that applies to an agent, whose level is about *concern*; cached, since every answer needs it."""
         agent = (tenant, issuer, agent_id, agent_type, concern)
         policy = self._effective_policies.get(agent)
         if policy is None:
@@ -186,7 +181,7 @@ class PolicyBook:
         return policy
 
     def may_enforce(self, tenant: str) -> bool:
-        """Tell whether the policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
+        """Return whether the policy is enforced for any agent of a tenant; if not, nothing may be refused."""
         return self._modes.get(tenant, self.default_mode) == ENFORCE or any(
             rule.mode == ENFORCE and _matches_any(rule.tenants, tenant) for rule, _ in self._rules
         )
@@ -198,9 +193,8 @@ class PolicyBook:
         return self.effective_policy(tenant, issuer, agent_id, agent_type, concern).table[level]
 
     def policy_members(self, decision: Decision) -> dict[str, Any]:
-        """Token policy that holds from a decision on, as plain data."""
-        agent = decision.agent
-        policy = self.policy(*agent.identity, decision.agent_type, decision.level, decision.concern)
+        """Token policy that applies after a decision, as plain data."""
+        policy = self.policy(*decision.agent.identity, decision.agent_type, decision.level, decision.concern)
         return {name: getattr(policy, name) for name in policy.__struct_fields__}
 
     def _find_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str, concern: str) -> EffectivePolicy:
@@ -212,11 +206,11 @@ class PolicyBook:
             if mode == ENFORCE and rule.rollout_percent < 100 and not _in_rollout(rule, tenant, issuer, agent_id):
                 mode = SHADOW
             return EffectivePolicy(table, mode, rule.name)
-        return EffectivePolicy(self._base, mode, "")
+        return EffectivePolicy(self.table, mode, "")
 
 
 def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
-    """Returns whether the agent is in the share that a rule is rolled out to. The same answer in every process."""
+    """Return whether the agent is in the share that a rule is rolled out to; the same in every process."""
     named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
     share = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
     return share * 100 < rule.rollout_percent
@@ -226,16 +220,90 @@ def _matches_any(patterns: Sequence[str], text: str) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
+_LEVEL_NAMES = tuple(level.label for level in RiskLevel)
+
+
+class PolicyFile(SettingsPart, frozen=True):
+    """Policy file, which replaces the default policies."""
+
+    version: Annotated[Name, setting("`policy_version` of answers and decisions; raise it with every change")]
+    mode: Annotated[EnforcementMode, setting("mode of tenants that are not named")] = "shadow"
+    tenants: Annotated[Mapping[Name, EnforcementMode], setting("mode by tenant")] = {}
+    descendants: Annotated[
+        LevelName, setting("agents that a `critical` agent delegated to are treated as at least at this level")
+    ] = "low"
+    levels: Annotated[LevelPolicies | None, setting("policies by level; members not given keep their default")] = None
+    rules: Annotated[tuple[PolicyRule, ...], setting("first match wins")] = ()
+
+    def __post_init__(self) -> None:
+        names = [rule.name for rule in self.rules]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"`name` must be unique; `{name}` is twice - at `$.rules[{index}].name`")
+        if self.descendants == "unknown":
+            raise ValueError("`descendants` is a level to be treated at least as; `low` leaves descendants alone")
+
+    def book(self) -> PolicyBook:
+        """The policy book of the file."""
+        table = PolicyTable((self.levels or LevelPolicies()).by_level(), self.version)
+        return PolicyBook(table, self.rules, self.tenants, self.mode, RiskLevel[self.descendants.upper()])
+
+
+def read_policy_book(path: Path) -> PolicyBook:
+    """Token policies of a policy file. Raises ConfigError if it is invalid."""
+    return read_policy_file(path).book()
+
+
+def read_policy_file(path: Path) -> PolicyFile:
+    """Read and validate. Raises ConfigError with file, path of the invalid member, and what is allowed."""
+    raw = read_yaml(path)
+    _fill_levels(raw)
+    try:
+        return msgspec.convert(raw, PolicyFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}{error_hint(PolicyFile, str(error))}") from None
+
+
+def _fill_levels(raw: dict[str, Any]) -> None:
+    """Fill in members of a level that are not given: a rule's from the file, the file's from the level's defaults."""
+    defaults = msgspec.to_builtins(LevelPolicies())
+    given = raw.get("levels")
+    base = {
+        name: _merge_level(defaults[name], given.get(name) if isinstance(given, dict) else None)
+        for name in _LEVEL_NAMES
+    }
+    if isinstance(given, dict):
+        raw["levels"] = {**given, **{name: base[name] for name in _LEVEL_NAMES if isinstance(given.get(name), dict)}}
+    rules = raw.get("rules")
+    for rule in rules if isinstance(rules, list) else ():
+        levels = rule.get("levels") if isinstance(rule, dict) else None
+        if isinstance(levels, dict):
+            rule["levels"] = {
+                name: _merge_level(base[name], value) if name in base and isinstance(value, dict) else value
+                for name, value in levels.items()
+            }
+
+
+def _merge_level(base: Any, given: Any) -> Any:
+    """*given* over *base*; if scopes are given, only these need a person."""
+    if not isinstance(given, dict):
+        return base
+    kept = dict(base)
+    if "step_up_scopes" in given and "step_up" not in given:
+        kept["step_up"] = False
+    return {**kept, **given}
+
+
 _log = structlog.get_logger(__name__)
 
 FileStamp = tuple[int, int, int]
 
 RESTLESS_LOOKS = 10
-"""Looks, a second apart, at a policy file that was another one each time, after which that is an error."""
+"""Checks, a second apart, that find another policy file each time, after which that is an error."""
 
 
 class LivePolicy:
-    """The active book. If the file becomes invalid, the last valid book stays active, and the error is counted."""
+    """The active book. If the file becomes invalid, the last valid book stays active, and an error is counted."""
 
     def __init__(
         self, book: PolicyBook, path: Path | None = None, load: Callable[[], PolicyBook] | None = None
@@ -244,25 +312,23 @@ class LivePolicy:
         self.reloads = 0
         self.errors = 0
         self.error = ""
-        """Reason why the file as it is now is not in force; "" = it is."""
+        """Why the current file is not active; "" if it is."""
         self._path = path
         self._load = load
         self._last_stamp = self._seen_stamp = self._stamp()
         self._restless = 0
 
     def use(self, book: PolicyBook) -> bool:
-        """Put another book into force; returns whether it is. Where a file is watched, that file alone is followed."""
+        """Activate another book, unless a file is watched; returns whether it is active."""
         if self._path is not None:
             return False
-        _log.info("token policy reloaded", version=book.version, before=self.book.version)
-        self.reloads += 1
-        self.book = book
+        self._activate(book)
         return True
 
     def refresh(self) -> bool:
-        """Read the file if it changed; returns whether another book is in force. Blocks on the file system.
+        """Read the file if it changed; returns whether another book is active. Blocks on the file system.
 
-        It is read once it has been the same for two looks: half of a policy is often a right policy, and a laxer one.
+        The file is read if it did not change between two calls: half of a policy is often a valid, laxer policy.
         """
         if self._path is None or self._load is None:
             return False
@@ -277,16 +343,19 @@ class LivePolicy:
         self._last_stamp = mark
         try:
             book = self._load()
-        except Exception as error:  # whatever it is, the last good book holds
+        except Exception as error:  # in any case the last good book stays active
             self.errors += 1
             self.error = str(error) if isinstance(error, ConfigError) else f"{self._path}: {error!r}"
             _log.error("token policy was not reloaded; the last good one holds", error=self.error)
             return False
-        self.reloads += 1
         self.error = ""
-        _log.info("token policy reloaded", version=book.version, before=self.book.version)
-        self.book = book
+        self._activate(book)
         return True
+
+    def _activate(self, book: PolicyBook) -> None:
+        _log.info("token policy reloaded", version=book.version, before=self.book.version)
+        self.reloads += 1
+        self.book = book
 
     def _note_restless(self) -> None:
         self._restless += 1
@@ -296,7 +365,7 @@ class LivePolicy:
             _log.error("token policy is not read; the last good one holds", error=self.error)
 
     def _stamp(self) -> FileStamp | None:
-        """Value that changes with the file: also when it is replaced by one of the same age."""
+        """Value that changes with the file, also if a file of the same age replaces it."""
         if self._path is None:
             return None
         try:

@@ -1,7 +1,7 @@
 """Interventions of people in memory: active pins and approvals, for verdicts that touch no database.
 
-Every process that answers keeps its own copy and follows the store; one that makes a change takes it over at once
-(`apply_changes`). Expiry needs no message: each entry says when it ends.
+Every process that answers has a copy that follows the store; a process that makes a change applies it at once
+(`apply_changes`). Expiry needs no message: each entry has the time of its end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 
 CHANGES_OVERLAP_MS = 30_000
-"""Overlap of one query for changes with the one before: clocks differ, and transactions end in another order."""
+"""Overlap of consecutive queries for changes: clocks differ, and transactions end in another order."""
 
 
 class ActiveInterventions:
@@ -28,14 +28,14 @@ class ActiveInterventions:
 
     @property
     def since_ms(self) -> int:
-        """Time from which on changes have to be asked for."""
+        """Time from which to query changes."""
         return max(0, self._latest_ms - CHANGES_OVERLAP_MS)
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def apply_changes(self, changed: Iterable[Intervention]) -> list[Intervention]:
-        """Take over changed interventions, in any order; returns those that were news here."""
+        """Apply changed interventions, in any order; returns those that were new here."""
         news = []
         for intervention in changed:
             stored = self._by_id.get(intervention.intervention_id)
@@ -44,7 +44,7 @@ class ActiveInterventions:
                 stored == intervention
                 or (stored.updated_ms > intervention.updated_ms and intervention.status in OPEN_INTERVENTION_STATUSES)
             ):
-                continue  # an end is final, whatever clock it was written by
+                continue  # an end is final, by any clock
             if stored is None and intervention.status not in OPEN_INTERVENTION_STATUSES:
                 continue
             news.append(intervention)
@@ -73,20 +73,20 @@ class ActiveInterventions:
             del self._pending_by_tenant[tenant]
 
     def remove_agent(self, full: AgentIdentity) -> None:
-        """Remove an agent's pins and approvals: they were erased."""
+        """Remove an agent's pins and approvals after an erasure."""
         for intervention_id, intervention in self._by_agent.pop(full, {}).items():
             self._count_pending(intervention.agent.tenant, -(intervention.status == "pending"))
             self._one_use_ids.discard(intervention_id)
             del self._by_id[intervention_id]
 
     def active_pin(self, full: AgentIdentity, now_ms: int) -> Intervention | None:
-        """The pin that holds for an agent; of several, the last one that was made."""
-        if full not in self._by_agent:
+        """The active pin of an agent; of several, the newest."""
+        if full not in self._by_agent:  # nearly always, and every answer calls this
             return None
         return next(iter(self.active_pins(full, now_ms)), None)
 
     def active_pins(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
-        """All pins of an agent that have not ended, the one that holds first."""
+        """All pins of an agent that have not ended, the active one first."""
         mine = self._by_agent.get(full, {}).values()
         pins = [pin for pin in mine if pin.kind == "pin" and pin.expires_ms > now_ms]
         return sorted(pins, key=lambda pin: (pin.asked_ms, pin.intervention_id), reverse=True)
@@ -97,16 +97,14 @@ class ActiveInterventions:
         return list({pin.agent.key: pin.agent for pin in pins}.values())
 
     def pinned_levels(self, now_ms: int) -> dict[AgentIdentity, RiskLevel]:
-        """The level that is acted on, of every agent that is pinned."""
+        """The level of the active pin by agent."""
         pins = {full: self.active_pin(full, now_ms) for full in list(self._by_agent)}
         return {full: RiskLevel(pin.level) for full, pin in pins.items() if pin is not None}
 
     def approved_scopes(
         self, full: AgentIdentity, now_ms: int, level: int = 0, spent: Sequence[Intervention] = ()
     ) -> frozenset[str]:
-        """Scopes that a person approved for an agent when it was at *level* or above: a yes at `medium` is none at
-        `high`.
-        """
+        """Scopes that a person approved while the agent was at *level* or above."""
         mine = self._by_agent.get(full)
         if not mine and not spent:
             return frozenset()
@@ -120,11 +118,11 @@ class ActiveInterventions:
 
     @property
     def any_for_one_use(self) -> bool:
-        """True if any agent has an approval for one use: otherwise no lookup is needed."""
+        """True if any agent has an approval for one use; otherwise no lookup is needed."""
         return bool(self._one_use_ids)
 
     def one_use_approvals(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
-        """Approvals of an agent for one use that are neither spent nor over, the last to expire first."""
+        """Approvals of an agent for one use that are neither spent nor expired, the last to expire first."""
         mine = self._by_agent.get(full)
         if not mine:
             return []
@@ -134,9 +132,9 @@ class ActiveInterventions:
     def pending_approval(
         self, full: AgentIdentity, scopes: Iterable[str], now_ms: int, most: int
     ) -> Intervention | None:
-        """An approval that waits for a person and would let these scopes pass; the newest where *most* wait already.
+        """A pending approval for these scopes; if *most* are pending already, the newest of them.
 
-        So an agent that asks for ever other scopes does not flood those who approve.
+        So an agent that asks for more and more scopes does not flood the approvers.
         """
         asked_scopes = set(scopes)
         waiting = self._waiting(full, now_ms)
@@ -150,16 +148,16 @@ class ActiveInterventions:
         )
 
     def is_pending(self, intervention_id: str) -> bool:
-        """True if an approval waits for a person."""
+        """True if an approval is pending."""
         intervention = self._by_id.get(intervention_id)
         return intervention is not None and intervention.status == "pending"
 
     def pending_count_of_tenant(self, tenant: str) -> int:
-        """Number of approvals of a tenant's agents that wait for a person, of any requester."""
+        """Number of pending approvals of a tenant's agents, of any requester."""
         return self._pending_by_tenant[tenant]
 
     def pending_count(self, full: AgentIdentity, now_ms: int) -> int:
-        """Number of approvals of an agent that wait for a person."""
+        """Number of pending approvals of an agent."""
         return len(self._waiting(full, now_ms))
 
     def _waiting(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:

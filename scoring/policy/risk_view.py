@@ -1,40 +1,35 @@
 """The risk view: the latest risk of every agent, in memory, for answers that touch no database.
 
-One process writes it (as records are applied, before commits) and the same event loop reads it. Agents are bounded:
-when there are more, those that were evaluated the longest ago and carry no elevated risk leave, and are answered as
-unknown.
+One process writes it (as records are applied, before commits) and the same event loop reads it. The number of agents is
+bounded: those that were evaluated the longest ago and are below medium are removed first, and answered as unknown.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from ..records.agents import AgentIdentity, AgentSummary, RiskLevel
 
 MAX_VIEW_AGENTS = 5_000_000
 _SWEEP_SHARE = 0.05
 MAX_RECENT_DECISIONS = 10_000
-"""Decisions that are known by the agents they are about, the last ones that came."""
+"""Latest decisions whose tenant is known."""
 
 CommitVersion = tuple[int, int]
-"""Epoch and offset of the commit that wrote an agent; a worker that was asleep may send an old one late."""
+"""Epoch and offset of the commit that wrote an agent; a suspended worker may send an old one late."""
 
 
+@dataclass(slots=True, eq=False)
 class RiskViewEntry:
-    """One agent in the view.
+    """One agent in the view. `cached_answer` is the encoded answer under the policy `cached_answer_book`."""
 
-    Until the next update, `cached_answer` is the encoded answer; it was made under the policy `cached_answer_book`.
-    """
-
-    __slots__ = ("cached_answer", "cached_answer_book", "partition", "summary", "version")
-
-    def __init__(self, summary: AgentSummary, partition: int, version: CommitVersion | None) -> None:
-        self.summary = summary
-        self.cached_answer: bytes | None = None
-        self.cached_answer_book: object = None
-        self.partition = partition
-        self.version = version
+    summary: AgentSummary
+    partition: int
+    version: CommitVersion | None
+    cached_answer: bytes | None = None
+    cached_answer_book: object = None
 
 
 class RiskView:
@@ -46,7 +41,7 @@ class RiskView:
         self._by_id: dict[str, list[RiskViewEntry]] = {}
         self._recent_decisions: OrderedDict[str, str] = OrderedDict()
         self.on_update: Callable[[AgentSummary], object] | None = None
-        """Called with every agent that is taken over; small, since answers wait for it."""
+        """Called with every updated agent; must be quick, since answers wait for it."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -54,7 +49,7 @@ class RiskView:
     def apply(
         self, summaries: Iterable[AgentSummary], partition: int = 0, versions: Sequence[CommitVersion] | None = None
     ) -> None:
-        """Take over published agents of a partition, in the order they were published, or by their *versions*."""
+        """Update the view with published agents of a partition, in the order of publishing, or by their *versions*."""
         for at, summary in enumerate(summaries):
             name = summary.name
             full = name.identity
@@ -84,7 +79,7 @@ class RiskView:
                 recent.popitem(last=False)
 
     def tenant_of_recent_decision(self, decision_id: str) -> str | None:
-        """Tenant of a decision that an answer named lately, whether or not it is stored; None = none did."""
+        """Tenant of a decision that a recent answer named, whether or not it is stored."""
         return self._recent_decisions.get(decision_id)
 
     def get(self, tenant: str, issuer: str, agent_id: str) -> RiskViewEntry | None:
@@ -95,10 +90,13 @@ class RiskView:
         """Remove an agent."""
         entry = self._entries.pop((tenant, issuer, agent_id), None)
         if entry is not None:
-            self._remove_from_index(entry)
+            same = self._by_id[agent_id]
+            same.remove(entry)
+            if not same:
+                del self._by_id[agent_id]
 
     def remove_up_to(self, full: AgentIdentity, partition: int, offset: int) -> None:
-        """Remove an agent that commits up to *offset* of its partition wrote; a newer one is somebody else."""
+        """Remove an agent that commits up to *offset* of its partition wrote; a newer one is another agent."""
         entry = self._entries.get(full)
         if entry is not None and (
             entry.version is None or (entry.partition == partition and entry.version[1] <= offset)
@@ -108,7 +106,7 @@ class RiskView:
     def find_by_id(
         self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None
     ) -> list[RiskViewEntry]:
-        """Agents of that id among the caller's *tenants* (None = all); *tenant* and *issuer* narrow where given."""
+        """Agents of that id among the caller's *tenants* (None = all), of *tenant* and *issuer* if given."""
         return [
             entry
             for entry in self._by_id.get(agent_id, ())
@@ -118,22 +116,13 @@ class RiskView:
         ]
 
     def entries(self) -> list[RiskViewEntry]:
-        """Every agent in the view; a list, so that another thread may look through it."""
+        """Every agent in the view, as a list that another thread may read."""
         return list(self._entries.values())
 
     def _sweep(self) -> None:
-        """Drop the quietest calm agents, some more than needed, so that sweeps are rare."""
-        calm = [entry for entry in self._entries.values() if entry.summary.level < RiskLevel.MEDIUM]
-        calm.sort(key=lambda entry: entry.summary.evaluated_ms)
+        """Remove the agents below medium that were evaluated first, some more than needed, so that sweeps are rare."""
+        quiet = [entry for entry in self._entries.values() if entry.summary.level < RiskLevel.MEDIUM]
+        quiet.sort(key=lambda entry: entry.summary.evaluated_ms)
         excess = len(self._entries) - int(self._max_agents * (1 - _SWEEP_SHARE))
-        for entry in calm[:excess]:
-            name = entry.summary.name
-            del self._entries[name.identity]
-            self._remove_from_index(entry)
-
-    def _remove_from_index(self, entry: RiskViewEntry) -> None:
-        agent_id = entry.summary.name.agent_id
-        same = self._by_id[agent_id]
-        same.remove(entry)
-        if not same:
-            del self._by_id[agent_id]
+        for entry in quiet[:excess]:
+            self.remove(*entry.summary.name.identity)

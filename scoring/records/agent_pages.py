@@ -1,4 +1,4 @@
-"""Pages of stored agents, column by column: what a partition that was taken over is read in."""
+"""Pages of stored agents by column, in which a worker reads a partition that it takes over."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NAME_MEMBERS = ("tenant", "issuer", "agent_id")
 KEPT_MEMBERS = (
     *("agent_type", "decision_id", "reasons", "counterfactual", "indicators", "announced_paths", "capabilities"),
 )
-"""Members of `AgentRow` that the states do not have, in the order of `AgentColumns`."""
+"""Members of `AgentRow` that are not part of the states, in the order of `AgentColumns`."""
 
 
 class AgentColumns(NamedTuple):
-    """Stored agents of one state format; place i of every column is of agent i. For names see `AgentRow`."""
+    """Stored agents of one state format; item i of every column is of agent i. For names see `AgentRow`."""
 
     keys: npt.NDArray[np.uint64]
     tenants: list[str]
@@ -88,12 +88,12 @@ class AgentPage(NamedTuple):
     """Agents of a partition that were read at once."""
 
     columns: AgentColumns | None
-    """Agents whose state has the format that was asked for, in the order of their keys as signed numbers; None = no
-    agent, or none was asked for."""
+    """Agents whose state has the requested format, in the order of their keys as signed numbers; None if there are
+    none."""
     rows: list[AgentRow]
     """All others, in that order, too."""
     last_key: int | None
-    """Key (unsigned) behind which the next page begins; None = this was the last one."""
+    """Key (unsigned) after which the next page begins; None if this was the last page."""
 
     @property
     def agent_count(self) -> int:
@@ -102,7 +102,7 @@ class AgentPage(NamedTuple):
 
 
 def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | None) -> AgentPage:
-    """A page from *rows*, all that a query for *limit* rows gave, in the order of their keys."""
+    """A page of *rows*, the result of a query for *limit* rows in the order of their keys."""
     last_key = rows[-1].name.key if len(rows) == limit else None
     fitting = [] if state_format is None else [row for row in rows if state_format.holds(row)]
     if state_format is None or not fitting:
@@ -112,5 +112,5 @@ def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | Non
 
 
 def state_matrix(states: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """States that lie one behind the other as one row (size,) each."""
+    """Concatenated states as one row (size,) each."""
     return np.frombuffer(states, np.uint8).reshape(-1, size)

@@ -15,10 +15,10 @@ from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from .indicators import NO_INDICATORS
 
 WireInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""A whole number that frames and columns can hold: a larger one would stop each reader of the record, every time."""
+"""An integer that frames and columns can hold; every reader of the record would fail for a larger one."""
 
 LATEST_MS: Final = 253_402_300_799_999
-"""The end of the year 9999 in UTC milliseconds; later times cannot be formatted."""
+"""End of the year 9999 in UTC milliseconds; later times cannot be formatted."""
 
 WireTime = Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
 """A time in UTC milliseconds."""
@@ -32,7 +32,7 @@ LevelName = Literal["unknown", "low", "medium", "high", "critical"]
 
 
 class RiskLevel(IntEnum):
-    """Risk levels in the order of what they cost the agent; `UNKNOWN` is no low."""
+    """Risk levels in ascending order of restrictions; `UNKNOWN` does not mean low."""
 
     UNKNOWN = 0
     LOW = 1
@@ -53,8 +53,8 @@ AgentIdentity = tuple[str, str, str]
 """Tenant, issuer and id of an agent."""
 
 
-class AgentName(msgspec.Struct, frozen=True, gc=False):  # a million are in memory, and none has a part in a cycle
-    """Identity of an agent in words; `key` is `IdentityHasher.agent_key` of it in its deployment (unsigned 64 bits)."""
+class AgentName(msgspec.Struct, frozen=True, gc=False):  # a million are in memory, and none is in a cycle
+    """Identity of an agent; `key` is its `IdentityHasher.agent_key` in the deployment (unsigned 64 bits)."""
 
     key: int
     tenant: described.TenantName
@@ -77,7 +77,7 @@ class IdentityConflict(NamedTuple):
 
 
 class AgentSummary(msgspec.Struct, frozen=True):
-    """An agent as lists show it and the risk view holds it."""
+    """An agent as in lists and in the risk view."""
 
     name: AgentName
     agent_type: described.AgentType
@@ -100,7 +100,7 @@ class AgentSummary(msgspec.Struct, frozen=True):
 
 
 class AgentRow(AgentSummary, frozen=True, kw_only=True):
-    """All that is stored of one agent: what the API lists, and the opaque state that the pipeline resumes from."""
+    """All that is stored about one agent: what the API lists, and the opaque state that the pipeline resumes from."""
 
     features: bytes  # state of the feature builder
     risk: bytes  # state of the risk kernel
@@ -176,7 +176,7 @@ def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> R
 
 
 def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> AgentSummary:
-    """The agent of a record, as the risk view holds it, under the key of *identities*.
+    """The agent of a record as in the risk view, with its key of *identities*.
 
     Raises KeyError for a level of a later version.
     """
@@ -207,11 +207,11 @@ EdgeKind = Literal["delegated", "called", "acts_for"]
 
 
 class AgentEdge(msgspec.Struct, frozen=True):
-    """Tie between two agents, or an agent and a principal: an agent `delegated` to or `called` another one, or it
+    """Edge between two agents, or an agent and a principal: an agent `delegated` to or `called` another one, or it
     `acts_for` a principal.
 
-    Written when it is new, once an hour while it continues, and when its risk rises a step. Each member is a function
-    of the events that showed the pair, whatever their order and whoever wrote them.
+    Written when it is new, once an hour while it continues, and when its risk rises a step. Each member depends only on
+    the events that showed the pair, in any order and from any writer.
 
     Attributes:
         first_ms: time of the first event.
@@ -235,16 +235,16 @@ class AgentEdge(msgspec.Struct, frozen=True):
 EDGE_RISK_STEPS = 20
 """Steps between a risk of 0 and of 1 in edges."""
 EDGE_RISK_STEP_MS = DAY_MS // EDGE_RISK_STEPS
-"""Age that outweighs a step, so a risk that is a day old gives way to any other."""
+"""Age that outweighs a step, so that any other risk replaces one that is a day old."""
 
 
 def risk_rank(risk: float, risk_ms: int) -> tuple[int, float, int]:
-    """The order of risks of one edge: the greatest is kept. The SQL of it is in `containment_store`."""
+    """Order of the risks of one edge, of which the greatest is kept; also as SQL in `containment_store`."""
     return round(risk * EDGE_RISK_STEPS) * EDGE_RISK_STEP_MS + risk_ms - risk_ms % HOUR_MS, risk, -risk_ms
 
 
 def merge_edges(one: AgentEdge, other: AgentEdge) -> AgentEdge:
-    """The edge that two of the same pair make: in either order, and however often."""
+    """Merge two edges of the same pair, with the same result in any order and number of times."""
     earlier, later = sorted((one, other), key=lambda edge: edge.last_ms)
     last = earlier if earlier.last_ms // HOUR_MS == later.last_ms // HOUR_MS else later
     worst = max(one, other, key=lambda edge: risk_rank(edge.risk, edge.risk_ms))
@@ -253,11 +253,11 @@ def merge_edges(one: AgentEdge, other: AgentEdge) -> AgentEdge:
 
 
 class HistoryExtent(NamedTuple):
-    """Extent of all that agents have shown; 0 where there is nothing.
+    """Extent of the events of all agents; 0 if there are none.
 
     Attributes:
-        events: that counted.
-        first_ms, last_ms: event times between which all but a twentieth of them lie at each end.
+        events: number of them.
+        first_ms, last_ms: event times after a twentieth of them, and before the last twentieth.
     """
 
     events: int
@@ -281,11 +281,7 @@ class VersionedAgent(NamedTuple):
 
 
 class ReleaseAgent(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
-    """Releases an agent.
-
-    Attributes:
-        key: `identities.unkeyed_agent_key` in decimal: in records of 0.1, which do not name the agent.
-    """
+    """Command: release an agent. Records of 0.1 have *key*, its decimal `identities.unkeyed_agent_key`, and no name."""
 
     key: str = ""
     by: str = ""

@@ -12,7 +12,7 @@ from .agents import AgentName
 
 CaseStatus = Literal["open", "acknowledged", "contained", "closed"]
 CaseVerdict = Literal["true", "false", "expected"]
-"""Verdict on a case: it was trouble, none, or something that was planned."""
+"""Verdict on a case: a real problem, none, or something planned."""
 CaseTie = Literal["first", "delegation", "target", "key", "network", "merge", "split"]
 """Tie of an agent to a case: it is the first; it delegated to, or was delegated by, one that is in it; it had the
 same new target, key or network; or a person put it there."""
@@ -34,7 +34,7 @@ CaseAction = Literal[
 CaseId = Annotated[str, member("id of the case", "case-01KAW43D1JQ4V1S0Z3Y8M4C2QK")]
 
 BY_SERVICE = "trustwatch"
-"""Author of entries that no person made."""
+"""Author of entries of the service."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -64,11 +64,7 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class CaseAgent(msgspec.Struct, frozen=True):
-    """An agent of a case.
-
-    Attributes:
-        ordinal: its place in the order of joining, from 1.
-    """
+    """An agent of a case; *ordinal* is its place in the order of joining, from 1."""
 
     case_id: str
     agent: AgentName
@@ -84,7 +80,7 @@ class CaseAgent(msgspec.Struct, frozen=True):
 
 
 class CaseEntry(msgspec.Struct, frozen=True):
-    """One thing that was done to a case. *note* is a person's words; *detail* a JSON object of what changed."""
+    """One thing that was done to a case. *note* is a person's text; *detail* a JSON object of what changed."""
 
     case_id: str
     sequence: int
@@ -105,11 +101,7 @@ class SharedIndicator(msgspec.Struct, frozen=True):
 
 
 class CaseStatistics(msgspec.Struct, frozen=True):
-    """Cases that were opened in a time, and how they went; times in seconds.
-
-    Attributes:
-        by_day: opened by day of UTC since 1970.
-    """
+    """Cases that were opened in a period, and their outcomes; *by_day* counts opened cases by day of UTC since 1970."""
 
     opened: Annotated[int, member("cases that were opened; merged cases are not counted")]
     closed: Annotated[dict[str, int], member("closed cases by verdict; merged cases are not counted")]
@@ -130,12 +122,12 @@ class WaitingCases(msgspec.Struct, frozen=True):
 
 
 class CaseOfAlert(msgspec.Struct, frozen=True):
-    """The case that an alert belongs to, as of when it was put there.
+    """The case that an alert belongs to, as of its assignment.
 
     Attributes:
         is_new: the alert opened it.
         above_low: agents of it that are at medium or above.
-        tie: what put the alert's agent into it, in words; "" = it is the first.
+        tie: what added the alert's agent to it, as text; "" for the first agent.
         wakes: the case was contained, and waits for a person again because of this alert.
     """
 

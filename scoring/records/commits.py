@@ -22,11 +22,11 @@ ALERT_KEY_PREFIX = "alert-"
 """Prefix of the key of the outbox row that announces a decision; the decision's id follows."""
 
 CASE_KEY_PREFIX = "case-changed-"
-"""Prefix of the key of an outbox row that tells what a person did to a case."""
+"""Prefix of the key of an outbox row that reports what a person did to a case."""
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
-    """Message that must leave at least once. `key` makes a repeated delivery recognisable."""
+    """Message that is delivered at least once. Repeated deliveries have the same `key`."""
 
     key: str
     kind: str  # alert
@@ -34,9 +34,9 @@ class OutboxRow(msgspec.Struct, frozen=True):
     payload: bytes
     created_ms: int  # when it was decided, on the clock of `Decision.decided_ms`
     agent_key: int = 0
-    group: str = ""  # reason that cool-down counts per agent; "" = never cooled down
-    level: int = 0  # RiskLevel it announces: targets choose by it, and a higher one is never cooled down
-    tenant: str = ""  # who may see its delivery state
+    group: str = ""  # reason that the cool-down counts per agent; "" = no cool-down
+    level: int = 0  # RiskLevel it announces: targets choose by it, and the cool-down never suppresses a higher one
+    tenant: str = ""  # may see its delivery state
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class LeasedDelivery(NamedTuple):
-    """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease."""
+    """One delivery to be attempted; *attempt* counts from 1 and identifies the lease."""
 
     seq: int
     row: OutboxRow
@@ -79,7 +79,7 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class EventIdRun(msgspec.Struct, frozen=True):
-    """Hashes of the event ids of consecutive records, from which the next owner has its duplicate window."""
+    """Hashes of the event ids of consecutive records, from which the next owner restores its duplicate window."""
 
     first_offset: int
     hashes: bytes
@@ -87,14 +87,23 @@ class EventIdRun(msgspec.Struct, frozen=True):
 
     @property
     def end_offset(self) -> int:
-        """The offset behind the last one."""
+        """The offset after the last one."""
         return self.first_offset + len(self.hashes) // 8
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`.
+    """Everything that one transaction writes. Refused as `Fenced` unless the stored position equals `expected`.
 
-    `position` is also the version (epoch, offset) that its agents get.
+    Attributes:
+        position: also the version (epoch, offset) of its agents.
+        published: offset up to which all that commits wrote is published in topics; a lower one changes nothing.
+        edges: between agents, that the committed events showed.
+        feedback_rules: that began, ended or counted since the last commit.
+        switches: models that became active in what is committed.
+        removed_agents: keys of agents whose rows are deleted before `agents` are written.
+        erasures: orders that were met, if there are several partitions: each has a separate offset of an order.
+        event_ids: of records before `position`, if enough of them wait.
+        event_ids_needed_from: offset before which event ids are deleted.
     """
 
     expected: Position
@@ -104,18 +113,10 @@ class Commit(msgspec.Struct, frozen=True):
     outbox: list[OutboxRow]
     dead_letters: list[DeadLetter]
     published: int = 0
-    """Offset up to which all that commits wrote has left by topics; a lower one than is stored changes nothing."""
     edges: Sequence[AgentEdge] = ()
-    """Ties between agents that the committed events showed."""
     feedback_rules: Sequence[PartitionRule] = ()
-    """Rules of feedback that came, ended or counted since the last commit."""
     switches: Sequence[ModelSwitch] = ()
-    """Models that came into force in what is committed."""
     removed_agents: Sequence[int] = ()
-    """Keys of agents whose rows go before `agents` are written."""
     erasures: Sequence[PartitionErasure] = ()
-    """Erasures that were met, where there are several partitions: each has its own offset of an order."""
     event_ids: EventIdRun | None = None
-    """Of records before `position`, where enough of them wait."""
     event_ids_needed_from: int = 0
-    """Offset before which event ids are removed."""

@@ -1,4 +1,4 @@
-"""Dead letters: records that are no events or commands, and inputs that the event intake refused."""
+"""Dead letters: records that are not events or commands, and inputs that the event intake refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trustwatch.ingest.source import Record
 from .agents import WireTime
 
 PIPELINE_SENDER = "pipeline"
-"""Sender of letters that the pipeline makes of records of all tenants; no caller is called so, as it would see them."""
+"""Sender of letters that the pipeline makes of records of all tenants; no caller may have this name."""
 
 
 class RefusedInput(msgspec.Struct):
@@ -33,7 +33,7 @@ _refused_input_decoder = msgspec.json.Decoder(RefusedInput)
 
 
 def dead_letter_of_record(partition: int, offset: int, record: Record, error: MalformedEvent) -> DeadLetter:
-    """The dead letter of a record that the pipeline can make nothing of."""
+    """The dead letter of a record that the pipeline cannot read."""
     letter_id = record_id(record.received_ms, partition, offset, "dead")
     return DeadLetter(
         letter_id, record.received_ms, PIPELINE_SENDER, error.reason, error.path, record.payload, partition, offset
@@ -41,26 +41,18 @@ def dead_letter_of_record(partition: int, offset: int, record: Record, error: Ma
 
 
 def dead_letter_of_refused_input(partition: int, offset: int, record: Record) -> DeadLetter:
-    """The dead letter of a DEAD record; it keeps the id that the sender was given."""
+    """The dead letter of a DEAD record, with the id that the sender got."""
     try:
         refused = _refused_input_decoder.decode(record.payload)
         raw = base64.b64decode(refused.raw)
     except (msgspec.MsgspecError, ValueError) as error:
         return dead_letter_of_record(partition, offset, record, MalformedEvent(f"not a refused input: {error}"))
-    return DeadLetter(
-        refused.letter_id,
-        refused.received_ms,
-        refused.source,
-        refused.reason,
-        refused.path,
-        raw,
-        partition,
-        offset,
-    )
+    what = (refused.source, refused.reason, refused.path, raw)
+    return DeadLetter(refused.letter_id, refused.received_ms, *what, partition, offset)
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A record that could not become an audit event; the raw bytes are kept so that nothing is lost."""
+    """A record that could not become an audit event, with its raw bytes so that nothing is lost."""
 
     letter_id: Annotated[str, member("id of the dead letter", "01KAW4ED1JQ4V1S0Z3Y8M4C2QK")]
     received_ms: Annotated[int, member("when the record arrived")]

@@ -16,7 +16,6 @@ from .indicators import Indicator, indicators_of_plain
 DECISION_CAUSES = ("event", "tick", "release", "feedback")
 """Causes of a change of level."""
 
-
 RiskReason = Reason
 
 
@@ -64,5 +63,5 @@ class Decision(msgspec.Struct, frozen=True):
 
     @property
     def indicators(self) -> Annotated[tuple[Indicator, ...], described.INDICATORS]:
-        """Indicators of the events that raised the agent; none if it did not rise."""
+        """Indicators of the events that raised the level, if it rose."""
         return indicators_of_plain(self.evidence.get("indicators"))

@@ -18,12 +18,12 @@ class Erasure(msgspec.Struct, frozen=True):
     """One erasure and its progress.
 
     Attributes:
-        subject_salt, subject_digest: `subject_digest` the identifier, which the proof names it by.
+        subject_salt, subject_digest: of the identifier, for the proof.
         at_offset: of the FORGET record in the log; -1 = not written yet.
         at_ms: its arrival.
-        rounds: how often everything was gone through.
-        counts: what was removed or changed, by place.
-        proof: signed JSON (compact JWS); b"" = not done.
+        rounds: how often all data was searched.
+        counts: what was deleted or changed, by place.
+        proof: signed JSON (compact JWS); b"" until it is done.
     """
 
     erasure_id: Annotated[str, member("id of the erasure", "01KAW4DD1JQ4V1S0Z3Y8M4C2QK")]
@@ -53,14 +53,9 @@ class Erasure(msgspec.Struct, frozen=True):
 
 
 class PartitionErasure(NamedTuple):
-    """An order to forget that the worker of one partition has come to.
+    """An order to forget that the worker of one partition met at *offset*: earlier records are erased.
 
-    Attributes:
-        erasure_id: whose order it is; it may be given again.
-        subject: who is forgotten.
-        offset: of the order in this partition: what lies before it is erased.
-        at_ms: when it was given.
-        owns_agent: whether the subject is an agent of this partition.
+    The order was given at *at_ms*, and may be given again. *owns_agent*: the subject is an agent of this partition.
     """
 
     erasure_id: str
@@ -76,9 +71,9 @@ def erasure_pseudonym(erasure_id: str) -> str:
 
 
 def subject_digest(salt: str, kind: str, tenant: str, issuer: str, name: str) -> str:
-    """Digest by which a proof names who was erased, hexadecimal.
+    """Digest of the erased subject in a proof, hexadecimal.
 
-    Slow on purpose (scrypt, about 50 ms): a holder of a proof may check one name, not try out a directory of them.
+    Intentionally slow (scrypt, about 50 ms): the holder of a proof can check one name, but not a directory of names.
     """
     text = msgspec.json.encode([kind, tenant, issuer, name])
     return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=32).hex()

@@ -17,8 +17,7 @@ FeedbackState = Literal["adopting", "active", "noted", "revoking", "revoked", "e
 """`adopting` and `revoking`: written, but not yet in every event log it concerns. `noted` is a label without a rule."""
 
 OPEN_FEEDBACK_STATES: frozenset[str] = frozenset({"adopting", "active", "revoking"})
-"""States that someone still has to do something about."""
-
+"""States with an active rule, or one that is being added or removed."""
 
 FeedbackId = Annotated[str, member("id of the feedback", "01KAW4AD1JQ4V1S0Z3Y8M4C2QK")]
 
@@ -26,7 +25,7 @@ FeedbackId = Annotated[str, member("id of the feedback", "01KAW4AD1JQ4V1S0Z3Y8M4
 class FeedbackRule(msgspec.Struct, frozen=True):
     """Rule for the engine: in matching events the named features count as usual.
 
-    It travels in control records and is stored with what it matched, so it says all by itself.
+    It is in control records, and stored with what it matched, so it is self-contained.
 
     Attributes:
         key: `identities.unkeyed_agent_key` in decimal, of rules of 0.1, which do not name the agent; else "".
@@ -57,7 +56,7 @@ class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt
     """Command: apply a rule in the partition, from this record's offset on. Repeated, it changes nothing.
 
     Attributes:
-        withdraw: evidence of the agent that is taken back; 0 in the copies for partitions that are not the agent's.
+        withdraw: evidence of the agent that is withdrawn; 0 in the copies for other partitions than the agent's.
         decision_id: the decision that was marked.
     """
 
@@ -77,12 +76,12 @@ class RevokeFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.revo
 
 
 class PartitionRule(msgspec.Struct, frozen=True):
-    """One rule in one partition: from which offset on it holds, and what it did. Written with the partition's state.
+    """One rule in one partition, written with the partition's state.
 
     Attributes:
-        epoch, from_offset: position of the record that brought it.
-        until_offset: offset of the record that ended it; -1 = it holds.
-        matched: events in which it counted.
+        epoch, from_offset: position of the record that added it.
+        until_offset: offset of the record that ended it; -1 = it is active.
+        matched: events that it matched.
         last_ms: event time of the last of them; 0 = none.
     """
 
@@ -100,7 +99,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
     Attributes:
         agent, agent_type, event_id, event_time_ms, level: of the decision.
-        withdraw: evidence that was taken back from the agent.
+        withdraw: evidence that was withdrawn from the agent.
         updated_ms: rises with every change.
     """
 
@@ -132,7 +131,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
     @property
     def rule(self) -> FeedbackRule:
-        """The rule that the engine is to apply."""
+        """The rule for the engine."""
         agent = self.agent
         return FeedbackRule(
             self.feedback_id,
@@ -165,8 +164,8 @@ class FeedbackPreview(msgspec.Struct, frozen=True):
     """One preview of a rule: its subject, progress and result.
 
     Attributes:
-        draft: digest of decision, verdict, scope and expiry: adoption asks for the same.
-        updated_ms: sign of life of whoever runs it.
+        draft: digest of decision, verdict, scope and expiry, which adoption must match.
+        updated_ms: heartbeat of the process that runs it.
         result: JSON; b"" until it is done.
     """
 

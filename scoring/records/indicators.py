@@ -1,4 +1,4 @@
-"""Indicators: what the events came with that raised an agent's risk, so that a person can look for it elsewhere."""
+"""Indicators: properties of the events that raised an agent's risk, for which a person can search elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trustwatch_client import risk_answers
 IndicatorKind = Literal["network", "address", "software", "credential", "key", "instance", "session", "target"]
 IndicatorStatus = Literal["new", "known", "not_remembered", "with_new", "not_tracked"]
 NEW_STATUSES: frozenset[IndicatorStatus] = frozenset({"new", "not_remembered", "with_new"})
-"""Statuses of what the agent is not known to have had before."""
+"""Statuses of indicators that the agent is not known to have had before."""
 
 
 class Indicator(risk_answers.Indicator, frozen=True):
@@ -44,12 +44,12 @@ def encode_indicators(indicators: Sequence[Indicator]) -> bytes:
 
 
 def decode_indicators(kept: bytes) -> tuple[Indicator, ...]:
-    """Indicators of `encode_indicators`; none of an empty text."""
+    """Inverse of `encode_indicators`; none for empty bytes."""
     return _decoder.decode(kept) if kept else ()
 
 
 def indicators_of_plain(given: Any) -> tuple[Indicator, ...]:
-    """Indicators out of plain values; what a later version wrote in another shape is left out."""
+    """Indicators from plain values; skips those that a later version wrote in another format."""
     listed = given if isinstance(given, list | tuple) else ()
     indicators = []
     for members in listed:

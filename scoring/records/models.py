@@ -11,7 +11,7 @@ from trustwatch.ingest.described import AgentType, ModelVersionName, TenantName,
 PeerGroup = tuple[str, str]
 """Tenant and agent type."""
 FLEET_PEER_GROUP: PeerGroup = ("*", "*")
-"""The fleet: also where its groups are too small, or too many, to be measured each."""
+"""The fleet, also for groups that are too small, or too many, to be measured separately."""
 ModelStatus = Literal["champion", "challenger", "retired", "rejected"]
 ModelAction = Literal["installed", "trained", "promoted", "rolled_back", "rejected", "switched", "failed"]
 
@@ -19,8 +19,8 @@ ModelAction = Literal["installed", "trained", "promoted", "rolled_back", "reject
 class ModelVersion(msgspec.Struct, frozen=True):
     """One trained version.
 
-    `digest` is the manifest's: two models of one name can be told apart. `trained` says what it learned from (source,
-    events, agents, sessions, how much was left out and why); `figures` how it fared in shadow, empty before that.
+    `digest` is of the manifest, and differs between two models of one name. `trained` states what it learned from
+    (source, events, agents, sessions, how much was left out and why), `figures` how it performed in shadow.
     """
 
     version: ModelVersionName
@@ -37,7 +37,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
 
 
 class ModelHistoryEntry(msgspec.Struct, frozen=True):
-    """One line of the history, which is only ever added to."""
+    """One entry of the history, which is append-only."""
 
     entry_id: str
     at_ms: Annotated[int, member("when it happened")]
@@ -51,7 +51,7 @@ class ModelHistoryEntry(msgspec.Struct, frozen=True):
 class ModelSwitch(msgspec.Struct, frozen=True):
     """The switch of a partition to a model. From `offset` on, `version` is active.
 
-    `installed` is the digest of the model in `model_dir` at that time: a later change of it outweighs the switch.
+    `installed` is the digest of the model in `model_dir` at that time: a later change of it takes precedence.
     """
 
     partition: Annotated[int, member("partition of the event log", 0)]
@@ -64,9 +64,9 @@ class ModelSwitch(msgspec.Struct, frozen=True):
 
 
 class PeerGroupDay(msgspec.Struct, frozen=True):
-    """One peer group on one day, as the model worker saw it with one version in shadow.
+    """One peer group on one day, as the model worker measured it with one version in shadow.
 
-    `drift` holds what was measured: see `drift.py`. `p_values` counts p-values up to each of `P_VALUE_EDGES`.
+    For `drift` see `drift.py`. `p_values` counts p-values up to each of `P_VALUE_EDGES`.
     """
 
     version: ModelVersionName
@@ -102,11 +102,11 @@ class AgentLifespans(msgspec.Struct, frozen=True):
 
 
 P_VALUE_EDGES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Upper ends of the bins of p-values: deciles, and the tail that alerts come from."""
+"""Upper ends of the bins of p-values: deciles, and the tail that leads to alerts."""
 
 
 class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbid_unknown_fields=True):
-    """Command: from here on, judge by that version. Repeated, it changes nothing."""
+    """Command: use that version from here on. Repeated, it changes nothing."""
 
     version: str
     digest: str
@@ -125,7 +125,7 @@ def encode_model_switch(command: SwitchModel) -> bytes:
 
 
 def decode_model_switch(payload: bytes) -> SwitchModel | None:
-    """The command, None where the payload is another one."""
+    """The command; None if the payload is another one."""
     try:
         return _switch_decoder.decode(payload)
     except (msgspec.MsgspecError, ValueError):

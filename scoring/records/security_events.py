@@ -10,22 +10,22 @@ PUSH_METHOD = "urn:ietf:rfc:8935"
 POLL_METHOD = "urn:ietf:rfc:8936"
 
 StreamStatus = Literal["enabled", "paused", "disabled"]
-"""Statuses of SSF 1.0: SETs leave; they wait; none is kept."""
+"""Statuses of SSF 1.0: SETs are sent, wait, or are not kept."""
 
 
 class EventStream(msgspec.Struct, frozen=True):
     """One stream of SETs to one receiver.
 
     Attributes:
-        owner: name of the caller in the settings that made it; nobody else sees it.
+        owner: name of the caller in the settings that created it; no other caller sees it.
         audience: `aud` of its SETs.
-        events_requested: event types that the receiver asked for, as it wrote them.
+        events_requested: event types as the receiver requested them.
         method: `PUSH_METHOD` or `POLL_METHOD`.
         endpoint_url: where SETs are pushed; "" = they are polled.
         authorization: sealed value of the Authorization header of a push; "" = none.
-        status_reason: who changed the status last says why; "" = nothing was said.
+        status_reason: reason of the last change of status, if any.
         failures: pushes that failed one after the other.
-        failing_since_ms: first of them; 0 = the last one was taken.
+        failing_since_ms: first of them; 0 = the last one was accepted.
         next_push_ms: earliest time of the next push.
         verified_ms: when the receiver last asked for a verification.
     """
@@ -49,7 +49,7 @@ class EventStream(msgspec.Struct, frozen=True):
 
 
 class StreamSubject(NamedTuple):
-    """A subject as its receiver spoke of it last: whether it wants SETs about it."""
+    """A subject, and whether its receiver wants SETs about it, as of its last change."""
 
     subject: dict[str, Any]
     wanted: bool
@@ -57,13 +57,13 @@ class StreamSubject(NamedTuple):
 
 
 class SecurityEvent(msgspec.Struct, frozen=True):
-    """A SET that waits for its receiver; it is signed when it leaves, under the key of that time.
+    """A SET that waits for its receiver; it is signed when it is sent, with the key of that time.
 
     Attributes:
         jti: identifier; the same however often it is sent.
         claims: claims of the token, JSON.
         agent_key, tenant: whom it is about; 0 and "" = the stream itself.
-        announces_status: it tells that the stream was stopped, so it leaves though the stream is.
+        announces_status: it reports that the stream was stopped, so it is sent although the stream is stopped.
     """
 
     stream_id: str

@@ -1,25 +1,25 @@
-"""Acts of people, read from where they are kept anyway: one list over the tables that name who did something.
+"""Acts of people, read from the tables that name who did something: there is no table of acts.
 
-There is no table of acts. Each source is a query of one table; a page takes the newest of each and merges them. The
-cursor is a place in the common order: time, name of the source, id within it. So a page begins where the one before
-ended, in every source.
+Each source is a query of one table; a page takes the newest acts of each and merges them. The cursor is a place in the
+common order: time, name of the source, id within it. So a page begins where the one before ended, in every source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 from sqlalchemy import Connection, Table, and_, literal_column, select, tuple_
 
-from ..records.acts import Act, ActKind
+from trustwatch.ingest.described import member
+
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import BY_SERVICE
 from ..records.decisions import RiskReason
 from . import codec
-from .database import MAX_PAGE, Database, Page, Tenants, between, from_cursor, to_cursor, visible, with_values
+from .database import MAX_PAGE, Page, TableStore, Tenants, between, from_cursor, to_cursor, visible, with_values
 from .decision_store import IS_READABLE
 from .sql_schema import (
     AGENT_NAME_COLUMNS,
@@ -34,12 +34,10 @@ from .sql_schema import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement
-
-    from .database import AnySelect
+    from sqlalchemy import ColumnElement
 
 RELEASES_READ = 200
-"""Releases that are read in one go."""
+"""Releases that one query reads."""
 MODEL_NAMES_OF_SERVICE: Final = ("keeper", "pipeline", "service")
 """Names under which the service itself appears in the history of models."""
 
@@ -53,7 +51,32 @@ _reasons_decoder = msgspec.json.Decoder(tuple[RiskReason, ...])
 _scopes_decoder = msgspec.json.Decoder(tuple[str, ...])
 _APPROVAL_ACTIONS: Final = {"rejected": "reject", "ended": "withdraw"}
 _CASE_DETAILS: Final = ("verdict", "owner", "until", "into", "from")
-"""Members of what a case keeps of an act that are shown with it, the first that is there."""
+"""Members of an entry's detail of which the first one that is set is shown with the act."""
+
+
+ActKind = Literal["pin", "approval", "release", "case", "feedback", "erasure", "model", "stream"]
+ACT_KINDS: tuple[ActKind, ...] = get_args(ActKind)
+
+
+class Act(msgspec.Struct, frozen=True):
+    """One thing that a person, or a program that acts for one, ordered, decided or said; times in UTC ms."""
+
+    at_ms: Annotated[int, member("when it happened")]
+    by: Annotated[str, member("who did it; a user of the console appears as `console:NAME`", "analyst")]
+    kind: Annotated[ActKind, member("kind of the act")]
+    action: Annotated[str, member("what was done, by kind", "approve")]
+    subject_id: Annotated[
+        str,
+        member(
+            "id of the pin, approval, case, feedback, erasure or stream; the version of a model; for a "
+            "release, the decision that followed",
+            "01KAW4CD1JQ4V1S0Z3Y8M4C2QK",
+        ),
+    ]
+    why: Annotated[str, member("reason in the person's words, if one was given", "key leaked, INC-77", null=True)]
+    detail: Annotated[str, member("level, scopes or verdict, if any", "as critical", null=True)]
+    tenant: Annotated[str | None, member("null = it is about the whole deployment", "acme-corp")]
+    agent: AgentName | None
 
 
 class ActFilters(NamedTuple):
@@ -66,47 +89,83 @@ class ActFilters(NamedTuple):
     until_ms: int = 0
 
 
+class _Description(NamedTuple):
+    """Members of an act that each source words separately."""
+
+    action: str
+    subject_id: str
+    why: str
+    detail: str = ""
+
+
 class _Source(NamedTuple):
-    """One table that holds acts, and its layout.
+    """One table that holds acts. A table without the column `tenant` is shown to readers of all tenants only.
 
     Attributes:
         name: in cursors.
-        at, by: columns with when and who.
-        order: columns that distinguish acts of the same time: an id, and where it has several a number.
+        columns: when, who, and what orders acts of the same time: an id, and a number if the id has several acts.
         service: names of the service itself, which is not a person.
-        about: condition of acts about an agent; None = they are about none.
-        tenant: column with the tenant; None = of the deployment, for readers of all tenants alone.
     """
 
     name: str
     kind: ActKind
-    query: AnySelect
-    at: Column[int]
-    by: Column[str]
-    order: Sequence[Column[Any]]
-    make: Callable[[Mapping[Any, Any]], Act]
-    about: Callable[[AgentName, Tenants], ColumnElement[bool]] | None
-    tenant: Column[str] | None
-    service: Sequence[str]
+    table: Table
+    columns: tuple[str, ...]
+    describe: Callable[[Mapping[Any, Any]], _Description]
+    conditions: Sequence[ColumnElement[bool]] = ()
+    service: Sequence[str] = (BY_SERVICE,)
+
+    def is_about(self, agent: AgentName, tenants: Tenants) -> ColumnElement[bool] | None:
+        """Condition of acts about an agent; None if acts of this source are about no agent."""
+        if "agent_key" in self.table.c:
+            return codec.is_about(self.table, agent)
+        if self.table is not CASE_ENTRIES:
+            return None
+        mine = select(CASE_AGENTS.c.case_id).where(codec.is_about(CASE_AGENTS, agent))
+        return CASE_ENTRIES.c.case_id.in_(visible(mine, CASE_AGENTS.c.tenant, tenants))
+
+    def newest(
+        self, connection: Connection, filters: ActFilters, tenants: Tenants, before: _ActKey | None, limit: int
+    ) -> Iterator[tuple[_ActKey, Act]]:
+        """Acts of this source, newest first."""
+        about = None if filters.agent is None else self.is_about(filters.agent, tenants)
+        if (
+            filters.kind not in (None, self.kind)
+            or (filters.agent is not None and about is None)
+            or (tenants is not None and "tenant" not in self.table.c)
+        ):
+            return
+        at, by, *order = (self.table.c[name] for name in self.columns)
+        query = select(self.table).where(*self.conditions, by.not_in(("", *self.service)))
+        query = with_values(visible(query, self.table.c.get("tenant"), tenants), {by: filters.by})
+        query = between(query if about is None else query.where(about), at, filters.since_ms, filters.until_ms)
+        if before is not None:
+            query = query.where(_is_before(self.name, at, order, before))
+        newest_first = query.order_by(at.desc(), *(column.desc() for column in order))
+        for row in connection.execute(newest_first.limit(limit)):
+            act = self._act(row._mapping)
+            number = row._mapping[order[1].name] if len(order) > 1 else 0
+            yield (act.at_ms, self.name, row._mapping[order[0].name], number), act
+
+    def _act(self, values: Mapping[Any, Any]) -> Act:
+        at, by = self.columns[:2]
+        agent = codec.to_agent_name(values) if "agent_key" in values else None
+        return Act(values[at], values[by], self.kind, *self.describe(values), values.get("tenant"), agent)
 
 
-class ActStore:
+class ActStore(TableStore):
     """Acts of people, newest first."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def page(
         self, tenants: Tenants = None, filters: ActFilters | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Act]:
-        """Acts, newest first; see `ActFilters`. Raises BadCursor."""
+        """List acts, newest first; see `ActFilters`. Raises BadCursor."""
         given, limit = filters or ActFilters(), min(max(limit, 1), MAX_PAGE)
         before: _ActKey | None = None if cursor is None else from_cursor(cursor, _KEY_SHAPE)
         keyed_acts: list[tuple[_ActKey, Act]] = []
         with self._database.read() as connection:
             for source in _SOURCES:
-                if _speaks_of(source, given, tenants):
-                    keyed_acts += _newest(connection, source, given, tenants, before, limit + 1)
+                keyed_acts += source.newest(connection, given, tenants, before, limit + 1)
             if given.kind in (None, RELEASE):
                 keyed_acts += islice(_releases(connection, given, tenants, before), limit + 1)
         keyed_acts.sort(key=lambda keyed: keyed[0], reverse=True)
@@ -114,42 +173,8 @@ class ActStore:
         return Page([act for _, act in keyed_acts[:limit]], to_cursor(keyed_acts[limit - 1][0]) if more else None)
 
 
-def _speaks_of(source: _Source, filters: ActFilters, tenants: Tenants) -> bool:
-    if filters.kind not in (None, source.kind):
-        return False
-    if filters.agent is not None and source.about is None:
-        return False
-    return source.tenant is not None or tenants is None
-
-
-def _newest(
-    connection: Connection,
-    source: _Source,
-    filters: ActFilters,
-    tenants: Tenants,
-    before: _ActKey | None,
-    limit: int,
-) -> Iterator[tuple[_ActKey, Act]]:
-    query = source.query.where(source.by.not_in(("", *source.service)))
-    if source.tenant is not None:
-        query = visible(query, source.tenant, tenants)
-    query = with_values(query, {source.by: filters.by})
-    if filters.agent is not None and source.about is not None:
-        query = query.where(source.about(filters.agent, tenants))
-    query = between(query, source.at, filters.since_ms, filters.until_ms)
-    if before is not None:
-        query = query.where(_is_before(source.name, source.at, source.order, before))
-    for row in connection.execute(
-        query.order_by(source.at.desc(), *(column.desc() for column in source.order)).limit(limit)
-    ):
-        values = row._mapping
-        act = source.make(values)
-        number = values[source.order[1].name] if len(source.order) > 1 else 0
-        yield (act.at_ms, source.name, values[source.order[0].name], number), act
-
-
 def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> ColumnElement[bool]:
-    """Condition that an act of the source *name* stands behind a place in the common order."""
+    """Condition that an act of the source *name* comes after a place in the list, which is newest first."""
     at_ms, source, *rest = before
     if name == source:
         return tuple_(at, *order) < tuple_(at_ms, *rest[: len(order)])
@@ -157,13 +182,13 @@ def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> Col
     return condition
 
 
-# Releases are control records of the log: what is stored of them is the decision that came of each.
-
-
 def _releases(
     connection: Connection, filters: ActFilters, tenants: Tenants, before: _ActKey | None
 ) -> Iterator[tuple[_ActKey, Act]]:
-    """Releases, newest first. The reason names who released, so those of others are skipped here."""
+    """Releases, newest first. They are control records of the log; stored is the decision that followed from each.
+
+    The reason of the decision names who released, so those of other people are skipped here.
+    """
     order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
     columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))
     query = visible(select(*order, *columns).where(_IS_RELEASE, IS_READABLE), DECISIONS.c.tenant, tenants)
@@ -176,118 +201,99 @@ def _releases(
         rows = connection.execute(page).all()
         for row in rows:
             before = (row.decided_ms, RELEASE, row.decision_id, 0)
-            act = _release_act(row._mapping)
-            if act is not None and filters.by in (None, act.by):
-                yield before, act
+            reasons = _reasons_decoder.decode(row.reasons)
+            if reasons and filters.by in (None, reasons[0].observed):
+                by, agent = reasons[0].observed, codec.to_agent_name(row._mapping)
+                why = reasons[0].text.removeprefix(f"released by {by}").removeprefix(": ")
+                what = (row.decision_id, why, f"to {RiskLevel(row.level).label}")
+                yield before, Act(row.decided_ms, by, RELEASE, RELEASE, *what, agent.tenant, agent)
         if len(rows) < RELEASES_READ:
             return
 
 
-def _release_act(values: Mapping[Any, Any]) -> Act | None:
-    reasons = _reasons_decoder.decode(values["reasons"])
-    if not reasons:
-        return None
-    by = reasons[0].observed
-    why = reasons[0].text.removeprefix(f"released by {by}").removeprefix(": ")
-    agent = codec.to_agent_name(values)
-    level = f"to {RiskLevel(values['level']).label}"
-    return Act(values["decided_ms"], by, "release", RELEASE, values["decision_id"], why, level, agent.tenant, agent)
+def _describe_approval(row: Mapping[Any, Any]) -> _Description:
+    action, scopes = _APPROVAL_ACTIONS.get(row["status"], "approve"), _scopes_decoder.decode(row["scopes"])
+    return _Description(action, row["intervention_id"], row["why"], ", ".join(scopes))
 
 
-# The other sources, one for each kind of time and name in a table.
-
-
-def _pinned(values: Mapping[Any, Any]) -> Act:
-    agent = codec.to_agent_name(values)
-    what = (values["intervention_id"], values["asked_why"], f"as {RiskLevel(values['level']).label}")
-    return Act(values["asked_ms"], values["asked_by"], "pin", "pin", *what, agent.tenant, agent)
-
-
-def _unpinned(values: Mapping[Any, Any]) -> Act:
-    agent = codec.to_agent_name(values)
-    what = (values["intervention_id"], values["why"], "")
-    return Act(values["decided_ms"], values["decided_by"], "pin", "unpin", *what, agent.tenant, agent)
-
-
-def _decided(values: Mapping[Any, Any]) -> Act:
-    agent, action = codec.to_agent_name(values), _APPROVAL_ACTIONS.get(values["status"], "approve")
-    what = (values["intervention_id"], values["why"], ", ".join(_scopes_decoder.decode(values["scopes"])))
-    return Act(values["decided_ms"], values["decided_by"], "approval", action, *what, agent.tenant, agent)
-
-
-def _done_to_case(values: Mapping[Any, Any]) -> Act:
-    kept = _object_decoder.decode(values["detail"])
+def _describe_case_entry(row: Mapping[Any, Any]) -> _Description:
+    kept = _object_decoder.decode(row["detail"])
     detail = next((f"{name} {kept[name]}" for name in _CASE_DETAILS if kept.get(name)), "")
-    what = (values["action"], values["case_id"], values["note"], detail)
-    return Act(values["at_ms"], values["by"], "case", *what, values["tenant"], None)
+    return _Description(row["action"], row["case_id"], row["note"], detail)
 
 
-def _judged(values: Mapping[Any, Any]) -> Act:
-    agent, verdict = codec.to_agent_name(values), values["verdict"].replace("_", " ")
-    what = (values["feedback_id"], values["reason"], verdict)
-    return Act(values["created_ms"], values["author"], "feedback", "judge", *what, agent.tenant, agent)
+def _describe_model_entry(row: Mapping[Any, Any]) -> _Description:
+    forced = "against the figures" if _object_decoder.decode(row["detail"]).get("forced") else ""
+    return _Description(row["act"], row["version"], row["why"], forced)
 
 
-def _revoked(values: Mapping[Any, Any]) -> Act:
-    agent, verdict = codec.to_agent_name(values), values["verdict"].replace("_", " ")
-    what = (values["feedback_id"], values["revoked_why"], verdict)
-    return Act(values["revoked_ms"], values["revoked_by"], "feedback", "revoke", *what, agent.tenant, agent)
-
-
-def _asked_to_erase(values: Mapping[Any, Any]) -> Act:
-    what = (values["erasure_id"], values["reason"], "an agent" if values["kind"] == "agent" else "a principal")
-    return Act(values["asked_ms"], values["asked_by"], "erasure", "erase", *what, values["tenant"], None)
-
-
-def _ordered_of_model(values: Mapping[Any, Any]) -> Act:
-    forced = "against the figures" if _object_decoder.decode(values["detail"]).get("forced") else ""
-    what = (values["act"], values["version"], values["why"], forced)
-    return Act(values["at_ms"], values["by"], "model", *what, None, None)
-
-
-def _made_stream(values: Mapping[Any, Any]) -> Act:
-    return Act(values["created_ms"], values["owner"], "stream", "create", values["stream_id"], "", "", None, None)
-
-
-def _entries_about(agent: AgentName, tenants: Tenants) -> ColumnElement[bool]:
-    mine = select(CASE_AGENTS.c.case_id).where(codec.is_about(CASE_AGENTS, agent))
-    return CASE_ENTRIES.c.case_id.in_(visible(mine, CASE_AGENTS.c.tenant, tenants))
-
-
-def _source(
-    name: str,
-    kind: ActKind,
-    table: Table,
-    columns: tuple[str, ...],
-    make: Callable[[Mapping[Any, Any]], Act],
-    *conditions: ColumnElement[bool],
-    about: Callable[[AgentName, Tenants], ColumnElement[bool]] | None = None,
-    service: Sequence[str] = (BY_SERVICE,),
-) -> _Source:
-    """A source whose *columns* are when, who, and what orders acts of the same time."""
-    at, by, *order = (table.c[column] for column in columns)
-    if "agent_key" in table.c:
-        about = lambda agent, _: codec.is_about(table, agent)  # noqa: E731
-    return _Source(
-        name, kind, select(table).where(*conditions), at, by, order, make, about, table.c.get("tenant"), service
-    )
-
-
-_PINNED, _DECIDED = ("asked_ms", "asked_by", "intervention_id"), ("decided_ms", "decided_by", "intervention_id")
 _IS_PIN = INTERVENTIONS.c.kind == "pin"
-_IS_DECIDED = and_(INTERVENTIONS.c.kind == "approval", INTERVENTIONS.c.decided_ms > 0)
-_SAID, _REVOKED = ("created_ms", "author", "feedback_id"), ("revoked_ms", "revoked_by", "feedback_id")
-_ENTERED, _ASKED = ("at_ms", "by", "case_id", "sequence"), ("asked_ms", "asked_by", "erasure_id")
-_MADE, _WRITTEN = ("created_ms", "owner", "stream_id"), ("at_ms", "by", "entry_id")
+_DECIDED = ("decided_ms", "decided_by", "intervention_id")
 _SOURCES: Final = (
-    _source("pin", "pin", INTERVENTIONS, _PINNED, _pinned, _IS_PIN),
-    # Of other pins their maker stands as who decided.
-    _source("unpin", "pin", INTERVENTIONS, _DECIDED, _unpinned, _IS_PIN, INTERVENTIONS.c.status == "ended"),
-    _source("approval", "approval", INTERVENTIONS, _DECIDED, _decided, _IS_DECIDED),
-    _source("case", "case", CASE_ENTRIES, _ENTERED, _done_to_case, about=_entries_about),
-    _source("judged", "feedback", FEEDBACK, _SAID, _judged),
-    _source("revoked", "feedback", FEEDBACK, _REVOKED, _revoked, FEEDBACK.c.revoked_ms > 0),
-    _source("erasure", "erasure", ERASURES, _ASKED, _asked_to_erase),
-    _source("model", "model", MODEL_HISTORY, _WRITTEN, _ordered_of_model, service=MODEL_NAMES_OF_SERVICE),
-    _source("stream", "stream", EVENT_STREAMS, _MADE, _made_stream),
+    _Source(
+        "pin",
+        "pin",
+        INTERVENTIONS,
+        ("asked_ms", "asked_by", "intervention_id"),
+        lambda row: _Description(
+            "pin", row["intervention_id"], row["asked_why"], f"as {RiskLevel(row['level']).label}"
+        ),
+        (_IS_PIN,),
+    ),
+    _Source(
+        "unpin",
+        "pin",
+        INTERVENTIONS,
+        _DECIDED,
+        lambda row: _Description("unpin", row["intervention_id"], row["why"]),
+        (_IS_PIN, INTERVENTIONS.c.status == "ended"),  # of other pins the one who pinned is named as who decided
+    ),
+    _Source(
+        "approval",
+        "approval",
+        INTERVENTIONS,
+        _DECIDED,
+        _describe_approval,
+        (and_(INTERVENTIONS.c.kind == "approval", INTERVENTIONS.c.decided_ms > 0),),
+    ),
+    _Source("case", "case", CASE_ENTRIES, ("at_ms", "by", "case_id", "sequence"), _describe_case_entry),
+    _Source(
+        "judged",
+        "feedback",
+        FEEDBACK,
+        ("created_ms", "author", "feedback_id"),
+        lambda row: _Description("judge", row["feedback_id"], row["reason"], row["verdict"].replace("_", " ")),
+    ),
+    _Source(
+        "revoked",
+        "feedback",
+        FEEDBACK,
+        ("revoked_ms", "revoked_by", "feedback_id"),
+        lambda row: _Description("revoke", row["feedback_id"], row["revoked_why"], row["verdict"].replace("_", " ")),
+        (FEEDBACK.c.revoked_ms > 0,),
+    ),
+    _Source(
+        "erasure",
+        "erasure",
+        ERASURES,
+        ("asked_ms", "asked_by", "erasure_id"),
+        lambda row: _Description(
+            "erase", row["erasure_id"], row["reason"], "an agent" if row["kind"] == "agent" else "a principal"
+        ),
+    ),
+    _Source(
+        "model",
+        "model",
+        MODEL_HISTORY,
+        ("at_ms", "by", "entry_id"),
+        _describe_model_entry,
+        service=MODEL_NAMES_OF_SERVICE,
+    ),
+    _Source(
+        "stream",
+        "stream",
+        EVENT_STREAMS,
+        ("created_ms", "owner", "stream_id"),
+        lambda row: _Description("create", row["stream_id"], ""),
+    ),
 )

@@ -1,4 +1,4 @@
-"""Agents: the state that the pipeline resumes from, and the lists that people see."""
+"""Agents: the state that the pipeline resumes from, and lists for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Integer, and_, cast, func, literal, literal_column, or_, select, tuple_
+from sqlalchemy import Connection, and_, func, literal, literal_column, or_, select, tuple_
 
 from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.timestamps import DAY_MS
@@ -22,9 +22,10 @@ from ..records.models import AgentLifespans
 from . import codec
 from .database import (
     MAX_PAGE,
-    Database,
     Page,
+    TableStore,
     Tenants,
+    day_of,
     from_cursor,
     iterate_pages,
     to_cursor,
@@ -41,15 +42,14 @@ if TYPE_CHECKING:
 
     from .database import AnySelect
 
-_IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
-
+_IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognize it
 
 _OUTER_SHARE = 0.05
-"""Part of all events, at each end of a history, that does not make it longer: one event of last year is no year."""
+"""Share of all events at each end of a history that do not count for its length: one event of last year is no year."""
 
 
 def _weighted_quantile(values: npt.NDArray[np.int64], weights: npt.NDArray[np.int64], share: float) -> int:
-    """The least value up to which *share* of the weight lies."""
+    """The lowest value up to which the values have *share* of the weight."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     return int(values[order[np.searchsorted(reached, share * reached[-1])]])
@@ -79,17 +79,11 @@ class AgentQuery(msgspec.Struct, frozen=True):
     order: AgentOrder = "name"
 
 
-class AgentStore:
-    """Agents as commits wrote them. The methods with *tenants* show a caller no other tenant's."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class AgentStore(TableStore):
+    """Agents as commits wrote them. Methods with *tenants* return agents of these tenants only."""
 
     def load(self, keys: Collection[int], owner: Position | None = None) -> dict[int, AgentRow]:
-        """Rows of those *keys* (unsigned) that exist.
-
-        Raises Fenced if *owner* does not own its partition any more: another worker may have written them.
-        """
+        """Return the rows of those *keys* (unsigned) that exist. Raises Fenced if *owner* lost its partition."""
         with self._database.read() as connection:
             if owner is not None:
                 check_owner(connection, owner)
@@ -103,10 +97,9 @@ class AgentStore:
         state_format: StateFormat | None = None,
         last: int | None = None,
     ) -> AgentPage:
-        """Agents of a partition, in the order of their keys as signed numbers, behind the key *after*.
+        """Read agents of a partition after the key *after*, in the order of their keys as signed numbers.
 
-        Raises:
-            Fenced: *owner* does not own the partition any more.
+        Raises Fenced if *owner* lost the partition.
         """
         with self._database.read() as connection:
             check_owner(connection, owner)
@@ -114,14 +107,14 @@ class AgentStore:
             return self._database.dialect.read_page(connection, owner.partition, keys, limit, state_format)
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
-        """Full name of the agent that 0.1 knew by *key*; every agent is looked at, so this is for rare cases."""
+        """Find the agent that 0.1 knew by *key*; reads every agent, so this is for rare cases."""
         names = (agent.name.identity for agent in self.iterate())
         return next((name for name in names if unkeyed_agent_key(*name) == key), None)
 
     def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
-        """Agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, key as signed), starting behind *after*.
+        """List agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, signed key), after *after*.
 
-        The pipeline skips those it holds in memory and loads the rest with `load`.
+        The pipeline skips those that it has in memory and loads the others with `load`.
         """
         query = select(AGENTS.c.due_ms, AGENTS.c.key)
         query = query.where(AGENTS.c.partition == partition, _IS_DUE, AGENTS.c.due_ms <= before_ms)
@@ -131,20 +124,18 @@ class AgentStore:
         return self._database.fetch_all(query, lambda row: DueAgent(row.due_ms, codec.to_unsigned(row.key)))
 
     def get(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
-        """One agent by its full name."""
+        """Return one agent by its full name."""
         names = (AGENTS.c.tenant == tenant, AGENTS.c.issuer == issuer, AGENTS.c.agent_id == agent_id)
-        query = visible(select(*codec.AGENT_COLUMNS).where(*names), AGENTS.c.tenant, tenants)
-        return self._database.fetch_one(query, codec.to_agent)
+        return self._database.get(codec.AGENT_ROWS, *names, tenants=tenants)
 
     def find(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:
-        """Agents of that id at any issuer of the tenants."""
-        query = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, tenants)
-        query = query.where(AGENTS.c.agent_id == agent_id).order_by(AGENTS.c.tenant, AGENTS.c.issuer).limit(limit)
-        return self._database.fetch_all(query, codec.to_summary)
+        """List agents of that id at any issuer of the tenants."""
+        mine, order = AGENTS.c.agent_id == agent_id, (AGENTS.c.tenant, AGENTS.c.issuer)
+        return self._database.find(codec.AGENT_SUMMARIES, mine, tenants=tenants, order=order, limit=limit)
 
     def page(self, query: AgentQuery) -> Page[AgentSummary]:
-        """One page of agents. Raises BadCursor."""
-        statement = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, query.tenants)
+        """List agents. Raises BadCursor."""
+        statement = codec.AGENT_SUMMARIES.select(query.tenants)
         if query.levels is not None:
             statement = statement.where(AGENTS.c.level.in_(sorted(query.levels)))
         statement = with_values(statement, {AGENTS.c.agent_type: query.agent_type})
@@ -172,15 +163,12 @@ class AgentStore:
             if page.next_cursor is not None:
                 return Page(items, page.next_cursor)
             if len(items) == limit and levels != _RISK_PARTS[-1]:
-                last = items[-1]
-                return Page(
-                    items,
-                    to_cursor([last.level, last.risk_score, last.name.tenant, last.name.agent_id, last.name.issuer]),
-                )
+                last, name = items[-1], items[-1].name
+                return Page(items, to_cursor([last.level, last.risk_score, name.tenant, name.agent_id, name.issuer]))
         return Page(items, None)
 
     def history_extent(self) -> HistoryExtent:
-        """Extent of all that agents of every tenant have shown; the whole table is read."""
+        """Return the extent of the events of all agents of every tenant; reads the whole table."""
         table = AGENTS.c
         query = select(table.events, table.first_seen_ms, table.last_seen_ms).where(table.events > 0)
         with self._database.read() as connection:
@@ -192,22 +180,22 @@ class AgentStore:
         return HistoryExtent(int(events.sum()), *ends)
 
     def iterate(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
-        """Every agent without its state, read in chunks of their own transactions."""
-        rows = self._database.iterate(select(*codec.SUMMARY_COLUMNS), (AGENTS.c.key,), chunk)
-        return map(codec.to_summary, rows)
+        """Iterate over every agent without its state, read in chunks with a transaction each."""
+        return map(codec.to_summary, self._database.iterate(codec.AGENT_SUMMARIES.select(), (AGENTS.c.key,), chunk))
 
     def iterate_unpublished(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:
-        """Agents of *partition* that commits with an offset above *after* wrote, read in chunks.
+        """Iterate over agents of *partition* that commits above the offset *after* wrote, read in chunks.
 
-        The whole table is looked through, since an index would have to be kept up by every commit. Only the owner of
-        the partition writes such rows, so that chunks agree.
+        This scans the table: every commit would have to update an index. Only the owner of the partition writes such
+        rows, so the chunks are consistent.
         """
-        query = select(*codec.VERSION_COLUMNS, *codec.SUMMARY_COLUMNS)
-        query = query.where(AGENTS.c.partition == partition, AGENTS.c.version_offset > after)
-        return map(codec.to_versioned, self._database.iterate(query, (AGENTS.c.key,), chunk))
+        newer = (AGENTS.c.partition == partition, AGENTS.c.version_offset > after)
+        query = codec.AGENT_SUMMARIES.select(None, *newer).add_columns(AGENTS.c.version_epoch, AGENTS.c.version_offset)
+        for row in self._database.iterate(query, (AGENTS.c.key,), chunk):
+            yield VersionedAgent(codec.to_summary(row), row.version_epoch, row.version_offset)
 
     def find_newest(self, name: AgentName) -> AgentSummary | None:
-        """One agent as of its row or a decision after it, whichever is newer; None = neither is."""
+        """Return one agent as of its row or a decision after it, whichever is newer; None if it has neither."""
         if ahead := self.list_ahead(agent=name):
             return ahead[0].agent
         with self._database.read() as connection:
@@ -215,7 +203,7 @@ class AgentStore:
         return next((row for row in rows if row.name.identity == name.identity), None)
 
     def iterate_newest(self, levels: Collection[int], tenants: Tenants = None) -> Iterator[AgentSummary]:
-        """Agents at one of *levels* as of their row or a decision after it, whichever is newer."""
+        """Iterate over agents at one of *levels* as of their row or a decision after it, whichever is newer."""
         ahead = {versioned.agent.name.identity: versioned.agent for versioned in self.list_ahead(tenants=tenants)}
         query = AgentQuery(tenants, levels, limit=MAX_PAGE)
         for agent in iterate_pages(lambda cursor: self.page(msgspec.structs.replace(query, cursor=cursor))):
@@ -226,12 +214,12 @@ class AgentStore:
     def list_ahead(
         self, partition: int | None = None, agent: AgentName | None = None, tenants: Tenants = None
     ) -> list[VersionedAgent]:
-        """Agents with decisions that are later than the stored states, as of the last of these; the rest as in the row.
+        """List agents whose last decision is later than the stored state, as of that decision.
 
-        Decisions are committed before the states that belong to them. What is shown or acted on has to go by them.
+        Decisions are committed before the states that belong to them, and answers and actions must follow them.
         """
         tenants = tenants if agent is None else (agent.tenant,)
-        with self._database.read() as connection:  # of one moment: a row that is read later may be the newer one
+        with self._database.read() as connection:  # one snapshot: a row that is read later may be the newer one
             ahead = (
                 _of_one_agent(agent, partition, tenants) if agent else _of_partitions(connection, partition, tenants)
             )
@@ -245,17 +233,15 @@ class AgentStore:
         ]
 
     def count_by_group(self, from_day: int, tenants: Tenants = None) -> list[AgentLifespans]:
-        """Agents that were seen since *from_day*, by group, first and last day."""
-        first, last = (
-            cast(column.op("/")(DAY_MS), Integer) for column in (AGENTS.c.first_seen_ms, AGENTS.c.last_seen_ms)
-        )
-        group = (AGENTS.c.tenant, AGENTS.c.agent_type, first, last)
+        """Count agents that were seen since *from_day*, by group, first and last day."""
+        days = (day_of(AGENTS.c.first_seen_ms), day_of(AGENTS.c.last_seen_ms))
+        group = (AGENTS.c.tenant, AGENTS.c.agent_type, *days)
         query = select(*group, func.count()).where(AGENTS.c.last_seen_ms >= from_day * DAY_MS).group_by(*group)
         return self._database.fetch_all(visible(query, AGENTS.c.tenant, tenants), lambda row: AgentLifespans(*row))
 
 
 def _is_behind(level: int, score: float, *name: str) -> ColumnElement[bool]:
-    """Condition on agents of one part of the order of risk: they come after the one with these values."""
+    """Condition that agents of one part of the order of risk come after the agent with these values."""
     behind = tuple_(*_BY_NAME) > name
     if level not in _RISK_PARTS[0]:
         return behind
@@ -265,7 +251,7 @@ def _is_behind(level: int, score: float, *name: str) -> ColumnElement[bool]:
 
 
 def _of_one_agent(agent: AgentName, partition: int | None, tenants: Tenants) -> list[AnySelect]:
-    """Decisions about an agent behind the position of their partition, oldest first, with its epoch."""
+    """Query for an agent's decisions after the position of their partition, oldest first, with its epoch."""
     behind = (POSITIONS.c.partition == DECISIONS.c.partition) & (DECISIONS.c.offset >= POSITIONS.c.offset)
     query = select(POSITIONS.c.epoch, DECISIONS).join_from(DECISIONS, POSITIONS, behind).where(IS_READABLE)
     mine = visible(query, DECISIONS.c.tenant, tenants).where(codec.is_about(DECISIONS, agent))
@@ -275,7 +261,7 @@ def _of_one_agent(agent: AgentName, partition: int | None, tenants: Tenants) -> 
 
 
 def _of_partitions(connection: Connection, partition: int | None, tenants: Tenants) -> Iterator[AnySelect]:
-    """The same of all agents, a query for each partition: a join would look through every decision there is."""
+    """The same of all agents, a query for each partition: a join would read every decision."""
     positions = select(POSITIONS.c.partition, POSITIONS.c.epoch, POSITIONS.c.offset)
     if partition is not None:
         positions = positions.where(POSITIONS.c.partition == partition)
@@ -288,13 +274,14 @@ def _of_partitions(connection: Connection, partition: int | None, tenants: Tenan
 def _read_summaries(connection: Connection, keys: Collection[int], tenants: Tenants) -> list[AgentSummary]:
     summaries: list[AgentSummary] = []
     for part in chunked([codec.to_signed(key) for key in keys], MAX_IN_LIST):
-        query = visible(select(*codec.SUMMARY_COLUMNS).where(AGENTS.c.key.in_(part)), AGENTS.c.tenant, tenants)
-        summaries += map(codec.to_summary, connection.execute(query))
+        summaries += map(
+            codec.to_summary, connection.execute(codec.AGENT_SUMMARIES.select(tenants, AGENTS.c.key.in_(part)))
+        )
     return summaries
 
 
 def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummary:
-    """An agent as *decision* left it. When its level falls by time is not known: the pipeline says so."""
+    """An agent as *decision* left it. Only the pipeline knows when its level falls by time."""
     seen_ms = decision.event_time_ms
     new = AgentSummary(decision.agent, "", 0, 0.0, 0.0, 0.0, seen_ms, seen_ms, seen_ms, 0, 1, "", b"", "")
     before = new if row is None else row

@@ -1,11 +1,11 @@
-"""Blast radius: agents that an agent reached, by delegation and by calls, and their risk.
+"""Blast radius: agents that an agent reached by delegation and by calls, and the agents around an agent.
 
-Walks the stored edges breadth first, a level at a time. What is not reached any more drops out by the age of edges.
+The stored edges are walked breadth first. Agents that are no longer reached drop out with the age of edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Final, NamedTuple
 
 from trustwatch.ingest.described import RiskScore, member
@@ -43,6 +43,39 @@ class BlastRadius(NamedTuple):
     complete: Annotated[bool, member("false if more agents were found than shown")]
 
 
+class _Walk:
+    """One direction of a breadth-first walk over edges, a layer at a time, up to a number of agents."""
+
+    def __init__(
+        self, edge_store: EdgeStore, start: AgentName, kinds: EdgeKinds, most: int, *, downstream: bool = True
+    ) -> None:
+        self._edge_store, self._start, self._kinds, self._downstream = edge_store, start, kinds, downstream
+        self._room = most
+        self.frontier = [start.agent_id]
+        self.complete = True
+
+    def step(self, known: Collection[str], since_ms: int, until_ms: int = 0) -> list[AgentEdge]:
+        """Return the edges of the next layer; those of its agents that are not *known* become the frontier."""
+        if not self.frontier or not self.complete:
+            self.frontier = []
+            return []
+        nodes = [(self._start.tenant, self._start.issuer, agent_id) for agent_id in self.frontier]
+        edges = self._edge_store.find(
+            nodes,
+            outgoing=self._downstream,
+            kinds=self._kinds,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            limit=self._room + 1,
+        )
+        self.complete = len(edges) <= self._room
+        edges = edges[: self._room]
+        ends = dict.fromkeys(edge.target if self._downstream else edge.source for edge in edges)
+        self.frontier = [agent_id for agent_id in ends if agent_id not in known]
+        self._room -= len(self.frontier)
+        return edges
+
+
 def find_blast_radius(
     edge_store: EdgeStore,
     start: AgentName,
@@ -54,63 +87,45 @@ def find_blast_radius(
     people: bool = True,
 ) -> BlastRadius:
     """Agents reached from *start* by edges seen since *since_ms*, and principals if *people*. Raises Unavailable."""
-    by_agent: dict[str, ReachedAgent] = {}
-    frontier, complete = {start.agent_id: DELEGATED}, True
+    kind_of = {start.agent_id: DELEGATED}
+    agents: list[ReachedAgent] = []
+    walk = _Walk(edge_store, start, kinds, MAX_NODES)
     for step in range(1, min(depth, MAX_DEPTH) + 1):
-        nodes = [(start.tenant, start.issuer, agent_id) for agent_id in frontier]
-        capacity = MAX_NODES - len(by_agent)
-        edges = edge_store.find(nodes, outgoing=True, kinds=kinds, since_ms=since_ms, limit=capacity + 1)
-        complete = complete and len(edges) <= capacity
-        reached = _newly_reached(edges[:capacity], frontier, by_agent, start.agent_id)
+        reached = _newly_reached(walk.step(kind_of, since_ms), kind_of)
         for edge, kind in reached.values():
             name = edge_store.agent_name(edge.tenant, edge.issuer, edge.target)
-            by_agent[edge.target] = ReachedAgent(
-                name,
-                step,
-                kind,
-                edge.source,
-                edge.first_ms,
-                edge.last_ms,
-                level_of(name),
-                edge.risk,
-                edge.risk_ms,
-            )
-        frontier = {target: kind for target, (_, kind) in reached.items()}
-        if not frontier or not complete:
+            times, risk = (edge.first_ms, edge.last_ms), (edge.risk, edge.risk_ms)
+            agents.append(ReachedAgent(name, step, kind, edge.source, *times, level_of(name), *risk))
+        kind_of |= {target: kind for target, (_, kind) in reached.items()}
+        if not walk.frontier or not walk.complete:
             break
     own = [start.identity] if people else []
     principals = edge_store.find(own, outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms)
-    agents = sorted(by_agent.values(), key=lambda agent: (agent.depth, -(agent.level or 0), agent.name.agent_id))
-    return BlastRadius(agents, principals, complete)
+    agents.sort(key=lambda agent: (agent.depth, -(agent.level or 0), agent.name.agent_id))
+    return BlastRadius(agents, principals, walk.complete)
 
 
-def _newly_reached(
-    edges: list[AgentEdge], frontier: dict[str, str], by_agent: dict[str, ReachedAgent], start: str
-) -> dict[str, tuple[AgentEdge, str]]:
-    """Agents that are new at this step; a way by delegation alone comes before one with a call in it."""
+def _newly_reached(edges: list[AgentEdge], kind_of: dict[str, str]) -> dict[str, tuple[AgentEdge, str]]:
+    """Agents that are new at this step; a path of delegations takes precedence over one with a call."""
     reached: dict[str, tuple[AgentEdge, str]] = {}
     for edge in edges:
-        if edge.target in by_agent or edge.target == start:
+        if edge.target in kind_of:
             continue
-        kind = DELEGATED if edge.kind == DELEGATED and frontier[edge.source] == DELEGATED else CALLED
+        kind = DELEGATED if edge.kind == DELEGATED and kind_of[edge.source] == DELEGATED else CALLED
         if edge.target not in reached or (kind == DELEGATED and reached[edge.target][1] == CALLED):
             reached[edge.target] = edge, kind
     return reached
 
 
-# Descendants of critical agents: to whom they delegated, directly or over others, as the policy wants to know.
-#
-# Calls do not count here: whoever is called by a hijacked agent is a victim, not its accomplice.
-
-
 DELEGATION_WINDOW_MS = WEEK_MS
-"""A delegation that was not seen for so long makes nobody a descendant."""
+"""A delegation that was not seen for so long makes no agent a descendant."""
 
 
 class CriticalDescendants:
-    """Descendants of critical agents, and what changed since they were looked for last.
+    """Agents that critical agents delegated to, directly or over others, for the policy.
 
-    For one thread at a time; blocks on the store.
+    Calls do not count: an agent that a hijacked agent calls is a victim, not an accomplice. For one thread at a time;
+    blocks on the store.
     """
 
     def __init__(self, store: SqlStore, now_ms: Callable[[], int]) -> None:
@@ -120,7 +135,10 @@ class CriticalDescendants:
         """Descendant to the critical agent above it."""
 
     def find(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> tuple[dict[AgentIdentity, str], set[AgentIdentity]]:
-        """Descendants now, with the critical ancestor of each, and those whose standing changed. Raises Unavailable."""
+        """Find descendants with the critical ancestor of each, and those that became or ceased to be descendants.
+
+        Raises Unavailable.
+        """
         descendants: dict[AgentIdentity, str] = {}
         since_ms = self._now_ms() - DELEGATION_WINDOW_MS
         for name in self._critical_agents(pinned):
@@ -129,12 +147,7 @@ class CriticalDescendants:
             )
             for agent in radius.agents:
                 descendants.setdefault(agent.name.identity, name.agent_id)
-        changed = {
-            full
-            for full in descendants.keys() | self.critical_ancestors.keys()
-            if (full in descendants) != (full in self.critical_ancestors)
-        }
-        return descendants, changed
+        return descendants, descendants.keys() ^ self.critical_ancestors.keys()
 
     def _critical_agents(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> Iterable[AgentName]:
         """Agents that are acted on as critical."""
@@ -146,22 +159,17 @@ class CriticalDescendants:
                 yield agent.name
 
 
-# The agents around an agent: who delegated to it or called it, and whom it reached, in layers. The stored edges are
-# walked breadth first in both directions at once, so that an agent on both sides is put where it is nearer. Edges
-# between any two agents that were found are kept, not those of the shortest ways alone.
-
-
 MAX_LAYERS: Final = 4
 """Steps from the agent, in each direction."""
 MAX_GRAPH_AGENTS: Final = 400
-"""Agents of one direction; a walk ends there."""
+"""Agents of one direction, after which a walk ends."""
 
 
 class GraphAgent(NamedTuple):
     """An agent of the graph.
 
     Attributes:
-        layer: steps from the agent that was asked about; negative towards those that led to it, 0 = itself.
+        layer: steps from the agent in the middle; negative towards agents that led to it.
         level: its own level; None = never seen.
     """
 
@@ -178,43 +186,6 @@ class AgentGraph(NamedTuple):
     complete: bool
 
 
-class _Walk:
-    """One direction of the walk, a layer at a time."""
-
-    def __init__(self, edge_store: EdgeStore, start: AgentName, kinds: EdgeKinds, *, downstream: bool) -> None:
-        self._edge_store, self._start, self._kinds, self._downstream = edge_store, start, kinds, downstream
-        self._frontier = [start.agent_id]
-        self._found = 0
-        self.complete = True
-
-    def step(self, layers: dict[str, int], layer: int, since_ms: int, until_ms: int) -> list[AgentEdge]:
-        """Edges of the next layer; agents that are new in it are added to *layers*."""
-        if not self._frontier or not self.complete:
-            return []
-        nodes = [(self._start.tenant, self._start.issuer, agent_id) for agent_id in self._frontier]
-        room = MAX_GRAPH_AGENTS - self._found
-        edges = self._edge_store.find(
-            nodes,
-            outgoing=self._downstream,
-            kinds=self._kinds,
-            since_ms=since_ms,
-            until_ms=until_ms,
-            limit=room + 1,
-        )
-        self.complete = len(edges) <= room
-        edges = edges[:room]
-        ends = dict.fromkeys(edge.target if self._downstream else edge.source for edge in edges)
-        self._frontier = [agent_id for agent_id in ends if agent_id not in layers]
-        self._found += len(self._frontier)
-        layers |= dict.fromkeys(self._frontier, layer if self._downstream else -layer)
-        return edges
-
-    @property
-    def goes_on(self) -> bool:
-        """True if there may be agents further away."""
-        return bool(self._frontier)
-
-
 def find_agent_graph(
     edge_store: EdgeStore,
     start: AgentName,
@@ -227,19 +198,21 @@ def find_agent_graph(
 ) -> AgentGraph:
     """Agents around *start* by edges that were seen since *since_ms*, and first before *until_ms* (0 = no bound).
 
-    Raises Unavailable.
+    Both directions are walked at the same time, so an agent on both sides is put where it is nearer. All edges between
+    the agents that were found are kept. Raises Unavailable.
     """
     layer_of = {start.agent_id: 0}
-    walks = [_Walk(edge_store, start, kinds, downstream=downstream) for downstream in (True, False)]
+    walks = {sign: _Walk(edge_store, start, kinds, MAX_GRAPH_AGENTS, downstream=sign > 0) for sign in (1, -1)}
     edges_by_ends: dict[tuple[str, str, str], AgentEdge] = {}
     for layer in range(1, layers + 1):
-        for walk in walks:
-            for edge in walk.step(layer_of, layer, since_ms, until_ms):
+        for sign, walk in walks.items():
+            for edge in walk.step(layer_of, since_ms, until_ms):
                 edges_by_ends[edge.kind, edge.source, edge.target] = edge
+            layer_of |= dict.fromkeys(walk.frontier, sign * layer)
     agents = [_graph_agent(edge_store, start, agent_id, layer, level_of) for agent_id, layer in layer_of.items()]
     ordered = sorted(agents, key=lambda agent: (agent.layer, -(agent.level or 0), agent.name.agent_id))
     edges = sorted(edges_by_ends.values(), key=lambda edge: (-edge.last_ms, edge.source, edge.target, edge.kind))
-    return AgentGraph(ordered, edges, all(walk.complete and not walk.goes_on for walk in walks))
+    return AgentGraph(ordered, edges, all(walk.complete and not walk.frontier for walk in walks.values()))
 
 
 def _graph_agent(

@@ -1,74 +1,221 @@
 """Assignment of alerts to cases, in the transaction that routes them.
 
-A rise to medium or above belongs, in this order, to the open case
+A rise to medium or above belongs to the first open case of this list, else it opens one:
 
-1. of its agent, however old;
-2. of an agent that it delegated to or was delegated by, if that one rose within the window;
-3. of an agent that had the same new target, key or network, if that one rose within the window;
+1. the case of its agent, of any age;
+2. the case of an agent that it delegated to or was delegated by, if that one rose within the window;
+3. the case of an agent that had the same new target, key or network, if that one rose within the window.
 
-else it opens one. A fall belongs to the open case of its agent, if there is one. Cases of different tenants never meet.
-One process routes at a time, so what it decides here nobody else decides otherwise meanwhile.
+A fall belongs to the open case of its agent, if there is one. Agents of different tenants never share a case. One
+process routes at a time. Open cases are read and locked, since people may change them, changed in memory, and written
+at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
-from ..records.agents import RiskLevel
-from ..records.cases import CaseAgent, CaseOfAlert, CaseStatus, CaseTie
-from .open_cases import AlertedLevelChange, OpenCase, OpenCases, read_level_change, tie_digest
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
-
-class CaseSettings(NamedTuple):
-    """Bounds of cases. No operator sets them: a day is how far apart people look for one cause.
-
-    Attributes:
-        window_s: a rise joins the case of an agent that it delegates to or was delegated by, or that had the same new
-            target, key or network, if that agent rose within this time.
-        max_agents: agents of one case; further ones open another: nobody reads a longer list.
-    """
-
-    window_s: int = 86_400
-    max_agents: int = 200
-
-
-DEFAULT_CASES = CaseSettings()
-
+from ..records.agents import AgentName, RiskLevel
+from ..records.cases import BY_SERVICE, CaseAction, CaseAgent, CaseOfAlert, CaseStatus, CaseTie
+from ..records.commits import ALERT_KEY_PREFIX
+from ..records.indicators import Indicator
+from . import codec
+from .codec import RowCodec
+from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
+from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, EDGES
 
 if TYPE_CHECKING:
     from .codec import AnyRow
 
+CASE_WINDOW_MS = DAY_MS
+"""Two rises with a tie belong together if they are no more apart than this."""
+MAX_CASE_AGENTS = 200
+"""Agents of one case; further ones open another case, since no person reads a longer list."""
+_EDGE_SLACK_MS: Final = HOUR_MS
+"""By which a delegation may be newer than its row says."""
+TYING_KINDS: Final[Mapping[str, CaseTie]] = {"target": "target", "key": "key", "network": "network"}
+"""Indicators that tie agents together if they are new; others are too common, or an agent's own."""
+_NEW: Final = frozenset({"new", "with_new"})
+MAX_TIES_OF_RISE: Final = 20
+"""New names of one rise that tie it: an agent chooses how many it has."""
 
-def assign_cases(connection: Connection, rows: Sequence[AnyRow], rule: CaseSettings) -> dict[int, CaseOfAlert]:
-    """Put the alerts among *rows* (of the outbox, in order) into cases, and write these."""
-    changes = [change for row in rows if (change := read_level_change(row)) is not None]
+CASE_AGENT_ROWS: Final = RowCodec(CaseAgent, CASE_AGENTS)
+_UPSERT_AGENT = upsert(CASE_AGENTS, ("case_id", "agent_key"))
+_UPSERT_TIE = upsert(CASE_TIES, ("digest", "case_id", "agent_key"))
+_INSERT_DECISION = insert_or_skip(CASE_DECISIONS, "decision_id")
+_INSERT_CASE = insert_or_skip(CASES, "case_id")
+_UPDATE_CASE = (
+    update(CASES)
+    .where(CASES.c.case_id == bindparam("id_of_case"))
+    .values({column.name: bindparam(column.name) for column in CASES.columns if column.name != "case_id"})
+)
+
+
+class _AlertData(msgspec.Struct):
+    decision_id: str
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_type: str
+    previous_level: str
+    risk_level: str
+    indicators: tuple[dict[str, Any], ...] = ()
+
+
+class _AlertPayload(msgspec.Struct):
+    data: _AlertData
+
+
+_payload_decoder = msgspec.json.Decoder(_AlertPayload)
+_LEVELS = {level.label: level for level in RiskLevel}
+
+
+class _LevelChange(NamedTuple):
+    """A change of an agent's level, as an alert of the outbox reports it.
+
+    Attributes:
+        seq: of its row in the outbox.
+        before: level before it.
+        ties: new names that its events came with, by which agents are tied together.
+    """
+
+    seq: int
+    at_ms: int
+    agent: AgentName
+    agent_type: str
+    decision_id: str
+    before: int
+    level: int
+    ties: tuple[tuple[CaseTie, str], ...]
+
+    @property
+    def rises(self) -> bool:
+        """True if people are to look at it."""
+        return self.level > self.before and self.level >= RiskLevel.MEDIUM
+
+
+def _read_level_change(row: AnyRow) -> _LevelChange | None:
+    """Read a change of level from an outbox row; None if it is about something else."""
+    if not row.key.startswith(ALERT_KEY_PREFIX):
+        return None
+    try:
+        data = _payload_decoder.decode(row.payload).data
+    except msgspec.DecodeError:
+        return None
+    agent = AgentName(codec.to_unsigned(row.agent_key), data.tenant, data.issuer, data.agent_id)
+    before, level = _LEVELS.get(data.previous_level), _LEVELS.get(data.risk_level)
+    if before is None or level is None:
+        return None
+    ties = tuple(dict.fromkeys(_ties(data.indicators)))[:MAX_TIES_OF_RISE]
+    return _LevelChange(row.seq, row.created_ms, agent, data.agent_type, data.decision_id, before, level, ties)
+
+
+def _ties(indicators: Iterable[dict[str, Any]]) -> Iterable[tuple[CaseTie, str]]:
+    for members in indicators:
+        try:
+            indicator = msgspec.convert(members, Indicator)
+        except msgspec.ValidationError:
+            continue
+        kind = TYING_KINDS.get(indicator.kind)
+        is_new = indicator.status in _NEW if indicator.kind == "key" else indicator.status == "new"
+        if kind is not None and is_new and indicator.value:
+            yield kind, indicator.value
+
+
+@dataclass
+class _OpenCase:
+    """An open case in memory: its row, its agents, and what has to be written.
+
+    Attributes:
+        changed_agents: keys of the agents to write.
+        entries: rows to add.
+        wakes: the last change ended its containment.
+    """
+
+    row: dict[str, Any]
+    agents: dict[int, CaseAgent] = field(default_factory=dict)
+    is_new: bool = False
+    changed_agents: set[int] = field(default_factory=set)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    is_changed: bool = False
+    wakes: bool = False
+
+    @property
+    def case_id(self) -> str:
+        """Its id."""
+        return str(self.row["case_id"])
+
+    def put_agent(self, agent: CaseAgent) -> None:
+        """Add or replace an agent."""
+        self.agents[agent.agent.key] = agent
+        self.changed_agents.add(agent.agent.key)
+
+    def add_entry(self, at_ms: int, action: CaseAction, detail: Mapping[str, str]) -> None:
+        """Add an entry of the service."""
+        self.entries.append(
+            {
+                "case_id": self.case_id,
+                "sequence": 0,  # known when it is written
+                "tenant": self.row["tenant"],
+                "at_ms": at_ms,
+                "by": BY_SERVICE,
+                "action": action,
+                "note": "",
+                "detail": msgspec.json.encode(detail),
+            }
+        )
+
+    def wake(self) -> dict[str, str]:
+        """End the containment of a case that grows: it waits for a person again. Returns details for its entry."""
+        if self.row["status"] != "contained":
+            return {}
+        status: CaseStatus = "acknowledged" if self.row["owner"] else "open"
+        self.row |= {"status": status, "held_until_ms": 0, "snoozed_until_ms": 0}
+        self.wakes = True
+        return {"status": status}
+
+
+def assign_cases(connection: Connection, rows: Sequence[AnyRow]) -> dict[int, CaseOfAlert]:
+    """Add the alerts among *rows* (of the outbox, in order) to cases, and write these; returns the case by row."""
+    changes = [change for row in rows if (change := _read_level_change(row)) is not None]
     if not changes:
         return {}
-    cases = OpenCases(connection, changes, rule.window_s)
-    assignment = _Assignment(cases, rule)
+    assignment = _CaseAssignment(connection, changes)
     case_of_row = {change.seq: case for change in changes if (case := assignment.assign(change)) is not None}
-    cases.write()
+    assignment.write()
     return case_of_row
 
 
-class _Assignment:
-    """One walk over changes of level."""
+class _CaseAssignment:
+    """One walk over changes of level, with all open cases that they may belong to."""
 
-    def __init__(self, cases: OpenCases, rule: CaseSettings) -> None:
-        self._cases = cases
-        self._rule = rule
+    def __init__(self, connection: Connection, changes: Sequence[_LevelChange]) -> None:
+        self._connection = connection
+        self._since_ms = min(change.at_ms for change in changes) - CASE_WINDOW_MS
+        self._neighbors = self._find_neighbors(changes)
+        self._ties: dict[str, dict[str, int]] = {}
+        """Last time by case, by digest of a tie."""
+        self._cases: dict[str, _OpenCase] = {}
+        self._cases_of_agent: dict[int, list[_OpenCase]] = {}
+        self._new_decisions: list[dict[str, Any]] = []
+        self._new_ties: dict[tuple[str, str, int], dict[str, Any]] = {}
+        self._load(changes)
 
-    def assign(self, change: AlertedLevelChange) -> CaseOfAlert | None:
-        """The case of one change, with the change in it; None for a fall of an agent without one."""
+    def assign(self, change: _LevelChange) -> CaseOfAlert | None:
+        """Add one change to its case; None for a fall of an agent without a case."""
         case, tie, tied_by = self._find(change)
         if case is None:
             if not change.rises:
                 return None
-            case, tie, tied_by = self._cases.open(change), "first", ""
+            case = self._open(change)
         case.wakes = False
         self._add(case, change, tie, tied_by)
         return CaseOfAlert(
@@ -84,28 +231,47 @@ class _Assignment:
             case.wakes,
         )
 
-    def _find(self, change: AlertedLevelChange) -> tuple[OpenCase | None, CaseTie, str]:
-        """The case that a change belongs to, and what ties its agent to it; None = none that is open."""
-        agent, cases, room = change.agent, self._cases, self._rule.max_agents
-        own = cases.of_agent(agent)
+    def _find(self, change: _LevelChange) -> tuple[_OpenCase | None, CaseTie, str]:
+        """The open case that a change belongs to, and what ties its agent to it."""
+        agent = change.agent
+        mine = self._cases_of_agent.get(agent.key, ())
+        own = _opened_last(case for case in mine if case.agents[agent.key].agent.identity == agent.identity)
         if own is not None:
-            mine = own.agents[agent.key]
-            return own, mine.tie, mine.tied_by
+            return own, own.agents[agent.key].tie, own.agents[agent.key].tied_by
         if not change.rises:
             return None, "first", ""
-        since = change.at_ms - self._rule.window_s * 1000
-        for key in cases.neighbours_of(agent):
-            near = cases.with_neighbour(key, agent.tenant, since, room)
+        since_ms = change.at_ms - CASE_WINDOW_MS
+        for key in self._neighbors.get(agent.key, ()):
+            cases = [case for case in self._cases_of_agent.get(key, ()) if case.row["tenant"] == agent.tenant]
+            near = _with_room(case for case in cases if case.agents[key].last_ms >= since_ms)
             if near is not None:
                 return near, "delegation", near.agents[key].agent.agent_id
         for kind, value in change.ties:
-            sharing = cases.with_tie(tie_digest(agent.tenant, kind, value), since, room)
+            times = self._ties.get(_tie_digest(agent.tenant, kind, value), {})
+            recent = [case_id for case_id, at_ms in times.items() if at_ms >= since_ms]
+            sharing = _with_room(self._cases[case_id] for case_id in recent if case_id in self._cases)
             if sharing is not None:
                 return sharing, kind, value
         return None, "first", ""
 
-    def _add(self, case: OpenCase, change: AlertedLevelChange, tie: CaseTie, tied_by: str) -> None:
-        """Write a change into its case."""
+    def _open(self, change: _LevelChange) -> _OpenCase:
+        """Open a case for a rise, as yet without its agent."""
+        row: dict[str, Any] = {column.name: 0 for column in CASES.columns}
+        row |= {
+            "case_id": f"case-{change.decision_id}",
+            "tenant": change.agent.tenant,
+            "status": "open",
+            "verdict": "",
+            "lead_decision_id": change.decision_id,
+            "opened_ms": change.at_ms,
+            "owner": "",
+            "merged_into": "",
+        }
+        case = self._cases[row["case_id"]] = _OpenCase(row, is_new=True)
+        case.add_entry(change.at_ms, "opened", {"agent": change.agent.agent_id, "decision": change.decision_id})
+        return case
+
+    def _add(self, case: _OpenCase, change: _LevelChange, tie: CaseTie, tied_by: str) -> None:
         case_agent = case.agents.get(change.agent.key)
         if case_agent is None:
             self._join(case, change, tie, tied_by)
@@ -117,31 +283,155 @@ class _Assignment:
         row["updated_ms"] = max(row["updated_ms"], change.at_ms)
         if change.rises:
             row["risen_ms"] = max(row["risen_ms"], change.at_ms)
-            self._cases.add_ties(case, change)
+            self._add_ties(case, change)
         row |= {"agents": len(case.agents), "decisions": row["decisions"] + 1}
-        self._cases.add_decision(case, change)
-
-    def _join(self, case: OpenCase, change: AlertedLevelChange, tie: CaseTie, tied_by: str) -> None:
-        case_agent = CaseAgent(
-            case.case_id,
-            change.agent,
-            change.agent_type,
-            len(case.agents) + 1,
-            change.level,
-            change.level,
-            change.at_ms,
-            change.at_ms,
-            change.decision_id,
-            tie,
-            tied_by,
+        case.is_changed = True
+        self._new_decisions.append(
+            {
+                "decision_id": change.decision_id,
+                "case_id": case.case_id,
+                "agent_key": codec.to_signed(change.agent.key),
+                "tenant": change.agent.tenant,
+                "decided_ms": change.at_ms,
+            }
         )
-        self._cases.join(case, case_agent)
+
+    def _join(self, case: _OpenCase, change: _LevelChange, tie: CaseTie, tied_by: str) -> None:
+        ordinal, level, at_ms = len(case.agents) + 1, change.level, change.at_ms
+        what = (ordinal, level, level, at_ms, at_ms, change.decision_id, tie, tied_by)
+        case.put_agent(CaseAgent(case.case_id, change.agent, change.agent_type, *what))
+        self._cases_of_agent.setdefault(change.agent.key, []).append(case)
         if tie != "first":
             detail = {"agent": change.agent.agent_id, "tie": tie, "tied_by": tied_by, "decision": change.decision_id}
-            case.add_entry(change.at_ms, "joined", detail | _wake(case))
+            case.add_entry(at_ms, "joined", detail | case.wake())
+
+    def _add_ties(self, case: _OpenCase, change: _LevelChange) -> None:
+        """Remember the new names of a rise, which tie others to its case."""
+        for kind, value in change.ties:
+            digest = _tie_digest(change.agent.tenant, kind, value)
+            times = self._ties.setdefault(digest, {})
+            times[case.case_id] = max(change.at_ms, times.get(case.case_id, 0))
+            self._new_ties[digest, case.case_id, change.agent.key] = {
+                "digest": digest,
+                "case_id": case.case_id,
+                "agent_key": codec.to_signed(change.agent.key),
+                "tenant": change.agent.tenant,
+                "kind": kind,
+                "value": value,
+                "last_ms": times[case.case_id],
+            }
+
+    def write(self) -> None:
+        """Write all that has changed, in as few statements as there are kinds of rows."""
+        changed = [case for case in self._cases.values() if case.is_changed]
+        if not changed:
+            return
+        connection = self._connection
+        for case in changed:
+            case.row["revision"] += 1
+        _INSERT_CASE.execute(connection, [case.row for case in changed if case.is_new])
+        if stored := [{"id_of_case": case.case_id, **case.row} for case in changed if not case.is_new]:
+            connection.execute(_UPDATE_CASE, stored)
+        numbers = last_entries(connection, [case.case_id for case in changed if case.entries])
+        entries = [
+            row | {"sequence": numbers.get(case.case_id, 0) + number}
+            for case in changed
+            for number, row in enumerate(case.entries, 1)
+        ]
+        if entries:
+            connection.execute(insert(CASE_ENTRIES), entries)
+        agents = [CASE_AGENT_ROWS.params(case.agents[key]) for case in changed for key in sorted(case.changed_agents)]
+        _UPSERT_AGENT.execute(connection, agents)
+        _UPSERT_TIE.execute(connection, list(self._new_ties.values()))
+        _INSERT_DECISION.execute(connection, self._new_decisions)
+
+    def _find_neighbors(self, changes: Sequence[_LevelChange]) -> dict[int, list[int]]:
+        """Keys of agents that each rising agent delegated to or was delegated by lately, the latest first."""
+        rising = {codec.to_signed(change.agent.key): change.agent for change in changes if change.rises}
+        neighbors: dict[int, list[int]] = {}
+        for keys in chunked(rising, MAX_IN_LIST):
+            ends = or_(EDGES.c.source_key.in_(keys), EDGES.c.target_key.in_(keys))
+            query = select(EDGES.c.source_key, EDGES.c.target_key, EDGES.c.tenant).where(
+                ends, EDGES.c.kind == "delegated", EDGES.c.last_ms >= self._since_ms - _EDGE_SLACK_MS
+            )
+            for source, target, tenant in self._connection.execute(query.order_by(EDGES.c.last_ms.desc())):
+                for mine, other in ((source, target), (target, source)):
+                    if mine in rising and rising[mine].tenant == tenant:
+                        neighbors.setdefault(codec.to_unsigned(mine), []).append(codec.to_unsigned(other))
+        return neighbors
+
+    def _load(self, changes: Sequence[_LevelChange]) -> None:
+        """Load every open case that a change may belong to, with all of its agents.
+
+        The search is repeated once they are locked: a person may have merged one of them into another meanwhile.
+        """
+        looked_at: set[str] = set()
+        while missing := sorted(self._candidates(changes) - looked_at):
+            looked_at.update(missing)
+            for part in chunked(missing, MAX_IN_LIST):
+                self._load_cases(part)
+
+    def _candidates(self, changes: Sequence[_LevelChange]) -> set[str]:
+        """Ids of the cases that agents of *changes* are in, or may join."""
+        own = {change.agent.key for change in changes}
+        near = {key for neighbors in self._neighbors.values() for key in neighbors} - own
+        is_open = (CASES.c.case_id == CASE_AGENTS.c.case_id, CASES.c.status != "closed")
+        ids: set[str] = set()
+        for keys, more in ((own, ()), (near, (CASE_AGENTS.c.last_ms >= self._since_ms,))):
+            for part in chunked(sorted(map(codec.to_signed, keys)), MAX_IN_LIST):
+                query = select(CASE_AGENTS.c.case_id).where(CASE_AGENTS.c.agent_key.in_(part), *is_open, *more)
+                ids.update(self._connection.scalars(query))
+        digests = {_tie_digest(change.agent.tenant, *tie) for change in changes for tie in change.ties}
+        return ids | self._cases_with_ties(digests)
+
+    def _cases_with_ties(self, digests: Iterable[str]) -> set[str]:
+        """Ids of the cases in which these ties were seen lately; the times are remembered."""
+        is_open = (CASES.c.case_id == CASE_TIES.c.case_id, CASES.c.status != "closed")
+        ids: set[str] = set()
+        for part in chunked(sorted(digests), MAX_IN_LIST):
+            query = select(CASE_TIES.c.digest, CASE_TIES.c.case_id, CASE_TIES.c.last_ms)
+            recent = query.where(CASE_TIES.c.digest.in_(part), CASE_TIES.c.last_ms >= self._since_ms, *is_open)
+            for digest, case_id, last_ms in self._connection.execute(recent):
+                times = self._ties.setdefault(digest, {})
+                times[case_id] = max(last_ms, times.get(case_id, 0))
+                ids.add(case_id)
+        return ids
+
+    def _load_cases(self, ids: Sequence[str]) -> None:
+        is_open = and_(CASES.c.case_id.in_(ids), CASES.c.status != "closed")
+        for row in self._connection.execute(select(CASES).where(is_open).order_by(CASES.c.case_id).with_for_update()):
+            self._cases[row.case_id] = _OpenCase(dict(row._mapping))
+        mine = CASE_AGENTS.c.case_id.in_([case_id for case_id in ids if case_id in self._cases])
+        for agent in map(CASE_AGENT_ROWS.read, self._connection.execute(select(CASE_AGENTS).where(mine))):
+            case = self._cases[agent.case_id]
+            case.agents[agent.agent.key] = agent
+            self._cases_of_agent.setdefault(agent.agent.key, []).append(case)
 
 
-def _move(case: OpenCase, change: AlertedLevelChange, case_agent: CaseAgent) -> None:
+def _with_room(cases: Iterable[_OpenCase]) -> _OpenCase | None:
+    """The newest of *cases* that another agent may join."""
+    return _opened_last(case for case in cases if len(case.agents) < MAX_CASE_AGENTS)
+
+
+def _opened_last(cases: Iterable[_OpenCase]) -> _OpenCase | None:
+    return max(cases, key=lambda case: (case.row["opened_ms"], case.case_id), default=None)
+
+
+def _tie_digest(tenant: str, kind: str, value: str) -> str:
+    return hashlib.sha256(msgspec.json.encode((tenant, kind, value))).hexdigest()[:40]
+
+
+def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, int]:
+    """Sequence number of the last entry of each case, whose rows are locked; cases without entries are left out."""
+    numbers: dict[str, int] = {}
+    for part in chunked(case_ids, MAX_IN_LIST):
+        query = select(CASE_ENTRIES.c.case_id, func.max(CASE_ENTRIES.c.sequence)).group_by(CASE_ENTRIES.c.case_id)
+        rows = connection.execute(query.where(CASE_ENTRIES.c.case_id.in_(part)))
+        numbers.update({case_id: last for case_id, last in rows})
+    return numbers
+
+
+def _move(case: _OpenCase, change: _LevelChange, case_agent: CaseAgent) -> None:
     """Write the change of an agent that is in the case already."""
     last_ms = max(case_agent.last_ms, change.at_ms) if change.rises else case_agent.last_ms
     moved: dict[str, Any] = {"level": change.level, "last_ms": last_ms}
@@ -150,26 +440,13 @@ def _move(case: OpenCase, change: AlertedLevelChange, case_agent: CaseAgent) -> 
     case.put_agent(msgspec.structs.replace(case_agent, **moved))
     held_until_ms = int(case.row["held_until_ms"])
     if change.level > case.row["level"] or (change.rises and held_until_ms and change.at_ms > held_until_ms):
-        detail = {
-            "agent": change.agent.agent_id,
-            "level": RiskLevel(change.level).label,
-            "decision": change.decision_id,
-        }
-        case.add_entry(change.at_ms, "rose", detail | _wake(case))
-
-
-def _wake(case: OpenCase) -> dict[str, str]:
-    """A contained case that grows is not contained any more: it waits for a person again, and is told of."""
-    if case.row["status"] != "contained":
-        return {}
-    status: CaseStatus = "acknowledged" if case.row["owner"] else "open"
-    case.row |= {"status": status, "held_until_ms": 0, "snoozed_until_ms": 0}
-    case.wakes = True
-    return {"status": status}
+        label = RiskLevel(change.level).label
+        detail = {"agent": change.agent.agent_id, "level": label, "decision": change.decision_id}
+        case.add_entry(change.at_ms, "rose", detail | case.wake())
 
 
 def tie_words(tie: CaseTie, tied_by: str) -> str:
-    """Words for what put an agent into a case; "" for the first.
+    """State what put an agent into a case; "" for the first agent.
 
     >>> tie_words("target", "https://evil.example"), tie_words("first", "")
     ('the same new target https://evil.example', '')

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Column, Connection, Integer, and_, cast, func, insert, select, update
-
-from trustwatch.ingest.timestamps import DAY_MS
+from sqlalchemy import Column, ColumnElement, Connection, and_, func, insert, select, update
 
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import (
@@ -18,16 +16,15 @@ from ..records.cases import (
     CaseAgent,
     CaseEntry,
     CaseStatistics,
-    CaseStatus,
     CaseTie,
     SharedIndicator,
     WaitingCases,
 )
 from ..records.commits import OutboxRow
 from . import codec
+from .case_assignment import CASE_AGENT_ROWS, last_entries
 from .codec import RowCodec
-from .database import Database, Page, Tenants, between, visible, with_values
-from .open_cases import CASE_AGENT_ROWS, last_entries
+from .database import Database, Page, TableStore, Tenants, between, day_of, visible, with_values
 from .outbox_store import insert_outbox_rows
 from .sql_schema import AGENTS, CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
 
@@ -35,17 +32,17 @@ MAX_TIMED = 10_000
 """Cases whose times statistics look at."""
 
 MAX_LISTED_AGENTS = 3
-"""Agents of each case that a list names."""
+"""Agents of each case that a list shows."""
 
 MAX_ENTRIES = 1_000
-"""Entries of a case that are read: every act and every page reads them, and anybody with words may add one."""
+"""Entries of a case that are read: every act and every page reads them, and any caller may add notes."""
 
 _ROWS: Final = RowCodec(Case, CASES)
 _ENTRY_ROWS: Final = RowCodec(CaseEntry, CASE_ENTRIES)
 
 
 class CaseFilters(NamedTuple):
-    """Filters of a list; empty or None = all. *level* is the least; times bound the last change, 0 = no bound."""
+    """Filters of a list; empty or None = all. *level* is the lowest; times bound the last change, 0 = no bound."""
 
     statuses: Collection[str] = ()
     owner: str | None = None
@@ -56,30 +53,26 @@ class CaseFilters(NamedTuple):
 
 
 class CaseUpdate(NamedTuple):
-    """A case as it is to be, what was done, and what is reported of it."""
+    """The new state of a case, what was done, and what is reported about it."""
 
     case: Case
     entry: CaseEntry
     outbox: Sequence[OutboxRow] = ()
 
 
-class CaseStore:
+class CaseStore(TableStore):
     """Cases as the routing of alerts and people made them."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def get(self, case_id: str, tenants: Tenants = None) -> Case | None:
-        """One case."""
-        query = select(CASES).where(CASES.c.case_id == case_id)
-        return self._database.fetch_one(visible(query, CASES.c.tenant, tenants), _ROWS.read)
+        """Return one case."""
+        return self._database.get(_ROWS, CASES.c.case_id == case_id, tenants=tenants)
 
     def page(
         self, tenants: Tenants = None, filters: CaseFilters | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Case]:
-        """Cases, last changed first. Raises BadCursor."""
+        """List cases, last changed first. Raises BadCursor."""
         given = filters or CaseFilters()
-        query = visible(select(CASES), CASES.c.tenant, tenants)
+        query = _ROWS.select(tenants)
         if given.statuses:
             query = query.where(CASES.c.status.in_(sorted(given.statuses)))
         if given.level:
@@ -92,13 +85,12 @@ class CaseStore:
         return self._database.newest(query, (CASES.c.updated_ms, CASES.c.case_id), limit, cursor, _ROWS.read)
 
     def count_by_status(self, tenants: Tenants = None) -> dict[str, int]:
-        """Number of cases that are not closed, by status."""
+        """Count the cases that are not closed, by status."""
         query = select(CASES.c.status, func.count()).where(CASES.c.status != "closed").group_by(CASES.c.status)
-        with self._database.read() as connection:
-            return {status: count for status, count in connection.execute(visible(query, CASES.c.tenant, tenants))}
+        return dict(self._database.fetch_all(visible(query, CASES.c.tenant, tenants), tuple))
 
     def waiting(self, tenants: Tenants = None) -> list[WaitingCases]:
-        """Cases that are not closed, by status and level."""
+        """Count the cases that are not closed, by status and level."""
         kinds = (CASES.c.status, CASES.c.level)
         query = select(*kinds, func.count(), func.min(CASES.c.opened_ms)).where(CASES.c.status != "closed")
         grouped = visible(query, CASES.c.tenant, tenants).group_by(*kinds).order_by(*kinds)
@@ -107,8 +99,7 @@ class CaseStore:
     def statistics(self, since_ms: int, tenants: Tenants = None) -> CaseStatistics:
         """Outcomes of the cases that were opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""
         mine = (CASES.c.opened_ms >= since_ms, CASES.c.merged_into == "")
-        day = cast(CASES.c.opened_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
-        kinds = (day, CASES.c.verdict)
+        kinds = (day_of(CASES.c.opened_ms), CASES.c.verdict)
         counts = visible(select(*kinds, func.count()).where(*mine), CASES.c.tenant, tenants).group_by(*kinds)
         by_day: Counter[int] = Counter()
         closed: Counter[str] = Counter()
@@ -132,29 +123,28 @@ class CaseStore:
         )
 
     def closed_by_day(self, since_ms: int, tenants: Tenants = None) -> dict[int, int]:
-        """Cases that people closed since *since_ms*, by day of UTC since 1970; merged ones are not counted."""
-        day = cast(CASES.c.closed_ms.op("/")(DAY_MS), Integer)
+        """Count the cases that people closed since *since_ms*, by day of UTC since 1970, without merged cases."""
+        day = day_of(CASES.c.closed_ms)
         mine = (CASES.c.closed_ms >= max(since_ms, 1), CASES.c.status == "closed", CASES.c.merged_into == "")
         query = visible(select(day, func.count()).where(*mine), CASES.c.tenant, tenants).group_by(day)
-        with self._database.read() as connection:
-            return {at: count for at, count in connection.execute(query)}
+        return dict(self._database.fetch_all(query, tuple))
 
     def agents(self, case_id: str, tenants: Tenants = None) -> list[CaseAgent]:
-        """Agents of a case in the order in which they joined."""
-        query = select(CASE_AGENTS).where(CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)
-        return self._database.fetch_all(visible(query, CASE_AGENTS.c.tenant, tenants), CASE_AGENT_ROWS.read)
+        """List the agents of a case in the order in which they joined."""
+        mine = CASE_AGENTS.c.case_id == case_id
+        return self._database.find(CASE_AGENT_ROWS, mine, tenants=tenants, order=(CASE_AGENTS.c.ordinal,))
 
     def first_agents(self, case_ids: Collection[str], tenants: Tenants = None) -> dict[str, list[CaseAgent]]:
-        """The first agents of each case, at most `MAX_LISTED_AGENTS`."""
-        query = select(CASE_AGENTS).where(CASE_AGENTS.c.ordinal <= MAX_LISTED_AGENTS)
-        query = visible(query, CASE_AGENTS.c.tenant, tenants).order_by(CASE_AGENTS.c.case_id, CASE_AGENTS.c.ordinal)
+        """Return the first `MAX_LISTED_AGENTS` agents of each case."""
+        query = CASE_AGENT_ROWS.select(tenants, CASE_AGENTS.c.ordinal <= MAX_LISTED_AGENTS)
+        ordered = query.order_by(CASE_AGENTS.c.case_id, CASE_AGENTS.c.ordinal)
         agents_by_case: dict[str, list[CaseAgent]] = {}
-        for agent in self._database.fetch_among(query, CASE_AGENTS.c.case_id, case_ids, CASE_AGENT_ROWS.read):
+        for agent in self._database.fetch_among(ordered, CASE_AGENTS.c.case_id, case_ids, CASE_AGENT_ROWS.read):
             agents_by_case.setdefault(agent.case_id, []).append(agent)
         return agents_by_case
 
     def shared_indicators(self, case_id: str, tenants: Tenants = None) -> list[SharedIndicator]:
-        """New targets, keys and networks that agents of a case had, those of most agents first."""
+        """List new targets, keys and networks that agents of a case had, those of most agents first."""
         agents, last = func.count(CASE_TIES.c.agent_key), func.max(CASE_TIES.c.last_ms)
         query = select(CASE_TIES.c.kind, CASE_TIES.c.value, agents, last).where(CASE_TIES.c.case_id == case_id)
         grouped = visible(query, CASE_TIES.c.tenant, tenants).group_by(CASE_TIES.c.kind, CASE_TIES.c.value)
@@ -162,31 +152,28 @@ class CaseStore:
         return self._database.fetch_all(ordered, lambda row: SharedIndicator(*row))
 
     def decision_ids(self, case_id: str, tenants: Tenants = None, limit: int = 500) -> list[str]:
-        """Decisions of a case, newest first."""
+        """List the ids of the decisions of a case, newest first."""
         query = select(CASE_DECISIONS.c.decision_id).where(CASE_DECISIONS.c.case_id == case_id)
         order = (CASE_DECISIONS.c.decided_ms.desc(), CASE_DECISIONS.c.decision_id.desc())
-        with self._database.read() as connection:
-            ids = connection.scalars(visible(query, CASE_DECISIONS.c.tenant, tenants).order_by(*order).limit(limit))
-            return list(ids)
+        return self._database.scalars(visible(query, CASE_DECISIONS.c.tenant, tenants).order_by(*order).limit(limit))
 
     def case_of_decision(self, decision_id: str, tenants: Tenants = None) -> str | None:
-        """Id of the case that a decision belongs to."""
+        """Return the id of the case that a decision belongs to, if any."""
         query = select(CASE_DECISIONS.c.case_id).where(CASE_DECISIONS.c.decision_id == decision_id)
-        with self._database.read() as connection:
-            return connection.scalar(visible(query, CASE_DECISIONS.c.tenant, tenants))
+        case_id: str | None = self._database.scalar(visible(query, CASE_DECISIONS.c.tenant, tenants))
+        return case_id
 
     def entries(self, case_id: str, tenants: Tenants = None, limit: int = MAX_ENTRIES) -> list[CaseEntry]:
-        """Entries of a case: what was done to it, in order; of more than *limit* the newest."""
-        newest = select(CASE_ENTRIES).where(CASE_ENTRIES.c.case_id == case_id).order_by(CASE_ENTRIES.c.sequence.desc())
-        query = visible(newest, CASE_ENTRIES.c.tenant, tenants).limit(limit)
-        return self._database.fetch_all(query, _ENTRY_ROWS.read)[::-1]
+        """List the entries of a case in order; of more than *limit* the newest."""
+        mine, newest_first = CASE_ENTRIES.c.case_id == case_id, (CASE_ENTRIES.c.sequence.desc(),)
+        return self._database.find(_ENTRY_ROWS, mine, tenants=tenants, order=newest_first, limit=limit)[::-1]
 
-    # What people do. Each act names the revision that it was decided upon, so that none undoes another unseen.
+    # Acts of people. Each names the revision that it was decided upon, so that none overwrites another unseen.
 
     def update(self, changed: CaseUpdate) -> bool:
-        """Write a case with its entry and outbox rows; False = it changed meanwhile, and nothing is written.
+        """Write a case with its entry and outbox rows; False if it changed meanwhile, and nothing is written.
 
-        `case.revision` is the one that was read; the stored one becomes the next.
+        `case.revision` is the one that was read; the stored one is incremented.
         """
         with self._database.write() as connection:
             if not _update_case(connection, changed.case):
@@ -198,7 +185,7 @@ class CaseStore:
         return True
 
     def merge(self, merged: CaseUpdate, into: CaseUpdate) -> bool:
-        """Move all of one case into another of the same tenant; False = one of them was changed meanwhile."""
+        """Move all of one case into another of the same tenant; False if one of them was changed meanwhile."""
         source, target = merged.case.case_id, into.case.case_id
         with self._database.write() as connection:
             if not _are_current(connection, (merged.case, into.case)):
@@ -206,15 +193,12 @@ class CaseStore:
             for changed in (merged, into):
                 _update_case(connection, changed.case)
                 _add_entry(connection, changed.entry, changed.case.tenant)
-            agents = _agents_of(connection, source)
-            _move_agents(connection, source, target, agents, tied_by=into.entry.by, tie="merge")
-            for case_id in (source, target):
-                _recount(connection, case_id)
+            _move_agents(connection, source, target, _agents_of(connection, source), into.entry.by, "merge")
             insert_outbox_rows(connection, [*merged.outbox, *into.outbox])
         return True
 
     def split(self, remaining: CaseUpdate, opened: CaseUpdate, agents: Sequence[AgentName]) -> bool:
-        """Move *agents* of a case into a new one; False = it was changed meanwhile, or they are not all in it."""
+        """Move *agents* of a case into a new one; False if it was changed meanwhile, or an agent is not in it."""
         source, target = remaining.case.case_id, opened.case.case_id
         keys = {agent.key for agent in agents}
         with self._database.write() as connection:
@@ -227,30 +211,28 @@ class CaseStore:
             connection.execute(insert(CASES), _ROWS.params(opened.case))
             for changed in (remaining, opened):
                 _add_entry(connection, changed.entry, changed.case.tenant)
-            _move_agents(connection, source, target, moved, tied_by=opened.entry.by, tie="split")
-            for case_id in (source, target):
-                _recount(connection, case_id)
+            _move_agents(connection, source, target, moved, opened.entry.by, "split")
             insert_outbox_rows(connection, [*remaining.outbox, *opened.outbox])
         return True
 
 
 def _times_taken(column: Column[int], conditions: Sequence[Any], tenants: Tenants) -> Any:
-    """Query for the times at which cases were acknowledged, or contained, and opened; the newest first."""
+    """Query for the times at which cases were acknowledged, or contained, and opened, newest first."""
     query = visible(select(column, CASES.c.opened_ms).where(*conditions, column > 0), CASES.c.tenant, tenants)
     return query.order_by(CASES.c.opened_ms.desc()).limit(MAX_TIMED)
 
 
 def _renew_levels(connection: Connection, case_id: str) -> None:
-    """Give the agents of a case that was closed the levels that they are at: falls were not kept meanwhile."""
+    """Set the current levels of the agents of a case that was closed, when falls were not recorded."""
     for case_agent in _agents_of(connection, case_id):
         name = case_agent.agent
         level = connection.scalar(select(AGENTS.c.level).where(codec.is_about(AGENTS, name)))
-        mine = (CASE_AGENTS.c.case_id == case_id, CASE_AGENTS.c.agent_key == codec.to_signed(name.key))
-        connection.execute(update(CASE_AGENTS).where(*mine).values(level=level or 0))
+        mine = _is_agent_of(case_id, codec.to_signed(name.key))
+        connection.execute(update(CASE_AGENTS).where(mine).values(level=level or 0))
 
 
 def _are_current(connection: Connection, cases: Sequence[Case]) -> bool:
-    """Locks the rows of cases, and returns whether they are unchanged since they were read."""
+    """Lock the rows of cases; returns whether they are unchanged since they were read."""
     ids = [case.case_id for case in cases]
     query = select(CASES.c.case_id, CASES.c.revision).where(CASES.c.case_id.in_(ids)).order_by(CASES.c.case_id)
     stored = {case_id: revision for case_id, revision in connection.execute(query.with_for_update())}
@@ -270,38 +252,40 @@ def _add_entry(connection: Connection, entry: CaseEntry, tenant: str) -> None:
 
 
 def _agents_of(connection: Connection, case_id: str) -> list[CaseAgent]:
-    query = select(CASE_AGENTS).where(CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)
-    return [CASE_AGENT_ROWS.read(row) for row in connection.execute(query)]
+    query = CASE_AGENT_ROWS.select(None, CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)
+    return list(map(CASE_AGENT_ROWS.read, connection.execute(query)))
+
+
+def _is_agent_of(case_id: str, agent_key: int) -> ColumnElement[bool]:
+    return and_(CASE_AGENTS.c.case_id == case_id, CASE_AGENTS.c.agent_key == agent_key)
 
 
 def _move_agents(
-    connection: Connection, source: str, target: str, agents: Sequence[CaseAgent], *, tied_by: str, tie: CaseTie
+    connection: Connection, source: str, target: str, agents: Sequence[CaseAgent], tied_by: str, tie: CaseTie
 ) -> None:
-    """Move agents with their ties, decisions and deliveries; one that is in both cases becomes one."""
-    # In the order in which a dispatcher settles them, so that neither waits for the other in a circle.
+    """Move agents with their ties, decisions and deliveries; an agent of both cases becomes one."""
+    # In the order in which a dispatcher settles them, so that the two never deadlock.
     deliveries = select(DELIVERIES.c.seq).where(DELIVERIES.c.case_id == source)
     connection.execute(deliveries.order_by(DELIVERIES.c.seq, DELIVERIES.c.target).with_for_update()).all()
     there = {agent.agent.key: agent for agent in _agents_of(connection, target)}
     ordinal = max((agent.ordinal for agent in there.values()), default=0)
     for agent in agents:
         key = codec.to_signed(agent.agent.key)
-        in_source = and_(CASE_AGENTS.c.case_id == source, CASE_AGENTS.c.agent_key == key)
         twin = there.get(agent.agent.key)
-        connection.execute(CASE_AGENTS.delete().where(in_source))
+        connection.execute(CASE_AGENTS.delete().where(_is_agent_of(source, key)))
         if twin is None:
             ordinal += 1
             moved = msgspec.structs.replace(agent, case_id=target, ordinal=ordinal, tie=tie, tied_by=tied_by)
             connection.execute(insert(CASE_AGENTS), CASE_AGENT_ROWS.params(moved))
         else:
-            connection.execute(
-                update(CASE_AGENTS)
-                .where(CASE_AGENTS.c.case_id == target, CASE_AGENTS.c.agent_key == key)
-                .values(_combined(twin, agent))
-            )
+            in_target = _is_agent_of(target, key)
+            connection.execute(update(CASE_AGENTS).where(in_target).values(_combined(twin, agent)))
         _move_ties(connection, source, target, key)
         for table in (CASE_DECISIONS, DELIVERIES):
             mine = and_(table.c.case_id == source, table.c.agent_key == key)
             connection.execute(update(table).where(mine).values(case_id=target))
+    for case_id in (source, target):
+        _recount(connection, case_id)
 
 
 def _combined(first: CaseAgent, other: CaseAgent) -> dict[str, Any]:
@@ -326,12 +310,12 @@ def _move_ties(connection: Connection, source: str, target: str, agent_key: int)
 
 
 def _recount(connection: Connection, case_id: str) -> None:
-    """Write what follows from the agents and decisions of a case, and renumber its agents."""
+    """Write what is derived from the agents and decisions of a case, and renumber its agents."""
     agents = _agents_of(connection, case_id)
     for ordinal, agent in enumerate(agents, 1):
         if agent.ordinal != ordinal:
-            mine = (CASE_AGENTS.c.case_id == case_id, CASE_AGENTS.c.agent_key == codec.to_signed(agent.agent.key))
-            connection.execute(update(CASE_AGENTS).where(*mine).values(ordinal=ordinal))
+            mine = _is_agent_of(case_id, codec.to_signed(agent.agent.key))
+            connection.execute(update(CASE_AGENTS).where(mine).values(ordinal=ordinal))
     count = select(func.count()).select_from(CASE_DECISIONS).where(CASE_DECISIONS.c.case_id == case_id)
     values: dict[str, Any] = {
         "agents": len(agents),
@@ -349,7 +333,7 @@ def _recount(connection: Connection, case_id: str) -> None:
 
 
 def remove_empty_cases(database: Database) -> None:
-    """Count anew the cases that an erasure took agents from; those without any left go, with what people did to them.
+    """Recount the cases that an erasure removed agents from; delete those without agents, with their entries.
 
     A merged case has no agents, and stays.
     """
@@ -366,24 +350,15 @@ def remove_empty_cases(database: Database) -> None:
 
 
 def new_case(case_id: str, like: Case, at_ms: int) -> Case:
-    """A case of the same tenant and owner, whose agents are still to come."""
-    status: CaseStatus = "acknowledged" if like.owner else "open"
-    fresh: Mapping[str, Any] = {
-        "case_id": case_id,
-        "status": status,
-        "verdict": "",
-        "level": int(RiskLevel.MEDIUM),
-        "opened_ms": at_ms,
-        "updated_ms": at_ms,
-        "risen_ms": at_ms,
-        "acknowledged_ms": 0,
-        "contained_ms": 0,
-        "closed_ms": 0,
-        "held_until_ms": 0,
-        "snoozed_until_ms": 0,
-        "merged_into": "",
-        "agents": 0,
-        "decisions": 0,
-        "revision": 0,
-    }
-    return msgspec.structs.replace(like, **fresh)
+    """A case of the same tenant and owner, as yet without agents."""
+    times = ("acknowledged_ms", "contained_ms", "closed_ms", "held_until_ms", "snoozed_until_ms")
+    return msgspec.structs.replace(
+        like,
+        case_id=case_id,
+        status="acknowledged" if like.owner else "open",
+        verdict="",
+        level=int(RiskLevel.MEDIUM),
+        merged_into="",
+        **dict.fromkeys(("opened_ms", "updated_ms", "risen_ms"), at_ms),
+        **dict.fromkeys((*times, "agents", "decisions", "revision"), 0),
+    )

@@ -8,12 +8,12 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, LargeBinary, Table, and_
+from sqlalchemy import Column, ColumnElement, LargeBinary, Table, and_, select
 
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 
-from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
+from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary
 from ..records.commits import OutboxRow, Position
 from ..records.decisions import Decision
 from .sql_schema import AGENT_NAME_COLUMNS, AGENTS, DECISIONS, EDGES, OUTBOX, StoredMember, stored_members
@@ -42,23 +42,19 @@ def to_signed(key: int) -> int:
 
 
 def to_unsigned(number: int) -> int:
-    """Inverse of `to_signed`.
-
-    >>> to_unsigned(-1)
-    18446744073709551615
-    """
+    """Inverse of `to_signed`."""
     return number + _FULL if number < 0 else number
 
 
 def key_range(after: int | None, last: int | None) -> tuple[int, int]:
-    """Least and greatest signed number of the keys behind *after* up to *last* (unsigned; None = no bound).
+    """Least and greatest signed number of the keys after *after* up to *last* (unsigned; None = no bound).
 
     >>> key_range(None, 2**64 - 1), key_range(2**64 - 1, None), key_range(2**63 - 1, None)
     ((-9223372036854775808, -1), (0, 9223372036854775807), (0, -1))
     """
     least = -_HALF if after is None else to_signed(after) + 1
     greatest = _HALF - 1 if last is None else to_signed(last)
-    return (least, greatest) if least < _HALF else (0, -1)  # behind the greatest is none, and no database has it
+    return (least, greatest) if least < _HALF else (0, -1)  # an empty range: no key comes after the greatest
 
 
 def to_agent_name(values: Mapping[Any, Any]) -> AgentName:
@@ -73,7 +69,7 @@ class RowCodec(Generic[T]):
     """
 
     values: Callable[[T], tuple[Any, ...]]
-    """Makes the values of `columns` that an item has."""
+    """Returns the values of `columns` of an item."""
 
     def __init__(
         self, struct: type[T], *tables: Table, agent_key: str = "agent_key", without: Collection[str] = ()
@@ -101,9 +97,15 @@ class RowCodec(Generic[T]):
             read.append(f"{name}={kept}" if name in by_name_alone else kept)
         self.columns: Final = tuple(table_columns[name] for name in names)
         """Columns of the members, in their order."""
+        self._table = tables[0]
         self._names = names
         self.values = eval(f"lambda item: ({', '.join(written)},)", used)  # noqa: S307 (our own names)
         self._make = eval(f"lambda {', '.join(names)}: struct({', '.join(read)})", used)  # noqa: S307
+
+    def select(self, tenants: Collection[str] | None = None, *conditions: ColumnElement[bool]) -> Any:
+        """Query for the rows that meet *conditions* and belong to one of *tenants*; None = to any."""
+        query = select(*self.columns).where(*conditions)
+        return query if tenants is None else query.where(self._table.c.tenant.in_(sorted(tenants)))
 
     def params(self, item: T) -> dict[str, Any]:
         """Values by name of their columns: parameters of a statement."""
@@ -116,7 +118,7 @@ class RowCodec(Generic[T]):
 
 
 def _converters(member: StoredMember) -> tuple[Convert, Convert] | None:
-    """What makes the value of a column, and what makes the member's again; None = they are the same."""
+    """Functions from the member's value to the column's and back; None if they are the same."""
     if member.name == "agent_key":
         return to_signed, to_unsigned
     if member.type is bool:
@@ -132,10 +134,9 @@ DECISION_ROWS: Final = RowCodec(Decision, DECISIONS)
 OUTBOX_ROWS: Final = RowCodec(OutboxRow, OUTBOX)
 EDGE_ROWS: Final = RowCodec(AgentEdge, EDGES)
 
-AGENT_COLUMNS, SUMMARY_COLUMNS = AGENT_ROWS.columns, AGENT_SUMMARIES.columns
+AGENT_COLUMNS = AGENT_ROWS.columns
 to_agent, to_summary = AGENT_ROWS.read, AGENT_SUMMARIES.read
 to_decision, to_outbox = DECISION_ROWS.read, OUTBOX_ROWS.read
-VERSION_COLUMNS = (AGENTS.c.version_epoch, AGENTS.c.version_offset)
 _AGENT_COLUMN_NAMES = tuple(column.name for column in AGENTS.columns)
 
 
@@ -145,7 +146,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
 
 
 def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
-    """The same by name: parameters of an upsert into `agents`."""
+    """Parameters of an upsert into `agents`."""
     return dict(zip(_AGENT_COLUMN_NAMES, agent_values(row, version), strict=True))
 
 
@@ -155,25 +156,19 @@ def agent_of(subject: ErasureSubject, identities: IdentityHasher) -> AgentName:
 
 
 def is_about(table: Table, agent: AgentName) -> ColumnElement[bool]:
-    """Condition that a row of *table* is about *agent*: by its key, which an index has, and by its full name."""
+    """Condition that a row of *table* is about *agent*, by its key, which has an index, and its full name."""
     names = (table.c[name] == getattr(agent, name) for name in AGENT_NAME_COLUMNS)
     return and_(key_column(table) == to_signed(agent.key), *names)
 
 
 def key_column(table: Table) -> Column[int]:
-    """Column of a table that names its agents with their keys."""
+    """Column of a table with the keys of agents."""
     return table.c.key if table is AGENTS else table.c.agent_key
 
 
-def to_versioned(row: AnyRow) -> VersionedAgent:
-    """Summary and version from `VERSION_COLUMNS` and `SUMMARY_COLUMNS`."""
-    epoch, offset, *summary = row
-    return VersionedAgent(to_summary(summary), epoch, offset)
-
-
 def decision_params(decision: Decision) -> dict[str, Any]:
-    """Parameters of an insert into `decisions`. Raises ValueError on a feature that is not finite: JSON has no such
-    number, and the record could not be replayed."""
+    """Parameters of an insert into `decisions`. Raises ValueError for a feature that is not finite, as JSON cannot have
+    it."""
     vector = decision.feature_vector
     if not all(map(math.isfinite, vector.values())):
         name, value = next((name, value) for name, value in vector.items() if not math.isfinite(value))

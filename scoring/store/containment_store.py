@@ -31,7 +31,7 @@ from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
 from . import codec
 from .codec import RowCodec
-from .database import Database, Page, Tenants, visible, with_values
+from .database import Page, TableStore, Tenants, with_values
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_merge, insert_or_skip
 from .outbox_store import insert_outbox_rows
 from .sql_schema import ACTUATIONS, EDGES, INTERVENTIONS
@@ -41,7 +41,7 @@ _INSERT_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
 
 
 def _merged_edge(new: Any) -> dict[str, ColumnElement[Any]]:
-    """Columns of `records.agents.merge_edges`: rows do not depend on the order in which edges are written."""
+    """Columns as `records.agents.merge_edges` makes them: rows do not depend on the order of writes."""
     old = EDGES.c
     is_last = or_(
         _hour(new.last_ms) > _hour(old.last_ms),
@@ -72,14 +72,11 @@ _INTERVENTION_ROWS = RowCodec(Intervention, INTERVENTIONS)
 _ACTUATION_ROWS = RowCodec(Actuation, ACTUATIONS)
 
 
-class InterventionStore:
-    """Interventions: what people ordered, or were asked to approve."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class InterventionStore(TableStore):
+    """Pins of people, and approvals that people are asked for."""
 
     def add(self, intervention: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
-        """Write a new intervention together with its outbox rows; False = its id is known, and nothing is written."""
+        """Write a new intervention with its outbox rows; False if its id exists, and nothing is written."""
         with self._database.write() as connection:
             if not _INSERT_INTERVENTION.adds(connection, _INTERVENTION_ROWS.params(intervention)):
                 return False
@@ -87,7 +84,7 @@ class InterventionStore:
         return True
 
     def update(self, intervention: Intervention, was: str, outbox: Sequence[OutboxRow] = ()) -> bool:
-        """Overwrite an intervention whose status still is *was*, together with its outbox rows; True = it was."""
+        """Overwrite an intervention if its status still is *was*, with its outbox rows; returns whether it was."""
         mine = (INTERVENTIONS.c.intervention_id == intervention.intervention_id, INTERVENTIONS.c.status == was)
         values = _INTERVENTION_ROWS.params(intervention)
         with self._database.write() as connection:
@@ -97,19 +94,18 @@ class InterventionStore:
         return True
 
     def get(self, intervention_id: str, tenants: Tenants = None) -> Intervention | None:
-        """One intervention."""
-        query = select(INTERVENTIONS).where(INTERVENTIONS.c.intervention_id == intervention_id)
-        return self._database.fetch_one(visible(query, INTERVENTIONS.c.tenant, tenants), _INTERVENTION_ROWS.read)
+        """Return one intervention."""
+        mine = INTERVENTIONS.c.intervention_id == intervention_id
+        return self._database.get(_INTERVENTION_ROWS, mine, tenants=tenants)
 
     def list_open(self) -> list[Intervention]:
-        """Interventions that have an effect or wait for a person."""
-        query = select(INTERVENTIONS).where(INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)))
-        return self._database.fetch_all(query, _INTERVENTION_ROWS.read)
+        """List the interventions that have an effect or wait for a person."""
+        return self._database.find(_INTERVENTION_ROWS, INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)))
 
     def changed_since(self, updated_ms: int) -> list[Intervention]:
-        """Interventions changed at *updated_ms* or later, oldest change first."""
-        query = select(INTERVENTIONS).where(INTERVENTIONS.c.updated_ms >= updated_ms)
-        return self._database.fetch_all(query.order_by(INTERVENTIONS.c.updated_ms), _INTERVENTION_ROWS.read)
+        """List the interventions that changed at *updated_ms* or later, oldest change first."""
+        changed_ms = INTERVENTIONS.c.updated_ms
+        return self._database.find(_INTERVENTION_ROWS, changed_ms >= updated_ms, order=(changed_ms,))
 
     def page(
         self,
@@ -120,25 +116,23 @@ class InterventionStore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Intervention]:
-        """Interventions, newest first. Raises BadCursor."""
-        query = visible(select(INTERVENTIONS), INTERVENTIONS.c.tenant, tenants)
-        query = with_values(query, {INTERVENTIONS.c.kind: kind, INTERVENTIONS.c.status: status})
+        """List interventions, newest first. Raises BadCursor."""
+        query = with_values(
+            _INTERVENTION_ROWS.select(tenants), {INTERVENTIONS.c.kind: kind, INTERVENTIONS.c.status: status}
+        )
         if agent is not None:
             query = query.where(codec.is_about(INTERVENTIONS, agent))
         order = (INTERVENTIONS.c.asked_ms, INTERVENTIONS.c.intervention_id)
         return self._database.newest(query, order, limit, cursor, _INTERVENTION_ROWS.read)
 
 
-class ActuationStore:
-    """Actuations: what actuators are to bring about at their servers, and have brought about."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class ActuationStore(TableStore):
+    """Actuations: the desired and the confirmed states of agents at the servers of actuators."""
 
     def request(self, actuation: Actuation) -> Actuation | None:
-        """Note what an actuator is to bring about, unless a newer state is already desired (then None).
+        """Write a desired state and return the stored row; None if a newer state is already desired.
 
-        What was there before anything was lowered (`original`) stays; returns the row as it is then.
+        The state before anything was restricted (`original`) stays.
         """
         values = _ACTUATION_ROWS.params(actuation)
         mine = _actuation_of(actuation.target, actuation.agent)
@@ -152,12 +146,11 @@ class ActuationStore:
             return _ACTUATION_ROWS.read(connection.execute(select(ACTUATIONS).where(*mine)).one())
 
     def get(self, target: str, agent: AgentName) -> Actuation | None:
-        """Actuation of one agent at one target."""
-        query = select(ACTUATIONS).where(*_actuation_of(target, agent))
-        return self._database.fetch_one(query, _ACTUATION_ROWS.read)
+        """Return the actuation of one agent at one target."""
+        return self._database.get(_ACTUATION_ROWS, *_actuation_of(target, agent))
 
     def keep_original(self, target: str, agent: AgentName, original: bytes) -> bytes:
-        """Keep what the server had, unless something is kept already; returns what is kept."""
+        """Keep the original state of the server, unless one is kept already; returns the one that is kept."""
         mine = _actuation_of(target, agent)
         with self._database.write() as connection:
             unset = (*mine, ACTUATIONS.c.original == b"")
@@ -166,13 +159,11 @@ class ActuationStore:
         return kept
 
     def settle(self, actuation: Actuation) -> bool:
-        """Write how it ended; False = a newer state is desired meanwhile, and nothing was written."""
+        """Write the outcome; False if a newer state is desired meanwhile, and nothing is written."""
         mine = (*_actuation_of(actuation.target, actuation.agent), ACTUATIONS.c.version == actuation.version)
-        values = {
-            name: getattr(actuation, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")
-        }
-        with self._database.write() as connection:
-            return connection.execute(update(ACTUATIONS).where(*mine).values(values)).rowcount > 0
+        names = ("status", "confirmed_ms", "updated_ms", "error", "original")
+        values = {name: getattr(actuation, name) for name in names}
+        return self._database.change(update(ACTUATIONS).where(*mine).values(values)) > 0
 
     def page(
         self,
@@ -182,32 +173,24 @@ class ActuationStore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Actuation]:
-        """Actuations, last changed first. Raises BadCursor."""
-        query = visible(select(ACTUATIONS), ACTUATIONS.c.tenant, tenants)
+        """List actuations, last changed first. Raises BadCursor."""
+        query = with_values(_ACTUATION_ROWS.select(tenants), {ACTUATIONS.c.target: target})
         if agent is not None:
             query = query.where(codec.is_about(ACTUATIONS, agent))
-        query = with_values(query, {ACTUATIONS.c.target: target})
         order = (ACTUATIONS.c.updated_ms, ACTUATIONS.c.target, ACTUATIONS.c.agent_key)
         return self._database.newest(query, order, limit, cursor, _ACTUATION_ROWS.read, tuple[int, str, int])
 
     def targets_with_original(self, subject: ErasureSubject) -> list[str]:
-        """Targets at whose server an agent is lowered: its original state is kept here alone."""
-        mine = (
-            codec.is_about(ACTUATIONS, codec.agent_of(subject, self._database.known_identities())),
-            ACTUATIONS.c.original != b"",
-        )
-        with self._database.read() as connection:
-            return sorted(connection.scalars(select(ACTUATIONS.c.target).where(*mine)))
+        """List the targets whose server restricts an agent, of which only this table has the original state."""
+        mine = codec.is_about(ACTUATIONS, codec.agent_of(subject, self._database.known_identities()))
+        return sorted(self._database.scalars(select(ACTUATIONS.c.target).where(mine, ACTUATIONS.c.original != b"")))
 
 
-class EdgeStore:
-    """Pairs of agents, or of an agent and a principal, that had to do with each other."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class EdgeStore(TableStore):
+    """Edges between two agents, or an agent and a principal."""
 
     def agent_name(self, tenant: str, issuer: str, agent_id: str) -> AgentName:
-        """Name of an agent with its key in this database."""
+        """Return the name of an agent with its key in this database."""
         identities = self._database.known_identities()
         return AgentName(identities.agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
 
@@ -222,7 +205,7 @@ class EdgeStore:
         limit: int = 1_000,
         principals: bool = False,
     ) -> list[AgentEdge]:
-        """Edges that leave (or reach) nodes, last seen first within a chunk of them."""
+        """List edges that leave (or reach) nodes, last seen first within a chunk of nodes."""
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
         identities = self._database.known_identities()
         key_of = identities.principal_key if principals else identities.agent_key
@@ -231,8 +214,7 @@ class EdgeStore:
         edges: list[AgentEdge] = []
         with self._database.read() as connection:
             for part in chunked(keys, MAX_IN_LIST):
-                query = select(EDGES).where(column.in_([codec.to_signed(key) for key in part]))
-                query = query.where(EDGES.c.tenant.in_(tenants))
+                query = codec.EDGE_ROWS.select(tenants, column.in_([codec.to_signed(key) for key in part]))
                 query = query.where(EDGES.c.kind.in_(sorted(kinds)), EDGES.c.last_ms >= since_ms)
                 if until_ms:
                     query = query.where(EDGES.c.first_ms < until_ms)
@@ -242,23 +224,22 @@ class EdgeStore:
                     break
         # A key is a hash: edges of other nodes with that key are left out.
         named = frozenset(nodes)
-        return [edge for edge in edges if _is_end(edge, named, outgoing=outgoing, principals=principals)]
+        return [
+            edge
+            for edge in edges
+            if _is_principal(edge, outgoing) == principals
+            and (edge.tenant, edge.issuer, edge.source if outgoing else edge.target) in named
+        ]
 
 
-def _is_end(edge: AgentEdge, nodes: Collection[AgentIdentity], *, outgoing: bool, principals: bool) -> bool:
-    name = edge.source if outgoing else edge.target
-    return _is_principal(edge, outgoing) == principals and (edge.tenant, edge.issuer, name) in nodes
-
-
-def node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> int:
-    """Key (unsigned, 64 bits) of an end of an edge: of agents their agent key, of a principal a separate one."""
-    if _is_principal(edge, source):
-        return identities.principal_key(edge.tenant, edge.issuer, edge.target)
-    return identities.agent_key(edge.tenant, edge.issuer, edge.source if source else edge.target)
+def _node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> int:
+    """Stored key of an end of an edge: of an agent its agent key, of a principal a separate one."""
+    key_of = identities.principal_key if _is_principal(edge, source) else identities.agent_key
+    return codec.to_signed(key_of(edge.tenant, edge.issuer, edge.source if source else edge.target))
 
 
 def write_edges(connection: Connection, edges: Sequence[AgentEdge], identities: IdentityHasher) -> None:
-    """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
+    """Add the edges of a commit in the order of ids, so that two commits with the same edges never deadlock."""
     waiting = sorted((edge_params(edge, identities) for edge in edges), key=itemgetter("edge_id"))
     while waiting:  # commits of several partitions may bring the same edge
         firsts: dict[str, dict[str, Any]] = {}
@@ -273,13 +254,13 @@ def _is_principal(edge: AgentEdge, source: bool) -> bool:
 
 def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
     """Parameters of an insert into `edges`."""
-    # As a JSON array: no name can run into another one.
+    # As a JSON array: two different lists of names never become the same text.
     full_name = _encode((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target))
     return {
         **codec.EDGE_ROWS.params(edge),
         "edge_id": hashlib.sha256(full_name).hexdigest()[:40],
-        "source_key": codec.to_signed(node_key(edge, identities, source=True)),
-        "target_key": codec.to_signed(node_key(edge, identities, source=False)),
+        "source_key": _node_key(edge, identities, source=True),
+        "target_key": _node_key(edge, identities, source=False),
     }
 
 

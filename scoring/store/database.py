@@ -10,51 +10,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, event, select, tuple_
+from sqlalchemy import Connection, Engine, Integer, cast, event, select, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trustwatch.ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.timestamps import DAY_MS
 
-from .dialects import JobLock, advice_on, dialect_of, is_damaged, is_transient
+from .dialects import dialect_of, is_transient
+from .dialects.dialect import JobLock
+from .dialects.postgresql import advice_on
+from .dialects.sqlite import is_damaged
 from .dialects.statements import MAX_IN_LIST, chunked
 from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope
 from .sql_schema import META
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement, Select
+    from sqlalchemy import Column, ColumnElement, Delete, Select, Update
 
-    from .codec import AnyRow
+    from .codec import AnyRow, RowCodec
 
     # SQLAlchemy 2.1 types a query by all of its columns; ours are looked at by name.
     AnySelect = Select[*tuple[Any, ...]]
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 Tenants = Collection[str] | None
 """Tenants whose rows a caller may see; None = all."""
 
 MAX_PAGE = 500
 
 IDENTITY_PROOF = "identity.proof"
-"""Key in `meta` of what the identity key of the database is recognised by."""
+"""Key in `meta` of the proof by which the identity key of the database is recognized."""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """Some items, and where the next ones are."""
+    """Items of a list, and the cursor of the next ones; None if these were the last."""
 
     items: list[T]
-    next_cursor: str | None  # None = these were the last ones
+    next_cursor: str | None
 
 
 class BadCursor(TrustwatchError):
-    """A page cursor is not one that this store gave out; start again without one."""
+    """A page cursor is not one that this store returned; start again without one."""
 
     code = "invalid_cursor"
 
 
 class DamagedStore(TrustwatchError):
-    """The database file is damaged: no call will succeed until a person has put a whole one in its place."""
+    """The database file is damaged: no call succeeds until a person has replaced it."""
 
     code = "damaged_store"
 
@@ -67,23 +72,19 @@ class DamagedStore(TrustwatchError):
 
 
 class Database:
-    """An engine with its two kinds of transaction, and the pages that are read with them."""
+    """An engine with its two kinds of transactions, and the pages that are read with them."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.identities = IdentityHasher()
-        """Under whose key agents stand in the tables; see `identity_keys.adopt_identity_key`."""
+        """Makes the keys of agents in the tables; see `identity_keys.adopt_identity_key`."""
         self.dialect = dialect_of(engine)
         self.writing_engine = self.dialect.writer(engine)
         self._reading_engine = self.dialect.reader(engine)
         event.listen(engine, "before_execute", check_executed_statement)
 
     def known_identities(self) -> IdentityHasher:
-        """Under whose key agents stand in the tables.
-
-        Raises:
-            ConfigError: they stand under a key, and it is not here.
-        """
+        """Return what makes the keys of agents in the tables. Raises ConfigError if the identity key is missing."""
         if not self.identities.is_keyed:
             with self.read() as connection:
                 keyed = connection.scalar(select(META.c.value).where(META.c.key == IDENTITY_PROOF))
@@ -96,11 +97,10 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that sees one moment.
+        """A transaction that reads one snapshot.
 
-        Raises:
-            Unavailable: the same read may succeed later.
-            UnscopedRead: it is for a caller that may not see all that it would read (`read_scope`).
+        Raises Unavailable (the same read may succeed later) or UnscopedRead (the caller may not see all that would be
+        read, see `read_scope`).
         """
         scope = current_read_scope()
         with translate_errors(), self._reading_engine.begin() as connection:
@@ -114,8 +114,38 @@ class Database:
         with translate_errors(), self.writing_engine.begin() as connection:
             yield connection
 
+    def get(self, rows: RowCodec[S], *conditions: ColumnElement[bool], tenants: Tenants = None) -> S | None:
+        """The one item that meets *conditions* and belongs to a tenant that the caller may see."""
+        return self.fetch_one(rows.select(tenants, *conditions), rows.read)
+
+    def find(
+        self,
+        rows: RowCodec[S],
+        *conditions: ColumnElement[bool],
+        tenants: Tenants = None,
+        order: Sequence[Any] = (),
+        limit: int | None = None,
+    ) -> list[S]:
+        """The items that meet *conditions* and belong to tenants that the caller may see."""
+        return self.fetch_all(rows.select(tenants, *conditions).order_by(*order).limit(limit), rows.read)
+
+    def scalar(self, query: AnySelect) -> Any:
+        """First value of the first row of a query; None if there is no row."""
+        with self.read() as connection:
+            return connection.scalar(query)
+
+    def scalars(self, query: AnySelect) -> list[Any]:
+        """First value of every row of a query."""
+        with self.read() as connection:
+            return list(connection.scalars(query))
+
+    def change(self, statement: Update | Delete) -> int:
+        """Run one statement in a separate transaction; returns the number of rows that it changed."""
+        with self.write() as connection:
+            return connection.execute(statement).rowcount
+
     def fetch_one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
-        """The item in the one row of a query; None = no row."""
+        """The item in the one row of a query; None if there is no row."""
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _make(make, row)
@@ -129,7 +159,7 @@ class Database:
     def fetch_among(
         self, query: AnySelect, column: Column[Any], values: Collection[Any], make: Callable[[AnyRow], T]
     ) -> list[T]:
-        """The items in the rows of a query that have one of many values in a column, a part of the values at a time."""
+        """The items in the rows of a query with one of many values in a column, a part of the values at a time."""
         with self.read() as connection:
             parts = (query.where(column.in_(part)) for part in chunked(sorted(values), MAX_IN_LIST))
             rows = [row for part in parts for row in connection.execute(part)]
@@ -144,17 +174,13 @@ class Database:
         make: Callable[[AnyRow], T],
         cursor_type: Any = tuple[int, str],
     ) -> Page[T]:
-        """One page, from the end of *order* on.
-
-        Raises:
-            BadCursor: not one of this list.
-        """
+        """One page in descending *order*. Raises BadCursor."""
         if cursor is not None:
             query = query.where(tuple_(*order) < from_cursor(cursor, cursor_type))
         return self.page(query.order_by(*(column.desc() for column in order)), order, limit, make)
 
     def page(self, query: AnySelect, order: Sequence[Any], limit: int, make: Callable[[AnyRow], T]) -> Page[T]:
-        """The first rows of a query that is in *order* and begins behind the cursor."""
+        """One page of a query that is in *order* and begins after the cursor."""
         limit = min(max(limit, 1), MAX_PAGE)
         with self.read() as connection:
             rows = connection.execute(query.limit(limit + 1)).all()  # one more shows whether there are more
@@ -166,7 +192,7 @@ class Database:
     def iterate(
         self, query: AnySelect, order: Sequence[Any], chunk: int, *, start: ColumnElement[bool] | None = None
     ) -> Iterator[AnyRow]:
-        """Every row of a query in *order*, read in chunks of their own transactions."""
+        """Every row of a query in *order*, read in chunks with a transaction each."""
         ordered = query.order_by(*order).limit(chunk)
         page = ordered if start is None else ordered.where(start)
         while True:
@@ -178,27 +204,24 @@ class Database:
             page = ordered.where(tuple_(*order) > tuple(rows[-1]._mapping[column.name] for column in order))
 
     def acquire_leader_lock(self, job: str) -> LeaderLock | None:
-        """Take a job that one process does at a time; None = another one has it. Raises Unavailable."""
+        """Take a job that one process does at a time; None if another process has it. Raises Unavailable."""
         with translate_errors():
             lock = self.dialect.acquire_job_lock(self.engine, job)
         return None if lock is None else LeaderLock(job, lock)
 
     def compact(self) -> bool:
-        """Leave nothing of removed rows in the database's own files, as far as the database can.
+        """Remove deleted rows from the files of the database, as far as it can; False if a reader prevents it.
 
-        Raises:
-            Unavailable: the database does not answer, or a table is locked; call it again.
+        Raises Unavailable if the database does not answer, or a table is locked.
         """
         with translate_errors():
             return self.dialect.compact(self.engine)
 
     def copy_to(self, target: Path) -> None:
-        """Copy the database as of one moment into a new file, while others continue to use it.
+        """Copy a snapshot of the database into a new file, while others continue to use it.
 
-        Raises:
-            ConfigError: the database is not a file.
-            DamagedStore: a page of it is.
-            Unavailable: it is locked, or the disk is full.
+        Raises ConfigError (the database is not a file), DamagedStore (a page of it is damaged) or Unavailable (it is
+        locked, or the disk is full).
         """
         damage = self.dialect.copy_to(self.engine, target)
         if damage is not None:
@@ -209,27 +232,29 @@ class Database:
         self.engine.dispose()
 
 
+class TableStore:
+    """Base of the classes that read and write the tables of one subject."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
 class LeaderLock:
-    """A job that this process has. One thread uses it."""
+    """A job that this process has; for one thread."""
 
     def __init__(self, job: str, lock: JobLock) -> None:
         self._job = job
         self._lock = lock
 
     def ensure_held(self) -> None:
-        """Refuse to go on when the job is not ours any more.
-
-        Raises:
-            Unavailable: the database does not answer, and may have given it to another process.
-            Fenced: it is no longer ours.
-        """
+        """Raise unless this process still has the job: Fenced, or Unavailable if the database does not answer."""
         with translate_errors():
             ours = self._lock.is_held()
         if not ours:
             raise Fenced(f"the connection that made this process the {self._job} is gone; another may be it by now")
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Release the job to other processes."""
         self._lock.release()
 
 
@@ -262,13 +287,10 @@ class LeaderSeat:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Errors of the driver after which the same call may succeed as Unavailable, of a broken file as DamagedStore.
-
-    Others pass.
-    """
+    """Raise Unavailable for driver errors after which the same call may succeed, DamagedStore for a damaged file."""
     try:
         yield
-    except UnicodeDecodeError as error:  # of the driver: a text of ours always is UTF-8
+    except UnicodeDecodeError as error:  # of the driver: every text that is written is UTF-8
         raise DamagedStore(error.reason) from error
     except DBAPIError as error:
         if is_damaged(error):
@@ -281,7 +303,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def _make(make: Callable[[AnyRow], T], row: AnyRow) -> T:
-    """The item in a row. SQLite has no check sums: a broken page may still be rows, of values that are none of ours."""
+    """The item in a row. SQLite has no checksums: a damaged page may still have rows, with invalid values."""
     try:
         return make(row)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -289,13 +311,18 @@ def _make(make: Callable[[AnyRow], T], row: AnyRow) -> T:
 
 
 def visible(query: AnySelect, column: Any, allowed: Collection[str] | None) -> AnySelect:
-    """Restrict *query* to rows whose *column* is among the tenants; None = no restriction."""
+    """Restrict *query* to rows whose *column* has an allowed value; None = no restriction."""
     return query if allowed is None else query.where(column.in_(sorted(allowed)))
 
 
 def with_values(query: AnySelect, values: Mapping[Column[Any], Any]) -> AnySelect:
     """Restrict *query* to rows with some values; None = any."""
     return query.where(*(column == value for column, value in values.items() if value is not None))
+
+
+def day_of(column: Column[int]) -> ColumnElement[int]:
+    """Day of UTC since 1970 of a time in ms; of whole numbers the division rounds down."""
+    return cast(column.op("/")(DAY_MS), Integer)
 
 
 def between(query: AnySelect, column: Column[int], since_ms: int, until_ms: int) -> AnySelect:
@@ -320,7 +347,7 @@ _Cursor = TypeVar("_Cursor", bound=tuple[Any, ...])
 
 
 def to_cursor(values: Sequence[Any]) -> str:
-    """Opaque text of the place behind a row with these *values* in the order of the list."""
+    """Opaque text of the place after a row with these *values* in the order of the list."""
     return base64.urlsafe_b64encode(msgspec.json.encode(list(values))).rstrip(b"=").decode()
 
 
@@ -337,7 +364,7 @@ def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
 
 
 def _fits_a_column(value: object) -> bool:
-    """True if a driver takes *value*: it fails at integers beyond 64 bits, and PostgreSQL at texts with NUL."""
+    """True if drivers accept *value*: they fail for integers beyond 64 bits, and PostgreSQL for texts with NUL."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     return not (isinstance(value, str) and "\0" in value)

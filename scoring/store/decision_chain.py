@@ -1,14 +1,14 @@
-"""The chain of decisions: each one carries a digest over its content and over the digest of the one before it.
+"""The chain of decisions: each decision has a digest of its content and of the previous decision's digest.
 
-There is one chain per partition, written by its owner, in the transaction that writes the decision::
+Each partition has one chain, which its owner writes in the transaction that writes the decision::
 
     content = SHA-256("tw-decision-1" | salt | canonical JSON of the decision)
     digest  = SHA-256("tw-chain-1" | partition | sequence | digest before | content)
 
-The salt is random and lies beside the decision. Where a decision is erased, content and salt go and the digest of the
-content stays: the chain still verifies, and nobody can find out by guessing what the decision said. The digests have no
-key: whoever may write to the database can build another chain from some place on. What holds against that is a head
-that was noted elsewhere (each proof of erasure is signed and has the heads).
+The random salt is stored with the decision. If a decision is erased, content and salt are deleted and the digest of
+the content stays: the chain still verifies, and the content cannot be found by guessing. The digests have no key:
+a writer of the database can build another chain from some decision on. A head that was recorded elsewhere proves that
+(each proof of erasure is signed and has the heads).
 """
 
 from __future__ import annotations
@@ -33,36 +33,15 @@ from .dialects.statements import find_stored, insert_or_skip, upsert
 from .sql_schema import AGENT_NAME_COLUMNS, CHAINS, DECISIONS
 
 GENESIS_DIGEST = ""
-"""Digest that stands before the first decision of a chain."""
+"""Digest before the first decision of a chain."""
 
 SALT_BYTES = 16
 
 DIGESTED_COLUMNS = (
-    "decision_id",
-    "agent_key",
-    "tenant",
-    "issuer",
-    "agent_id",
-    "agent_type",
-    "decided_ms",
-    "event_id",
-    "event_time_ms",
-    "previous_level",
-    "level",
-    "risk_score",
-    "confidence",
-    "anomaly_score",
-    "p_value",
-    "counterfactual",
-    "model_version",
-    "baseline_version",
-    "policy_version",
-    "mode",
-    "cause",
-    "partition",
-    "reasons",
-    "feature_vector",
-    "evidence",
+    *("decision_id", "agent_key", "tenant", "issuer", "agent_id", "agent_type", "decided_ms", "event_id"),
+    *("event_time_ms", "previous_level", "level", "risk_score", "confidence", "anomaly_score", "p_value"),
+    *("counterfactual", "model_version", "baseline_version", "policy_version", "mode", "cause", "partition"),
+    *("reasons", "feature_vector", "evidence"),
 )
 """Columns of a decision that its digest covers. Not `offset`: it is set to -1 where a partition gets another topic."""
 
@@ -73,9 +52,9 @@ _UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "an
 
 
 class ChainHead(NamedTuple):
-    """End of a chain, and the sequence number from which on all of it must be there.
+    """End of a chain, and the anchor after which it must be complete.
 
-    Decisions up to `anchor_sequence` may have been removed by retention; those that are kept are checked individually.
+    Retention may have removed decisions up to `anchor_sequence`; those that are kept are checked individually.
     """
 
     partition: Annotated[int, member("partition of the event log", 0)]
@@ -91,8 +70,8 @@ class ChainLink(NamedTuple):
     Attributes:
         values: the columns of `DIGESTED_COLUMNS`.
         content: salted digest that the chain was built with.
-        erasure_id: the erasure that removed or changed its content; "" = it is whole.
-        redacted: salted digest of what an erasure left of the content; "" = nothing was changed, or all is gone.
+        erasure_id: the erasure that removed or changed its content, if any.
+        redacted: salted digest of the content that an erasure changed; "" = nothing was changed, or all was removed.
     """
 
     partition: int
@@ -108,16 +87,15 @@ class ChainLink(NamedTuple):
 
 def content_digest(salt: str, values: Mapping[str, Any]) -> str:
     """Salted digest of a decision's content, hexadecimal."""
-    key = to_signed(unkeyed_agent_key(*(values[name] for name in AGENT_NAME_COLUMNS)))
-    # The stored key is another one in each deployment; a digest must outlive that.
     covered = dict(zip(DIGESTED_COLUMNS, _digested_values(values), strict=True))
-    covered["agent_key"] = key
+    # The stored key differs between deployments; a digest must not.
+    covered["agent_key"] = to_signed(unkeyed_agent_key(*(values[name] for name in AGENT_NAME_COLUMNS)))
     return hashlib.sha256(b"tw-decision-1\0" + salt.encode() + b"\0" + canonical_json(covered)).hexdigest()
 
 
 def canonical_json(covered: Mapping[str, Any]) -> bytes:
     """Columns as JSON, a list of pairs as `json` writes it. Raises ValueError on a float that is not finite."""
-    # msgspec takes a fifth of the time. It writes what is not printable ASCII in another way, and floats, too.
+    # msgspec takes a fifth of the time, but writes floats and what is not printable ASCII in another way.
     pairs = covered.items()
     quick = _encode_json([(name, it if type(it) is str or type(it) is int else _quick_value(it)) for name, it in pairs])
     if quick.isascii() and b"\x7f" not in quick:
@@ -150,9 +128,9 @@ def link_digest(partition: int, sequence: int, previous: str, content: str) -> s
 def link_decisions(
     connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Callable[[], bytes]
 ) -> list[dict[str, Any]]:
-    """Parameters of decisions with their links; those that are stored already are left out, as they are linked.
+    """Return parameters of decisions with their links, without decisions that are stored, and so linked, already.
 
-    The heads move with them, in this transaction. Other writers of the same chains wait for it.
+    Writes the new heads of the chains in this transaction; other writers of the same chains wait for it.
     """
     stored = find_stored(connection, DECISIONS.c.decision_id, [row["decision_id"] for row in rows])
     fresh = list({row["decision_id"]: row for row in rows if row["decision_id"] not in stored}.values())
@@ -183,12 +161,12 @@ def _append_to_chain(
             erasure_id="",
             redacted="",
         )
-    new_head = ChainHead(partition, sequence, digest)  # the statement leaves the anchor as it is
-    _UPSERT_CHAIN_HEAD.execute(connection, new_head._asdict())
+    # The statement leaves the anchor as it is.
+    _UPSERT_CHAIN_HEAD.execute(connection, ChainHead(partition, sequence, digest)._asdict())
 
 
 def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
-    """End of the chain of *partition*, which begins here if there is none; locked until the transaction ends."""
+    """Lock and return the head of the chain of *partition*, which is created if there is none."""
     query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
@@ -198,7 +176,7 @@ def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
 
 
 def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
-    """Move the chains' beginnings behind the decisions that retention removes."""
+    """Move the anchors of chains to the last decisions that retention removes."""
     last: dict[int, tuple[int, str]] = {}
     for partition, sequence, digest in removed:
         if sequence > last.get(partition, (0, ""))[0]:

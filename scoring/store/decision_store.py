@@ -1,41 +1,36 @@
-"""Decisions: lists, counts, those that topics have not got yet, and the chain that a verification reads."""
+"""Decisions: lists, counts, those that topics do not have yet, and the verification of their chains."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from sqlalchemy import Integer, cast, func, or_, select
+from sqlalchemy import func, or_, select
 
 from trustwatch.ingest.described import member
 from trustwatch.ingest.timestamps import DAY_MS
 
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import ALERTING_LEVELS, AgentName, RiskLevel
 from ..records.decisions import Decision
 from ..records.models import DailyAlertCount
 from . import codec
-from .database import Database, Page, Tenants, between, visible
+from .database import Page, TableStore, Tenants, between, day_of, visible
 from .decision_chain import DIGESTED_COLUMNS, ChainHead, ChainLink, content_digest, link_digest
 from .dialects.statements import leading_code
 from .erasure_store import ErasureStore
 from .sql_schema import CHAINS, DECISIONS
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
-
     from .codec import AnyRow
 
 MAX_CLOCK_SKEW_MS = 600_000
-"""A decision is made when its event arrives, at most some minutes before a clock that is ahead says that it happens."""
+"""A decision is made when its event arrives: at most some minutes before the time of an event whose clock is ahead."""
 IS_READABLE = or_(DECISIONS.c.erasure_id == "", DECISIONS.c.redacted != "")
 """Condition on decisions: an erasure has left something of it."""
-_LINK_COLUMNS = (
-    *("chain_sequence", "chain_salt", "chain_content", "chain_previous", "chain_digest", "erasure_id", "redacted"),
-)
 
 
 class CountedChanges(NamedTuple):
-    """Number of decisions from one level to another with the same leading reason; *code* "" = none is kept."""
+    """Number of decisions from one level to another with the same leading reason; *code* is "" without a reason."""
 
     previous_level: int
     level: int
@@ -43,20 +38,17 @@ class CountedChanges(NamedTuple):
     amount: int
 
 
-class DecisionStore:
-    """Decisions as commits wrote them. Lists and look-ups leave out what an erasure has left nothing of."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class DecisionStore(TableStore):
+    """Decisions as commits wrote them. Lists and look-ups omit decisions that an erasure emptied."""
 
     def get(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
-        """One decision."""
-        query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, IS_READABLE)
-        return self._database.fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
+        """Return one decision."""
+        mine = DECISIONS.c.decision_id == decision_id
+        return self._database.get(codec.DECISION_ROWS, mine, IS_READABLE, tenants=tenants)
 
     def get_many(self, decision_ids: Collection[str], tenants: Tenants = None) -> dict[str, Decision]:
-        """Decisions by id; those that are not there, or may not be seen, are left out."""
-        query = visible(select(DECISIONS).where(IS_READABLE), DECISIONS.c.tenant, tenants)
+        """Return decisions by id; omits those that do not exist or may not be seen."""
+        query = codec.DECISION_ROWS.select(tenants, IS_READABLE)
         found = self._database.fetch_among(query, DECISIONS.c.decision_id, set(decision_ids), codec.to_decision)
         return {decision.decision_id: decision for decision in found}
 
@@ -70,8 +62,8 @@ class DecisionStore:
         since_ms: int = 0,
         until_ms: int = 0,
     ) -> Page[Decision]:
-        """Decisions, newest first; those decided since and before given times, 0 = no bound. Raises BadCursor."""
-        query = visible(select(DECISIONS).where(IS_READABLE), DECISIONS.c.tenant, tenants)
+        """List decisions, newest first; those decided since and before given times, 0 = no bound. Raises BadCursor."""
+        query = codec.DECISION_ROWS.select(tenants, IS_READABLE)
         query = between(query, DECISIONS.c.decided_ms, since_ms, until_ms)
         if agent is not None:
             query = query.where(codec.is_about(DECISIONS, agent))
@@ -79,32 +71,33 @@ class DecisionStore:
         return self._database.newest(query, order, limit, cursor, codec.to_decision)
 
     def iterate_unpublished(self, partition: int, after: int, chunk: int = 1_000) -> Iterator[Decision]:
-        """Decisions of *partition* that commits with an offset above *after* wrote, in the order of their records."""
-        # A commit's offset is the one after its last record: what it decided has a record's offset, which is below.
+        """Iterate over decisions of *partition* by commits above the offset *after*, in the order of their records."""
+        # A commit's offset is the one after its last record; a decision has its record's offset, which is lower.
         order = (DECISIONS.c.offset, DECISIONS.c.decision_id)
-        query = select(DECISIONS).where(DECISIONS.c.partition == partition)
+        query = codec.DECISION_ROWS.select(None, DECISIONS.c.partition == partition)
         rows = self._database.iterate(query, order, chunk, start=DECISIONS.c.offset >= after)
         return map(codec.to_decision, rows)
 
     def count_alerts(self, from_day: int, tenants: Tenants = None) -> list[DailyAlertCount]:
-        """Decisions that raised an agent to medium or above, by day of their event since *from_day*, tenant, type."""
-        day = cast(DECISIONS.c.event_time_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
-        group = (day, DECISIONS.c.tenant, DECISIONS.c.agent_type)
-        counts = [_count_escalations(level) for level in (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)]
+        """Count decisions that raised an agent to medium or above, by day of their event since *from_day*."""
+        group = (day_of(DECISIONS.c.event_time_ms), DECISIONS.c.tenant, DECISIONS.c.agent_type)
+        counts = [
+            func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
+            for level in ALERTING_LEVELS
+        ]
         first = from_day * DAY_MS
         since = (
-            DECISIONS.c.decided_ms >= first - MAX_CLOCK_SKEW_MS,  # which the index knows
+            DECISIONS.c.decided_ms >= first - MAX_CLOCK_SKEW_MS,  # for the index
             DECISIONS.c.event_time_ms >= first,
             DECISIONS.c.level > DECISIONS.c.previous_level,
         )
         query = select(*group, *counts).where(*since, DECISIONS.c.level >= RiskLevel.MEDIUM).group_by(*group)
-        with self._database.read() as connection:
-            rows = connection.execute(visible(query, DECISIONS.c.tenant, tenants)).all()
-        counted = (DailyAlertCount(*row) for row in rows)
+        query = visible(query, DECISIONS.c.tenant, tenants)
+        counted = self._database.fetch_all(query, lambda row: DailyAlertCount(*row))
         return sorted(counted, key=lambda count: (count.day, count.tenant, count.agent_type))
 
     def count_changes(self, since_ms: int, until_ms: int, tenants: Tenants = None) -> list[CountedChanges]:
-        """Changes of level that were decided from *since_ms* on and before *until_ms*, by levels and leading reason."""
+        """Count changes of level decided from *since_ms* and before *until_ms*, by levels and leading reason."""
         code = func.coalesce(leading_code(DECISIONS.c.reasons), "")
         kinds = (DECISIONS.c.previous_level, DECISIONS.c.level, code)
         within = (DECISIONS.c.decided_ms >= since_ms, DECISIONS.c.decided_ms < until_ms, IS_READABLE)
@@ -112,46 +105,40 @@ class DecisionStore:
         return self._database.fetch_all(query, lambda row: CountedChanges(*row))
 
     def last_before(self, until_ms: int, tenants: Tenants = None) -> int:
-        """Time of the newest decision before another time, UTC ms; 0 = there is none."""
+        """Return the time of the newest decision before *until_ms*; 0 if there is none."""
         query = select(func.max(DECISIONS.c.decided_ms)).where(DECISIONS.c.decided_ms < until_ms)
-        with self._database.read() as connection:
-            return connection.scalar(visible(query, DECISIONS.c.tenant, tenants)) or 0
+        return self._database.scalar(visible(query, DECISIONS.c.tenant, tenants)) or 0
 
     def chain_heads(self) -> list[ChainHead]:
-        """Ends of the chains, by partition."""
+        """List the ends of the chains, by partition."""
         return self._database.fetch_all(select(CHAINS).order_by(CHAINS.c.partition), lambda row: ChainHead(*row))
 
     def chain_links(self, partition: int, after: int, limit: int = 500) -> list[ChainLink]:
-        """Decisions of a chain behind a sequence number, in order; what an erasure left of them included."""
+        """List the links of a chain after a sequence number, in order, including erased decisions."""
         query = select(DECISIONS).where(DECISIONS.c.partition == partition, DECISIONS.c.chain_sequence > after)
         return self._database.fetch_all(query.order_by(DECISIONS.c.chain_sequence).limit(limit), _to_link)
 
     def count_unchained(self) -> int:
-        """Number of decisions that were written before there was a chain."""
-        with self._database.read() as connection:
-            query = select(func.count()).select_from(DECISIONS).where(DECISIONS.c.chain_sequence == 0)
-            return int(connection.execute(query).scalar_one())
-
-
-def _count_escalations(level: RiskLevel) -> ColumnElement[int]:
-    return func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
+        """Count the decisions from before there was a chain."""
+        query = select(func.count()).select_from(DECISIONS).where(DECISIONS.c.chain_sequence == 0)
+        return int(self._database.scalar(query))
 
 
 def _to_link(stored: AnyRow) -> ChainLink:
     row: Mapping[Any, Any] = stored._mapping
+    chain = (row[f"chain_{name}"] for name in ("sequence", "salt", "content", "previous", "digest"))
     values = {name: row[name] for name in DIGESTED_COLUMNS}
-    return ChainLink._make([row["partition"], *(row[name] for name in _LINK_COLUMNS), values])
+    return ChainLink._make([row["partition"], *chain, row["erasure_id"], row["redacted"], values])
 
 
-# Verification of the chains (`decision_chain.py`): every link is sound, and none is missing.
-
+# Verification of the chains (`decision_chain.py`): every link is valid, and none is missing.
 
 MAX_BREAKS = 20
-"""Breaks that a report names; more are counted."""
+"""Breaks that a report lists; further ones are counted."""
 
 
 class ChainBreak(NamedTuple):
-    """Break of a chain: a link that does not hold."""
+    """An invalid or missing link of a chain."""
 
     partition: Annotated[int, member("partition of the event log", 0)]
     sequence: Annotated[int, member("place in the chain", 1204)]
@@ -176,9 +163,9 @@ class ChainVerification(NamedTuple):
 
 
 def verify_chains(decisions: DecisionStore, erasures: ErasureStore) -> ChainVerification:
-    """Walk over every chain up to where it ended when the walk began; memory is bounded by a page.
+    """Verify every chain up to its current end, a page at a time: about 30 µs a decision, and reading it.
 
-    Takes some 30 µs a decision and the reading of it. Raises Unavailable.
+    Raises Unavailable.
     """
     heads = decisions.chain_heads()
     verifier = _ChainVerifier(decisions, erasures.list_ids())
@@ -196,8 +183,6 @@ def verify_chains(decisions: DecisionStore, erasures: ErasureStore) -> ChainVeri
 
 
 class _ChainVerifier:
-    """Counts of one verification."""
-
     def __init__(self, decisions: DecisionStore, erasure_ids: set[str]) -> None:
         self._decisions = decisions
         self._erasure_ids = erasure_ids
@@ -205,7 +190,7 @@ class _ChainVerifier:
         self.breaks: list[ChainBreak] = []
 
     def verify_chain(self, head: ChainHead) -> None:
-        """Verify one chain: first the decisions that retention may have left alone, then every link."""
+        """Verify one chain: first decisions that retention has kept, then every link."""
         expected, previous = head.anchor_sequence + 1, head.anchor_digest
         for link in self._links(head):
             self._verify_link(link)
@@ -234,7 +219,7 @@ class _ChainVerifier:
                 return
 
     def _report_missing(self, head: ChainHead, first: int, end: int) -> None:
-        """Report missing links, unless retention has removed them since the walk began."""
+        """Report missing links, unless retention has removed them since the verification began."""
         heads = self._decisions.chain_heads()
         now = next((current for current in heads if current.partition == head.partition), head)
         if end - 1 > now.anchor_sequence:
@@ -242,7 +227,6 @@ class _ChainVerifier:
             self._report_break(head.partition, gone, f"{end - gone} decisions are missing from here on")
 
     def _verify_link(self, link: ChainLink) -> None:
-        """Verifies a single link."""
         if link_digest(link.partition, link.sequence, link.previous, link.content) != link.digest:
             self._report_break(link.partition, link.sequence, "its digests do not fit each other")
         elif link.erasure_id:

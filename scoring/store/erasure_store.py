@@ -1,7 +1,7 @@
 """Erasures: orders, how far each of them is, and marks of agents that must not come back from a model's history.
 
-An order to erase is met at an offset of its own in each partition of a topic, in the transaction of that position. The
-row of the erasure keeps the identifier until the topic has none of its records; then both are removed.
+Each partition of a topic meets an order to erase at a separate offset, in the transaction of that position. The row of
+the erasure keeps the identifier until the topic has none of its records; then both are deleted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trustwatch.ingest.record_erasure import ErasedSubject
 from ..records.commits import Commit
 from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
 from .codec import RowCodec
-from .database import Database, Page, Tenants, visible
+from .database import Page, TableStore, Tenants
 from .dialects.statements import insert_or_skip, starts_with
 from .partition_store import UPSERT_META
 from .sql_schema import ERASURES, FORGOTTEN, META
@@ -27,10 +27,11 @@ FEW_ERASURES = 20
 _INSERT_ERASURE = insert_or_skip(ERASURES, "erasure_id")
 _INSERT_MARK = insert_or_skip(FORGOTTEN, "mark")
 _ROWS = RowCodec(Erasure, ERASURES)
+_OLDEST_FIRST = (ERASURES.c.asked_ms, ERASURES.c.erasure_id)
 
 
 class ForgetRecordPosition(msgspec.Struct, frozen=True):
-    """Position at which a partition met an order, when that was given, and whether the agent's state is kept there."""
+    """Position at which a partition met an order, when the order was given, and whether the partition has the agent."""
 
     offset: int
     at_ms: int
@@ -40,45 +41,37 @@ class ForgetRecordPosition(msgspec.Struct, frozen=True):
 _position_decoder = msgspec.json.Decoder(ForgetRecordPosition)
 
 
-class ErasureStore:
+class ErasureStore(TableStore):
     """Erasures, and where each partition met their orders; `subject_store.py` carries them out in the tables."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def add(self, erasure: Erasure) -> bool:
-        """Write a new erasure; False = its id is known, and nothing is written."""
+        """Write a new erasure; False if its id exists, and nothing is written."""
         with self._database.write() as connection:
             return _INSERT_ERASURE.adds(connection, _ROWS.params(erasure))
 
     def update(self, was: Erasure, erasure: Erasure) -> bool:
-        """Overwrite an erasure as it was read; False = another process has changed it since, and nothing is written."""
+        """Overwrite an erasure as it was read; False if another process changed it since, and nothing is written."""
         values = _ROWS.params(erasure) | {"updated_ms": max(erasure.updated_ms, was.updated_ms + 1)}
-        with self._database.write() as connection:
-            return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
+        return self._database.change(update(ERASURES).where(_is_unchanged(was)).values(values)) > 0
 
     def record_error(self, was: Erasure, error: str) -> None:
-        """Write what keeps an erasure from going on, unless that is written or the erasure changed since the read."""
-        if was.error == error:
-            return
-        values = {"error": error, "updated_ms": was.updated_ms + 1}
-        with self._database.write() as connection:
-            connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values))
+        """Write why an erasure cannot continue, unless that is written or the erasure changed since it was read."""
+        if was.error != error:
+            values = {"error": error, "updated_ms": was.updated_ms + 1}
+            self._database.change(update(ERASURES).where(_is_unchanged(was)).values(values))
 
     def get(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
-        """One erasure."""
-        query = select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)
-        return self._database.fetch_one(visible(query, ERASURES.c.tenant, tenants), _ROWS.read)
+        """Return one erasure."""
+        return self._database.get(_ROWS, ERASURES.c.erasure_id == erasure_id, tenants=tenants)
 
     def list_open(self) -> list[Erasure]:
-        """Erasures that are not done, oldest first."""
-        query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES)))
-        return self._database.fetch_all(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id), _ROWS.read)
+        """List the erasures that are not done, oldest first."""
+        is_open = ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))
+        return self._database.find(_ROWS, is_open, order=_OLDEST_FIRST)
 
     def page(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
-        """Erasures, newest first. Raises BadCursor."""
-        query = visible(select(ERASURES), ERASURES.c.tenant, tenants)
-        return self._database.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, _ROWS.read)
+        """List erasures, newest first. Raises BadCursor."""
+        return self._database.newest(_ROWS.select(tenants), _OLDEST_FIRST, limit, cursor, _ROWS.read)
 
     def add_mark(self, mark: str, at_ms: int) -> None:
         """Remember the keyed mark of an agent that must not come back from a model's history."""
@@ -86,30 +79,28 @@ class ErasureStore:
             _INSERT_MARK.execute(connection, {"mark": mark, "at_ms": at_ms})
 
     def list_marks(self) -> list[str]:
-        """Marks of all agents that must not come back."""
-        with self._database.read() as connection:
-            return list(connection.scalars(select(FORGOTTEN.c.mark)))
+        """List the marks of all agents that must not come back."""
+        return self._database.scalars(select(FORGOTTEN.c.mark))
 
     def list_ids(self) -> set[str]:
-        """Ids of all erasures that the store knows."""
-        with self._database.read() as connection:
-            return set(connection.scalars(select(ERASURES.c.erasure_id)))
+        """Return the ids of all erasures."""
+        return set(self._database.scalars(select(ERASURES.c.erasure_id)))
 
     def forget_positions(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
-        """Positions where the order of an erasure was met last, by partition."""
+        """Return the positions where the order of an erasure was met last, by partition."""
         with self._database.read() as connection:
             rows = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
         return {partition: position for _, partition, position in rows}
 
     def erased_since(self, partition: int, after: int) -> list[ErasedSubject]:
-        """Agents of *partition* whose order to forget was met in it at the offset *after* or later."""
+        """List the agents of *partition* whose order to forget was met in it at the offset *after* or later."""
         with self._database.read() as connection:
             offsets = {
                 erasure_id: position.offset
                 for erasure_id, met_in, position in _position_rows(connection, FORGET_POSITION_PREFIX)
                 if met_in == partition and position.ours and position.offset >= after
             }
-            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(offsets)))).all()
+            rows = connection.execute(_ROWS.select(None, ERASURES.c.erasure_id.in_(sorted(offsets)))).all()
         return [
             ErasedSubject(erasure.erasure_subject, {partition: offsets[erasure.erasure_id]})
             for erasure in map(_ROWS.read, rows)
@@ -117,7 +108,7 @@ class ErasureStore:
         ]
 
     def erased_in_topic(self) -> list[ErasedSubject]:
-        """Subjects that were erased while a topic still has their records; none if there is no topic."""
+        """List the subjects that were erased while a topic still has their records; none if there is no topic."""
         return [
             ErasedSubject(erasure.erasure_subject, {at: position.offset for at, position in positions.items()})
             for erasure, positions in self.list_with_positions()
@@ -126,47 +117,46 @@ class ErasureStore:
     def list_with_positions(
         self, since_ms: int = 0, also: Collection[str] = ()
     ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
-        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met."""
+        """List the erasures whose order some partition met, oldest first, with the positions by partition.
+
+        Of those that are done only the ones that changed since *since_ms*, and *also*.
+        """
         recent = or_(
             ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
         )
-        query = select(ERASURES).where(ERASURES.c.subject != "", recent)
+        query = _ROWS.select(None, ERASURES.c.subject != "", recent).order_by(*_OLDEST_FIRST)
         with self._database.read() as connection:
-            ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            erasures = [_ROWS.read(row) for row in ordered]
+            erasures = [_ROWS.read(row) for row in connection.execute(query)]
             positions = _positions_by_erasure(connection, [erasure.erasure_id for erasure in erasures])
         return [(erasure, positions[erasure.erasure_id]) for erasure in erasures if erasure.erasure_id in positions]
 
     def delete_positions(self, erasure_id: str) -> None:
-        """Remove the positions where the order of an erasure was met."""
-        key = META.c.key
-        with self._database.write() as connection:
-            connection.execute(delete(META).where(starts_with(key, f"{FORGET_POSITION_PREFIX}{erasure_id}.")))
+        """Delete the positions where the order of an erasure was met."""
+        self._database.change(delete(META).where(starts_with(META.c.key, f"{FORGET_POSITION_PREFIX}{erasure_id}.")))
 
     def reset_topic(self) -> None:
-        """Forget offsets of a topic that was made again: its records are gone, its offsets begin at 0.
+        """Forget the offsets of a topic that was created again, since its offsets begin at 0.
 
-        No identifier is kept, and what was ordered is ordered again.
+        No identifier of a done erasure is kept, and open orders are given again.
         """
+        is_open = ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))
         with self._database.write() as connection:
             connection.execute(delete(META).where(starts_with(META.c.key, FORGET_POSITION_PREFIX)))
             connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
-            connection.execute(
-                update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))).values(status="queued")
-            )
+            connection.execute(update(ERASURES).where(is_open).values(status="queued"))
 
 
 def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
-    """Condition that nobody changed an erasure since: each change moves `updated_ms` on, by the clock or by one."""
+    """Condition that no process changed an erasure since it was read: each change increases `updated_ms`."""
     mine = ERASURES.c.erasure_id == was.erasure_id
     return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
 
 
 def write_forget_positions(connection: Connection, commits: Sequence[Commit]) -> None:
-    """Keep where orders were met. One that the database knows nothing of (it was put back) begins again.
+    """Keep where orders were met. One that the database does not know, since it was restored, begins again.
 
-    An order may be in a partition twice: a leader died before it noted that it had given it, or lost its place. The
-    later place counts, under the later of both times: it is the same order, whichever of them is noted.
+    A partition may meet an order twice, if a leader failed before it noted that it had given the order. The later
+    position counts, under the later of both times: it is the same order, whichever of them is noted.
     """
     for partition, met in ((commit.position.partition, met) for commit in commits for met in commit.erasures):
         key = f"{FORGET_POSITION_PREFIX}{met.erasure_id}.{partition}"
@@ -180,17 +170,17 @@ def write_forget_positions(connection: Connection, commits: Sequence[Commit]) ->
 def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
     who = met.subject
     return Erasure(
-        met.erasure_id,
-        who.kind,
-        "waiting",
-        who.tenant,
-        who.issuer,
-        who.name,
-        "",
-        "",
-        "found in the topic again: the database was put back to before it",
-        "trustwatch",
-        met.at_ms,
+        erasure_id=met.erasure_id,
+        kind=who.kind,
+        status="waiting",
+        tenant=who.tenant,
+        issuer=who.issuer,
+        subject=who.name,
+        subject_salt="",
+        subject_digest="",
+        reason="found in the topic again: the database was put back to before it",
+        asked_by="trustwatch",
+        asked_ms=met.at_ms,
         at_ms=met.at_ms,
         rounds=1,
         updated_ms=met.at_ms,
@@ -198,12 +188,8 @@ def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
 
 
 def _positions_by_erasure(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, ForgetRecordPosition]]:
-    """Positions by erasure; a few are looked up one by one."""
-    prefixes = (
-        [f"{FORGET_POSITION_PREFIX}{erasure_id}." for erasure_id in ids]
-        if len(ids) <= FEW_ERASURES
-        else [FORGET_POSITION_PREFIX]
-    )
+    few = len(ids) <= FEW_ERASURES
+    prefixes = [f"{FORGET_POSITION_PREFIX}{one}." for one in ids] if few else [FORGET_POSITION_PREFIX]
     positions: dict[str, dict[int, ForgetRecordPosition]] = {}
     for prefix in prefixes:
         for erasure_id, partition, position in _position_rows(connection, prefix):

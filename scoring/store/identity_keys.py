@@ -1,4 +1,4 @@
-"""Keys of agents in the tables: one identity key for a database, and new keys in every row where it changes."""
+"""Keys of agents in the tables: one identity key for a database, and new keys in every row if it changes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,18 @@ from .sql_schema import (
     ACTUATIONS,
     AGENT_NAME_COLUMNS,
     AGENTS,
-    CASE_AGENTS,
-    CASE_DECISIONS,
-    CASE_TIES,
-    DECISIONS,
     DELIVERIES,
     EDGES,
     EVENT_IDS,
-    FEEDBACK,
-    INTERVENTIONS,
     META,
+    METADATA,
     OUTBOX,
     POSITIONS,
-    SECURITY_EVENTS,
 )
 
-_NAMED_TABLES = (AGENTS, DECISIONS, INTERVENTIONS, ACTUATIONS, FEEDBACK, CASE_AGENTS)
-_UNNAMED_TABLES = (OUTBOX, DELIVERIES, SECURITY_EVENTS, CASE_TIES, CASE_DECISIONS)
+_NAMED_TABLES = [table for table in METADATA.sorted_tables if "agent_id" in table.c]
+"""Tables with the keys and the names of agents."""
+_UNNAMED_TABLES = [table for table in METADATA.sorted_tables if "agent_key" in table.c and "agent_id" not in table.c]
 _CHUNK = 2_000
 _INSERT_META = insert_or_skip(META, "key")
 
@@ -44,29 +39,21 @@ KeyChange = Mapping[str, Any]
 """Parameters of an update: `o` and `n`, the old and the new key, signed, and the full name `t`, `i`, `a`."""
 
 
-def keyed_tables() -> tuple[Table, ...]:
-    """Tables whose rows are found by an agent's key, edges apart."""
-    return *_NAMED_TABLES, *_UNNAMED_TABLES
-
-
 def has_identity_key(database: Database) -> bool:
-    """True if the rows of the database are under an identity key; those of 0.1 are not."""
+    """True if the keys in the database are made with an identity key; those of 0.1 are not."""
     with database.read() as connection:
         return _stored_proof(connection) is not None
 
 
 def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew: bool = False) -> int:
-    """Use *identities* for the database; returns how many rows got new keys, all in one transaction or none.
+    """Use *identities* for the database; returns how many rows got new keys, all in one transaction.
 
-    A database without a key (it is new, or of 0.1) gets this one: every row's key is made from its stored name.
-
-    Raises:
-        ConfigError: the database has another key.
-        Unavailable: nothing was changed.
+    A database without a key (it is new, or of 0.1) gets this one: each row's key is made from its stored name. Raises
+    ConfigError if the database has another key.
     """
     with database.write() as connection:
         proof = {"key": IDENTITY_PROOF, "value": identities.proof}
-        # Two processes that begin at once: the second waits here, and then finds the first one's.
+        # Of two processes that start at the same time, the second one waits here, and then finds the first one's.
         _INSERT_META.execute(connection, proof | {"value": ""})
         stored = _stored_proof(connection)
         if stored == identities.proof:
@@ -82,7 +69,7 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
 
 
 def check_identity_key(database: Database, identities: IdentityHasher) -> None:
-    """Raise ConfigError unless the rows of the database are under this key."""
+    """Raise ConfigError unless the database has this identity key."""
     with database.read() as connection:
         if _stored_proof(connection) != identities.proof:
             raise _another_key_error()
@@ -97,9 +84,9 @@ def _another_key_error() -> ConfigError:
 
 
 def correct_agent_keys(database: Database) -> int:
-    """Give agents that stand under another key their own; returns how many there were.
+    """Correct the rows of agents with another key; returns how many there were.
 
-    A process of 0.1 that was not stopped, and took its partition again, writes such rows.
+    A process of 0.1 that still runs, and took its partition again, writes such rows.
     """
     if not database.identities.is_keyed:
         return 0
@@ -113,7 +100,7 @@ def _stored_proof(connection: Connection) -> str | None:
 
 
 def _change_keys(connection: Connection, identities: IdentityHasher) -> int:
-    """Give every row that is found by a key its new one; returns how many changed."""
+    """Write the new key into every row with a key; returns how many changed."""
     changed = sum(_change_unnamed(connection, identities, table) for table in _UNNAMED_TABLES)
     changed += sum(_change_blobs(connection, identities, *column) for column in _BLOBS)
     for table in _NAMED_TABLES:
@@ -122,7 +109,7 @@ def _change_keys(connection: Connection, identities: IdentityHasher) -> int:
 
 
 def _changes_of(connection: Connection, identities: IdentityHasher, table: Table) -> list[KeyChange]:
-    """Changes of the keys in a table that names its agents; rows without a name (erased ones) keep theirs."""
+    """Changes of keys in a table with the names of its agents; rows without a name (erased ones) keep theirs."""
     names = [table.c[name] for name in AGENT_NAME_COLUMNS]
     rows = connection.execute(select(codec.key_column(table), *names).where(table.c.agent_id != "").distinct()).all()
     changes: list[KeyChange] = []
@@ -146,10 +133,10 @@ def _update(connection: Connection, statement: Any, changes: Sequence[KeyChange]
 
 
 def _change_unnamed(connection: Connection, identities: IdentityHasher, table: Table) -> int:
-    """Change keys in a table that names no agents: those that its tenant's decisions and agents name are known."""
+    """Change keys in a table without names, as far as other tables have the names of these agents."""
     new = {
         (change["o"], change["t"]): change["n"]
-        for named in _NAMED_TABLES[::-1]
+        for named in _NAMED_TABLES
         for change in _changes_of(connection, identities, named)
     }
     keys = tuple(table.primary_key.columns)
@@ -188,7 +175,7 @@ def _change_edges(connection: Connection, identities: IdentityHasher) -> int:
 
 
 _BLOBS = ((OUTBOX, OUTBOX.c.payload), (ACTUATIONS, ACTUATIONS.c.desired))
-"""Columns of JSON in which the key of an agent may stand beside its name."""
+"""Columns of JSON that may have the key of an agent next to its name."""
 
 
 def _change_blobs(connection: Connection, identities: IdentityHasher, table: Table, column: Any) -> int:
@@ -203,7 +190,7 @@ def _change_blobs(connection: Connection, identities: IdentityHasher, table: Tab
 
 
 def _with_new_key(raw: bytes, identities: IdentityHasher) -> bytes:
-    """JSON with the new key of the agent that it names; the same object if it has no key."""
+    """JSON with the new key of the agent that it names; unchanged if it has no key."""
     if b'"agent_key"' not in raw:
         return raw
     try:

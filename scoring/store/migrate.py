@@ -1,8 +1,8 @@
 """Bring a database to the tables that this program expects, at start and safely next to other starting processes.
 
-Tables are declared once, in `sql_schema.py`. An empty database gets them as they are declared. A database of an earlier
-version gets what it lacks: tables, columns (each with a default) and indexes. What an earlier version had and this one
-has not is dropped by name.
+`sql_schema.py` declares the tables. An empty database gets them as they are declared; a database of an earlier version
+gets what it lacks: tables, columns (each with a default) and indexes. What only an earlier version had is dropped by
+name.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def migrate(engine: Engine, checkpoints: Path | None = None) -> None:
 
 
 def _upgrade(connection: Connection, checkpoints: Path | None) -> None:
-    METADATA.create_all(connection)  # the missing tables alone
+    METADATA.create_all(connection)  # only missing tables
     context = MigrationContext.configure(connection, opts={"include_object": _is_declared, "compare_type": False})
     operations = Operations(context)
     waiting: list[Any] = [produce_migrations(context, METADATA).upgrade_ops]
@@ -102,12 +102,12 @@ def _upgrade(connection: Connection, checkpoints: Path | None) -> None:
 
 
 def _is_declared(_item: object, _name: str | None, _kind: str, reflected: bool, declared: object) -> bool:
-    """Leave alone what only the database has, such as tables of weeks and indexes of an operator."""
+    """Skip what only the database has, such as tables of weeks and indexes of an operator."""
     return not reflected or declared is not None
 
 
 def read_revision(connection: Connection) -> str | None:
-    """Revision of the tables; None if the database has no tables of ours. Raises DamagedStore if it has several."""
+    """Return the revision of the tables; None if there are none. Raises DamagedStore if there are several."""
     try:
         return MigrationContext.configure(connection).get_current_revision()
     except CommandError as error:
@@ -115,7 +115,7 @@ def read_revision(connection: Connection) -> str | None:
 
 
 def refuse_newer(current: str | None) -> None:
-    """Raise StoreTooNew for a revision that this program does not know."""
+    """Raise StoreTooNew if the revision is newer than this program's."""
     if current is not None and current > SCHEMA_REVISION:
         raise StoreTooNew(
             f"the database is at revision {current!r}, this program knows up to {SCHEMA_REVISION!r}: it was written by "

@@ -1,4 +1,4 @@
-"""Models: versions, their history, switches, and what shadow runs counted."""
+"""Models: versions, their history, the switch of each partition to a version, and what shadow runs counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 from ..records.commits import OutboxRow
 from ..records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
 from .codec import RowCodec
-from .database import MAX_PAGE, Database, Page, Tenants, visible, with_values
+from .database import MAX_PAGE, Page, TableStore, Tenants, visible, with_values
 from .dialects.statements import insert_or_skip, upsert
 from .outbox_store import insert_outbox_rows
 from .sql_schema import MODEL_DAYS, MODEL_HISTORY, MODEL_SWITCHES, MODEL_VERSIONS
@@ -27,14 +27,11 @@ _UPSERT_SWITCH = upsert(MODEL_SWITCHES, ("partition", "epoch", "offset"))
 _UPSERT_DAY = upsert(MODEL_DAYS, ("version", "day", "tenant", "agent_type"))
 
 
-class ModelStore:
-    """Versions of models, their history, where each came into force, and what shadow runs counted."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class ModelStore(TableStore):
+    """Versions of models, their history, switches to them, and what shadow runs counted."""
 
     def add(self, model: ModelVersion, entry: ModelHistoryEntry) -> bool:
-        """Write a new version with the line of history that says so; False = known already, and nothing is written."""
+        """Write a new version with its first history entry; False if the version exists, and nothing is written."""
         with self._database.write() as connection:
             added = _INSERT_VERSION.adds(connection, _VERSION_ROWS.params(model))
             if added:
@@ -47,7 +44,7 @@ class ModelStore:
         entries: Sequence[ModelHistoryEntry] = (),
         outbox: Sequence[OutboxRow] = (),
     ) -> None:
-        """Overwrite versions that are known, add lines of history and what has to leave, all or nothing."""
+        """Overwrite existing versions, and add history entries and outbox rows, in one transaction."""
         with self._database.write() as connection:
             for model in changed:
                 mine = MODEL_VERSIONS.c.version == model.version
@@ -58,48 +55,45 @@ class ModelStore:
     def save_shadow_metrics(self, version: str, figures: dict[str, Any], at_ms: int) -> None:
         """Overwrite the figures of a version in shadow."""
         values = {"figures": msgspec.json.encode(figures), "changed_ms": at_ms}
-        with self._database.write() as connection:
-            connection.execute(update(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version).values(values))
+        self._database.change(update(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version).values(values))
 
     def get(self, version: str) -> ModelVersion | None:
-        """One version."""
-        query = select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version)
-        return self._database.fetch_one(query, _VERSION_ROWS.read)
+        """Return one version."""
+        return self._database.get(_VERSION_ROWS, MODEL_VERSIONS.c.version == version)
 
     def page(self, status: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[ModelVersion]:
-        """Versions, newest first. Raises BadCursor."""
-        query = with_values(select(MODEL_VERSIONS), {MODEL_VERSIONS.c.status: status})
+        """List versions, newest first. Raises BadCursor."""
+        query = with_values(_VERSION_ROWS.select(), {MODEL_VERSIONS.c.status: status})
         order = (MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version)
         return self._database.newest(query, order, limit, cursor, _VERSION_ROWS.read)
 
     def history(
         self, version: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[ModelHistoryEntry]:
-        """History of versions, newest entry first. Raises BadCursor."""
-        query = with_values(select(MODEL_HISTORY), {MODEL_HISTORY.c.version: version})
+        """List history entries, newest first. Raises BadCursor."""
+        query = with_values(_ENTRY_ROWS.select(), {MODEL_HISTORY.c.version: version})
         order = (MODEL_HISTORY.c.at_ms, MODEL_HISTORY.c.entry_id)
         return self._database.newest(query, order, limit, cursor, _ENTRY_ROWS.read)
 
     def current_switch(self, partition: int) -> ModelSwitch | None:
-        """Switch to the version that is active in *partition*; None = nothing was ever written of it."""
-        order = (MODEL_SWITCHES.c.epoch, MODEL_SWITCHES.c.offset)
-        query = select(MODEL_SWITCHES).where(MODEL_SWITCHES.c.partition == partition)
-        query = query.order_by(*(column.desc() for column in order)).limit(1)
-        return self._database.fetch_one(query, _SWITCH_ROWS.read)
+        """Return the switch to the version that is active in *partition*; None if there was no switch yet."""
+        order = (MODEL_SWITCHES.c.epoch.desc(), MODEL_SWITCHES.c.offset.desc())
+        mine = MODEL_SWITCHES.c.partition == partition
+        return next(iter(self._database.find(_SWITCH_ROWS, mine, order=order, limit=1)), None)
 
     def list_switches(self, limit: int = MAX_PAGE) -> list[ModelSwitch]:
-        """Switches of all partitions, newest first."""
-        query = select(MODEL_SWITCHES).order_by(MODEL_SWITCHES.c.at_ms.desc(), MODEL_SWITCHES.c.partition)
-        return self._database.fetch_all(query.limit(limit), _SWITCH_ROWS.read)
+        """List switches of all partitions, newest first."""
+        order = (MODEL_SWITCHES.c.at_ms.desc(), MODEL_SWITCHES.c.partition)
+        return self._database.find(_SWITCH_ROWS, order=order, limit=limit)
 
     def save_days(self, days: Sequence[PeerGroupDay], outbox: Sequence[OutboxRow] = ()) -> None:
-        """Overwrite what groups did on days, and add what has to leave (rows whose key is there change nothing)."""
+        """Overwrite days of peer groups and add outbox rows; an outbox row whose key exists changes nothing."""
         with self._database.write() as connection:
             _UPSERT_DAY.execute(connection, list(map(_DAY_ROWS.params, days)))
             insert_outbox_rows(connection, outbox)
 
     def agent_days(self, from_day: int, tenants: Tenants = None) -> dict[int, int]:
-        """Agents that were judged on each day since *from_day*, as far as that was counted."""
+        """Count the agents that were judged on each day since *from_day*."""
         group = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type)
         most = func.max(MODEL_DAYS.c.agent_days)  # several versions may have counted the same day
         query = visible(select(*group, most).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
@@ -110,13 +104,12 @@ class ModelStore:
         return dict(counted)
 
     def list_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[PeerGroupDay]:
-        """Days of peer groups since *from_day*, by day, tenant, type and version."""
-        query = visible(select(MODEL_DAYS).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
-        query = with_values(query, {MODEL_DAYS.c.version: version})
+        """List days of peer groups since *from_day*, by day, tenant, type and version."""
+        query = with_values(_DAY_ROWS.select(tenants, MODEL_DAYS.c.day >= from_day), {MODEL_DAYS.c.version: version})
         order = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type, MODEL_DAYS.c.version)
         return self._database.fetch_all(query.order_by(*order), _DAY_ROWS.read)
 
 
 def write_switches(connection: Connection, switches: Sequence[ModelSwitch]) -> None:
-    """Models that a commit brings into force."""
+    """Write the switches that a commit brings."""
     _UPSERT_SWITCH.execute(connection, list(map(_SWITCH_ROWS.params, switches)))

@@ -1,7 +1,7 @@
-"""The outbox: rows become deliveries, deliveries are leased, and how they end is written down.
+"""The outbox: rows become deliveries, which are leased and settled.
 
-States: pending -> delivered | failed (the target refused for good) | dead (given up by age) | suppressed
-(by the cool-down from the start, or because the target has nothing to do with it).
+States: pending -> delivered | failed (the target refused permanently) | dead (too old) | suppressed (by the cool-down,
+or because the delivery does not concern the target).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..records.agents import AgentName, RiskLevel
 from ..records.cases import CaseOfAlert
 from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, OutboxRow
 from . import codec
-from .case_assignment import DEFAULT_CASES, CaseSettings, assign_cases
-from .database import Database, Page, Tenants, visible, with_values
+from .case_assignment import assign_cases
+from .database import Page, TableStore, Tenants, visible, with_values
 from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
 from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
 
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
 COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this {subject} a short while before"
-"""Reason of most suppressed deliveries; the subject is a case, or an agent if there is none."""
-
+"""Reason of most suppressed deliveries; the subject is a case, or an agent if there is no case."""
 SNOOZE_REASON = "snoozed: a person wants to be told of a higher level alone until {until}"
-"""Reason of deliveries about a case that is snoozed."""
-
+"""Reason of deliveries about a snoozed case."""
 LAST_HEARD_PREFIX = "source.heard_ms."
 """Prefix of the name of a source in `counters`."""
 
@@ -44,7 +42,7 @@ _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq)
 
 
 class _CooldownQueries(NamedTuple):
-    """Queries for what a target was told before of the same subject and reason."""
+    """Queries for earlier deliveries to a target about the same subject and reason."""
 
     last_sent: Any
     suppressed_since: Any
@@ -79,9 +77,9 @@ _SELECT_DUE = (
     .with_for_update(of=DELIVERIES, skip_locked=True)
 )
 _LEASED = (
-    DELIVERIES.c.seq == bindparam("s"),
-    DELIVERIES.c.target == bindparam("t"),
-    DELIVERIES.c.attempts == bindparam("a"),
+    DELIVERIES.c.seq == bindparam("of_seq"),
+    DELIVERIES.c.target == bindparam("of_target"),
+    DELIVERIES.c.attempts == bindparam("of_attempt"),
     DELIVERIES.c.status == PENDING,
 )
 _EARLIER_DELIVERY = DELIVERIES.alias("earlier")
@@ -96,7 +94,7 @@ _EARLIER_OF_CASE = (
     )
     .exists()
 )
-"""Condition: an alert of the same case was queued before, and is not delivered yet."""
+"""Condition that an earlier alert of the same case is not delivered yet."""
 _LATER_DELIVERY = DELIVERIES.alias("later")
 _SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
     DELIVERIES.c.target == bindparam("t"),
@@ -113,21 +111,23 @@ _SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
     )
     .exists(),
 )
-_LEASE = update(DELIVERIES).where(*_LEASED).values(attempts=bindparam("attempt"), next_attempt_ms=bindparam("until"))
+_LEASE = (
+    update(DELIVERIES).where(*_LEASED).values(attempts=DELIVERIES.c.attempts + 1, next_attempt_ms=bindparam("until"))
+)
 _SETTLE = (
     update(DELIVERIES)
     .where(*_LEASED)
     .values(
-        status=bindparam("new_status"),
-        next_attempt_ms=bindparam("next"),
-        last_error=bindparam("error"),
-        delivered_ms=bindparam("delivered"),
+        status=bindparam("of_status"),
+        next_attempt_ms=bindparam("of_next_attempt_ms"),
+        last_error=bindparam("of_error"),
+        delivered_ms=bindparam("of_at_ms"),
     )
 )
 
 
 class DeliveryRoute(msgspec.Struct, frozen=True):
-    """Choice of outbox rows that a configured target takes."""
+    """Selects the outbox rows that a configured target gets."""
 
     target: str
     kind: str
@@ -136,7 +136,7 @@ class DeliveryRoute(msgspec.Struct, frozen=True):
 
 
 class TargetStop(NamedTuple):
-    """A target that refused for good: since when (UTC ms), and why."""
+    """A target that refused permanently: since when (UTC ms), and why."""
 
     name: str
     stopped_ms: int
@@ -144,7 +144,7 @@ class TargetStop(NamedTuple):
 
 
 class DeliverySettlement(NamedTuple):
-    """Outcome of a leased delivery. It has no effect if the lease was lost meanwhile."""
+    """Outcome of a leased delivery, which is ignored if the lease was lost meanwhile."""
 
     seq: int
     target: str
@@ -155,44 +155,27 @@ class DeliverySettlement(NamedTuple):
     at_ms: int
 
 
-class _CaseChangeData(msgspec.Struct):
-    case_id: str = ""
-
-
-class _CaseChange(msgspec.Struct):
-    """Members of an alert about the case that it reports."""
-
-    data: _CaseChangeData
-
-
-_case_change_decoder = msgspec.json.Decoder(_CaseChange)
-
-
-class OutboxStore:
+class OutboxStore(TableStore):
     """Outbox rows and their deliveries: all state of a dispatcher, which may stop at any moment."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def route(
-        self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200, cases: CaseSettings = DEFAULT_CASES
-    ) -> int:
-        """Put alerts into cases and turn outbox rows into deliveries, in order; returns how many rows were routed.
+    def route(self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200) -> int:
+        """Assign alerts to cases and turn outbox rows into deliveries, in order; returns how many rows were routed.
 
         A row within the cool-down of (target, case or agent, group) becomes `suppressed`, unless its level is higher
-        than that of the alert before it or that alert did not arrive; so does one about a case that is snoozed, unless
-        the case has risen. A row for a target that is not configured becomes `dead`.
+        than that of the alert before it or that alert did not arrive; so does a row about a snoozed case, unless the
+        case has risen. A row for a target that is not configured becomes `dead`.
         """
-        if not self._any_unrouted():  # an idle dispatcher never takes the write lock
+        # An idle dispatcher never takes the write lock.
+        if self._database.scalar(select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)) is None:
             return 0
         with self._database.write() as connection:
             # Cool-down looks at the alerts before: two that route at a time would both send the first of an agent.
             if not self._database.dialect.try_transaction_lock(connection, "route"):
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
-            case_of_row = assign_cases(connection, rows, cases)
+            case_of_row = assign_cases(connection, rows)
             payloads = [
-                {"s": row.seq, "of_case": with_case(row.payload, case_of_row[row.seq])}
+                {"s": row.seq, "of_case": _with_case(row.payload, case_of_row[row.seq])}
                 for row in rows
                 if row.seq in case_of_row
             ]
@@ -204,17 +187,12 @@ class OutboxStore:
             connection.execute(update(OUTBOX).where(done).values(routed_ms=now_ms))
         return len(rows)
 
-    def _any_unrouted(self) -> bool:
-        with self._database.read() as connection:
-            query = select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)
-            return connection.execute(query).first() is not None
-
     def lease(
         self, target: str, now_ms: int, limit: int, lease_ms: int, *, in_case_order: bool = False
     ) -> list[LeasedDelivery]:
-        """Deliveries of *target* that are due; no other process gets them for *lease_ms*. Counts the attempt.
+        """Lease the due deliveries of *target*; no other process gets them for *lease_ms*. Counts the attempt.
 
-        With *in_case_order*, what belongs to a case waits until all that was told of the case before has ended.
+        With *in_case_order*, a delivery of a case waits until every earlier delivery of that case has ended.
         """
         due = self.next_due_ms(target)
         if due is None or due > now_ms:
@@ -222,50 +200,49 @@ class OutboxStore:
         with self._database.write() as connection:
             due_rows = _SELECT_DUE.where(~_EARLIER_OF_CASE) if in_case_order else _SELECT_DUE
             rows = connection.execute(due_rows, {"t": target, "now": now_ms, "most": limit}).all()
-            leases = [
-                {"s": row.seq, "t": target, "a": row.attempts, "attempt": row.attempts + 1, "until": now_ms + lease_ms}
-                for row in rows
-            ]
-            if leases:
+            common = {"of_target": target, "until": now_ms + lease_ms}
+            if leases := [common | {"of_seq": row.seq, "of_attempt": row.attempts} for row in rows]:
                 connection.execute(_LEASE, leases)
-        return [_to_leased_delivery(row, target) for row in rows]
+        return [
+            LeasedDelivery(it.seq, codec.to_outbox(it), target, it.attempts + 1, it.queued_ms, it.suppressed_before)
+            for it in rows
+        ]
 
     def settle(self, settlements: Sequence[DeliverySettlement]) -> None:
         """Write how leased deliveries ended."""
         if not settlements:
             return
         with self._database.write() as connection:
-            connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
+            ended = [item if item.status == DELIVERED else item._replace(at_ms=0) for item in sorted(settlements)]
+            rows = [{f"of_{name}": value for name, value in item._asdict().items()} for item in ended]
+            connection.execute(_SETTLE, rows)
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
-        """Sequence numbers of *seqs* whose agent's level a later delivery to *target* has reported already. What has no
-        cool-down group reports no level: it neither overtakes nor is overtaken.
+        """Return those of *seqs* whose agent's level a later delivery to *target* has already reported.
+
+        A delivery without a cool-down group reports no level: it neither supersedes nor is superseded.
         """
         with self._database.read() as connection:
-            return set(connection.execute(_SELECT_SUPERSEDED, {"t": target, "seqs": list(seqs)}).scalars())
+            return set(connection.scalars(_SELECT_SUPERSEDED, {"t": target, "seqs": list(seqs)}))
 
     def next_due_ms(self, target: str) -> int | None:
-        """Time at which the next pending delivery of *target* is due; None = there is none."""
-        query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(
-            DELIVERIES.c.target == target, DELIVERIES.c.status == PENDING
-        )
-        with self._database.read() as connection:
-            return connection.execute(query).scalar_one_or_none()
+        """Return when the next pending delivery of *target* is due; None if there is none."""
+        mine = (DELIVERIES.c.target == target, DELIVERIES.c.status == PENDING)
+        due_ms: int | None = self._database.scalar(select(func.min(DELIVERIES.c.next_attempt_ms)).where(*mine))
+        return due_ms
 
     def expire(self, queued_before_ms: int, now_ms: int) -> int:
         """Give up (`dead`) pending deliveries that wait since before *queued_before_ms*; returns how many."""
-        # A leased delivery (its next attempt lies ahead) is left to end on its own: it may just be arriving.
+        # A leased delivery (its next attempt is in the future) is left alone: it may just be arriving.
         old = (
             DELIVERIES.c.status == PENDING,
             DELIVERIES.c.queued_ms < queued_before_ms,
             DELIVERIES.c.next_attempt_ms <= now_ms,
         )
-        with self._database.read() as connection:
-            if connection.execute(select(DELIVERIES.c.seq).where(*old).limit(1)).first() is None:
-                return 0
+        if self._database.scalar(select(DELIVERIES.c.seq).where(*old).limit(1)) is None:
+            return 0
         error = literal("given up: too old; last error: ") + DELIVERIES.c.last_error
-        with self._database.write() as connection:
-            return connection.execute(update(DELIVERIES).where(*old).values(status=DEAD, last_error=error)).rowcount
+        return self._database.change(update(DELIVERIES).where(*old).values(status=DEAD, last_error=error))
 
     def page(
         self,
@@ -279,10 +256,7 @@ class OutboxStore:
         key: str | None = None,
         case_id: str | None = None,
     ) -> Page[Delivery]:
-        """Deliveries, newest first; rows that no target took are not among them. Raises BadCursor.
-
-        *agent*: about that agent alone; *key*: of that outbox row alone; *case_id*: of that case alone.
-        """
+        """List deliveries, newest first. Raises BadCursor. *key* is that of the outbox row."""
         query = select(*_DELIVERY_ROWS.columns, DELIVERIES.c.seq).where(DELIVERIES.c.seq == OUTBOX.c.seq)
         query = visible(query, OUTBOX.c.tenant, tenants)
         if agent is not None:
@@ -294,39 +268,38 @@ class OutboxStore:
         return self._database.newest(query, order, limit, cursor, _DELIVERY_ROWS.read)
 
     def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
-        """Send nothing more to the target as long as its configuration has this *fingerprint*."""
+        """Stop deliveries to the target as long as its configuration has this *fingerprint*."""
         row = {"name": name, "fingerprint": fingerprint, "stopped_ms": at_ms, "reason": reason}
         with self._database.write() as connection:
             _UPSERT_STOP.execute(connection, row)
 
     def stopped_targets(self) -> dict[str, str]:
-        """Fingerprint that each stopped target had."""
-        rows = self._database.fetch_all(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint), tuple)
-        return dict(rows)
+        """Return the fingerprint of each stopped target."""
+        return dict(self._database.fetch_all(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint), tuple))
 
     def target_stops(self) -> list[TargetStop]:
-        """Every target that was stopped, with when and why."""
+        """List every target that was stopped."""
         columns = (TARGET_STOPS.c[name] for name in TargetStop._fields)
         return self._database.fetch_all(select(*columns).order_by(TARGET_STOPS.c.name), lambda row: TargetStop(*row))
 
     def record_last_heard(self, source: str, at_ms: int) -> None:
-        """Note that something came from *source*; of what several processes note, the latest time counts."""
+        """Record that *source* sent something; of the times that several processes record, the latest counts."""
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self._database.write() as connection:
             INSERT_COUNTER.execute(connection, {"name": LAST_HEARD_PREFIX + source, "value": at_ms})
             connection.execute(update(COUNTERS).where(mine, COUNTERS.c.value < at_ms).values(value=at_ms))
 
     def enqueue(self, rows: Sequence[OutboxRow]) -> None:
-        """Add rows that no commit brings; one whose key is there already is left out."""
+        """Add rows without a commit; skips rows whose key exists."""
         if rows:  # an idle caller never takes the write lock
             with self._database.write() as connection:
                 insert_outbox_rows(connection, rows)
 
     def enqueue_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
-        """Enqueue that *source* is silent, unless something came from it after *since_ms*; True = it is silent.
+        """Enqueue that *source* is silent, unless it sent something after *since_ms*; returns whether it is silent.
 
-        *row* is given the time when it was heard last (0 = never) and makes a key of that: so each silence is told
-        once, however many processes notice it and however often they are restarted.
+        *row* gets the time when it was heard last (0 = never) and makes the key from it. So each silence is reported
+        once, by any number of processes and after any number of restarts.
         """
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self._database.write() as connection:
@@ -340,43 +313,36 @@ class OutboxStore:
 
 
 def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Add outbox rows in a transaction of the caller; rows whose key is there already change nothing."""
+    """Add outbox rows in a transaction of the caller; skips rows whose key exists."""
     _INSERT_OUTBOX.execute(connection, list(map(codec.OUTBOX_ROWS.params, rows)))
 
 
 def _route_row(
     connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int, case: CaseOfAlert | None
 ) -> None:
-    takers = [route for route in routes if _route_matches(route, row)]
-    for route in takers:
+    for route in routes:
+        if route.kind != row.kind or row.level not in route.levels or row.target not in ("", route.target):
+            continue
         fate = _snoozed(row, route, case, now_ms) or _cooldown_status(connection, row, route, case)
-        status, suppressed, error = fate
-        _insert_delivery(
-            connection,
-            row,
-            now_ms,
-            target=route.target,
-            status=status,
-            suppressed_before=suppressed,
-            last_error=error,
-            case_id=_case_of_update(row) if case is None else case.case_id,
-        )
+        case_id = _case_of_update(row) if case is None else case.case_id
+        _insert_delivery(connection, row, now_ms, target=route.target, case_id=case_id, **fate._asdict())
     if row.target and row.target not in [route.target for route in routes]:
         error = "the target is not configured"
         _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
 
 
 def _case_of_update(row: AnyRow) -> str:
-    """Id of the case whose change by a person a row reports; "" = it reports something else."""
+    """Id of the case whose change by a person a row reports; "" if it reports something else."""
     if not row.key.startswith(CASE_KEY_PREFIX):
         return ""
     try:
-        return _case_change_decoder.decode(row.payload).data.case_id
-    except msgspec.DecodeError:  # of another version: it is delivered all the same, and belongs to no case
+        case_id: str = msgspec.json.decode(row.payload)["data"]["case_id"]
+    except (msgspec.DecodeError, LookupError, TypeError):  # of another version: it is delivered, and belongs to no case
         return ""
+    return case_id if isinstance(case_id, str) else ""
 
 
-def with_case(payload: bytes, case: CaseOfAlert) -> bytes:
+def _with_case(payload: bytes, case: CaseOfAlert) -> bytes:
     """An alert with the case that it belongs to, as `data.case`."""
     event = msgspec.json.decode(payload)
     event["data"]["case"] = {
@@ -392,20 +358,16 @@ def with_case(payload: bytes, case: CaseOfAlert) -> bytes:
     return msgspec.json.encode(event)
 
 
-def _route_matches(route: DeliveryRoute, row: AnyRow) -> bool:
-    return route.kind == row.kind and row.level in route.levels and row.target in ("", route.target)
-
-
 class _Fate(NamedTuple):
-    """First status of a new delivery, with how many before it were suppressed, and why it is."""
+    """First status of a new delivery, the number of suppressed ones before it, and the reason."""
 
     status: str
     suppressed_before: int = 0
-    error: str = ""
+    last_error: str = ""
 
 
 def _snoozed(row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None, now_ms: int) -> _Fate | None:
-    """Fate of an alert about a snoozed case; what keeps an incident of its own is still told of its end."""
+    """Fate of an alert about a snoozed case; a target that keeps incidents still gets the end of one."""
     if case is None or case.wakes or case.snoozed_until_ms <= now_ms:
         return None
     if route.cooldown_ms == 0 and row.level < RiskLevel.MEDIUM:
@@ -432,19 +394,3 @@ def _insert_delivery(connection: Connection, row: AnyRow, now_ms: int, **values:
     common = {"seq": row.seq, "queued_ms": now_ms, "next_attempt_ms": now_ms}
     agent = {"agent_key": row.agent_key, "group": row.group}
     connection.execute(insert(DELIVERIES), [common | agent | values])
-
-
-def _to_leased_delivery(row: AnyRow, target: str) -> LeasedDelivery:
-    return LeasedDelivery(row.seq, codec.to_outbox(row), target, row.attempts + 1, row.queued_ms, row.suppressed_before)
-
-
-def _settlement_params(item: DeliverySettlement) -> dict[str, Any]:
-    return {
-        "s": item.seq,
-        "t": item.target,
-        "a": item.attempt,
-        "new_status": item.status,
-        "next": item.next_attempt_ms,
-        "error": item.error,
-        "delivered": item.at_ms if item.status == DELIVERED else 0,
-    }

@@ -1,37 +1,36 @@
-"""Partitions: how far each has been applied, who owns it, and moving agents between them; and values by key."""
+"""Partitions: how far each has been applied, its owner, event ids and dead letters; and values by key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import Connection, bindparam, case, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
 from trustwatch.ingest.errors import Fenced
 
 from ..records.agents import AgentName
 from ..records.commits import Commit, EventIdRun, Position
+from ..records.dead_letters import DeadLetter
 from . import codec
-from .database import Database
-from .dialects.statements import insert_or_skip, starts_with, upsert
+from .codec import RowCodec
+from .database import Page, TableStore, visible
+from .dialects.statements import INSERT_COUNTER, MAX_IN_LIST, chunked, insert_or_skip, starts_with, upsert
 from .feedback_store import copy_rules_to_partitions
-from .sql_schema import AGENTS, DECISIONS, EVENT_IDS, META, POSITIONS
+from .sql_schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, EVENT_IDS, META, POSITIONS
 
 UPSERT_META = upsert(META, ("key",))
 _INSERT_META = insert_or_skip(META, "key")
 
 
-class MetadataStore:
-    """The table `meta`: number of partitions, state of a training, where erasures are."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class MetadataStore(TableStore):
+    """The table `meta`: number of partitions, state of a training, positions of erasures."""
 
     def get(self, key: str) -> str | None:
-        """Value of *key*, None = not set."""
-        with self._database.read() as connection:
-            return _read_value(connection, key)
+        """Return the value of *key*; None if it is not set."""
+        value: str | None = self._database.scalar(select(META.c.value).where(META.c.key == key))
+        return value
 
     def put(self, key: str, value: str) -> None:
         """Set *key*."""
@@ -39,31 +38,24 @@ class MetadataStore:
             UPSERT_META.execute(connection, {"key": key, "value": value})
 
     def put_default(self, key: str, value: str) -> str:
-        """Set *key* unless it is set; returns what is set then. Two processes get the same answer."""
+        """Set *key* unless it is set; returns the stored value. Two processes get the same answer."""
         with self._database.write() as connection:
             _INSERT_META.execute(connection, {"key": key, "value": value})
-            stored = _read_value(connection, key)
-        return value if stored is None else stored
+            stored: str = connection.execute(select(META.c.value).where(META.c.key == key)).scalar_one()
+            return stored
 
     def find(self, prefix: str) -> dict[str, str]:
-        """Values of all keys that begin with *prefix*."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, prefix)))
-            return {key: value for key, value in rows}
+        """Return the values of all keys that begin with *prefix*."""
+        query = select(META.c.key, META.c.value).where(starts_with(META.c.key, prefix))
+        return dict(self._database.fetch_all(query, tuple))
 
     def delete_prefix(self, prefix: str) -> None:
-        """Remove all keys that begin with *prefix*."""
-        with self._database.write() as connection:
-            connection.execute(delete(META).where(starts_with(META.c.key, prefix)))
+        """Delete all keys that begin with *prefix*."""
+        self._database.change(delete(META).where(starts_with(META.c.key, prefix)))
 
     def delete_range(self, start: str, end: str) -> None:
-        """Remove all keys from *start* on that come before *end*."""
-        with self._database.write() as connection:
-            connection.execute(delete(META).where(META.c.key >= start, META.c.key < end))
-
-
-def _read_value(connection: Connection, key: str) -> str | None:
-    return connection.execute(select(META.c.value).where(META.c.key == key)).scalar_one_or_none()
+        """Delete all keys from *start* on that come before *end*."""
+        self._database.change(delete(META).where(META.c.key >= start, META.c.key < end))
 
 
 _INSERT_PARTITION = insert_or_skip(POSITIONS, "partition")
@@ -78,22 +70,18 @@ _MOVE_AGENT = (
 )
 
 
-class PartitionStore:
+class PartitionStore(TableStore):
     """Positions of partitions, which the pipeline claims and an administrator moves."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def position(self, partition: int) -> Position:
-        """Stored position; epoch 0, offset 0 for a partition that was never claimed."""
+        """Return the stored position; epoch 0 and offset 0 if the partition was never claimed."""
         with self._database.read() as connection:
             return read_position(connection, partition)
 
     def list_positions(self) -> list[Position]:
-        """Every partition that was ever claimed, by number."""
+        """List every partition that was ever claimed, by number."""
         query = select(POSITIONS.c.partition, POSITIONS.c.epoch, POSITIONS.c.offset).order_by(POSITIONS.c.partition)
-        with self._database.read() as connection:
-            return [Position(*row) for row in connection.execute(query)]
+        return self._database.fetch_all(query, lambda row: Position(*row))
 
     def check_owner(self, owner: Position) -> None:
         """Raise Fenced if *owner* does not own its partition any more."""
@@ -101,13 +89,11 @@ class PartitionStore:
             check_owner(connection, owner)
 
     def published_offset(self, partition: int) -> int:
-        """Offset up to which all that commits of *partition* wrote is known to be published; 0 = nothing yet."""
-        with self._database.read() as connection:
-            query = select(POSITIONS.c.published).where(POSITIONS.c.partition == partition)
-            return connection.execute(query).scalar_one_or_none() or 0
+        """Return the offset up to which all that commits of *partition* wrote is known to be published."""
+        return self._database.scalar(select(POSITIONS.c.published).where(POSITIONS.c.partition == partition)) or 0
 
     def note_published(self, committed: Sequence[Position]) -> None:
-        """Note that all that commits up to these positions wrote is published; nothing of a partition that is lost."""
+        """Note that all that commits up to these positions wrote is published; skips partitions with another owner."""
         with self._database.write() as connection:
             for one in sorted(committed, key=lambda position: position.partition):  # as commits do: no circle of waits
                 owned = (POSITIONS.c.partition == one.partition) & (POSITIONS.c.epoch == one.epoch)
@@ -115,7 +101,7 @@ class PartitionStore:
                 connection.execute(update(POSITIONS).where(owned, behind).values(published=one.offset))
 
     def claim(self, partition: int) -> Position:
-        """Take the partition over: the epoch goes up by one, so that the previous owner is fenced."""
+        """Take over the partition: the epoch rises by one, so that the previous owner is fenced."""
         with self._database.write() as connection:
             _insert_partition(connection, partition)
             mine = POSITIONS.c.partition == partition
@@ -123,14 +109,14 @@ class PartitionStore:
             return read_position(connection, partition)
 
     def set_position(self, partition: int, offset: int, above: int = 0) -> Position:
-        """Read *partition* on from *offset*; for an administrator.
+        """Continue to read *partition* from *offset*; for an administrator.
 
-        Its owner is fenced. The new epoch is above that of every partition, so that agents which move here get versions
-        above those they had, and above *above*. What is not published yet stays so, and so do decisions that were
-        committed before the states that belong to them, where it goes on from where it was.
+        Its owner is fenced. The new epoch is above *above* and that of every partition, so that agents that move here
+        get higher versions than they had. What is not published yet stays so. If the partition continues from where it
+        was, decisions that were committed before the states that belong to them stay, too.
         """
         with self._database.write() as connection:
-            # Rows are locked in the order of their numbers, for two that do this at a time.
+            # Rows are locked in the order of their numbers, for two that do this at the same time.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max([above, *epochs.scalars()]) + 1
             _insert_partition(connection, partition)
@@ -144,9 +130,9 @@ class PartitionStore:
         return Position(partition, epoch, offset)
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:
-        """Give every agent to the partition *assign* says; returns how many moved. For an administrator.
+        """Move every agent to the partition that *assign* returns; returns how many moved. For an administrator.
 
-        Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again continues where it
+        No worker may own the partitions meanwhile (`set_position` fences them). Calling it again continues where it
         stopped. What was published stays so at the new place; the rest is published there.
         """
         columns = (AGENTS.c.key, AGENTS.c.tenant, AGENTS.c.issuer, AGENTS.c.agent_id, AGENTS.c.partition)
@@ -155,7 +141,8 @@ class PartitionStore:
         while True:
             with self._database.write() as connection:
                 rows = connection.execute(page).all()
-                moves = _moves(rows, assign, _published_offsets(connection))
+                offsets = connection.execute(select(POSITIONS.c.partition, POSITIONS.c.published))
+                moves = _moves(rows, assign, {number: published for number, published in offsets})
                 if moves:
                     connection.execute(_MOVE_AGENT, moves)
             moved += len(moves)
@@ -168,10 +155,10 @@ class PartitionStore:
 
 
 def read_position(connection: Connection, partition: int) -> Position:
-    """Stored position; epoch 0, offset 0 for a partition that was never claimed."""
+    """Return the stored position; epoch 0 and offset 0 if the partition was never claimed."""
     query = select(POSITIONS.c.epoch, POSITIONS.c.offset).where(POSITIONS.c.partition == partition)
-    row = connection.execute(query).one_or_none()
-    return Position(partition, 0, 0) if row is None else Position(partition, row[0], row[1])
+    epoch, offset = connection.execute(query).one_or_none() or (0, 0)
+    return Position(partition, epoch, offset)
 
 
 def check_owner(connection: Connection, owner: Position) -> None:
@@ -182,8 +169,7 @@ def check_owner(connection: Connection, owner: Position) -> None:
 
 
 def _insert_partition(connection: Connection, partition: int) -> None:
-    row = {"partition": partition, "epoch": 0, "offset": 0}
-    _INSERT_PARTITION.execute(connection, row)
+    _INSERT_PARTITION.execute(connection, {"partition": partition, "epoch": 0, "offset": 0})
 
 
 def _forget_later_offsets(connection: Connection, partition: int, offset: int) -> None:
@@ -195,7 +181,7 @@ def _forget_later_offsets(connection: Connection, partition: int, offset: int) -
 
 
 def _moves(rows: Any, assign: Callable[[AgentName], int], published: dict[int, int]) -> list[dict[str, int]]:
-    """Parameters of `_MOVE_AGENT` for agents that are at another partition than they should be."""
+    """Parameters of `_MOVE_AGENT` for agents that are in another partition than they should be."""
     moves = []
     for key, *names, old in rows:
         new = assign(AgentName(codec.to_unsigned(key), *names))
@@ -204,28 +190,19 @@ def _moves(rows: Any, assign: Callable[[AgentName], int], published: dict[int, i
     return moves
 
 
-def _published_offsets(connection: Connection) -> dict[int, int]:
-    query = select(POSITIONS.c.partition, POSITIONS.c.published)
-    return {partition: offset for partition, offset in connection.execute(query)}
-
-
 # Event ids of the last records of each partition, so that a new owner need not read the records again.
-
 
 _log = structlog.get_logger(__name__)
 
 
-class EventIdStore:
+class EventIdStore(TableStore):
     """Hashes of event ids as commits wrote them, a run of consecutive records each."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def load(self, partition: int, start_offset: int, end_offset: int) -> EventIdRun:
-        """The newest hashes that are stored of the records from *start_offset* to *end_offset*, without a gap.
+        """Return the newest stored hashes of the records from *start_offset* to *end_offset*, without a gap.
 
-        Commits store a run when it is long enough, so the last records may be missing; and the first, after a version
-        that stored none. A row whose length is not that of its offsets counts as missing, and is logged.
+        Commits store a run when it is long enough, so the last records may be missing; and the first ones, after a
+        version that stored none. A row whose length does not match its offsets counts as missing, and is logged.
         """
         table = EVENT_IDS.c
         query = select(table.first_offset, table.end_offset, table.hashes).where(
@@ -249,7 +226,7 @@ class EventIdStore:
 
 
 def write_event_ids(connection: Connection, commits: Sequence[Commit]) -> None:
-    """Add the runs of *commits*, and remove those that they replace or that are needed no more."""
+    """Add the runs of *commits*, and delete those that they replace or that are not needed any more."""
     for commit in commits:
         partition, run = commit.position.partition, commit.event_ids
         if run is not None:
@@ -263,6 +240,95 @@ def write_event_ids(connection: Connection, commits: Sequence[Commit]) -> None:
 
 
 def forget_event_ids(connection: Connection, partition: int, before_offset: int | None = None) -> None:
-    """Remove the runs of a partition that end at or before an offset; None = all."""
+    """Delete the runs of a partition that end at or before an offset; None = all."""
     gone = delete(EVENT_IDS).where(EVENT_IDS.c.partition == partition)
     connection.execute(gone if before_offset is None else gone.where(EVENT_IDS.c.end_offset <= before_offset))
+
+
+# Dead letters: records that could not become events, kept up to a number of them.
+
+DROPPED_DEAD_LETTERS = "dead_letters.dropped"
+_INSERT_DEAD_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
+_LETTER_ROWS = RowCodec(DeadLetter, DEAD_LETTERS)
+
+
+class DeadLetterCounts(NamedTuple):
+    """Dead letters that are kept, and those that found no room since the store exists."""
+
+    stored: int
+    dropped: int
+
+
+class DeadLetterStore(TableStore):
+    """Dead letters as commits wrote them.
+
+    A record that could not be decoded has no tenant; *sources* limits what a caller sees (None = all).
+    """
+
+    def get(self, letter_id: str, sources: Collection[str] | None = None) -> DeadLetter | None:
+        """Return one dead letter."""
+        query = visible(
+            _LETTER_ROWS.select(None, DEAD_LETTERS.c.letter_id == letter_id), DEAD_LETTERS.c.source, sources
+        )
+        return self._database.fetch_one(query, _LETTER_ROWS.read)
+
+    def page(
+        self,
+        sources: Collection[str] | None = None,
+        replayed: bool | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[DeadLetter]:
+        """List dead letters, newest first. Raises BadCursor."""
+        query = visible(_LETTER_ROWS.select(), DEAD_LETTERS.c.source, sources)
+        if replayed is not None:
+            query = query.where(DEAD_LETTERS.c.replayed_ms > 0 if replayed else DEAD_LETTERS.c.replayed_ms == 0)
+        order = (DEAD_LETTERS.c.received_ms, DEAD_LETTERS.c.letter_id)
+        return self._database.newest(query, order, limit, cursor, _LETTER_ROWS.read)
+
+    def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
+        """Record that letters were replayed; returns how many were not replayed before."""
+        marked = 0
+        with self._database.write() as connection:
+            for ids in chunked(letter_ids, MAX_IN_LIST):
+                waiting = (DEAD_LETTERS.c.letter_id.in_(ids), DEAD_LETTERS.c.replayed_ms == 0)
+                marked += connection.execute(update(DEAD_LETTERS).where(*waiting).values(replayed_ms=at_ms)).rowcount
+        return marked
+
+    def count(self, sources: Collection[str] | None = None) -> DeadLetterCounts:
+        """Count the dead letters that are kept and, for a caller of all sources, those that were dropped."""
+        dropped = select(COUNTERS.c.value).where(COUNTERS.c.name == DROPPED_DEAD_LETTERS)
+        kept = visible(select(func.count()).select_from(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
+        with self._database.read() as connection:
+            stored = connection.execute(kept).scalar_one()
+            return DeadLetterCounts(stored, (connection.scalar(dropped) or 0) if sources is None else 0)
+
+
+def write_dead_letters(connection: Connection, letters: Sequence[DeadLetter], capacity: int) -> int:
+    """Keep as many of *letters* as fit; count the others and return their number."""
+    if not letters:
+        return 0
+    stored: set[str] = set()
+    for part in chunked(letters, MAX_IN_LIST):  # a flood of bad records must not exceed what one statement may hold
+        ids = [letter.letter_id for letter in part]
+        stored.update(connection.scalars(select(DEAD_LETTERS.c.letter_id).where(DEAD_LETTERS.c.letter_id.in_(ids))))
+    fresh = [letter for letter in letters if letter.letter_id not in stored]
+    kept = fresh[: _make_room(connection, len(fresh), capacity)]
+    _INSERT_DEAD_LETTER.execute(connection, list(map(_LETTER_ROWS.params, kept)))
+    dropped = len(fresh) - len(kept)
+    if dropped:
+        INSERT_COUNTER.execute(connection, {"name": DROPPED_DEAD_LETTERS, "value": 0})
+        mine = COUNTERS.c.name == DROPPED_DEAD_LETTERS
+        connection.execute(update(COUNTERS).where(mine).values(value=COUNTERS.c.value + dropped))
+    return dropped
+
+
+def _make_room(connection: Connection, count: int, capacity: int) -> int:
+    """Return how many letters fit. Replayed letters are deleted for them, oldest first: nothing is lost with them."""
+    stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
+    missing = stored + count - capacity
+    if missing > 0:
+        key = DEAD_LETTERS.c.letter_id
+        replayed = select(key).where(DEAD_LETTERS.c.replayed_ms > 0).order_by(DEAD_LETTERS.c.replayed_ms).limit(missing)
+        stored -= connection.execute(delete(DEAD_LETTERS).where(key.in_(replayed))).rowcount
+    return max(0, capacity - stored)

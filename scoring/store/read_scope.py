@@ -1,9 +1,8 @@
-"""Whose rows a read may show. Said once, where a request is authenticated; every statement of a read is held to it.
+"""The rows that a read may return. Set when a request is authenticated, and checked for every statement of a read.
 
-Stores are told the tenants of a caller by the services that call them, and one of those could forget to. So a request
-carries its scope in the context that it runs in (threads that read for it inherit it), and `Database.read` lets no
-statement through that does not restrict each table to that scope itself. A route that forgets it fails for all but
-callers of all tenants, and shows nothing.
+Services pass the tenants of a caller to the stores, and one of them could forget to. So the context of a request has
+its scope, which threads that read for it inherit, and `Database.read` refuses a statement that does not restrict each
+table to that scope. A route that forgets it fails for all but callers of all tenants, and returns nothing.
 """
 
 from __future__ import annotations
@@ -17,33 +16,12 @@ from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.selectable import Alias, Join
 
-from .sql_schema import (
-    CHAINS,
-    COUNTERS,
-    DEAD_LETTERS,
-    DELIVERIES,
-    EVENT_IDS,
-    EVENT_STREAMS,
-    FEEDBACK,
-    FEEDBACK_HOLDINGS,
-    FEEDBACK_STEPS,
-    FORGOTTEN,
-    META,
-    MODEL_HISTORY,
-    MODEL_SWITCHES,
-    MODEL_VERSIONS,
-    OUTBOX,
-    POSITIONS,
-    RECEIVED_SIGNALS,
-    SIGNAL_STATEMENTS,
-    STREAM_SUBJECTS,
-    TARGET_STOPS,
-)
-
 
 class ReadScope(NamedTuple):
-    """Rows that a reader may see: of *tenants* (None = all of everything) and, where they have none, of *source*, which
-    is the reader's name in the settings."""
+    """Rows that a reader may see: of *tenants* (None = everything), or of *source* if they have no tenant.
+
+    The source is the reader's name in the settings.
+    """
 
     tenants: Collection[str] | None
     source: str = ""
@@ -59,55 +37,37 @@ READ_SCOPE_OPTION: Final = "trustwatch_read_scope"
 
 _scope: ContextVar[ReadScope] = ContextVar("read_scope", default=WHOLE_DEPLOYMENT)
 
-PART_OF: Final[Mapping[Table, Table]] = {
-    FEEDBACK_STEPS: FEEDBACK,
-    FEEDBACK_HOLDINGS: FEEDBACK,
-    DELIVERIES: OUTBOX,
-}
-"""Tables whose rows belong to whom the row of another table belongs to."""
-OF_CALLER: Final[Mapping[Table, str]] = {
-    DEAD_LETTERS: "source",
-    EVENT_STREAMS: "owner",
-    STREAM_SUBJECTS: "owner",
-}
+PART_OF: Final = {"feedback_steps": "feedback", "feedback_holdings": "feedback", "deliveries": "outbox"}
+"""Tables whose rows belong to rows of another table."""
+OF_CALLER: Final = {"dead_letters": "source", "event_streams": "owner", "stream_subjects": "owner"}
 """Tables whose rows belong to one caller, and the column with its name."""
 OF_DEPLOYMENT: Final = frozenset(
     {
-        CHAINS,
-        COUNTERS,
-        EVENT_IDS,
-        FORGOTTEN,
-        META,
-        MODEL_HISTORY,
-        MODEL_SWITCHES,
-        MODEL_VERSIONS,
-        POSITIONS,
-        RECEIVED_SIGNALS,
-        SIGNAL_STATEMENTS,
-        TARGET_STOPS,
+        *("counters", "decision_chains", "event_ids", "forgotten", "meta", "positions", "target_stops"),
+        *("model_history", "model_switches", "model_versions", "received_signals", "signal_statements"),
     }
 )
-"""Tables of the deployment, which say nothing of any tenant's agents or people; services decide who sees them."""
+"""Tables without data about any tenant's agents or people; services decide who sees them."""
 
 
 class UnscopedRead(RuntimeError):
-    """A fault of ours: a read for one caller that is not restricted to what that caller may see. Nothing was read."""
+    """A bug: a read for one caller that is not restricted to what that caller may see. Nothing was read."""
 
 
 def current_read_scope() -> ReadScope:
-    """Whose rows may be read here and now."""
+    """Scope of reads in this context."""
     return _scope.get()
 
 
 def restrict_reads(scope: ReadScope) -> None:
-    """Hold every read of this task, and of what it starts, to *scope* from now on."""
+    """Restrict every read of this task, and of tasks that it starts, to *scope* from now on."""
     _scope.set(scope)
 
 
 class reads_of:
-    """Hold every read within to *scope*, and to what was before after it.
+    """Restrict every read within the block to *scope*.
 
-    A class, since each request enters one: a generator's context manager takes three times as long.
+    A class, since each request enters it: a generator's context manager takes three times as long.
     """
 
     __slots__ = ("_before", "_scope")
@@ -125,14 +85,14 @@ class reads_of:
 def check_executed_statement(
     _connection: object, statement: Any, _many: object, parameters: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
-    """Listen to the execution of statements. Raises UnscopedRead where one reads more than its connection may."""
+    """Listener of executed statements. Raises UnscopedRead if one reads more than its connection may."""
     scope = options.get(READ_SCOPE_OPTION)
     if scope is not None:
         check_statement(statement, scope, parameters)
 
 
 def check_statement(statement: Any, scope: ReadScope, parameters: Mapping[str, Any] | None = None) -> None:
-    """Raise UnscopedRead unless each table in *statement* is restricted to *scope* where it is read."""
+    """Raise UnscopedRead unless each SELECT in *statement* restricts its tables to *scope*."""
     if not isinstance(statement, Select):
         raise UnscopedRead("only a SELECT of the schema's tables is read for a caller, since no other can be checked")
     for element in visitors.iterate(statement):
@@ -146,15 +106,15 @@ def check_statement(statement: Any, scope: ReadScope, parameters: Mapping[str, A
 def _check_table(
     table: Table, conditions: Collection[BinaryExpression[Any]], scope: ReadScope, parameters: Mapping[str, Any]
 ) -> None:
-    if table in OF_DEPLOYMENT:
+    if table.name in OF_DEPLOYMENT:
         return
-    owner = OF_CALLER.get(table, "tenant")
-    allowed = (scope.source,) if table in OF_CALLER else scope.tenants
+    owner = OF_CALLER.get(table.name, "tenant")
+    allowed = (scope.source,) if table.name in OF_CALLER else scope.tenants
     column = table.c.get(owner)
     if column is not None:
         is_restricted = any(_limits(condition, column, allowed or (), parameters) for condition in conditions)
     else:
-        parent = PART_OF.get(table)
+        parent = PART_OF.get(table.name)
         is_restricted = parent is not None and any(_belongs_to(condition, table, parent) for condition in conditions)
     if not is_restricted:
         raise UnscopedRead(
@@ -166,7 +126,7 @@ def _check_table(
 def _limits(
     condition: BinaryExpression[Any], column: Column[Any], allowed: Collection[str], parameters: Mapping[str, Any]
 ) -> bool:
-    """True if *condition* leaves nothing but values of *column* that are allowed."""
+    """True if *condition* selects only allowed values of *column*."""
     bound = condition.right
     if condition.left is not column or not isinstance(bound, BindParameter):
         return False
@@ -176,18 +136,21 @@ def _limits(
     return condition.operator is operators.eq and value in allowed
 
 
-def _belongs_to(condition: BinaryExpression[Any], table: Table, parent: Table) -> bool:
-    """True if *condition* ties rows of *table* to rows of *parent*, which are held to the scope where they are read."""
+def _belongs_to(condition: BinaryExpression[Any], table: Table, parent: str) -> bool:
+    """True if *condition* ties rows of *table* to rows of *parent*, which are checked themselves."""
     if not isinstance(condition.left, Column) or condition.left.table is not table:
         return False
     if condition.operator is operators.eq:
-        return isinstance(condition.right, Column) and condition.right.table is parent
+        other = condition.right.table if isinstance(condition.right, Column) else None
+        return isinstance(other, Table) and other.name == parent
     reads = (part for part in visitors.iterate(condition.right) if isinstance(part, Select))
-    return condition.operator is operators.in_op and any(parent in _tables(_own_parts(part)) for part in reads)
+    return condition.operator is operators.in_op and any(
+        parent == read.name for part in reads for read in _tables(_own_parts(part))
+    )
 
 
 def _own_parts(select: Select[*tuple[Any, ...]]) -> Iterator[ClauseElement]:
-    """Everything in *select* but what is within its subqueries, which are looked at by themselves."""
+    """All parts of *select* except those of its subqueries, which are checked separately."""
     waiting: list[Any] = list(select.get_children())
     while waiting:
         part = waiting.pop()
@@ -209,7 +172,7 @@ def _tables(parts: Iterable[ClauseElement]) -> set[Table]:
 
 
 def _conditions(select: Select[*tuple[Any, ...]], parts: Iterable[ClauseElement]) -> Iterator[BinaryExpression[Any]]:
-    """Conditions that every row of *select* meets: those joined by AND, and those of inner joins."""
+    """Conditions that every row of *select* meets: those combined with AND, and those of inner joins."""
     waiting: list[Any] = [select.whereclause]
     waiting += [part.onclause for part in parts if isinstance(part, Join) and not (part.isouter or part.full)]
     while waiting:

@@ -1,33 +1,43 @@
-"""Streams of security event tokens (SETs): what receivers asked for, and what waits for them.
+"""Shared signals: streams of security event tokens (SETs) to receivers, and the SETs that other transmitters sent.
 
-SETs are derived from rows of the outbox. The mark on the row and the SETs are one transaction, so each change is told
-once, wherever the process dies. A SET goes when its receiver has it; its content is not kept.
+SETs are derived from rows of the outbox. One transaction marks the row and queues its SETs, so each change is sent
+once, wherever the process stops. A SET is deleted when its receiver has it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, case, delete, exists, func, insert, or_, select, update
 
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ..records.commits import OutboxRow
 from ..records.security_events import PUSH_METHOD, EventStream, SecurityEvent, StreamStatus, StreamSubject
 from .codec import RowCodec, to_outbox
-from .database import Database
-from .dialects.statements import insert_or_skip, upsert
-from .sql_schema import EVENT_STREAMS, OUTBOX, SECURITY_EVENTS, STREAM_SUBJECTS
-
-if TYPE_CHECKING:
-    from .codec import AnyRow
+from .database import TableStore
+from .dialects.statements import insert_or_skip, insert_or_succeed, upsert
+from .sql_schema import EVENT_STREAMS, OUTBOX, RECEIVED_SIGNALS, SECURITY_EVENTS, SIGNAL_STATEMENTS, STREAM_SUBJECTS
 
 _INSERT_EVENT = insert_or_skip(SECURITY_EVENTS, "stream_id", "jti")
 _UPSERT_SUBJECT = upsert(STREAM_SUBJECTS, ("stream_id", "digest"))
+_INSERT_SIGNAL = insert_or_skip(RECEIVED_SIGNALS, "transmitter", "digest")
+_CLAIM_STATEMENT = insert_or_succeed(SIGNAL_STATEMENTS, ("transmitter", "statement"), "said_ms", DAY_MS)
 _STREAM_ROWS = RowCodec(EventStream, EVENT_STREAMS)
 _EVENT_ROWS = RowCodec(SecurityEvent, SECURITY_EVENTS)
 _subject_decoder = msgspec.json.Decoder(dict[str, Any])
+_NOT_FAILING: dict[str, Any] = {"failures": 0, "failing_since_ms": 0, "next_push_ms": 0}
+_COMPOUND_FORMATS = ("complex", "aliases")
+
+MAX_VERIFICATIONS = 10
+"""Verifications that wait in one stream: one would do, and none of them carries a change."""
+MAX_COMPOUND_SUBJECTS = 1_000
+"""Subjects of one stream that are complex or aliases: those are read for each change, whoever it is about."""
+AnnounceStop = Callable[[EventStream], SecurityEvent]
+"""Makes the SET that notifies a receiver that its stream was stopped."""
 
 
 class PendingOutboxRow(NamedTuple):
@@ -37,23 +47,28 @@ class PendingOutboxRow(NamedTuple):
     row: OutboxRow
 
 
-MAX_VERIFICATIONS = 10
-"""Verifications that wait in one stream: one would do, and none of them says anything."""
-MAX_COMPOUND_SUBJECTS = 1_000
-"""Subjects of one stream that are complex or aliases: those are read for each change, whoever it is about."""
-_COMPOUND_FORMATS = ("complex", "aliases")
-AnnounceStop = Callable[[EventStream], SecurityEvent]
-"""The SET that tells a receiver that its stream is stopped, as it is now."""
+class SignalStatement(NamedTuple):
+    """A statement of a received SET about a subject, as evidence.
+
+    Attributes:
+        digest: of the SET's `jti`, see `signal_digest`.
+        statement: digest of its statement and subject.
+    """
+
+    digest: str
+    statement: str
 
 
-class SecurityEventStore:
+def signal_digest(*parts: str) -> str:
+    """Digest of texts, for the columns of the tables."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+class SecurityEventStore(TableStore):
     """Streams, their subjects, and the SETs that wait in them."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def add_stream(self, stream: EventStream, most: int) -> bool:
-        """Write a new stream; False = its owner has *most* already, and nothing is written."""
+        """Write a new stream; False if its owner has *most* already, and nothing is written."""
         mine = select(func.count()).select_from(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == stream.owner)
         with self._database.write() as connection:
             if connection.execute(mine).scalar_one() >= most:
@@ -62,37 +77,34 @@ class SecurityEventStore:
         return True
 
     def find_stream(self, owner: str, stream_id: str) -> EventStream | None:
-        """The stream of *owner* with that id; None = it has none."""
-        query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == owner, EVENT_STREAMS.c.stream_id == stream_id)
-        return self._database.fetch_one(query, _STREAM_ROWS.read)
+        """Return the stream of *owner* with that id."""
+        mine = (EVENT_STREAMS.c.owner == owner, EVENT_STREAMS.c.stream_id == stream_id)
+        return self._database.get(_STREAM_ROWS, *mine)
 
     def get_stream(self, stream_id: str) -> EventStream | None:
-        """A stream of any owner; None = it was deleted."""
-        query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == stream_id)
-        return self._database.fetch_one(query, _STREAM_ROWS.read)
+        """Return a stream of any owner."""
+        return self._database.get(_STREAM_ROWS, EVENT_STREAMS.c.stream_id == stream_id)
 
     def list_streams(self, owner: str) -> list[EventStream]:
-        """All streams of *owner*, oldest first."""
-        query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == owner)
-        ordered = query.order_by(EVENT_STREAMS.c.created_ms, EVENT_STREAMS.c.stream_id)
-        return self._database.fetch_all(ordered, _STREAM_ROWS.read)
+        """List the streams of *owner*, oldest first."""
+        order = (EVENT_STREAMS.c.created_ms, EVENT_STREAMS.c.stream_id)
+        return self._database.find(_STREAM_ROWS, EVENT_STREAMS.c.owner == owner, order=order)
 
     def list_all_streams(self) -> list[EventStream]:
-        """Every stream of the deployment."""
-        return self._database.fetch_all(select(EVENT_STREAMS), _STREAM_ROWS.read)
+        """List every stream of the deployment."""
+        return self._database.find(_STREAM_ROWS)
 
     def change_configuration(self, stream: EventStream, unchanged_since: int | None = None) -> bool:
-        """Overwrite what a receiver may say of its stream; False = the stream was deleted, or changed meanwhile."""
+        """Overwrite what a receiver configures; False if the stream was deleted, or changed meanwhile."""
         names = ("events_requested", "method", "endpoint_url", "authorization", "description", "updated_ms")
         parameters = _STREAM_ROWS.params(stream)
         values = {name: parameters[name] for name in names} | _NOT_FAILING
         return self._update_stream(stream.stream_id, values, unchanged_since)
 
     def change_status(self, stream_id: str, status: StreamStatus, reason: str, at_ms: int) -> bool:
-        """Write what a receiver says of the status; a disabled stream keeps nothing. False = the stream was deleted."""
+        """Write the status that a receiver sets; False if the stream was deleted. A disabled stream keeps no SETs."""
+        values = {"status": status, "status_reason": reason, "updated_ms": at_ms, **_NOT_FAILING}
         with self._database.write() as connection:
-            said: dict[str, Any] = {"status": status, "status_reason": reason, "updated_ms": at_ms}
-            values = said | _NOT_FAILING
             mine = EVENT_STREAMS.c.stream_id == stream_id
             was_changed = connection.execute(update(EVENT_STREAMS).where(mine).values(values)).rowcount > 0
             if status == "disabled":
@@ -100,33 +112,41 @@ class SecurityEventStore:
         return was_changed
 
     def delete_stream(self, owner: str, stream_id: str) -> bool:
-        """Remove a stream with all that waits in it; False = *owner* has none of that id."""
+        """Delete a stream with all that waits in it; False if *owner* has no stream of that id."""
         mine = (EVENT_STREAMS.c.owner == owner, EVENT_STREAMS.c.stream_id == stream_id)
-        with self._database.write() as connection:
-            return connection.execute(delete(EVENT_STREAMS).where(*mine)).rowcount > 0
+        return self._database.change(delete(EVENT_STREAMS).where(*mine)) > 0
 
     def put_subject(self, stream: EventStream, said: StreamSubject, most: int) -> bool:
-        """Write what a receiver says of a subject, as its last word; a new word on a known subject always fits."""
-        row = _subject_params(stream, said)
-        mine = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest == row["digest"]
-        others = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest != row["digest"]
+        """Write what a receiver wants to know of a subject; False if it has too many. A known one can always change."""
+        encoded = _encode(said.subject)
+        digest, is_compound = _subject_digest(encoded), said.subject["format"] in _COMPOUND_FORMATS
+        mine = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest == digest
+        others = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest != digest
         compounds = func.coalesce(func.sum(STREAM_SUBJECTS.c.compound), 0)
         last_ms = func.coalesce(func.max(STREAM_SUBJECTS.c.changed_ms), 0)
         with self._database.write() as connection:
             count, compound, said_ms = connection.execute(select(func.count(), compounds, last_ms).where(*others)).one()
-            is_full = count >= most or (row["compound"] and compound >= MAX_COMPOUND_SUBJECTS)
+            is_full = count >= most or (is_compound and compound >= MAX_COMPOUND_SUBJECTS)
             if is_full and connection.execute(select(STREAM_SUBJECTS.c.digest).where(*mine)).first() is None:
                 return False
-            row["changed_ms"] = max(said.changed_ms, said_ms + 1)  # of two words in one millisecond one is the last
+            row = {
+                "stream_id": stream.stream_id,
+                "digest": digest,
+                "owner": stream.owner,
+                "wanted": int(said.wanted),
+                "changed_ms": max(said.changed_ms, said_ms + 1),  # of two changes in one millisecond one is the last
+                "subject": encoded,
+                "compound": int(is_compound),
+            }
             _UPSERT_SUBJECT.execute(connection, row)
         return True
 
     def list_subjects(
         self, stream_ids: Collection[str], identifiers: Sequence[Mapping[str, Any]]
     ) -> dict[str, list[StreamSubject]]:
-        """Statements of receivers about subjects that may mean one of *identifiers*, by stream; the last word last.
+        """List the subjects that may mean one of *identifiers*, by stream, in the order of their last change.
 
-        A receiver may name as many as it likes: of simple ones those are read that are the same, and no others.
+        A receiver may name any number of subjects. Of simple ones only those are read that are equal.
         """
         mine = STREAM_SUBJECTS.c.stream_id.in_(sorted(stream_ids))
         same = STREAM_SUBJECTS.c.digest.in_(sorted({_subject_digest(_encode(part)) for part in identifiers}))
@@ -141,7 +161,7 @@ class SecurityEventStore:
         return subjects
 
     def add_verification(self, event: SecurityEvent, most: int) -> bool:
-        """Queue the SET that a receiver asked for; False: too much waits, or the stream was deleted."""
+        """Queue the SET that a receiver asked for; False if too much waits, or the stream was deleted."""
         mine = EVENT_STREAMS.c.stream_id == event.stream_id
         about_stream = case((SECURITY_EVENTS.c.tenant == "", 1), else_=0)
         waiting = select(func.count(), func.coalesce(func.sum(about_stream), 0)).where(
@@ -151,24 +171,25 @@ class SecurityEventStore:
             count, verifications = connection.execute(waiting).one()
             if count >= most or verifications >= MAX_VERIFICATIONS:
                 return False
-            asked = update(EVENT_STREAMS).where(mine).values(verified_ms=event.queued_ms)
-            if connection.execute(asked).rowcount == 0:
+            verified = update(EVENT_STREAMS).where(mine).values(verified_ms=event.queued_ms)
+            if connection.execute(verified).rowcount == 0:
                 return False
             _insert_events(connection, [event])
         return True
 
     def list_underived(self, limit: int) -> list[PendingOutboxRow]:
-        """Rows of the outbox, of every kind, that were not processed yet, oldest first."""
+        """List the rows of the outbox that were not processed yet, of every kind, oldest first."""
         query = select(OUTBOX).where(OUTBOX.c.derived_ms == 0).order_by(OUTBOX.c.seq)
         return self._database.fetch_all(query.limit(limit), lambda row: PendingOutboxRow(row.seq, to_outbox(row)))
 
     def add_derived(
         self, derived: Mapping[int, Sequence[SecurityEvent]], at_ms: int, most: int, announce: AnnounceStop
     ) -> tuple[int, list[EventStream]]:
-        """Queue what was derived from rows of the outbox, by their number, and mark them, in one transaction.
+        """Queue what was derived from rows of the outbox, by their number, and mark the rows, in one transaction.
 
-        What another process derived meanwhile, and SETs for streams that are gone or disabled, are left out. A stream
-        in which more than *most* wait is disabled: what waits is dropped, and *announce* makes what says so.
+        Skips what another process derived meanwhile, and SETs for streams that are deleted or disabled. A stream in
+        which more than *most* wait is disabled: what waits is dropped, and *announce* makes the SET that notifies its
+        receiver. Returns the number of queued SETs and the streams that were disabled.
         """
         with self._database.write() as connection:
             if not self._database.dialect.try_transaction_lock(connection, "derive"):
@@ -176,42 +197,36 @@ class SecurityEventStore:
             chosen = OUTBOX.c.seq.in_(list(derived)), OUTBOX.c.derived_ms == 0
             seqs = sorted(connection.scalars(select(OUTBOX.c.seq).where(*chosen)))
             connection.execute(update(OUTBOX).where(OUTBOX.c.seq.in_(seqs)).values(derived_ms=at_ms))
-            open_streams = set(
-                connection.scalars(select(EVENT_STREAMS.c.stream_id).where(EVENT_STREAMS.c.status != "disabled"))
-            )
+            enabled = select(EVENT_STREAMS.c.stream_id).where(EVENT_STREAMS.c.status != "disabled")
+            open_streams = set(connection.scalars(enabled))
             events = [event for seq in seqs for event in derived[seq] if event.stream_id in open_streams]
             _insert_events(connection, events)
             full = _full_streams(connection, {event.stream_id for event in events}, most)
-            return len(events), [_disable_full(connection, row, at_ms, most, announce) for row in full]
+            return len(events), [_disable_full(connection, stream, at_ms, most, announce) for stream in full]
 
     def waiting(self, stream: EventStream, limit: int) -> list[SecurityEvent]:
-        """SETs that may leave, oldest first: all of an enabled stream; of others what tells that they were stopped."""
-        query = select(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == stream.stream_id)
+        """List SETs that may be sent, oldest first: all of an enabled stream, else only the notice that it stopped."""
+        query = _EVENT_ROWS.select(None, SECURITY_EVENTS.c.stream_id == stream.stream_id)
         if stream.status != "enabled":
             query = query.where(SECURITY_EVENTS.c.announces_status == 1)
         return self._database.fetch_all(query.order_by(SECURITY_EVENTS.c.seq).limit(limit), _EVENT_ROWS.read)
 
     def settle(self, stream_id: str, jtis: Collection[str]) -> int:
-        """Remove SETs that their receiver has, or will never take; returns how many of them were there."""
-        mine = SECURITY_EVENTS.c.stream_id == stream_id, SECURITY_EVENTS.c.jti.in_(sorted(jtis))
+        """Delete SETs that their receiver has, or will never accept; returns how many there were."""
         if not jtis:
             return 0
-        with self._database.write() as connection:
-            return connection.execute(delete(SECURITY_EVENTS).where(*mine)).rowcount
+        mine = SECURITY_EVENTS.c.stream_id == stream_id, SECURITY_EVENTS.c.jti.in_(sorted(jtis))
+        return self._database.change(delete(SECURITY_EVENTS).where(*mine))
 
     def list_push_due(self, now_ms: int) -> list[EventStream]:
-        """Streams to which something is to be pushed now."""
+        """List the streams to which something is to be pushed now."""
         may_leave = or_(EVENT_STREAMS.c.status == "enabled", SECURITY_EVENTS.c.announces_status == 1)
         something = exists().where(SECURITY_EVENTS.c.stream_id == EVENT_STREAMS.c.stream_id, may_leave)
-        due = (
-            EVENT_STREAMS.c.method == PUSH_METHOD,
-            EVENT_STREAMS.c.next_push_ms <= now_ms,
-            something,
-        )
-        return self._database.fetch_all(select(EVENT_STREAMS).where(*due), _STREAM_ROWS.read)
+        due = (EVENT_STREAMS.c.method == PUSH_METHOD, EVENT_STREAMS.c.next_push_ms <= now_ms)
+        return self._database.find(_STREAM_ROWS, *due, something)
 
     def record_push_failure(self, stream: EventStream, at_ms: int, next_ms: int) -> bool:
-        """Count a failed push and write when to try again; False = the receiver changed its stream meanwhile."""
+        """Count a failed push and schedule the next one; False if the receiver changed its stream meanwhile."""
         values = {
             "failures": stream.failures + 1,
             "failing_since_ms": stream.failing_since_ms or at_ms,
@@ -220,61 +235,48 @@ class SecurityEventStore:
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
     def record_push_success(self, stream_id: str) -> None:
-        """Write that the receiver answers again."""
+        """Write that the receiver accepts pushes again."""
         self._update_stream(stream_id, _NOT_FAILING)
 
     def pause_failing(self, stream: EventStream, reason: str, at_ms: int) -> bool:
-        """Pauses a stream that is not received; False = the receiver changed it meanwhile, and nothing is written."""
+        """Pause a stream whose receiver fails; False if the receiver changed it meanwhile, and nothing is written."""
         values = {"status": "paused", "status_reason": reason, "updated_ms": at_ms}
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
     def _update_stream(self, stream_id: str, values: Mapping[str, Any], unchanged_since: int | None = None) -> bool:
-        conditions = [EVENT_STREAMS.c.stream_id == stream_id]
+        changed = update(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == stream_id).values(values)
         if unchanged_since is not None:
-            conditions.append(EVENT_STREAMS.c.updated_ms == unchanged_since)
-        with self._database.write() as connection:
-            return connection.execute(update(EVENT_STREAMS).where(*conditions).values(values)).rowcount > 0
-
-
-_NOT_FAILING: dict[str, Any] = {"failures": 0, "failing_since_ms": 0, "next_push_ms": 0}
+            changed = changed.where(EVENT_STREAMS.c.updated_ms == unchanged_since)
+        return self._database.change(changed) > 0
 
 
 def _insert_events(connection: Connection, events: Sequence[SecurityEvent]) -> None:
     _INSERT_EVENT.execute(connection, list(map(_EVENT_ROWS.params, events)))
 
 
-def _full_streams(connection: Connection, stream_ids: Collection[str], most: int) -> Sequence[AnyRow]:
-    count = (
+def _full_streams(connection: Connection, stream_ids: Collection[str], most: int) -> list[EventStream]:
+    full = (
         select(SECURITY_EVENTS.c.stream_id)
         .where(SECURITY_EVENTS.c.stream_id.in_(sorted(stream_ids)))
         .group_by(SECURITY_EVENTS.c.stream_id)
         .having(func.count() > most)
     )
-    return connection.execute(select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id.in_(count))).all()
+    rows = connection.execute(_STREAM_ROWS.select(None, EVENT_STREAMS.c.stream_id.in_(full))).all()
+    return list(map(_STREAM_ROWS.read, rows))
 
 
-def _disable_full(connection: Connection, row: AnyRow, at_ms: int, most: int, announce: AnnounceStop) -> EventStream:
-    """Disable a stream whose receiver is far behind; it is notified why, and nothing else is left in the queue."""
+def _disable_full(
+    connection: Connection, stream: EventStream, at_ms: int, most: int, announce: AnnounceStop
+) -> EventStream:
+    """Disable a stream whose receiver is far behind; the only SET left in it is the notice of that."""
     reason = f"more than {most} SETs waited for the receiver; they were dropped"
-    values = {"status": "disabled", "status_reason": reason, "updated_ms": at_ms}
-    connection.execute(update(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == row.stream_id).values(values))
-    connection.execute(delete(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == row.stream_id))
-    stream = msgspec.structs.replace(_STREAM_ROWS.read(row), status="disabled", status_reason=reason, updated_ms=at_ms)
-    _insert_events(connection, [announce(stream)])
-    return stream
-
-
-def _subject_params(stream: EventStream, said: StreamSubject) -> dict[str, Any]:
-    encoded = _encode(said.subject)
-    return {
-        "stream_id": stream.stream_id,
-        "digest": _subject_digest(encoded),
-        "owner": stream.owner,
-        "wanted": int(said.wanted),
-        "changed_ms": said.changed_ms,
-        "subject": encoded,
-        "compound": int(said.subject["format"] in _COMPOUND_FORMATS),
-    }
+    values: dict[str, Any] = {"status": "disabled", "status_reason": reason, "updated_ms": at_ms}
+    mine = EVENT_STREAMS.c.stream_id == stream.stream_id
+    connection.execute(update(EVENT_STREAMS).where(mine).values(values))
+    connection.execute(delete(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == stream.stream_id))
+    disabled = msgspec.structs.replace(stream, **values)
+    _insert_events(connection, [announce(disabled)])
+    return disabled
 
 
 def _encode(subject: Mapping[str, Any]) -> bytes:
@@ -283,3 +285,50 @@ def _encode(subject: Mapping[str, Any]) -> bytes:
 
 def _subject_digest(encoded: bytes) -> str:
     return hashlib.sha256(encoded).hexdigest()
+
+
+class ReceivedSignalStore(TableStore):
+    """SETs that were received, by transmitter: each counts once, also after restarts.
+
+    Of a SET only digests are kept: of its identifier, and of what it states about whom. Times are UTC milliseconds.
+    """
+
+    def find_taken(self, transmitter: str, digests: Collection[str]) -> set[str]:
+        """Return those of *digests* that were received before."""
+        taken = RECEIVED_SIGNALS.c.transmitter == transmitter, RECEIVED_SIGNALS.c.digest.in_(sorted(digests))
+        return set(self._database.scalars(select(RECEIVED_SIGNALS.c.digest).where(*taken)))
+
+    def claim(self, transmitter: str, statements: Sequence[SignalStatement], at_ms: int) -> set[str]:
+        """Return digests of the SETs that count as evidence: of equal statements within a day only the first one.
+
+        If several processes claim a statement at the same time, one SET gets it; a SET that claims again, after a
+        crash, keeps it.
+        """
+        # In one order, so that no two processes wait for each other; of equal ones the first to come stays first.
+        ordered = sorted(statements, key=lambda statement: statement.statement)
+        rows = [{"transmitter": transmitter, "said_ms": at_ms, **statement._asdict()} for statement in ordered]
+        said = SIGNAL_STATEMENTS.c.statement.in_({statement.statement for statement in ordered})
+        digests = select(SIGNAL_STATEMENTS.c.digest).where(SIGNAL_STATEMENTS.c.transmitter == transmitter, said)
+        with self._database.write() as connection:
+            _CLAIM_STATEMENT.execute(connection, rows)
+            return {statement.digest for statement in ordered} & set(connection.scalars(digests))
+
+    def add(self, transmitter: str, digests: Collection[str], at_ms: int) -> None:
+        """Record that SETs were received; those that another process recorded meanwhile stay as they are."""
+        rows = [{"transmitter": transmitter, "digest": digest, "received_ms": at_ms} for digest in digests]
+        if rows:
+            with self._database.write() as connection:
+                _INSERT_SIGNAL.execute(connection, rows)
+
+    def forget(self, before_ms: int, said_before_ms: int) -> int:
+        """Delete what was received before *before_ms*, and what was stated before *said_before_ms*."""
+        with self._database.write() as connection:
+            connection.execute(delete(SIGNAL_STATEMENTS).where(SIGNAL_STATEMENTS.c.said_ms < said_before_ms))
+            return connection.execute(
+                delete(RECEIVED_SIGNALS).where(RECEIVED_SIGNALS.c.received_ms < before_ms)
+            ).rowcount
+
+    def count_taken(self) -> Mapping[str, int]:
+        """Count the SETs that are remembered, by transmitter."""
+        counts = select(RECEIVED_SIGNALS.c.transmitter, func.count()).group_by(RECEIVED_SIGNALS.c.transmitter)
+        return dict(self._database.fetch_all(counts, tuple))

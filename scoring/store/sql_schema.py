@@ -70,11 +70,10 @@ class EscapedText(TypeDecorator[str]):
         super().__init__(collation="C")
 
     def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002
-        """Called for every value, so with nothing of SQLAlchemy's around it."""
+        """Return the plain function, since it is called for every value."""
         return escape_nul
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002
-        """As `bind_processor`, with nothing of SQLAlchemy's around it."""
         return unescape_nul
 
 
@@ -82,18 +81,15 @@ TEXT = Text().with_variant(EscapedText(), "postgresql")
 """SQLite keeps U+0000 and orders byte by byte by default."""
 
 
-# Tables of the store. `migrate.py` adds to a database of an earlier version what these declare; a column that is added
-# to a released table needs a default.
-#
-# Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers stored as signed ones, the only kind databases
-# have. State blobs are behind what lists show, so that a reader of those columns never touches their overflow pages.
-
+# `migrate.py` adds what these tables declare to a database of an earlier version; a column that is added to a released
+# table needs a default. Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers, stored as signed ones since
+# databases have no others. State blobs come after the columns of lists, whose readers so never touch overflow pages.
 
 METADATA = MetaData()
 
 
 class BytesDefault(ColumnElement[bytes]):
-    """Bytes in rows from before a column was added; as a text they would be one in SQLite."""
+    """Default of a column of bytes; SQLite would store a text default as text."""
 
     inherit_cache = True
 
@@ -112,7 +108,7 @@ def _in_postgresql(element: BytesDefault, *_: Any, **__: Any) -> str:
 
 
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
-"""Only a column whose type is spelt INTEGER is SQLite's own row id and counts up automatically."""
+"""In SQLite only a column of the type INTEGER is the row id, which increments automatically."""
 
 AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
 """Columns of an agent's name, which never changes (its key is a hash of it)."""
@@ -122,13 +118,16 @@ _THIRTY_TWO_BITS = frozenset({"partition", "day", "agents", "decisions", "revisi
 
 
 def text_column(name: str, default: str | None = None) -> Column[str]:
-    """A text."""
     return Column(name, TEXT, nullable=False, server_default=default)
 
 
 def integer_column(name: str, default: str | None = None) -> Column[int]:
     """A whole number of 64 bits: a time, a count, a key."""
     return Column(name, BigInteger, nullable=False, server_default=default)
+
+
+def partial_index(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 def struct_table(
@@ -144,7 +143,7 @@ def struct_table(
 ) -> Table:
     """A table with a column for each member of a struct, in their order; `codec.RowCodec` converts between the two.
 
-    A member of type `AgentName` has four columns, its key and its names. What is neither a number, a text nor bytes is
+    A member of type `AgentName` has four columns, its key and its names. Other types than numbers, texts and bytes are
     stored as JSON.
     """
     columns: list[Column[Any]] = []
@@ -160,13 +159,7 @@ def struct_table(
 
 
 class StoredMember(NamedTuple):
-    """A member of a struct that is stored.
-
-    Attributes:
-        type: without annotations.
-        default: `msgspec.NODEFAULT` = it has none.
-        column_type: type of its column.
-    """
+    """A member of a struct that is stored; *type* is without annotations, *default* may be `msgspec.NODEFAULT`."""
 
     name: str
     type: Any
@@ -175,7 +168,6 @@ class StoredMember(NamedTuple):
 
 
 def stored_members(struct: type[msgspec.Struct]) -> list[StoredMember]:
-    """Members of a struct, in their order."""
     members = []
     for field in msgspec.structs.fields(struct):
         kind = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
@@ -192,7 +184,7 @@ def _column_type(name: str, kind: Any) -> Any:
 
 
 def _is_text(kind: Any) -> bool:
-    """True if values of a type are texts: `str`, or one of some words."""
+    """True for `str`, literals and unions of them."""
     if get_origin(kind) in (Union, UnionType):
         return all(map(_is_text, get_args(kind)))
     return kind is str or get_origin(kind) is Literal
@@ -205,7 +197,6 @@ def _server_default(default: Any) -> Any:
 
 
 # Tables of the pipeline: positions, event ids for the duplicate window, agents, decisions and chains, dead letters.
-
 
 META = Table("meta", METADATA, Column("key", TEXT, primary_key=True), text_column("value"))
 
@@ -239,15 +230,8 @@ AGENTS = struct_table(
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_partition", "partition", "key"),
     Index("ix_agents_level", "level", "tenant", "agent_id", "issuer"),
-    # Most agents are never due, and those would make up most of a full index.
-    Index(
-        "ix_agents_due",
-        "partition",
-        "due_ms",
-        "key",
-        sqlite_where=text("due_ms > 0"),
-        postgresql_where=text("due_ms > 0"),
-    ),
+    # Most agents are never due, and would be most of a full index.
+    partial_index("ix_agents_due", "partition", "due_ms", "key", where="due_ms > 0"),
     # No row id: keys are hashes, and new agents in their order would touch a page each (measured: three times slower).
     key=("key",),
     agent_key="key",
@@ -260,7 +244,7 @@ DECISIONS = struct_table(
     # Place in the chain of its partition (scoring/store/decision_chain.py); 0 = written before there was one.
     integer_column("chain_sequence", "0"),
     *(text_column(name, "") for name in ("chain_salt", "chain_content", "chain_previous", "chain_digest")),
-    # The erasure that removed or changed the content, and the salted digest of what it left.
+    # The erasure that removed or changed the content, and the salted digest of the changed content.
     text_column("erasure_id", ""),
     text_column("redacted", ""),
     Index("ix_decisions_chain", "partition", "chain_sequence"),
@@ -268,14 +252,8 @@ DECISIONS = struct_table(
     Index("ix_decisions_tenant", "tenant", "decided_ms", "decision_id"),
     Index("ix_decisions_time", "decided_ms", "decision_id"),
     Index("ix_decisions_offset", "partition", "offset", "decision_id"),
-    # Decisions that came of an act of a person: few among many.
-    Index(
-        "ix_decisions_release",
-        "decided_ms",
-        "decision_id",
-        sqlite_where=text("cause = 'release'"),
-        postgresql_where=text("cause = 'release'"),
-    ),
+    # The few decisions that followed from an act of a person.
+    partial_index("ix_decisions_release", "decided_ms", "decision_id", where="cause = 'release'"),
     key=("decision_id",),
     postgresql_partition_by="RANGE (decided_ms)",
 )
@@ -286,7 +264,7 @@ CHAINS = Table(
     Column("partition", Integer, primary_key=True, autoincrement=False),
     integer_column("sequence"),
     text_column("digest"),
-    # Up to here retention has removed decisions.
+    # Retention has removed decisions up to this one.
     integer_column("anchor_sequence"),
     text_column("anchor_digest"),
 )
@@ -302,7 +280,6 @@ DEAD_LETTERS = struct_table(
 
 
 # Tables of delivery: the outbox, deliveries of its rows to each target, targets that were stopped.
-
 
 OUTBOX = struct_table(
     OutboxRow,
@@ -349,8 +326,7 @@ TARGET_STOPS = Table(
 )
 
 
-# Tables of cases: rises that belong together, their agents, what ties these, their decisions, what people did.
-
+# Tables of cases: rises that belong together, their agents, ties, decisions and entries.
 
 CASES = struct_table(
     Case,
@@ -368,7 +344,7 @@ CASE_AGENTS = struct_table(
 CASE_TIES = Table(
     "case_ties",
     METADATA,
-    # Of tenant, kind and value: those may be longer than what an index of PostgreSQL holds.
+    # Of tenant, kind and value, which may be too long for an index of PostgreSQL.
     Column("digest", TEXT, primary_key=True),
     Column("case_id", TEXT, primary_key=True),
     Column("agent_key", BigInteger, primary_key=True, autoincrement=False),
@@ -393,8 +369,7 @@ CASE_DECISIONS = Table(
 CASE_ENTRIES = struct_table(CaseEntry, "case_entries", text_column("tenant"), key=("case_id", "sequence"))
 
 
-# Tables of containment: interventions of people, actuations, ties between agents.
-
+# Tables of containment: interventions of people, actuations, edges between agents.
 
 INTERVENTIONS = struct_table(
     Intervention,
@@ -417,7 +392,7 @@ ACTUATIONS = struct_table(
 EDGES = struct_table(
     AgentEdge,
     "edges",
-    # A hash of the names: as a key, five names of 2,048 characters are more than an index of PostgreSQL holds.
+    # A hash of the names: five names of 2,048 characters are too long for an index of PostgreSQL.
     Column("edge_id", TEXT, primary_key=True),
     integer_column("source_key"),
     integer_column("target_key"),
@@ -427,14 +402,13 @@ EDGES = struct_table(
 )
 
 
-# Tables of feedback: judgements of people, step by step, the rules that partitions hold, previews.
-
+# Tables of feedback: judgements of people, their steps, the rules of partitions, previews.
 
 FEEDBACK = struct_table(
     Feedback,
     "feedback",
     text_column("resource"),
-    # Features and resource as they were said: null and "" are different things.
+    # Features and resource as JSON, where null and "" differ.
     Column("scope", LargeBinary, nullable=False),
     Index("ix_feedback_time", "created_ms", "feedback_id"),
     Index("ix_feedback_status", "status", "expires_ms"),
@@ -471,7 +445,6 @@ FEEDBACK_PREVIEWS = struct_table(
 
 # Tables of models: versions, their history, switches, days of peer groups in shadow.
 
-
 MODEL_VERSIONS = struct_table(
     ModelVersion,
     "model_versions",
@@ -493,20 +466,18 @@ MODEL_DAYS = struct_table(
 
 # Tables of privacy: erasures, and marks of agents that must not come back.
 
-
 ERASURES = struct_table(Erasure, "erasures", Index("ix_erasures_time", "asked_ms", "erasure_id"), key=("erasure_id",))
 
 FORGOTTEN = Table(
     "forgotten",
     METADATA,
-    # Keyed hash of an agent that must not go on from a model's history.
+    # Keyed hash of an agent that must not come back from a model's history.
     Column("mark", TEXT, primary_key=True),
     integer_column("at_ms"),
 )
 
 
 # Tables of shared signals: streams of receivers, the subjects they named, security event tokens that wait.
-
 
 EVENT_STREAMS = struct_table(
     EventStream, "event_streams", Index("ix_event_streams_owner", "owner", "created_ms"), key=("stream_id",)
@@ -522,7 +493,7 @@ STREAM_SUBJECTS = Table(
     Column("wanted", SmallInteger, nullable=False),
     integer_column("changed_ms"),
     Column("subject", LargeBinary, nullable=False),
-    # 1: it can match under another digest than its own, so it is read for each change.
+    # 1: it may match other digests, so it is read for each change.
     Column("compound", SmallInteger, nullable=False, server_default="1"),
     Index("ix_stream_subjects_compound", "stream_id", "compound"),
 )
@@ -553,7 +524,7 @@ SIGNAL_STATEMENTS = Table(
     Column("transmitter", TEXT, primary_key=True),
     # Digest of a statement and its subject, as evidence.
     Column("statement", TEXT, primary_key=True),
-    # Of the SET that counts as that evidence, as in `received_signals`.
+    # Of the SET that counts as this evidence, as in `received_signals`.
     text_column("digest"),
     integer_column("said_ms"),
     Index("ix_signal_statements_time", "said_ms"),

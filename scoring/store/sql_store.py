@@ -21,10 +21,9 @@ from .agent_store import AgentStore
 from .case_store import CaseStore
 from .containment_store import ActuationStore, EdgeStore, InterventionStore, write_edges
 from .database import Database, translate_errors
-from .dead_letter_store import DeadLetterStore, write_dead_letters
 from .decision_chain import SALT_BYTES, link_decisions
 from .decision_store import DecisionStore
-from .dialects import dialect_of, open_engine, open_reading_engine
+from .dialects import dialect_of, open_engine
 from .dialects.statements import insert_rows_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
 from .feedback_store import FeedbackStore, write_partition_rules
@@ -32,10 +31,17 @@ from .identity_keys import adopt_identity_key, check_identity_key, correct_agent
 from .migrate import SCHEMA_REVISION, migrate, read_revision, refuse_newer
 from .model_store import ModelStore, write_switches
 from .outbox_store import OutboxStore, insert_outbox_rows
-from .partition_store import EventIdStore, MetadataStore, PartitionStore, read_position, write_event_ids
-from .received_signal_store import ReceivedSignalStore
+from .partition_store import (
+    DeadLetterStore,
+    EventIdStore,
+    MetadataStore,
+    PartitionStore,
+    read_position,
+    write_dead_letters,
+    write_event_ids,
+)
 from .retention import Retention
-from .security_event_store import SecurityEventStore
+from .security_event_store import ReceivedSignalStore, SecurityEventStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 from .subject_store import SubjectStore
 
@@ -57,17 +63,17 @@ _ADVANCE = (
 
 
 class CommitResult(NamedTuple):
-    """Number of dead letters that a commit could not keep: beyond `max_dead_letters` they are only counted."""
+    """Number of dead letters of a commit that found no room: beyond `max_dead_letters` they are only counted."""
 
     dropped_dead_letters: int
 
 
 class SqlStore:
-    """All that is stored, on SQLite or PostgreSQL: one attribute for each aggregate.
+    """All that is stored, on SQLite or PostgreSQL, with one attribute for each subject.
 
-    Every method of them may raise Unavailable (nothing was written, the same call may succeed later). Every method
-    blocks: an event loop calls it in a thread. One store may be used from several threads at once. *tenants* is what
-    the caller may see; None = all. Floats must be finite. Pages hold at most `MAX_PAGE` items.
+    Each of their methods may raise Unavailable (nothing was written, the same call may succeed later) and blocks: an
+    event loop calls it in a thread. Several threads may use one store. *tenants* are those that the caller may see;
+    None = all. Floats must be finite. Pages have at most `MAX_PAGE` items.
     """
 
     def __init__(self, engine: Engine, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> None:
@@ -106,22 +112,22 @@ class SqlStore:
         return result
 
     def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
-        """Write *commits*, each of another partition, in one transaction; a result for each, in their order.
+        """Write *commits*, each of another partition, in one transaction; returns a result for each, in their order.
 
-        Those whose position is not the expected one are left out, and get `Fenced` (not raised); all others are written
-        together, or nothing. After Unavailable as `commit`.
+        A commit whose position is not the expected one is skipped, and its result is `Fenced` (not raised). All others
+        are written, or nothing. For Unavailable see `commit`.
         """
         for commit in commits:
             _validate_commit(commit)
         try:
             return self._commit_all(commits)
-        except IntegrityError:  # an agent's name stands under another key
+        except IntegrityError:  # an agent's name has another key
             if not correct_agent_keys(self.database):
                 raise
             return self._commit_all(commits)
 
     def _commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
-        # Decisions are encoded before the transaction starts: the locks are held for the writing alone.
+        # Decisions are encoded before the transaction starts, so that the locks are held for the writing only.
         decision_rows = [[codec.decision_params(decision) for decision in commit.decisions] for commit in commits]
         with self.database.write() as connection:
             refusals = _advance_positions(connection, commits)
@@ -149,26 +155,26 @@ class SqlStore:
 
     @property
     def identities(self) -> IdentityHasher:
-        """Under whose key agents stand in the tables."""
+        """Makes the keys of agents in the tables."""
         return self.database.identities
 
     def has_identity_key(self) -> bool:
-        """True if the rows are under an identity key; those of 0.1 are not."""
+        """True if the keys of agents are made with an identity key; those of 0.1 are not."""
         return has_identity_key(self.database)
 
     def read_with_identities(self, identities: IdentityHasher) -> None:
-        """Read under an identity key from here on. Raises ConfigError: the database has another one."""
+        """Read with an identity key from now on. Raises ConfigError if the database has another one."""
         check_identity_key(self.database, identities)
         self.database.identities = identities
 
     def use_identities(self, identities: IdentityHasher, *, renew: bool = False) -> int:
-        """Use an identity key from here on; see `identity_keys.adopt_identity_key`."""
+        """Use an identity key from now on; see `identity_keys.adopt_identity_key`."""
         changed = adopt_identity_key(self.database, identities, renew=renew)
         self.database.identities = identities
         return changed
 
     def schema_revision(self) -> str | None:
-        """Revision of the tables; None = there are none. Raises Unavailable."""
+        """Return the revision of the tables; None if there are none. Raises Unavailable."""
         with translate_errors(), self.database.engine.connect() as connection:
             return read_revision(connection)
 
@@ -178,7 +184,7 @@ class SqlStore:
 
 
 def _write_records(connection: Connection, commits: Sequence[Commit], identities: IdentityHasher) -> None:
-    """All of *commits* that is neither agents nor decisions; the order of the tables is that of their locks."""
+    """Write everything but agents and decisions; the order of the tables is that of their locks."""
     write_event_ids(connection, commits)
     insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
     if edges := [edge for commit in commits for edge in commit.edges]:
@@ -199,7 +205,7 @@ def _validate_commit(commit: Commit) -> None:
 
 
 def _advance_positions(connection: Connection, commits: Sequence[Commit]) -> list[Fenced | None]:
-    """Move the positions, those of lower partitions first, so that two who do it never wait in a circle."""
+    """Move the positions, those of lower partitions first, so that two writers never deadlock."""
     refusals: list[Fenced | None] = [None] * len(commits)
     for number in sorted(range(len(commits)), key=lambda number: commits[number].position.partition):
         refusals[number] = _advance_position(connection, commits[number])
@@ -228,10 +234,10 @@ def open_store(
     password: str | None = None,
     checkpoints: Path | None = None,
 ) -> SqlStore:
-    """Open the database at *url*, making or migrating its tables first.
+    """Open the database at *url*, and create or migrate its tables.
 
-    Raises ConfigError (not a URL we know, or a checkpoint is missing), StoreTooNew (written by a newer program),
-    Unavailable (locked, no disk; no server, or it does not let us in).
+    Raises ConfigError (not a known URL, or a checkpoint is missing), StoreTooNew (written by a newer version) or
+    Unavailable (locked, disk full, no server, connection refused).
     """
     engine = open_engine(url, password)
     try:
@@ -240,7 +246,7 @@ def open_store(
             dialect_of(engine).guide_planner(engine)
     except ProgrammingError as error:
         engine.dispose()
-        if getattr(error.orig, "sqlstate", "") is None:  # libpq itself refuses: no server was asked
+        if getattr(error.orig, "sqlstate", "") is None:  # libpq refuses, without a server
             raise ConfigError(f"store.url: {error.orig}") from None
         raise
     except BaseException:
@@ -259,16 +265,12 @@ def sqlite_url(path: Path) -> str:
 
 
 def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
-    """Open the database at *url* to read it: nothing is migrated, a running service notices nothing.
+    """Open the database at *url* to read it, next to a running service; nothing is migrated, and writes fail.
 
-    Methods that write fail.
-
-    Raises:
-        ConfigError: no such file, not our store, or one that an older program wrote.
-        StoreTooNew: a newer program wrote it.
-        Unavailable: no server, or it does not let us in.
+    Raises ConfigError (no such file, not a store, or of an older version), StoreTooNew (written by a newer version) or
+    Unavailable (no server, connection refused).
     """
-    engine = open_reading_engine(url, password)
+    engine = open_engine(url, password, reading=True)
     store = SqlStore(engine)
     try:
         with translate_errors(), store.database.read() as connection:

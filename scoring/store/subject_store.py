@@ -1,13 +1,14 @@
-"""Erasure in the store: every row that names the subject is found, and removed or changed.
+"""Erasure in the store: finds every row that names the subject, and deletes or changes it.
 
-How a table is treated follows from its columns, so that tables which come later are not forgotten:
+What happens to a table is derived from its columns, so that new tables are included:
 
-* a row *about* the agent (`agent_key`) goes; a decision becomes a tombstone; an edge goes (of a principal: is renamed);
-* a dead letter that names the subject goes: its other content is unknown;
-* in every other text, and in every blob of JSON, the pseudonym stands in the name's place.
+* a row *about* the agent (`agent_key`) is deleted; a decision becomes a tombstone; an edge is deleted, or renamed for a
+  principal;
+* a dead letter that names the subject is deleted: its other content is unknown;
+* in every other text, and in every JSON blob, the pseudonym replaces the name.
 
-The agent's own row goes with the pipeline's commit (`Commit.forgotten`), never from here: the pipeline would write it
-back. Blobs of the feature builder and the risk kernel hold numbers and keyed hashes, and no name.
+The agent's row is deleted by a commit of the pipeline (`Commit.removed_agents`), which would otherwise write it again.
+Blobs of the feature builder and the risk kernel have numbers and keyed hashes, and no names.
 """
 
 from __future__ import annotations
@@ -42,49 +43,40 @@ from .case_store import remove_empty_cases
 from .containment_store import write_edges
 from .database import Database
 from .decision_chain import content_digest
-from .dialects.statements import chunked, contains
+from .dialects.statements import contains
 from .sql_schema import (
     AGENTS,
     CASE_TIES,
-    CHAINS,
-    COUNTERS,
     DEAD_LETTERS,
     DECISIONS,
     DELIVERIES,
     EDGES,
-    ERASURES,
-    EVENT_IDS,
     FEEDBACK_HOLDINGS,
-    FORGOTTEN,
-    META,
     METADATA,
     OUTBOX,
-    POSITIONS,
     TEXT,
 )
 
 MAX_EVENT_AHEAD_MS = 300_000
 """Time by which an event may be ahead of its arrival."""
-_ERASURE_PAGE = 200
-_EXPORT_PAGE = 200
+_PAGE_ROWS = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
-"""Arrays of kernels; an export states their content as text."""
+"""Arrays of kernels; an export has their content as text."""
 _DEPLOYMENT_COLUMNS = frozenset(
     {
         *("partition", "offset", "version_epoch", "version_offset", "state_version", "seq", "chain_sequence"),
         *("target", "group", "attempts", "error", "last_error", "original", "desired", "stream_id"),
     }
 )
-"""Columns that describe how the deployment is built and configured, or how much it has of all tenants. `target` is a
-name of the settings, except in edges."""
+"""Columns about the deployment's structure, settings or volume. `target` is a name in the settings, except in edges."""
 _SEPARATE_TABLES = {
-    table.name
-    for table in (*(AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS),)
+    *("agents", "decision_chains", "counters", "dead_letters", "edges", "erasures", "event_ids", "forgotten", "meta"),
+    "positions",
 }
-"""Tables that hold no names, or that have a method of their own."""
+"""Tables without names, or with a separate method."""
 _CREATION_COLUMNS = (
     *("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms"),
-    *("joined_ms", "decided_ms", "last_ms"),  # of an agent in a case, its decisions and ties
+    *("joined_ms", "decided_ms", "last_ms"),  # of an agent of a case, its decisions and ties
 )
 _BINARY_STATE_COLUMNS = frozenset({"features", "risk", "p_values", "drift"})
 _COLUMNS_WITHOUT_NAMES = frozenset(
@@ -94,13 +86,13 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         *("digest", "installed", "act", "verdict", "tie", "action", "page"),
     }
 )
-"""Columns with our own texts, or with the agent that a row is about, which is not the erased one."""
+"""Columns with fixed texts, or with the agent that a row is about, which is not the erased one."""
 
 
 class ErasureScope(NamedTuple):
-    """Extent of one erasure in the store: what was known when the FORGET record (offset, arrival) was logged.
+    """Extent of one erasure: rows from before its FORGET record, by offset and arrival.
 
-    `offsets` is by partition of a topic; None = there is one log, and `at_offset` counts.
+    `offsets` is by partition of a topic; if None there is one log, and `at_offset` counts.
     """
 
     erasure_id: str
@@ -114,20 +106,27 @@ class ErasureScope(NamedTuple):
         """Offset of the FORGET record by partition."""
         return {0: self.at_offset} if self.offsets is None else self.offsets
 
+    def before_record(self, partition: Any, offset: Any, *, later: bool = False) -> ColumnElement[bool]:
+        """Condition that a row has an offset up to the FORGET record of its partition, or a *later* one."""
+        return or_(
+            false(),
+            *(and_(partition == at, offset > end if later else offset <= end) for at, end in self.up_to.items()),
+        )
+
 
 class _TenantOfRule(msgspec.Struct):
     tenant: str = ""
 
 
 class SubjectStore:
-    """Export and erasure of all that every table says about one agent or principal."""
+    """Export and erasure of all rows about one agent or principal."""
 
     def __init__(self, database: Database, new_salt: Callable[[], bytes]) -> None:
         self._database = database
         self._new_salt = new_salt
 
     def erase(self, scope: ErasureScope, *, dry: bool = False) -> dict[str, int]:
-        """Erase a subject from every table, a few rows a transaction; *dry* only counts what is left to do."""
+        """Erase a subject from every table, a few rows a transaction; *dry* only counts what is left."""
         counts: dict[str, int] = {}
         for name, count in self._steps(scope, dry):
             if count:
@@ -140,8 +139,8 @@ class SubjectStore:
             ("dead_letters", work.remove_dead_letters()),
             ("edges", work.remove_edges()),
             ("decisions", work.write_tombstones()),
+            ("outbox", work.removed_alerts),
         ]
-        steps.append(("outbox", work.removed_alerts))
         for table in METADATA.sorted_tables[::-1]:  # those that refer to others first
             if table.name not in _SEPARATE_TABLES:
                 if table is not DECISIONS and "agent_key" in table.c:
@@ -157,7 +156,7 @@ class SubjectStore:
     def export(
         self, subject: ErasureSubject, sources: Collection[str] | None = None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Rows of every table that is about agents, with the table's name; in pages of their own transactions."""
+        """Iterate over the rows about a subject, with the name of their table, in pages with a transaction each."""
         hidden = _SKIPPED_COLUMNS if sources is None else _SKIPPED_COLUMNS | _DEPLOYMENT_COLUMNS
         agent = codec.agent_of(subject, self._database.known_identities())
         key = codec.to_signed(agent.key)
@@ -179,24 +178,22 @@ class SubjectStore:
         self, table: Table, where: ColumnElement[bool], hidden: Collection[str], *, raw: bool = False
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         keys = tuple(table.primary_key.columns)
-        for row in self._database.iterate(select(table).where(where), keys, _EXPORT_PAGE):
+        for row in self._database.iterate(select(table).where(where), keys, _PAGE_ROWS):
             values = {name: value for name, value in row._mapping.items() if name not in hidden}
             yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
 
 
 def _is_own_row(table: Table, agent: AgentName) -> ColumnElement[bool]:
-    """Condition that a row is about the agent: by its key, and by its name or, without names, by its tenant."""
+    """Condition that a row is about the agent, by its key and its name, or its tenant if the table has no names."""
     if "agent_id" in table.c:
         return codec.is_about(table, agent)
     mine = table.c.agent_key == codec.to_signed(agent.key)
-    if table is DELIVERIES:  # of the tenant whose alert is delivered
+    if table is DELIVERIES:  # of the tenant whose alert it is
         return and_(mine, table.c.seq.in_(select(OUTBOX.c.seq).where(OUTBOX.c.tenant == agent.tenant)))
     return and_(mine, table.c.tenant == agent.tenant)
 
 
 class _SubjectErasure:
-    """One walk over the tables."""
-
     def __init__(self, database: Database, new_salt: Callable[[], bytes], scope: ErasureScope, dry: bool) -> None:
         self._database = database
         self._new_salt = new_salt
@@ -206,10 +203,10 @@ class _SubjectErasure:
         self._agent = codec.agent_of(scope.subject, database.known_identities())
         self._dry = dry
         self.removed_alerts = 0
-        """Alerts that went with their decisions."""
+        """Alerts that were deleted with their decisions."""
 
     def remove_own_rows(self, table: Table) -> int:
-        """Rows that are the agent's own, as far as they are from before."""
+        """Delete rows about the agent from before the order."""
         if self._subject.kind != "agent":
             return 0
         born = next((table.c[name] for name in _CREATION_COLUMNS if name in table.c), None)
@@ -219,28 +216,20 @@ class _SubjectErasure:
         return self._for_each_row(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
 
     def count_stale_agents(self) -> int:
-        """The agent's row in a version from before it was forgotten: the pipeline has it still."""
-        early = [
-            and_(AGENTS.c.partition == at, AGENTS.c.version_offset <= offset)
-            for at, offset in self._scope.up_to.items()
-        ]
-        old = (codec.is_about(AGENTS, self._agent), or_(false(), *early))
-        with self._database.read() as connection:
-            return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
+        """Count the agent's row if it is from before the order: the pipeline still has it."""
+        is_early = self._scope.before_record(AGENTS.c.partition, AGENTS.c.version_offset)
+        return len(self._database.scalars(select(AGENTS.c.key).where(codec.is_about(AGENTS, self._agent), is_early)))
 
     def write_tombstones(self) -> int:
-        """Decisions about the agent: content and salt go, the digests stay."""
+        """Delete content and salt of the agent's decisions; the digests stay."""
         if self._subject.kind != "agent":
             return 0
-        later = [
-            and_(DECISIONS.c.partition == at, DECISIONS.c.offset > offset) for at, offset in self._scope.up_to.items()
-        ]
-        return self._for_each_row(
-            DECISIONS, and_(_is_own_row(DECISIONS, self._agent), ~or_(false(), *later)), self._write_tombstone
-        )
+        is_later = self._scope.before_record(DECISIONS.c.partition, DECISIONS.c.offset, later=True)
+        mine = and_(_is_own_row(DECISIONS, self._agent), ~is_later)
+        return self._for_each_row(DECISIONS, mine, self._write_tombstone)
 
     def remove_dead_letters(self) -> int:
-        """Dead letters that name the subject."""
+        """Delete dead letters that name the subject."""
         columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
         return self._for_each_row(
             DEAD_LETTERS,
@@ -249,7 +238,7 @@ class _SubjectErasure:
         )
 
     def remove_edges(self) -> int:
-        """Edges of the agent go; those of a principal get the pseudonym."""
+        """Delete edges of the agent; rename those of a principal."""
         mine = [EDGES.c.tenant == self._subject.tenant, or_(*(EDGES.c[end] == self._subject.name for end in _ENDS))]
         if self._subject.kind == "agent":
             mine += [EDGES.c.issuer == self._subject.issuer, EDGES.c.first_ms <= self._scope.at_ms + MAX_EVENT_AHEAD_MS]
@@ -264,7 +253,7 @@ class _SubjectErasure:
         return self._remove(connection, EDGES, row)
 
     def pseudonymise_table(self, table: Table) -> int:
-        """Rows of others that name the subject."""
+        """Replace the name in rows of other agents."""
         columns = [column for column in table.columns if may_contain_names(column)]
         if not columns:
             return 0
@@ -272,13 +261,13 @@ class _SubjectErasure:
         if "tenant" in table.c:
             where.append(table.c.tenant == self._subject.tenant)
         if "agent_id" in table.c:
-            where.append(table.c.agent_id != self._subject.name)  # its own rows; or another agent's of that very name
+            where.append(table.c.agent_id != self._subject.name)  # the agent's rows, or those of a namesake
         return self._for_each_row(
             table, and_(*where), lambda connection, row: self._rewrite(connection, table, columns, row)
         )
 
     def _candidate_filter(self, columns: Sequence[Any]) -> ColumnElement[bool]:
-        """Condition that preselects rows in the database; escapes of JSON are looked at one by one."""
+        """Condition that preselects rows in the database; JSON with escapes is checked row by row."""
         filters: list[ColumnElement[bool]] = []
         for column in columns:
             if isinstance(column.type, LargeBinary):
@@ -315,7 +304,7 @@ class _SubjectErasure:
         return True
 
     def _without_name(self, column: Any, value: Any) -> Any:
-        """The value of a column, with the stand-in for the name."""
+        """The value of a column with the pseudonym instead of the name."""
         if not isinstance(value, bytes):
             return self._names.erase_in_text(value)
         if column.table is FEEDBACK_HOLDINGS:
@@ -323,7 +312,7 @@ class _SubjectErasure:
         return self._names.erase_in_json(value, keep_members=True)
 
     def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """Columns of a redacted decision: a mark, and the digest of its new content; the chain keeps the old one."""
+        """Columns of a redacted decision: the erasure, and the digest of its new content; the chain has the old one."""
         if not row.chain_sequence:
             return {}
         salt = self._new_salt().hex()
@@ -334,7 +323,7 @@ class _SubjectErasure:
         }
 
     def _write_tombstone(self, connection: Connection, row: Any) -> bool:
-        """Replace a decision by a tombstone: the day is left of its time, and the tenant of its names."""
+        """Replace a decision by a tombstone, with the day of its time, and its tenant."""
         values = {column.name: _empty_value(column) for column in DECISIONS.columns} | {
             name: row._mapping[name] for name in ("tenant", "partition", *_TOMBSTONE_COLUMNS)
         }
@@ -347,12 +336,10 @@ class _SubjectErasure:
             "offset": -1,
             "erasure_id": self._scope.erasure_id,
         }
-        if (
-            not self._dry
-        ):  # by its decision: an alert has no offset, and the time of its event may be ahead of the order's
+        if not self._dry:  # by its decision: an alert has no offset, and its event's time may be after the order's
             gone = delete(OUTBOX).where(OUTBOX.c.key == f"{ALERT_KEY_PREFIX}{row.decision_id}")
             self.removed_alerts += connection.execute(gone).rowcount
-        if not row.chain_sequence:  # from before there was a chain: nothing holds it
+        if not row.chain_sequence:  # from before there was a chain
             return self._remove(connection, DECISIONS, row)
         if not self._dry:
             connection.execute(update(DECISIONS).where(_primary_key_equals(DECISIONS, row)).values(values))
@@ -364,20 +351,20 @@ class _SubjectErasure:
         return True
 
     def _for_each_row(self, table: Table, where: ColumnElement[bool], act: Callable[[Connection, Any], bool]) -> int:
-        """Go once over the selected rows, a page in a transaction; counts those that *act* did something to."""
+        """Go through the selected rows, a page in a transaction; counts those that *act* changed."""
         keys = tuple(table.primary_key.columns)
-        done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_ERASURE_PAGE), None
+        done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_PAGE_ROWS), None
         while True:
             page = query if after is None else query.where(tuple_(*keys) > tuple(after))
-            with self._database.read() as connection:  # the long look takes no lock
+            with self._database.read() as connection:  # the long search takes no lock
                 rows = connection.execute(page).all()
-            for part in chunked(rows, _ERASURE_PAGE):
+            if rows:
                 with self._database.read() if self._dry else self._database.write() as connection:
-                    for key in part:
+                    for key in rows:
                         mine = and_(where, *(column == value for column, value in zip(keys, key, strict=True)))
                         row = connection.execute(select(table).where(mine)).one_or_none()
                         done += row is not None and act(connection, row)
-            if len(rows) < _ERASURE_PAGE:
+            if len(rows) < _PAGE_ROWS:
                 return done
             after = rows[-1]
 
@@ -391,13 +378,10 @@ def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
 
 
 def may_contain_names(column: Any) -> bool:
-    """True for a column that may hold words which a person chose: no key, and not the arrays of kernels."""
-    if (
-        column.primary_key
-        or column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES
-        or column.unique
-        or column.name.startswith("chain_")
-    ):
+    """True for a column that may have words that a person chose: not a key, and not an array of a kernel."""
+    if column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES or column.name.startswith("chain_"):
+        return False
+    if column.primary_key or column.unique:
         return False
     return isinstance(column.type, LargeBinary | Text) or column.type is TEXT
 
@@ -409,7 +393,7 @@ def _empty_value(column: Any) -> Any:
 
 
 def _export_value(value: Any) -> Any:
-    """Value of a column for an export: bytes as the JSON that they are, else in base64."""
+    """Value of a column for an export: bytes as JSON, else in base64."""
     if not isinstance(value, bytes):
         return value
     try:

@@ -15,7 +15,7 @@ from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.cases import Case, CaseEntry
 from trustwatch.scoring.records.commits import CASE_KEY_PREFIX, OutboxRow
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.store.case_assignment import CaseSettings
+from trustwatch.scoring.store import case_assignment
 from trustwatch.scoring.store.case_store import CaseFilters, CaseUpdate, new_case
 from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
@@ -46,11 +46,11 @@ def rise(number: int, agent: AgentName, level: int = 3, before: int = 1, at_ms: 
     )
 
 
-def route(store: SqlStore, *decisions: Decision, rule: CaseSettings | None = None, now_ms: int = NOW) -> None:
+def route(store: SqlStore, *decisions: Decision, now_ms: int = NOW) -> None:
     """Commit decisions with their alerts, and route these."""
     rows = [build_alert_row(one, {}, "https://trust.example") for one in decisions]
     commit(store, decisions=list(decisions), outbox=rows)
-    store.outbox.route(ALERTS, now_ms, cases=rule or CaseSettings())
+    store.outbox.route(ALERTS, now_ms)
 
 
 def test_cases_that_wait_are_counted(store: SqlStore) -> None:
@@ -141,13 +141,11 @@ def test_ten_agents_that_turn_to_one_target_are_one_page(store: SqlStore) -> Non
     assert told(store, "alert-D20")["delivery"] == "pending"
 
 
-def test_the_window_ends_what_a_shared_thing_ties(store: SqlStore) -> None:
-    """A day by default, from the last rise with it."""
-    rule = CaseSettings(window_s=3_600)
-    route(store, rise(1, A, target="x"), rise(2, B, at_ms=59 * MINUTE, target="x"), rule=rule)
-    route(
-        store, rise(3, C, at_ms=118 * MINUTE, target="x"), rise(4, name("d"), at_ms=179 * MINUTE, target="x"), rule=rule
-    )
+def test_the_window_ends_what_a_shared_thing_ties(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins at the last rise with it."""
+    monkeypatch.setattr(case_assignment, "CASE_WINDOW_MS", 60 * MINUTE)
+    route(store, rise(1, A, target="x"), rise(2, B, at_ms=59 * MINUTE, target="x"))
+    route(store, rise(3, C, at_ms=118 * MINUTE, target="x"), rise(4, name("d"), at_ms=179 * MINUTE, target="x"))
     assert [agents_of(store, case) for case in open_cases(store)] == [["a", "b", "c"], ["d"]]
 
 
@@ -177,10 +175,10 @@ def test_tenants_never_meet(store: SqlStore) -> None:
     assert store.cases.count_by_status(("other",)) == {"open": 1}
 
 
-def test_a_case_takes_no_more_agents_than_it_may(store: SqlStore) -> None:
+def test_a_case_takes_no_more_agents_than_it_may(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who makes many agents must not fill a case that people look at."""
-    rule = CaseSettings(max_agents=2)
-    route(store, *(rise(n, name(f"a{n}"), at_ms=n, target="x") for n in range(5)), rule=rule)
+    monkeypatch.setattr(case_assignment, "MAX_CASE_AGENTS", 2)
+    route(store, *(rise(n, name(f"a{n}"), at_ms=n, target="x") for n in range(5)))
     assert [case.agents for case in open_cases(store)] == [2, 2, 1]
 
 

@@ -23,22 +23,9 @@ LONG = "https://agents.example/" + "é" * 1000
 
 def approval(number: int, **values: Any) -> Intervention:
     """A pending approval."""
-    made = Intervention(
-        f"I{number:04}",
-        "approval",
-        "pending",
-        name("bot"),
-        2,
-        ("pay:write", "*"),
-        "step_up_required",
-        "hydra",
-        NOW + number,
-        "",
-        0,
-        "",
-        NOW + 10_000,
-        NOW + number,
-    )
+    asked = ("step_up_required", "hydra", NOW + number)
+    what = (name("bot"), 2, ("pay:write", "*"), *asked, "", 0, "", NOW + 10_000, NOW + number)
+    made = Intervention(f"I{number:04}", "approval", "pending", *what)
     return msgspec.structs.replace(made, **values)
 
 
@@ -263,9 +250,7 @@ def test_what_is_finished_goes_and_what_is_lowered_stays(store: SqlStore) -> Non
     store.actuations.request(actuation(1, agent=name("lowered")))
     store.actuations.keep_original("hydra", name("lowered"), b"x")
 
-    after = NOW + 1_000
-    cutoffs = RetentionCutoffs(interventions_ms=after, actuations_ms=after, edges_ms=after)
-    assert store.retention.purge(cutoffs).containment == 2
+    assert store.retention.purge(RetentionCutoffs(others_ms=NOW + 1_000)).containment == 2
 
     assert store.interventions.get("I0002") is not None
     assert [one.agent.agent_id for one in store.actuations.page().items] == ["lowered"]

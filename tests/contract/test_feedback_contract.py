@@ -141,8 +141,8 @@ def test_previews_are_overwritten_and_end(store: SqlStore) -> None:
 
     assert store.feedback.get_preview("P1") == done
     assert store.feedback.get_preview("P1", ("globex",)) is None
-    assert store.retention.purge(RetentionCutoffs(feedback_ms=NOW)).feedback == 0
-    assert store.retention.purge(RetentionCutoffs(feedback_ms=NOW + 1)).feedback == 1
+    assert store.retention.purge(RetentionCutoffs(others_ms=NOW)).feedback == 0
+    assert store.retention.purge(RetentionCutoffs(others_ms=NOW + 1)).feedback == 1
     assert store.feedback.get_preview("P1") is None
 
 
@@ -153,7 +153,7 @@ def test_what_ended_long_ago_goes_and_what_was_said_stays(store: SqlStore) -> No
     store.feedback.add(one, step(one))
     commit(store, [holding(1, until_offset=9), holding(2)])
 
-    assert store.retention.purge(RetentionCutoffs(feedback_ms=one.expires_ms + 1)).feedback == 1
+    assert store.retention.purge(RetentionCutoffs(others_ms=one.expires_ms + 1)).feedback == 1
     assert [held.rule.rule_id for held in store.feedback.rules_of_partition(0)] == ["F0002"]
     assert store.feedback.get("F0001") is not None
 

@@ -73,7 +73,7 @@ def keys_in(store: SqlStore) -> set[int]:
     """Every agent's key that stands in a row."""
     found: set[int] = set()
     with store.database.read() as connection:
-        for table in identity_keys.keyed_tables():
+        for table in (*identity_keys._NAMED_TABLES, *identity_keys._UNNAMED_TABLES):
             column = table.c.key if table is AGENTS else table.c.agent_key
             found |= {key % 2**64 for key in connection.scalars(select(column))}
         for blob in (*connection.scalars(select(OUTBOX.c.payload)), *connection.scalars(select(ACTUATIONS.c.desired))):

@@ -36,11 +36,11 @@ def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:
     store.outbox.settle([DeliverySettlement(out.seq, "hook", out.attempt, "delivered", 0, "", NOW)])
     store.dead_letters.mark_replayed(["L0"], NOW)
 
-    kept = store.retention.purge(RetentionCutoffs(decisions_ms=LATE, deliveries_ms=NOW, dead_letters_ms=NOW))
+    kept = store.retention.purge(RetentionCutoffs(decisions_ms=LATE, others_ms=NOW))
     assert (kept.outbox, kept.dead_letters) == (0, 0)
-    gone = store.retention.purge(RetentionCutoffs(decisions_ms=NOW, deliveries_ms=LATE, dead_letters_ms=LATE))
+    gone = store.retention.purge(RetentionCutoffs(decisions_ms=NOW, others_ms=LATE))
     assert (gone.outbox, gone.dead_letters) == (1, 1)
-    assert store.retention.purge(RetentionCutoffs(dead_letters_ms=LATE)).dead_letters == 0
+    assert store.retention.purge(RetentionCutoffs(others_ms=LATE)).dead_letters == 0
     assert store.retention.purge(RetentionCutoffs(waiting_dead_letters_ms=LATE)).dead_letters == 1
 
 
@@ -49,14 +49,14 @@ def test_what_waits_for_a_receiver_goes_with_decisions(store: SqlStore) -> None:
     stream = EventStream("s1", "gateway", "aud", NOW, NOW, (), POLL_METHOD, "", "", "")
     assert store.security_events.add_stream(stream, 10)
     assert store.security_events.add_verification(SecurityEvent("s1", "j1", b"{}", NOW), 100)
-    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW, deliveries_ms=LATE)).outbox == 0
+    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW, others_ms=LATE)).outbox == 0
     assert store.retention.purge(RetentionCutoffs(decisions_ms=LATE)).outbox == 1
     assert store.security_events.waiting(stream, 10) == []
     assert store.security_events.list_all_streams() != []
 
 
-def test_containment_has_its_own_times(store: SqlStore) -> None:
-    """Interventions, actuations and edges; what is lowered at a server stays."""
+def test_old_containment_is_deleted(store: SqlStore) -> None:
+    """An ended intervention, an actuation that restricts nothing, and an edge."""
     ended = Intervention("I1", "pin", "ended", BOT, 1, (), "x", "y", NOW, "z", NOW, "w", NOW, NOW)
     store.interventions.add(ended)
     store.actuations.request(Actuation("kc", BOT, 1, b"{}", b"", "restored", NOW, NOW, NOW, NOW, ""))
@@ -64,14 +64,8 @@ def test_containment_has_its_own_times(store: SqlStore) -> None:
     edge = AgentEdge("acme", "https://as", "called", "bot", "other", NOW, NOW)
     store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], edges=[edge]))
 
-    def purge(interventions_ms: int, actuations_ms: int, edges_ms: int) -> int:
-        cutoffs = RetentionCutoffs(interventions_ms=interventions_ms, actuations_ms=actuations_ms, edges_ms=edges_ms)
-        return store.retention.purge(cutoffs).containment
-
-    assert purge(NOW, NOW, NOW) == 0
-    assert purge(NOW, LATE, NOW) == 1
-    assert purge(NOW, NOW, LATE) == 1
-    assert purge(LATE, NOW, NOW) == 1
+    assert store.retention.purge(RetentionCutoffs(others_ms=NOW)).containment == 0
+    assert store.retention.purge(RetentionCutoffs(others_ms=LATE)).containment == 3
 
 
 def test_what_is_not_said_is_retention_days() -> None:

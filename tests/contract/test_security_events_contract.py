@@ -21,8 +21,7 @@ from trustwatch.scoring.records.security_events import (
 )
 from trustwatch.scoring.store import security_event_store
 from trustwatch.scoring.store.migrate import migrate
-from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
-from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS
+from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS, SignalStatement, signal_digest
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..support.stream_figures import StreamFigures, stream_figures

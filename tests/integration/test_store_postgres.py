@@ -365,7 +365,7 @@ def test_only_one_routes(store: SqlStore, second: SqlStore) -> None:
     """While somebody routes, another dispatcher leaves it to them and does not wait."""
     commit(store, outbox=[alert(1)])
     with store.database.write() as connection:
-        assert postgresql.try_transaction_lock(connection, "route")
+        assert postgresql.Postgresql().try_transaction_lock(connection, "route")
         assert second.outbox.route(ROUTES, NOW) == 0
 
     assert second.outbox.route(ROUTES, NOW) == 1

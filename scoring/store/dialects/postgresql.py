@@ -1,9 +1,9 @@
 """PostgreSQL 14 or newer, through psycopg 3.
 
 * A commit is a compare-and-set (`UPDATE ... WHERE epoch = ... AND "offset" = ...`): READ COMMITTED waits for the row
-  and looks at it again, so that one of two wins. Reading transactions are REPEATABLE READ: they see one moment.
-* Nothing waits for ever: connections, locks and statements have their time, after which the call is Unavailable.
-* Of several hosts in the URL the one that takes writes is chosen; a connection to what has become a stand-by is closed.
+  and checks it again, so that one of two wins. Reading transactions are REPEATABLE READ: they see one snapshot.
+* Connections, locks and statements have timeouts, after which the call is Unavailable.
+* Of several hosts in the URL the writable one is used; a connection to a host that became a stand-by is closed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, MetaData, PrimaryKeyConstraint, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, MetaData, PrimaryKeyConstraint, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
@@ -26,6 +26,7 @@ from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
 from ..sql_schema import DECISIONS, METADATA
+from .dialect import Dialect, JobLock
 from .postgresql_copy import copy_agents, fetch_agents, fetch_page
 from .statements import UPSERT_AGENT
 
@@ -34,7 +35,7 @@ LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 30_000
 POOL_TIMEOUT_S = 5.0
 COPY_THRESHOLD = 50
-"""Up to here a statement per row is faster than the three that COPY needs."""
+"""Up to so many rows a statement for each is faster than the three statements of COPY."""
 
 _CONNECT = {
     "connect_timeout": "5",  # seconds
@@ -45,7 +46,7 @@ _CONNECT = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
-# A worker that stands still in a transaction, or whose machine is gone, holds its partition up for so long.
+# A worker that hangs in a transaction, or whose machine fails, blocks its partition for so long.
 _OPTIONS = (
     f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
     "-c idle_in_transaction_session_timeout=15000 "
@@ -53,7 +54,7 @@ _OPTIONS = (
 )
 # Classes and codes of errors after which the same call may succeed (PostgreSQL's appendix A): 08 connections,
 # 40 deadlocks and serialization, 53 disk, memory or connections used up, 57 shut down or cancelled by a timeout,
-# 58 input/output; locks not to be had, a transaction idle for too long, a stand-by that takes no writes.
+# 58 input/output; unavailable locks, a transaction idle for too long, a stand-by that refuses writes.
 _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _READ_ONLY = "25006"
 _TRANSIENT = frozenset({"55P03", "25P03", "25P04", _READ_ONLY})
@@ -76,149 +77,21 @@ JOB_LOCK_KEYS = {
     "signal poller": 0x7457_0009,
 }
 
-read_agents, read_page = fetch_agents, fetch_page
-
-
-def make_reading_engine(url: URL) -> Engine:
-    """An engine whose transactions are read-only, on any of the hosts: a stand-by will do. Raises ConfigError."""
-    engine = make_engine(url.set(query={"target_session_attrs": "any", **url.query}))
-    event.listen(engine, "begin", _set_read_only)
-    return engine
-
 
 def _set_read_only(connection: Connection) -> None:
     """Make a transaction read-only. A default of the session would be lost when SQLAlchemy resets the connection."""
     connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
-def make_engine(url: URL) -> Engine:
-    """An engine with a small pool. What the URL says about timeouts and the like is kept. Raises ConfigError."""
-    if url.drivername not in ("postgresql", DRIVER):
-        raise ConfigError(f"store.url: the driver of PostgreSQL is psycopg ({DRIVER}://), not {url.drivername}")
-    if not url.database:
-        raise ConfigError("store.url: the name of the database is missing; postgresql://user:password@host/database")
-    require_extra("postgres", "store.url names PostgreSQL")
-    given = dict(url.query)
-    options = " ".join([_OPTIONS, *([str(given["options"])] if "options" in given else [])])  # the last one counts
-    arguments = {name: value for name, value in _CONNECT.items() if name not in given} | {"options": options}
-    engine = create_engine(
-        url.set(drivername=DRIVER),
-        connect_args=arguments,
-        pool_pre_ping=True,
-        pool_timeout=POOL_TIMEOUT_S,
-        hide_parameters=True,
-    )
-    event.listen(engine, "handle_error", _invalidate_standby_connection)
-    return engine
-
-
 def _invalidate_standby_connection(context: ExceptionContext) -> None:
-    """Drop a connection to a stand-by: it still answers, but only a new one finds the server that takes writes."""
+    """Close a connection to a stand-by: it still answers, but only a new one finds the writable server."""
     if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
         context.is_disconnect = True
 
 
-def reader(engine: Engine) -> Engine:
-    """Transactions that see one moment."""
-    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-
-
-def writer(engine: Engine) -> Engine:
-    """Transactions that write, READ COMMITTED whatever the server's default is."""
-    return engine.execution_options(isolation_level="READ COMMITTED")
-
-
-def create_tables(connection: Connection) -> None:
-    """Create the tables as they are declared; decisions are partitioned by week."""
-    METADATA.create_all(connection, [table for table in METADATA.sorted_tables if table is not DECISIONS], False)
-    decisions = DECISIONS.to_metadata(MetaData())
-    # A partitioned table needs what it is partitioned by in its key; a repeated decision has the same time.
-    decisions.c.decided_ms.primary_key = True
-    decisions.append_constraint(PrimaryKeyConstraint(decisions.c.decision_id, decisions.c.decided_ms))
-    decisions.create(connection, checkfirst=False)
-    connection.execute(text("CREATE TABLE decisions_default PARTITION OF decisions DEFAULT"))
-
-
-def tune_tables(connection: Connection) -> None:
-    """Leave room in pages of rows that change all the time, and move no state of agents out of line.
-
-    Measured: docs/store.md.
-    """
-    connection.execute(text("ALTER TABLE agents SET (fillfactor = 70, toast_tuple_target = 8160)"))
-    connection.execute(text("ALTER TABLE edges SET (fillfactor = 70)"))
-
-
-def guide_planner(_engine: Engine) -> None:
-    """Does nothing: the server collects statistics automatically."""
-
-
-def lock_for_migration(connection: Connection) -> None:
-    """Wait for whoever migrates now; building an index may take longer than any other statement.
-
-    Raises ConfigError where the server is too old or the database can not hold every text.
-    """
-    version, encoding = connection.execute(text(_SERVER_SETTINGS)).one()
-    if int(version) < _MIN_SERVER_VERSION or encoding != "UTF8":
-        raise ConfigError(
-            f"store.url: PostgreSQL {_MIN_SERVER_VERSION // 10_000} or newer and a database with encoding UTF8 are "
-            f"needed, this is {int(version) // 10_000} with {encoding}"
-        )
-    connection.execute(text("SET LOCAL lock_timeout = '10min'"))
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-
-
-def try_transaction_lock(connection: Connection, job: str) -> bool:
-    """Take an advisory lock; False = it is taken."""
-    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _TRANSACTION_LOCK_KEYS[job]})
-    return bool(taken.scalar_one())
-
-
-def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """Write agents in the order of their keys, so that two writers of the same agents never wait in a circle.
-
-    ON CONFLICT (key) minds the key alone: of two transactions that insert the same new agent at once, the later one is
-    told now and then that the name exists. By then the earlier one has committed, and the second attempt updates.
-    """
-    ordered = sorted(rows, key=lambda row: codec.to_signed(row.name.key))
-    for attempts_left in reversed(range(_INSERT_ATTEMPTS)):
-        try:
-            with connection.begin_nested():
-                _upsert_agents(connection, ordered, version)
-            return
-        except IntegrityError as error:
-            if getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION or not attempts_left:
-                raise
-
-
-def _upsert_agents(connection: Connection, ordered: Sequence[AgentRow], version: Position) -> None:
-    if len(ordered) > COPY_THRESHOLD:
-        copy_agents(connection, ordered, version)
-    else:
-        connection.execute(
-            UPSERT_AGENT.for_connection(connection), [codec.agent_params(row, version) for row in ordered]
-        )
-
-
-def compact(engine: Engine) -> bool:
-    """VACUUM: nobody reaches removed rows any more. Their bytes go when their room is used again."""
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        try:
-            connection.execute(text("SET statement_timeout = 0"))
-            connection.execute(text("VACUUM"))
-        finally:
-            connection.invalidate()  # however it ended: a session without a time limit never goes back to the pool
-    return True
-
-
-def copy_to(_engine: Engine, _target: Path) -> str | None:
-    """Refuse: a server is backed up by its own programs."""
-    raise ConfigError("store.url: a PostgreSQL server is backed up by `pg_dump` (docs/operations.md)")
-
-
 def advice_on(error: DBAPIError) -> str:
-    """Advice on an error, as the end of a sentence; nothing where its own words say enough."""
-    if "connection timeout expired" not in str(error.orig):  # psycopg's, with no code of the server
+    """Advice on an error, as the end of a sentence; "" if the error itself is clear."""
+    if "connection timeout expired" not in str(error.orig):  # of psycopg, without a code of the server
         return ""
     return (
         f"; no connection within {_CONNECT['connect_timeout']} s, or the `connect_timeout` of store.url: is the server "
@@ -226,28 +99,13 @@ def advice_on(error: DBAPIError) -> str:
     )
 
 
-def is_transient(error: DBAPIError) -> bool:
-    """True if the same call may succeed later. Where the connection broke there is no code of the server."""
-    original: Any = error.orig
-    if not hasattr(original, "sqlstate"):
-        return False
-    state = original.sqlstate
-    if state is None:
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return state in _TRANSIENT or state[:2] in _TRANSIENT_CLASSES
-
-
-# Decisions have one table a week (Monday to Sunday, UTC), so that old ones are removed by dropping a table.
-#
-# `decisions_default` holds what no week takes: times for which no week was prepared, and decisions that are still an
-# agent's current one when their week is dropped. It is purged row by row.
-
+# Decisions have one table a week (Monday to Sunday, UTC), so that old ones are removed by dropping a table. Rows of
+# other weeks, and decisions that are still an agent's current one when their week is dropped, are in
+# `decisions_default`, which is purged row by row.
 
 _FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05
 WEEKS_AHEAD = 4
-"""Weeks prepared beyond the current one: upkeep may fail to run for so long before rows take a detour."""
-
-ROW_PURGED_DECISIONS: Table = DECISIONS.to_metadata(MetaData(), name="decisions_default")
+"""Weeks prepared after the current one: if upkeep does not run for longer, rows go to `decisions_default` first."""
 _CURRENT = "EXISTS (SELECT FROM agents a WHERE a.key = d.agent_key AND a.decision_id = d.decision_id)"
 _ADVANCE_ANCHORS = (
     "UPDATE decision_chains c SET anchor_sequence = last.chain_sequence, anchor_digest = last.chain_digest FROM "
@@ -255,7 +113,7 @@ _ADVANCE_ANCHORS = (
     "ORDER BY partition, chain_sequence DESC) last "
     "WHERE c.partition = last.partition AND c.anchor_sequence < last.chain_sequence"
 )
-"""The chains begin behind the week's decisions once it is gone; those of it that are kept are checked by themselves."""
+"""The chains begin after the week's decisions once it is dropped; those that are kept are checked individually."""
 _SELECT_WEEKS = text(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = 'decisions'::regclass AND c.relname ~ '^decisions_[0-9]{8}$' ORDER BY 1"
@@ -295,19 +153,8 @@ def week_from_name(name: str) -> DecisionWeek:
     return DecisionWeek(name, int(day.timestamp()) * 1000)
 
 
-def prepare_weeks(engine: Engine, now_ms: int) -> None:
-    """Make the tables of the week of *now_ms* and of those ahead, each in a separate transaction."""
-    weeks = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
-    with engine.begin() as connection:
-        there = set(list_weeks(connection))
-    for week in weeks:
-        if week not in there:
-            with engine.begin() as connection:
-                _create_week(connection, week)
-
-
 def _create_week(connection: Connection, week: DecisionWeek) -> None:
-    """Create a week's table, with rows that came too early from the default table. Others wait, a moment as a rule."""
+    """Create a week's table, with its rows from the default table. Other writers wait, usually for a moment."""
     _lock_weeks(connection)
     if week in list_weeks(connection):
         return  # another process was faster
@@ -323,24 +170,13 @@ def _create_week(connection: Connection, week: DecisionWeek) -> None:
 
 
 def _lock_weeks(connection: Connection) -> None:
-    """Lock the weeks: one process at a time makes or drops them; millions of rows may take longer than other work."""
+    """Lock the weeks for this process; millions of rows may take longer than other statements."""
     connection.execute(text("SET LOCAL statement_timeout = '10min'"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:job)"), {"job": _WEEKS_LOCK_KEY})
 
 
-def purge_weeks(engine: Engine, before_ms: int) -> int:
-    """Drop the tables of weeks that ended by *before_ms*; returns how many decisions went with them."""
-    with engine.begin() as connection:
-        old = [week for week in list_weeks(connection) if week.end_ms <= before_ms]
-    removed = 0
-    for week in old:
-        with engine.begin() as connection:
-            removed += _drop_week(connection, week)
-    return removed
-
-
 def _drop_week(connection: Connection, week: DecisionWeek) -> int:
-    """Drop a week. An old decision never becomes current again, so those to keep are chosen before anybody waits."""
+    """Drop a week. An old decision never becomes current again, so those to keep are chosen before writers wait."""
     _lock_weeks(connection)
     if week not in list_weeks(connection):
         return 0
@@ -359,41 +195,175 @@ def _drop_week(connection: Connection, week: DecisionWeek) -> int:
     return int(total) - kept
 
 
-# A job that one process of a deployment has at a time: a session-level advisory lock on a separate connection. The
-# server releases it when the connection ends: at once if the process is killed, within half a minute (keep-alive) if
-# its machine is lost. No clock of ours decides who has it.
-
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _BACKEND_PID = text("SELECT pg_backend_pid()")
 
 
-class SessionLock:
-    """A lock that lives as long as its connection."""
+class SessionLock(JobLock):
+    """A session-level advisory lock on a separate connection.
+
+    The server releases it when the connection ends: at once if the process is killed, within half a minute (keep-alive)
+    if its machine fails. It does not depend on a clock.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pid = connection.execute(_BACKEND_PID).scalar_one()
 
     def is_held(self) -> bool:
-        """Ask the server; what the driver raises where it does not answer is the caller's to translate."""
+        """Ask the server; the caller translates errors of the driver."""
         return not self._connection.closed and self._connection.execute(_BACKEND_PID).scalar_one() == self._pid
 
     def release(self) -> None:
-        """Close the connection: if it went back to the pool, the lock would go with it."""
+        """Close the connection: in the pool it would keep the lock."""
         if not self._connection.closed:
             self._connection.invalidate()
             self._connection.close()
 
 
-def acquire_job_lock(engine: Engine, job: str) -> SessionLock | None:
-    """Take *job*, or find it taken: None."""
-    connection = engine.execution_options(isolation_level="AUTOCOMMIT").connect()
-    try:
-        if connection.execute(_TRY_LOCK, {"key": JOB_LOCK_KEYS[job]}).scalar_one():
-            return SessionLock(connection)
-    except BaseException:
-        connection.invalidate()
+class Postgresql(Dialect):
+    """PostgreSQL."""
+
+    ROW_PURGED_DECISIONS = DECISIONS.to_metadata(MetaData(), name="decisions_default")
+    read_agents = staticmethod(fetch_agents)
+    read_page = staticmethod(fetch_page)
+
+    def make_reading_engine(self, url: URL) -> Engine:
+        """Make an engine whose transactions are read-only, on any of the hosts, including stand-bys."""
+        engine = self.make_engine(url.set(query={"target_session_attrs": "any", **url.query}))
+        event.listen(engine, "begin", _set_read_only)
+        return engine
+
+    def make_engine(self, url: URL) -> Engine:
+        """Make an engine with a small pool. Timeouts and other options in the URL take precedence."""
+        if url.drivername not in ("postgresql", DRIVER):
+            raise ConfigError(f"store.url: the driver of PostgreSQL is psycopg ({DRIVER}://), not {url.drivername}")
+        if not url.database:
+            raise ConfigError(
+                "store.url: the name of the database is missing; postgresql://user:password@host/database"
+            )
+        require_extra("postgres", "store.url names PostgreSQL")
+        given = dict(url.query)
+        options = " ".join([_OPTIONS, *([str(given["options"])] if "options" in given else [])])  # the last one counts
+        arguments = {name: value for name, value in _CONNECT.items() if name not in given} | {"options": options}
+        engine = create_engine(
+            url.set(drivername=DRIVER),
+            connect_args=arguments,
+            pool_pre_ping=True,
+            pool_timeout=POOL_TIMEOUT_S,
+            hide_parameters=True,
+        )
+        event.listen(engine, "handle_error", _invalidate_standby_connection)
+        return engine
+
+    def reader(self, engine: Engine) -> Engine:
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def writer(self, engine: Engine) -> Engine:
+        return engine.execution_options(isolation_level="READ COMMITTED")
+
+    def create_tables(self, connection: Connection) -> None:
+        """Create the tables as they are declared; decisions are partitioned by week."""
+        METADATA.create_all(connection, [table for table in METADATA.sorted_tables if table is not DECISIONS], False)
+        decisions = DECISIONS.to_metadata(MetaData())
+        # The key of a partitioned table includes the partition column; a repeated decision has the same time.
+        decisions.c.decided_ms.primary_key = True
+        decisions.append_constraint(PrimaryKeyConstraint(decisions.c.decision_id, decisions.c.decided_ms))
+        decisions.create(connection, checkfirst=False)
+        connection.execute(text("CREATE TABLE decisions_default PARTITION OF decisions DEFAULT"))
+
+    def tune_tables(self, connection: Connection) -> None:
+        """Leave free space in pages of rows that often change, and keep agents' states in line (docs/store.md)."""
+        connection.execute(text("ALTER TABLE agents SET (fillfactor = 70, toast_tuple_target = 8160)"))
+        connection.execute(text("ALTER TABLE edges SET (fillfactor = 70)"))
+
+    def lock_for_migration(self, connection: Connection) -> None:
+        """Wait for a process that migrates; building an index may take longer than any other statement.
+
+        Raises ConfigError if the server is too old or the database cannot store every text.
+        """
+        version, encoding = connection.execute(text(_SERVER_SETTINGS)).one()
+        if int(version) < _MIN_SERVER_VERSION or encoding != "UTF8":
+            raise ConfigError(
+                f"store.url: PostgreSQL {_MIN_SERVER_VERSION // 10_000} or newer and a database with encoding UTF8 are "
+                f"needed, this is {int(version) // 10_000} with {encoding}"
+            )
+        connection.execute(text("SET LOCAL lock_timeout = '10min'"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+
+    def try_transaction_lock(self, connection: Connection, job: str) -> bool:
+        key = {"key": _TRANSACTION_LOCK_KEYS[job]}
+        return bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), key))
+
+    def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
+        """Write agents in the order of their keys, so that two writers of the same agents never deadlock.
+
+        ON CONFLICT (key) checks the key alone: if two transactions insert the same new agent, the later one may fail
+        because the name exists. By then the earlier one has committed, and the second attempt updates.
+        """
+        ordered = sorted(rows, key=lambda row: codec.to_signed(row.name.key))
+        for attempts_left in reversed(range(_INSERT_ATTEMPTS)):
+            try:
+                with connection.begin_nested():
+                    if len(ordered) > COPY_THRESHOLD:
+                        copy_agents(connection, ordered, version)
+                    else:
+                        UPSERT_AGENT.execute(connection, [codec.agent_params(row, version) for row in ordered])
+                return
+            except IntegrityError as error:
+                if getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION or not attempts_left:
+                    raise
+
+    def compact(self, engine: Engine) -> bool:
+        """Free deleted rows (VACUUM); their bytes disappear when their space is used again."""
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            try:
+                connection.execute(text("SET statement_timeout = 0"))
+                connection.execute(text("VACUUM"))
+            finally:
+                connection.invalidate()  # in any case: a session without a time limit never returns to the pool
+        return True
+
+    def copy_to(self, _engine: Engine, _target: Path) -> str | None:
+        """Raise ConfigError: a server is backed up by its own programs."""
+        raise ConfigError("store.url: a PostgreSQL server is backed up by `pg_dump` (docs/operations.md)")
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        original: Any = error.orig
+        if not hasattr(original, "sqlstate"):
+            return False
+        state = original.sqlstate
+        if state is None:  # the connection broke
+            return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return state in _TRANSIENT or state[:2] in _TRANSIENT_CLASSES
+
+    def prepare_weeks(self, engine: Engine, now_ms: int) -> None:
+        weeks = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
+        with engine.begin() as connection:
+            there = set(list_weeks(connection))
+        for week in weeks:
+            if week not in there:
+                with engine.begin() as connection:
+                    _create_week(connection, week)
+
+    def purge_weeks(self, engine: Engine, before_ms: int) -> int:
+        with engine.begin() as connection:
+            old = [week for week in list_weeks(connection) if week.end_ms <= before_ms]
+        removed = 0
+        for week in old:
+            with engine.begin() as connection:
+                removed += _drop_week(connection, week)
+        return removed
+
+    def acquire_job_lock(self, engine: Engine, job: str) -> SessionLock | None:
+        connection = engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+        try:
+            if connection.execute(_TRY_LOCK, {"key": JOB_LOCK_KEYS[job]}).scalar_one():
+                return SessionLock(connection)
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
         connection.close()
-        raise
-    connection.close()
-    return None
+        return None

@@ -1,8 +1,8 @@
-"""Many agents at once into PostgreSQL and back, past SQLAlchemy: what a worker spends its time with.
+"""Writes and reads many agents in PostgreSQL without SQLAlchemy, which takes most of a worker's time.
 
-In: COPY into a temporary table, then one INSERT ... ON CONFLICT from there; nearly twice as fast as a statement per
-row, at a fraction of the client's CPU (benchmarks/bench_store.py). The role needs the right to make temporary tables,
-which PostgreSQL gives to everybody unless it was taken away.
+Writes use COPY into a temporary table, and one INSERT ... ON CONFLICT from there: nearly twice as fast as a statement
+per row, at a fraction of the client's CPU (benchmarks/bench_store.py). The role needs the right to create temporary
+tables, which PostgreSQL grants by default.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .statements import chunked
 
 _COLUMNS = [column.name for column in AGENTS.columns]
 _TYPE_NAMES = ((SmallInteger, "int2"), (Integer, "int4"), (Float, "float8"), (LargeBinary, "bytea"), (Text, "text"))
-"""Types of SQLAlchemy and of PostgreSQL; BigInteger, of which Integer is the base, is seen to first."""
+"""Types of SQLAlchemy and of PostgreSQL; BigInteger, a subclass of Integer, is checked first."""
 
 
 def _postgresql_type(column: Any) -> str:
@@ -62,11 +62,11 @@ _FETCH = f"SELECT {_READ} FROM agents WHERE key = ANY(%s)"  # noqa: S608
 _FETCH_PAGE = f"SELECT {_READ} FROM agents WHERE partition = %s AND key BETWEEN %s AND %s ORDER BY key LIMIT %s"  # noqa: S608
 _TEXT_POSITIONS_READ = [at for at, column in enumerate(codec.AGENT_COLUMNS) if _postgresql_type(column) == "text"]
 _FETCH_SIZE = 2_000
-"""Agents a statement: 4 MB at a time."""
+"""Agents that a statement reads: 4 MB."""
 
 
 def copy_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """Insert or overwrite *rows*, in the order of their keys. Raises DBAPIError like every statement of SQLAlchemy."""
+    """Insert or overwrite *rows*, in the order of their keys. Raises DBAPIError, as SQLAlchemy does."""
     stage_agents(connection, rows, version)
     connection.exec_driver_sql(_MERGE)
 
@@ -85,20 +85,9 @@ def stage_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
 
 
 def fetch_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
-    """Rows of those *keys* that exist; states come as bytes, not as text. Raises DBAPIError."""
-    driver: Any = connection.connection.driver_connection
-    with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
-        for some in chunked(keys, _FETCH_SIZE):
-            cursor.execute(_FETCH, [[codec.to_signed(key) for key in some]])
-            yield from map(_to_agent, cursor.fetchall())
-
-
-def fetch_rows(connection: Connection, partition: int, keys: tuple[int, int], limit: int) -> list[AgentRow]:
-    """Rows of a partition in the order of their keys as signed numbers. Raises DBAPIError."""
-    driver: Any = connection.connection.driver_connection
-    with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
-        cursor.execute(_FETCH_PAGE, [partition, *keys, limit])
-        return list(map(_to_agent, cursor.fetchall()))
+    """Rows of those *keys* that exist. Raises DBAPIError."""
+    for some in chunked(keys, _FETCH_SIZE):
+        yield from map(_to_agent, _fetch(connection, _FETCH, [[codec.to_signed(key) for key in some]]))
 
 
 def _to_agent(fetched: Sequence[Any]) -> AgentRow:
@@ -110,7 +99,7 @@ def _to_agent(fetched: Sequence[Any]) -> AgentRow:
 
 @contextmanager
 def sqlalchemy_errors(connection: Connection) -> Iterator[None]:
-    """SQLAlchemy has no COPY: errors of the driver itself get the class that its own calls would raise."""
+    """Raise errors of the driver as SQLAlchemy's, which has no COPY."""
     base: type[Exception] = connection.dialect.loaded_dbapi.Error
     try:
         yield
@@ -118,10 +107,8 @@ def sqlalchemy_errors(connection: Connection) -> Iterator[None]:
         raise DBAPIError.instance(None, None, error, base, dialect=connection.dialect) from error
 
 
-# Pages of agents, column by column: a worker that takes a partition over reads all of its agents. Rows come as they
-# stand in the table, without the numbers that the state has, too, and are turned over at once. Agents whose state has
-# another format than the one that is asked for come as rows.
-
+# Pages of agents by column, for a worker that takes over a partition and reads all of its agents. The query omits the
+# numbers that the state has, too. Agents whose state has another format than the requested one are read as rows.
 
 _PAGE_COLUMNS = ("key", *NAME_MEMBERS, *KEPT_MEMBERS, "features", "risk", "state_version")
 _PAGE_COLUMN_LIST = ", ".join(f'"{name}"' for name in _PAGE_COLUMNS)
@@ -135,13 +122,15 @@ def fetch_page(
 ) -> AgentPage:
     """Agents of a partition in the order of their keys as signed numbers. Raises DBAPIError."""
     if state_format is None:
-        return split_rows(fetch_rows(connection, partition, keys, limit), limit, None)
+        rows = list(map(_to_agent, _fetch(connection, _FETCH_PAGE, [partition, *keys, limit])))
+        return split_rows(rows, limit, None)
     fetched = _fetch(connection, _FETCH_COLUMNS, [partition, *keys, limit])
     last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
     return _to_page(connection, fetched, state_format, last_key)
 
 
 def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The rows of a query; states are transferred as bytes, not as text."""
     driver: Any = connection.connection.driver_connection
     with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
         cursor.execute(query, values)
@@ -152,7 +141,7 @@ def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tu
 def _to_page(
     connection: Connection, fetched: list[tuple[Any, ...]], state_format: StateFormat, last_key: int | None
 ) -> AgentPage:
-    """A page of rows that were read as columns; those of other formats are read again as rows."""
+    """A page of fetched columns; agents of other formats are read again as rows."""
     fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
     rows: list[AgentRow] = []
     if len(fitting) < len(fetched):
@@ -177,9 +166,9 @@ def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -
 
 
 def _to_column(name: str, values: Sequence[Any]) -> list[Any]:
-    """Values of a column; texts without the escapes of the database, which hardly any has.
+    """Values of a column; texts without the escapes of the database, which are rare.
 
-    Equal ones are one object, since most agents have the same, but for ids.
+    Equal values become one object, except ids: most agents have the same values.
     """
     if isinstance(values[0], str) and MARK in "".join(values):
         values = list(map(unescape_nul, values))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
-from sqlalchemy.dialects.sqlite import dialect as Dialect
+from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event
+from sqlalchemy.dialects.sqlite import dialect as SqliteWords
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -25,13 +25,13 @@ from ...records.agent_pages import AgentPage, StateFormat, split_rows
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
-from ..sql_schema import AGENTS, DECISIONS, METADATA
+from ..sql_schema import AGENTS
+from .dialect import Dialect
 from .statements import MAX_IN_LIST, UPSERT_AGENT, chunked
 
-ROW_PURGED_DECISIONS = DECISIONS
-_UPSERT_AGENT = str(UPSERT_AGENT.by_database["sqlite"].compile(dialect=Dialect(paramstyle="qmark")))
-"""Its parameters stand in the order of the table's columns, which is that of `codec.agent_values`."""
-_AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
+_UPSERT_AGENT = str(UPSERT_AGENT.by_database["sqlite"].compile(dialect=SqliteWords(paramstyle="qmark")))
+"""Its parameters are in the order of the table's columns, as `codec.agent_values` makes them."""
+_AGENTS_IN = codec.AGENT_ROWS.select(None, AGENTS.c.key.in_(bindparam("keys", expanding=True)))
 
 BUSY_TIMEOUT_MS = 5_000
 """Time that a connection waits for another writer before it gives up as Unavailable."""
@@ -51,46 +51,127 @@ _PRAGMAS = (
 # Primary result codes after which the same call may succeed: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL,
 # CANTOPEN.
 _TRANSIENT = frozenset({5, 6, 7, 8, 9, 10, 13, 14})
-
-
 _DAMAGED = frozenset({11, 26})  # CORRUPT, NOTADB
 _ERROR, _LOST = 1, ("no such", "already exists")
-"""An error in a statement: ours are right, so what it speaks of is lost, or a note that it is there is."""
+"""An error in a statement: the store's statements are valid, so a table or its entry in the schema is lost."""
 
 
-def make_engine(url: URL) -> Engine:
-    """An engine on a file. Raises ConfigError on a database in memory, which every connection would have of its own."""
-    if not url.database or ":memory:" in url.database:
-        raise ConfigError("store.url: expected a file as in sqlite:////path/to/file.db")
-    engine = create_engine(url, pool_timeout=BUSY_TIMEOUT_MS / 1000, hide_parameters=True)
-    event.listen(engine, "connect", _configure_connection)
-    event.listen(engine, "begin", _begin_transaction)
-    return engine
+class Sqlite(Dialect):
+    """SQLite in a file."""
 
+    def make_engine(self, url: URL) -> Engine:
+        if not url.database or ":memory:" in url.database:
+            raise ConfigError("store.url: expected a file as in sqlite:////path/to/file.db")
+        engine = create_engine(url, pool_timeout=BUSY_TIMEOUT_MS / 1000, hide_parameters=True)
+        event.listen(engine, "connect", _configure_connection)
+        event.listen(engine, "begin", _begin_transaction)
+        return engine
 
-def make_reading_engine(url: URL) -> Engine:
-    """An engine on a file that is there, which it opens to read only: beside a service, readers of WAL hold nobody up.
+    def make_reading_engine(self, url: URL) -> Engine:
+        """Make an engine that only reads an existing file: with WAL it never blocks the service."""
+        path = Path(url.database or "").absolute()
+        if not path.is_file():
+            raise ConfigError(f"{path}: no store there; a service writes one when it starts")
 
-    Raises ConfigError if there is no such file.
-    """
-    path = Path(url.database or "").absolute()
-    if not path.is_file():
-        raise ConfigError(f"{path}: no store there; a service writes one when it starts")
+        def connect() -> sqlite3.Connection:
+            name = f"file:{quote(str(path))}?mode=ro"
+            connection = sqlite3.connect(name, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, check_same_thread=False)
+            connection.isolation_level = None
+            connection.execute("PRAGMA query_only=ON").close()
+            return connection
 
-    def connect() -> sqlite3.Connection:
-        name = f"file:{quote(str(path))}?mode=ro"
-        connection = sqlite3.connect(name, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, check_same_thread=False)
-        connection.isolation_level = None
-        connection.execute("PRAGMA query_only=ON").close()
-        return connection
+        engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
+        event.listen(engine, "begin", _begin_transaction)
+        return engine
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
-    event.listen(engine, "begin", _begin_transaction)
-    return engine
+    def writer(self, engine: Engine) -> Engine:
+        """The same engine with transactions that lock the database from their beginning."""
+        return engine.execution_options(**{WRITE_OPTION: True})
+
+    def guide_planner(self, engine: Engine) -> None:
+        """Have look-ups of decisions use the index that finds fewest, for any content.
+
+        SQLite chooses by statistics, which only ANALYZE writes; without them it uses the tenant's index for an agent,
+        and reads every decision of the tenant. So the statistics of a large store are written here, as SQLite's authors
+        suggest (https://sqlite.org/queryplanner-ng.html, "manual control"). ANALYZE by hand replaces them.
+        """
+        with engine.connect() as connection:
+            statistics = "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1'"
+            if connection.exec_driver_sql(statistics).first() is not None:
+                return
+        with self.writer(engine).begin() as connection:
+            connection.exec_driver_sql("PRAGMA analysis_limit=100")
+            connection.exec_driver_sql("ANALYZE decisions")  # creates the table of statistics
+            connection.exec_driver_sql("DELETE FROM sqlite_stat1")
+            rows = [("decisions", index, figures) for index, figures in _DECISION_STATISTICS.items()]
+            connection.exec_driver_sql("INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?, ?, ?)", rows)
+            connection.exec_driver_sql("ANALYZE sqlite_schema")  # reads it
+
+    def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
+        """Upsert row by row through the driver, since SQLAlchemy's parameters take half of the time."""
+        connection.exec_driver_sql(_UPSERT_AGENT, [codec.agent_values(row, version) for row in rows])
+
+    def read_agents(self, connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
+        for chunk in chunked(keys, MAX_IN_LIST):
+            yield from map(
+                codec.to_agent, connection.execute(_AGENTS_IN, {"keys": [codec.to_signed(key) for key in chunk]})
+            )
+
+    def read_page(
+        self,
+        connection: Connection,
+        partition: int,
+        keys: tuple[int, int],
+        limit: int,
+        state_format: StateFormat | None,
+    ) -> AgentPage:
+        query = codec.AGENT_ROWS.select(None, AGENTS.c.partition == partition, AGENTS.c.key.between(*keys))
+        rows = [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
+        return split_rows(rows, limit, state_format)
+
+    def compact(self, engine: Engine) -> bool:
+        """Copy the content into a new file (VACUUM) and empty the log. Needs disk space for a copy.
+
+        Other writers wait; a reader that stays longer than `BUSY_TIMEOUT_MS` prevents that the log is emptied.
+        """
+        connection = engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("VACUUM")
+            busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _TRANSIENT:
+                return False
+            raise
+        finally:
+            connection.close()
+        return not busy
+
+    def copy_to(self, engine: Engine, target: Path) -> str | None:
+        """Copy with SQLite's online backup, while others write; the copy needs no log."""
+        connection = engine.raw_connection()
+        copy = sqlite3.connect(target)
+        try:
+            original: Any = connection.driver_connection
+            original.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE").close()
+            result: str = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in _TRANSIENT:  # a full disk, too
+                raise Unavailable(f"{target}: the database can not be copied: {error}") from error
+            return str(error)
+        finally:
+            copy.close()
+            connection.close()
+        return None if result == "ok" else result
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        code: Any = getattr(error.orig, "sqlite_errorcode", None)
+        return isinstance(code, int) and code & 0xFF in _TRANSIENT
 
 
 def _configure_connection(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # BEGIN is ours: the driver's own leaves SELECT and DDL outside the transaction
+    connection.isolation_level = None  # `_begin_transaction` begins: the driver would leave out SELECT and DDL
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").close()
 
@@ -100,161 +181,20 @@ def _begin_transaction(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def reader(engine: Engine) -> Engine:
-    """The same engine: every transaction of SQLite sees one moment."""
-    return engine
-
-
-def writer(engine: Engine) -> Engine:
-    """The engine for transactions that write: each is the only one, from its beginning."""
-    return engine.execution_options(**{WRITE_OPTION: True})
-
-
-def lock_for_migration(_connection: Connection) -> None:
-    """Do nothing: BEGIN IMMEDIATE has locked the database."""
-
-
-def create_tables(connection: Connection) -> None:
-    """Create the tables as they are declared."""
-    METADATA.create_all(connection, checkfirst=False)
-
-
-def tune_tables(_connection: Connection) -> None:
-    """Do nothing: SQLite has no storage parameters."""
-
-
-def guide_planner(engine: Engine) -> None:
-    """Have look-ups of decisions take the index that finds fewest, whatever there is so far.
-
-    SQLite chooses by statistics. It has none until somebody runs ANALYZE, and then takes the index of the tenant for an
-    agent, which is every decision of the tenant. So what a large store looks like is written down, as its authors
-    provide for (https://sqlite.org/queryplanner-ng.html, "manual control"). ANALYZE by hand replaces it.
-    """
-    with engine.connect() as connection:
-        if connection.exec_driver_sql("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1'").first() is not None:
-            return
-    with writer(engine).begin() as connection:
-        connection.exec_driver_sql("PRAGMA analysis_limit=100")
-        connection.exec_driver_sql("ANALYZE decisions")  # makes the table of statistics
-        connection.exec_driver_sql("DELETE FROM sqlite_stat1")
-        rows = [("decisions", index, figures) for index, figures in _DECISION_STATISTICS.items()]
-        connection.exec_driver_sql("INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?, ?, ?)", rows)
-        connection.exec_driver_sql("ANALYZE sqlite_schema")  # reads it
-
-
 _DECISION_STATISTICS = {
     "ix_decisions_agent": "1000000 100 1 1",
-    # Few enough that those of several tenants are merged, rather than everybody's read by time.
+    # Few enough that the rows of several tenants are merged, rather than all rows read by time.
     "ix_decisions_tenant": "1000000 1000 1 1",
     "ix_decisions_time": "1000000 1 1",
     "ix_decisions_chain": "1000000 400 1",
     "ix_decisions_offset": "1000000 400 1 1",
     "ix_decisions_release": "100 1 1",
 }
-"""Of each index: rows, then rows that have the same first column, the same first two, and so on."""
-
-
-class NoLock:
-    """Lock of a database in a file: one service has it, so no other process asks."""
-
-    def is_held(self) -> bool:
-        """True: the job is always ours."""
-        return True
-
-    def release(self) -> None:
-        """Do nothing: no other process waits."""
-
-
-def acquire_job_lock(_engine: Engine, _job: str) -> NoLock:
-    """No lock: a file belongs to one service."""
-    return NoLock()
-
-
-def try_transaction_lock(_connection: Connection, _job: str) -> bool:
-    """True: there is only one writer."""
-    return True
-
-
-def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """An upsert per row, in the given order; by the driver itself: SQLAlchemy's parameters cost as much as the rest."""
-    connection.exec_driver_sql(_UPSERT_AGENT, [codec.agent_values(row, version) for row in rows])
-
-
-def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
-    """Rows of those keys that exist, read in lists that one statement may hold."""
-    for chunk in chunked(keys, MAX_IN_LIST):
-        yield from map(
-            codec.to_agent, connection.execute(_AGENTS_IN, {"keys": [codec.to_signed(key) for key in chunk]})
-        )
-
-
-def read_page(
-    connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
-) -> AgentPage:
-    """Agents of a partition in the order of their keys as signed numbers."""
-    query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition, AGENTS.c.key.between(*keys))
-    rows = [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
-    return split_rows(rows, limit, state_format)
-
-
-def prepare_weeks(_engine: Engine, _now_ms: int) -> None:
-    """Do nothing: decisions are one table here."""
-
-
-def purge_weeks(_engine: Engine, _before_ms: int) -> int:
-    """Drop nothing: decisions are one table here, purged row by row."""
-    return 0
-
-
-def compact(engine: Engine) -> bool:
-    """VACUUM copies what is there into a new file; the log beside it is then emptied. Needs the room for a copy.
-
-    Other writers wait; a reader that stays longer than `BUSY_TIMEOUT_MS` keeps the log from being emptied.
-    """
-    connection = engine.raw_connection()
-    try:
-        cursor = connection.cursor()
-        cursor.execute("VACUUM")
-        busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF in _TRANSIENT:
-            return False
-        raise
-    finally:
-        connection.close()
-    return not busy
-
-
-def copy_to(engine: Engine, target: Path) -> str | None:
-    """SQLite's own online copy: one moment of the database, while others write. The copy stands alone, without a log.
-
-    Returns what is damaged, in SQLite's words; None = every page is sound. Raises Unavailable.
-    """
-    connection = engine.raw_connection()
-    copy = sqlite3.connect(target)
-    try:
-        original: Any = connection.driver_connection
-        original.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE").close()
-        result: str = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in _TRANSIENT:  # a full disk, too
-            raise Unavailable(f"{target}: the database can not be copied: {error}") from error
-        return str(error)
-    finally:
-        copy.close()
-        connection.close()
-    return None if result == "ok" else result
-
-
-def is_transient(error: DBAPIError) -> bool:
-    """True if the same call may succeed later."""
-    code: Any = getattr(error.orig, "sqlite_errorcode", None)
-    return isinstance(code, int) and code & 0xFF in _TRANSIENT
+"""For each index: rows, then rows with the same first column, the same first two columns, and so on."""
 
 
 def is_damaged(error: DBAPIError) -> bool:
-    """True if the file is not a database, or one that lost a part of itself."""
+    """True if the file is not a database, or is incomplete."""
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(code, int) and (
         code & 0xFF in _DAMAGED or (code == _ERROR and any(text in str(error.orig) for text in _LOST))

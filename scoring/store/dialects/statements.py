@@ -1,4 +1,4 @@
-"""Statements that databases word in their own way, made for each of them once."""
+"""Statements that databases word differently, made for each of them once."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeEngine
 
 from ..sql_schema import AGENT_NAME_COLUMNS, AGENTS, COUNTERS, escape_nul
 
 
 class DialectInsert(NamedTuple):
-    """An INSERT that minds rows which are there already, in the words of each database."""
+    """An INSERT that handles existing rows, in the words of each database."""
 
     by_database: dict[str, Insert]
 
@@ -42,14 +41,14 @@ class DialectInsert(NamedTuple):
         return self.by_database[connection.dialect.name]
 
     def execute(self, connection: Connection, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-        """Write a row, or some; none where there are none."""
+        """Write any number of rows."""
         if rows:
             connection.execute(self.for_connection(connection), rows)
 
     def adds(self, connection: Connection, row: Mapping[str, Any]) -> bool:
-        """Write a row; False = it was there."""
+        """Write a row; False if it exists."""
         statement = self.for_connection(connection)
-        # Asked by RETURNING: not every driver has a row count of an insert.
+        # By RETURNING: not every driver has a row count of an insert.
         return connection.execute(statement.returning(*statement.table.primary_key), row).first() is not None
 
 
@@ -58,7 +57,7 @@ def _worded(table: Table, word: Callable[[Any], Insert]) -> DialectInsert:
 
 
 def insert_or_skip(table: Table, *columns: str) -> DialectInsert:
-    """INSERT that leaves an existing row with the same *columns* as it is; without them: the same primary key."""
+    """INSERT that skips existing rows with the same *columns*, or the same primary key if there are none."""
     return _worded(table, lambda insert: insert.on_conflict_do_nothing(index_elements=list(columns) or None))
 
 
@@ -67,7 +66,7 @@ def upsert(
 ) -> DialectInsert:
     """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*.
 
-    Where the columns *same* differ, the existing row stays as it is.
+    If the columns *same* differ, the existing row stays as it is.
     """
     return _worded(
         table,
@@ -80,9 +79,9 @@ def upsert(
 
 
 def insert_or_succeed(table: Table, keys: tuple[str, ...], column: str, least: int) -> DialectInsert:
-    """INSERT that overwrites an existing row with the same *keys* only where its *column* is lower by *least* or more.
+    """INSERT that overwrites an existing row with the same *keys* only if its *column* is lower by *least* or more.
 
-    Of several at a time that would write the same row, one does.
+    Of several concurrent writers of the same row, one succeeds.
     """
     return _worded(
         table,
@@ -95,16 +94,16 @@ def insert_or_succeed(table: Table, keys: tuple[str, ...], column: str, least: i
 
 
 class RowsInsert(NamedTuple):
-    """An INSERT of many rows that minds rows which are there already; see `insert_or_merge`, `insert_rows_or_skip`."""
+    """An INSERT of many rows that handles existing ones; see `insert_or_merge` and `insert_rows_or_skip`."""
 
     for_sqlite: Insert
     for_postgresql: Insert
     rows_at_once: int
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write *rows*, in their order; each has all columns of the table. Floats must be finite.
+        """Write *rows* in their order, each with all columns of the table. Floats must be finite.
 
-        Where rows are merged no two may have the same keys: PostgreSQL changes a row once a statement.
+        If rows are merged no two may have the same keys: PostgreSQL changes a row once in a statement.
         """
         for some in chunked(rows, self.rows_at_once):
             if connection.dialect.name == "sqlite":
@@ -114,10 +113,9 @@ class RowsInsert(NamedTuple):
 
 
 _MERGED_ROWS = 5_000
-"""Rows of a statement: some megabytes of usual names."""
-
+"""Rows in a statement: some megabytes of usual names."""
 _SKIPPED_ROWS = 500
-"""The same where rows have bytes: of decisions two or three megabytes."""
+"""Rows with bytes in a statement: two or three megabytes of decisions."""
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -125,8 +123,8 @@ _encode_json = msgspec.json.Encoder().encode
 def rows_as_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as a JSON list of objects: texts as PostgreSQL takes them, bytes in base64, floats to their last bit."""
     given = _encode_json(rows)
-    # Few texts have what must be escaped, and to look for it in each of them costs more than the rest. A single letter
-    # is found ten times as fast as several.
+    # Few texts must be escaped, and to search each of them would take longer than the rest. A single byte is found ten
+    # times as fast as several.
     if b"\\" in given and (b"\\u0000" in given or b"\\u0001" in given):
         escaped = [{name: escape_nul(it) if isinstance(it, str) else it for name, it in row.items()} for row in rows]
         given = _encode_json(escaped)
@@ -146,7 +144,7 @@ def insert_or_merge(
 
 
 def insert_rows_or_skip(table: Table) -> RowsInsert:
-    """INSERT of many rows that leaves an existing row with the same primary key as it is."""
+    """INSERT of many rows that skips existing rows with the same primary key."""
     return RowsInsert(
         sqlite.insert(table).on_conflict_do_nothing(), _insert_from_json(table).on_conflict_do_nothing(), _SKIPPED_ROWS
     )
@@ -155,38 +153,29 @@ def insert_rows_or_skip(table: Table) -> RowsInsert:
 def _insert_from_json(table: Table) -> postgresql.Insert:
     """INSERT of all rows of one JSON text.
 
-    A statement for each costs the client five times as much, and arrays of columns three times (psycopg writes them
+    A statement for each row takes the client five times as long, and arrays of columns three times (psycopg writes them
     item by item).
     """
     names = table.columns.keys()
     rows = func.json_to_recordset(cast(bindparam("given", type_=Text()), postgresql.JSON))
-    given = rows.table_valued(*(column(name, _type_in_json(table.c[name])) for name in names))
+    binary = {name for name in names if isinstance(table.c[name].type, LargeBinary)}
+    given = rows.table_valued(*(column(name, Text() if name in binary else table.c[name].type) for name in names))
     given = given.render_derived(with_types=True)
-    values = [_from_json(given.c[name], table.c[name]) for name in names]
+    values = [func.decode(given.c[name], "base64") if name in binary else given.c[name] for name in names]
     return postgresql.insert(table).from_select(names, select(*values))
 
 
-def _type_in_json(written: Column[Any]) -> TypeEngine[Any]:
-    return Text() if isinstance(written.type, LargeBinary) else written.type
-
-
-def _from_json(given: ColumnElement[Any], written: Column[Any]) -> ColumnElement[Any]:
-    return func.decode(given, "base64") if isinstance(written.type, LargeBinary) else given
-
-
 def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
-    """Text prefix as a range, which an index answers (LIKE folds case in SQLite). Needs a byte-wise collation."""
+    """Text prefix as a range, for an index (LIKE ignores case in SQLite). Needs a byte-wise collation."""
     return (column >= prefix) & (column < prefix + "\U0010ffff")
 
 
 def contains(column: ColumnElement[Any], needle: str | bytes) -> ColumnElement[bool]:
-    """Condition that text or bytes stand in a column; nothing in *needle* is a pattern."""
+    """Condition that a column contains text or bytes; *needle* is not a pattern."""
     return _Contains(column, bindparam(None, needle, column.type, unique=True))
 
 
 class _Contains(FunctionElement[bool]):
-    """Place of bytes or text in a column, compared with 0."""
-
     type = Boolean()
     inherit_cache = True
     name = "contains"
@@ -199,19 +188,18 @@ def _compile_contains_sqlite(element: _Contains, compiler: Any, **named: Any) ->
 
 @compiles(_Contains, "postgresql")
 def _compile_contains_postgresql(element: _Contains, compiler: Any, **named: Any) -> str:
-    """Call POSITION by its full name, since it is a word of SQL: that takes (text, text) and (bytea, bytea)."""
+    """Call POSITION by its full name, which accepts (text, text) and (bytea, bytea), since it is a keyword of SQL."""
     return f'(pg_catalog."position"({compiler.process(element.clauses, **named)}) > 0)'
 
 
 UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS, same=AGENT_NAME_COLUMNS)
-"""The name never changes, so the indexes on it are left alone. An agent with the key of another overwrites nothing."""
+"""The name never changes, so its indexes stay as they are. An agent with the key of another one overwrites nothing."""
 INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
-
 
 T = TypeVar("T")
 
 MAX_IN_LIST = 500
-"""Keys per IN list: few enough for every database, many enough that the statement is not the cost."""
+"""Keys in an IN list: few enough for every database, enough that the overhead of a statement does not matter."""
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -222,19 +210,19 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def find_stored(connection: Connection, key: Column[str], texts: Sequence[str]) -> set[str]:
-    """Those of *texts* that stand in a column which has an index."""
+    """Return those of *texts* that an indexed column has."""
     found: set[str] = set()
     for some in chunked(texts, MAX_IN_LIST):
         if connection.dialect.name == "sqlite":
             found.update(connection.scalars(select(key).where(key.in_(some))))
-        else:  # one parameter: the client takes a quarter of the time that a list of them costs it
+        else:  # one parameter takes the client a quarter of the time of a list of them
             among = key == any_(bindparam("texts", type_=postgresql.ARRAY(Text())))
             found.update(connection.scalars(select(key).where(among), {"texts": list(map(escape_nul, some))}))
     return found
 
 
 class leading_code(FunctionElement[str]):
-    """The code of the first reason in a column with reasons as JSON; NULL = there is none."""
+    """The code of the first reason in a column with reasons as JSON; NULL if there is none."""
 
     inherit_cache = True
 
@@ -246,6 +234,6 @@ def _in_sqlite(element: Any, compiler: Any, **options: Any) -> str:
 
 @compiles(leading_code, "postgresql")
 def _in_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    """By the text: JSON of PostgreSQL takes no U+0000, and names of agents may have it. The code is written first."""
+    """Search the text, where the code comes first: JSON of PostgreSQL refuses U+0000, which names may have."""
     reasons = f"convert_from({compiler.process(element.clauses, **options)}, 'UTF8')"
     return f'substring({reasons} from \'^\\[\\{{"code":"([^"]*)"\')'

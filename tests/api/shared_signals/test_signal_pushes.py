@@ -18,7 +18,7 @@ from trustwatch.api.shared_signals import signal_receiver
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.formats.expressions import token_id_digest
 from trustwatch.ingest.formats.received_signals import CAEP, SSF, WISE
-from trustwatch.scoring.store.received_signal_store import signal_digest
+from trustwatch.scoring.store.security_event_store import signal_digest
 
 from ...support.shared_signals import ForeignTransmitter
 from ...support.signal_reception import COMPROMISED, SECRET, Reception, refused

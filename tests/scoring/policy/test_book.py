@@ -21,6 +21,7 @@ from trustwatch.scoring.policy.book import (
 from trustwatch.scoring.records.agents import RiskLevel
 
 ASKED = AccessRequest("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
+UNSCOPED = ASKED._replace(scopes=())
 
 
 def verdict(
@@ -112,49 +113,33 @@ def test_a_stage_holds_for_its_share_and_only_grows() -> None:
     assert (inside(0), len(inside(100))) == (set(), 2000)
 
 
-def test_low_grants_all_that_is_asked_for() -> None:
-    """With the level's lifetime as ceiling."""
-    found = verdict(RiskLevel.LOW)
+@pytest.mark.parametrize(
+    ("level", "question", "approved", "expected"),
+    [
+        (RiskLevel.LOW, ASKED, (), (True, "allowed", None)),
+        (RiskLevel.MEDIUM, ASKED, (), (True, "allowed", ("invoices:read",))),
+        (RiskLevel.MEDIUM, ASKED, ("invoices:write",), (True, "allowed", None)),
+        (RiskLevel.HIGH, ASKED, (), (False, "step_up_required", None)),
+        (RiskLevel.HIGH, UNSCOPED, (), (False, "step_up_required", None)),
+        (RiskLevel.HIGH, ASKED, ("*",), (True, "allowed", None)),
+        (RiskLevel.HIGH, UNSCOPED, ("*",), (True, "allowed", None)),
+        # A person approves scopes, not a longer life.
+        (RiskLevel.HIGH, ASKED._replace(refresh=True), ("*",), (False, "refresh_refused", None)),
+        (RiskLevel.CRITICAL, ASKED, ("*",), (False, "risk_level", None)),
+    ],
+)
+def test_verdicts_of_the_default_policy(
+    level: RiskLevel, question: AccessRequest, approved: tuple[str, ...], expected: tuple[object, ...]
+) -> None:
+    """Medium holds what writes until a person approves, high holds everything, critical denies."""
+    found = verdict(level, question, approved=approved)
 
-    assert (found.allow, found.scopes, found.max_token_lifetime_s, found.reason) == (True, None, 900, "allowed")
-
-
-def test_medium_holds_back_what_writes_until_a_person_approves() -> None:
-    """And grants the rest."""
-    held = verdict(RiskLevel.MEDIUM)
-    approved = verdict(RiskLevel.MEDIUM, approved=("invoices:write",))
-
-    assert (held.allow, held.scopes, held.held_scopes, held.step_up) == (
-        True,
-        ("invoices:read",),
-        ("invoices:write",),
-        True,
-    )
-    assert (approved.allow, approved.scopes, approved.step_up) == (True, None, False)
-
-
-def test_high_needs_a_person_for_everything() -> None:
-    """Also for a request that names no scopes; once approved, tokens are short."""
-    alone, nameless = verdict(RiskLevel.HIGH), verdict(RiskLevel.HIGH, ASKED._replace(scopes=()))
-    approved = verdict(RiskLevel.HIGH, approved=("*",))
-
-    assert (alone.allow, alone.reason, nameless.reason) == (False, "step_up_required", "step_up_required")
-    assert (approved.allow, approved.max_token_lifetime_s, approved.scopes) == (True, 60, None)
-    assert verdict(RiskLevel.HIGH, ASKED._replace(scopes=()), approved=("*",)).allow
-
-
-def test_high_refuses_refresh_even_when_approved() -> None:
-    """A person approves scopes, not a longer life."""
-    found = verdict(RiskLevel.HIGH, ASKED._replace(refresh=True), approved=("*",))
-
-    assert (found.allow, found.reason) == (False, "refresh_refused")
-
-
-def test_critical_is_denied_and_revoked_whatever_was_approved() -> None:
-    """No step-up is offered either."""
-    found = verdict(RiskLevel.CRITICAL, approved=("*",))
-
-    assert (found.allow, found.reason, found.revoke, found.step_up) == (False, "risk_level", True, False)
+    assert (found.allow, found.reason, found.scopes) == expected
+    assert found.max_token_lifetime_s == PolicyTable()[level].max_token_lifetime_s
+    if level == RiskLevel.MEDIUM:
+        assert found.held_scopes == (() if approved else ("invoices:write",))
+    assert found.step_up == (level in (RiskLevel.MEDIUM, RiskLevel.HIGH) and not approved)
+    assert found.revoke == (level == RiskLevel.CRITICAL)
 
 
 @pytest.mark.parametrize("level", list(RiskLevel))
@@ -173,13 +158,8 @@ def test_scopes_that_a_level_does_not_get_are_refused_not_held() -> None:
     book = PolicyBook(table, default_mode="enforce")
 
     found = evaluate_policy(ASKED, book.effective_policy("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",))
-    none = evaluate_policy(
-        ASKED._replace(scopes=("x:write",)),
-        book.effective_policy("", "", "", ""),
-        RiskLevel.MEDIUM,
-        "1",
-        approved=("*",),
-    )
+    other = ASKED._replace(scopes=("x:write",))
+    none = evaluate_policy(other, book.effective_policy("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",))
 
     assert (found.scopes, found.refused_scopes) == (("invoices:read",), ("invoices:write",))
     assert (none.allow, none.reason) == (False, "scopes_refused")
@@ -212,7 +192,7 @@ def test_a_policy_file_is_read_anew_and_a_wrong_one_changes_nothing(tmp_path: Pa
     file.write_text("1")
 
     def load() -> PolicyBook:
-        text = file.read_text() if file.exists() else "wrong"
+        text = file.read_text()  # any other error of a missing file
         if text == "wrong":
             raise ConfigError(f"{file}: wrong")
         return PolicyBook(PolicyTable(version=text))
@@ -289,19 +269,3 @@ def test_what_a_request_calls_a_scope_never_becomes_a_pattern() -> None:
 def test_what_changes_things_is_held_whatever_its_case(scope: str) -> None:
     """At medium, by the default policy."""
     assert verdict(RiskLevel.MEDIUM, ASKED._replace(scopes=(scope, "x:read"))).held_scopes == (scope,)
-
-
-def test_a_reader_that_fails_in_any_way_changes_nothing(tmp_path: Path) -> None:
-    """A date that does not exist is no reason to end the service."""
-    file = tmp_path / "policy"
-    file.write_text("1")
-
-    def load() -> PolicyBook:
-        raise ValueError("day is out of range for month")
-
-    live = LivePolicy(PolicyBook(PolicyTable(version="1")), file, load)
-    file.write_text("22")
-
-    assert [live.refresh(), live.refresh()] == [False, False]
-    assert (live.book.version, live.errors) == ("1", 1)
-    assert "out of range" in live.error

@@ -55,7 +55,7 @@ def test_a_vacuum_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.
     """A failover or a locked table is Unavailable, which erasures wait out; a raw error would end the service."""
     session: Any = Session(sqlstate)
     with closing(open_store(sqlite_url(tmp_path / "s.db"))) as store:
-        monkeypatch.setattr(store.database.dialect, "compact", lambda engine: postgresql.compact(session))
+        monkeypatch.setattr(store.database.dialect, "compact", lambda engine: postgresql.Postgresql().compact(session))
         with pytest.raises(Unavailable, match=sqlstate):
             store.database.compact()
 
@@ -66,6 +66,6 @@ def test_the_session_of_a_vacuum_is_thrown_away() -> None:
     """Its statements have no time limit, and the next one to get it would not know."""
     session: Any = Session(None)
 
-    assert postgresql.compact(session)
+    assert postgresql.Postgresql().compact(session)
     assert session.invalidated
     assert session.said == ["SET statement_timeout = 0", "VACUUM", "closed"]

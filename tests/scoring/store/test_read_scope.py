@@ -97,7 +97,7 @@ def test_what_is_not_is_refused(statement: Any) -> None:
 def test_every_table_says_to_whom_its_rows_belong() -> None:
     """A new table is refused to every caller until it has a tenant, is part of one that has, or is the deployment's."""
     for table in METADATA.sorted_tables:
-        known = "tenant" in table.c, table in OF_CALLER, table in PART_OF, table in OF_DEPLOYMENT
+        known = "tenant" in table.c, table.name in OF_CALLER, table.name in PART_OF, table.name in OF_DEPLOYMENT
         assert sum(known) == 1, f"{table.name}: say in scoring/store/read_scope.py whose its rows are"
 
 
