@@ -17,7 +17,7 @@ PLANTED = {
     "trustwatch/lab/session.py": "from . import frames",
     "trustwatch/api/settings/root.py": "from ..console import slice",
     "trustwatch/api/agents/service.py": "import fastapi",
-    "trustwatch/api/console/rendering.py": "from ..agents import routes",
+    "trustwatch/api/console/rendering.py": "from ..cases import routes",
     "trustwatch/api/models/worker.py": "from ..agents import slice",
     "trustwatch/lab/frames.py": "from trustwatch.ingest.kafka import open_reader",
     "trustwatch_client/timing.py": "from trustwatch.ingest import errors",

@@ -18,7 +18,6 @@ REASONS = {
     ("BacktestAlert", "AlertReport"): "the second is a format of files",
     ("BacktestAlert", "SimulatedRevocation"): "kinds of rows of one report",
     ("BacktestCounts", "BacktestSide"): "counters, and the format of files that they end in",
-    ("CallEvaluation", "_JudgedCall"): "the second is remembered without what belongs to one question",
     ("CaseSearch", "CaseFilters"): "a search is of one caller, filters are of the tenants that it may see",
     ("CaseSearch", "DecisionFilters"): "what two lists are narrowed by",
     ("Dispatcher", "_TargetWorker"): "a worker for one target is given what its dispatcher has",

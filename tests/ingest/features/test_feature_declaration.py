@@ -110,7 +110,7 @@ def test_features_declared_are_all_there() -> None:
     """The table itself is checked where it is imported, and a row without an explanation is not even one."""
     check(FEATURES)
     with pytest.raises(TypeError, match="explanation"):
-        Feature("odd", "rarity", "bits", 1.0, "oddity", "how odd")  # type: ignore[call-arg]
+        Feature("odd", "rarity", "how odd")  # type: ignore[call-arg]
 
 
 def test_features_declared_have_a_place_for_each_item_and_quantity() -> None:

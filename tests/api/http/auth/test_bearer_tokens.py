@@ -50,6 +50,16 @@ def test_a_token_becomes_its_caller(world: Any, es: Any, rs: Any, ed: Any) -> No
     run(world, scene)
 
 
+def test_a_client_without_an_entry_speaks_for_nobody(world: Any, es: Any) -> None:
+    world.server.publish(es)
+
+    async def scene() -> None:
+        caller = world.verifier.verify_now(es.token(client_id="stranger"))
+        assert (caller.client_id, caller.name, caller.tenants) == ("stranger", "", frozenset())
+
+    run(world, scene)
+
+
 def test_refuses_an_issuer_that_is_not_configured(world: Any, es: Any) -> None:
     """A perfectly signed token of another issuer is refused, and nothing is fetched for it."""
     world.server.publish(es)
