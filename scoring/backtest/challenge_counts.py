@@ -34,20 +34,19 @@ _NUMBERED_CALLS = 1024
 
 
 class _SessionAnswers(msgspec.Struct, gc=False):
-    """Answers of a session that others may have written."""
+    """Answers in a session that other parties may have written."""
 
     calls: int = 0  # traced so far
     untrusted: int = 0  # bit i is of the i-th latest call
     any_untrusted: bool = False  # whether one was, however long ago
 
     def add(self, untrusted: bool) -> None:
-        """Count a call."""
         self.calls += 1
         self.untrusted = (self.untrusted << 1 | untrusted) & ((1 << _NUMBERED_CALLS) - 1)
         self.any_untrusted |= untrusted
 
     def is_untrusted(self, call: int) -> bool:
-        """True if others may have written the answer of a call; of one that was never seen, always."""
+        """Return whether others may have written the answer of a call. Unknown calls are untrusted."""
         if call >= self.calls:
             return True
         if self.calls - call > _NUMBERED_CALLS:
@@ -56,7 +55,7 @@ class _SessionAnswers(msgspec.Struct, gc=False):
 
 
 class AskedCalls:
-    """Turns events of a history into evaluation requests, in order.
+    """Turns the events of a history into evaluation requests, in order.
 
     A client knows whether the answer that each argument came from was untrusted; here that is read from the session's
     earlier events. Facts that are known only after the call are left out.
@@ -66,7 +65,7 @@ class AskedCalls:
         self._agents: dict[tuple[str, str, str], OrderedDict[str, _SessionAnswers]] = {}
 
     def question(self, event: NativeEvent) -> NativeEvent:
-        """Returns the evaluation request for the call in *event*, as sent before it."""
+        """Return the evaluation request that would have been sent before the call in *event*."""
         arguments = read_arguments(event)
         if arguments:
             answers = self._answers(event)
@@ -92,7 +91,7 @@ class AskedCalls:
         )
 
     def remember(self, event: NativeEvent) -> None:
-        """Records the answer of a traced call, whether it was evaluated or not."""
+        """Record the answer of a traced call, whether it was evaluated or not."""
         code = event_columns.untrusted_result_code(event)
         if code == event_columns.UNTRACED or not event.session or event.agent.self_asserted:
             return
@@ -149,7 +148,6 @@ class ChallengedCalls(msgspec.Struct):
     example: tuple[int, str, str]  # time, id and strongest reason of the first of them
 
     def add(self, other: ChallengedCalls) -> None:
-        """Take over what was counted elsewhere."""
         self.calls += other.calls
         self.agents |= other.agents
         self.reasons.update(other.reasons)
@@ -157,7 +155,7 @@ class ChallengedCalls(msgspec.Struct):
 
 
 class ChallengeCounts(msgspec.Struct):
-    """Calls asked about and challenged, of one share under one model."""
+    """Evaluated and challenged calls of one share under one model."""
 
     missing_because: str = ""  # why nothing was evaluated; "" = it was
     # by effect, for tenants without separate ones; None = none can be promised, and nothing of that effect is
@@ -168,13 +166,12 @@ class ChallengeCounts(msgspec.Struct):
     kinds: dict[ChallengedKind, ChallengedCalls] = {}  # challenged calls by kind, of all callers
 
     def add(self, other: ChallengeCounts) -> None:
-        """Add those of another share, whose agents are others."""
+        """Add the counts of another share, which has other agents."""
         self.units = sum_units([self.units, other.units])  # in their order, of all counts
         for kind, challenged in other.kinds.items():
             self.add_kind(kind, challenged)
 
     def add_kind(self, kind: ChallengedKind, challenged: ChallengedCalls) -> None:
-        """Add challenged calls of one kind."""
         if kind in self.kinds:
             self.kinds[kind].add(challenged)
         else:
@@ -182,9 +179,8 @@ class ChallengeCounts(msgspec.Struct):
 
 
 class ChallengeCounter:
-    """Evaluates the calls of one share, batch by batch. The result is the service's answer from the model alone: the
-    level, which decides first, is reported with the policy.
-    """
+    """Evaluates the calls of one share, batch by batch. The result is the model's answer alone; the level, which
+    decides first, is reported with the policy."""
 
     def __init__(self, plan: BacktestPlan, model: TrainedModel) -> None:
         self._scorer: CallScorer | None = None
@@ -204,7 +200,7 @@ class ChallengeCounter:
     def count_batch(
         self, columns: EventColumns, announced: npt.NDArray[np.uint8], counted: Flags, honest: Flags
     ) -> tuple[npt.NDArray[np.int8], Flags]:
-        """Ask about the calls of a batch."""
+        """Evaluate the calls of a batch."""
         effects = np.full(len(columns), NOT_ASKED, np.int8)
         challenged = np.zeros(len(columns), np.bool_)
         if self._scorer is None:
@@ -232,8 +228,8 @@ class ChallengeCounter:
     def _left_with_trust(
         self, columns: EventColumns, rows: Sequence[int], questions: Sequence[NativeEvent], challenged: Flags
     ) -> Flags:
-        """Flags (n,) of the *challenged* rows that would wait if a person trusted each access path with its first call
-        that waits for the path alone."""
+        """Flag (n,) the *challenged* rows that would still wait if a person trusted each access path at its first call
+        that waits only for the path."""
         assert self._scorer is not None
         odd = [(row, question) for row, question in zip(rows, questions, strict=True) if challenged[row]]
         without_path = self._scorer.score_many([question for _, question in odd], np.full((len(odd), KINDS), True))
@@ -268,13 +264,13 @@ class ChallengeCounter:
         self._counts.add_kind(kind, ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example))
 
     def counts(self) -> ChallengeCounts:
-        """The sums so far."""
+        """Return the counts so far."""
         self._counts.units = sum_units(self._batches)
         return self._counts
 
 
 def sum_units(batches: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Rows of dtype `UNIT_ROW` with one row for each unit."""
+    """Sum rows of dtype `UNIT_ROW` to one row per unit."""
     rows = np.concatenate([np.zeros(0, UNIT_ROW), *batches])
     keys = np.stack([rows["agent"], rows["unit"]], axis=1)
     units, unit_of = np.unique(keys, axis=0, return_inverse=True)
@@ -310,7 +306,7 @@ class EffectChallenges(msgspec.Struct, frozen=True):
 
     @property
     def budget_words(self) -> str:
-        """Describes how the bounds compare with the budget."""
+        """Describe how the bounds compare with the budget."""
         if self.threshold is None and not self.challenged:
             return "no threshold: nothing may wait, or the model's history is too short for this budget"
         if self.budget_kept is None:
@@ -319,7 +315,7 @@ class EffectChallenges(msgspec.Struct, frozen=True):
 
 
 class ChallengedCallKind(msgspec.Struct, frozen=True):
-    """Challenged calls of one kind; *reasons* are codes by how many of the calls had them."""
+    """Challenged calls of one kind. *reasons* maps codes to the number of calls that had them."""
 
     tenant: str
     agent_type: str
@@ -355,7 +351,7 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
 
     @property
     def threshold_words(self) -> str:
-        """Words for whose thresholds the calls were compared with; "" = one of all."""
+        """Describe whose thresholds were used; "" if one model's for all."""
         own = self.tenants_with_own_thresholds
         if not own:
             return ""
@@ -364,7 +360,7 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
 
 
 def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest_only: bool) -> CallChallengeReport:
-    """Returns the report of *counts* compared with a budget."""
+    """Compare *counts* with a budget and return the report."""
     units = counts.units
     asked, challenged = units["asked"], units["challenged"]
     effects = [
@@ -426,7 +422,7 @@ def _budget_kept(within: tuple[float, float] | None, budget: float | None) -> bo
 def clustered_share_bounds(
     asked: npt.NDArray[np.int32], challenged: npt.NDArray[np.int32]
 ) -> tuple[float, float] | None:
-    """Bounds of a share of calls that depend on each other within units; None if there are no calls.
+    """Return bounds on a share of calls that depend on each other within units, or None if there are no calls.
 
     Wilson's interval over the effective number of independent calls (Kish's design effect from the
     spread between units, never below 1).

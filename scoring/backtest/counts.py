@@ -39,7 +39,7 @@ from .policy_simulation import BacktestAlert, PolicySimulation, PolicySimulation
 
 
 class BudgetSweep:
-    """Alerts at several budgets."""
+    """Counts alerts at several budgets."""
 
     def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
@@ -51,7 +51,7 @@ class BudgetSweep:
         self.rises = np.zeros((len(budgets), len(ALERTING_LEVELS)), np.int64)
 
     def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> None:
-        """Apply a batch at every budget; rows that are not *counted* bool (n,) move state alone."""
+        """Apply a batch at every budget. Rows that are not *counted*, bool (n,), only change state."""
         columns, n = scored.columns, len(scored.columns)
         places = self._rows_of_agents(columns)
         self._threshold_rows[places] = agents.threshold_rows[scored.slots]
@@ -83,7 +83,7 @@ class BudgetSweep:
             self.rises[at] += risk_levels.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
 
     def advance_time(self, now_ms: int) -> None:
-        """Let time pass, as in the run, behind the batch that was seen last."""
+        """Advance time, as in the run, after the last batch."""
         for bounds, state in zip(self._thresholds, self._states, strict=True):
             due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
             levels = np.zeros((len(due), 2), np.int8)
@@ -92,7 +92,7 @@ class BudgetSweep:
             )
 
     def _rows_of_agents(self, columns: EventColumns) -> npt.NDArray[np.int32]:
-        """Row of each agent in the states; agents that are new here begin as the model's history left them."""
+        """Return each agent's row in the states. New agents begin as the model's history left them."""
         agents, acting, inverse = np.unique(
             columns.names[:, event_columns.AGENT], return_index=True, return_inverse=True
         )
@@ -173,7 +173,7 @@ class BacktestCounts(msgspec.Struct):
 
 
 class BacktestCounter:
-    """Counts one share while it is replayed. *source* knows the ids of events, which labels go by."""
+    """Counts one share while it is replayed. *source* has the ids of events, which labels refer to."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class BacktestCounter:
         self._paces = AgentPaces()
 
     def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
-        """Count one batch right after it was applied; *ticked_ms* is the time to which all then moved, 0 = none."""
+        """Count one batch right after it was applied. *ticked_ms* is the time to which all agents then moved, or 0."""
         for decision in applied.decisions:
             if decision.event_time_ms >= self._since_ms:
                 self._count_decision(decision)
@@ -250,14 +250,14 @@ class BacktestCounter:
         self._vouched.update(np.unique(agents[is_work & ~is_claimed]).tolist())
 
     def _label_positions(self, offsets: Ints) -> Ints:
-        """Position of each row's label, (n,); -1 = none."""
+        """Return the position of each row's label, (n,); -1 if it has none."""
         if self._labels is None or self._source is None:
             return np.full(len(offsets), -1)
         ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
         return np.array([find(ids[offset - base], -1) for offset in offsets.tolist()], np.int64)
 
     def _is_honest(self, positions: Ints) -> Flags:
-        """Rows of sessions that labels call good; without labels nothing is known, and all count."""
+        """Flag rows of sessions that are labeled good. Without labels all rows count."""
         if self._labels is None:
             return np.ones(len(positions), np.bool_)
         labels = self._labels.labels
@@ -275,7 +275,7 @@ class BacktestCounter:
         return rows
 
     def counts(self, **replayed: int) -> BacktestCounts:
-        """The sums so far, with the counts of records that were *replayed*."""
+        """Return the counts so far, with those of the *replayed* records."""
         return msgspec.structs.replace(
             self._counts,
             agents=len({key for key, _ in self._days}),
@@ -297,7 +297,7 @@ SUMS = (
 
 
 def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
-    """Sum of the counts of all shares of one model; at least one share."""
+    """Sum the counts of all shares of one model. There must be at least one share."""
     total, *others = shares
     for share in others:
         for name in SUMS:
@@ -350,7 +350,7 @@ def run_backtest(
 
 
 def total_bytes(plan: BacktestPlan) -> int:
-    """Bytes that all tasks together read."""
+    """Return the number of bytes that all tasks together read."""
     return FileSource(plan.paths).total_bytes * plan.jobs * len(plan.models)
 
 

@@ -20,7 +20,7 @@ FALSE_POSITIVE_SHARES = (0.01, 0.05)
 
 
 class DetectionCurve(NamedTuple):
-    """A score against the truth at each of its thresholds, strictest first, shape (t,) each."""
+    """Rates of a score against the labels at each of its thresholds, strictest first, shape (t,) each."""
 
     recall: Floats  # share of bad units at or above the threshold (recall)
     false_positive_rate: Floats  # share of good units at or above it
@@ -28,7 +28,7 @@ class DetectionCurve(NamedTuple):
 
     @property
     def area(self) -> float:
-        """ROC-AUC: the probability that a bad unit scores above a good one, ties half."""
+        """ROC-AUC: the probability that a bad unit scores above a good one; ties count half."""
         return float(np.trapezoid(np.r_[0.0, self.recall], np.r_[0.0, self.false_positive_rate]))
 
     @property
@@ -37,11 +37,11 @@ class DetectionCurve(NamedTuple):
         return float((np.diff(np.r_[0.0, self.recall]) * self.precision).sum())
 
     def recall_at(self, share: float) -> float:
-        """Largest recall with at most that share of false positives."""
+        """Return the largest recall with at most this share of false positives."""
         return float(np.where(self.false_positive_rate <= share, self.recall, 0.0).max(initial=0.0))
 
     def thinned(self, points: int = 200) -> DetectionCurve:
-        """At most about *points* thresholds with the shape kept, for a chart."""
+        """Reduce the curve to about *points* thresholds for a chart, keeping its shape."""
         if len(self.recall) <= points:
             return self
         steps = np.linspace(0.0, 1.0, points // 2)
@@ -53,7 +53,7 @@ class DetectionCurve(NamedTuple):
 
 
 def detection_curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> DetectionCurve | None:
-    """Returns the curve of a score; None if bad or good units are missing.
+    """Return the curve of a score, or None if there are no bad or no good units.
 
     Args:
         bad: bool (n,).
@@ -77,7 +77,7 @@ CURVE_GRID = np.linspace(0.0, 1.0, 51)
 
 
 class ConfidenceBands(NamedTuple):
-    """Bounds, lower and upper, within which a curve lies in most resamples of its units."""
+    """Lower and upper bounds within which a curve lies in most resamples of its units."""
 
     # area, average_precision: of these figures
     area: tuple[float, float]
@@ -91,7 +91,7 @@ class ConfidenceBands(NamedTuple):
 def bootstrap_bands(
     bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator | None = None
 ) -> ConfidenceBands | None:
-    """Bootstrap of `curve`: 95 % of resamples of units that are independent of each other lie within.
+    """Bootstrap `curve`: 95 % of resamples of independent units lie within the bands.
 
     None where fewer than five units are bad or good: resamples of so few say nothing.
     """
@@ -138,7 +138,7 @@ _SLOW_QUANTILE = 0.9
 
 
 class ScoreSeparation(msgspec.Struct, frozen=True):
-    """Separation of bad units from good ones by a score; figures are None if one of the two kinds is missing."""
+    """How well a score separates bad units from good ones. Figures are None if either kind is missing."""
 
     units: int
     bad: int
@@ -155,7 +155,7 @@ class ScoreSeparation(msgspec.Struct, frozen=True):
 
 
 class LevelDetection(msgspec.Struct, frozen=True):
-    """Detection of bad sessions at one level."""
+    """Bad sessions that were detected at one level."""
 
     level: str
     sessions: int  # bad ones
@@ -193,7 +193,7 @@ class LabelEvaluation(msgspec.Struct, frozen=True):
 
 
 class _LabelledRows(msgspec.Struct):
-    """Labelled rows as arrays. *session* int64 (n,) numbers sessions; *bad_sessions* bool (s,)."""
+    """Labeled rows as arrays. *session*, int64 (n,), numbers sessions; *bad_sessions* is bool (s,)."""
 
     rows: npt.NDArray[Any]
     bad: Flags
@@ -202,7 +202,7 @@ class _LabelledRows(msgspec.Struct):
 
 
 def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluation:
-    """Hold rows of dtype `EVENT_ROW`, in the order of the history, against labels."""
+    """Evaluate rows of dtype `EVENT_ROW`, in the order of the history, against labels."""
     labelled_rows = rows[rows["label"] >= 0]
     labelled = _labelled_rows(labelled_rows, labels)
     top = np.full(len(labelled.bad_sessions), -np.inf)
@@ -236,7 +236,7 @@ def _labelled_rows(rows: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows
 
 
 def _with_bands(plain: ScoreSeparation, bands: ConfidenceBands | None) -> ScoreSeparation:
-    """Events of a session depend on each other, sessions do not: so sessions alone are resampled."""
+    """Add bands. Only sessions are resampled, because events of a session depend on each other."""
     if bands is None:
         return plain
     grid = CURVE_GRID.tolist()
@@ -250,7 +250,7 @@ def _with_bands(plain: ScoreSeparation, bands: ConfidenceBands | None) -> ScoreS
 
 
 def measure_separation(bad: Flags, scores: Floats) -> ScoreSeparation:
-    """Figures and thinned curves of one score, both of shape (n,)."""
+    """Compute figures and thinned curves of one score, both of shape (n,)."""
     curve: DetectionCurve | None = detection_curve(bad, scores)
     if curve is None:
         return ScoreSeparation(len(bad), int(bad.sum()))
@@ -268,7 +268,7 @@ def measure_separation(bad: Flags, scores: Floats) -> ScoreSeparation:
 
 
 def _stopped_sessions(labelled: _LabelledRows) -> StoppedSessions | None:
-    """Challenges by session. If no event of a bad session is named, the session is bad from its start."""
+    """Count challenges by session. If no event of a bad session is labeled, the session is bad from its start."""
     rows, number = labelled.rows, len(labelled.bad_sessions)
     if not (rows["asked"] != NOT_ASKED).any():
         return None
@@ -287,7 +287,7 @@ def _stopped_sessions(labelled: _LabelledRows) -> StoppedSessions | None:
 
 
 def _detection_delays(labelled: _LabelledRows, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
-    """(events, seconds) of each bad session that reached the level, and the number that were at it before."""
+    """Return (events, seconds) for each bad session that reached the level, and the number that were at it before."""
     order = np.argsort(labelled.session, kind="stable")
     starts = np.searchsorted(labelled.session[order], np.arange(len(labelled.bad_sessions) + 1))
     delays: list[tuple[int, float]] = []

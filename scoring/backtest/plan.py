@@ -48,7 +48,7 @@ class BacktestPlan(NamedTuple):
 
 
 def default_budgets(budget: AlertBudget) -> list[AlertBudget]:
-    """The budgets that are tried by default: multiples of one, none above what can be set.
+    """Return the budgets that are tried by default: multiples of one budget, up to the largest that can be set.
 
     >>> [budget.high for budget in default_budgets(AlertBudget(20.0, 5.0, 1.0))]
     [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0]
@@ -63,7 +63,7 @@ def default_budgets(budget: AlertBudget) -> list[AlertBudget]:
 
 
 class EventLabel(msgspec.Struct, frozen=True, gc=False):
-    """One event. `class_` is `class` in the file."""
+    """The label of one event. `class_` is `class` in the file."""
 
     id: str
     session: str = ""
@@ -75,7 +75,7 @@ class EventLabel(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventLabels(msgspec.Struct, frozen=True):
-    """A label file. `rows` has the position of each event id in `labels`."""
+    """A label file. `rows` maps event ids to positions in `labels`."""
 
     labels: Sequence[EventLabel]
     rows: dict[str, int]
@@ -119,12 +119,12 @@ def _read_label(path: Path, number: int, line: bytes) -> EventLabel:
 
 
 def history_end(last_ms: int) -> datetime:
-    """The first time of which a model knows nothing, whose last event was at *last_ms*."""
+    """Return the first time that a model does not know; its last event was at *last_ms*."""
     return EPOCH + timedelta(milliseconds=last_ms + 1)
 
 
 def first_applied(last_ms: int, since: datetime | None, after: datetime | None) -> datetime | None:
-    """Time from which events are applied: nothing warms up that the model has learned from."""
+    """Return the time from which events are applied. Events that the model learned from warm nothing up."""
     if since is None:
         return after
     model_end = min(history_end(last_ms), since)
@@ -132,7 +132,7 @@ def first_applied(last_ms: int, since: datetime | None, after: datetime | None) 
 
 
 def overlap_warning(version: str, last_ms: int, first: datetime | None) -> str | None:
-    """Advice if a model is judged by events that it has learned from; *first* is the first event examined."""
+    """Return advice if a model is judged by events that it learned from. *first* is the first event."""
     end = history_end(last_ms)
     if first is None or first >= end:
         return None
@@ -155,7 +155,7 @@ class _RoutedAgent(msgspec.Struct, gc=False):
 
 
 class _RoutedEvent(msgspec.Struct, gc=False):
-    """The members of a record that say whose it is and when it happened."""
+    """The members of a record that name its agent and time."""
 
     time: Annotated[datetime, msgspec.Meta(tz=True)]
     agent: _RoutedAgent
@@ -169,7 +169,7 @@ _YEARS = range(1970, 9001)
 
 
 class ShardDuplicateWindow(DuplicateWindow):
-    """A duplicate window over the whole stream that also leaves out what other shares apply.
+    """A duplicate window over the whole stream that also drops the events of other shares.
 
     Attributes:
         duplicates: records of this share that came before.
@@ -184,11 +184,11 @@ class ShardDuplicateWindow(DuplicateWindow):
         self._newest: datetime | None = None
 
     def expect_batch(self, base: int, ours: Flags, times: list[datetime | None]) -> None:
-        """Announce the next batch: the records of this share, and the event times of those that any share applies."""
+        """Announce the next batch: which records belong to this share, and the times of events of any share."""
         self._base, self._ours, self._times, self._newest = base, ours, times, None
 
     def mark(self, hashes: Ids, offsets: Ints) -> Flags:
-        """True for repeated records and for those of other shares."""
+        """Flag repeated records and those of other shares."""
         seen = super().mark(hashes, offsets)
         rows = offsets - self._base
         ours = self._ours[rows]
@@ -200,14 +200,14 @@ class ShardDuplicateWindow(DuplicateWindow):
         return seen | ~ours
 
     def newest_event_ms(self) -> int:
-        """Event time of the newest record of the batch, of any share, UTC milliseconds; 0 = it has none."""
+        """Time of the newest event in the batch, of any share, in UTC milliseconds; 0 if there is none."""
         if self._newest is None:
             return 0
         return round(self._newest.timestamp() * 1e6) // 1000
 
 
 class ShardSource(FileSource):
-    """All records of a plan's files in order; informs the duplicate window which of them are of one share."""
+    """Reads a plan's files in order and tells the duplicate window which records belong to this share."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class ShardSource(FileSource):
         """Event ids of the last batch, by offset from `base`; "" if a record has none."""
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (files never wait)
-        """The next records, those of other shares included: offsets stay those of the whole history."""
+        """Return the next records, including those of other shares: offsets count in the whole history."""
         base, lines = self.take_lines(max_records)
         if not lines:
             return None
@@ -238,7 +238,7 @@ class ShardSource(FileSource):
         return RecordBatch(0, base, [Record(RecordKind.EVENT, identity, 0, line) for identity, line in records])
 
     def _route(self, line: bytes) -> tuple[bool, datetime | None, int, str]:
-        """Returns whether a record belongs to this share; with its time (None = it moves no time), identity and id."""
+        """Return whether a record belongs to this share, its time (None if it moves no time), identity and id."""
         try:
             routed = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # no event: the first share says so
@@ -254,5 +254,5 @@ class ShardSource(FileSource):
 
 
 def utc_ms(at: datetime) -> int:
-    """UTC milliseconds of a time with an offset."""
+    """Convert a time with an offset to UTC milliseconds."""
     return round(at.astimezone(UTC).timestamp() * 1000)

@@ -36,7 +36,7 @@ from ..records.decisions import Decision
 
 
 class BacktestAlert(NamedTuple):
-    """An event that brought its agent from level *before* up to *level*, medium or above.
+    """An event that raised its agent from level *before* to *level*, medium or above.
 
     *newcomer*: the model's history has too little of the agent to be compared with its own.
     """
@@ -53,12 +53,12 @@ class BacktestAlert(NamedTuple):
     newcomer: bool
 
     def counts_at(self, level: int) -> bool:
-        """True if it is one of the alerts of *level*."""
+        """Return whether it counts as an alert of *level*."""
         return self.before < level <= self.level
 
 
 def find_alerts(scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> Iterator[BacktestAlert]:
-    """Alerts among the rows of a batch that are *counted*, right after it was applied."""
+    """Find alerts among the *counted* rows of a batch, right after it was applied."""
     before, after = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
     for row in np.flatnonzero(counted & (after >= RiskLevel.MEDIUM) & (after > before)).tolist():
         event = scored.columns.events[row]
@@ -85,7 +85,7 @@ _CHANCE = 0.05
 
 
 class BudgetExcess(msgspec.Struct, frozen=True):
-    """A level that got more alerts than its budget allows, per 1,000 agent-days, and what to do about it."""
+    """A level with more alerts than its budget allows, per 1,000 agent-days, and the remedy."""
 
     level: str
     alerts: int
@@ -102,7 +102,7 @@ def budget_excesses(
     alerts: Sequence[BacktestAlert],
     tried: Sequence[tuple[AlertBudget, Sequence[int]]],
 ) -> list[BudgetExcess]:
-    """Excess of every level over its budget."""
+    """Return the excess of every level over its budget."""
     excesses = []
     for position, (level, number) in enumerate(zip(ALERTING_LEVELS, rises, strict=True)):
         allowed = budget.by_level()[level.label]
@@ -118,7 +118,7 @@ def budget_excesses(
 
 
 def chance_of_at_least(number: int, expected: float) -> float:
-    """Probability of *number* or more where *expected* come on average and independently (Poisson).
+    """Return the probability of *number* or more independent events if *expected* are the average (Poisson).
 
     >>> round(chance_of_at_least(2, 0.5), 4)
     0.0902
@@ -175,7 +175,7 @@ def _remedy(
     expected: float,
     tried: Sequence[tuple[AlertBudget, Sequence[int]]],
 ) -> str:
-    """The largest smaller budget at which this history keeps the active one; or that none of those tried does.
+    """Return the largest smaller budget with which this history keeps the active one, or that none of those tried does.
 
     A whole budget is named: its levels have to fall from one to the next.
     """
@@ -231,7 +231,7 @@ class SimulatedRevocation(msgspec.Struct):
 
 
 class PolicySimulationResult(msgspec.Struct):
-    """Outcomes of the requests of a history under one policy."""
+    """Outcomes of a history's requests under one policy."""
 
     counts: Counter[tuple[str, int, str]]  # requests by (event type, level, outcome)
     enforced: int  # requests that are not simply allowed and whose agent the policy is enforced for
@@ -256,7 +256,7 @@ class PolicySimulation:
         self._verdicts: dict[tuple[Any, ...], str] = {}
 
     def apply_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Take over changes of level, before the rows of their batch."""
+        """Apply changes of level before the rows of their batch."""
         for decision in decisions:
             name = decision.agent
             effective_policy = self.book.effective_policy(*name.identity, decision.agent_type, decision.concern)
@@ -284,7 +284,7 @@ class PolicySimulation:
             self.result.revoked.append(entry)
 
     def simulate_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> None:
-        """Judge the *counted* rows, bool (n,), of a batch."""
+        """Evaluate the *counted* rows, bool (n,), of a batch."""
         levels = scored.risk[:, risk.LEVEL_BEFORE].astype(np.int64)
         self._count_stopped(scored, agents, counted & self._revokes[levels])
         codes = scored.columns.codes[:, event_columns.TYPE]
@@ -345,12 +345,12 @@ class PolicySimulation:
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:
-    """Returns whether a level restricts only the lifetime of a request."""
+    """Return whether a level limits only the lifetime."""
     return policy.allow and policy.allowed_scopes is None and not policy.step_up and policy.refresh_allowed
 
 
 def _requested_scopes(event: NativeEvent) -> tuple[str, ...]:
-    """Requested scopes; for a call, those of the token."""
+    """Return the requested scopes; for a call, those of the token."""
     if event.scopes is None:
         return ()
     asked, given = event.scopes.requested, event.scopes.granted

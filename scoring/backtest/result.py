@@ -46,7 +46,7 @@ _TOLD_SHARE = 0.02
 
 
 class LevelAlerts(msgspec.Struct, frozen=True):
-    """One level at one budget. Rates and budgets are per 1,000 agent-days; alerts are before any cool-down."""
+    """Alerts of one level at one budget. Rates and budgets are per 1,000 agent-days, before any cool-down."""
 
     level: str
     budget: float
@@ -71,7 +71,7 @@ class ConcernRises(msgspec.Struct, frozen=True):
 
 
 class TimeBin(msgspec.Struct, frozen=True):
-    """A stretch of time, for a chart."""
+    """A span of time in a chart."""
 
     start: str
     events: int
@@ -177,7 +177,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
 
     @property
     def haste_words(self) -> str:
-        """Advice where most agents were in haste: their times may have been pressed together; else nothing."""
+        """Return advice if most agents were in haste, since their times may have been compressed; else ""."""
         if not is_haste(self.hasty_agents, self.agents):
             return ""
         return (
@@ -187,7 +187,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
 
     @property
     def asserted_words(self) -> str:
-        """Explains levels of unauthenticated agents and how to change that; empty if there are few."""
+        """Explain the levels of self-asserted agents and how to change that; "" if there are few."""
         is_much = self.self_asserted >= _TOLD_SHARE * self.counted or self.claimed_agents >= _TOLD_SHARE * self.agents
         if not self.self_asserted or not is_much:
             return ""
@@ -207,7 +207,7 @@ class FigureDifference(msgspec.Struct, frozen=True):
 
 
 class BacktestComparison(msgspec.Struct, frozen=True):
-    """Differences between two sides. Agents are `tenant issuer agent`, parts that are empty left out."""
+    """Differences between two sides. Agents are `tenant issuer agent`, without empty parts."""
 
     figures: list[FigureDifference]
     revoked_only_by_a: list[str]
@@ -234,7 +234,7 @@ def build_result(
     problems: Sequence[MalformedRecord],
     labels: EventLabels | None,
 ) -> BacktestResult:
-    """The outcome of a plan that ran: a side for its model and policy, and one more if it names two of either."""
+    """Build the result of a plan that ran: one side for its model and policy, and another if it names two of either."""
     pairs = [(0, 0)]
     if len(plan.models) > 1 or len(plan.books) > 1:
         pairs.append((len(plan.models) - 1, len(plan.books) - 1))
@@ -301,7 +301,7 @@ def _level_alerts(budget: AlertBudget, rises: Sequence[int], days: int) -> list[
 
 
 def _time_bins(counts: BacktestCounts, most: int = 60) -> list[TimeBin]:
-    """Equal stretches of hours or days, at most about *most* of them, from the first event to the last."""
+    """Divide the time from the first event to the last into about *most* equal spans of hours or days."""
     if not counts.hours:
         return []
     first, last = min(counts.hours), max(counts.hours)
@@ -414,7 +414,7 @@ def _figure_differences(a: BacktestSide, b: BacktestSide) -> list[FigureDifferen
 
 
 def _challenge_differences(a: CallChallengeReport, b: CallChallengeReport) -> list[FigureDifference]:
-    """Rows of both sides; a side that asked about nothing has no figure."""
+    """Return the rows of both sides. A side without evaluated calls has no figure."""
     if a.missing_because and b.missing_because:
         return []
     ours, theirs = ({row.effect: row.per_1000 for row in side.effects} for side in (a, b))

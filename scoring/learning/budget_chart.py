@@ -59,7 +59,7 @@ class BudgetDay(NamedTuple):
 
 
 def upper_control_limit(mean: float, beyond: float = LIMIT_PROBABILITY) -> int:
-    """The largest number that does not stand out: exceeding it has a probability of at most *beyond*.
+    """Return the largest number that is not remarkable: exceeding it has a probability of at most *beyond*.
 
     >>> upper_control_limit(0.0), upper_control_limit(0.04), upper_control_limit(1.0), upper_control_limit(20.0)
     (0, 1, 5, 35)
@@ -86,7 +86,7 @@ def budget_chart(
     budget: float,
     level: str = "medium",
 ) -> list[BudgetDay]:
-    """The chart of *level* over *days*, by day and group, oldest first."""
+    """Return the chart of *level* over *days*, by day and group, oldest first."""
     observed = {
         (alert_count.day, alert_count.tenant, alert_count.agent_type): int(getattr(alert_count, level))
         for alert_count in alerts
@@ -115,7 +115,7 @@ def budget_chart(
 
 
 def _estimated_agent_days(days: range, lifespans: Iterable[AgentLifespans]) -> dict[tuple[int, str, str], int]:
-    """Estimated number of agents of each group on each day, taken as active from first to last sight."""
+    """Estimate the number of agents of each group on each day, taking them as active from first to last sight."""
     agent_days: defaultdict[tuple[int, str, str], int] = defaultdict(int)
     for lifespan in lifespans:
         for day in range(max(lifespan.first_day, days.start), min(lifespan.last_day + 1, days.stop)):
@@ -124,7 +124,7 @@ def _estimated_agent_days(days: range, lifespans: Iterable[AgentLifespans]) -> d
 
 
 def _charted_names(groups: set[PeerGroup], observed: Mapping[tuple[int, str, str], int]) -> dict[PeerGroup, PeerGroup]:
-    """Name in the chart of each group: its own, or that of all smaller ones."""
+    """Return each group's name in the chart. Small groups share one."""
     total: defaultdict[PeerGroup, int] = defaultdict(int)
     for (_, tenant, agent_type), count in observed.items():
         total[tenant, agent_type] += count
@@ -167,7 +167,7 @@ CURVE_POINTS = 40
 
 
 class CalibrationPoint(NamedTuple):
-    """A share `p_value` of normal behavior has a score of at least `score`."""
+    """The score that a share `p_value` of normal behavior reaches."""
 
     score: Annotated[float, member("anomaly score", 0.62)]
     p_value: PValue
@@ -184,7 +184,7 @@ class CalibrationCurve(NamedTuple):
 
 
 class ObservedShare(NamedTuple):
-    """Of the events in shadow, *share* had a p-value of at most *p_value*; calibration holds where the two agree."""
+    """The share of events in shadow whose p-value was at most *p_value*. Calibration holds if the two agree."""
 
     p_value: PValue
     share: Annotated[float, member("share of the events", 0.011)]
@@ -192,7 +192,7 @@ class ObservedShare(NamedTuple):
 
 
 def calibration_curves(calibration: Calibration, groups: Mapping[PeerGroup, int]) -> list[CalibrationCurve]:
-    """Curve of the fleet, and of each group that has a separate one; empty for an empty calibration."""
+    """Return the curve of the fleet and of each group that has its own; none if the calibration is empty."""
     if not len(calibration.groups):
         return []
     curves = [_calibration_curve(calibration, FLEET_PEER_GROUP, FLEET_GROUP)]
@@ -216,7 +216,7 @@ def _calibration_curve(calibration: Calibration, name: PeerGroup, key: int) -> C
 
 
 def observed_shares(days: Iterable[PeerGroupDay]) -> list[ObservedShare]:
-    """Shares of events with p-values up to each edge, over all *days*; empty if none was counted."""
+    """Return the shares of events with p-values up to each edge over all *days*; none if nothing was counted."""
     total = np.zeros(len(P_VALUE_EDGES), np.int64)
     for day in days:
         if (

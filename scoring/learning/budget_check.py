@@ -45,7 +45,7 @@ class LevelBudgetReport(NamedTuple):
 
 
 class BudgetReport(NamedTuple):
-    """Alerts that the thresholds of a model allow, and those that they would have raised on its history."""
+    """The alerts that a model's thresholds allow, and those that its own history would have raised."""
 
     agent_days: int  # days on which an agent was active, summed over agents
     levels: tuple[LevelBudgetReport, ...]  # medium, high, critical
@@ -53,11 +53,10 @@ class BudgetReport(NamedTuple):
     groups_of_the_fleet: int  # peer groups that are judged by the fleet's
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain data for JSON."""
         return {**self._asdict(), "levels": [level._asdict() for level in self.levels]}
 
     def describe(self) -> list[str]:
-        """The promise as text, one line each."""
+        """Describe the result as text, one line per level."""
         lines = [
             f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days (hard signals included, "
             "where it was long enough to rehearse):"
@@ -76,7 +75,7 @@ class BudgetReport(NamedTuple):
 
     @property
     def broken_levels(self) -> list[str]:
-        """Levels that the history reached more often than chance explains, if their budget were kept."""
+        """Levels that the history reached more often than chance explains if the budget were kept."""
         return [report.level for report in self.levels if report.alerts > self._most_by_chance(report)]
 
     def _most_by_chance(self, report: LevelBudgetReport) -> int:
@@ -144,7 +143,7 @@ def check_budget(
 
 
 def _events_before(model: TrainedModel, keys: Ids, judged: Ints) -> Ints:
-    """Events that each agent had shown before its *judged* (a,) ones."""
+    """Return the number of events that each agent had before its *judged* (a,) ones."""
     if not len(model.seeds.keys):
         return np.zeros(len(keys), np.int64)
     seed_of = np.minimum(np.searchsorted(model.seeds.keys, keys), len(model.seeds.keys) - 1)
@@ -179,7 +178,7 @@ _CONFIDENCE = 0.95
 
 
 class ChallengeExpectation(NamedTuple):
-    """Calls of 1,000 that wait if no person answers, of agents whose changes the thresholds have not seen."""
+    """Calls of 1,000 that wait if nobody approves any, for agents whose changes the thresholds have not seen."""
 
     # calls, agents, tenants: of the validated end of the history
     calls: int
@@ -197,18 +196,17 @@ class ChallengeExpectation(NamedTuple):
         return self.tenants == 1 and self.at_most <= MOST_EXCESS * self.budget
 
     def as_dict(self) -> dict[str, Any]:
-        """The expectation as plain data for JSON."""
         return {**self._asdict(), "advisory": not self.is_shown}
 
     @property
     def summary(self) -> str:
-        """The promise in a few words."""
+        """Summarize the expectation in a few words."""
         expected, at_most = number_text(self.expected), number_text(self.at_most)
         text = f"{expected} of 1,000 expected, at most about {at_most}; budget {number_text(self.budget)}"
         return text if self.is_shown else f"{text}, advisory"
 
     def describe(self) -> str:
-        """The promise as text, for the operator who trains."""
+        """Describe the expectation for the operator who trains."""
         text = (
             f"calls that wait for a person where nobody answers, of 1,000: {number_text(self.expected)} expected "
             f"(at most about {number_text(self.at_most)}), budget {number_text(self.budget)}; by the last "
@@ -225,7 +223,7 @@ class ChallengeExpectation(NamedTuple):
 
 
 def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget) -> ChallengeExpectation | None:
-    """Expectation of a model's thresholds; None if its history was too short to validate evaluations."""
+    """Return the expectation for a model's thresholds, or None if its history was too short to validate them."""
     if rehearsed is None:
         return None
     agents, agent_of = np.unique(rehearsed.agent, return_inverse=True)
@@ -249,16 +247,15 @@ def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget
 
 
 def _rough_bound(asked: Ints, waiting: Ints) -> float:
-    """Share of calls that wait where as many agents as may be have as many of them as the worst; of few that wait the
-    worst says little, so that each has all calls of a usual agent.
-    """
+    """Return an upper bound on the share of waiting calls: as many agents as possible have as many of them as the worst
+    one. If few calls wait, the worst agent is not informative, and each is taken to have all calls of a usual agent."""
     waits = int((waiting > 0).sum())
     worst = max(float(waiting.max()), float(asked.mean()) if waits < ENOUGH_WAITING else 0.0)
     return min(1.0, upper_share(waits, len(asked)) * worst / float(asked.mean()))
 
 
 def upper_share(count: int, of: int) -> float:
-    """Largest share of which no more than *count* of so many are seen in 2.5 of 100 cases (Clopper and Pearson).
+    """Return the upper 97.5 % bound on a share of which *count* were seen (Clopper and Pearson).
 
     >>> [round(upper_share(*seen), 4) for seen in ((0, 1), (0, 40), (2, 40), (40, 40))]
     [0.975, 0.0881, 0.1692, 1.0]
@@ -269,7 +266,8 @@ def upper_share(count: int, of: int) -> float:
 
 
 def _thresholds_by_others(scores: Floats, agent_of: Ints, of_effect: Flags, per_1000: float) -> Floats:
-    """Threshold of each agent's calls of an effect, by the validated calls of all others; infinite if they are too few.
+    """Return the threshold for each agent's calls of an effect from the validated calls of all other agents; infinite
+    if there are too few.
 
     If the others have too few calls of the effect, those of any effect are used, as for the thresholds themselves.
     """
@@ -280,8 +278,8 @@ def _thresholds_by_others(scores: Floats, agent_of: Ints, of_effect: Flags, per_
 
 
 def _scores_exceeded(scores: Floats, agent_of: Ints, agents: int, per_1000: float) -> Floats:
-    """For each agent the score that at most *per_1000* of 1,000 calls of the others exceed; infinite if they are too
-    few."""
+    """Return for each agent the score that at most *per_1000* of 1,000 calls of the others exceed; infinite if there
+    are too few."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     found = np.full(agents, np.inf)

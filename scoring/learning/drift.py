@@ -51,7 +51,7 @@ _SMOOTH = 0.5
 
 
 class DistributionSketch(NamedTuple):
-    """Distributions of one group and day, or of several."""
+    """Distributions of one or several days of a group."""
 
     features: Ints  # int64 (F, EVIDENCE_BINS), events by evidence of each feature
     p_values: Ints  # int64 (P_VALUE_BINS,), events by p-value, tenths
@@ -59,22 +59,21 @@ class DistributionSketch(NamedTuple):
 
     @staticmethod
     def empty(features: int) -> DistributionSketch:
-        """The sketch of no events."""
+        """Return a sketch of no events."""
         return DistributionSketch(np.zeros((features, EVIDENCE_BINS), np.int64), np.zeros(P_VALUE_BINS, np.int64), 0)
 
     def merged(self, other: DistributionSketch) -> DistributionSketch:
-        """Sum of this sketch and *other*."""
+        """Return the sum of this sketch and *other*."""
         return DistributionSketch(
             self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The sketch as plain data for JSON."""
         return {"features": self.features.tolist(), "p_values": self.p_values.tolist(), "blocks": self.blocks}
 
 
 def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSketch | None:
-    """Inverse of `DistributionSketch.as_json`; None if another program wrote it, or for another number of features."""
+    """Read a sketch from JSON; return None if it was written by another program or for another number of features."""
     try:
         sketch = DistributionSketch(
             np.array(plain["features"], np.int64), np.array(plain["p_values"], np.int64), int(plain["blocks"])
@@ -86,13 +85,13 @@ def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSke
 
 
 def bin_evidence(u: Floats) -> Ints:
-    """Number of rows of evidence (n, F) in each bin, int64 (F, EVIDENCE_BINS)."""
+    """Count the rows of evidence (n, F) in each bin, int64 (F, EVIDENCE_BINS)."""
     places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
     return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
 
 
 def population_stability_index(counts: Ints, expected: Ints, blocks: int, expected_blocks: int) -> Floats:
-    """Population stability index per row, (F,), at least 0; what chance explains is taken off.
+    """Return the population stability index per row, (F,), at least 0, minus what chance explains.
 
     Args:
         counts: int64 (F, B), of the day.
@@ -113,7 +112,7 @@ def population_stability_index(counts: Ints, expected: Ints, blocks: int, expect
 def measure_drift(
     day: DistributionSketch, usual: DistributionSketch, names: tuple[str, ...]
 ) -> tuple[float, dict[str, float]]:
-    """Index of p-values, and of the features that differ most, the largest first."""
+    """Return the index of p-values, and of the features that differ most, largest first."""
     indices = population_stability_index(day.features, usual.features, day.blocks, usual.blocks)
     scores = population_stability_index(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
     order = np.argsort(-indices, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
@@ -129,7 +128,7 @@ OTHER_GROUPS: PeerGroup = ("*", "(other)")
 
 
 class GroupDay:
-    """What one peer group does on one day."""
+    """The events of one peer group on one day."""
 
     def __init__(self, features: int) -> None:
         self.events = 0
@@ -142,7 +141,7 @@ class GroupDay:
         self._last: dict[int, int] = {}
 
     def add_to_sketch(self, u: Floats, p_values: Floats, agents: Iterable[int], time_ms: Iterable[int]) -> None:
-        """Add learnable events: evidence (n, F), p-values, agents and times (n,)."""
+        """Add events that may be learned: evidence (n, F), p-values, agents and times (n,)."""
         tenths = np.minimum((p_values * P_VALUE_BINS - 1e-12).astype(np.int64), P_VALUE_BINS - 1)
         blocks = 0
         for agent, at in zip(agents, time_ms, strict=True):
@@ -157,7 +156,7 @@ class GroupDay:
 
 
 class PeerGroupMonitor:
-    """Watches one model in shadow.
+    """Monitors the peer groups of one model.
 
     Attributes:
         newest_ms: event time of the newest event so far.
@@ -181,7 +180,7 @@ class PeerGroupMonitor:
         self._changed: set[tuple[int, PeerGroup]] = set()
 
     def observe(self, scored: ScoredBatch, agents: ResidentAgents) -> None:
-        """Events as the model scored them; *agents* are those of the engine that did."""
+        """Add events as the model scored them; *agents* are those of its engine."""
         columns = scored.columns
         days = columns.time_ms // DAY_MS
         u = self._model.detector.evidence(scored.vectors).feature_evidence
@@ -219,7 +218,7 @@ class PeerGroupMonitor:
             counts.add_to_sketch(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
 
     def _group_name(self, day: int, group: int, scored: ScoredBatch, row: int, agents: ResidentAgents) -> PeerGroup:
-        """Name of a group, to which a row belongs: its agent may be of another type after the batch."""
+        """Return the name of a row's group. The agent may have another type by the end of the batch."""
         peer_group = self._groups.get(group)
         if peer_group is None:
             name, told = agents.names[int(scored.slots[row])], scored.columns.events[row].agent.type
@@ -232,7 +231,7 @@ class PeerGroupMonitor:
         return peer_group
 
     def drain_changed_days(self) -> list[PeerGroupDay]:
-        """Days that changed since the last call; days that ended are judged, and removed."""
+        """Return days that changed since the last call. Days that have ended are judged and removed."""
         records = []
         for group_day in sorted(self._changed | {group_day for group_day in self._days if self._is_over(group_day[0])}):
             records.append(self._day_record(group_day))
@@ -282,12 +281,13 @@ class PeerGroupMonitor:
 
 
 def _is_weekend(day: int) -> bool:
-    """A Saturday or Sunday is measured against those, other days against others: agents follow people's hours."""
+    """Return whether a day is a Saturday or Sunday. Weekends are compared with weekends, since agents follow people's
+    hours."""
     return (day + 3) % 7 >= 5  # day 0 was a Thursday
 
 
 def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGroupDay:
-    """*day* with the day on which its drift began: that of *before*, the group's last judged day, if it continues."""
+    """Set the day on which the drift of *day* began: that of *before*, the group's last judged day, if it continues."""
     if not day.drift.get("drifted"):
         return day
     since = day.day
@@ -297,7 +297,7 @@ def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGrou
 
 
 def drift_alert_row(day: PeerGroupDay, now_ms: int, source: str) -> OutboxRow:
-    """The outbox row of a drift alert; its key names the drift and the repetition, so that each is sent once."""
+    """Return the outbox row of a drift alert. Its key names the drift and the repetition, so each is sent once."""
     since, repetition = int(day.drift["since"]), (day.day - int(day.drift["since"])) // ALERT_AGAIN_DAYS
     key = f"drift-{day.version}-{day.tenant}-{day.agent_type}-{since}-{repetition}"
     group = f"{day.tenant or '(no tenant)'}/{day.agent_type or '(no type)'}"

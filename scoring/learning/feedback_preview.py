@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 
 def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[Feedback]:
-    """Every judgement that was not revoked and whose window ends after *since_ms*, newest first. Raises Unavailable.
+    """Return all judgements that are not revoked and whose window ends after *since_ms*, newest first. Raises
+    Unavailable.
 
     A `true_positive` keeps the events of its window out of training; after a `false_positive`, which remains a label
     when its rule has expired, training may take them as normal.
@@ -60,7 +61,7 @@ _MAX_REASONS = 3
 
 
 class MarkedDecision(msgspec.Struct, frozen=True):
-    """The decision that is to be marked. `key` is its agent's, in decimal."""
+    """The decision to label. `key` is its agent's key in decimal."""
 
     decision_id: str
     key: str
@@ -70,7 +71,7 @@ class MarkedDecision(msgspec.Struct, frozen=True):
 
 
 class PreviewJob(msgspec.Struct, frozen=True):
-    """Preview to make: of *rule*, over the events from *from_ms* until *until_ms*."""
+    """A preview to compute: *rule* over the events from *from_ms* until *until_ms*."""
 
     rule: FeedbackRule
     marked: MarkedDecision
@@ -89,7 +90,7 @@ class _EventOwner(msgspec.Struct, gc=False):
 
 
 class _RuleCommand(msgspec.Struct):
-    """A release (by name, or in 0.1 by its unkeyed hash), or a command about a rule."""
+    """A release (by name, or by an unkeyed hash in 0.1), or a command about a rule."""
 
     key: str = ""
     tenant: str = ""
@@ -99,7 +100,7 @@ class _RuleCommand(msgspec.Struct):
 
 
 class RecordFilter:
-    """Keeps the records that concern some agents: an event moves the state of its own agent alone."""
+    """Selects the records that concern some agents: an event changes only the state of its own agent."""
 
     def __init__(self, keys: Collection[int], identities: IdentityHasher) -> None:
         self._keys = frozenset(keys)
@@ -108,7 +109,7 @@ class RecordFilter:
         self._command_decoder = msgspec.json.Decoder(_RuleCommand)
 
     def keeps(self, record: Record) -> bool:
-        """Returns whether a record concerns one of the agents, or all of them (time, rules)."""
+        """Return whether a record concerns one of the agents, or all of them (time, rules)."""
         if record.kind == RecordKind.EVENT:
             try:
                 whose = self._owner_decoder.decode(record.payload)
@@ -136,7 +137,7 @@ class PreviewContext(NamedTuple):
 
 
 class RuleComparison:
-    """One partition's history, twice. Records come in the order in which they were logged.
+    """Runs one partition's history with and without the rule. Records come in the order in which they were logged.
 
     The marked decision's agent is in a rise: alerts one above the other, without a fall between them. A rule that is
     right about the marked alert also removes those that only led up to it: they detect nothing else. Whether they did
@@ -167,12 +168,12 @@ class RuleComparison:
 
     @property
     def matched(self) -> int:
-        """Events in which the rule would have counted."""
+        """Number of events to which the rule would have applied."""
         rules = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
         return sum(rule.matched for rule in rules if rule.rule.rule_id == self._job.rule.rule_id)
 
     def apply_records(self, records: Sequence[Record]) -> None:
-        """Apply records that a `RecordFilter` wants."""
+        """Apply records that a `RecordFilter` selected."""
         first, end = 0, len(records)
         if not self._rule_adopted:
             begin = next((at for at, record in enumerate(records) if record.received_ms >= self._job.from_ms), None)
@@ -208,7 +209,7 @@ class RuleComparison:
             self.count_alert(decision, levels.get(decision.offset, decision.level))
 
     def count_alert(self, decision: Decision, level_with_rule: int) -> None:
-        """Count an alert of the run without the rule; with it the agent came to *level_with_rule*."""
+        """Count an alert of the run without the rule; *level_with_rule* is the agent's level with it."""
         if decision.agent.key == int(self._job.marked.key):
             if decision.previous_level != self._rise_level:
                 self._end_rise()
@@ -217,14 +218,14 @@ class RuleComparison:
             self._record_removed(decision, level_with_rule)
 
     def _explain(self, scored: ScoredBatch, touched: Ints) -> None:
-        """Counts the features that make events anomalous although the rule affects them."""
+        """Count the features outside the rule that keep events anomalous."""
         odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
         if len(odd):
             shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))
             self.still_odd.update(FEATURE_NAMES[feature] for feature in shares.argmax(axis=1).tolist())
 
     def _update_peaks(self, without_rule: ScoredBatch, with_rule: ScoredBatch) -> None:
-        """Highest levels of both runs in the windows of confirmed attacks."""
+        """Update the highest levels of both runs in the windows of confirmed attacks."""
         agents, times = without_rule.columns.names[:, columns.AGENT], without_rule.columns.time_ms
         for label, peaks in zip(self._labels, self._peaks, strict=True):
             rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
@@ -259,7 +260,7 @@ class RuleComparison:
         self._rise = []
 
     def _record_lost_alert(self, alert: dict[str, Any]) -> None:
-        """Count a removed alert as a lost detection if it is of high or critical."""
+        """Count a removed alert at high or critical as a lost detection."""
         if RiskLevel[alert["level"].upper()] >= RiskLevel.HIGH:
             self._record_lost({**alert, "why": "level"})
 
@@ -269,7 +270,7 @@ class RuleComparison:
             self.lost_detections.append(alert)
 
     def finish(self) -> None:
-        """Compare the confirmed attacks, once all records were fed: those detected no more, or at a lower level."""
+        """After all records, find confirmed attacks that the rule hides or lowers."""
         self._end_rise()
         for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
             if before >= RiskLevel.MEDIUM and after < before:
@@ -293,7 +294,6 @@ def _alert_record(agent: AgentName, at_ms: int, event_id: str, level: int, level
 
 
 def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str, unseen: str = "") -> dict[str, Any]:
-    """The result of a preview, as it is answered."""
     first = min((part.first_ms for part in parts if part.first_ms), default=job.until_ms)
     removed = sorted((alert for part in parts for alert in part.removed_alerts), key=lambda alert: str(alert["time"]))
     lost = sorted(

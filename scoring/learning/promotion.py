@@ -21,7 +21,7 @@ DRIFTED_SCORES = 0.2
 
 
 class DriftSettings(SettingsPart, frozen=True):
-    """What a peer group is measured against."""
+    """The thresholds of a peer group's drift."""
 
     reference_days: Annotated[
         int, setting("first days of a group under a model, with which later days are compared", ge=1, le=90)
@@ -29,7 +29,7 @@ class DriftSettings(SettingsPart, frozen=True):
 
 
 class ShadowModelStats(msgspec.Struct, frozen=True):
-    """One model. Alerts count rises to a level or above; `false_alerts` leave out what people labelled an attack."""
+    """Statistics of one model. Alerts count rises to a level or above; `false_alerts` exclude labeled attacks."""
 
     version: str
     alerts: dict[str, int]
@@ -40,7 +40,7 @@ class ShadowModelStats(msgspec.Struct, frozen=True):
 
 
 class LabelledAttackStats(msgspec.Struct, frozen=True):
-    """Labelled attacks within the run: how many there are, and whose they are."""
+    """Number and agents of the labeled attacks within the run."""
 
     attacks: int = 0
     kept: int = 0  # both detect them
@@ -49,7 +49,7 @@ class LabelledAttackStats(msgspec.Struct, frozen=True):
 
 
 class AlertAgreement(msgspec.Struct, frozen=True):
-    """Agent-days by who alerted at medium or above; those of labelled attacks are left out."""
+    """Agent-days by which model alerted at medium or above, without labeled attacks."""
 
     both: int = 0
     neither: int = 0
@@ -58,7 +58,7 @@ class AlertAgreement(msgspec.Struct, frozen=True):
 
 
 class ShadowComparison(msgspec.Struct, frozen=True):
-    """A shadow run. Offsets are of the log: counted from the first up to the second; of several partitions, sums."""
+    """Result of a shadow run. Offsets are of the log, from the first to before the second; sums over partitions."""
 
     champion: ShadowModelStats
     challenger: ShadowModelStats
@@ -71,7 +71,7 @@ class ShadowComparison(msgspec.Struct, frozen=True):
 
 
 def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
-    """The stored comparison; None before the first one, or if another version of the program wrote it."""
+    """Read a stored comparison; return None if there is none, or if another version of the program wrote it."""
     try:
         return msgspec.convert(stored, ShadowComparison) if stored else None
     except msgspec.ValidationError:
@@ -86,7 +86,7 @@ MAX_CHANCE = 0.05
 
 
 class PromotionAssessment(NamedTuple):
-    """`reasons` list why it may not be promoted, empty = it may; `gains` list what is better."""
+    """Whether a challenger may be promoted: `reasons` against it (none if it may), and `gains`."""
 
     gains: Annotated[list[str], member("what it does better than the champion", ["fewer false alerts"])]
     reasons: Annotated[list[str], member("what prevents a promotion", ["too few days in shadow"])]
@@ -95,7 +95,7 @@ class PromotionAssessment(NamedTuple):
 def assess_promotion(
     comparison: ShadowComparison, budget: Mapping[str, float], min_agent_days: int
 ) -> PromotionAssessment:
-    """Judge a challenger by its shadow run."""
+    """Assess a challenger by its shadow run."""
     gains: list[str] = []
     reasons: list[str] = []
     if comparison.agent_days < min_agent_days:
@@ -123,7 +123,7 @@ def assess_promotion(
 
 
 def _budget_breaches(comparison: ShadowComparison, name: str, budget: Mapping[str, float]) -> list[str]:
-    """Levels at which a model alerted more often than its budget explains."""
+    """Return the levels at which a model alerted more often than its budget explains."""
     breaches = []
     for level in [alerting.label for alerting in ALERTING_LEVELS]:
         false = getattr(comparison, name).false_alerts[level]
@@ -135,7 +135,7 @@ def _budget_breaches(comparison: ShadowComparison, name: str, budget: Mapping[st
 
 
 def _sign_test(few: int, many: int) -> float:
-    """Probability of so few of few + many, or fewer, if both were as likely."""
+    """Return the probability of at most this few of few + many, if both were equally likely."""
     n = few + many
     return sum(math.comb(n, k) for k in range(few + 1)) / 2.0**n if n <= 1_000 else _normal_tail(few, n)
 

@@ -44,7 +44,7 @@ class _EventTime(msgspec.Struct):
 
 
 class LevelRise(NamedTuple):
-    """An agent came to *level* from below."""
+    """A rise of an agent to *level* from below."""
 
     key: int
     at_ms: int
@@ -53,7 +53,7 @@ class LevelRise(NamedTuple):
 
 
 class _Attack(NamedTuple):
-    """A window that a person labelled as an attack, with the time after it in which a rise still counts."""
+    """A window that a person labeled as an attack, plus the time after it in which a rise still counts."""
 
     key: int
     first_ms: int
@@ -63,12 +63,12 @@ class _Attack(NamedTuple):
         return self.key == rise.key and self.first_ms <= rise.at_ms <= self.last_ms
 
     def delay_ms(self, rises: Iterable[LevelRise]) -> int | None:
-        """Milliseconds until its first rise; None = it was not noticed."""
+        """Milliseconds until the first rise; None if the attack was not noticed."""
         return min((rise.at_ms - self.first_ms for rise in rises if self.has(rise)), default=None)
 
 
 class ShadowRun:
-    """One model in shadow."""
+    """A run of one model in shadow."""
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class ShadowRun:
         self._learned_ms = model.window_ms[1]
 
     def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, Ints]]:
-        """Apply a batch; yields scored events with their offsets, without those that the model learned from."""
+        """Apply a batch; yield scored events with their offsets, without those that the model learned from."""
         for part in self._parts(batch):
             yield from self.processor.apply(part).scored
 
     def _parts(self, batch: RecordBatch) -> Iterator[RecordBatch]:
-        """Runs of records that happened behind the model's own history."""
+        """Yield the runs of records that happened after the model's own history."""
         first, records = 0, batch.records
         for at, record in enumerate(records):
             if record.kind == RecordKind.EVENT and read_event_time(record.payload) <= self._learned_ms:
@@ -107,7 +107,8 @@ _event_time_decoder = msgspec.json.Decoder(_EventTime)
 
 
 def read_event_time(payload: bytes) -> int:
-    """UTC milliseconds of an event's time; beyond all histories if it has none: the processor reports the error."""
+    """Return an event's time in UTC milliseconds; after all histories if it has none, so that the processor reports the
+    error."""
     try:
         return int(_event_time_decoder.decode(payload).time.timestamp() * 1000)
     except (msgspec.MsgspecError, ValueError, OverflowError):
@@ -115,14 +116,14 @@ def read_event_time(payload: bytes) -> int:
 
 
 class ModelAlerts:
-    """Alerts and rises under one model."""
+    """The alerts and rises of one model."""
 
     def __init__(self) -> None:
         self.alerts: Counter[str] = Counter()
         self.rises: list[LevelRise] = []
 
     def count_rises(self, scored: ScoredBatch, rows: Ints) -> set[tuple[int, int]]:
-        """Count the rises among *rows*; returns (agent, day) of those to medium or above."""
+        """Count the rises among *rows*; return (agent, day) of those to medium or above."""
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
         alerted: set[tuple[int, int]] = set()
         for at in np.flatnonzero((after > before) & (after >= RiskLevel.MEDIUM)).tolist():
@@ -143,7 +144,7 @@ class ModelAlerts:
 
 
 class ChampionChallengerRun:
-    """Champion against challenger over the same events."""
+    """Runs champion and challenger over the same events."""
 
     def __init__(self, from_offsets: Mapping[int, int], names: tuple[str, str]) -> None:
         self._from = dict(from_offsets)
@@ -179,7 +180,7 @@ class ChampionChallengerRun:
             self._mark_day(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
 
     def _mark_day(self, key: int, day: int, champion: bool, challenger: bool) -> None:
-        """Mark who alerted on an agent's day. The day before its newest stays open for late events, older ones not."""
+        """Note which model alerted on an agent's day. Its two newest days stay open for late events."""
         days = self._open_days.setdefault(key, {})
         if day < max(days, default=day) - 1:
             return
@@ -197,11 +198,11 @@ class ChampionChallengerRun:
 
     @property
     def agent_days(self) -> int:
-        """Different agents on different days so far."""
+        """Number of agent-days so far."""
         return sum(self._agreement_counts.values()) + sum(map(len, self._open_days.values()))
 
     def comparison(self, feedback: Iterable[Feedback]) -> ShadowComparison:
-        """The comparison so far; the days that still run count as they are."""
+        """Return the comparison so far, including days that have not ended."""
         attacks = [
             _Attack(judgement.agent.key, judgement.from_ms, judgement.until_ms + DETECTION_GRACE_MS)
             for judgement in feedback

@@ -55,7 +55,7 @@ class ExcludedEvents(NamedTuple):
 
 
 class KnownPeerGroups:
-    """Peer groups of the agents of a history, as `Engine` has them: only an authenticated event with a type moves one.
+    """The peer groups of a history's agents, tracked as `Engine` does: only an attested event with a type changes one.
 
     An event without a type (of an authorization server, a gateway) is judged live among the peers that its agent is
     known to have, so it is learned among them.
@@ -65,7 +65,8 @@ class KnownPeerGroups:
         self._groups: dict[int, int] = {}
 
     def settle(self, columns: EventColumns) -> EventColumns:
-        """Set the peer groups of events without a type; returns *columns*. The events of one history, in order."""
+        """Set the peer groups of events without a type; return *columns*. Call it with the events of one history in
+        order."""
         for start in range(0, len(columns), ENCODE_CHUNK):
             names = columns.names[start : start + ENCODE_CHUNK, [event_columns.AGENT, event_columns.GROUP]]
             for row, (agent, group) in enumerate(names.tolist(), start):
@@ -94,7 +95,7 @@ class TrainingHistory:
         self.malformed = 0
 
     def add(self, payload: bytes) -> None:
-        """One event as it was logged."""
+        """Add one event as it was logged."""
         try:
             event = decode_event(payload)
         except MalformedEvent:
@@ -120,12 +121,12 @@ class TrainingHistory:
             self._held_arguments -= _argument_count(oldest)
 
     def _is_enough_without(self, oldest: EventColumns) -> bool:
-        """True if the others are as many events as are kept, or their argument data is too large to keep."""
+        """Return whether the other events suffice, or their argument data is too large to keep."""
         too_many = self._held_arguments > MAX_ARGUMENTS_PER_EVENT * max(self._max_events, ENCODE_CHUNK)
         return self._held_events - len(oldest) >= self._max_events or too_many
 
     def columns(self) -> EventColumns | None:
-        """Columns of all events held, in the order in which they were added; None = there are none."""
+        """Return the columns of all events in the order in which they were added, or None."""
         self._encode()
         if not self._chunks:
             return None
@@ -146,7 +147,7 @@ def _argument_count(columns: EventColumns) -> int:
 def exclude_windows(
     columns: EventColumns, labelled: AgentWindows, suspicious: AgentWindows, malformed: int
 ) -> tuple[EventColumns, ExcludedEvents]:
-    """*columns* without the events of the windows."""
+    """Return *columns* without the events of the windows."""
     attacked, odd = _in_windows(columns, labelled), _in_windows(columns, suspicious)
     kept = ~(attacked | odd)
     counts = ExcludedEvents(int(attacked.sum()), int((odd & ~attacked).sum()), malformed)
@@ -166,7 +167,7 @@ def _in_windows(columns: EventColumns, windows: AgentWindows) -> Flags:
 
 
 def labelled_windows(feedback: Iterable[Feedback], identities: IdentityHasher) -> AgentWindows:
-    """Windows of events that people labelled as attacks, by agent under the key of *identities*."""
+    """Return the windows that people labeled as attacks, by agent under the key of *identities*."""
     attacks: dict[int, list[tuple[int, int]]] = {}
     for judgement in feedback:
         if judgement.verdict == "true_positive":
@@ -179,7 +180,7 @@ def labelled_windows(feedback: Iterable[Feedback], identities: IdentityHasher) -
 def suspicious_windows(
     decisions: Iterable[Decision], false_positives: frozenset[str], identities: IdentityHasher
 ) -> AgentWindows:
-    """Windows from an hour before an agent reached high until it left it again, by agent."""
+    """Return, by agent, the windows from an hour before it reached high until it was below again."""
     suspicious: dict[int, list[tuple[int, int]]] = {}
     ends: dict[int, int] = {}
     for decision in decisions:
@@ -192,7 +193,7 @@ def suspicious_windows(
 
 
 class TrainedVersion(NamedTuple):
-    """A version on disk."""
+    """A trained version on disk."""
 
     model: TrainedModel  # what was learned
     manifest: ModelManifest  # of the files

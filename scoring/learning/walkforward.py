@@ -71,7 +71,7 @@ _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
 
 
 class RehearsedScores(NamedTuple):
-    """The n calls of a history's end, asked about."""
+    """Scores of the n calls at the end of a history."""
 
     scores: Floats  # (n,), see `rehearse_questions`
     agent: Ids  # (n,), keys
@@ -81,8 +81,8 @@ class RehearsedScores(NamedTuple):
 
 
 class RehearsedCalls(NamedTuple):
-    """Scores of the calls of a history's end, by effect, and as they count for each tenant; empty if there are few
-    calls, or the model evaluates no calls. *scores* are of each call; None if there are none."""
+    """Scores of the calls at the end of a history, by effect, and as they count for each tenant. Empty if there are few
+    calls, or if the model evaluates none. *scores* has one per call, or is None."""
 
     by_effect: dict[str, HeldOutCalls]
     bounded: BoundedCalls
@@ -93,7 +93,7 @@ _NOT_REHEARSED = RehearsedCalls({}, {})
 
 
 def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history: EventColumns) -> RehearsedCalls:
-    """Scores of the calls of a history's end, by effect, as a model of all of it would answer questions about them.
+    """Score the calls at the end of a history, by effect, as a model of all of it would evaluate them.
 
     What is new is the odder the longer the history, about as its logarithm: a new key is odder to the model of all than
     to that of three quarters. How much follows from how much odder it was to the latter than to that of the half; what
@@ -114,14 +114,14 @@ def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history
 
 
 def _scores_of_calls(after: EventColumns, scores: Floats, tenants: int) -> RehearsedScores:
-    """The calls among events with such scores."""
+    """Return the scores of the calls among events with these scores."""
     rows, days = call_rows(after), float(after.time_ms[-1] - after.time_ms[0]) / DAY_MS
     agent, effect = after.names[rows, event_columns.AGENT], after.codes[rows, event_columns.EFFECT]
     return RehearsedScores(scores[rows], agent, effect, tenants, days)
 
 
 def asked_scores(before: TrainedModel, after: EventColumns) -> Floats:
-    """Scores (n,) that *before* gives the events *after* as calls; nothing is learned from them.
+    """Return the scores (n,) that *before* gives to the events *after* as calls, without learning from them.
 
     Args:
         before: with challenges.
@@ -137,7 +137,7 @@ def asked_scores(before: TrainedModel, after: EventColumns) -> Floats:
 
 
 def _known_agents(before: TrainedModel, after: EventColumns) -> FeatureBuilder:
-    """A builder with the agents of *after*, as far as *before* knows them."""
+    """Return a builder with the agents of *after* that *before* knows."""
     agents, first = np.unique(after.names[:, event_columns.AGENT], return_index=True)
     checks = after.names[first, event_columns.AGENT_CHECK]
     builder = FeatureBuilder(before.baseline, max(1, len(agents)))
@@ -163,7 +163,7 @@ _PLACEHOLDER_EVENT = decode_event(
 
 
 class WalkForwardResult(NamedTuple):
-    """A model, and how honest events were judged that it had not seen."""
+    """A model, and how it scored honest events that it had not seen."""
 
     model: TrainedModel  # what was learned of the whole history
     validation_events: EventColumns  # those events, m of them, in order
@@ -193,7 +193,7 @@ def train_walk_forward(
     progress: TrainingProgress = lambda *_: None,
     sensitive_types: Sequence[str] = (),
 ) -> WalkForwardResult:
-    """Learn a model and calibrate it by walking forward; see `train_with_held_out` for arguments and errors.
+    """Train a model and calibrate it by walking forward; see `train_with_held_out` for arguments and errors.
 
     If a history's end shows too little of agents that were well known before, it is not validated: all agents are then
     judged as strangers.
@@ -236,8 +236,8 @@ def train_walk_forward(
 def _with_rehearsed_questions(
     model: TrainedModel, history: EventColumns
 ) -> tuple[TrainedModel, RehearsedScores | None]:
-    """The model, whose thresholds of calls also hold for the end of its history, which is in order of time; and the
-    calls of that end."""
+    """Return the model with call thresholds that also hold for the end of its history (in order of time), and the calls
+    of that end."""
     if model.challenges is None:
         return model, None
     rehearsed, bounded, calls = rehearse_questions(partial(_model_of, model), history)
@@ -246,13 +246,13 @@ def _with_rehearsed_questions(
 
 
 def walk_forward_events(model: TrainedModel) -> int:
-    """Events of known agents that their calibration rests on; 0 = *model* has no such calibration."""
+    """Return the number of events of known agents behind the calibration; 0 if *model* has no such calibration."""
     sizes = model.detector.familiar.sizes
     return int(sizes[0]) if len(sizes) else 0
 
 
 def validation_start(time_ms: Ints) -> int:
-    """Index at which the judged part begins in ascending times (n,).
+    """Return the index at which the judged part begins in ascending times (n,).
 
     The more is known before it, the more it is like days to come: new items are more anomalous the longer the history.
     It must also have every day of the week. So it is the last week, or eighth if that is longer, and half of a history
@@ -265,13 +265,14 @@ def validation_start(time_ms: Ints) -> int:
 
 
 def _familiar_agents(before: EventColumns) -> Ids:
-    """Agents of which *before* shows enough that they are not strangers."""
+    """Return the agents that *before* knows well."""
     agents, events = np.unique(before.names[:, event_columns.AGENT], return_counts=True)
     return np.asarray(agents[events >= FAMILIAR_EVENTS])
 
 
 def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = False) -> TrainedModel:
-    """The model as it would be with *history* alone; *as_odd*: unused names are as anomalous as now."""
+    """Return the model that *history* alone would give. *as_odd*: unused names are as anomalous as with the whole
+    history."""
     agents = max(1, len(np.unique(history.names[:, event_columns.AGENT])))
     types = NameHasher(model.salt).hash_many(model.sensitive_types)
     _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(history)
@@ -285,7 +286,7 @@ def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = Fals
 
 
 def _items_by_name(baseline: Baseline) -> float:
-    """Items for which each different name of a baseline stands.
+    """Return the items that each different name of a baseline represents.
 
     The longer a history, the more anomalous an unused name. Compared with a shorter one, all such events would be more
     normal than future ones, which would then be more anomalous than any seen before.
@@ -297,14 +298,14 @@ def _items_by_name(baseline: Baseline) -> float:
 def _seeds_with_oddness(
     seeds: AgentSeeds, columns: EventColumns, p_values: Floats, habits: npt.NDArray[np.int8]
 ) -> AgentSeeds:
-    """The seeds, with each agent's anomalies in *columns*, whose events had p-values (n, 3)."""
+    """Return the seeds with each agent's anomalies in *columns*, whose events had p-values (n, 3)."""
     agent_of = np.searchsorted(seeds.keys, columns.names[habits == USUAL, event_columns.AGENT])
     odd, events = usual_oddness.count_by_agent(agent_of, p_values[habits == USUAL], len(seeds.keys))
     return dataclasses.replace(seeds, odd=odd, rehearsed=events)
 
 
 def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:
-    """Runs the live path over *columns*, which continue where the model's history ends."""
+    """Run the live path over *columns*, which follow the model's history."""
     agents = max(2, len(np.unique(columns.names[:, event_columns.AGENT])))
     # Hard signals are inside the budget. Nothing needs the events themselves here, and a history that is kept for
     # training has none.
@@ -326,7 +327,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
 
 
 def _daily_maxima(statistic: Floats, columns: EventColumns) -> Floats:
-    """Highest statistic of each agent on each day, at least 0."""
+    """Return the highest statistic of each agent on each day, at least 0."""
     days = np.stack([columns.names[:, event_columns.AGENT], (columns.time_ms // DAY_MS).astype(np.uint64)])
     _, day = np.unique(days, axis=1, return_inverse=True)
     highest = np.zeros(int(day.max(initial=-1)) + 1)
