@@ -42,14 +42,14 @@ class ArrayRule(NamedTuple):
 
 
 class ArrayForm(NamedTuple):
-    """Type and shape of an array, as a manifest or the array itself says."""
+    """Type and shape of an array, as stated by a manifest or by the array itself."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def forms_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, ArrayForm]:
-    """Forms of arrays that are there."""
+    """Return the forms of the arrays that exist."""
     return {name: ArrayForm(array.dtype.str, array.shape) for name, array in arrays.items()}
 
 
@@ -89,7 +89,7 @@ def _check_size(where: str, rule_size: int | str, size: int, sizes: dict[str, in
 
 
 def check_values(group: str, arrays: Mapping[str, NDArray[Any]], rules: Mapping[str, ArrayRule]) -> None:
-    """Compare all values with *rules*; names, types and shapes are right already. Raises ModelError."""
+    """Check all values against *rules*, after names, types and shapes. Raises ModelError."""
     for name, rule in rules.items():
         array = arrays[name]
         if not array.size:
@@ -112,7 +112,7 @@ def _check_numbers(where: str, array: NDArray[Any], rule: ArrayRule) -> None:
 
 
 def wrong_array(where: str, what: str) -> ModelError:
-    """The error of one array; *where* is its path in the model without the suffix."""
+    """Build the error for one array; *where* is its path in the model without the suffix."""
     return ModelError(f"{where}.npy: {what}; {ADVICE}")
 
 
@@ -123,17 +123,17 @@ def check_that(fine: bool | np.bool_, where: str, what: Callable[[], str] | str)
 
 
 def is_power_of_two(size: int) -> bool:
-    """True for 2, 4, 8, …"""
     return size >= 2 and size & (size - 1) == 0
 
 
 def ascends(values: NDArray[Any]) -> bool:
-    """True if each value is greater than the one before; compared, since a difference could overflow."""
+    """Return whether each value is greater than the one before. Values are compared, since a difference could
+    overflow."""
     return bool((values[1:] > values[:-1]).all())
 
 
 def longest_run(keys: Ids) -> int:
-    """Most taken places in a row of an open-addressing table, which a look-up may have to go through."""
+    """Return the longest run of occupied places in an open-addressing table, which a look-up may have to walk."""
     free = np.flatnonzero(keys == 0)
     if not len(free):
         return len(keys)
@@ -142,7 +142,7 @@ def longest_run(keys: Ids) -> int:
 
 
 def array_bytes(form: ArrayForm) -> int:
-    """Bytes that an array of this form takes."""
+    """Return the size of an array of this form in bytes."""
     return np.dtype(form.dtype).itemsize * math.prod(form.shape)
 
 
@@ -163,7 +163,7 @@ _DETECTOR_SIZES: Final[Mapping[str, int]] = {
 
 
 def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
-    """Rules of the scales of peer groups; *groups* is the letter of their number."""
+    """Return the rules for scales of peer groups; *groups* is the letter of their number."""
     return {
         f"{name}_groups": ArrayRule(np.uint64, (groups,)),
         f"{name}_location": ArrayRule(np.float64, (groups,), -_DECADES, _DECADES),
@@ -172,7 +172,7 @@ def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
 
 
 def _calibration_rules(name: str, groups: str, values: str) -> dict[str, ArrayRule]:
-    """Rules of a calibration; *groups* and *values* are the letters of its sizes."""
+    """Return the rules for a calibration; *groups* and *values* are the letters of its sizes."""
     return {
         f"{name}_groups": ArrayRule(np.uint64, (groups,)),
         f"{name}_start": ArrayRule(np.int64, (f"{groups}1",)),
@@ -213,7 +213,7 @@ DETECTOR_RULES: Final[Mapping[str, ArrayRule]] = {
 
 
 def check_detector_forms(forms: Mapping[str, ArrayForm], features: int) -> None:
-    """Check names, types and sizes of the arrays of a detector of so many features. Raises ModelError."""
+    """Check names, types and sizes of the arrays of a detector with this many features. Raises ModelError."""
     sizes = check_forms(GROUP, forms, DETECTOR_RULES, {**_DETECTOR_SIZES, "F": features})
     if sizes["F"] != features:
         raise wrong_array(f"{GROUP}/tail_x", f"expected a size of {features}, found {sizes['F']}")
@@ -223,7 +223,7 @@ def check_detector_forms(forms: Mapping[str, ArrayForm], features: int) -> None:
 
 
 def check_detector_arrays(arrays: Mapping[str, NDArray[Any]], features: int) -> None:
-    """Check everything that scoring takes for granted. Raises ModelError."""
+    """Check everything that scoring assumes. Raises ModelError."""
     check_detector_forms(forms_of(arrays), features)
     check_values(GROUP, arrays, DETECTOR_RULES)
     used = int(arrays["forest_features"].max())
@@ -309,7 +309,7 @@ _USES_OF_TOKENS: Final = ("use_token", "use_network", "use_ms", "use_new")
 
 
 def _state_rules() -> dict[str, ArrayRule]:
-    """Rules of the columns of the agents' states, as the kernel's layout has them."""
+    """Return the rules for the columns of the agents' states, from the kernel's layout."""
     rules = {}
     for name in layout.STATE_ROW.names or ():
         column = layout.STATE_ROW[name]
@@ -361,7 +361,7 @@ _ADDED_LATER: Final = {
 
 
 def _rules_of(group: str, there: Collection[str]) -> dict[str, ArrayRule]:
-    """Rules of a folder's arrays, without those that were added later and are not there."""
+    """Return the rules for a folder's arrays, without arrays that were added later and are missing."""
     later = _ADDED_LATER.get(group, frozenset())
     return {name: rule for name, rule in HISTORY_RULES[group].items() if name in there or name not in later}
 
@@ -376,7 +376,7 @@ def check_history_forms(groups: Mapping[str, Mapping[str, ArrayForm]]) -> None:
 
 
 def check_history_arrays(groups: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-    """Check everything that the feature kernel and the engine take for granted. Raises ModelError."""
+    """Check everything that the feature kernel and the engine assume. Raises ModelError."""
     check_history_forms({group: forms_of(arrays) for group, arrays in groups.items()})
     for group in HISTORY_RULES:
         check_values(f"extras/{group}", groups[group], _rules_of(group, groups[group]))

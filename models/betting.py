@@ -39,7 +39,7 @@ STREAK_HALF_LIFE_MS = 1_800_000.0
 
 @allocation_free
 def log_bet(p_value: float) -> float:
-    """Natural log of the bet on a p-value in (0, 1], from -0.69 up."""
+    """Return the natural log of the bet on a p-value in (0, 1]; at least -0.69."""
     t = -math.log(p_value)
     if t < 1e-4:
         return math.log(0.5 + t / 6.0)  # if the difference below would lose its digits
@@ -48,7 +48,7 @@ def log_bet(p_value: float) -> float:
 
 @allocation_free
 def damped_bet(bet: float, streak: float, peak: float) -> float:
-    """A bet at the given streak, whose largest bet was *peak*: evidence is damped, the lack of it is not."""
+    """Damp a bet by the current streak, whose largest bet was *peak*. Only positive evidence is damped."""
     if bet <= 0.0:
         return bet
     fresh = max(bet - peak, 0.0)
@@ -57,13 +57,13 @@ def damped_bet(bet: float, streak: float, peak: float) -> float:
 
 @allocation_free
 def extended_streak(streak: float, bet: float) -> float:
-    """A streak after an event with this bet, before damping."""
+    """Return the streak after an event with this bet, before damping."""
     return streak + 1.0 if bet >= log_bet(STREAK_P_VALUE) else streak
 
 
 @allocation_free
 def decayed_streak(streak: float, elapsed_ms: float) -> float:
-    """A streak, or its peak, after some time."""
+    """Return a streak, or its peak, after some time."""
     return streak * math.pow(0.5, elapsed_ms / STREAK_HALF_LIFE_MS)
 
 
@@ -71,7 +71,7 @@ def decayed_streak(streak: float, elapsed_ms: float) -> float:
 def _write_damped_bets(
     p_values: Any, agents: Any, time_ms: Any, streaks: Any, peaks: Any, last_ms: Any, bets: Any
 ) -> None:
-    """Write the damped bets of a history, in order; *streaks*, *peaks* and *last_ms* are per agent."""
+    """Write the damped bets of a history in order; *streaks*, *peaks* and *last_ms* are per agent."""
     for row in range(len(bets)):
         agent = agents[row]
         elapsed = max(time_ms[row] - last_ms[agent], 0)
@@ -84,7 +84,8 @@ def _write_damped_bets(
 
 
 def damped_bets(p_values: Floats, agents: Ids, time_ms: Ints) -> Floats:
-    """Evidence of each event of a history, natural log, shape (n,), as the risk kernel would have taken it."""
+    """Return the evidence of each event of a history, natural log, shape (n,), as the risk kernel would have counted
+    it."""
     distinct_agents, at = np.unique(agents, return_inverse=True)
     first = np.full(len(distinct_agents), time_ms.min() if len(time_ms) else 0, np.int64)
     streaks, peaks, bets = np.zeros(len(first)), np.zeros(len(first)), np.empty(len(p_values))
@@ -115,7 +116,7 @@ days of others (agents that live for one task), all count from their first event
 
 
 class AlarmTail(NamedTuple):
-    """Agent-day maxima of normal evidence beyond a level."""
+    """Tail of the agent-day maxima of normal evidence beyond a level."""
 
     start: float  # natural log; below it lie all but `share` of the agent-days
     # mean excess over `start`, natural log, at the upper end of its uncertainty. It is taken from the median, so that a
@@ -129,21 +130,21 @@ class AlarmTail(NamedTuple):
 
     @staticmethod
     def empty() -> AlarmTail:
-        """The tail of no agent-days."""
+        """Return the tail of no agent-days."""
         return AlarmTail(0.0, 0.0, 1.0, 0)
 
     @property
     def usable(self) -> bool:
-        """True if there were agent-days enough."""
+        """True if there were enough agent-days."""
         return self.days >= MIN_AGENT_DAYS
 
     def level_for_share(self, allowed: float) -> float:
-        """Evidence that a share *allowed* of agent-days reaches, natural log."""
+        """Return the evidence (natural log) that a share *allowed* of agent-days reaches."""
         return self.start + self.scale * max(math.log(self.share / allowed), 0.0)
 
 
 def fit_alarm_tail(bets: Floats, agents: Ids, time_ms: Ints) -> AlarmTail:
-    """The tail of agent-day maxima.
+    """Fit the tail of agent-day maxima.
 
     Args:
         bets: float64 (n,), damped log bets on held-out p-values, in order.
@@ -171,7 +172,7 @@ def _fit_alarm_tail(bets: Floats, agents: Ids, time_ms: Ints, established: int) 
 
 
 def fit_tail_of_maxima(maxima: Floats) -> AlarmTail:
-    """The tail of the highest evidence of each agent-day, shape (d,), at least 0."""
+    """Fit the tail of the highest evidence of each agent-day, shape (d,), at least 0."""
     reached = np.sort(maxima)
     largest = max(math.ceil(TAIL_SHARE * len(reached)), MIN_TAIL_MAXIMA)
     if len(reached) <= largest:
@@ -185,7 +186,7 @@ def fit_tail_of_maxima(maxima: Floats) -> AlarmTail:
 def _daily_maxima(
     bets: Any, slots: Any, days: Any, established: int, sums: Any, seen: Any, day: Any, highest: Any, maxima: Any
 ) -> int:
-    """Highest sum of each agent on each day on which it was known, into *maxima*; returns how many there are.
+    """Write the highest sum of each agent on each day on which it was known into *maxima*; return their number.
 
     *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
     day, below 0 if there is none.
@@ -235,7 +236,7 @@ def learnable_parts(
     taught: npt.NDArray[np.float32] | Ints,
     drawn_for: Ids | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Parts of each of *rows* that may be learned, with regard to its anomalies.
+    """Return the parts of each of *rows* that may be learned, given its anomalies.
 
     The key that an authorization server announces for a client is not a habit to be doubted; other items of an
     anomalous announcement are doubted as in any event. The draw follows from agent and time: a replay makes the same.
@@ -263,7 +264,7 @@ def learnable_parts(
 
 @inlined
 def announced_part(event_type: int) -> int:
-    """Least part of an event of a type to learn, whatever else is known: LEARN_CREDENTIAL or LEARN_NOTHING.
+    """Return the part of an event of a type that is always learned: LEARN_CREDENTIAL or LEARN_NOTHING.
 
     That a key was announced is a fact, not behavior. An agent under suspicion, of which nothing else is learned, would
     otherwise be reported to use a key that "was never registered", in each of its events.
@@ -275,7 +276,7 @@ def announced_part(event_type: int) -> int:
 
 @inlined
 def learnable_part(agent: np.uint64, at_ms: int, event_type: int, taught: float, p_value: float) -> int:
-    """Part of one event that may be learned; arguments as for `learnable_parts`."""
+    """Return the part of one event that may be learned; arguments as for `learnable_parts`."""
     if taught < MIN_LEARNED_EVENTS or p_value > ODD_P_VALUE or is_drawn(agent, at_ms):
         return LEARN_ALL
     return announced_part(event_type)
@@ -283,7 +284,7 @@ def learnable_part(agent: np.uint64, at_ms: int, event_type: int, taught: float,
 
 @inlined
 def is_drawn(agent: np.uint64, at_ms: int) -> bool:
-    """Draw one in so many of an agent's events, by their times, UTC milliseconds; as good as random.
+    """Draw one in so many of an agent's events by their times in UTC milliseconds; as good as random.
 
     Splitmix64: a product alone would draw every fifth event of an agent with a steady rhythm, or none of 150.
     """

@@ -27,7 +27,7 @@ _ADDABLE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class ScoresBeforeAdding(NamedTuple):
-    """Held-out scores (n,) without the evidence that is added, and to which rows it can be added, bool (n,)."""
+    """Held-out scores (n,) without added evidence, and flags (n,) of the rows to which it can be added."""
 
     scores: Floats
     addable: Flags
@@ -44,7 +44,7 @@ class Calibration(NamedTuple):
 
     @staticmethod
     def empty() -> Calibration:
-        """The calibration without scores: nothing is promised."""
+        """Return a calibration without scores, which promises nothing."""
         whole, real = np.zeros(0, np.int64), np.zeros(0)
         return Calibration(np.zeros(0, np.uint64), np.zeros(1, np.int64), whole, real, whole)
 
@@ -52,7 +52,7 @@ class Calibration(NamedTuple):
     def fit(
         scores: Floats, groups: Ids, minimum: int = 200, before_adding: ScoresBeforeAdding | None = None
     ) -> Calibration:
-        """Keep the held-out scores of the fleet and of every group that has at least *minimum*.
+        """Keep the held-out scores of the fleet and of each group with at least *minimum* of them.
 
         Up to 4,096 scores are kept exactly. Of more, the highest 4,096 are; the rest is thinned, which can only raise a
         p-value, by less than 0.1 %.
@@ -91,7 +91,7 @@ class Calibration(NamedTuple):
         )
 
     def _beside(self, addable: Calibration) -> Calibration:
-        """This calibration, and that of rows to which evidence can be added, under ids of their own."""
+        """Join this calibration with that of rows to which evidence can be added, under separate ids."""
         ids = np.concatenate([self.groups, addable.groups ^ _ADDABLE])
         order = np.argsort(ids)
         sizes = np.concatenate([np.diff(self.start), np.diff(addable.start)])
@@ -107,11 +107,11 @@ class Calibration(NamedTuple):
         )
 
     def covers(self, group: int) -> bool:
-        """Returns whether the p-values of a group rest on its own scores; if not, on the fleet's."""
+        """Return whether the p-values of a group come from its own scores; otherwise from the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
     def p_values(self, scores: Floats, groups: Ids, addable: Flags | None = None) -> Floats:
-        """Conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,).
+        """Return conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,).
 
         *addable*, bool (n,), are those to which evidence can be added; None = to none.
         """
@@ -125,7 +125,7 @@ class Calibration(NamedTuple):
 
 
 def _thin_scores(ordered: Floats) -> tuple[Floats, Ints, int]:
-    """Values to keep of ascending scores, how many scores are above each, and the number of scores."""
+    """Thin out ascending scores; return the kept values, how many scores are above each, and the number of scores."""
     n = len(ordered)
     values, counts = np.unique(ordered, return_counts=True)
     above = n - np.cumsum(counts)
@@ -143,7 +143,7 @@ def _thin_scores(ordered: Floats) -> tuple[Floats, Ints, int]:
 
 @allocation_free
 def group_index(ids: Ids, group: np.uint64) -> int:
-    """Position of a group among ascending ids; 0, the fleet, for one that is not there."""
+    """Return the position of a group among ascending ids; 0, the fleet, if it is missing."""
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) >> 1
@@ -155,13 +155,13 @@ def group_index(ids: Ids, group: np.uint64) -> int:
 
 
 def has_addable_entries(calibration: Calibration) -> bool:
-    """Returns whether rows to which evidence can be added are judged among themselves."""
+    """Return whether rows to which evidence can be added have separate entries."""
     return bool(calibration.groups[group_index(calibration.groups, _ADDABLE)] == _ADDABLE)
 
 
 @inlined_and_callable
 def calibrated_entry(ids: Ids, group: np.uint64, addable: bool) -> int:
-    """Entry of a calibration that judges a row of a group, to which evidence can be added or not."""
+    """Return the calibration entry for a row of a group to which evidence can be added, or not."""
     if not addable:
         return group_index(ids, group)
     entry = group_index(ids, group ^ _ADDABLE)
@@ -170,7 +170,7 @@ def calibrated_entry(ids: Ids, group: np.uint64, addable: bool) -> int:
 
 @inlined
 def count_below(score: float, values: Floats, first: int, end: int) -> int:
-    """Number of ascending values, *first* to *end*, that are less than a score.
+    """Count the ascending values from *first* to *end* that are less than a score.
 
     No step branches on a value: every second branch would be mispredicted, at the price of ten steps.
     """
@@ -193,7 +193,7 @@ def _p_values(scores: Floats, groups: Ids, addable: Flags, calibration: Calibrat
 
 
 class PackedCalibrations(NamedTuple):
-    """Calibrations behind one look-up of a peer group.
+    """Calibrations that share one look-up of the peer group.
 
     A kernel pays for every array that it is called with, and for every look-up of a row's group in each calibration.
     """
@@ -213,7 +213,7 @@ class PackedCalibrations(NamedTuple):
     def pack(
         calibrations: Sequence[Calibration], familiar: Sequence[Calibration], others: Sequence[Ids]
     ) -> PackedCalibrations:
-        """Calibrations, each with that of *familiar* agents, which is empty if there is none.
+        """Pack calibrations, each with that of *familiar* agents, which may be empty.
 
         *others* are ids that have to be among the groups, too. Values are copied: some megabytes a model.
         """
@@ -240,7 +240,7 @@ class PackedCalibrations(NamedTuple):
 
 
 def _p_values_above(calibration: Calibration) -> Floats:
-    """p-value (m,) of a score that is greater than each value and not than the next one."""
+    """Return the p-value (m,) of a score that is greater than each value and not greater than the next one."""
     sizes = np.repeat(calibration.sizes, np.diff(calibration.start))
     return np.asarray((1.0 + calibration.above) / (1.0 + sizes))
 
@@ -265,7 +265,7 @@ class PeerScales(NamedTuple):
 
 
 def fit_peer_scales(statistic: Floats, groups: Ids, minimum: int) -> PeerScales:
-    """Learn location and scale per group.
+    """Learn location and scale of each group.
 
     Args:
         statistic: float64 (n,), held-out T.
@@ -291,8 +291,8 @@ def _location_and_scale(statistic: Floats) -> Floats:
 
 @inlined
 def squash_to_unit(z: float) -> float:
-    """[0, 1], strictly increasing, 0.5 at 0 and 0.75 at 1; each rounded step keeps the order, so ranks never turn
-    round."""
+    """Map to [0, 1], strictly increasing, with 0 to 0.5 and 1 to 0.75. Each rounded step keeps the order, so ranks
+    never swap."""
     return 1.0 - 0.5 / (1.0 + z) if z >= 0.0 else 0.5 / (1.0 - z)
 
 
@@ -303,7 +303,7 @@ DECADES_OF_SCALE = float(np.log10((1.0 - 0.5) / (1.0 - UPPER_QUANTILE)))
 def anomaly_scores(
     scales: PeerScales, statistic: Floats, groups: Ids, added: Floats | None = None, most: Floats | None = None
 ) -> Floats:
-    """Anomaly scores float64 (n,) in [0, 1] of statistics (n,) of agents in groups (n,).
+    """Return anomaly scores, float64 (n,) in [0, 1], of statistics (n,) of agents in groups (n,).
 
     Args:
         added: (n,), decades of probability that are added to the statistic; None = none.
@@ -324,7 +324,7 @@ def anomaly_scores(
 
 @inlined
 def anomaly_score(statistic: float, location: float, scale: float, added: float, most: float) -> float:
-    """Anomaly score of one statistic of a group; *added* in scales, *most* as for `anomaly_scores`."""
+    """Return the anomaly score of one statistic of a group; *added* in scales, *most* as for `anomaly_scores`."""
     return squash_to_unit(min((statistic - location) / scale, most) + added)
 
 

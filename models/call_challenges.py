@@ -77,7 +77,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class ChallengeThreshold(msgspec.Struct, frozen=True):
-    """Score above which a call waits for a person."""
+    """The score above which a call waits for a person."""
 
     anomaly_score: float  # of compromise
     effect: str  # of the held-out calls that it was read from; `all` where the effect's own were too few
@@ -98,19 +98,20 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @staticmethod
     def of(scores: Floats) -> HeldOutCalls:
-        """Those of *scores* (n,), at ranks that thin out like a geometric series."""
+        """Keep *scores* (n,) at ranks that thin out like a geometric series."""
         if not len(scores):
             return HeldOutCalls(0, (), ())
         ordered, ranks = np.sort(scores)[::-1], ranks_kept(len(scores))
         return HeldOutCalls(len(ordered), tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist()))
 
     def p_value(self, score: float) -> float:
-        """Conformal p-value in (0, 1]; between two ranks that are kept, that of the lower one."""
+        """Return the conformal p-value in (0, 1]; between two kept ranks, that of the lower one."""
         below = next((rank for rank, kept in zip(self.ranks, self.scores, strict=True) if kept < score), None)
         return 1.0 if below is None else below / (self.calls + 1)
 
     def threshold(self, per_1000: float) -> float | None:
-        """Score that at most *per_1000* of 1,000 such calls exceed; None if there are too few to promise that.
+        """Return the score that at most *per_1000* of 1,000 such calls exceed, or None if there are too few calls to
+        promise it.
 
         A call like those held out exceeds the k-th highest of n scores with a probability of at most k / (n + 1).
         """
@@ -118,40 +119,41 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.scores[index] if index >= 0 else None
 
     def rests_on_one(self, per_1000: float) -> bool:
-        """True if there would be no threshold without one of the neighbours."""
+        """Return whether there would be no threshold without one of the neighbors."""
         return self.without_largest is not None and allowed_calls(self.without_largest, per_1000) < 1
 
 
 def allowed_calls(calls: int, per_1000: float) -> int:
-    """Rank of the highest score that *per_1000* of 1,000 such calls may exceed, of so many; 0 = they are too few."""
+    """Return the rank of the highest score that *per_1000* of 1,000 such calls may exceed; 0 if there are too few
+    calls."""
     return int((calls + 1) * per_1000 / 1000.0 + 1e-9)
 
 
 def ranks_kept(calls: int, kept: int = _RANKS_KEPT) -> Ints:
-    """Ranks of so many calls that are kept: they thin out like a geometric series."""
+    """Return the ranks that are kept of so many calls. They thin out like a geometric series."""
     return np.unique(np.geomspace(1, calls, kept).round().astype(np.int64))
 
 
 class RatesOfNovelty(msgspec.Struct, frozen=True):
-    """Rates of honest calls that use a value of others which is new in one degree."""
+    """Rates of honest calls that use a foreign value which is new to one degree."""
 
     acting: _Share  # of calls that do more than read
     reading: _Share  # of the others
     by_action: dict[str, _Share]  # by `action_keys`, hexadecimal, for actions that the history shows
 
     def of_call(self, key: int, *, reads: bool) -> float:
-        """Rate of calls of an action; at least that of acting calls together: of no single action so much is known."""
+        """Return the rate for calls of an action, at least that of all acting calls: a single action has too few."""
         return max(self.by_action.get(f"{key:016x}", self.reading if reads else self.acting), self.acting)
 
 
 class ForeignValueRates(RatesOfNovelty, frozen=True):
-    """Rates of honest calls that use a value which others may have written and their task never used."""
+    """Rates of honest calls that use a foreign value which their task never used."""
 
     # of those whose value no other task of the peer group used either; None in models of before
     to_all: RatesOfNovelty | None = None
 
     def evidence(self, keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> Floats:
-        """Evidence (n,) of compromise of calls, decades: half of it if a value is new to the peer group alone.
+        """Return the evidence of compromise (n,) of calls, in decades: half if a value is new only to the peer group.
 
         Args:
             keys: of `action_keys`.
@@ -167,7 +169,8 @@ class ForeignValueRates(RatesOfNovelty, frozen=True):
 
 
 def fit_foreign_rates(keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> ForeignValueRates:
-    """Rates in held-out calls; arguments as for `ForeignValueRates.evidence`. Few calls of an action say little."""
+    """Fit the rates on held-out calls; arguments as for `ForeignValueRates.evidence`. Few calls of one action say
+    little."""
     tells_values = foreign >= KNOWN_VALUES
     keys, reads, foreign = keys[tells_values], effects[tells_values] == _READ, foreign[tells_values]
     of_task, to_all = (_fit_rates(keys, reads, foreign >= degree) for degree in (NEW_TO_TASK, NEW_TO_ALL))
@@ -175,7 +178,7 @@ def fit_foreign_rates(keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> 
 
 
 def _fit_rates(keys: Ids, reads: Flags, new: Flags) -> RatesOfNovelty:
-    """Rates of calls (n,) that are *new*, of actions (n,) that read or do more."""
+    """Fit the rates of calls (n,) that are *new*, of actions (n,) that read or do more."""
     acting, reading = (_rate(new[kind]) for kind in (~reads, reads))
     actions, action_of = np.unique(keys, return_inverse=True)
     counts, news = np.bincount(action_of, minlength=len(actions)), np.bincount(action_of, new, len(actions))
@@ -190,7 +193,7 @@ def _rate(flags: Flags) -> float:
 
 
 def action_keys(columns: EventColumns) -> Ids:
-    """Keys (n,) of actions within their peer groups, as `ForeignValueRates` knows them."""
+    """Return the keys (n,) of actions within their peer groups, as `ForeignValueRates` uses them."""
     names = columns.names
     return mix_pairs(names[:, event_columns.GROUP], names[:, event_columns.ACTION])
 
@@ -200,7 +203,7 @@ BoundedCalls = dict[str, dict[str, HeldOutCalls]]
 
 
 class CallChallenges(msgspec.Struct, frozen=True):
-    """Data for verdicts on calls, in addition to the detector."""
+    """What verdicts on calls need in addition to the detector."""
 
     foreign: ForeignValueRates  # rates of values of others
     by_effect: dict[str, HeldOutCalls]  # held-out scores of calls of each effect, and of all (`EVERY_EFFECT`)
@@ -213,11 +216,11 @@ class CallChallenges(msgspec.Struct, frozen=True):
 
     @property
     def tenants(self) -> frozenset[str]:
-        """Keys of the tenants with calls, or thresholds, of their own."""
+        """Keys of the tenants that have separate calls or thresholds."""
         return (frozenset(self.bounded) | frozenset(self.bounded_rehearsed)) - {""}
 
     def threshold(self, effect: str, per_1000: float, tenant: str = "") -> ChallengeThreshold | None:
-        """The threshold of a tenant's calls of an effect, which neither the held-out nor the validated ones exceed too
+        """Return the threshold for a tenant's calls of an effect that neither held-out nor validated calls exceed too
         often.
 
         Where the effect has too few calls, or one neighbour alone made them enough, the calls of all effects decide,
@@ -238,7 +241,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
         return lowest
 
     def _parts(self, effect: str, tenant: str, per_1000: float) -> list[HeldOutCalls | None]:
-        """Held-out calls of an effect as they count for a tenant, and validated ones if there are any.
+        """Return the held-out calls of an effect as they count for a tenant, and the validated ones if there are any.
 
         Rehearsed ones that would be too few without one neighbour may all be of its making: those of all effects stand
         in, or none.
@@ -252,7 +255,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
         return parts
 
     def p_value(self, effect: str, score: float, tenant: str = "") -> float:
-        """Share of honest calls of an effect that score at least as high; of all, where there was none of that.
+        """Return the share of honest calls of an effect, or of all if there was none, that score at least as high.
 
         Of those held out or those validated, whichever is larger.
         """
@@ -268,7 +271,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
 
     @staticmethod
     def from_settings(settings: Mapping[str, Any]) -> CallChallenges | None:
-        """Those of a manifest's settings; None for a model that was trained without. Raises ModelError."""
+        """Read them from a manifest's settings; None if the model was trained without. Raises ModelError."""
         if "challenges" not in settings:
             return None
         try:
@@ -285,14 +288,15 @@ class CallChallenges(msgspec.Struct, frozen=True):
 def _calls_for(
     tenant: str, effect: str, of_all: Mapping[str, HeldOutCalls], bounded: BoundedCalls
 ) -> HeldOutCalls | None:
-    """Calls of an effect as they count for a tenant: its own ground, that of all without one, or all there are."""
+    """Return the calls of an effect as they count for a tenant: its own, those of all tenants without own calls, or
+    all."""
     grounds = (bounded.get(key, {}).get(effect) for key in (tenant, ""))
     return next((calls for calls in grounds if calls is not None), of_all.get(effect))
 
 
 def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> float | None:
-    """The threshold that neither the held-out nor the validated calls exceed too often; None = there are too few of one
-    of them. If no calls of that kind were validated, the held-out ones alone decide."""
+    """Return the threshold that neither the held-out nor the validated calls exceed too often, or None if either has
+    too few calls. If no calls of that kind were validated, the held-out ones decide."""
     scores = [calls.threshold(per_1000) for calls in parts if calls is not None]
     known = [score for score in scores if score is not None]
     if parts[0] is None or len(known) < len(scores):
@@ -301,8 +305,8 @@ def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> floa
 
 
 def as_asked(vectors: Floats, codes: NDArray[np.int8], trusted: Flags | None = None) -> Floats:
-    """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember, and without
-    anomalies of the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
+    """Return the vectors (n, F) of calls as a request shows them: without order and habits, which sessions remember,
+    and without anomalies of the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
     asked = vectors.copy()
     if trusted is not None:
         for part, features in enumerate(_PATH):
@@ -314,7 +318,7 @@ def as_asked(vectors: Floats, codes: NDArray[np.int8], trusted: Flags | None = N
 
 
 def score_calls(detector: ForestDetector, evidence: Floats, foreign: Floats, groups: Ids) -> Floats:
-    """Anomaly scores (n,) of compromise of evaluated calls."""
+    """Return anomaly scores (n,) of compromise of evaluated calls."""
     by_concern = detector.by_concern
     statistic = concern_statistic(evidence, by_concern.roles.compromise, COMPROMISE_NORM)
     return anomaly_scores(by_concern.compromise_scales, statistic, np.ascontiguousarray(groups), foreign)
@@ -337,7 +341,7 @@ def score_asked(
     observations: RowObservations,
     trusted: Flags | None = None,
 ) -> AskedCallScores:
-    """Scores of calls as questions, from what was observed of them.
+    """Score calls as evaluation requests, from what was observed of them.
 
     Args:
         detector, rates, baseline: of the model that is asked.
@@ -354,18 +358,19 @@ def score_asked(
 
 
 def held_out_by_effect(columns: EventColumns, scores: Floats) -> dict[str, HeldOutCalls]:
-    """Scores (n,) of the calls among events, by effect and of all; events that are never evaluated are left out."""
+    """Return the scores (n,) of calls among events, by effect and for all effects, without events that are never
+    evaluated."""
     return {name: HeldOutCalls.of(scores[rows]) for name, rows in _calls_by_effect(columns).items()}
 
 
 def has_neighbours(columns: EventColumns) -> bool:
-    """True if events are of several tenants."""
+    """Return whether the events belong to several tenants."""
     return len(np.unique(columns.names[:, event_columns.TENANT])) > 1
 
 
 def bounded_by_tenant(columns: EventColumns, scores: Floats) -> BoundedCalls:
-    """The same as they count for each tenant that has a ground of its own, and for all others: the calls may all be of
-    one tenant that is the neighbour of some without."""
+    """Return the same as it counts for each tenant with its own calls, and for all others, whose calls may all come
+    from one neighbor."""
     tenants, by_tenant = columns.names[:, event_columns.TENANT], BoundedCalls()
     for name, rows in _calls_by_effect(columns).items():
         calls = rank_calls(tenants[rows], scores[rows])
@@ -388,7 +393,7 @@ def _bounded(ranks: Ints, scores: Floats, calls: int, without_largest: int) -> H
 
 
 def _calls_by_effect(columns: EventColumns) -> dict[str, Ints]:
-    """Rows of the calls among events, by effect and of all."""
+    """Return the rows of calls among events, by effect and for all effects."""
     rows = call_rows(columns)
     effects = columns.codes[rows, event_columns.EFFECT]
     by_effect = {name: rows[effects == code] for code, name in enumerate(EFFECTS)}
@@ -396,19 +401,19 @@ def _calls_by_effect(columns: EventColumns) -> dict[str, Ints]:
 
 
 def call_rows(columns: EventColumns) -> Ints:
-    """Rows of the calls among events."""
+    """Return the rows of calls among events."""
     return np.flatnonzero(np.isin(columns.codes[:, event_columns.TYPE], _CALL_TYPE_CODES))
 
 
 def tenant_key(hashed: int) -> str:
-    """Key of a tenant by the hash of its name under the model's salt."""
+    """Return the key of a tenant from the hash of its name under the model's salt."""
     return f"{hashed:016x}"
 
 
 def fit_challenges(
     detector: ForestDetector, columns: EventColumns, vectors: Floats, evidence: Floats, foreign: Floats
 ) -> CallChallenges:
-    """Rates and scores of a history's calls, as if each had been evaluated before it was made."""
+    """Fit rates and scores of a history's calls, as if each had been evaluated before it was made."""
     parts, effects, keys = detector.parts, columns.codes[:, event_columns.EFFECT], action_keys(columns)
     asked = evidence.copy()
     known = weighted_evidence(parts.tails, parts.importance, as_asked(vectors, columns.codes))

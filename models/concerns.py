@@ -38,7 +38,7 @@ PROBE_SCALE = float(np.log10((1.0 - 0.5) / PROBE_P_VALUE)) / DECADES_OF_SCALE
 
 
 class FeatureRoles(NamedTuple):
-    """Features that are treated apart."""
+    """Features that are treated separately."""
 
     added: Flags  # bool (F,), their evidence is added to that of all others
     compromise: Flags  # bool (F,), evidence of compromise
@@ -46,7 +46,7 @@ class FeatureRoles(NamedTuple):
 
     @staticmethod
     def none(features: int) -> FeatureRoles:
-        """No feature is treated apart."""
+        """Return roles without any feature."""
         return FeatureRoles(*np.zeros((3, features), np.bool_))
 
 
@@ -58,7 +58,7 @@ class ConcernScores(NamedTuple):
 
 
 class ConcernModel(NamedTuple):
-    """Ground of scores by concern."""
+    """What scores by concern are based on."""
 
     roles: FeatureRoles  # of the features
     compromise_scales: PeerScales  # of the evidence of compromise, per peer group
@@ -70,7 +70,7 @@ class ConcernModel(NamedTuple):
 def fit_concerns(
     scales: PeerScales, held_out: CombinedEvidence, groups: Ids, failed: Flags, roles: FeatureRoles, minimum: int
 ) -> tuple[ConcernModel, ConcernScores]:
-    """Calibrates each concern on held-out rows of normal behavior; returns the scores of these rows, too.
+    """Calibrate each concern on held-out rows of normal behavior; also return the scores of these rows.
 
     Args:
         scales: of the statistic.
@@ -102,7 +102,7 @@ def fit_concerns(
 def fit_calibrations(
     anomaly: Sequence[Floats], groups: Ids, minimum: int, before_adding: ScoresBeforeAdding | None = None
 ) -> ByConcern[Calibration]:
-    """Calibration of each concern on its anomaly scores (n,) of rows in peer groups (n,).
+    """Fit the calibration of each concern on its anomaly scores (n,) of rows in peer groups (n,).
 
     *before_adding* are those of compromise without the evidence that is added; None = none is.
     """
@@ -118,8 +118,8 @@ def calibrated(
     familiar: Flags | None = None,
     addable: Flags | None = None,
 ) -> Floats:
-    """p-values (n, 3) of anomaly scores by concern, each contiguous (n,); *addable* (n,) as for `Calibration.p_values`,
-    *familiar* as for `ForestDetector.assess`."""
+    """Return the p-values (n, 3) of anomaly scores by concern, each contiguous (n,); *addable* (n,) as for
+    `Calibration.p_values`, *familiar* as for `ForestDetector.assess`."""
     p_values = np.empty((len(groups), len(CONCERNS)))
     is_familiar = np.zeros(len(groups), np.bool_) if familiar is None else familiar
     for at, (column, of_strangers, of_familiar) in enumerate(
@@ -139,7 +139,8 @@ def concern_anomaly(
     failed: Flags,
     raising: Floats | None = None,
 ) -> tuple[Floats, ...]:
-    """Anomaly scores (n,) of each concern; *raising* as for `ForestDetector.assess`, the rest as for `fit_concerns`."""
+    """Return the anomaly scores (n,) of each concern; *raising* as for `ForestDetector.assess`, the rest as for
+    `fit_concerns`."""
     most = np.where(failed, PROBE_SCALE, np.inf)
     compromise = concern_statistic(combined.feature_evidence, model.roles.compromise, COMPROMISE_NORM)
     overreach = concern_statistic(combined.feature_evidence, model.roles.overreach, OVERREACH_NORM)
@@ -152,5 +153,5 @@ def concern_anomaly(
 
 
 def concern_statistic(evidence: Floats, asked: Flags, norm: int) -> Floats:
-    """Norm (n,) of the evidence (n, F) of the features *asked* (F,), decades."""
+    """Return the norm (n,), in decades, of the evidence (n, F) of the features *asked* (F,)."""
     return np.asarray(power_norms(np.ascontiguousarray(evidence[:, asked]), norm))

@@ -50,7 +50,7 @@ COMPROMISE, MALFUNCTION, OVERREACH = range(len(CONCERNS))
 
 
 class AssessmentTables(NamedTuple):
-    """Everything that the kernel reads of a detector; most arrays are shared with it."""
+    """Everything that the kernel reads from a detector; most arrays are shared with it."""
 
     # tails, importance: see `EvidenceCombination`
     tails: TailTables
@@ -86,7 +86,7 @@ def assessment_tables(
     familiar: Calibration,
     by_concern: ConcernModel,
 ) -> AssessmentTables:
-    """Tables of a detector's members; see `detector.ForestDetector`."""
+    """Build the tables from a detector's members; see `ForestDetector`."""
     forest: ForestArrays = parts.forest
     by_question = by_concern.compromise_scales, scales, by_concern.overreach_scales
     calibrations = PackedCalibrations.pack(
@@ -117,7 +117,7 @@ def assessment_tables(
 
 @inlined
 def _picked_norm(evidence: Floats, features: Ints, norm: int, room: Floats) -> float:
-    """Norm of the evidence of some *features* of a row (F,); *room* (F,) is written to."""
+    """Return the norm of the evidence of some *features* of a row (F,); *room* (F,) is overwritten."""
     count = 0  # of those that bring any: the others, half of them, would add 0
     for feature in features:
         room[count] = evidence[feature]
@@ -127,7 +127,7 @@ def _picked_norm(evidence: Floats, features: Ints, norm: int, room: Floats) -> f
 
 @inlined
 def _calibrated(score: float, entry: int, calibrations: PackedCalibrations) -> float:
-    """p-value of one anomaly score by one entry."""
+    """Return the p-value of one anomaly score by one entry."""
     first = calibrations.start[entry]
     below = count_below(score, calibrations.values, first, calibrations.start[entry + 1])
     return 1.0 if below == 0 else calibrations.p_values[first + below - 1]
@@ -149,7 +149,7 @@ def assess_rows(
     concern_anomaly: Floats,
     concern_p_values: Floats,
 ) -> int:
-    """Assess rows; returns -1, or `row * F + feature` of the first value that is not finite.
+    """Assess rows; return -1, or `row * F + feature` of the first value that is not finite.
 
     Args:
         X, groups, failed, familiar, raising: (n, F) and (n,), as for `ForestDetector.assess`.
@@ -309,12 +309,13 @@ class ForestDetector:
 
     @property
     def budget_shares(self) -> tuple[float, float, float]:
-        """Part of the alert budget that each concern has, in the order of `CONCERNS`; one with none moves no level."""
+        """The share of the alert budget of each concern, in the order of `CONCERNS`. A concern without one changes no
+        level."""
         return self.settings.budget_shares
 
     @property
     def asked_by_compromise(self) -> Flags:
-        """Features that are evidence of compromise; none if that moves no level."""
+        """Flags of the features that are evidence of compromise; none if compromise changes no level."""
         asked = self.by_concern.roles.compromise
         return asked if self.budget_shares[0] > 0.0 else np.zeros_like(asked)
 
@@ -366,18 +367,18 @@ class ForestDetector:
         return scores, concerns
 
     def covers(self, group: int) -> bool:
-        """Returns whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+        """Return whether the p-values of a peer group come from its own history; otherwise from the fleet's."""
         return self.calibration.covers(group)
 
     def evidence(self, X: Floats) -> CombinedEvidence:
-        """The statistic T of rows (n, F) and its parts, in decades, before any calibration."""
+        """Return the statistic T of rows (n, F) and its parts, in decades, before any calibration."""
         try:
             return combined_evidence(self.parts, X)
         except NotFinite as error:
             raise self._named(error) from None
 
     def explain(self, X: Floats, raising: Floats | None = None) -> Floats:
-        """Contribution of each feature to the score of each row.
+        """Return the contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
         forest over the steps that shortened the row's paths (`path_shortenings`). Evidence that is added stands for
@@ -407,7 +408,8 @@ class ForestDetector:
         return _shares(total + added if raising is None else total + added + raising)
 
     def usual_values(self) -> Floats:
-        """Value of each feature, (F,): the largest one with no more evidence than the median of the training rows.
+        """Return the usual value of each feature, (F,): the largest one with no more evidence than the median of the
+        training rows.
 
         A row with such a value is ordinary in that feature, neither anomalous nor more normal than normal.
         """
@@ -425,13 +427,13 @@ class ForestDetector:
 
 
 def fit_usual_evidence(parts: EvidenceCombination, X: Floats) -> UsualEvidence:
-    """Median and 90th percentile of each feature's evidence over training rows (n, F)."""
+    """Compute median and 90th percentile of each feature's evidence over training rows (n, F)."""
     median, upper = np.quantile(weighted_evidence(parts.tails, parts.importance, X), [0.5, 0.9], axis=0)
     return UsualEvidence(median, upper)
 
 
 def _shares(amounts: Floats) -> Floats:
-    """Rows (n, F) of amounts >= 0, scaled to sum 1; rows without any stay zero."""
+    """Scale rows (n, F) of amounts >= 0 to sum 1. Rows of zeros stay zero."""
     total = amounts.sum(axis=1, keepdims=True)
     shares = np.zeros_like(amounts)
     np.divide(amounts, total, out=shares, where=total > 0.0)

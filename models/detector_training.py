@@ -43,7 +43,7 @@ MAX_FEATURES = 65_535
 
 
 def fit_forest(X: Floats, *, trees: int = 100, max_samples: int = 256, seed: int) -> ForestArrays:
-    """Fit an isolation forest on rows of normal behaviour.
+    """Fit an isolation forest on rows of normal behavior.
 
     Args:
         X: float64 (n, F), finite, within the range of float32.
@@ -67,7 +67,7 @@ def fit_forest(X: Floats, *, trees: int = 100, max_samples: int = 256, seed: int
 
 
 def flatten_forest(model: IsolationForest) -> ForestArrays:
-    """The arrays of a fitted forest that used all features in each tree.
+    """Return the arrays of a fitted forest that used all features in each tree.
 
     Raises:
         ModelError: a tree is deeper than 12 levels, or the forest draws features per tree.
@@ -93,7 +93,7 @@ def flatten_forest(model: IsolationForest) -> ForestArrays:
 def _fill_heap(
     tree: Any, depth: int, features: NDArray[np.uint16], thresholds: NDArray[np.float32], leaves: Floats, means: Floats
 ) -> None:
-    """Lay one scikit-learn tree into heap order; what ends early is continued to the left."""
+    """Lay out one scikit-learn tree in heap order. Branches that end early continue to the left."""
     left, right = tree.children_left, tree.children_right
     rounded = round_down_to_float32(tree.threshold)
     beyond = average_path_length(tree.n_node_samples)
@@ -111,7 +111,8 @@ def _fill_heap(
 
 
 def _expected_paths(tree: Any, beyond: Floats) -> Floats:
-    """Mean path length of the samples of each node; in scikit-learn children have higher numbers than their parent."""
+    """Return the mean path length of the samples of each node. In scikit-learn, children have higher numbers than their
+    parent."""
     expected = tree.compute_node_depths() - 1.0 + beyond
     count = tree.n_node_samples
     for node in range(tree.node_count - 1, -1, -1):
@@ -122,14 +123,16 @@ def _expected_paths(tree: Any, beyond: Floats) -> Floats:
 
 
 def round_down_to_float32(thresholds: Floats) -> NDArray[np.float32]:
-    """The largest float32 at or below each float64 (n,): `float32(x) <= t` holds for both or for neither."""
+    """Return the largest float32 at or below each float64 (n,), so that `float32(x) <= t` holds for both or for
+    neither."""
     with np.errstate(over="ignore"):
         nearest = thresholds.astype(np.float32)
     return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def average_path_length(samples: NDArray[np.integer[Any]]) -> Floats:
-    """c(n) of the isolation forest paper: the expected path length in a tree of n samples; (k,) to (k,), >= 0."""
+    """Return c(n) of the isolation forest paper, the expected path length in a tree of n samples; (k,) to (k,), >=
+    0."""
     n = np.maximum(np.asarray(samples, np.float64), 2.0)
     long = 2.0 * (np.log(np.maximum(n - 1.0, 1.0)) + np.euler_gamma) - 2.0 * (n - 1.0) / n
     return np.where(samples <= 1, 0.0, np.where(samples == 2, 1.0, long))
@@ -146,7 +149,7 @@ _LARGEST_FOLD = 2 / 3  # share of the rows; a larger fold would leave too little
 
 
 class HeldOutScores(NamedTuple):
-    """Scores that n training rows got from a detector that had not seen them, of all evidence and by concern."""
+    """Scores of n training rows, over all evidence and by concern, from a detector that had not seen them."""
 
     scores: Scores
     concerns: ConcernScores
@@ -167,7 +170,7 @@ def fit_detector(
     rate_between: ArrayLike = 1.0,
     version: str = "unsaved",
 ) -> tuple[ForestDetector, HeldOutScores]:
-    """Fit a detector and give the honest scores of its own training rows.
+    """Fit a detector and return the honest scores of its training rows.
 
     Args:
         X: float64 (n, F), finite: feature vectors of normal behavior, at least 50.
@@ -251,7 +254,7 @@ def _fit_parts(
     added: Flags,
     rate_between: Floats,
 ) -> EvidenceCombination:
-    """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
+    """Fit the tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
     in_bits = np.broadcast_to(np.asarray(0.0 if decades is None else decades), added.shape) > 0.0
     for feature in np.flatnonzero(added & ~in_bits).tolist():
@@ -267,8 +270,8 @@ def _fit_parts(
 
 
 def assign_folds(sessions: Ids, folds: int, seed: int) -> Ints:
-    """Fold of each row, int64 (n,) in [0, folds): whole sessions, in a seeded hash order, cut to about equal numbers of
-    rows.
+    """Assign a fold to each row, int64 (n,) in [0, folds): whole sessions, in a seeded hash order, with about equal
+    numbers of rows.
 
     With fewer than two sessions, or one that holds more than two thirds of the rows, folds are blocks of
     consecutive rows: neighbours then share a session, and the p-values are a little too bold.
@@ -287,7 +290,7 @@ def assign_folds(sessions: Ids, folds: int, seed: int) -> Ints:
 
 
 def _mix_session_ids(ids: Ids, seed: int) -> Ids:
-    """The finaliser of SplitMix64: a stable shuffle of session ids, whatever pattern they have."""
+    """Shuffle session ids stably, whatever their pattern (the finalizer of SplitMix64)."""
     z = ids + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

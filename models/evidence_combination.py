@@ -63,7 +63,6 @@ class TailTables(NamedTuple):
 
     @property
     def n_features(self) -> int:
-        """F."""
         return int(self.x.shape[0])
 
 
@@ -112,7 +111,8 @@ def fit_tails(
 
 
 def set_rate_tail(tables: TailTables, feature: int, values: Floats, rate_between: float) -> None:
-    """Make the tail of a feature of ranks that of a rate: among values (n,) from 1 on, how often 2, or 3, is reached.
+    """Replace the tail of a feature that holds ranks by a rate: among values (n,) from 1 on, how often 2, or 3, is
+    reached.
 
     Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on, and likewise from 3 on: none where no
     row could show it. From 1.5 on it is that of *rate_between* in (0, 1], which is counted elsewhere, and at most that
@@ -128,7 +128,7 @@ def set_rate_tail(tables: TailTables, feature: int, values: Floats, rate_between
 
 
 def set_excess_tail(tables: TailTables, feature: int, values: Floats) -> None:
-    """Make the tail of a feature that gathers that of the values (n,) from 1 on: below 1 it can bring no evidence.
+    """Replace the tail of a feature by that of the values (n,) from 1 on. Below 1 it brings no evidence.
 
     Evidence begins at 2, one bit, and with what at most one in twenty of the values reach: it is added, so that small
     amounts would only be noise. Where values hardly differ, an unusual one need not mean anything.
@@ -162,7 +162,7 @@ def _resolutions(X: Floats, resolution: ArrayLike | None) -> Floats:
 
 
 def _knots_of_feature(ordered: Floats, knots: int, step: float) -> tuple[Floats, Floats]:
-    """Knots of one feature: strictly ascending values, non-decreasing evidence; at most *knots* of them."""
+    """Return at most *knots* knots of one feature: strictly ascending values, non-decreasing evidence."""
     n = len(ordered)
     values, counts = np.unique(ordered, return_counts=True)
     above = n - np.cumsum(counts)
@@ -187,7 +187,7 @@ def _count_to_decades(at_least: Ints, n: int) -> Floats:
 
 
 def _select_knots(at: Floats, counts: Ints, places: int) -> Ints:
-    """Indices of the unique values to keep: all if they fit, else half of the places by rank and half by evidence."""
+    """Return the indices of the unique values to keep: all if they fit, otherwise half by rank and half by evidence."""
     if len(at) <= places:
         return np.arange(len(at))
     half = places // 2
@@ -198,7 +198,7 @@ def _select_knots(at: Floats, counts: Ints, places: int) -> Ints:
 
 
 def _tail_rate(ordered: Floats, step: float) -> float:
-    """Decades per unit beyond the maximum: the exponential through the mean excess of the largest values."""
+    """Return the decades per unit beyond the maximum: the exponential through the mean excess of the largest values."""
     n = len(ordered)
     largest = min(max(int(np.ceil(n * _TAIL_SHARE)), _TAIL_LEAST), n - 1)
     excess = ordered[n - largest :] - ordered[n - largest - 1]
@@ -208,7 +208,7 @@ def _tail_rate(ordered: Floats, step: float) -> float:
 
 @inlined
 def value_evidence(value: float, tails: TailTables, feature: int) -> float:
-    """Evidence of one finite value, from 0 to the cap; non-decreasing in the value, also after rounding."""
+    """Return the evidence of one finite value, from 0 to the cap; non-decreasing in the value, also after rounding."""
     x, u = tails.x, tails.u
     if value <= x[feature, 0]:
         return float(u[feature, 0])
@@ -223,7 +223,8 @@ def value_evidence(value: float, tails: TailTables, feature: int) -> float:
 
 @compiled
 def evidence_rows(X: Floats, tails: TailTables, out: Floats) -> int:
-    """Evidence of rows into `out` (n, F); returns -1, or `row * F + feature` of the first value that is not finite."""
+    """Write the evidence of rows into `out` (n, F); return -1, or `row * F + feature` of the first value that is not
+    finite."""
     for row in range(X.shape[0]):
         for feature in range(X.shape[1]):
             value = X[row, feature]
@@ -234,7 +235,7 @@ def evidence_rows(X: Floats, tails: TailTables, out: Floats) -> int:
 
 
 def check_rows(X: Floats, features: int) -> Floats:
-    """Rows as a contiguous float64 matrix (n, *features*). Raises WrongShape if they are not."""
+    """Return rows as a contiguous float64 matrix (n, *features*). Raises WrongShape."""
     X = np.ascontiguousarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != features:
         raise WrongShape(f"the model has {features} features, the rows have shape {X.shape}")
@@ -242,7 +243,7 @@ def check_rows(X: Floats, features: int) -> Floats:
 
 
 def tail_evidence(tails: TailTables, X: Floats) -> Floats:
-    """Evidence of every value, in decades.
+    """Return the evidence of every value, in decades.
 
     Args:
         tails: from `fit_tails`.
@@ -269,7 +270,7 @@ FOREST_MIN_IMPORTANCE = 0.5
 
 
 class EvidenceCombination(NamedTuple):
-    """Everything that turns rows into T. All arrays are read only by convention: a combination is a snapshot."""
+    """Everything that turns rows into T. All arrays are treated as read-only."""
 
     tails: TailTables  # upper tails of the F features
     forest: ForestArrays  # forest over the evidence of the F features
@@ -294,7 +295,7 @@ class CombinedEvidence(NamedTuple):
 
 
 def combined_evidence(parts: EvidenceCombination, X: Floats) -> CombinedEvidence:
-    """T of rows (n, F) and its parts.
+    """Return T of rows (n, F) and its parts.
 
     Raises:
         NotFinite: a value is NaN or infinite.
@@ -305,22 +306,23 @@ def combined_evidence(parts: EvidenceCombination, X: Floats) -> CombinedEvidence
 
 
 def weighted_evidence(tails: TailTables, importance: Floats, X: Floats) -> Floats:
-    """Tail evidence of rows (n, F), each feature's times its importance."""
+    """Return the tail evidence of rows (n, F), each feature's times its importance."""
     return np.asarray(tail_evidence(tails, X) * importance)
 
 
 def is_seen_by_forest(importance: Floats) -> Flags:
-    """Flags (F,) of the features that the forest sees."""
+    """Flag (F,) the features that the forest uses."""
     return np.asarray(importance >= FOREST_MIN_IMPORTANCE)
 
 
 def forest_input(u: Floats, importance: Floats) -> Floats:
-    """The evidence (n, F) that the forest sees: features of little importance are constant, so no tree cuts them."""
+    """Return the evidence (n, F) that the forest uses. Features of little importance are constant, so no tree splits on
+    them."""
     return np.asarray(u * is_seen_by_forest(importance))
 
 
 def combine_evidence(parts: EvidenceCombination, u: Floats) -> CombinedEvidence:
-    """T of rows whose weighed evidence (n, F) is known already."""
+    """Return T of rows whose weighted evidence (n, F) is known."""
     inner = np.where(parts.added, 0.0, u)
     scores = forest_scores(parts.forest, forest_input(inner, parts.importance))
     statistic, from_forest, from_tails = np.empty((3, len(u)))
@@ -331,7 +333,7 @@ def combine_evidence(parts: EvidenceCombination, u: Floats) -> CombinedEvidence:
 
 @inlined
 def power_norm(u: Floats, norm: int) -> float:
-    """Norm of one row, relative to its largest so that nothing underflows."""
+    """Return the norm of one row, relative to its largest value so that nothing underflows."""
     largest = 0.0
     for feature in range(len(u)):
         largest = max(largest, u[feature])
@@ -350,7 +352,8 @@ def power_norm(u: Floats, norm: int) -> float:
 
 @compiled
 def power_norms(u: Floats, norm: int) -> Floats:
-    """Norm (n,) of each row of evidence (n, k), a power of two from 1, the sum, to 64, about the largest."""
+    """Return the norm (n,) of each row of evidence (n, k); the power ranges from 1, the sum, to 64, about the
+    largest."""
     out = np.empty(len(u))
     for row in range(len(u)):
         out[row] = power_norm(u[row], norm)
@@ -368,7 +371,7 @@ def combine_rows(
     from_tails: Floats,
     statistic: Floats,
 ) -> None:
-    """Evidence of the forest, of the features, and T, of each row."""
+    """Compute the evidence of the forest and of the features, and T, of each row."""
     for row in range(len(u)):
         from_tails[row] = power_norm(u[row], norm)
         from_forest[row] = value_evidence(scores[row], score_tail, 0)

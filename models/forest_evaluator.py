@@ -37,7 +37,6 @@ class ForestArrays(NamedTuple):
 
     @property
     def trees(self) -> int:
-        """Number of trees."""
         return int(self.features.shape[0])
 
     @property
@@ -47,7 +46,7 @@ class ForestArrays(NamedTuple):
 
 
 def forest_scores(forest: ForestArrays, X: Floats) -> Floats:
-    """Anomaly scores of rows.
+    """Return the anomaly scores of rows.
 
     Args:
         forest: the forest.
@@ -83,7 +82,8 @@ def _checked_rows(forest: ForestArrays, X: Floats) -> Floats:
 
 @inlined
 def _score(path: float, normaliser: float) -> float:
-    """The one place that decides the direction: short paths are anomalous, so their score is high."""
+    """Turn a path length into a score. This is the only place that decides the direction: short paths have high
+    scores."""
     return float(2.0 ** (-path / normaliser)) if normaliser > 0.0 else 0.5
 
 
@@ -99,7 +99,8 @@ def _path_of_row(
     leaves: Floats,
     tree_slots: int,
 ) -> float:
-    """Sum of the path lengths of one row, eight trees at a time; added in the order of `_paths_of_rows`: equal bits."""
+    """Sum the path lengths of one row, eight trees at a time, in the order of `_paths_of_rows`, so that bits are
+    equal."""
     trees = len(features) // tree_slots
     slots, f, t, v = np.uint64(tree_slots), features, thresholds, leaves
     one = np.uint64(1)
@@ -152,7 +153,7 @@ def _paths_of_rows(
     tree_slots: int,
     paths: Floats,
 ) -> None:
-    """Sums of the path lengths of eight rows, tree by tree, so that a tree stays in the first-level cache."""
+    """Sum the path lengths of eight rows, tree by tree, so that a tree stays in the first-level cache."""
     slots, f, t, v = np.uint64(tree_slots), features, thresholds, leaves
     x0, x1, x2, x3 = block[0], block[1], block[2], block[3]
     x4, x5, x6, x7 = block[4], block[5], block[6], block[7]
@@ -193,7 +194,7 @@ def score_float32_rows(
     normaliser: float,
     out: Floats,
 ) -> None:
-    """Score finite rows into `out`; the arrays are those of `ForestArrays`, raveled, with *tree_slots* to a tree."""
+    """Score finite rows into `out`; the arrays are those of `ForestArrays`, raveled, with *tree_slots* per tree."""
     row = 0
     while row + LANES <= len(X):
         _paths_of_rows(X[row : row + LANES], features, thresholds, leaves, tree_slots, out[row : row + LANES])
@@ -212,7 +213,7 @@ def score_float32_rows(
 
 
 def path_shortenings(forest: ForestArrays, X: Floats) -> Floats:
-    """Steps by which each feature shortened the path of each row, below the forest's expectation before it looks.
+    """Return by how many steps each feature shortened the path of each row, relative to the forest's expectation.
 
     Args:
         forest: the forest.

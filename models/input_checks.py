@@ -31,7 +31,7 @@ VOUCHING_ADVICE = (
 
 
 class NotFinite(TrustwatchError, ValueError):
-    """A value is NaN or infinite; scikit-learn would score it silently, we refuse it.
+    """Raised if a value is NaN or infinite; scikit-learn would score it silently.
 
     Args:
         row: index of the first bad row.
@@ -48,13 +48,13 @@ class NotFinite(TrustwatchError, ValueError):
 
 
 class WrongShape(TrustwatchError, ValueError):
-    """Rows have another number of features than the model, or columns of unequal length."""
+    """Raised if rows have another number of features than the model, or columns differ in length."""
 
     code = "wrong_shape"
 
 
 class NotEnoughHistory(ModelError):
-    """There are too few rows of normal history to learn a model that could keep its promises."""
+    """Raised if there is too little normal history to train a model that could keep its promises."""
 
     code = "not_enough_history"
 
@@ -66,7 +66,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def finite_float32(X: ArrayLike) -> Floats:
-    """X as a contiguous float64 matrix (n, F) with n, F >= 1.
+    """Return X as a contiguous float64 matrix (n, F) with n, F >= 1.
 
     Raises:
         WrongShape: no matrix, or an empty one.

@@ -52,7 +52,7 @@ _MEMORY_SHARE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class ArrayFile:
-    """One array of the model: digest of the file, element type and shape."""
+    """An array of the model: digest of its file, element type and shape."""
 
     sha256: Annotated[str, msgspec.Meta(max_length=64)]
     dtype: Annotated[str, msgspec.Meta(max_length=8)]
@@ -60,12 +60,11 @@ class ArrayFile:
 
     @property
     def form(self) -> ArrayForm:
-        """Type and shape."""
         return ArrayForm(self.dtype, self.shape)
 
 
 def open_plain_file(file: Path) -> BufferedReader:
-    """Open a file that is one: a device or a named pipe would be read for ever. Raises OSError."""
+    """Open a regular file. Reading a device or a named pipe might never end. Raises OSError."""
     stream = os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
@@ -74,7 +73,7 @@ def open_plain_file(file: Path) -> BufferedReader:
 
 
 def list_files(folder: Path, known: Collection[Path]) -> set[str]:
-    """Paths of all files; a folder without a known array counts as one, however deep it goes."""
+    """Return the paths of all files. A folder without a known array counts as one file."""
     paths, folders = set[str](), [Path()]
     while folders:
         inner = folders.pop()
@@ -89,7 +88,7 @@ def list_files(folder: Path, known: Collection[Path]) -> set[str]:
 
 
 def check_memory(folder: Path, files: Mapping[str, ArrayFile]) -> None:
-    """Refuse what would not fit: a sparse file costs its maker nothing."""
+    """Refuse arrays that would not fit into memory. A sparse file costs its author nothing."""
     needed = sum(array_bytes(file.form) for file in files.values())
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MEMORY_SHARE
     if needed > most:
@@ -100,7 +99,7 @@ def check_memory(folder: Path, files: Mapping[str, ArrayFile]) -> None:
 
 
 def load_array(folder: Path, name: str, expected: ArrayFile) -> NDArray[Any]:
-    """The array of one file, of which only as much is read as the manifest says. Raises ModelError."""
+    """Load the array of one file, reading only as much as the manifest states. Raises ModelError."""
     with _opened(folder, name) as stream:
         return _read_array(stream, folder / name, expected)
 
@@ -131,7 +130,7 @@ def _read_array(stream: BufferedReader, path: Path, expected: ArrayFile) -> NDAr
 
 
 def check_digest(path: Path, found: str, expected: ArrayFile) -> None:
-    """Raises ModelError if a file differs from the manifest."""
+    """Raise ModelError if a file differs from the manifest."""
     if found != expected.sha256:
         raise ModelError(f"{path}: expected sha256 {expected.sha256}, found {found}; it was changed: {RESTORE_ADVICE}")
 
@@ -149,7 +148,7 @@ _LIBRARIES = ("numpy", "numba", "scikit-learn")
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of what a model's numbers depend on; imports none of them."""
+    """Return the installed versions of the libraries that a model's numbers depend on, without importing them."""
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
@@ -158,8 +157,8 @@ _Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
 class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Extent of the history that a model has seen: first and last event time (Unix milliseconds), numbers of events,
-    agents and sessions."""
+    """The history that a model has seen: first and last event time (Unix milliseconds), numbers of events, agents and
+    sessions."""
 
     from_ms: _Whole
     to_ms: _Whole
@@ -169,7 +168,7 @@ class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelManifest(msgspec.Struct, frozen=True):
-    """Facts about a model, given by the program that trains it."""
+    """Facts about a model, stated by the program that trained it."""
 
     # name of the model, written into every decision
     model_version: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -185,12 +184,12 @@ class ModelManifest(msgspec.Struct, frozen=True):
 
     @property
     def learns(self) -> bool:
-        """True for the model of a service that has learned nothing yet."""
+        """True for the model of a service that has not learned anything yet."""
         return self.window.events == 0
 
 
 def encode_manifest(manifest: ModelManifest, files: Mapping[str, ArrayFile]) -> bytes:
-    """`manifest.json` of a model with these array files (path relative to the model, `/` between the parts)."""
+    """Encode `manifest.json` of a model with these array files (paths relative to the model, separated by `/`)."""
     content: dict[str, Any] = {
         "kind": MODEL_KIND,
         "format_version": MODEL_FORMAT_VERSION,
@@ -203,13 +202,13 @@ def encode_manifest(manifest: ModelManifest, files: Mapping[str, ArrayFile]) -> 
 
 
 def manifest_digest(content: Mapping[str, Any]) -> str:
-    """SHA-256, hexadecimal, of the canonical JSON of all members but `digest`."""
+    """Return the SHA-256, hexadecimal, of the canonical JSON of all members except `digest`."""
     rest = {name: value for name, value in content.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile], str]:
-    """Read `manifest.json`: the facts, the array files, its digest. *where* is its path, for messages.
+    """Read `manifest.json`: the facts, the array files and its digest. *where* is its path, for messages.
 
     Raises ModelError if it is not a manifest, of another format version, or was edited.
     """
@@ -252,7 +251,7 @@ def _nesting(content: object) -> int:
 
 
 class _ManifestDocument(msgspec.Struct):
-    """The members of `manifest.json` that an older program may not have written, but must have."""
+    """The required members of `manifest.json`, which an older program may not have written."""
 
     libraries: dict[_Text, _Text]
     files: dict[_Text, ArrayFile]
@@ -301,7 +300,7 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
 
 @contextmanager
 def _draft_of(path: Path) -> Iterator[Path]:
-    """A new directory beside *path* that replaces it once the caller has filled it; it is removed if that fails.
+    """Create a directory next to *path* that replaces it after the caller has filled it; it is removed if that fails.
 
     The draft is as open to others as the umask says: who may read it is no matter of models.
     """
@@ -349,13 +348,13 @@ def load_model(
 
 
 def _split_array_path(path: str) -> tuple[str, str]:
-    """Folder and name of an array: `detector/x.npy` is `detector`, `x`; `extras/seeds/keys.npy` is `seeds`, `keys`."""
+    """Split the path of an array: `detector/x.npy` is `detector`, `x`; `extras/seeds/keys.npy` is `seeds`, `keys`."""
     *_, group, name = path.removesuffix(".npy").split("/")
     return group, name
 
 
 def read_manifest(path: Path) -> tuple[ModelManifest, str]:
-    """The manifest of a model directory and its digest, without looking at the arrays; raises as `decode_manifest`."""
+    """Read the manifest of a model directory and its digest without the arrays; raises as `decode_manifest`."""
     manifest, _, digest = _read_manifest_file(_current_directory(Path(path).absolute()))
     return manifest, digest
 
@@ -375,7 +374,7 @@ def _read_manifest_bytes(folder: Path) -> bytes:
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
-    """A plain file of a model. Raises ModelError if it cannot be opened or read."""
+    """Open a regular file of a model. Raises ModelError."""
     try:
         with open_plain_file(folder / name) as stream:
             yield stream
@@ -410,7 +409,7 @@ def _copy_array(path: Path, copied: Path, expected: ArrayFile) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Returns whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
+    """Return whether *path* is a directory that holds a Trustwatch model of any format version, intact or not."""
     return _holds_model(_current_directory(Path(path).absolute()))
 
 
@@ -423,7 +422,7 @@ def _holds_model(path: Path) -> bool:
 
 
 def _named_arrays(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[str, NDArray[Any]]]:
-    """Paths within the model and their arrays, sorted."""
+    """Return the arrays with their paths within the model, sorted."""
     folders: dict[tuple[str, ...], Arrays] = {("extras", group): arrays for group, arrays in extras.items()}
     folders["detector",] = detector
     named = [((*folder, name), array) for folder, arrays in folders.items() for name, array in arrays.items()]
@@ -454,12 +453,12 @@ def _previous_directory(path: Path) -> Path:
 
 
 def _current_directory(path: Path) -> Path:
-    """The directory to read: *path*, or the model before it if a replacement stopped half-way."""
+    """Return the directory to read: *path*, or the previous model if a replacement was interrupted."""
     return _previous_directory(path) if not path.exists() and _holds_model(_previous_directory(path)) else path
 
 
 def _refuse_foreign_directory(path: Path) -> None:
-    """A wrong `--model` must not cost anyone a directory."""
+    """Refuse to replace a directory that is not a model, so that a wrong `--model` destroys nothing."""
     if not os.path.lexists(path) or is_model(path):
         return
     if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
@@ -467,7 +466,7 @@ def _refuse_foreign_directory(path: Path) -> None:
 
 
 def _replace_directory(draft: Path, path: Path) -> None:
-    """Put a finished draft in place: at every moment either *path* or `.NAME.previous` is a whole model."""
+    """Put a finished draft in place. At every moment either *path* or `.NAME.previous` is a complete model."""
     previous = _previous_directory(path)
     if path.exists():
         shutil.rmtree(previous, ignore_errors=True)

@@ -57,7 +57,7 @@ _Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
 
 def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
-    """The arrays to save; together with the settings and feature names of the manifest they are the detector."""
+    """Return the arrays to save. With the settings and feature names of the manifest they make the detector."""
     parts, calibration, concerns = detector.parts, detector.calibration, detector.by_concern
     return {
         "forest_features": parts.forest.features,
@@ -93,7 +93,7 @@ def _named_by_concern(prefix: str, calibrations: ByConcern[Calibration]) -> dict
 
 
 def detector_from_model(model: LoadedModel) -> ForestDetector:
-    """The detector of a loaded model.
+    """Build the detector of a loaded model.
 
     Raises:
         ModelError: an array is missing, unknown, of another type or shape, or holds indices that lead outside.
@@ -158,7 +158,7 @@ def _detector_settings(settings: Mapping[str, Any]) -> DetectorSettings:
 def save_trained_model(
     path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int
 ) -> ModelManifest:
-    """Write a model directory; see `model_directory.save_model` for how and what is refused.
+    """Write a model directory; see `model_directory.save_model` for how, and what is refused.
 
     Args:
         settings: how the detector was trained.
@@ -203,7 +203,7 @@ def save_trained_model(
 
 
 def load_trained_model(path: Path) -> TrainedModel:
-    """Read and verify a model directory. Raises ModelError with what is wrong and what to do about it."""
+    """Read and verify a model directory. Raises ModelError, which states what is wrong and what to do."""
     try:
         loaded = load_model(
             path, feature_names=FEATURE_NAMES, feature_table_hash=feature_table_hash(), check_forms=_check_forms
@@ -217,7 +217,7 @@ def load_trained_model(path: Path) -> TrainedModel:
 
 
 def _check_forms(forms: Mapping[str, Mapping[str, ArrayForm]]) -> None:
-    """Refuse names, types and sizes that no model has, before a single array is read."""
+    """Refuse wrong names, types and sizes before any array is read."""
     check_detector_forms(forms.get(DETECTOR_GROUP, {}), len(FEATURE_NAMES))
     check_history_forms({name: group for name, group in forms.items() if name != DETECTOR_GROUP})
 
@@ -247,7 +247,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
 
 
 def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
-    """Tails by concern; those of a model that was trained before it was kept count as not validated."""
+    """Return the tails by concern. Those of older models, which did not record it, count as not validated."""
     rehearsed = arrays.get("rehearsed", np.zeros(len(CONCERNS))).tolist()
     columns = (arrays[name].tolist() for name in ("start", "scale", "share", "days"))
     first, second, third = (
@@ -258,7 +258,7 @@ def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
 
 
 def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
-    """Agents of the history; of a model that was trained before it was counted, none has been anomalous."""
+    """Return the agents of the history. In older models, which did not count it, none has been anomalous."""
     seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
     return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 
@@ -271,7 +271,7 @@ def _setting(settings: Mapping[str, Any], name: str, kind: Any, default: Any) ->
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Fields of the seeds' rows as plain arrays: a model holds no structured types."""
+    """Split the seeds' rows into plain arrays: a model holds no structured types."""
     return {name: np.ascontiguousarray(rows[name]) for name in layout.STATE_ROW.names or ()}
 
 
@@ -300,7 +300,7 @@ of a compromise raises a level, and lesser ones do in number."""
 
 
 def make_learning_model(salt: bytes) -> TrainedModel:
-    """The model that knows nothing."""
+    """Return the model that knows nothing."""
     detector, _ = fit_detector(
         np.zeros((_ROWS, FEATURE_COUNT)),
         np.zeros(_ROWS, np.uint64),
@@ -328,7 +328,7 @@ def make_learning_model(salt: bytes) -> TrainedModel:
 
 
 def save_learning_model(path: Path, created_ms: int) -> ModelManifest:
-    """Writes the model that knows nothing to a model directory, under a separate salt."""
+    """Save the model that knows nothing, under a new salt."""
     return save_trained_model(path, make_learning_model(secrets.token_bytes(16)), DetectorSettings(), 0, created_ms)
 
 
@@ -339,19 +339,18 @@ _MAX_DIRECTORY_NAME = 120
 
 
 class RegisteredModel(NamedTuple):
-    """A model in the registry. `digest` is that of its manifest, and with it of every file."""
+    """A model in the registry. `digest` is that of its manifest, which covers every file."""
 
     manifest: ModelManifest
     digest: str
 
     @property
     def version(self) -> str:
-        """Name of the version."""
         return self.manifest.model_version
 
 
 class ModelRegistry:
-    """Versions below one directory."""
+    """The model versions in one directory."""
 
     def __init__(self, root: Path, installed_model: Path) -> None:
         self.root = root
@@ -359,7 +358,7 @@ class ModelRegistry:
         self._learns: dict[str, bool] = {}
 
     def directory_of(self, version: str) -> Path:
-        """Directory of a version. Raises ModelError for a name that can be no directory's."""
+        """Return the directory of a version. Raises ModelError if the name cannot be a directory's."""
         name = quote(version, safe="")
         if not name or name.startswith(".") or len(name) > _MAX_DIRECTORY_NAME:
             raise ModelError(
@@ -369,11 +368,11 @@ class ModelRegistry:
         return self.root / name
 
     def installed_model(self) -> RegisteredModel:
-        """The model that the operator installed. Raises ModelError."""
+        """Return the model that the operator installed. Raises ModelError."""
         return RegisteredModel(*read_manifest(self._installed))
 
     def register_installed(self) -> RegisteredModel:
-        """Copy the installed model into the registry, unless it is there already. Raises ModelError, OSError."""
+        """Copy the installed model into the registry unless it is there. Raises ModelError, OSError."""
         installed = self.installed_model()
         directory = self.directory_of(installed.version)
         if not self._contains(directory, installed.digest):
@@ -386,14 +385,14 @@ class ModelRegistry:
 
     @staticmethod
     def _contains(directory: Path, digest: str) -> bool:
-        """Returns whether that model is in the directory; a damaged one does not count."""
+        """Return whether the directory holds that model, undamaged."""
         try:
             return is_model(directory) and read_manifest(directory)[1] == digest
         except ModelError:
             return False
 
     def find_directory(self, version: str, digest: str | None = None) -> Path:
-        """Directory that holds *version*: in the registry, or the installed model itself.
+        """Return the directory that holds *version*: in the registry, or the installed model itself.
 
         Raises:
             ModelError: nowhere, or with another digest than *digest*.
@@ -410,7 +409,7 @@ class ModelRegistry:
         )
 
     def learns(self, version: str, digest: str) -> bool:
-        """Returns whether a version is the model that knows nothing. Raises ModelError.
+        """Return whether a version is the model that knows nothing. Raises ModelError.
 
         Asked every second; what has a digest does not change.
         """
@@ -423,7 +422,7 @@ class ModelRegistry:
         return load_trained_model(self.find_directory(version, digest))
 
     def versions(self) -> Iterator[RegisteredModel]:
-        """Every sound manifest in the registry; unreadable ones are left out."""
+        """Return the readable manifests in the registry."""
         if not self.root.is_dir():
             return
         for path in sorted(self.root.iterdir()):
@@ -434,5 +433,5 @@ class ModelRegistry:
                     continue
 
     def remove(self, version: str) -> None:
-        """Remove a version's directory; a missing one is not an error."""
+        """Remove a version's directory, if it exists."""
         shutil.rmtree(self.directory_of(version), ignore_errors=True)

@@ -78,7 +78,8 @@ def cross_fit_detector(
     progress: Callable[[int], None] = lambda _: None,
     sensitive_types: Ids = NO_TYPES,
 ) -> tuple[ForestDetector, HeldOutScores, CallChallenges]:
-    """A detector on cross-fitted vectors, the held-out scores of the history, and what verdicts on calls rest on.
+    """Return a detector trained on cross-fitted vectors, the held-out scores of the history, and the basis of verdicts
+    on calls.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
@@ -123,7 +124,7 @@ def cross_fit_detector(
 
 
 def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> Floats:
-    """Rate of each feature (F,) of values and routes among honest events of an unknown task; otherwise 1.
+    """Return the rate of each feature (F,) of values and routes among honest events of an unknown task; otherwise 1.
 
     Each task is held out in turn of what its peer group remembers: (1 + events that do what no other task did) / (1 +
     events that tell origins and declare a task, in a peer group with another task).
@@ -144,7 +145,7 @@ def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> 
 
 
 def rate_of_told_targets(columns: EventColumns) -> float:
-    """Rate of honest events whose target no person named and no other task of the peer group knows.
+    """Return the rate of honest events whose target no person named and no other task of the peer group knows.
 
     Counted as `rates_of_new_tasks` counts, among the events that tell where their target came from; 1 if none does.
     """
@@ -155,7 +156,8 @@ def rate_of_told_targets(columns: EventColumns) -> float:
 
 
 def _rate_of_lonely(columns: EventColumns, start: Ints, remembered: Ids, used: Ids, asked: Flags) -> float:
-    """Rate of events with an argument that is *used* (m,) and *remembered* (m,) of no other task of the peer group."""
+    """Return the rate of events with an argument that is *used* (m,) and that no other task of the peer group
+    *remembered* (m,)."""
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
     _, first = np.unique(mix_pairs(groups, tasks)[tasks != 0], return_index=True)
     group_of, tasks_of = np.unique(groups[tasks != 0][first], return_counts=True)
@@ -177,8 +179,8 @@ def _held_out_vectors(
     learned: npt.NDArray[np.uint8],
     sensitive_types: Ids,
 ) -> tuple[Floats, Floats]:
-    """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held; and how new
-    their values of others are (n,), see `foreign_values`."""
+    """Return the vectors (n, F) of the agents in *held_out* against a baseline of all others, and how new their foreign
+    values are (n,); see `foreign_values`."""
     agents = columns.names[:, event_columns.AGENT]
     acting = np.unique(agents[held_out])
     rows = np.flatnonzero(np.isin(agents, acting))
@@ -189,7 +191,7 @@ def _held_out_vectors(
 
 
 def event_folds(agents: Ids, sessions: Ids, folds: int) -> Ints:
-    """Fold of each event, (n,) in [0, folds): by agent, or by session if there are too few agents."""
+    """Assign a fold to each event, (n,) in [0, folds): by agent, or by session if there are too few agents."""
     number = first_appearance_numbers(agents)
     if int(number.max(initial=0)) + 1 < AGENTS_PER_FOLD * folds:
         number = sessions
@@ -197,13 +199,13 @@ def event_folds(agents: Ids, sessions: Ids, folds: int) -> Ints:
 
 
 def first_appearance_numbers(ids: Ids) -> Ids:
-    """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
+    """Number ids by first appearance, so that folds do not depend on the salt of the hashes."""
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
 
 
 def agent_event_numbers(agents: Ids) -> Ints:
-    """Number of events of the same agent before each event, (n,)."""
+    """Return the number of events of the same agent before each event, (n,)."""
     order = np.argsort(agents, kind="stable")
     ordered = agents[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -226,12 +228,12 @@ def train_model(
     progress: TrainingProgress = lambda *_: None,
     sensitive_types: Sequence[str] = (),
 ) -> TrainedModel:
-    """Learn a model; see `train_with_held_out` for arguments and errors."""
+    """Train a model; see `train_with_held_out` for arguments and errors."""
     return train_with_held_out(columns, salt, version, settings, progress, sensitive_types)[0]
 
 
 def learnable_events(columns: EventColumns) -> Flags:
-    """Flags (n,) of authenticated events that are behavior."""
+    """Flag (n,) the attested events that are behavior."""
     codes = columns.codes
     return np.asarray((codes[:, event_columns.SELF_ASSERTED] == 0) & (codes[:, event_columns.OWN_DENIAL] == 0))
 
@@ -244,7 +246,7 @@ def train_with_held_out(
     progress: TrainingProgress = lambda *_: None,
     sensitive_types: Sequence[str] = (),
 ) -> tuple[TrainedModel, HeldOutScores]:
-    """Learn from the events of *columns*, which are taken as normal and in the order they happened.
+    """Train on the events of *columns*, which are taken as normal and in the order in which they happened.
 
     Args:
         salt: key under which the names in *columns* were hashed.
@@ -334,7 +336,7 @@ def _train(
 
 
 def session_ids(columns: EventColumns) -> Ids:
-    """One id per session of an agent; an event without a session belongs to its agent's day."""
+    """Return one id per session of an agent. An event without a session belongs to its agent's day."""
     session = columns.names[:, event_columns.SESSION]
     day = (columns.time_ms // DAY_MS).astype(np.uint64)
     mixed = columns.names[:, event_columns.AGENT_DRAW] * np.uint64(0x9E3779B97F4A7C15) + np.where(
@@ -345,7 +347,7 @@ def session_ids(columns: EventColumns) -> Ids:
 
 
 def dependence_exponent(bets: Floats, sessions: Ids) -> float:
-    """Dependence of the evidence of normal events: Lundberg's exponent over sessions, 1 if they are independent.
+    """Estimate how dependent the evidence of normal events is: Lundberg's exponent over sessions, 1 if independent.
 
     The bets on a session's events are not independent: an anomalous session is so throughout. Sessions are taken as the
     independent blocks. The exponent is the largest t in (0, 1] with mean(exp(t * S)) <= 1 over the summed log bets S of
@@ -368,7 +370,8 @@ def dependence_exponent(bets: Floats, sessions: Ids) -> float:
 
 
 def group_activity(columns: EventColumns) -> tuple[Ids, Floats, Ints]:
-    """Peer groups (fleet first), the mean events of an active agent per day in each, and their number of events."""
+    """Return the peer groups (fleet first), the mean events of an active agent per day in each, and their number of
+    events."""
     agents, groups = columns.names[:, event_columns.AGENT], columns.names[:, event_columns.GROUP]
     days = columns.time_ms // DAY_MS
     ids, rates, events = [np.uint64(0)], [_events_per_active_day(agents, days)], [len(columns)]
@@ -381,13 +384,13 @@ def group_activity(columns: EventColumns) -> tuple[Ids, Floats, Ints]:
 
 
 def _events_per_active_day(agents: Ids, days: Ints) -> float:
-    """Events per day on which an agent was active."""
+    """Return the events per day on which an agent was active."""
     active = len(np.unique(np.stack([agents, days.astype(np.uint64)]), axis=1).T)
     return len(agents) / max(1, active)
 
 
 def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
-    """State of the agents of a history at its end, as *builder* has it."""
+    """Return the state of a history's agents at its end, as *builder* has it."""
     agents = columns.names[:, event_columns.AGENT]
     keys, first, events = np.unique(agents, return_index=True, return_counts=True)
     rows = builder.pack(builder.slots.find(keys))
@@ -398,7 +401,7 @@ def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
 
 
 def baseline_digest(baseline: Baseline) -> str:
-    """Short digest of a baseline, to name the snapshot that an event was measured against."""
+    """Return a short digest of a baseline, which names the snapshot that an event was measured against."""
     hashed = hashlib.sha256()
     for name, array in sorted(baseline._asdict().items()):
         hashed.update(name.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())

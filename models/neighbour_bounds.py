@@ -29,7 +29,7 @@ _ROUNDING = 1e-9
 
 
 class RankedCalls(NamedTuple):
-    """n calls of T tenants by their scores."""
+    """n calls of T tenants in the order of their scores."""
 
     scores: Floats  # (n,), descending
     tenants: Ints  # (n,), numbers of their tenants in `keys`
@@ -38,7 +38,7 @@ class RankedCalls(NamedTuple):
     calls: Ints  # (T,), of each tenant
 
     def without_largest(self, own: int | None = None) -> int:
-        """Calls that are left without the neighbour of *own* that has the most."""
+        """Return the calls without the largest neighbor of *own*."""
         of_others = self.calls.copy()
         if own is not None:
             of_others[own] = 0
@@ -46,7 +46,7 @@ class RankedCalls(NamedTuple):
 
 
 def rank_calls(tenants: Ids, scores: Floats) -> RankedCalls:
-    """Calls (n,) of hashed *tenants* with *scores*."""
+    """Rank calls (n,) of hashed *tenants* by *scores*."""
     order = np.argsort(-scores, kind="stable")
     keys, numbers, calls = np.unique(tenants[order], return_inverse=True, return_counts=True)
     by_tenant = np.argsort(numbers, kind="stable")
@@ -56,7 +56,7 @@ def rank_calls(tenants: Ids, scores: Floats) -> RankedCalls:
 
 
 def bounded_part(share: Floats) -> Floats:
-    """Part of the calls that may wait which a neighbour with a share (T,) of all calls fills at most.
+    """Return the largest part of the waiting calls that a neighbor with a share (T,) of all calls may fill.
 
     >>> bounded_part(np.array([0.1, 0.25, 0.5, 0.75, 1.0])).tolist()
     [0.2, 0.5, 0.75, 0.875, 1.0]
@@ -72,7 +72,7 @@ class BoundedScores(NamedTuple):
 
 
 def bounded_scores(calls: RankedCalls, ranks: Ints, own: int | None = None) -> BoundedScores:
-    """Scores at *ranks* (k,), ascending from 1, of which so many calls less one lie above, as far as they count."""
+    """Return the scores at *ranks* (k,), ascending from 1, counting only bounded calls above each."""
     shares = calls.calls / max(1, len(calls.scores))
     parts = bounded_part(shares)
     kept_free = 0.0
@@ -89,8 +89,8 @@ def bounded_scores(calls: RankedCalls, ranks: Ints, own: int | None = None) -> B
 
 
 def _index_at(calls: RankedCalls, rank: int, most: Floats, own: int | None, reserved: int) -> int:
-    """Index of the last call above which fewer than *rank* count, if of each tenant at most so many (T,) do, and all
-    but *own* together leave *reserved*."""
+    """Return the index of the last call above which fewer than *rank* count, if each tenant counts at most so often
+    (T,) and all but *own* together leave *reserved*."""
     n, looked_at = len(calls.scores), 2 * rank
     while True:
         tenants = calls.tenants[:looked_at]
@@ -104,8 +104,8 @@ def _index_at(calls: RankedCalls, rank: int, most: Floats, own: int | None, rese
 
 
 def tenants_apart(calls: RankedCalls, left_out: Floats) -> list[int]:
-    """Numbers of tenants that have a ground of their own, at most `MAX_TENANTS`: those whose own calls count for more
-    to themselves than to others, up to half of them, and those that have the most calls."""
+    """Return the numbers of tenants with separate thresholds, at most `MAX_TENANTS`: those whose own calls count more
+    for them than for others, up to half of them, and those with the most calls."""
     odd = [int(number) for number in np.argsort(-left_out, kind="stable") if left_out[number] > _ROUNDING]
     largest = np.argsort(-calls.calls, kind="stable")
     apart = dict.fromkeys([*odd[: MAX_TENANTS // 2], *map(int, largest)])

@@ -30,7 +30,7 @@ HALF_COVERED_EVENTS = 200.0
 
 @dataclass(frozen=True, slots=True)
 class AgentSeeds:
-    """State of the agents of the training history at its end, from which they go on."""
+    """State of the agents at the end of the training history, from which they continue."""
 
     # uint64 (a,), ascending: first halves of the agents' identities under the model's salt
     keys: Ids
@@ -44,18 +44,18 @@ class AgentSeeds:
 
     @staticmethod
     def unrehearsed(keys: Ids, checks: Ids, rows: npt.NDArray[Any], events: Ints) -> AgentSeeds:
-        """Seeds of agents whose usual anomalies are unknown."""
+        """Return seeds of agents whose usual anomalies are unknown."""
         odd, rehearsed = np.zeros((len(keys), *ODD_SHAPE), np.float32), np.zeros(len(keys), np.float32)
         return AgentSeeds(keys, checks, rows, events, odd, rehearsed)
 
     @staticmethod
     def empty() -> AgentSeeds:
-        """Seeds of a history without agents."""
+        """Return the seeds of a history without agents."""
         nothing = np.zeros(0, np.uint64)
         return AgentSeeds.unrehearsed(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
     def find(self, identities: Sequence[AgentHash] | Ids) -> Ints:
-        """Position of each agent (n,), -1 for those that the history did not show.
+        """Return the position of each agent (n,); -1 if the history does not have it.
 
         Args:
             identities: of the agents under the model's salt; in an array of shape (n, 2), too.
@@ -69,7 +69,7 @@ class AgentSeeds:
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """Everything that scoring needs; immutable."""
+    """Everything that scoring needs. Immutable."""
 
     detector: ForestDetector  # feature vectors in, scores and p-values out
     baseline: Baseline  # what is normal in each scope
@@ -93,35 +93,34 @@ class TrainedModel:
     told_target_rate: float = 1.0
 
     def target_evidence(self, told: Flags) -> Floats:
-        """Evidence of compromise (n,), decades, of events that have such a *told* target (n,)."""
+        """Return the evidence of compromise (n,), in decades, of events that have such a *told* target (n,)."""
         return np.where(told, -np.log10(self.told_target_rate), 0.0)
 
     @property
     def learns(self) -> bool:
-        """True if it has seen no event: nothing can be judged by it, and every agent is unknown."""
+        """True if the model has seen no events: it judges nothing, and every agent is unknown."""
         return int(self.group_events[0]) == 0
 
     def group_rows(self, groups: Ids) -> Ints:
-        """Row of each group in `groups`, 0 (the fleet) for unknown ones."""
+        """Return the row of each group in `groups`; 0 (the fleet) for unknown groups."""
         return self.peer_groups(groups)[0]
 
     def peer_groups(self, groups: Ids) -> tuple[Ints, Floats]:
-        """Row of each group (n,), as `group_rows`, and how much of it is known, as `coverage`."""
+        """Return the row of each group (n,), as `group_rows`, and how well it is known, as `coverage`."""
         rows, coverage = np.empty(len(groups), np.int64), np.empty(len(groups))
         _look_up_groups(np.ascontiguousarray(groups), self.groups, self.group_events, rows, coverage)
         return rows, coverage
 
     def group_row(self, group: np.uint64) -> int:
-        """Row of one group."""
         return int(self.group_rows(np.array([group], np.uint64))[0])
 
     @property
     def counted_concerns(self) -> list[int]:
-        """Numbers of the concerns that have a share of the alert budget, and so move levels."""
+        """Numbers of the concerns that have a share of the alert budget and so change levels."""
         return [at for at, share in enumerate(self.detector.budget_shares) if share > 0.0]
 
     def coverage(self, groups: Ids) -> Floats:
-        """Share of each peer group that is known, in [0, 1); 0 for a group that the history did not show."""
+        """Return how well each peer group is known, in [0, 1); 0 if the history does not have it."""
         return self.peer_groups(groups)[1]
 
 
