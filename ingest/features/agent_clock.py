@@ -21,7 +21,7 @@ NEVER_VOUCHED_S = np.float32(1e9)
 
 @inlined
 def start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> None:
-    """Begin with the time of an agent's first event."""
+    """Start the clock at the time of an agent's first event."""
     times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that the agent is new
     times[layout.T_LAST] = at_ms
     if not is_vouched:
@@ -30,14 +30,14 @@ def start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool
 
 @inlined
 def vouched_time_ms(times: Array, agent_numbers: Array) -> int:
-    """Time of the agent's latest authenticated event."""
+    """Return the time of the agent's latest attested event."""
     latest_ms: int = times[layout.T_LAST] - np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
     return latest_ms
 
 
 @inlined
 def time_behind_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
-    """Returns the time by which an event is older than the latest authenticated one of its agent.
+    """Return by how much an event is older than the latest attested event of its agent.
 
     Unauthenticated events make no event late, or any sender could take the evidence from other events. They are never
     late themselves: they cannot lower the score, and count in full.
@@ -53,15 +53,15 @@ _LONGEST_CALL_MS = 1e12
 
 @inlined
 def lateness_ms(behind_ms: int, duration_ms: float) -> int:
-    """Time by which an event is late. A long call is dated by its start and reported at its end. That does not make it
-    late, or an agent that holds a call open could take the evidence from it."""
+    """Return by how much an event is late. A long call is dated by its start and reported at its end, which does not
+    make it late: otherwise an agent that holds a call open could remove the evidence from it."""
     late_ms: int = max(behind_ms - int(min(max(duration_ms, 0.0), _LONGEST_CALL_MS)), 0)
     return late_ms
 
 
 @inlined
 def order_flag(times: Array, at_ms: int, is_in_order: bool) -> int:
-    """Value for `RowObservations.flags`."""
+    """Return the value for `RowObservations.flags`."""
     if at_ms >= times[layout.T_LAST]:
         return 0
     return LATE_EVENT if is_in_order else OUT_OF_ORDER_EVENT
@@ -69,7 +69,7 @@ def order_flag(times: Array, at_ms: int, is_in_order: bool) -> int:
 
 @inlined
 def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, at_ms: int, is_vouched: bool) -> None:
-    """Move the agent's latest time on, and the lead that events without a token have."""
+    """Advance the agent's latest time, and the lead of events without a token."""
     if not is_vouched:
         agent_numbers[layout.N_LEAD] += np.float32((now_ms - times[layout.T_LAST]) / 1000.0)
     elif behind_ms == 0:
@@ -81,7 +81,7 @@ def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, 
 def is_session_late(
     sessions: Array, k: int, vouched_ms: int, at_ms: int, duration_ms: float, is_vouched: bool, is_work: bool
 ) -> bool:
-    """Returns whether an event came out of order in its session, whose latest time is moved by work.
+    """Return whether an event came out of order in its session. Only behavior advances the session's latest time.
 
     *sessions* are the numbers of the agent's sessions, *vouched_ms* is the time of its latest vouched event.
 
@@ -108,7 +108,7 @@ def is_session_late(
 
 @inlined
 def tells_order(disorder: Array, doubt: Array, k: int, is_late: bool, is_vouched: bool, is_work: bool) -> bool:
-    """Returns whether the order of an event is evidence, after the share of the agent's out-of-order work is updated.
+    """Return whether the order of an event is evidence, after updating the agent's share of out-of-order events.
 
     If events arrive shuffled, actions seem to follow one another that never did. The order of unauthenticated events
     always counts: they cannot lower the score. *doubt* is that of the agent's sessions, *k* the one of the event.
@@ -126,7 +126,7 @@ def tells_order(disorder: Array, doubt: Array, k: int, is_late: bool, is_vouched
 
 @inlined
 def leave_time_out(items: Array, contexts: Array, quantities: Array, is_in_time: bool, has_order: bool) -> None:
-    """Drops an event's evidence of pace unless it is in time, and of order unless that is evidence, too."""
+    """Drop an event's evidence of pace unless it is on time, and of order unless that is evidence."""
     if not is_in_time:
         for quantity in layout.TIMED_QUANTITIES:
             quantities[quantity] = -1.0
@@ -137,7 +137,7 @@ def leave_time_out(items: Array, contexts: Array, quantities: Array, is_in_time:
 
 @inlined
 def left_after(late_s: float, half_life_s: float) -> np.float32:
-    """Share of a late event that is left at its agent's latest time: counts are as if it had come when it happened."""
+    """Return what is left of a late event at its agent's latest time: counts are as if it had arrived on time."""
     return np.float32(0.5 ** (late_s / half_life_s)) if late_s > 0.0 else np.float32(1.0)
 
 
@@ -149,7 +149,7 @@ _MAX_USE_BUCKET = 15
 
 @inlined
 def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -> int:
-    """Slot of the event's session among the agent's; the longest unused one is given to a new session."""
+    """Return the slot of the event's session; a new session gets the one unused longest."""
     oldest = 0
     for k in range(layout.SESSIONS):
         if state.session_id[slot, k] == session:
@@ -172,7 +172,8 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
 
 @inlined
 def count_action_use(table: Array, action: np.uint64) -> np.int64:
-    """Uses of an action in a session after this one. A session of very many actions counts the rarest ones together."""
+    """Return the uses of an action in a session after this one. If a session has very many actions, the rarest are
+    counted together."""
     fingerprint = np.uint32((action & np.uint64((1 << 22) - 1)) | np.uint64(1)) << np.uint32(10)
     least = 0
     for k in range(layout.SESSION_TABLE):
@@ -190,7 +191,7 @@ def count_action_use(table: Array, action: np.uint64) -> np.int64:
 
 @inlined
 def use_bucket(uses: np.int64) -> np.int64:
-    """1, 2, 3, 4, then two steps an octave: the resolution at which repetition matters."""
+    """Return 1, 2, 3, 4, then two steps per octave: the resolution at which repetition matters."""
     if uses <= 4:
         return uses
     return min(4 + np.int64(2.0 * math.log2(uses / 4.0)), np.int64(_MAX_USE_BUCKET))

@@ -30,7 +30,7 @@ group, if none is declared); one that is new for the declared task and for all o
 
 @inlined
 def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> bool:
-    """Returns whether others may have written the answer of an earlier call of a session.
+    """Return whether others may have written the answer of an earlier call of a session.
 
     True for a call that is too old if any answer of the session was untrusted, and for every unseen call.
     """
@@ -46,7 +46,7 @@ def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> b
 
 @inlined
 def acts(codes: Array) -> bool:
-    """True for a call that may change something or leads outside; what it does need not be known."""
+    """Return whether a call may change something or leads outside. An unknown effect counts."""
     return bool(codes[columns.EFFECT] != _READ or codes[columns.EXTERNAL] == columns.OUTSIDE)
 
 
@@ -54,7 +54,7 @@ def acts(codes: Array) -> bool:
 def write_values(
     observations: RowObservations, row: int, names: Array, codes: Array, untrusted: np.uint64, session: Array
 ) -> bool:
-    """Write the items of an event's values; returns whether the call acts on one that others may have written."""
+    """Write the items of an event's values; return whether the call acts on a foreign value."""
     first, end = observations.arguments.start[row], observations.arguments.start[row + 1]
     foreign = ACTED_ON if acts(codes) else LOOKED_UP
     learned = 0
@@ -81,13 +81,13 @@ def write_values(
 
 @inlined
 def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
-    """True if a scope has shown enough values of a time's period for another one to be new."""
+    """Return whether a scope has seen enough values of a period for another one to be new."""
     return bool(scope != 0 and shared_count(baseline, scope, period_item(at_ms)) >= layout.LEAST_VALUES)
 
 
 @inlined
 def novelty_to_peers(baseline: Baseline, scope: np.uint64, peers: np.uint64, value: np.uint64, new: float) -> float:
-    """Novelty of a value that a scope does not remember: *new*, or more if the peers of its task do not either."""
+    """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not know it."""
     return NEW_TO_ALL if scope != peers and shared_count(baseline, peers, value) == 0.0 else new
 
 
@@ -102,7 +102,7 @@ def argument_origin(
     baseline: Baseline,
     table: Array,
 ) -> float:
-    """Value of the feature for an event that reports origins, whose values are items already."""
+    """Return the value of the feature for an event that reports origins, whose values are already items."""
     declared = scopes[layout.TASK] != 0
     scope, peers, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], scopes[layout.PEERS], NEW_TO_TASK
     if not _remembers(baseline, scope, now_ms):
@@ -126,7 +126,7 @@ def argument_origin(
 
 @inlined
 def end_call(state: AgentState, slot: int, k: int, code: int, sensitive: bool) -> None:
-    """Count a traced call of a session, and remember whether others may have written its answer, or it is sensitive."""
+    """Count a traced call of a session, and note whether its answer is sensitive or may be foreign."""
     call = np.int64(state.session_numbers[slot, k, layout.S_CALLS])
     answers = np.int64(state.session_numbers[slot, k, layout.S_ANSWERS])
     bit = np.uint64(1) << np.uint64(call % layout.REMEMBERED_CALLS)
@@ -160,7 +160,7 @@ ANY_TYPE = np.uint64(0)
 
 @inlined
 def gives_sensitive_answer(names: Array, codes: Array, baseline: Baseline) -> bool:
-    """True if a call was answered, by a resource of a sensitive type."""
+    """Return whether a resource of a sensitive type answered a call."""
     kind = names[columns.RESOURCE_TYPE]
     if kind == 0 or codes[columns.OUTCOME] != columns.SUCCESS:
         return False
@@ -169,7 +169,7 @@ def gives_sensitive_answer(names: Array, codes: Array, baseline: Baseline) -> bo
 
 @inlined
 def _was_sensitive(sensitive: np.uint32, session: Array, call: np.int64) -> bool:
-    """Returns whether the answer of an earlier call of a session was sensitive.
+    """Return whether the answer of an earlier call of a session was sensitive.
 
     True for a call that is too old if any answer of the session was; false for a call that was never seen.
     """
@@ -183,7 +183,7 @@ def _was_sensitive(sensitive: np.uint32, session: Array, call: np.int64) -> bool
 
 @inlined
 def _sends(codes: Array) -> bool:
-    """True for a call that leads outside, or that may write where others do: its answer may hold what they wrote."""
+    """Return whether a call leads outside or may write where others do: its answer may contain what they wrote."""
     if codes[columns.EXTERNAL] == columns.OUTSIDE:
         return True
     shared = codes[columns.UNTRUSTED_RESULT] == 1 and codes[columns.EXTERNAL] != columns.INSIDE
@@ -194,7 +194,7 @@ def _sends(codes: Array) -> bool:
 def write_routes(
     observations: RowObservations, row: int, names: Array, codes: Array, sensitive: np.uint32, session: Array
 ) -> None:
-    """Write the routes of an event whose values are items already, and those that its agent learns."""
+    """Write the routes of an event whose values are already items, and those that its agent learns."""
     arguments, learned = observations.arguments, 0
     does_act, sends = acts(codes), _sends(codes)
     for argument in range(arguments.start[row], arguments.start[row + 1]):
@@ -217,7 +217,7 @@ def write_routes(
 
 @inlined
 def _remembers_arguments(baseline: Baseline, scopes: Array, scope_rows: Array, level: int) -> bool:
-    """True if a scope has shown enough arguments for a route to be new."""
+    """Return whether a scope has seen enough arguments for a route to be new."""
     at = scope_rows[level]
     return bool(scopes[level] != 0 and at >= 0 and baseline.totals[at, layout.K_ARGUMENT, 0] >= layout.LEAST_VALUES)
 
@@ -241,8 +241,8 @@ def route_novelty(
     baseline: Baseline,
     table: Array,
 ) -> float:
-    """Value of `argument_route` (rule UNHASHED) or `sensitive_route` (rule SENSITIVE) of an event whose routes are
-    written; routes that are new go into the item of the event's arguments.
+    """Return the value of `argument_route` (rule UNHASHED) or `sensitive_route` (rule SENSITIVE) of an event whose
+    routes are written. New routes are added to the item of the event's arguments.
 
     The first covers events with a value that has no hash; of these, one that others may have written says more than one
     that the sender does not call so. The second is measured if any type of resources is sensitive.
@@ -282,7 +282,7 @@ def foreign_values(
     observations: RowObservations,
     vectors: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Novelty (n,) of the values of others that calls use, as values of `argument_origin`; 0 for other *rows*."""
+    """Return the novelty (n,) of the foreign values that calls use, as values of `argument_origin`; 0 for other *rows*."""
     out = np.zeros(len(batch))
     _write_foreign_values(
         rows,

@@ -34,7 +34,7 @@ NO_TYPES: Array = np.zeros(0, np.uint64)
 
 
 def empty_baseline(sensitive_types: Array = NO_TYPES) -> Baseline:
-    """A baseline that has seen nothing: every agent is judged by its own history alone.
+    """Return a baseline without history: each agent is judged by its own history alone.
 
     Args:
         sensitive_types: uint64 (s,), hashes of the types of resources whose answers are sensitive.
@@ -50,7 +50,7 @@ def _places_of(sensitive_types: Array) -> int:
 
 @compiled
 def _mark_sensitive(baseline: Baseline, sensitive_types: Array) -> int:
-    """Keep the types of resources that are sensitive; returns the places used."""
+    """Add the sensitive types of resources; return the number of used places."""
     used = 0
     for kind in sensitive_types:
         used += int(count_key(baseline.keys, baseline.counts, hash_pair(SENSITIVE_TYPES, kind)))
@@ -74,14 +74,14 @@ def _allocate_baseline(items: int, scopes: int) -> Baseline:
 
 
 def _table_capacity(entries: int) -> int:
-    """Power of two that keeps an open-addressing table at most half full."""
+    """Return the power of two that keeps an open-addressing table at most half full."""
     return 1 << max(4, (2 * entries - 1).bit_length() if entries else 0)
 
 
 def fit_baseline(
     columns: EventColumns, observations: RowObservations, keep: Array, sensitive_types: Array = NO_TYPES
 ) -> Baseline:
-    """Baseline of the rows of a history for which *keep* (bool, shape (n,)) is true. Raises ModelError."""
+    """Build the baseline of the rows of a history for which *keep* (bool, shape (n,)) is true. Raises ModelError."""
     rows = np.nonzero(keep & (observations.flags != IGNORED_EVENT))[0]
     scopes = np.zeros((len(columns), layout.SCOPES), np.uint64)
     _write_scope_keys(rows, columns.names, scopes)
@@ -136,8 +136,8 @@ def _index_scopes(keys: Array, positions: Array, distinct: Array) -> None:
 def _count_items(
     baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, used: int, room: int
 ) -> int:
-    """Counts every item in each of its event's scopes; returns the places used, *used* included, or -1 if it is
-    full."""
+    """Count every item in each scope of its event; return the number of used places including *used*, or -1 if the
+    table is full."""
     for row in rows:
         for level in range(layout.SCOPES):
             scope = scopes[row, level]
@@ -160,7 +160,7 @@ def _count_items(
 
 
 def _known_values(columns: EventColumns, observations: RowObservations) -> Array:
-    """Flags (m,) of the arguments whose values are known by their event.
+    """Flag (m,) the arguments whose values their event knows.
 
     What a mail had looked up is not: its author would make a value known before it is used. What several agents of a
     peer group looked up is.
@@ -178,7 +178,7 @@ def _known_values(columns: EventColumns, observations: RowObservations) -> Array
 
 @inlined
 def _count_routes(baseline: Baseline, observations: RowObservations, scope: np.uint64, argument: int) -> int:
-    """Counts the requested routes of an argument; returns how many are new."""
+    """Count the requested routes of an argument; return how many are new."""
     new = 0
     for rule in (UNHASHED, SENSITIVE):
         route = observations.routes[argument, rule]
@@ -229,7 +229,7 @@ def _count_values(
 def with_fewer_names(
     baseline: Baseline, columns: EventColumns, observations: RowObservations, factor: float
 ) -> Baseline:
-    """A baseline of the rows of a history with as many items, but fewer different ones by *factor*, at least 1.
+    """Return a baseline with as many items, but fewer different ones by *factor*, at least 1.
 
     The longer a history, the rarer are new names in it: so rare they will be behind a longer one. Values of arguments
     and habits of others are left as they are.
@@ -246,7 +246,7 @@ def with_fewer_names(
 
 @compiled
 def _divide_names(baseline: Baseline, rows: Array, scopes: Array, contexts: Array, factor: np.float32) -> None:
-    """Divide the numbers of different items behind each context, each once: those that were are negative meanwhile."""
+    """Divide the numbers of different items behind each context, each once. Those that are done are negative meanwhile."""
     mask = np.uint64(len(baseline.keys) - 1)
     for row in rows:
         for level in range(layout.SCOPES):
@@ -266,7 +266,7 @@ def _divide_names(baseline: Baseline, rows: Array, scopes: Array, contexts: Arra
 
 @compiled
 def _fit_moments(baseline: Baseline, rows: Array, scopes: Array, quantities: Array) -> None:
-    """Running mean and variance of every quantity in every scope (Welford)."""
+    """Compute the running mean and variance of every quantity in every scope (Welford)."""
     means = np.zeros(baseline.means.shape)
     squares = np.zeros(baseline.means.shape)
     numbers = np.zeros(baseline.means.shape)

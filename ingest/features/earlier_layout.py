@@ -19,7 +19,7 @@ _ADDED_NUMBERS: Final = (layout.N_SEEN + KINDS, layout.N_DISTINCT + KINDS)
 
 
 def _row_without(*later: str, **shapes: tuple[int, ...]) -> np.dtype[Any]:
-    """The present row without fields that came *later*, and with the earlier *shapes* of others."""
+    """Return the current row without fields that were added *later*, and with the earlier *shapes* of others."""
     kept = [name for name in layout.STATE_ROW.names or () if name not in later]
     present = {name: layout.STATE_ROW[name] for name in kept}
     return np.dtype([(name, field.base, shapes.get(name, field.shape)) for name, field in present.items()])
@@ -48,7 +48,7 @@ STATE_ROW_WITH_ORDER = _row_without(*_USES_OF_TOKENS)
 
 
 class StateLayout(NamedTuple):
-    """Name of a layout in stored state: generation and kinds of items as in `layout`, and the row."""
+    """A layout of stored state: generation and kinds of items as in `layout`, and the row."""
 
     generation: int
     kinds: int
@@ -65,7 +65,7 @@ EARLIER_LAYOUTS: Final = (
 
 
 def converted(rows: Array) -> Array:
-    """Rows (n,) of dtype `layout.STATE_ROW` from rows of an earlier layout."""
+    """Convert rows of an earlier layout to rows (n,) of dtype `layout.STATE_ROW`."""
     converted_rows = np.zeros(len(rows), layout.STATE_ROW)
     converted_rows["known"] = layout.UNCOUNTED
     kept = np.delete(np.arange(layout.NUMBERS), _ADDED_NUMBERS)
@@ -82,7 +82,7 @@ def converted(rows: Array) -> Array:
 
 
 def read_state_rows(stored: Sequence[bytes]) -> Array | None:
-    """State of agents, (n,) of dtype `layout.STATE_ROW`, as they are stored in this layout or an earlier one."""
+    """Read the state of agents, (n,) of dtype `layout.STATE_ROW`, stored in this layout or an earlier one."""
     size, raw = len(stored[0]) if stored else 0, b"".join(stored)
     if size == layout.STATE_ROW.itemsize:
         return np.frombuffer(raw, layout.STATE_ROW)

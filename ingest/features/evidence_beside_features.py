@@ -29,7 +29,8 @@ confirmed the agent since."""
 
 @inlined
 def new_network_probability(new_kinds: np.uint32, numbers: Array, known: Array, age_days: float) -> float:
-    """Share of days on which the agent's history expects a new network; 1 if the event's is not new or not rare."""
+    """Return the share of days on which the agent's history expects a new network; 1 if the event's network is not new
+    or not rare."""
     if (new_kinds >> np.uint32(layout.K_NETWORK)) & np.uint32(1) == 0:
         return 1.0
     counted = known[layout.K_NETWORK] != layout.UNCOUNTED
@@ -49,8 +50,8 @@ def _is_accepted(networks: Array, new: Array, network: np.uint32) -> bool:
 
 @allocation_free
 def note_token_use(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int, is_new: bool) -> int:
-    """Note the use of a token, and return the milliseconds between it and that of the same token from another network,
-    if one of both was new and rare; otherwise -1.
+    """Note the use of a token; return the milliseconds to its use from another network if one of the two was new and
+    rare, otherwise -1.
 
     A use is work. The order of events does not matter: the honest agent may continue after the thief.
     """
@@ -89,8 +90,7 @@ def note_token_use(state: AgentState, slot: int, names: Array, codes: Array, at_
 def write_new_network(
     observations: RowObservations, row: int, state: AgentState, slot: int, names: Array, codes: Array, at_ms: int
 ) -> None:
-    """Writes the evidence of an event's network. A refused request is not a use, and unauthenticated claims prove
-    nothing.
+    """Write the evidence of an event's network. A refused request is not a use, and self-asserted events prove nothing.
 
     Who revokes or introspects a token, or changes a client, need not be the agent.
     """
@@ -105,7 +105,7 @@ def write_new_network(
 
 
 def accept_new_networks(state: AgentState, slot: int) -> None:
-    """Records that a person confirmed an agent, and so the networks that its tokens are used from."""
+    """Note that a person confirmed an agent, and so the networks in use."""
     state.use_new[slot] = np.where(state.use_new[slot] == NEW, ACCEPTED, state.use_new[slot])
 
 
@@ -127,7 +127,7 @@ _DERIVED, _NEW = (np.int64(code) for code in UNNAMED)
 
 @inlined
 def is_told_new(codes: Array, target: np.uint64, scopes: Array, rows: Array, baseline: Baseline, table: Array) -> bool:
-    """Returns whether an event of a task without history has a target that no person named and no agent has used."""
+    """Return whether an event of a task without history has a target that no person named and no agent has used."""
     told, peers = codes[columns.PROVENANCE], rows[layout.PEERS]
     if (told != _DERIVED and told != _NEW) or target == 0:
         return False
@@ -144,7 +144,7 @@ def is_told_new(codes: Array, target: np.uint64, scopes: Array, rows: Array, bas
 
 
 def unordered_sessions(disorder: Array, session_last: Array, session_doubt: Array) -> Array:
-    """Latest sessions of agents, int64 (n,) of 0 to `layout.SESSIONS`, in which order is currently not evidence.
+    """Return the latest sessions of agents, int64 (n,) of 0 to `layout.SESSIONS`, in which order is not evidence.
 
     Args:
         disorder: (n, 1), as `AgentState` has it.
@@ -158,17 +158,17 @@ def unordered_sessions(disorder: Array, session_last: Array, session_doubt: Arra
 
 
 def used_sessions(row: Array) -> int:
-    """Latest sessions of an agent that its state remembers, 0 to `layout.SESSIONS`."""
+    """Return how many of an agent's latest sessions its state remembers, 0 to `layout.SESSIONS`."""
     return int((row["session_last"] != 0).sum())
 
 
 def was_never_vouched(row: Array) -> bool:
-    """Returns whether an agent has never had an authenticated event."""
+    """Return whether an agent has never had an attested event."""
     return bool(row["numbers"][layout.N_LEAD] >= NEVER_VOUCHED_S)
 
 
 def is_latest_unvouched(row: Array) -> bool:
-    """Returns whether an agent's latest events, and the work of its sessions of 70 minutes before, are unauthenticated.
+    """Return whether an agent's latest events, and its sessions of the 70 minutes before, are self-asserted.
 
     A request for a token is not work, so an authenticated one next to unauthenticated work makes no difference unless
     it is the latest event: the state does not count unauthenticated events.

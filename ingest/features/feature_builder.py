@@ -19,7 +19,7 @@ SlotIndices = npt.NDArray[np.int32]
 
 
 class AgentSlotTable:
-    """At most *capacity* resident agents."""
+    """Maps at most *capacity* resident agents to slots."""
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
@@ -39,24 +39,25 @@ class AgentSlotTable:
         return self._used - len(self._free)
 
     def find(self, keys: AgentKeys) -> SlotIndices:
-        """Slot of each key, -1 if the agent is not resident. Resident agents count as used now."""
+        """Return the slot of each key, -1 if the agent is not resident. Resident agents count as used now."""
         self._clock += 1
         slots = np.empty(len(keys), np.int32)
         _find(self._index_keys, self._index_slots, keys, slots, self._last_use, self._clock)
         return slots
 
     def overflow(self, newcomers: int) -> int:
-        """Number of agents that must leave memory before *newcomers* more fit."""
+        """Return the number of agents that must leave memory before *newcomers* more fit."""
         return max(0, len(self) + newcomers - self.capacity)
 
     def least_recent(self, count: int, keep: npt.NDArray[np.bool_]) -> SlotIndices:
-        """The *count* least recently used slots, those where *keep* is true last; never one used by the latest find."""
+        """Return the *count* least recently used slots, those where *keep* is true last; never one that the latest find
+        used."""
         occupied = np.nonzero((self.keys != 0) & (self._last_use < self._clock))[0]
         order = np.lexsort((self._last_use[occupied], keep[occupied]))
         return occupied[order[:count]].astype(np.int32)
 
     def add(self, keys: AgentKeys) -> SlotIndices:
-        """Give each (new, distinct) key a slot."""
+        """Assign a slot to each key. Keys must be new and distinct."""
         reused = [self._free.pop() for _ in range(min(len(self._free), len(keys)))]
         end = self._used + len(keys) - len(reused)
         slots = np.concatenate([np.array(reused, np.int32), np.arange(self._used, end, dtype=np.int32)])
@@ -67,7 +68,6 @@ class AgentSlotTable:
         return slots
 
     def remove(self, slots: SlotIndices) -> None:
-        """Empty the given slots."""
         _remove(self._index_keys, self._index_slots, self.keys[slots])
         self.keys[slots] = 0
         self._free.extend(slots.tolist())
@@ -120,17 +120,17 @@ def _remove(index_keys: Array, index_slots: Array, keys: Array) -> None:
 
 
 class StateSpill(Protocol):
-    """Storage for agents that do not fit in memory; they come back from it when they act again."""
+    """Storage for agents that do not fit in memory, from which they return when they act again."""
 
     def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """Keep the state of the agents in these slots, which are about to leave, so that nothing of it is lost."""
+        """Keep the state of the agents in these slots, which are about to leave memory."""
 
     def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """Restore the state of agents that have just moved into (zeroed) slots."""
+        """Restore the state of agents that were assigned (zeroed) slots."""
 
 
 class FeatureBuilder:
-    """Keeps the behaviour state of resident agents and turns events into feature vectors."""
+    """Holds the state of resident agents and turns events into feature vectors."""
 
     def __init__(self, baseline: Baseline, capacity: int, spill: StateSpill | None = None) -> None:
         self.baseline = baseline
@@ -143,7 +143,7 @@ class FeatureBuilder:
         self._scope_rows = np.zeros(layout.SCOPES, np.int64)
 
     def admit(self, keys: AgentKeys) -> SlotIndices:
-        """Slot of each row's agent; agents that are not resident move in, for which others may have to leave."""
+        """Return the slot of each row's agent. Agents that are not resident move in; others may have to leave."""
         slots = self.slots.find(keys)
         absent = slots < 0
         if not absent.any():
@@ -166,7 +166,7 @@ class FeatureBuilder:
         self.slots.remove(slots)
 
     def evict_all(self) -> None:
-        """Every agent moves out, and comes back when it acts again: as when memory is full."""
+        """Move every agent out of memory, as if it were full."""
         self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
 
     def observe(
@@ -177,7 +177,7 @@ class FeatureBuilder:
         out: npt.NDArray[np.float64],
         observations: RowObservations,
     ) -> None:
-        """Write the feature vectors of *rows* into *out* (shape (n, F)); the observations are kept for `learn`."""
+        """Write the feature vectors of *rows* into *out* (shape (n, F)), and keep the observations for `learn`."""
         feature_kernel.observe(
             rows,
             slots,
@@ -196,7 +196,7 @@ class FeatureBuilder:
     def learn(
         self, columns: EventColumns, slots: SlotIndices, rows: Array, observations: RowObservations, weights: Array
     ) -> None:
-        """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
+        """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 nothing, 1 everything, 2 the credential."""
         feature_kernel.learn(rows, slots, columns.codes, self.state, observations, weights)
 
     def observe_and_learn(
@@ -205,7 +205,8 @@ class FeatureBuilder:
         learn: bool | npt.NDArray[np.bool_] | npt.NDArray[np.uint8] = True,
         rows: npt.NDArray[np.int64] | None = None,
     ) -> tuple[npt.NDArray[np.float64], RowObservations]:
-        """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
+        """Return the feature vectors of a whole batch. Each event is observed before it is learned, whatever its score:
+        for training.
 
         Args:
             learn: whether to learn, for all events or for each (shape (n,)); as weights, see `learn`.
@@ -227,25 +228,25 @@ class FeatureBuilder:
         return out, observations
 
     def set_shared_counts(self, keys: AgentKeys) -> None:
-        """Set whose events the baseline counts, a key per event, so that an agent's own are not taken for others'."""
+        """Set whose events the baseline counts, one key per event, so that an agent's own are not taken for others'."""
         agents, counts = np.unique(keys, return_counts=True)
         self.state.numbers[self.admit(agents), layout.N_SHARED] = counts
 
     def pack(self, slots: SlotIndices) -> Array:
-        """State of the given slots as rows of dtype `layout.STATE_ROW`."""
+        """Return the state of the slots as rows of dtype `layout.STATE_ROW`."""
         rows = np.empty(len(slots), layout.STATE_ROW)
         for name, array in self.state._asdict().items():
             rows[name] = array[slots]
         return rows
 
     def unpack(self, slots: SlotIndices | slice, rows: Array) -> None:
-        """Put stored rows into the given slots."""
+        """Load stored rows into the slots."""
         for name, array in self.state._asdict().items():
             array[slots] = rows[name]
 
 
 def agent_rounds(slots: SlotIndices) -> list[npt.NDArray[np.int64]]:
-    """Rows cut into rounds in which every agent occurs at most once, its first event in the first round and so on.
+    """Split rows into rounds in which every agent occurs at most once, its first event in the first round and so on.
 
     An event can then be scored and learned before the agent's next one is looked at, while a round is still one batch.
     """

@@ -127,26 +127,24 @@ class Feature(NamedTuple):
 
     @property
     def low(self) -> float:
-        """Least value."""
         return 0.0
 
     @property
     def high(self) -> float:
-        """Largest value."""
         return _HIGH[self.unit]
 
     @property
     def gathering(self) -> bool:
-        """True for a feature that measures how much has gathered, whatever the items are."""
+        """True for a feature that measures how much has accumulated, whatever the items are."""
         return bool(self.gathers or self.gathers_new)
 
 
 class BadFeature(ValueError):
-    """A declaration that contradicts itself or another."""
+    """Raised if a declaration contradicts itself or another."""
 
 
 def check(features: Sequence[Feature]) -> None:
-    """Check declarations. Raises BadFeature for the first that contradicts itself or another."""
+    """Check declarations. Raises BadFeature for the first one that contradicts itself or another."""
     for feature in features:
         wrong = _wrong(feature, {other.name: other for other in features})
         if wrong:
@@ -169,12 +167,12 @@ def check_kinds(regions: Sequence[int], arguments: int) -> None:
 
 
 def label_of(feature: Feature) -> str:
-    """Short name for lists of features."""
+    """Return the short name for lists of features."""
     return feature.label or feature.noun
 
 
 def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
-    """Describe the first mistake in one declaration; "" = none."""
+    """Describe the first mistake in one declaration; "" if there is none."""
     kinds = (
         *feature.new_with,
         *feature.restates,
@@ -202,7 +200,7 @@ def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
 
 
 def _kinds_borrowed_by(explanation: Explanation) -> tuple[int, ...]:
-    """Kinds whose items an explanation borrows."""
+    """Return the kinds whose items an explanation uses."""
     if isinstance(explanation, Strongest | PeersKnow):
         return explanation.kinds
     return (explanation.kind,) if isinstance(explanation, Carried) else ()

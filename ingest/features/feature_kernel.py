@@ -49,7 +49,7 @@ _MAX_ITEM_BYTES = 1e18
 
 @inlined
 def _part_of_week_item(at_ms: int) -> np.uint64:
-    """Part of the week: eight parts of a day of three hours, weekdays and weekend apart (1 to 16)."""
+    """Return the part of the week: eight parts of three hours per day, weekdays and weekend separate (1 to 16)."""
     in_week = (at_ms + _EPOCH_WEEK_OFFSET) % WEEK_MS
     weekend = 1 if in_week >= 5 * DAY_MS else 0
     return np.uint64(1 + (in_week % DAY_MS) // (3 * HOUR_MS) + 8 * weekend)
@@ -57,7 +57,7 @@ def _part_of_week_item(at_ms: int) -> np.uint64:
 
 @inlined
 def _size_item(kind: int, action: np.uint64, size: float) -> np.uint64:
-    """Size of an action's request or answer in thirds of an octave: a template, a code, a page have usual sizes."""
+    """Return the size of a request or answer in thirds of an octave: templates, codes and pages have usual sizes."""
     third = np.uint64(3.0 * math.log2(1.0 + min(size, _MAX_ITEM_BYTES)))
     return item_hash(kind, hash_pair(action, third + np.uint64(1)))
 
@@ -73,7 +73,7 @@ def write_items(
     prev: np.uint64,
     uses: np.int64,
 ) -> None:
-    """Items of one event: what it touched, and in which order."""
+    """Write the items of one event: what it touched, and in which order."""
     plain = (
         (layout.K_ACTION, columns.ACTION),
         (layout.K_RESOURCE, columns.RESOURCE),
@@ -131,7 +131,7 @@ _MAX_EVENT_COUNT, _MAX_EVENT_BYTES = 1e9, 1e18
 
 @inlined
 def _decay_counts(agent_numbers: Array, elapsed_s: float) -> None:
-    """Bring the decayed counts forward by the elapsed seconds."""
+    """Decay the counts by the elapsed seconds."""
     for k in range(3):
         agent_numbers[layout.N_PACE + k] *= np.float32(0.5 ** (elapsed_s / layout.HALF_LIVES_S[k]))
     hour = np.float32(0.5 ** (elapsed_s / layout.FAILURE_HALF_LIFE_S))
@@ -143,7 +143,8 @@ def _decay_counts(agent_numbers: Array, elapsed_s: float) -> None:
 def _write_quantities(
     q: Array, agent_numbers: Array, times: Array, event_numbers: Array, at_ms: int, has_gap: bool, session_events: float
 ) -> None:
-    """Quantities of one event; all are logarithms of counts or sizes, so that a standard deviation is a ratio."""
+    """Write the quantities of one event. All are logarithms of counts or sizes, so that a standard deviation is a
+    ratio."""
     for k in range(3):
         q[layout.Q_PACE_1M + k] = math.log1p(np.float64(agent_numbers[layout.N_PACE + k]))
     if has_gap:
@@ -168,7 +169,7 @@ def _write_quantities(
 
 @inlined
 def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, elapsed_s: float, late_s: float) -> None:
-    """Decay the short-term counts to the agent's latest time, and add what is left of the event then."""
+    """Decay the short-term counts to the agent's latest time, and add what is left of the event by then."""
     _decay_counts(agent_numbers, elapsed_s)
     count = np.float32(min(event_numbers[columns.COUNT], _MAX_EVENT_COUNT))
     for k in range(3):
@@ -184,7 +185,7 @@ def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, el
 
 @inlined
 def _count_new_names(fresh: np.uint32) -> int:
-    """Number of kinds that name things (not order or outcome) whose item is new to the agent."""
+    """Return the number of kinds that name things (not order or outcome) whose item is new to the agent."""
     count = 0
     for kind in layout.NAMING:
         count += int((fresh >> np.uint32(kind)) & np.uint32(1))
@@ -193,7 +194,8 @@ def _count_new_names(fresh: np.uint32) -> int:
 
 @inlined
 def _check_revoked_token(revoked: Array, names: Array, codes: Array) -> np.uint8:
-    """Remember a revoked token, which a signal event may name, too; 1 when the event uses one revoked earlier."""
+    """Remember a revoked token, which a signal event may name, too. Return 1 if the event uses a token that was revoked
+    before."""
     token = names[columns.TOKEN]
     if token == 0:
         return np.uint8(0)
@@ -212,7 +214,7 @@ def _check_revoked_token(revoked: Array, names: Array, codes: Array) -> np.uint8
 
 @allocation_free
 def _change_version(times: Array, agent_numbers: Array, table: Array, version: np.uint64, at_ms: int) -> None:
-    """A new version is a change-point, not an anomaly: the baseline stays with half its weight, once a day at most."""
+    """Treat a new version as a change-point, not an anomaly: halve the weight of the baseline, at most once a day."""
     seen = times[layout.T_VERSION]
     now = np.int64(version)
     if now == 0 or seen == now:
@@ -236,7 +238,7 @@ def _change_habits(times: Array, agent_numbers: Array, table: Array, at_ms: int)
 
 @inlined
 def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Baseline) -> None:
-    """Keys of one event's scopes and their rows in the baseline, -1 if there is none."""
+    """Write the keys of one event's scopes and their rows in the baseline; -1 for a missing row."""
     scope_keys(scopes, names)
     for level in range(layout.SCOPES):
         scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
@@ -244,7 +246,7 @@ def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Basel
 
 @inlined
 def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scopes: Array) -> float:
-    """Share of an agent's own counts that the peer group of its event counts, too."""
+    """Return the share of an agent's counts that the peer group of its event counts, too."""
     shared = np.float64(agent_numbers[layout.N_SHARED])
     if shared <= 0.0:
         return 0.0
@@ -254,8 +256,8 @@ def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scop
 
 @inlined
 def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, names: Array, codes: Array) -> bool:
-    """True for our own denials, reports of others about the agent, and a revoked token that was refused: any caller may
-    have presented it. Writes whether a revoked token was used."""
+    """Return whether an event is not behavior: our own denials, reports of others, and a revoked token that was
+    refused, which any caller may have presented. Writes whether a revoked token was used."""
     if codes[columns.OWN_DENIAL] != 0:
         return True
     observations.token_reuse[row] = _check_revoked_token(revoked, names, codes)
@@ -264,7 +266,7 @@ def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, nam
 
 @allocation_free
 def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int) -> None:
-    """Records the effects of an event that is not behavior."""
+    """Note the effects of an event that is not behavior."""
     agent_numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
     now_ms = max(at_ms, times[layout.T_LAST])
     if codes[columns.TYPE] >= columns.FIRST_SIGNAL and codes[columns.SELF_ASSERTED] == 0:
@@ -293,7 +295,7 @@ def observe(
     scopes: Array,
     scope_rows: Array,
 ) -> None:
-    """Write the feature vectors of *rows* into *out* and move the agents' short-term state.
+    """Write the feature vectors of *rows* into *out* and update the agents' short-term state.
 
     Args:
         rows: int64 (m,): rows of the batch, in order; an agent may occur in them more than once.
@@ -426,7 +428,7 @@ def observe(
 
 @inlined
 def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
-    """Running mean and variance whose memory is bounded, so that they follow honest change."""
+    """Update a running mean and variance whose memory is bounded, so that they follow honest change."""
     count = min(np.float64(agent_numbers[layout.N_COUNT + quantity]) + 1.0, _MAX_MOMENT_WEIGHT)
     mean = np.float64(agent_numbers[layout.N_MEAN + quantity])
     variance = np.float64(agent_numbers[layout.N_VAR + quantity])
@@ -440,7 +442,7 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 
 @inlined
 def _learn_values(table: Array, agent_numbers: Array, known: Array, observations: RowObservations, row: int) -> None:
-    """Remember the values of an event's arguments, and the requested routes."""
+    """Remember the values of an event's arguments and the requested routes."""
     for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
         if observations.own_values[argument] != 0:
             own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_values[argument])

@@ -635,7 +635,7 @@ meaning; the steps were chosen with an eye on labelled figures of the developmen
 
 
 def feature_table_hash() -> str:
-    """Digest of names, units and ranges in their order, and of how they are measured: a model fits only the table that
-    it was trained on."""
+    """Return a digest of names, units and ranges in order, and of how features are measured. A model fits only the
+    table that it was trained on."""
     text = f"{LAYOUT_GENERATION}\n" + "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

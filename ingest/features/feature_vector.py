@@ -38,7 +38,7 @@ _SD_FLOOR = 0.15
 
 @inlined
 def _witten_bell_step(backoff: float, count: float, total: float, distinct: float) -> float:
-    """One level of Witten-Bell interpolation: known mass by count, the rest as the level behind says."""
+    """Compute one level of Witten-Bell interpolation: known mass by count, the rest from the level behind."""
     return (count + (distinct + 1.0) * backoff) / (total + distinct + 1.0)
 
 
@@ -46,7 +46,7 @@ def _witten_bell_step(backoff: float, count: float, total: float, distinct: floa
 def _scope_total(
     baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, context_kind: int, context: np.uint64
 ) -> float:
-    """Count of all items of a kind (behind a context) in one scope."""
+    """Return the count of all items of a kind (after a context) in one scope."""
     row = rows[level]
     if row < 0:
         return 0.0
@@ -66,7 +66,7 @@ def scope_totals(
     context_kind: int,
     context: np.uint64,
 ) -> ScopeTotals:
-    """Counts of all items of a kind (behind a context) in each scope, in the scopes' order, then in the agent."""
+    """Write the counts of all items of a kind (after a context) in each scope, in order, then in the agent."""
     own = own_count(table, context_kind, context) if context_kind >= 0 else float(numbers[layout.N_SEEN + kind])
     return (
         _scope_total(baseline, rows, scopes, layout.FLEET, kind, context_kind, context),
@@ -89,7 +89,7 @@ def _item_counts(
     total: float,
     needed: bool,
 ) -> tuple[float, float]:
-    """Count of one item in a scope, and the number of different items there; both 0 if they are not needed."""
+    """Return the count of one item in a scope and the number of different items there; both 0 if not needed."""
     if not needed or total <= 0.0:
         return 0.0, 0.0
     if context == 0:
@@ -100,7 +100,7 @@ def _item_counts(
 
 @inlined
 def _step_beyond(backoff: float, wide: ItemCounts, narrow: ItemCounts, novel: bool) -> float:
-    """Interpolation step on the counts of a level beyond those of a level within it: no count is evidence twice."""
+    """Interpolate on the counts of a level beyond those of a level within it, so that no count is evidence twice."""
     total = wide[1] - narrow[1]
     if total <= 0.0:
         return backoff
@@ -124,7 +124,7 @@ def item_probability(
     context: np.uint64,
     totals: ScopeTotals,
 ) -> tuple[float, float, float, float]:
-    """Probability of an item at every level; 1 if no level has any data."""
+    """Return the probability of an item over all levels; 1 if no level has data."""
     in_fleet, in_tenant, in_peers, in_task, total = totals
     distinct, own = float(numbers[layout.N_DISTINCT + kind]), 0.0
     if context != 0:
@@ -159,7 +159,7 @@ def item_probability(
 
 @inlined_and_callable
 def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
-    """Mean and standard deviation that are usual for a quantity: own values shrunk to the nearest scope that has any.
+    """Return the usual mean and standard deviation of a quantity: own values shrunk to the nearest scope that has any.
 
     Returns (mean, sd, weight), weight 0 while no event had the quantity yet.
     """
@@ -184,7 +184,8 @@ def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) 
 
 @inlined
 def distance_from_usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
-    """Standard deviations of a value above the usual, at most 50; 0 below it, and until a usual value exists."""
+    """Return by how many standard deviations a value is above the usual, at most 50; 0 below it, and until a usual
+    value exists."""
     mean, sd, weight = usual_value(baseline, rows, numbers, quantity)
     if weight < 3.0:
         return 0.0
@@ -216,7 +217,7 @@ _MAX_REFERENCE_Z = 50.0
 
 @inlined
 def update_reference(numbers: Array, quantities: Array, age: float) -> None:
-    """Take an event into the reference.
+    """Add an event to the reference.
 
     Args:
         numbers: the agent's (NUMBERS,), changed in place.
@@ -242,7 +243,8 @@ def update_reference(numbers: Array, quantities: Array, age: float) -> None:
 
 @inlined_and_callable
 def distance_from_reference(numbers: Array, quantities: Array, k: int) -> float:
-    """Standard deviations of the k-th drifting quantity above its reference, 0 to 50; 0 if there is none yet."""
+    """Return by how many standard deviations the k-th drifting quantity is above its reference, 0 to 50; 0 if there is
+    none yet."""
     if numbers[layout.N_EVENTS] < MIN_REFERENCE_EVENTS or numbers[layout.N_REF_DAYS] < _GROWING_DAYS:
         return 0.0
     sd = max(math.sqrt(_VARIANCE_CORRECTION * np.float64(numbers[layout.N_REF_VAR + k])), _MIN_REFERENCE_SD)
@@ -255,12 +257,12 @@ def distance_from_reference(numbers: Array, quantities: Array, k: int) -> float:
 
 
 def reset_reference(numbers: Array) -> None:
-    """Forget the reference: the agent's next active day makes a new one."""
+    """Reset the reference. The agent's next active day makes a new one."""
     numbers[layout.N_REF_DAYS] = np.float32(0.0)
 
 
 def _at(name: str) -> np.int64:
-    """Position in the vector, frozen into the compiled code; the table stays the only place that orders them."""
+    """Return a position in the vector, frozen into the compiled code: only the table orders features."""
     return np.int64(FEATURE_INDEX[name])
 
 
@@ -362,7 +364,7 @@ def _write_surprises(
     numbers: Array,
     share: float,
 ) -> np.uint32:
-    """Surprise of every item, and how much better the peers explain the event than the agent's own past."""
+    """Write the surprise of every item, and how much better the peers explain the event than the agent's own past."""
     shift, fresh = 0.0, np.uint32(0)
     behind_action = scope_totals(
         baseline, rows, scopes, table, numbers, layout.K_ACTION, layout.K_ACTION, items[layout.K_ACTION]
@@ -390,7 +392,7 @@ def _write_surprises(
 
 @inlined
 def compose(out: Array, codes: Array) -> None:
-    """Write features that are made of others of the same event (`Feature.parts`) alone, without state."""
+    """Write the features that are computed only from others of the same event (`Feature.parts`)."""
     order = max(out[F_TRANSITION], out[F_ACTION_TARGET])
     strongest = max(out[F_ACTION], out[F_TARGET], order)
     out[F_WRITE] = min(EFFECT_WEIGHT[codes[columns.EFFECT]] * strongest, _MAX_BITS)
@@ -400,14 +402,14 @@ def compose(out: Array, codes: Array) -> None:
 
 @allocation_free
 def compose_rows(vectors: Array, codes: Array) -> None:
-    """Compose each row of a matrix (m, F) again after its parts were changed."""
+    """Compose each row of a matrix (m, F) again after its parts changed."""
     for row in range(len(vectors)):
         compose(vectors[row], codes[row])
 
 
 @inlined
 def _write_the_rest(out: Array, values: Array, codes: Array, quantities: Array, numbers: Array, session: Array) -> None:
-    """Write features that are neither surprise of an item, nor distance from the usual, nor composed of those alone."""
+    """Write the features that are neither the surprise of an item, nor a distance from the usual, nor composed."""
     gathered = out[F_TRANSITION] + max(out[F_TARGET], out[F_ACTION_TARGET]) + out[F_REPEAT]
     gathered += OUTCOME_WEIGHT * out[F_OUTCOME] + out[F_PROVENANCE]
     kept = np.float32(STRANGENESS_RETENTION) * session[layout.S_STRANGE]

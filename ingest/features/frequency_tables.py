@@ -47,7 +47,7 @@ _VOUCHED_COUNT = np.uint32(8)
 
 @inlined
 def mix_bits(value: np.uint64) -> np.uint64:
-    """Splitmix64 finaliser: spreads a 64-bit value over all bits."""
+    """Spread a 64-bit value over all bits (Splitmix64 finalizer)."""
     value = (value ^ (value >> np.uint64(30))) * _MIX_1
     value = (value ^ (value >> np.uint64(27))) * _MIX_2
     return value ^ (value >> np.uint64(31))
@@ -55,12 +55,12 @@ def mix_bits(value: np.uint64) -> np.uint64:
 
 @inlined
 def hash_pair(left: np.uint64, right: np.uint64) -> np.uint64:
-    """Hash of two values in this order."""
+    """Hash two values in this order."""
     return mix_bits(left * _GOLDEN_RATIO + right)
 
 
 def mix_pairs(left: Array, right: Array) -> Array:
-    """`hash_pair` of arrays uint64 (n,)."""
+    """Apply `hash_pair` to arrays uint64 (n,)."""
     mixed = left * _GOLDEN_RATIO + right
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
@@ -74,43 +74,43 @@ def _numbered_hash(number: int, item: np.uint64) -> np.uint64:
 
 @inlined
 def item_hash(kind: int, item: np.uint64) -> np.uint64:
-    """Identity of an item of a kind."""
+    """Return the identity of an item of a kind."""
     return _numbered_hash(NUMBER_OF_KIND[kind], item)
 
 
 @inlined_and_callable
 def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
-    """Key under which a shared baseline counts the different items of a kind that followed a context."""
+    """Return the key under which a shared baseline counts the different items of a kind after a context."""
     return _numbered_hash(NUMBER_OF_KIND[kind] + _CONTEXTS, context)
 
 
 @inlined
 def value_item(value: np.uint64) -> np.uint64:
-    """Identity of an argument's value."""
+    """Return the identity of an argument's value."""
     return _numbered_hash(VALUE_NUMBER, value)
 
 
 @inlined
 def route_item(route: np.uint64, rule: int) -> np.uint64:
-    """Identity of the route of an argument under one of the rules about routes."""
+    """Return the identity of an argument's route under one of the rules on routes."""
     return _numbered_hash(ROUTE_NUMBER + rule, route)
 
 
 @inlined
 def period_item(at_ms: int) -> np.uint64:
-    """Key under which a shared baseline keeps that it has values of a time's period: clients change their keys then."""
+    """Return the key that marks in a shared baseline that it has values of a period: clients change their keys then."""
     return _numbered_hash(VALUE_NUMBER + _CONTEXTS, np.uint64(at_ms // VALUE_PERIOD_MS))
 
 
 @inlined
 def _fingerprint_of(hashed: np.uint64) -> np.uint32:
-    """Fingerprint of an item, never 0, shifted so that the count fits next to it."""
+    """Return the fingerprint of an item, never 0, shifted so that the count fits next to it."""
     return np.uint32(((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS)
 
 
 @inlined
 def _place_of(table: Array, kind: int, fingerprint: np.uint32) -> np.int32:
-    """Position of an item in one agent's table, -1 if the table does not contain it.
+    """Return the position of an item in one agent's table, -1 if it is missing.
 
     No step leaves the loop early and indices have no sign, so that it compiles to a few wide comparisons.
     """
@@ -123,14 +123,14 @@ def _place_of(table: Array, kind: int, fingerprint: np.uint32) -> np.int32:
 
 @inlined
 def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
-    """Count of an item in one agent's table; *table* is that agent's row."""
+    """Return the count of an item in one agent's table; *table* is that agent's row."""
     place = _place_of(table, kind, _fingerprint_of(hashed))
     return 0.0 if place < 0 else np.float64(table[place] & _MAX_COUNT)
 
 
 @inlined
 def own_add(table: Array, numbers: Array, known: Array, kind: int, hashed: np.uint64) -> bool:
-    """Count the item once; *table*, *numbers* and *known* are one agent's rows. Returns True when it was new.
+    """Count the item once; *table*, *numbers* and *known* are one agent's rows. Return True if it was new.
 
     A new item that finds a free slot was never counted before: nothing is forgotten until a region is full. So
     *known*, which counts those alone, is exact until then, and afterwards a lower bound.
@@ -157,7 +157,8 @@ def own_add(table: Array, numbers: Array, known: Array, kind: int, hashed: np.ui
 
 @inlined
 def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
-    """Position of a region's rarest entry, a free one first; of equals the next from one on that moves with *turn*."""
+    """Return the position of a region's rarest entry, a free one first; of equal ones the next after one that moves
+    with *turn*."""
     start, last = np.uint64(REGION[kind] * REGION_SIZE), np.uint32(REGION_SIZE - 1)
     hand, best = np.uint32(turn & np.uint64(last)), np.uint32(0xFFFFFFFF)
     for offset in range(np.uint32(0), np.uint32(REGION_SIZE)):
@@ -167,7 +168,8 @@ def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
 
 
 def different_items_known(known: Array, kind: int) -> tuple[int, bool] | None:
-    """Different items of a kind that an agent has learned, and whether these are all; None if they were not counted.
+    """Return the number of different items of a kind that an agent has learned, and whether it is complete; None if
+    they were not counted.
 
     Args:
         known: the agent's, (KINDS,).
@@ -179,7 +181,7 @@ def different_items_known(known: Array, kind: int) -> tuple[int, bool] | None:
 
 @allocation_free
 def _compete_for_place(table: Array, place: np.int64, fingerprint: np.uint32, turn: np.uint64) -> None:
-    """Fade the rarest entry of a full region; the newcomer takes its place when nothing is left of it."""
+    """Fade the rarest entry of a full region. The newcomer takes its place when nothing is left of it."""
     count = table[place] & _MAX_COUNT
     dice = np.float64(turn >> np.uint64(11)) / 9007199254740992.0
     if dice < _DECAY_BASE ** -np.float64(count):
@@ -191,7 +193,7 @@ def _compete_for_place(table: Array, place: np.int64, fingerprint: np.uint32, tu
 
 @allocation_free
 def own_add_vouched(table: Array, kind: int, hashed: np.uint64) -> None:
-    """Makes an authenticated item stay after `own_add`, even if its region is full of habits.
+    """Make an attested item stay after `own_add`, even if its region is full of habits.
 
     It then takes the place of the rarest other item, with a count that does not fade at once. If the region has free
     slots, nothing changes.
@@ -207,7 +209,7 @@ def own_add_vouched(table: Array, kind: int, hashed: np.uint64) -> None:
 
 @allocation_free
 def _halve_region(table: Array, numbers: Array, region: np.int64) -> None:
-    """Halve a region whose counter is full (rounding up, so that nothing known is forgotten), and its totals."""
+    """Halve a region whose counter is full, rounding up so that nothing known is forgotten, and its totals."""
     for position in range(region * REGION_SIZE, (region + 1) * REGION_SIZE):
         entry = table[position]
         count = entry & _MAX_COUNT
@@ -219,7 +221,7 @@ def _halve_region(table: Array, numbers: Array, region: np.int64) -> None:
 
 @allocation_free
 def halve_habits(table: Array, numbers: Array, kinds: int) -> None:
-    """A new version is a change-point: what was learned keeps half its weight."""
+    """Halve the weight of what was learned, since a new version is a change-point."""
     for position in range(len(table)):
         entry = table[position]
         count = entry & _MAX_COUNT
@@ -230,14 +232,14 @@ def halve_habits(table: Array, numbers: Array, kinds: int) -> None:
 
 @inlined
 def _halve_totals(numbers: Array, kind: int) -> None:
-    """Totals that were positive stay at 1: counts are rounded up, and are useless without a total."""
+    """Halve totals. Positive ones stay at least 1: counts are rounded up, and are useless without a total."""
     for column in (N_SEEN + kind, N_DISTINCT + kind):
         numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
 
 
 @inlined_and_callable
 def scope_keys(out: Array, names: Array) -> None:
-    """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 if the event has none."""
+    """Return the keys of an event's scopes in the order FLEET, TENANT, PEERS, TASK; 0 for a missing one."""
     out[FLEET] = mix_bits(np.uint64(11))
     out[TENANT] = hash_pair(np.uint64(12), names[columns.TENANT])
     out[PEERS] = hash_pair(np.uint64(13), names[columns.GROUP])
@@ -246,7 +248,7 @@ def scope_keys(out: Array, names: Array) -> None:
 
 @inlined_and_callable
 def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
-    """Row of a scope in the baseline, -1 if the baseline has never seen it."""
+    """Return the row of a scope in the baseline, -1 if it has never seen it."""
     mask = np.uint64(len(baseline.scope_keys) - 1)
     at = key & mask
     while baseline.scope_keys[at] != 0:
@@ -258,7 +260,7 @@ def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
 
 @inlined_and_callable
 def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
-    """Count of an item in a scope of the shared baseline."""
+    """Return the count of an item in a scope of the shared baseline."""
     key = hash_pair(scope, hashed)
     mask = np.uint64(len(baseline.keys) - 1)
     at = key & mask
@@ -271,7 +273,7 @@ def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> flo
 
 @allocation_free
 def count_key(keys: Array, counts: Array, key: np.uint64) -> bool:
-    """Count a key in an open-addressing table that has room; returns True when it was new."""
+    """Count a key in an open-addressing table that has room; return True if it was new."""
     mask = np.uint64(len(keys) - 1)
     at = key & mask
     while keys[at] != 0:

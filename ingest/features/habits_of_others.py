@@ -44,7 +44,7 @@ _MOST_VALUE = 64.0
 
 @inlined_and_callable
 def own_scope(agent: np.uint64) -> np.uint64:
-    """Key under which a shared baseline counts what one agent did."""
+    """Return the key under which a shared baseline counts one agent's events."""
     return hash_pair(np.uint64(14), agent)
 
 
@@ -54,13 +54,13 @@ _EVENTS = np.uint64(15)
 
 @inlined
 def _scope_in_group(own: np.uint64, group: np.uint64) -> np.uint64:
-    """Key under which a shared baseline counts what one agent did in a peer group, both given as scopes."""
+    """Return the key under which a shared baseline counts one agent's events in a peer group, both given as scopes."""
     return hash_pair(own, group)
 
 
 @inlined
 def _part_in_group(baseline: Baseline, own: np.uint64, group: np.uint64) -> np.uint64:
-    """Scope that counts what an agent contributed to a peer group: its own one, if it was in no other group.
+    """Return the scope that counts an agent's part of a peer group: its own scope if it was in no other group.
 
     Models of 0.2 do not count agents by group: they take all of an agent's history for a part of any group.
     """
@@ -70,7 +70,7 @@ def _part_in_group(baseline: Baseline, own: np.uint64, group: np.uint64) -> np.u
 
 @inlined
 def share_in_group(baseline: Baseline, agent: np.uint64, group: np.uint64) -> float:
-    """Share of the events of an agent's history that it had in a peer group; 1 if the baseline does not count them."""
+    """Return the share of an agent's history that it had in a peer group; 1 if the baseline does not count it."""
     own = own_scope(agent)
     total = shared_count(baseline, own, _EVENTS)
     return shared_count(baseline, _scope_in_group(own, group), _EVENTS) / total if total > 0.0 else 1.0
@@ -78,13 +78,13 @@ def share_in_group(baseline: Baseline, agent: np.uint64, group: np.uint64) -> fl
 
 @inlined
 def total_item(kind: int) -> np.uint64:
-    """Key under which a shared baseline counts all items of a kind that one agent had."""
+    """Return the key under which a shared baseline counts all items of a kind of one agent."""
     return item_hash(kind, np.uint64(0))
 
 
 @inlined
 def different_items(kind: int) -> np.uint64:
-    """Key under which a shared baseline counts the different ones among them."""
+    """Return the key under which a shared baseline counts the different items among them."""
     return distinct_hash(kind, np.uint64(0))
 
 
@@ -92,7 +92,7 @@ def different_items(kind: int) -> np.uint64:
 def item_bits(
     own: float, own_total: float, own_distinct: float, peers: float, peers_total: float, peers_distinct: float
 ) -> float:
-    """Bits by which peers explain an item better than the agent itself; negative if the agent does.
+    """Return by how many bits peers explain an item better than the agent itself; negative if the agent does.
 
     Each side: how often it has the item, all items of the kind, and the different ones among them. The agent's side
     takes what it has never had from its peers (Witten-Bell), so a name new to both shows how rare new names are.
@@ -106,7 +106,7 @@ def item_bits(
 def others_counts(
     group: float, group_total: float, group_distinct: float, part: float, part_total: float, part_distinct: float
 ) -> tuple[float, float, float]:
-    """Counts of an item for the others of a group: those of the group without the agent's part of it.
+    """Return the counts of an item for the others of a group: those of the group without the agent's part.
 
     Others have at least their share of the different items. In models of 0.2 the part may exceed the group's count.
     """
@@ -116,7 +116,7 @@ def others_counts(
 
 @inlined
 def add_to_session(session: Array, bits: float) -> float:
-    """Add an event's bits to its session's mean; returns the value of the feature."""
+    """Add an event's bits to its session's mean; return the value of the feature."""
     compared = np.float64(session[layout.S_COMPARED]) + 1.0
     mean = np.float64(session[layout.S_LIKENESS])
     mean += (bits - mean) / min(compared, MEMORY)
@@ -128,7 +128,7 @@ def add_to_session(session: Array, bits: float) -> float:
 def _compared_counts(
     baseline: Baseline, rows: Array, scopes: Array, scope: np.uint64, kind: int, item: np.uint64
 ) -> tuple[float, float, float, float, float, float]:
-    """Arguments of `item_bits` for an item; all 0 if the history has too little of either side."""
+    """Return the arguments of `item_bits` for an item; all 0 if the history has too little of either side."""
     group, peers = rows[layout.PEERS], scopes[layout.PEERS]
     if item == 0 or group < 0:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -153,7 +153,7 @@ def _compared_counts(
 def habits_of_others(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array, table: Array, session: Array
 ) -> float:
-    """Value of the feature of an event, whose session moves on."""
+    """Return the value of the feature for an event, and update its session."""
     scope, bits, compared = own_scope(agent), 0.0, False
     for kind in COMPARED_KINDS:
         own, total, distinct, peers, peers_total, others = _compared_counts(
@@ -167,7 +167,7 @@ def habits_of_others(
 
 
 class CountedHabit(NamedTuple):
-    """Item of an event that supports the peers of its agent most, as the model's history has counted it.
+    """The item of an event that supports its agent's peers most, as the model's history has counted it.
 
     Attributes:
         kind: of the item.
@@ -187,7 +187,8 @@ class CountedHabit(NamedTuple):
 def telling_habit(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array
 ) -> CountedHabit | None:
-    """Item of an event that supports the peers most; None if nothing is compared. Arguments as for the feature."""
+    """Return the item of an event that supports the peers most, or None if nothing is compared. Arguments as for the
+    feature."""
     scope, habits = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
     for kind in COMPARED_KINDS.tolist():
         counts = _compared_counts(baseline, rows, scopes, scope, kind, items[kind])
@@ -236,7 +237,7 @@ def _count_own_items(
 
 @inlined
 def _count_compared(baseline: Baseline, scope: np.uint64, items: Array) -> int:
-    """Count the items of an event that are compared in a scope; returns how many places that takes."""
+    """Count the items of an event that are compared in a scope; return how many places that takes."""
     used = 0
     for kind in COMPARED_KINDS:
         if items[kind] == 0:
@@ -248,7 +249,7 @@ def _count_compared(baseline: Baseline, scope: np.uint64, items: Array) -> int:
 
 
 def habits_in_history(columns: EventColumns, items: Array, sessions: Array) -> Array:
-    """Values of the feature (n,) of the events of a history, as they would have been had each session been live.
+    """Return the values of the feature (n,) for the events of a history, as if each session had been live.
 
     An agent's own side is what it did before, in other sessions; the others' is the whole of their history.
 
@@ -302,7 +303,8 @@ def _walk_sessions(values: Array, bits: Array, compared: Array, number: Array, s
 
 
 def _counts_elsewhere(ids: Array, items: Array, sessions: Array) -> Array:
-    """Counts (n, 3) without each event's session: of its item under its id, of all items there, of different ones."""
+    """Return counts (n, 3) without each event's session: of its item under its id, of all items there, of different
+    ones."""
     pairs, in_session = mix_pairs(ids, items), mix_pairs(sessions, ids)
     pairs_in_session = mix_pairs(sessions, pairs)
     count, here = _counts(pairs), _counts(pairs_in_session)
@@ -312,19 +314,19 @@ def _counts_elsewhere(ids: Array, items: Array, sessions: Array) -> Array:
 
 
 def _counts(ids: Array) -> Array:
-    """Number of times that each id (n,) occurs."""
+    """Return how often each id (n,) occurs."""
     _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse])
 
 
 def _sums(ids: Array, values: Array) -> Array:
-    """Sum of the values (n,) of each id."""
+    """Return the sum of the values (n,) of each id."""
     inverse = np.unique(ids, return_inverse=True)[1]
     return np.asarray(np.bincount(inverse, weights=values)[inverse])
 
 
 def _sums_before(ids: Array, values: Array) -> Array:
-    """Sum of the values (n,) that the same id has before each place."""
+    """Return the sum of the values (n,) of the same id before each position."""
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     before = np.cumsum(values[order]) - values[order]
@@ -335,5 +337,5 @@ def _sums_before(ids: Array, values: Array) -> Array:
 
 
 def _occurrences_before(ids: Array) -> Array:
-    """Number of times that the same id occurs before each position (n,)."""
+    """Return how often the same id occurs before each position (n,)."""
     return _sums_before(ids, np.ones(len(ids), np.int64))

@@ -48,8 +48,8 @@ one of them."""
 
 
 def numbers_of_kinds(kinds: int) -> Array:
-    """Number of each kind in hashes: its own, but that the one of arguments, the last, is that of values for ever, and
-    others pass over what is reserved.
+    """Return the number of each kind in hashes. That of arguments, the last kind, is always that of values; others skip
+    reserved numbers.
 
     >>> numbers_of_kinds(23).tolist()[18:]
     [18, 19, 32, 33, 20]
@@ -188,7 +188,7 @@ Array = npt.NDArray[Any]
 
 
 class AgentState(NamedTuple):
-    """Arrays with one row per slot."""
+    """The agents' state as arrays with one row per slot."""
 
     times: Array  # int64 (slots, TIMES)
     numbers: Array  # float32 (slots, NUMBERS)
@@ -238,12 +238,12 @@ BYTES_PER_AGENT = STATE_ROW.itemsize
 
 
 def allocate_state(slots: int) -> AgentState:
-    """State of *slots* agents, all of them new."""
+    """Allocate the state of *slots* new agents."""
     return AgentState(**{name: np.zeros((slots, *shape), dtype) for name, (dtype, shape) in _STATE_SHAPES.items()})
 
 
 class Baseline(NamedTuple):
-    """Normal behaviour in each scope (fleet, tenant, peer group, task): an immutable snapshot shared by all agents."""
+    """Normal behavior in each scope (fleet, tenant, peer group, task): an immutable snapshot shared by all agents."""
 
     keys: Array  # uint64 (capacity,): open addressing, 0 = free
     counts: Array  # float32 (capacity,)

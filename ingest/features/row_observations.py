@@ -47,7 +47,7 @@ class RowObservations(NamedTuple):
 
 
 def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
-    """Scratch space for *n* rows with these *arguments* (None = none)."""
+    """Allocate the observations of *n* rows with these *arguments* (None if there are none)."""
     given = no_arguments(n) if arguments is None else arguments
     return RowObservations(
         np.zeros((n, layout.KINDS), np.uint64),
