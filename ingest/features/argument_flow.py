@@ -87,7 +87,8 @@ def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
 
 @inlined
 def novelty_to_peers(baseline: Baseline, scope: np.uint64, peers: np.uint64, value: np.uint64, new: float) -> float:
-    """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not know it."""
+    """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not
+    know it."""
     return NEW_TO_ALL if scope != peers and shared_count(baseline, peers, value) == 0.0 else new
 
 
@@ -282,7 +283,8 @@ def foreign_values(
     observations: RowObservations,
     vectors: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Return the novelty (n,) of the foreign values that calls use, as values of `argument_origin`; 0 for other *rows*."""
+    """Return the novelty (n,) of the foreign values that calls use, as values of `argument_origin`; 0 for other
+    *rows*."""
     out = np.zeros(len(batch))
     _write_foreign_values(
         rows,

@@ -246,7 +246,8 @@ def with_fewer_names(
 
 @compiled
 def _divide_names(baseline: Baseline, rows: Array, scopes: Array, contexts: Array, factor: np.float32) -> None:
-    """Divide the numbers of different items behind each context, each once. Those that are done are negative meanwhile."""
+    """Divide the numbers of different items behind each context, each once. Those that are done are negative
+    meanwhile."""
     mask = np.uint64(len(baseline.keys) - 1)
     for row in rows:
         for level in range(layout.SCOPES):

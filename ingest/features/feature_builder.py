@@ -196,7 +196,8 @@ class FeatureBuilder:
     def learn(
         self, columns: EventColumns, slots: SlotIndices, rows: Array, observations: RowObservations, weights: Array
     ) -> None:
-        """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 nothing, 1 everything, 2 the credential."""
+        """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 nothing, 1 everything, 2 the
+        credential."""
         feature_kernel.learn(rows, slots, columns.codes, self.state, observations, weights)
 
     def observe_and_learn(
