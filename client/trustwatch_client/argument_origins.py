@@ -110,7 +110,6 @@ class _Traced(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rank(self) -> int:
-        """Order of sending if not all are sent: untrusted results, other results, values from nowhere, the rest."""
         if self.seen is None:
             return 2
         if self.seen.kind != "tool":
@@ -119,7 +118,7 @@ class _Traced(msgspec.Struct, frozen=True, gc=False):
 
 
 class ArgumentOrigins:
-    """Memory of one conversation, and the origins of what its calls are given. Safe from any thread.
+    """Holds the memory of one conversation, and finds the origins of call arguments. Thread-safe.
 
     Args:
         fingerprint: returns the current keyed hash, or None while there is no key.
@@ -143,12 +142,12 @@ class ArgumentOrigins:
 
     @property
     def characters(self) -> int:
-        """Characters that are kept."""
+        """Number of characters kept."""
         return self._memory.characters
 
     @property
     def most_characters(self) -> int:
-        """Characters of one text that are worth reading; more is cut."""
+        """Maximum number of characters read of one text; more is cut."""
         return self._limits.characters + 1
 
     def add_prompt(self, text: object) -> None:
@@ -255,7 +254,7 @@ class ArgumentOrigins:
         return _Traced(name, form, seen)
 
     def _first_holder(self, form: str) -> SeenText | None:
-        """The text that holds a form, unless the agent made the value up and a tool echoed it."""
+        """Return the text that contains a form, unless the agent made the value up and a tool echoed it."""
         seen = self._memory.find(form)
         return None if seen is not None and seen.kind == "tool" and self._is_made_up(form) else seen
 
@@ -273,7 +272,7 @@ class ArgumentOrigins:
 
     @staticmethod
     def _copied_from(holders_by_piece: Sequence[Sequence[SeenText]]) -> SeenText | None:
-        """Return the text that contains most of the pieces, given the texts that contain each piece."""
+        """Return the text that contains most of the pieces."""
         counts: dict[SeenText, int] = {}
         for texts in holders_by_piece:
             for seen in texts:
@@ -315,7 +314,7 @@ def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
 
 
 def keyed_fingerprint(key: bytes) -> Fingerprint:
-    """HMAC-SHA-256 under *key*, cut to 12 hexadecimal digits."""
+    """Return the HMAC-SHA-256 under *key*, cut to 12 hexadecimal digits."""
 
     keyed = hmac.new(key, digestmod="sha256")
 
@@ -328,7 +327,7 @@ def keyed_fingerprint(key: bytes) -> Fingerprint:
 
 
 def exact_hash(arguments: object, hashed: Fingerprint) -> str:
-    """Hash of arguments to the letter, 36 digits: an approval is bound to it.
+    """Return a 36-digit hash of the exact arguments, to which an approval is bound.
 
     Values that JSON cannot represent have a new hash each time, so that no approval covers them.
     """
@@ -341,7 +340,7 @@ def exact_hash(arguments: object, hashed: Fingerprint) -> str:
 
 
 def leaves(arguments: object) -> Iterator[tuple[str, str | float]]:
-    """Texts and numbers of a call's arguments, under the names of the parameters that hold them."""
+    """Return the texts and numbers of a call's arguments, under the names of the parameters that hold them."""
     named = arguments.items() if isinstance(arguments, Mapping) else [("", arguments)]
     for name, value in named:
         plain = name if isinstance(name, str) and _NAME_PATTERN.fullmatch(name) else OTHER_NAME
@@ -387,7 +386,7 @@ def text_of(value: object, most: int) -> str:
 
 
 def inner_forms(text: str) -> list[str]:
-    """Values that a text in small letters holds: mail addresses, URLs and their hosts, long numbers, a file's name."""
+    """Return the values in a lowercase text: mail addresses, URLs and their hosts, long numbers, a file's name."""
     forms = mail_addresses(text, MAX_INNER_VALUES)
     for url in urls(text, MAX_INNER_VALUES):
         forms += [url, url_host("x://" + url) or ""]
@@ -398,7 +397,7 @@ def inner_forms(text: str) -> list[str]:
 
 
 def _pieces_of_words(text: str) -> list[str]:
-    """Overlapping pieces of a short text, of three words each."""
+    """Return overlapping pieces of a short text, of three words each."""
     words = text.split()
     count = len(words) - WORDS_OF_SHORT_PIECE + 1
     if count < 2:

@@ -103,8 +103,6 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LookupFailure(NamedTuple):
-    """Failure of a look-up, with its cause."""
-
     cause: FailureCause
     detail: str
 
@@ -126,7 +124,7 @@ class _CachedAnswer(NamedTuple):
 
 
 class _Lookups:
-    """Parts that both clients share: remembered answers, replies, and the fail mode. Safe from any thread."""
+    """Shared part of both clients: remembered answers, replies, and the fail mode. Thread-safe."""
 
     _url: str
     _clock: Clock
@@ -174,7 +172,7 @@ class _Lookups:
         return results, flights, new
 
     def _pause_failure(self) -> LookupFailure | None:
-        """Return the failure that applies during the pause after an error; None outside of it."""
+        """Return the failure that applies during the pause after an error, or None."""
         if self._clock.steady() < self._paused_until:
             return LookupFailure("paused", "a request failed a moment ago")
         return None
@@ -206,7 +204,6 @@ class _Lookups:
     def _record_failure(
         self, questions: Sequence[Question], cause: FailureCause, detail: str, pause_s: float | None = None
     ) -> dict[Question, LookupResult]:
-        """Record the failure of a whole request, and pause."""
         wait = self._settings.pause_s if pause_s is None else min(pause_s, MAX_PAUSE_S)
         self._paused_until = self._clock.steady() + wait
         if cause not in self._logged_causes:  # once per outage: it must not flood the log
@@ -302,7 +299,7 @@ class _Lookups:
         return results, flights
 
     async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
-        """Request answers for *chunk*; raises nothing except when it is canceled."""
+        """Request answers for *chunk*. Raises nothing unless it is canceled."""
         try:
             if chunk and (failure := self._pause_failure()) is not None:  # it failed in the meantime
                 return dict.fromkeys(chunk, failure)
@@ -318,7 +315,7 @@ class _Lookups:
 
 
 def _is_valid_question(question: Question) -> bool:
-    """Return whether the service accepts the query: one bad id must not make a whole request fail."""
+    """Return whether the service accepts the query, because one bad ID must not fail a whole request."""
     texts = [text for text in (question.agent_id, question.tenant, question.issuer) if text is not None]
     try:
         return bool(question.agent_id) and all(
@@ -329,7 +326,7 @@ def _is_valid_question(question: Question) -> bool:
 
 
 class TrustClient(_Lookups, ThreadClient):
-    """Looks up risk within a time budget; safe from any thread.
+    """Looks up risk within a time budget. Thread-safe.
 
     Args:
         url: of the service; https, or http to this machine.
@@ -384,7 +381,8 @@ class TrustClient(_Lookups, ThreadClient):
         return self._apply_fail_mode(questions, results)
 
     def check(self, timeout_s: float = 10.0) -> None:
-        """Query once without budget and fail mode: a wrong token, URL or scope raises at start. Opens a connection.
+        """Query once without budget and fail mode, so that a wrong token, URL or scope raises at startup. Opens a
+        connection.
 
         Raises:
             TrustUnavailable: with the cause.
@@ -392,7 +390,7 @@ class TrustClient(_Lookups, ThreadClient):
         self._raise_if_check_failed(self._submit((), timeout_s).result())
 
     def close(self) -> None:
-        """End threads and connections after running requests, which take up to `request_timeout_s`."""
+        """Stop threads and close connections after running requests, which take up to `request_timeout_s`."""
         self._pool.shutdown(cancel_futures=True)
         super().close()
 
