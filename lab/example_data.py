@@ -1,7 +1,7 @@
 """The example that notebooks begin with: a simulated week, a model of it, and a day with two attacks.
 
-It is as a service would have left it: the day goes through its own log, pipeline, store and archive, without HTTP and
-faster than it happened. It is the same at every preparation: Tuesday, 13 January 2026.
+Its data is that of a service: the day goes through a log, pipeline, store and archive, without HTTP and faster than
+it happened. Every preparation gives the same data: Tuesday, 13 January 2026.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
 DEFAULT_SEED = 7
 MARKER_FILE = "example.json"
 EXAMPLE_FORMAT = 1
-"""Raised whenever older examples do not do any more."""
+"""Increased when older examples become unusable."""
 HISTORY = timedelta(days=7)
-"""The enterprise and the attacks are those of `trustwatch demo`, the history shorter."""
+"""History of the enterprise and attacks of `trustwatch demo`, but shorter."""
 COMMAND = "make notebooks"
 _TICK_SECTION = "pipeline: {tick_interval_s: 3600}"
 _ARCHIVE_SECTION = "archive: {directory: archive}"

@@ -1,6 +1,6 @@
 """Small functions for notebooks: the store and events as pandas frames; `replays` and `charts` have the others.
 
-Frames are what the product declares: columns of the store's tables, members of events and of back-test results. Times
+Frames have the columns of the store's tables, or the members of events and back-test results. Times
 are UTC timestamps and levels ordered categories, regardless of how they are stored.
 """
 
@@ -291,7 +291,7 @@ def _event_values(event: NativeEvent) -> list[Any]:
 
 
 def last_hours(session: LabSession, hours: float = 24.0) -> dict[str, Any]:
-    """Return the last *hours* to the full hour after the newest event, as `since` and `until`: `**last_hours(session)`."""
+    """Return the last *hours* to the full hour after the newest event, as `since` and `until` of a window."""
     query = _rows_of(session, "agents").order_by(AGENTS.c.last_seen_ms.desc()).limit(1)
     newest = _fetch(session, query)["last_seen"]
     if newest.empty:

@@ -89,7 +89,7 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
     from nbclient.exceptions import CellExecutionError
 
     book: Any = nbformat.read(path, as_version=4)
-    # Sockets are files of our own, so no other user of the machine can connect.
+    # Sockets are private files, so that no other user of the machine can connect.
     manager = AsyncKernelManager(transport="ipc", ip=str(sockets / path.stem[:8]))
     spec = manager.kernel_spec
     assert spec is not None

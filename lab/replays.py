@@ -41,7 +41,7 @@ from .frames import ROW_LIMIT, as_window, find_decision, open_history, read, str
 from .session import LabError, LabModel, LabSession, LabWarning
 
 Policy = str | Path | Mapping[str, Any] | None
-"""A policy file, or what one would hold; None = the policy of the settings."""
+"""A policy file, or its content; None = the policy of the settings."""
 
 
 def contributions(session: LabSession, decision: str | pd.Series, model: LabModel) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def _feature_columns() -> pd.DataFrame:
 
 
 def features(model: LabModel) -> pd.DataFrame:
-    """Return each feature's weight, and median and 90th percentile of its evidence in the model's history, in decades."""
+    """Return each feature's weight, and median and 90th percentile of its evidence in the model's history (decades)."""
     usual = model.detector.usual
     return _feature_columns().assign(importance=model.detector.parts.importance, usual=usual.median, upper=usual.upper)
 
@@ -95,7 +95,7 @@ def train_model(
     trees: int = 100,
     directory: str | Path | None = None,
 ) -> LabModel:
-    """Train a model on a frame of events, taken as normal, in *directory* or for the session. Raises NotEnoughHistory."""
+    """Train a model on a frame of normal events, in *directory* or for the session. Raises NotEnoughHistory."""
     if events.empty:
         raise LabError("no events to learn from: widen since and until")
     salt = secrets.token_bytes(16)

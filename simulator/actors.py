@@ -1,4 +1,4 @@
-"""Actors of the simulation: agents at everyday work, from being put into service to retirement."""
+"""Actors of the simulation: agents doing everyday work, from deployment to retirement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ERROR_JSONS = (
     ',"outcome":"error","status":504,"error":"timeout"',
 )
 _REUSE_PROBABILITY = 0.6
-"""Share of steps that work on the resource that the session already holds of that kind."""
+"""Share of steps that reuse the session's resource of that kind."""
 _REFRESHABLE_MS = 8 * HOUR_MS
 """Time after a token's end in which its refresh token still works."""
 _PAUSE_MEDIAN_MS = 2600
@@ -131,7 +131,7 @@ class SimulatedSession:
 
     @property
     def _keeps_tokens(self) -> bool:
-        # Tokens for work handed down die with it.
+        # Tokens for delegated work end with it.
         return not self.delegation.actors
 
     def write_token_event(self, kind: str, scopes: list[str], *, event_label: int = 0, denied: bool = False) -> None:
@@ -224,7 +224,7 @@ class SimulatedSession:
 def resource_json(agent: SimulatedAgent, kind: ResourceKind, rank: int, provenance: str) -> str:
     """Return the JSON of the agent's resource of that rank.
 
-    Pools of neighbours overlap: what is new for one agent is often known in its peer group.
+    Pools of neighbors overlap: resources new to one agent are often known in its peer group.
     """
     return target_json(agent, kind, kind.resource_names(agent.role_index * (kind.size // 3 + 1) + rank), provenance)
 
@@ -274,7 +274,7 @@ def credential_json(agent: SimulatedAgent, epoch: AgentDeployment, token: str) -
 
 
 _MAX_DELEGATION_DEPTH = 3
-"""Agents that hand work down in one chain at most."""
+"""Maximum number of delegating agents in one chain."""
 _RETRY_PROBABILITY = 0.6
 _NEW_USER_PROBABILITY = 0.004
 

@@ -1,4 +1,4 @@
-"""The enterprise as `roles.toml` has it: names of people, kinds of resources, and the tasks of each role of agents."""
+"""The enterprise of `roles.toml`: names of people, kinds of resources, and the tasks of each role of agents."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class AttackScenario:
 ALL_ROLES = frozenset(role.name for role in ROLES)
 UNPRIVILEGED_ROLES = frozenset(role.name for role in ROLES if not role.privileged)
 SCENARIOS: dict[str, AttackScenario] = {}
-"""Scenarios by name. A new one needs a test that its rows show what its name promises."""
+"""Scenarios by name. Each needs a test that its rows show the named behavior."""
 
 
 def _scenario(summary: str, roles: frozenset[str] = ALL_ROLES, **more: Any) -> Callable[[PlayAttack], PlayAttack]:
@@ -149,7 +149,7 @@ _ATTACKER_USER_AGENTS = ("python-requests/2.32.3", "curl/8.9.1", "Go-http-client
 
 @_scenario(
     "the same client from another network, with other software, at a quiet hour, enumerating resources",
-    # Who works around the clock has no quiet hour to hide in.
+    # An agent that works around the clock has no quiet hour to hide in.
     frozenset(role.name for role in ROLES if role.shift in ("office", "extended")),
 )
 def play_stolen_credential(strike: AttackContext) -> Iterator[None]:
@@ -176,7 +176,7 @@ def play_stolen_credential(strike: AttackContext) -> Iterator[None]:
 
 _SCOPE_CREEP_SESSIONS = 8
 _DENIED_SESSIONS = 4
-"""Rounds that are refused before the scope is granted."""
+"""Number of rounds refused before the scope is granted."""
 
 _TARGET_STEPS: tuple[TaskStep, ...] = (
     make_step("export_table", "read", "tbl", "data:export", size_out=60_000),
@@ -226,14 +226,14 @@ def play_burst(strike: AttackContext) -> Iterator[None]:
         step = steps[draws.uniform_index(len(steps))]
         at = session.clock_ms
         session.perform(step, event_label=1)
-        # Calls run side by side: the next one does not wait for this one's answer.
+        # Calls run concurrently: the next one does not wait for this one's answer.
         session.clock_ms = at + draws.lognormal(80, 0.5)
     yield
 
 
 @_scenario(
     "usual actions, but 4 % more of them every hour, for days",
-    # Those who work around the clock or nearly so: a ramp over a free week-end would not be one.
+    # Only agents that work almost around the clock, because a ramp over a free weekend would not be one.
     frozenset({"SecurityTriage", "SupportTriage", "DeploymentBot"}),
     window=(0.15, 0.4),
 )
@@ -246,7 +246,7 @@ def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
     at_ms = strike.at_ms
     while at_ms < end:
         extra = RAMP_GROWTH_PER_HOUR ** ((at_ms - strike.at_ms) / HOUR_MS + 1) - 1
-        # At most an hour's step at a time, so that the rate is never long out of date.
+        # Steps of at most an hour keep the rate up to date.
         wait = draws.exponential() / (usual_per_hour * extra)
         at_ms = agent.activity.advance(at_ms, min(wait, 1.0))
         if wait <= 1.0 and at_ms < end:
@@ -255,7 +255,7 @@ def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
 
 
 _CALLER_ROLES = frozenset({"ResearchAgent", "CodeReviewer"})
-"""Unprivileged, and used to talking to other agents: nothing but the edge and the principal gives them away."""
+"""Unprivileged roles that often call other agents: only the edge and the principal reveal the attack."""
 _CALL_STEP = make_step("send_message", "write", "plan", "a2a:call", type="a2a.message")
 _PAYMENT_STEP = next(s for s in ROLES_BY_NAME["PaymentProcessor"].steps() if s.action == "process_payment")
 
@@ -339,7 +339,7 @@ def play_dormant_awakening(strike: AttackContext) -> Iterator[None]:
             rank = fresh if draws.uniform() < 0.5 else draws.zipf_rank(step.kind.size)
             resource = resource_json(agent, step.kind, rank, "derived")
             session.perform(step, event_label=1, resource=resource, outcome=SUCCESS_JSON, scale=1.5)
-            # Side by side, without waiting for the answer.
+            # Concurrently, without waiting for the answer.
             session.clock_ms = at + draws.lognormal(600 * agent.pace, 0.6)
         at_ms = session.clock_ms + draws.uniform_between(60_000, 300_000)
         yield

@@ -1,8 +1,8 @@
 """The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
 
-It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a separate process, and
-sends events over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent
-faster than they happened, so that working hours, pauses and half-lives mean what they say.
+Like a user, it writes a settings file, trains, starts `trustwatch serve` as a separate process, and sends events over
+HTTP. The simulated day ends now: events keep their times and are only sent faster than they happened, so that working
+hours, pauses and half-lives keep their meaning.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ class AlertInbox:
 
     Attributes:
         url: to post alerts to.
-        secret: with which they are to be signed, `whsec_…`.
-        received: alerts whose signature was right.
-        refused: bodies without one.
+        secret: the signing secret, `whsec_…`.
+        received: number of alerts with a valid signature.
+        refused: number of bodies without one.
     """
 
     def __init__(self) -> None:
@@ -200,8 +200,8 @@ pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}"""
 def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, say: Callable[[str], None]) -> bool:
     """Wait for a starting service. Return False if it ended or took too long.
 
-    A service that reports a reason gets more time, and the reason is printed: a busy machine compiles kernels for many
-    minutes.
+    A service that reports a reason gets more time, and the reason is printed: a busy machine may compile kernels for
+    many minutes.
     """
     started, told = clock.monotonic(), None
     while service.poll() is None:

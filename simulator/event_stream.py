@@ -65,7 +65,7 @@ def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Att
         if at >= settings.duration:
             return
         name = names[draws.uniform_index(len(names))]
-        # A random scenario that no agent of this enterprise can play is left out without an error.
+        # A random scenario that no agent of this enterprise can play is skipped without an error.
         if any(_can_play(enterprise, SCENARIOS[name], agent) for agent in enterprise.agents):
             yield Attack(name, at)
 
@@ -119,7 +119,7 @@ def _has_history(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int) -> b
 class AttackActor:
     """A running attack. After its start, one batch of rows is created ahead, so that its next moment is known.
 
-    It begins at its own moment and not before, since what is new to an agent depends on what it has met until then.
+    It begins at its planned moment, because what is new to an agent depends on its history until then.
     """
 
     def __init__(self, enterprise: Enterprise, plan: PlannedAttack, stream: ActorStream) -> None:

@@ -53,9 +53,7 @@ class RandomStream:
         return min(int((n + 1) ** (self._block or self._fill_block()).pop()) - 1, n - 1)
 
     def lognormal(self, median: float, sigma: float) -> float:
-        """Return a log-normal number, cut at 3.5 sigma by a table of quantiles, so that no outlier spoils a test or a
-        demo.
-        """
+        """Return a log-normal number, cut at 3.5 sigma by a table of quantiles, since outliers would spoil tests."""
         return median * math.exp(
             sigma * _NORMAL_QUANTILES[int((self._block or self._fill_block()).pop() * _QUANTILE_COUNT)]
         )
@@ -80,7 +78,7 @@ def hex_digest(*parts: object) -> str:
 
 CLEAN_LABEL = "clean"
 _NUMBER_OFFSET = 1 << 31
-"""Keeps the numbers of names apart from those of rows: a session must not look like an event id."""
+"""Separates the numbers of names from those of rows, because a session must not look like an event ID."""
 
 
 class SimulatedToken(NamedTuple):

@@ -18,7 +18,7 @@ from .labelled_events import RandomStream, hex_digest
 MAX_AGENTS = 1_000_000
 MAX_DURATION = timedelta(days=3660)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-"""A label of a domain name, as each tenant has a domain."""
+"""Pattern of a domain label, since each tenant has a domain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from ..http.auth.callers import SourceBinding
 from ..settings.access_settings import RegisteredAgent
 
 MAX_CACHED_AGENTS = 65_536
-"""Agents whose match is remembered; when full all are forgotten, which costs time and nothing else."""
+"""Maximum number of cached matches. A full cache is cleared, which costs only time."""
 
 MAX_CACHED_NAME_LENGTH = 500
-"""Characters of a name worth remembering: long ids, which senders choose, must not make the memory large."""
+"""Maximum length of a cached name, because senders choose IDs, and long ones would use much memory."""
 
 
 @dataclass(eq=False, repr=False)
@@ -87,9 +87,9 @@ _member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class Admission:
     """Turns received records into log records.
 
-    An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
-    them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is
-    changed is changed in the JSON itself: every other member stays as it was sent.
+    An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's values
+    count only from a source that the settings mark as trusted, and the operator's registry wins in any case. Changes
+    are made in the JSON itself: every other member stays as it was sent.
     """
 
     registry: AgentRegistry
@@ -243,10 +243,10 @@ def _set_members(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> Non
             members[name] = msgspec.Raw(msgspec.json.encode(value))
 
 
-# Refused input is logged too, so that the sender's mistake can be looked at and tried again.
+# Refused input is logged too, so that it can be inspected and replayed.
 
 MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
-"""Bytes of a refused input that are kept; an event cannot be larger."""
+"""Maximum number of bytes kept of a refused input; an event cannot be larger."""
 
 
 def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
@@ -258,7 +258,7 @@ def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, pa
     return Record(RecordKind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())
 
 
-# Refused records of a body, as dead letters: what surrounds several of them is kept once.
+# Refused records of a body, as dead letters: an enclosing record of several is kept once.
 
 
 class RefusedLetter(NamedTuple):

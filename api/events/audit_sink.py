@@ -1,7 +1,7 @@
 """Audit events of the service itself: requests at issuance and at gateways, and actions of people.
 
-They take the same way as all events: through the log, in order, durable, scored. No request that awaits an answer waits
-for them. The queue is bounded: what finds no room is counted, never held.
+They are processed like all events: through the log, in order, durable, scored. No request waits for them. The queue is
+bounded: events that find no room are counted and dropped.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class AuditSink:
 # Failed proofs of possession as audit events: a stolen token is evidence about its agent.
 
 QUIET_MS: Final = {"proof": HOUR_MS, "evidence": DAY_MS}
-"""Interval in which a failure of an agent is reported once, by what it is evidence of."""
+"""Interval in which each kind of failure of an agent is reported once."""
 MAX_REMEMBERED: Final = 10_000
 _EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
 

@@ -54,7 +54,7 @@ from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingBatch, OutgoingRecor
 INGEST_ATTEMPTS = 30
 TOO_LARGE = 413
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
-"""Pauses between attempts, s: if the service does not specify one, and at most."""
+"""Pauses between attempts, s: the default if the service specifies none, and the maximum."""
 
 mapping_app = typer.Typer(name="mapping", no_args_is_help=True, help="Mappings of other formats to audit events.")
 
@@ -157,7 +157,7 @@ def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int, places:
     shown = counts["rejected"] - answer["rejected"]
     events = sum(answer[name] for name in ("accepted", "duplicate", "rejected"))
     for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - shown)]:
-        # Records that were skipped have no place in the answer, and others hold several events: then none is numbered.
+        # Skipped records have no position in the answer, and others hold several events: then none is numbered.
         if answer["skipped"] or events != len(places or range(events)):
             record = "a record"
         elif places is None:
@@ -243,7 +243,7 @@ def _tried_converter(mapping: str, record_format: str | None) -> HistoryConverte
     return history_converter(mapping, None)
 
 
-# Trials of a mapping, as text for its author.
+# Results of a mapping trial, as text for its author.
 
 MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70  # Characters of a value, and of an expression
 

@@ -78,7 +78,7 @@ class IngestWorkerProcess(SupervisedProcess):
         self._status.note(decode_ingest_report(frame))
 
 
-# Sources that have fallen silent: an attacker that cuts off the audit trail must not look like a quiet day.
+# Sources that have fallen silent: an attacker who cuts off the audit trail must not look like a quiet day.
 
 _log = structlog.get_logger(__name__)
 
@@ -132,14 +132,14 @@ class SilenceDetector:
         return (SilenceReport(name, source.silent, source.last_ms) for name, source in self._sources.items())
 
 
-# Each process hears only a part: a caller may be talking to another replica, partitions of a topic may be read by
-# another worker. So each notes in the store what it hears, and a silence is one only if no process heard anything.
+# Each process receives only a part: a caller may send to another replica, and another worker may read some partitions.
+# So each process stores what it received, and a source is silent only if no process received anything.
 
 STORE_EVERY_MS = 4_000
 """Shortest time between two writes of a source's last record: well below the shortest configurable silence, 10 s."""
 
 RECHECK_EVERY_MS = MINUTE_MS
-"""Interval after which a reported silence is checked again: another process may have heard the source, and ended."""
+"""Interval after which a reported silence is checked again: another process may have received from it, and ended."""
 
 
 SourceKey = tuple[str, str]  # Kind (`topic`, `caller`) and name of a source
@@ -206,7 +206,7 @@ class SilenceAlerter:
             self.on_enqueued()
 
 
-# Checks which callers are silent, for as long as the application answers.
+# Checks which callers are silent while the application runs.
 
 SILENCE_CHECK_INTERVAL_S = 1.0
 

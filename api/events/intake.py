@@ -1,8 +1,8 @@
-"""Intake of events: authenticated, admitted, made durable; with the ids that were accepted lately.
+"""Intake of events: authenticated, admitted, made durable; with the recently accepted IDs.
 
-Only for the counts of answers and to spare the log: the pipeline's own window (`ingest/duplicate_window.py`) is the one
-that drops every duplicate exactly, across restarts too. An id becomes known after its commit, so two requests that
-carry the same id at the same moment may both be answered `accepted`.
+The remembered IDs serve the counts in answers and keep duplicates out of the log. The pipeline's own window
+(`ingest/duplicate_window.py`) drops every duplicate exactly, also after restarts. An ID becomes known after its commit,
+so two simultaneous requests with the same ID may both be answered `accepted`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class BatchAdmission:
         payloads, wrong = _native_payloads(raw_records)
         latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
         claims = self._read_claims(payloads, binding, latest_ms)
-        # The kernel passes over what it does not know, which may be no text at all: `Admission` refuses it.
+        # The kernel skips unknown members, which may be invalid UTF-8: `Admission` refuses those.
         claims.state[[at for at, payload in enumerate(payloads) if not is_text(payload)]] = CLAIM_UNREADABLE
         outcomes = self._fast_path_records(payloads, claims, now_ms)
         slow_positions = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
@@ -161,7 +161,7 @@ def _native_payloads(raw_records: Sequence[RawRecord]) -> tuple[list[bytes], dic
 
 
 IDS_PER_GENERATION = 131_072
-"""Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
+"""Number of IDs per generation, about 12 MB. One to two generations are remembered."""
 
 
 @dataclass(eq=False, repr=False)
@@ -190,11 +190,11 @@ class RecentEventIds:
 
 
 FIRST_SLICE_RECORDS, SLICE_RECORDS = 32, 128
-"""Records judged in one go (0.3 ms): more if they turned out to be plain. All larger bodies together get one slice
-in each turn of the event loop, so that answers keep their speed."""
+"""Records admitted per slice (0.3 ms): more if the first ones took the fast path. All larger bodies together get one
+slice in each turn of the event loop, so that answers stay fast."""
 
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
-"""Payload of one commit; a larger body is committed in parts, and answered after the last."""
+"""Maximum payload of one commit. A larger body is committed in parts, and answered after the last."""
 
 MAX_LISTED_REJECTIONS = 100  # Rejections that a receipt lists
 

@@ -1,4 +1,4 @@
-"""Limits of the intake, and why a whole request is not taken.
+"""Limits of the intake, and the errors that reject a whole request.
 
 ::
 
@@ -6,7 +6,7 @@
     ├── BodyTooLarge       body_too_large     send less at once
     ├── UnsupportedBody    unsupported_body   another media type or coding
     └── Unavailable
-        └── Overloaded     too_many_requests  the same again after `retry_after_s`; nothing of it was kept
+        └── Overloaded     too_many_requests  send the same after `retry_after_s`; nothing was kept
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ _NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records,
 class SourceFairness:
     """Slows the fastest senders when the pipeline falls behind, down to equal shares of its pace (max-min fairness).
 
-    What comes from elsewhere counts as one source more, and is not slowed here. Only if another source has sent
-    within minutes: one that is alone delays no other. A pipeline that is stalled, or catches up with slower senders,
-    slows no source.
+    Records from other processes count as one additional source, which is not slowed here. A source is slowed only if
+    another one has sent within minutes. A pipeline that is stalled, or catches up with slower senders, slows no source.
     """
 
     backlog: Callable[[], Backlog]  # of the whole log, from all writers
@@ -122,7 +121,7 @@ class SourceFairness:
         second, last = self._samples[1], self._samples[-1]
         if last.at_s - second.at_s < LEAST_PACE_S:  # before the second, it may have been stalled
             return math.inf
-        # The best of the last seconds: reports come in steps.
+        # The maximum of the last seconds, because reports arrive in steps.
         pace = max(
             (last.applied - before.applied) / seconds
             for before in self._samples
@@ -156,7 +155,7 @@ def fair_share(paces: Mapping[str, float], capacity: float) -> float:
 
 
 DISK_RESERVE_MB = 512
-"""Free room that is kept, MiB: for orders of people, and for the database to write what they order."""
+"""Free space that is reserved, MiB: for people's orders, and for the database to write them."""
 
 MAX_SHARE = 0.1  # Share of the disk that the reserve takes at most, for disks of less than 5 GiB
 LOOK_EVERY_S = 0.25
@@ -192,7 +191,7 @@ def disk_reserve(settings: Settings, monotonic: Callable[[], float]) -> DiskRese
 
 
 MAX_LAG_BYTES = 256 * 1024 * 1024
-"""Events not yet applied before senders get 429: some ten minutes of work for one pipeline."""
+"""Bytes of unapplied events above which senders get 429: about ten minutes of work for one pipeline."""
 
 
 class BodyTooLarge(TrustwatchError):

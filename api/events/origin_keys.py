@@ -1,6 +1,6 @@
 """Keys under which clients hash the arguments of calls: one for each tenant and period, derived and never stored.
 
-The key of pseudonyms of this installation derives every one of them; one of them reveals no other.
+Each is derived from the pseudonym key of this installation. A derived key reveals no other.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..settings.root import Settings
 from ..settings.service_settings import PrivacySettings
 
 PERIOD_S = 90 * DAY_S
-"""Time for which a key holds: hashes of two periods cannot be compared, so a client relearns each quarter."""
+"""Validity of a key. Hashes of two periods cannot be compared, so a client relearns each quarter."""
 MAX_VALIDITY_S = 3_600
-"""A client asks again after so long at most: an order to change the keys reaches it within that time."""
+"""Maximum time until a client renews its key, within which a changed key reaches it."""
 
 _log = structlog.get_logger(__name__)
 

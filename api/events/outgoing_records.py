@@ -1,4 +1,4 @@
-"""Records of files on their way to a service: unpacked, cut, and in batches that a request may hold."""
+"""Records of files to send to a service: decompressed, split, and grouped into batches for requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ INGEST_BATCH_RECORDS = 500
 INGEST_BATCH_BYTES = 8 * 1024 * 1024  # Bytes of one request, unless one record alone has more
 
 HISTORY_AGE = timedelta(days=1)
-"""Age of a first event from which a file is a history: what gateways write reaches us within hours."""
+"""Minimum age of the first event of a history: events from gateways arrive within hours."""
 
 MAX_LOOKED_AT = 20  # Records of the first batch that are looked at for a time
 
@@ -55,7 +55,7 @@ class OutgoingBatch(NamedTuple):
 
     lines: list[bytes]  # the records
     record_format: str | None  # in which the service is to take them; None: as the caller's
-    # of the records, if they were sorted by time; None: as in the files
+    # of the records, if they were sorted by time; None = order of the files
     places: list[RecordPlace] | None = None
 
 
@@ -88,8 +88,8 @@ def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
 class OutgoingRecords:
     """Reads records from files and prepares them for sending.
 
-    The service maps them by its settings of the caller; here they are only unpacked and cut. What only this side knows
-    (a mapping file, the columns of a table) is applied here, and native events are sent.
+    The service maps them by the caller's settings; here they are only decompressed and split. Mappings that only
+    this side has (a mapping file, the columns of a table) are applied here, and native events are sent.
     """
 
     converter: HistoryConverter
@@ -99,7 +99,7 @@ class OutgoingRecords:
         """Error of a file whose format is not known; None = there is none."""
 
     def batches(self, files: list[Path], stack: ExitStack) -> Iterator[OutgoingBatch]:
-        """Yield the records of files or folders in order. `-` alone is standard input. *stack* removes temporary files."""
+        """Yield the records of files or folders in order. `-` alone is standard input. *stack* removes its copy."""
         if [str(path) for path in files] == ["-"]:
             head, pipe = peek_line(sys.stdin.buffer)
             wrapper = NO_WRAPPER if self.converter.choice.name == MAPPING else None

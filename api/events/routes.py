@@ -168,7 +168,7 @@ def _receipt_response(receipt: Receipt) -> Response:
 
 
 DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"], include_in_schema=False)
-"""Route that is looked at before all others."""
+"""Route that is matched before all others."""
 
 
 def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) -> BodySplitter:

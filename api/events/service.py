@@ -1,4 +1,4 @@
-"""Bodies with events, of all routes: read within bounds, taken apart, received, counted."""
+"""Bodies with events, of all routes: read within bounds, parsed, received, counted."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
 
 _GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 _INFLATE_BLOCK_BYTES = 4096
-"""Bytes unpacked in one go. What is behind a member is copied at its end: of the whole body, thousands of empty members
-would take minutes."""
+"""Bytes decompressed per step. The rest is copied at the end of each gzip member: with the whole body, thousands of
+empty members would take minutes."""
 
 
 def decompress_body(body: bytes, coding: str) -> bytes:
@@ -186,7 +186,7 @@ def parse_dead_letter(raw: bytes) -> RawRecord:
 
 
 PACKED_BULK_BYTES = 1024
-"""Bytes from which unpacking would hold up other requests: they may become a thousand times as many."""
+"""Compressed bytes above which decompression would delay other requests: they may grow a thousandfold."""
 
 FOREIGN_BULK_BYTES = 4 * 1024  # Bytes from which mapping foreign records would: about ten of them
 PARSER_PAUSE_S = 0.0005  # Sleep of a parser in a thread between two slices: the event loop runs meanwhile
@@ -329,7 +329,7 @@ def check_not_all_rejected(receipt: Receipt) -> None:
     raise ProblemError(ProblemDetails(400, "events_rejected", "Events rejected", detail, members=members))
 
 
-# Records that were refused: who sees them, and how one is sent in again.
+# Refused records: who may see them, and how they are replayed.
 
 
 class _ReadLetter(NamedTuple):

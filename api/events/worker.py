@@ -40,15 +40,15 @@ from .admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry, RefusedLette
 from .ingest_status import ForeignTopicReport, IngestReport, SilenceDetector, encode_ingest_report
 from .intake_limits import TokenBucket
 
-# Foreign topics: read in turns, taken apart, admitted, and counted.
+# Foreign topics: read in turns, parsed, admitted, and counted.
 
 POLL_RECORDS = 100  # Records of one poll
 POLL_TIMEOUT_S = 0.005  # Wait for a topic without records. Not 0: kafka-python gets nowhere in joining its group then
 MAX_TURN_S = 0.05
 MAX_TURN_RECORDS = 1000
 MAX_TURN_BYTES = 4 * 1024 * 1024
-"""A topic's turn ends after this much, so that no topic can keep the others waiting, however much it holds and however
-slowly its records are refused."""
+"""A topic's turn ends after this many bytes, so that no topic keeps the others waiting, regardless of its size and of
+how slowly its records are refused."""
 
 READ_RETRY_S = 1.0
 MISCONFIGURED_RETRY_S = 30.0
@@ -203,7 +203,7 @@ class ForeignTopicReader:
     def _refusal(self, partition: int, record: TopicRecord, error: Exception) -> MalformedEvent | SourceNotAllowed:
         if isinstance(error, MalformedEvent | SourceNotAllowed):
             return error
-        # A bug of this service; its message may quote what was sent.
+        # A bug of this service. Its message may quote the record.
         _log.error(
             "record could not be read",
             source=self.settings.name,
@@ -242,7 +242,7 @@ OBSERVE_LAG_EVERY_S = 5.0
 FLUSH_TIMEOUT_S = 30.0
 WRITE_RETRY_S = 1.0
 MAX_DEAD_LETTER_VALUE_BYTES = 900 * 1024
-"""Bytes of a refused record that its copy on the dead-letter topic holds: what a topic takes by default."""
+"""Maximum bytes of a record's copy on the dead-letter topic: the default limit of a topic."""
 
 
 @dataclass(eq=False, repr=False)

@@ -32,7 +32,7 @@ from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, Guarded, GuardedReques
 T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 512
 MAX_ANSWER_CHARACTERS = 262_144
-"""Characters of one stream of answers that are remembered."""
+"""Maximum number of characters remembered of one stream of answers."""
 
 A2A_METHOD_EFFECTS: Mapping[str, Effect] = {
     "SendMessage": "write",

@@ -38,15 +38,15 @@ PARTS_OF_EXACT_HASH = 3
 """Keyed hashes of 48 bits in one: with the key, two values with the same single hash are found in seconds."""
 ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten", "failed")
 LONG_TEXT_CHARACTERS = 400
-"""Longer texts are not looked for as a whole: pieces of them are."""
+"""Longer texts are not searched for as a whole, but by pieces."""
 PIECES_OF_TEXT = 5
 PIECE_CHARACTERS = 50
-"""Length of a piece of a long text; the words that it cuts are left out, so that about six are compared."""
+"""Length of a piece of a long text; words cut at its ends are left out, so that about six are compared."""
 WORDS_OF_SHORT_PIECE = 3
 COPIED_SHARE = 0.5
-"""A text is a part of another one if it contains more than this share of its pieces."""
+"""A text counts as copied if another one contains more than this share of its pieces."""
 MAX_INNER_VALUES = 8
-"""Addresses, hosts and numbers that are looked for inside one text."""
+"""Maximum number of addresses, hosts and numbers searched for in one text."""
 MAX_DEPTH = 8
 INNER_MARK = "~"
 OTHER_NAME = "other"
@@ -211,7 +211,7 @@ class ArgumentOrigins:
         if too_many or too_long > 0:
             self._counters.increment("cut")
             values = values[: self._limits.argument_values]
-        # A long text must not hide what comes behind it: each gets its share, and targets are short.
+        # A long text must not hide the values after it: each gets its share, and targets are short.
         most = self._limits.argument_characters // len(lengths) if too_long > 0 else self._limits.argument_characters
         traced: list[_Traced] = []
         for name, value in values:
@@ -304,7 +304,7 @@ class ArgumentOrigins:
 
 def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
     seen, raw = value.seen, value.form.encode("utf-8", "surrogatepass")
-    # Long texts keep their blanks: taking them out costs more than everything else.
+    # Long texts keep their blanks, because removing them costs more than everything else.
     digits = hashed(raw if len(raw) > LONG_TEXT_CHARACTERS or b" " not in raw else raw.translate(None, b" "))
     if seen is None:
         return EventArgument(value.name, "unseen", digits)

@@ -17,16 +17,16 @@ from urllib.parse import unquote
 
 import msgspec
 
-# A text in memory and a value that is looked up in it go through the same functions, so that spelling does not matter.
+# A text in memory and a value looked up in it are normalized by the same functions, so that spelling does not matter.
 
 MIN_TEXT_CHARACTERS = 4
 """Shorter texts occur everywhere."""
 MIN_NUMBER_DIGITS = 3
 MAX_DECODED_CHARACTERS = 4096
 PLACES_PER_ADDRESS = 4
-"""Places with an `@` that are checked for each mail address."""
+"""Maximum number of `@` signs checked per mail address."""
 MAX_DECODED_PARTS = 16
-"""Encoded parts of one text that are decoded."""
+"""Maximum number of encoded parts decoded per text."""
 NUMBER_MARK = "#"
 """Begins the keys of numbers and of grouped digits, which no word holds."""
 
@@ -58,7 +58,7 @@ _WINDOW = 64
 _ENCODED_RUN = b"1" * 16
 _DIGIT_RUN = b"1" * 3
 _MAX_WINDOWS = 64
-"""Digits of a text that are looked at for long numbers."""
+"""Maximum number of digits of a text checked for long numbers."""
 MIN_LONG_NUMBER_DIGITS = 6
 
 
@@ -85,9 +85,7 @@ def _classes(text: str, table: bytes) -> bytes:
 
 
 def normal_text(text: str) -> str:
-    """Normalize a text: lowercase, single blanks, no invisible characters; percent signs, entities and escapes are
-    resolved.
-    """
+    """Normalize a text: lowercase, single blanks, nothing invisible; percent signs, entities, escapes resolved."""
     for _ in range(2):  # what was encoded twice
         if "%" in text and _PERCENT_PATTERN.search(text):
             text = unquote(text)
@@ -311,15 +309,15 @@ def urls(text: str, most: int) -> list[str]:
 SeenKind = Literal["prompt", "system", "tool"]
 _RANK: dict[SeenKind, int] = {"prompt": 0, "system": 1, "tool": 2}
 MAX_TEXTS = 256
-"""Texts that are kept; a word knows its texts as the bits of one number."""
+"""Maximum number of texts kept. The index has the texts of a word as bits of one number."""
 TOOL_SHARE = 0.75
-"""Share of the characters that results of tools may take: they must not push the prompt out."""
+"""Maximum share of characters for tool results, which must not push the prompt out."""
 MAX_OCCURRENCES = 100
-"""Places in one text that are looked at for one value: a text may be made to hold it in thousands of longer words."""
+"""Maximum number of matches checked per value and text, which may repeat it in thousands of longer words."""
 MIN_WORDS_OF_MIDDLE = 2
 EDGE_CHARACTERS = 4
 CHARACTERS_PER_WORD = 8
-"""Characters that are allowed for each different word, so that short words cannot fill the memory with an index."""
+"""Characters per distinct word, so that an index of short words cannot fill the memory."""
 
 
 class SeenText(msgspec.Struct, frozen=True, eq=False, gc=False):

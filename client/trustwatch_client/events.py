@@ -327,7 +327,7 @@ def fingerprint(text: str) -> str:
 
 
 MAX_DELEGATION_ACTORS = 16
-"""Actors of a delegation chain that are read."""
+"""Maximum number of actors read of a delegation chain."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Conversations whose arguments are traced, and the keys that hash their values: one key for each tenant."""
+"""Conversations whose arguments are traced, and the keys that hash their values, one per tenant."""
 
 from __future__ import annotations
 
@@ -221,9 +221,7 @@ class OriginTracker(Counted):
             return conversation
 
     def conversation_of(self, caller: Caller, session: str | None) -> ArgumentOrigins | None:
-        """Return the memory of a caller's conversation, or None (counted) without a session: conversations must not be
-        mixed.
-        """
+        """Return the memory of a caller's conversation. Without a session return None, and count that."""
         session = session or caller.session
         if not session:
             self._counters.increment("no_session")

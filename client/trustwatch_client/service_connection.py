@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 SendRequest = Callable[..., Awaitable[httpx2.Response]]
 
 RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
-"""The connection ended during a request: a query is sent again, once, within the same budget."""
+"""Errors of a connection that ended during a request: a query is retried once, within the same budget."""
 _TOKEN_REFUSED = (401, 421)
 """421: the service does not know the host name, and accepts it only with a valid token."""
 _JSON_HEADERS = {"content-type": "application/json"}
