@@ -169,9 +169,9 @@ def _scored_rows(session: LabSession, scored: ScoredBatch) -> Iterator[tuple[Any
 
 
 def reliability(scores: pd.DataFrame) -> pd.DataFrame:
-    """Compare promised and observed rates: how often events of a frame `scores` had a p-value of at most so much.
+    """Compare promised and observed rates: the share of events of a frame `scores` up to each p-value.
 
-    `low` and `high` are where chance alone would leave the share with 95 %, if events were independent.
+    `low` and `high` bound the 95 % interval of the share, if events were independent.
     """
     p_values, rows = np.sort(scores["p_value"]), []
     for promised in np.logspace(-3, 0, 25):

@@ -30,7 +30,7 @@ _CACHED_AGENTS = 50_000
 
 
 class LabError(ConfigError):
-    """Raised if data is missing. The message states where it was searched for and what to do."""
+    """Raised if data is missing. The message states the location and the remedy."""
 
     code = "lab"
 

@@ -1,4 +1,4 @@
-"""Admission of a record: what its source is authorized for, and what the operator knows of its agent."""
+"""Admission of records: checks the authorization of their source, and applies the operator's registry of agents."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class Admission:
     """Turns received records into log records.
 
-    An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's values
+    An agent's type chooses its peer group, and its capabilities its normal actions. So the event's values
     count only from a source that the settings mark as trusted, and the operator's registry wins in any case. Changes
     are made in the JSON itself: every other member stays as it was sent.
     """

@@ -1,4 +1,4 @@
-"""Status of the ingest process: its reports, and what is known of its sources."""
+"""Status of the ingest process and of its sources, from its reports."""
 
 from __future__ import annotations
 

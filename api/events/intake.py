@@ -55,10 +55,10 @@ class BatchOutcome(NamedTuple):
 class BatchAdmission:
     """Admits batches with the same outcomes as `Admission.admit` for each record. For one thread.
 
-    A plain record is admitted, besides its time, by its claim: the sender, and the event's tenant, issuer, source and
-    agent; if the sender is authorized for some agents only, also the others that the event names. Where `Admission`
-    once took a record with that claim as it was sent, it would take every other one too, so those are not decoded. What
-    is refused, changed or unusual is judged by `Admission` every time.
+    Apart from its time, a plain record is admitted by its claim: the sender, and the event's tenant, issuer, source and
+    agent; if the sender is authorized only for some agents, also the other agents that the event names. If `Admission`
+    has accepted a record with that claim unchanged, it would accept every other one, so those are not decoded.
+    `Admission` judges every refused, changed or unusual record.
     """
 
     def __init__(

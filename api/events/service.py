@@ -195,11 +195,10 @@ PARSER_PAUSE_S = 0.0005  # Sleep of a parser in a thread between two slices: the
 class BodySplitter(NamedTuple):
     """Splits a body into records."""
 
-    # makes its records; calls its last argument every few records
+    # Returns the records; calls its last argument every few records.
     parse: Callable[[Mapping[str, str], bytes, Callable[[], None]], ParsedRecords]
-    # they are another program's. To map them costs more than to cut a body, so large ones are done in a thread,
-    # one body of a tenant at a time; and deliveries of logs are shuffled, so what is taken becomes durable in the
-    # order of its times
+    # Whether the records are in another program's format. Mapping costs more than splitting, so large bodies are
+    # mapped in a thread, one per tenant at a time. Log deliveries are shuffled, so accepted records are sorted by time.
     is_foreign: bool = False
 
 

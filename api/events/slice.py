@@ -1,4 +1,4 @@
-"""Events: what the slice adds to the application."""
+"""Slice of events: its services, routes and metrics."""
 
 from __future__ import annotations
 

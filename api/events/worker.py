@@ -231,8 +231,8 @@ class ForeignTopicReader:
         return [(key, str(value).encode()) for key, value in facts.items()]
 
 
-# At least once: what a round has read is acknowledged on our topics before its offsets are committed. Whatever is read
-# again after a crash carries the same ids, and the pipeline drops what it has seen.
+# At least once: records of a round are acknowledged on our topics before its offsets are committed. Records that are
+# read again after a crash have the same IDs, and the pipeline drops duplicates.
 #
 # Fair: each topic has its own reader and takes turns with the others; a turn is bounded in time, records and bytes. A
 # topic over its own limit is not read for a while, and its backlog stays in its topic.
@@ -315,7 +315,7 @@ class TopicIngest:
     def _write_until_acknowledged(self, out: Sequence[Record | RejectedTopicRecord]) -> None:
         """Write until everything is acknowledged. After a failure all of it is sent again, in the same order.
 
-        By another writer then: what is still under way in an idempotent one may be in doubt for ever.
+        The retry uses another writer, because an idempotent one may never resolve its records in flight.
         """
         failed = False
 

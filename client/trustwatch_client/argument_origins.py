@@ -61,14 +61,14 @@ class OriginLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of memory and work.
 
     Attributes:
-        characters: of the texts of one conversation; a quarter is kept for prompts.
-        made_up: values that the agent made up, by which an echo of them is known; the oldest make room.
-        argument_values: values of one call that are looked at.
-        argument_characters: characters of one call that are looked at.
-        sent: arguments of one event, at most 256; those from results stay longest, those from prompts go first.
-        conversations: that are kept; the one not used longest makes room.
-        total_characters: of the texts of all conversations.
-        key_s: s, a conversation hashes with one key for so long, so that its hashes stay comparable.
+        characters: size of the texts of one conversation; a quarter is reserved for prompts.
+        made_up: number of values that the agent made up, kept to detect their echoes; the oldest are dropped.
+        argument_values: number of values examined per call.
+        argument_characters: number of characters examined per call.
+        sent: number of arguments per event, at most 256; those from prompts are dropped first, from results last.
+        conversations: number of conversations kept; the least recently used is dropped.
+        total_characters: size of the texts of all conversations.
+        key_s: s, for which a conversation keeps its key, so that its hashes stay comparable.
     """
 
     characters: int = 262_144
@@ -93,7 +93,7 @@ class TracedCall(msgspec.Struct, frozen=True):
         index: among the calls of the conversation, from 0.
         action: the tool.
         arguments: for the event; None if there is no key.
-        derived: whether an argument came from an untrusted result, so that others chose what the answer holds.
+        derived: whether an argument came from an untrusted result, so that others chose the content of the answer.
     """
 
     index: int
@@ -151,7 +151,7 @@ class ArgumentOrigins:
         return self._limits.characters + 1
 
     def add_prompt(self, text: object) -> None:
-        """Add what the user asked for (a text, or values that hold texts)."""
+        """Add the user's request (a text, or values that contain texts)."""
         self._remember("prompt", text)
 
     def add_system(self, text: object) -> None:
@@ -170,7 +170,7 @@ class ArgumentOrigins:
         return TracedCall(index, _label(action), event_arguments, derived)
 
     def hash_arguments(self, arguments: object) -> str | None:
-        """Return the hash of all arguments of a call; None if there is no key."""
+        """Return the hash of all arguments of a call, or None without a key."""
         hashed = self._fingerprint()
         return None if hashed is None else exact_hash(arguments, hashed)
 
@@ -184,7 +184,7 @@ class ArgumentOrigins:
 
         Returns:
             `untrusted_result` for the event; also true if the call used a value from an untrusted result, whose author
-            then chose what this result holds.
+            then chose the content of this result.
         """
         untrusted_result = True if untrusted or call.derived else untrusted
         self._remember("tool", result, call.index, call.action, untrusted=bool(untrusted_result))

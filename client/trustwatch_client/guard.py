@@ -164,7 +164,7 @@ class Ruling(NamedTuple):
         action: to take now.
         would: action by the policy; differs from `action` in shadow mode.
         answer: the risk, if there is one.
-        approved: a person approved what the level holds back.
+        approved: whether a person approved the held request.
     """
 
     action: GuardAction

@@ -70,15 +70,15 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
             `last_known_s`, else as in `without_last_known`.
         last_known_s: s, from 0.
         without_last_known: `open` or `closed`.
-        budget_s: s, a look-up takes no longer than this; a late answer still reaches the cache.
-        request_timeout_s: s, a request may take so long, although its callers have left.
+        budget_s: s, maximum duration of a look-up; a late answer still reaches the cache.
+        request_timeout_s: s, maximum duration of a request, even if its callers no longer wait.
         cache_s: s, for which an answer is cached, never past its `expires_at`; stale answers are not cached. 0 queries
-            each time. Changes of risk are seen as much later.
-        cache_size: answers kept; the least recently used one makes room.
+            each time. Changes of risk are delayed by as much.
+        cache_size: number of answers kept; the least recently used is dropped.
         accept_stale: false treats a `stale` answer as a missing one.
         unknown_policy: the policy of *unknown* in open answers.
         pause_s: s, for which no request is made after a failure, or as in `Retry-After`.
-        max_in_flight: agents queried at one time; more are `busy`.
+        max_in_flight: maximum number of agents queried at one time; more are `busy`.
         workers: threads that send requests (`TrustClient`).
     """
 
