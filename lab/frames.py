@@ -271,7 +271,6 @@ def struct_in(kind: Any) -> type[msgspec.Struct] | None:
 
 
 def _event_members(kind: Any = NativeEvent, *path: str) -> Iterator[tuple[str, ...]]:
-    """Return the paths of the plain members of events, including those within structs."""
     for field in msgspec.structs.fields(kind):
         inner = struct_in(field.type)
         if inner is None:
@@ -285,7 +284,6 @@ _EVENT_COLUMNS = [{"agent_issuer": "issuer"}.get(name, name) for name in map("_"
 
 
 def _event_values(event: NativeEvent) -> list[Any]:
-    """Return the values of the columns. Names in lists are joined by blanks."""
     values = (reduce(lambda part, name: part and getattr(part, name), path, event) for path in _EVENT_MEMBERS)
     return [" ".join(map(str, value)) if isinstance(value, tuple | list) else value for value in values]
 

@@ -138,7 +138,6 @@ def simulate_command(
 
 
 def _write_files(events: Iterable[SimulatedEvent], out: Path, labels: Path | None) -> int:
-    """Write events and labels to their files, and return the number of events."""
     with ExitStack() as stack:
         target = sys.stdout.buffer if str(out) == "-" else _open_output(out, stack)
         return write_jsonl(events, target, None if labels is None else _open_output(labels, stack))

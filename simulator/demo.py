@@ -311,7 +311,6 @@ class Demo:
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
 
     def _print_level_changes(self, client: httpx2.Client) -> None:
-        """Print new changes of level, oldest first."""
         for decision in reversed(client.get("/v1/decisions", params={"limit": 200}).json()["items"]):
             if decision["decision_id"] in self._printed_decisions:
                 continue

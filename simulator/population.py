@@ -149,7 +149,6 @@ def _instance_name(slug: str, seed: int, index: int, number: int) -> str:
 
 
 def _thumbprint(seed: int, index: int, number: int) -> str:
-    """Return a made-up RFC 7638 thumbprint."""
     raw = bytes.fromhex(hex_digest("key", seed, index, number))
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
@@ -297,7 +296,6 @@ def _lifespan(settings: SimulationSettings, draws: RandomStream) -> tuple[int, i
 
 
 def _agent_id(tenant: SimulatedTenant, role: AgentRole, slot: int, draw: float) -> str:
-    """Return an agent ID: most are plain names, some https or SPIFFE URIs."""
     if draw < 0.12:
         return f"https://agents.{tenant.domain}/{role.slug}/{slot}"
     if draw < 0.24:

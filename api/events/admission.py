@@ -284,7 +284,6 @@ class _OpenLetter:
             self._bytes += self._surroundings.length(short=self._short)
 
     def take(self, raw_record: RawRecord) -> bool:
-        """Add a record. Return False if there is no room for it."""
         if raw_record.raw is not self._held[-1].raw:
             self._bytes += 1 + _length(raw_record)
             if self._bytes > MAX_DEAD_LETTER_BYTES:

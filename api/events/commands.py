@@ -284,7 +284,6 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _unread_names(trial: RecordTrial) -> list[str]:
-    """Return the members of the record that no expression names."""
     named = set(re.findall(r'"[^"]+"|\w+', " ".join(member.expression for member in trial.members)))
     return [name for name in trial.record or () if trial.members and not {name, f'"{name}"'} & named]
 

@@ -216,7 +216,6 @@ class OutgoingRecords:
 
 
 def _is_in_order(paths: list[Path]) -> bool:
-    """Return whether files of native events are complete and in order."""
     try:
         return not is_disordered(FileSource(paths))
     except UnreadableFile:
@@ -244,7 +243,6 @@ def _time_reader(name: str | None) -> TimeReader:
 
 
 def _polled(source: FileSource, record_format: str | None) -> Iterator[OutgoingBatch]:
-    """Yield the batches of a source as soon as they are available."""
     while (batch := source.poll(INGEST_BATCH_RECORDS, 0.0)) is not None:
         for lines in _bounded([record.payload for record in batch.records]):
             yield OutgoingBatch(lines, record_format)

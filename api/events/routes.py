@@ -162,7 +162,6 @@ async def send_events_directly(request: Request) -> Response:
 
 
 def _receipt_response(receipt: Receipt) -> Response:
-    """Return 202, or 400 if no record could be used."""
     check_not_all_rejected(receipt)
     return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
 
@@ -172,7 +171,6 @@ DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"],
 
 
 def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) -> BodySplitter:
-    """Return the body splitter that the request names, or the one of the caller's settings."""
     name = requested_format or caller.binding.source.format
     if name in MEDIA_TYPE_FORMATS:
         return BodySplitter(

@@ -332,8 +332,6 @@ def check_not_all_rejected(receipt: Receipt) -> None:
 
 
 class _ReadLetter(NamedTuple):
-    """Records of a dead letter, and their authorization."""
-
     records: list[RawRecord]
     binding: SourceBinding
 

@@ -265,7 +265,6 @@ def _messages_in(result: object) -> Iterator[Any]:
 
 
 def _parts_of(message: Any) -> dict[str, list[object]]:
-    """Return texts, addresses, file names and data of a message, by kind. Files are not read."""
     parts: dict[str, list[object]] = {"text": [], "url": [], "filename": [], "data": []}
     for part in message.parts:
         for name in ("text", "url", "filename"):

@@ -272,7 +272,6 @@ class ArgumentOrigins:
 
     @staticmethod
     def _copied_from(holders_by_piece: Sequence[Sequence[SeenText]]) -> SeenText | None:
-        """Return the text that contains most of the pieces."""
         counts: dict[SeenText, int] = {}
         for texts in holders_by_piece:
             for seen in texts:
@@ -397,7 +396,6 @@ def inner_forms(text: str) -> list[str]:
 
 
 def _pieces_of_words(text: str) -> list[str]:
-    """Return overlapping pieces of a short text, of three words each."""
     words = text.split()
     count = len(words) - WORDS_OF_SHORT_PIECE + 1
     if count < 2:

@@ -123,7 +123,6 @@ def value_forms(value: str) -> Iterator[str]:
 
 
 def _is_whole_mail(text: str, address: re.Match[str]) -> bool:
-    """Return whether a text is a mail address with at most a name or `mailto:`."""
     rest = text[: address.start()] + text[address.end() :]
     return not rest.strip(_EDGES) or rest.strip() == "mailto:" or (text[address.start() - 1 : address.start()] == "<")
 

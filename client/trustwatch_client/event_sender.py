@@ -88,13 +88,10 @@ def _read_receipt(body: bytes) -> _IngestReceipt:
 
 
 class _ThreadSignal:
-    """Wakes threads that wait for a condition."""
-
     def __init__(self) -> None:
         self._changed = threading.Condition()
 
     async def wait_for(self, holds: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until *holds* is true; return False if *timeout_s* ended first."""
         with self._changed:
             return self._changed.wait_for(holds, timeout_s)
 
@@ -140,8 +137,7 @@ class _Sender:
         self._logged: set[str] = set()
 
     def send(self, event: AuditEvent) -> str:
-        """Queue *event* and return its ID, without waiting. If the queue is full, the oldest event is dropped and
-        counted.
+        """Queue *event* and return its ID without waiting. A full queue drops its oldest event and counts it.
 
         Raises:
             ContentRefused, ValueError: the event is invalid, or has content that no event may have.
@@ -203,7 +199,6 @@ class _Sender:
         return bool(self._split_batches) or len(self._queued) >= self._settings.batch_events
 
     def _take_batch(self) -> EventBatch:
-        """Return the next batch, or an empty one. It is in flight until its reply has been handled."""
         with self._lock:
             if self._split_batches:
                 self._in_flight = self._split_batches.popleft()
@@ -229,7 +224,6 @@ class _Sender:
                 await self._signal.wait_for(lambda: self._stopped, min(wait, self._settings.backoff_s))
 
     async def _post(self, batch: EventBatch) -> tuple[int | None, Mapping[str, str], bytes]:
-        """Return status, headers and body of the reply. The status is None if there was no reply."""
         try:
             timeout_s, url = self._settings.request_timeout_s, self._url + EVENTS_PATH
             reply = await self._requests.send("POST", url, timeout_s, content=b"\n".join(batch), headers=NDJSON_HEADERS)

@@ -432,7 +432,6 @@ def caller_from_claims(
 
 
 def _delegation_actors(claims: Mapping[str, Any]) -> list[str]:
-    """Return the subjects of the nested `act`, the current actor first."""
     actors: list[str] = []
     inner = claims.get("act")
     while isinstance(inner, Mapping) and len(actors) < MAX_DELEGATION_ACTORS:

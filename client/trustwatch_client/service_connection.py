@@ -147,8 +147,6 @@ class _TokenResponse(msgspec.Struct, frozen=True):
 
 
 class _CachedAccessToken(msgspec.Struct, frozen=True):
-    """A token, with its times of renewal and expiry by the steady clock."""
-
     token: str
     renew_at: float
     expires_at: float

@@ -172,7 +172,6 @@ class _Lookups:
         return results, flights, new
 
     def _pause_failure(self) -> LookupFailure | None:
-        """Return the failure that applies during the pause after an error, or None."""
         if self._clock.steady() < self._paused_until:
             return LookupFailure("paused", "a request failed a moment ago")
         return None
@@ -288,7 +287,6 @@ class _Lookups:
     def _start_requests(
         self, questions: Sequence[Question], start: Callable[[Sequence[Question]], FlightT]
     ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT]]:
-        """Start the requests that are needed; see `_plan` for the returned values."""
         with self._lock:
             results, flights, new = self._plan(questions, self._flights)
             for at in range(0, len(new), MAX_QUESTIONS):
